@@ -1,0 +1,52 @@
+"""``digestry config``: show and change the settings."""
+
+from __future__ import annotations
+
+import click
+
+from digestry.cli import settings as user_settings
+from digestry.cli.output import say, table
+
+
+@click.group()
+def config() -> None:
+    """Show and change settings."""
+
+
+@config.command("show")
+def show() -> None:
+    """Show every setting, its value and what it is for."""
+    config_file, store = user_settings.locate()
+    values = user_settings.read_values(config_file)
+    table(
+        ["SETTING", "VALUE", "MEANING"],
+        [(key, values.get(key, "-"), meaning) for key, meaning in user_settings.KEYS.items()],
+    )
+    say()
+    say(f"settings: {config_file}")
+    say(f"images:   {store}")
+
+
+@config.command("get")
+@click.argument("key", type=click.Choice(list(user_settings.KEYS)))
+def get(key: str) -> None:
+    """Print one setting's value; nothing if it is not set."""
+    value = user_settings.read_values(user_settings.locate()[0]).get(key)
+    if value is not None:
+        say(value)
+
+
+@config.command("set")
+@click.argument("key", type=click.Choice(list(user_settings.KEYS)))
+@click.argument("value")
+def set_(key: str, value: str) -> None:
+    """Set KEY to VALUE."""
+    user_settings.check_value(key, value)
+    user_settings.change(key, value)
+
+
+@config.command("unset")
+@click.argument("key", type=click.Choice(list(user_settings.KEYS)))
+def unset(key: str) -> None:
+    """Go back to KEY's default."""
+    user_settings.change(key, None)

@@ -1,0 +1,125 @@
+"""The user's settings and where things are: one frozen object, built once at the edge.
+
+``DIGESTRY_HOME`` places everything under one directory; without it the XDG folders are used.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from digestry.errors import InvalidConfiguration, InvalidReference
+from digestry.model.digest import shown
+from digestry.model.reference import DOCKER_HUB, Reference, check_host
+
+HOME_VARIABLE: Final = "DIGESTRY_HOME"
+
+KEYS: Final[dict[str, str]] = {
+    "registry": "the registry that a name without a host means, such as localhost:5000",
+    "insecure-registries": "hosts, separated by commas, that may be spoken to over plain HTTP",
+    "docker-config": "the directory of docker's config.json, which holds the credentials",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says, with its defaults filled in."""
+
+    config_file: Path
+    store: Path
+    registry: str = DOCKER_HUB
+    insecure_registries: tuple[str, ...] = ()
+    docker_config: Path = Path()
+
+    def reference(self, text: str) -> Reference:
+        """Reads an image name from the command line. Raises :class:`InvalidReference`."""
+        return Reference.parse(text, default_host=self.registry)
+
+
+def locate() -> tuple[Path, Path]:
+    """The configuration file and the local store's directory, for this user and environment."""
+    home = os.environ.get(HOME_VARIABLE)
+    if home:
+        base = Path(home).expanduser()
+        return base / "config.toml", base / "images"
+    user = Path.home()
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or user / ".config")
+    data = Path(os.environ.get("XDG_DATA_HOME") or user / ".local" / "share")
+    return config / "digestry" / "config.toml", data / "digestry" / "images"
+
+
+def read_values(config_file: Path) -> dict[str, str]:
+    """The settings file's values by key. Raises :class:`InvalidConfiguration`."""
+    try:
+        document = tomllib.loads(config_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot read {config_file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{config_file} is not valid TOML: {error}") from error
+    for key, value in document.items():
+        if key not in KEYS:
+            raise InvalidConfiguration(
+                f"{config_file}: unknown setting {shown(key)}", hint=f"the settings are: {', '.join(KEYS)}"
+            )
+        if not isinstance(value, str):
+            raise InvalidConfiguration(f"{config_file}: {key} must be a string")
+    return document
+
+
+def check_value(key: str, value: str) -> str:
+    """Returns ``value`` if setting ``key`` may have it. Raises :class:`InvalidConfiguration`."""
+    if key not in KEYS:
+        raise InvalidConfiguration(
+            f"unknown setting {shown(key)}", hint=f"the settings are: {', '.join(KEYS)}"
+        )
+    try:
+        if key == "registry":
+            check_host(value)
+        elif key == "insecure-registries":
+            for host in _hosts(value):
+                check_host(host)
+    except InvalidReference as error:
+        raise InvalidConfiguration(f"setting {key}: {error.message}", hint=error.hint) from error
+    return value
+
+
+def load() -> Settings:
+    """The settings in force. Raises :class:`InvalidConfiguration`."""
+    config_file, store = locate()
+    values = {key: check_value(key, value) for key, value in read_values(config_file).items()}
+    docker = values.get("docker-config") or os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    return Settings(
+        config_file=config_file,
+        store=store,
+        registry=values.get("registry", DOCKER_HUB),
+        insecure_registries=tuple(_hosts(values.get("insecure-registries", ""))),
+        docker_config=Path(docker).expanduser(),
+    )
+
+
+def _hosts(value: str) -> list[str]:
+    return [host.strip() for host in value.split(",") if host.strip()]
+
+
+def change(key: str, value: str | None) -> None:
+    """Writes one setting, or removes it (None), leaving the rest of the file as it is."""
+    import tomlkit
+
+    from digestry.fsio import locked, make_directory, write_file
+
+    config_file, _ = locate()
+    make_directory(config_file.parent)
+    with locked(config_file.with_name(".config.lock")):
+        read_values(config_file)  # a file that cannot be used is reported, not overwritten
+        text = config_file.read_text(encoding="utf-8") if config_file.exists() else ""
+        document = tomlkit.parse(text)
+        if value is None:
+            document.pop(key, None)
+        else:
+            document[key] = value
+        write_file(config_file, tomlkit.dumps(document).encode())

@@ -1,0 +1,113 @@
+"""The errors that digestry raises on purpose: one root, and families by who is to blame.
+
+The HTTP status of an error is mapped in ``registry/responses.py`` and its exit code in
+``cli/exit_codes.py``, each in that one place. A message says what was wrong, where, and, in
+``hint``, what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class DigestryError(Exception):
+    """The root of every error that digestry raises on purpose.
+
+    ``hint`` is one sentence for a person: what to do now. It may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+# -- the caller is to blame: what was asked for cannot be --------------------------------------
+
+
+class CallerError(DigestryError):
+    """The request itself is wrong; asking again in the same words cannot help."""
+
+
+class InvalidDigest(CallerError):
+    """Not ``algorithm:hex`` of a supported algorithm (OCI image-spec, descriptor.md, "Digests")."""
+
+
+class InvalidReference(CallerError):
+    """Not ``host[:port]/repository[:tag][@digest]``."""
+
+
+class InvalidManifest(CallerError):
+    """Bytes that are no manifest, index or config of a kind that digestry knows."""
+
+
+class InvalidConfiguration(CallerError):
+    """A setting, option or file of the user's that cannot be used."""
+
+
+class TooLarge(CallerError):
+    """More bytes than a limit allows; ``limit`` is that limit in bytes."""
+
+    def __init__(self, message: str, *, limit: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit
+
+
+class NotFound(CallerError):
+    """The thing that was named is not there."""
+
+
+class Conflict(CallerError):
+    """The thing changed, or is held, so that the request cannot be carried out as it stands."""
+
+
+# -- somebody else's service is to blame -------------------------------------------------------
+
+
+class RemoteError(DigestryError):
+    """A registry, an engine or a helper did not do what was asked of it."""
+
+
+class Unreachable(RemoteError):
+    """No answer: refused, timed out, no such host, or the connection broke."""
+
+
+class Refused(RemoteError):
+    """The remote answered with a refusal. ``status`` is its HTTP status, ``code`` its error code."""
+
+    def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+
+
+class Unauthorized(Refused):
+    """The remote wants credentials, or refuses those that it was given (401, 403)."""
+
+
+class RemoteNotFound(Refused):
+    """The remote does not have it (404)."""
+
+
+class ProtocolViolation(RemoteError):
+    """The remote's answer breaks its own protocol, so that nothing in it can be trusted."""
+
+
+# -- the content is to blame: bytes that are not what they claim to be -------------------------
+
+
+class ContentError(DigestryError):
+    """Bytes that do not match what was promised about them. They are never used."""
+
+
+class DigestMismatch(ContentError):
+    """The bytes hash to something else."""
+
+
+class SizeMismatch(ContentError):
+    """More or fewer bytes than declared."""
+
+
+# -- this machine's storage is to blame --------------------------------------------------------
+
+
+class StorageError(DigestryError):
+    """The disk or the database failed, or holds what it should not."""

@@ -1,0 +1,164 @@
+"""The only place that writes durably: temp file, fsync, rename, fsync of the directory.
+
+Everything here blocks; the registry calls it from worker threads. An ``OSError`` becomes a
+:class:`~digestry.errors.StorageError` that names the file, so that callers have one family to map.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from digestry.errors import Conflict, StorageError
+
+_SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
+
+
+def storage_error(action: str, path: Path, error: OSError) -> StorageError:
+    """The one wording for an ``OSError`` while doing ``action`` to ``path``."""
+    reason = error.strerror or str(error)
+    hint = ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "free some space on that file system; nothing that was stored before is lost"
+    elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        hint = "check that this user may write there"
+    return StorageError(f"cannot {action} {path}: {reason}", hint=hint)
+
+
+@contextlib.contextmanager
+def storage_errors(action: str, path: Path) -> Iterator[None]:
+    """Turns an ``OSError`` of the block into a :class:`StorageError` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(action, path, error) from error
+
+
+def make_directory(path: Path) -> None:
+    """Makes ``path`` and its missing parents, each entry on disk when this returns."""
+    with storage_errors("create the directory", path):
+        missing: list[Path] = []
+        probe = path
+        while not probe.is_dir():
+            missing.append(probe)
+            probe = probe.parent
+        for directory in reversed(missing):
+            directory.mkdir(exist_ok=True)
+            sync_directory(directory.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """fsyncs a directory, so that renames and new entries in it survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, destination: Path, *, descriptor: int | None = None) -> None:
+    """Moves a finished file to its final name, durably, replacing what has that name.
+
+    ``descriptor``, if the caller still has the file open, saves opening it again.
+    Both paths must be on one file system. When this returns, the file's bytes and its name are on
+    disk; when it raises, ``destination`` is as it was before.
+    """
+    with storage_errors("publish", destination):
+        if descriptor is None:
+            with temporary.open("rb") as file:
+                os.fdatasync(file.fileno())
+        else:
+            os.fdatasync(descriptor)
+        temporary.replace(destination)
+        sync_directory(destination.parent)
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Writes a whole small file durably: readers see the old bytes or the new, never a mixture."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with storage_errors("write", path):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_file(path: Path) -> bool:
+    """Removes ``path`` durably; False if it was not there."""
+    with storage_errors("remove", path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync_directory(path.parent)
+        return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True, held: str = "") -> Iterator[None]:
+    """Holds an advisory lock (flock) on ``path``, which is created if need be, for the block.
+
+    With ``wait=False`` a lock that somebody else holds raises :class:`Conflict`, worded ``held``.
+    The lock ends with the process, so that a killed one leaves nothing behind.
+    """
+    with storage_errors("open the lock file", path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(descriptor, operation if wait else operation | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(held or f"{path} is in use by another process") from error
+        except OSError as error:
+            raise storage_error("lock", path, error) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _find_sync_file_range() -> Callable[[int, int, int], None] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).sync_file_range
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    function.restype = ctypes.c_int
+
+    def start(descriptor: int, offset: int, length: int) -> None:
+        # Only advice: a failure here shows again, and is raised, at the fsync.
+        function(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+    return start
+
+
+class Writeback:
+    """Starts writing a growing file's dirty pages early, so that the fsync at its end is short.
+
+    On Linux this is ``sync_file_range(2)``; elsewhere it does nothing. It promises nothing by
+    itself: only :func:`publish` does.
+    """
+
+    __slots__ = ("_begun", "_descriptor", "_start", "_step")
+
+    def __init__(self, descriptor: int, *, offset: int = 0, step: int = 8 << 20) -> None:
+        self._descriptor = descriptor
+        self._begun = offset
+        self._step = step
+        self._start = _find_sync_file_range()
+
+    def advance(self, end: int) -> None:
+        """Tells that the file has been written up to ``end`` (bytes)."""
+        if self._start is not None and end - self._begun >= self._step:
+            self._start(self._descriptor, self._begun, end - self._begun)
+            self._begun = end

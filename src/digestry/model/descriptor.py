@@ -1,0 +1,53 @@
+"""The descriptor: media type, digest and size of some content (image-spec, descriptor.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from digestry.errors import InvalidDigest
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+
+LARGEST_SIZE: Final = 2**63 - 1
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SIZE)]
+
+
+class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """What a manifest says about one piece of content. ``size`` is in bytes.
+
+    Only for reading, and for content that is new: a descriptor that came in is never written out
+    again from this, since fields unknown here would be lost.
+    """
+
+    media_type: str
+    digest: Digest
+    size: Size
+    urls: tuple[str, ...] | None = None
+    annotations: dict[str, str] | None = None
+    data: bytes | None = None
+    platform: Platform | None = None
+    artifact_type: str | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.media_type, self.digest, self.size))
+
+
+def decode_hook(kind: type, value: Any) -> Any:
+    """For msgspec: reads the types of this package that JSON does not have."""
+    if kind is Digest:
+        try:
+            return Digest.parse(value)
+        except InvalidDigest as error:
+            # msgspec adds the JSON path to a ValueError.
+            raise ValueError(error.message) from error
+    raise NotImplementedError(kind)
+
+
+def encode_hook(value: Any) -> Any:
+    """For msgspec: writes the types of this package that JSON does not have."""
+    if isinstance(value, Digest):
+        return str(value)
+    raise NotImplementedError(type(value))

@@ -1,0 +1,133 @@
+"""The digest: the identity of content. ``algorithm:hex`` of exact bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, Protocol
+
+from digestry.errors import InvalidDigest
+
+ALGORITHMS: Final[dict[str, int]] = {"sha256": 64, "sha512": 128}
+"""The algorithms that are accepted, and how many hex digits each has (image-spec, descriptor.md)."""
+
+_SHAPE: Final = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})", re.ASCII)
+_GRAMMAR: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
+_SHOWN: Final = 80
+
+
+class Hasher(Protocol):
+    """What this project uses of a ``hashlib`` object."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def shown(text: object) -> str:
+    """``text`` as an error message quotes it: escaped, and cut when it is long."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= _SHOWN else f"{quoted[:_SHOWN]}… ({len(quoted)} characters)"
+
+
+class Digest:
+    """A content digest, ``sha256`` or ``sha512``. Immutable, hashable, ordered as its text is.
+
+    Made by :meth:`parse` from text, or by :meth:`of` from bytes; there is no way to hold a bad one.
+    """
+
+    __slots__ = ("_text", "algorithm", "encoded")
+
+    algorithm: str
+    encoded: str
+
+    def __init__(self, algorithm: str, encoded: str) -> None:
+        text = f"{algorithm}:{encoded}"
+        if not _SHAPE.fullmatch(text):
+            raise _complaint(text)
+        object.__setattr__(self, "algorithm", algorithm)
+        object.__setattr__(self, "encoded", encoded)
+        object.__setattr__(self, "_text", text)
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Reads ``algorithm:hex``. Raises :class:`InvalidDigest`, which names what is wrong."""
+        if not isinstance(text, str):
+            raise InvalidDigest(f"a digest must be a string, not {type(text).__name__}")
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            raise _complaint(text)
+        new = object.__new__(cls)
+        algorithm, _, encoded = text.partition(":")
+        object.__setattr__(new, "algorithm", algorithm)
+        object.__setattr__(new, "encoded", encoded)
+        object.__setattr__(new, "_text", text)
+        return new
+
+    @classmethod
+    def of(cls, content: bytes | bytearray | memoryview, algorithm: str = "sha256") -> Digest:
+        """The digest of ``content``."""
+        hasher = new_hasher(algorithm)
+        hasher.update(content)
+        return cls(algorithm, hasher.hexdigest())
+
+    def hasher(self) -> Hasher:
+        """A fresh hasher of this digest's algorithm."""
+        return new_hasher(self.algorithm)
+
+    @property
+    def short(self) -> str:
+        """The first twelve hex digits, as docker shows an ID. For people only: it identifies nothing."""
+        return self.encoded[:12]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Digest cannot be changed ({name!r})")
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Digest({self._text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Digest) and self._text == other._text
+
+    def __lt__(self, other: Digest) -> bool:
+        return self._text < other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[type[Digest], tuple[str, str]]:
+        return Digest, (self.algorithm, self.encoded)
+
+    _text: str
+
+
+def new_hasher(algorithm: str) -> Hasher:
+    """A hasher by name. Raises :class:`InvalidDigest` for an algorithm that is not accepted."""
+    if algorithm not in ALGORITHMS:
+        raise InvalidDigest(
+            f"digest algorithm {shown(algorithm)} is not supported",
+            hint=f"use one of: {', '.join(ALGORITHMS)}",
+        )
+    return hashlib.new(algorithm)
+
+
+def _complaint(text: str) -> InvalidDigest:
+    algorithm, colon, encoded = text.partition(":")
+    if not colon:
+        return InvalidDigest(
+            f"digest {shown(text)} has no algorithm", hint="write it as sha256:<64 hex digits>"
+        )
+    if algorithm not in ALGORITHMS:
+        what = "is not supported" if _GRAMMAR.fullmatch(text) else "is not one"
+        return InvalidDigest(
+            f"digest algorithm {shown(algorithm)} {what}", hint=f"use one of: {', '.join(ALGORITHMS)}"
+        )
+    wanted = ALGORITHMS[algorithm]
+    if len(encoded) != wanted:
+        return InvalidDigest(
+            f"a {algorithm} digest has {wanted} hex digits, {shown(text)} has {len(encoded)}"
+        )
+    return InvalidDigest(f"digest {shown(text)} is not in lower-case hex")

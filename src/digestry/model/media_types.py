@@ -1,0 +1,42 @@
+"""The media types of images (image-spec, media-types.md) and of docker's schema 2."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
+OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
+OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
+
+IN_TOTO: Final = "application/vnd.in-toto+json"
+
+IMAGE_MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
+MANIFESTS: Final = IMAGE_MANIFESTS | INDEXES
+IMAGE_CONFIGS: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+
+# Layers that a registry need not hold: their bytes are fetched from the descriptor's URLs.
+_FOREIGN: Final = (
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+)
+
+
+def is_foreign(media_type: str) -> bool:
+    """Whether a layer of this type may be absent from the registry that has its manifest."""
+    return media_type.startswith(_FOREIGN)
+
+
+def bare(content_type: str) -> str:
+    """A ``Content-Type`` without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()

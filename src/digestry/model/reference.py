@@ -1,0 +1,220 @@
+"""The reference: ``host[:port]/repository[:tag][@digest]``, with docker's familiar names.
+
+The grammar and its limits are those of the distribution project's ``reference`` package, which
+every client shares, and of the distribution-spec ("Pulling manifests").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from digestry.errors import InvalidDigest, InvalidReference
+from digestry.model.digest import Digest, shown
+
+DOCKER_HUB: Final = "docker.io"
+DEFAULT_TAG: Final = "latest"
+LONGEST_REPOSITORY: Final = 255
+LONGEST_TAG: Final = 128
+
+_COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
+_BARE_HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_HIGHEST_PORT: Final = 65535
+
+
+def check_repository(name: str) -> str:
+    """Returns ``name`` if it is a repository's name (no host); raises :class:`InvalidReference`."""
+    if len(name) > LONGEST_REPOSITORY:
+        raise InvalidReference(
+            f"repository name {shown(name)} is longer than {LONGEST_REPOSITORY} characters"
+        )
+    if _REPOSITORY.fullmatch(name):
+        return name
+    if not name:
+        raise InvalidReference("the repository name is empty")
+    if name != name.lower():
+        raise InvalidReference(f"repository name {shown(name)} must be lower-case")
+    raise InvalidReference(
+        f"repository name {shown(name)} is not valid",
+        hint="parts of lower-case letters and digits, divided by /; inside a part, . _ __ or dashes between them",
+    )
+
+
+def check_tag(tag: str) -> str:
+    """Returns ``tag`` if it is one; raises :class:`InvalidReference`."""
+    if _TAG.fullmatch(tag):
+        return tag
+    if len(tag) > LONGEST_TAG:
+        raise InvalidReference(f"tag {shown(tag)} is longer than {LONGEST_TAG} characters")
+    raise InvalidReference(
+        f"tag {shown(tag)} is not valid",
+        hint="letters, digits, _ . and -, not beginning with . or -, 128 characters at most",
+    )
+
+
+def check_host(host: str) -> str:
+    """Returns ``host[:port]`` if it is one; raises :class:`InvalidReference`."""
+    match = _HOST.fullmatch(host)
+    if match is None:
+        raise InvalidReference(
+            f"registry host {shown(host)} is not valid", hint="write it as host or host:port"
+        )
+    if match[1] is not None and not 0 < int(match[1]) <= _HIGHEST_PORT:
+        raise InvalidReference(f"registry host {shown(host)} has a port out of range")
+    return host
+
+
+class Reference:
+    """A validated image name. Immutable, hashable; ``str()`` gives it in full.
+
+    ``host`` is never empty; ``tag`` and ``digest`` may each be None, or both (a repository).
+    """
+
+    __slots__ = ("digest", "host", "repository", "tag")
+
+    host: str
+    repository: str
+    tag: str | None
+    digest: Digest | None
+
+    def __init__(
+        self, host: str, repository: str, tag: str | None = None, digest: Digest | None = None
+    ) -> None:
+        object.__setattr__(self, "host", check_host(host))
+        object.__setattr__(self, "repository", check_repository(repository))
+        object.__setattr__(self, "tag", None if tag is None else check_tag(tag))
+        object.__setattr__(self, "digest", digest)
+
+    @classmethod
+    def parse(cls, text: str, *, default_host: str = DOCKER_HUB) -> Reference:
+        """Reads a name as docker does, with the familiar short forms.
+
+        A first part that has a dot or a colon, or is ``localhost``, or has an upper-case letter, is
+        a host; else the host is ``default_host``. On docker.io, a name of one part is in
+        ``library/``. No tag is made up: see :meth:`or_latest`. Raises :class:`InvalidReference`.
+        """
+        if not isinstance(text, str):
+            raise InvalidReference(f"an image name must be a string, not {type(text).__name__}")
+        if not text:
+            raise InvalidReference("the image name is empty")
+        name, at, digest_text = text.partition("@")
+        digest: Digest | None = None
+        if at:
+            try:
+                digest = Digest.parse(digest_text)
+            except InvalidDigest as error:
+                raise InvalidReference(f"in {shown(text)}: {error.message}", hint=error.hint) from error
+        name, tag = _split_tag(name)
+        if tag is not None and name in {"sha256", "sha512"} and digest is None:
+            raise InvalidReference(
+                f"{shown(text)} is a digest, not an image name", hint="write it as REPOSITORY@" + text
+            )
+        if _BARE_HEX.fullmatch(name):
+            raise InvalidReference(
+                f"{shown(text)} is 64 hex digits, which would be taken for an image ID",
+                hint="write it as REPOSITORY@sha256:" + name,
+            )
+        host, path = _split_host(name, default_host)
+        try:
+            return cls(host, path, tag, digest)
+        except InvalidReference as error:
+            raise InvalidReference(f"in {shown(text)}: {error.message}", hint=error.hint) from error
+
+    @property
+    def name(self) -> str:
+        """``host/repository``."""
+        return f"{self.host}/{self.repository}"
+
+    @property
+    def familiar(self) -> str:
+        """The name as docker shows it: without ``docker.io/`` and ``library/``."""
+        if self.host != DOCKER_HUB:
+            return str(self)
+        shortened = self.repository.removeprefix("library/")
+        path = self.repository if "/" in shortened else shortened
+        # A first part that looks like a host would be read back as one.
+        if "/" in path and _looks_like_host(path.partition("/")[0]):
+            return str(self)
+        return path + self._suffix()
+
+    @property
+    def target(self) -> str:
+        """What to ask a registry for: the digest if there is one, else the tag.
+
+        Raises :class:`InvalidReference` for a bare repository.
+        """
+        if self.digest is not None:
+            return str(self.digest)
+        if self.tag is not None:
+            return self.tag
+        raise InvalidReference(f"{self} has neither a tag nor a digest")
+
+    def or_latest(self) -> Reference:
+        """This reference; with the tag ``latest`` if it has neither tag nor digest."""
+        return self.with_tag(DEFAULT_TAG) if self.tag is None and self.digest is None else self
+
+    def with_tag(self, tag: str) -> Reference:
+        """The same repository's ``tag``, without a digest."""
+        return Reference(self.host, self.repository, tag)
+
+    def with_digest(self, digest: Digest) -> Reference:
+        """The same repository's ``digest``, without a tag."""
+        return Reference(self.host, self.repository, None, digest)
+
+    def repository_only(self) -> Reference:
+        """The repository, without tag and digest."""
+        return Reference(self.host, self.repository)
+
+    def _suffix(self) -> str:
+        tag = "" if self.tag is None else f":{self.tag}"
+        return tag if self.digest is None else f"{tag}@{self.digest}"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Reference cannot be changed ({name!r})")
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.repository}{self._suffix()}"
+
+    def __repr__(self) -> str:
+        return f"Reference({str(self)!r})"
+
+    def _key(self) -> tuple[str, str, str | None, Digest | None]:
+        return self.host, self.repository, self.tag, self.digest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __reduce__(self) -> tuple[type[Reference], tuple[str, str, str | None, Digest | None]]:
+        return Reference, self._key()
+
+
+def _split_tag(name: str) -> tuple[str, str | None]:
+    head, slash, last = name.rpartition("/")
+    # A last part in brackets is an IPv6 host; its colons are no tag's.
+    if ":" not in last or last.startswith("["):
+        return name, None
+    last, _, tag = last.partition(":")
+    return head + slash + last, tag
+
+
+def _looks_like_host(part: str) -> bool:
+    return "." in part or ":" in part or part == "localhost" or part != part.lower()
+
+
+def _split_host(name: str, default_host: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    if slash and _looks_like_host(first):
+        host = DOCKER_HUB if first == "index.docker.io" else first
+        path = rest
+    else:
+        host, path = default_host, name
+    if host == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
+    return host, path
