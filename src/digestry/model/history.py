@@ -1,0 +1,81 @@
+"""What a registry remembers: the journal of its tags, and which manifests hold a digest.
+
+These are also the wire forms of the ``_digestry`` endpoints (docs/http-api.md), which is why the
+registry and the client, which never import each other, both find them here.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from digestry.model.descriptor import Size
+from digestry.model.digest import Digest
+
+TAG_TIMESTAMP: Final = "org.opencontainers.distribution.tag.timestamp"
+"""Annotation of a tag-history entry: when (RFC 3339). opencontainers/distribution-spec#606."""
+TAG_EVENT: Final = "org.opencontainers.distribution.tag.event"
+"""Annotation of a tag-history entry: ``created`` or ``deleted``. opencontainers/distribution-spec#606."""
+
+EventKind = Literal["created", "moved", "deleted"]
+
+
+class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One entry of the journal: who moved which tag from which digest to which, when, from where.
+
+    ``created`` has no ``from_digest``, ``deleted`` no ``to_digest``. ``media_type`` and ``size``
+    (bytes) are of the manifest that the tag came to, or, for ``deleted``, that it left. ``actor``
+    is the authenticated user, or ``anonymous``; ``address`` where the request came from;
+    ``client`` its User-Agent, which anybody may write. ``sequence`` counts a registry's entries
+    from 1; ``hash`` covers this entry and ``previous_hash``, that of the entry before it.
+    """
+
+    at: datetime.datetime
+    repository: str
+    tag: str
+    event: EventKind
+    from_digest: Digest | None = None
+    to_digest: Digest | None = None
+    media_type: str = ""
+    size: Size = 0
+    actor: str = ""
+    address: str = ""
+    client: str = ""
+    sequence: int | None = None
+    previous_hash: str = ""
+    hash: str = ""
+
+
+class JournalPage(msgspec.Struct, frozen=True, rename="camel"):
+    """``GET /v2/<name>/_digestry/journal``: entries, newest first."""
+
+    repository: str
+    entries: tuple[TagEvent, ...]
+
+
+class Holder(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A manifest or index that a registry knows. ``present`` tells whether it can still be pulled.
+
+    ``config`` is an image manifest's config; ``manifests`` are an index's children.
+    """
+
+    digest: Digest
+    media_type: str
+    size: Size
+    present: bool = True
+    config: Digest | None = None
+    manifests: tuple[Digest, ...] = ()
+
+
+class Holders(msgspec.Struct, frozen=True, rename="camel"):
+    """``GET /v2/<name>/_digestry/holders/<digest>``: who holds this digest in this repository.
+
+    ``holders`` are all manifests that are the digest, have it as their config, or are reached from
+    those upwards: every index that lists one of them, and so on. Overwritten and untagged ones are
+    included. Empty if the repository never had it.
+    """
+
+    digest: Digest
+    holders: tuple[Holder, ...]
