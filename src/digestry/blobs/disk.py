@@ -1,0 +1,237 @@
+"""Content on a disk, as the ``blobs`` directory of an OCI image layout (image-spec, image-layout.md).
+
+::
+
+    ROOT/oci-layout                   makes ROOT a layout that other tools can read
+    ROOT/blobs/<algorithm>/<hex>      content; a name here means: complete, checked, durable
+    ROOT/ingest/<name>                content on its way in
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from digestry.blobs.ingest import DiskIngest
+from digestry.blobs.protocols import SMALL
+from digestry.blobs.verify import wrong_hash
+from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
+from digestry.fsio import make_directory, remove_file, storage_error, storage_errors, write_file
+from digestry.model.digest import ALGORITHMS, Digest, shown
+
+LAYOUT_FILE: Final = "oci-layout"
+_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_HEX: Final = frozenset("0123456789abcdef")
+
+
+class DiskBlobs:
+    """A content store in one directory. Nothing is touched before a method is called.
+
+    Safe to use from many threads and many processes at once.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs"
+        self._ingest = root / "ingest"
+
+    def prepare(self) -> None:
+        """Makes the directories and the layout file where they are missing, durably."""
+        make_directory(self._blobs / "sha256")
+        make_directory(self._ingest)
+        marker = self.root / LAYOUT_FILE
+        with storage_errors("look at", marker):
+            missing = not marker.exists()
+        if missing:
+            write_file(marker, _LAYOUT)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def path(self, digest: Digest) -> Path:
+        """Where the content is, or would be."""
+        return self._blobs / digest.algorithm / digest.encoded
+
+    def stat(self, digest: Digest) -> int | None:
+        """The content's size in bytes; None if it is not here."""
+        path = self.path(digest)
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error("look at", path, error) from error
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The content as a file, unverified. Raises :class:`NotFound`, :class:`StorageError`."""
+        path = self.path(digest)
+        try:
+            return path.open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"{digest} is not in {self.root}") from error
+        except OSError as error:
+            raise storage_error("open", path, error) from error
+
+    def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
+        """The whole content, verified; see :meth:`BlobReader.read` for what it raises."""
+        with self.open(digest) as file, storage_errors("read", self.path(digest)):
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise TooLarge(
+                f"{digest} in {self.root} is larger than the {limit} bytes that are read at once", limit=limit
+            )
+        self._check(digest, Digest.of(content, digest.algorithm))
+        return content
+
+    def verify(self, digest: Digest) -> int:
+        """Reads the content again and returns its size in bytes.
+
+        Raises :class:`DigestMismatch` if it is damaged, :class:`NotFound`, :class:`StorageError`.
+        """
+        hasher = digest.hasher()
+        buffer = bytearray(1 << 20)
+        view = memoryview(buffer)
+        size = 0
+        with self.open(digest) as file, storage_errors("read", self.path(digest)):
+            while count := os.readv(file.fileno(), [buffer]):
+                hasher.update(view[:count])
+                size += count
+        self._check(digest, Digest(digest.algorithm, hasher.hexdigest()))
+        return size
+
+    def _check(self, digest: Digest, found: Digest) -> None:
+        if found != digest:
+            raise DigestMismatch(
+                f"{self.path(digest)} is damaged: its bytes hash to {found}; they were not used",
+                hint="pull or push the image that holds it once more: that replaces the damaged file",
+            )
+
+    def digests(self) -> Iterator[Digest]:
+        """All content that is here, in no order; files that are no blobs are passed over."""
+        for algorithm in ALGORITHMS:
+            directory = self._blobs / algorithm
+            with storage_errors("list", directory):
+                try:
+                    names = os.listdir(directory)  # noqa: PTH208 - names alone, of maybe millions
+                except FileNotFoundError:
+                    continue
+            width = ALGORITHMS[algorithm]
+            for name in names:
+                if len(name) == width and set(name) <= _HEX:
+                    yield Digest(algorithm, name)
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def begin(self, digest: Digest | None = None, size: int | None = None) -> DiskIngest:
+        """Starts new content under a name of its own; see :meth:`BlobWriter.begin`."""
+        algorithm = digest.algorithm if digest else "sha256"
+        path = self._ingest / f"new-{secrets.token_hex(12)}"
+        return DiskIngest(self.path, path, create=True, keep=False, algorithm=algorithm, size=size)
+
+    def ingest(
+        self,
+        name: str,
+        *,
+        offset: int | None = None,
+        create: bool = True,
+        known: Digest | None = None,
+        algorithm: str = "sha256",
+        size: int | None = None,
+    ) -> DiskIngest:
+        """Opens the content on its way in that is called ``name``, to go on at ``offset`` bytes.
+
+        Bytes after ``offset`` are cut off; without one it goes on at the end. ``known`` is the
+        digest of the bytes before ``offset``, from :meth:`DiskIngest.digest` of whoever wrote them:
+        with it they need not be read again. At the end of a ``with`` block the bytes stay, for the
+        next to open them, unless they were committed or aborted.
+
+        Raises :class:`Conflict` while another has it open, :class:`NotFound` without ``create`` if
+        it is not there, :class:`StorageError` if it is shorter than ``offset``.
+        """
+        return DiskIngest(
+            self.path,
+            self._named(name),
+            create=create,
+            keep=True,
+            offset=offset,
+            known=known,
+            algorithm=algorithm,
+            size=size,
+        )
+
+    def ingest_size(self, name: str) -> int | None:
+        """How many bytes are on their way in as ``name``; None if there is no such thing."""
+        path = self._named(name)
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error("look at", path, error) from error
+
+    def discard(self, name: str) -> bool:
+        """Forgets the bytes on their way in as ``name``; False if there are none.
+
+        Raises :class:`Conflict` while somebody writes them.
+        """
+        try:
+            self.ingest(name, create=False).abort()
+        except NotFound:
+            return False
+        return True
+
+    def ingests(self) -> Iterator[str]:
+        """The names of all content on its way in, abandoned or not."""
+        with storage_errors("list", self._ingest):
+            try:
+                names = os.listdir(self._ingest)  # noqa: PTH208 - as above
+            except FileNotFoundError:
+                return
+        yield from (name for name in names if _NAME.fullmatch(name))
+
+    def sweep_ingests(self, older_than: float) -> list[str]:
+        """Removes what nobody has written to for ``older_than`` seconds, and returns the names.
+
+        That is what a killed process leaves behind. What somebody has open stays.
+        """
+        swept: list[str] = []
+        for name in self.ingests():
+            path = self._ingest / name
+            try:
+                age = time.time() - path.stat().st_mtime
+            except OSError:
+                continue  # committed or swept in the meantime
+            if age < older_than:
+                continue
+            try:
+                if self.discard(name):
+                    swept.append(name)
+            except Conflict:
+                continue  # it is being written after all
+        return swept
+
+    def put(self, content: bytes, digest: Digest | None = None) -> Digest:
+        """Stores some small content durably and returns its digest; see :meth:`BlobWriter.put`."""
+        algorithm = digest.algorithm if digest else "sha256"
+        found = Digest.of(content, algorithm)
+        if digest is not None and found != digest:
+            raise wrong_hash(digest, found)
+        with self.begin(found, len(content)) as ingest:
+            ingest.write(content)
+            ingest.commit(found, len(content))
+        return found
+
+    def delete(self, digest: Digest) -> bool:
+        """Removes the content durably; False if it was not there."""
+        return remove_file(self.path(digest))
+
+    def _named(self, name: str) -> Path:
+        # A name becomes a path: one that could leave the directory is a defect of the caller's.
+        if not _NAME.fullmatch(name):
+            raise StorageError(f"{shown(name)} cannot name content in {self._ingest}")
+        return self._ingest / name

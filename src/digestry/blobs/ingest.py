@@ -1,0 +1,241 @@
+"""Content on its way into a :class:`~digestry.blobs.disk.DiskBlobs`: one file, one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from digestry.blobs.protocols import Chunk
+from digestry.blobs.verify import too_long, too_short, wrong_hash
+from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
+from digestry.fsio import Writeback, make_directory, publish, storage_error, storage_errors, sync_directory
+from digestry.model.digest import Digest, Hasher, new_hasher
+
+_MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
+_REREAD: Final = 1 << 20
+
+
+def _open_locked(path: Path, create: bool) -> tuple[int, bool]:
+    """Opens ``path`` with the lock held; returns the descriptor and whether the file is new."""
+    while True:
+        new = False
+        try:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                new = True
+        except FileNotFoundError as error:
+            if create:
+                raise storage_error("create", path, error) from error
+            raise NotFound(f"{path.name} is not there: it was finished, given up, or never begun") from error
+        except OSError as error:
+            raise storage_error("open", path, error) from error
+        try:
+            with storage_errors("lock", path):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise Conflict(
+                        f"{path.name} is being written by another request", hint="try again when it has ended"
+                    ) from error
+                try:
+                    current = path.stat()
+                except FileNotFoundError:
+                    current = None
+                mine = os.fstat(descriptor)
+            # The one who held the lock before may have renamed or removed the file meanwhile.
+            if current is not None and (current.st_dev, current.st_ino) == (mine.st_dev, mine.st_ino):
+                return descriptor, new
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+class DiskIngest:
+    """An open file of new content. Not for several threads at once.
+
+    Made by :meth:`DiskBlobs.begin` and :meth:`DiskBlobs.ingest`, whose lock excludes every other
+    process until this is committed, aborted or closed.
+    """
+
+    def __init__(
+        self,
+        place: Callable[[Digest], Path],
+        path: Path,
+        *,
+        create: bool,
+        keep: bool,
+        offset: int | None = None,
+        known: Digest | None = None,
+        algorithm: str = "sha256",
+        size: int | None = None,
+    ) -> None:
+        self._place = place
+        self._path = path
+        self._keep = keep
+        self._size = size
+        self._algorithm = algorithm
+        hasher = new_hasher(algorithm)
+        self._descriptor, self._new = _open_locked(path, create)
+        try:
+            with storage_errors("open", path):
+                present = os.fstat(self._descriptor).st_size
+            self._offset = present if offset is None else offset
+            if self._offset > present:
+                raise StorageError(
+                    f"{path} holds {present} bytes, but {self._offset} had arrived",
+                    hint="start this upload again",
+                )
+            if self._offset < present:
+                with storage_errors("truncate", path):
+                    os.ftruncate(self._descriptor, self._offset)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._known = known
+        # Only from the first byte on can a hash run along.
+        self._hasher: Hasher | None = hasher if self._offset == 0 else None
+        self._writeback = Writeback(self._descriptor, offset=self._offset)
+        self._open = True
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far, by this writer and those before it."""
+        return self._offset
+
+    @property
+    def path(self) -> Path:
+        """The file; it moves away at the commit."""
+        return self._path
+
+    def write(self, chunk: Chunk) -> None:
+        """Appends one chunk; see :meth:`write_all`."""
+        self.write_all((chunk,))
+
+    def write_all(self, chunks: Sequence[Chunk]) -> None:
+        """Appends many chunks with few system calls.
+
+        Raises :class:`SizeMismatch`, before anything is written, if they go past the declared size,
+        and :class:`StorageError`; :attr:`offset` then tells how much did get in.
+        """
+        self._check_open()
+        views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+        total = sum(map(len, views))
+        if self._size is not None and self._offset + total > self._size:
+            raise SizeMismatch(f"more bytes came than the {self._size} that were declared")
+        self._known = None if total else self._known
+        with storage_errors("write", self._path):
+            for start in range(0, len(views), _MOST_PARTS):
+                self._write_batch(views[start : start + _MOST_PARTS])
+
+    def _write_batch(self, views: list[memoryview]) -> None:
+        while views:
+            count = os.pwritev(self._descriptor, views, self._offset)
+            self._offset += count
+            done = 0
+            for view in views:
+                taken = min(len(view), count)
+                if self._hasher is not None:
+                    self._hasher.update(view[:taken])
+                count -= taken
+                if taken < len(view):
+                    views[done] = view[taken:]
+                    break
+                done += 1
+            del views[:done]
+        self._writeback.advance(self._offset)
+
+    def flush(self) -> None:
+        """Makes the bytes so far durable under this name, so that they may be acknowledged."""
+        self._check_open()
+        with storage_errors("write", self._path):
+            os.fdatasync(self._descriptor)
+            if self._new:
+                sync_directory(self._path.parent)
+                self._new = False
+
+    def digest(self, algorithm: str | None = None) -> Digest:
+        """The digest of the bytes so far (in the algorithm this was opened with, unless given).
+
+        The file is read again only if no hash could run along from the first byte.
+        """
+        self._check_open()
+        wanted = algorithm or self._algorithm
+        if self._known is not None and self._known.algorithm == wanted:
+            return self._known
+        if self._hasher is not None and wanted == self._algorithm:
+            return Digest(wanted, self._hasher.hexdigest())
+        hasher = new_hasher(wanted)
+        buffer = bytearray(_REREAD)
+        view = memoryview(buffer)
+        position = 0
+        with storage_errors("read", self._path):
+            while count := os.preadv(self._descriptor, [buffer], position):
+                hasher.update(view[:count])
+                position += count
+        return Digest(wanted, hasher.hexdigest())
+
+    def commit(self, digest: Digest, size: int | None = None) -> None:
+        """Checks the bytes and makes them durable as ``digest``; see :meth:`Ingest.commit`."""
+        self._check_open()
+        try:
+            if size is not None and self._offset != size:
+                raise (
+                    too_long(digest, size) if self._offset > size else too_short(digest, size, self._offset)
+                )
+            found = self.digest(digest.algorithm)
+            if found != digest:
+                raise wrong_hash(digest, found)
+            destination = self._place(digest)
+            if not destination.parent.is_dir():
+                make_directory(destination.parent)
+            # Always the rename, even if the content is there: that heals a damaged file.
+            publish(self._path, destination, descriptor=self._descriptor)
+        except BaseException:
+            self.abort()
+            raise
+        self.close()
+
+    def abort(self) -> None:
+        """Removes the file. Does nothing after a commit, a close or another abort."""
+        if not self._open:
+            return
+        try:
+            with storage_errors("remove", self._path):
+                self._path.unlink(missing_ok=True)
+        finally:
+            self.close()
+
+    discard = abort
+
+    def close(self) -> None:
+        """Lets go of the file and its lock; the bytes stay for the next to open it."""
+        if self._open:
+            self._open = False
+            os.close(self._descriptor)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StorageError(f"{self._path.name} was committed or closed already")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._keep:
+            self.close()
+        else:
+            self.abort()

@@ -1,0 +1,70 @@
+"""Verification while bytes stream: a stream never gets past its declared size or a wrong hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from digestry.blobs.protocols import Chunk
+from digestry.errors import DigestMismatch, SizeMismatch
+from digestry.model.digest import Digest
+
+
+def too_long(digest: Digest, size: int) -> SizeMismatch:
+    """The one wording for a stream that does not stop where it should."""
+    return SizeMismatch(f"content of {digest} is longer than its declared {size} bytes")
+
+
+def too_short(digest: Digest, size: int, got: int) -> SizeMismatch:
+    """The one wording for a stream that stops before it should."""
+    return SizeMismatch(f"content of {digest} ended after {got} of its declared {size} bytes")
+
+
+def wrong_hash(digest: Digest, found: Digest) -> DigestMismatch:
+    """The one wording for bytes that are not what they were called."""
+    return DigestMismatch(f"content that should be {digest} hashes to {found}; it was not used")
+
+
+class Verifier:
+    """Watches a stream that should be ``digest`` and, if declared, ``size`` bytes long."""
+
+    __slots__ = ("_hasher", "digest", "seen", "size")
+
+    def __init__(self, digest: Digest, size: int | None = None) -> None:
+        self.digest = digest
+        self.size = size
+        self.seen = 0
+        self._hasher = digest.hasher()
+
+    def update(self, chunk: Chunk) -> None:
+        """Takes the next bytes. Raises :class:`SizeMismatch` as soon as there are too many."""
+        seen = self.seen + (chunk.nbytes if isinstance(chunk, memoryview) else len(chunk))
+        if self.size is not None and seen > self.size:
+            raise too_long(self.digest, self.size)
+        self._hasher.update(chunk)
+        self.seen = seen
+
+    def finish(self) -> None:
+        """The stream has ended. Raises :class:`SizeMismatch` or :class:`DigestMismatch`."""
+        if self.size is not None and self.seen != self.size:
+            raise too_short(self.digest, self.size, self.seen)
+        found = Digest(self.digest.algorithm, self._hasher.hexdigest())
+        if found != self.digest:
+            raise wrong_hash(self.digest, found)
+
+
+def verified(chunks: Iterable[bytes], digest: Digest, size: int | None = None) -> Iterator[bytes]:
+    """Passes ``chunks`` on while checking them.
+
+    The last chunk is held back until everything was checked, so that nobody ever gets the whole of
+    wrong content. Raises :class:`SizeMismatch` or :class:`DigestMismatch` while iterating.
+    """
+    verifier = Verifier(digest, size)
+    held: bytes | None = None
+    for chunk in chunks:
+        verifier.update(chunk)
+        if held is not None:
+            yield held
+        held = chunk
+    verifier.finish()
+    if held is not None:
+        yield held
