@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -194,13 +194,16 @@ class DiskBlobs:
                 return
         yield from (name for name in names if _NAME.fullmatch(name))
 
-    def sweep_ingests(self, older_than: float) -> list[str]:
+    def sweep_ingests(self, older_than: float, *, keep: Collection[str] = ()) -> list[str]:
         """Removes what nobody has written to for ``older_than`` seconds, and returns the names.
 
-        That is what a killed process leaves behind. What somebody has open stays.
+        That is what a killed process leaves behind. What somebody has open stays, and so does what
+        ``keep`` names.
         """
         swept: list[str] = []
         for name in self.ingests():
+            if name in keep:
+                continue
             path = self._ingest / name
             try:
                 age = time.time() - path.stat().st_mtime

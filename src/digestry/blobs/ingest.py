@@ -83,28 +83,36 @@ class DiskIngest:
         self._keep = keep
         self._size = size
         self._algorithm = algorithm
-        hasher = new_hasher(algorithm)
+        self._hasher: Hasher | None = new_hasher(algorithm)
         self._descriptor, self._new = _open_locked(path, create)
+        self._open = True
         try:
-            with storage_errors("open", path):
-                present = os.fstat(self._descriptor).st_size
-            self._offset = present if offset is None else offset
-            if self._offset > present:
-                raise StorageError(
-                    f"{path} holds {present} bytes, but {self._offset} had arrived",
-                    hint="start this upload again",
-                )
-            if self._offset < present:
-                with storage_errors("truncate", path):
-                    os.ftruncate(self._descriptor, self._offset)
+            self.resume(offset, known)
         except BaseException:
             os.close(self._descriptor)
             raise
+
+    def resume(self, offset: int | None, known: Digest | None = None) -> None:
+        """Goes on at ``offset`` bytes (None: at the end), as :meth:`DiskBlobs.ingest` has it.
+
+        For a caller that learns the offset only under the lock, which this object holds.
+        """
+        self._check_open()
+        with storage_errors("open", self._path):
+            present = os.fstat(self._descriptor).st_size
+        self._offset = present if offset is None else offset
+        if self._offset > present:
+            raise StorageError(
+                f"{self._path} holds {present} bytes, but {self._offset} had arrived",
+                hint="start this upload again",
+            )
+        if self._offset < present:
+            with storage_errors("truncate", self._path):
+                os.ftruncate(self._descriptor, self._offset)
         self._known = known
         # Only from the first byte on can a hash run along.
-        self._hasher: Hasher | None = hasher if self._offset == 0 else None
+        self._hasher = new_hasher(self._algorithm) if self._offset == 0 else None
         self._writeback = Writeback(self._descriptor, offset=self._offset)
-        self._open = True
 
     @property
     def offset(self) -> int:

@@ -1,0 +1,4 @@
+"""What the registry knows about content: links, tags, the journal, uploads, leases, advisories.
+
+The bytes themselves are in ``blobs``; a row here is what makes them visible.
+"""

@@ -19,6 +19,10 @@ DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 
 IN_TOTO: Final = "application/vnd.in-toto+json"
+PREDICATE_TYPE: Final = "in-toto.io/predicate-type"
+"""Annotation of an in-toto referrer: what its statement's predicate is."""
+OPENVEX: Final = "https://openvex.dev/ns"
+"""How the predicate type of an OpenVEX document begins."""
 
 IMAGE_MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})

@@ -1,0 +1,302 @@
+"""Rows about content: repositories, links, manifests and what they refer to, leases.
+
+Functions on a transaction, for ``catalog.py``. A digest is text here, as it is in the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import msgspec
+from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from digestry.catalog.schema import leases, links, manifest_references, manifests, repositories, tags
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from digestry.model.history import Holder
+from digestry.model.manifest import Manifest
+
+_CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
+_ROUNDS: Final = 64  # how deep indexes of indexes are followed
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as its repository has it. ``size`` is in bytes; ``annotations`` are its own."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    artifact_type: str | None
+    subject: Digest | None
+    annotations: dict[str, str]
+    pushed_at: int
+
+
+def repository_id(connection: Connection, name: str) -> int | None:
+    """The repository's row, or None if there is no such repository."""
+    return connection.execute(select(repositories.c.id).where(repositories.c.name == name)).scalar()
+
+
+def make_repository(connection: Connection, name: str, now: int) -> int:
+    """The repository's row, made if need be."""
+    found = repository_id(connection, name)
+    if found is not None:
+        return found
+    result = connection.execute(insert(repositories).values(name=name, created_at=now))
+    return cast("tuple[int]", result.inserted_primary_key)[0]
+
+
+def link(connection: Connection, repository: int, digest: str, size: int, now: int) -> None:
+    """Gives the repository the right to serve a blob; again is no change."""
+    statement = upsert(links).values(repository_id=repository, digest=digest, size=size, linked_at=now)
+    connection.execute(statement.on_conflict_do_nothing())
+
+
+def unlink(connection: Connection, repository: int, digest: str) -> bool:
+    """Takes that right away; False if it was not there."""
+    statement = delete(links).where(links.c.repository_id == repository, links.c.digest == digest)
+    return connection.execute(statement).rowcount > 0
+
+
+def linked_size(connection: Connection, digest: str, repository: str | None) -> int | None:
+    """A blob's size in bytes, if ``repository`` (None: any repository) may serve it."""
+    query = select(links.c.size).where(links.c.digest == digest)
+    if repository is not None:
+        query = query.join(repositories).where(repositories.c.name == repository)
+    return connection.execute(query.limit(1)).scalar()
+
+
+def extend_lease(connection: Connection, digest: str, until: int) -> None:
+    """Promises that content is kept until then at the least."""
+    statement = upsert(leases).values(digest=digest, expires_at=until)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["digest"],
+            set_={"expires_at": statement.excluded.expires_at},
+            where=leases.c.expires_at < statement.excluded.expires_at,
+        )
+    )
+
+
+def lease_end(connection: Connection, digest: str) -> int | None:
+    """Until when content is promised to be kept."""
+    return connection.execute(select(leases.c.expires_at).where(leases.c.digest == digest)).scalar()
+
+
+def missing(connection: Connection, repository: int, manifest: Manifest) -> list[str]:
+    """The digests that ``manifest`` refers to and the repository does not have.
+
+    Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
+    neither need a subject (distribution-spec, "Push").
+    """
+    wanted_blobs = [
+        str(blob.digest)
+        for blob in manifest.blobs()
+        if not (media_types.is_foreign(blob.media_type) and blob.urls)
+    ]
+    wanted_manifests = [str(child.digest) for child in manifest.manifests]
+    have_blobs = _have(connection, links, repository, wanted_blobs)
+    have_manifests = _have(connection, manifests, repository, wanted_manifests)
+    lacking = [digest for digest in wanted_blobs if digest not in have_blobs]
+    lacking += [digest for digest in wanted_manifests if digest not in have_manifests]
+    return list(dict.fromkeys(lacking))
+
+
+def _have(connection: Connection, table: Table, repository: int, digests: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(digests), _CHUNK):
+        query = select(table.c.digest).where(
+            table.c.repository_id == repository, table.c.digest.in_(digests[start : start + _CHUNK])
+        )
+        if table is manifests:
+            query = query.where(manifests.c.deleted_at.is_(None))
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def store_manifest(connection: Connection, repository: int, manifest: Manifest, now: int) -> None:
+    """Makes a manifest visible in the repository, and notes what it refers to."""
+    digest = str(manifest.digest)
+    values: dict[str, Any] = {
+        "media_type": manifest.media_type,
+        "size": manifest.size,
+        "artifact_type": manifest.artifact_type,
+        "subject": None if manifest.subject is None else str(manifest.subject.digest),
+        "config": None if manifest.config is None else str(manifest.config.digest),
+        "annotations": msgspec.json.encode(manifest.annotations).decode(),
+        "pushed_at": now,
+        "deleted_at": None,
+    }
+    statement = upsert(manifests).values(repository_id=repository, digest=digest, **values)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=values)
+    )
+    references = [("config", manifest.config)] if manifest.config else []
+    references += [("layer", layer) for layer in manifest.layers]
+    references += [("manifest", child) for child in manifest.manifests]
+    rows = {
+        (str(child.digest), role): {
+            "repository_id": repository,
+            "parent": digest,
+            "child": str(child.digest),
+            "role": role,
+        }
+        for role, child in references
+    }
+    if rows:
+        connection.execute(upsert(manifest_references).on_conflict_do_nothing(), list(rows.values()))
+
+
+def manifest(connection: Connection, repository: int, digest: str) -> StoredManifest | None:
+    """One manifest of the repository, if it can be pulled."""
+    query = select(manifests).where(
+        manifests.c.repository_id == repository,
+        manifests.c.digest == digest,
+        manifests.c.deleted_at.is_(None),
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _stored(row)
+
+
+def delete_manifest(connection: Connection, repository: int, digest: str, now: int) -> None:
+    """Ends a manifest's visibility; what it was is still known."""
+    connection.execute(
+        update(manifests)
+        .where(manifests.c.repository_id == repository, manifests.c.digest == digest)
+        .values(deleted_at=now)
+    )
+
+
+def users(connection: Connection, repository: int, digest: str, *, roles: Iterable[str]) -> list[str]:
+    """Up to three manifests that can be pulled and refer to ``digest`` in one of ``roles``."""
+    query = (
+        select(manifest_references.c.parent)
+        .join(
+            manifests,
+            (manifests.c.repository_id == manifest_references.c.repository_id)
+            & (manifests.c.digest == manifest_references.c.parent),
+        )
+        .where(
+            manifest_references.c.repository_id == repository,
+            manifest_references.c.child == digest,
+            manifest_references.c.role.in_(list(roles)),
+            manifests.c.deleted_at.is_(None),
+        )
+        .limit(3)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def referrers(
+    connection: Connection,
+    repository: int,
+    subject: str,
+    *,
+    artifact_type: str | None,
+    after: str,
+    limit: int,
+) -> list[StoredManifest]:
+    """The manifests whose subject this is, by digest, those after ``after``."""
+    query = select(manifests).where(
+        manifests.c.repository_id == repository,
+        manifests.c.subject == subject,
+        manifests.c.deleted_at.is_(None),
+        manifests.c.digest > after,
+    )
+    if artifact_type is not None:
+        query = query.where(manifests.c.artifact_type == artifact_type)
+    return [_stored(row) for row in connection.execute(query.order_by(manifests.c.digest).limit(limit))]
+
+
+def advisories(connection: Connection, repository: int, predicate_prefix: str) -> list[StoredManifest]:
+    """The repository's advisories, newest first: in-toto referrers annotated with such a predicate."""
+    query = select(manifests).where(
+        manifests.c.repository_id == repository,
+        manifests.c.subject.is_not(None),
+        manifests.c.artifact_type == media_types.IN_TOTO,
+        manifests.c.deleted_at.is_(None),
+    )
+    rows = [_stored(row) for row in connection.execute(query.order_by(manifests.c.pushed_at.desc()))]
+    return [
+        row
+        for row in rows
+        if row.annotations.get(media_types.PREDICATE_TYPE, "").startswith(predicate_prefix)
+    ]
+
+
+def holders(connection: Connection, repository: int, digest: str) -> list[Holder]:
+    """All that is, has as its config, or lists, ``digest``, directly or not; deleted ones included."""
+    found: set[str] = set(
+        connection.execute(
+            select(manifests.c.digest).where(
+                manifests.c.repository_id == repository,
+                (manifests.c.digest == digest) | (manifests.c.config == digest),
+            )
+        ).scalars()
+    )
+    frontier = list(found)
+    for _ in range(_ROUNDS):
+        parents: set[str] = set()
+        for start in range(0, len(frontier), _CHUNK):
+            query = select(manifest_references.c.parent).where(
+                manifest_references.c.repository_id == repository,
+                manifest_references.c.role == "manifest",
+                manifest_references.c.child.in_(frontier[start : start + _CHUNK]),
+            )
+            parents.update(connection.execute(query).scalars())
+        frontier = list(parents - found)
+        found.update(frontier)
+        if not frontier:
+            break
+    return _as_holders(connection, repository, sorted(found))
+
+
+def _as_holders(connection: Connection, repository: int, digests: Sequence[str]) -> list[Holder]:
+    children: dict[str, list[Digest]] = {}
+    result: list[Holder] = []
+    for start in range(0, len(digests), _CHUNK):
+        some = digests[start : start + _CHUNK]
+        query = select(manifest_references.c.parent, manifest_references.c.child).where(
+            manifest_references.c.repository_id == repository,
+            manifest_references.c.role == "manifest",
+            manifest_references.c.parent.in_(some),
+        )
+        for parent, child in connection.execute(query):
+            children.setdefault(parent, []).append(Digest.parse(child))
+        rows = connection.execute(
+            select(manifests).where(manifests.c.repository_id == repository, manifests.c.digest.in_(some))
+        )
+        result.extend(
+            Holder(
+                digest=Digest.parse(row.digest),
+                media_type=row.media_type,
+                size=row.size,
+                present=row.deleted_at is None,
+                config=None if row.config is None else Digest.parse(row.config),
+                manifests=tuple(sorted(children.get(row.digest, ()))),
+            )
+            for row in rows
+        )
+    return result
+
+
+def tags_of(connection: Connection, repository: int, digest: str) -> list[str]:
+    """The tags that point at ``digest`` now."""
+    query = select(tags.c.name).where(tags.c.repository_id == repository, tags.c.digest == digest)
+    return list(connection.execute(query.order_by(tags.c.name)).scalars())
+
+
+def _stored(row: Any) -> StoredManifest:
+    return StoredManifest(
+        digest=Digest.parse(row.digest),
+        media_type=row.media_type,
+        size=row.size,
+        artifact_type=row.artifact_type,
+        subject=None if row.subject is None else Digest.parse(row.subject),
+        annotations=msgspec.json.decode(row.annotations, type=dict[str, str]),
+        pushed_at=row.pushed_at,
+    )

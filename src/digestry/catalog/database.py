@@ -1,0 +1,119 @@
+"""The embedded database: SQLite in WAL mode, ``synchronous=FULL``, one writer at a time.
+
+Two engines on one file: the writer begins its transactions IMMEDIATE, so that a compare-and-set
+reads what it will change under the lock; the reader cannot write. Blocks; for worker threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from digestry.errors import StorageError
+
+FILE: Final = "catalog.db"
+_BUSY_SECONDS: Final = 30
+_READERS: Final = 8
+
+
+def _failure(path: Path, error: BaseException) -> StorageError:
+    reason = str(getattr(error, "orig", None) or error)
+    hint = ""
+    if "malformed" in reason or "not a database" in reason:
+        hint = "restore the catalog from a backup; the blobs beside it are not touched"
+    elif "full" in reason:
+        hint = "free some space on that file system; what was committed before is safe"
+    return StorageError(f"the catalog {path} failed: {reason}", hint=hint)
+
+
+def connect_directly(path: Path) -> sqlite3.Connection:
+    """A bare connection for hot reads, without SQLAlchemy's cost for each statement. Read-only."""
+    try:
+        connection = sqlite3.connect(
+            f"file:{path}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=_BUSY_SECONDS,
+            cached_statements=64,
+        )
+        connection.execute("PRAGMA query_only=ON")
+    except sqlite3.Error as error:
+        raise _failure(path, error) from error
+    return connection
+
+
+class Database:
+    """The catalog's file under ``root``. Thread-safe; each process opens its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / FILE
+        self._writer = self._engine("BEGIN IMMEDIATE", query_only=False, pool_size=1)
+        self._reader = self._engine("BEGIN", query_only=True, pool_size=_READERS)
+        # Writers of one process queue here, fairly, and not in SQLite's sleeping busy handler.
+        self._turn = threading.Lock()
+
+    def _engine(self, begin: str, *, query_only: bool, pool_size: int) -> Engine:
+        engine = create_engine(
+            f"sqlite:///{self.path}",
+            pool_size=pool_size,
+            max_overflow=0,
+            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+        )
+
+        def on_connect(connection: Any, _: ConnectionPoolEntry) -> None:
+            connection.isolation_level = None  # transactions are begun below, not by the driver
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            if query_only:
+                connection.execute("PRAGMA query_only=ON")
+
+        def on_begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        event.listen(engine, "connect", on_connect)
+        event.listen(engine, "begin", on_begin)
+        return engine
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write. Committed, and on disk, when the block ends without error."""
+        with self._turn, self._errors(), self._writer.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view of the committed state."""
+        with self._errors(), self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, SQLAlchemyError) as error:
+            raise _failure(self.path, error) from error
+
+    def migrate(self) -> None:
+        """Brings the schema up to date. Only one process may do this at a time: the root's lock."""
+        from alembic import command  # noqa: PLC0415 - takes a third of a second; workers do not need it
+        from alembic.config import Config  # noqa: PLC0415
+
+        config = Config()
+        config.set_main_option("script_location", "digestry.catalog:migrations")
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._writer.dispose()
+        self._reader.dispose()

@@ -1,0 +1,104 @@
+"""The reads that every pull makes, answered from memory.
+
+For the event loop's thread of one worker process: a bare SQLite connection, no SQLAlchemy, no
+other thread. What was read stays valid until the database's change counter moves
+(``PRAGMA data_version``, sqlite.org/pragma.html), whichever process or connection moved it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from digestry.catalog.database import connect_directly
+from digestry.errors import StorageError
+
+_MOST: Final = 100_000
+
+_TAG: Final = (
+    "SELECT t.digest, m.media_type, m.size FROM repositories r"
+    " JOIN tags t ON t.repository_id = r.id AND t.name = ?2"
+    " JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
+    " WHERE r.name = ?1"
+)
+_MANIFEST: Final = (
+    "SELECT m.digest, m.media_type, m.size FROM repositories r"
+    " JOIN manifests m ON m.repository_id = r.id AND m.digest = ?2 AND m.deleted_at IS NULL"
+    " WHERE r.name = ?1"
+)
+_BLOB: Final = (
+    "SELECT l.size, e.expires_at FROM repositories r"
+    " JOIN links l ON l.repository_id = r.id AND l.digest = ?2"
+    " LEFT JOIN leases e ON e.digest = l.digest"
+    " WHERE r.name = ?1"
+)
+
+
+class HotManifest(NamedTuple):
+    """Where a manifest's bytes are, and how to label them. ``size`` is in bytes."""
+
+    digest: str
+    media_type: str
+    size: int
+
+
+class HotBlob(NamedTuple):
+    """A blob's size in bytes, and until when it is promised to be kept (microseconds, or 0)."""
+
+    size: int
+    lease_end: int
+
+
+class HotReads:
+    """Cached look-ups. Not thread-safe: one for each event loop."""
+
+    def __init__(self, catalog: Path) -> None:
+        self._path = catalog
+        self._connection = connect_directly(catalog)
+        self._version = -1
+        self._manifests: dict[tuple[str, str], HotManifest | None] = {}
+        self._blobs: dict[tuple[str, str], HotBlob | None] = {}
+
+    def _refresh(self) -> None:
+        # Another connection's commit moves the number; this connection never writes.
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version or len(self._manifests) + len(self._blobs) > _MOST:
+            self._manifests.clear()
+            self._blobs.clear()
+            self._version = version
+
+    def manifest(self, repository: str, target: str) -> HotManifest | None:
+        """What ``target``, a tag or a digest, is in the repository now. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            key = (repository, target)
+            try:
+                return self._manifests[key]
+            except KeyError:
+                # A tag has no colon, a digest has one.
+                row = self._connection.execute(_MANIFEST if ":" in target else _TAG, key).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        found = self._manifests[key] = None if row is None else HotManifest(*row)
+        return found
+
+    def blob(self, repository: str, digest: str) -> HotBlob | None:
+        """A blob that the repository may serve, or None. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            key = (repository, digest)
+            try:
+                return self._blobs[key]
+            except KeyError:
+                row = self._connection.execute(_BLOB, key).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        found = self._blobs[key] = None if row is None else HotBlob(row[0], row[1] or 0)
+        return found
+
+    def _failure(self, error: sqlite3.Error) -> StorageError:
+        return StorageError(f"the catalog {self._path} cannot be read: {error}")
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,123 @@
+"""The tables. One schema for every database; times are microseconds since 1970, UTC.
+
+Changes to it go through ``migrations/`` (Alembic); a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy.types import TypeEngine
+
+metadata: Final = MetaData()
+
+# SQLite makes only an INTEGER primary key its rowid.
+_Identity: Final[TypeEngine[int]] = BigInteger().with_variant(Integer(), "sqlite")
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", _Identity, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# A repository's right to serve a blob. Content exists once; links make it visible.
+links = Table(
+    "links",
+    metadata,
+    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("linked_at", BigInteger, nullable=False),
+    Index("links_by_digest", "digest"),
+)
+
+# Manifests and indexes, for each repository. A deleted one keeps its row (deleted_at): it can no
+# longer be pulled, but an audit still finds what a running container came from.
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("artifact_type", Text),
+    Column("subject", Text),
+    Column("config", Text),
+    Column("annotations", Text, nullable=False),  # JSON
+    Column("pushed_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
+    Index("manifests_by_subject", "repository_id", "subject"),
+    Index("manifests_by_config", "repository_id", "config"),
+)
+
+# What a manifest refers to: role is config, layer or manifest (a child of an index).
+manifest_references = Table(
+    "manifest_references",
+    metadata,
+    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
+    Column("parent", Text, primary_key=True),
+    Column("child", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Index("manifest_references_by_child", "repository_id", "child"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("moved_at", BigInteger, nullable=False),
+    Index("tags_by_digest", "repository_id", "digest"),
+)
+
+# Append-only, by triggers; names its repository by name, since it outlives it.
+journal = Table(
+    "journal",
+    metadata,
+    Column("sequence", _Identity, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("tag", Text, nullable=False),
+    Column("event", Text, nullable=False),  # created, moved, deleted
+    Column("from_digest", Text),
+    Column("to_digest", Text),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index("journal_by_tag", "repository", "tag", "sequence"),
+    Index("journal_by_repository", "repository", "sequence"),
+    Index("journal_by_digest", "to_digest"),
+)
+
+# ``digest`` is of the bytes 0 to ``offset``, if one PATCH wrote them all; it may be believed only
+# while the machine has not restarted since (``boot``), for an upload's bytes are not fsynced.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("repository", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("digest", Text),
+    Column("boot", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("uploads_by_age", "updated_at"),
+)
+
+# A promise that content is not collected before a time.
+leases = Table(
+    "leases",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("leases_by_expiry", "expires_at"),
+)

@@ -1,0 +1,141 @@
+"""The ASGI application: from a request's path to the resource that answers it.
+
+Repository names have slashes in them, so that a path is read from its end. That is a few string
+operations; a table of regular expressions costs several times as much (bench/README.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from digestry.errors import DigestryError
+from digestry.model.reference import check_repository
+from digestry.registry import blobs, extensions, manifests, problems, referrers, tags, uploads
+from digestry.registry.config import RegistryConfig
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import ClientGone, Problem, not_allowed
+from digestry.registry.service import Service
+
+log: Final = logging.getLogger("digestry.registry")
+
+_PREFIX: Final = "/v2/"
+
+
+class RegistryApp:
+    """The registry as an ASGI application. ``make_service`` is called in the worker's own process."""
+
+    def __init__(self, make_service: Callable[[], Service]) -> None:
+        self._make_service = make_service
+        self._service: Service | None = None
+
+    @property
+    def service(self) -> Service:
+        """The running service."""
+        if self._service is None:
+            raise RuntimeError("the server has not sent lifespan.startup")
+        return self._service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(Exchange(scope, receive, send))
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _http(self, exchange: Exchange) -> None:
+        try:
+            await self._dispatch(exchange)
+        except ClientGone:
+            return
+        except DigestryError as error:
+            await self._fail(exchange, problems.of(error))
+        except Exception:
+            log.exception("%s %s failed", exchange.method, exchange.scope["path"])
+            await self._fail(
+                exchange, Problem(500, "UNKNOWN", "this is a defect of the registry; its log has more")
+            )
+
+    async def _fail(self, exchange: Exchange, problem: Problem) -> None:
+        if exchange.answered:
+            # Too late for an error: the connection must break, so that the client sees a cut body.
+            raise RuntimeError(problem.message)
+        await exchange.problem(problem)
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        service = self.service
+        path: str = exchange.scope["path"]
+        if not path.startswith(_PREFIX):
+            if path == "/v2":
+                await _base(exchange)
+                return
+            raise problems.not_found(path)
+        head, _, last = path[len(_PREFIX) :].rpartition("/")
+        name, _, resource = head.rpartition("/")
+        match resource:
+            case "manifests":
+                await manifests.handle(service, exchange, check_repository(name), last)
+            case "blobs" if last != "uploads":
+                await blobs.handle(service, exchange, check_repository(name), last)
+            case "blobs":
+                await uploads.handle_start(service, exchange, check_repository(name))
+            case "uploads" if name.endswith("/blobs"):
+                name = check_repository(name.removesuffix("/blobs"))
+                if last:
+                    await uploads.handle(service, exchange, name, last)
+                else:
+                    await uploads.handle_start(service, exchange, name)
+            case "tags" if last == "list":
+                await tags.handle_list(service, exchange, check_repository(name))
+            case "referrers":
+                await referrers.handle(service, exchange, check_repository(name), last)
+            case _:
+                await self._dispatch_rare(service, exchange, path[len(_PREFIX) :])
+
+    async def _dispatch_rare(self, service: Service, exchange: Exchange, path: str) -> None:
+        if path == "":
+            await _base(exchange)
+        elif path == "_catalog":
+            await tags.handle_catalog(service, exchange)
+        elif path == "_oci/ext/discover" or path.endswith("/_oci/ext/discover"):
+            await extensions.handle_discover(exchange)
+        elif "/_oci/tag-history/" in path:
+            name, _, tag = path.rpartition("/_oci/tag-history/")
+            await extensions.handle_tag_history(service, exchange, check_repository(name), tag)
+        elif "/_digestry/" in path:
+            name, _, what = path.partition("/_digestry/")
+            await extensions.handle_digestry(service, exchange, check_repository(name), what)
+        else:
+            raise problems.not_found(_PREFIX + path)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    self._service = self._make_service()
+                    self._service.start()
+                except DigestryError as error:
+                    await send({"type": "lifespan.startup.failed", "message": error.message})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.service.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+async def _base(exchange: Exchange) -> None:
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    await exchange.answer(200, [("Content-Type", "application/json")], b"{}")
+
+
+def create_app(config: RegistryConfig) -> ASGIApp:
+    """The registry's application for one worker process."""
+    return RegistryApp(lambda: Service(config))

@@ -1,0 +1,139 @@
+"""One request and its answer, over ASGI. Starlette parses; this adds what registries need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from digestry.catalog.journal import Origin
+from digestry.errors import TooLarge
+from digestry.model.descriptor import encode_hook
+from digestry.registry.problems import ClientGone, Problem, bad_parameter
+
+JSON: Final = "application/json"
+
+Headers = Sequence[tuple[str, str]]
+
+_ALWAYS: Final = (b"docker-distribution-api-version", b"registry/2.0")
+_LONGEST_CLIENT: Final = 256
+
+
+class Exchange(Request):
+    """A request that can be answered."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive, send)
+        self.answered = False
+
+    # -- the request ---------------------------------------------------------------------------
+
+    @property
+    def origin(self) -> Origin:
+        """Who asks, for the journal."""
+        return Origin(
+            actor="anonymous",
+            address=self.client.host if self.client else "",
+            client=self.headers.get("user-agent", "")[:_LONGEST_CLIENT],
+        )
+
+    def header(self, name: bytes) -> str | None:
+        """One header's value, by its lower-case name, without building a map of all."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return str(value, "latin-1")
+        return None
+
+    @property
+    def content_length(self) -> int | None:
+        """The declared length of the body in bytes. Raises :class:`Problem` if it is no number."""
+        value = self.header(b"content-length")
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit()):
+            raise Problem(400, "SIZE_INVALID", "the Content-Length is not a number")
+        return int(value)
+
+    def number(self, name: str, *, default: int, most: int) -> int:
+        """A query parameter that is a count; above ``most`` it is ``most``. Raises :class:`Problem`."""
+        value = self.parameter(name)
+        if value is None:
+            return default
+        if not (value.isascii() and value.isdigit()) or len(value) > 18:
+            raise bad_parameter(name, value, "a whole number, 0 or more, is wanted")
+        return min(int(value), most)
+
+    def parameter(self, name: str) -> str | None:
+        """A query parameter that may be given once. Raises :class:`Problem`."""
+        values = self.query_params.getlist(name)
+        if len(values) > 1:
+            raise bad_parameter(name, values[1], "it may be given only once")
+        return values[0] if values else None
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises :class:`TooLarge` above ``limit`` bytes, :class:`ClientGone`."""
+        declared = self.content_length
+        if declared is not None and declared > limit:
+            raise TooLarge(f"the body has {declared} bytes; {limit} are allowed", limit=limit)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"the body has more than the {limit} bytes that are allowed", limit=limit)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    # -- the answer ----------------------------------------------------------------------------
+
+    async def answer(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
+        """Sends a whole answer. A HEAD's body is left out, its length is told."""
+        encoded = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers]
+        await self.begin(status, encoded, None if status == 204 else len(body))
+        await self.finish(b"" if self.method == "HEAD" else body)
+
+    async def begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
+        """Starts an answer with already encoded headers; ``length`` of its body in bytes."""
+        self.answered = True
+        lines = [_ALWAYS, *headers]
+        if length is not None:
+            lines.append((b"content-length", b"%d" % length))
+        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+
+    async def finish(self, body: bytes = b"", *, more: bool = False) -> None:
+        """Sends the body, or with ``more`` a part of it."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def finish_with_file(self, path: str) -> None:
+        """Sends a whole file as the body, by the server's own path (ASGI's pathsend)."""
+        await self._send({"type": "http.response.pathsend", "path": path})
+
+    @property
+    def can_send_files(self) -> bool:
+        """Whether the server does :meth:`finish_with_file`."""
+        return "http.response.pathsend" in self.scope.get("extensions", {})
+
+    async def json(self, value: Any, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
+        """Answers 200 with ``value`` as JSON."""
+        body = msgspec.json.encode(value, enc_hook=encode_hook)
+        await self.answer(200, [("Content-Type", media_type), *headers], body)
+
+    async def problem(self, problem: Problem) -> None:
+        """Answers with an error."""
+        body = msgspec.json.encode(problem.body())
+        await self.answer(problem.status, [("Content-Type", JSON), *problem.headers.items()], body)
+
+    def next_page(self, **parameters: str | int) -> tuple[str, str]:
+        """The ``Link`` header to the next page of this list (RFC 5988), its query changed so."""
+        query = dict(self.query_params.multi_items())
+        query.update({name: str(value) for name, value in parameters.items()})
+        return "Link", f'<{self.scope["path"]}?{urlencode(query)}>; rel="next"'

@@ -1,0 +1,130 @@
+"""What is not in the distribution-spec itself (docs/http-api.md).
+
+``_oci/tag-history`` is the draft of opencontainers/distribution-spec#606; ``_digestry`` is what no
+draft has: the whole journal, who holds a digest, a repository's advisories.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from digestry.catalog import clock
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP, JournalPage, TagEvent
+from digestry.model.reference import check_tag
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import Problem, bad_parameter, not_allowed
+from digestry.registry.referrers import describe, index
+from digestry.registry.service import Service
+
+_PAGE: Final = 100
+_MOST: Final = 1000
+
+_DISCOVERY: Final = {
+    "extensions": [
+        {
+            "name": "_oci",
+            "description": "Where a tag has pointed, newest first, deletions included.",
+            "url": "https://github.com/opencontainers/distribution-spec/pull/606",
+            "endpoints": ["_oci/tag-history/<tag>", "_oci/ext/discover"],
+        },
+        {
+            "name": "_digestry",
+            "description": "The journal with who and from where, who holds a digest, and the advisories.",
+            "url": "https://github.com/digestry/digestry/blob/main/docs/http-api.md",
+            "endpoints": ["_digestry/journal", "_digestry/holders/<digest>", "_digestry/advisories"],
+        },
+    ]
+}
+
+
+async def handle_discover(exchange: Exchange) -> None:
+    """Which extensions this registry has (distribution-spec, extensions/_oci.md)."""
+    _only_get(exchange)
+    await exchange.json(_DISCOVERY)
+
+
+async def handle_tag_history(service: Service, exchange: Exchange, name: str, tag: str) -> None:
+    """Where a tag has pointed. Never a 404: a tag without history has an empty one."""
+    _only_get(exchange)
+    check_tag(tag)
+    limit = exchange.number("n", default=_PAGE, most=_MOST)
+    digest = exchange.parameter("digest")
+    events = await service.disk(
+        service.catalog.journal,
+        name,
+        tag=tag,
+        digest=None if digest is None else str(Digest.parse(digest)),
+        before=_time(exchange, "before"),
+        since=_time(exchange, "since"),
+        limit=limit + 1,
+    )
+    page = events[:limit]
+    links = []
+    if limit > 0 and len(events) > limit:
+        # No two entries have the same time (catalog/journal.py), so that it can be the cursor.
+        links.append(exchange.next_page(n=limit, before=_timestamp(page[-1])))
+    body = index([_history_entry(event) for event in page])
+    await exchange.json(body, media_type=media_types.OCI_INDEX, headers=links)
+
+
+def _history_entry(event: TagEvent) -> dict[str, Any]:
+    gone = event.event == "deleted"
+    return {
+        "mediaType": event.media_type,
+        "digest": str(event.from_digest if gone else event.to_digest),
+        "size": event.size,
+        "annotations": {TAG_TIMESTAMP: _timestamp(event), TAG_EVENT: "deleted" if gone else "created"},
+    }
+
+
+def _timestamp(event: TagEvent) -> str:
+    return clock.to_rfc3339(clock.from_datetime(event.at))
+
+
+def _time(exchange: Exchange, name: str) -> int | None:
+    value = exchange.parameter(name)
+    return None if value is None else clock.from_rfc3339(value)
+
+
+async def handle_digestry(service: Service, exchange: Exchange, name: str, what: str) -> None:
+    """``_digestry/<what>``."""
+    _only_get(exchange)
+    resource, _, rest = what.partition("/")
+    if resource == "journal" and not rest:
+        await _journal(service, exchange, name)
+    elif resource == "holders" and rest:
+        holders = await service.disk(service.catalog.holders, name, Digest.parse(rest))
+        await exchange.json(holders)
+    elif resource == "advisories" and not rest:
+        rows = await service.disk(service.catalog.advisories, name, media_types.OPENVEX)
+        advisories = [{**describe(row), "subject": str(row.subject)} for row in rows]
+        await exchange.json({"repository": name, "advisories": advisories})
+    else:
+        raise Problem(404, "UNSUPPORTED", "there is no such extension; see /v2/_oci/ext/discover")
+
+
+async def _journal(service: Service, exchange: Exchange, name: str) -> None:
+    tag = exchange.parameter("tag")
+    before = exchange.parameter("before")
+    if before is not None and not (before.isascii() and before.isdigit() and len(before) < 19):
+        raise bad_parameter("before", before, "the sequence number of an entry is wanted")
+    limit = exchange.number("n", default=_PAGE, most=_MOST)
+    events = await service.disk(
+        service.catalog.journal,
+        name,
+        tag=None if tag is None else check_tag(tag),
+        before_sequence=None if before is None else int(before),
+        limit=limit + 1,
+    )
+    page = events[:limit]
+    links = []
+    if limit > 0 and len(events) > limit:
+        links.append(exchange.next_page(n=limit, before=page[-1].sequence or 0))
+    await exchange.json(JournalPage(repository=name, entries=tuple(page)), headers=links)
+
+
+def _only_get(exchange: Exchange) -> None:
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")

@@ -1,0 +1,138 @@
+"""Manifests: ``/v2/<name>/manifests/<tag or digest>``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.errors import InvalidManifest, InvalidReference, NotFound
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+from digestry.model.reference import check_tag
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import Problem, bad_parameter, manifest_unknown, name_unknown, not_allowed
+from digestry.registry.service import Service
+
+_MOST_TAGS: Final = 100
+_TAGS_IN_A_HEADER: Final = 20
+
+
+def _target(text: str) -> Digest | None:
+    """The digest that ``text`` is, or None if it is a tag."""
+    if ":" in text:
+        return Digest.parse(text)
+    try:
+        check_tag(text)
+    except InvalidReference as error:
+        raise Problem(
+            400, "MANIFEST_INVALID", f"{error.message} ({error.hint})" if error.hint else error.message
+        ) from error
+    return None
+
+
+async def handle(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    """One request to a manifest."""
+    match exchange.scope["method"]:
+        case "GET" | "HEAD":
+            await _get(service, exchange, name, target)
+        case "PUT":
+            await _put(service, exchange, name, target)
+        case "DELETE":
+            await _delete(service, exchange, name, target)
+        case other:
+            raise not_allowed(other, "GET, HEAD, PUT, DELETE")
+
+
+async def _get(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    found = service.hot.manifest(name, target)
+    if found is None:
+        _target(target)
+        if not await service.disk(service.catalog.has_repository, name):
+            raise name_unknown(name)
+        raise manifest_unknown(target, name)
+    etag = f'"{found.digest}"'
+    headers = [
+        (b"content-type", found.media_type.encode()),
+        (b"docker-content-digest", found.digest.encode()),
+        (b"etag", etag.encode()),
+    ]
+    wanted = exchange.header(b"if-none-match")
+    if wanted is not None and (wanted.strip() == "*" or etag in wanted):
+        await exchange.begin(304, headers, None)
+        await exchange.finish()
+        return
+    if exchange.scope["method"] == "HEAD":
+        await exchange.begin(200, headers, found.size)
+        await exchange.finish()
+        return
+    raw = service.manifests.get(found.digest)
+    if raw is None:
+        digest = Digest.parse(found.digest)
+        try:
+            raw = await service.disk(service.blobs.read, digest, limit=found.size)
+        except NotFound as error:
+            raise manifest_unknown(target, name) from error
+        service.manifests.put(found.digest, raw)
+    await exchange.begin(200, headers, len(raw))
+    await exchange.finish(raw)
+
+
+async def _put(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    wanted = _target(target)
+    tags = exchange.query_params.getlist("tag")
+    if wanted is None:
+        if tags:
+            raise bad_parameter("tag", tags[0], "it goes with a manifest that is pushed by digest")
+        tags = [target]
+    if len(tags) > _MOST_TAGS:
+        raise Problem(
+            414, "UNSUPPORTED", f"{len(tags)} tags are too many for one request; {_MOST_TAGS} are allowed"
+        )
+    for tag in tags:
+        if _target(tag) is not None:
+            raise bad_parameter("tag", tag, "a tag is wanted")
+    raw = await exchange.read(service.config.manifest_limit)
+    content_type = exchange.header(b"content-type")
+    kind = media_types.bare(content_type) if content_type else None
+    if kind in {"application/json", "application/octet-stream", ""}:
+        kind = None  # a client that does not know: the manifest's own field, or its form, decides
+    algorithm = "sha256" if wanted is None else wanted.algorithm
+    manifest = Manifest.parse(raw, kind, algorithm=algorithm)
+    if wanted is not None and manifest.digest != wanted:
+        raise Problem(
+            400,
+            "DIGEST_INVALID",
+            f"the manifest's bytes hash to {manifest.digest}, not to {wanted}; it was not stored",
+        )
+    if manifest.config is not None and manifest.config.size == 0:
+        raise InvalidManifest("the manifest's config has size 0")
+    # Bytes first, durably; then the transaction that makes them visible (rule 4).
+    await service.disk(service.blobs.put, raw, manifest.digest)
+    await service.write(service.catalog.put_manifest, name, manifest, tag_names=tags, origin=exchange.origin)
+    service.manifests.put(str(manifest.digest), raw)
+    headers = [
+        ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
+        ("Docker-Content-Digest", str(manifest.digest)),
+    ]
+    if manifest.subject is not None:
+        headers.append(("OCI-Subject", str(manifest.subject.digest)))
+    if wanted is not None:
+        headers += [
+            ("OCI-Tag", ", ".join(tags[start : start + _TAGS_IN_A_HEADER]))
+            for start in range(0, len(tags), _TAGS_IN_A_HEADER)
+        ]
+    await exchange.answer(201, headers)
+
+
+async def _delete(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    digest = _target(target)
+    try:
+        if digest is None:
+            await service.write(service.catalog.delete_tag, name, target, origin=exchange.origin)
+        else:
+            await service.write(service.catalog.delete_manifest, name, digest, origin=exchange.origin)
+    except NotFound as error:
+        if await service.disk(service.catalog.has_repository, name):
+            raise manifest_unknown(target, name) from error
+        raise
+    await exchange.answer(202)

@@ -1,0 +1,131 @@
+"""What the registry answers when it cannot do what it was asked: one mapping from error to status.
+
+The codes are those of the distribution-spec ("Error Codes"), which clients know.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from digestry.catalog.catalog import MissingContent, UnknownRepository
+from digestry.errors import (
+    CallerError,
+    Conflict,
+    ContentError,
+    DigestMismatch,
+    DigestryError,
+    InvalidDigest,
+    InvalidManifest,
+    InvalidReference,
+    NotFound,
+    SizeMismatch,
+    TooLarge,
+)
+from digestry.model.digest import Digest, shown
+
+log: Final = logging.getLogger("digestry.registry")
+
+
+class Problem(DigestryError):
+    """An answer that is an error: HTTP status, code, message, and headers that go with it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        detail: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of distribution-spec, "Error Codes"."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.detail is not None:
+            error["detail"] = self.detail
+        return {"errors": [error]}
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+def blob_unknown(digest: Digest, name: str) -> Problem:
+    return Problem(
+        404, "BLOB_UNKNOWN", f"blob {digest} is not in repository {name}", detail={"digest": str(digest)}
+    )
+
+
+def manifest_unknown(target: str, name: str) -> Problem:
+    return Problem(
+        404,
+        "MANIFEST_UNKNOWN",
+        f"manifest {target} is not in repository {name}",
+        detail={"reference": target},
+    )
+
+
+def name_unknown(name: str) -> Problem:
+    return Problem(
+        404, "NAME_UNKNOWN", f"repository {name} is not known to this registry", detail={"name": name}
+    )
+
+
+def upload_unknown(upload_id: str, name: str) -> Problem:
+    return Problem(
+        404,
+        "BLOB_UPLOAD_UNKNOWN",
+        f"upload {shown(upload_id)} of repository {name} is not known: finished, cancelled, or never begun",
+    )
+
+
+def bad_parameter(name: str, value: str, wanted: str) -> Problem:
+    return Problem(400, "UNSUPPORTED", f"parameter {name}={shown(value)} is not valid: {wanted}")
+
+
+def not_allowed(method: str, allowed: str) -> Problem:
+    return Problem(405, "UNSUPPORTED", f"{method} is not supported here", headers={"Allow": allowed})
+
+
+def not_found(path: str) -> Problem:
+    return Problem(404, "UNSUPPORTED", f"there is nothing at {shown(path)}: the registry's API is under /v2/")
+
+
+def of(error: DigestryError) -> Problem:
+    """The answer for ``error``. Anything that is the registry's own fault is logged, and only
+    named: what a disk or a database says is for the operator."""
+    if isinstance(error, Problem):
+        return error
+    text = f"{error.message} ({error.hint})" if error.hint else error.message
+    match error:
+        case MissingContent():
+            detail = [{"digest": digest} for digest in error.digests[:50]]
+            return Problem(400, "MANIFEST_BLOB_UNKNOWN", text, detail=detail)
+        case UnknownRepository():
+            return Problem(404, "NAME_UNKNOWN", text)
+        case InvalidDigest() | DigestMismatch():
+            return Problem(400, "DIGEST_INVALID", text)
+        case InvalidReference():
+            return Problem(400, "NAME_INVALID", text)
+        case InvalidManifest():
+            return Problem(400, "MANIFEST_INVALID", text)
+        case TooLarge():
+            return Problem(413, "SIZE_INVALID", text, detail={"limit": error.limit})
+        case SizeMismatch():
+            return Problem(400, "SIZE_INVALID", text)
+        case NotFound():
+            return Problem(404, "NAME_UNKNOWN", text)
+        case Conflict():
+            return Problem(409, "DENIED", text)
+        case CallerError() | ContentError():
+            return Problem(400, "UNSUPPORTED", text)
+    log.error("%s: %s", type(error).__name__, text)
+    return Problem(500, "UNKNOWN", "the registry's storage failed; its log says why")

@@ -1,0 +1,58 @@
+"""Referrers: ``/v2/<name>/referrers/<digest>`` (distribution-spec, "Listing Referrers")."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from digestry.catalog.content import StoredManifest
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import not_allowed
+from digestry.registry.service import Service
+
+_PAGE: Final = 500
+"""Referrers in one answer: with their annotations, an answer stays well below what clients take."""
+
+
+def describe(manifest: StoredManifest) -> dict[str, Any]:
+    """A referrer's descriptor, with its artifact type and its annotations."""
+    descriptor: dict[str, Any] = {
+        "mediaType": manifest.media_type,
+        "digest": str(manifest.digest),
+        "size": manifest.size,
+    }
+    if manifest.artifact_type is not None:
+        descriptor["artifactType"] = manifest.artifact_type
+    if manifest.annotations:
+        descriptor["annotations"] = manifest.annotations
+    return descriptor
+
+
+def index(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
+    """An image index of ``descriptors``."""
+    return {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": descriptors}
+
+
+async def handle(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
+    """What refers to a digest. An unknown repository has none: this is never a 404."""
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    subject = Digest.parse(digest_text)
+    artifact_type = exchange.parameter("artifactType") or None
+    rows = await service.disk(
+        service.catalog.referrers,
+        name,
+        subject,
+        artifact_type=artifact_type,
+        after=exchange.parameter("last") or "",
+        limit=_PAGE + 1,
+    )
+    page = rows[:_PAGE]
+    headers = []
+    if artifact_type is not None:
+        headers.append(("OCI-Filters-Applied", "artifactType"))
+    if len(rows) > _PAGE:
+        headers.append(exchange.next_page(last=str(page[-1].digest)))
+    body = index([describe(row) for row in page])
+    await exchange.json(body, media_type=media_types.OCI_INDEX, headers=headers)

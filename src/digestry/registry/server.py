@@ -1,0 +1,125 @@
+"""Runs the registry: Granian, with the application in one or more worker processes."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from granian import Granian
+from granian.constants import Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from digestry import fsio
+from digestry.blobs.disk import DiskBlobs
+from digestry.catalog.catalog import Catalog
+from digestry.errors import InvalidConfiguration, StorageError
+from digestry.registry.app import create_app
+from digestry.registry.config import RegistryConfig
+
+LOCK_FILE: Final = "serve.lock"
+_HEADER_SECONDS: Final = 30
+_STOP_SECONDS: Final = 30
+
+_LOGGING: Final[dict[str, Any]] = {
+    # Everything goes to standard error: standard output has the one line with the URL.
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+    },
+    "loggers": {
+        "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+        "granian.access": {"handlers": [], "level": "WARNING", "propagate": False},
+        "digestry": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
+}
+
+log: Final = logging.getLogger("digestry.registry")
+
+
+def free_port(host: str, port: int) -> int:
+    """``port`` if it can be listened on, or, for 0, one that can. Raises :class:`InvalidConfiguration`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Not SO_REUSEPORT: the workers share a port by it, and so would a second server.
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="choose another address with --listen; port 0 takes a free one",
+        ) from error
+
+
+def prepare(config: RegistryConfig) -> None:
+    """Makes the root's files, and brings the catalog up to date. Under the root's lock."""
+    DiskBlobs(config.root).prepare()
+    catalog = Catalog(config.root)
+    try:
+        catalog.migrate()
+    finally:
+        catalog.close()
+
+
+def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT. Calls ``ready`` with the URL when requests are answered.
+
+    Raises :class:`Conflict` if another server has this root, :class:`InvalidConfiguration` if the
+    address cannot be used, :class:`StorageError`.
+    """
+    fsio.make_directory(config.root)
+    held = f"{config.root} is served by another digestry already"
+    with fsio.locked(config.root / LOCK_FILE, wait=False, held=held):
+        prepare(config)
+        port = free_port(config.host, config.port)
+        server = Granian(
+            "digestry.registry.app",
+            address=config.host,
+            port=port,
+            interface=Interfaces.ASGI,
+            workers=config.workers,
+            websockets=False,
+            http1_settings=HTTP1Settings(header_read_timeout=_HEADER_SECONDS * 1000),
+            log_level=LogLevels.warning,
+            log_dictconfig=_LOGGING,
+            workers_kill_timeout=_STOP_SECONDS,
+        )
+        shown_host = f"[{config.host}]" if ":" in config.host else config.host
+        announce = partial(_announce, config.host, port, lambda: ready(f"http://{shown_host}:{port}"))
+        threading.Thread(target=announce, name="announce", daemon=True).start()
+        try:
+            server.serve(target_loader=partial(_load, config), wrap_loader=False)
+        except SystemExit as error:
+            if error.code:
+                raise StorageError("the server's workers stopped", hint="its log, above, says why") from error
+
+
+def _load(config: RegistryConfig) -> Any:
+    """Makes the application; called in each worker process."""
+    return create_app(config)
+
+
+def _announce(host: str, port: int, ready: Callable[[], None]) -> None:
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    while True:
+        try:
+            connection = http.client.HTTPConnection(address, port, timeout=5)
+            connection.request("GET", "/v2/")
+            if connection.getresponse().status == 200:
+                ready()
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.02)

@@ -1,0 +1,42 @@
+"""Tags and repositories: ``/v2/<name>/tags/list``, ``/v2/_catalog``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import not_allowed
+from digestry.registry.service import Service
+
+_MOST_TAGS: Final = 100_000
+_MOST_REPOSITORIES: Final = 10_000
+_REPOSITORIES: Final = 1000
+
+
+async def handle_list(service: Service, exchange: Exchange, name: str) -> None:
+    """The tags of a repository, in the order of their bytes, in pages of ``n`` after ``last``."""
+    _only_get(exchange)
+    limit = exchange.number("n", default=_MOST_TAGS, most=_MOST_TAGS)
+    after = exchange.parameter("last") or ""
+    rows = await service.disk(service.catalog.tags, name, after=after, limit=limit + 1)
+    page = [row.name for row in rows[:limit]]
+    more = limit > 0 and len(rows) > limit
+    links = [exchange.next_page(n=limit, last=page[-1])] if more else []
+    await exchange.json({"name": name, "tags": page}, headers=links)
+
+
+async def handle_catalog(service: Service, exchange: Exchange) -> None:
+    """The repositories, in the order of their bytes, in pages of ``n`` after ``last``."""
+    _only_get(exchange)
+    limit = exchange.number("n", default=_REPOSITORIES, most=_MOST_REPOSITORIES)
+    after = exchange.parameter("last") or ""
+    names = await service.disk(service.catalog.repositories, after=after, limit=limit + 1)
+    page = names[:limit]
+    more = limit > 0 and len(names) > limit
+    links = [exchange.next_page(n=limit, last=page[-1])] if more else []
+    await exchange.json({"repositories": page}, headers=links)
+
+
+def _only_get(exchange: Exchange) -> None:
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")

@@ -1,0 +1,255 @@
+"""Uploads: ``/v2/<name>/blobs/uploads/`` (distribution-spec, "Pushing blobs").
+
+An upload's bytes are in the blob store's ingest, under the upload's id; its row in the catalog
+tells how many of them count. A request that breaks off leaves bytes that do not count: the next
+one cuts them off. The ingest's lock keeps two requests for one upload apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.blobs.ingest import DiskIngest
+from digestry.catalog.catalog import Upload
+from digestry.errors import ContentError, StorageError
+from digestry.model.digest import ALGORITHMS, Digest, shown
+from digestry.model.reference import check_repository
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import ClientGone, Problem, bad_parameter, not_allowed, upload_unknown
+from digestry.registry.service import Service
+
+_BATCH: Final = 1 << 20
+"""So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
+
+_CONTENT_RANGE: Final = re.compile(r"(?:bytes )?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?", re.ASCII)
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+@dataclass(slots=True)
+class _Session:
+    """An upload that this request has to itself."""
+
+    upload: Upload
+    ingest: DiskIngest
+
+
+async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
+    """``POST``: begin an upload, mount a blob, or push one in a single request."""
+    if exchange.scope["method"] != "POST":
+        raise not_allowed(exchange.scope["method"], "POST")
+    mount = exchange.parameter("mount")
+    if mount is not None and await _mount(service, exchange, name, Digest.parse(mount)):
+        return
+    whole = exchange.parameter("digest")
+    digest = None if whole is None else Digest.parse(whole)
+    algorithm = exchange.parameter("digest-algorithm") or (digest.algorithm if digest else "sha256")
+    if algorithm not in ALGORITHMS:
+        raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is wanted")
+    upload = await service.write(service.catalog.begin_upload, name, algorithm)
+    if digest is not None:
+        await _finish(service, exchange, name, upload.id, digest, start=0)
+        return
+    await exchange.answer(202, _progress(upload))
+
+
+async def _mount(service: Service, exchange: Exchange, name: str, digest: Digest) -> bool:
+    source = exchange.parameter("from")
+    if source is not None:
+        check_repository(source)
+    size = await service.write(service.catalog.mount_blob, name, digest, source=source)
+    if size is None:
+        return False
+    await exchange.answer(201, _stored(name, digest))
+    return True
+
+
+async def handle(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
+    """One request to an upload under way."""
+    if not _ID.fullmatch(upload_id):
+        raise upload_unknown(upload_id, name)
+    match exchange.scope["method"]:
+        case "PATCH":
+            await _patch(service, exchange, name, upload_id)
+        case "PUT":
+            text = exchange.parameter("digest")
+            if text is None:
+                raise Problem(400, "DIGEST_INVALID", "the digest parameter is missing: ?digest=sha256:…")
+            start, _ = _content_range(exchange)
+            await _finish(service, exchange, name, upload_id, Digest.parse(text), start=start)
+        case "GET" | "HEAD":
+            upload = await service.disk(service.catalog.upload, name, upload_id)
+            if upload is None:
+                raise upload_unknown(upload_id, name)
+            await exchange.answer(204, _progress(upload))
+        case "DELETE":
+            session = await _open(service, name, upload_id)
+            await service.disk(session.ingest.abort)
+            await service.write(service.catalog.end_upload, upload_id)
+            await exchange.answer(204)
+        case other:
+            raise not_allowed(other, "GET, PATCH, PUT, DELETE")
+
+
+async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
+    start, length = _content_range(exchange)
+    session = await _open(service, name, upload_id)
+    try:
+        upload = session.upload
+        _check_start(upload, start)
+        try:
+            await _receive(service, exchange, session.ingest, length)
+        except ClientGone:
+            # Who sends ranges asks how far it came, and goes on there. Who does not would begin
+            # anew: for it the bytes of this request must not count.
+            if start is not None:
+                await _note(service, session)
+            raise
+        upload = await _note(service, session)
+    finally:
+        await service.disk(session.ingest.close)
+    await exchange.answer(202, _progress(upload))
+
+
+async def _note(service: Service, session: _Session) -> Upload:
+    """Records how far an upload came, with the digest if this request brought all of it."""
+    digest = session.ingest.digest() if session.upload.offset == 0 else None
+    return await service.write(service.catalog.advance_upload, session.upload, session.ingest.offset, digest)
+
+
+async def _finish(
+    service: Service, exchange: Exchange, name: str, upload_id: str, digest: Digest, *, start: int | None
+) -> None:
+    """Takes the last bytes, if any, checks the whole, and makes it a blob of the repository."""
+    length = exchange.content_length
+    session = await _open(service, name, upload_id, algorithm=digest.algorithm)
+    try:
+        _check_start(session.upload, start)
+        if start is not None and exchange.header(b"content-range") is not None:
+            _, length = _content_range(exchange)
+        await _receive(service, exchange, session.ingest, length)
+        size = session.ingest.offset
+        try:
+            await service.disk(session.ingest.commit, digest)
+        except (ContentError, StorageError):
+            # The bytes are wrong, or lost: this upload cannot become the blob any more.
+            await service.write(service.catalog.end_upload, upload_id)
+            raise
+        await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
+    finally:
+        await service.disk(session.ingest.close)
+    await exchange.answer(201, _stored(name, digest))
+
+
+async def _open(service: Service, name: str, upload_id: str, *, algorithm: str | None = None) -> _Session:
+    """Takes an upload for this request alone. Raises :class:`Conflict` while another has it."""
+    first = await service.disk(service.catalog.upload, name, upload_id)
+    if first is None:
+        raise upload_unknown(upload_id, name)
+
+    def take() -> _Session:
+        ingest = service.blobs.ingest(upload_id, algorithm=algorithm or first.algorithm)
+        try:
+            # Read again under the ingest's lock: the request before this one may have moved it.
+            upload = service.catalog.upload(name, upload_id)
+            if upload is None:
+                ingest.abort()
+                raise upload_unknown(upload_id, name)
+            ingest.resume(upload.offset, upload.digest)
+        except BaseException:
+            ingest.close()
+            raise
+        return _Session(upload, ingest)
+
+    return await service.disk(take)
+
+
+async def _receive(service: Service, exchange: Exchange, ingest: DiskIngest, length: int | None) -> None:
+    """Streams the body into the ingest, receiving the next batch while the last is written.
+
+    Raises :class:`ClientGone` if the client leaves before its end, :class:`Problem` if it is not
+    ``length`` bytes long.
+    """
+    loop = asyncio.get_running_loop()
+    began = ingest.offset
+    batch: list[bytes] = []
+    held = received = 0
+    job: asyncio.Task[None] | None = None
+    try:
+        more = True
+        while more:
+            message = await exchange.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            more = message.get("more_body", False)
+            part = message.get("body", b"")
+            if part:
+                batch.append(part)
+                held += len(part)
+                received += len(part)
+                if length is not None and received > length:
+                    raise Problem(
+                        400, "SIZE_INVALID", f"more than the {length} bytes that were declared came"
+                    )
+            if batch and (held >= _BATCH or not more):
+                if job is not None:
+                    await job
+                job = loop.create_task(service.disk(ingest.write_all, batch))
+                batch, held = [], 0
+        if job is not None:
+            await job
+            job = None
+    finally:
+        if job is not None:
+            # On the way out with an error: the ingest must not be closed under its writer.
+            await asyncio.wait([job])
+            if not job.cancelled():
+                job.exception()
+    if length is not None and ingest.offset - began != length:
+        raise Problem(400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came")
+
+
+def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:
+    """Where the body starts, and how many bytes it must have; None where that is not said.
+
+    A chunk says ``Content-Range: 0-99`` (distribution-spec, "Pushing a blob in chunks"); HTTP's own
+    ``bytes 0-99/200`` is understood too. Raises :class:`Problem`.
+    """
+    length = exchange.content_length
+    text = exchange.header(b"content-range")
+    if text is None:
+        return None, length
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is None:
+        raise Problem(400, "BLOB_UPLOAD_INVALID", f"Content-Range {shown(text)} is not START-END")
+    first, last = int(match[1]), int(match[2])
+    covered = last - first + 1
+    if covered <= 0 or (length is not None and length != covered):
+        raise Problem(
+            400, "SIZE_INVALID", f"Content-Range {text} is of {covered} bytes, but the body has {length}"
+        )
+    return first, covered
+
+
+def _check_start(upload: Upload, start: int | None) -> None:
+    if start is not None and start != upload.offset:
+        raise Problem(
+            416,
+            "BLOB_UPLOAD_INVALID",
+            f"the chunk starts at byte {start}, but the upload is at byte {upload.offset}",
+            headers=dict(_progress(upload)),
+        )
+
+
+def _progress(upload: Upload) -> list[tuple[str, str]]:
+    return [
+        ("Location", f"/v2/{upload.repository}/blobs/uploads/{upload.id}"),
+        ("Range", f"0-{max(0, upload.offset - 1)}"),
+        ("Docker-Upload-UUID", upload.id),
+    ]
+
+
+def _stored(name: str, digest: Digest) -> list[tuple[str, str]]:
+    return [("Location", f"/v2/{name}/blobs/{digest}"), ("Docker-Content-Digest", str(digest))]
