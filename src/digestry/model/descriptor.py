@@ -14,22 +14,37 @@ LARGEST_SIZE: Final = 2**63 - 1
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SIZE)]
 
+# Less than RFC 6838 asks for: a registry must carry what it does not know, and clients write
+# parameters and empty ones. But what is sent on in headers has no control characters.
+MediaType = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]*\Z")]
+
 
 class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """What a manifest says about one piece of content. ``size`` is in bytes.
 
     Only for reading, and for content that is new: a descriptor that came in is never written out
-    again from this, since fields unknown here would be lost.
+    again from this, since fields unknown here would be lost. ``data`` is the content itself; it was
+    checked against ``digest`` and ``size`` (image-spec, descriptor.md, "Embedded Content"), and
+    other bytes raise :class:`ValueError`.
     """
 
-    media_type: str
+    media_type: MediaType
     digest: Digest
     size: Size
     urls: tuple[str, ...] | None = None
     annotations: dict[str, str] | None = None
     data: bytes | None = None
     platform: Platform | None = None
-    artifact_type: str | None = None
+    artifact_type: MediaType | None = None
+
+    def __post_init__(self) -> None:
+        # A ValueError, not an error of digestry's: msgspec adds the JSON path to it.
+        if self.data is None:
+            return
+        if len(self.data) != self.size:
+            raise ValueError(f"the data has {len(self.data)} bytes, but the size is {self.size}")
+        if Digest.of(self.data, self.digest.algorithm) != self.digest:
+            raise ValueError(f"the data does not match the digest {self.digest}")
 
     def __hash__(self) -> int:
         return hash((self.media_type, self.digest, self.size))

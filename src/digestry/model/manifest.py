@@ -11,7 +11,7 @@ import msgspec
 
 from digestry.errors import InvalidManifest
 from digestry.model import media_types
-from digestry.model.descriptor import Descriptor, decode_hook, encode_hook
+from digestry.model.descriptor import Descriptor, MediaType, decode_hook, encode_hook
 from digestry.model.digest import Digest, shown
 
 _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
@@ -20,9 +20,9 @@ _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
 class _ManifestJSON(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: _SchemaVersion
     config: Descriptor
-    layers: tuple[Descriptor, ...]
+    layers: tuple[Descriptor, ...] | None  # Go writes an empty list that was never set as null
     media_type: str | None = None
-    artifact_type: str | None = None
+    artifact_type: MediaType | None = None
     subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
     manifests: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -30,9 +30,9 @@ class _ManifestJSON(msgspec.Struct, frozen=True, rename="camel"):
 
 class _IndexJSON(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: _SchemaVersion
-    manifests: tuple[Descriptor, ...]
+    manifests: tuple[Descriptor, ...] | None
     media_type: str | None = None
-    artifact_type: str | None = None
+    artifact_type: MediaType | None = None
     subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
     config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -81,9 +81,9 @@ class Manifest:
         self.manifests: tuple[Descriptor, ...] = ()
         if isinstance(parsed, _ManifestJSON):
             self.config = parsed.config
-            self.layers = parsed.layers
+            self.layers = parsed.layers or ()
         else:
-            self.manifests = parsed.manifests
+            self.manifests = parsed.manifests or ()
         self.subject = parsed.subject
         self.annotations = parsed.annotations or {}
         declared = parsed.artifact_type or None
@@ -130,7 +130,7 @@ class Manifest:
 
 def _kind(raw: bytes, media_type: str | None) -> str:
     probe: _Probe = _decode(_probe, raw, "manifest")
-    if probe.schema_version == 1:
+    if probe.schema_version == 1 and not isinstance(probe.schema_version, bool):
         raise InvalidManifest(
             "this is a docker schema 1 manifest, which is not supported", hint="push it with a newer client"
         )
@@ -171,8 +171,13 @@ def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
 # -- configs ------------------------------------------------------------------------------------
 
 
+# Every optional field may be null (image-spec, config.md, "Properties"), and docker writes null for
+# required ones too.
+
+
 class _RootFS(msgspec.Struct, frozen=True):
-    diff_ids: tuple[Digest, ...] = ()
+    type: str | None = None
+    diff_ids: tuple[Digest, ...] | None = None
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -184,21 +189,32 @@ class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     empty_layer: bool = False
 
 
+class _HistoryJSON(msgspec.Struct, frozen=True):
+    created: str | None = None
+    created_by: str | None = None
+    comment: str | None = None
+    empty_layer: bool | None = None
+
+
 class _ConfigJSON(msgspec.Struct, frozen=True):
-    architecture: str = ""
-    os: str = ""
+    architecture: str | None = None
+    os: str | None = None
     variant: str | None = None
     created: str | None = None
     config: dict[str, Any] | None = None
-    rootfs: _RootFS = _RootFS()
-    history: tuple[HistoryEntry, ...] | None = None
+    rootfs: _RootFS | None = None
+    history: tuple[_HistoryJSON, ...] | None = None
 
 
 _config: Final = msgspec.json.Decoder(_ConfigJSON, dec_hook=decode_hook)
 
 
 class ImageConfig:
-    """An image's config, with its bytes. Its digest is the image ID (image-spec, config.md)."""
+    """An image's config, with its bytes. Its digest is the image ID (image-spec, config.md).
+
+    What it does not say, or says as null, is empty. ``rootfs_type`` is ``layers`` in every image
+    that can be unpacked; whoever unpacks must refuse another.
+    """
 
     __slots__ = (
         "architecture",
@@ -208,6 +224,7 @@ class ImageConfig:
         "history",
         "os",
         "raw",
+        "rootfs_type",
         "settings",
         "variant",
     )
@@ -215,13 +232,18 @@ class ImageConfig:
     def __init__(self, raw: bytes, parsed: _ConfigJSON, digest: Digest) -> None:
         self.raw = raw
         self.digest = digest
-        self.architecture = parsed.architecture
-        self.os = parsed.os
+        self.architecture = parsed.architecture or ""
+        self.os = parsed.os or ""
         self.variant = parsed.variant
         self.created = parsed.created
         self.settings = parsed.config or {}
-        self.diff_ids = parsed.rootfs.diff_ids
-        self.history = parsed.history or ()
+        rootfs = parsed.rootfs or _RootFS()
+        self.rootfs_type = rootfs.type or ""
+        self.diff_ids = rootfs.diff_ids or ()
+        self.history = tuple(
+            HistoryEntry(step.created, step.created_by, step.comment, bool(step.empty_layer))
+            for step in parsed.history or ()
+        )
 
     @classmethod
     def parse(cls, raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:

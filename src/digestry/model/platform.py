@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ _MACHINES: Final[dict[str, tuple[str, str | None]]] = {
     "armv6l": ("arm", "v6"),
 }
 _PARTS: Final = 3
+_PART: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
 class Platform(
@@ -45,7 +47,7 @@ class Platform(
     def parse(cls, text: str) -> Platform:
         """Reads ``os/architecture[/variant]``. Raises :class:`InvalidConfiguration`."""
         parts = text.split("/")
-        if not 2 <= len(parts) <= _PARTS or not all(part and part.isascii() for part in parts):
+        if not 2 <= len(parts) <= _PARTS or not all(map(_PART.fullmatch, parts)):
             raise InvalidConfiguration(
                 f"platform {shown(text)} is not valid", hint="write it as linux/amd64 or linux/arm/v7"
             )
@@ -60,12 +62,20 @@ class Platform(
         return cls(architecture, "linux", variant)
 
     def normalized(self) -> Platform:
-        """Without what goes without saying: arm64's ``v8``, and ``v7`` added to a bare ``arm``."""
-        if self.architecture == "arm64" and self.variant == "v8":
-            return msgspec.structs.replace(self, variant=None)
-        if self.architecture == "arm" and self.variant is None:
-            return msgspec.structs.replace(self, variant="v7")
-        return self
+        """In one spelling, as containerd has it: without arm64's ``v8`` and amd64's ``v1``, with the
+        ``v7`` of a bare ``arm``, an empty variant as none, and Go's names for processors."""
+        machine = self.architecture.lower()
+        architecture, implied = _MACHINES.get(machine, (machine, None))
+        variant = (self.variant or "").lower() or implied
+        if architecture in {"arm", "arm64"} and variant is not None and variant.isdecimal():
+            variant = f"v{variant}"
+        if (architecture, variant) in {("arm64", "v8"), ("amd64", "v1")}:
+            variant = None
+        elif (architecture, variant) == ("arm", None):
+            variant = "v7"
+        if (architecture, variant) == (self.architecture, self.variant):
+            return self
+        return msgspec.structs.replace(self, architecture=architecture, variant=variant)
 
     def satisfies(self, wanted: Platform) -> bool:
         """Whether an image of this platform is what ``wanted`` asks for (variants must agree)."""
@@ -74,4 +84,4 @@ class Platform(
 
     def __str__(self) -> str:
         base = f"{self.os}/{self.architecture}"
-        return base if self.variant is None else f"{base}/{self.variant}"
+        return f"{base}/{self.variant}" if self.variant else base

@@ -10,9 +10,10 @@ import re
 from typing import Final
 
 from digestry.errors import InvalidDigest, InvalidReference
-from digestry.model.digest import Digest, shown
+from digestry.model.digest import ALGORITHMS, Digest, shown
 
 DOCKER_HUB: Final = "docker.io"
+_DOCKER_INDEX: Final = "index.docker.io"  # what docker.io was called; it is the same registry
 DEFAULT_TAG: Final = "latest"
 LONGEST_REPOSITORY: Final = 255
 LONGEST_TAG: Final = 128
@@ -21,7 +22,7 @@ _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
+_HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
 _BARE_HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _HIGHEST_PORT: Final = 65535
 
@@ -40,7 +41,8 @@ def check_repository(name: str) -> str:
         raise InvalidReference(f"repository name {shown(name)} must be lower-case")
     raise InvalidReference(
         f"repository name {shown(name)} is not valid",
-        hint="parts of lower-case letters and digits, divided by /; inside a part, . _ __ or dashes between them",
+        hint="parts of lower-case letters and digits, divided by /; inside a part, . _ __ or dashes between "
+        "them",
     )
 
 
@@ -61,7 +63,8 @@ def check_host(host: str) -> str:
     match = _HOST.fullmatch(host)
     if match is None:
         raise InvalidReference(
-            f"registry host {shown(host)} is not valid", hint="write it as host or host:port"
+            f"registry host {shown(host)} is not valid",
+            hint="write it as host or host:port, without http:// or the like",
         )
     if match[1] is not None and not 0 < int(match[1]) <= _HIGHEST_PORT:
         raise InvalidReference(f"registry host {shown(host)} has a port out of range")
@@ -69,9 +72,12 @@ def check_host(host: str) -> str:
 
 
 class Reference:
-    """A validated image name. Immutable, hashable; ``str()`` gives it in full.
+    """A validated image name. Immutable, hashable; ``str()`` gives it in full, and parses to the same.
 
-    ``host`` is never empty; ``tag`` and ``digest`` may each be None, or both (a repository).
+    ``host`` is never empty, and never one that would be read as part of the repository: it has a dot,
+    a colon or an upper-case letter, or is ``localhost``. On docker.io, a repository of one part is in
+    ``library/``, whichever way the reference was made. ``tag`` and ``digest`` may each be None, or both
+    (a repository).
     """
 
     __slots__ = ("digest", "host", "repository", "tag")
@@ -84,8 +90,19 @@ class Reference:
     def __init__(
         self, host: str, repository: str, tag: str | None = None, digest: Digest | None = None
     ) -> None:
-        object.__setattr__(self, "host", check_host(host))
-        object.__setattr__(self, "repository", check_repository(repository))
+        check_host(host)
+        if not _looks_like_host(host):
+            raise InvalidReference(
+                f"registry host {shown(host)} would be read as part of the repository",
+                hint=f"write it with its port, such as {host}:80, or its domain",
+            )
+        if host == _DOCKER_INDEX:
+            host = DOCKER_HUB
+        check_repository(repository)
+        if host == DOCKER_HUB and "/" not in repository:
+            repository = check_repository(f"library/{repository}")
+        object.__setattr__(self, "host", host)
+        object.__setattr__(self, "repository", repository)
         object.__setattr__(self, "tag", None if tag is None else check_tag(tag))
         object.__setattr__(self, "digest", digest)
 
@@ -109,11 +126,11 @@ class Reference:
             except InvalidDigest as error:
                 raise InvalidReference(f"in {shown(text)}: {error.message}", hint=error.hint) from error
         name, tag = _split_tag(name)
-        if tag is not None and name in {"sha256", "sha512"} and digest is None:
+        if tag is not None and name in ALGORITHMS and digest is None:
             raise InvalidReference(
                 f"{shown(text)} is a digest, not an image name", hint="write it as REPOSITORY@" + text
             )
-        if _BARE_HEX.fullmatch(name):
+        if tag is None and digest is None and _BARE_HEX.fullmatch(name):
             raise InvalidReference(
                 f"{shown(text)} is 64 hex digits, which would be taken for an image ID",
                 hint="write it as REPOSITORY@sha256:" + name,
@@ -138,6 +155,10 @@ class Reference:
         path = self.repository if "/" in shortened else shortened
         # A first part that looks like a host would be read back as one.
         if "/" in path and _looks_like_host(path.partition("/")[0]):
+            return str(self)
+        # And a name that looks like an image ID or a digest, as that.
+        bare = self.tag is None and self.digest is None and _BARE_HEX.fullmatch(path)
+        if bare or (path in ALGORITHMS and self.tag is not None and self.digest is None):
             return str(self)
         return path + self._suffix()
 
@@ -210,11 +231,4 @@ def _looks_like_host(part: str) -> bool:
 
 def _split_host(name: str, default_host: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
-    if slash and _looks_like_host(first):
-        host = DOCKER_HUB if first == "index.docker.io" else first
-        path = rest
-    else:
-        host, path = default_host, name
-    if host == DOCKER_HUB and "/" not in path:
-        path = f"library/{path}"
-    return host, path
+    return (first, rest) if slash and _looks_like_host(first) else (default_host, name)
