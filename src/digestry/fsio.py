@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -56,11 +57,12 @@ def make_directory(path: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """fsyncs a directory, so that renames and new entries in it survive a power loss."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with storage_errors("sync the directory", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def publish(temporary: Path, destination: Path, *, descriptor: int | None = None) -> None:
@@ -68,7 +70,8 @@ def publish(temporary: Path, destination: Path, *, descriptor: int | None = None
 
     ``descriptor``, if the caller still has the file open, saves opening it again.
     Both paths must be on one file system. When this returns, the file's bytes and its name are on
-    disk; when it raises, ``destination`` is as it was before.
+    disk. When it raises, ``destination`` is whole, as it was before or, if only the last step failed,
+    with the new bytes: then a power loss may still take them back, so that nothing may rely on them.
     """
     with storage_errors("publish", destination):
         if descriptor is None:
@@ -90,7 +93,8 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
                 file.write(content)
         publish(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+            temporary.unlink()
         raise
 
 
@@ -127,6 +131,7 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True, held: str = "
         os.close(descriptor)
 
 
+@functools.cache
 def _find_sync_file_range() -> Callable[[int, int, int], None] | None:
     try:
         function = ctypes.CDLL(None, use_errno=True).sync_file_range
