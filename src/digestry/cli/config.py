@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from digestry.cli import settings as user_settings
-from digestry.cli.output import say, table
+from digestry.cli.output import printable, say, table
 
 
 @click.group()
@@ -23,8 +23,8 @@ def show() -> None:
         [(key, values.get(key, "-"), meaning) for key, meaning in user_settings.KEYS.items()],
     )
     say()
-    say(f"settings: {config_file}")
-    say(f"images:   {store}")
+    say(f"settings: {printable(str(config_file))}")
+    say(f"images:   {printable(str(store))}")
 
 
 @config.command("get")
@@ -33,7 +33,7 @@ def get(key: str) -> None:
     """Print one setting's value; nothing if it is not set."""
     value = user_settings.read_values(user_settings.locate()[0]).get(key)
     if value is not None:
-        say(value)
+        say(printable(value))
 
 
 @config.command("set")

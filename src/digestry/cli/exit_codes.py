@@ -23,6 +23,7 @@ CONTENT: Final = 5
 STORAGE: Final = 6
 INTERNAL: Final = 70
 INTERRUPTED: Final = 130
+UNREAD: Final = 141
 
 EPILOG: Final = """\
 \b
@@ -36,6 +37,7 @@ Exit codes:
   6    this machine's disk or database failed
   70   a defect in digestry: please report it
   130  interrupted
+  141  whoever read the output left before its end
 """
 
 _FAMILIES: Final[tuple[tuple[type[DigestryError], int], ...]] = (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
+import traceback
 from typing import Final
 
 import click
 
 from digestry import __version__
 from digestry.cli import exit_codes
-from digestry.cli.output import complain
+from digestry.cli.output import complain, note, printable
 from digestry.errors import DigestryError
 
 # verb -> (module in digestry.cli that has a command of the verb's name, what it does)
@@ -67,25 +69,50 @@ def digestry() -> None:
 
 def main() -> None:
     """The console script. Ends the process with one of the documented exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding does not have is escaped; it is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    status = _run()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Already reported where it was written. Point stdout elsewhere, so that the interpreter's
+        # own last flush neither complains nor changes the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(status)
+
+
+def _run() -> int:
+    stdout = sys.stdout
     try:
         status = digestry.main(standalone_mode=False)
-    except click.exceptions.Exit as request:
-        status = request.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
-        status = exit_codes.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except click.ClickException as error:
-        error.show()
-        status = exit_codes.USAGE
+        shown = io.StringIO()
+        error.show(shown)
+        for line in shown.getvalue().splitlines():
+            note(printable(line.expandtabs()))
+        return exit_codes.USAGE
     except DigestryError as error:
         complain(error.message, error.hint)
-        status = exit_codes.of(error)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        status = exit_codes.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`). Point stdout elsewhere, so that the
-        # interpreter's last flush does not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = exit_codes.OK
-    sys.exit(status if isinstance(status, int) else exit_codes.OK)
+        return exit_codes.of(error)
+    except SystemExit:
+        # click answers a broken pipe itself, by putting a quiet stdout in place and exiting with 1,
+        # which would say that an audit found something. The status is the one that a shell gives to
+        # a program that SIGPIPE ended: not 0, since what was not read may have been the finding.
+        if sys.stdout is not stdout:
+            return exit_codes.UNREAD
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort; exit code 1 means findings
+        for line in traceback.format_exc().splitlines():
+            note(printable(line))
+        complain(
+            f"a defect in digestry: {type(error).__name__}",
+            "please report it, with what you called and the lines above",
+        )
+        return exit_codes.INTERNAL
+    return status if isinstance(status, int) else exit_codes.OK

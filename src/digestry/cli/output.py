@@ -6,12 +6,16 @@ takes half of what ``digestry images`` may take to start (docs/adr/0003-plain-ta
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import click
+
+from digestry.errors import StorageError
 
 _GAP: Final = "   "
 
@@ -22,28 +26,40 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        character
-        if character.isprintable() and unicodedata.category(character) != "Cf"
-        else character.encode("unicode_escape").decode()
+        character if _harmless(character) else character.encode("unicode_escape").decode()
         for character in text
     )
 
 
+def _harmless(character: str) -> bool:
+    return character.isprintable() and unicodedata.category(character) != "Cf"
+
+
 def say(text: str = "") -> None:
-    """Prints a line for the caller on standard output."""
-    click.echo(text)
+    """Prints a line for the caller on standard output.
+
+    Raises :class:`StorageError` if it cannot be written (a full disk), but BrokenPipeError if nobody
+    reads it, which :func:`digestry.cli.main.main` knows what to do about.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot write the output: {error.strerror or error}") from error
 
 
 def note(text: str) -> None:
-    """Prints a line beside the result (progress, remarks) on standard error."""
-    click.echo(text, err=True)
+    """Prints a line beside the result (progress, remarks) on standard error, if anybody listens."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def complain(message: str, hint: str = "") -> None:
     """Prints an error, and what to do about it, on standard error."""
-    click.echo(f"digestry: {printable(message)}", err=True)
+    note(f"digestry: {printable(message)}")
     if hint:
-        click.echo(f"  hint: {printable(hint)}", err=True)
+        note(f"  hint: {printable(hint)}")
 
 
 def table(
@@ -54,7 +70,7 @@ def table(
 ) -> None:
     """Prints left-aligned columns, as wide as they need to be; ``styles`` colours a column's cells.
 
-    Cells are made printable. Colours go to a terminal only.
+    Cells are made printable. Colours go to a terminal only, and not if ``NO_COLOR`` is set.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [
@@ -70,7 +86,8 @@ def table(
         return _GAP.join(parts).rstrip()
 
     say(line(headings, paint=False))
-    colours = sys.stdout.isatty()
+    # There is no sys.stdout if the caller closed it.
+    colours = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for row in cells:
         say(line(row, paint=colours))
 
@@ -80,7 +97,19 @@ def json_document(value: Any) -> None:
     import msgspec
 
     encoded = msgspec.json.encode(value, enc_hook=str)
-    say(msgspec.json.format(encoded, indent=2).decode())
+    text = msgspec.json.format(encoded, indent=2).decode()
+    # Below U+0020 JSON escapes by itself; outside of strings it is ASCII.
+    if not text.isascii() or "\x7f" in text:
+        text = "".join(
+            character if character == "\n" or _harmless(character) else _json_escape(character)
+            for character in text
+        )
+    say(text)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,8 +127,8 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def human_size(size: int) -> str:
     """Bytes as docker prints them: powers of 1000, three figures."""
     value = float(size)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:  # from there on, three figures would round it to 1e+03
             return f"{value:.3g}{unit}"
         value /= 1000
-    raise AssertionError
+    return f"{value:.3g}EB"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tomllib
 from dataclasses import dataclass
@@ -43,12 +44,27 @@ def locate() -> tuple[Path, Path]:
     """The configuration file and the local store's directory, for this user and environment."""
     home = os.environ.get(HOME_VARIABLE)
     if home:
-        base = Path(home).expanduser()
+        base = _expanded(home)
         return base / "config.toml", base / "images"
-    user = Path.home()
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or user / ".config")
-    data = Path(os.environ.get("XDG_DATA_HOME") or user / ".local" / "share")
+    config = _xdg("XDG_CONFIG_HOME") or _expanded("~/.config")
+    data = _xdg("XDG_DATA_HOME") or _expanded("~/.local/share")
     return config / "digestry" / "config.toml", data / "digestry" / "images"
+
+
+def _xdg(variable: str) -> Path | None:
+    # "All paths … must be absolute", and one that is not is ignored (XDG Base Directory, "Basics").
+    path = Path(os.environ.get(variable, ""))
+    return path if path.is_absolute() else None
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InvalidConfiguration(
+            f"cannot tell which directory {shown(path)} is: {error}",
+            hint=f"set HOME, or {HOME_VARIABLE} and DOCKER_CONFIG",
+        ) from error
 
 
 def read_values(config_file: Path) -> dict[str, str]:
@@ -59,6 +75,8 @@ def read_values(config_file: Path) -> dict[str, str]:
         return {}
     except OSError as error:
         raise InvalidConfiguration(f"cannot read {config_file}: {error.strerror}") from error
+    except RecursionError as error:
+        raise InvalidConfiguration(f"{config_file} is nested too deeply") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfiguration(f"{config_file} is not valid TOML: {error}") from error
     for key, value in document.items():
@@ -79,12 +97,16 @@ def check_value(key: str, value: str) -> str:
         )
     try:
         if key == "registry":
-            check_host(value)
+            Reference(value, "any")  # a host alone: one that names can be read back with
         elif key == "insecure-registries":
             for host in _hosts(value):
                 check_host(host)
     except InvalidReference as error:
         raise InvalidConfiguration(f"setting {key}: {error.message}", hint=error.hint) from error
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidConfiguration(f"setting {key}: {shown(value)} is not UTF-8") from error
     return value
 
 
@@ -92,13 +114,13 @@ def load() -> Settings:
     """The settings in force. Raises :class:`InvalidConfiguration`."""
     config_file, store = locate()
     values = {key: check_value(key, value) for key, value in read_values(config_file).items()}
-    docker = values.get("docker-config") or os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    docker = values.get("docker-config") or os.environ.get("DOCKER_CONFIG") or "~/.docker"
     return Settings(
         config_file=config_file,
         store=store,
         registry=values.get("registry", DOCKER_HUB),
         insecure_registries=tuple(_hosts(values.get("insecure-registries", ""))),
-        docker_config=Path(docker).expanduser(),
+        docker_config=_expanded(docker),
     )
 
 
@@ -110,16 +132,20 @@ def change(key: str, value: str | None) -> None:
     """Writes one setting, or removes it (None), leaving the rest of the file as it is."""
     import tomlkit
 
-    from digestry.fsio import locked, make_directory, write_file
+    from digestry.fsio import locked, make_directory, storage_errors, write_file
 
     config_file, _ = locate()
     make_directory(config_file.parent)
     with locked(config_file.with_name(".config.lock")):
         read_values(config_file)  # a file that cannot be used is reported, not overwritten
-        text = config_file.read_text(encoding="utf-8") if config_file.exists() else ""
+        # The file that a symbolic link leads to is the one to change; its mode and line ends stay.
+        target, text, mode = config_file.resolve(), "", 0o644
+        with storage_errors("read", target), contextlib.suppress(FileNotFoundError):
+            text = target.read_bytes().decode()
+            mode = target.stat().st_mode & 0o777
         document = tomlkit.parse(text)
         if value is None:
             document.pop(key, None)
         else:
             document[key] = value
-        write_file(config_file, tomlkit.dumps(document).encode())
+        write_file(target, tomlkit.dumps(document).encode(), mode=mode)
