@@ -1,0 +1,1 @@
+"""The client: transport, authentication, retries, and what one repository of a registry can do."""

@@ -1,0 +1,176 @@
+"""What comes back from a registry: read with a limit, never trusted, and made an error if it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final, NoReturn, Self
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from digestry.client.failures import unreachable
+from digestry.errors import InvalidDigest, ProtocolViolation, Refused, RemoteNotFound, Unauthorized
+from digestry.model.digest import Digest, shown
+
+ERROR_BODY: Final = 64 << 10
+_LONGEST_TEXT: Final = 400
+_MOST_ERRORS: Final = 3
+
+
+class Answer:
+    """One HTTP answer, its body not read yet. A context manager that gives the connection back."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str) -> None:
+        self._response = response
+        self._method = method
+        self.url = url
+        self.status = response.status
+        self.headers = response.headers
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
+
+    @property
+    def length(self) -> int | None:
+        """``Content-Length`` in bytes; None if the answer has none that makes sense."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
+
+    def read_some(self, count: int) -> bytes:
+        """Up to ``count`` bytes of the body; empty at its end. Raises :class:`Unreachable`."""
+        try:
+            return self._response.read(count, decode_content=False) or b""
+        except (HTTPError, OSError) as error:
+            raise unreachable(self.host, error) from error
+
+    def read(self, limit: int) -> bytes:
+        """The whole body. Raises :class:`ProtocolViolation` if it has more than ``limit`` bytes."""
+        if self.length is not None and self.length > limit:
+            self._too_long(limit)
+        parts: list[bytes] = []
+        size = 0
+        while part := self.read_some(min(limit + 1 - size, 1 << 20)):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                self._too_long(limit)
+        return b"".join(parts)
+
+    def _too_long(self, limit: int) -> NoReturn:
+        raise ProtocolViolation(f"{self.host} sent more than {limit} bytes for {urlsplit(self.url).path}")
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The body in pieces of up to ``size`` bytes. Raises :class:`Unreachable` while iterating."""
+        while part := self.read_some(size):
+            yield part
+
+    def digest(self) -> Digest | None:
+        """``Docker-Content-Digest``. Raises :class:`ProtocolViolation` if it is not a digest."""
+        text = self.headers.get("Docker-Content-Digest")
+        if text is None:
+            return None
+        try:
+            return Digest.parse(text.strip())
+        except InvalidDigest as error:
+            raise ProtocolViolation(f"{self.host} sent a digest that is none: {error.message}") from error
+
+    def json(self, kind: Any, limit: int, **decoding: Any) -> Any:
+        """The body as JSON of ``kind``. Raises :class:`ProtocolViolation` if it is anything else."""
+        body = self.read(limit)
+        try:
+            return msgspec.json.decode(body, type=kind, **decoding)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolViolation(
+                f"{self.host} sent something that is not the JSON of {urlsplit(self.url).path}: {error}"
+            ) from error
+
+    def fail(self, action: str) -> NoReturn:
+        """Raises what this answer, not the one hoped for, means while trying to ``action``."""
+        code, text = self._reason()
+        message = f"cannot {action}: {self.host} answers {self.status}" + (f", {text}" if text else "")
+        if self.status in {401, 403}:
+            raise Unauthorized(
+                message,
+                status=self.status,
+                code=code,
+                hint=f"log in with an account that may: docker login {self.host}",
+            )
+        if self.status == 404:
+            raise RemoteNotFound(message, status=404, code=code)
+        if 200 <= self.status < 400:
+            raise ProtocolViolation(f"{message}, which is no answer to {self._method}")
+        hint = ""
+        if self.status == 429:
+            hint = "the registry limits how often it may be asked: wait, or log in for a higher limit"
+        elif self.status >= 500:
+            hint = "the registry has a problem of its own: try again later, or look at its log"
+        raise Refused(message, status=self.status, code=code, hint=hint)
+
+    def _reason(self) -> tuple[str, str]:
+        """The error code and the registry's words (distribution-spec, "Error Codes"), escaped."""
+        if self._method == "HEAD":
+            return "", ""
+        try:
+            body = b"".join(self._capped(ERROR_BODY))
+        except Exception:  # noqa: BLE001 - the status alone is the error; its words are a help
+            return "", ""
+        try:
+            document = msgspec.json.decode(body)
+            errors = [error for error in document["errors"] if isinstance(error, dict)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+            words = " ".join(body.decode("utf-8", "replace").split())
+            html = words[:1] == "<"
+            return "", "" if html or not words else escaped(words)
+        codes = [str(error.get("code", "")) for error in errors[:_MOST_ERRORS]]
+        texts = [
+            ": ".join(filter(None, (code, str(error.get("message", "")))))
+            for code, error in zip(codes, errors, strict=False)
+        ]
+        return escaped(codes[0]) if codes else "", escaped("; ".join(texts))
+
+    def _capped(self, limit: int) -> Iterator[bytes]:
+        left = limit
+        while left and (part := self.read_some(left)):
+            yield part
+            left -= len(part)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the connection back if the body has ended, or has little left; else ends it."""
+        response = self._response
+        if self._method != "HEAD" and (self.length is None or self.length > ERROR_BODY):
+            # Nobody knows how long the rest is. A finished body has given its connection back.
+            response.close()
+            return
+        try:
+            response.drain_conn()
+        finally:
+            response.release_conn()
+
+
+def escaped(text: str) -> str:
+    """A stranger's words for a message of ours: control characters escaped, and cut when long."""
+    cut = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in cut
+    )
+
+
+def complain_digest(host: str, said: Digest, found: Digest) -> ProtocolViolation:
+    """The registry's own header and its bytes disagree."""
+    return ProtocolViolation(f"{host} says {shown(str(said))}, but its bytes hash to {found}")

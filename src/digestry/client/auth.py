@@ -1,0 +1,164 @@
+"""Answers to a registry's challenges: Basic, and Bearer tokens from a token server, cached.
+
+The token protocol is distribution's (docs/spec/auth/token.md and oauth.md).
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from digestry.client import challenges
+from digestry.client.challenges import Challenge
+from digestry.client.credentials import Credential, DockerCredentials
+from digestry.client.transport import Call, Transport
+from digestry.errors import ProtocolViolation
+from digestry.model.digest import shown
+
+_TOKEN_BODY: Final = 1 << 20
+_DEFAULT_LIFE: Final = 60.0  # what the token specification gives a token that says nothing
+_MARGIN: Final = 5.0
+_CLIENT_ID: Final = "digestry"
+
+
+@dataclass(slots=True)
+class _Token:
+    value: str
+    ends: float
+
+
+class Authenticator:
+    """What to send as ``Authorization``, by host and scope. Thread-safe."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        credentials: DockerCredentials,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._credentials = credentials
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._host_locks: dict[str, threading.Lock] = {}
+        self._schemes: dict[str, Challenge] = {}
+        self._tokens: dict[tuple[str, tuple[str, ...]], _Token] = {}
+
+    def header(self, host: str, scopes: Sequence[str]) -> str | None:
+        """What to send now; None before the first challenge. Raises as :meth:`answer` does."""
+        with self._locked(host):
+            challenge = self._schemes.get(host)
+            if challenge is None:
+                return None
+            if challenge.scheme == "basic":
+                return self._basic(host)
+            return self._bearer(host, challenge, tuple(sorted(scopes)), fresh=False)
+
+    def answer(self, host: str, values: Sequence[str], scopes: Sequence[str], used: str | None) -> str | None:
+        """What to send instead after a 401 with these ``WWW-Authenticate`` ``values``.
+
+        ``used`` is the header that was refused. None if there is nothing else to try. Raises
+        :class:`Unauthorized` if the token server refuses, :class:`ProtocolViolation` for a
+        challenge that cannot be met.
+        """
+        offered = challenges.parse(values)
+        with self._locked(host):
+            credential = self._credentials.get(host)
+            for challenge in offered:
+                if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
+                    self._schemes[host] = challenge
+                    wanted = tuple(sorted(scopes))
+                    bearer = self._bearer(host, challenge, wanted, fresh=False)
+                    # The same again: it ended early, or never was enough.
+                    return self._bearer(host, challenge, wanted, fresh=True) if bearer == used else bearer
+                if challenge.scheme == "basic" and credential is not None and credential.username:
+                    self._schemes[host] = challenge
+                    basic = self._basic(host)
+                    return None if basic == used else basic
+        return None
+
+    def _locked(self, host: str) -> threading.Lock:
+        with self._lock:
+            return self._host_locks.setdefault(host, threading.Lock())
+
+    def _basic(self, host: str) -> str | None:
+        credential = self._credentials.get(host)
+        if credential is None or not credential.username:
+            return None
+        return _basic_header(credential)
+
+    def _bearer(self, host: str, challenge: Challenge, scopes: tuple[str, ...], *, fresh: bool) -> str:
+        credential = self._credentials.get(host)
+        if credential is not None and credential.registry_token:
+            return f"Bearer {credential.registry_token}"
+        key = (host, scopes)
+        token = self._tokens.get(key)
+        if token is None or fresh or token.ends <= self._clock():
+            token = self._tokens[key] = self._fetch(host, challenge, scopes, credential)
+        return f"Bearer {token.value}"
+
+    def _fetch(
+        self, host: str, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
+    ) -> _Token:
+        realm = challenge.parameters["realm"]
+        service = challenge.parameters.get("service", "")
+        # What the challenge asks for counts too: a registry may know a scope that we do not.
+        wanted = [*scopes, *(s for s in challenge.parameters.get("scope", "").split() if s not in scopes)]
+        self._check_realm(host, realm, credential)
+        began = self._clock()
+        call, authorization = _token_call(realm, service, wanted, credential)
+        with self._transport.send(call, authorization=authorization) as answer:
+            if answer.status != 200:
+                answer.fail(f"get a token for {host}")
+            document = answer.json(dict[str, Any], _TOKEN_BODY)
+        value = document.get("token") or document.get("access_token")
+        if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+            raise ProtocolViolation(f"{answer.host} sent no token for {host}")
+        life = document.get("expires_in")
+        seconds = float(life) if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
+        return _Token(value, began + max(seconds - _MARGIN, seconds / 2))
+
+    def _check_realm(self, host: str, realm: str, credential: Credential | None) -> None:
+        parts = urlsplit(realm)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ProtocolViolation(f"{host} names {shown(realm)} as its token server, which is no address")
+        if parts.scheme == "http" and credential and not self._transport.options.may_be_plain(parts.netloc):
+            raise ProtocolViolation(
+                f"{host} wants your password sent to {shown(parts.netloc)} over plain HTTP; it was not sent",
+                hint=f"if you accept the risk: digestry config set insecure-registries {parts.netloc}",
+            )
+
+
+def _token_call(
+    realm: str, service: str, scopes: Sequence[str], credential: Credential | None
+) -> tuple[Call, str | None]:
+    if credential is not None and credential.identity_token:
+        form = {
+            "grant_type": "refresh_token",
+            "service": service,
+            "client_id": _CLIENT_ID,
+            "scope": " ".join(scopes),
+            "refresh_token": credential.identity_token,
+        }
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return Call("POST", realm, headers, urlencode(form).encode()), None
+    parts = urlsplit(realm)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    query += [("service", service)] if service else []
+    query += [("scope", scope) for scope in scopes]
+    authorization = None
+    if credential is not None and credential.username:
+        query.append(("account", credential.username))
+        authorization = _basic_header(credential)
+    url = urlunsplit(parts._replace(query=urlencode(query), fragment=""))
+    return Call("GET", url), authorization
+
+
+def _basic_header(credential: Credential) -> str:
+    pair = f"{credential.username}:{credential.password}".encode()
+    return "Basic " + base64.b64encode(pair).decode()

@@ -1,0 +1,147 @@
+"""Fetching a blob: streamed, bounded by its declared size, taken up again after a break."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+from digestry.blobs.protocols import Ingest
+from digestry.blobs.verify import too_long, too_short
+from digestry.client.answers import Answer
+from digestry.errors import ProtocolViolation, Unreachable
+from digestry.model.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from digestry.client.repository import Repository
+
+_CHUNK: Final = 1 << 20
+_AHEAD: Final = 4  # chunks that may have been read and wait to be written
+_WORTH_A_THREAD: Final = 4 << 20
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.ASCII)
+
+
+def fetch(
+    repository: Repository, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
+) -> None:
+    """See :meth:`Repository.fetch`."""
+    attempts = repository.session.options.retries
+    while True:
+        before = sink.offset
+        try:
+            _attempt(repository, descriptor, sink, progress)
+            break
+        except Unreachable:
+            # An attempt that brought bytes does not count: the line is bad, but not dead.
+            if sink.offset == before:
+                attempts -= 1
+                if attempts < 0:
+                    raise
+    sink.commit(descriptor.digest, descriptor.size)
+
+
+def _attempt(
+    repository: Repository, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
+) -> None:
+    start = sink.offset
+    if start == descriptor.size and start:
+        return
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    with repository.ask("GET", f"blobs/{descriptor.digest}", headers=headers) as answer:
+        skip = _begin(answer, descriptor, start)
+        if skip is None:
+            answer.fail(f"get blob {descriptor.digest} of {repository.reference.name}")
+        left = descriptor.size - start
+        if answer.length is not None and answer.length != left + skip:
+            if answer.length > left + skip:
+                raise too_long(descriptor.digest, descriptor.size)
+            raise too_short(descriptor.digest, descriptor.size, start + answer.length - skip)
+        if left >= _WORTH_A_THREAD:
+            with _Behind(sink) as behind:
+                _pump(answer, descriptor, start, skip=skip, write=behind.write, progress=progress)
+        else:
+            _pump(answer, descriptor, start, skip=skip, write=sink.write, progress=progress)
+
+
+def _begin(answer: Answer, descriptor: Descriptor, start: int) -> int | None:
+    """How many bytes of the answer we have already; None if it is no answer to be used."""
+    if answer.status == 200:
+        return start  # Range is a wish: a registry may send everything again (RFC 9110, 14.2)
+    if answer.status == 206 and start:
+        match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != start:
+            raise ProtocolViolation(
+                f"{answer.host} was asked for {descriptor.digest} from byte {start}, and sends another part"
+            )
+        return 0
+    return None
+
+
+def _pump(
+    answer: Answer,
+    descriptor: Descriptor,
+    start: int,
+    *,
+    skip: int,
+    write: Callable[[bytes], None],
+    progress: Callable[[int], None] | None,
+) -> None:
+    left = descriptor.size - start
+    while skip:
+        part = answer.read_some(min(_CHUNK, skip))
+        if not part:
+            raise too_short(descriptor.digest, descriptor.size, start - skip)
+        skip -= len(part)
+    while True:
+        # One byte more than is left, so that a stream that goes on is noticed.
+        part = answer.read_some(min(_CHUNK, left + 1))
+        if not part:
+            break
+        if len(part) > left:
+            raise too_long(descriptor.digest, descriptor.size)
+        write(part)
+        left -= len(part)
+        if progress is not None:
+            progress(len(part))
+    if left:
+        raise too_short(descriptor.digest, descriptor.size, descriptor.size - left)
+
+
+class _Behind:
+    """Writes, and so hashes, in a thread of its own while the next chunk is being read."""
+
+    def __init__(self, sink: Ingest) -> None:
+        self._sink = sink
+        self._chunks: SimpleQueue[bytes | None] = SimpleQueue()
+        self._room = threading.Semaphore(_AHEAD)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="digestry-write", daemon=True)
+
+    def write(self, chunk: bytes) -> None:
+        """Passes ``chunk`` on. Raises what writing an earlier one raised."""
+        self._room.acquire()
+        if self._error is not None:
+            raise self._error
+        self._chunks.put(chunk)
+
+    def _run(self) -> None:
+        while (chunk := self._chunks.get()) is not None:
+            if self._error is None:
+                try:
+                    self._sink.write(chunk)
+                except BaseException as error:  # noqa: BLE001 - raised in the reading thread
+                    self._error = error
+            self._room.release()
+
+    def __enter__(self) -> _Behind:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        # In every case: afterwards the sink's offset tells what has arrived.
+        self._chunks.put(None)
+        self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error

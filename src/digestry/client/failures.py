@@ -1,0 +1,75 @@
+"""The one place where the transport's exceptions become :class:`~digestry.errors.Unreachable`."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from urllib3 import exceptions as http
+
+from digestry.errors import Unreachable
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What is under urllib3's wrappings."""
+    seen = 0
+    while seen < 8:
+        seen += 1
+        inner = getattr(error, "reason", None)
+        if isinstance(error, http.ProtocolError) and len(error.args) > 1:
+            inner = error.args[1]
+        if not isinstance(inner, BaseException):
+            inner = None
+        if inner is None and isinstance(error, http.SSLError | http.ProxyError | http.NewConnectionError):
+            inner = next((value for value in error.args if isinstance(value, BaseException)), None)
+            inner = inner or error.__cause__
+        if inner is None:
+            return error
+        error = inner
+    return error
+
+
+def is_certificate_failure(error: BaseException) -> bool:
+    """Whether TLS worked but the certificate could not be trusted."""
+    return isinstance(root_cause(error), ssl.SSLCertVerificationError)
+
+
+def is_not_tls(error: BaseException) -> bool:
+    """Whether the other side answered a TLS greeting with something else, such as plain HTTP."""
+    cause = root_cause(error)
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError)
+
+
+def unreachable(host: str, error: BaseException) -> Unreachable:
+    """What ``error`` means for somebody who wants something of ``host``."""
+    cause = root_cause(error)
+    hint = ""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = f"its certificate cannot be trusted ({cause.verify_message})"
+        hint = (
+            "install the registry's CA on this machine, or, if you accept the risk: "
+            f"digestry config set insecure-registries {host}"
+        )
+    elif isinstance(cause, ssl.SSLError):
+        reason = "it does not speak TLS"
+        hint = (
+            f"if it speaks plain HTTP and you accept the risk: digestry config set insecure-registries {host}"
+        )
+    elif isinstance(cause, http.NameResolutionError | socket.gaierror):
+        reason = "there is no such host"
+        hint = "check the name for a typing error"
+    elif isinstance(cause, http.ConnectTimeoutError | http.ReadTimeoutError | TimeoutError):
+        reason = "it does not answer in time"
+    elif isinstance(cause, ConnectionRefusedError):
+        reason = "nothing listens there (connection refused)"
+        hint = "check that the registry runs, and on which port"
+    elif isinstance(cause, http.ProxyError):
+        reason = "the proxy does not answer"
+        hint = "check HTTPS_PROXY and NO_PROXY"
+    elif isinstance(cause, OSError) and cause.strerror:
+        reason = cause.strerror.lower()
+    elif isinstance(cause, http.IncompleteRead):
+        reason = "the connection broke before the end of its answer"
+    else:
+        reason = f"the connection broke ({str(cause) or type(cause).__name__})"
+    return Unreachable(f"cannot reach {host}: {reason}", hint=hint)

@@ -1,0 +1,44 @@
+"""How the client behaves: one frozen value, made at the edge."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """``insecure_hosts`` are those (``host``, or ``host:port``) that may be spoken to over plain
+    HTTP or with a certificate that cannot be checked; this machine's own addresses always may.
+    ``docker_config`` is the directory of docker's ``config.json``; without it nobody has
+    credentials. ``timeout`` is in seconds without a byte. ``retries`` counts further attempts.
+    ``parallel`` is how many blobs of an image travel at once.
+    """
+
+    insecure_hosts: frozenset[str] = frozenset()
+    docker_config: Path | None = None
+    timeout: float = 30.0
+    retries: int = 3
+    parallel: int = 4
+
+    def may_be_plain(self, host: str) -> bool:
+        """Whether ``host[:port]`` may be spoken to without TLS."""
+        return is_loopback(host) or host in self.insecure_hosts or bare_host(host) in self.insecure_hosts
+
+
+def bare_host(host: str) -> str:
+    """``host[:port]`` without its port, and without the brackets of an IPv6 address."""
+    return urlsplit(f"//{host}").hostname or host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host[:port]`` is this machine: 127.0.0.0/8, ``::1`` or ``localhost``."""
+    name = bare_host(host)
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,85 @@
+"""What refers to a manifest: the registry's list, or the tag that stands in for it.
+
+Distribution-spec, "Listing Referrers", "Referrers Tag Schema", "Pushing Manifests with Subject".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from digestry.client.paging import pages
+from digestry.errors import InvalidManifest, ProtocolViolation, RemoteNotFound
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest, encode
+
+if TYPE_CHECKING:
+    from digestry.client.repository import Repository
+
+_LARGEST_LIST: Final = 16 << 20
+_LONGEST_HEX: Final = 64
+
+
+def fallback_tag(digest: Digest) -> str:
+    """The tag that lists the referrers of ``digest`` ("Referrers Tag Schema")."""
+    return f"{digest.algorithm}-{digest.encoded[:_LONGEST_HEX]}"
+
+
+def listed(repository: Repository, digest: Digest, artifact_type: str | None) -> list[Descriptor]:
+    """See :meth:`Repository.referrers`."""
+    query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+    found: list[Descriptor] = []
+    for answer in pages(repository, f"referrers/{digest}{query}"):
+        if answer.status in {404, 405}:
+            found = list(_by_tag(repository, digest))
+            break
+        if answer.status != 200:
+            answer.fail(f"list what refers to {repository.named(str(digest))}")
+        try:
+            page = Manifest.parse(answer.read(_LARGEST_LIST), media_types.OCI_INDEX)
+        except InvalidManifest as error:
+            raise ProtocolViolation(f"{answer.host} sent no list of referrers: {error.message}") from error
+        found += page.manifests
+    if artifact_type is None:
+        return found
+    # Filtered in any case: it costs nothing, and a filter that was "applied" is a claim.
+    return [entry for entry in found if entry.artifact_type == artifact_type]
+
+
+def _by_tag(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
+    try:
+        return repository.manifest(fallback_tag(digest)).manifests
+    except RemoteNotFound:
+        return ()
+
+
+def extend_tag(repository: Repository, manifest: Manifest) -> None:
+    """Adds ``manifest`` to its subject's referrers tag, for a registry without the endpoint."""
+    assert manifest.subject is not None  # noqa: S101 - the caller has looked
+    tag = fallback_tag(manifest.subject.digest)
+    index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
+    try:
+        present = repository.manifest(tag)
+    except RemoteNotFound:
+        pass
+    else:
+        if not present.is_index:
+            raise ProtocolViolation(f"{repository.named(tag)} should list referrers, but is an image")
+        index = msgspec.json.decode(present.raw)
+    if any(entry.get("digest") == str(manifest.digest) for entry in index["manifests"]):
+        return
+    entry: dict[str, Any] = {
+        "mediaType": manifest.media_type,
+        "digest": str(manifest.digest),
+        "size": manifest.size,
+    }
+    if manifest.artifact_type:
+        entry["artifactType"] = manifest.artifact_type
+    if manifest.annotations:
+        entry["annotations"] = manifest.annotations
+    index["manifests"].append(entry)
+    repository.push_manifest(encode(index), media_types.OCI_INDEX, tags=[tag])

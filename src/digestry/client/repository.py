@@ -1,0 +1,244 @@
+"""One repository of one registry (OCI distribution-spec 1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, BinaryIO, Final, NoReturn
+from urllib.parse import urlencode
+
+import msgspec
+
+from digestry.blobs.protocols import SMALL, Ingest
+from digestry.blobs.verify import Verifier, wrong_hash
+from digestry.client import download, history, manifests, referrers, upload
+from digestry.client.answers import Answer
+from digestry.client.paging import pages
+from digestry.client.session import Session
+from digestry.client.transport import Body, Call
+from digestry.errors import InvalidManifest, InvalidReference, ProtocolViolation, TooLarge
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.history import Holders, TagEvent
+from digestry.model.manifest import Manifest
+from digestry.model.reference import Reference, check_tag
+
+LARGEST_MANIFEST: Final = 16 << 20
+_TAGS_PAGE: Final = 1000
+_TAGS_BODY: Final = 16 << 20
+ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
+Progress = Callable[[int], None]
+"""Told how many more bytes have arrived or left. What it raises ends the transfer."""
+
+
+class _TagList(msgspec.Struct):
+    tags: Annotated[list[str], msgspec.Meta(max_length=1_000_000)] | None = None
+
+
+class Repository:
+    """Thread-safe. Every method may raise :class:`Unreachable`, :class:`Unauthorized`,
+    :class:`Refused` and :class:`ProtocolViolation`; others are named where they may come.
+    """
+
+    def __init__(self, session: Session, reference: Reference) -> None:
+        self.session = session
+        self.reference = reference
+        name = reference.repository
+        self._pull = (f"repository:{name}:pull",)
+        self._push = (f"repository:{name}:pull,push",)
+        self._delete = (f"repository:{name}:delete",)
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def url(self, path: str) -> str:
+        """The address of ``path`` (``manifests/…``) in this repository."""
+        base = self.session.transport.base(self.reference.host)
+        return f"{base}/v2/{self.reference.repository}/{path}"
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        push: bool = False,
+        scopes: Sequence[str] = (),
+        repeatable: bool = True,
+    ) -> Answer:
+        """Sends one request about this repository; ``path`` may be a whole address.
+
+        ``scopes`` are token scopes beside this repository's own. The answer may have any status.
+        """
+        url = path if "://" in path else self.url(path)
+        own = self._delete if method == "DELETE" else self._push if push else self._pull
+        call = Call(method, url, headers or {}, body, repeatable)
+        return self.session.send(self.reference.host, call, (*own, *scopes))
+
+    def named(self, target: str) -> str:
+        """``target`` of this repository as messages name it."""
+        return f"{self.reference.name}{'@' if ':' in target else ':'}{target}"
+
+    # -- manifests ----------------------------------------------------------------------------
+
+    def resolve(self, target: str) -> Descriptor:
+        """What a tag or digest points to, as the registry says. Raises :class:`RemoteNotFound`."""
+        with self.ask("HEAD", f"manifests/{target}", headers=ACCEPT) as answer:
+            if answer.status == 200:
+                digest, size = answer.digest(), answer.length
+                kind = media_types.bare(answer.headers.get("Content-Type", ""))
+                if digest is not None and size is not None and kind in media_types.MANIFESTS:
+                    _check_asked(target, digest, answer)
+                    return Descriptor(kind, digest, size)
+            elif answer.status != 405:
+                answer.fail(f"find {self.named(target)}")
+        return self.manifest(target).descriptor()
+
+    def manifest(self, target: str) -> Manifest:
+        """The manifest or index of a tag or digest.
+
+        Its bytes were checked against the digest asked for, or the one the registry claims. Raises
+        :class:`RemoteNotFound` and :class:`DigestMismatch`.
+        """
+        with self.ask("GET", f"manifests/{target}", headers=ACCEPT) as answer:
+            if answer.status != 200:
+                answer.fail(f"get {self.named(target)}")
+            claimed = answer.digest()
+            kind = media_types.bare(answer.headers.get("Content-Type", ""))
+            raw = answer.read(LARGEST_MANIFEST)
+        wanted = Digest.parse(target) if ":" in target else claimed
+        for expected in {digest for digest in (wanted, claimed) if digest is not None}:
+            found = Digest.of(raw, expected.algorithm)
+            if found != expected:
+                raise wrong_hash(expected, found)
+        try:
+            return Manifest.parse(
+                raw,
+                kind if kind in media_types.MANIFESTS else None,
+                algorithm=wanted.algorithm if wanted else "sha256",
+            )
+        except InvalidManifest as error:
+            raise ProtocolViolation(f"{self.named(target)}: {error.message}", hint=error.hint) from error
+
+    def push_manifest(
+        self, raw: bytes, media_type: str, *, tags: Sequence[str] = (), digest: Digest | None = None
+    ) -> Digest:
+        """Sends a manifest under ``tags``, or without any under its digest only; returns its digest.
+
+        If it has a subject and the registry knows no referrers, the subject's referrers tag is
+        extended (distribution-spec, "Pushing Manifests with Subject"). Raises
+        :class:`DigestMismatch` if ``raw`` is not ``digest``'s, :class:`InvalidManifest`.
+        """
+        return manifests.push(self, raw, media_type, tags, digest)
+
+    def delete(self, target: str) -> None:
+        """Deletes a tag, or the manifest of a digest. Raises :class:`RemoteNotFound`."""
+        with self.ask("DELETE", f"manifests/{target}") as answer:
+            if answer.status not in {200, 202, 204}:
+                answer.fail(f"delete {self.named(target)}")
+
+    def tags(self) -> Iterator[str]:
+        """All tags, in the registry's order. Raises :class:`RemoteNotFound` while iterating."""
+        first = f"tags/list?{urlencode({'n': _TAGS_PAGE})}"
+        for answer in pages(self, first):
+            if answer.status != 200:
+                answer.fail(f"list the tags of {self.reference.name}")
+            page: _TagList = answer.json(_TagList, _TAGS_BODY)
+            for tag in page.tags or ():
+                try:
+                    yield check_tag(tag)
+                except InvalidReference as error:
+                    raise ProtocolViolation(f"{self.reference.name} lists a tag: {error.message}") from error
+
+    # -- blobs --------------------------------------------------------------------------------
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the repository has this blob."""
+        with self.ask("HEAD", f"blobs/{digest}") as answer:
+            if answer.status == 404:
+                return False
+            if answer.status != 200:
+                answer.fail(f"look for blob {digest} in {self.reference.name}")
+            return True
+
+    def blob(self, descriptor: Descriptor, *, limit: int = SMALL) -> bytes:
+        """A small blob, verified. Raises :class:`TooLarge` if it is declared above ``limit`` bytes,
+        :class:`RemoteNotFound`, :class:`DigestMismatch`, :class:`SizeMismatch`."""
+        if descriptor.size > limit:
+            raise TooLarge(
+                f"{descriptor.digest} of {self.reference.name} has {descriptor.size} bytes, "
+                f"more than the {limit} that are read at once",
+                limit=limit,
+            )
+        verifier = Verifier(descriptor.digest, descriptor.size)
+        parts: list[bytes] = []
+        with self.ask("GET", f"blobs/{descriptor.digest}") as answer:
+            if answer.status != 200:
+                answer.fail(f"get blob {descriptor.digest} of {self.reference.name}")
+            for chunk in answer.chunks(min(1 << 20, descriptor.size + 1)):
+                verifier.update(chunk)
+                parts.append(chunk)
+        verifier.finish()
+        return b"".join(parts)
+
+    def fetch(self, descriptor: Descriptor, sink: Ingest, progress: Progress | None = None) -> None:
+        """Streams a blob into ``sink`` and commits that; a broken connection is taken up again.
+
+        Raises :class:`RemoteNotFound`, :class:`DigestMismatch`, :class:`SizeMismatch`, and what
+        the sink raises. The sink is not aborted then: that is its owner's part.
+        """
+        download.fetch(self, descriptor, sink, progress)
+
+    def push_blob(
+        self,
+        descriptor: Descriptor,
+        source: Callable[[], BinaryIO],
+        *,
+        mount_from: str | None = None,
+        progress: Progress | None = None,
+    ) -> upload.Outcome:
+        """Makes the repository have a blob: it is there, is mounted from the repository
+        ``mount_from`` of the same registry, or is sent; says which.
+
+        ``source`` opens the bytes anew for each attempt. They are verified while they are sent:
+        raises :class:`DigestMismatch` or :class:`SizeMismatch` if they are damaged.
+        """
+        return upload.push_blob(self, descriptor, source, mount_from, progress)
+
+    # -- relations and history ----------------------------------------------------------------
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
+        """What refers to ``digest`` as its subject (distribution-spec, "Listing Referrers").
+
+        A registry without that endpoint is asked for the referrers tag instead.
+        """
+        return referrers.listed(self, digest, artifact_type)
+
+    def tag_history(self, tag: str) -> list[TagEvent] | None:
+        """Where ``tag`` has pointed, newest first, by the draft in distribution-spec#606; None if
+        the registry keeps no history."""
+        return history.tag_history(self, tag)
+
+    def journal(self, tag: str | None = None, *, limit: int | None = None) -> list[TagEvent] | None:
+        """The journal of this repository, or of one ``tag``, newest first; at most ``limit``
+        entries. None if the registry keeps none."""
+        return history.journal(self, tag, limit)
+
+    def holders(self, digest: Digest) -> Holders | None:
+        """Which manifests hold ``digest``; None if the registry cannot be asked that."""
+        return history.holders(self, digest)
+
+    def __repr__(self) -> str:
+        return f"Repository({str(self.reference)!r})"
+
+
+def _check_asked(target: str, digest: Digest, answer: Answer) -> None:
+    if ":" not in target:
+        return
+    wanted = Digest.parse(target)
+    if digest.algorithm == wanted.algorithm and digest != wanted:
+        _mixed_up(answer, wanted, digest)
+
+
+def _mixed_up(answer: Answer, wanted: Digest, digest: Digest) -> NoReturn:
+    raise ProtocolViolation(f"{answer.host} was asked for {wanted}, and answers that it is {digest}")

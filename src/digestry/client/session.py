@@ -1,0 +1,70 @@
+"""A session: connections, credentials and tokens that many repositories share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from digestry.client.answers import Answer
+from digestry.client.auth import Authenticator
+from digestry.client.credentials import DockerCredentials
+from digestry.client.options import ClientOptions
+from digestry.client.transport import Call, Transport, origin_of
+from digestry.model.reference import Reference
+
+if TYPE_CHECKING:
+    from digestry.client.repository import Repository
+
+
+class Session:
+    """What the client keeps between requests. Thread-safe; a context manager."""
+
+    def __init__(self, options: ClientOptions = ClientOptions()) -> None:  # noqa: B008 - frozen
+        self.options = options
+        self.transport = Transport(options)
+        self._auth = Authenticator(self.transport, DockerCredentials(options.docker_config))
+
+    def repository(self, reference: Reference) -> Repository:
+        """The repository of ``reference``. Nothing is asked yet."""
+        from digestry.client.repository import Repository  # noqa: PLC0415 - it needs Session
+
+        return Repository(self, reference.repository_only())
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self.transport.close()
+
+    def send(self, host: str, call: Call, scopes: Sequence[str]) -> Answer:
+        """Sends ``call`` to the registry ``host``, authenticated if it wants that.
+
+        Returns the answer, whatever its status. Raises :class:`Unreachable`,
+        :class:`ProtocolViolation`, and :class:`Unauthorized` if a token server refuses.
+        """
+        base = self.transport.base(host)
+        # An upload may be sent to another host, which has no right to these credentials.
+        ours = origin_of(call.url) == origin_of(base)
+        header = self._auth.header(host, scopes) if ours else None
+        answer = self.transport.send(call, authorization=header)
+        if answer.status != 401 or not ours or origin_of(answer.url) != origin_of(base):
+            return answer
+        try:
+            other = self._auth.answer(host, answer.headers.getlist("WWW-Authenticate"), scopes, header)
+        except BaseException:
+            answer.close()
+            raise
+        if other is None:
+            return answer
+        answer.close()
+        return self.transport.send(call, authorization=other)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,247 @@
+"""HTTP with pooled connections, retries, proxies, and redirects that do not leak credentials."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError
+from urllib3.util import Retry, Timeout, make_headers
+
+from digestry import __version__
+from digestry.client.answers import Answer
+from digestry.client.failures import is_certificate_failure, is_not_tls, unreachable
+from digestry.client.options import ClientOptions, bare_host, is_loopback
+from digestry.errors import ProtocolViolation, Unreachable
+from digestry.model.digest import shown
+
+_CONNECT_TIMEOUT: Final = 10.0
+_LONGEST_WAIT: Final = 60.0
+_MOST_REDIRECTS: Final = 5
+_TRANSIENT: Final = frozenset({429, 502, 503, 504})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_DOCKER_HUB: Final = {"docker.io": "registry-1.docker.io"}
+
+Body = bytes | Callable[[], Iterable[bytes]]
+"""A body that can be sent again: bytes, or something that makes the chunks anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. ``repeatable`` requests are sent again after a failure that may pass."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Body | None = None
+    repeatable: bool = True
+
+
+class _PatientRetry(Retry):
+    """Retries as urllib3's, but nobody can make the client wait for hours with ``Retry-After``."""
+
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, _LONGEST_WAIT)
+
+
+class Transport:
+    """Connections to any number of hosts. Thread-safe."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        self.options = options
+        self._lock = threading.Lock()
+        self._probing: dict[str, threading.Lock] = {}
+        self._bases: dict[str, str] = {}
+        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._pins: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Ends all connections."""
+        with self._lock:
+            for manager in self._managers.values():
+                manager.clear()
+            self._managers.clear()
+
+    # -- where a registry is ------------------------------------------------------------------
+
+    def base(self, host: str) -> str:
+        """``scheme://host[:port]`` of a registry, asked once. Raises :class:`Unreachable`.
+
+        TLS alone, unless the host may be plain: then a loopback host is tried over plain HTTP
+        first, any other over TLS first.
+        """
+        with self._lock:
+            lock = self._probing.setdefault(host, threading.Lock())
+        with lock:
+            known = self._bases.get(host)
+            if known is None:
+                actual = _DOCKER_HUB.get(host, host)
+                if not self.options.may_be_plain(host):
+                    known = f"https://{actual}"
+                else:
+                    known = self._probe_plain(host) if is_loopback(host) else self._probe_tls(host)
+                self._bases[host] = known
+            return known
+
+    def _probe_plain(self, host: str) -> str:
+        try:
+            with self._open(Call("GET", f"http://{host}/v2/"), {}) as answer:
+                # What nginx and Go say to plain HTTP on a TLS port.
+                if answer.status != 400 or b"HTTPS" not in answer.read(64 << 10).upper():
+                    return f"http://{host}"
+        except ProtocolError:
+            pass  # something answered, but not in HTTP: most likely with a TLS alert
+        except HTTPError as error:
+            raise unreachable(host, error) from error
+        return self._probe_tls(host)
+
+    def _probe_tls(self, host: str) -> str:
+        base = f"https://{host}"
+        try:
+            try:
+                self._open(Call("GET", f"{base}/v2/"), {}).close()
+            except HTTPError as error:
+                if not is_certificate_failure(error):
+                    raise
+                self._pin(host)
+                self._open(Call("GET", f"{base}/v2/"), {}).close()
+        except HTTPError as error:
+            if is_not_tls(error) or isinstance(error, ProtocolError):
+                return f"http://{host}"
+            raise unreachable(host, error) from error
+        return base
+
+    def _pin(self, host: str) -> None:
+        """Trusts the certificate that ``host`` shows now, for this session: it may be plain, so
+        that this is more than it needs, and nobody can step in between later."""
+        address = (bare_host(host), urlsplit(f"//{host}").port or 443)
+        try:
+            certificate = ssl.get_server_certificate(address, timeout=_CONNECT_TIMEOUT)
+        except OSError as error:
+            raise unreachable(host, error) from error
+        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
+        with self._lock:
+            self._pins[host] = fingerprint
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def send(self, call: Call, *, authorization: str | None = None) -> Answer:
+        """Sends ``call`` and follows redirects of reads; the last answer, whatever its status.
+
+        ``authorization`` goes to the call's own origin only. Raises :class:`Unreachable`, and
+        :class:`ProtocolViolation` for redirects that lead nowhere or out of TLS.
+        """
+        origin = origin_of(call.url)
+        url = call.url
+        for _ in range(_MOST_REDIRECTS + 1):
+            headers = {"Authorization": authorization} if authorization and origin_of(url) == origin else {}
+            step = Call(call.method, url, call.headers, call.body, call.repeatable)
+            try:
+                answer = self._open(step, headers)
+            except (HTTPError, OSError) as error:
+                raise unreachable(urlsplit(url).netloc, error) from error
+            location = answer.headers.get("Location")
+            if answer.status not in _REDIRECTS or location is None or call.method not in {"GET", "HEAD"}:
+                return answer
+            answer.close()
+            url = self.follow(url, location)
+        raise ProtocolViolation(f"{urlsplit(call.url).netloc} redirects more than {_MOST_REDIRECTS} times")
+
+    def follow(self, url: str, location: str) -> str:
+        """Where a ``Location`` in the answer to ``url`` leads.
+
+        Raises :class:`ProtocolViolation` if that is no web address, or leads from TLS to plain HTTP.
+        """
+        host = urlsplit(url).netloc
+        try:
+            target = urljoin(url, location)
+            parts = urlsplit(target)
+            port_is_valid = parts.port is None or parts.port > 0
+        except ValueError as error:
+            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is no address") from error
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
+            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is no web address")
+        if parts.scheme == "http" and not (
+            self.options.may_be_plain(parts.netloc) or urlsplit(url).scheme == "http"
+        ):
+            raise ProtocolViolation(
+                f"{host} sends from TLS to plain HTTP at {shown(parts.netloc)}",
+                hint="a registry behind a TLS proxy must be told its own address (X-Forwarded-Proto)",
+            )
+        return target
+
+    def _open(self, call: Call, authorization: Mapping[str, str]) -> Answer:
+        """One exchange, without redirects. Raises what urllib3 raises."""
+        options = self.options
+        # urllib3 would send the rest of a half-used iterator: whoever streams repeats by himself.
+        retries = options.retries if call.repeatable and not callable(call.body) else 0
+        headers = {"User-Agent": f"digestry/{__version__}", **call.headers, **authorization}
+        body = call.body() if callable(call.body) else call.body
+        try:
+            response = self._manager(call.url).urlopen(
+                call.method,
+                call.url,
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=Timeout(connect=min(_CONNECT_TIMEOUT, options.timeout), read=options.timeout),
+                retries=_PatientRetry(
+                    total=retries,
+                    connect=min(1, retries),
+                    redirect=False,
+                    status_forcelist=_TRANSIENT,
+                    allowed_methods=None,
+                    backoff_factor=0.2,
+                    raise_on_status=False,
+                ),
+            )
+        except LocationParseError as error:
+            raise Unreachable(f"{shown(call.url)} is no web address") from error
+        return Answer(response, call.method, call.url)
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        parts = urlsplit(url)
+        with self._lock:
+            pin = self._pins.get(parts.netloc) if parts.scheme == "https" else None
+            key = pin or _proxy_of(parts.scheme, parts.netloc) or ""
+            manager = self._managers.get(key)
+            if manager is None:
+                manager = self._managers[key] = self._make_manager(pin, "" if pin else key)
+            return manager
+
+    def _make_manager(self, pin: str | None, proxy: str) -> urllib3.PoolManager:
+        connections = max(4, self.options.parallel * 2)
+        if pin is not None:
+            return urllib3.PoolManager(maxsize=connections, cert_reqs="CERT_NONE", assert_fingerprint=pin)
+        if not proxy:
+            return urllib3.PoolManager(maxsize=connections)
+        parts = urlsplit(proxy)
+        user = f"{parts.username}:{parts.password or ''}" if parts.username else None
+        return urllib3.ProxyManager(
+            proxy, maxsize=connections, proxy_headers=make_headers(proxy_basic_auth=user) if user else None
+        )
+
+
+def origin_of(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: what may share credentials."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _proxy_of(scheme: str, host: str) -> str | None:
+    """The environment's proxy for ``host`` (HTTPS_PROXY and so on, NO_PROXY); this machine has none."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
