@@ -153,7 +153,7 @@ def test_a_bad_name_is_refused_by_what_is_wrong(text: str, complaint: str) -> No
 def test_a_digest_given_as_a_name_comes_with_the_way_to_write_it() -> None:
     with pytest.raises(InvalidReference) as raised:
         Reference.parse(str(DIGEST))
-    assert raised.value.hint.endswith(f"@{DIGEST}")
+    assert raised.value.hint.endswith("@sha256:<64 hex digits>")
     with pytest.raises(InvalidReference) as raised:
         Reference.parse(HEX)
     assert raised.value.hint.endswith(f"@sha256:{HEX}")

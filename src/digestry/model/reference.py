@@ -128,7 +128,8 @@ class Reference:
         name, tag = _split_tag(name)
         if tag is not None and name in ALGORITHMS and digest is None:
             raise InvalidReference(
-                f"{shown(text)} is a digest, not an image name", hint="write it as REPOSITORY@" + text
+                f"{shown(text)} is a digest, not an image name",
+                hint=f"write it as REPOSITORY@{name}:<{ALGORITHMS[name]} hex digits>",
             )
         if tag is None and digest is None and _BARE_HEX.fullmatch(name):
             raise InvalidReference(
