@@ -1,0 +1,235 @@
+"""``digestry advisory``: say, and see, which digests are vulnerable and which are fixed."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
+
+if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
+    from digestry.client.session import Session
+    from digestry.fleet.advisories import Reading
+    from digestry.fleet.publish import Target
+
+_STATUSES = ("affected", "not_affected", "fixed", "under_investigation")
+_JUSTIFICATIONS = (
+    "component_not_present",
+    "vulnerable_code_not_present",
+    "vulnerable_code_not_in_execute_path",
+    "vulnerable_code_cannot_be_controlled_by_adversary",
+    "inline_mitigations_already_exist",
+)
+
+
+@click.group()
+def advisory() -> None:
+    """Say, and see, which digests are vulnerable and which are fixed.
+
+    An advisory is an OpenVEX statement about one digest. It is kept in the image's registry, as a
+    referrer of the image, where scanners find it too.
+    """
+
+
+@advisory.command("add")
+@click.argument("reference", metavar="REF@DIGEST|REF:TAG")
+@click.option("--status", required=True, type=click.Choice(_STATUSES), help="What is the case.")
+@click.option("--id", "vulnerability", required=True, metavar="CVE-…", help="The vulnerability's identifier.")
+@click.option(
+    "--fixed-by",
+    "fixes",
+    multiple=True,
+    metavar="sha256:…|REF",
+    help="An image without it, which gets a statement that says so; repeatable.",
+)
+@click.option("--note", "remark", default="", metavar="TEXT", help="How this is known; for people.")
+@click.option(
+    "--justification",
+    default="",
+    type=click.Choice(("", *_JUSTIFICATIONS)),
+    metavar="LABEL",
+    help=f"Why not_affected: {', '.join(_JUSTIFICATIONS)}.",
+)
+@click.option("--author", default="", metavar="WHO", help="Who says so.  [default: this user and host]")
+@click.option("--timestamp", default="", metavar="RFC3339", help="Since when it is so.  [default: now]")
+def add(
+    *,
+    reference: str,
+    status: Any,
+    vulnerability: str,
+    fixes: tuple[str, ...],
+    remark: str,
+    justification: str,
+    author: str,
+    timestamp: str,
+) -> None:
+    """State something about an image, for good: the latest statement on a vulnerability is in force.
+
+    A tag is resolved first, and the statement is about the digest that it points to now.
+    """
+    from digestry.cli.settings import load
+    from digestry.fleet import publish
+
+    settings = load()
+    statement = publish.Statement(
+        vulnerability=vulnerability,
+        status=status,
+        author=author or _somebody(),
+        timestamp=_time(timestamp),
+        justification=justification,
+        note=remark,
+    )
+    statement.check(fixes=bool(fixes))
+    named = settings.reference(reference)
+    cures = [
+        named.with_digest(_digest(text))
+        if text.startswith(("sha256:", "sha512:"))
+        else settings.reference(text)
+        for text in fixes
+    ]
+    with _session(settings) as session:
+        subject = publish.find(session, named)
+        # All are looked up before anything is written.
+        targets = [publish.find(session, cure) for cure in cures]
+        for target in (subject, *targets):
+            _tell_resolved(target)
+        for written in publish.state(session, subject, statement, targets):
+            say(
+                printable(
+                    f"{vulnerability}: {written.status}: {written.subject} (advisory {written.referrer})"
+                )
+            )
+
+
+@advisory.command("list")
+@click.argument("reference", metavar="REF")
+@click.option("--no-trunc", is_flag=True, help="Whole digests.")
+@format_option
+def list_(reference: str, no_trunc: bool, format_: str) -> None:
+    """List what is in force about an image: one line for each vulnerability."""
+    from digestry.fleet import reports
+    from digestry.fleet.tags import moment
+
+    target, reading = _read(reference)
+    current = reading.current()
+    if format_ == "json":
+        json_document(
+            {
+                "image": str(target.image),
+                "advisories": [reports.advisory_values(one) for one in current],
+                "complete": reading.complete,
+                "reasons": reading.reasons,
+            }
+        )
+    else:
+        _tell_resolved(target)
+        table(
+            ["VULNERABILITY", "STATUS", "FIXED BY", "AUTHOR", "WHEN", "ADVISORY"],
+            [
+                (
+                    one.statement.vulnerability,
+                    one.statement.status,
+                    ", ".join(_shown(fix.digest, no_trunc) for fix in one.statement.fixed_by) or "-",
+                    one.author or "-",
+                    moment(one.statement.timestamp.replace(microsecond=0)),
+                    _shown(one.referrer, no_trunc),
+                )
+                for one in current
+            ],
+        )
+    _finish(reading, quiet=format_ == "json")
+
+
+@advisory.command("show")
+@click.argument("reference", metavar="REF")
+def show(reference: str) -> None:
+    """Print the OpenVEX documents that hang on an image, as JSON."""
+    target, reading = _read(reference)
+    json_document(
+        [
+            {
+                "image": str(target.image),
+                "referrer": str(one.referrer),
+                "signature": "not verified" if one.document.enveloped else None,
+                "document": one.document.predicate,
+            }
+            for one in sorted(reading.attached, key=lambda one: (one.document.version, one.referrer))
+        ]
+    )
+    _finish(reading)
+
+
+def _read(reference: str) -> tuple[Target, Reading]:
+    from digestry.cli.settings import load
+    from digestry.fleet import publish
+    from digestry.fleet.advisories import read
+    from digestry.fleet.lookup import Lookup
+
+    settings = load()
+    with _session(settings) as session:
+        target = publish.find(session, settings.reference(reference))
+        return target, read(Lookup(session, timeout=60), target.image.repository_only(), [target.digest])
+
+
+def _finish(reading: Reading, *, quiet: bool = False) -> None:
+    from digestry.cli import exit_codes
+
+    if not quiet:
+        for reason in reading.reasons:
+            note(printable(f"digestry: {reason}"))
+    if not reading.complete:
+        complain("not every advisory could be read")
+        raise click.exceptions.Exit(exit_codes.REMOTE)
+
+
+def _session(settings: Settings) -> Session:
+    from digestry.client.options import ClientOptions
+    from digestry.client.session import Session
+
+    return Session(
+        ClientOptions(
+            insecure_hosts=frozenset(settings.insecure_registries), docker_config=settings.docker_config
+        )
+    )
+
+
+def _tell_resolved(target: Target) -> None:
+    if target.tag is not None:
+        note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
+
+
+def _shown(digest: Any, whole: bool) -> str:
+    return str(digest) if whole else digest.short
+
+
+def _digest(text: str) -> Any:
+    from digestry.model.digest import Digest
+
+    return Digest.parse(text)
+
+
+def _time(text: str) -> datetime.datetime:
+    from digestry.fleet.vex import parse_time
+
+    if not text:
+        return datetime.datetime.now(datetime.UTC)
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            "it is not a time such as 2026-11-21T10:02:00Z", param_hint="--timestamp"
+        ) from error
+
+
+def _somebody() -> str:
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,75 @@
+"""One line for a person: what to do about a container."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.errors import DigestryError
+from digestry.fleet.advisories import Advisory, AdvisoryVerdict, read
+from digestry.fleet.identity import Identity
+from digestry.fleet.lookup import Lookup
+from digestry.fleet.tags import TagVerdict
+from digestry.model.reference import Reference
+
+_LONGEST_CHAIN: Final = 8
+
+
+def advise(
+    lookup: Lookup,
+    identity: Identity | None,
+    tag: TagVerdict,
+    verdict: AdvisoryVerdict,
+    *,
+    failed: bool,
+) -> str:
+    """What to do about a container of which this is known; ``failed`` if a registry was silent."""
+    if verdict.state == "affected":
+        bad = [one for one in verdict.advisories if one.statement.status == "affected"]
+        names = ", ".join(one.statement.vulnerability for one in bad)
+        good = _fixed_image(lookup, bad)
+        if good is not None:
+            return f"restart from {good}"
+        return f"stop it or shield it: no fixed image is named for {names}"
+    if verdict.state == "unknown":
+        if failed:
+            return "audit again when the registry answers"
+        if identity is None:
+            return "push its image to a registry, or start it as repository@digest, so that it can be judged"
+        return "look at the reasons"
+    if tag.state == "moved" and tag.digest is not None:
+        return "nothing is known against it; restart it to follow its tag"
+    return "nothing to do"
+
+
+def _fixed_image(lookup: Lookup, bad: list[Advisory]) -> Reference | None:
+    """The image that fixes most of ``bad``, itself not known to be bad; None if there is none."""
+    named: dict[Reference, int] = {}
+    for advisory in bad:
+        for image in advisory.statement.fixed_by:
+            named[image] = named.get(image, 0) + 1
+    for image in sorted(named, key=lambda one: -named[one]):
+        good = _followed(lookup, image)
+        if good is not None:
+            return good
+    return None
+
+
+def _followed(lookup: Lookup, image: Reference) -> Reference | None:
+    """``image``, or, if it was found bad later, what fixes it in turn."""
+    seen: set[Reference] = set()
+    while image not in seen and len(seen) < _LONGEST_CHAIN:
+        seen.add(image)
+        if image.digest is None:
+            return None
+        try:
+            current = read(lookup, image.repository_only(), [image.digest]).current()
+        except DigestryError:
+            return image
+        worse = [one for one in current if one.statement.status == "affected"]
+        if not worse:
+            return image
+        following = [fix for one in worse for fix in one.statement.fixed_by]
+        if not following:
+            return None
+        image = following[0]
+    return None

@@ -1,0 +1,255 @@
+"""The audit: one row for every container, and one line for everything that could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from digestry.errors import DigestryError, InvalidReference, Unreachable
+from digestry.fleet.advice import advise
+from digestry.fleet.advisories import AdvisoryVerdict, State, judge_advisories
+from digestry.fleet.identity import Identity, identify, unconfirmed
+from digestry.fleet.lookup import Lookup
+from digestry.fleet.sighting import Claim, Problem, Sighting, Source
+from digestry.fleet.tags import TagVerdict, judge_tag
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+_PARALLEL: Final = 8
+_WORST_FIRST: Final[dict[State, int]] = {"affected": 0, "unknown": 1, "fixed": 2, "clear": 3}
+
+_Image: TypeAlias = tuple[str | None, tuple[Claim, ...], Digest | None, Digest | None, Platform | None, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One container, and what is known of it. ``action`` is one line for a person: what to do."""
+
+    sighting: Sighting
+    identity: Identity | None
+    tag: TagVerdict
+    verdict: AdvisoryVerdict
+    action: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of an audit: the findings, worst first, and what could not be seen."""
+
+    findings: tuple[Finding, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def affected(self) -> bool:
+        """Whether something runs that an advisory calls affected."""
+        return any(finding.verdict.state == "affected" for finding in self.findings)
+
+
+def audit(sources: Sequence[Source], lookup: Lookup) -> Report:
+    """Asks every source, looks up every image that was seen, and judges each container.
+
+    Raises nothing for a source or a registry that fails: that is part of the report.
+    """
+    sightings: list[Sighting] = []
+    problems: list[Problem] = []
+    with ThreadPoolExecutor(max(len(sources), 1), "source") as pool:
+        for observations in pool.map(lambda source: list(source.observe()), sources):
+            for seen in observations:
+                if isinstance(seen, Problem):
+                    problems.append(seen)
+                else:
+                    sightings.append(seen)
+    # Containers of one image have one answer.
+    images: dict[_Image, Sighting] = {}
+    for sighting in sightings:
+        images.setdefault(_image(sighting), sighting)
+    with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
+        judged = dict(zip(images, pool.map(lambda one: _judge(lookup, one), images.values()), strict=True))
+    findings = []
+    for sighting in sightings:
+        finding, _ = judged[_image(sighting)]
+        reasons = tuple(dict.fromkeys([*sighting.remarks, *finding.reasons]))
+        findings.append(replace(finding, sighting=sighting, reasons=reasons))
+    problems += _registry_problems(lookup, [missed for _, missed in judged.values()])
+    return Report(tuple(sorted(findings, key=_order)), tuple(problems))
+
+
+def _image(sighting: Sighting) -> _Image:
+    return (
+        sighting.reference,
+        sighting.claims,
+        sighting.image_id,
+        sighting.platform_manifest,
+        sighting.platform,
+        sighting.registry_named,
+    )
+
+
+def _order(finding: Finding) -> tuple[int, str, str, str, str]:
+    seen = finding.sighting
+    return _WORST_FIRST[finding.verdict.state], seen.host, seen.namespace, seen.name, seen.id
+
+
+def _registry_problems(lookup: Lookup, missed: Sequence[Sequence[Problem]]) -> list[Problem]:
+    """One line for each registry that did not answer, and one for each other failure."""
+    silent = lookup.unreachable()
+    lines = [
+        Problem(f"registry {host}", error.message, error.hint or "what it holds was not looked at")
+        for host, error in silent
+    ]
+    hosts = tuple(f"registry {host}/" for host, _ in silent)
+    others = dict.fromkeys(problem for problems in missed for problem in problems)
+    return lines + [problem for problem in others if not problem.source.startswith(hosts)]
+
+
+def _judge(lookup: Lookup, sighting: Sighting) -> tuple[Finding, list[Problem]]:
+    """The finding for a container, without its source's remarks, and what the registry withheld."""
+    reasons: list[str] = []
+    missed: list[Problem] = []
+    reference = _reference(sighting, reasons)
+    found = _Finder(lookup, sighting, reference)
+    identity = found.find()
+    reasons += found.reasons
+    missed += found.missed
+    if identity is not None:
+        reasons += identity.reasons
+    if reference is None:
+        tag = TagVerdict("unknown")
+    elif reference.digest is not None:
+        tag = TagVerdict("pinned")
+    elif not sighting.registry_named:
+        tag = TagVerdict("unknown", reasons=("the name has no registry in it, so that none was asked",))
+    elif found.failure is not None:
+        tag = TagVerdict("unknown")
+    else:
+        tag = judge_tag(lookup, reference, identity, sighting.platform)
+    reasons += tag.reasons
+    verdict = judge_advisories(lookup, identity)
+    reasons += verdict.reasons
+    for complete, why in ((tag.complete, tag.reasons), (verdict.complete, verdict.reasons)):
+        where = (identity.repository if identity is not None else reference) or None
+        if not complete and where is not None:
+            missed += [Problem(f"registry {where.name}", reason) for reason in why[:1]]
+    finding = Finding(
+        sighting=sighting,
+        identity=identity,
+        tag=tag,
+        verdict=verdict,
+        action=advise(lookup, identity, tag, verdict, failed=bool(missed)),
+        reasons=tuple(reasons),
+    )
+    return finding, missed
+
+
+def _reference(sighting: Sighting, reasons: list[str]) -> Reference | None:
+    if sighting.reference is None:
+        return None
+    try:
+        return Reference.parse(sighting.reference).or_latest()
+    except InvalidReference as error:
+        reasons.append(error.message)
+        return None
+
+
+class _Finder:
+    """Looks for what a container runs: in its own repository first, then in any that was named."""
+
+    def __init__(self, lookup: Lookup, sighting: Sighting, reference: Reference | None) -> None:
+        self._lookup = lookup
+        self._sighting = sighting
+        self._reference = reference
+        self._own = None if reference is None else reference.repository_only()
+        self._bare = tuple(claim for claim in sighting.claims if claim.repository is None)
+        self.failure: DigestryError | None = None
+        self.reasons: list[str] = []
+        self.missed: list[Problem] = []
+
+    def find(self) -> Identity | None:
+        own = self._claims(self._own)
+        identity = None
+        if self._reference is not None and self._sighting.registry_named:
+            identity = self._identify(self._reference, own)
+        if identity is not None:
+            return identity
+        for repository in self._others():
+            identity = self._identify(repository, self._claims(repository))
+            if identity is not None:
+                if self._own is not None:
+                    self.reasons.append(
+                        f"known to {repository.name} only, another repository than the container's own"
+                    )
+                return identity
+        identity = self._believed(own)
+        if identity is None:
+            self._explain()
+        return identity
+
+    def _claims(self, repository: Reference | None) -> tuple[Claim, ...]:
+        named = tuple(
+            c for c in self._sighting.claims if c.repository is not None and c.repository == repository
+        )
+        return named + self._bare
+
+    def _others(self) -> list[Reference]:
+        named = dict.fromkeys(claim.repository for claim in self._sighting.claims)
+        return [one for one in named if one is not None and one != self._own]
+
+    def _identify(self, reference: Reference, claims: tuple[Claim, ...]) -> Identity | None:
+        if not claims:
+            return None
+        try:
+            return identify(
+                self._lookup,
+                reference,
+                claims,
+                platform=self._sighting.platform,
+                platform_manifest=self._sighting.platform_manifest,
+            )
+        except DigestryError as error:
+            if reference == self._reference:
+                self.failure = error
+            message = error.message
+            self.reasons.append(f"{reference.name} could not be asked: {message}")
+            self.missed.append(Problem(f"registry {reference.name}", message, error.hint))
+            return None
+
+    def _believed(self, own: tuple[Claim, ...]) -> Identity | None:
+        """What the runtime says, where no registry confirms it and it is still worth saying."""
+        rest = tuple(claim for claim in self._sighting.claims if claim not in own)
+        for claims in (own, rest):
+            for claim in claims:
+                where = claim.repository or self._own
+                if claim.found_by == "image-id" or where is None:
+                    continue
+                if claim.obtained:
+                    why = f"{where.name} does not have {claim.digest} any more, or never had it"
+                elif isinstance(self.failure, Unreachable):
+                    why = "the runtime may have put this digest together itself"
+                else:
+                    continue
+                if self.failure is not None:
+                    why = f"the digest is the runtime's word ({claim.read_from}): no registry confirmed it"
+                ordered = (claim, *(other for other in self._sighting.claims if other != claim))
+                return unconfirmed(self._lookup, where, ordered, why)
+        return None
+
+    def _explain(self) -> None:
+        """Says why nothing is known of what runs."""
+        named = [claim for claim in self._sighting.claims if claim.found_by != "image-id"]
+        if self.failure is not None:
+            return
+        if named:
+            self.reasons.append(
+                f"{named[0].read_from} names {named[0].digest}, which its registry never had: "
+                "built or loaded locally, never pushed or pulled"
+            )
+        elif self._sighting.image_id is not None:
+            self.reasons.append(
+                "the image has no digest in any registry: built or loaded locally, never pushed or pulled"
+            )
+        else:
+            self.reasons.append("nothing is known of the image that runs")

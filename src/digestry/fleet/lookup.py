@@ -1,0 +1,203 @@
+"""What the audit asks of registries: each distinct thing once, in parallel, and never without end.
+
+:class:`Registries` and :class:`RegistryRepository` are what is used of the client.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
+from typing import Any, BinaryIO, Final, Protocol, TypeVar
+
+from digestry.errors import DigestryError, RemoteNotFound, Unreachable
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.history import Holders, TagEvent
+from digestry.model.manifest import Manifest
+from digestry.model.reference import Reference
+
+TIMEOUT: Final = 10.0
+"""Seconds that one question to a registry may take, all of its requests together."""
+PARALLEL: Final = 8
+"""Questions to one registry at a time."""
+
+_Answer = TypeVar("_Answer")
+
+
+class RegistryRepository(Protocol):
+    """One repository of a registry, as far as this package uses it. Its methods raise
+    :class:`~digestry.errors.DigestryError`."""
+
+    def resolve(self, target: str) -> Descriptor: ...
+
+    def manifest(self, target: str) -> Manifest: ...
+
+    def blob(self, descriptor: Descriptor, *, limit: int = ...) -> bytes: ...
+
+    def push_blob(self, descriptor: Descriptor, source: Callable[[], BinaryIO]) -> object: ...
+
+    def push_manifest(self, raw: bytes, media_type: str) -> Digest: ...
+
+    def tags(self) -> Iterator[str]: ...
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> Sequence[Descriptor]: ...
+
+    def tag_history(self, tag: str) -> Sequence[TagEvent] | None: ...
+
+    def holders(self, digest: Digest) -> Holders | None: ...
+
+
+class Registries(Protocol):
+    """Where repositories come from: the client's session."""
+
+    def repository(self, reference: Reference) -> RegistryRepository: ...
+
+
+class _Lane:
+    """One registry's questions: so many at a time, and none after it failed to answer."""
+
+    def __init__(self) -> None:
+        self.room = threading.Semaphore(PARALLEL)
+        self.failure: Unreachable | None = None
+
+
+class Lookup:
+    """Questions to registries, remembered for the length of one audit. Safe for threads.
+
+    The first question that a registry leaves unanswered for ``timeout`` seconds, or that finds it
+    unreachable, is the last that it is asked: :meth:`unreachable` lists such registries. An answer
+    that is an error is remembered and raised again.
+    """
+
+    def __init__(self, registries: Registries, *, timeout: float = TIMEOUT) -> None:
+        self._registries = registries
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._answers: dict[Hashable, Future[Any]] = {}
+        self._lanes: dict[str, _Lane] = {}
+
+    def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
+        """What ``tag`` points to now; None if there is no such tag."""
+
+        def ask() -> Descriptor | None:
+            try:
+                return self._registries.repository(repository).resolve(tag)
+            except RemoteNotFound:
+                return None
+
+        return self._once(repository, ("resolve", repository, tag), ask)
+
+    def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
+        """The manifest or index; None if the repository has it not."""
+
+        def ask() -> Manifest | None:
+            try:
+                return self._registries.repository(repository).manifest(str(digest))
+            except RemoteNotFound:
+                return None
+
+        return self._once(repository, ("manifest", repository, digest), ask)
+
+    def blob(self, repository: Reference, descriptor: Descriptor, *, limit: int) -> bytes:
+        """A small blob's verified bytes. Raises :class:`~digestry.errors.TooLarge` over ``limit``."""
+        return self._once(
+            repository,
+            ("blob", repository, descriptor.digest, descriptor.size),
+            lambda: self._registries.repository(repository).blob(descriptor, limit=limit),
+        )
+
+    def tags(self, repository: Reference, *, most: int) -> tuple[str, ...]:
+        """The repository's tags, up to ``most`` of them; empty if there is no such repository."""
+
+        def ask() -> tuple[str, ...]:
+            try:
+                return tuple(islice(self._registries.repository(repository).tags(), most))
+            except RemoteNotFound:
+                return ()
+
+        return self._once(repository, ("tags", repository, most), ask)
+
+    def referrers(self, repository: Reference, digest: Digest) -> tuple[Descriptor, ...]:
+        """What is attached to ``digest``; empty if nothing is."""
+
+        def ask() -> tuple[Descriptor, ...]:
+            try:
+                return tuple(self._registries.repository(repository).referrers(digest))
+            except RemoteNotFound:
+                return ()
+
+        return self._once(repository, ("referrers", repository, digest), ask)
+
+    def tag_history(self, repository: Reference, tag: str) -> tuple[TagEvent, ...] | None:
+        """Where ``tag`` has pointed, newest first; None if the registry keeps no history."""
+
+        def ask() -> tuple[TagEvent, ...] | None:
+            try:
+                events = self._registries.repository(repository).tag_history(tag)
+            except RemoteNotFound:
+                return None
+            return None if events is None else tuple(events)
+
+        return self._once(repository, ("history", repository, tag), ask)
+
+    def holders(self, repository: Reference, digest: Digest) -> Holders | None:
+        """Which manifests are or hold ``digest``; None if the registry cannot say."""
+
+        def ask() -> Holders | None:
+            try:
+                return self._registries.repository(repository).holders(digest)
+            except RemoteNotFound:
+                return None
+
+        return self._once(repository, ("holders", repository, digest), ask)
+
+    def unreachable(self) -> list[tuple[str, Unreachable]]:
+        """The registries that did not answer, by name."""
+        with self._lock:
+            return sorted(
+                ((host, lane.failure) for host, lane in self._lanes.items() if lane.failure is not None),
+                key=lambda pair: pair[0],
+            )
+
+    def _once(self, repository: Reference, key: Hashable, ask: Callable[[], _Answer]) -> _Answer:
+        with self._lock:
+            future = self._answers.get(key)
+            lane = self._lanes.setdefault(repository.host, _Lane())
+            mine = future is None
+            if future is None:
+                future = self._answers[key] = Future()
+        if mine:
+            # Nothing that is asked waits for another question, so that waiting here cannot deadlock.
+            with lane.room:
+                if lane.failure is not None:
+                    future.set_exception(lane.failure)
+                else:
+                    self._answer(repository.host, lane, ask, future)
+        answer: _Answer = future.result()
+        return answer
+
+    def _answer(self, host: str, lane: _Lane, ask: Callable[[], _Answer], future: Future[_Answer]) -> None:
+        outcome: Future[_Answer] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(ask())
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                outcome.set_exception(error)
+
+        # A thread of its own, and a daemon: one that hangs must not keep the program from ending.
+        threading.Thread(target=run, name=f"ask {host}", daemon=True).start()
+        try:
+            future.set_result(outcome.result(self._timeout))
+        except TimeoutError:
+            lane.failure = Unreachable(f"{host} did not answer within {self._timeout:g} s")
+            future.set_exception(lane.failure)
+        except Unreachable as error:
+            lane.failure = error
+            future.set_exception(error)
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, DigestryError):
+                raise

@@ -1,0 +1,110 @@
+"""What a source of containers says: sightings, and problems where something could not be seen."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+from digestry.errors import InvalidReference
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+DigestKind: TypeAlias = Literal["index", "manifest", "config", "unknown"]
+FoundBy: TypeAlias = Literal["repo-digest", "image-id", "inventory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One digest that a source gave for a container, before any registry confirmed it.
+
+    ``repository`` is the one that the digest was said to be of, or None where none was said.
+    ``obtained`` is True if the runtime wrote the digest down when it pulled or pushed; it is False
+    if the runtime may have put name and digest together itself, so that the pair need never have
+    been in any registry.
+    """
+
+    digest: Digest
+    kind: DigestKind
+    repository: Reference | None
+    read_from: str
+    found_by: FoundBy
+    obtained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A container, and every digest that its source gave for it.
+
+    ``reference`` is the image as it was typed, or None if the container was started by image ID.
+    ``image_id`` is what the runtime calls the image ID: a config's digest, or, in containerd's
+    store, an index's or a manifest's. ``platform_manifest`` is the manifest that runs, where the
+    runtime says so. ``remarks`` are the source's own reasons.
+    """
+
+    source: str
+    host: str
+    namespace: str
+    name: str
+    id: str
+    reference: str | None
+    seen_at: datetime.datetime
+    claims: tuple[Claim, ...] = ()
+    image_id: Digest | None = None
+    platform_manifest: Digest | None = None
+    platform: Platform | None = None
+    remarks: tuple[str, ...] = field(default=())
+    registry_named: bool = True
+    """False if the name has no registry in it and nothing shows that the image came from one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that could not be seen, where, and why. Never dropped: it is part of the result."""
+
+    source: str
+    message: str
+    hint: str = ""
+
+
+Observation: TypeAlias = Sighting | Problem
+
+
+class Source(Protocol):
+    """A place where containers run, or a list of them."""
+
+    @property
+    def name(self) -> str:
+        """The source as the command line names it: ``docker``, ``file:PATH`` …"""
+        ...
+
+    def observe(self) -> Iterator[Observation]:
+        """Every container, each as exactly one sighting, and what could not be seen.
+
+        Raises nothing of :class:`~digestry.errors.DigestryError`: failures are problems.
+        """
+        ...
+
+
+def now() -> datetime.datetime:
+    """The present, in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+
+
+def repository_digest(text: object) -> tuple[Reference, Digest] | None:
+    """Reads ``repository@digest`` as engines write it; None if it is anything else.
+
+    ``<none>@sha256:…`` of untagged images and ``sha256:…``, which is no repository of that name,
+    are None too.
+    """
+    if not isinstance(text, str) or "@" not in text:
+        return None
+    try:
+        reference = Reference.parse(text)
+    except InvalidReference:
+        return None
+    if reference.digest is None:
+        return None
+    return reference.repository_only(), reference.digest

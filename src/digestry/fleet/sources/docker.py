@@ -1,0 +1,252 @@
+"""Docker's engine, and whatever else speaks its API.
+
+What an engine says about digests, and how far to believe it, differs between its two image stores:
+
+- the classic store writes ``RepoDigests`` down at pull and push; ``Id`` is the config's digest;
+- containerd's store makes ``RepoDigests`` up from the names that it has now, so that a local build
+  has one; ``Id`` is the digest of an index or a manifest. An image with a ``Descriptor``, or a
+  container with an ``ImageManifestDescriptor``, is in that store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+from urllib.parse import quote
+
+from digestry.errors import DigestryError, InvalidDigest, InvalidReference, RemoteNotFound
+from digestry.fleet.sighting import Claim, DigestKind, Observation, Problem, Sighting, now, repository_digest
+from digestry.fleet.sources.engine import Engine, fields, items, text
+from digestry.model import media_types
+from digestry.model.digest import Digest, shown
+from digestry.model.platform import Platform
+from digestry.model.reference import DOCKER_HUB, Reference
+
+DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
+
+_PARALLEL: Final = 8
+_COMPOSE_PROJECT: Final = "com.docker.compose.project"
+_IMAGE_ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
+
+
+class DockerSource:
+    """The containers of one engine: those that run, or, with ``include_stopped``, all.
+
+    ``made_up`` is True for an engine that pairs names and digests itself.
+    """
+
+    def __init__(
+        self, name: str, engine: Engine, *, include_stopped: bool = False, made_up: bool = False
+    ) -> None:
+        self._name = name
+        self._engine = engine
+        self._made_up = made_up
+        self._include_stopped = include_stopped
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def observe(self) -> Iterator[Observation]:
+        try:
+            listed = self._engine.get(
+                "/containers/json", **({"all": "true"} if self._include_stopped else {})
+            )
+        except DigestryError as error:
+            yield Problem(self._name, error.message, error.hint)
+            return
+        if not isinstance(listed, list):
+            yield Problem(self._name, f"{self._engine.url}: the list of containers is not a list")
+            return
+        host, platform, remark = self._describe()
+        if remark is not None:
+            yield remark
+
+        def one(entry: object) -> Observation | None:
+            return self._container(fields(entry), host, platform)
+
+        with ThreadPoolExecutor(_PARALLEL, "docker") as pool:
+            yield from (found for found in pool.map(one, listed) if found is not None)
+
+    def _describe(self) -> tuple[str, Platform | None, Problem | None]:
+        try:
+            info = fields(self._engine.get("/info"))
+        except DigestryError as error:
+            # Rows without a host's name are still rows.
+            return self._engine.url, None, Problem(self._name, f"the host's name: {error.message}")
+        platform = platform_of(info.get("Architecture"), info.get("OSType"))
+        return text(info.get("Name")) or self._engine.url, platform, None
+
+    def _container(self, entry: dict[str, Any], host: str, platform: Platform | None) -> Observation | None:
+        identity = text(entry.get("Id"))
+        if not identity:
+            return Problem(self._name, f"{self._engine.url}: the list has a container without an ID")
+        names = [text(name).removeprefix("/") for name in items(entry.get("Names"))]
+        namespace = text(fields(entry.get("Labels")).get(_COMPOSE_PROJECT))
+        remarks: list[str] = []
+        detail: dict[str, Any] = {}
+        image: dict[str, Any] = {}
+        try:
+            detail = fields(self._engine.get(f"/containers/{quote(identity, safe='')}/json"))
+        except RemoteNotFound:
+            return None  # it ended between the list and now
+        except DigestryError as error:
+            remarks.append(f"the engine does not show this container: {error.message}")
+        image_id = digest_of(detail.get("Image")) or digest_of(entry.get("ImageID"))
+        if image_id is None:
+            remarks.append("the engine gives no image ID for this container")
+        else:
+            try:
+                image = fields(self._engine.get(f"/images/{image_id}/json"))
+            except RemoteNotFound:
+                remarks.append("the engine no longer has the image that this container runs")
+            except DigestryError as error:
+                remarks.append(f"the engine does not show this container's image: {error.message}")
+        return sighting(
+            source=self._name,
+            host=host,
+            namespace=namespace,
+            name=next((name for name in names if name), "") or text(detail.get("Name")).removeprefix("/"),
+            identity=identity,
+            # The list's own `Image` is a bare ID as soon as the name means another image.
+            typed=text(fields(detail.get("Config")).get("Image")) or text(entry.get("Image")),
+            image_id=image_id,
+            detail=detail,
+            image=image,
+            platform=platform_of(image.get("Architecture"), image.get("Os"), image.get("Variant"))
+            or platform,
+            remarks=remarks,
+            made_up=self._made_up,
+        )
+
+
+def sighting(
+    *,
+    source: str,
+    host: str,
+    namespace: str,
+    name: str,
+    identity: str,
+    typed: str,
+    image_id: Digest | None,
+    detail: dict[str, Any],
+    image: dict[str, Any],
+    platform: Platform | None,
+    remarks: list[str],
+    made_up: bool = False,
+) -> Sighting:
+    """The sighting that an engine's ``detail`` of a container and of its ``image`` amount to.
+
+    ``made_up`` is True for an engine that pairs names and digests itself.
+    """
+    child = fields(detail.get("ImageManifestDescriptor"))
+    target = fields(image.get("Descriptor"))
+    in_containerd = bool(child or target)
+    reference = _reference(typed, image_id, image, remarks)
+    claims: list[Claim] = []
+    parsed = _parsed(reference)
+    if parsed is not None and parsed.digest is not None:
+        # The runtime had to find this very digest to start the container.
+        claims.append(
+            Claim(
+                parsed.digest,
+                "unknown",
+                parsed.repository_only(),
+                "the container's name",
+                "repo-digest",
+                obtained=True,
+            )
+        )
+    for entry in items(image.get("RepoDigests")):
+        pair = repository_digest(entry)
+        if pair is None:
+            if not text(entry).startswith("<none>@"):
+                remarks.append(f"the engine gives a repository digest that is none: {shown(entry)}")
+            continue
+        claims.append(
+            Claim(
+                pair[1],
+                _kind(target, pair[1]),
+                pair[0],
+                "RepoDigests",
+                "repo-digest",
+                obtained=not (made_up or in_containerd),
+            )
+        )
+    if image_id is not None:
+        kind: DigestKind = _kind(target, image_id) if in_containerd else "config"
+        claims.append(Claim(image_id, kind, None, "the image ID", "image-id", obtained=False))
+    named = parsed is not None and (parsed.host != DOCKER_HUB or typed.startswith(DOCKER_HUB + "/"))
+    return Sighting(
+        source=source,
+        host=host,
+        namespace=namespace,
+        name=name,
+        id=identity,
+        reference=reference,
+        seen_at=now(),
+        claims=tuple(dict.fromkeys(claims)),
+        image_id=image_id,
+        platform_manifest=digest_of(child.get("digest")),
+        platform=platform,
+        remarks=tuple(remarks),
+        registry_named=named or any(claim.repository is not None for claim in claims),
+    )
+
+
+def _reference(typed: str, image_id: Digest | None, image: dict[str, Any], remarks: list[str]) -> str | None:
+    if not typed:
+        remarks.append("the engine does not say which image name this container was started from")
+        return None
+    match = _IMAGE_ID.fullmatch(typed)
+    if match is None:
+        return typed
+    # Hex digits may be a repository's name as well: it is an ID if they begin this image's ID, or
+    # are marked as one, and no tag of the image is so called.
+    called = any(text(tag).partition(":")[0] == typed for tag in items(image.get("RepoTags")))
+    begins = image_id is not None and image_id.encoded.startswith(match[1])
+    if called or not (begins or typed.startswith("sha256:")):
+        return typed
+    remarks.append(f"the container was started by image ID ({shown(typed)}), so no tag is known")
+    return None
+
+
+def _parsed(reference: str | None) -> Reference | None:
+    if reference is None:
+        return None
+    try:
+        return Reference.parse(reference)
+    except InvalidReference:
+        return None
+
+
+def _kind(target: dict[str, Any], digest: Digest) -> DigestKind:
+    if text(target.get("digest")) != str(digest):
+        return "unknown"
+    media_type = text(target.get("mediaType"))
+    if media_type in media_types.INDEXES:
+        return "index"
+    return "manifest" if media_type in media_types.IMAGE_MANIFESTS else "unknown"
+
+
+def digest_of(value: object) -> Digest | None:
+    """A digest, with or without ``sha256:`` before it, as engines write image IDs; else None."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return Digest.parse(value if ":" in value else f"sha256:{value}")
+    except InvalidDigest:
+        return None
+
+
+def platform_of(architecture: object, system: object, variant: object = None) -> Platform | None:
+    """An engine's words for a platform, in Go's or uname's names; None if they are not there."""
+    parts = [text(system), text(architecture), text(variant)]
+    if not parts[0] or not parts[1]:
+        return None
+    try:
+        return Platform.parse("/".join(part for part in parts if part))
+    except DigestryError:
+        return None

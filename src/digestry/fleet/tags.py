@@ -1,0 +1,112 @@
+"""Where a container's tag points now, where it has pointed, and whether that is what runs."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from digestry.errors import DigestryError
+from digestry.fleet.identity import Identity, extended
+from digestry.fleet.lookup import Lookup
+from digestry.model.digest import Digest
+from digestry.model.history import TagEvent
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+State: TypeAlias = Literal["current", "moved", "pinned", "never", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class TagVerdict:
+    """``digest`` is where the tag points now, None if it is not known or the tag is gone.
+
+    ``moved_at`` is when it first left what the container runs. ``complete`` is False if the registry
+    failed to say what it was asked.
+    """
+
+    state: State
+    digest: Digest | None = None
+    moved_at: datetime.datetime | None = None
+    reasons: tuple[str, ...] = ()
+    complete: bool = True
+
+
+def judge_tag(
+    lookup: Lookup, reference: Reference, identity: Identity | None, platform: Platform | None
+) -> TagVerdict:
+    """Compares ``reference``'s tag with what runs; None for ``identity`` is code that the tag's
+    repository does not know. Errors are reasons."""
+    if reference.digest is not None:
+        return TagVerdict("pinned")
+    tag = reference.tag
+    if tag is None:
+        return TagVerdict("unknown", reasons=("the reference has no tag",))
+    repository = reference.repository_only()
+    try:
+        target = lookup.resolve(repository, tag)
+    except DigestryError as error:
+        return _failed("the tag could not be looked up", error, None)
+    current = None if target is None else target.digest
+    if identity is not None and current is not None:
+        try:
+            if identity.repository == repository:
+                identity = extended(identity, current, platform)
+        except DigestryError as error:
+            return _failed("what the tag points to could not be read", error, current)
+        if current in identity.closure:
+            return TagVerdict("current", current)
+    try:
+        history = lookup.tag_history(repository, tag)
+    except DigestryError as error:
+        return _failed("the tag's history could not be read", error, current)
+    if history is None:
+        return _without_history(reference, current)
+    closure = frozenset[Digest]() if identity is None else identity.closure
+    return _with_history(history, tag, current, closure)
+
+
+def _failed(what: str, error: DigestryError, current: Digest | None) -> TagVerdict:
+    return TagVerdict("unknown", current, reasons=(f"{what}: {error.message}",), complete=False)
+
+
+def _without_history(reference: Reference, current: Digest | None) -> TagVerdict:
+    keeps_none = f"{reference.host} keeps no tag history"
+    if current is None:
+        return TagVerdict(
+            "unknown",
+            reasons=(f"there is no tag {reference.tag} now, and {keeps_none} to tell if there was one",),
+        )
+    return TagVerdict(
+        "unknown",
+        current,
+        reasons=(f"the tag points to something else, and {keeps_none} to tell if it pointed here before",),
+    )
+
+
+def _with_history(
+    history: tuple[TagEvent, ...], tag: str, current: Digest | None, closure: frozenset[Digest]
+) -> TagVerdict:
+    gone: tuple[str, ...] = ()
+    if current is None:
+        newest = history[0] if history else None
+        if newest is not None and newest.event == "deleted":
+            gone = (f"the tag {tag} was deleted at {moment(newest.at)}",)
+        else:
+            gone = (f"there is no tag {tag}",)
+    for position, event in enumerate(history):
+        if event.to_digest not in closure:
+            continue
+        if position == 0:
+            return TagVerdict(
+                "moved",
+                current,
+                reasons=("the tag moved while the audit ran, so that the time is not known",),
+            )
+        return TagVerdict("moved", current, history[position - 1].at.astimezone(datetime.UTC), gone)
+    return TagVerdict("never", current, reasons=(f"the tag {tag} never pointed to what runs", *gone))
+
+
+def moment(at: datetime.datetime) -> str:
+    """A time as RFC 3339 in UTC, to the second, with its fraction only if there is one."""
+    return at.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
