@@ -91,7 +91,8 @@ def _print(report: Report, *, trunc: bool) -> None:
     from digestry.fleet import reports
 
     if report.findings:
-        table(reports.HEADINGS, reports.rows(report, trunc=trunc, clean=printable), styles=[_coloured])
+        headings, rows = reports.table(report, trunc=trunc, clean=printable)
+        table(headings, rows, styles=[_coloured])
         below = reports.findings(report, trunc=trunc)
         if below:
             say()
@@ -106,7 +107,7 @@ def _print(report: Report, *, trunc: bool) -> None:
             if problem.hint:
                 say(printable(f"    hint: {problem.hint}"))
         say()
-    say(reports.summary(report))
+    say(printable(reports.summary(report)))
 
 
 def _coloured(cell: str) -> str:

@@ -235,19 +235,54 @@ class AdvisoryVerdict:
     complete: bool = True
 
 
-def judge_advisories(lookup: Lookup, identity: Identity | None) -> AdvisoryVerdict:
-    """Reads and judges the advisories of everything that is or holds the code of ``identity``.
+def gather(lookup: Lookup, identity: Identity, elsewhere: Iterable[Reference] = ()) -> Reading:
+    """Reads the advisories of everything that is or holds the code of ``identity``.
+
+    In the repositories ``elsewhere``, which are said to have the same code, they are looked for as
+    well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, and
+    those from elsewhere leave the reading complete.
+    """
+    subjects = identity.closure - {identity.config} if identity.config else identity.closure
+    reading = read(lookup, identity.repository, subjects, same_code=identity.closure)
+    for repository in elsewhere:
+        other = read(lookup, repository, subjects, same_code=identity.closure)
+        reading.attached += other.attached
+        reading.advisories += other.advisories
+        reading.reasons += [f"in {repository.name}: {reason}" for reason in other.reasons]
+    return reading
+
+
+def conclude(
+    lookup: Lookup,
+    identity: Identity | None,
+    reading: Reading,
+    others: Iterable[tuple[Digest | None, Advisory]] = (),
+) -> AdvisoryVerdict:
+    """Judges the code of ``identity`` by what was read of it, and by ``others``: what was read of
+    other images, each with the config that it is about, if that is known.
 
     What an index's advisory says holds for its children, and manifests that share a config are the
-    same code. Errors are reasons.
+    same code, whichever repository they are in.
     """
     if identity is None:
         return AdvisoryVerdict("unknown")
-    subjects = identity.closure - {identity.config} if identity.config else identity.closure
-    reading = read(lookup, identity.repository, subjects, same_code=identity.closure)
-    current = reading.current()
-    statuses = {one.statement.status for one in current}
     reasons = list(reading.reasons)
+    known = {
+        (one.referrer, one.statement.identity, one.statement.vulnerability) for one in reading.advisories
+    }
+    further = [
+        one
+        for config, one in others
+        if (one.subject in identity.closure or (config is not None and config == identity.config))
+        and (one.referrer, one.statement.identity, one.statement.vulnerability) not in known
+    ]
+    current = latest([*reading.advisories, *further])
+    reasons += [
+        f"{one.statement.vulnerability}: stated in {one.repository.name}, about the same code"
+        for one in current
+        if one.repository != identity.repository
+    ]
+    statuses = {one.statement.status for one in current}
     state: State
     if "affected" in statuses:
         state = "affected"

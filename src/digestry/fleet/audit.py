@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from digestry.errors import DigestryError, InvalidReference, Unreachable
 from digestry.fleet.advice import advise
-from digestry.fleet.advisories import AdvisoryVerdict, State, judge_advisories
+from digestry.fleet.advisories import Advisory, AdvisoryVerdict, Reading, State, conclude, gather
 from digestry.fleet.identity import Identity, identify, unconfirmed
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Claim, Problem, Sighting, Source
@@ -68,13 +68,23 @@ def audit(sources: Sequence[Source], lookup: Lookup) -> Report:
     for sighting in sightings:
         images.setdefault(_image(sighting), sighting)
     with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
-        judged = dict(zip(images, pool.map(lambda one: _judge(lookup, one), images.values()), strict=True))
+        seen_images = list(pool.map(lambda one: _look(lookup, one), images.values()))
+        # The same code may run from several repositories, of which one has the advisory.
+        stated = [
+            (one.identity.config, advisory)
+            for one in seen_images
+            if one.identity is not None
+            for advisory in one.reading.advisories
+        ]
+        judged = dict(
+            zip(images, pool.map(lambda one: _judge(lookup, one, stated), seen_images), strict=True)
+        )
     findings = []
     for sighting in sightings:
-        finding, _ = judged[_image(sighting)]
+        finding = judged[_image(sighting)]
         reasons = tuple(dict.fromkeys([*sighting.remarks, *finding.reasons]))
         findings.append(replace(finding, sighting=sighting, reasons=reasons))
-    problems += _registry_problems(lookup, [missed for _, missed in judged.values()])
+    problems += _registry_problems(lookup, [one.missed for one in seen_images])
     return Report(tuple(sorted(findings, key=_order)), tuple(problems))
 
 
@@ -106,15 +116,25 @@ def _registry_problems(lookup: Lookup, missed: Sequence[Sequence[Problem]]) -> l
     return lines + [problem for problem in others if not problem.source.startswith(hosts)]
 
 
-def _judge(lookup: Lookup, sighting: Sighting) -> tuple[Finding, list[Problem]]:
-    """The finding for a container, without its source's remarks, and what the registry withheld."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One image, and what its registry says of it. ``missed`` is what the registry withheld."""
+
+    sighting: Sighting
+    identity: Identity | None
+    tag: TagVerdict
+    reading: Reading
+    reasons: tuple[str, ...]
+    missed: tuple[Problem, ...]
+
+
+def _look(lookup: Lookup, sighting: Sighting) -> _Seen:
     reasons: list[str] = []
-    missed: list[Problem] = []
     reference = _reference(sighting, reasons)
-    found = _Finder(lookup, sighting, reference)
-    identity = found.find()
-    reasons += found.reasons
-    missed += found.missed
+    finder = _Finder(lookup, sighting, reference)
+    identity = finder.find()
+    reasons += finder.reasons
+    missed = list(finder.missed)
     if identity is not None:
         reasons += identity.reasons
     if reference is None:
@@ -123,26 +143,29 @@ def _judge(lookup: Lookup, sighting: Sighting) -> tuple[Finding, list[Problem]]:
         tag = TagVerdict("pinned")
     elif not sighting.registry_named:
         tag = TagVerdict("unknown", reasons=("the name has no registry in it, so that none was asked",))
-    elif found.failure is not None:
+    elif finder.failure is not None:
         tag = TagVerdict("unknown")
     else:
         tag = judge_tag(lookup, reference, identity, sighting.platform)
     reasons += tag.reasons
-    verdict = judge_advisories(lookup, identity)
-    reasons += verdict.reasons
-    for complete, why in ((tag.complete, tag.reasons), (verdict.complete, verdict.reasons)):
-        where = (identity.repository if identity is not None else reference) or None
-        if not complete and where is not None:
-            missed += [Problem(f"registry {where.name}", reason) for reason in why[:1]]
-    finding = Finding(
-        sighting=sighting,
-        identity=identity,
-        tag=tag,
+    reading = Reading() if identity is None else gather(lookup, identity, finder.elsewhere(identity))
+    if reference is not None and not tag.complete:
+        missed += [Problem(f"registry {reference.name}", reason) for reason in tag.reasons]
+    if identity is not None and not reading.complete:
+        missed += [Problem(f"registry {identity.repository.name}", reason) for reason in reading.reasons[:1]]
+    return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed))
+
+
+def _judge(lookup: Lookup, seen: _Seen, stated: Sequence[tuple[Digest | None, Advisory]]) -> Finding:
+    verdict = conclude(lookup, seen.identity, seen.reading, stated)
+    return Finding(
+        sighting=seen.sighting,
+        identity=seen.identity,
+        tag=seen.tag,
         verdict=verdict,
-        action=advise(lookup, identity, tag, verdict, failed=bool(missed)),
-        reasons=tuple(reasons),
+        action=advise(lookup, seen.identity, seen.tag, verdict, failed=bool(seen.missed)),
+        reasons=(*seen.reasons, *verdict.reasons),
     )
-    return finding, missed
 
 
 def _reference(sighting: Sighting, reasons: list[str]) -> Reference | None:
@@ -187,6 +210,13 @@ class _Finder:
         if identity is None:
             self._explain()
         return identity
+
+    def elsewhere(self, identity: Identity) -> list[Reference]:
+        """Other repositories of which the runtime says that they have the code of ``identity``."""
+        named = dict.fromkeys(
+            claim.repository for claim in self._sighting.claims if claim.digest in identity.closure
+        )
+        return [one for one in named if one is not None and one != identity.repository]
 
     def _claims(self, repository: Reference | None) -> tuple[Claim, ...]:
         named = tuple(

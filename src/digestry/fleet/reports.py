@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ WIDTH: Final = 100
 """Columns that a line of text may take, unless ``--no-trunc`` asks for everything."""
 HEADINGS: Final = ("STATE", "CONTAINER", "HOST", "REFERENCE", "RUNS", "TAG")
 
+_HOST: Final = 2
+_SHRINKING: Final = frozenset({"CONTAINER", "HOST", "REFERENCE"})
+
 _WORDS: Final[dict[State, str]] = {
     "affected": "VULNERABLE",
     "unknown": "unknown",
@@ -27,6 +31,7 @@ _COUNTED: Final = {"affected": "vulnerable", "unknown": "unknown", "fixed": "fix
 _GAP: Final = 3
 _NARROWEST: Final = 10
 _ELLIPSIS: Final = "…"
+_LONG_DIGEST: Final = re.compile(r"(@sha\d+:[0-9a-f]{12})[0-9a-f]+$", re.ASCII)
 
 
 # -- JSON ---------------------------------------------------------------------------------------
@@ -97,13 +102,20 @@ def _text(value: Digest | Platform | None) -> str | None:
 # -- text ---------------------------------------------------------------------------------------
 
 
-def rows(report: Report, *, trunc: bool = True, clean: Callable[[str], str] = str) -> list[list[str]]:
-    """The cells of the table under :data:`HEADINGS`, to fit into :data:`WIDTH` if ``trunc``.
+def table(
+    report: Report, *, trunc: bool = True, clean: Callable[[str], str] = str
+) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows of the table, to fit into :data:`WIDTH` if ``trunc``.
 
     ``clean`` makes a stranger's text harmless; it comes before the fitting, since it may lengthen.
+    A host that all containers share is left to the summary.
     """
-    table = [[clean(cell) for cell in _row(finding, trunc=trunc)] for finding in report.findings]
-    return _fitted(table) if trunc else table
+    cells = [[clean(cell) for cell in _row(finding, trunc=trunc)] for finding in report.findings]
+    headings = list(HEADINGS)
+    if trunc and len({row[_HOST] for row in cells}) == 1:
+        for row in (headings, *cells):
+            del row[_HOST]
+    return headings, _fitted(headings, cells) if trunc else cells
 
 
 def _row(finding: Finding, *, trunc: bool) -> list[str]:
@@ -113,7 +125,7 @@ def _row(finding: Finding, *, trunc: bool) -> list[str]:
         _WORDS[finding.verdict.state],
         name or _short_id(seen.id),
         seen.host or "-",
-        seen.reference or "(started by image ID)",
+        _named(seen.reference, trunc=trunc),
         "-" if finding.identity is None else _digest(finding.identity.running, trunc=trunc),
         _tag(finding, trunc=trunc),
     ]
@@ -131,6 +143,12 @@ def _tag(finding: Finding, *, trunc: bool) -> str:
     return f"moved{when} to {tag.digest.encoded[:4] + _ELLIPSIS if trunc else tag.digest}"
 
 
+def _named(reference: str | None, *, trunc: bool) -> str:
+    if not reference:
+        return "(started by image ID)"
+    return _LONG_DIGEST.sub(rf"\1{_ELLIPSIS}", reference) if trunc else reference
+
+
 def _digest(digest: Digest, *, trunc: bool) -> str:
     return digest.short if trunc else str(digest)
 
@@ -139,22 +157,18 @@ def _short_id(identity: str) -> str:
     return identity[:12] or "-"
 
 
-def _fitted(table: list[list[str]]) -> list[list[str]]:
+def _fitted(headings: list[str], cells: list[list[str]]) -> list[list[str]]:
     """Shortens names, hosts and references, the widest first, until a line fits."""
-    widths = [
-        max([len(HEADINGS[column]), *(len(row[column]) for row in table)]) for column in range(len(HEADINGS))
-    ]
-    shrinking = (1, 2, 3)
-    excess = sum(widths) + _GAP * (len(HEADINGS) - 1) - WIDTH
-    while excess > 0:
+    columns = range(len(headings))
+    widths = [max([len(headings[column]), *(len(row[column]) for row in cells)]) for column in columns]
+    shrinking = [column for column in columns if headings[column] in _SHRINKING]
+    while sum(widths) + _GAP * (len(widths) - 1) > WIDTH:
         widest = max(shrinking, key=lambda column: widths[column])
         if widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1
-        excess -= 1
     return [
-        [_shortened(cell, widths[column], end=column == 3) for column, cell in enumerate(row)]
-        for row in table
+        [_shortened(row[at], widths[at], end=headings[at] == "REFERENCE") for at in columns] for row in cells
     ]
 
 
@@ -177,9 +191,8 @@ def findings(report: Report, *, trunc: bool = True) -> list[str]:
         lines.append(f"{_WORDS[state]}: {name}" + (f" on {seen.host}" if seen.host else ""))
         for advisory in finding.verdict.advisories:
             lines += _wrapped(_statement(advisory), trunc=trunc)
-        if state == "unknown" or not trunc:
-            for reason in finding.reasons:
-                lines += _wrapped(f"- {reason}", trunc=trunc)
+        for reason in finding.reasons:
+            lines += _wrapped(f"- {reason}", trunc=trunc)
         # Whole, whatever its width: it is to be copied.
         lines.append(f"  -> {finding.action}")
     return lines
@@ -213,6 +226,9 @@ def summary(report: Report) -> str:
     parts = [f"{counts[state]} {_COUNTED[state]}" for state in states if counts[state]]
     total = len(report.findings)
     line = f"{total} container{'' if total == 1 else 's'}"
+    hosts = {finding.sighting.host for finding in report.findings} - {""}
+    if len(hosts) == 1:
+        line += f" on {hosts.pop()}"
     if parts:
         line += ": " + ", ".join(parts)
     if report.problems:

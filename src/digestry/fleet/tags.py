@@ -91,9 +91,9 @@ def _with_history(
     if current is None:
         newest = history[0] if history else None
         if newest is not None and newest.event == "deleted":
-            gone = (f"the tag {tag} was deleted at {moment(newest.at)}",)
+            gone = (f"the tag {tag!r} was deleted at {moment(newest.at)}",)
         else:
-            gone = (f"there is no tag {tag}",)
+            gone = (f"there is no tag {tag!r}",)
     for position, event in enumerate(history):
         if event.to_digest not in closure:
             continue
@@ -104,7 +104,7 @@ def _with_history(
                 reasons=("the tag moved while the audit ran, so that the time is not known",),
             )
         return TagVerdict("moved", current, history[position - 1].at.astimezone(datetime.UTC), gone)
-    return TagVerdict("never", current, reasons=(f"the tag {tag} never pointed to what runs", *gone))
+    return TagVerdict("never", current, reasons=(f"the tag {tag!r} never pointed to what runs", *gone))
 
 
 def moment(at: datetime.datetime) -> str:
