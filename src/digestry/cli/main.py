@@ -87,7 +87,7 @@ def main() -> None:
 def _run() -> int:
     stdout = sys.stdout
     try:
-        status = digestry.main(standalone_mode=False)
+        status = digestry.main(prog_name="digestry", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
         return exit_codes.INTERRUPTED
