@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from digestry.blobs.verify import verified
 from digestry.client.answers import complain_digest
-from digestry.errors import ProtocolViolation, Unreachable
+from digestry.errors import ProtocolViolation, StorageError, Unreachable
 from digestry.model.descriptor import Descriptor
 
 if TYPE_CHECKING:
@@ -100,5 +100,11 @@ def _send(
 
 def _read(source: Callable[[], BinaryIO]) -> Iterator[bytes]:
     with source() as file:
-        while chunk := file.read(_CHUNK):
+        while True:
+            try:
+                chunk = file.read(_CHUNK)
+            except OSError as error:  # would be taken for a broken connection
+                raise StorageError(f"cannot read {file.name}: {error.strerror or error}") from error
+            if not chunk:
+                return
             yield chunk

@@ -1,0 +1,150 @@
+"""A layer's archive out of its blob: verified as it is stored, inflated, and verified again."""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from digestry.blobs.verify import Verifier, wrong_hash
+from digestry.errors import ContentError, InvalidConfiguration
+from digestry.fsio import storage_error
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest, shown
+
+_CHUNK: Final = 1 << 20
+
+
+class LayerStream:
+    """A layer's archive: read from the blob, verified, inflated, verified again."""
+
+    def __init__(self, file: BinaryIO, descriptor: Descriptor, diff_id: Digest) -> None:
+        self._chunks = _inflated(self._blob(file, descriptor), descriptor)
+        self._diff_id = diff_id
+        self._hasher = diff_id.hasher()
+        self._pending = memoryview(b"")
+
+    @staticmethod
+    def _blob(file: BinaryIO, descriptor: Descriptor) -> Iterator[bytes]:
+        verifier = Verifier(descriptor.digest, descriptor.size)
+        while True:
+            try:
+                chunk = file.read(_CHUNK)
+            except OSError as error:
+                raise storage_error("read", Path(file.name), error) from error
+            if not chunk:
+                break
+            verifier.update(chunk)
+            yield chunk
+        verifier.finish()
+
+    def read(self, count: int) -> bytes:
+        """Up to ``count`` bytes; empty at the end."""
+        while not self._pending:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                return b""
+            self._hasher.update(chunk)
+            self._pending = memoryview(chunk)
+        part = bytes(self._pending[:count])
+        self._pending = self._pending[count:]
+        return part
+
+    def finish(self) -> None:
+        """Reads what is after the archive's end, and verifies the whole."""
+        while self.read(_CHUNK):
+            pass
+        found = Digest(self._diff_id.algorithm, self._hasher.hexdigest())
+        if found != self._diff_id:
+            raise wrong_hash(self._diff_id, found)
+
+
+def _inflated(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
+    kind = descriptor.media_type
+    if kind in {media_types.OCI_LAYER, media_types.DOCKER_LAYER}:
+        yield from (chunk for chunk in chunks if chunk)
+    elif kind in {media_types.OCI_LAYER_GZIP, media_types.DOCKER_LAYER_GZIP}:
+        yield from _gunzip(chunks, descriptor)
+    elif kind == media_types.OCI_LAYER_ZSTD:
+        yield from _unzstd(chunks, descriptor)
+    else:
+        raise ContentError(f"layer {descriptor.digest} is {shown(kind)}, which cannot be unpacked")
+
+
+def _inflate_module() -> Any:
+    """isal if it is installed: it inflates twice as fast as zlib, with the same interface."""
+    try:
+        return importlib.import_module("isal.isal_zlib")
+    except ImportError:
+        return zlib
+
+
+def _gunzip(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
+    module = _inflate_module()
+    inflater = module.decompressobj(wbits=31)
+    started = False
+    try:
+        for chunk in chunks:
+            rest = chunk
+            while rest:
+                if inflater.eof:
+                    # Another member follows, or padding (RFC 1952, 2.2).
+                    rest = rest.lstrip(b"\0") if not started else rest
+                    if not rest:
+                        break
+                    inflater = module.decompressobj(wbits=31)
+                # A bound on the output: some kilobytes can inflate to gigabytes.
+                output = inflater.decompress(rest, _CHUNK)
+                started = True
+                rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+                if output:
+                    yield output
+                if inflater.eof:
+                    started = False
+    except (zlib.error, module.error) as error:
+        raise ContentError(f"layer {descriptor.digest} is not valid gzip: {error}") from error
+    while not inflater.eof:
+        try:
+            output = inflater.decompress(b"", _CHUNK)
+        except (zlib.error, module.error) as error:
+            raise ContentError(f"layer {descriptor.digest} is not valid gzip: {error}") from error
+        if not output:
+            raise ContentError(f"layer {descriptor.digest} ends in the middle of its gzip stream")
+        yield output
+
+
+def _unzstd(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
+    try:
+        module = importlib.import_module("zstandard")
+    except ImportError as error:
+        raise InvalidConfiguration(
+            f"layer {descriptor.digest} is compressed with zstd, which this installation cannot read",
+            hint="install it beside digestry: pip install zstandard",
+        ) from error
+    reader = module.ZstdDecompressor().stream_reader(_Joined(chunks), read_across_frames=True)
+    while True:
+        try:
+            output = reader.read(_CHUNK)
+        except module.ZstdError as error:
+            raise ContentError(f"layer {descriptor.digest} is not valid zstd: {error}") from error
+        if not output:
+            return
+        yield output
+
+
+class _Joined:
+    """Chunks as the file that zstandard wants."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, count: int = -1) -> bytes:
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+        count = len(self._rest) if count < 0 else count
+        part, self._rest = self._rest[:count], self._rest[count:]
+        return part

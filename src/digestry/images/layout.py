@@ -1,0 +1,118 @@
+"""``index.json`` of an OCI image layout: names, and what they point to (image-spec, image-layout.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from digestry.errors import ContentError, InvalidReference
+from digestry.fsio import storage_errors, write_file
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor, decode_hook
+from digestry.model.digest import Digest
+from digestry.model.manifest import encode
+from digestry.model.reference import Reference
+
+INDEX_FILE: Final = "index.json"
+NAME: Final = "org.opencontainers.image.ref.name"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name. ``reference`` is None for a name that another tool gave and that is no full one."""
+
+    name: str | None
+    descriptor: Descriptor
+
+    @property
+    def reference(self) -> Reference | None:
+        """The name as a reference, if it is one in full."""
+        if self.name is None:
+            return None
+        try:
+            reference = Reference.parse(self.name)
+        except InvalidReference:
+            return None
+        return reference if str(reference) == self.name else None
+
+
+class Layout:
+    """The document: changed in memory, then written whole. What others wrote in it stays."""
+
+    def __init__(self, path: Path, document: dict[str, Any]) -> None:
+        self._path = path
+        self._document = document
+        self._items: list[dict[str, Any]] = document["manifests"]
+
+    @classmethod
+    def read(cls, root: Path) -> Layout:
+        """Reads ``ROOT/index.json``; empty if there is none.
+
+        Raises :class:`ContentError` if it is not an index, :class:`StorageError` if it is unreadable.
+        """
+        path = root / INDEX_FILE
+        with storage_errors("read", path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                content = b'{"schemaVersion":2,"manifests":[]}'
+        try:
+            document = msgspec.json.decode(content, type=dict[str, Any])
+            layout = cls(path, document)
+            layout.entries()
+        except (
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+            RecursionError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            raise ContentError(
+                f"{path} is not the index of an image layout: {error}",
+                hint="correct it by hand, or move it away and pull the images again: their blobs are kept",
+            ) from error
+        return layout
+
+    def entries(self) -> list[Entry]:
+        """What it lists, in its order."""
+        return [
+            Entry(
+                (item.get("annotations") or {}).get(NAME),
+                msgspec.convert(item, Descriptor, dec_hook=decode_hook),
+            )
+            for item in self._items
+        ]
+
+    def point(self, name: str, descriptor: Descriptor) -> Digest | None:
+        """Makes ``name`` mean ``descriptor``; returns what it meant before."""
+        before: Digest | None = None
+        new: dict[str, Any] = {
+            "mediaType": descriptor.media_type,
+            "digest": str(descriptor.digest),
+            "size": descriptor.size,
+            "annotations": {NAME: name},
+        }
+        for place, item in enumerate(self._items):
+            if (item.get("annotations") or {}).get(NAME) == name:
+                before = Digest.parse(item["digest"])
+                if before != descriptor.digest:
+                    self._items[place] = new
+                return before
+        self._items.append(new)
+        return None
+
+    def drop(self, name: str) -> bool:
+        """Removes ``name``; False if it was not there."""
+        kept = [item for item in self._items if (item.get("annotations") or {}).get(NAME) != name]
+        dropped = len(kept) != len(self._items)
+        self._items[:] = kept
+        return dropped
+
+    def write(self) -> None:
+        """Writes it durably. Raises :class:`StorageError`."""
+        self._document.setdefault("mediaType", media_types.OCI_INDEX)
+        write_file(self._path, encode(self._document))

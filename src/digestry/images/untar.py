@@ -1,0 +1,192 @@
+"""Reading tar archives of strangers: ustar, GNU and PAX, as a stream, with a limit on everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.errors import ContentError
+
+BLOCK: Final = 512
+_LARGEST_EXTENSION: Final = 1 << 20
+_LONGEST_PATH: Final = 4096
+_CHUNK: Final = 1 << 20
+
+REGULAR: Final = frozenset({b"0", b"\0", b"7"})
+HARD_LINK: Final = b"1"
+SYMLINK: Final = b"2"
+DIRECTORY: Final = b"5"
+_GNU_NAME: Final = b"L"
+_GNU_LINK: Final = b"K"
+_PAX: Final = b"x"
+_PAX_GLOBAL: Final = b"g"
+
+
+@dataclass(slots=True)
+class TarEntry:
+    """One entry; its content is read from the reader before the next entry is asked for.
+
+    ``size`` is in bytes, ``mtime`` in seconds since 1970; names are bytes as they came.
+    """
+
+    name: bytes
+    kind: bytes
+    mode: int
+    size: int
+    mtime: float
+    link: bytes = b""
+
+
+@dataclass(slots=True)
+class _Overrides:
+    """What extension headers say about the entry after them."""
+
+    name: bytes | None = None
+    link: bytes | None = None
+    size: int | None = None
+    mtime: float | None = None
+
+
+class TarReader:
+    """Iterates over a tar stream. Raises :class:`ContentError` while iterating and reading."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read_some = read
+        self._left = 0  # bytes of the current entry's content
+        self._pad = 0
+        self._defaults = _Overrides()
+
+    def content(self) -> Iterator[bytes]:
+        """The current entry's content."""
+        while self._left:
+            chunk = self._exactly(min(_CHUNK, self._left))
+            self._left -= len(chunk)
+            yield chunk
+
+    def __iter__(self) -> Iterator[TarEntry]:
+        overrides = _Overrides()
+        while True:
+            for _ in self.content():
+                pass
+            self._exactly(self._pad)
+            self._pad = 0
+            block = self._upto(BLOCK)
+            if not block or not block.strip(b"\0"):
+                return
+            if len(block) < BLOCK:
+                raise ContentError("the archive ends in the middle of a header")
+            entry = _parse(block)
+            if entry.kind in {_GNU_NAME, _GNU_LINK, _PAX, _PAX_GLOBAL}:
+                self._extend(entry, overrides)
+                continue
+            self._apply(entry, overrides)
+            overrides = _Overrides()
+            if entry.kind in {SYMLINK, DIRECTORY, HARD_LINK}:
+                entry.size = 0
+            self._left = entry.size
+            self._pad = -entry.size % BLOCK
+            yield entry
+
+    def _extend(self, entry: TarEntry, overrides: _Overrides) -> None:
+        if entry.size > _LARGEST_EXTENSION:
+            raise ContentError(f"the archive has an extension header of {entry.size} bytes")
+        content = self._exactly(entry.size)
+        self._exactly(-entry.size % BLOCK)
+        if entry.kind == _GNU_NAME:
+            overrides.name = content.rstrip(b"\0")
+        elif entry.kind == _GNU_LINK:
+            overrides.link = content.rstrip(b"\0")
+        else:
+            _read_pax(content, overrides if entry.kind == _PAX else self._defaults)
+
+    def _apply(self, entry: TarEntry, overrides: _Overrides) -> None:
+        for source in (self._defaults, overrides):
+            entry.name = source.name if source.name is not None else entry.name
+            entry.link = source.link if source.link is not None else entry.link
+            entry.size = source.size if source.size is not None else entry.size
+            entry.mtime = source.mtime if source.mtime is not None else entry.mtime
+        if max(len(entry.name), len(entry.link)) > _LONGEST_PATH:
+            raise ContentError(f"the archive has a path of more than {_LONGEST_PATH} bytes")
+
+    def _upto(self, count: int) -> bytes:
+        parts = []
+        while count and (part := self._read_some(count)):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _exactly(self, count: int) -> bytes:
+        content = self._upto(count)
+        if len(content) != count:
+            raise ContentError("the archive ends too early")
+        return content
+
+
+def _parse(block: bytes) -> TarEntry:
+    # The checksum is of the header with spaces in its own place, and has been counted both ways.
+    rest = block[:148] + b" " * 8 + block[156:]
+    signed = sum(byte - 256 if byte > 127 else byte for byte in rest)
+    if _number(block[148:156]) not in {sum(rest), signed}:
+        raise ContentError("the archive has a damaged header (wrong checksum)")
+    name = block[:100].split(b"\0", 1)[0]
+    kind = block[156:157]
+    if block[257:263] == b"ustar\0":
+        prefix = block[345:500].split(b"\0", 1)[0]
+        name = prefix + b"/" + name if prefix else name
+    if kind == b"\0" and name.endswith(b"/"):
+        kind = DIRECTORY  # as archives before 1988 say it
+    return TarEntry(
+        name,
+        kind,
+        _number(block[100:108]),
+        _number(block[124:136]),
+        float(_number(block[136:148])),
+        block[157:257].split(b"\0", 1)[0],
+    )
+
+
+def _number(field_: bytes) -> int:
+    if field_[0] & 0x80:
+        if field_[0] != 0x80:
+            raise ContentError("the archive has a negative or absurd number in a header")
+        return int.from_bytes(field_[1:], "big")
+    text = field_.strip(b" \0")
+    if not text:
+        return 0
+    if any(byte not in b"01234567" for byte in text):
+        raise ContentError("the archive has a header with something that is no number")
+    return int(text, 8)
+
+
+def _read_pax(content: bytes, into: _Overrides) -> None:
+    position = 0
+    while position < len(content):
+        space = content.find(b" ", position, position + 20)
+        digits = content[position:space] if space > 0 else b""
+        if not digits.isdigit():
+            raise ContentError("the archive has a PAX header that cannot be read")
+        end = position + int(digits)
+        record = content[space + 1 : end]
+        if end > len(content) or not record.endswith(b"\n") or b"=" not in record:
+            raise ContentError("the archive has a PAX header that cannot be read")
+        key, _, value = record[:-1].partition(b"=")
+        position = end
+        if key.startswith(b"GNU.sparse."):
+            raise ContentError("the archive has a sparse file, which is not supported")
+        if key == b"path":
+            into.name = value
+        elif key == b"linkpath":
+            into.link = value
+        elif key in {b"size", b"mtime"}:
+            try:
+                number = float(value)
+                size = int(value) if key == b"size" else 0
+            except ValueError as error:
+                raise ContentError("the archive has a PAX header with something that is no number") from error
+            if not 0 <= number < 2**63 and key == b"size":
+                raise ContentError("the archive has a PAX header with an absurd size")
+            if key == b"size":
+                into.size = size
+            else:
+                into.mtime = number
