@@ -1,0 +1,28 @@
+"""``digestry digest``: a name's digest, and nothing else."""
+
+from __future__ import annotations
+
+import click
+
+from digestry.cli.output import say
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option("--local", is_flag=True, help="Ask the local store, not the registry.")
+def digest(*, reference: str, local: bool) -> None:
+    """Print the digest that a name points to, and nothing else.
+
+    The registry is asked, without fetching anything. Of an index it is the index's digest, which is
+    the one to pin.
+    """
+    from digestry.cli.sessions import open_session, open_store
+    from digestry.cli.settings import load
+
+    settings = load()
+    wanted = settings.reference(reference).or_latest()
+    if local:
+        say(str(open_store(settings).find(wanted).digest))
+        return
+    with open_session(settings) as session:
+        say(str(session.repository(wanted).resolve(wanted.target).digest))

@@ -1,0 +1,96 @@
+"""``digestry images``: what is in the local store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from digestry.cli import exit_codes
+from digestry.cli.output import complain, format_option, human_size, json_document, say, table
+
+if TYPE_CHECKING:
+    from digestry.images.store import Broken, Image
+
+
+@click.command()
+@click.argument("reference", metavar="[REF]", required=False)
+@click.option("--digests", is_flag=True, help="Show the digests.")
+@click.option("--no-trunc", is_flag=True, help="Show image IDs in full.")
+@click.option("--quiet", "-q", is_flag=True, help="Print digests only.")
+@format_option
+@click.pass_context
+def images(
+    ctx: click.Context, *, reference: str | None, digests: bool, no_trunc: bool, quiet: bool, format_: str
+) -> None:
+    """List the images of the local store: all, those of a repository, or one.
+
+    An image whose tag has moved on stays, as <none> with its digest. Exit code 5 if one is damaged.
+
+    JSON: a list of objects with repository, tag, digest, image_id, created, size (bytes of content
+    that is here), media_type, platforms, absent_platforms; for a damaged image name, digest, problem.
+    """
+    from digestry.cli.sessions import open_store
+    from digestry.cli.settings import load
+    from digestry.images.store import Broken
+
+    settings = load()
+    wanted = settings.reference(reference) if reference else None
+    rows = open_store(settings).images()
+    found: list[Image] = []
+    broken: list[Broken] = []
+    for row in rows:
+        if isinstance(row, Broken):
+            broken.append(row)
+        elif wanted is None or (
+            row.name == wanted.name and wanted.tag in {None, row.tag} and wanted.digest in {None, row.digest}
+        ):
+            found.append(row)
+    if format_ == "json":
+        json_document([*map(_plain, found), *map(_plain_broken, broken)])
+    elif quiet:
+        for digest in dict.fromkeys(image.digest for image in found):
+            say(str(digest))
+    else:
+        headings = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
+        table(headings, [_cells(image, digests, no_trunc) for image in found])
+    for item in broken:
+        complain(
+            f"{item.name} ({item.digest}) is damaged: {item.reason}",
+            "pull it again, or remove it with digestry rmi",
+        )
+    if broken:
+        ctx.exit(exit_codes.CONTENT)
+
+
+def _cells(image: Image, digests: bool, no_trunc: bool) -> list[str]:
+    identity = "<none>"
+    if image.image_id is not None:
+        identity = str(image.image_id) if no_trunc else image.image_id.short
+    created = (image.created or "-")[:19].replace("T", " ")
+    return [
+        image.name,
+        image.tag or "<none>",
+        *([str(image.digest)] if digests else []),
+        identity,
+        created,
+        human_size(image.size),
+    ]
+
+
+def _plain(image: Image) -> dict[str, object]:
+    return {
+        "repository": image.name,
+        "tag": image.tag,
+        "digest": image.digest,
+        "image_id": image.image_id,
+        "created": image.created,
+        "size": image.size,
+        "media_type": image.media_type,
+        "platforms": image.platforms,
+        "absent_platforms": image.absent,
+    }
+
+
+def _plain_broken(item: Broken) -> dict[str, object]:
+    return {"name": item.name, "digest": item.digest, "problem": item.reason}

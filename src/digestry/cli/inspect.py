@@ -1,0 +1,184 @@
+"""``digestry inspect``: an image's manifest and config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digestry.cli.output import format_option, human_size, json_document, printable, say
+
+if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
+    from digestry.model.manifest import ImageConfig, Manifest
+    from digestry.model.platform import Platform
+    from digestry.model.reference import Reference
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option(
+    "--platform", metavar="OS/ARCH", help="The image of an index to show.  [default: this machine's]"
+)
+@click.option("--remote", is_flag=True, help="Ask the registry, even if it is in the local store.")
+@click.option("--raw", is_flag=True, help="The exact bytes of the manifest or index, and nothing else.")
+@format_option
+def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, format_: str) -> None:
+    """Show an image's manifest and config: from the local store, else from its registry.
+
+    \b
+    JSON: name, digest, media_type, size, source (local, registry), annotations;
+      manifests  of an index: digest, media_type, size, platform (or null)
+      image      digest, image_id, platform, created, config (as it is in the image),
+                 layers: digest, media_type, size; null if an index has none for the platform
+    """
+    from digestry.cli.settings import load
+    from digestry.model.platform import Platform
+
+    settings = load()
+    wanted = settings.reference(reference).or_latest()
+    place = Platform.parse(platform) if platform else None
+    document = _look(settings, wanted, place, remote=remote, raw=raw)
+    if isinstance(document, bytes):
+        click.echo(document, nl=False)  # bytes go out as they are
+    elif format_ == "json":
+        json_document(document)
+    else:
+        _print(document)
+
+
+def _look(
+    settings: Settings, wanted: Reference, place: Platform | None, *, remote: bool, raw: bool
+) -> bytes | dict[str, Any]:
+    from digestry.cli.sessions import open_session, open_store
+    from digestry.errors import NotFound
+
+    store = open_store(settings)
+    descriptor = None
+    if not remote:
+        try:
+            descriptor = store.find(wanted)
+        except NotFound:
+            descriptor = None
+    if descriptor is not None:
+        top = store.manifest(descriptor)
+        if raw:
+            return top.raw
+        try:
+            image = store.image(descriptor, place)
+        except NotFound:
+            if place is not None:
+                raise
+            return _document(wanted, top, "local", None, None)
+        config = store.config(image) if _is_image(image) else None
+        return _document(wanted, top, "local", image, config)
+    with open_session(settings) as session:
+        repository = session.repository(wanted)
+        top = repository.manifest(wanted.target)
+        if raw:
+            return top.raw
+        return _remote(wanted, top, place, repository)
+
+
+def _remote(wanted: Reference, top: Manifest, place: Platform | None, repository: Any) -> dict[str, Any]:
+    from digestry.errors import InvalidManifest, NotFound, ProtocolViolation
+    from digestry.images.store import choose
+    from digestry.model.manifest import ImageConfig
+    from digestry.model.platform import Platform
+
+    image = top
+    if top.is_index:
+        try:
+            image = repository.manifest(str(choose(top, place or Platform.of_host()).digest))
+        except NotFound:
+            if place is not None:
+                raise
+            return _document(wanted, top, "registry", None, None)
+    config = None
+    if _is_image(image) and image.config is not None:
+        try:
+            config = ImageConfig.parse(repository.blob(image.config), algorithm=image.config.digest.algorithm)
+        except InvalidManifest as error:
+            raise ProtocolViolation(f"{wanted}: {error.message}") from error
+    return _document(wanted, top, "registry", image, config)
+
+
+def _is_image(manifest: Manifest) -> bool:
+    from digestry.model import media_types
+
+    return manifest.config is not None and manifest.config.media_type in media_types.IMAGE_CONFIGS
+
+
+def _document(
+    wanted: Reference, top: Manifest, source: str, image: Manifest | None, config: ImageConfig | None
+) -> dict[str, Any]:
+    return {
+        "name": str(wanted),
+        "digest": top.digest,
+        "media_type": top.media_type,
+        "size": top.size,
+        "source": source,
+        "annotations": top.annotations,
+        "manifests": [
+            {
+                "digest": child.digest,
+                "media_type": child.media_type,
+                "size": child.size,
+                "platform": str(child.platform) if child.platform else None,
+            }
+            for child in top.manifests
+        ],
+        "image": None
+        if image is None
+        else {
+            "digest": image.digest,
+            "image_id": image.config.digest if image.config else None,
+            "platform": _platform(config),
+            "created": config.created if config else None,
+            "config": config.settings if config else None,
+            "layers": [
+                {"digest": layer.digest, "media_type": layer.media_type, "size": layer.size}
+                for layer in image.layers
+            ],
+        },
+    }
+
+
+def _platform(config: ImageConfig | None) -> str | None:
+    if config is None:
+        return None
+    return "/".join(part for part in (config.os, config.architecture, config.variant) if part)
+
+
+def _print(document: dict[str, Any]) -> None:
+    def line(label: str, value: object) -> None:
+        say(f"{label + ':':<12} {printable(str(value))}")
+
+    line("Name", document["name"])
+    line("Digest", document["digest"])
+    line("Media type", document["media_type"])
+    line("Source", "the local store" if document["source"] == "local" else "the registry")
+    for key, value in document["annotations"].items():
+        line("Annotation", f"{key}={value}")
+    for child in document["manifests"]:
+        line("Manifest", f"{child['digest']} {child['platform'] or child['media_type']}")
+    image = document["image"]
+    if image is None:
+        line("Image", "none for this machine's platform; choose with --platform")
+        return
+    if document["manifests"]:
+        line("Image", image["digest"])
+    line("Image ID", image["image_id"])
+    if image["platform"] is not None:
+        line("Platform", image["platform"])
+        line("Created", image["created"] or "-")
+    for key, value in (image["config"] or {}).items():
+        line(key, _text(value))
+    for layer in image["layers"]:
+        line("Layer", f"{layer['digest']} {human_size(layer['size'])} {layer['media_type']}")
+
+
+def _text(value: Any) -> str:
+    import msgspec
+
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,105 @@
+"""``digestry log``: where a tag has pointed."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digestry.cli.output import format_option, json_document, table
+
+if TYPE_CHECKING:
+    from digestry.client.repository import Repository
+    from digestry.model.digest import Digest
+    from digestry.model.history import TagEvent
+
+
+@click.command()
+@click.argument("reference", metavar="REPO[:TAG]")
+@click.option("--limit", "-n", type=click.IntRange(min=1), help="Show the newest entries only.")
+@click.option("--no-trunc", is_flag=True, help="Show digests in full.")
+@format_option
+def log(*, reference: str, limit: int | None, no_trunc: bool, format_: str) -> None:
+    """Show where a tag has pointed, newest first: when, by whom, from what to what, with which client.
+
+    Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history.
+
+    JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
+    from_digest, to_digest, actor, address, client, sequence; what is not known is null.
+    """
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+    from digestry.errors import InvalidReference, NotFound
+
+    settings = load()
+    wanted = settings.reference(reference)
+    if wanted.digest is not None:
+        raise InvalidReference(f"{wanted} has a digest, which never moves", hint="write REPO:TAG")
+    with open_session(settings) as session:
+        events = _events(session.repository(wanted), wanted.tag, limit)
+    if not events:
+        raise NotFound(f"{wanted} has no history: it never pointed to anything")
+    if format_ == "json":
+        json_document([_plain(event) for event in events])
+        return
+    whole = wanted.tag is None
+    table(
+        ["WHEN (UTC)", *(["TAG"] if whole else []), "EVENT", "FROM", "TO", "BY", "CLIENT"],
+        [
+            [
+                event.at.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                *([event.tag] if whole else []),
+                event.event,
+                _shown(event.from_digest, no_trunc),
+                _shown(event.to_digest, no_trunc),
+                _who(event),
+                event.client or "-",
+            ]
+            for event in events
+        ],
+    )
+
+
+def _events(remote: Repository, tag: str | None, limit: int | None) -> list[TagEvent]:
+    from digestry.errors import RemoteError
+
+    events = remote.journal(tag, limit=limit)
+    if events is None and tag is not None:
+        events = remote.tag_history(tag)
+    if events is not None:
+        return events if limit is None else events[:limit]
+    # A registry that does not know the repository or tag says the same as one without a journal.
+    if tag is None:
+        next(remote.tags(), None)
+    else:
+        remote.resolve(tag)
+    raise RemoteError(
+        f"{remote.reference.host} keeps no history of its tags",
+        hint="only what a tag points to now can be told: digestry digest",
+    )
+
+
+def _who(event: TagEvent) -> str:
+    return f"{event.actor} ({event.address})" if event.actor and event.address else event.actor or "-"
+
+
+def _shown(digest: Digest | None, no_trunc: bool) -> str:
+    if digest is None:
+        return "-"
+    return str(digest) if no_trunc else f"{digest.algorithm}:{digest.short}"
+
+
+def _plain(event: TagEvent) -> dict[str, Any]:
+    return {
+        "at": event.at.isoformat().replace("+00:00", "Z"),
+        "repository": event.repository,
+        "tag": event.tag,
+        "event": event.event,
+        "from_digest": event.from_digest,
+        "to_digest": event.to_digest,
+        "actor": event.actor or None,
+        "address": event.address or None,
+        "client": event.client or None,
+        "sequence": event.sequence,
+    }

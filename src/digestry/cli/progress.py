@@ -1,0 +1,86 @@
+"""How a transfer looks: bars on a terminal, one line a blob elsewhere, nothing if asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from digestry.cli.output import human_size, note
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from digestry.images.transfer import Stage, Watcher
+    from digestry.model.descriptor import Descriptor
+    from digestry.model.digest import Digest
+
+_WORDS: Final[dict[Stage, str]] = {
+    "waiting": "waiting",
+    "present": "already there",
+    "done": "pulled",
+    "mounted": "mounted from another repository",
+    "sent": "pushed",
+    "skipped": "skipped: not kept in registries",
+}
+
+
+class _Lines:
+    """One line when a blob has come to its end."""
+
+    def stage(self, descriptor: Descriptor, stage: Stage) -> None:
+        if stage != "waiting":
+            note(f"{descriptor.digest.short}: {_WORDS[stage]} ({human_size(descriptor.size)})")
+
+    def moved(self, descriptor: Descriptor, count: int) -> None:
+        pass
+
+
+class _Bars:
+    """A bar for each blob, drawn by rich."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[Digest, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def stage(self, descriptor: Descriptor, stage: Stage) -> None:
+        with self._lock:
+            task = self._tasks.get(descriptor.digest)
+            if task is None:
+                total = max(descriptor.size, 1)
+                task = self._progress.add_task(descriptor.digest.short, total=total, stage="")
+                self._tasks[descriptor.digest] = task
+        self._progress.update(task, stage=_WORDS[stage])
+        if stage not in {"waiting", "skipped"}:
+            self._progress.update(task, completed=max(descriptor.size, 1))
+
+    def moved(self, descriptor: Descriptor, count: int) -> None:
+        self._progress.advance(self._tasks[descriptor.digest], count)
+
+
+@contextlib.contextmanager
+def watching(*, quiet: bool) -> Iterator[Watcher]:
+    """Who shows a transfer on standard error, for the block."""
+    if quiet:
+        from digestry.images.transfer import Silence
+
+        yield Silence()
+    elif sys.stderr is None or not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        # rich takes a twentieth of a second to import: only a terminal needs it.
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TextColumn("{task.fields[stage]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            yield _Bars(progress)

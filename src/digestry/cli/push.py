@@ -1,0 +1,55 @@
+"""``digestry push``: send an image of the local store to its registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from digestry.cli.output import note, printable, say
+
+if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
+    from digestry.model.reference import Reference
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option("--quiet", "-q", is_flag=True, help="Print the image's digest only.")
+def push(*, reference: str, quiet: bool) -> None:
+    """Send an image from the local store to its registry, and say where its tag pointed before.
+
+    Its bytes are verified while they are sent. Of an index, the images that are in the local store
+    are sent; the others must be in the registry already.
+    """
+    from digestry.cli.settings import load
+
+    settings = load()
+    send(settings, settings.reference(reference).or_latest(), quiet=quiet)
+
+
+def send(settings: Settings, reference: Reference, *, quiet: bool) -> None:
+    """Pushes ``reference`` and prints what came of it; ``digestry pack --push`` ends here too."""
+    from digestry.cli.progress import watching
+    from digestry.cli.sessions import open_session, open_store
+    from digestry.images import transfer
+
+    if not quiet:
+        note(f"{reference.target}: pushing to {reference.name}")
+    with open_session(settings) as session, watching(quiet=quiet) as watcher:
+        result = transfer.push(session, reference, open_store(settings), watcher=watcher)
+    for skipped in result.skipped:
+        note(f"skipped {skipped.descriptor.digest}: {printable(skipped.reason)}")
+    if quiet:
+        say(str(result.digest))
+        return
+    say(f"Digest: {result.digest}")
+    if reference.tag is None:
+        say("Status: pushed by digest, without a tag")
+    elif result.before is None:
+        say(f"Status: {reference.tag} is new")
+    elif result.before == result.digest:
+        say(f"Status: {reference.tag} was already there, with this digest")
+    else:
+        say(f"Status: {reference.tag} has moved, from {result.before}")
+    say(str(reference))

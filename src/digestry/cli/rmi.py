@@ -1,0 +1,30 @@
+"""``digestry rmi``: remove names, and what no name holds, from the local store."""
+
+from __future__ import annotations
+
+import click
+
+from digestry.cli.output import human_size, note, say
+
+
+@click.command()
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+def rmi(*, references: tuple[str, ...]) -> None:
+    """Remove names, and the content that no name holds any more, from the local store.
+
+    NAME@DIGEST stands for all names of that digest in the repository. If one REF is not there,
+    nothing is removed. Registries are not touched.
+    """
+    from digestry.cli.sessions import open_store
+    from digestry.cli.settings import load
+
+    settings = load()
+    removal = open_store(settings).remove([settings.reference(text).or_latest() for text in references])
+    for name in removal.names:
+        say(f"Untagged: {name}")
+    for digest in removal.deleted:
+        say(f"Deleted: {digest}")
+    if removal.kept:
+        note(f"no content was removed: {removal.kept}")
+    elif removal.deleted:
+        note(f"{human_size(removal.freed)} are free again")

@@ -1,0 +1,29 @@
+"""What most verbs begin with: a client session and the local store, out of the user's settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
+    from digestry.client.session import Session
+    from digestry.images.store import ImageStore
+
+
+def open_session(settings: Settings) -> Session:
+    """A session that goes by ``settings``; the caller closes it."""
+    from digestry.client.options import ClientOptions
+    from digestry.client.session import Session
+
+    return Session(
+        ClientOptions(
+            insecure_hosts=frozenset(settings.insecure_registries), docker_config=settings.docker_config
+        )
+    )
+
+
+def open_store(settings: Settings) -> ImageStore:
+    """The user's image store. Nothing is read or made yet."""
+    from digestry.images.store import ImageStore
+
+    return ImageStore(settings.store)

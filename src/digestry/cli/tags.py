@@ -1,0 +1,80 @@
+"""``digestry tags``: a repository's tags and the digests they point to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from digestry.cli import exit_codes
+from digestry.cli.output import format_option, json_document, note, printable, table
+
+if TYPE_CHECKING:
+    from digestry.client.repository import Repository
+
+_AT_ONCE: Final = 8
+_MOST_EVENTS: Final = 10_000
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@click.option("--no-trunc", is_flag=True, help="Show digests in full.")
+@format_option
+@click.pass_context
+def tags(ctx: click.Context, *, repository: str, no_trunc: bool, format_: str) -> None:
+    """List a repository's tags, the digests they point to, and, where the registry keeps a journal,
+    since when.
+
+    Exit code 3 if a tag could not be resolved, which is said. JSON: a list of objects with tag,
+    digest, updated (RFC 3339, or null), problem (null, or why there is no digest).
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+
+    settings = load()
+    reference = settings.reference(repository)
+    with open_session(settings) as session:
+        remote = session.repository(reference)
+        names = list(remote.tags())
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            rows = list(pool.map(lambda name: _row(remote, name), names))
+        events = remote.journal(limit=_MOST_EVENTS) or []
+    updated: dict[str, str] = {}
+    for event in events:
+        updated.setdefault(event.tag, event.at.isoformat(timespec="seconds").replace("+00:00", "Z"))
+    for row in rows:
+        row["updated"] = updated.get(row["tag"])
+    if format_ == "json":
+        json_document(rows)
+    else:
+        table(
+            ["TAG", "DIGEST", *(["UPDATED"] if updated else [])],
+            [
+                [row["tag"], _shown(row["digest"], no_trunc), *([row["updated"] or "-"] if updated else [])]
+                for row in rows
+            ],
+        )
+    problems = [row for row in rows if row["problem"]]
+    for row in problems:
+        note(printable(f"{reference.name}:{row['tag']}: {row['problem']}"))
+    if problems:
+        ctx.exit(exit_codes.REMOTE)
+
+
+def _row(remote: Repository, name: str) -> dict[str, Any]:
+    from digestry.errors import ContentError, RemoteError
+
+    row: dict[str, Any] = {"tag": name, "digest": None, "updated": None, "problem": None}
+    try:
+        row["digest"] = remote.resolve(name).digest
+    except (RemoteError, ContentError) as error:
+        row["problem"] = error.message
+    return row
+
+
+def _shown(digest: Any, no_trunc: bool) -> str:
+    if digest is None:
+        return "-"
+    return str(digest) if no_trunc else f"{digest.algorithm}:{digest.short}"
