@@ -7,12 +7,10 @@ Everything here blocks; the registry calls it from worker threads. An ``OSError`
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import functools
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -85,7 +83,7 @@ def publish(temporary: Path, destination: Path, *, descriptor: int | None = None
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Writes a whole small file durably: readers see the old bytes or the new, never a mixture."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with storage_errors("write", path):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -133,6 +131,8 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True, held: str = "
 
 @functools.cache
 def _find_sync_file_range() -> Callable[[int, int, int], None] | None:
+    import ctypes  # noqa: PLC0415 - milliseconds that a process that only reads need not wait
+
     try:
         function = ctypes.CDLL(None, use_errno=True).sync_file_range
     except (OSError, AttributeError):

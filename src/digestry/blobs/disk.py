@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from digestry.blobs.ingest import DiskIngest
 from digestry.blobs.protocols import SMALL
 from digestry.blobs.verify import wrong_hash
 from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
 from digestry.fsio import make_directory, remove_file, storage_error, storage_errors, write_file
 from digestry.model.digest import ALGORITHMS, Digest, shown
+
+if TYPE_CHECKING:
+    from digestry.blobs.ingest import DiskIngest
 
 LAYOUT_FILE: Final = "oci-layout"
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
@@ -130,8 +131,8 @@ class DiskBlobs:
     def begin(self, digest: Digest | None = None, size: int | None = None) -> DiskIngest:
         """Starts new content under a name of its own; see :meth:`BlobWriter.begin`."""
         algorithm = digest.algorithm if digest else "sha256"
-        path = self._ingest / f"new-{secrets.token_hex(12)}"
-        return DiskIngest(self.path, path, create=True, keep=False, algorithm=algorithm, size=size)
+        path = self._ingest / f"new-{os.urandom(12).hex()}"
+        return _ingest(self.path, path, create=True, keep=False, algorithm=algorithm, size=size)
 
     def ingest(
         self,
@@ -153,7 +154,7 @@ class DiskBlobs:
         Raises :class:`Conflict` while another has it open, :class:`NotFound` without ``create`` if
         it is not there, :class:`StorageError` if it is shorter than ``offset``.
         """
-        return DiskIngest(
+        return _ingest(
             self.path,
             self._named(name),
             create=create,
@@ -238,3 +239,10 @@ class DiskBlobs:
         if not _NAME.fullmatch(name):
             raise StorageError(f"{shown(name)} cannot name content in {self._ingest}")
         return self._ingest / name
+
+
+def _ingest(*arguments: Any, **options: Any) -> DiskIngest:
+    # Listing images must start fast, and needs none of what writing needs.
+    from digestry.blobs.ingest import DiskIngest  # noqa: PLC0415
+
+    return DiskIngest(*arguments, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +19,7 @@ INDEX_FILE: Final = "index.json"
 NAME: Final = "org.opencontainers.image.ref.name"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One name. ``reference`` is None for a name that another tool gave and that is no full one."""
 
     name: str | None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from digestry.blobs.disk import DiskBlobs
 from digestry.errors import Conflict, ContentError, InvalidManifest, NotFound
@@ -24,8 +25,7 @@ _INDEX_LOCK: Final = ".index.lock"
 _CONTENT_LOCK: Final = ".content.lock"
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """One line of a listing. ``size`` is in bytes of the content that is here, as it travels.
 
     ``image_id`` and ``created`` are of this machine's platform, or of the first that is here;
@@ -43,8 +43,7 @@ class Image:
     absent: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """A name whose image cannot be shown, and why."""
 
     name: str
@@ -52,8 +51,7 @@ class Broken:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True):
     """What went: names, and content (with its bytes); ``kept`` says why no content was removed."""
 
     names: tuple[str, ...]
