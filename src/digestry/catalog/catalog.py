@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import delete, exists, insert, select, update
 
 from digestry.catalog import clock, content, journal
-from digestry.catalog.content import StoredManifest
+from digestry.catalog.content import Page, StoredManifest
 from digestry.catalog.database import Database
 from digestry.catalog.journal import BrokenEntry, Move, Origin
 from digestry.catalog.schema import links, manifests, repositories, tags, uploads
@@ -168,12 +168,11 @@ class Catalog:
             row = connection.execute(
                 select(uploads).where(uploads.c.id == upload_id, uploads.c.repository == repository)
             ).first()
-        if row is None:
-            return None
-        trusted = row.digest is not None and row.boot == self._boot
-        return Upload(
-            row.id, row.repository, row.algorithm, row.offset, Digest.parse(row.digest) if trusted else None
-        )
+            if row is None:
+                return None
+            trusted = row.digest is not None and row.boot == self._boot
+            digest = Digest.parse(row.digest) if trusted else None
+        return Upload(row.id, row.repository, row.algorithm, row.offset, digest)
 
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
         """Notes how far the upload has come; ``digest`` is of all bytes up to there, or None."""
@@ -257,6 +256,15 @@ class Catalog:
                 events.append(event)
             return events
 
+    def check_references(self, repository: str, manifest: Manifest) -> None:
+        """Raises :class:`MissingContent` if the repository lacks what ``manifest`` refers to."""
+        with self._database.read() as connection:
+            row = content.repository_id(connection, repository)
+            # No row has this id: what is not there lacks everything.
+            lacking = content.missing(connection, -1 if row is None else row, manifest)
+        if lacking:
+            raise MissingContent(lacking)
+
     def delete_tag(self, repository: str, name: str, *, origin: Origin) -> TagEvent:
         """Removes a tag, not its manifest. Raises :class:`NotFound`."""
         with self._database.write() as connection:
@@ -326,21 +334,25 @@ class Catalog:
         artifact_type: str | None = None,
         after: str = "",
         limit: int,
-    ) -> list[StoredManifest]:
+    ) -> Page:
         """What refers to ``subject``, ordered by digest; empty for an unknown repository."""
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
             if row is None:
-                return []
+                return Page((), more=False)
             return content.referrers(
                 connection, row, str(subject), artifact_type=artifact_type, after=after, limit=limit
             )
 
-    def advisories(self, repository: str, predicate_prefix: str) -> list[StoredManifest]:
-        """The repository's advisories, newest first."""
+    def advisories(
+        self, repository: str, predicate_prefix: str, *, after: str | None = None, limit: int
+    ) -> Page:
+        """The repository's advisories, newest first, those after the one whose digest is ``after``."""
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
-            return [] if row is None else content.advisories(connection, row, predicate_prefix)
+            if row is None:
+                return Page((), more=False)
+            return content.advisories(connection, row, predicate_prefix, after=after, limit=limit)
 
     def holders(self, repository: str, digest: Digest) -> Holders:
         """All that is, has as its config, or lists, ``digest``, overwritten and deleted included."""
@@ -361,7 +373,7 @@ class Catalog:
             row = self._known(connection, repository)
             query = select(tags).where(tags.c.repository_id == row, tags.c.name > after)
             rows = connection.execute(query.order_by(tags.c.name).limit(limit)).all()
-        return [TagRow(found.name, Digest.parse(found.digest), found.moved_at) for found in rows]
+            return [TagRow(found.name, Digest.parse(found.digest), found.moved_at) for found in rows]
 
     def repositories(self, *, after: str = "", limit: int) -> list[str]:
         """Repositories that have anything to pull, in the order of their bytes."""
@@ -381,7 +393,10 @@ class Catalog:
             return journal.entries(connection, repository, **filters)
 
     def verify_journal(self) -> BrokenEntry | None:
-        """Walks the hash chain; the first entry that breaks it, or None if it holds."""
+        """Walks the hash chain, and compares its end with the tags.
+
+        Returns the first entry that breaks it, or None if it holds.
+        """
         with self._database.read() as connection:
             return journal.verify(connection)
 

@@ -41,7 +41,7 @@ def to_rfc3339(microseconds: int) -> str:
 def from_rfc3339(text: str) -> int:
     """Reads an RFC 3339 time. Raises :class:`CallerError` for anything else."""
     try:
-        moment = datetime.datetime.fromisoformat(text)
+        moment = datetime.datetime.fromisoformat(text.upper())
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or "T" not in text.upper():

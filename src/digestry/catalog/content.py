@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import msgspec
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Select, Table, case, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from digestry.catalog.schema import leases, links, manifest_references, manifests, repositories, tags
@@ -19,6 +19,8 @@ from digestry.model.digest import Digest
 from digestry.model.history import Holder
 from digestry.model.manifest import Manifest
 
+_PAGE_BYTES: Final = 3 << 20
+"""So many bytes of annotations end a page: clients take answers of 4 MiB (distribution-spec)."""
 _CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
 _ROUNDS: Final = 64  # how deep indexes of indexes are followed
 
@@ -34,6 +36,14 @@ class StoredManifest:
     subject: Digest | None
     annotations: dict[str, str]
     pushed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list; ``more`` tells whether the list goes on after it."""
+
+    rows: tuple[StoredManifest, ...]
+    more: bool
 
 
 def repository_id(connection: Connection, name: str) -> int | None:
@@ -132,8 +142,12 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
         "deleted_at": None,
     }
     statement = upsert(manifests).values(repository_id=repository, digest=digest, **values)
+    # Pushed again while it is there, a manifest is as old as it was: an advisory does not become the
+    # newest by being repeated.
+    visible = manifests.c.deleted_at.is_(None)
+    again = {**values, "pushed_at": case((visible, manifests.c.pushed_at), else_=now)}
     connection.execute(
-        statement.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=values)
+        statement.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=again)
     )
     references = [("config", manifest.config)] if manifest.config else []
     references += [("layer", layer) for layer in manifest.layers]
@@ -199,7 +213,7 @@ def referrers(
     artifact_type: str | None,
     after: str,
     limit: int,
-) -> list[StoredManifest]:
+) -> Page:
     """The manifests whose subject this is, by digest, those after ``after``."""
     query = select(manifests).where(
         manifests.c.repository_id == repository,
@@ -209,10 +223,12 @@ def referrers(
     )
     if artifact_type is not None:
         query = query.where(manifests.c.artifact_type == artifact_type)
-    return [_stored(row) for row in connection.execute(query.order_by(manifests.c.digest).limit(limit))]
+    return _page(connection, query.order_by(manifests.c.digest), limit)
 
 
-def advisories(connection: Connection, repository: int, predicate_prefix: str) -> list[StoredManifest]:
+def advisories(
+    connection: Connection, repository: int, predicate_prefix: str, *, after: str | None, limit: int
+) -> Page:
     """The repository's advisories, newest first: in-toto referrers annotated with such a predicate."""
     query = select(manifests).where(
         manifests.c.repository_id == repository,
@@ -220,12 +236,41 @@ def advisories(connection: Connection, repository: int, predicate_prefix: str) -
         manifests.c.artifact_type == media_types.IN_TOTO,
         manifests.c.deleted_at.is_(None),
     )
-    rows = [_stored(row) for row in connection.execute(query.order_by(manifests.c.pushed_at.desc()))]
-    return [
-        row
-        for row in rows
-        if row.annotations.get(media_types.PREDICATE_TYPE, "").startswith(predicate_prefix)
-    ]
+    if after is not None:
+        here = (manifests.c.repository_id == repository) & (manifests.c.digest == after)
+        pushed_at = connection.execute(select(manifests.c.pushed_at).where(here)).scalar()
+        if pushed_at is None:
+            return Page((), more=False)
+        query = query.where(
+            (manifests.c.pushed_at < pushed_at)
+            | ((manifests.c.pushed_at == pushed_at) & (manifests.c.digest < after))
+        )
+    query = query.order_by(manifests.c.pushed_at.desc(), manifests.c.digest.desc())
+    return _page(connection, query, limit, predicate_prefix)
+
+
+def _page(
+    connection: Connection, query: Select[Any], limit: int, predicate_prefix: str | None = None
+) -> Page:
+    """Reads row by row: a page ends before its annotations are more than an answer may have."""
+    page: list[StoredManifest] = []
+    held = 0
+    rows = connection.execute(query, execution_options={"yield_per": 16})
+    try:
+        for row in rows:
+            held += len(row.annotations)
+            if page and (len(page) == limit or held > _PAGE_BYTES):
+                return Page(tuple(page), more=True)
+            found = _stored(row)
+            if predicate_prefix is not None:
+                predicate = found.annotations.get(media_types.PREDICATE_TYPE, "")
+                if not predicate.startswith(predicate_prefix):
+                    held -= len(row.annotations)
+                    continue
+            page.append(found)
+    finally:
+        rows.close()
+    return Page(tuple(page), more=False)
 
 
 def holders(connection: Connection, repository: int, digest: str) -> list[Holder]:

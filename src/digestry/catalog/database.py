@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from digestry.errors import StorageError
+from digestry.errors import InvalidDigest, StorageError
 
 FILE: Final = "catalog.db"
 _BUSY_SECONDS: Final = 30
 _READERS: Final = 8
+_RESTORE: Final = "restore the catalog from a backup; the blobs beside it are not touched"
 
 
-def _failure(path: Path, error: BaseException) -> StorageError:
+def _failure(path: Path, error: BaseException, *, hint: str = "") -> StorageError:
     reason = str(getattr(error, "orig", None) or error)
-    hint = ""
     if "malformed" in reason or "not a database" in reason:
-        hint = "restore the catalog from a backup; the blobs beside it are not touched"
+        hint = _RESTORE
     elif "full" in reason:
         hint = "free some space on that file system; what was committed before is safe"
     return StorageError(f"the catalog {path} failed: {reason}", hint=hint)
@@ -38,7 +38,7 @@ def connect_directly(path: Path) -> sqlite3.Connection:
     """A bare connection for hot reads, without SQLAlchemy's cost for each statement. Read-only."""
     try:
         connection = sqlite3.connect(
-            f"file:{path}?mode=ro",
+            f"{path.absolute().as_uri()}?mode=ro",
             uri=True,
             isolation_level=None,
             timeout=_BUSY_SECONDS,
@@ -62,7 +62,7 @@ class Database:
 
     def _engine(self, begin: str, *, query_only: bool, pool_size: int) -> Engine:
         engine = create_engine(
-            f"sqlite:///{self.path}",
+            URL.create("sqlite", database=str(self.path)),
             pool_size=pool_size,
             max_overflow=0,
             connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
@@ -101,17 +101,25 @@ class Database:
             yield
         except (DBAPIError, SQLAlchemyError) as error:
             raise _failure(self.path, error) from error
+        except InvalidDigest as error:
+            # Of a row: what a caller sends is a Digest long before it comes here.
+            raise _failure(self.path, error, hint=_RESTORE) from error
 
     def migrate(self) -> None:
         """Brings the schema up to date. Only one process may do this at a time: the root's lock."""
         from alembic import command  # noqa: PLC0415 - takes a third of a second; workers do not need it
         from alembic.config import Config  # noqa: PLC0415
+        from alembic.util import CommandError  # noqa: PLC0415
 
         config = Config()
         config.set_main_option("script_location", "digestry.catalog:migrations")
         with self.write() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                hint = "a newer digestry has changed it: serve it with that one, or one newer still"
+                raise _failure(self.path, error, hint=hint) from error
 
     def close(self) -> None:
         """Ends all connections."""

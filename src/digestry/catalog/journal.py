@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from digestry.catalog import clock
-from digestry.catalog.schema import journal
+from digestry.catalog.schema import journal, repositories, tags
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
@@ -147,6 +147,24 @@ def verify(connection: Connection) -> BrokenEntry | None:
         if values["at"] <= last_at:
             return BrokenEntry(expected, "its time is not after that of the entry before it")
         previous, expected, last_at = values["hash"], expected + 1, values["at"]
+    return _compare_with_tags(connection, expected)
+
+
+def _compare_with_tags(connection: Connection, end: int) -> BrokenEntry | None:
+    # No hash follows the last entry: that it was cut off shows in the tags that it moved.
+    query = select(repositories.c.name, tags.c.name, tags.c.digest).join_from(tags, repositories)
+    pointing = {(repository, tag): digest for repository, tag, digest in connection.execute(query)}
+    newest = select(func.max(journal.c.sequence)).group_by(journal.c.repository, journal.c.tag)
+    last = select(journal).where(journal.c.sequence.in_(newest)).order_by(journal.c.sequence)
+    for row in connection.execute(last):
+        found = pointing.pop((row.repository, row.tag), None)
+        if found != row.to_digest:
+            there = "is not there" if found is None else f"points to {found}"
+            return BrokenEntry(
+                row.sequence, f"it is the last of tag {row.tag} of {row.repository}, but the tag {there}"
+            )
+    for (repository, tag), digest in sorted(pointing.items()):
+        return BrokenEntry(end, f"tag {tag} of {repository} points to {digest}, and no entry tells of it")
     return None
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
 from typing import Final
 
-from digestry.errors import NotFound, StorageError
+from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem, blob_unknown, not_allowed
-from digestry.registry.service import Service
+from digestry.registry.problems import ClientGone, Problem, blob_unknown, not_allowed
+from digestry.registry.service import Service, damaged
 
 SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
@@ -45,10 +47,11 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         size, lease_end = manifest.size, None
     else:
         size, lease_end = found.size, found.lease_end
+    etag = f'"{digest}"'
     headers = [
         (b"content-type", b"application/octet-stream"),
         (b"docker-content-digest", str(digest).encode()),
-        (b"etag", f'"{digest}"'.encode()),
+        (b"etag", etag.encode()),
         (b"accept-ranges", b"bytes"),
         (b"cache-control", b"max-age=31536000, immutable"),
     ]
@@ -60,20 +63,20 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         return
     wanted = exchange.header(b"range")
     selected = None if wanted is None else _select(wanted, size)
-    try:
-        if selected is not None:
-            await _send_part(service, exchange, digest, headers, selected=selected, size=size)
-        elif size <= SMALL:
-            content = service.blobs.read(digest, limit=size)
-            await exchange.begin(200, headers, len(content))
-            await exchange.finish(content)
-        elif exchange.can_send_files:
-            await exchange.begin(200, headers, size)
-            await exchange.finish_with_file(str(service.blobs.path(digest)))
-        else:
-            await _send_part(service, exchange, digest, headers, selected=(0, size - 1), size=size)
-    except NotFound as error:
-        raise StorageError(f"blob {digest} is linked, but its file is gone") from error
+    if selected is not None and exchange.header(b"if-range") in {None, etag}:
+        first, last = selected
+        headers.append((b"content-range", f"bytes {first}-{last}/{size}".encode()))
+        await _send_part(service, exchange, digest, 206, headers, selected=selected, size=size)
+    elif size <= SMALL:
+        content = service.read(digest, size)
+        await exchange.begin(200, headers, len(content))
+        await exchange.finish(content)
+    elif exchange.can_send_files:
+        service.check(digest, size)  # after the headers are sent, the server could only break off
+        await exchange.begin(200, headers, size)
+        await exchange.finish_with_file(str(service.blobs.path(digest)))
+    else:
+        await _send_part(service, exchange, digest, 200, headers, selected=(0, size - 1), size=size)
 
 
 def _select(header: str, size: int) -> tuple[int, int] | None:
@@ -82,7 +85,7 @@ def _select(header: str, size: int) -> tuple[int, int] | None:
     Raises :class:`Problem` 416 if there are no such bytes. Several ranges at once are not served,
     as the RFC allows: the answer is then the whole.
     """
-    match = _RANGE.fullmatch(header.replace(" ", ""))
+    match = _RANGE.fullmatch(header.replace(" ", "").lower())
     if match is None or match[0] == "bytes=-":
         return None
     if match[1] == "":
@@ -107,25 +110,37 @@ async def _send_part(
     service: Service,
     exchange: Exchange,
     digest: Digest,
+    status: int,
     headers: list[tuple[bytes, bytes]],
     *,
     selected: tuple[int, int],
     size: int,
 ) -> None:
-    first, last = selected
-    file = await service.disk(service.blobs.open, digest)
+    position, last = selected
+    await service.disk(service.check, digest, size)
     try:
-        status = 200
-        if (first, last) != (0, size - 1) or exchange.header(b"range") is not None:
-            status = 206
-            headers.append((b"content-range", f"bytes {first}-{last}/{size}".encode()))
-        await exchange.begin(status, headers, last - first + 1)
-        position = first
-        while position <= last:
+        file = await service.disk(service.blobs.open, digest)
+    except NotFound as error:
+        raise damaged(digest, "its file is gone") from error
+    watch: asyncio.Task[None] | None = None
+    try:
+        await exchange.begin(status, headers, last - position + 1)
+        if last - position >= _PART:
+            watch = asyncio.create_task(_until_gone(exchange))
+        while position <= last and (watch is None or not watch.done()):
             part = await service.disk(os.pread, file.fileno(), min(_PART, last + 1 - position), position)
             if not part:
-                raise StorageError(f"blob {digest} ended at byte {position} of {size}")
+                raise damaged(digest, f"it ended at byte {position} of {size}")
             position += len(part)
             await exchange.finish(part, more=position <= last)
     finally:
         file.close()
+        if watch is not None:
+            watch.cancel()
+
+
+async def _until_gone(exchange: Exchange) -> None:
+    # To a client that left, the server would let every byte be sent: into nothing.
+    with contextlib.suppress(ClientGone):
+        while True:
+            await exchange.part(None)

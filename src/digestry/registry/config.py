@@ -25,6 +25,9 @@ class RegistryConfig:
     """The largest manifest that is taken; distribution-spec, "Pushing Manifests", wants 4 MiB or more."""
     upload_timeout: float = 24 * 3600.0
     """An upload that nothing was written to for so long is dropped."""
+    patience: float = 120.0
+    """A request whose body stops coming for so long is given up: a connection that died without a
+    word must not hold its upload for ever."""
 
 
 def parse_listen(text: str) -> tuple[str, int]:

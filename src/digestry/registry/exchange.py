@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -13,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
-from digestry.registry.problems import ClientGone, Problem, bad_parameter
+from digestry.registry.problems import ClientGone, ClientSilent, Problem, bad_parameter
 
 JSON: Final = "application/json"
 
@@ -21,6 +22,9 @@ Headers = Sequence[tuple[str, str]]
 
 _ALWAYS: Final = (b"docker-distribution-api-version", b"registry/2.0")
 _LONGEST_CLIENT: Final = 256
+_DRAINED: Final = 16 << 20
+_DRAIN_SECONDS: Final = 5.0
+_DRAIN_PATIENCE: Final = 1.0
 
 
 class Exchange(Request):
@@ -29,6 +33,7 @@ class Exchange(Request):
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
         self.answered = False
+        self._read_whole = False
 
     # -- the request ---------------------------------------------------------------------------
 
@@ -74,24 +79,40 @@ class Exchange(Request):
             raise bad_parameter(name, values[1], "it may be given only once")
         return values[0] if values else None
 
-    async def read(self, limit: int) -> bytes:
-        """The whole body. Raises :class:`TooLarge` above ``limit`` bytes, :class:`ClientGone`."""
+    async def read(self, limit: int, *, patience: float) -> bytes:
+        """The whole body. Raises :class:`TooLarge` above ``limit`` bytes, and as :meth:`part` does."""
         declared = self.content_length
         if declared is not None and declared > limit:
             raise TooLarge(f"the body has {declared} bytes; {limit} are allowed", limit=limit)
         parts: list[bytes] = []
         size = 0
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            part = message.get("body", b"")
+        more = True
+        while more:
+            part, more = await self.part(patience)
             size += len(part)
             if size > limit:
                 raise TooLarge(f"the body has more than the {limit} bytes that are allowed", limit=limit)
             parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+        return b"".join(parts)
+
+    async def part(self, patience: float | None) -> tuple[bytes, bool]:
+        """The next part of the body, and whether more comes.
+
+        Raises :class:`ClientGone`, and :class:`ClientSilent` after ``patience`` seconds without a byte
+        (None: never).
+        """
+        try:
+            async with asyncio.timeout(patience):
+                message = await self._receive()
+        except TimeoutError as error:
+            self._read_whole = True  # as far as anybody will wait for it
+            raise ClientSilent(f"nothing came for {patience} s") from error
+        if message["type"] == "http.disconnect":
+            self._read_whole = True
+            raise ClientGone
+        more = bool(message.get("more_body", False))
+        self._read_whole = not more
+        return message.get("body", b""), more
 
     # -- the answer ----------------------------------------------------------------------------
 
@@ -129,8 +150,33 @@ class Exchange(Request):
 
     async def problem(self, problem: Problem) -> None:
         """Answers with an error."""
+        await self._drain()
         body = msgspec.json.encode(problem.body())
         await self.answer(problem.status, [("Content-Type", JSON), *problem.headers.items()], body)
+
+    async def _drain(self) -> None:
+        """Reads away the rest of a body that nobody wants, unless it is long.
+
+        The server closes a connection whose request was not read to its end, and a client that still
+        sends then sees a broken pipe and not the answer. One that waits for ``100 Continue`` sends
+        nothing before the answer.
+        """
+        length = self.header(b"content-length")
+        if length in {None, "0"} and self.header(b"transfer-encoding") is None:
+            return
+        if self._read_whole or self.header(b"expect") is not None:
+            return
+        if length is not None and (not length.isdigit() or len(length) > 18 or int(length) > _DRAINED):
+            return
+        left = _DRAINED
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                more = True
+                while more and left > 0:
+                    part, more = await self.part(_DRAIN_PATIENCE)
+                    left -= len(part)
+        except (ClientGone, ClientSilent, TimeoutError):
+            return
 
     def next_page(self, **parameters: str | int) -> tuple[str, str]:
         """The ``Link`` header to the next page of this list (RFC 5988), its query changed so."""

@@ -98,11 +98,24 @@ async def handle_digestry(service: Service, exchange: Exchange, name: str, what:
         holders = await service.disk(service.catalog.holders, name, Digest.parse(rest))
         await exchange.json(holders)
     elif resource == "advisories" and not rest:
-        rows = await service.disk(service.catalog.advisories, name, media_types.OPENVEX)
-        advisories = [{**describe(row), "subject": str(row.subject)} for row in rows]
-        await exchange.json({"repository": name, "advisories": advisories})
+        await _advisories(service, exchange, name)
     else:
         raise Problem(404, "UNSUPPORTED", "there is no such extension; see /v2/_oci/ext/discover")
+
+
+async def _advisories(service: Service, exchange: Exchange, name: str) -> None:
+    after = exchange.parameter("last")
+    limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
+    page = await service.disk(
+        service.catalog.advisories,
+        name,
+        media_types.OPENVEX,
+        after=None if after is None else str(Digest.parse(after)),
+        limit=limit,
+    )
+    links = [exchange.next_page(n=limit, last=str(page.rows[-1].digest))] if page.more else []
+    advisories = [{**describe(row), "subject": str(row.subject)} for row in page.rows]
+    await exchange.json({"repository": name, "advisories": advisories}, headers=links)
 
 
 async def _journal(service: Service, exchange: Exchange, name: str) -> None:

@@ -15,6 +15,7 @@ from digestry.registry.service import Service
 
 _MOST_TAGS: Final = 100
 _TAGS_IN_A_HEADER: Final = 20
+_LONGEST_TARGET: Final = len("sha512:") + 128
 
 
 def _target(text: str) -> Digest | None:
@@ -44,6 +45,8 @@ async def handle(service: Service, exchange: Exchange, name: str, target: str) -
 
 
 async def _get(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    if len(target) > _LONGEST_TARGET:
+        _target(target)  # it is none: do not let it into the hot reads' memory
     found = service.hot.manifest(name, target)
     if found is None:
         _target(target)
@@ -67,11 +70,7 @@ async def _get(service: Service, exchange: Exchange, name: str, target: str) -> 
         return
     raw = service.manifests.get(found.digest)
     if raw is None:
-        digest = Digest.parse(found.digest)
-        try:
-            raw = await service.disk(service.blobs.read, digest, limit=found.size)
-        except NotFound as error:
-            raise manifest_unknown(target, name) from error
+        raw = await service.disk(service.read, Digest.parse(found.digest), found.size)
         service.manifests.put(found.digest, raw)
     await exchange.begin(200, headers, len(raw))
     await exchange.finish(raw)
@@ -91,7 +90,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     for tag in tags:
         if _target(tag) is not None:
             raise bad_parameter("tag", tag, "a tag is wanted")
-    raw = await exchange.read(service.config.manifest_limit)
+    raw = await exchange.read(service.config.manifest_limit, patience=service.config.patience)
     content_type = exchange.header(b"content-type")
     kind = media_types.bare(content_type) if content_type else None
     if kind in {"application/json", "application/octet-stream", ""}:
@@ -107,7 +106,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     if manifest.config is not None and manifest.config.size == 0:
         raise InvalidManifest("the manifest's config has size 0")
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
-    await service.disk(service.blobs.put, raw, manifest.digest)
+    await service.disk(_keep, service, name, manifest)
     await service.write(service.catalog.put_manifest, name, manifest, tag_names=tags, origin=exchange.origin)
     service.manifests.put(str(manifest.digest), raw)
     headers = [
@@ -122,6 +121,12 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
     await exchange.answer(201, headers)
+
+
+def _keep(service: Service, name: str, manifest: Manifest) -> None:
+    # Asked here too, so that a manifest that will be refused leaves no file behind.
+    service.catalog.check_references(name, manifest)
+    service.blobs.put(manifest.raw, manifest.digest)
 
 
 async def _delete(service: Service, exchange: Exchange, name: str, target: str) -> None:

@@ -58,6 +58,13 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
+class ClientSilent(Problem):
+    """The client sent nothing for so long that its request is given up, and what it held let go."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(408, "SIZE_INVALID", message)
+
+
 def blob_unknown(digest: Digest, name: str) -> Problem:
     return Problem(
         404, "BLOB_UNKNOWN", f"blob {digest} is not in repository {name}", detail={"digest": str(digest)}

@@ -12,7 +12,7 @@ from digestry.registry.problems import not_allowed
 from digestry.registry.service import Service
 
 _PAGE: Final = 500
-"""Referrers in one answer: with their annotations, an answer stays well below what clients take."""
+"""Referrers in one answer, at most: less if their annotations are large (catalog/content.py)."""
 
 
 def describe(manifest: StoredManifest) -> dict[str, Any]:
@@ -40,19 +40,18 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
         raise not_allowed(exchange.method, "GET, HEAD")
     subject = Digest.parse(digest_text)
     artifact_type = exchange.parameter("artifactType") or None
-    rows = await service.disk(
+    page = await service.disk(
         service.catalog.referrers,
         name,
         subject,
         artifact_type=artifact_type,
         after=exchange.parameter("last") or "",
-        limit=_PAGE + 1,
+        limit=_PAGE,
     )
-    page = rows[:_PAGE]
     headers = []
     if artifact_type is not None:
         headers.append(("OCI-Filters-Applied", "artifactType"))
-    if len(rows) > _PAGE:
-        headers.append(exchange.next_page(last=str(page[-1].digest)))
-    body = index([describe(row) for row in page])
+    if page.more:
+        headers.append(exchange.next_page(last=str(page.rows[-1].digest)))
+    body = index([describe(row) for row in page.rows])
     await exchange.json(body, media_type=media_types.OCI_INDEX, headers=headers)

@@ -18,7 +18,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import LEASE, Catalog
 from digestry.catalog.hot import HotReads
-from digestry.errors import Conflict
+from digestry.errors import Conflict, ContentError, NotFound, StorageError, TooLarge
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 
@@ -56,6 +56,14 @@ class BytesCache:
             self._held -= len(dropped)
 
 
+def damaged(digest: Digest, reason: str) -> StorageError:
+    """The catalog and the blob store do not agree."""
+    return StorageError(
+        f"{digest} is in the catalog, but cannot be served: {reason}",
+        hint="push an image that holds it once more: that puts the file back",
+    )
+
+
 class Service:
     """The registry's inside, shared by the handlers of one worker process."""
 
@@ -87,6 +95,27 @@ class Service:
         """A client was told that this content is here: it will not be collected soon (rule 7)."""
         if lease_end < self.now() + LEASE // 2:
             await self.write(self.catalog.renew_lease, digest)
+
+    def read(self, digest: Digest, size: int) -> bytes:
+        """Content that the catalog says is here, verified. Blocks.
+
+        Raises :class:`StorageError` if it is not, or not whole: the client is not to blame for that.
+        """
+        try:
+            content = self.blobs.read(digest, limit=size)
+        except (NotFound, ContentError, TooLarge) as error:
+            raise damaged(digest, error.message) from error
+        if len(content) != size:
+            raise damaged(digest, f"it has {len(content)} bytes, not {size}")
+        return content
+
+    def check(self, digest: Digest, size: int) -> None:
+        """Raises :class:`StorageError` unless as many bytes are there as the catalog says. Blocks."""
+        found = self.blobs.stat(digest)
+        if found != size:
+            raise damaged(
+                digest, "its file is gone" if found is None else f"it has {found} bytes, not {size}"
+            )
 
     # -- life ----------------------------------------------------------------------------------
 

@@ -14,11 +14,18 @@ from typing import Final
 
 from digestry.blobs.ingest import DiskIngest
 from digestry.catalog.catalog import Upload
-from digestry.errors import ContentError, StorageError
+from digestry.errors import ContentError, DigestryError, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest, shown
 from digestry.model.reference import check_repository
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import ClientGone, Problem, bad_parameter, not_allowed, upload_unknown
+from digestry.registry.problems import (
+    ClientGone,
+    ClientSilent,
+    Problem,
+    bad_parameter,
+    not_allowed,
+    upload_unknown,
+)
 from digestry.registry.service import Service
 
 _BATCH: Final = 1 << 20
@@ -50,7 +57,12 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
         raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is wanted")
     upload = await service.write(service.catalog.begin_upload, name, algorithm)
     if digest is not None:
-        await _finish(service, exchange, name, upload.id, digest, start=0)
+        try:
+            await _finish(service, exchange, name, upload.id, digest, start=0)
+        except BaseException:
+            # Nobody was told of this upload, so that nobody can go on with it.
+            await _drop(service, name, upload.id)
+            raise
         return
     await exchange.answer(202, _progress(upload))
 
@@ -86,8 +98,7 @@ async def handle(service: Service, exchange: Exchange, name: str, upload_id: str
             await exchange.answer(204, _progress(upload))
         case "DELETE":
             session = await _open(service, name, upload_id)
-            await service.disk(session.ingest.abort)
-            await service.write(service.catalog.end_upload, upload_id)
+            await _forget(service, session)
             await exchange.answer(204)
         case other:
             raise not_allowed(other, "GET, PATCH, PUT, DELETE")
@@ -101,7 +112,7 @@ async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str
         _check_start(upload, start)
         try:
             await _receive(service, exchange, session.ingest, length)
-        except ClientGone:
+        except (ClientGone, ClientSilent):
             # Who sends ranges asks how far it came, and goes on there. Who does not would begin
             # anew: for it the bytes of this request must not count.
             if start is not None:
@@ -116,7 +127,32 @@ async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str
 async def _note(service: Service, session: _Session) -> Upload:
     """Records how far an upload came, with the digest if this request brought all of it."""
     digest = session.ingest.digest() if session.upload.offset == 0 else None
-    return await service.write(service.catalog.advance_upload, session.upload, session.ingest.offset, digest)
+    try:
+        return await service.write(
+            service.catalog.advance_upload, session.upload, session.ingest.offset, digest
+        )
+    except NotFound as error:
+        # It was finished while this request came in: the file that this one began has no owner.
+        await service.disk(session.ingest.abort)
+        raise upload_unknown(session.upload.id, session.upload.repository) from error
+
+
+async def _forget(service: Service, session: _Session) -> None:
+    """Drops an upload that this request has to itself: the row first, while the lock is still held."""
+    try:
+        await service.write(service.catalog.end_upload, session.upload.id)
+        await service.disk(session.ingest.abort)
+    finally:
+        await service.disk(session.ingest.close)
+
+
+async def _drop(service: Service, name: str, upload_id: str) -> None:
+    """Drops an upload, if it is still there and nobody else has it."""
+    try:
+        session = await _open(service, name, upload_id)
+    except DigestryError:
+        return
+    await _forget(service, session)
 
 
 async def _finish(
@@ -157,6 +193,11 @@ async def _open(service: Service, name: str, upload_id: str, *, algorithm: str |
             if upload is None:
                 ingest.abort()
                 raise upload_unknown(upload_id, name)
+            if ingest.offset < upload.offset:
+                # Its bytes were not yet on the disk when the machine went down.
+                service.catalog.end_upload(upload_id)
+                ingest.abort()
+                raise upload_unknown(upload_id, name)
             ingest.resume(upload.offset, upload.digest)
         except BaseException:
             ingest.close()
@@ -180,11 +221,7 @@ async def _receive(service: Service, exchange: Exchange, ingest: DiskIngest, len
     try:
         more = True
         while more:
-            message = await exchange.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            more = message.get("more_body", False)
-            part = message.get("body", b"")
+            part, more = await exchange.part(service.config.patience)
             if part:
                 batch.append(part)
                 held += len(part)
