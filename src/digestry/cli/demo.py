@@ -256,16 +256,34 @@ class _Production:
         self._repository = repository
         self._inventory: dict[str, dict[str, Any]] = {}
         self._file = stage.directory / "inventory.json"
+        self._running = False
 
     def start(self, name: str, image: str, *, newest: bool = False) -> None:
-        if self._stage.engine is not None:
-            self._stage.command(*self._stage.engine.start_command(name, image, newest=newest))
+        if self._stage.engine is not None and self._started_in(self._stage.engine, name, image, newest):
             return
         digest = image.partition("@")[2] or self._resolve(image)
         self._inventory[name] = {"host": "production", "name": name, "reference": image, "digest": digest}
         self._file.write_text(json.dumps(list(self._inventory.values()), indent=2))
         say(f"(no engine: {name} is a row of {self._file.name}: {image})")
         say()
+
+    def _started_in(self, engine: Engine, name: str, image: str, newest: bool) -> bool:
+        try:
+            self._stage.command(*engine.start_command(name, image, newest=newest))
+        except StorageError:
+            if self._running:
+                raise
+            # An engine that answers may still be one that cannot run anything, or cannot reach this
+            # machine's loopback. The story goes on without it.
+            engine.clean(self._repository)
+            self._stage.engine = None
+            say(
+                f"\n{engine.program} answers, but could not run this container (its reason is above).\n"
+                "The story goes on without it: the audit reads an inventory file in its place.\n"
+            )
+            return False
+        self._running = True
+        return True
 
     def _resolve(self, image: str) -> str:
         """What an engine would pull now."""
