@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import sys
-import traceback
 from typing import Final
 
 import click
@@ -108,6 +107,8 @@ def _run() -> int:
             return exit_codes.UNREAD
         raise
     except Exception as error:  # noqa: BLE001 - the last resort; exit code 1 means findings
+        import traceback  # takes as long as a tenth of `digestry images`
+
         for line in traceback.format_exc().splitlines():
             note(printable(line))
         complain(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -70,14 +69,20 @@ def _expanded(path: str) -> Path:
 def read_values(config_file: Path) -> dict[str, str]:
     """The settings file's values by key. Raises :class:`InvalidConfiguration`."""
     try:
-        document = tomllib.loads(config_file.read_text(encoding="utf-8"))
+        text = config_file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise InvalidConfiguration(f"cannot read {config_file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfiguration(f"{config_file} is not valid TOML: {error}") from error
+    import tomllib  # only where there is something to read
+
+    try:
+        document = tomllib.loads(text)
     except RecursionError as error:
         raise InvalidConfiguration(f"{config_file} is nested too deeply") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise InvalidConfiguration(f"{config_file} is not valid TOML: {error}") from error
     for key, value in document.items():
         if key not in KEYS:
