@@ -57,13 +57,7 @@ def tool(tmp_path: Path) -> Engine:
     """digestry's own command, with a local store and a home that are empty."""
     home = tmp_path / "home"
     home.mkdir()
-    environment = {
-        "HOME": str(home),
-        "DOCKER_CONFIG": str(home),
-        "XDG_CONFIG_HOME": str(home),
-        "XDG_DATA_HOME": str(home),
-        "DIGESTRY_STORE": str(tmp_path / "store"),
-    }
+    environment = {"HOME": str(home), "DOCKER_CONFIG": str(home), "DIGESTRY_HOME": str(home)}
     return Engine(tuple(digestry()), environment)
 
 

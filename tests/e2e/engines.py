@@ -139,7 +139,15 @@ def podman_storage() -> Iterator[tuple[str, ...]]:
 
 def podman_only(directory: Path) -> tuple[str, ...]:
     """Options of podman's that buildah does not have."""
-    return (f"--tmpdir={directory}/tmp", "--cgroup-manager=cgroupfs")
+    return (f"--tmpdir={directory}/tmp", "--cgroup-manager=cgroupfs", f"--runtime={runtime()}")
+
+
+def runtime() -> str:
+    """The OCI runtime to run containers with, or the end of the test.
+
+    runc first: crun does not start where both versions of cgroups are mounted.
+    """
+    return shutil.which("runc") or program("crun")
 
 
 # -- images -------------------------------------------------------------------------------------
@@ -226,14 +234,19 @@ class Layout:
         self._write_index([*index["manifests"], {**entry, "annotations": annotations}])
         return Digest.parse(entry["digest"])
 
-    def image(self, layers: Sequence[bytes], *command: str, architecture: str = "amd64") -> dict[str, Any]:
-        """Adds an image of gzipped layers; returns its descriptor, with its platform."""
+    def image(
+        self, layers: Sequence[bytes], *command: str, architecture: str = "amd64", compress: bool = True
+    ) -> dict[str, Any]:
+        """Adds an image; returns its descriptor, with its platform."""
         manifest = {
             "schemaVersion": 2,
             "mediaType": media_types.OCI_MANIFEST,
             "config": self.add(media_types.OCI_CONFIG, _config(layers, command, architecture)),
             "layers": [
-                self.add(media_types.OCI_LAYER_GZIP, gzip.compress(layer, 1, mtime=0)) for layer in layers
+                self.add(media_types.OCI_LAYER_GZIP, gzip.compress(layer, 1, mtime=0))
+                if compress
+                else self.add(media_types.OCI_LAYER, layer)
+                for layer in layers
             ],
             # Clients must carry what they do not know: it is under the digest.
             "annotations": {"org.example.kept": "ü  "},
@@ -246,11 +259,3 @@ class Layout:
         """Adds an index of images; returns its descriptor."""
         index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": list(entries)}
         return self.add(media_types.OCI_INDEX, json.dumps(index, indent=1).encode())
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a whole directory."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -222,7 +223,7 @@ def test_concurrent_pushes_of_images_that_share_layers(
     forget(docker, *names)
 
 
-def test_concurrent_pushes_to_one_tag_leave_a_whole_chain(
+def test_a_tag_that_moves_often_has_a_whole_chain(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
     local = [f"{repository}-{number}:1" for number in range(4)]
@@ -230,14 +231,13 @@ def test_concurrent_pushes_to_one_tag_leave_a_whole_chain(
         layers = [root_file_system(), tar({"own": b"tag %d" % number})]
         docker("load", stdin=docker_archive(name, layers, "cat", "/own"))
     target = f"{registry.host}/{repository}:moving"
-
     pushed = []
-    for name in local:  # a tag is one name in one engine: the pushes follow each other
+    for name in local:
         docker("tag", name, target)
         pushed.append(push(docker, target))
     assert asking.moves(registry, repository, "moving") == [
         ("created", None, pushed[0]),
-        *(("moved", old, new) for old, new in zip(pushed, pushed[1:], strict=False)),
+        *(("moved", old, new) for old, new in itertools.pairwise(pushed)),
     ]
     forget(docker, *local, target)
 
