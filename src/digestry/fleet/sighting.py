@@ -105,6 +105,6 @@ def repository_digest(text: object) -> tuple[Reference, Digest] | None:
         reference = Reference.parse(text)
     except InvalidReference:
         return None
-    if reference.digest is None:
+    if reference.digest is None or text.startswith(("sha256:", "sha512:")):
         return None
     return reference.repository_only(), reference.digest

@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -34,6 +35,7 @@ TIMEOUT: Final = 10.0
 """Seconds for one whole request, its body included."""
 
 _CHUNK: Final = 1 << 16
+_RETRY: Final = 0.02
 _LONGEST_MESSAGE: Final = 300
 
 
@@ -45,7 +47,17 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        deadline = time.monotonic() + (self.timeout or 0)
+        while True:
+            try:
+                self.sock.connect(self._path)
+            except BlockingIOError:
+                # Too many others are waiting to be let in; a unix socket does not wait for us.
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+                time.sleep(_RETRY)
+            else:
+                return
 
 
 class Engine:
@@ -83,14 +95,17 @@ class Engine:
         connection = self._connection()
         expired = threading.Event()
         # The socket's own limit is for one read: a drip of bytes would never reach it.
-        watchdog = threading.Timer(self._timeout, _cut, (connection, expired))
-        watchdog.daemon = True
+        watchdog = threading.Timer(self._timeout, expired.set)
         try:
             connection.connect()
+            # The connection forgets its socket as soon as the answer is to be ended by closing it.
+            watchdog = threading.Timer(self._timeout, _cut, (connection.sock, expired))
+            watchdog.daemon = True
             watchdog.start()
             connection.request("GET", path)
-            response = connection.getresponse()
-            body = self._read(response)
+            with contextlib.closing(connection.getresponse()) as response:
+                body = self._read(response)
+                status = response.status
         except TimeoutError as error:
             raise self._silent() from error
         except FileNotFoundError as error:
@@ -114,7 +129,7 @@ class Engine:
             connection.close()
         if expired.is_set():
             raise self._silent()
-        return self._decode(path, response.status, body)
+        return self._decode(path, status, body)
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._address.scheme == "unix":
@@ -174,12 +189,11 @@ class Engine:
         raise Refused(message, status=status)
 
 
-def _cut(connection: http.client.HTTPConnection, expired: threading.Event) -> None:
+def _cut(link: socket.socket, expired: threading.Event) -> None:
     expired.set()
-    link = connection.sock
-    if link is not None:
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(link, socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        # Not the method of a TLS socket, which would begin a farewell.
+        socket.socket.shutdown(link, socket.SHUT_RDWR)
 
 
 def fields(value: object) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Inventories: JSON and CSV, good lines reported, bad ones named by their line."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digestry.fleet.sighting import Problem, Sighting
+from digestry.fleet.sources.file import FileSource
+
+DIGEST = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+
+
+def observe(tmp_path: Path, content: str | bytes) -> list[Any]:
+    path = tmp_path / "inventory"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(FileSource(f"file:{path}", str(path)).observe())
+
+
+def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
+    row = {
+        "host": "n1", "namespace": "shop", "name": "web", "id": "c1", "reference": "reg.example/app:1",
+        "digest": DIGEST, "image_id": OTHER, "platform": "linux/arm64",
+    }  # fmt: skip
+    csv = ",".join(row) + "\n" + ",".join(row.values()) + "\n"
+    for content in (csv, json.dumps([row]), json.dumps({"v": 1, "containers": [row]})):
+        (one,) = observe(tmp_path, content)
+        assert isinstance(one, Sighting)
+        assert (one.host, one.namespace, one.name, one.id) == ("n1", "shop", "web", "c1")
+        assert [str(claim.digest) for claim in one.claims] == [DIGEST, OTHER]
+        assert [claim.found_by for claim in one.claims] == ["inventory", "image-id"]
+        assert str(one.claims[0].repository) == "reg.example/app"
+        assert str(one.platform) == "linux/arm64"
+
+
+def test_image_stands_for_reference_and_a_reference_alone_is_enough(tmp_path: Path) -> None:
+    (one,) = observe(tmp_path, f"image\nreg.example/app:1@{DIGEST}\n")
+    assert one.reference == f"reg.example/app:1@{DIGEST}"
+    assert [str(claim.digest) for claim in one.claims] == [DIGEST]
+
+
+def test_a_digest_may_carry_its_repository(tmp_path: Path) -> None:
+    (one,) = observe(tmp_path, json.dumps([{"digest": f"docker-pullable://reg.example/app@{DIGEST}"}]))
+    assert str(one.claims[0].repository) == "reg.example/app"
+
+
+def test_a_bad_line_is_named_and_the_others_are_reported(tmp_path: Path) -> None:
+    found = observe(
+        tmp_path,
+        f'name,digest,platform\na,{DIGEST},\nb,sha256:12,\nc\n\n"d\nd",{DIGEST},linux\ne,{DIGEST},linux/amd64\n',
+    )
+    assert [one.name for one in found if isinstance(one, Sighting)] == ["a", "e"]
+    problems = [one.message for one in found if isinstance(one, Problem)]
+    assert [message.partition(": ")[0].rpartition(" ")[2] for message in problems] == ["3", "4", "6"]
+    assert "64 hex digits" in problems[0]
+    assert "1 fields where the headings have 3" in problems[1]
+    assert "platform" in problems[2]
+
+
+def test_json_lines_are_named(tmp_path: Path) -> None:
+    text = (
+        '{"made": {"containers": []},\n "containers": [\n  {"digest": "'
+        + DIGEST
+        + '"},\n  {"digest": "nope"},\n  7,\n  {"name": "x"},\n  {"digest": 5}\n ]}'
+    )
+    found = observe(tmp_path, text)
+    assert [type(one) for one in found] == [Sighting, *[Problem] * 4]
+    assert [f"line {line}" in one.message for line, one in zip((4, 5, 6, 7), found[1:], strict=True)] == [
+        True
+    ] * 4
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "empty"),
+        ("[\n{,}]", "line 2"),
+        ("{}", "no list of containers"),
+        ("[" * 100_000, "JSON"),
+        ("a,b\n1,2\n", "headings"),
+        (b"name,digest\n\xff,\n", "line 2: not UTF-8"),
+        ('name,digest\n"x', "not CSV"),
+    ],
+)
+def test_what_cannot_be_read_is_said(tmp_path: Path, content: str | bytes, says: str) -> None:
+    found = observe(tmp_path, content)
+    assert isinstance(found[-1], Problem)
+    assert says in found[-1].message
+
+
+def test_a_missing_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = FileSource("file:x", str(tmp_path / "x")).observe()
+    assert isinstance(problem, Problem)
+    assert "No such file" in problem.message
+
+    class Stdin:
+        buffer = io.BytesIO(json.dumps([{"digest": DIGEST}]).encode())
+
+    monkeypatch.setattr("sys.stdin", Stdin())
+    (one,) = FileSource("file:-", "-").observe()
+    assert isinstance(one, Sighting)
+
+
+def test_an_empty_list_is_no_problem(tmp_path: Path) -> None:
+    assert observe(tmp_path, "[]") == []
