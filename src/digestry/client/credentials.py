@@ -61,9 +61,7 @@ class DockerCredentials:
 
     def _find(self, host: str) -> Credential | None:
         config = self._read()
-        helpers = config.get("credHelpers") or {}
-        if not isinstance(helpers, dict):
-            raise self._unusable('"credHelpers" is not an object')
+        helpers = self._object(config, "credHelpers")
         address = _HUB_KEY if host == DOCKER_HUB else host
         helper = helpers.get(host) or helpers.get(address) or config.get("credsStore")
         if helper:
@@ -95,10 +93,16 @@ class DockerCredentials:
             raise self._unusable("it is not a JSON object")
         return document
 
+    def _object(self, config: dict[str, Any], key: str) -> dict[str, Any]:
+        value = config.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self._unusable(f'"{key}" is not an object')
+        return value
+
     def _entry(self, config: dict[str, Any], host: str) -> Credential | None:
-        entries = config.get("auths") or {}
-        if not isinstance(entries, dict):
-            raise self._unusable('"auths" is not an object')
+        entries = self._object(config, "auths")
         wanted = _HUB_HOSTS if host in _HUB_HOSTS else {host}
         # The exact name first; then the legacy forms, which are addresses.
         for key in sorted(entries, key=lambda key: key != host):

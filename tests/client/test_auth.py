@@ -1,0 +1,377 @@
+"""Logging in: challenges, tokens, docker's config.json and its helpers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from digestry.client import challenges
+from digestry.client.credentials import Credential, DockerCredentials
+from digestry.client.options import ClientOptions
+from digestry.client.repository import Repository
+from digestry.client.session import Session
+from digestry.errors import InvalidConfiguration, ProtocolViolation, RemoteError, RemoteNotFound, Unauthorized
+from digestry.model.reference import Reference
+from tests.client.liar import Liar, Reply, Request
+
+
+def write_config(directory: Path, document: Any) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(
+        document if isinstance(document, str) else json.dumps(document), encoding="utf-8"
+    )
+    return directory
+
+
+def basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+# -- challenges -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('Basic realm="x"', [("basic", {"realm": "x"})]),
+        (
+            'Bearer realm="https://a/t",service="s",scope="repository:a/b:pull,push"',
+            [("bearer", {"realm": "https://a/t", "service": "s", "scope": "repository:a/b:pull,push"})],
+        ),
+        ('bearer Realm = "a\\"b" , service=plain', [("bearer", {"realm": 'a"b', "service": "plain"})]),
+        (
+            'Negotiate, Basic realm="x", Bearer realm="y"',
+            [("negotiate", {}), ("basic", {"realm": "x"}), ("bearer", {"realm": "y"})],
+        ),
+        ("", []),
+        ('"""', []),
+        ('Bearer realm="unended', [("bearer", {})]),
+    ],
+)
+def test_challenges(value: str, expected: list[tuple[str, dict[str, str]]]) -> None:
+    found = [(c.scheme, c.parameters) for c in challenges.parse([value])]
+    assert found[: len(expected)] == expected
+
+
+def test_a_challenge_of_a_megabyte_does_not_take_long() -> None:
+    begun = time.monotonic()
+    challenges.parse(['Bearer realm="' + "\\" * 1_000_000, "a=" * 500_000, "a" * 1_000_000])
+    assert time.monotonic() - begun < 1
+
+
+# -- docker's config.json -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "host"),
+    [
+        ("localhost:5000", "localhost:5000"),
+        ("https://registry.example", "registry.example"),
+        ("https://registry.example/v2/", "registry.example"),
+        ("registry.example/v1/", "registry.example"),
+        ("https://index.docker.io/v1/", "docker.io"),
+        ("index.docker.io", "docker.io"),
+        ("docker.io", "docker.io"),
+    ],
+)
+def test_names_of_registries(tmp_path: Path, key: str, host: str) -> None:
+    write_config(tmp_path, {"auths": {"other.example": {}, key: {"auth": basic("ann", "a:b")}}})
+    credentials = DockerCredentials(tmp_path)
+    assert credentials.get(host) == Credential("ann", "a:b")
+    assert credentials.get("stranger.example") is None
+    assert credentials.get("registry.example:444") is None
+
+
+def test_tokens_in_the_file(tmp_path: Path) -> None:
+    write_config(tmp_path, {"auths": {"a": {"identitytoken": "id"}, "b": {"registrytoken": "rt"}, "c": {}}})
+    credentials = DockerCredentials(tmp_path)
+    assert credentials.get("a") == Credential(identity_token="id")
+    assert credentials.get("b") == Credential(registry_token="rt")
+    assert credentials.get("c") is None
+
+
+def test_without_a_file(tmp_path: Path) -> None:
+    assert DockerCredentials(None).get("a") is None
+    assert DockerCredentials(tmp_path / "nowhere").get("a") is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "not json",
+        "[]",
+        '{"auths": []}',
+        '{"auths": {"a": 1}}',
+        '{"auths": {"a": {"auth": "%%%"}}}',
+        '{"auths": {"a": {"auth": "bm9jb2xvbg=="}}}',
+        '{"auths": {"a": {"identitytoken": 7}}}',
+        '{"credHelpers": []}',
+        '{"credsStore": "../evil"}',
+        '{"credsStore": "surely-not-installed"}',
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path: Path, document: str) -> None:
+    write_config(tmp_path, document)
+    with pytest.raises(InvalidConfiguration, match=r"config\.json"):
+        DockerCredentials(tmp_path).get("a")
+
+
+def test_a_secret_is_in_no_representation() -> None:
+    assert "s3cret" not in repr(Credential("ann", "s3cret", "s3cret", "s3cret"))
+
+
+# -- helpers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes ``docker-credential-test``, a shell script, and puts it on the PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def write(script: str, config: Mapping[str, Any] | None = None) -> DockerCredentials:
+        path = tmp_path / "docker-credential-test"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        write_config(tmp_path / "docker", config or {"credsStore": "test"})
+        return DockerCredentials(tmp_path / "docker")
+
+    return write
+
+
+ECHO = """read server; echo "{\\"Username\\":\\"$1\\",\\"Secret\\":\\"$server\\"}" """
+
+
+def test_a_helper_is_asked_for_the_host(helper: Any) -> None:
+    assert helper(ECHO).get("a.example:5000") == Credential("get", "a.example:5000")
+    assert helper(ECHO).get("docker.io") == Credential("get", "https://index.docker.io/v1/")
+
+
+def test_a_helper_for_one_host(helper: Any) -> None:
+    credentials = helper(ECHO, {"credHelpers": {"a": "test"}, "auths": {"b": {"auth": basic("u", "p")}}})
+    assert credentials.get("a") == Credential("get", "a")
+    assert credentials.get("b") == Credential("u", "p")
+
+
+def test_an_identity_token_from_a_helper(helper: Any) -> None:
+    script = 'cat >/dev/null; echo \'{"Username":"<token>","Secret":"id"}\''
+    assert helper(script).get("a") == Credential(identity_token="id")
+
+
+def test_a_helper_that_has_nothing(helper: Any) -> None:
+    credentials = helper(
+        "cat >/dev/null; echo credentials not found in native keychain; exit 1",
+        {"credsStore": "test", "auths": {"a": {"auth": basic("u", "p")}}},
+    )
+    assert credentials.get("a") == Credential("u", "p")
+    assert credentials.get("b") is None
+
+
+@pytest.mark.parametrize(
+    "script", ["cat >/dev/null; echo locked; exit 1", "exit 3", "echo nonsense", "echo '{\"Username\":1}'"]
+)
+def test_a_helper_that_fails(helper: Any, script: str) -> None:
+    with pytest.raises(RemoteError, match="docker-credential-test"):
+        helper(f"cat >/dev/null; {script}").get("a")
+
+
+def test_a_helper_that_hangs(helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("digestry.client.credentials._HELPER_TIMEOUT", 0.1)
+    with pytest.raises(RemoteError, match="did not answer within"):
+        helper("exec sleep 5").get("a")
+
+
+# -- tokens ---------------------------------------------------------------------------------------
+
+
+class TokenRegistry:
+    """A registry with a token server, both the liar's."""
+
+    def __init__(self, liar: Liar) -> None:
+        self.liar = liar
+        self.given = 0
+        self.expires: Any = 300
+        self.refuse_tokens = False
+        liar.answer = self.answer
+
+    def answer(self, request: Request) -> Reply:
+        if request.path == "/token":
+            return self.token(request)
+        if request.headers.get("Authorization") == f"Bearer t{self.given}" and self.given:
+            if self.refuse_tokens:
+                self.refuse_tokens = False
+                return self.challenge()
+            return Reply(404)
+        return self.challenge()
+
+    def challenge(self) -> Reply:
+        realm = f'Bearer realm="http://{self.liar.host}/token",service="reg",scope="repository:extra:pull"'
+        return Reply(401, b'{"errors":[{"code":"UNAUTHORIZED"}]}', {"WWW-Authenticate": realm})
+
+    def token(self, _: Request) -> Reply:
+        self.given += 1
+        return Reply(200, json.dumps({"token": f"t{self.given}", "expires_in": self.expires}).encode())
+
+    def tokens(self) -> list[Request]:
+        return [request for request in self.liar.seen if request.path == "/token"]
+
+
+@pytest.fixture
+def tokens(liar: Liar) -> TokenRegistry:
+    return TokenRegistry(liar)
+
+
+def test_a_token_is_fetched_once_a_scope(tokens: TokenRegistry, hostile: Repository) -> None:
+    for _ in range(3):
+        with pytest.raises(RemoteNotFound):
+            hostile.manifest("latest")
+    (request,) = tokens.tokens()
+    assert request.query == {
+        "service": ["reg"],
+        "scope": ["repository:team/app:pull", "repository:extra:pull"],
+    }
+    assert "Authorization" not in request.headers
+    with pytest.raises(RemoteNotFound):
+        hostile.push_manifest(
+            b'{"schemaVersion":2,"manifests":[]}', "application/vnd.oci.image.index.v1+json"
+        )
+    assert tokens.tokens()[1].query["scope"][0] == "repository:team/app:pull,push"
+    with pytest.raises(RemoteNotFound):
+        hostile.delete("latest")
+    assert tokens.tokens()[2].query["scope"][0] == "repository:team/app:delete"
+
+
+def test_a_token_that_has_ended_is_not_used(tokens: TokenRegistry, hostile: Repository) -> None:
+    tokens.expires = 0.2
+    for _ in range(2):
+        with pytest.raises(RemoteNotFound):
+            hostile.manifest("latest")
+        time.sleep(0.15)
+    assert len(tokens.tokens()) == 2
+    # The second was fetched before it was asked for, not after a refusal.
+    assert [r.path for r in tokens.liar.seen].count("/v2/team/app/manifests/latest") == 3
+
+
+def test_a_token_that_is_refused_is_replaced_once(tokens: TokenRegistry, hostile: Repository) -> None:
+    with pytest.raises(RemoteNotFound):
+        hostile.manifest("latest")
+    tokens.refuse_tokens = True
+    with pytest.raises(RemoteNotFound):
+        hostile.manifest("latest")
+    assert len(tokens.tokens()) == 2
+
+
+def test_a_registry_that_refuses_every_token(liar: Liar, hostile: Repository) -> None:
+    registry = TokenRegistry(liar)
+    liar.answer = lambda r: registry.token(r) if r.path == "/token" else registry.challenge()
+    with pytest.raises(Unauthorized):
+        hostile.manifest("latest")
+    assert len(liar.seen) < 6
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"token":""}', b'{"token":7}', b'{"token":"a b"}', b'{"token":"a\\r\\nX: y"}'],
+)
+def test_a_token_server_that_sends_no_token(liar: Liar, hostile: Repository, body: bytes) -> None:
+    registry = TokenRegistry(liar)
+    liar.answer = lambda r: Reply(200, body) if r.path == "/token" else registry.challenge()
+    with pytest.raises(ProtocolViolation):
+        hostile.manifest("latest")
+
+
+def test_a_token_server_that_refuses(liar: Liar, hostile: Repository) -> None:
+    registry = TokenRegistry(liar)
+    liar.answer = lambda r: Reply(401, b"wrong password") if r.path == "/token" else registry.challenge()
+    with pytest.raises(Unauthorized, match="wrong password"):
+        hostile.manifest("latest")
+
+
+@pytest.mark.parametrize("expires", [None, -5, "soon", 1e300])
+def test_strange_lifetimes(tokens: TokenRegistry, hostile: Repository, expires: Any) -> None:
+    tokens.expires = expires
+    with pytest.raises(RemoteNotFound):
+        hostile.manifest("latest")
+
+
+def test_the_password_goes_to_the_token_server_only(tokens: TokenRegistry, tmp_path: Path) -> None:
+    host = tokens.liar.host
+    write_config(tmp_path, {"auths": {host: {"auth": basic("ann", "s3cret")}}})
+    with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(RemoteNotFound):
+        session.repository(Reference(host, "a")).manifest("latest")
+    (request,) = tokens.tokens()
+    assert request.headers["Authorization"] == f"Basic {basic('ann', 's3cret')}"
+    assert request.query["account"] == ["ann"]
+    others = [r.headers.get("Authorization", "") for r in tokens.liar.seen if r.path != "/token"]
+    assert not any(value.startswith("Basic") for value in others)
+
+
+def test_an_identity_token_is_traded_in(tokens: TokenRegistry, tmp_path: Path) -> None:
+    host = tokens.liar.host
+    write_config(tmp_path, {"auths": {host: {"identitytoken": "refresh"}}})
+    with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(RemoteNotFound):
+        session.repository(Reference(host, "a")).manifest("latest")
+    (request,) = tokens.tokens()
+    assert request.method == "POST"
+    form = parse_qs(request.body.decode())
+    assert form["grant_type"] == ["refresh_token"]
+    assert form["refresh_token"] == ["refresh"]
+    assert form["scope"] == ["repository:a:pull repository:extra:pull"]
+
+
+def test_a_password_is_not_sent_over_plain_http(liar: Liar, tmp_path: Path) -> None:
+    realm = 'Bearer realm="http://tokens.example/token",service="reg"'
+    liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": realm})
+    write_config(tmp_path, {"auths": {liar.host: {"auth": basic("ann", "s3cret")}}})
+    with Session(ClientOptions(docker_config=tmp_path)) as session:
+        repository = session.repository(Reference(liar.host, "a"))
+        with pytest.raises(ProtocolViolation, match="was not sent"):
+            repository.manifest("latest")
+
+
+def test_a_realm_that_is_no_address(liar: Liar, hostile: Repository) -> None:
+    liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": 'Bearer realm="file:///etc/passwd"'})
+    with pytest.raises(ProtocolViolation, match="token server"):
+        hostile.manifest("latest")
+
+
+def test_basic(liar: Liar, tmp_path: Path) -> None:
+    wanted = f"Basic {basic('ann', 's3cret')}"
+    liar.answer = lambda r: (
+        Reply(404)
+        if r.headers.get("Authorization") == wanted
+        else Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    )
+    write_config(tmp_path, {"auths": {liar.host: {"auth": basic("ann", "s3cret")}}})
+    with Session(ClientOptions(docker_config=tmp_path)) as session:
+        repository = session.repository(Reference(liar.host, "a"))
+        for _ in range(2):
+            with pytest.raises(RemoteNotFound):
+                repository.manifest("latest")
+    assert len(liar.seen) == 3  # only the first was refused
+
+
+def test_wrong_credentials_end_at_once(liar: Liar, tmp_path: Path) -> None:
+    liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    write_config(tmp_path, {"auths": {liar.host: {"auth": basic("ann", "wrong")}}})
+    with Session(ClientOptions(docker_config=tmp_path)) as session:
+        repository = session.repository(Reference(liar.host, "a"))
+        with pytest.raises(Unauthorized):
+            repository.manifest("latest")
+        with pytest.raises(Unauthorized):
+            repository.manifest("latest")
+    assert len(liar.seen) == 3
+
+
+def test_no_credentials_where_some_are_wanted(liar: Liar, hostile: Repository) -> None:
+    liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    with pytest.raises(Unauthorized) as caught:
+        hostile.manifest("latest")
+    assert caught.value.hint.endswith(f"docker login {liar.host}")
