@@ -1,0 +1,448 @@
+"""The audit's rule: membership in the graph, history included; every container has one row."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import Any
+
+import pytest
+
+from digestry.errors import Unauthorized, Unreachable
+from digestry.fleet import publish, vex
+from digestry.fleet.audit import Finding, Report, audit
+from digestry.fleet.lookup import Lookup
+from digestry.fleet.sighting import Problem, Sighting
+from digestry.model.digest import Digest
+from digestry.model.reference import Reference
+from tests.fleet.fakes import ARM64, HOST, START, FakeRegistries, Listed, claim, image_id, sighted
+
+APP = f"{HOST}/app"
+LATER = datetime.timedelta(hours=1)
+
+
+def run(registries: FakeRegistries, *seen: Any, timeout: float = 5) -> Report:
+    return audit([Listed(*seen)], Lookup(registries, timeout=timeout))
+
+
+def only(registries: FakeRegistries, seen: Sighting) -> Finding:
+    (finding,) = run(registries, seen).findings
+    return finding
+
+
+def state(
+    registries: FakeRegistries,
+    name: str,
+    status: vex.Status,
+    *fixed_by: str,
+    at: datetime.datetime = START,
+    vulnerability: str = "CVE-1",
+) -> None:
+    statement = publish.Statement(
+        vulnerability, status, "sec@example", at, note="because" if status == "not_affected" else ""
+    )
+    targets = [publish.find(registries, Reference.parse(one)) for one in fixed_by]
+    publish.state(registries, publish.find(registries, Reference.parse(name)), statement, targets)
+
+
+def running(finding: Finding) -> Digest | None:
+    return None if finding.identity is None else finding.identity.running
+
+
+@pytest.fixture(params=[True, False], ids=["digestry", "plain registry"])
+def registries(request: pytest.FixtureRequest) -> FakeRegistries:
+    return FakeRegistries(remembers=request.param)
+
+
+@pytest.fixture
+def rich() -> FakeRegistries:
+    return FakeRegistries()
+
+
+@pytest.fixture
+def plain() -> FakeRegistries:
+    return FakeRegistries(remembers=False)
+
+
+# -- what runs --------------------------------------------------------------------------------
+
+
+def test_the_running_digest_is_told_not_the_tags(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    old = app.image("one", "1")
+    new = app.image("two", "1")
+    found = only(registries, sighted(f"{APP}:1", claim(old.manifest, APP), image_id(old.config)))
+    assert running(found) == old.manifest
+    assert found.tag.digest == new.manifest
+    assert found.identity is not None
+    assert found.identity.found_by == "repo-digest"
+
+
+def test_an_index_is_what_was_obtained_and_its_child_is_what_runs(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    found = only(registries, sighted(f"{APP}:1", claim(index, APP), image_id(amd.config)))
+    assert running(found) == index
+    assert found.identity is not None
+    assert found.identity.manifest == amd.manifest
+    assert found.tag.state == "current"
+
+
+def test_the_platform_tells_which_child_runs(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    found = only(registries, sighted(f"{APP}:1", claim(index, APP, found_by="inventory"), platform=ARM64))
+    assert found.identity is not None
+    assert found.identity.manifest == arm.manifest
+
+
+def test_the_platforms_manifest_of_a_containerd_store(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    seen = sighted(
+        f"{APP}:1", claim(index, APP, obtained=False), image_id(index, kind="index"),
+        platform_manifest=arm.manifest,
+    )  # fmt: skip
+    found = only(registries, seen)
+    assert running(found) == index
+    assert found.identity is not None
+    assert found.identity.manifest == arm.manifest
+
+
+def test_an_orphan_of_the_containerd_store_is_found_by_its_id(rich: FakeRegistries) -> None:
+    # The tag moved, so that the image has no RepoDigests left; the ID is the index's digest.
+    app = rich.at(APP)
+    amd = app.image("one amd")
+    index = app.index({"linux/amd64": amd}, "1")
+    app.image("two", "1")
+    found = only(rich, sighted(f"{APP}:1", image_id(index, kind="index")))
+    assert running(found) == index
+    assert found.identity is not None
+    assert found.identity.found_by == "image-id"
+    assert found.tag.state == "moved"
+
+
+def test_loaded_from_an_archive_is_found_by_its_config(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "1")
+    found = only(registries, sighted(f"{APP}:1", image_id(one.config)))
+    assert running(found) == one.manifest
+    assert found.identity is not None
+    assert found.identity.found_by == "image-id"
+    assert found.tag.state == "current"
+
+
+def test_several_repo_digests_the_containers_own_repository_counts(registries: FakeRegistries) -> None:
+    mirror, app = registries.at(f"{HOST}/a-mirror"), registries.at(APP)
+    copied, original = mirror.image("one", "x", squeezed="zstd"), app.image("one", "1")
+    found = only(
+        registries,
+        sighted(
+            f"{APP}:1", claim(copied.manifest, f"{HOST}/a-mirror"), claim(original.manifest, APP),
+            image_id(original.config),
+        ),
+    )  # fmt: skip
+    assert running(found) == original.manifest
+
+
+def test_of_several_digests_of_one_repository_the_tags_own_is_taken(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "plain")
+    index = app.index({"linux/amd64": one}, "multi")
+    seen = [claim(one.manifest, APP), claim(index, APP), image_id(one.config)]
+    assert running(only(registries, sighted(f"{APP}:multi", *seen))) == index
+    assert running(only(registries, sighted(f"{APP}:plain", *seen))) == one.manifest
+
+
+def test_another_repositorys_digest_is_the_last_resort_and_said(registries: FakeRegistries) -> None:
+    one = registries.at(f"{HOST}/upstream").image("one", "1")
+    found = only(
+        registries, sighted(f"{APP}:1", claim(one.manifest, f"{HOST}/upstream"), image_id(one.config))
+    )
+    assert running(found) == one.manifest
+    assert any("another repository" in reason for reason in found.reasons)
+    assert found.tag.state == ("never" if registries.remembers else "unknown")
+
+
+def test_made_up_pairs_are_not_believed(registries: FakeRegistries) -> None:
+    # Podman pairs every name with every digest: this name never had that index.
+    app, other = registries.at(APP), registries.at(f"{HOST}/other")
+    one, two = app.image("one", "1"), other.image("two")
+    wrong = other.index({"linux/amd64": two}, "1")
+    found = only(
+        registries,
+        sighted(
+            f"{HOST}/other:1", claim(wrong, f"{HOST}/other", obtained=False),
+            claim(one.manifest, APP, obtained=False), image_id(one.config),
+        ),
+    )  # fmt: skip
+    assert running(found) == one.manifest
+    assert found.identity is not None
+    assert found.identity.repository.name == APP
+
+
+def test_never_pushed_and_real_digests_side_by_side(registries: FakeRegistries) -> None:
+    # A migration to the containerd store compresses anew: that manifest was never pushed.
+    app = registries.at(APP)
+    one = app.image("one", "1")
+    fresh = Digest.of(b"compressed anew")
+    found = only(
+        registries,
+        sighted(
+            f"{APP}:1", claim(fresh, APP, obtained=False), claim(one.manifest, APP, obtained=False),
+            image_id(fresh, kind="manifest"),
+        ),
+    )  # fmt: skip
+    assert running(found) == one.manifest
+    assert found.tag.state == "current"
+
+
+def test_a_local_build_has_a_row_that_says_so(registries: FakeRegistries) -> None:
+    registries.at(APP).image("one", "1")
+    for reference, named in ((f"{APP}:1", True), ("app:dev", False), (None, True)):
+        found = only(registries, sighted(reference, image_id(Digest.of(b"x")), registry_named=named))
+        assert running(found) is None
+        assert found.verdict.state == "unknown"
+        assert any("built or loaded locally, never pushed or pulled" in one for one in found.reasons)
+    assert not any(name.startswith("docker.io") for _, name, _ in registries.asked)
+
+
+def test_a_made_up_digest_of_a_local_build_is_no_digest(registries: FakeRegistries) -> None:
+    seen = sighted(f"{APP}:dev", claim(Digest.of(b"x"), APP, obtained=False), image_id(Digest.of(b"y")))
+    found = only(registries, seen)
+    assert running(found) is None
+    assert any("never pushed or pulled" in one for one in found.reasons)
+
+
+def test_what_the_registry_has_lost_is_the_runtimes_word(plain: FakeRegistries) -> None:
+    app = plain.at(APP)
+    one = app.image("one", "1")
+    app.image("two", "1")
+    app.forgotten.add(one.manifest)
+    found = only(plain, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert running(found) == one.manifest
+    assert found.identity is not None
+    assert not found.identity.confirmed
+    assert found.verdict.state == "unknown"
+
+
+def test_an_unusable_reference_is_a_row(rich: FakeRegistries) -> None:
+    found = only(rich, sighted("sha256:" + "a" * 64, image_id(Digest.of(b"x"))))
+    assert any("is a digest, not an image name" in reason for reason in found.reasons)
+
+
+# -- the tag ----------------------------------------------------------------------------------
+
+
+def test_moved_is_dated_by_the_first_event_after_the_newest_match(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one, two, three = app.image("one", "1"), app.image("two", "1"), app.image("three")
+    app.point("1", one.manifest)  # back again
+    app.point("1", two.manifest)  # the move that counts, the fourth event
+    app.point("1", three.manifest)
+    found = only(rich, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert found.tag.state == "moved"
+    assert found.tag.moved_at == START + datetime.timedelta(minutes=3)
+    assert found.tag.digest == three.manifest
+
+
+def test_a_tag_moved_to_the_same_code_is_current(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "1")
+    app.image("one", "1", squeezed="zstd")
+    found = only(registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert found.tag.state == "current"
+
+
+def test_a_manifest_and_the_index_that_holds_it_are_not_two_things(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one")
+    app.index({"linux/amd64": one}, "1")
+    found = only(registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert found.tag.state == "current"
+
+
+def test_deleted_is_moved_to_nowhere(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one = app.image("one", "1")
+    app.point("1", None)
+    found = only(rich, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert (found.tag.state, found.tag.digest) == ("moved", None)
+    assert found.tag.moved_at == START + datetime.timedelta(minutes=1)
+    assert any("deleted" in reason for reason in found.reasons)
+
+
+def test_never_and_pinned(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one = app.image("one", "1")
+    app.image("two", "2")
+    never = only(rich, sighted(f"{APP}:2", claim(one.manifest, APP), image_id(one.config)))
+    assert never.tag.state == "never"
+    pinned = only(rich, sighted(f"{APP}:2@{one.manifest}", claim(one.manifest, APP), image_id(one.config)))
+    assert pinned.tag.state == "pinned"
+
+
+def test_no_history_is_unknown_with_the_reason(plain: FakeRegistries) -> None:
+    app = plain.at(APP)
+    one = app.image("one", "1")
+    two = app.image("two", "1")
+    found = only(plain, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert (found.tag.state, found.tag.digest) == ("unknown", two.manifest)
+    assert any("keeps no tag history" in reason for reason in found.reasons)
+
+
+def test_no_tag_means_latest(rich: FakeRegistries) -> None:
+    one = rich.at(APP).image("one", "latest")
+    assert only(rich, sighted(APP, claim(one.manifest, APP), image_id(one.config))).tag.state == "current"
+
+
+# -- advisories -------------------------------------------------------------------------------
+
+
+def test_affected_names_what_to_restart_from_and_fixed_is_told(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    bad, good = app.image("one", "1"), app.image("two", "1")
+    state(registries, f"{APP}@{bad.manifest}", "affected", f"{APP}:1")
+    report = run(
+        registries,
+        sighted(f"{APP}:1", claim(good.manifest, APP), image_id(good.config), name="good"),
+        sighted(f"{APP}:1", claim(bad.manifest, APP), image_id(bad.config), name="bad"),
+    )
+    assert [(one.sighting.name, one.verdict.state) for one in report.findings] == [
+        ("bad", "affected"), ("good", "fixed"),
+    ]  # fmt: skip
+    assert report.affected
+    assert report.findings[0].action == f"restart from {APP}@{good.manifest}"
+    assert report.findings[1].action == "nothing to do"
+
+
+def test_an_indexs_advisory_holds_for_its_children_and_for_siblings(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one")
+    index = app.index({"linux/amd64": one}, "1")
+    state(registries, f"{APP}@{index}", "affected")
+    seen = sighted(f"{APP}:1", claim(index, APP), image_id(one.config))
+    assert only(registries, seen).verdict.state == "affected"
+
+
+def test_siblings_that_share_a_config_are_the_same_code(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one, same = app.image("one", "1"), app.image("one", "2", squeezed="zstd")
+    state(rich, f"{APP}@{same.manifest}", "affected")
+    seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
+    assert only(rich, seen).verdict.state == "affected"
+
+
+def test_a_mirror_is_judged_by_what_is_said_of_the_original(registries: FakeRegistries) -> None:
+    app, mirror = registries.at(APP), registries.at(f"{HOST}/mirror")
+    one, copied = app.image("one", "1"), mirror.image("one", "1", squeezed="zstd")
+    state(registries, f"{APP}@{one.manifest}", "affected")
+    report = run(
+        registries,
+        sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config), name="a"),
+        sighted(f"{HOST}/mirror:1", claim(copied.manifest, f"{HOST}/mirror"), image_id(one.config), name="b"),
+    )
+    assert [one.verdict.state for one in report.findings] == ["affected", "affected"]
+    assert any(f"stated in {APP}" in reason for reason in report.findings[1].reasons)
+
+
+def test_the_latest_statement_is_in_force(registries: FakeRegistries) -> None:
+    one = registries.at(APP).image("one", "1")
+    seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
+    state(registries, f"{APP}:1", "affected")
+    assert only(registries, seen).verdict.state == "affected"
+    state(registries, f"{APP}:1", "not_affected")  # the same second: the version decides
+    assert only(registries, seen).verdict.state == "clear"
+    state(registries, f"{APP}:1", "affected", at=START - LATER)  # older: it changes nothing
+    assert only(registries, seen).verdict.state == "clear"
+    state(registries, f"{APP}:1", "under_investigation", vulnerability="CVE-2")
+    found = only(registries, seen)
+    assert found.verdict.state == "unknown"
+    assert "CVE-2 is under investigation" in found.reasons
+
+
+def test_a_cure_that_was_found_bad_is_followed_to_its_own(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one, two, three = app.image("one", "1"), app.image("two"), app.image("three")
+    state(rich, f"{APP}:1", "affected", f"{APP}@{two.manifest}")
+    state(
+        rich, f"{APP}@{two.manifest}", "affected", f"{APP}@{three.manifest}",
+        vulnerability="CVE-2", at=START + LATER,
+    )  # fmt: skip
+    found = only(rich, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert found.action == f"restart from {APP}@{three.manifest}"
+
+
+def test_an_unknown_platform_leaves_a_doubt(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    state(rich, f"{APP}@{arm.manifest}", "affected")
+    found = only(rich, sighted(f"{APP}:1", claim(index, APP, found_by="inventory"), platform=None))
+    assert found.verdict.state == "unknown"
+    assert any("may be what runs" in reason for reason in found.reasons)
+
+
+# -- what cannot be seen ----------------------------------------------------------------------
+
+
+def test_a_silent_registry_is_one_problem_and_rows_remain(rich: FakeRegistries) -> None:
+    one = rich.at(APP).image("one", "1")
+    rich.fail(HOST, Unreachable(f"{HOST} does not answer"))
+    report = run(
+        rich,
+        sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config), name="a"),
+        sighted(f"{APP}:2", claim(one.manifest, APP), image_id(one.config), name="b"),
+        sighted(f"{HOST}/other:1", image_id(Digest.of(b"x")), name="c"),
+    )
+    assert [problem.source for problem in report.problems] == [f"registry {HOST}"]
+    assert [one.verdict.state for one in report.findings] == ["unknown"] * 3
+    assert [one.tag.state for one in report.findings] == ["unknown"] * 3
+    assert running(report.findings[0]) == one.manifest  # the runtime's word
+    assert running(report.findings[2]) is None
+
+
+def test_a_hanging_registry_costs_one_timeout(rich: FakeRegistries) -> None:
+    def hang(reference: Reference, what: str) -> None:
+        time.sleep(3)
+
+    rich.trouble = hang
+    seen = [sighted(f"{HOST}/app{n}:1", image_id(Digest.of(b"%d" % n)), name=str(n)) for n in range(40)]
+    begun = time.monotonic()
+    report = run(rich, *seen, timeout=0.2)
+    assert time.monotonic() - begun < 2
+    assert len(report.findings) == 40
+    assert len(report.problems) == 1
+
+
+@pytest.mark.parametrize("what", ["holders", "resolve", "history", "referrers"])
+def test_a_refusal_of_any_question_is_a_problem(rich: FakeRegistries, what: str) -> None:
+    one = rich.at(APP).image("one", "1")
+    rich.at(APP).image("two", "1")
+    rich.fail(HOST, Unauthorized("not for you", status=403), only=what)
+    report = run(rich, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert len(report.findings) == 1
+    assert any("not for you" in reason for reason in report.findings[0].reasons)
+    assert [problem.source for problem in report.problems] == [f"registry {APP}"]
+    assert report.findings[0].tag.state == ("moved" if what == "referrers" else "unknown")
+
+
+def test_each_distinct_thing_is_asked_once(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "1")
+    app.image("two", "1")
+    seen = [
+        sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config), name=str(n)) for n in range(200)
+    ]
+    report = run(registries, *seen)
+    assert len(report.findings) == 200
+    assert max(registries.asked.values()) == 1
+
+
+def test_source_problems_are_kept(rich: FakeRegistries) -> None:
+    report = run(rich, Problem("docker", "no such socket"))
+    assert report.problems == (Problem("docker", "no such socket"),)
+    assert not report.affected
