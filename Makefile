@@ -16,7 +16,7 @@ demo: setup
 	@$(BIN)/digestry demo $(if $(ENGINE),--engine $(ENGINE))
 
 test: setup
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check src tests bench tools
