@@ -199,8 +199,8 @@ def test_foreign_statements_are_not_stated_again(registries: FakeRegistries, app
     [
         b"", b"nonsense", b"[]", b"{}", b"[" * 100_000, b'{"payload": 5}', b'{"payload": "!!"}',
         b'{"dsseEnvelope": []}', b'{"_type": "https://in-toto.io/Statement/v1"}',
-        b'{"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://openvex.dev/ns",'
-        b'"predicate": 1}',
+        (b'{"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://openvex.dev/ns",'
+        b'"predicate": 1}'),
         b'{"@context": "https://openvex.dev/ns"}', b'\xff', b'{"a": "\\ud800"}',
     ],
 )  # fmt: skip

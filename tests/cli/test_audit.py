@@ -1,0 +1,142 @@
+"""``digestry audit``, as its own program, against a running registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.fleet.fakes import engine, recording
+from tests.support import RegistryServer, digestry
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Nothing of this machine's own: no engine answers here."""
+    return {
+        "PATH": str(tmp_path), "HOME": str(tmp_path), "DIGESTRY_HOME": str(tmp_path / "home"),
+        "DOCKER_HOST": f"unix://{tmp_path}/docker.sock", "XDG_RUNTIME_DIR": str(tmp_path),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }  # fmt: skip
+
+
+def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        digestry(*arguments), env=environment, input=stdin, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+def inventory(*entries: dict[str, Any]) -> str:
+    return json.dumps(list(entries))
+
+
+def test_the_story_of_one_moved_tag(environment: dict[str, str], registry: RegistryServer) -> None:
+    name = "cli/audit/golftrack"
+    bad = registry.push_image(name, "1.5", b"bad")
+    good = registry.push_image(name, "1.5", b"good")
+    reference = f"{registry.host}/{name}:1.5"
+    seen = inventory(
+        {"host": "n1", "name": "old", "reference": reference, "digest": str(bad)},
+        {"host": "n2", "name": "new", "reference": reference, "digest": str(good)},
+    )
+    before = run(environment, "audit", "--source", "file:-", stdin=seen)
+    assert before.returncode == 0, before.stderr
+    assert "2 containers: 2 clear" in before.stdout
+    added = run(
+        environment, "advisory", "add", f"{registry.host}/{name}@{bad}", "--status", "affected",
+        "--id", "CVE-2026-1", "--fixed-by", str(good),
+    )  # fmt: skip
+    assert added.returncode == 0, added.stderr
+    after = run(environment, "audit", "--source", "file:-", "--format", "json", stdin=seen)
+    assert after.returncode == 1
+    answer = json.loads(after.stdout)
+    assert answer["problems"] == []
+    old, new = answer["containers"]
+    assert (old["name"], old["advisory_state"], old["tag_state"]) == ("old", "affected", "moved")
+    assert old["running_digest"] == str(bad)
+    assert old["tag_digest"] == str(good)
+    assert old["moved_at"].endswith("Z")
+    assert old["found_by"] == "inventory"
+    assert old["action"] == f"restart from {registry.host}/{name}@{good}"
+    assert (new["advisory_state"], new["tag_state"]) == ("fixed", "current")
+    table = run(environment, "audit", "--source", "file:-", stdin=seen).stdout
+    assert table.splitlines()[1].startswith("VULNERABLE")
+    assert table.splitlines()[-1] == "2 containers: 1 vulnerable, 1 fixed"
+    assert "\x1b" not in table  # no colours into a pipe
+
+
+def test_no_engine_is_said_plainly(environment: dict[str, str]) -> None:
+    done = run(environment, "audit")
+    assert done.returncode == 3
+    assert "no container engine answers" in done.stderr
+    done = run(environment, "audit", "--format", "json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["containers"] == []
+    assert len(json.loads(done.stdout)["problems"]) == 2
+
+
+def test_an_engine_that_does_not_answer_is_a_problem(environment: dict[str, str]) -> None:
+    done = run(environment, "audit", "--source", "docker:unix:///nowhere.sock")
+    assert done.returncode == 3
+    assert "there is no such socket" in done.stdout
+
+
+def test_findings_outrank_problems(environment: dict[str, str], registry: RegistryServer) -> None:
+    name = "cli/audit/outrank"
+    bad = registry.push_image(name, "1", b"outrank")
+    where = f"{registry.host}/{name}@{bad}"
+    run(environment, "advisory", "add", where, "--status", "affected", "--id", "CVE-1")
+    done = run(
+        environment, "audit", "--source", "file:-", "--source", "docker:unix:///nowhere.sock",
+        stdin=inventory({"reference": where}),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "PROBLEMS" in done.stdout
+
+
+def test_a_bad_line_is_a_problem(environment: dict[str, str], registry: RegistryServer) -> None:
+    digest = registry.push_image("cli/audit/lines", "1", b"lines")
+    done = run(
+        environment, "audit", "--source", "file:-",
+        stdin=f"reference,digest\n{registry.host}/cli/audit/lines:1,{digest}\nx,sha256:1\n",
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "-, line 3" in done.stdout
+    assert "1 clear" in done.stdout
+
+
+@pytest.mark.parametrize("source", ["kubernetes", "docker:ssh://x", "file", "file:"])
+def test_wrong_sources_are_usage_errors(environment: dict[str, str], source: str) -> None:
+    assert run(environment, "audit", "--source", source).returncode == 2
+
+
+def test_a_whole_engine_and_a_silent_registry(environment: dict[str, str]) -> None:
+    answers = recording("docker-20.10")
+    dead = "127.0.0.1:9"  # the discard port: nothing listens there
+    listed = json.dumps(answers).replace("localhost:5610", dead)
+    with engine(json.loads(listed)) as (url, _):
+        environment["DOCKER_HOST"] = url
+        done = run(environment, "audit", "--source", "docker", "--format", "json", "--timeout", "2")
+    assert done.returncode == 3
+    answer = json.loads(done.stdout)
+    assert len(answer["containers"]) == 9
+    assert [one["source"] for one in answer["problems"]] == [f"registry {dead}"]
+    assert {one["tag_state"] for one in answer["containers"]} == {"unknown", "pinned"}
+    assert next(c for c in answer["containers"] if c["name"] == "loaded")["running_digest"] is None
+
+
+def test_hostile_names_do_not_reach_the_terminal(environment: dict[str, str]) -> None:
+    entry = {
+        "name": "\x1b]0;owned\x07",
+        "host": "\x1b[31m",
+        "digest": str(Digest.of(b"x")),
+        "reference": "\u202e",
+    }
+    done = run(environment, "audit", "--source", "file:-", stdin=inventory(entry))
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr)
