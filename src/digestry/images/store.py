@@ -98,14 +98,14 @@ class ImageStore:
             if known is None or known.repository_only() != reference.repository_only():
                 continue
             if entry.descriptor.digest == wanted if wanted else known.tag == reference.tag:
-                return entry.descriptor
+                return _bare(entry.descriptor)
         if wanted is not None:
             # One platform of an index that is known by its own name.
             for entry, known in here:
                 if known is not None and known.repository_only() == reference.repository_only():
                     for child in self._children(entry.descriptor):
                         if child.digest == wanted and self.blobs.stat(wanted) is not None:
-                            return child
+                            return _bare(child)
         raise NotFound(
             f"{reference} is not in the local store",
             hint="`digestry images --digests` lists what is there; `digestry pull` fetches what is not",
@@ -333,6 +333,11 @@ class ImageStore:
             manifest = self.manifest(descriptor)
             waiting += [*manifest.manifests, *manifest.blobs()]
         return live
+
+
+def _bare(descriptor: Descriptor) -> Descriptor:
+    # Its annotations name it, and its platform chose it: neither is a part of the content.
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
 
 def choose(index: Manifest, wanted: Platform) -> Descriptor:

@@ -191,7 +191,7 @@ def _blobs(images: Iterable[Manifest], tally: _Tally, watch: Watcher) -> list[De
     wanted: dict[Digest, Descriptor] = {}
     for image in images:
         for descriptor in image.blobs():
-            if media_types.is_foreign(descriptor.media_type):
+            if media_types.is_foreign(descriptor.media_type) and descriptor.urls:
                 if all(descriptor.digest != skipped.descriptor.digest for skipped in tally.skipped):
                     reason = "its licence keeps it out of registries: engines fetch it from its own address"
                     tally.skipped.append(Skipped(descriptor, reason))
