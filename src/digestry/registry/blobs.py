@@ -18,6 +18,7 @@ SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
 
 _PART: Final = 512 << 10
+_NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _RANGE: Final = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
 
@@ -71,10 +72,6 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         content = service.read(digest, size)
         await exchange.begin(200, headers, len(content))
         await exchange.finish(content)
-    elif exchange.can_send_files:
-        service.check(digest, size)  # after the headers are sent, the server could only break off
-        await exchange.begin(200, headers, size)
-        await exchange.finish_with_file(str(service.blobs.path(digest)))
     else:
         await _send_part(service, exchange, digest, 200, headers, selected=(0, size - 1), size=size)
 
@@ -128,7 +125,7 @@ async def _send_part(
         if last - position >= _PART:
             watch = asyncio.create_task(_until_gone(exchange))
         while position <= last and (watch is None or not watch.done()):
-            part = await service.disk(os.pread, file.fileno(), min(_PART, last + 1 - position), position)
+            part = await _read(service, file.fileno(), min(_PART, last + 1 - position), position)
             if not part:
                 raise damaged(digest, f"it ended at byte {position} of {size}")
             position += len(part)
@@ -137,6 +134,21 @@ async def _send_part(
         file.close()
         if watch is not None:
             watch.cancel()
+
+
+async def _read(service: Service, descriptor: int, count: int, position: int) -> bytes:
+    """Bytes of a file: at once if memory has them, else by a thread that may wait for the disk."""
+    if _in_memory(descriptor, position) and _in_memory(descriptor, position + count - 1):
+        return os.pread(descriptor, count, position)
+    return await service.disk(os.pread, descriptor, count, position)
+
+
+def _in_memory(descriptor: int, position: int) -> bool:
+    # preadv2(2): RWF_NOWAIT fails where it would have to wait; some file systems do not have it.
+    try:
+        return bool(_NOWAIT) and os.preadv(descriptor, [bytearray(1)], position, _NOWAIT) == 1
+    except OSError:
+        return False
 
 
 async def _until_gone(exchange: Exchange) -> None:

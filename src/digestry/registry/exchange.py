@@ -134,15 +134,6 @@ class Exchange(Request):
         """Sends the body, or with ``more`` a part of it."""
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def finish_with_file(self, path: str) -> None:
-        """Sends a whole file as the body, by the server's own path (ASGI's pathsend)."""
-        await self._send({"type": "http.response.pathsend", "path": path})
-
-    @property
-    def can_send_files(self) -> bool:
-        """Whether the server does :meth:`finish_with_file`."""
-        return "http.response.pathsend" in self.scope.get("extensions", {})
-
     async def json(self, value: Any, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
         """Answers 200 with ``value`` as JSON."""
         body = msgspec.json.encode(value, enc_hook=encode_hook)
