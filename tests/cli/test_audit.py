@@ -137,6 +137,10 @@ def test_hostile_names_do_not_reach_the_terminal(environment: dict[str, str]) ->
         "host": "\x1b[31m",
         "digest": str(Digest.of(b"x")),
         "reference": "\u202e",
+        "id": "\ud800",
     }
     done = run(environment, "audit", "--source", "file:-", stdin=inventory(entry))
+    assert done.returncode == 0, done.stderr
     assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr)
+    values = run(environment, "audit", "--source", "file:-", "--format", "json", stdin=inventory(entry))
+    assert json.loads(values.stdout)["containers"][0]["id"] == "?"

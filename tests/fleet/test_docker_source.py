@@ -183,3 +183,22 @@ def test_an_engine_that_refuses_is_one_problem() -> None:
     (problem,) = observe({"/containers/json": {"status": 403, "body": {"message": "no entry"}}})
     assert isinstance(problem, Problem)
     assert "no entry" in problem.message
+
+
+def test_localhost_of_another_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "is_remote", True)
+    (one,) = observe(changed("web-good"))
+    assert "localhost:5610 is a registry on vm itself" in one.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "remote"),
+    [
+        ("unix:///x", False),
+        ("tcp://127.0.0.1:2375", False),
+        ("tcp://[::1]:2375", False),
+        ("tcp://n1:2375", True),
+    ],
+)
+def test_which_engines_are_remote(url: str, remote: bool) -> None:
+    assert Engine(url).is_remote == remote

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import quote
 
+from digestry.client.options import is_loopback
 from digestry.errors import DigestryError, InvalidDigest, InvalidReference, RemoteNotFound
 from digestry.fleet.sighting import Claim, DigestKind, Observation, Problem, Sighting, now, repository_digest
 from digestry.fleet.sources.engine import Engine, fields, items, text
@@ -104,14 +105,18 @@ class DockerSource:
                 remarks.append("the engine no longer has the image that this container runs")
             except DigestryError as error:
                 remarks.append(f"the engine does not show this container's image: {error.message}")
+        # The list's own `Image` is a bare ID as soon as the name means another image.
+        typed = text(fields(detail.get("Config")).get("Image")) or text(entry.get("Image"))
+        named = _parsed(typed)
+        if self._engine.is_remote and named is not None and is_loopback(named.host):
+            remarks.append(f"{named.host} is a registry on {host} itself; what was asked is the one here")
         return sighting(
             source=self._name,
             host=host,
             namespace=namespace,
             name=next((name for name in names if name), "") or text(detail.get("Name")).removeprefix("/"),
             identity=identity,
-            # The list's own `Image` is a bare ID as soon as the name means another image.
-            typed=text(fields(detail.get("Config")).get("Image")) or text(entry.get("Image")),
+            typed=typed,
             image_id=image_id,
             detail=detail,
             image=image,
@@ -214,7 +219,7 @@ def _reference(typed: str, image_id: Digest | None, image: dict[str, Any], remar
 
 
 def _parsed(reference: str | None) -> Reference | None:
-    if reference is None:
+    if not reference:
         return None
     try:
         return Reference.parse(reference)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from digestry.client.options import is_loopback
 from digestry.errors import (
     InvalidConfiguration,
     ProtocolViolation,
@@ -86,6 +87,11 @@ class Engine:
                 f"engine address {shown(url)} is not valid",
                 hint="write it as unix:///path/docker.sock or tcp://127.0.0.1:2375",
             )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the engine is on another machine, whose "localhost" is not this one's."""
+        return self._address.scheme != "unix" and not is_loopback(self._address.netloc)
 
     def get(self, path: str, **query: str) -> Any:
         """The JSON at ``path``. Raises :class:`Unreachable`, :class:`Refused` and its kinds,
@@ -178,9 +184,9 @@ class Engine:
             value = None
         if 200 <= status < 300:
             return value
-        said = value.get("message") if isinstance(value, dict) else None
+        said = text(fields(value).get("message"))
         message = f"{self.url}{path}: HTTP {status}"
-        if isinstance(said, str) and said:
+        if said:
             message += f": {said[:_LONGEST_MESSAGE]}"
         if status == 404:
             raise RemoteNotFound(message, status=status)
@@ -207,5 +213,8 @@ def items(value: object) -> list[Any]:
 
 
 def text(value: object) -> str:
-    """``value`` if it is a string, else an empty one."""
-    return value if isinstance(value, str) else ""
+    """``value`` if it is a string, else an empty one.
+
+    JSON can spell half characters (``\\ud800``), which nothing can print or encode: they become "?".
+    """
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""

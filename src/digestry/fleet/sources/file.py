@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from digestry.errors import DigestryError, InvalidDigest, InvalidReference
 from digestry.fleet.sighting import Claim, Observation, Problem, Sighting, now
+from digestry.fleet.sources.engine import text as printable_text
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -144,7 +145,7 @@ class FileSource:
                 continue
             if not isinstance(value, str):
                 return self._problem(f"{where}: {key} must be a string, not {shown(value)}")
-            values[key] = value
+            values[key] = printable_text(value)
         values.setdefault("reference", values.get("image", ""))
         if not any(values.get(key) for key in _IDENTIFYING):
             return self._problem(f"{where}: it has none of reference, digest, image_id")
