@@ -40,6 +40,12 @@ def is_not_tls(error: BaseException) -> bool:
     return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError)
 
 
+def is_not_http(error: BaseException) -> bool:
+    """Whether somebody is there who did not answer a request in HTTP."""
+    inner = error.reason if isinstance(error, http.MaxRetryError) else error
+    return isinstance(inner, http.ProtocolError)
+
+
 def unreachable(host: str, error: BaseException) -> Unreachable:
     """What ``error`` means for somebody who wants something of ``host``."""
     cause = root_cause(error)

@@ -12,12 +12,12 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError
+from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Retry, Timeout, make_headers
 
 from digestry import __version__
 from digestry.client.answers import Answer
-from digestry.client.failures import is_certificate_failure, is_not_tls, unreachable
+from digestry.client.failures import is_certificate_failure, is_not_http, is_not_tls, unreachable
 from digestry.client.options import ClientOptions, bare_host, is_loopback
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
@@ -93,28 +93,29 @@ class Transport:
 
     def _probe_plain(self, host: str) -> str:
         try:
-            with self._open(Call("GET", f"http://{host}/v2/"), {}) as answer:
+            with self._open(Call("GET", f"http://{host}/v2/", repeatable=False), {}) as answer:
                 # What nginx and Go say to plain HTTP on a TLS port.
                 if answer.status != 400 or b"HTTPS" not in answer.read(64 << 10).upper():
                     return f"http://{host}"
-        except ProtocolError:
-            pass  # something answered, but not in HTTP: most likely with a TLS alert
         except HTTPError as error:
-            raise unreachable(host, error) from error
+            if not is_not_http(error):
+                raise unreachable(host, error) from error
+            # Most likely it answered with a TLS alert.
         return self._probe_tls(host)
 
     def _probe_tls(self, host: str) -> str:
         base = f"https://{host}"
+        ping = Call("GET", f"{base}/v2/", repeatable=False)
         try:
             try:
-                self._open(Call("GET", f"{base}/v2/"), {}).close()
+                self._open(ping, {}).close()
             except HTTPError as error:
                 if not is_certificate_failure(error):
                     raise
                 self._pin(host)
-                self._open(Call("GET", f"{base}/v2/"), {}).close()
+                self._open(ping, {}).close()
         except HTTPError as error:
-            if is_not_tls(error) or isinstance(error, ProtocolError):
+            if is_not_tls(error) or is_not_http(error):
                 return f"http://{host}"
             raise unreachable(host, error) from error
         return base
