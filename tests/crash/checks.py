@@ -44,6 +44,7 @@ def check_all(registry: RegistryServer, ledger: Ledger) -> None:
     reader = Reader(registry)
     try:
         check_acknowledged(reader, ledger)
+        check_unanswered(reader, ledger)
         for repository in {name for name, _ in [*ledger.blobs, *ledger.attempted]}:
             check_repository(reader, repository, ledger)
     finally:
@@ -63,6 +64,14 @@ def check_acknowledged(reader: Reader, ledger: Ledger) -> None:
         answer = reader.get(f"/v2/{repository}/manifests/{digest}")
         assert (answer.status, answer.digest) == (200, str(digest)), f"manifest {digest} of {repository}"
         assert answer.body == raw, f"manifest {digest} of {repository} is not what was pushed"
+
+
+def check_unanswered(reader: Reader, ledger: Ledger) -> None:
+    """What was cut off is there as a whole, or not at all."""
+    for path, content in ledger.unanswered.items():
+        answer = reader.get(path)
+        assert answer.status in {200, 404}, f"{path}: {answer.status} {answer.body[:300]!r}"
+        assert answer.status == 404 or answer.body == content, f"{path} is not what was pushed"
 
 
 def check_repository(reader: Reader, repository: str, ledger: Ledger) -> None:

@@ -41,6 +41,8 @@ class Ledger:
     """The acknowledged digests of each tag; of a tag of one client's own, in their order."""
     attempted: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """All that was ever sent for a tag."""
+    unanswered: dict[str, bytes] = field(default_factory=dict)
+    """What was sent without an answer, by its path: it may be there, but then it must be whole."""
     uploads: dict[str, Upload] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     """Answers that no healthy server gives."""
@@ -95,12 +97,15 @@ class Client(threading.Thread):
     def _push_blob(self, repository: str, content: bytes) -> Digest:
         digest = Digest.of(content, self._random.choice(("sha256", "sha256", "sha512")))
         way = self._random.choice((self._whole, self._post_and_put, self._in_chunks))
+        path = f"/v2/{repository}/blobs/{digest}"
+        self._ledger.unanswered[path] = content
         way(repository, content, digest)
+        del self._ledger.unanswered[path]
         self._ledger.blobs[repository, digest] = content
         if self._random.random() < 0.2:
             other = self._random.choice(REPOSITORIES)
-            path = f"/v2/{other}/blobs/uploads/?mount={digest}&from={repository}"
-            self._ask("POST", path, expect=201)
+            mount = f"/v2/{other}/blobs/uploads/?mount={digest}&from={repository}"
+            self._ask("POST", mount, expect=201)
             self._ledger.blobs[other, digest] = content
         return digest
 
@@ -172,7 +177,10 @@ class Client(threading.Thread):
         target = str(digest) if by_digest else tags[0]
         query = "?" + "&".join(f"tag={tag}" for tag in tags) if by_digest and tags else ""
         headers = {"Content-Type": str(json.loads(raw)["mediaType"])}
+        path = f"/v2/{repository}/manifests/{digest}"
+        self._ledger.unanswered[path] = raw
         self._ask("PUT", f"/v2/{repository}/manifests/{target}{query}", raw, headers, expect=201)
+        del self._ledger.unanswered[path]
         self._ledger.manifests[repository, digest] = raw
         for tag in tags:
             self._ledger.tags.setdefault((repository, tag), []).append(str(digest))
