@@ -34,9 +34,14 @@ class Upload:
     def id(self) -> str:
         return self.path.rpartition("/")[2]
 
-    def patch(self, content: bytes, start: int | None = None, **headers: str) -> Response:
+    def patch(
+        self, content: bytes, start: int | None = None, *, content_range: str | None = None
+    ) -> Response:
+        headers = {}
         if start is not None:
-            headers["Content-Range"] = f"{start}-{start + len(content) - 1}"
+            content_range = f"{start}-{start + len(content) - 1}"
+        if content_range is not None:
+            headers["Content-Range"] = content_range
         return self.server.request("PATCH", self.path, content, headers)
 
     def put(self, digest: Digest | str, content: bytes = b"", **headers: str) -> Response:
@@ -82,7 +87,11 @@ def events(server: RegistryServer, name: str) -> list[dict[str, Any]]:
 
 
 def put_manifest(
-    server: RegistryServer, name: str, target: str, raw: bytes, media_type: str | None = media_types.OCI_MANIFEST
+    server: RegistryServer,
+    name: str,
+    target: str,
+    raw: bytes,
+    media_type: str | None = media_types.OCI_MANIFEST,
 ) -> Response:
     """A manifest's PUT that may fail, unlike ``push_manifest``."""
     headers = {} if media_type is None else {"Content-Type": media_type}

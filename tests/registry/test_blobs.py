@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,7 +93,9 @@ def test_streamed_without_a_length(registry: RegistryServer, verb: str) -> None:
     else:
         upload = Upload.begin(registry, "blobs/streamed")
         path = upload.path + (f"?digest={digest}" if verb == "PUT" else "")
-    connection.request(verb, path, parts_of(content), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    connection.request(
+        verb, path, parts_of(content), encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+    )
     status = connection.getresponse().status
     connection.close()
     assert status == (202 if verb == "PATCH" else 201)
@@ -191,7 +194,9 @@ def test_range(registry: RegistryServer, size: int, header: str, first: int, las
 
 
 @pytest.mark.parametrize("size", [0, 100, BIG])
-@pytest.mark.parametrize("header", ["bytes={size}-", "bytes={more}-", "bytes={more}-{most}", "bytes=-0", "bytes=50-10"])
+@pytest.mark.parametrize(
+    "header", ["bytes={size}-", "bytes={more}-", "bytes={more}-{most}", "bytes=-0", "bytes=50-10"]
+)
 def test_range_that_is_not_there(registry: RegistryServer, size: int, header: str) -> None:
     digest = registry.push_blob("blobs/beyond", bytes(size))
     wanted = header.format(size=size, more=size + 1, most=size + 10)
@@ -201,7 +206,9 @@ def test_range_that_is_not_there(registry: RegistryServer, size: int, header: st
 
 
 @pytest.mark.parametrize("size", [100, BIG])
-@pytest.mark.parametrize("header", ["bytes=0-1,5-6", "bytes=-", "bytes=a-b", "chapters=1-2", "bytes", "bytes=1" + "0" * 30 + "-"])
+@pytest.mark.parametrize(
+    "header", ["bytes=0-1,5-6", "bytes=-", "bytes=a-b", "chapters=1-2", "bytes", "bytes=1" + "0" * 30 + "-"]
+)
 def test_range_that_is_not_served_gets_the_whole(registry: RegistryServer, size: int, header: str) -> None:
     content = b"x" * size
     digest = registry.push_blob("blobs/whole", content)
@@ -210,7 +217,9 @@ def test_range_that_is_not_served_gets_the_whole(registry: RegistryServer, size:
     assert "content-range" not in answer.headers
 
 
-@pytest.mark.parametrize(("condition", "status"), [("{etag}", 206), ('"other"', 200), ("Sat, 01 Jan 2028 00:00:00 GMT", 200)])
+@pytest.mark.parametrize(
+    ("condition", "status"), [("{etag}", 206), ('"other"', 200), ("Sat, 01 Jan 2028 00:00:00 GMT", 200)]
+)
 def test_if_range(registry: RegistryServer, condition: str, status: int) -> None:
     digest = registry.push_blob("blobs/if-range", b"0123456789")
     headers = {"Range": "bytes=2-3", "If-Range": condition.format(etag=f'"{digest}"')}
@@ -234,14 +243,18 @@ def test_wrong_digest_in_one_post_leaves_nothing(registry: RegistryServer) -> No
 def test_a_post_that_breaks_off_leaves_nothing(registry: RegistryServer) -> None:
     digest = Digest.of(bytes(10_000_000))
     before = ingest_files(registry)
-    head = f"POST /v2/blobs/cut/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"
+    head = f"POST /v2/blobs/cut/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\n"
+    head += "Content-Length: 10000000\r\n\r\n"
     raw_exchange(registry, head.encode(), bytes(3_000_000), seconds=0.3)
     wait_until(lambda: upload_rows(registry, "blobs/cut") == 0, seconds=5, what="dropping the upload")
     wait_until(lambda: not ingest_files(registry) - before, seconds=5, what="removing its file")
     assert not on_disk(registry, digest)
 
 
-@pytest.mark.parametrize("digest", ["sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64, "nothing", "sha256", "sha256:" + "g" * 64])
+@pytest.mark.parametrize(
+    "digest",
+    ["sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64, "nothing", "sha256", "sha256:" + "g" * 64],
+)
 def test_what_is_no_digest(registry: RegistryServer, digest: str) -> None:
     requests = [
         ("GET", f"/v2/blobs/bad/blobs/{digest}"),
@@ -260,7 +273,9 @@ def test_unknown_algorithm(registry: RegistryServer) -> None:
     assert "sha256, sha512" in answer.json()["errors"][0]["message"]
 
 
-def test_a_damaged_or_lost_file_is_the_registrys_fault_and_says_nothing_of_its_disk(registry: RegistryServer) -> None:
+def test_a_damaged_or_lost_file_is_the_registrys_fault_and_says_nothing_of_its_disk(
+    registry: RegistryServer,
+) -> None:
     for size in (2000, 300_000):
         for harm in ("lost", "cut", "changed"):
             content = os.urandom(size)
@@ -299,23 +314,21 @@ def test_a_reader_that_leaves_in_the_middle_of_a_range(registry: RegistryServer)
         received = raw_exchange(registry, request.encode(), until_close=False)
         assert statuses(received) == [206]
     wait_until(
-        lambda: not open_by_workers(registry, digest.encoded), seconds=10, what="letting go of the blob's file"
+        lambda: not open_by_workers(registry, digest.encoded),
+        seconds=10,
+        what="letting go of the blob's file",
     )
 
 
 def open_by_workers(registry: RegistryServer, name: str) -> list[str]:
     """The descriptors of the server's processes that are open on files with ``name`` in their path."""
     found = []
-    for process in os.listdir("/proc"):
-        if not process.isdigit():
-            continue
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.getpgid(int(process)) != registry.process.pid:
+            if os.getpgid(int(process.name)) != registry.process.pid:
                 continue
-            for descriptor in os.listdir(f"/proc/{process}/fd"):
-                link = os.readlink(f"/proc/{process}/fd/{descriptor}")
-                if name in link:
-                    found.append(link)
+            links = [str(descriptor.readlink()) for descriptor in (process / "fd").iterdir()]
         except OSError:
-            continue
+            continue  # it ended, or closed one, meanwhile
+        found += [link for link in links if name in link]
     return found

@@ -55,18 +55,19 @@ def test_out_of_order(registry: RegistryServer, start: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["abc", "5", "-5", "0-", "bytes 0", "0-9, 10-19", "0-99999999999999999999999", "9-0", "", "0 - 9"]
+    "value",
+    ["abc", "5", "-5", "0-", "bytes 0", "0-9, 10-19", "0-99999999999999999999999", "9-0", "", "0 - 9"],
 )
 def test_content_range_that_is_none(registry: RegistryServer, value: str) -> None:
     upload = Upload.begin(registry, "uploads/ranges")
-    assert upload.patch(b"0123456789", **{"Content-Range": value}).status == 400
+    assert upload.patch(b"0123456789", content_range=value).status == 400
     assert upload.offset() == 0
 
 
 @pytest.mark.parametrize("value", ["bytes 0-9/10", "bytes 0-9/*", "0-9", "bytes 0-9"])
 def test_content_range_as_http_itself_has_it(registry: RegistryServer, value: str) -> None:
     upload = Upload.begin(registry, "uploads/http-ranges")
-    assert upload.patch(b"0123456789", **{"Content-Range": value}).status == 202
+    assert upload.patch(b"0123456789", content_range=value).status == 202
     assert upload.offset() == 10
 
 
@@ -107,11 +108,18 @@ def test_cancel(registry: RegistryServer) -> None:
     assert upload.id not in ingest_files(registry)
 
 
-@pytest.mark.parametrize("identity", [UNKNOWN, "x", "..", "%2e%2e%2fcatalog.db", "a" * 500, UNKNOWN.upper() + "%00", "new-0"])
+@pytest.mark.parametrize(
+    "identity", [UNKNOWN, "x", "..", "%2e%2e%2fcatalog.db", "a" * 500, UNKNOWN.upper() + "%00", "new-0"]
+)
 def test_unknown_upload(registry: RegistryServer, identity: str) -> None:
     path = f"/v2/uploads/unknown/blobs/uploads/{identity}"
     before = ingest_files(registry)
-    for method, query_string in (("GET", ""), ("PATCH", ""), ("PUT", f"?digest={Digest.of(b'x')}"), ("DELETE", "")):
+    for method, query_string in (
+        ("GET", ""),
+        ("PATCH", ""),
+        ("PUT", f"?digest={Digest.of(b'x')}"),
+        ("DELETE", ""),
+    ):
         answer = registry.request(method, path + query_string, b"x" if method in {"PATCH", "PUT"} else None)
         assert answer.status in {400, 404}, (method, answer.body)
     assert ingest_files(registry) == before
@@ -122,7 +130,12 @@ def test_another_repositorys_upload(registry: RegistryServer) -> None:
     upload.patch(b"x" * 10)
     theirs = Upload(registry, upload.path.replace("uploads/mine", "uploads/theirs"))
     digest = Digest.of(b"x" * 10)
-    for answer in (theirs.status(), theirs.patch(b"y"), theirs.put(digest), registry.request("DELETE", theirs.path)):
+    for answer in (
+        theirs.status(),
+        theirs.patch(b"y"),
+        theirs.put(digest),
+        registry.request("DELETE", theirs.path),
+    ):
         assert answer.status == 404
     assert upload.put(digest).status == 201
 
@@ -181,7 +194,11 @@ def test_two_writers_at_once(registry: RegistryServer) -> None:
     upload = Upload.begin(registry, "uploads/two")
     first = sending(registry, patch_head(upload, len(content)), content[:1_500_000])
     wait_until(lambda: upload.id in ingest_files(registry), seconds=5, what="the first write")
-    for answer in (upload.patch(b"intruder"), upload.put(Digest.of(content), content), registry.request("DELETE", upload.path)):
+    for answer in (
+        upload.patch(b"intruder"),
+        upload.put(Digest.of(content), content),
+        registry.request("DELETE", upload.path),
+    ):
         assert answer.status == 409
         assert str(registry.root).encode() not in answer.body
     first.sendall(content[1_500_000:])
@@ -278,7 +295,9 @@ def test_put_that_breaks_off_may_be_repeated(registry: RegistryServer) -> None:
     cut = sending(registry, head, content[1_000_000:2_500_000])
     time.sleep(0.1)
     cut.close()
-    wait_until(lambda: upload.put(digest, content[1_000_000:]).status == 201, seconds=5, what="the second PUT")
+    wait_until(
+        lambda: upload.put(digest, content[1_000_000:]).status == 201, seconds=5, what="the second PUT"
+    )
     answer = registry.request("GET", f"/v2/uploads/broken-put/blobs/{digest}")
     assert answer.body == content
 
