@@ -48,6 +48,9 @@ def main() -> None:
     pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
     run(*pip, "--require-hashes", "--requirement", "requirements/dev.txt")
     run(*pip, "--no-deps", "--no-build-isolation", "--editable", ".")
+    # pip compiles what it installs, but not a work tree: without this, where bytecode is not written
+    # (PYTHONDONTWRITEBYTECODE), every start would compile anew.
+    run(python, "-m", "compileall", "-q", "src", check=False)
     (directory / ".ready").touch()
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from digestry.images.pack import Packed, Recipe, pack
 from digestry.images.store import ImageStore
 from digestry.model import media_types
@@ -91,10 +93,17 @@ def archive(items: Iterable[Item], kind: int = tarfile.PAX_FORMAT) -> bytes:
     return buffer.getvalue()
 
 
+_COMPRESSIONS = {
+    "gzip": lambda content: gzip.compress(content, 1),
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+
+
 def image_of(store: ImageStore, *layers: bytes, kind: str = media_types.OCI_LAYER) -> Manifest:
-    """An image of these archives; with a gzip ``kind`` they are compressed."""
+    """An image of these archives; compressed, where ``kind`` says so."""
     store.blobs.prepare()
-    blobs = [gzip.compress(layer, 1) if kind.endswith("gzip") else layer for layer in layers]
+    compress = next((made for end, made in _COMPRESSIONS.items() if kind.endswith(end)), bytes)
+    blobs = [compress(layer) for layer in layers]
     config = json.dumps(
         {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [str(Digest.of(x)) for x in layers]}}
     ).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -52,7 +53,13 @@ def test_what_was_packed_comes_back(store: ImageStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [media_types.OCI_LAYER, media_types.OCI_LAYER_GZIP, media_types.DOCKER_LAYER_GZIP]
+    "kind",
+    [
+        media_types.OCI_LAYER,
+        media_types.OCI_LAYER_GZIP,
+        media_types.DOCKER_LAYER_GZIP,
+        media_types.OCI_LAYER_ZSTD,
+    ],
 )
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_formats(store: ImageStore, tmp_path: Path, kind: str, form: int) -> None:
@@ -271,9 +278,10 @@ def test_a_layer_that_is_not_what_the_config_says(store: ImageStore, tmp_path: P
         unpack(store, mixed, tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", [media_types.OCI_LAYER_GZIP, media_types.OCI_LAYER_ZSTD])
 @pytest.mark.parametrize("cut", [1, 10, 600, 5000])
-def test_gzip_that_ends_early(store: ImageStore, tmp_path: Path, cut: int) -> None:
-    whole = image_of(store, archive([Item("a", os.urandom(9000))]), kind=media_types.OCI_LAYER_GZIP)
+def test_compression_that_ends_early(store: ImageStore, tmp_path: Path, cut: int, kind: str) -> None:
+    whole = image_of(store, archive([Item("a", os.urandom(9000))]), kind=kind)
     layer = whole.layers[0]
     short = store.blobs.read(layer.digest)[:-cut]
     digest = store.blobs.put(short)
@@ -283,6 +291,16 @@ def test_gzip_that_ends_early(store: ImageStore, tmp_path: Path, cut: int) -> No
     assert image.layers[0].digest == Digest.of(short)
     with pytest.raises(ContentError):
         unpack(store, image, tmp_path / "out")
+
+
+def test_gzip_without_isal(store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a processor that isal is not made for.
+    monkeypatch.setitem(sys.modules, "isal", None)
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    unpack(
+        store, image_of(store, archive([Item("a", b"1")]), kind=media_types.OCI_LAYER_GZIP), tmp_path / "out"
+    )
+    assert listing(tmp_path / "out") == {"a": "1"}
 
 
 @given(st.binary(max_size=3000))
