@@ -64,7 +64,8 @@ def tool(tmp_path: Path) -> Engine:
 @pytest.fixture
 def repository(request: pytest.FixtureRequest) -> str:
     """A repository for one test alone."""
-    return "e2e/" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    module = request.node.path.stem.removeprefix("test_")
+    return f"e2e/{module}/" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
 
 
 @pytest.fixture(scope="session")
