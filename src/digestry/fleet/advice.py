@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from digestry.errors import DigestryError
@@ -14,6 +15,14 @@ from digestry.model.reference import Reference
 _LONGEST_CHAIN: Final = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """``text`` is one line for a person; ``image`` is what to run in place of what is vulnerable."""
+
+    text: str
+    image: Reference | None = None
+
+
 def advise(
     lookup: Lookup,
     identity: Identity | None,
@@ -21,24 +30,28 @@ def advise(
     verdict: AdvisoryVerdict,
     *,
     failed: bool,
-) -> str:
+) -> Advice:
     """What to do about a container of which this is known; ``failed`` if a registry was silent."""
     if verdict.state == "affected":
         bad = [one for one in verdict.advisories if one.statement.status == "affected"]
         names = ", ".join(one.statement.vulnerability for one in bad)
         good = _fixed_image(lookup, bad)
         if good is not None:
-            return f"restart from {good}"
-        return f"stop it or shield it: no fixed image is named for {names}"
+            return Advice(f"restart from {good}", good)
+        return Advice(f"stop it or shield it: no fixed image is named for {names}")
     if verdict.state == "unknown":
         if failed:
-            return "audit again when the registry answers"
+            return Advice("audit again when the registry answers")
         if identity is None:
-            return "push its image to a registry, or start it as repository@digest, so that it can be judged"
-        return "look at the reasons"
+            return Advice(
+                "push its image to a registry, or start it as repository@digest, so that it can be judged"
+            )
+        return Advice("look at the reasons")
+    if tag.state == "never":
+        return Advice("find out where its image came from: its tag never pointed to it")
     if tag.state == "moved" and tag.digest is not None:
-        return "nothing is known against it; restart it to follow its tag"
-    return "nothing to do"
+        return Advice("nothing is known against it; restart it to follow its tag")
+    return Advice("nothing to do")
 
 
 def _fixed_image(lookup: Lookup, bad: list[Advisory]) -> Reference | None:

@@ -26,7 +26,8 @@ _Image: TypeAlias = tuple[str | None, tuple[Claim, ...], Digest | None, Digest |
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One container, and what is known of it. ``action`` is one line for a person: what to do."""
+    """One container, and what is known of it. ``action`` is one line for a person: what to do;
+    ``cure`` is the image to run in its place, if it is vulnerable and one is known."""
 
     sighting: Sighting
     identity: Identity | None
@@ -34,6 +35,7 @@ class Finding:
     verdict: AdvisoryVerdict
     action: str
     reasons: tuple[str, ...]
+    cure: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +160,15 @@ def _look(lookup: Lookup, sighting: Sighting) -> _Seen:
 
 def _judge(lookup: Lookup, seen: _Seen, stated: Sequence[tuple[Digest | None, Advisory]]) -> Finding:
     verdict = conclude(lookup, seen.identity, seen.reading, stated)
+    advice = advise(lookup, seen.identity, seen.tag, verdict, failed=bool(seen.missed))
     return Finding(
         sighting=seen.sighting,
         identity=seen.identity,
         tag=seen.tag,
         verdict=verdict,
-        action=advise(lookup, seen.identity, seen.tag, verdict, failed=bool(seen.missed)),
+        action=advice.text,
         reasons=(*seen.reasons, *verdict.reasons),
+        cure=advice.image,
     )
 
 
