@@ -1,0 +1,310 @@
+"""Pods as Kubernetes' API has them (core/v1): what runs in them, by what the kubelets say.
+
+Pods are read, and never the templates that they were made from: sidecars are injected later, and a
+template may have changed since. Nothing here asks anybody: the objects may come from an API server
+or from a file that ``kubectl get pods -A -o json`` wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from digestry.client.options import is_loopback
+from digestry.fleet.sighting import Claim, Observation, Problem, Sighting, now
+from digestry.fleet.sources.docker import platform_of
+from digestry.fleet.sources.engine import fields, items, text
+from digestry.fleet.sources.image_ids import ImageID, parsed, read_image_id
+from digestry.model.digest import Digest, shown
+from digestry.model.platform import Platform
+from digestry.model.reference import DOCKER_HUB, Reference
+
+PodRemark: TypeAlias = Callable[[dict[str, Any], str, str], str]
+"""What else is known of a pod's container: called with pod, container's name and its image as
+typed; empty if there is nothing to say."""
+
+ENDED: Final = frozenset({"Succeeded", "Failed"})
+"""The phases of a pod in which nothing of it runs any more, nor will."""
+
+_NO_NODES: Final[Mapping[str, Platform]] = MappingProxyType({})
+_STATUSES: Final = (
+    ("initContainers", "initContainerStatuses"),
+    ("containers", "containerStatuses"),
+    ("ephemeralContainers", "ephemeralContainerStatuses"),
+)
+_ARCHITECTURE: Final = "kubernetes.io/arch"
+_SYSTEM: Final = "kubernetes.io/os"
+_DEFAULT_SYSTEM: Final = "linux"
+
+
+def sightings_of_pods(
+    pods: Iterable[Any],
+    *,
+    source: str,
+    nodes: Mapping[str, Platform] = _NO_NODES,
+    nodes_unknown: str = "",
+    include_stopped: bool = False,
+    remark: PodRemark | None = None,
+) -> Iterator[Observation]:
+    """The containers of ``pods``, decoded objects of any quality, each as one sighting.
+
+    A container that waits has a row that says so; one that ended has one if ``include_stopped``. An
+    image volume is a row of its own. ``nodes`` are the platforms of nodes, by name;
+    ``nodes_unknown`` is why there are none. Raises nothing: an entry that is no pod is a problem.
+    """
+    asked = _Asked(source, nodes, nodes_unknown, include_stopped, remark)
+    for position, entry in enumerate(pods):
+        pod = fields(entry)
+        metadata = fields(pod.get("metadata"))
+        if not text(metadata.get("name")):
+            yield Problem(source, f"entry {position + 1} of the list is no pod with a name: {shown(entry)}")
+            continue
+        yield from _Pod(pod, asked).sightings()
+
+
+def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
+    """The platform of each of ``nodes``, decoded objects (``status.nodeInfo``), by the node's name."""
+    found: dict[str, Platform] = {}
+    for entry in nodes:
+        node = fields(entry)
+        name = text(fields(node.get("metadata")).get("name"))
+        info = fields(fields(node.get("status")).get("nodeInfo"))
+        platform = platform_of(info.get("architecture"), info.get("operatingSystem"))
+        if name and platform is not None:
+            found[name] = platform
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What :func:`sightings_of_pods` was given, besides the pods."""
+
+    source: str
+    nodes: Mapping[str, Platform]
+    nodes_unknown: str
+    include_stopped: bool
+    remark: PodRemark | None
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Whether a container runs, and if not, why: ``why`` is for a person."""
+
+    runs: bool
+    ended: bool
+    why: str = ""
+
+
+class _Pod:
+    """One pod, and what is common to its containers."""
+
+    def __init__(self, pod: dict[str, Any], asked: _Asked) -> None:
+        self._pod = pod
+        self._asked = asked
+        self._metadata = fields(pod.get("metadata"))
+        self._spec = fields(pod.get("spec"))
+        self._status = fields(pod.get("status"))
+        self._name = text(self._metadata.get("name"))
+        self._host = text(self._spec.get("nodeName"))
+        self._seen_at = now()
+        self._runs = False
+        self._runtime = ""
+        self._platform = asked.nodes.get(self._host) or self._wanted_platform()
+        self._remarks: list[str] = []
+        if self._host and self._platform is None and asked.nodes_unknown:
+            self._remarks.append(f"its node's platform is not known: {asked.nodes_unknown}")
+        if text(self._status.get("reason")) == "NodeLost" or text(self._status.get("phase")) == "Unknown":
+            self._remarks.append("its node does not report: this is the last that was heard of it")
+
+    def sightings(self) -> Iterator[Observation]:
+        ended = text(self._status.get("phase")) in ENDED
+        if ended and not self._asked.include_stopped:
+            return
+        statuses: list[dict[str, Any]] = []
+        for specified, reported in _STATUSES:
+            specs = {
+                text(one.get("name")): one for one in map(fields, items(self._spec.get(specified))) if one
+            }
+            seen: set[str] = set()
+            for status in map(fields, items(self._status.get(reported))):
+                name = text(status.get("name"))
+                if not name:
+                    yield self._problem(f"{reported} has an entry without a name")
+                    continue
+                if name in seen:
+                    continue
+                seen.add(name)
+                statuses.append(status)
+                yield from self._container(name, specs.get(name, {}), status)
+            if not ended:
+                for name, spec in specs.items():
+                    if name and name not in seen:
+                        yield self._sighting(name, spec, {}, self._not_started())
+        if self._runs:
+            yield from self._volumes(statuses)
+
+    # -- containers ---------------------------------------------------------------------------
+
+    def _container(self, name: str, spec: dict[str, Any], status: dict[str, Any]) -> Iterator[Observation]:
+        state = _state(status)
+        self._runs = self._runs or state.runs
+        if state.ended and not self._asked.include_stopped:
+            return
+        yield self._sighting(name, spec, status, state)
+
+    def _sighting(self, name: str, spec: dict[str, Any], status: dict[str, Any], state: _State) -> Sighting:
+        remarks = list(self._remarks)
+        runtime, _, identity = text(status.get("containerID")).partition("://")
+        if state.runs and runtime:
+            self._runtime = runtime
+        typed = text(spec.get("image"))
+        reference = typed or self._fallback(text(status.get("image")), remarks)
+        named = parsed(reference)
+        own = None if named is None else named.repository_only()
+        said = text(status.get("imageID"))
+        image = ImageID()
+        if state.runs or state.ended:
+            image = read_image_id(said, runtime=runtime, own=own)
+            if state.ended:
+                remarks.append(state.why)
+        else:
+            remarks.append(state.why)
+            if said:
+                remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(said)}")
+        if self._asked.remark is not None and typed:
+            remarks.append(self._asked.remark(self._pod, name, typed))
+        return self._row(
+            name=f"{self._name}/{name}",
+            identity=identity,
+            reference=reference,
+            image=image,
+            pinned=(_pinned(named, "the pod's image name"),) if state.runs or state.ended else (),
+            remarks=remarks,
+        )
+
+    def _fallback(self, image: str, remarks: list[str]) -> str | None:
+        if image and not image.startswith("sha256:"):
+            remarks.append("the image's name is the kubelet's, who may know the image by several")
+            return image
+        remarks.append("the pod does not say which image name this container was started from")
+        return None
+
+    def _not_started(self) -> _State:
+        phase = text(self._status.get("phase")) or "of no known phase"
+        reason = text(self._status.get("reason"))
+        if not reason:
+            # Conditions say what it waits for: PodScheduled=False with reason Unschedulable.
+            unmet = (
+                text(one.get("reason"))
+                for one in map(fields, items(self._status.get("conditions")))
+                if one.get("status") == "False" and one.get("type") == "PodScheduled"
+            )
+            reason = next((one for one in unmet if one), "")
+        said = f"the pod is {phase}" + (f", {reason}" if reason else "")
+        return _State(runs=False, ended=False, why=f"it has not been started: {said}")
+
+    # -- image volumes (KEP-4639) -------------------------------------------------------------
+
+    def _volumes(self, statuses: list[dict[str, Any]]) -> Iterator[Observation]:
+        """One row for each image that is mounted as a volume."""
+        given: dict[str, str] = {}
+        for status in statuses:
+            for mount in map(fields, items(status.get("volumeMounts"))):
+                image = fields(fields(mount.get("volumeStatus")).get("image"))
+                said = text(image.get("imageRef"))
+                if said:
+                    given.setdefault(text(mount.get("name")), said)
+        for volume in map(fields, items(self._spec.get("volumes"))):
+            source, name = fields(volume.get("image")), text(volume.get("name"))
+            if not source or not name:
+                continue
+            reference = text(source.get("reference")) or None
+            named = parsed(reference)
+            own = None if named is None else named.repository_only()
+            said = given.get(name, "")
+            remarks = [*self._remarks, "an image volume: its files are mounted, nothing of it is started"]
+            if said:
+                image_id = read_image_id(said, runtime=self._runtime, own=own, field="imageRef")
+            else:
+                image_id = ImageID(
+                    remarks=("the kubelet does not say which image is mounted (newer kubelets do)",)
+                )
+            yield self._row(
+                name=f"{self._name}/volume:{name}",
+                identity=f"{text(self._metadata.get('uid'))}/{name}",
+                reference=reference,
+                image=image_id,
+                pinned=(_pinned(named, "the volume's image name"),),
+                remarks=remarks,
+            )
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def _row(
+        self,
+        *,
+        name: str,
+        identity: str,
+        reference: str | None,
+        image: ImageID,
+        pinned: tuple[Claim | None, ...],
+        remarks: list[str],
+    ) -> Sighting:
+        named = parsed(reference)
+        if named is not None and is_loopback(named.host):
+            where = self._host or "its node"
+            remarks.append(f"{named.host} is a registry on {where} itself; what was asked is the one here")
+        # The kubelet's word comes first: a pod's image can be changed while the old one still runs.
+        claims = (*image.claims, *(one for one in pinned if one is not None))
+        has_host = named is not None and (
+            named.host != DOCKER_HUB or (reference or "").startswith(DOCKER_HUB + "/")
+        )
+        return Sighting(
+            source=self._asked.source,
+            host=self._host,
+            namespace=text(self._metadata.get("namespace")),
+            name=name,
+            id=identity,
+            reference=reference,
+            seen_at=self._seen_at,
+            claims=tuple(dict.fromkeys(claims)),
+            image_id=image.image_id,
+            platform=self._platform,
+            remarks=tuple(dict.fromkeys(one for one in (*remarks, *image.remarks) if one)),
+            registry_named=has_host or any(claim.repository is not None for claim in claims),
+        )
+
+    def _wanted_platform(self) -> Platform | None:
+        """The platform that the pod demands of its node."""
+        selector = fields(self._spec.get("nodeSelector"))
+        system = text(selector.get(_SYSTEM)) or text(fields(self._spec.get("os")).get("name"))
+        return platform_of(selector.get(_ARCHITECTURE), system or _DEFAULT_SYSTEM)
+
+    def _problem(self, message: str) -> Problem:
+        where = "/".join(part for part in (text(self._metadata.get("namespace")), self._name) if part)
+        return Problem(self._asked.source, f"pod {where}: {message}")
+
+
+def _state(status: dict[str, Any]) -> _State:
+    state = fields(status.get("state"))
+    if isinstance(state.get("running"), dict):
+        return _State(runs=True, ended=False)
+    if isinstance(state.get("terminated"), dict):
+        ended = fields(state.get("terminated"))
+        reason = text(ended.get("reason")) or "no reason given"
+        return _State(runs=False, ended=True, why=f"it ended ({reason}), and does not run")
+    waiting = fields(state.get("waiting"))
+    reason = text(waiting.get("reason")) or "no reason given"
+    message = text(waiting.get("message"))
+    why = f"it does not run, it waits: {reason}" + (f" ({shown(message)})" if message else "")
+    return _State(runs=False, ended=False, why=why)
+
+
+def _pinned(named: Reference | None, read_from: str) -> Claim | None:
+    """What a name with a digest claims: the runtime had to find that very digest."""
+    digest: Digest | None = None if named is None else named.digest
+    if named is None or digest is None:
+        return None
+    return Claim(digest, "unknown", named.repository_only(), read_from, "repo-digest", obtained=True)
