@@ -139,6 +139,8 @@ async def _send_part(
 async def _read(service: Service, descriptor: int, count: int, position: int) -> bytes:
     """Bytes of a file: at once if memory has them, else by a thread that may wait for the disk."""
     if _in_memory(descriptor, position) and _in_memory(descriptor, position + count - 1):
+        # Nothing else here waits once the client has left: others, and who watches for that, get a turn.
+        await asyncio.sleep(0)
         return os.pread(descriptor, count, position)
     return await service.disk(os.pread, descriptor, count, position)
 

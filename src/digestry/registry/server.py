@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
+import signal
 import socket
 import threading
 import time
@@ -26,6 +28,7 @@ from digestry.registry.config import RegistryConfig
 LOCK_FILE: Final = "serve.lock"
 _HEADER_SECONDS: Final = 30
 _STOP_SECONDS: Final = 30
+_PARENT_SECONDS: Final = 0.5
 
 _LOGGING: Final[dict[str, Any]] = {
     # Everything goes to standard error: standard output has the one line with the URL.
@@ -45,20 +48,29 @@ _LOGGING: Final[dict[str, Any]] = {
 log: Final = logging.getLogger("digestry.registry")
 
 
-def free_port(host: str, port: int) -> int:
-    """``port`` if it can be listened on, or, for 0, one that can. Raises :class:`InvalidConfiguration`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def free_address(host: str, port: int) -> tuple[str, int]:
+    """The IP address and the port to listen on; for port 0, a free one.
+
+    Raises :class:`InvalidConfiguration` if the host has no address here, or the port is taken.
+    """
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Not SO_REUSEPORT: the workers share a port by it, and so would a second server.
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
+            probe.bind(address)
+            found = probe.getsockname()
+            return str(found[0]), int(found[1])
     except OSError as error:
         raise InvalidConfiguration(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
             hint="choose another address with --listen; port 0 takes a free one",
         ) from error
+
+
+def free_port(host: str, port: int) -> int:
+    """As :func:`free_address`, the port alone."""
+    return free_address(host, port)[1]
 
 
 def prepare(config: RegistryConfig) -> None:
@@ -81,10 +93,10 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
     held = f"{config.root} is served by another digestry already"
     with fsio.locked(config.root / LOCK_FILE, wait=False, held=held):
         prepare(config)
-        port = free_port(config.host, config.port)
+        address, port = free_address(config.host, config.port)
         server = Granian(
             "digestry.registry.app",
-            address=config.host,
+            address=address,
             port=port,
             interface=Interfaces.ASGI,
             workers=config.workers,
@@ -95,18 +107,29 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
             workers_kill_timeout=_STOP_SECONDS,
         )
         shown_host = f"[{config.host}]" if ":" in config.host else config.host
-        announce = partial(_announce, config.host, port, lambda: ready(f"http://{shown_host}:{port}"))
+        announce = partial(_announce, address, port, lambda: ready(f"http://{shown_host}:{port}"))
         threading.Thread(target=announce, name="announce", daemon=True).start()
         try:
-            server.serve(target_loader=partial(_load, config), wrap_loader=False)
+            server.serve(target_loader=partial(_load, config, os.getpid()), wrap_loader=False)
         except SystemExit as error:
             if error.code:
                 raise StorageError("the server's workers stopped", hint="its log, above, says why") from error
 
 
-def _load(config: RegistryConfig) -> Any:
+def _load(config: RegistryConfig, parent: int) -> Any:
     """Makes the application; called in each worker process."""
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     return create_app(config)
+
+
+def _end_with(parent: int) -> None:
+    # A server that was killed takes its workers along: left alone they would hold the port, and the
+    # root's lock, which they share with it.
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_STOP_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _announce(host: str, port: int, ready: Callable[[], None]) -> None:

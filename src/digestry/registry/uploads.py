@@ -238,6 +238,14 @@ async def _receive(service: Service, exchange: Exchange, ingest: DiskIngest, len
         if job is not None:
             await job
             job = None
+    except (ClientGone, ClientSilent):
+        # What came counts for who sends ranges: also what was not yet handed over.
+        if job is not None:
+            await job
+            job = None
+        if batch:
+            await service.disk(ingest.write_all, batch)
+        raise
     finally:
         if job is not None:
             # On the way out with an error: the ingest must not be closed under its writer.

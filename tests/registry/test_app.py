@@ -1,0 +1,231 @@
+"""The application without its server: clients that fall silent, servers that cannot send files, defects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digestry.blobs.disk import DiskBlobs
+from digestry.catalog.catalog import Catalog
+from digestry.errors import StorageError
+from digestry.model.digest import Digest
+from digestry.registry import problems
+from digestry.registry.app import RegistryApp
+from digestry.registry.config import RegistryConfig
+from digestry.registry.service import BytesCache, Service
+
+SILENCE = b"silence"
+"""In a list of a body's parts: the client sends nothing more, and does not go away."""
+
+
+class Direct:
+    """Calls the application as an ASGI server would."""
+
+    def __init__(self, root: Path) -> None:
+        DiskBlobs(root).prepare()
+        catalog = Catalog(root)
+        catalog.migrate()
+        catalog.close()
+        self.service = Service(RegistryConfig(root, patience=0.1))
+        self._app = RegistryApp(lambda: self.service)
+        self._app._service = self.service
+        self._loop = asyncio.new_event_loop()
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self.service.stop())
+        self._loop.close()
+
+    def request(
+        self, method: str, path: str, parts: Sequence[bytes | None] = (b"",), **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One request; a part that is None is the end of the connection."""
+        path, _, query = path.partition("?")
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": query.encode(),
+            "headers": [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()],
+            "client": ("127.0.0.1", 1),
+        }
+        waiting = list(parts)
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            part = waiting.pop(0) if waiting else SILENCE
+            if part is SILENCE:
+                await asyncio.sleep(3600)
+            if part is None:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": part, "more_body": bool(waiting)}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        self._loop.run_until_complete(self._app(scope, receive, send))
+        if not sent:
+            return 0, {}, b""
+        told = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
+        return int(sent[0]["status"]), told, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@pytest.fixture
+def direct(tmp_path: Path) -> Iterator[Direct]:
+    caller = Direct(tmp_path / "root")
+    yield caller
+    caller.close()
+
+
+def begin(direct: Direct) -> str:
+    status, headers, _ = direct.request("POST", "/v2/x/blobs/uploads/")
+    assert status == 202
+    return headers["location"]
+
+
+def test_a_silent_client_is_given_up_and_its_upload_is_free(direct: Direct) -> None:
+    upload = begin(direct)
+    begun = time.monotonic()
+    status, _, body = direct.request("PATCH", upload, [b"x" * 10, SILENCE])
+    assert (status, time.monotonic() - begun < 2) == (408, True)
+    assert json.loads(body)["errors"][0]["code"] == "SIZE_INVALID"
+    assert direct.request("PATCH", upload, [b"y" * 5])[0] == 202
+    assert direct.request("GET", upload)[1]["range"] == "0-4"
+
+
+def test_a_silent_client_that_sends_ranges_goes_on_where_it_came_to(direct: Direct) -> None:
+    upload = begin(direct)
+    assert direct.request("PATCH", upload, [b"x" * 10, SILENCE], content_range="0-99")[0] == 408
+    assert direct.request("GET", upload)[1]["range"] == "0-9"
+    assert direct.request("PATCH", upload, [b"x" * 90], content_range="10-99")[0] == 202
+    assert direct.request("PUT", f"{upload}?digest={Digest.of(b'x' * 100)}")[0] == 201
+
+
+def test_a_silent_client_in_one_post_leaves_nothing(direct: Direct) -> None:
+    status, _, _ = direct.request("POST", f"/v2/x/blobs/uploads/?digest={Digest.of(b'x')}", [b"x", SILENCE])
+    assert status == 408
+    assert direct.service.catalog.upload_ids() == set()
+    assert list(direct.service.blobs.ingests()) == []
+
+
+def test_a_silent_client_with_a_manifest(direct: Direct) -> None:
+    assert direct.request("PUT", "/v2/x/manifests/t", [b"{", SILENCE])[0] == 408
+
+
+def test_who_left_gets_no_answer(direct: Direct) -> None:
+    assert direct.request("PUT", "/v2/x/manifests/t", [b"{", None]) == (0, {}, b"")
+    assert direct.request("PATCH", begin(direct), [b"x", None]) == (0, {}, b"")
+
+
+@pytest.mark.parametrize("size", [70_000, 3_000_000])
+@pytest.mark.parametrize("wanted", [None, "bytes=5-", "nonsense", "bytes=10-69999"])
+def test_a_server_that_cannot_send_files(direct: Direct, size: int, wanted: str | None) -> None:
+    content = os.urandom(size)
+    digest = Digest.of(content)
+    assert direct.request("POST", f"/v2/x/blobs/uploads/?digest={digest}", [content])[0] == 201
+    headers = {} if wanted is None else {"range": wanted}
+    status, told, body = direct.request("GET", f"/v2/x/blobs/{digest}", [b""], **headers)
+    if wanted is None or wanted == "nonsense":
+        assert (status, body == content) == (200, True)
+        assert "content-range" not in told
+    else:
+        part = content[5:] if wanted == "bytes=5-" else content[10:70_000]
+        assert (status, body == part) == (206, True)
+    assert told["content-length"] == str(len(body))
+
+
+def test_a_reader_that_left_is_not_read_for(direct: Direct) -> None:
+    content = bytes(20 << 20)
+    digest = Digest.of(content)
+    assert direct.request("POST", f"/v2/x/blobs/uploads/?digest={digest}", [content])[0] == 201
+    status, _, body = direct.request("GET", f"/v2/x/blobs/{digest}", [b"", None])
+    assert status == 200
+    assert len(body) < len(content)
+
+
+def test_memory_for_uploads_is_bounded(direct: Direct) -> None:
+    """A batch is written before the one after the next is collected, however fast the client is."""
+    held: list[int] = []
+    upload = begin(direct)
+    service = direct.service
+    original = service.disk
+
+    async def slow(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(function, "__name__", "") == "write_all":
+            held.append(sum(len(part) for part in args[0]))
+            await asyncio.sleep(0.01)
+        return await original(function, *args, **kwargs)
+
+    service.disk = slow  # type: ignore[method-assign]
+    assert direct.request("PATCH", upload, [bytes(100_000)] * 200)[0] == 202
+    assert sum(held) == 20_000_000
+    assert max(held) <= (1 << 20) + 100_000
+
+
+def test_a_defect_is_a_500_without_its_text(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the secret /path of SELECT * FROM tags")
+
+    monkeypatch.setattr(direct.service.hot, "manifest", broken)
+    status, _, body = direct.request("GET", "/v2/x/manifests/t")
+    assert status == 500
+    assert b"secret" not in body
+    assert b"SELECT" not in body
+
+
+def test_a_database_that_fails_is_a_500_without_its_text(direct: Direct) -> None:
+    path = direct.service.catalog.path
+    direct.service.catalog.close()
+    for name in (path, path.with_name(path.name + "-wal")):
+        name.write_bytes(os.urandom(8192))
+    for method, target in [
+        ("GET", "/v2/x/tags/list"),
+        ("POST", "/v2/x/blobs/uploads/"),
+        ("DELETE", "/v2/x/manifests/t"),
+    ]:
+        status, _, body = direct.request(method, target)
+        assert (status, json.loads(body)["errors"][0]["code"]) == (500, "UNKNOWN")
+        assert b"catalog.db" not in body
+        assert b"database" not in body
+
+
+def test_every_storage_error_is_told_alike() -> None:
+    problem = problems.of(StorageError("cannot write /srv/secret", hint="look at /srv"))
+    assert problem.status == 500
+    assert "/srv" not in json.dumps(problem.body())
+
+
+def test_stale_uploads_are_swept(tmp_path: Path) -> None:
+    direct = Direct(tmp_path / "root")
+    try:
+        old, new = begin(direct), begin(direct)
+        for upload in (old, new):
+            assert direct.request("PATCH", upload, [b"x" * 10])[0] == 202
+        (direct.service.blobs.root / "ingest" / "orphan").write_bytes(b"left by a killed process")
+        os.utime(direct.service.blobs.root / "ingest" / "orphan", (1, 1))
+        assert direct.service.sweep_uploads() == 1  # the orphan
+        direct.service.now = lambda: time.time_ns() // 1000 + 25 * 3600 * 1_000_000
+        assert direct.service.sweep_uploads() == 2
+        assert list(direct.service.blobs.ingests()) == []
+        assert direct.request("GET", old)[0] == 404
+    finally:
+        direct.close()
+
+
+def test_cache_is_capped_in_bytes() -> None:
+    cache = BytesCache(1000)
+    for number in range(20):
+        cache.put(str(number), bytes(100))
+    cache.put("large", bytes(300))
+    assert cache.get("large") is None
+    assert [number for number in range(20) if cache.get(str(number)) is not None] == list(range(10, 20))
+    cache.get("10")
+    cache.put("x", bytes(100))
+    assert cache.get("10") is not None
+    assert cache.get("11") is None

@@ -1,0 +1,213 @@
+"""The server as a process: its start, its end, its workers, and what it says when it cannot run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.registry.support import Upload, events, statuses
+from tests.support import RegistryServer, digestry, running_registry, start_registry, wait_until
+
+
+def failing_start(root: Path, listen: str = "127.0.0.1:0") -> tuple[int, str]:
+    """The exit code and standard error of a server that must not start."""
+    ended = subprocess.run(
+        digestry("serve", "--root", root, "--listen", listen),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, ended.stderr
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[RegistryServer]:
+    """A server with two workers."""
+    with running_registry("--workers", "2") as server:
+        yield server
+
+
+def processes(server: RegistryServer) -> list[int]:
+    """The server's process and its workers."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (
+                os.getpgid(int(entry.name)) == server.process.pid
+                and b"serve" in (entry / "cmdline").read_bytes()
+            ):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_one_root_one_server(registry: RegistryServer) -> None:
+    code, told = failing_start(registry.root)
+    assert code == 2
+    assert f"{registry.root} is served by another digestry already" in told
+
+
+def test_port_in_use(registry: RegistryServer, tmp_path: Path) -> None:
+    code, told = failing_start(tmp_path / "root", registry.host)
+    assert code == 2
+    assert "Address already in use" in told
+    assert "--listen" in told
+
+
+@pytest.mark.parametrize(
+    "listen", ["nowhere.invalid:0", "192.0.2.1:0", "no-port", "127.0.0.1:99999", ":5000"]
+)
+def test_no_address_to_listen_on(tmp_path: Path, listen: str) -> None:
+    code, told = failing_start(tmp_path / "root", listen)
+    assert code == 2
+    assert "listen" in told
+
+
+def test_a_host_by_name(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        digestry("serve", "--root", tmp_path / "root", "--listen", "localhost:0"), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert url.startswith("http://localhost:")
+
+
+def test_garbage_for_a_catalog(tmp_path: Path) -> None:
+    (tmp_path / "catalog.db").write_bytes(os.urandom(8192))
+    code, told = failing_start(tmp_path)
+    assert code == 6
+    assert "not a database" in told
+    assert "restore the catalog from a backup" in told
+
+
+def test_a_catalog_of_a_later_version(tmp_path: Path) -> None:
+    start_registry(tmp_path / "root").stop()
+    with sqlite3.connect(tmp_path / "root" / "catalog.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    code, told = failing_start(tmp_path / "root")
+    assert code == 6
+    assert "a newer digestry" in told
+
+
+def test_a_root_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, told = failing_start(tmp_path / "file" / "root")
+    assert code == 6
+    assert "cannot create the directory" in told
+
+
+def test_a_root_with_an_odd_name(tmp_path: Path) -> None:
+    root = tmp_path / "odd ?mode=rw#%41 \u00e4"
+    server = start_registry(root)
+    try:
+        server.push_image("odd", "t")
+        assert server.request("GET", "/v2/odd/manifests/t").status == 200
+    finally:
+        assert server.stop() == 0
+    assert (root / "catalog.db").exists()
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    server = start_registry(tmp_path / "root")
+    digest = server.push_image("restart/x", "t")
+    upload = Upload.begin(server, "restart/x")
+    upload.patch(b"x" * 100)
+    before = events(server, "restart/x")
+    assert server.stop() == 0
+    server = start_registry(tmp_path / "root")
+    try:
+        assert server.request("HEAD", "/v2/restart/x/manifests/t").headers["docker-content-digest"] == str(
+            digest
+        )
+        assert events(server, "restart/x") == before
+        again = Upload(server, upload.path)
+        assert again.status().headers["range"] == "0-99"
+        assert again.put(Digest.of(b"x" * 100)).status == 201
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_while_an_upload_runs(tmp_path: Path, number: signal.Signals) -> None:
+    """The request under way is finished; then the server ends, with exit code 0."""
+    server = start_registry(tmp_path / "root")
+    content = os.urandom(300_000)
+    upload = Upload.begin(server, "stopped/x")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        head = f"PUT {upload.path}?digest={Digest.of(content)} HTTP/1.1\r\nHost: x\r\n"
+        head += f"Content-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content[:100_000])
+        wait_until((server.root / "ingest" / upload.id).exists, seconds=5, what="the upload's begin")
+        server.process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(timeout=0.5)
+        connection.sendall(content[100_000:])
+        assert statuses(connection.recv(4096)) == [201]
+    assert server.process.wait(timeout=20) == 0
+    server = start_registry(tmp_path / "root")
+    try:
+        assert server.request("GET", f"/v2/stopped/x/blobs/{Digest.of(content)}").body == content
+    finally:
+        server.stop()
+
+
+def test_a_push_through_one_worker_is_seen_through_the_other_at_once(pair: RegistryServer) -> None:
+    # Each request is a new connection, and the kernel gives it to either worker.
+    for number in range(30):
+        name = f"workers/x{number % 3}"
+        digest = pair.push_image(name, "t", os.urandom(10))
+        for _ in range(6):
+            head = pair.request("HEAD", f"/v2/{name}/manifests/t")
+            assert head.headers["docker-content-digest"] == str(digest)
+    for _ in range(10):
+        assert pair.request("DELETE", "/v2/workers/x0/manifests/t").status in {202, 404}
+        for _ in range(4):
+            assert pair.request("HEAD", "/v2/workers/x0/manifests/t").status == 404
+
+
+def test_an_upload_goes_on_in_the_other_worker(pair: RegistryServer) -> None:
+    for size in (0, 1, 3, 10):
+        content = os.urandom(size * 100_000)
+        upload = Upload.begin(pair, "workers/uploads")
+        for start in range(0, len(content), 100_000):
+            assert upload.patch(content[start : start + 100_000], start).status == 202
+        assert upload.put(Digest.of(content)).status == 201
+
+
+def test_both_workers_serve(pair: RegistryServer) -> None:
+    assert len(processes(pair)) >= 3
+
+
+def test_workers_end_with_their_server(tmp_path: Path) -> None:
+    server = start_registry(tmp_path / "root", "--workers", "2")
+    try:
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        wait_until(lambda: processes(server) == [], seconds=15, what="the end of the workers")
+        start_registry(tmp_path / "root").stop()  # the root's lock is free again
+    finally:
+        if processes(server):
+            server.kill()
+
+
+def test_a_worker_that_dies_ends_the_server_with_a_word(tmp_path: Path) -> None:
+    server = start_registry(tmp_path / "root")
+    worker = next(process for process in processes(server) if process != server.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert server.process.wait(timeout=20) == 6
+    assert "the server's workers stopped" in server.log.read_text()
