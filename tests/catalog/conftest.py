@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from digestry.catalog.catalog import Catalog
+from tests.catalog.support import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, clock: Clock) -> Iterator[Catalog]:
+    """An empty catalog, its schema up to date, with a clock that stands still."""
+    made = Catalog(tmp_path, now=clock)
+    made.migrate()
+    yield made
+    made.close()

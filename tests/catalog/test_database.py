@@ -1,0 +1,209 @@
+"""The database: its schema, its settings, its errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.database import Database, connect_directly
+from digestry.catalog.hot import HotReads
+from digestry.catalog.schema import metadata
+from digestry.errors import StorageError
+from digestry.model.digest import Digest
+from tests.catalog.support import ORIGIN, image, pushed
+
+
+def test_migrations_make_exactly_the_schema(catalog: Catalog) -> None:
+    engine = create_engine(f"sqlite:///{catalog.path}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_migrations_make_the_same_tables_as_the_schema_alone(catalog: Catalog, tmp_path: Path) -> None:
+    """What the comparison of Alembic does not look at: primary keys, their order, and every index."""
+    plain = create_engine(f"sqlite:///{tmp_path / 'plain.db'}")
+    metadata.create_all(plain)
+    migrated = create_engine(f"sqlite:///{catalog.path}")
+    for table in metadata.tables:
+        for ask in (
+            "get_columns",
+            "get_pk_constraint",
+            "get_foreign_keys",
+            "get_indexes",
+            "get_unique_constraints",
+        ):
+            found = [repr(getattr(inspect(engine), ask)(table)) for engine in (plain, migrated)]
+            assert found[0] == found[1], (table, ask)
+    extra = set(inspect(migrated).get_table_names()) - set(metadata.tables)
+    assert extra == {"alembic_version"}
+    plain.dispose()
+    migrated.dispose()
+
+
+def test_migrating_again_changes_nothing(catalog: Catalog) -> None:
+    manifest = pushed(catalog, "x")
+    with sqlite3.connect(catalog.path) as connection:
+        before = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+    catalog.migrate()
+    with sqlite3.connect(catalog.path) as connection:
+        assert (
+            connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall() == before
+        )
+    connection.close()
+    assert catalog.manifest("x", manifest.digest) is not None
+
+
+def test_settings(catalog: Catalog) -> None:
+    database = Database(catalog.path.parent)
+    for transaction, query_only in ((database.write, 0), (database.read, 1)):
+        with transaction() as connection:
+            assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+            assert connection.execute(text("PRAGMA synchronous")).scalar() == 2  # FULL
+            assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+            assert connection.execute(text("PRAGMA query_only")).scalar() == query_only
+    database.close()
+
+
+def test_a_reader_cannot_write(catalog: Catalog) -> None:
+    database = Database(catalog.path.parent)
+    with pytest.raises(StorageError, match="readonly"), database.read() as connection:
+        connection.execute(text("DELETE FROM uploads"))
+    database.close()
+    hot = connect_directly(catalog.path)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        hot.execute("DELETE FROM uploads")
+    hot.close()
+
+
+def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
+    database = Database(catalog.path.parent)
+
+    def half() -> None:
+        with database.write() as connection:
+            connection.execute(text("INSERT INTO repositories (name, created_at) VALUES ('half', 1)"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert not catalog.has_repository("half")
+    catalog.add_blob("whole", Digest.of(b""), 0)  # and the writer's turn is free again
+    database.close()
+
+
+def test_a_reader_sees_one_state(catalog: Catalog) -> None:
+    database = Database(catalog.path.parent)
+    with database.read() as connection:
+        count = text("SELECT count(*) FROM repositories")
+        assert connection.execute(count).scalar() == 0
+        pushed(catalog, "meanwhile")
+        assert connection.execute(count).scalar() == 0
+    with database.read() as connection:
+        assert connection.execute(count).scalar() == 1
+    database.close()
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 8000])
+def test_garbage(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "catalog.db").write_bytes(content)
+    catalog = Catalog(tmp_path)
+    for call in (catalog.migrate, catalog.upload_ids, catalog.verify_journal):
+        with pytest.raises(StorageError, match=str(tmp_path)) as caught:
+            call()
+        assert "backup" in caught.value.hint
+    catalog.close()
+
+
+def test_garbage_in_the_middle(catalog: Catalog) -> None:
+    for number in range(50):
+        pushed(catalog, f"x{number}")
+    catalog.close()
+    with sqlite3.connect(catalog.path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    size = catalog.path.stat().st_size
+    with catalog.path.open("r+b") as file:
+        file.seek(8192)
+        file.write(os.urandom(size - 8192))
+    again = Catalog(catalog.path.parent)
+    with pytest.raises(StorageError) as caught:
+        again.verify_journal()
+    assert "backup" in caught.value.hint
+    again.close()
+
+
+def test_a_row_that_is_damaged_is_not_the_callers_fault(catalog: Catalog) -> None:
+    manifest = pushed(catalog, "x")
+    with sqlite3.connect(catalog.path) as connection:
+        connection.execute("UPDATE tags SET digest = 'sha256:nonsense'")
+    connection.close()
+    with pytest.raises(StorageError) as caught:
+        catalog.tags("x")
+    assert "backup" in caught.value.hint
+    assert catalog.manifest("x", manifest.digest) is not None
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        HotReads(tmp_path / "catalog.db")
+    catalog = Catalog(tmp_path / "no-such-directory")
+    with pytest.raises(StorageError, match="unable to open"):
+        catalog.upload_ids()
+    catalog.close()
+
+
+def test_a_path_that_would_be_read_as_an_address(tmp_path: Path) -> None:
+    root = tmp_path / "a?mode=memory&x=#y%41"
+    root.mkdir()
+    catalog = Catalog(root)
+    catalog.migrate()
+    manifest = pushed(catalog, "x")
+    hot = HotReads(catalog.path)
+    found = hot.manifest("x", "t")
+    assert found is not None
+    assert found.digest == str(manifest.digest)
+    assert (root / "catalog.db").stat().st_size > 0
+    hot.close()
+    catalog.close()
+
+
+def test_a_later_version(catalog: Catalog) -> None:
+    with sqlite3.connect(catalog.path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StorageError) as caught:
+        catalog.migrate()
+    assert "newer digestry" in caught.value.hint
+
+
+def test_writers_in_many_threads_all_get_their_turn(catalog: Catalog) -> None:
+    failures: list[BaseException] = []
+
+    def push(number: int) -> None:
+        try:
+            for _ in range(5):
+                catalog.put_manifest(
+                    f"x{number}", image(catalog, f"x{number}"), tag_names=["t"], origin=ORIGIN
+                )
+        except BaseException as error:  # noqa: BLE001 - told in the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(catalog.repositories(limit=100)) == 10
+    assert catalog.verify_journal() is None

@@ -1,0 +1,297 @@
+"""The journal: append-only, chained, in order of time; and a tag never moves without it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from digestry.catalog import clock as time_of
+from digestry.catalog.catalog import Catalog
+from digestry.errors import CallerError, NotFound, StorageError
+from digestry.model.digest import Digest
+from tests.catalog.support import ORIGIN, Clock, image, pushed, put
+
+TRIGGERS = ("journal_no_update", "journal_no_delete")
+
+
+def edit(path: Path, *statements: str) -> None:
+    """Changes the database as somebody would who has the file: the triggers do not stop them."""
+    connection = sqlite3.connect(path)
+    with connection:
+        for trigger in TRIGGERS:
+            connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+@pytest.fixture
+def story(catalog: Catalog) -> Catalog:
+    """Five entries: t created, moved, moved; u created; t deleted."""
+    for _ in range(3):
+        pushed(catalog, "x")
+    pushed(catalog, "y", ["u"])
+    catalog.delete_tag("x", "t", origin=ORIGIN)
+    assert catalog.verify_journal() is None
+    return catalog
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE journal SET actor = 'x'", "DELETE FROM journal", "DELETE FROM journal WHERE sequence = 5"],
+)
+def test_append_only(story: Catalog, statement: str) -> None:
+    connection = sqlite3.connect(story.path)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute(statement)
+    connection.close()
+    assert len(story.journal("x", limit=10)) == 4
+
+
+def test_entries(story: Catalog) -> None:
+    found = story.journal("x", limit=10)
+    assert [event.event for event in found] == ["deleted", "moved", "moved", "created"]
+    assert [event.sequence for event in found] == [5, 3, 2, 1]
+    for newer, older in itertools.pairwise(found):
+        assert newer.from_digest == older.to_digest
+    assert found[0].to_digest is None
+    assert found[-1].from_digest is None
+    assert {(event.actor, event.address, event.client) for event in found} == {
+        ("tester", "127.0.0.1", "pytest")
+    }
+    assert story.journal("never", limit=10) == []
+
+
+def test_the_chain_can_be_computed_elsewhere(story: Catalog) -> None:
+    connection = sqlite3.connect(story.path)
+    fields = (
+        "sequence, at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address,"
+        " client, previous_hash"
+    )
+    previous = "0" * 64
+    for *row, digest in connection.execute(f"SELECT {fields}, hash FROM journal ORDER BY sequence"):  # noqa: S608
+        assert row[-1] == previous
+        text = json.dumps(row, separators=(",", ":"), ensure_ascii=False)
+        assert hashlib.sha256(text.encode()).hexdigest() == digest
+        previous = digest
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("at", "at + 1"),
+        ("repository", "'z'"),
+        ("tag", "'z'"),
+        ("event", "'created'"),
+        ("from_digest", "NULL"),
+        ("to_digest", "'sha256:' || substr(hash, 1, 64)"),
+        ("media_type", "'z'"),
+        ("size", "size + 1"),
+        ("size", "size || ''"),
+        ("actor", "'somebody else'"),
+        ("address", "''"),
+        ("client", "x'00ff'"),
+        ("previous_hash", "hash"),
+        ("hash", "previous_hash"),
+    ],
+)
+def test_a_changed_entry_is_found(story: Catalog, column: str, value: str) -> None:
+    edit(story.path, f"UPDATE journal SET {column} = {value} WHERE sequence = 3")  # noqa: S608
+    broken = story.verify_journal()
+    if (column, value) == ("size", "size || ''"):
+        assert broken is None  # the column's affinity makes it the number that it was
+    else:
+        assert broken is not None
+        assert broken.sequence == 3
+
+
+def test_a_change_with_its_own_hash_mended_is_found_at_the_next(story: Catalog) -> None:
+    connection = sqlite3.connect(story.path)
+    row = list(connection.execute("SELECT * FROM journal WHERE sequence = 3").fetchone())
+    connection.close()
+    row[9] = "somebody else"
+    mended = hashlib.sha256(json.dumps(row[:-1], separators=(",", ":")).encode()).hexdigest()
+    edit(story.path, f"UPDATE journal SET actor = 'somebody else', hash = '{mended}' WHERE sequence = 3")  # noqa: S608
+    broken = story.verify_journal()
+    assert broken is not None
+    assert broken.sequence == 4
+
+
+@pytest.mark.parametrize("sequence", [1, 2, 4])
+def test_a_removed_entry_is_found(story: Catalog, sequence: int) -> None:
+    edit(story.path, f"DELETE FROM journal WHERE sequence = {sequence}")  # noqa: S608
+    broken = story.verify_journal()
+    assert broken is not None
+    assert broken.sequence == sequence
+    assert "missing" in broken.reason
+
+
+def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog) -> None:
+    edit(
+        story.path,
+        "DELETE FROM journal WHERE sequence = 2",
+        "UPDATE journal SET sequence = sequence - 1 WHERE sequence > 2",
+    )
+    broken = story.verify_journal()
+    assert broken is not None
+    assert broken.sequence == 2
+
+
+def test_an_inserted_entry_is_found(story: Catalog) -> None:
+    columns = "at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address, client"
+    edit(
+        story.path,
+        f"INSERT INTO journal (sequence, {columns}, previous_hash, hash)"  # noqa: S608
+        " SELECT 6, at + 10, repository, tag, event, from_digest, to_digest, media_type, size, actor,"
+        " address, client, hash, previous_hash FROM journal WHERE sequence = 5",
+    )
+    broken = story.verify_journal()
+    assert broken is not None
+    assert broken.sequence == 6
+
+
+@pytest.mark.parametrize("kept", [0, 2, 3, 4])
+def test_entries_cut_off_at_the_end_are_found(story: Catalog, kept: int) -> None:
+    """No hash follows them; the tags that they moved tell."""
+    edit(story.path, f"DELETE FROM journal WHERE sequence > {kept}")  # noqa: S608
+    broken = story.verify_journal()
+    assert broken is not None
+    assert "tag" in broken.reason
+
+
+def test_a_tag_moved_behind_the_journals_back_is_found(story: Catalog) -> None:
+    other = pushed(story, "y", ["v"])
+    edit(story.path, f"UPDATE tags SET digest = '{other.digest}' WHERE name = 'u'")  # noqa: S608
+    broken = story.verify_journal()
+    assert broken is not None
+    assert str(other.digest) in broken.reason
+    edit(story.path, "DELETE FROM tags WHERE name = 'u'")
+    broken = story.verify_journal()
+    assert broken is not None
+    assert "is not there" in broken.reason
+
+
+def test_a_tag_made_behind_the_journals_back_is_found(story: Catalog) -> None:
+    edit(story.path, "INSERT INTO tags SELECT repository_id, 'forged', digest, moved_at FROM tags")
+    broken = story.verify_journal()
+    assert broken is not None
+    assert "forged" in broken.reason
+
+
+def test_a_damaged_entry_cannot_be_read_and_says_which(story: Catalog) -> None:
+    edit(story.path, "UPDATE journal SET to_digest = 'nonsense' WHERE sequence = 3")
+    with pytest.raises(StorageError, match="entry 3"):
+        story.journal("x", limit=10)
+
+
+def test_times_rise_although_the_clock_does_not(catalog: Catalog, clock: Clock) -> None:
+    start = clock.now
+    for step in (0, 0, -3600 * 1_000_000, 0, 5):
+        clock.now += step
+        pushed(catalog, "x")
+    moments = [time_of.from_datetime(event.at) for event in reversed(catalog.journal("x", limit=10))]
+    assert moments == [start, start + 1, start + 2, start + 3, start + 4]
+    clock.now = start + 10
+    pushed(catalog, "x")
+    assert time_of.from_datetime(catalog.journal("x", limit=1)[0].at) == start + 10
+    assert catalog.tags("x")[0].moved_at == start + 10
+    assert catalog.verify_journal() is None
+
+
+def test_the_same_digest_again_is_no_event(catalog: Catalog) -> None:
+    manifest = pushed(catalog, "x", ["a", "b"])
+    assert catalog.put_manifest("x", manifest, tag_names=["a", "b", "a"], origin=ORIGIN) == []
+    (event,) = catalog.put_manifest("x", manifest, tag_names=["a", "c", "c"], origin=ORIGIN)
+    assert (event.tag, event.event) == ("c", "created")
+    assert len(catalog.journal("x", limit=10)) == 3
+
+
+def test_compare_and_set_in_many_threads(catalog: Catalog) -> None:
+    """Whoever moves the tag moves it from where it is: no move is lost, none is told twice."""
+    manifests = [image(catalog, "x") for _ in range(20)]
+    barrier = threading.Barrier(20)
+
+    def race(number: int) -> None:
+        barrier.wait()
+        for step in range(10):
+            put(catalog, "x", manifests[(number + step) % 20], "t")
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = list(reversed(catalog.journal("x", limit=1000)))
+    assert found[0].event == "created"
+    assert {event.event for event in found[1:]} == {"moved"}
+    for before, after in itertools.pairwise(found):
+        assert after.from_digest == before.to_digest
+        assert after.to_digest != after.from_digest
+        assert after.at > before.at
+    assert catalog.tags("x")[0].digest == found[-1].to_digest
+    assert catalog.verify_journal() is None
+
+
+def test_many_catalogs_on_one_file(catalog: Catalog) -> None:
+    """As several worker processes have it: each its own connections, one chain."""
+    others = [Catalog(catalog.path.parent) for _ in range(4)]
+
+    def race(one: Catalog, number: int) -> None:
+        for _ in range(10):
+            pushed(one, "x", [f"t{number % 2}"])
+
+    threads = [threading.Thread(target=race, args=(one, number)) for number, one in enumerate(others)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [event.sequence for event in catalog.journal("x", limit=100)] == list(range(40, 0, -1))
+    assert catalog.verify_journal() is None
+    for one in others:
+        one.close()
+
+
+def test_deleting_what_is_not_there_is_no_event(story: Catalog) -> None:
+    with pytest.raises(NotFound):
+        story.delete_tag("x", "t", origin=ORIGIN)
+    with pytest.raises(NotFound):
+        story.delete_manifest("x", Digest.of(b"never"), origin=ORIGIN)
+    with pytest.raises(NotFound):
+        story.delete_tag("never", "t", origin=ORIGIN)
+    assert len(story.journal("x", limit=10)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:00.000001Z", 1),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("1969-12-31T23:59:59z", -1_000_000),
+        ("2026-11-21t10:02:03.5Z", 1_795_255_323_500_000),
+        ("1970-01-01T00:00:00.123456789Z", 123_456),
+    ],
+)
+def test_times(text: str, microseconds: int) -> None:
+    assert time_of.from_rfc3339(text) == microseconds
+
+
+@pytest.mark.parametrize("microseconds", [0, 1, 1_795_255_323_500_000, -1])
+def test_times_come_back(microseconds: int) -> None:
+    assert time_of.from_rfc3339(time_of.to_rfc3339(microseconds)) == microseconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "now", "2026-11-21", "2026-11-21T10:02:03", "2026-11-21 10:02:03Z", "0", "2026-02-30T00:00:00Z"],
+)
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(CallerError, match="RFC 3339"):
+        time_of.from_rfc3339(text)
