@@ -30,18 +30,27 @@ def advise(
     verdict: AdvisoryVerdict,
     *,
     failed: bool,
+    runs: bool = True,
 ) -> Advice:
-    """What to do about a container of which this is known; ``failed`` if a registry was silent."""
+    """What to do about a container of which this is known; ``failed`` if a registry was silent.
+
+    ``runs`` is False for a template, of which all this is what would be started from it now.
+    """
     if verdict.state == "affected":
         bad = [one for one in verdict.advisories if one.statement.status == "affected"]
         names = ", ".join(one.statement.vulnerability for one in bad)
         good = _fixed_image(lookup, bad)
+        if not runs:
+            instead = f"before it runs again, let it name {good}"
+            return Advice(instead if good is not None else f"let it not run again: {names} has no fix", good)
         if good is not None:
             return Advice(f"restart from {good}", good)
         return Advice(f"stop it or shield it: no fixed image is named for {names}")
     if verdict.state == "unknown":
         if failed:
             return Advice("audit again when the registry answers")
+        if not runs:
+            return Advice("audit again when it runs")
         if identity is None:
             return Advice(
                 "push its image to a registry, or start it as repository@digest, so that it can be judged"

@@ -13,7 +13,7 @@ from digestry.fleet.advisories import Advisory, AdvisoryVerdict, Reading, State,
 from digestry.fleet.identity import Identity, identify, unconfirmed
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Claim, Problem, Sighting, Source
-from digestry.fleet.tags import TagVerdict, judge_tag
+from digestry.fleet.tags import TagVerdict, judge_tag, point
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -21,13 +21,16 @@ from digestry.model.reference import Reference
 _PARALLEL: Final = 8
 _WORST_FIRST: Final[dict[State, int]] = {"affected": 0, "unknown": 1, "fixed": 2, "clear": 3}
 
-_Image: TypeAlias = tuple[str | None, tuple[Claim, ...], Digest | None, Digest | None, Platform | None, bool]
+_Image: TypeAlias = tuple[
+    str | None, tuple[Claim, ...], Digest | None, Digest | None, Platform | None, bool, bool
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One container, and what is known of it. ``action`` is one line for a person: what to do;
-    ``cure`` is the image to run in its place, if it is vulnerable and one is known."""
+    ``cure`` is the image to run in its place, if it is vulnerable and one is known. Of a template,
+    which does not run and so has no ``identity``, it is what would be started now that is judged."""
 
     sighting: Sighting
     identity: Identity | None
@@ -47,7 +50,7 @@ class Report:
 
     @property
     def affected(self) -> bool:
-        """Whether something runs that an advisory calls affected."""
+        """Whether something runs, or will, that an advisory calls affected."""
         return any(finding.verdict.state == "affected" for finding in self.findings)
 
 
@@ -98,6 +101,7 @@ def _image(sighting: Sighting) -> _Image:
         sighting.platform_manifest,
         sighting.platform,
         sighting.registry_named,
+        sighting.runs,
     )
 
 
@@ -133,6 +137,8 @@ class _Seen:
 def _look(lookup: Lookup, sighting: Sighting) -> _Seen:
     reasons: list[str] = []
     reference = _reference(sighting, reasons)
+    if not sighting.runs:
+        sighting = _next_run(lookup, sighting, reference)
     finder = _Finder(lookup, sighting, reference)
     identity = finder.find()
     reasons += finder.reasons
@@ -147,8 +153,10 @@ def _look(lookup: Lookup, sighting: Sighting) -> _Seen:
         tag = TagVerdict("unknown", reasons=("the name has no registry in it, so that none was asked",))
     elif finder.failure is not None:
         tag = TagVerdict("unknown")
-    else:
+    elif sighting.claims:
         tag = judge_tag(lookup, reference, identity, sighting.platform)
+    else:
+        tag = point(lookup, reference)
     reasons += tag.reasons
     reading = Reading() if identity is None else gather(lookup, identity, finder.elsewhere(identity))
     if reference is not None and not tag.complete:
@@ -160,16 +168,35 @@ def _look(lookup: Lookup, sighting: Sighting) -> _Seen:
 
 def _judge(lookup: Lookup, seen: _Seen, stated: Sequence[tuple[Digest | None, Advisory]]) -> Finding:
     verdict = conclude(lookup, seen.identity, seen.reading, stated)
-    advice = advise(lookup, seen.identity, seen.tag, verdict, failed=bool(seen.missed))
+    advice = advise(
+        lookup, seen.identity, seen.tag, verdict, failed=bool(seen.missed), runs=seen.sighting.runs
+    )
     return Finding(
         sighting=seen.sighting,
-        identity=seen.identity,
+        identity=seen.identity if seen.sighting.runs else None,
         tag=seen.tag,
         verdict=verdict,
         action=advice.text,
         reasons=(*seen.reasons, *verdict.reasons),
         cure=advice.image,
     )
+
+
+def _next_run(lookup: Lookup, template: Sighting, reference: Reference | None) -> Sighting:
+    """``template`` as if it had been started just now: with a claim of what its tag points to."""
+    if reference is None or reference.tag is None or reference.digest is not None:
+        return template
+    if not template.registry_named:
+        return template
+    repository = reference.repository_only()
+    try:
+        target = lookup.resolve(repository, reference.tag)
+    except DigestryError:
+        return template  # whoever judges the tag meets the same error, and reports it
+    if target is None:
+        return template
+    claim = Claim(target.digest, "unknown", repository, "the tag", "repo-digest", obtained=True)
+    return replace(template, claims=(*template.claims, claim))
 
 
 def _reference(sighting: Sighting, reasons: list[str]) -> Reference | None:
@@ -205,6 +232,9 @@ class _Finder:
         for repository in self._others():
             identity = self._identify(repository, self._claims(repository))
             if identity is not None:
+                at_home = self._at_home(identity)
+                if at_home is not None:
+                    return at_home
                 if self._own is not None:
                     self.reasons.append(
                         f"known to {repository.name} only, another repository than the container's own"
@@ -214,6 +244,22 @@ class _Finder:
         if identity is None:
             self._explain()
         return identity
+
+    def _at_home(self, identity: Identity) -> Identity | None:
+        """The same code, which another repository knows, in the container's own; None if it is not
+        there. A runtime may name one of several repositories from which it had pulled that code."""
+        own = self._reference
+        if own is None or identity.config is None or not self._sighting.registry_named:
+            return None
+        where = f"the config that {identity.repository.name} has"
+        claim = Claim(identity.config, "config", None, where, "image-id", obtained=False)
+        found = self._identify(own, (claim,))
+        if found is not None:
+            self.reasons.append(
+                f"the digest that was given, {identity.running}, is of {identity.repository.name}: "
+                "the container's own repository has the same code"
+            )
+        return found
 
     def elsewhere(self, identity: Identity) -> list[Reference]:
         """Other repositories of which the runtime says that they have the code of ``identity``."""
@@ -285,5 +331,5 @@ class _Finder:
             self.reasons.append(
                 "the image has no digest in any registry: built or loaded locally, never pushed or pulled"
             )
-        else:
+        elif not self._sighting.remarks:
             self.reasons.append("nothing is known of the image that runs")

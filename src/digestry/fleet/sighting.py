@@ -58,6 +58,8 @@ class Sighting:
     remarks: tuple[str, ...] = field(default=())
     registry_named: bool = True
     """False if the name has no registry in it and nothing shows that the image came from one."""
+    runs: bool = True
+    """False for a template: nothing of it runs now, but something will be started from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,18 @@ def judge_tag(
     return _with_history(history, tag, current, closure)
 
 
+def point(lookup: Lookup, reference: Reference) -> TagVerdict:
+    """Where ``reference``'s tag points, for a container of which nothing is known that could be
+    compared with it. Errors are reasons."""
+    try:
+        target = lookup.resolve(reference.repository_only(), reference.tag or "")
+    except DigestryError as error:
+        return _failed("the tag could not be looked up", error, None)
+    if target is None:
+        return TagVerdict("unknown", reasons=(f"there is no tag {reference.tag!r}",))
+    return TagVerdict("unknown", target.digest)
+
+
 def _failed(what: str, error: DigestryError, current: Digest | None) -> TagVerdict:
     return TagVerdict("unknown", current, reasons=(f"{what}: {error.message}",), complete=False)
 
