@@ -15,15 +15,17 @@ from typing import Any, Final
 
 from sqlalchemy import delete, exists, insert, select, update
 
-from digestry.catalog import clock, content, journal
+from digestry.catalog import clock, content, journal, resolution
 from digestry.catalog.content import Page, StoredManifest
 from digestry.catalog.database import Database
 from digestry.catalog.journal import BrokenEntry, Move, Origin
+from digestry.catalog.resolution import Found
 from digestry.catalog.schema import links, manifests, repositories, tags, uploads
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent
 from digestry.model.manifest import Manifest
+from digestry.model.resolution import ResolveQuery
 
 LEASE: Final = 24 * 3600 * clock.SECOND
 """How long content is kept after it was pushed, mounted or found, in microseconds."""
@@ -360,6 +362,11 @@ class Catalog:
             row = content.repository_id(connection, repository)
             found = () if row is None else tuple(content.holders(connection, row, str(digest)))
         return Holders(digest=digest, holders=found)
+
+    def resolve(self, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
+        """Answers as many of the first ``queries`` as one answer has room for, and at least one."""
+        with self._database.read() as connection:
+            return resolution.resolve(connection, queries, contents=contents)
 
     # -- lists ---------------------------------------------------------------------------------
 

@@ -173,7 +173,7 @@ def manifest(connection: Connection, repository: int, digest: str) -> StoredMani
         manifests.c.deleted_at.is_(None),
     )
     row = connection.execute(query).first()
-    return None if row is None else _stored(row)
+    return None if row is None else stored(row)
 
 
 def delete_manifest(connection: Connection, repository: int, digest: str, now: int) -> None:
@@ -261,7 +261,7 @@ def _page(
             held += len(row.annotations)
             if page and (len(page) == limit or held > _PAGE_BYTES):
                 return Page(tuple(page), more=True)
-            found = _stored(row)
+            found = stored(row)
             if predicate_prefix is not None:
                 predicate = found.annotations.get(media_types.PREDICATE_TYPE, "")
                 if not predicate.startswith(predicate_prefix):
@@ -335,7 +335,8 @@ def tags_of(connection: Connection, repository: int, digest: str) -> list[str]:
     return list(connection.execute(query.order_by(tags.c.name)).scalars())
 
 
-def _stored(row: Any) -> StoredManifest:
+def stored(row: Any) -> StoredManifest:
+    """A row of the table, all of its columns read."""
     return StoredManifest(
         digest=Digest.parse(row.digest),
         media_type=row.media_type,

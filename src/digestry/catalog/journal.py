@@ -9,7 +9,7 @@ hash was noted elsewhere.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import Connection, Row, func, insert, select
 
 from digestry.catalog import clock
+from digestry.catalog.pairs import pairs
 from digestry.catalog.schema import journal, repositories, tags
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
@@ -131,6 +132,23 @@ def entries(
         query = query.where(journal.c.sequence < before_sequence)
     rows = connection.execute(query.order_by(journal.c.sequence.desc()).limit(limit))
     return [_event(dict(row._mapping)) for row in rows]
+
+
+def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int) -> list[TagEvent]:
+    """The newest entries of each wanted repository and tag, up to ``limit`` of each, newest first."""
+    keys = pairs(wanted)
+    each = journal.alias("each")
+    numbers = (
+        select(each.c.sequence)
+        .where(each.c.repository == keys.first, each.c.tag == keys.second)
+        .order_by(each.c.sequence.desc())
+        .limit(limit)
+        .correlate(keys.table)
+    )
+    rows = connection.execute(
+        select(journal).join_from(keys.table, journal, journal.c.sequence.in_(numbers))
+    ).all()
+    return [_event(dict(row._mapping)) for row in sorted(rows, key=lambda row: -row.sequence)]
 
 
 def verify(connection: Connection) -> BrokenEntry | None:

@@ -15,6 +15,7 @@ from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
+    from digestry.model.resolution import Resolutions, ResolveQuery
 
 
 class Session:
@@ -23,6 +24,8 @@ class Session:
     def __init__(self, options: ClientOptions = ClientOptions()) -> None:  # noqa: B008 - frozen
         self.options = options
         self.transport = Transport(options)
+        self.bulk_hosts: dict[str, bool] = {}
+        """Whether a registry answers many questions at once, as far as it was asked."""
         self._auth = Authenticator(self.transport, DockerCredentials(options.docker_config))
 
     def repository(self, reference: Reference) -> Repository:
@@ -30,6 +33,19 @@ class Session:
         from digestry.client.repository import Repository  # noqa: PLC0415 - it needs Session
 
         return Repository(self, reference.repository_only())
+
+    def resolve_many(
+        self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False
+    ) -> Resolutions | None:
+        """Asks ``host`` about many repositories at once; None if it cannot be asked so.
+
+        One request: it answers as many of the first ``queries`` as it has room for, and at least
+        one. ``contents`` asks for the bytes of indexes and advisories, too; they were verified.
+        Raises :class:`Unreachable`, :class:`Refused` and :class:`ProtocolViolation`.
+        """
+        from digestry.client import resolution  # noqa: PLC0415 - it needs Session
+
+        return resolution.ask(self, host, queries, contents=contents)
 
     def close(self) -> None:
         """Ends all connections."""

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from digestry.errors import DigestryError
 from digestry.model.reference import check_repository
-from digestry.registry import blobs, extensions, manifests, problems, referrers, tags, uploads
+from digestry.registry import blobs, extensions, manifests, problems, referrers, resolution, tags, uploads
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import ClientGone, Problem, not_allowed
@@ -103,6 +103,8 @@ class RegistryApp:
             await tags.handle_catalog(service, exchange)
         elif path == "_oci/ext/discover" or path.endswith("/_oci/ext/discover"):
             await extensions.handle_discover(exchange)
+        elif path == "_digestry/resolve":
+            await resolution.handle(service, exchange)
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
             await extensions.handle_tag_history(service, exchange, check_repository(name), tag)

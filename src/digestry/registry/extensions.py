@@ -31,9 +31,14 @@ _DISCOVERY: Final = {
         },
         {
             "name": "_digestry",
-            "description": "The journal with who and from where, who holds a digest, and the advisories.",
+            "description": "The journal, who holds a digest, the advisories; and of many images at once.",
             "url": "https://github.com/digestry/digestry/blob/main/docs/http-api.md",
-            "endpoints": ["_digestry/journal", "_digestry/holders/<digest>", "_digestry/advisories"],
+            "endpoints": [
+                "_digestry/journal",
+                "_digestry/holders/<digest>",
+                "_digestry/advisories",
+                "_digestry/resolve",
+            ],
         },
     ]
 }

@@ -1,0 +1,390 @@
+"""What is known of many repositories' digests and tags at once, with few statements.
+
+Functions on a transaction, for ``catalog.py``. A thing of a repository is a pair of the
+repository's row and a text. How much is read is bounded: more than that is left out of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from sqlalchemy import Column, Connection, Select, select
+
+from digestry.catalog import content, journal
+from digestry.catalog.pairs import pairs
+from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.history import Holder, TagEvent
+from digestry.model.resolution import MOST_EVENTS, Resolution, ResolveQuery, TagState
+
+_Key: TypeAlias = tuple[int, str]
+
+_BATCH: Final = 100  # queries that are answered together
+_MOST_ROWS: Final = 20_000  # of one batch and kind
+_MOST_BYTES: Final = 8 << 20  # of annotations, and about so many of an answer
+_MOST_REFERRERS: Final = 500  # of one manifest; who wants more asks for that alone
+_ROUNDS: Final = 64
+_DEPTH: Final = 3  # an index, its children, their configs
+_NODE_BYTES: Final = 400
+_EVENT_BYTES: Final = 350
+_MOST_PREFIXED: Final = 3
+_ALGORITHMS: Final = ("sha256", "sha512")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Content that may be sent along: its digest, and its size in bytes."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(slots=True)
+class Found:
+    """The answers to the first queries, and the contents that go with them."""
+
+    resolutions: list[Resolution] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+
+
+class _TooMuch(Exception):
+    """A bound was met: fewer queries must be answered together."""
+
+
+def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
+    """Answers as many of the first ``queries`` as one answer has room for, and at least one."""
+    result = Found()
+    left = _MOST_BYTES
+    position = 0
+    size = _BATCH
+    while position < len(queries) and left > 0:
+        some = queries[position : position + size]
+        batch = _Batch(connection, some)
+        try:
+            resolutions = batch.answer()
+        except _TooMuch:
+            if len(some) > 1:
+                size = max(1, len(some) // 2)
+                continue
+            resolutions = [Resolution(some[0].repository)]
+            batch = _Batch(connection, ())
+        result.resolutions += resolutions
+        if contents:
+            result.pieces += batch.pieces()
+        left -= batch.bytes_read
+        position += len(some)
+    return result
+
+
+class _Batch:
+    """Some queries, answered together."""
+
+    def __init__(self, connection: Connection, queries: Sequence[ResolveQuery]) -> None:
+        self._connection = connection
+        self._queries = queries
+        self._ids: dict[str, int] = {}
+        self._nodes: dict[_Key, Any] = {}
+        self._direct: dict[_Key, set[str]] = {}
+        self._parents: dict[_Key, set[str]] = {}
+        self._children: dict[_Key, list[str]] = {}
+        self._targets: dict[_Key, Descriptor] = {}
+        self._prefixed: dict[_Key, tuple[str, ...]] = {}
+        self._referrers: dict[_Key, list[Descriptor]] = {}
+        self._events: dict[tuple[str, str], list[TagEvent]] = {}
+        self._asked: set[_Key] = set()
+        self.bytes_read = 0
+
+    def answer(self) -> list[Resolution]:
+        """One answer for each query. Raises :class:`_TooMuch`."""
+        names = list(dict.fromkeys(query.repository for query in self._queries))
+        by_name = select(repositories.c.name, repositories.c.id).where(repositories.c.name.in_(names))
+        self._ids = {row.name: row.id for row in self._connection.execute(by_name)}
+        known = [
+            (self._ids[query.repository], query) for query in self._queries if query.repository in self._ids
+        ]
+        self._read_tags([(row, tag) for row, query in known for tag in query.tags])
+        for row, query in known:
+            for prefix in query.prefixes:
+                self._prefixed[row, prefix] = self._beginning_with(row, prefix)
+        self._asked = {(row, str(digest)) for row, query in known for digest in query.digests}
+        self._asked |= {(row, str(target.digest)) for (row, _), target in self._targets.items()}
+        self._asked |= {(row, found) for (row, _), some in self._prefixed.items() for found in some}
+        self._read_graph()
+        self._read_referrers(self._nodes.keys() | self._asked)
+        self._read_events()
+        return [self._resolution(query) for query in self._queries]
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _rows(
+        self, columns: Select[Any], repository: Column[Any], key: Column[Any], keys: Iterable[_Key]
+    ) -> Sequence[Any]:
+        """The rows of the table of ``repository`` and ``key`` where those two are one of ``keys``."""
+        wanted = pairs(sorted(keys))
+        here = (repository == wanted.first) & (key == wanted.second)
+        statement = columns.join_from(wanted.table, repository.table, here)
+        rows = self._connection.execute(statement.limit(_MOST_ROWS + 1)).all()
+        if len(rows) > _MOST_ROWS:
+            raise _TooMuch
+        return rows
+
+    def _read_tags(self, keys: Iterable[_Key]) -> None:
+        columns = select(tags.c.repository_id, tags.c.name, tags.c.digest)
+        pointing = {
+            (row.repository_id, row.name): row.digest
+            for row in self._rows(columns, tags.c.repository_id, tags.c.name, keys)
+        }
+        wanted = {(row, digest) for (row, _), digest in pointing.items()}
+        found = {
+            (node.repository_id, node.digest): node
+            for node in self._rows(_NODES, manifests.c.repository_id, manifests.c.digest, wanted)
+            if node.deleted_at is None
+        }
+        for (row, tag), digest in pointing.items():
+            node = found.get((row, digest))
+            if node is not None:
+                self._targets[row, tag] = Descriptor(node.media_type, Digest.parse(digest), node.size)
+
+    def _beginning_with(self, repository: int, prefix: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for column in (manifests.c.digest, manifests.c.config):
+            for algorithm in _ALGORITHMS:
+                start = f"{algorithm}:{prefix}"
+                query = (
+                    select(column)
+                    .distinct()
+                    .where(manifests.c.repository_id == repository, column >= start, column < f"{start}g")
+                    .limit(_MOST_PREFIXED)
+                )
+                found.update(dict.fromkeys(self._connection.execute(query).scalars()))
+        return tuple(found)[:_MOST_PREFIXED]
+
+    def _read_graph(self) -> None:
+        """Who holds what was asked for; and, of what that is, its children, their configs, and who
+        else has those."""
+        pending = set(self._asked)
+        for _ in range(_DEPTH):
+            self._read_direct(pending)
+            self._read_parents({(row, holder) for row, key in pending for holder in self._direct[row, key]})
+            further = set()
+            for row, key in pending:
+                node = self._nodes.get((row, key))
+                if node is not None:
+                    further |= {(row, child) for child in self._children.get((row, key), ())}
+                    if node.config is not None:
+                        further.add((row, node.config))
+            pending = further - self._direct.keys()
+            if not pending:
+                return
+
+    def _read_direct(self, keys: set[_Key]) -> None:
+        """The manifests that are, or have as their config, one of ``keys``."""
+        for key in keys:
+            self._direct[key] = set()
+        for column in (manifests.c.digest, manifests.c.config):
+            fresh = set()
+            for row in self._rows(_NODES, manifests.c.repository_id, column, keys):
+                mine = (row.repository_id, row.digest)
+                key = row.digest if column is manifests.c.digest else row.config
+                self._direct[row.repository_id, key].add(row.digest)
+                if mine not in self._nodes:
+                    self._nodes[mine] = row
+                    fresh.add(mine)
+            self._read_children(fresh)
+
+    def _read_parents(self, frontier: set[_Key]) -> None:
+        """The indexes that list one of ``frontier``, and those that list these, and so on."""
+        for _ in range(_ROUNDS):
+            frontier = frontier - self._parents.keys()
+            if not frontier:
+                return
+            for key in frontier:
+                self._parents[key] = set()
+            found = set()
+            here = (manifest_references.c.repository_id, manifest_references.c.child)
+            for row in self._rows(_LISTED, *here, frontier):
+                self._parents[row.repository_id, row.child].add(row.parent)
+                found.add((row.repository_id, row.parent))
+            fresh = found - self._nodes.keys()
+            for row in self._rows(_NODES, manifests.c.repository_id, manifests.c.digest, fresh):
+                self._nodes[row.repository_id, row.digest] = row
+            self._read_children(fresh)
+            if len(self._nodes) > _MOST_ROWS:
+                raise _TooMuch
+            frontier = found
+
+    def _read_children(self, keys: Iterable[_Key]) -> None:
+        indexes = [key for key in keys if key in self._nodes and self._nodes[key].config is None]
+        for row in self._rows(
+            _LISTED, manifest_references.c.repository_id, manifest_references.c.parent, indexes
+        ):
+            self._children.setdefault((row.repository_id, row.parent), []).append(row.child)
+
+    def _read_referrers(self, keys: Iterable[_Key]) -> None:
+        subjects = list(keys)
+        self._referrers = {key: [] for key in subjects}
+        newest_first = (
+            select(manifests)
+            .where(manifests.c.deleted_at.is_(None))
+            .order_by(manifests.c.pushed_at.desc(), manifests.c.digest)
+        )
+        for row in self._rows(newest_first, manifests.c.repository_id, manifests.c.subject, subjects):
+            self.bytes_read += len(row.annotations) + _NODE_BYTES
+            if self.bytes_read > _MOST_BYTES:
+                raise _TooMuch
+            self._referrers[row.repository_id, row.subject].append(_descriptor(row))
+
+    def _read_events(self) -> None:
+        wanted = {(query.repository, tag) for query in self._queries for tag in query.tags}
+        for event in journal.newest(self._connection, sorted(wanted), MOST_EVENTS + 1):
+            self.bytes_read += _EVENT_BYTES
+            self._events.setdefault((event.repository, event.tag), []).append(event)
+
+    def pieces(self) -> list[Piece]:
+        """The indexes that were asked for, and the manifests and layers of OpenVEX referrers."""
+        wanted = {
+            (row, str(referrer.digest)): referrer.size
+            for (row, _), referrers in self._referrers.items()
+            for referrer in referrers
+            if _may_be_openvex(referrer)
+        }
+        keys = pairs(sorted(wanted))
+        of_wanted = (
+            (manifest_references.c.repository_id == keys.first)
+            & (manifest_references.c.parent == keys.second)
+            & (manifest_references.c.role == "layer")
+        )
+        # By way of the link: a repository serves only what it was given.
+        linked = (links.c.repository_id == manifest_references.c.repository_id) & (
+            links.c.digest == manifest_references.c.child
+        )
+        layers = (
+            select(links.c.digest, links.c.size)
+            .join_from(keys.table, manifest_references, of_wanted)
+            .join(links, linked)
+            .limit(_MOST_ROWS)
+        )
+        found = {digest: size for (_, digest), size in wanted.items()}
+        found |= {row.digest: row.size for row in self._connection.execute(layers)}
+        for key in self._asked:
+            node = self._nodes.get(key)
+            if node is not None and node.config is None and node.deleted_at is None:
+                found[node.digest] = node.size
+        return [Piece(Digest.parse(digest), size) for digest, size in found.items()]
+
+    # -- answering -----------------------------------------------------------------------------
+
+    def _resolution(self, query: ResolveQuery) -> Resolution:
+        row = self._ids.get(query.repository)
+        if row is None:
+            # What is not there is held by nobody; tags have a history all the same.
+            none: dict[str, tuple[Any, ...]] = {str(digest): () for digest in query.digests}
+            return Resolution(
+                query.repository,
+                holders=none,
+                tags=tuple(self._tag_state(query.repository, None, tag) for tag in query.tags),
+                referrers=dict(none),
+                prefixes=dict.fromkeys(query.prefixes, ()),
+            )
+        states = tuple(self._tag_state(query.repository, row, tag) for tag in query.tags)
+        starts = [str(digest) for digest in query.digests]
+        starts += [str(state.target.digest) for state in states if state.target is not None]
+        starts += [found for prefix in query.prefixes for found in self._prefixed[row, prefix]]
+        holders: dict[str, tuple[Digest, ...]] = {}
+        inside: set[str] = set()
+        pending = list(dict.fromkeys(starts))
+        for digest in pending:  # grows while it is walked
+            if digest in holders or (row, digest) not in self._direct:
+                continue
+            closure = self._holding(row, digest)
+            inside |= closure
+            holders[digest] = tuple(Digest.parse(one) for one in sorted(closure))
+            node = self._nodes.get((row, digest))
+            if node is not None:
+                pending += self._children.get((row, digest), ())
+                if node.config is not None:
+                    pending.append(node.config)
+        self.bytes_read += _NODE_BYTES * (len(inside) + len(holders))
+        return Resolution(
+            query.repository,
+            nodes=tuple(self._holder(row, digest) for digest in sorted(inside)),
+            holders=holders,
+            tags=states,
+            referrers={
+                digest: tuple(found)
+                for digest in sorted(inside.union(starts))
+                if len(found := self._referrers.get((row, digest), [])) <= _MOST_REFERRERS
+            },
+            prefixes={
+                prefix: tuple(Digest.parse(found) for found in self._prefixed[row, prefix])
+                for prefix in query.prefixes
+            },
+        )
+
+    def _holding(self, row: int, digest: str) -> set[str]:
+        """All nodes that are or hold ``digest``."""
+        found = set(self._direct[row, digest])
+        frontier = list(found)
+        while frontier:
+            for parent in self._parents.get((row, frontier.pop()), ()):
+                if parent not in found:
+                    found.add(parent)
+                    frontier.append(parent)
+        return found
+
+    def _holder(self, row: int, digest: str) -> Holder:
+        node = self._nodes[row, digest]
+        return Holder(
+            digest=Digest.parse(digest),
+            media_type=node.media_type,
+            size=node.size,
+            present=node.deleted_at is None,
+            config=None if node.config is None else Digest.parse(node.config),
+            manifests=tuple(sorted(map(Digest.parse, self._children.get((row, digest), ())))),
+        )
+
+    def _tag_state(self, repository: str, row: int | None, tag: str) -> TagState:
+        events = self._events.get((repository, tag), [])
+        shown = [
+            msgspec.structs.replace(event, sequence=None, address="", client="", hash="", previous_hash="")
+            for event in islice(events, MOST_EVENTS)
+        ]
+        target = None if row is None else self._targets.get((row, tag))
+        return TagState(tag, target, tuple(shown), more=len(events) > MOST_EVENTS)
+
+
+_NODES: Final = select(
+    manifests.c.repository_id,
+    manifests.c.digest,
+    manifests.c.media_type,
+    manifests.c.size,
+    manifests.c.config,
+    manifests.c.deleted_at,
+)
+_LISTED: Final = select(
+    manifest_references.c.repository_id, manifest_references.c.parent, manifest_references.c.child
+).where(manifest_references.c.role == "manifest")
+
+
+def _descriptor(row: Any) -> Descriptor:
+    stored = content.stored(row)
+    return Descriptor(
+        stored.media_type,
+        stored.digest,
+        stored.size,
+        annotations=stored.annotations or None,
+        artifact_type=stored.artifact_type,
+    )
+
+
+def _may_be_openvex(referrer: Descriptor) -> bool:
+    announced = (referrer.annotations or {}).get(media_types.PREDICATE_TYPE)
+    if announced is None:
+        return referrer.artifact_type == media_types.IN_TOTO
+    return announced.startswith(media_types.OPENVEX)

@@ -1,0 +1,91 @@
+"""Many questions in one request, to a registry that says that it answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from digestry.client.transport import Call
+from digestry.errors import InvalidDigest, ProtocolViolation
+from digestry.model.descriptor import decode_hook, encode_hook
+from digestry.model.digest import Digest, shown
+from digestry.model.resolution import Resolutions, ResolveQuery, ResolveRequest, batch
+
+if TYPE_CHECKING:
+    from digestry.client.session import Session
+
+_LARGEST_ANSWER: Final = 64 << 20
+_LARGEST_DISCOVERY: Final = 1 << 20
+_ENDPOINT: Final = "_digestry/resolve"
+_UNSUPPORTED: Final = frozenset({400, 401, 403, 404, 405, 413, 501})
+
+
+class _Extension(msgspec.Struct):
+    name: str = ""
+    endpoints: list[str] | None = None
+
+
+class _Discovery(msgspec.Struct):
+    extensions: list[_Extension] | None = None
+
+
+def ask(
+    session: Session, host: str, queries: Sequence[ResolveQuery], *, contents: bool
+) -> Resolutions | None:
+    """See :meth:`Session.resolve_many`."""
+    if not queries or not _offered(session, host):
+        return None
+    asked = queries[: batch(queries)]
+    body = msgspec.json.encode(ResolveRequest(tuple(asked), contents), enc_hook=encode_hook)
+    url = f"{session.transport.base(host)}/v2/{_ENDPOINT}"
+    call = Call("POST", url, {"Content-Type": "application/json"}, body)
+    scopes = [f"repository:{name}:pull" for name in dict.fromkeys(query.repository for query in asked)]
+    with session.send(host, call, scopes) as answer:
+        if answer.status in _UNSUPPORTED:
+            # Whatever it does not like about that: it can be asked one by one.
+            session.bulk_hosts[host] = False
+            return None
+        if answer.status != 200:
+            answer.fail(f"ask about {len(asked)} repositories")
+        found: Resolutions = answer.json(Resolutions, _LARGEST_ANSWER, dec_hook=decode_hook)
+    _check(host, asked, found)
+    return found
+
+
+def _offered(session: Session, host: str) -> bool:
+    """Whether the registry lists the endpoint (distribution-spec, extensions/_oci.md).
+
+    Asked first: nobody else's registry is sent a list of what runs.
+    """
+    known = session.bulk_hosts.get(host)
+    if known is None:
+        url = f"{session.transport.base(host)}/v2/_oci/ext/discover"
+        with session.send(host, Call("GET", url), ()) as answer:
+            known = answer.status == 200 and _lists_it(answer.read(_LARGEST_DISCOVERY))
+        session.bulk_hosts[host] = known
+    return known
+
+
+def _lists_it(body: bytes) -> bool:
+    try:
+        discovery = msgspec.json.decode(body, type=_Discovery)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return any(_ENDPOINT in (extension.endpoints or ()) for extension in discovery.extensions or ())
+
+
+def _check(host: str, asked: Sequence[ResolveQuery], found: Resolutions) -> None:
+    """Raises :class:`ProtocolViolation` if ``found`` does not answer what was asked."""
+    names: list[Any] = [one.repository for one in found.resolutions]
+    if not names or names != [query.repository for query in asked[: len(names)]]:
+        raise ProtocolViolation(f"{host} answered other questions than it was asked")
+    for text, content in found.contents.items():
+        try:
+            digest = Digest.parse(text)
+            matches = Digest.of(content.encode(), digest.algorithm) == digest
+        except (InvalidDigest, UnicodeEncodeError):
+            matches = False
+        if not matches:
+            raise ProtocolViolation(f"{host} sent content that does not match its digest {shown(text)}")

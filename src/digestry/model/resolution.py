@@ -1,0 +1,102 @@
+"""One question about many images: the wire forms of ``POST /v2/_digestry/resolve`` (docs/http-api.md).
+
+The registry and the client, which never import each other, both find them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.history import Holder, TagEvent
+
+MOST_QUERIES: Final = 500
+"""Repositories that one request may ask about."""
+MOST_THINGS: Final = 4000
+"""Digests, tags and prefixes that one request may ask about, all together."""
+LARGEST_REQUEST: Final = 1 << 20
+"""In bytes."""
+MOST_EVENTS: Final = 100
+"""Events of one tag that an answer has; :attr:`TagState.more` tells of others."""
+SHORTEST_PREFIX: Final = 12
+"""Hex digits, as ``docker ps`` shows them."""
+
+Prefix = Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{SHORTEST_PREFIX},128}}\Z")]
+
+
+class ResolveQuery(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What is asked about one repository. ``prefixes`` are beginnings of digests, without algorithm."""
+
+    repository: str
+    digests: tuple[Digest, ...] = ()
+    tags: tuple[str, ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
+
+    @property
+    def things(self) -> int:
+        """How many things are asked."""
+        return len(self.digests) + len(self.tags) + len(self.prefixes)
+
+
+class ResolveRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """``contents`` asks for the bytes of indexes and advisories, too."""
+
+    queries: tuple[ResolveQuery, ...]
+    contents: bool = False
+
+
+class TagState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A tag: where it points now (None: there is no such tag), and its newest events, newest first.
+
+    Of an event's origin there is only the ``actor``. ``more`` tells that there are older events.
+    """
+
+    tag: str
+    target: Descriptor | None = None
+    events: tuple[TagEvent, ...] = ()
+    more: bool = False
+
+
+class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The answer to one query. What is not in it was not looked at: it can be asked alone.
+
+    ``nodes`` are manifests and indexes, each once. ``holders`` tells for a digest, that was asked
+    for or that belongs to what was, which of the nodes are or hold it: all there are, none if the
+    repository never had it. ``referrers`` tells for a node what is attached to it, newest first.
+    ``prefixes`` tells which digests begin so, up to a few.
+    """
+
+    repository: str
+    nodes: tuple[Holder, ...] = ()
+    holders: dict[str, tuple[Digest, ...]] = msgspec.field(default_factory=dict)
+    tags: tuple[TagState, ...] = ()
+    referrers: dict[str, tuple[Descriptor, ...]] = msgspec.field(default_factory=dict)
+    prefixes: dict[str, tuple[Digest, ...]] = msgspec.field(default_factory=dict)
+
+
+class Resolutions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """``resolutions`` answers the queries in their order; the last ones may be missing if the answer
+    became too long. ``contents`` are manifests and small blobs by digest, as text: whoever uses one
+    verifies it. Not all that were asked for need be there."""
+
+    resolutions: tuple[Resolution, ...]
+    contents: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def batch(queries: Sequence[ResolveQuery]) -> int:
+    """How many of the first ``queries`` fit into one request; at least one of any."""
+    things = size = 0
+    for position, query in enumerate(queries[:MOST_QUERIES]):
+        things += query.things
+        size += 40 + len(query.repository) + sum(map(_length, (*query.digests, *query.tags, *query.prefixes)))
+        if position and (things > MOST_THINGS or size > LARGEST_REQUEST // 2):
+            return position
+    return min(len(queries), MOST_QUERIES)
+
+
+def _length(thing: object) -> int:
+    return len(str(thing)) + 3

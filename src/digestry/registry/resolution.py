@@ -1,0 +1,94 @@
+"""One question about many images: ``POST /v2/_digestry/resolve`` (docs/http-api.md)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import msgspec
+
+from digestry.catalog.resolution import Piece
+from digestry.errors import InvalidReference, StorageError
+from digestry.model.descriptor import decode_hook, encode_hook
+from digestry.model.reference import check_repository, check_tag
+from digestry.model.resolution import (
+    LARGEST_REQUEST,
+    MOST_QUERIES,
+    MOST_THINGS,
+    Resolutions,
+    ResolveRequest,
+)
+from digestry.registry.exchange import JSON, Exchange
+from digestry.registry.problems import Problem, not_allowed
+from digestry.registry.service import Service
+
+log: Final = logging.getLogger("digestry.registry")
+
+_LARGEST_PIECE: Final = 128 << 10
+_MOST_CONTENTS: Final = 8 << 20
+_decoder: Final = msgspec.json.Decoder(ResolveRequest, dec_hook=decode_hook)
+_encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
+
+
+async def handle(service: Service, exchange: Exchange) -> None:
+    """Answers many queries at once. What is not known has an empty answer: this is never a 404."""
+    if exchange.method != "POST":
+        raise not_allowed(exchange.method, "POST")
+    body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
+    # Decoding, looking and encoding are each too long for the event loop.
+    answer = await service.disk(_answer, service, body)
+    await exchange.answer(200, [("Content-Type", JSON)], answer)
+
+
+def _answer(service: Service, body: bytes) -> bytes:
+    request = _parse(body)
+    found = service.catalog.resolve(request.queries, contents=request.contents)
+    return _encoder.encode(Resolutions(tuple(found.resolutions), _contents(service, found.pieces)))
+
+
+def _parse(body: bytes) -> ResolveRequest:
+    try:
+        request = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
+    if len(request.queries) > MOST_QUERIES:
+        raise Problem(
+            400,
+            "UNSUPPORTED",
+            f"{len(request.queries)} repositories are asked about; {MOST_QUERIES} at a time are answered",
+            detail={"limit": MOST_QUERIES},
+        )
+    things = sum(query.things for query in request.queries)
+    if things > MOST_THINGS:
+        raise Problem(
+            400,
+            "UNSUPPORTED",
+            f"{things} digests, tags and prefixes are asked about; {MOST_THINGS} at a time are answered",
+            detail={"limit": MOST_THINGS},
+        )
+    for position, query in enumerate(request.queries):
+        try:
+            check_repository(query.repository)
+            for tag in query.tags:
+                check_tag(tag)
+        except InvalidReference as error:
+            raise Problem(400, "NAME_INVALID", f"query {position}: {error.message}") from error
+    return request
+
+
+def _contents(service: Service, pieces: list[Piece]) -> dict[str, str]:
+    """Small contents as text, until there are enough of them. Who misses one gets it by itself."""
+    contents: dict[str, str] = {}
+    left = _MOST_CONTENTS
+    for piece in pieces:
+        if piece.size > min(_LARGEST_PIECE, left):
+            continue
+        try:
+            contents[str(piece.digest)] = service.read(piece.digest, piece.size).decode()
+        except UnicodeDecodeError:
+            continue  # JSON has no bytes
+        except StorageError as error:
+            log.error("%s", error.message)
+            continue
+        left -= piece.size
+    return contents
