@@ -27,7 +27,7 @@ from digestry.registry.config import RegistryConfig
 
 LOCK_FILE: Final = "serve.lock"
 _HEADER_SECONDS: Final = 30
-_STOP_SECONDS: Final = 30
+_STOP_SECONDS: Final = 10
 _PARENT_SECONDS: Final = 0.5
 
 _LOGGING: Final[dict[str, Any]] = {
@@ -105,6 +105,7 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
             log_level=LogLevels.warning,
             log_dictconfig=_LOGGING,
             workers_kill_timeout=_STOP_SECONDS,
+            respawn_failed_workers=True,
         )
         shown_host = f"[{config.host}]" if ":" in config.host else config.host
         announce = partial(_announce, address, port, lambda: ready(f"http://{shown_host}:{port}"))
