@@ -10,7 +10,7 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.registry.support import every_page, joined, put_manifest
+from tests.registry.support import every_page, joined, next_path, put_manifest
 from tests.support import RegistryServer, descriptor
 
 
@@ -157,7 +157,7 @@ def test_pages_by_count(registry: RegistryServer) -> None:
     pages = every_page(registry, f"/v2/{name}/referrers/{subject}")
     assert [len(page.json()["manifests"]) for page in pages] == [500, 10]
     found = [item["digest"] for item in joined(pages, "manifests")]
-    assert found == sorted(map(str, digests))
+    assert found == [str(digest) for digest in reversed(digests)]
     filtered = every_page(registry, f"/v2/{name}/referrers/{subject}?artifactType=application/x-b")
     assert {item["artifactType"] for item in joined(filtered, "manifests")} == {"application/x-b"}
     assert len(joined(filtered, "manifests")) == 255
@@ -172,4 +172,29 @@ def test_pages_by_bytes(registry: RegistryServer) -> None:
     pages = every_page(registry, f"/v2/{name}/referrers/{subject}")
     assert len(pages) > 2
     assert all(len(page.body) < 4 << 20 for page in pages)
-    assert [item["digest"] for item in joined(pages, "manifests")] == sorted(map(str, digests))
+    assert [item["digest"] for item in joined(pages, "manifests")] == [str(one) for one in reversed(digests)]
+
+
+def test_newest_first_and_a_page_that_stays_right(registry: RegistryServer) -> None:
+    """Some scanners read the first advisory of the list, and no other."""
+    name = "referrers/newest"
+    subject = registry.push_image(name, "t")
+    digests = [refer(registry, name, subject, annotations={"pad": "x" * 1_600_000}) for _ in range(4)]
+    first = registry.request("GET", f"/v2/{name}/referrers/{subject}")
+    shown = [item["digest"] for item in first.json()["manifests"]]
+    following = next_path(first.headers)
+    assert following is not None
+    # What the page ended with goes, something newer comes, and an old one is pushed again.
+    assert registry.request("DELETE", f"/v2/{name}/manifests/{shown[-1]}").status == 202
+    newer = refer(registry, name, subject)
+    raw = registry.request("GET", f"/v2/{name}/manifests/{digests[0]}").body
+    assert put_manifest(registry, name, str(digests[0]), raw).status == 201
+    rest = [item["digest"] for item in joined(every_page(registry, following), "manifests")]
+    assert shown + rest == [str(digest) for digest in reversed(digests)]
+    assert listed(registry, name, subject)[0]["digest"] == str(newer)
+
+
+@pytest.mark.parametrize("last", ["x", "1", "sha256:" + "0" * 64, "-1.sha256:" + "0" * 64, "9" * 30 + ".x"])
+def test_what_is_no_cursor(registry: RegistryServer, last: str) -> None:
+    answer = registry.request("GET", f"/v2/referrers/known/referrers/{Digest.of(b'x')}?last={last}")
+    assert answer.status == 400

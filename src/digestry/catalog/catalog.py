@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import delete, exists, insert, select, update
 
 from digestry.catalog import clock, content, journal, resolution
-from digestry.catalog.content import Page, StoredManifest
+from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.database import Database
 from digestry.catalog.journal import BrokenEntry, Move, Origin
 from digestry.catalog.resolution import Found
@@ -334,10 +334,10 @@ class Catalog:
         subject: Digest,
         *,
         artifact_type: str | None = None,
-        after: str = "",
+        after: Cursor | None = None,
         limit: int,
     ) -> Page:
-        """What refers to ``subject``, ordered by digest; empty for an unknown repository."""
+        """What refers to ``subject``, newest first; empty for an unknown repository."""
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
             if row is None:

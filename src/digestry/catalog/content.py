@@ -46,6 +46,14 @@ class Page:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a list that is newest first, whether or not what was there still is."""
+
+    pushed_at: int
+    digest: str
+
+
 def repository_id(connection: Connection, name: str) -> int | None:
     """The repository's row, or None if there is no such repository."""
     return connection.execute(select(repositories.c.id).where(repositories.c.name == name)).scalar()
@@ -211,19 +219,27 @@ def referrers(
     subject: str,
     *,
     artifact_type: str | None,
-    after: str,
+    after: Cursor | None,
     limit: int,
 ) -> Page:
-    """The manifests whose subject this is, by digest, those after ``after``."""
-    query = select(manifests).where(
+    """The manifests whose subject this is, newest first, those after ``after``."""
+    query = select(manifests.c.digest).where(
         manifests.c.repository_id == repository,
         manifests.c.subject == subject,
         manifests.c.deleted_at.is_(None),
-        manifests.c.digest > after,
     )
     if artifact_type is not None:
         query = query.where(manifests.c.artifact_type == artifact_type)
-    return _page(connection, query.order_by(manifests.c.digest), limit)
+    if after is not None:
+        query = query.where(
+            (manifests.c.pushed_at < after.pushed_at)
+            | ((manifests.c.pushed_at == after.pushed_at) & (manifests.c.digest > after.digest))
+        )
+    newest_first = (manifests.c.pushed_at.desc(), manifests.c.digest)
+    # Digests alone are put in order, and then the rows of one page: their annotations may be large.
+    chosen = list(connection.execute(query.order_by(*newest_first).limit(limit + 1)).scalars())
+    rows = select(manifests).where(manifests.c.repository_id == repository, manifests.c.digest.in_(chosen))
+    return _page(connection, rows.order_by(*newest_first), limit)
 
 
 def advisories(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from digestry.catalog.content import StoredManifest
+from digestry.catalog.content import Cursor, StoredManifest
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import not_allowed
+from digestry.registry.problems import bad_parameter, not_allowed
 from digestry.registry.service import Service
 
 _PAGE: Final = 500
@@ -35,7 +35,10 @@ def index(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def handle(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
-    """What refers to a digest. An unknown repository has none: this is never a 404."""
+    """What refers to a digest, newest first: some readers take the first advisory, and no other.
+
+    An unknown repository has none: this is never a 404.
+    """
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     subject = Digest.parse(digest_text)
@@ -45,13 +48,24 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
         name,
         subject,
         artifact_type=artifact_type,
-        after=exchange.parameter("last") or "",
+        after=_cursor(exchange.parameter("last")),
         limit=_PAGE,
     )
     headers = []
     if artifact_type is not None:
         headers.append(("OCI-Filters-Applied", "artifactType"))
     if page.more:
-        headers.append(exchange.next_page(last=str(page.rows[-1].digest)))
+        last = page.rows[-1]
+        headers.append(exchange.next_page(last=f"{last.pushed_at}.{last.digest}"))
     body = index([describe(row) for row in page.rows])
     await exchange.json(body, media_type=media_types.OCI_INDEX, headers=headers)
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    """Reads what :func:`handle` wrote. Raises :class:`Problem` for anything else."""
+    if not text:
+        return None
+    time, _, digest = text.partition(".")
+    if not (time.isascii() and time.isdigit() and len(time) < 19):
+        raise bad_parameter("last", text, "what a Link of this list had is wanted")
+    return Cursor(int(time), str(Digest.parse(digest)))
