@@ -16,6 +16,7 @@ from digestry.fleet.sighting import Problem, Source
 from digestry.fleet.sources.docker import DEFAULT_SOCKET, DockerSource
 from digestry.fleet.sources.engine import TIMEOUT, Engine
 from digestry.fleet.sources.file import FileSource
+from digestry.fleet.sources.kubernetes import KubernetesSource, Where
 from digestry.fleet.sources.podman import PodmanAPI, PodmanProgram, PodmanSource
 from digestry.model.digest import shown
 
@@ -116,4 +117,13 @@ def _file(name: str, where: str, include_stopped: bool, timeout: float) -> Sourc
     return FileSource(name, where)
 
 
-_KINDS: Final[dict[str, _Maker]] = {"docker": _docker, "podman": _podman, "file": _file}
+def _kubernetes(name: str, where: str, include_stopped: bool, timeout: float) -> Source:
+    return KubernetesSource(name, Where.parse(where), include_stopped=include_stopped, timeout=timeout)
+
+
+_KINDS: Final[dict[str, _Maker]] = {
+    "docker": _docker,
+    "podman": _podman,
+    "file": _file,
+    "kubernetes": _kubernetes,
+}
