@@ -13,7 +13,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from digestry.errors import Conflict, StorageError
 
@@ -89,6 +89,27 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
+        publish(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+            temporary.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write, of any length, that becomes ``path``, durably, at the block's end.
+
+    If the block raises, ``path`` is as it was. A file that was there keeps its mode.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    try:
+        with storage_errors("write", path):
+            with contextlib.suppress(FileNotFoundError):
+                mode = path.stat().st_mode & 0o777
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
         publish(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # what failed before is what the caller must hear of

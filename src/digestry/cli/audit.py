@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from digestry.cli import exit_codes
-from digestry.cli.output import complain, format_option, json_document, printable, say, table
+from digestry.cli import audit_output, exit_codes
+from digestry.cli.output import complain
 
 if TYPE_CHECKING:
+    from digestry.cli.audit_output import Wanted
+    from digestry.cli.settings import Settings
     from digestry.fleet.audit import Report
-    from digestry.fleet.sighting import Problem
+    from digestry.fleet.sighting import Problem, Source
+    from digestry.fleet.timelines import Timeline
+
+_FORMATS = ("table", "json", "csv", "sarif", "junit", "markdown", "html")
+_SUFFIXES = {
+    ".json": "json", ".csv": "csv", ".sarif": "sarif", ".xml": "junit", ".md": "markdown", ".html": "html",
+}  # fmt: skip
+_FAIL_STATES = ("affected", "never", "moved", "unknown")
+_WITH_FIXES = ("table", "json", "markdown", "html")
+_EVERY = 30.0
+
+
+class _States(click.ParamType[frozenset[str]]):
+    """``affected,never``: states, divided by commas; ``none`` is none of them."""
+
+    name = "states"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, frozenset):
+            return value
+        words = {word.strip() for word in value.split(",") if word.strip()}
+        unknown = sorted(words - {*_FAIL_STATES, "none"})
+        if unknown or not words or (len(words) > 1 and "none" in words):
+            self.fail(f"write some of {', '.join(_FAIL_STATES)}, divided by commas, or none", param, ctx)
+        return frozenset(words - {"none"})
+
+
+def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from digestry.cli.output import json_document
+    from digestry.fleet.reports import values
+
+    json_document(values.schema())
+    ctx.exit()
 
 
 @click.command()
@@ -20,11 +57,52 @@ if TYPE_CHECKING:
     "sources",
     multiple=True,
     metavar="KIND[:WHERE]",
-    help="Where containers run; repeatable. docker, docker:URL, podman, podman:URL, file:PATH"
-    " (JSON or CSV; file:- is standard input). Without it: the engines of this machine that answer.",
+    help="Where containers run; repeatable. docker, docker:URL, podman, podman:URL, kubernetes,"
+    " kubernetes:CONTEXT, file:PATH (file:- is standard input)."
+    " Without it: the engines of this machine that answer.",
+)
+@click.option(
+    "--config",
+    "fleet_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A fleet file: sources, aliases and mirrors (docs/fleet.md).",
 )
 @click.option("--all", "include_stopped", is_flag=True, help="Containers that do not run, too.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(_FORMATS),
+    help="How to say it.  [default: table, or by the ending of --output]",
+)
+@click.option(
+    "--output", "output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write it to a file, all at once when it is complete.",
+)  # fmt: skip
+@click.option(
+    "--by",
+    type=click.Choice(["host", "image", "namespace", "advisory"]),
+    help="Group the table's rows.  [default: by image if there are more than 20]",
+)
+@click.option("--all-rows", is_flag=True, help="A row for every container; none share a line.")
 @click.option("--no-trunc", is_flag=True, help="Whole digests, names and reasons.")
+@click.option(
+    "--fail-on",
+    type=_States(),
+    default="affected",
+    show_default=True,
+    metavar="STATES",
+    help="End with 1 if a container is in one of these: affected, never, moved, unknown; or none.",
+)
+@click.option("--fix-plan", is_flag=True, help="Write down the commands that would mend it; run none.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=1),
+    is_flag=False,
+    flag_value=_EVERY,
+    metavar="[SECONDS]",
+    help=f"Look again every so often, {_EVERY:g} s if none are given, until interrupted.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 3600),
@@ -32,85 +110,118 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds to wait for each answer of an engine or a registry.",
 )
-@format_option
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of --format json, and exit.",
+)
 def audit(
-    sources: tuple[str, ...], include_stopped: bool, no_trunc: bool, timeout: float, format_: str
+    *,
+    sources: tuple[str, ...],
+    fleet_file: Path | None,
+    include_stopped: bool,
+    format_: str | None,
+    output: Path | None,
+    by: Any,
+    all_rows: bool,
+    no_trunc: bool,
+    fail_on: frozenset[Any],
+    fix_plan: bool,
+    watch: float | None,
+    timeout: float,
 ) -> None:
     """Find which digest every container really runs, and whether it is a bad one.
 
     Asks the engines for every container's digests, and the images' registries for what those
-    digests are, where the tags pointed, and which advisories hang on them. Every container has a
-    row; what could not be seen is listed under problems.
+    digests are, where the tags pointed, and which advisories hang on them. Every container is
+    counted; what could not be seen is listed under problems.
 
-    Ends with 1 if something vulnerable runs, and with 3 if nothing vulnerable was found but
-    something could not be seen.
+    Ends with 1 if a container is in a state of --fail-on, and with 3 if none is but something could
+    not be seen.
     """
+    chosen = format_ or (_SUFFIXES.get(output.suffix.lower(), "table") if output else "table")
+    if fix_plan and chosen not in _WITH_FIXES:
+        raise click.UsageError(f"--fix-plan is for the formats {', '.join(_WITH_FIXES)}")
+    if watch and chosen != "table" and output is None:
+        raise click.UsageError(f"--watch writes {chosen} to a file only: name it with --output")
     from digestry.cli.settings import load
-    from digestry.client.options import ClientOptions
-    from digestry.client.session import Session
-    from digestry.fleet import reports
-    from digestry.fleet.audit import Report
-    from digestry.fleet.audit import audit as run
-    from digestry.fleet.lookup import Lookup
-    from digestry.fleet.sources import answering, parse_source
+    from digestry.fleet.reports.to_table import Look
 
-    settings = load()
-    silent: list[Problem] = []
-    if sources:
-        chosen = [
+    wanted = audit_output.Wanted(
+        format=chosen,
+        output=output,
+        look=Look(width=audit_output.width(output), by=by, every=all_rows, whole=no_trunc),
+        fail_on=fail_on,
+        fixes=fix_plan,
+    )
+    auditor = _Auditor(load(), sources, fleet_file, include_stopped, timeout)
+    if watch:
+        audit_output.watch(auditor.run, wanted, seconds=watch)
+    report, histories = auditor.run(wanted)
+    audit_output.write(report, wanted, histories)
+    raise click.exceptions.Exit(_status(report, wanted))
+
+
+def _status(report: Report, wanted: Wanted) -> int:
+    from digestry.fleet.reports.words import states
+
+    if any(not wanted.fail_on.isdisjoint(states(finding)) for finding in report.findings):
+        return exit_codes.FINDINGS
+    return exit_codes.REMOTE if report.problems else exit_codes.OK
+
+
+class _Auditor:
+    """One audit's questions, ready to be asked once or again and again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sources: tuple[str, ...],
+        fleet_file: Path | None,
+        include_stopped: bool,
+        timeout: float,
+    ) -> None:
+        from digestry.fleet.sources import parse_source
+
+        self._settings = settings
+        self._include_stopped = include_stopped
+        self._timeout = timeout
+        self._sources = [
             parse_source(text, include_stopped=include_stopped, timeout=timeout)
             for text in dict.fromkeys(sources)
         ]
-    else:
-        chosen, silent = answering(include_stopped=include_stopped, timeout=timeout)
-    options = ClientOptions(
-        insecure_hosts=frozenset(settings.insecure_registries),
-        docker_config=settings.docker_config,
-        timeout=timeout,
-        retries=1,
-    )
-    if chosen:
-        with Session(options) as session:
-            report = run(chosen, Lookup(session, timeout=timeout))
-    else:
-        # Nothing was looked at: that must not pass for "nothing was found".
-        report = Report((), tuple(silent))
-    if format_ == "json":
-        json_document(reports.as_values(report))
-    else:
+
+    def run(self, wanted: Wanted) -> tuple[Report, list[Timeline]]:
+        """Audits; with the tags' histories if the format shows them."""
+        from digestry.client.options import ClientOptions
+        from digestry.client.session import Session
+        from digestry.fleet.audit import Report
+        from digestry.fleet.audit import audit as run
+        from digestry.fleet.lookup import Lookup
+        from digestry.fleet.sources import answering
+        from digestry.fleet.timelines import timelines
+
+        chosen: list[Source] = list(self._sources)
+        silent: list[Problem] = []
         if not chosen:
-            complain("no container engine answers", "name one with --source, such as docker:tcp://HOST:2375")
-        _print(report, trunc=not no_trunc)
-    if report.affected:
-        raise click.exceptions.Exit(exit_codes.FINDINGS)
-    if report.problems:
-        raise click.exceptions.Exit(exit_codes.REMOTE)
-
-
-def _print(report: Report, *, trunc: bool) -> None:
-    from digestry.fleet import reports
-
-    if report.findings:
-        headings, rows = reports.table(report, trunc=trunc, clean=printable)
-        table(headings, rows, styles=[_coloured])
-        below = reports.findings(report, trunc=trunc)
-        if below:
-            say()
-            say("FINDINGS")
-            for line in below:
-                say(printable(line))
-        say()
-    if report.problems:
-        say("PROBLEMS")
-        for problem in report.problems:
-            say(printable(f"  {problem.source}: {problem.message}"))
-            if problem.hint:
-                say(printable(f"    hint: {problem.hint}"))
-        say()
-    say(printable(reports.summary(report)))
-
-
-def _coloured(cell: str) -> str:
-    colours = {"VULNERABLE": "red", "unknown": "yellow", "FIXED": "green"}
-    word = cell.strip()
-    return click.style(cell, fg=colours.get(word), bold=word == "VULNERABLE")
+            chosen, silent = answering(include_stopped=self._include_stopped, timeout=self._timeout)
+        if not chosen:
+            # Nothing was looked at: that must not pass for "nothing was found".
+            if wanted.format != "json":
+                complain(
+                    "no container engine answers", "name one with --source, such as docker:tcp://HOST:2375"
+                )
+            return Report((), tuple(silent)), []
+        options = ClientOptions(
+            insecure_hosts=frozenset(self._settings.insecure_registries),
+            docker_config=self._settings.docker_config,
+            timeout=self._timeout,
+            retries=1,
+        )
+        with Session(options) as session:
+            lookup = Lookup(session, timeout=self._timeout)
+            report = run(chosen, lookup)
+            return report, timelines(report, lookup) if wanted.format == "html" else []

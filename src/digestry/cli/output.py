@@ -9,44 +9,78 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from digestry.errors import StorageError
+from digestry.model.text import printable, printable_json
+
+__all__ = [
+    "complain",
+    "format_option",
+    "human_size",
+    "json_document",
+    "note",
+    "printable",
+    "say",
+    "table",
+    "write_pieces",
+]
 
 _GAP: Final = "   "
+_CHUNK: Final = 1 << 16
 
 
-def printable(text: str) -> str:
-    """``text`` with every control and formatting character escaped: names come from strangers,
-    and a terminal obeys escape sequences."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        character if _harmless(character) else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def _harmless(character: str) -> bool:
-    return character.isprintable() and unicodedata.category(character) != "Cf"
-
-
-def say(text: str = "") -> None:
+def say(text: str = "", *, end: str = "\n") -> None:
     """Prints a line for the caller on standard output.
 
     Raises :class:`StorageError` if it cannot be written (a full disk), but BrokenPipeError if nobody
     reads it, which :func:`digestry.cli.main.main` knows what to do about.
     """
     try:
-        click.echo(text)
+        click.echo(text + end, nl=False)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise StorageError(f"cannot write the output: {error.strerror or error}") from error
+
+
+def write_pieces(pieces: Iterable[str], path: Path | None) -> None:
+    """Writes text of any length, as it comes, to ``path``, or for None to standard output.
+
+    A file has the old bytes or all of the new ones, durably; one that is no file but a pipe or a
+    device is just written to. Raises :class:`StorageError`.
+    """
+    if path is None:
+        for chunk in _chunks(pieces):
+            say(chunk, end="")
+        return
+    from digestry.fsio import replacing, storage_errors
+
+    if path.exists() and not path.is_file():
+        with storage_errors("write", path), path.open("wb") as file:
+            for chunk in _chunks(pieces):
+                file.write(chunk.encode(errors="backslashreplace"))
+        return
+    with replacing(path.resolve()) as file:
+        for chunk in _chunks(pieces):
+            file.write(chunk.encode(errors="backslashreplace"))
+
+
+def _chunks(pieces: Iterable[str]) -> Iterator[str]:
+    waiting: list[str] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _CHUNK:
+            yield "".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield "".join(waiting)
 
 
 def note(text: str) -> None:
@@ -98,18 +132,7 @@ def json_document(value: Any) -> None:
 
     encoded = msgspec.json.encode(value, enc_hook=str)
     text = msgspec.json.format(encoded, indent=2).decode()
-    # Below U+0020 JSON escapes by itself; outside of strings it is ASCII.
-    if not text.isascii() or "\x7f" in text:
-        text = "".join(
-            character if character == "\n" or _harmless(character) else _json_escape(character)
-            for character in text
-        )
-    say(text)
-
-
-def _json_escape(character: str) -> str:
-    units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+    say(printable_json(text))
 
 
 def format_option(function: Callable[..., Any]) -> Callable[..., Any]:

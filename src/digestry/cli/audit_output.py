@@ -1,0 +1,155 @@
+"""Where an audit's report goes: a terminal, a pipe, a file, once or again and again."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from digestry.cli.output import complain, note, printable, say, write_pieces
+from digestry.errors import DigestryError
+
+if TYPE_CHECKING:
+    from digestry.fleet.audit import Report
+    from digestry.fleet.reports.to_table import Look, Text
+    from digestry.fleet.timelines import Timeline
+
+_COLOURS: Final[dict[str, dict[str, Any]]] = {
+    "bad": {"fg": "red", "bold": True},
+    "alarm": {"fg": "magenta", "bold": True},
+    "doubt": {"fg": "yellow"},
+    "good": {"fg": "green"},
+    "title": {"bold": True},
+}
+WIDTH: Final = 100
+"""Columns that a line takes where there is no terminal to fit into."""
+
+_HOME: Final = "\x1b[H"
+_CLEAR_LINE: Final = "\x1b[K"
+_CLEAR_BELOW: Final = "\x1b[J"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the caller wants to see, and where. ``fail_on`` are states that fail the audit."""
+
+    format: str
+    output: Path | None
+    look: Look
+    fail_on: frozenset[Any]
+    fixes: bool
+
+
+def width(output: Path | None) -> int:
+    """Columns that a line may take: the terminal's, or 100 where none is written to."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if output is None and _terminal() else WIDTH
+
+
+def _terminal() -> bool:
+    # There is no sys.stdout if the caller closed it.
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def write(report: Report, wanted: Wanted, histories: Sequence[Timeline] = ()) -> None:
+    """Writes the report as it is wanted. Raises :class:`~digestry.errors.StorageError`."""
+    if wanted.format == "table" and wanted.output is None:
+        for line in _lines(report, wanted):
+            say(_coloured(line))
+        return
+    write_pieces(_pieces(report, wanted, histories), wanted.output)
+    if wanted.output is not None:
+        from digestry.fleet.reports.words import summary
+
+        note(printable(f"digestry: {wanted.output}: {summary(report)}"))
+
+
+def _lines(report: Report, wanted: Wanted) -> Iterator[Text]:
+    from digestry.fleet.reports import to_table
+
+    return to_table.fixes(report) if wanted.fixes else to_table.write(report, wanted.look)
+
+
+def _pieces(report: Report, wanted: Wanted, histories: Sequence[Timeline]) -> Iterable[str]:
+    """The report as text. Each format's module is loaded only when it is wanted."""
+    from digestry.fleet.reports import (
+        to_csv,
+        to_html,
+        to_json,
+        to_junit,
+        to_markdown,
+        to_sarif,
+        to_table,
+    )  # fmt: skip
+
+    every = wanted.look.every
+    if wanted.format == "json":
+        return to_json.write(report, fixes=wanted.fixes)
+    if wanted.format == "csv":
+        return to_csv.write(report)
+    if wanted.format == "sarif":
+        return to_sarif.write(report)
+    if wanted.format == "junit":
+        return to_junit.write(report, fail_on=wanted.fail_on)
+    if wanted.format == "markdown":
+        return to_markdown.write(report, fixes=wanted.fixes, every=every)
+    if wanted.format == "html":
+        return to_html.write(report, histories, fixes=wanted.fixes, every=every)
+    return (f"{to_table.plain(line)}\n" for line in _lines(report, wanted))
+
+
+def _coloured(line: Text) -> str:
+    if not _terminal() or os.environ.get("NO_COLOR"):
+        return "".join(text for text, _ in line).rstrip()
+    return "".join(click.style(text, **_COLOURS[style]) if style else text for text, style in line)
+
+
+# -- again and again ----------------------------------------------------------------------------
+
+
+def watch(
+    audit: Callable[[Wanted], tuple[Report, list[Timeline]]], wanted: Wanted, *, seconds: float
+) -> NoReturn:
+    """Audits every so many seconds until interrupted, which raises KeyboardInterrupt.
+
+    A round that fails says so, and the next one comes. A terminal is drawn anew each time, what is
+    longer than it cut at its end (the worst is at the top); a pipe gets a block a round.
+    """
+    while True:
+        begun = time.monotonic()
+        try:
+            report, histories = audit(wanted)
+            if wanted.output is not None:
+                write(report, wanted, histories)
+            else:
+                _draw(_lines(report, replace(wanted, look=replace(wanted.look, width=width(None)))), seconds)
+        except BrokenPipeError:
+            raise
+        except DigestryError as error:
+            complain(error.message, error.hint)
+        time.sleep(max(0.0, seconds - (time.monotonic() - begun)))
+
+
+def _draw(lines: Iterable[Text], seconds: float) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    heading = f"{now:%Y-%m-%d %H:%M:%SZ}, every {seconds:g} s"
+    if not _terminal():
+        say(f"== {heading}")
+        for line in lines:
+            say(_coloured(line))
+        say()
+        return
+    room = shutil.get_terminal_size((WIDTH, 24)).lines - 3
+    shown = [_coloured(line) for line in lines]
+    if len(shown) > room:
+        # The summary, which is last, stays.
+        shown = [*shown[: room - 2], f"… {len(shown) - room + 1} more lines", shown[-1]]
+    drawn = "".join(f"{line}{_CLEAR_LINE}\n" for line in (heading, "", *shown))
+    say(_HOME + drawn + _CLEAR_BELOW, end="")

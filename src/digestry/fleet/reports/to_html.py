@@ -1,0 +1,267 @@
+"""One HTML page that needs nothing else: no network, no script to be read, light and dark.
+
+Everything that came from elsewhere is escaped; besides, the page's own policy lets nothing run but
+the one script whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from importlib import resources
+from typing import Final
+
+from digestry import __version__
+from digestry.fleet import fix_plan
+from digestry.fleet.audit import Finding, Report
+from digestry.fleet.reports.grouping import Group, grouped
+from digestry.fleet.reports.html_timeline import timeline_cards
+from digestry.fleet.reports.to_table import alike
+from digestry.fleet.reports.words import (
+    NEVER,
+    STANDINGS,
+    WORDS,
+    Standing,
+    called,
+    number,
+    short_reference,
+    standing,
+    statement_words,
+    tag_words,
+)
+from digestry.fleet.timelines import Timeline
+from digestry.model.text import printable
+
+MOST_ROWS: Final = 5000
+"""Containers that stand well and are listed; further ones are counted, unless all are wanted."""
+MOST_IN_CARD: Final = 200
+
+_LABELS: Final[dict[Standing, str]] = {
+    "affected": "vulnerable",
+    "never": "NEVER tagged so",
+    "unknown": "unknown",
+    "moved": "tag moved on",
+    "good": "fixed or clear",
+}
+
+
+def write(
+    report: Report, histories: Sequence[Timeline] = (), *, fixes: bool = False, every: bool = False
+) -> Iterator[str]:
+    """The page, in pieces. ``histories`` are the tags' timelines, ``fixes`` adds what would mend each
+    finding, ``every`` lists every container, however many there are."""
+    css, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    yield (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
+        f"<title>{text(_headline(report))}</title>\n<style>{css}</style>\n</head>\n<body>\n"
+    )
+    yield from _header(report)
+    yield "<main>\n"
+    yield (
+        '<label class="filter" hidden><input type="search" aria-label="Filter"'
+        ' placeholder="Filter: container, host, image, digest, CVE, state…"><output></output></label>\n'
+    )
+    yield from _problems(report)
+    yield from _findings(report, fixes=fixes, every=every)
+    yield from timeline_cards(
+        histories, until=max((f.sighting.seen_at for f in report.findings), default=None)
+    )
+    yield from _images(report, every=every)
+    yield f"</main>\n<footer>Made by digestry {text(__version__)}. {_SIGNATURES}</footer>\n"
+    yield f"<script>{script}</script>\n</body>\n</html>\n"
+
+
+_SIGNATURES: Final = (
+    "Whoever may push to a repository may state something there; signatures were not verified."
+)
+
+
+def text(value: str) -> str:
+    """A stranger's text for HTML, in an element or a quoted attribute."""
+    return escape(printable(value), quote=True)
+
+
+def _asset(name: str) -> str:
+    return resources.files("digestry.fleet.reports").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def badge(of: Standing, word: str) -> str:
+    """A word in the colour of a standing."""
+    return f'<span class="badge {of}">{text(word)}</span>'
+
+
+def digest_words(finding: Finding) -> str:
+    """What a container runs, short, with the whole digest to be seen and searched."""
+    if finding.identity is None:
+        return '<span class="soft">not known</span>'
+    running = finding.identity.running
+    return f'<code title="{text(str(running))}">{running.short}</code>'
+
+
+# -- summary ------------------------------------------------------------------------------------
+
+
+def _headline(report: Report) -> str:
+    total = len(report.findings)
+    bad = sum(finding.verdict.state == "affected" for finding in report.findings)
+    if bad:
+        return f"{bad} of {number(total, 'container')} {'is' if bad == 1 else 'are'} vulnerable"
+    if not total:
+        return "No container was seen"
+    unsure = sum(standing(finding) in {"never", "unknown"} for finding in report.findings)
+    if unsure or report.problems:
+        return f"Nothing vulnerable was found in {number(total, 'container')}, but not everything is known"
+    return f"Nothing vulnerable runs in {number(total, 'container')}"
+
+
+def _header(report: Report) -> Iterator[str]:
+    counts = dict.fromkeys(STANDINGS, 0)
+    hosts, images = set(), set()
+    latest = None
+    for finding in report.findings:
+        counts[standing(finding)] += 1
+        hosts.add(finding.sighting.host)
+        if finding.identity is not None:
+            images.add(finding.identity.running)
+        seen_at = finding.sighting.seen_at
+        latest = seen_at if latest is None else max(latest, seen_at)
+    yield f"<header>\n<h1>{text(_headline(report))}</h1>\n"
+    about = [number(len(hosts), "host"), number(len(images), "different digest")] if report.findings else []
+    if latest is not None:
+        about.insert(0, f"{latest:%Y-%m-%d %H:%MZ}")
+    yield f'<p class="soft">{" · ".join(about)}</p>\n<ul class="tiles">\n'
+    for each in STANDINGS:
+        zero = "" if counts[each] else " zero"
+        yield f'<li class="{each}{zero}"><b>{counts[each]}</b>{_LABELS[each]}</li>\n'
+    if report.problems:
+        yield f'<li class="unknown"><b>{len(report.problems)}</b>not seen</li>\n'
+    yield "</ul>\n</header>\n"
+
+
+def _problems(report: Report) -> Iterator[str]:
+    if not report.problems:
+        return
+    yield '<section>\n<h2>What could not be seen</h2>\n<div class="card unknown"><ul>\n'
+    for problem in report.problems:
+        hint = f'<br><span class="soft">{text(problem.hint)}</span>' if problem.hint else ""
+        yield f"<li><b>{text(problem.source)}</b>: {text(problem.message)}{hint}</li>\n"
+    yield "</ul></div>\n</section>\n"
+
+
+# -- findings -----------------------------------------------------------------------------------
+
+
+def _findings(report: Report, *, fixes: bool, every: bool) -> Iterator[str]:
+    groups = alike(report)
+    if not groups:
+        return
+    yield "<section>\n<h2>Findings</h2>\n"
+    for members in groups:
+        one = members[0]
+        worst = standing(one)
+        word = NEVER if worst == "never" else WORDS[one.verdict.state]
+        many = number(len(members), "container")
+        yield f'<article class="card {worst}" data-holder>\n<h3>{badge(worst, word)} {many}</h3>\n'
+        yield f'<p class="do">→ {text(one.action)}</p>\n'
+        if one.verdict.advisories:
+            yield "<ul>\n"
+            for advisory in one.verdict.advisories:
+                yield f"<li>{text(statement_words(advisory))}</li>\n"
+            yield "</ul>\n"
+        yield from _rows(members if every else members[:MOST_IN_CARD], "finding")
+        if not every and len(members) > MOST_IN_CARD:
+            yield f'<p class="soft">… and {len(members) - MOST_IN_CARD} more</p>\n'
+        if one.reasons:
+            yield "<details><summary>Why</summary><ul>\n"
+            yield from (f"<li>{text(reason)}</li>\n" for reason in one.reasons)
+            yield "</ul></details>\n"
+        if fixes:
+            yield from _fixes(members if every else members[:MOST_IN_CARD])
+        yield "</article>\n"
+    yield "</section>\n"
+
+
+def _fixes(members: Iterable[Finding]) -> Iterator[str]:
+    lines = []
+    for finding in members:
+        found = fix_plan.lines(finding)
+        if found:
+            lines += [f"# {called(finding)}", *found, ""]
+    if lines:
+        shown = "\n".join(text(line) for line in lines).rstrip()
+        yield "<details><summary>What would mend it (nothing of it was run)</summary>"
+        yield f"<pre>{shown}</pre></details>\n"
+
+
+_COLUMNS: Final = ("State", "Container", "Host", "Started as", "Runs", "Tag")
+
+
+def _rows(findings: Iterable[Finding], kind: str) -> Iterator[str]:
+    yield f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr></thead><tbody>\n"
+    for finding in findings:
+        worst = standing(finding)
+        state: Standing = "good" if worst in {"never", "moved"} else worst
+        if finding.verdict.state == "unknown":
+            state = "unknown"
+        tag = text(tag_words(finding))
+        if finding.tag.state in {"never", "moved"}:
+            tag = badge("never" if finding.tag.state == "never" else "moved", tag_words(finding))
+        reference = finding.sighting.reference or ""
+        cells = (
+            ("State", badge(state, WORDS[finding.verdict.state]), ' class="tight"'),
+            ("Container", f'<span title="{text(finding.sighting.id)}">{text(called(finding))}</span>', ""),
+            ("Host", text(finding.sighting.host or "-"), ""),
+            ("Started as", f'<span title="{text(reference)}">{text(short_reference(reference))}</span>', ""),
+            ("Runs", digest_words(finding), ""),
+            ("Tag", tag, ""),
+        )
+        shown = "".join(f'<td data-label="{label}"{more}>{value}</td>' for label, value, more in cells)
+        yield f'<tr data-row="{kind}">{shown}</tr>\n'
+    yield "</tbody></table>\n"
+
+
+# -- every container ----------------------------------------------------------------------------
+
+
+def _images(report: Report, *, every: bool) -> Iterator[str]:
+    groups = grouped(report.findings, "image", every=True)
+    if not groups:
+        return
+    yield '<section class="images">\n<h2>Every container, by image</h2>\n'
+    left = MOST_ROWS
+    for group in groups:
+        yield from _image(group, len(group.findings) if every or not group.good else left)
+        if group.good:
+            left = max(0, left - len(group.findings))
+    yield "</section>\n"
+
+
+def _image(group: Group, most: int) -> Iterator[str]:
+    counts = dict.fromkeys(STANDINGS, 0)
+    for finding in group.findings:
+        counts[standing(finding)] += 1
+    badges = "".join(
+        badge(each, f"{counts[each]} {_LABELS[each]}") + " " for each in STANDINGS if counts[each]
+    )
+    is_open = "" if group.good else " open"
+    yield f"<details data-holder{is_open}><summary><b>{text(group.key)}</b> {badges}</summary>\n"
+    shown = group.findings[:most]
+    if shown:
+        yield from _rows(shown, "container")
+    if len(shown) < len(group.findings):
+        hidden = len(group.findings) - len(shown)
+        yield f'<p class="soft">… and {number(hidden, "more container")} (--all-rows lists each)</p>\n'
+    yield "</details>\n"

@@ -1,0 +1,76 @@
+"""JUnit XML, for a build server: a test case a container, a failure for each that fails the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+from xml.sax.saxutils import escape, quoteattr
+
+from digestry.fleet.audit import Finding, Report
+from digestry.fleet.reports.words import (
+    FailState,
+    called,
+    short_reference,
+    statement_words,
+    states,
+)
+from digestry.fleet.sighting import Problem
+from digestry.model.text import printable
+
+_ORDER: Final[tuple[FailState, ...]] = ("affected", "never", "unknown", "moved")
+
+
+def write(report: Report, *, fail_on: frozenset[Any] = frozenset({"affected"})) -> Iterator[str]:
+    """The document, in pieces. Containers in one of the states ``fail_on`` are failures; what could
+    not be seen is an error."""
+    failures = sum(not fail_on.isdisjoint(states(finding)) for finding in report.findings)
+    cases = len(report.findings) + len(report.problems)
+    counts = f'tests="{cases}" failures="{failures}" errors="{len(report.problems)}"'
+    yield f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="digestry audit" {counts}>\n'
+    yield f'<testsuite name="digestry audit" {counts} skipped="0">\n'
+    for finding in report.findings:
+        yield _container(finding, fail_on)
+    for problem in report.problems:
+        yield _problem(problem)
+    yield "</testsuite>\n</testsuites>\n"
+
+
+def _container(finding: Finding, fail_on: frozenset[Any]) -> str:
+    seen = finding.sighting
+    failing = [state for state in _ORDER if state in fail_on and state in states(finding)]
+    head = (
+        f"<testcase classname={_attribute(seen.host or 'no host')} name={_attribute(called(finding))}"
+        ' time="0"'
+    )
+    running = "an unknown image" if finding.identity is None else str(finding.identity.running)
+    about = [
+        f"runs {running}",
+        f"started as {short_reference(seen.reference)}",
+        f"advisories: {finding.verdict.state}; tag: {finding.tag.state}",
+        *(statement_words(advisory) for advisory in finding.verdict.advisories),
+        *finding.reasons,
+    ]
+    if not failing:
+        return f"{head}><system-out>{_lines(about)}</system-out></testcase>\n"
+    names = ", ".join(failing)
+    return (
+        f"{head}><failure type={_attribute(failing[0])} message={_attribute(f'{names}: {finding.action}')}>"
+        f"{_lines(about)}</failure></testcase>\n"
+    )
+
+
+def _problem(problem: Problem) -> str:
+    return (
+        f'<testcase classname="could not be seen" name={_attribute(problem.source)} time="0">'
+        f'<error type="unseen" message={_attribute(problem.message)}>{_lines([problem.hint])}</error>'
+        "</testcase>\n"
+    )
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(printable(text))
+
+
+def _lines(lines: list[str]) -> str:
+    # What XML 1.0 cannot hold at all (section 2.2) is not printable either.
+    return "\n".join(escape(printable(line)) for line in lines if line)

@@ -1,0 +1,153 @@
+"""SARIF 2.1.0 (OASIS), for code scanning: a rule a vulnerability, a result a container."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from digestry import __version__
+from digestry.fleet.audit import Finding, Report
+from digestry.fleet.reports.words import called, place, short_reference, statement_words
+from digestry.fleet.sighting import Problem
+from digestry.model.text import printable, printable_json
+
+SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+FINGERPRINT: Final = "digestryContainer/v1"
+"""Covers host, namespace, name, rule and image, so that a container that was only restarted from the
+same image is the same result."""
+
+_NEVER: Final = "tag-never-pointed-here"
+_UNKNOWN: Final = "not-known"
+_MOVED: Final = "tag-moved"
+_OWN_RULES: Final[dict[str, tuple[str, str]]] = {
+    _NEVER: ("A container runs what its tag never pointed to", "error"),
+    _UNKNOWN: ("It is not known what a container runs, or whether it is vulnerable", "warning"),
+    _MOVED: ("A container's tag has moved away from what it runs", "note"),
+}
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def write(report: Report) -> Iterator[str]:
+    """The log, in pieces; one line a result."""
+    rules = _rules(report)
+    index = {rule["id"]: position for position, rule in enumerate(rules)}
+    driver = {
+        "name": "digestry",
+        "version": __version__,
+        "semanticVersion": __version__,
+        "rules": rules,
+    }
+    invocation = {
+        "executionSuccessful": not report.problems,
+        "toolExecutionNotifications": [_notification(problem) for problem in report.problems],
+    }
+    yield f'{{"$schema": {_json(SCHEMA)}, "version": "2.1.0", "runs": [{{\n'
+    yield f'"tool": {{"driver": {_json(driver)}}},\n"invocations": [{_json(invocation)}],\n'
+    yield '"columnKind": "unicodeCodePoints",\n"results": ['
+    between = "\n"
+    for result in _results(report.findings, index):
+        yield between + _json(result)
+        between = ",\n"
+    yield "\n]\n}]}\n"
+
+
+def _rules(report: Report) -> list[dict[str, Any]]:
+    found: dict[str, list[str]] = {}
+    for finding in report.findings:
+        for advisory in finding.verdict.advisories:
+            if advisory.statement.status == "affected":
+                found.setdefault(advisory.statement.vulnerability, list(advisory.statement.aliases))
+    rules = [
+        {
+            "id": printable(name),
+            "shortDescription": {"text": f"A container runs an image with {printable(name)}"},
+            "fullDescription": {
+                "text": printable(f"An OpenVEX statement says that the image is affected by {name}.")
+                + (f" Also known as {printable(', '.join(aliases))}." if aliases else "")
+            },
+            "defaultConfiguration": {"level": "error"},
+            "properties": {"tags": ["security", "container"]},
+        }
+        for name, aliases in found.items()
+        if name not in _OWN_RULES
+    ]
+    return rules + [
+        {
+            "id": name,
+            "shortDescription": {"text": text},
+            "defaultConfiguration": {"level": level},
+            "properties": {"tags": ["container"]},
+        }
+        for name, (text, level) in _OWN_RULES.items()
+    ]
+
+
+def _results(findings: Iterable[Finding], index: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for finding in findings:
+        state, tag = finding.verdict.state, finding.tag.state
+        for advisory in finding.verdict.advisories:
+            if advisory.statement.status == "affected":
+                name = printable(advisory.statement.vulnerability)
+                yield _result(finding, name, "error", index, statement_words(advisory))
+        if tag == "never":
+            yield _result(finding, _NEVER, "error", index, "its tag never pointed to what runs")
+        if state == "unknown":
+            yield _result(finding, _UNKNOWN, "warning", index, "; ".join(finding.reasons))
+        elif tag == "moved" and state != "affected":
+            yield _result(finding, _MOVED, "note", index, "its tag points elsewhere now")
+
+
+def _result(finding: Finding, rule: str, level: str, index: dict[str, int], why: str) -> dict[str, Any]:
+    seen, identity = finding.sighting, finding.identity
+    running = "" if identity is None else str(identity.running)
+    names = [name for name in (seen.host, seen.namespace, seen.name or seen.id) if name]
+    # A name's own slashes are no steps, and a first step with a colon would be a scheme.
+    uri = "/".join(quote(printable(name), safe="") for name in names) or "container"
+    parts = [seen.host, seen.namespace, seen.name or seen.id, rule, running]
+    fingerprint = hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
+    message = (
+        f"{place(finding)} runs {running or 'an unknown image'}, started as"
+        f" {short_reference(seen.reference)}: {why}. {finding.action[:1].upper()}{finding.action[1:]}."
+    )
+    return {
+        "ruleId": rule,
+        "ruleIndex": index.get(rule, -1),
+        "kind": "fail",
+        "level": level,
+        "message": {"text": printable(message)},
+        "locations": [
+            {
+                "physicalLocation": {"artifactLocation": {"uri": uri}},
+                "logicalLocations": [
+                    {
+                        "name": printable(called(finding)),
+                        "fullyQualifiedName": printable("/".join(names)) or "container",
+                        "kind": "container",
+                    }
+                ],
+            }
+        ],
+        "partialFingerprints": {FINGERPRINT: fingerprint},
+        "properties": {
+            "host": printable(seen.host),
+            "namespace": printable(seen.namespace),
+            "containerId": printable(seen.id),
+            "reference": printable(seen.reference or ""),
+            "runningDigest": running,
+            "advisoryState": finding.verdict.state,
+            "tagState": finding.tag.state,
+        },
+    }
+
+
+def _notification(problem: Problem) -> dict[str, Any]:
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return {"level": "error", "message": {"text": printable(f"{problem.source}: {problem.message}{hint}")}}
+
+
+def _json(value: Any) -> str:
+    return printable_json(_ENCODER.encode(value).decode())

@@ -1,0 +1,167 @@
+"""The words in which every format says the same things, and in which order containers come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias
+
+from digestry.errors import InvalidReference
+from digestry.fleet.advisories import Advisory, State
+from digestry.fleet.audit import Finding, Report
+from digestry.fleet.tags import moment
+from digestry.model.reference import Reference
+
+Standing: TypeAlias = Literal["affected", "never", "unknown", "moved", "good"]
+"""How a container stands, in one word: the worst that is known of it."""
+FailState: TypeAlias = Literal["affected", "never", "moved", "unknown"]
+
+STANDINGS: Final[tuple[Standing, ...]] = ("affected", "never", "unknown", "moved", "good")
+"""Worst first."""
+FAIL_STATES: Final[tuple[FailState, ...]] = ("affected", "never", "moved", "unknown")
+WORDS: Final[dict[State, str]] = {
+    "affected": "VULNERABLE",
+    "unknown": "unknown",
+    "fixed": "FIXED",
+    "clear": "clear",
+}
+NEVER: Final = "NEVER"
+ELLIPSIS: Final = "…"
+BY_ID: Final = "(started by image ID)"
+
+_COUNTED: Final[dict[State, str]] = {
+    "affected": "vulnerable",
+    "unknown": "unknown",
+    "fixed": "fixed",
+    "clear": "clear",
+}
+_RANK: Final = {standing: rank for rank, standing in enumerate(STANDINGS)}
+
+
+def standing(finding: Finding) -> Standing:
+    """The worst that is known of a container."""
+    if finding.verdict.state == "affected":
+        return "affected"
+    if finding.tag.state == "never":
+        return "never"
+    if finding.verdict.state == "unknown":
+        return "unknown"
+    return "moved" if finding.tag.state == "moved" else "good"
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """In the order of :data:`STANDINGS`; containers of one standing stay in their order."""
+    return sorted(findings, key=lambda finding: _RANK[standing(finding)])
+
+
+def states(finding: Finding) -> set[FailState]:
+    """Which of the states that may fail an audit a container is in."""
+    found: set[FailState] = set()
+    if finding.verdict.state == "affected":
+        found.add("affected")
+    elif finding.verdict.state == "unknown":
+        found.add("unknown")
+    if finding.tag.state == "never":
+        found.add("never")
+    elif finding.tag.state == "moved":
+        found.add("moved")
+    return found
+
+
+def called(finding: Finding) -> str:
+    """A container's name with its namespace; the start of its ID if it has none."""
+    seen = finding.sighting
+    name = seen.name or seen.id[:12] or "-"
+    return f"{seen.namespace}/{name}" if seen.namespace else name
+
+
+def place(finding: Finding) -> str:
+    """``NAME on HOST``."""
+    host = finding.sighting.host
+    return f"{called(finding)} on {host}" if host else called(finding)
+
+
+def parsed(reference: str | None) -> Reference | None:
+    """An image name as it was typed, read; None if it is none."""
+    if not reference:
+        return None
+    try:
+        return Reference.parse(reference)
+    except InvalidReference:
+        return None
+
+
+def short_reference(reference: str | None, *, host: bool = True) -> str:
+    """An image name for people: ``golftrack:1.5``, or ``golftrack@baad1b40fc15`` if it is pinned.
+
+    Without ``host`` its registry is left out.
+    """
+    if not reference:
+        return BY_ID
+    read = parsed(reference)
+    if read is None:
+        return reference
+    name = reference.partition("@")[0]
+    if not host:
+        repository = read.repository.removeprefix("library/")
+        name = repository if read.tag is None else f"{repository}:{read.tag}"
+    elif read.digest is not None and read.tag is None:
+        name = name.removesuffix(":")
+    return name if read.digest is None else f"{name}@{read.digest.short}"
+
+
+def tag_words(finding: Finding, *, whole: bool = False) -> str:
+    """What became of a container's tag; ``never`` is an alarm of its own."""
+    tag = finding.tag
+    if tag.state == "never":
+        return NEVER
+    if tag.state != "moved":
+        return tag.state
+    when = ""
+    if tag.moved_at is not None:
+        when = f" {moment(tag.moved_at)}" if whole else f" {tag.moved_at:%Y-%m-%d %H:%MZ}"
+    if tag.digest is None:
+        return f"moved{when}, deleted"
+    return f"moved{when} to {tag.digest if whole else tag.digest.encoded[:4] + ELLIPSIS}"
+
+
+def statement_words(advisory: Advisory) -> str:
+    """One advisory in one line."""
+    statement = advisory.statement
+    says = f"{statement.vulnerability}: {statement.status}, {statement.timestamp:%Y-%m-%d %H:%MZ}"
+    by = f" by {advisory.author}" if advisory.author else ""
+    note = statement.notes or statement.impact
+    return f"{says}{by}" + (f": {note}" if note else "")
+
+
+def number(count: int, thing: str) -> str:
+    """``1 container``, ``2 containers``."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """``2 vulnerable, 1 unknown, 212 fixed``, and how many run what their tag never pointed to."""
+    counts: Counter[State] = Counter()
+    nevers = 0
+    for finding in findings:
+        counts[finding.verdict.state] += 1
+        nevers += finding.tag.state == "never"
+    order: tuple[State, ...] = ("affected", "unknown", "fixed", "clear")
+    parts = [f"{counts[state]} {_COUNTED[state]}" for state in order if counts[state]]
+    if nevers:
+        runs = "run" if nevers > 1 else "runs"
+        parts.append(f"{nevers} of them {runs} what the tag {NEVER} pointed to")
+    return ", ".join(parts)
+
+
+def summary(report: Report) -> str:
+    """One line: how many containers, in which states, and how much could not be seen."""
+    line = number(len(report.findings), "container")
+    hosts = {finding.sighting.host for finding in report.findings} - {""}
+    if len(hosts) == 1:
+        line += f" on {hosts.pop()}"
+    if report.findings:
+        line += f": {counted(report.findings)}"
+    if report.problems:
+        line += f"; {number(len(report.problems), 'problem')}: something could not be seen"
+    return line

@@ -1,0 +1,50 @@
+"""Text of strangers, made harmless: names come from them, and a terminal obeys escape sequences."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def printable(text: str) -> str:
+    """``text`` with every control and formatting character escaped."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character if harmless(character) else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def harmless(character: str) -> bool:
+    """Whether one character is shown as itself and changes nothing around it."""
+    return character.isprintable() and unicodedata.category(character) != "Cf"
+
+
+def printable_json(text: str) -> str:
+    """JSON text, line ends included, with what is not harmless escaped: the values stay the same."""
+    # Below U+0020 JSON escapes by itself; outside of strings it is ASCII.
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(
+        character if character == "\n" or harmless(character) else _json_escape(character)
+        for character in text
+    )
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal ``text`` takes: East Asian characters take two, accents none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0
+        if unicodedata.category(one) in {"Mn", "Me"}
+        else 2
+        if unicodedata.east_asian_width(one) in {"W", "F"}
+        else 1
+        for one in text
+    )
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
