@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ from digestry.model.history import Holder, Holders, TagEvent
 from digestry.model.manifest import Manifest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
+from digestry.model.resolution import Resolution, Resolutions, ResolveQuery, TagState
 
 HOST = "reg.example:5000"
 RECORDED = Path(__file__).parent / "recorded"
@@ -219,10 +220,12 @@ def _no_trouble(reference: Reference, what: str) -> None:
 
 class FakeRegistries:
     """Every registry there is. ``remembers``: whether they keep history and know who holds what.
-    ``trouble`` is called before each answer, and may raise or sleep. ``asked`` counts."""
+    ``bulk``: whether they answer many questions at once. ``trouble`` is called before each answer,
+    and may raise or sleep. ``asked`` counts."""
 
-    def __init__(self, *, remembers: bool = True) -> None:
+    def __init__(self, *, remembers: bool = True, bulk: bool = False) -> None:
         self.remembers = remembers
+        self.bulk = bulk
         self.trouble: Callable[[Reference, str], None] = _no_trouble
         self.asked: Counter[tuple[str, str, str]] = Counter()
         self._repositories: dict[str, FakeRepository] = {}
@@ -235,6 +238,23 @@ class FakeRegistries:
                 self._repositories[name] = FakeRepository(reference.repository_only(), self)
             return self._repositories[name]
 
+    def resolve_many(
+        self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False
+    ) -> Resolutions | None:
+        """As a digestry registry: what was asked, its children, and their configs."""
+        if not self.bulk:
+            return None
+        with self._lock:
+            self.asked["many", host, str(sorted(query.repository for query in queries))] += 1
+        self.trouble(Reference(host, "library/any"), "many")
+        sent: dict[str, str] = {}
+        quiet = FakeRegistries(remembers=self.remembers)
+        answers = []
+        for query in queries:
+            known = self.repository(Reference(host, query.repository))
+            answers.append(_resolution(replace(known, owner=quiet), query, sent))
+        return Resolutions(tuple(answers), sent if contents else {})
+
     def at(self, name: str) -> FakeRepository:
         return self.repository(Reference.parse(name))
 
@@ -244,6 +264,53 @@ class FakeRegistries:
                 raise error
 
         self.trouble = trouble
+
+
+def _resolution(known: FakeRepository, query: ResolveQuery, sent: dict[str, str]) -> Resolution:
+    every = set(known.manifests) | {one.config.digest for one in known.manifests.values() if one.config}
+    beginning = {
+        prefix: tuple(sorted(one for one in every if one.encoded.startswith(prefix)))
+        for prefix in query.prefixes
+    }
+    targets = {tag: known.manifests[known.pointers[tag]] for tag in query.tags if tag in known.pointers}
+    pending = [*query.digests, *(one.digest for one in targets.values())]
+    pending += [digest for digests in beginning.values() for digest in digests]
+    nodes: dict[Digest, Holder] = {}
+    holding: dict[str, tuple[Digest, ...]] = {}
+    for digest in pending:
+        found = known.holders(digest)
+        assert found is not None
+        holding[str(digest)] = tuple(holder.digest for holder in found.holders)
+        nodes |= {holder.digest: holder for holder in found.holders}
+        manifest = known.manifests.get(digest)
+        further = [child.digest for child in manifest.manifests] if manifest else []
+        further += [manifest.config.digest] if manifest and manifest.config else []
+        pending += [one for one in further if one not in pending]
+    attached = {digest: known.referrers(digest) for digest in {*nodes, *pending}}
+    for referrer in (one for some in attached.values() for one in some):
+        manifest = known.manifests[referrer.digest]
+        sent[str(referrer.digest)] = manifest.raw.decode()
+        for layer in manifest.layers:
+            with contextlib.suppress(UnicodeDecodeError):
+                sent[str(layer.digest)] = known.blobs[layer.digest].decode()
+    for node in nodes.values():
+        if node.config is None and node.digest not in known.forgotten:
+            sent[str(node.digest)] = known.manifests[node.digest].raw.decode()
+    return Resolution(
+        query.repository,
+        tuple(nodes.values()),
+        holding,
+        tuple(
+            TagState(
+                tag,
+                targets[tag].descriptor() if tag in targets else None,
+                tuple(event for event in known.events if event.tag == tag),
+            )
+            for tag in query.tags
+        ),
+        {str(digest): tuple(some) for digest, some in attached.items()},
+        beginning,
+    )
 
 
 def entry(media_type: str, digest: Digest, size: int, **more: Any) -> dict[str, Any]:

@@ -49,14 +49,14 @@ def running(finding: Finding) -> Digest | None:
     return None if finding.identity is None else finding.identity.running
 
 
-@pytest.fixture(params=[True, False], ids=["digestry", "plain registry"])
+@pytest.fixture(params=["digestry, at once", "digestry", "plain registry"])
 def registries(request: pytest.FixtureRequest) -> FakeRegistries:
-    return FakeRegistries(remembers=request.param)
+    return FakeRegistries(remembers="digestry" in request.param, bulk="at once" in request.param)
 
 
-@pytest.fixture
-def rich() -> FakeRegistries:
-    return FakeRegistries()
+@pytest.fixture(params=[True, False], ids=["at once", "one by one"])
+def rich(request: pytest.FixtureRequest) -> FakeRegistries:
+    return FakeRegistries(bulk=request.param)
 
 
 @pytest.fixture
@@ -422,6 +422,7 @@ def test_a_hanging_registry_costs_one_timeout(rich: FakeRegistries) -> None:
 
 @pytest.mark.parametrize("what", ["holders", "resolve", "history", "referrers"])
 def test_a_refusal_of_any_question_is_a_problem(rich: FakeRegistries, what: str) -> None:
+    rich.bulk = False
     one = rich.at(APP).image("one", "1")
     rich.at(APP).image("two", "1")
     rich.fail(HOST, Unauthorized("not for you", status=403), only=what)
@@ -430,6 +431,39 @@ def test_a_refusal_of_any_question_is_a_problem(rich: FakeRegistries, what: str)
     assert any("not for you" in reason for reason in report.findings[0].reasons)
     assert [problem.source for problem in report.problems] == [f"registry {APP}"]
     assert report.findings[0].tag.state == ("moved" if what == "referrers" else "unknown")
+
+
+def test_what_is_refused_at_once_is_asked_one_by_one(rich: FakeRegistries) -> None:
+    one = rich.at(APP).image("one", "1")
+    rich.fail(HOST, Unauthorized("not so", status=403), only="many")
+    report = run(rich, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert report.problems == ()
+    assert [found.tag.state for found in report.findings] == ["current"]
+
+
+def test_many_images_are_one_question() -> None:
+    registries = FakeRegistries(bulk=True)
+    seen = []
+    for number in range(60):
+        app = registries.at(f"{HOST}/app{number}")
+        old = app.image(f"old {number}", "1")
+        new = app.image(f"new {number}", "1")
+        state(registries, f"{app.reference.name}@{old.manifest}", "affected", f"{app.reference.name}:1")
+        index = app.index({"linux/amd64": new}, "multi")
+        seen += [
+            sighted(f"{app.reference.name}:1", claim(old.manifest, app.reference.name), name=f"a{number}"),
+            sighted(f"{app.reference.name}:multi", claim(index, app.reference.name), name=f"b{number}"),
+        ]
+    registries.asked.clear()
+    report = run(registries, *seen)
+    states = {
+        one.sighting.name: (one.tag.state, one.verdict.state, one.action[:7]) for one in report.findings
+    }
+    assert states["a7"] == ("moved", "affected", "restart")
+    assert states["b7"] == ("current", "fixed", "nothing")
+    # One about the containers' images, and one about the images that cure them.
+    assert {what for what, _, _ in registries.asked} == {"many"}
+    assert sum(registries.asked.values()) == 2
 
 
 def test_each_distinct_thing_is_asked_once(registries: FakeRegistries) -> None:

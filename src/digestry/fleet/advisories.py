@@ -252,14 +252,45 @@ def gather(lookup: Lookup, identity: Identity, elsewhere: Iterable[Reference] = 
     return reading
 
 
+class Stated:
+    """What was read of all images, to be found by what it is about."""
+
+    def __init__(self) -> None:
+        self._by_subject: dict[Digest, dict[int, Advisory]] = {}
+        self._by_config: dict[Digest, dict[int, Advisory]] = {}
+
+    def add(self, config: Digest | None, advisories: Iterable[Advisory]) -> None:
+        """Adds what was read of one image, whose config this is, if that is known."""
+        for one in advisories:
+            self._by_subject.setdefault(one.subject, {})[id(one)] = one
+            if config is not None:
+                self._by_config.setdefault(config, {})[id(one)] = one
+
+    def about(self, identity: Identity) -> list[Advisory]:
+        """What is about the code of ``identity``, wherever it was read."""
+        found: dict[int, Advisory] = {}
+        for digest in sorted(identity.closure):
+            found |= self._by_subject.get(digest, {})
+        if identity.config is not None:
+            found |= self._by_config.get(identity.config, {})
+        return list(found.values())
+
+    def cures(self) -> set[Reference]:
+        """The images that are said to fix something."""
+        return {
+            image
+            for stated in self._by_subject.values()
+            for one in stated.values()
+            if one.statement.status == "affected"
+            for image in one.statement.fixed_by
+        }
+
+
 def conclude(
-    lookup: Lookup,
-    identity: Identity | None,
-    reading: Reading,
-    others: Iterable[tuple[Digest | None, Advisory]] = (),
+    lookup: Lookup, identity: Identity | None, reading: Reading, others: Stated | None = None
 ) -> AdvisoryVerdict:
     """Judges the code of ``identity`` by what was read of it, and by ``others``: what was read of
-    other images, each with the config that it is about, if that is known.
+    other images.
 
     What an index's advisory says holds for its children, and manifests that share a config are the
     same code, whichever repository they are in.
@@ -272,9 +303,8 @@ def conclude(
     }
     further = [
         one
-        for config, one in others
-        if (one.subject in identity.closure or (config is not None and config == identity.config))
-        and (one.referrer, one.statement.identity, one.statement.vulnerability) not in known
+        for one in (() if others is None else others.about(identity))
+        if (one.referrer, one.statement.identity, one.statement.vulnerability) not in known
     ]
     current = latest([*reading.advisories, *further])
     reasons += [

@@ -9,11 +9,16 @@ from typing import Final, TypeAlias
 
 from digestry.errors import DigestryError, InvalidReference, Unreachable
 from digestry.fleet.advice import advise
-from digestry.fleet.advisories import Advisory, AdvisoryVerdict, Reading, State, conclude, gather
-from digestry.fleet.identity import Identity, identify, unconfirmed
+from digestry.fleet.advisories import AdvisoryVerdict, Reading, State, Stated, conclude, gather
+from digestry.fleet.finder import Finder
+from digestry.fleet.gathering import SOURCE_TIMEOUT
+from digestry.fleet.gathering import gather as gather_sources
+from digestry.fleet.identity import Identity
 from digestry.fleet.lookup import Lookup
-from digestry.fleet.sighting import Claim, Problem, Sighting, Source
-from digestry.fleet.tags import TagVerdict, judge_tag, point
+from digestry.fleet.names import NO_NAMES, Names
+from digestry.fleet.prefetch import of_images, prefetch
+from digestry.fleet.sighting import Abbreviation, Claim, Problem, Sighting, Source
+from digestry.fleet.tags import TagVerdict, judge_tag, judge_tag_elsewhere, point
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -22,7 +27,14 @@ _PARALLEL: Final = 8
 _WORST_FIRST: Final[dict[State, int]] = {"affected": 0, "unknown": 1, "fixed": 2, "clear": 3}
 
 _Image: TypeAlias = tuple[
-    str | None, tuple[Claim, ...], Digest | None, Digest | None, Platform | None, bool, bool
+    str | None,
+    tuple[Claim, ...],
+    Digest | None,
+    Digest | None,
+    Platform | None,
+    bool,
+    bool,
+    tuple[Abbreviation, ...],
 ]
 
 
@@ -54,43 +66,86 @@ class Report:
         return any(finding.verdict.state == "affected" for finding in self.findings)
 
 
-def audit(sources: Sequence[Source], lookup: Lookup) -> Report:
+def audit(
+    sources: Sequence[Source],
+    lookup: Lookup,
+    *,
+    names: Names = NO_NAMES,
+    source_timeout: float = SOURCE_TIMEOUT,
+) -> Report:
     """Asks every source, looks up every image that was seen, and judges each container.
 
-    Raises nothing for a source or a registry that fails: that is part of the report.
+    A source that does not finish within ``source_timeout`` seconds, or its own, is a problem; what
+    it said until then counts. Raises nothing for a source or a registry that fails: that is part of
+    the report.
     """
-    sightings: list[Sighting] = []
-    problems: list[Problem] = []
-    with ThreadPoolExecutor(max(len(sources), 1), "source") as pool:
-        for observations in pool.map(lambda source: list(source.observe()), sources):
-            for seen in observations:
-                if isinstance(seen, Problem):
-                    problems.append(seen)
-                else:
-                    sightings.append(seen)
+    gathered = gather_sources(sources, timeout=source_timeout)
     # Containers of one image have one answer.
-    images: dict[_Image, Sighting] = {}
-    for sighting in sightings:
-        images.setdefault(_image(sighting), sighting)
+    numbers = _Numbers()
+    of_sighting = [numbers.number(sighting) for sighting in gathered.sightings]
+    looks = [_Look(lookup, sighting, names) for sighting in numbers.images]
+    prefetch(lookup, (question for look in looks for question in look.finder.questions()))
     with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
-        seen_images = list(pool.map(lambda one: _look(lookup, one), images.values()))
+        seen_images = list(pool.map(_Look.look, looks))
         # The same code may run from several repositories, of which one has the advisory.
-        stated = [
-            (one.identity.config, advisory)
-            for one in seen_images
-            if one.identity is not None
-            for advisory in one.reading.advisories
-        ]
-        judged = dict(
-            zip(images, pool.map(lambda one: _judge(lookup, one, stated), seen_images), strict=True)
+        stated = Stated()
+        for one in seen_images:
+            if one.identity is not None:
+                stated.add(one.identity.config, one.reading.advisories)
+        prefetch(lookup, of_images(stated.cures()))
+        judged = list(pool.map(lambda one: _judge(lookup, one, stated), seen_images))
+    findings = _findings(gathered.sightings, of_sighting, judged)
+    problems = gathered.problems + _registry_problems(lookup, [one.missed for one in seen_images])
+    return Report(tuple(findings), tuple(problems))
+
+
+class _Numbers:
+    """Tells images apart, and numbers them. A source may give half a million containers the same
+    few objects, which are then known by their identity; equal ones are one image all the same."""
+
+    def __init__(self) -> None:
+        self.images: list[Sighting] = []
+        self._by_identity: dict[tuple[object, ...], int] = {}
+        self._by_value: dict[_Image, int] = {}
+
+    def number(self, sighting: Sighting) -> int:
+        # The sightings are kept, so that no identity is used again.
+        key = (
+            sighting.reference,
+            id(sighting.claims),
+            id(sighting.image_id),
+            id(sighting.platform_manifest),
+            id(sighting.platform),
+            sighting.registry_named,
+            sighting.runs,
+            id(sighting.abbreviations),
         )
+        number = self._by_identity.get(key)
+        if number is None:
+            number = self._by_value.setdefault(_image(sighting), len(self.images))
+            if number == len(self.images):
+                self.images.append(sighting)
+            self._by_identity[key] = number
+        return number
+
+
+def _findings(
+    sightings: Sequence[Sighting], numbers: Sequence[int], judged: Sequence[Finding]
+) -> list[Finding]:
+    """One finding for each sighting, the worst first."""
+    reasons: dict[tuple[int, tuple[str, ...]], tuple[str, ...]] = {}
     findings = []
-    for sighting in sightings:
-        finding = judged[_image(sighting)]
-        reasons = tuple(dict.fromkeys([*sighting.remarks, *finding.reasons]))
-        findings.append(replace(finding, sighting=sighting, reasons=reasons))
-    problems += _registry_problems(lookup, [one.missed for one in seen_images])
-    return Report(tuple(sorted(findings, key=_order)), tuple(problems))
+    for sighting, number in zip(sightings, numbers, strict=True):
+        image = judged[number]
+        key = number, sighting.remarks
+        why = reasons.get(key)
+        if why is None:
+            why = reasons[key] = tuple(dict.fromkeys([*sighting.remarks, *image.reasons]))
+        findings.append(
+            Finding(sighting, image.identity, image.tag, image.verdict, image.action, why, image.cure)
+        )
+    findings.sort(key=_order)
+    return findings
 
 
 def _image(sighting: Sighting) -> _Image:
@@ -102,6 +157,7 @@ def _image(sighting: Sighting) -> _Image:
         sighting.platform,
         sighting.registry_named,
         sighting.runs,
+        sighting.abbreviations,
     )
 
 
@@ -134,39 +190,66 @@ class _Seen:
     missed: tuple[Problem, ...]
 
 
-def _look(lookup: Lookup, sighting: Sighting) -> _Seen:
-    reasons: list[str] = []
-    reference = _reference(sighting, reasons)
-    if not sighting.runs:
-        sighting = _next_run(lookup, sighting, reference)
-    finder = _Finder(lookup, sighting, reference)
-    identity = finder.find()
-    reasons += finder.reasons
-    missed = list(finder.missed)
-    if identity is not None:
-        reasons += identity.reasons
-    if reference is None:
-        tag = TagVerdict("unknown")
-    elif reference.digest is not None:
-        tag = TagVerdict("pinned")
-    elif not sighting.registry_named:
-        tag = TagVerdict("unknown", reasons=("the name has no registry in it, so that none was asked",))
-    elif finder.failure is not None:
-        tag = TagVerdict("unknown")
-    elif sighting.claims:
-        tag = judge_tag(lookup, reference, identity, sighting.platform)
-    else:
-        tag = point(lookup, reference)
-    reasons += tag.reasons
-    reading = Reading() if identity is None else gather(lookup, identity, finder.elsewhere(identity))
-    if reference is not None and not tag.complete:
-        missed += [Problem(f"registry {reference.name}", reason) for reason in tag.reasons]
-    if identity is not None and not reading.complete:
-        missed += [Problem(f"registry {identity.repository.name}", reason) for reason in reading.reasons[:1]]
-    return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed))
+class _Look:
+    """Looks at one image: what it is, where its tag points, and what is said of it."""
+
+    def __init__(self, lookup: Lookup, sighting: Sighting, names: Names) -> None:
+        self._lookup = lookup
+        self._names = names
+        self._reasons: list[str] = []
+        self._sighting = sighting
+        self._reference = _reference(sighting, self._reasons)
+        self.finder = Finder(lookup, sighting, self._reference, names)
+
+    def look(self) -> _Seen:
+        """Asks, and remembers what could not be asked."""
+        reasons, reference = self._reasons, self._reference
+        finder, sighting = self.finder, self._sighting
+        if not sighting.runs:
+            sighting = _next_run(self._lookup, sighting, reference)
+            finder = Finder(self._lookup, sighting, reference, self._names)
+        identity = finder.find()
+        reasons += finder.reasons
+        missed = list(finder.missed)
+        if identity is not None:
+            reasons += identity.reasons
+        tag = self._tag(finder, sighting, identity)
+        reasons += tag.reasons
+        reading = Reading()
+        if identity is not None:
+            reading = gather(self._lookup, identity, finder.elsewhere(identity))
+        if reference is not None and not tag.complete:
+            missed += [Problem(f"registry {reference.name}", reason) for reason in tag.reasons]
+        if identity is not None and not reading.complete:
+            where = f"registry {identity.repository.name}"
+            missed += [Problem(where, reason) for reason in reading.reasons[:1]]
+        return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed))
+
+    def _tag(self, finder: Finder, sighting: Sighting, identity: Identity | None) -> TagVerdict:
+        reference = self._reference
+        if reference is None:
+            return TagVerdict("unknown")
+        if reference.digest is not None:
+            return TagVerdict("pinned")
+        if not sighting.registry_named:
+            return TagVerdict("unknown", reasons=("the name has no registry in it, so that none was asked",))
+        if isinstance(finder.failure, Unreachable):
+            return judge_tag_elsewhere(
+                self._lookup,
+                reference,
+                identity,
+                sighting.platform,
+                names=self._names,
+                error=finder.failure,
+            )
+        if finder.failure is not None:
+            return TagVerdict("unknown")  # the finder has said why
+        if sighting.claims or sighting.abbreviations:
+            return judge_tag(self._lookup, reference, identity, sighting.platform, self._names)
+        return point(self._lookup, reference)
 
 
-def _judge(lookup: Lookup, seen: _Seen, stated: Sequence[tuple[Digest | None, Advisory]]) -> Finding:
+def _judge(lookup: Lookup, seen: _Seen, stated: Stated) -> Finding:
     verdict = conclude(lookup, seen.identity, seen.reading, stated)
     advice = advise(
         lookup, seen.identity, seen.tag, verdict, failed=bool(seen.missed), runs=seen.sighting.runs
@@ -207,129 +290,3 @@ def _reference(sighting: Sighting, reasons: list[str]) -> Reference | None:
     except InvalidReference as error:
         reasons.append(error.message)
         return None
-
-
-class _Finder:
-    """Looks for what a container runs: in its own repository first, then in any that was named."""
-
-    def __init__(self, lookup: Lookup, sighting: Sighting, reference: Reference | None) -> None:
-        self._lookup = lookup
-        self._sighting = sighting
-        self._reference = reference
-        self._own = None if reference is None else reference.repository_only()
-        self._bare = tuple(claim for claim in sighting.claims if claim.repository is None)
-        self.failure: DigestryError | None = None
-        self.reasons: list[str] = []
-        self.missed: list[Problem] = []
-
-    def find(self) -> Identity | None:
-        own = self._claims(self._own)
-        identity = None
-        if self._reference is not None and self._sighting.registry_named:
-            identity = self._identify(self._reference, own)
-        if identity is not None:
-            return identity
-        for repository in self._others():
-            identity = self._identify(repository, self._claims(repository))
-            if identity is not None:
-                at_home = self._at_home(identity)
-                if at_home is not None:
-                    return at_home
-                if self._own is not None:
-                    self.reasons.append(
-                        f"known to {repository.name} only, another repository than the container's own"
-                    )
-                return identity
-        identity = self._believed(own)
-        if identity is None:
-            self._explain()
-        return identity
-
-    def _at_home(self, identity: Identity) -> Identity | None:
-        """The same code, which another repository knows, in the container's own; None if it is not
-        there. A runtime may name one of several repositories from which it had pulled that code."""
-        own = self._reference
-        if own is None or identity.config is None or not self._sighting.registry_named:
-            return None
-        where = f"the config that {identity.repository.name} has"
-        claim = Claim(identity.config, "config", None, where, "image-id", obtained=False)
-        found = self._identify(own, (claim,))
-        if found is not None:
-            self.reasons.append(
-                f"the digest that was given, {identity.running}, is of {identity.repository.name}: "
-                "the container's own repository has the same code"
-            )
-        return found
-
-    def elsewhere(self, identity: Identity) -> list[Reference]:
-        """Other repositories of which the runtime says that they have the code of ``identity``."""
-        named = dict.fromkeys(
-            claim.repository for claim in self._sighting.claims if claim.digest in identity.closure
-        )
-        return [one for one in named if one is not None and one != identity.repository]
-
-    def _claims(self, repository: Reference | None) -> tuple[Claim, ...]:
-        named = tuple(
-            c for c in self._sighting.claims if c.repository is not None and c.repository == repository
-        )
-        return named + self._bare
-
-    def _others(self) -> list[Reference]:
-        named = dict.fromkeys(claim.repository for claim in self._sighting.claims)
-        return [one for one in named if one is not None and one != self._own]
-
-    def _identify(self, reference: Reference, claims: tuple[Claim, ...]) -> Identity | None:
-        if not claims:
-            return None
-        try:
-            return identify(
-                self._lookup,
-                reference,
-                claims,
-                platform=self._sighting.platform,
-                platform_manifest=self._sighting.platform_manifest,
-            )
-        except DigestryError as error:
-            if reference == self._reference:
-                self.failure = error
-            message = error.message
-            self.reasons.append(f"{reference.name} could not be asked: {message}")
-            self.missed.append(Problem(f"registry {reference.name}", message, error.hint))
-            return None
-
-    def _believed(self, own: tuple[Claim, ...]) -> Identity | None:
-        """What the runtime says, where no registry confirms it and it is still worth saying."""
-        rest = tuple(claim for claim in self._sighting.claims if claim not in own)
-        for claims in (own, rest):
-            for claim in claims:
-                where = claim.repository or self._own
-                if claim.found_by == "image-id" or where is None:
-                    continue
-                if claim.obtained:
-                    why = f"{where.name} does not have {claim.digest} any more, or never had it"
-                elif isinstance(self.failure, Unreachable):
-                    why = "the runtime may have put this digest together itself"
-                else:
-                    continue
-                if self.failure is not None:
-                    why = f"the digest is the runtime's word ({claim.read_from}): no registry confirmed it"
-                ordered = (claim, *(other for other in self._sighting.claims if other != claim))
-                return unconfirmed(self._lookup, where, ordered, why)
-        return None
-
-    def _explain(self) -> None:
-        """Says why nothing is known of what runs."""
-        named = [claim for claim in self._sighting.claims if claim.found_by != "image-id"]
-        if self.failure is not None:
-            return
-        if named:
-            self.reasons.append(
-                f"{named[0].read_from} names {named[0].digest}, which its registry never had: "
-                "built or loaded locally, never pushed or pulled"
-            )
-        elif self._sighting.image_id is not None:
-            self.reasons.append(
-                "the image has no digest in any registry: built or loaded locally, never pushed or pulled"
-            )
-        elif not self._sighting.remarks:
-            self.reasons.append("nothing is known of the image that runs")

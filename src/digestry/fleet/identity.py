@@ -8,113 +8,14 @@ comparison of two strings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, replace
 
+from digestry.fleet.graph import MOST_TAGS, Graph, runnable
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Claim, FoundBy
-from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.model.manifest import Manifest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
-
-MOST_CHILDREN: Final = 64
-"""Children of one index that are looked into, in a registry that cannot say who holds what."""
-MOST_TAGS: Final = 32
-"""Other tags that are looked into there, to find an image of which only the config is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A manifest or index that a repository has or had."""
-
-    digest: Digest
-    config: Digest | None = None
-    children: tuple[Digest, ...] = ()
-
-    @property
-    def is_index(self) -> bool:
-        return self.config is None
-
-
-@dataclass(slots=True)
-class Graph:
-    """The part of one repository's graph that one container needs."""
-
-    repository: Reference
-    lookup: Lookup
-    nodes: dict[Digest, Node] = field(default_factory=dict)
-    complete: bool = False
-    """Whether the registry itself said who holds what, so that what is not here does not exist."""
-
-    def learn(self, digest: Digest, *, is_config: bool = False) -> bool:
-        """Adds everything that is or holds ``digest``; False if the repository never had it.
-
-        Raises what the lookup raises.
-        """
-        holders = self.lookup.holders(self.repository, digest)
-        if holders is not None:
-            self.complete = True
-            for holder in holders.holders:
-                self.nodes[holder.digest] = Node(holder.digest, holder.config, holder.manifests)
-            return bool(holders.holders)
-        if digest in self.nodes or any(node.config == digest for node in self.nodes.values()):
-            return True
-        manifest = None if is_config else self.lookup.manifest(self.repository, digest)
-        if manifest is None:
-            return False
-        self.add(manifest)
-        return True
-
-    def add(self, manifest: Manifest) -> None:
-        """Adds one manifest or index that was fetched."""
-        config = None if manifest.config is None else manifest.config.digest
-        children = tuple(child.digest for child in manifest.manifests)
-        self.nodes[manifest.digest] = Node(manifest.digest, config, children)
-
-    def learn_children(self, index: Digest, platform: Platform | None) -> None:
-        """Adds an index's children, those of ``platform`` alone if it is known."""
-        manifest = self.lookup.manifest(self.repository, index)
-        if manifest is None:
-            return
-        for child in runnable(manifest, platform)[:MOST_CHILDREN]:
-            self.learn(child)
-
-    def closure(self, code: Digest) -> frozenset[Digest]:
-        """``code``, a config or manifest, and every node known here that holds it."""
-        found = {code}
-        grew = True
-        while grew:
-            grew = False
-            for node in self.nodes.values():
-                holds = node.config in found or any(child in found for child in node.children)
-                if holds and node.digest not in found:
-                    found.add(node.digest)
-                    grew = True
-        return frozenset(found)
-
-
-def runnable(index: Manifest, platform: Platform | None) -> list[Digest]:
-    """The children of ``index`` that are images for ``platform``, or for any if it is None."""
-    chosen = []
-    for child in index.manifests:
-        if child.media_type not in media_types.IMAGE_MANIFESTS:
-            continue
-        if child.platform is not None:
-            if child.platform.os == "unknown":
-                continue  # an attestation, in the way that buildkit stores it
-            if platform is not None and not _fits(child.platform, platform):
-                continue
-        chosen.append(child.digest)
-    return chosen
-
-
-def _fits(offered: Platform, wanted: Platform) -> bool:
-    # Engines often leave the variant out.
-    if wanted.variant is None or offered.variant is None:
-        return (offered.os, offered.architecture) == (wanted.os, wanted.architecture)
-    return offered.satisfies(wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +112,20 @@ def unconfirmed(lookup: Lookup, repository: Reference, claims: tuple[Claim, ...]
     )
 
 
-def extended(identity: Identity, digest: Digest, platform: Platform | None) -> Identity:
-    """``identity``, with ``digest`` looked into: it may be another node that holds the same code.
+def extended(
+    identity: Identity, digest: Digest, platform: Platform | None, repository: Reference
+) -> Identity:
+    """``identity``, with ``digest`` of ``repository`` looked into: it may be another node that holds
+    the same code.
 
-    For a registry that cannot say who holds what; elsewhere nothing is left to be learnt.
+    For a registry that cannot say who holds what; elsewhere nothing is left to be learnt. Another
+    repository than the identity's is another name of it.
     """
-    graph = identity.graph
-    if graph.complete or digest in identity.closure or identity.config is None:
+    if digest in identity.closure or identity.config is None:
+        return identity
+    same = identity.repository == repository
+    graph = identity.graph if same else Graph(repository, identity.graph.lookup)
+    if same and graph.complete:
         return identity
     node = graph.nodes.get(digest) if graph.learn(digest) else None
     if node is not None and node.is_index and not identity.closure.intersection(node.children):

@@ -8,15 +8,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
 from digestry.errors import DigestryError, RemoteNotFound, Unreachable
+from digestry.fleet.told import told
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
+from digestry.model.resolution import MOST_QUERIES, Resolutions, ResolveQuery
 
 TIMEOUT: Final = 10.0
 """Seconds that one question to a registry may take, all of its requests together."""
@@ -53,6 +56,10 @@ class Registries(Protocol):
     """Where repositories come from: the client's session."""
 
     def repository(self, reference: Reference) -> RegistryRepository: ...
+
+    def resolve_many(
+        self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False
+    ) -> Resolutions | None: ...
 
 
 class _Lane:
@@ -152,6 +159,51 @@ class Lookup:
                 return None
 
         return self._once(repository, ("holders", repository, digest), ask)
+
+    def beginning_with(self, repository: Reference, encoded: str) -> tuple[Digest, ...] | None:
+        """A few of the digests that begin with these hex digits; None if the registry cannot say."""
+        query = ResolveQuery(repository.repository, prefixes=(encoded,))
+
+        def ask() -> tuple[Digest, ...] | None:
+            found = self._registries.resolve_many(repository.host, [query])
+            return None if found is None else found.resolutions[0].prefixes.get(encoded)
+
+        return self._once(repository, ("prefix", repository, encoded), ask)
+
+    def learn(self, host: str, queries: Sequence[ResolveQuery]) -> None:
+        """Asks ``host`` all of this with as few requests as it takes, for later questions.
+
+        Raises nothing: what was not answered, or cannot be asked so, is asked when it is needed.
+        """
+        left = list(queries)
+        while left:
+            lane = self._lane(host)
+            some = left[:MOST_QUERIES]
+            future: Future[Resolutions | None] = Future()
+            with lane.room:
+                if lane.failure is not None:
+                    return
+                self._answer(host, lane, partial(self._ask_many, host, some), future)
+            if future.exception() is not None or (found := future.result()) is None:
+                return
+            for resolution in found.resolutions:
+                for key, value in told(host, resolution, found.contents):
+                    self._tell(key, value)
+            left = left[len(found.resolutions) :]
+
+    def _ask_many(self, host: str, queries: Sequence[ResolveQuery]) -> Resolutions | None:
+        return self._registries.resolve_many(host, queries, contents=True)
+
+    def _tell(self, key: Hashable, value: object) -> None:
+        """Notes an answer, unless there is one: what was said first stays."""
+        with self._lock:
+            if key not in self._answers:
+                future = self._answers[key] = Future()
+                future.set_result(value)
+
+    def _lane(self, host: str) -> _Lane:
+        with self._lock:
+            return self._lanes.setdefault(host, _Lane())
 
     def unreachable(self) -> list[tuple[str, Unreachable]]:
         """The registries that did not answer, by name."""

@@ -35,6 +35,18 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Abbreviation:
+    """The beginning of a digest, 12 hex digits or more without algorithm, where a source gave no more.
+
+    It names an image only if nothing else in the container's repository begins so.
+    """
+
+    encoded: str
+    read_from: str
+    found_by: FoundBy
+
+
+@dataclass(frozen=True, slots=True)
 class Sighting:
     """A container, and every digest that its source gave for it.
 
@@ -60,6 +72,7 @@ class Sighting:
     """False if the name has no registry in it and nothing shows that the image came from one."""
     runs: bool = True
     """False for a template: nothing of it runs now, but something will be started from it."""
+    abbreviations: tuple[Abbreviation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from digestry.errors import DigestryError
+from digestry.errors import DigestryError, Unreachable
 from digestry.fleet.identity import Identity, extended
 from digestry.fleet.lookup import Lookup
+from digestry.fleet.names import NO_NAMES, Names
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.platform import Platform
@@ -33,10 +34,17 @@ class TagVerdict:
 
 
 def judge_tag(
-    lookup: Lookup, reference: Reference, identity: Identity | None, platform: Platform | None
+    lookup: Lookup,
+    reference: Reference,
+    identity: Identity | None,
+    platform: Platform | None,
+    names: Names = NO_NAMES,
 ) -> TagVerdict:
     """Compares ``reference``'s tag with what runs; None for ``identity`` is code that the tag's
-    repository does not know. Errors are reasons."""
+    repository does not know. Errors are reasons.
+
+    The repository's other ``names`` are asked only if its registry cannot be reached.
+    """
     if reference.digest is not None:
         return TagVerdict("pinned")
     tag = reference.tag
@@ -45,13 +53,15 @@ def judge_tag(
     repository = reference.repository_only()
     try:
         target = lookup.resolve(repository, tag)
+    except Unreachable as error:
+        return judge_tag_elsewhere(lookup, reference, identity, platform, names=names, error=error)
     except DigestryError as error:
         return _failed("the tag could not be looked up", error, None)
     current = None if target is None else target.digest
     if identity is not None and current is not None:
         try:
-            if identity.repository == repository:
-                identity = extended(identity, current, platform)
+            if identity.repository == repository or _same(names, identity.repository, repository):
+                identity = extended(identity, current, platform, repository)
         except DigestryError as error:
             return _failed("what the tag points to could not be read", error, current)
         if current in identity.closure:
@@ -64,6 +74,31 @@ def judge_tag(
         return _without_history(reference, current)
     closure = frozenset[Digest]() if identity is None else identity.closure
     return _with_history(history, tag, current, closure)
+
+
+def judge_tag_elsewhere(
+    lookup: Lookup,
+    reference: Reference,
+    identity: Identity | None,
+    platform: Platform | None,
+    *,
+    names: Names,
+    error: Unreachable,
+) -> TagVerdict:
+    """As :func:`judge_tag`, if ``error`` is all that the reference's own registry says: by the first
+    of the repository's other names that can be asked about tags. A mirror may be behind."""
+    for other in names.others(reference.repository_only()):
+        if not other.tags or reference.tag is None:
+            continue
+        verdict = judge_tag(lookup, other.repository.with_tag(reference.tag), identity, platform)
+        if verdict.complete:
+            why = f"{reference.host} does not answer: the tag is judged by {other.repository.name}"
+            return replace(verdict, reasons=(why, *verdict.reasons))
+    return _failed("the tag could not be looked up", error, None)
+
+
+def _same(names: Names, repository: Reference, own: Reference) -> bool:
+    return any(other.repository == repository for other in names.others(own))
 
 
 def point(lookup: Lookup, reference: Reference) -> TagVerdict:
