@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog import catalog as module
+from digestry.catalog import uploads
 from digestry.catalog.catalog import LEASE, Catalog, MissingContent, UnknownRepository
 from digestry.catalog.hot import HotReads
 from digestry.errors import Conflict, NotFound
@@ -278,7 +278,7 @@ def test_a_digest_from_before_the_machine_restarted_is_not_believed(
 ) -> None:
     upload = catalog.begin_upload("x", "sha256")
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
-    monkeypatch.setattr(module, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(uploads, "_boot_id", lambda: "another boot")
     later = Catalog(catalog.path.parent)
     found = later.upload("x", upload.id)
     later.close()

@@ -6,24 +6,29 @@ order: bytes are durable in the blob store before a method here makes them visib
 
 from __future__ import annotations
 
-import dataclasses
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import Connection, delete, exists, select
 
-from digestry.catalog import clock, content, journal, resolution
+from digestry.catalog import chain, clock, content, journal, resolution, tags
+from digestry.catalog.chain import BrokenEntry
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.database import Database
-from digestry.catalog.journal import BrokenEntry, Move, Origin
+from digestry.catalog.journal import Origin
+from digestry.catalog.memory import Memory
+from digestry.catalog.outbox import Outbox, Subscription
+from digestry.catalog.policy import TagPolicy
 from digestry.catalog.resolution import Found
-from digestry.catalog.schema import links, manifests, repositories, tags, uploads
+from digestry.catalog.schema import links, manifests, repositories, uploads
+from digestry.catalog.schema import tags as tag_rows
+from digestry.catalog.tags import ANYTHING, NOWHERE, Expected, Place, Rules, Target
+from digestry.catalog.uploads import Uploads
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
-from digestry.model.history import Holders, TagEvent
+from digestry.model.history import Holders, Restored, TagEvent
 from digestry.model.manifest import Manifest
 from digestry.model.resolution import ResolveQuery
 
@@ -51,17 +56,6 @@ class UnknownRepository(NotFound):
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """An upload under way. ``offset`` counts the bytes received; ``digest`` is of them, if known."""
-
-    id: str
-    repository: str
-    algorithm: str
-    offset: int
-    digest: Digest | None
-
-
-@dataclass(frozen=True, slots=True)
 class TagRow:
     """A tag, where it points, and since when (microseconds since 1970)."""
 
@@ -70,14 +64,27 @@ class TagRow:
     moved_at: int
 
 
-class Catalog:
-    """The catalog of the registry whose files are under ``root``. Thread-safe."""
+class Catalog(Uploads):
+    """The catalog of the registry whose files are under ``root``. Thread-safe.
 
-    def __init__(self, root: Path, *, now: clock.Clock = clock.now, lease: int = LEASE) -> None:
-        self._database = Database(root)
-        self._now = now
+    Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
+    ``memory`` answers questions about the past, ``outbox`` has what webhooks are still to be told.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        now: clock.Clock = clock.now,
+        lease: int = LEASE,
+        policy: TagPolicy | None = None,
+        subscriptions: Sequence[Subscription] = (),
+    ) -> None:
+        super().__init__(Database(root), now)
+        self.memory = Memory(self._database)
+        self.outbox = Outbox(self._database)
+        self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)
         self._lease = lease
-        self._boot = _boot_id()
 
     @property
     def path(self) -> Path:
@@ -144,183 +151,142 @@ class Catalog:
             with self._database.write() as connection:
                 content.extend_lease(connection, str(digest), now + self._lease)
 
-    # -- uploads -------------------------------------------------------------------------------
-
-    def begin_upload(self, repository: str, algorithm: str) -> Upload:
-        """A new upload, empty."""
-        now = self._now()
-        upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None)
-        with self._database.write() as connection:
-            connection.execute(
-                insert(uploads).values(
-                    id=upload.id,
-                    repository=repository,
-                    algorithm=algorithm,
-                    offset=0,
-                    boot=self._boot,
-                    started_at=now,
-                    updated_at=now,
-                )
-            )
-        return upload
-
-    def upload(self, repository: str, upload_id: str) -> Upload | None:
-        """An upload of this repository, or None. Its digest is given only if it can be believed."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                select(uploads).where(uploads.c.id == upload_id, uploads.c.repository == repository)
-            ).first()
-            if row is None:
-                return None
-            trusted = row.digest is not None and row.boot == self._boot
-            digest = Digest.parse(row.digest) if trusted else None
-        return Upload(row.id, row.repository, row.algorithm, row.offset, digest)
-
-    def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
-        """Notes how far the upload has come; ``digest`` is of all bytes up to there, or None."""
-        with self._database.write() as connection:
-            result = connection.execute(
-                update(uploads)
-                .where(uploads.c.id == upload.id)
-                .values(
-                    offset=offset,
-                    digest=None if digest is None else str(digest),
-                    boot=self._boot,
-                    updated_at=self._now(),
-                )
-            )
-            if result.rowcount == 0:
-                raise NotFound(f"upload {upload.id} was cancelled")
-        return dataclasses.replace(upload, offset=offset, digest=digest)
-
-    def end_upload(self, upload_id: str) -> None:
-        """Forgets an upload."""
-        with self._database.write() as connection:
-            connection.execute(delete(uploads).where(uploads.c.id == upload_id))
-
-    def stale_uploads(self, older_than: int) -> list[Upload]:
-        """The uploads that nothing was written to since a time (microseconds since 1970)."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(uploads).where(uploads.c.updated_at < older_than)).all()
-        return [Upload(row.id, row.repository, row.algorithm, row.offset, None) for row in rows]
-
-    def upload_ids(self) -> set[str]:
-        """All uploads under way."""
-        with self._database.read() as connection:
-            return set(connection.execute(select(uploads.c.id)).scalars())
-
     # -- manifests and tags --------------------------------------------------------------------
 
     def put_manifest(
-        self, repository: str, manifest: Manifest, *, tag_names: Sequence[str] = (), origin: Origin
+        self,
+        repository: str,
+        manifest: Manifest,
+        *,
+        tag_names: Sequence[str] = (),
+        origin: Origin,
+        expected: Expected = ANYTHING,
     ) -> list[TagEvent]:
         """Makes a stored manifest visible and points tags at it: all of it, or nothing.
 
-        Returns the journal's entries for the tags that came to it; a tag that was there already
-        makes none. Raises :class:`MissingContent`.
+        ``expected`` is of each tag, or of the manifest itself if there is none. Returns the
+        journal's entries for the tags that came to it; a tag that was there already makes none.
+        Raises :class:`MissingContent`, :class:`TagChanged`, :class:`TagRefused`.
         """
         now = self._now()
-        digest = str(manifest.digest)
+        target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._database.write() as connection:
-            row = content.make_repository(connection, repository, now)
-            lacking = content.missing(connection, row, manifest)
-            if lacking:
-                raise MissingContent(lacking)
-            content.store_manifest(connection, row, manifest, now)
-            content.extend_lease(connection, digest, now + self._lease)
-            events = []
-            for name in dict.fromkeys(tag_names):
-                here = (tags.c.repository_id == row) & (tags.c.name == name)
-                previous = connection.execute(select(tags.c.digest).where(here)).scalar()
-                if previous == digest:
-                    continue
-                event = journal.append(
-                    connection,
-                    Move(
-                        repository=repository,
-                        tag=name,
-                        event="created" if previous is None else "moved",
-                        from_digest=previous,
-                        to_digest=digest,
-                        media_type=manifest.media_type,
-                        size=manifest.size,
-                    ),
-                    origin,
-                    self._now,
-                )
-                at = clock.from_datetime(event.at)
-                if previous is None:
-                    connection.execute(
-                        insert(tags).values(repository_id=row, name=name, digest=digest, moved_at=at)
-                    )
-                else:
-                    connection.execute(update(tags).where(here).values(digest=digest, moved_at=at))
-                events.append(event)
-            return events
+            place = Place(content.make_repository(connection, repository, now), repository)
+            self._check(connection, place, manifest, tag_names, expected)
+            content.store_manifest(connection, place.row, manifest, now)
+            content.extend_lease(connection, target.digest, now + self._lease)
+            made = [
+                tags.point(connection, self._rules, place, name, target, origin=origin)
+                for name in dict.fromkeys(tag_names)
+            ]
+            return [event for event in made if event is not None]
 
-    def check_references(self, repository: str, manifest: Manifest) -> None:
-        """Raises :class:`MissingContent` if the repository lacks what ``manifest`` refers to."""
+    def check_references(
+        self,
+        repository: str,
+        manifest: Manifest,
+        *,
+        tag_names: Sequence[str] = (),
+        expected: Expected = ANYTHING,
+    ) -> None:
+        """Raises what :meth:`put_manifest` would raise now."""
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
-            # No row has this id: what is not there lacks everything.
-            lacking = content.missing(connection, -1 if row is None else row, manifest)
+            place = Place(NOWHERE if row is None else row, repository)
+            self._check(connection, place, manifest, tag_names, expected)
+
+    def _check(
+        self,
+        connection: Connection,
+        place: Place,
+        manifest: Manifest,
+        tag_names: Sequence[str],
+        expected: Expected,
+    ) -> None:
+        digest = str(manifest.digest)
+        if not tag_names and expected is not ANYTHING:
+            there = content.manifest(connection, place.row, digest)
+            expected.check(place.name, digest, None if there is None else digest)
+        for name in tag_names:
+            tags.check(connection, self._rules, place, name, digest, expected=expected)
+        lacking = content.missing(connection, place.row, manifest)
         if lacking:
             raise MissingContent(lacking)
 
-    def delete_tag(self, repository: str, name: str, *, origin: Origin) -> TagEvent:
-        """Removes a tag, not its manifest. Raises :class:`NotFound`."""
+    def restore_tag(
+        self,
+        repository: str,
+        name: str,
+        *,
+        digest: Digest | None = None,
+        at: int | None = None,
+        origin: Origin,
+        expected: Expected = ANYTHING,
+    ) -> Restored:
+        """Points a tag back at ``digest``, which it had before, or at what it had at a time.
+
+        Raises :class:`NotFound` if the tag never was there, or if the repository does not have that
+        manifest any more; :class:`TagChanged`, :class:`TagRefused`.
+        """
+        now = self._now()
         with self._database.write() as connection:
-            row = self._known(connection, repository)
-            return self._drop_tag(connection, row, repository, name, origin)
+            place = Place(self._known(connection, repository), repository)
+            wanted = tags.past(connection, place, name, digest=digest, at=at)
+            found = content.manifest(connection, place.row, wanted)
+            if found is None:
+                raise NotFound(
+                    f"tag {name} of {repository} pointed to {wanted}, which the repository does not have"
+                    " any more",
+                    hint="push that image again, by its digest",
+                )
+            before = tags.pointed(connection, place, name)
+            target = Target(wanted, found.media_type, found.size)
+            content.extend_lease(connection, wanted, now + self._lease)
+            event = tags.point(connection, self._rules, place, name, target, origin=origin, expected=expected)
+        return Restored(
+            repository=repository,
+            tag=name,
+            from_digest=None if before is None else Digest.parse(before),
+            to_digest=found.digest,
+            event=event,
+        )
+
+    def delete_tag(
+        self, repository: str, name: str, *, origin: Origin, expected: Expected = ANYTHING
+    ) -> TagEvent:
+        """Removes a tag, not its manifest.
+
+        Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
+        """
+        with self._database.write() as connection:
+            place = Place(self._known(connection, repository), repository)
+            return tags.drop(connection, self._rules, place, name, origin=origin, expected=expected)
 
     def delete_manifest(self, repository: str, digest: Digest, *, origin: Origin) -> list[TagEvent]:
         """Removes a manifest and the tags that point at it. Raises :class:`NotFound`, or
-        :class:`Conflict` while an index there lists it."""
+        :class:`Conflict` while an index there lists it, :class:`TagRefused` for one of the tags."""
         with self._database.write() as connection:
-            row = self._known(connection, repository)
-            if content.manifest(connection, row, str(digest)) is None:
+            place = Place(self._known(connection, repository), repository)
+            if content.manifest(connection, place.row, str(digest)) is None:
                 raise NotFound(f"manifest {digest} is not in repository {repository}")
-            listed_by = content.users(connection, row, str(digest), roles=("manifest",))
+            listed_by = content.users(connection, place.row, str(digest), roles=("manifest",))
             if listed_by:
                 raise Conflict(
                     f"manifest {digest} is still listed by index {listed_by[0]}",
                     hint="delete the index first",
                 )
             events = [
-                self._drop_tag(connection, row, repository, name, origin)
-                for name in content.tags_of(connection, row, str(digest))
+                tags.drop(connection, self._rules, place, name, origin=origin)
+                for name in content.tags_of(connection, place.row, str(digest))
             ]
-            content.delete_manifest(connection, row, str(digest), self._now())
+            content.delete_manifest(connection, place.row, str(digest), self._now())
             return events
 
-    def _known(self, connection: Any, repository: str) -> int:
+    def _known(self, connection: Connection, repository: str) -> int:
         row = content.repository_id(connection, repository)
         if row is None:
             raise UnknownRepository(repository)
         return row
-
-    def _drop_tag(self, connection: Any, row: int, repository: str, name: str, origin: Origin) -> TagEvent:
-        here = (tags.c.repository_id == row) & (tags.c.name == name)
-        digest = connection.execute(select(tags.c.digest).where(here)).scalar()
-        if digest is None:
-            raise NotFound(f"tag {name} is not in repository {repository}")
-        # Read even if the manifest is not visible any more: the entry must say what the tag left.
-        kind = connection.execute(
-            select(manifests.c.media_type, manifests.c.size).where(
-                manifests.c.repository_id == row, manifests.c.digest == digest
-            )
-        ).first()
-        connection.execute(delete(tags).where(here))
-        move = Move(
-            repository=repository,
-            tag=name,
-            event="deleted",
-            from_digest=digest,
-            to_digest=None,
-            media_type="" if kind is None else kind.media_type,
-            size=0 if kind is None else kind.size,
-        )
-        return journal.append(connection, move, origin, self._now)
 
     def manifest(self, repository: str, digest: Digest) -> StoredManifest | None:
         """A manifest that the repository can serve."""
@@ -378,8 +344,8 @@ class Catalog:
         """Tags in the order of their bytes, those after ``after``. Raises :class:`UnknownRepository`."""
         with self._database.read() as connection:
             row = self._known(connection, repository)
-            query = select(tags).where(tags.c.repository_id == row, tags.c.name > after)
-            rows = connection.execute(query.order_by(tags.c.name).limit(limit)).all()
+            query = select(tag_rows).where(tag_rows.c.repository_id == row, tag_rows.c.name > after)
+            rows = connection.execute(query.order_by(tag_rows.c.name).limit(limit)).all()
             return [TagRow(found.name, Digest.parse(found.digest), found.moved_at) for found in rows]
 
     def repositories(self, *, after: str = "", limit: int) -> list[str]:
@@ -405,13 +371,4 @@ class Catalog:
         Returns the first entry that breaks it, or None if it holds.
         """
         with self._database.read() as connection:
-            return journal.verify(connection)
-
-
-def _boot_id() -> str:
-    """Names this run of the machine: files that were not fsynced are whole while it lasts."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        # Not Linux: believe nothing that another process left.
-        return str(uuid.uuid4())
+            return chain.verify(connection).broken

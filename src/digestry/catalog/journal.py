@@ -9,16 +9,16 @@ hash was noted elsewhere.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, insert, select
 
 from digestry.catalog import clock
 from digestry.catalog.pairs import pairs
-from digestry.catalog.schema import journal, repositories, tags
+from digestry.catalog.schema import journal
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
@@ -27,7 +27,7 @@ GENESIS: Final = "0" * 64
 """What stands for the hash before the first entry."""
 
 # Named here, and not read off the table: a column that a later schema adds is not under old hashes.
-_HASHED: Final = (
+HASHED: Final = (
     "sequence",
     "at",
     "repository",
@@ -66,14 +66,6 @@ class Move:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenEntry:
-    """The first entry at which the chain does not hold, and why."""
-
-    sequence: int
-    reason: str
-
-
 def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock) -> TagEvent:
     """Writes the next entry. The caller's transaction moves the tag as well, or neither happens."""
     last = connection.execute(
@@ -96,9 +88,9 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "client": origin.client,
         "previous_hash": previous,
     }
-    values["hash"] = _hash(values)
+    values["hash"] = hash_of([values[name] for name in HASHED])
     connection.execute(insert(journal).values(values))
-    return _event(values)
+    return to_event(values)
 
 
 def entries(
@@ -109,10 +101,12 @@ def entries(
     digest: str | None = None,
     before: int | None = None,
     since: int | None = None,
+    until: int | None = None,
     before_sequence: int | None = None,
     limit: int,
 ) -> list[TagEvent]:
-    """A repository's entries, newest first. ``before`` and ``since`` are times, both exclusive.
+    """A repository's entries, newest first. ``before`` and ``since`` are times, both exclusive, and
+    so is ``before_sequence``; ``until`` is a time, inclusive.
 
     ``digest`` keeps the entries of the manifest that a tag came to, or was deleted from.
     """
@@ -124,14 +118,31 @@ def entries(
             (journal.c.to_digest == digest)
             | ((journal.c.event == "deleted") & (journal.c.from_digest == digest))
         )
+    # Times rise along the sequence, which is what the indices are ordered by.
     if before is not None:
-        query = query.where(journal.c.at < before)
+        query = query.where(journal.c.sequence <= sequence_at(connection, before - 1))
     if since is not None:
-        query = query.where(journal.c.at > since)
+        query = query.where(journal.c.sequence > sequence_at(connection, since))
+    if until is not None:
+        query = query.where(journal.c.sequence <= sequence_at(connection, until))
     if before_sequence is not None:
         query = query.where(journal.c.sequence < before_sequence)
     rows = connection.execute(query.order_by(journal.c.sequence.desc()).limit(limit))
-    return [_event(dict(row._mapping)) for row in rows]
+    return [to_event(row._asdict()) for row in rows]
+
+
+def sequence_at(connection: Connection, at: int) -> int:
+    """The last entry that was written at or before a time; 0 if there was none yet."""
+    query = select(journal.c.sequence).where(journal.c.at <= at).order_by(journal.c.at.desc()).limit(1)
+    return connection.execute(query).scalar() or 0
+
+
+def entry(connection: Connection, sequence: int) -> TagEvent:
+    """One entry, by its number. Raises :class:`StorageError` if it is not there."""
+    row = connection.execute(select(journal).where(journal.c.sequence == sequence)).first()
+    if row is None:
+        raise StorageError(f"journal entry {sequence} is not there", hint="restore the catalog from a backup")
+    return to_event(row._asdict())
 
 
 def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int) -> list[TagEvent]:
@@ -148,57 +159,17 @@ def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int
     rows = connection.execute(
         select(journal).join_from(keys.table, journal, journal.c.sequence.in_(numbers))
     ).all()
-    return [_event(dict(row._mapping)) for row in sorted(rows, key=lambda row: -row.sequence)]
+    return [to_event(row._asdict()) for row in sorted(rows, key=lambda row: -row.sequence)]
 
 
-def verify(connection: Connection) -> BrokenEntry | None:
-    """Walks the whole chain; the first entry that breaks it, or None if it holds."""
-    previous, expected, last_at = GENESIS, 1, 0
-    for row in _all(connection):
-        values = dict(row._mapping)
-        if values["sequence"] != expected:
-            return BrokenEntry(expected, f"entry {expected} is missing: {values['sequence']} comes next")
-        if values["previous_hash"] != previous:
-            return BrokenEntry(expected, "it does not follow the entry before it")
-        if values["hash"] != _hash(values):
-            return BrokenEntry(expected, "its fields do not match its hash")
-        if values["at"] <= last_at:
-            return BrokenEntry(expected, "its time is not after that of the entry before it")
-        previous, expected, last_at = values["hash"], expected + 1, values["at"]
-    return _compare_with_tags(connection, expected)
-
-
-def _compare_with_tags(connection: Connection, end: int) -> BrokenEntry | None:
-    # No hash follows the last entry: that it was cut off shows in the tags that it moved.
-    query = select(repositories.c.name, tags.c.name, tags.c.digest).join_from(tags, repositories)
-    pointing = {(repository, tag): digest for repository, tag, digest in connection.execute(query)}
-    newest = select(func.max(journal.c.sequence)).group_by(journal.c.repository, journal.c.tag)
-    last = select(journal).where(journal.c.sequence.in_(newest)).order_by(journal.c.sequence)
-    for row in connection.execute(last):
-        found = pointing.pop((row.repository, row.tag), None)
-        if found != row.to_digest:
-            there = "is not there" if found is None else f"points to {found}"
-            return BrokenEntry(
-                row.sequence, f"it is the last of tag {row.tag} of {row.repository}, but the tag {there}"
-            )
-    for (repository, tag), digest in sorted(pointing.items()):
-        return BrokenEntry(end, f"tag {tag} of {repository} points to {digest}, and no entry tells of it")
-    return None
-
-
-def _all(connection: Connection) -> Iterator[Row[Any]]:
-    yield from connection.execution_options(yield_per=1000).execute(
-        select(journal).order_by(journal.c.sequence)
-    )
-
-
-def _hash(values: dict[str, Any]) -> str:
+def hash_of(fields: Sequence[Any]) -> str:
+    """The hash of an entry whose fields these are, in the order of :data:`HASHED`."""
     # A JSON array: unambiguous, whatever the fields hold, and easy to compute elsewhere.
-    fields = [values[name] for name in _HASHED]
     return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
 
 
-def _event(values: dict[str, Any]) -> TagEvent:
+def to_event(values: Mapping[str, Any]) -> TagEvent:
+    """A row of the table. Raises :class:`StorageError` if it is damaged."""
     try:
         return TagEvent(
             at=clock.to_datetime(values["at"]),

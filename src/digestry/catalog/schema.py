@@ -94,7 +94,9 @@ journal = Table(
     Column("hash", Text, nullable=False),
     Index("journal_by_tag", "repository", "tag", "sequence"),
     Index("journal_by_repository", "repository", "sequence"),
-    Index("journal_by_digest", "to_digest"),
+    Index("journal_by_digest", "repository", "to_digest", "sequence"),
+    Index("journal_by_left_digest", "repository", "from_digest", "tag"),
+    Index("journal_by_time", "at"),
 )
 
 # ``digest`` is of the bytes 0 to ``offset``, if one PATCH wrote them all; it may be believed only
@@ -120,4 +122,19 @@ leases = Table(
     Column("digest", Text, primary_key=True),
     Column("expires_at", BigInteger, nullable=False),
     Index("leases_by_expiry", "expires_at"),
+)
+
+# Journal entries on their way to webhooks: gone when taken, and kept with ``dead_at`` when given up.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _Identity, primary_key=True),
+    Column("webhook", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("queued_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("dead_at", BigInteger),
+    Column("problem", Text, nullable=False),
+    Index("deliveries_by_time", "webhook", "dead_at", "due_at"),
 )

@@ -79,3 +79,52 @@ class Holders(msgspec.Struct, frozen=True, rename="camel"):
 
     digest: Digest
     holders: tuple[Holder, ...]
+
+
+class TagSpan(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A time during which a tag pointed to a digest. ``until`` is when it moved on, or was deleted;
+    ``still`` that it has not. ``sequence`` is the journal's entry that brought it there."""
+
+    tag: str
+    digest: Digest
+    since: datetime.datetime
+    still: bool
+    until: datetime.datetime | None = None
+    media_type: str = ""
+    size: Size = 0
+    sequence: int | None = None
+
+
+class TagAsOf(msgspec.Struct, frozen=True, rename="camel"):
+    """``GET /v2/<name>/_digestry/tag/<tag>?at=…``: what a tag pointed to at a time."""
+
+    repository: str
+    at: datetime.datetime
+    span: TagSpan
+
+
+class TagsAsOf(msgspec.Struct, frozen=True, rename="camel"):
+    """``GET /v2/<name>/_digestry/tags?at=…``: the tags of a repository at a time."""
+
+    repository: str
+    at: datetime.datetime
+    tags: tuple[TagSpan, ...]
+
+
+class Whose(msgspec.Struct, frozen=True, rename="camel"):
+    """``GET /v2/<name>/_digestry/whose/<digest>``: which tags point, or pointed, to ``digest``, or to
+    an index or image that holds it; newest first. Each span's own digest is what the tag pointed to."""
+
+    digest: Digest
+    spans: tuple[TagSpan, ...]
+
+
+class Restored(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """``POST /v2/<name>/_digestry/restore/<tag>``: what the tag pointed to, and points to now.
+    ``event`` is the journal's entry, None if nothing had to change."""
+
+    repository: str
+    tag: str
+    to_digest: Digest
+    from_digest: Digest | None = None
+    event: TagEvent | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+from digestry.catalog.tags import ANYTHING, Expected
 from digestry.errors import InvalidManifest, InvalidReference, NotFound
 from digestry.model import media_types
-from digestry.model.digest import Digest
+from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
 from digestry.registry.exchange import Exchange
@@ -15,6 +17,8 @@ from digestry.registry.service import Service
 
 _MOST_TAGS: Final = 100
 _TAGS_IN_A_HEADER: Final = 20
+_ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
+_ETAGS: Final = re.compile(rf"{_ETAG.pattern}(?:\s*,\s*{_ETAG.pattern})*")
 _LONGEST_TARGET: Final = len("sha512:") + 128
 
 
@@ -76,6 +80,29 @@ async def _get(service: Service, exchange: Exchange, name: str, target: str) -> 
     await exchange.finish(raw)
 
 
+def expectation(exchange: Exchange) -> Expected:
+    """What ``If-Match`` and ``If-None-Match`` ask of the tag before it is changed (RFC 9110, 13.1)."""
+    any_of = _etags(exchange, "if-match", strong=True)
+    none_of = _etags(exchange, "if-none-match", strong=False)
+    return ANYTHING if any_of is None and none_of is None else Expected(any_of, none_of)
+
+
+def _etags(exchange: Exchange, name: str, *, strong: bool) -> frozenset[str] | None:
+    values = exchange.headers.getlist(name)
+    if not values:
+        return None
+    text = ", ".join(values).strip()
+    if text == "*":
+        return frozenset("*")
+    found = _ETAGS.fullmatch(text)
+    if found is None:
+        raise Problem(
+            400, "UNSUPPORTED", f'{name} {shown(text)} is not valid: write "<digest>", in quotes, or *'
+        )
+    # A weak one never matches where a strong one is wanted; what is never a digest matches nothing.
+    return frozenset(tag for weak, tag in _ETAG.findall(text) if not (strong and weak) and tag != "*")
+
+
 async def _put(service: Service, exchange: Exchange, name: str, target: str) -> None:
     wanted = _target(target)
     tags = exchange.query_params.getlist("tag")
@@ -106,12 +133,21 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     if manifest.config is not None and manifest.config.size == 0:
         raise InvalidManifest("the manifest's config has size 0")
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
-    await service.disk(_keep, service, name, manifest)
-    await service.write(service.catalog.put_manifest, name, manifest, tag_names=tags, origin=exchange.origin)
+    expected = expectation(exchange)
+    await service.disk(_keep, service, name, manifest, tags, expected)
+    await service.write(
+        service.catalog.put_manifest,
+        name,
+        manifest,
+        tag_names=tags,
+        origin=exchange.origin,
+        expected=expected,
+    )
     service.manifests.put(str(manifest.digest), raw)
     headers = [
         ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
         ("Docker-Content-Digest", str(manifest.digest)),
+        ("ETag", f'"{manifest.digest}"'),
     ]
     if manifest.subject is not None:
         headers.append(("OCI-Subject", str(manifest.subject.digest)))
@@ -123,17 +159,22 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     await exchange.answer(201, headers)
 
 
-def _keep(service: Service, name: str, manifest: Manifest) -> None:
+def _keep(service: Service, name: str, manifest: Manifest, tags: list[str], expected: Expected) -> None:
     # Asked here too, so that a manifest that will be refused leaves no file behind.
-    service.catalog.check_references(name, manifest)
+    service.catalog.check_references(name, manifest, tag_names=tags, expected=expected)
     service.blobs.put(manifest.raw, manifest.digest)
 
 
 async def _delete(service: Service, exchange: Exchange, name: str, target: str) -> None:
     digest = _target(target)
+    expected = expectation(exchange)
+    if digest is not None and expected is not ANYTHING:
+        raise Problem(400, "UNSUPPORTED", "If-Match and If-None-Match go with the tag that is to be deleted")
     try:
         if digest is None:
-            await service.write(service.catalog.delete_tag, name, target, origin=exchange.origin)
+            await service.write(
+                service.catalog.delete_tag, name, target, origin=exchange.origin, expected=expected
+            )
         else:
             await service.write(service.catalog.delete_manifest, name, digest, origin=exchange.origin)
     except NotFound as error:

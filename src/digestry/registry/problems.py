@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from digestry.catalog.catalog import MissingContent, UnknownRepository
+from digestry.catalog.tags import TagChanged, TagRefused
 from digestry.errors import (
     CallerError,
     Conflict,
     ContentError,
     DigestMismatch,
     DigestryError,
+    Forbidden,
     InvalidDigest,
     InvalidManifest,
     InvalidReference,
@@ -114,8 +116,8 @@ def of(error: DigestryError) -> Problem:
     text = f"{error.message} ({error.hint})" if error.hint else error.message
     match error:
         case MissingContent():
-            detail = [{"digest": digest} for digest in error.digests[:50]]
-            return Problem(400, "MANIFEST_BLOB_UNKNOWN", text, detail=detail)
+            lacking = [{"digest": digest} for digest in error.digests[:50]]
+            return Problem(400, "MANIFEST_BLOB_UNKNOWN", text, detail=lacking)
         case UnknownRepository():
             return Problem(404, "NAME_UNKNOWN", text)
         case InvalidDigest() | DigestMismatch():
@@ -128,8 +130,15 @@ def of(error: DigestryError) -> Problem:
             return Problem(413, "SIZE_INVALID", text, detail={"limit": error.limit})
         case SizeMismatch():
             return Problem(400, "SIZE_INVALID", text)
+        case Forbidden():
+            return Problem(403, "DENIED", text)
         case NotFound():
             return Problem(404, "NAME_UNKNOWN", text)
+        case TagChanged():
+            detail = {"tag": error.tag, "digest": error.digest}
+            return Problem(412, "PRECONDITION_FAILED", text, detail=detail)
+        case TagRefused():
+            return Problem(409, "DENIED", text, detail={"tag": error.tag, "digest": error.digest})
         case Conflict():
             return Problem(409, "DENIED", text)
         case CallerError() | ContentError():

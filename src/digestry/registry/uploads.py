@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.blobs.ingest import DiskIngest
-from digestry.catalog.catalog import Upload
+from digestry.catalog.uploads import Upload
 from digestry.errors import ContentError, DigestryError, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest, shown
 from digestry.model.reference import check_repository

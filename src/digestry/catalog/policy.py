@@ -1,0 +1,61 @@
+"""Which tags may move: rules that the operator writes, and that every move is checked against.
+
+Values only. What a rule means for one tag at one moment is decided in ``tags.py``, inside the
+transaction that would move it. docs/tags.md has the rules as a user sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from digestry.model.pattern import matches
+
+Mode = Literal["mutable", "immutable", "write-once", "forward-only"]
+"""``mutable``: anything. ``immutable``: the first digest stays while the tag is there.
+``write-once``: its digest stays, even after a delete. ``forward-only``: never back to a digest it left."""
+
+MODES: Final[tuple[str, ...]] = get_args(Mode)
+_FIXED: Final = frozenset({"immutable", "write-once"})
+
+
+@dataclass(frozen=True, slots=True)
+class TagRule:
+    """One rule: which tags of which repositories, and what may happen to them.
+
+    The patterns are as :func:`digestry.model.pattern.matches` has them. ``exclude`` are tags that
+    the rule says nothing about. ``deletable`` None means: unless the mode keeps a tag where it is.
+    """
+
+    mode: Mode
+    repositories: tuple[str, ...] = ("**",)
+    tags: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    deletable: bool | None = None
+
+    def covers(self, repository: str, tag: str) -> bool:
+        """Whether this rule is about that tag."""
+        return (
+            any(matches(pattern, repository) for pattern in self.repositories)
+            and any(matches(pattern, tag) for pattern in self.tags)
+            and not any(matches(pattern, tag) for pattern in self.exclude)
+        )
+
+    @property
+    def may_delete(self) -> bool:
+        """Whether a tag under this rule may be deleted."""
+        return self.mode not in _FIXED if self.deletable is None else self.deletable
+
+
+_ANYTHING: Final = TagRule("mutable")
+
+
+@dataclass(frozen=True, slots=True)
+class TagPolicy:
+    """The rules in their order: the first that covers a tag decides, and without one it is mutable."""
+
+    rules: tuple[TagRule, ...] = ()
+
+    def rule(self, repository: str, tag: str) -> TagRule:
+        """The rule that decides about this tag."""
+        return next((rule for rule in self.rules if rule.covers(repository, tag)), _ANYTHING)

@@ -1,0 +1,275 @@
+"""Moving tags: compare-and-set, under the policy, each move with its journal entry (rule 5).
+
+Functions on a transaction, for ``catalog.py``: what is asked here and what is written after it see
+the same state, because the writer's transaction holds the lock from its beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from digestry.catalog import clock, journal, outbox
+from digestry.catalog.journal import Move, Origin
+from digestry.catalog.memory import entry_at
+from digestry.catalog.outbox import Subscription
+from digestry.catalog.policy import TagPolicy
+from digestry.catalog.schema import journal as entries
+from digestry.catalog.schema import manifests, tags
+from digestry.errors import Conflict, NotFound
+from digestry.model.digest import Digest
+from digestry.model.history import EventKind, TagEvent
+
+NOWHERE: Final = -1
+"""The row of a repository that is not there yet: no row has it."""
+
+
+class TagRefused(Conflict):
+    """The policy does not let this tag move, or go; ``digest`` is the one that holds the tag."""
+
+    def __init__(self, message: str, *, tag: str, digest: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.tag = tag
+        self.digest = digest
+
+
+class TagChanged(Conflict):
+    """The tag is not what the caller expected; ``digest`` is what it points to, None for nothing."""
+
+    def __init__(self, message: str, *, tag: str, digest: str | None) -> None:
+        super().__init__(message, hint="look at what is there now, and decide again")
+        self.tag = tag
+        self.digest = digest
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a tag must point to for a change to go through (RFC 9110, ``If-Match``, ``If-None-Match``).
+
+    ``any_of`` are digests as text, or ``*`` for whatever there is; ``none_of`` those that must not
+    be there, or ``*`` for nothing at all. None asks for nothing.
+    """
+
+    any_of: frozenset[str] | None = None
+    none_of: frozenset[str] | None = None
+
+    def check(self, repository: str, tag: str, current: str | None) -> None:
+        """Raises :class:`TagChanged` unless ``current`` is as expected."""
+        if self.any_of is not None and (
+            current is None or ("*" not in self.any_of and current not in self.any_of)
+        ):
+            wanted = "something" if "*" in self.any_of else " or ".join(sorted(self.any_of)) or "nothing"
+            there = "it is not there" if current is None else f"it points to {current}"
+            raise TagChanged(
+                f"tag {tag} of {repository} was expected to point to {wanted}, but {there}",
+                tag=tag,
+                digest=current,
+            )
+        if self.none_of is not None and (
+            current is not None and ("*" in self.none_of or current in self.none_of)
+        ):
+            raise TagChanged(
+                f"tag {tag} of {repository} was expected to be free, but it points to {current}"
+                if "*" in self.none_of
+                else f"tag {tag} of {repository} was expected not to point to {current}, but it does",
+                tag=tag,
+                digest=current,
+            )
+
+
+ANYTHING: Final = Expected()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What every move goes by: the policy, and who wants to hear of it."""
+
+    policy: TagPolicy = field(default_factory=TagPolicy)
+    subscriptions: tuple[Subscription, ...] = ()
+    now: clock.Clock = clock.now
+
+
+class Place(NamedTuple):
+    """A repository: its row, or :data:`NOWHERE`, and its name."""
+
+    row: int
+    name: str
+
+
+class Target(NamedTuple):
+    """The manifest that a tag is to point to. ``size`` is in bytes."""
+
+    digest: str
+    media_type: str
+    size: int
+
+
+def pointed(connection: Connection, place: Place, tag: str) -> str | None:
+    """The digest that the tag points to now."""
+    query = select(tags.c.digest).where(tags.c.repository_id == place.row, tags.c.name == tag)
+    return connection.execute(query).scalar()
+
+
+def check(
+    connection: Connection,
+    rules: Rules,
+    place: Place,
+    tag: str,
+    digest: str,
+    *,
+    expected: Expected = ANYTHING,
+) -> str | None:
+    """Where the tag points now, if it may be moved to ``digest``.
+
+    Raises :class:`TagChanged`, :class:`TagRefused`.
+    """
+    current = pointed(connection, place, tag)
+    expected.check(place.name, tag, current)
+    if current == digest:
+        return current  # not a move (rule 6)
+    rule = rules.policy.rule(place.name, tag)
+    name = f"tag {tag} of {place.name}"
+    if rule.mode in {"immutable", "write-once"} and current is not None:
+        raise TagRefused(
+            f"{name} is {rule.mode} and points to {current}",
+            tag=tag,
+            digest=current,
+            hint="push under a tag of its own",
+        )
+    if rule.mode == "write-once":
+        last = journal.entries(connection, place.name, tag=tag, limit=1)
+        if last and str(last[0].from_digest) != digest:
+            raise TagRefused(
+                f"{name} is write-once and was {last[0].from_digest} until it was deleted",
+                tag=tag,
+                digest=str(last[0].from_digest),
+                hint="push under a tag of its own",
+            )
+    if rule.mode == "forward-only" and _has_left(connection, place.name, tag, digest):
+        there = "it has been deleted since" if current is None else f"it points to {current} now"
+        raise TagRefused(
+            f"{name} is forward-only and has left {digest}: {there}",
+            tag=tag,
+            digest=current or digest,
+            hint="push something newer, or under a tag of its own",
+        )
+    return current
+
+
+def _has_left(connection: Connection, repository: str, tag: str, digest: str) -> bool:
+    query = select(entries.c.sequence).where(
+        entries.c.repository == repository, entries.c.tag == tag, entries.c.from_digest == digest
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def point(
+    connection: Connection,
+    rules: Rules,
+    place: Place,
+    tag: str,
+    target: Target,
+    *,
+    origin: Origin,
+    expected: Expected = ANYTHING,
+) -> TagEvent | None:
+    """Points the tag at a manifest that is there; None if it did so already.
+
+    Raises :class:`TagChanged`, :class:`TagRefused`.
+    """
+    current = check(connection, rules, place, tag, target.digest, expected=expected)
+    if current == target.digest:
+        return None
+    kind: EventKind = "created" if current is None else "moved"
+    move = Move(place.name, tag, kind, current, target.digest, target.media_type, target.size)
+    event = _record(connection, rules, move, origin)
+    at = clock.from_datetime(event.at)
+    if current is None:
+        connection.execute(
+            insert(tags).values(repository_id=place.row, name=tag, digest=target.digest, moved_at=at)
+        )
+    else:
+        connection.execute(
+            update(tags)
+            .where(tags.c.repository_id == place.row, tags.c.name == tag)
+            .values(digest=target.digest, moved_at=at)
+        )
+    return event
+
+
+def drop(
+    connection: Connection,
+    rules: Rules,
+    place: Place,
+    tag: str,
+    *,
+    origin: Origin,
+    expected: Expected = ANYTHING,
+) -> TagEvent:
+    """Removes the tag, not its manifest.
+
+    Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
+    """
+    current = pointed(connection, place, tag)
+    expected.check(place.name, tag, current)
+    if current is None:
+        raise NotFound(f"tag {tag} is not in repository {place.name}")
+    rule = rules.policy.rule(place.name, tag)
+    if not rule.may_delete:
+        raise TagRefused(
+            f"tag {tag} of {place.name} is {rule.mode} and points to {current}: it cannot be deleted",
+            tag=tag,
+            digest=current,
+            hint="whoever runs the registry can change the rule",
+        )
+    kind = _kind(connection, place, current)
+    connection.execute(delete(tags).where(tags.c.repository_id == place.row, tags.c.name == tag))
+    # Read even if the manifest is not visible any more: the entry must say what the tag left.
+    move = Move(
+        place.name,
+        tag,
+        "deleted",
+        current,
+        None,
+        "" if kind is None else kind.media_type,
+        0 if kind is None else kind.size,
+    )
+    return _record(connection, rules, move, origin)
+
+
+def _kind(connection: Connection, place: Place, digest: str) -> Any:
+    return connection.execute(
+        select(manifests.c.media_type, manifests.c.size).where(
+            manifests.c.repository_id == place.row, manifests.c.digest == digest
+        )
+    ).first()
+
+
+def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) -> TagEvent:
+    event = journal.append(connection, move, origin, rules.now)
+    outbox.enqueue(connection, rules.subscriptions, event)
+    return event
+
+
+def past(connection: Connection, place: Place, tag: str, *, digest: Digest | None, at: int | None) -> str:
+    """The digest that the tag had: ``digest``, if it ever did, or the one at a time (None: now).
+
+    Raises :class:`NotFound`.
+    """
+    if digest is not None:
+        query = select(entries.c.sequence).where(
+            entries.c.repository == place.name, entries.c.to_digest == str(digest), entries.c.tag == tag
+        )
+        if connection.execute(query.limit(1)).first() is None:
+            raise NotFound(
+                f"tag {tag} of {place.name} never pointed to {digest}",
+                hint=f"push it under that tag, or see what it had: digestry log {place.name}:{tag}",
+            )
+        return str(digest)
+    moment = clock.now() if at is None else at
+    found = entry_at(connection, place.name, tag, moment)
+    if found is None or found.to_digest is None:
+        raise NotFound(f"there was no tag {tag} in {place.name} at {clock.to_rfc3339(moment)}")
+    return str(found.to_digest)

@@ -1,0 +1,108 @@
+"""Uploads under way: the part of the catalog that forgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import delete, insert, select, update
+
+from digestry.catalog import clock
+from digestry.catalog.database import Database
+from digestry.catalog.schema import uploads
+from digestry.errors import NotFound
+from digestry.model.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload under way. ``offset`` counts the bytes received; ``digest`` is of them, if known."""
+
+    id: str
+    repository: str
+    algorithm: str
+    offset: int
+    digest: Digest | None
+
+
+class Uploads:
+    """The uploads of :class:`~digestry.catalog.catalog.Catalog`. Thread-safe."""
+
+    def __init__(self, database: Database, now: clock.Clock) -> None:
+        self._database = database
+        self._now = now
+        self._boot = _boot_id()
+
+    def begin_upload(self, repository: str, algorithm: str) -> Upload:
+        """A new upload, empty."""
+        now = self._now()
+        upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None)
+        with self._database.write() as connection:
+            connection.execute(
+                insert(uploads).values(
+                    id=upload.id,
+                    repository=repository,
+                    algorithm=algorithm,
+                    offset=0,
+                    boot=self._boot,
+                    started_at=now,
+                    updated_at=now,
+                )
+            )
+        return upload
+
+    def upload(self, repository: str, upload_id: str) -> Upload | None:
+        """An upload of this repository, or None. Its digest is given only if it can be believed."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(uploads).where(uploads.c.id == upload_id, uploads.c.repository == repository)
+            ).first()
+            if row is None:
+                return None
+            trusted = row.digest is not None and row.boot == self._boot
+            digest = Digest.parse(row.digest) if trusted else None
+        return Upload(row.id, row.repository, row.algorithm, row.offset, digest)
+
+    def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
+        """Notes how far the upload has come; ``digest`` is of all bytes up to there, or None."""
+        with self._database.write() as connection:
+            result = connection.execute(
+                update(uploads)
+                .where(uploads.c.id == upload.id)
+                .values(
+                    offset=offset,
+                    digest=None if digest is None else str(digest),
+                    boot=self._boot,
+                    updated_at=self._now(),
+                )
+            )
+            if result.rowcount == 0:
+                raise NotFound(f"upload {upload.id} was cancelled")
+        return dataclasses.replace(upload, offset=offset, digest=digest)
+
+    def end_upload(self, upload_id: str) -> None:
+        """Forgets an upload."""
+        with self._database.write() as connection:
+            connection.execute(delete(uploads).where(uploads.c.id == upload_id))
+
+    def stale_uploads(self, older_than: int) -> list[Upload]:
+        """The uploads that nothing was written to since a time (microseconds since 1970)."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(uploads).where(uploads.c.updated_at < older_than)).all()
+        return [Upload(row.id, row.repository, row.algorithm, row.offset, None) for row in rows]
+
+    def upload_ids(self) -> set[str]:
+        """All uploads under way."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(uploads.c.id)).scalars())
+
+
+def _boot_id() -> str:
+    """Names this run of the machine: files that were not fsynced are whole while it lasts."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        # Not Linux: believe nothing that another process left.
+        return str(uuid.uuid4())
