@@ -69,6 +69,7 @@ def test_json_lines_are_named(tmp_path: Path) -> None:
         + '"},\n  {"digest": "nope"},\n  7,\n  {"name": "x"},\n  {"digest": 5}\n ]}'
     )
     found = observe(tmp_path, text)
+    found.sort(key=lambda one: isinstance(one, Problem))
     assert [type(one) for one in found] == [Sighting, *[Problem] * 4]
     assert [f"line {line}" in one.message for line, one in zip((4, 5, 6, 7), found[1:], strict=True)] == [
         True

@@ -1,258 +1,303 @@
-"""An inventory: a JSON or CSV file in which somebody else wrote down what runs where.
+"""A file that somebody else wrote: an inventory, or what a container engine's client printed.
 
-JSON is a list of objects, or ``{"containers": [...]}``; CSV has a line of headings. The keys and
-headings are ``host namespace name id reference digest image_id platform``, with ``image`` for
-``reference`` too. A container that cannot be read is a problem that names its line; the others
-are still reported.
+What is in it is recognised entry by entry, so that one file may have several kinds of things, such
+as ``docker inspect`` of containers and then of their images. Formats are in ``formats``. A
+container that cannot be read is a problem that names its line; the others are still reported.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import codecs
+import contextlib
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import BinaryIO, Final
+from urllib.parse import parse_qsl
 
-from digestry.errors import DigestryError, InvalidDigest, InvalidReference
-from digestry.fleet.sighting import Claim, Observation, Problem, Sighting, now
-from digestry.fleet.sources.engine import text as printable_text
-from digestry.model.digest import Digest, shown
-from digestry.model.platform import Platform
-from digestry.model.reference import Reference
+import msgspec
 
-LARGEST_FILE: Final = 64 << 20
-"""In bytes."""
-KEYS: Final = ("host", "namespace", "name", "id", "reference", "image", "digest", "image_id", "platform")
+from digestry.errors import DigestryError, InvalidConfiguration, TooLarge
+from digestry.fleet.sighting import Observation, Problem
+from digestry.fleet.sources.engine import text
+from digestry.fleet.sources.formats import EXPECTED, FORMATS
+from digestry.fleet.sources.formats.containerd import is_table, read_table
+from digestry.fleet.sources.formats.documents import Fault, Input, read_documents
+from digestry.fleet.sources.formats.inventory import Inventory, read_csv
+from digestry.fleet.sources.formats.places import Entries, Place
+from digestry.fleet.sources.formats.rows import (
+    Fields,
+    Format,
+    Made,
+    Reading,
+    Row,
+    begins_with,
+    sightings,
+)
+from digestry.model.digest import shown
 
-_IDENTIFYING: Final = ("reference", "digest", "image_id")
+LARGEST_FILE: Final = 1 << 30
+"""In bytes. CSV and JSON lines are read a line at a time, other JSON as a whole."""
+MOST_PROBLEMS: Final = 1000
+"""Of one file; further ones are counted."""
+
+_LISTS: Final = ("containers", "items", "images")
+_PREDICATE: Final = "predicate"
+_DEEPEST: Final = 5
+_KEYS_SHOWN: Final = 8
+_SHOWN: Final = 40
+_SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?", re.ASCII)
+_UNITS: Final = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
+_OTHERS: Final = (
+    # What the first line looks like, what that is, and what would be read.
+    (re.compile(r"(CONTAINER ID|CONTAINER|NAMESPACE|NAME) {2,}"), "a table for people", "print it as JSON"),
+    (
+        re.compile(r"(---|apiVersion:|- *apiVersion:|kind:)"),
+        "YAML",
+        "print it as JSON: kubectl get … -o json",
+    ),
+    (re.compile(r"SPDXVersion:"), "an SPDX document in tag-value form", "write it as JSON"),
+    (re.compile(r"<"), "XML or HTML", "write it as JSON"),
+)
 
 
 class FileSource:
-    """The containers of the inventory at ``where``; ``-`` is standard input."""
+    """The containers in the file ``where``; ``-`` is standard input.
 
-    def __init__(self, name: str, where: str) -> None:
+    ``host`` is the host of those of which the file names none. ``largest`` is in bytes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        *,
+        include_stopped: bool = False,
+        host: str = "",
+        largest: int = LARGEST_FILE,
+    ) -> None:
         self._name = name
         self._where = where
+        self._include_stopped = include_stopped
+        self._host = host
+        self._largest = largest
+
+    @classmethod
+    def parse(cls, name: str, where: str, *, include_stopped: bool = False) -> FileSource:
+        """Reads ``PATH`` or ``PATH?host=NAME&limit=SIZE``. Raises :class:`InvalidConfiguration`."""
+        path, mark, query = where.rpartition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True)) if mark else {}
+        if not options or not options.keys() <= {"host", "limit"}:
+            path, options = where, {}  # the question mark is part of the name
+        if not path:
+            raise InvalidConfiguration(
+                "the source 'file' does not say which file",
+                hint="write file:PATH, or file:- for standard input",
+            )
+        return cls(
+            name,
+            path,
+            include_stopped=include_stopped,
+            host=options.get("host", ""),
+            largest=_size(options["limit"]) if "limit" in options else LARGEST_FILE,
+        )
 
     @property
     def name(self) -> str:
         return self._name
 
     def observe(self) -> Iterator[Observation]:
-        try:
-            content = self._read()
-        except OSError as error:
-            yield self._problem(f"cannot read {self._where}: {error.strerror or error}")
-            return
-        if len(content) > LARGEST_FILE:
-            yield self._problem(f"{self._where} is longer than {LARGEST_FILE} bytes, and was not read")
-            return
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = content[: error.start].count(b"\n") + 1
-            yield self._problem(f"{self._where}, line {line}: not UTF-8")
-            return
-        if not text.strip():
-            yield self._problem(f"{self._where} is empty", "an inventory without containers is the JSON []")
-        elif text.lstrip()[0] in "[{":
-            yield from self._json(text)
-        else:
-            yield from self._csv(text)
-
-    def _read(self) -> bytes:
-        if self._where == "-":
-            return sys.stdin.buffer.read(LARGEST_FILE + 1)
-        with Path(self._where).open("rb") as file:
-            return file.read(LARGEST_FILE + 1)
-
-    def _problem(self, message: str, hint: str = "") -> Problem:
-        return Problem(self._name, message, hint)
-
-    # -- JSON -----------------------------------------------------------------------------------
-
-    def _json(self, text: str) -> Iterator[Observation]:
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            yield self._problem(
-                f"{self._where}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
-            )
-            return
-        except (RecursionError, ValueError):
-            yield self._problem(
-                f"{self._where}: not JSON that can be read (nested too deeply, or a huge number)"
-            )
-            return
-        entries = document.get("containers") if isinstance(document, dict) else document
-        if not isinstance(entries, list):
-            yield self._problem(
-                f"{self._where}: there is no list of containers",
-                'write a list of objects, or {"containers": [...]}',
-            )
-            return
-        lines = _lines_of(text, entries, wrapped=isinstance(document, dict))
-        for position, entry in enumerate(entries):
-            line = lines[position] if position < len(lines) else None
-            where = f"{self._where}, " + (f"line {line}" if line else f"container {position + 1}")
-            if isinstance(entry, dict):
-                yield self._entry(entry, where)
+        reading = Reading(self._name, self._where, self._include_stopped)
+        rows: list[Row] = []
+        problems = 0
+        # Rows wait for the end: a later entry may tell more of their images.
+        for made in self._read(reading):
+            if isinstance(made, Row):
+                rows.append(made)
+            elif isinstance(made, Problem):
+                problems += 1
+                if problems <= MOST_PROBLEMS:
+                    yield made
             else:
-                yield self._problem(f"{where}: a container must be an object, not {shown(entry)}")
+                yield made
+        if problems > MOST_PROBLEMS:
+            yield reading.problem(f"{problems - MOST_PROBLEMS} more entries could not be read")
+        yield from sightings(rows, source=self._name, host=self._host)
 
-    # -- CSV ------------------------------------------------------------------------------------
-
-    def _csv(self, text: str) -> Iterator[Observation]:
-        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        headings: list[str] | None = None
-        while True:
-            begins = rows.line_num + 1
-            where = f"{self._where}, line {begins}"
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                # What follows a broken quote cannot be told apart from what is inside it.
-                yield self._problem(f"{where}: not CSV: {error}; nothing from here on was read")
-                return
-            if not any(cell.strip() for cell in row):
-                continue
-            if headings is None:
-                headings = [cell.strip().lower() for cell in row]
-                if not {"reference", "image", "digest", "image_id"} & set(headings):
-                    yield self._problem(
-                        f"{where}: the headings have none of reference, digest, image_id",
-                        f"the first line names the columns: {', '.join(KEYS)}",
-                    )
-                    return
-                continue
-            if len(row) != len(headings):
-                yield self._problem(f"{where}: {len(row)} fields where the headings have {len(headings)}")
-                continue
-            yield self._entry(dict(zip(headings, (cell.strip() for cell in row), strict=True)), where)
-
-    # -- both -----------------------------------------------------------------------------------
-
-    def _entry(self, entry: Mapping[str, Any], where: str) -> Observation:
-        values: dict[str, str] = {}
-        for key in KEYS:
-            value = entry.get(key)
-            if value is None or value == "":
-                continue
-            if not isinstance(value, str):
-                return self._problem(f"{where}: {key} must be a string, not {shown(value)}")
-            values[key] = printable_text(value)
-        values.setdefault("reference", values.get("image", ""))
-        if not any(values.get(key) for key in _IDENTIFYING):
-            return self._problem(f"{where}: it has none of reference, digest, image_id")
+    def _read(self, reading: Reading) -> Iterator[Made]:
         try:
-            return self._sighting(values, where)
-        except DigestryError as error:
-            return self._problem(f"{where}: {error.message}", error.hint)
-
-    def _sighting(self, values: Mapping[str, str], where: str) -> Sighting:
-        reference = values["reference"] or None
-        remarks: list[str] = []
-        repository: Reference | None = None
-        claims: list[Claim] = []
-        if reference is not None:
-            try:
-                parsed = Reference.parse(reference)
-                repository = parsed.repository_only()
-                if parsed.digest is not None:
-                    claims.append(_claim(parsed.digest, repository, f"the reference in {where}"))
-            except InvalidReference as error:
-                remarks.append(error.message)
-        if digest := values.get("digest"):
-            claims.insert(0, _digest_claim(digest, repository, where))
-        image_id: Digest | None = None
-        if text := values.get("image_id"):
-            image_id = Digest.parse(text if ":" in text else f"sha256:{text}")
-            claims.append(
-                Claim(image_id, "unknown", None, f"image_id in {where}", "image-id", obtained=False)
+            with self._open() as file:
+                source = Input(file, self._largest)
+                yield from self._content(source, reading)
+        except OSError as error:
+            yield Problem(self._name, f"cannot read {self._where}: {error.strerror or error}")
+        except TooLarge:
+            yield Problem(
+                self._name,
+                f"{self._where} is longer than {self._largest} bytes, and was not read to its end",
+                f"write file:{self._where}?limit=SIZE, or one document a line, which takes less memory",
             )
-        platform = Platform.parse(values["platform"]) if "platform" in values else None
-        return Sighting(
-            source=self._name,
-            host=values.get("host", ""),
-            namespace=values.get("namespace", ""),
-            name=values.get("name", "") or values.get("id", ""),
-            id=values.get("id", ""),
-            reference=reference,
-            seen_at=now(),
-            claims=tuple(dict.fromkeys(claims)),
-            image_id=image_id,
-            platform=platform,
-            remarks=tuple(remarks),
+
+    def _open(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        if self._where == "-":
+            return contextlib.nullcontext(sys.stdin.buffer)
+        path = Path(self._where)
+        if path.is_file() and path.stat().st_size > self._largest:
+            raise TooLarge("too long", limit=self._largest)
+        return path.open("rb")
+
+    def _content(self, source: Input, reading: Reading) -> Iterator[Made]:
+        first = source.line().removeprefix(codecs.BOM_UTF8)
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            yield reading.problem("UTF-16, and not UTF-8", "Windows' shell writes that for >")
+            return
+        while first.isspace():
+            first = source.line()
+        if not first:
+            yield Problem(
+                self._name, f"{self._where} is empty", "an inventory without containers is the JSON []"
+            )
+        elif first.lstrip()[:1] in (b"[", b"{"):
+            yield from _Entries(reading).read(source, first)
+        else:
+            yield from self._text(source, first, reading)
+
+    def _text(self, source: Input, first: bytes, reading: Reading) -> Iterator[Made]:
+        try:
+            line = first.decode()
+            if is_table(line):
+                yield from read_table(source, reading)
+                return
+            for shape, what, hint in _OTHERS:
+                if shape.match(line):
+                    yield reading.problem(f"this is {what}, which is not read", hint)
+                    return
+            yield from read_csv(source, line, Inventory(reading), reading)
+        except UnicodeDecodeError:
+            yield Problem(self._name, f"{self._where}, line {source.number}: not UTF-8")
+
+
+class _Entries:
+    """Recognises the entries of JSON documents, and has each read by its format."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        self._arrays = msgspec.json.Decoder(list[msgspec.Raw])
+        self._formats: dict[type[Format], Format] = {}
+        self._useful: set[type[Format]] = set()
+        self._last: type[Format] | None = None
+        self._last_fields: Fields = {}
+
+    def read(self, source: Input, first: bytes) -> Iterator[Made]:
+        """Everything in ``source``, of which ``first`` is the first line that is not blank."""
+        for entry in read_documents(source, first):
+            if isinstance(entry, Fault):
+                yield Problem(self._reading.source, f"{self._reading.where}, {entry.where}: {entry.message}")
+            else:
+                yield from self._entry(*entry, depth=0)
+        for kind, one in self._formats.items():
+            for made in one.finish():
+                self._useful.add(kind)
+                yield made
+        if self._useful:
+            return
+        if self._reading.stopped:
+            yield self._reading.problem(
+                f"none of the {self._reading.stopped} containers in it runs", "--all has them, too"
+            )
+            return
+        for kind in self._formats:
+            yield self._reading.problem(
+                f"{kind.title}, with nothing in it to be used", f"expected {kind.usable}"
+            )
+
+    def _entry(self, place: Place, index: int, raw: msgspec.Raw, *, depth: int) -> Iterable[Made]:
+        try:
+            fields = self._objects.decode(raw)
+        except msgspec.ValidationError:
+            if begins_with(raw, "[") and depth < _DEEPEST:
+                return self._list(place, index, raw, depth=depth)
+            said = shown(bytes(memoryview(raw)[:_SHOWN]).decode(errors="replace"))
+            return (self._problem(place, index, f"a container must be an object, not {said}"),)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return (self._problem(place, index, f"cannot be read: {error}"),)
+        kind = self._kind(fields, place.kind)
+        lists = [key for key in _LISTS if key in fields and _is_list(fields[key])]
+        if lists and depth < _DEEPEST:
+            return self._opened(place, index, fields, lists, depth=depth)
+        if kind is None:
+            if begins_with(fields.get(_PREDICATE), "{") and depth < _DEEPEST:
+                # An attestation: what it states is inside.
+                return self._entry(place, index, fields[_PREDICATE], depth=depth + 1)
+            return (self._unknown(place, index, fields),)
+        one = self._formats.get(kind)
+        if one is None:
+            one = self._formats[kind] = kind(self._reading)
+        try:
+            made = tuple(one.read(raw, fields, place))
+        except DigestryError as error:
+            made = (self._problem(place, index, error.message, error.hint),)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            made = (self._problem(place, index, f"{kind.title}: {_readable(error)}"),)
+        if made:
+            self._useful.add(kind)
+        return made
+
+    def _kind(self, fields: Fields, kind: str) -> type[Format] | None:
+        last = self._last
+        if last is not None and fields.keys() == self._last_fields.keys() and last.recognises(fields, kind):
+            return last
+        found = next((one for one in FORMATS if one.recognises(fields, kind)), None)
+        self._last, self._last_fields = found, fields
+        return found
+
+    def _list(self, place: Place, index: int, raw: msgspec.Raw, *, depth: int) -> Iterator[Made]:
+        entries = self._arrays.decode(raw)
+        inside = Entries(entries, (place, index), kind=place.kind)
+        for position, entry in enumerate(entries):
+            yield from self._entry(inside, position, entry, depth=depth + 1)
+
+    def _opened(
+        self, place: Place, index: int, fields: Fields, lists: Iterable[str], *, depth: int
+    ) -> Iterator[Made]:
+        """The entries of an object's lists; its ``host`` and ``kind`` are those of the entries."""
+        host = text(_value(fields.get("host")))
+        kind = text(_value(fields.get("kind"))).removesuffix("List")
+        for key in lists:
+            entries = self._arrays.decode(fields[key]) if begins_with(fields[key], "[") else []
+            inside = Entries(entries, (place, index), (fields, key), host=host, kind=kind)
+            for position, entry in enumerate(entries):
+                yield from self._entry(inside, position, entry, depth=depth + 1)
+
+    def _unknown(self, place: Place, index: int, fields: Fields) -> Problem:
+        keys = ", ".join(shown(key) for key in list(fields)[:_KEYS_SHOWN]) or "no keys"
+        return self._problem(
+            place,
+            index,
+            f"there is no list of containers, nor anything else that is known, in an object with {keys}",
+            EXPECTED,
         )
 
-
-def _claim(digest: Digest, repository: Reference | None, read_from: str) -> Claim:
-    return Claim(digest, "unknown", repository, read_from, "inventory", obtained=True)
-
-
-def _digest_claim(text: str, repository: Reference | None, where: str) -> Claim:
-    """Reads ``sha256:…``, or ``repository@sha256:…`` as ``docker images --digests`` users write it."""
-    if "@" in text:
-        reference = Reference.parse(text.removeprefix("docker-pullable://"))
-        return _claim(
-            _required(reference.digest, text),
-            reference.repository_only(),
-            f"digest in {where}",
-        )
-    return _claim(Digest.parse(text), repository, f"digest in {where}")
+    def _problem(self, place: Place, index: int, message: str, hint: str = "") -> Problem:
+        return Problem(self._reading.source, f"{self._reading.where}, {place.where(index)}: {message}", hint)
 
 
-def _required(digest: Digest | None, text: str) -> Digest:
-    if digest is None:
-        raise InvalidDigest(f"{shown(text)} has no digest")
-    return digest
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise InvalidConfiguration(f"{shown(text)} is not a size", hint="write bytes, or such as 4GiB")
+    return int(match[1]) << _UNITS[match[2] or ""]
 
 
-def _lines_of(text: str, entries: list[Any], *, wrapped: bool) -> list[int]:
-    """The line on which each entry of a JSON list begins; empty if that cannot be told.
-
-    The document was decoded once already; this walks its list again, one entry at a time, since
-    the standard decoder keeps no positions.
-    """
-    start = text.find("[") if not wrapped else _value_start(text, "containers")
-    if start < 0:
-        return []
-    decoder = json.JSONDecoder()
-    lines: list[int] = []
-    position, line, counted = start + 1, 1, 0
-    for _ in entries:
-        while position < len(text) and text[position] in " \t\r\n,":
-            position += 1
-        line += text.count("\n", counted, position)
-        counted = position
-        lines.append(line)
-        try:
-            _, position = decoder.raw_decode(text, position)
-        except ValueError:
-            return []
-    return lines
+def _is_list(raw: msgspec.Raw) -> bool:
+    return begins_with(raw, "[") or bytes(memoryview(raw)[:4]) == b"null"
 
 
-def _value_start(text: str, key: str) -> int:
-    """Where the list begins that is the value of the outermost object's ``key``; -1 if unknown."""
-    decoder = json.JSONDecoder()
-    position = text.find("{") + 1
-    blank = " \t\r\n,:"
-    while position < len(text):
-        while position < len(text) and text[position] in blank:
-            position += 1
-        try:
-            name, position = decoder.raw_decode(text, position)
-            while position < len(text) and text[position] in blank:
-                position += 1
-            if name == key:
-                return position
-            _, position = decoder.raw_decode(text, position)
-        except ValueError:
-            return -1
-    return -1
+def _value(raw: msgspec.Raw | None) -> object:
+    return None if raw is None else msgspec.json.decode(raw)
+
+
+def _readable(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)

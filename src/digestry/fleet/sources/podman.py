@@ -208,7 +208,7 @@ class PodmanSource:
             remarks=remarks,
             made_up=True,
         )
-        return _with_image_digest(seen, detail.get("ImageDigest"))
+        return with_image_digest(seen, detail.get("ImageDigest"))
 
     def _image(
         self, identity: str, images: dict[str, dict[str, Any] | DigestryError]
@@ -221,7 +221,7 @@ class PodmanSource:
         return images[identity]
 
 
-def _with_image_digest(seen: Sighting, value: object) -> Sighting:
+def with_image_digest(seen: Sighting, value: object) -> Sighting:
     digest = digest_of(value)
     claims = list(seen.claims)
     remarks = list(seen.remarks)

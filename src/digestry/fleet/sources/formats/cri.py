@@ -1,0 +1,315 @@
+"""What ``crictl`` prints, of containerd and CRI-O (the CRI's messages, in JSON).
+
+``crictl ps`` gives the digest of the image's config: the CRI's ListContainers has no more.
+``crictl inspect`` gives ``repository@digest`` where the runtime has one. ``crictl images`` in the
+same file says which ``repository@digest`` an ID has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+import msgspec
+
+from digestry.errors import InvalidConfiguration
+from digestry.fleet.sighting import Claim, DigestKind
+from digestry.fleet.sources.docker import digest_of
+from digestry.fleet.sources.formats.places import Place
+from digestry.fleet.sources.formats.rows import (
+    Awaited,
+    Fields,
+    Image,
+    Listed,
+    Made,
+    Reading,
+    Row,
+    begins_with,
+    repository_of,
+)
+from digestry.fleet.sources.image_ids import parsed, read_image_id
+from digestry.model.digest import Digest
+
+CONTAINERD: Final = "containerd"
+CRI_O: Final = "cri-o"
+SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause container"
+
+_RUNNING: Final = frozenset({"CONTAINER_RUNNING", ""})
+_READY: Final = frozenset({"SANDBOX_READY", ""})
+_CHOSEN: Final = "the image's name is one that the runtime chose: it may know the image by several"
+_NO_NAME: Final = "the runtime does not say which image name this container was started from"
+
+
+class Labels(msgspec.Struct):
+    """The kubelet's labels on containers and sandboxes."""
+
+    pod: str = msgspec.field(default="", name="io.kubernetes.pod.name")
+    namespace: str = msgspec.field(default="", name="io.kubernetes.pod.namespace")
+    container: str = msgspec.field(default="", name="io.kubernetes.container.name")
+
+
+class _Metadata(msgspec.Struct):
+    name: str = ""
+    namespace: str = ""
+
+
+class _Spec(msgspec.Struct):
+    image: str = ""
+    typed: str = msgspec.field(default="", name="userSpecifiedImage")
+
+
+class _Container(msgspec.Struct, rename="camel"):
+    id: str = ""
+    metadata: _Metadata | None = None
+    image: _Spec | None = None
+    image_ref: str | None = None
+    image_id: str | None = None
+    state: str | int | None = None
+    labels: Labels | None = None
+
+
+def crictl_name(metadata: _Metadata | None, labels: Labels | None) -> str:
+    """``pod/container``, as pods' containers are named elsewhere."""
+    name = (labels.container if labels else "") or (metadata.name if metadata else "")
+    return f"{labels.pod}/{name}" if labels and labels.pod else name
+
+
+class CriList:
+    title: ClassVar[str] = "`crictl ps -o json`"
+    usable: ClassVar[str] = "containers with an imageRef"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_Container)
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "podSandboxId" in fields and "imageRef" in fields
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        one = self._decoder.decode(raw)
+        if self._reading.left_out(runs=_runs(one.state)):
+            return ()
+        spec = one.image or _Spec()
+        image = cri_image(
+            self._reading,
+            spec.typed,
+            spec.image,
+            image_ref=one.image_ref or "",
+            image_id=one.image_id or "",
+        )
+        text = self._reading.text
+        namespace = text(one.labels.namespace if one.labels else "")
+        return (Row(text(place.host), namespace, crictl_name(one.metadata, one.labels), one.id, image),)
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+
+def _runs(state: str | int | None) -> bool:
+    # The CRI's enum, by name or by number (CONTAINER_RUNNING is 1).
+    return state in _RUNNING or state in {1, None}
+
+
+# -- inspect ------------------------------------------------------------------------------------
+
+
+class _Annotations(msgspec.Struct):
+    containerd_kind: str = msgspec.field(default="", name="io.kubernetes.cri.container-type")
+    containerd_image: str = msgspec.field(default="", name="io.kubernetes.cri.image-name")
+    crio_kind: str = msgspec.field(default="", name="io.kubernetes.cri-o.ContainerType")
+    crio_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.ImageName")
+    crio_sandbox_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.Image")
+
+
+class _RuntimeSpec(msgspec.Struct):
+    annotations: _Annotations | None = None
+
+
+class _ConfigImage(msgspec.Struct):
+    image: str = ""
+    typed: str = msgspec.field(default="", name="user_specified_image")
+
+
+class _Config(msgspec.Struct):
+    image: _ConfigImage | None = None
+
+
+class _Info(msgspec.Struct):
+    config: _Config | None = None
+    spec: _RuntimeSpec | None = msgspec.field(default=None, name="runtimeSpec")
+    snapshotter: str | None = None
+    image: str | None = None
+    """Of a sandbox alone."""
+
+
+class _Inspected(msgspec.Struct):
+    status: _Container
+    info: _Info | None = None
+
+
+class CriInspect:
+    """``crictl inspect`` of a container, and ``crictl inspectp`` of a sandbox."""
+
+    title: ClassVar[str] = "`crictl inspect`"
+    usable: ClassVar[str] = "a status with an imageRef"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_Inspected)
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return begins_with(fields.get("status"), "{") and "kind" not in fields and "spec" not in fields
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        one = self._decoder.decode(raw)
+        status, info = one.status, one.info or _Info()
+        notes = (info.spec.annotations if info.spec else None) or _Annotations()
+        runtime = CRI_O if notes.crio_kind or notes.crio_image else ""
+        if notes.containerd_kind or notes.containerd_image or info.snapshotter:
+            runtime = CONTAINERD
+        text = self._reading.text
+        if str(status.state).startswith("SANDBOX_") or "sandbox" in {notes.containerd_kind, notes.crio_kind}:
+            if self._reading.left_out(runs=str(status.state or "") in _READY):
+                return ()
+            metadata = status.metadata or _Metadata()
+            typed = info.image or notes.crio_sandbox_image or notes.crio_image
+            image = cri_image(
+                self._reading, "" if digest_of(typed) else typed, typed, SANDBOX, runtime=runtime
+            )
+            namespace = metadata.namespace or (status.labels.namespace if status.labels else "")
+            name = f"{metadata.name}/(sandbox)"
+            return (Row(text(place.host), text(namespace), name, status.id, image),)
+        if self._reading.left_out(runs=_runs(status.state)):
+            return ()
+        if not status.id:
+            raise InvalidConfiguration("a status without an id is no container's")
+        spec = status.image or _Spec()
+        config = (info.config.image if info.config else None) or _ConfigImage()
+        typed = config.typed or spec.typed or notes.crio_image or notes.containerd_image
+        image = cri_image(
+            self._reading,
+            "" if digest_of(typed) else typed,
+            spec.image,
+            image_ref=status.image_ref or "",
+            image_id=status.image_id or (config.image if digest_of(config.image) else ""),
+            runtime=runtime,
+        )
+        namespace = text(status.labels.namespace if status.labels else "")
+        name = crictl_name(status.metadata, status.labels)
+        return (Row(text(place.host), namespace, name, status.id, image),)
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+
+def cri_image(
+    reading: Reading,
+    typed: str,
+    shown: str,
+    *remarks: str,
+    image_ref: str = "",
+    image_id: str = "",
+    runtime: str = "",
+) -> Awaited:
+    """The image of a container of a CRI runtime.
+
+    ``typed`` is the name that it was started by, ``shown`` the one that the runtime shows, each ""
+    if there is none; ``runtime`` is "" if it is not known.
+    """
+
+    def make() -> Image:
+        said = list(remarks)
+        reference = typed
+        if not reference and shown and digest_of(shown) is None and not shown.startswith("sha256:"):
+            reference = shown
+            said.append(_CHOSEN)
+        elif not reference:
+            said.append(_NO_NAME)
+        own = repository_of(reference)
+        claims: list[Claim] = []
+        identity = digest_of(image_id) or digest_of(shown)
+        if image_ref:
+            read = read_image_id(image_ref, runtime=runtime, own=own, field="imageRef")
+            claims += read.claims
+            said += read.remarks
+            identity = read.image_id or identity
+        elif identity is None:
+            said.append("only the image's name is in it, which may have moved since")
+        if identity is not None:
+            claims += _by_id(reading, identity, runtime, given=any(one.digest == identity for one in claims))
+        name = parsed(reference)
+        if name is not None and name.digest is not None:
+            claims.append(
+                Claim(name.digest, "unknown", own, "the container's image name", "repo-digest", obtained=True)
+            )
+        # Pairs of repository and digest before the bare ID, which is the last resort.
+        ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
+        return Image(reference or None, tuple(ordered), identity, remarks=tuple(dict.fromkeys(said)))
+
+    return reading.shared(("cri", typed, shown, image_ref, image_id, runtime, remarks), make)
+
+
+def _by_id(reading: Reading, identity: Digest, runtime: str, *, given: bool) -> list[Claim]:
+    """What the file's list of images says of an ID, and the ID itself, unless it was ``given``."""
+    claims: list[Claim] = []
+    listed = reading.images.get(identity)
+    for pair in listed.repo_digests if listed else ():
+        claims += read_image_id(pair, runtime=runtime, own=None, field="repoDigests").claims
+    if given:
+        return claims
+    kind: DigestKind = "config" if runtime == CONTAINERD else "unknown"
+    claims.append(Claim(identity, kind, None, "the image ID", "image-id", obtained=False))
+    return claims
+
+
+# -- images and sandboxes -----------------------------------------------------------------------
+
+
+class _Image(msgspec.Struct, rename="camel"):
+    id: str
+    repo_digests: tuple[str, ...] | None = None
+    repo_tags: tuple[str, ...] | None = None
+
+
+class CriImages:
+    title: ClassVar[str] = "`crictl images -o json`"
+    usable: ClassVar[str] = "containers: images alone do not say what runs"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_Image)
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "id" in fields and ("repoDigests" in fields or "repoTags" in fields)
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        one = self._decoder.decode(raw)
+        identity = digest_of(one.id)
+        if identity is not None:
+            self._reading.learn(identity, Listed(one.repo_digests or (), one.repo_tags or ()))
+        return ()
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+
+class CriPods:
+    title: ClassVar[str] = "`crictl pods -o json`"
+    usable: ClassVar[str] = "containers: what `crictl ps -o json` prints, or `crictl inspect`"
+
+    def __init__(self, reading: Reading) -> None:
+        pass
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        state = fields.get("state")
+        return "id" in fields and state is not None and bytes(state).startswith(b'"SANDBOX_')
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        return ()
+
+    def finish(self) -> Iterable[Made]:
+        return ()

@@ -1,0 +1,333 @@
+"""What docker's client prints: ``docker inspect`` of containers and images, and lists of them.
+
+``docker inspect`` of a container gives its image's ID; ``RepoDigests`` are in that of the image,
+which may be in the same file. ``docker ps`` gives names alone. ``nerdctl inspect`` has the shape
+of docker's, but its ``Image`` is containerd's name of the image, which can move.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from digestry.errors import InvalidConfiguration
+from digestry.fleet.sources import docker
+from digestry.fleet.sources.docker import digest_of, platform_of
+from digestry.fleet.sources.formats.places import Place
+from digestry.fleet.sources.formats.rows import (
+    Awaited,
+    Fields,
+    Image,
+    Listed,
+    Made,
+    Reading,
+    Row,
+    begins_with,
+)
+from digestry.model.digest import shown
+
+COMPOSE_PROJECT: Final = "com.docker.compose.project"
+RUNNING: Final = frozenset({"running", "paused", "restarting", "removing", "stopping"})
+"""The states that ``docker ps`` and ``podman ps`` list without ``--all``."""
+NAME_CAN_MOVE: Final = "containerd keeps the image's name, and not its digest: the name may have moved since"
+
+_IN_TEXT: Final = re.compile(rf"(?:^|,){re.escape(COMPOSE_PROJECT)}=([^,]*)")
+_NO_DIGEST: Final = "what `docker ps` prints has no digest in it: `docker inspect` of the container has"
+_ID_ALONE: Final = (
+    "the file has only the ID of its image; with the image's own `inspect` beside it there would be digests"
+)
+_SHORT: Final = re.compile(r"(?:sha256:)?[0-9a-f]{12}", re.ASCII)
+
+
+class _Labels(msgspec.Struct):
+    project: str = msgspec.field(default="", name=COMPOSE_PROJECT)
+    containerd_namespace: str = msgspec.field(default="", name="nerdctl/namespace")
+
+
+class _Config(msgspec.Struct, rename="pascal"):
+    image: str | None = None
+    labels: _Labels | None = None
+
+
+class _State(msgspec.Struct, rename="pascal"):
+    status: str | None = None
+    running: bool | None = None
+
+
+class _Container(msgspec.Struct, rename="pascal"):
+    id: str
+    image: str = ""
+    name: str | None = None
+    config: _Config | None = None
+    state: _State | None = None
+    image_manifest_descriptor: dict[str, Any] | None = None
+
+
+class DockerInspect:
+    title: ClassVar[str] = "`docker inspect` of a container"
+    usable: ClassVar[str] = "containers with an Id and an Image"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_Container)
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return (
+            "Id" in fields
+            and begins_with(fields.get("Image"), '"')
+            and begins_with(fields.get("Config"), "{")
+        )
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        one = self._decoder.decode(raw)
+        state = one.state
+        runs = state is None or state.running is True or (state.status or "running") in RUNNING
+        if self._reading.left_out(runs=runs):
+            return ()
+        config = one.config or _Config()
+        labels = config.labels or _Labels()
+        typed = config.image or ""
+        child = (one.image_manifest_descriptor or {}).get("digest", "")
+        if digest_of(one.image) is None and not typed:
+            image = named_only(self._reading, one.image, NAME_CAN_MOVE)
+        else:
+            image = engine_image(
+                self._reading, typed, one.image, child=child if isinstance(child, str) else ""
+            )
+        text = self._reading.text
+        namespace = text(labels.project or labels.containerd_namespace)
+        return (Row(text(place.host), namespace, (one.name or "").removeprefix("/"), one.id, image),)
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+
+def engine_image(
+    reading: Reading,
+    typed: str,
+    image_id: str,
+    *,
+    child: str = "",
+    made_up: bool = False,
+    remarks: tuple[str, ...] = (),
+) -> Awaited:
+    """The image of a container of an engine, of which its name as typed and its ID are known."""
+
+    def make() -> Image:
+        said = list(remarks)
+        identity = digest_of(image_id)
+        listed = None if identity is None else reading.images.get(identity)
+        if identity is None:
+            said.append(
+                f"the file has no whole image ID for it ({image_id!r})" if image_id else "no image ID"
+            )
+        elif listed is None:
+            said.append(_ID_ALONE)
+        known = listed or Listed()
+        seen = docker.sighting(
+            source="",
+            host="",
+            namespace="",
+            name="",
+            identity="",
+            typed=typed,
+            image_id=identity,
+            detail={"ImageManifestDescriptor": {"digest": child}} if child else {},
+            image={
+                "RepoDigests": list(known.repo_digests),
+                "RepoTags": list(known.repo_tags),
+                "Descriptor": known.target,
+            },
+            platform=platform_of(known.architecture, known.system, known.variant),
+            remarks=said,
+            made_up=made_up,
+        )
+        claims = seen.claims
+        if listed is None and not child and not made_up:
+            # Whether it is a config's digest depends on the engine's store, of which nothing is known.
+            claims = tuple(
+                replace(one, kind="unknown") if one.found_by == "image-id" and one.kind == "config" else one
+                for one in claims
+            )
+        return replace(Image.of(seen), claims=claims)
+
+    return reading.shared(("engine", typed, image_id, child, made_up, remarks), make)
+
+
+def named_only(reading: Reading, typed: str, *remarks: str) -> Awaited:
+    """The image of a container of which nothing but the image's name is known."""
+
+    def make() -> Image:
+        seen = docker.sighting(
+            source="",
+            host="",
+            namespace="",
+            name="",
+            identity="",
+            typed=typed,
+            image_id=None,
+            detail={},
+            image={},
+            platform=None,
+            remarks=list(remarks),
+        )
+        return replace(Image.of(seen), registry_named=True)
+
+    return reading.shared(("name", typed, remarks), make)
+
+
+# -- lists --------------------------------------------------------------------------------------
+
+
+class _Listed(msgspec.Struct):
+    id: str = msgspec.field(default="", name="ID")
+    image: str = msgspec.field(default="", name="Image")
+    names: str = msgspec.field(default="", name="Names")
+    name: str = msgspec.field(default="", name="Name")
+    state: str = msgspec.field(default="", name="State")
+    status: str = msgspec.field(default="", name="Status")
+    project: str = msgspec.field(default="", name="Project")
+    labels: str | dict[str, str] | None = msgspec.field(default=None, name="Labels")
+
+
+class DockerList:
+    """``docker ps``, ``docker compose ps`` and ``nerdctl ps``, each with ``--format json``."""
+
+    title: ClassVar[str] = "`docker ps --format json`"
+    usable: ClassVar[str] = "containers with an ID and an Image"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_Listed)
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return (
+            begins_with(fields.get("ID"), '"')
+            and begins_with(fields.get("Image"), '"')
+            and ("Names" in fields or "Name" in fields)
+            and "Snapshotter" not in fields
+        )
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        one = self._decoder.decode(raw)
+        runs = one.state in RUNNING if one.state else not one.status.startswith(("Exited", "Created", "Dead"))
+        if self._reading.left_out(runs=runs):
+            return ()
+        project = one.project
+        if isinstance(one.labels, dict):
+            project = project or one.labels.get(COMPOSE_PROJECT, "")
+        elif one.labels and (match := _IN_TEXT.search(one.labels)):
+            project = project or match[1]
+        text = self._reading.text
+        name = (one.names or one.name).partition(",")[0]
+        return (Row(text(place.host), text(project), name, one.id, self._image(one.image)),)
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+    def _image(self, typed: str) -> Awaited:
+        # An image without a name is shown by the first digits of its ID.
+        if _SHORT.fullmatch(typed):
+            return self._reading.shared(
+                ("short", typed),
+                lambda: Image(
+                    None, remarks=(f"{_NO_DIGEST}; its image has lost its name, and has the ID {typed}…",)
+                ),
+            )
+        return named_only(self._reading, typed, _NO_DIGEST)
+
+
+# -- images -------------------------------------------------------------------------------------
+
+
+class _Image(msgspec.Struct, rename="pascal"):
+    id: str
+    repo_digests: tuple[str, ...] | None = None
+    repo_tags: tuple[str, ...] | None = None
+    digest: str | None = None
+    architecture: str | None = None
+    os: str | None = None
+    variant: str | None = None
+    descriptor: dict[str, Any] | None = None
+
+
+class ImageInspect:
+    """``docker image inspect``, ``podman image inspect``, ``podman images --format json``."""
+
+    title: ClassVar[str] = "`inspect` of an image"
+    usable: ClassVar[str] = "containers: images alone do not say what runs"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_Image)
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "Id" in fields and ("RepoDigests" in fields or "RepoTags" in fields)
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        one = self._decoder.decode(raw)
+        identity = digest_of(one.id)
+        if identity is None:
+            raise InvalidConfiguration(f"the Id of an image is no digest: {shown(one.id)}")
+        self._reading.learn(
+            identity,
+            Listed(
+                repo_digests=one.repo_digests or (),
+                repo_tags=one.repo_tags or (),
+                digest=one.digest or "",
+                architecture=one.architecture or "",
+                system=one.os or "",
+                variant=one.variant or "",
+                target=one.descriptor or {},
+            ),
+        )
+        return ()
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+
+class _ImageLine(msgspec.Struct):
+    id: str = msgspec.field(default="", name="ID")
+    repository: str = msgspec.field(default="", name="Repository")
+    tag: str = msgspec.field(default="", name="Tag")
+    digest: str = msgspec.field(default="", name="Digest")
+
+
+class ImageList:
+    """``docker images --digests --no-trunc --format json``."""
+
+    title: ClassVar[str] = "`docker images --format json`"
+    usable: ClassVar[str] = "containers: images alone do not say what runs"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_ImageLine)
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "ID" in fields and "Repository" in fields and "Tag" in fields
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+        one = self._decoder.decode(raw)
+        identity = digest_of(one.id)
+        if identity is not None and one.repository != "<none>":
+            tag = one.tag if one.tag != "<none>" else ""
+            self._reading.learn(
+                identity,
+                Listed(
+                    repo_digests=(f"{one.repository}@{one.digest}",) if digest_of(one.digest) else (),
+                    repo_tags=(f"{one.repository}:{tag}",) if tag else (),
+                ),
+            )
+        return ()
+
+    def finish(self) -> Iterable[Made]:
+        return ()
