@@ -12,12 +12,23 @@ from digestry.fleet.sighting import Problem
 from digestry.fleet.timelines import Timeline, timelines
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
-from tests.fleet.fakes import HOST, START, FakeRegistries, FakeRepository, Image, Listed, claim, image_id, sighted
+from tests.fleet.fakes import (
+    HOST,
+    START,
+    FakeRegistries,
+    FakeRepository,
+    Image,
+    Listed,
+    claim,
+    image_id,
+    sighted,
+)
 
 APP = f"{HOST}/golftrack"
 NASTY = (
     "\x1b]0;owned\x07\x1b[31m", "\u202egnp.exe", "</td><script>alert(1)</script>", "\" onload=alert(1) x='",
-    "=HYPERLINK(\"http://evil\")", "+1", "-1", "@SUM(A1)", "\t=1", "a|b`c``<img src=x>", "\\|<b>", "]]>&bogus;",
+    "=HYPERLINK(\"http://evil\")", "+1", "-1", "@SUM(A1)", "\t=1", "a|b`c``<img src=x>", "\\|<b>",
+    "]]>&bogus;",
     "\ufffe\x00\x0b", "'; rm -rf / #", "$(reboot)", "-rf", "line\nbreak", "@someone #1 ![](http://evil/x.png)",
     "```\n</details><h1>", "www.evil.example", "<!--",
 )  # fmt: skip
@@ -37,7 +48,9 @@ def made(registries: FakeRegistries, *seen: Any) -> Fleet:
     return Fleet(report, timelines(report, lookup))
 
 
-def advised(registries: FakeRegistries, app: FakeRepository, bad: Image, good: Image | None, **more: Any) -> None:
+def advised(
+    registries: FakeRegistries, app: FakeRepository, bad: Image, good: Image | None, **more: Any
+) -> None:
     """States that ``bad`` is affected, and that ``good`` is not."""
     name = app.reference.name
     fixes = [] if good is None else [publish.find(registries, Reference.parse(f"{name}@{good.manifest}"))]
@@ -80,7 +93,9 @@ def large(containers: int = 300) -> Fleet:
     app.point("1.5", good.manifest)
     stranger = app.image("stranger", "nightly")
     advised(registries, app, bad, good)
-    others = {name: registries.at(f"{HOST}/{name}").image(name, "16") for name in ("postgres", "redis", "team/shop")}
+    others = {
+        name: registries.at(f"{HOST}/{name}").image(name, "16") for name in ("postgres", "redis", "team/shop")
+    }
     seen: list[Any] = []
     for number in range(containers):
         host, name = f"node-{number % 40:02}", f"web-{number:03}"
@@ -92,11 +107,18 @@ def large(containers: int = 300) -> Fleet:
             seen.append(row(APP, middle, ":1.5", f"golftrack-{name}", host=host))
         elif number % 4 == 3:
             other = list(others)[number // 4 % 3]
-            seen.append(row(f"{HOST}/{other}", others[other], ":16", f"{other.rpartition('/')[2]}-{number}", host=host))
+            seen.append(
+                row(
+                    f"{HOST}/{other}", others[other], ":16", f"{other.rpartition('/')[2]}-{number}", host=host
+                )
+            )
         else:
             seen.append(row(APP, good, ":1.5", f"golftrack-{name}", host=host))
-    seen.append(sighted("local:dev", image_id(Digest.of(b"x")), name="local", registry_named=False, host="node-07"))
-    seen.append(Problem("docker:tcp://node-41:2375", "node-41:2375 does not answer", "is its engine running?"))
+    local = sighted("local:dev", image_id(Digest.of(b"x")), name="local", registry_named=False)
+    seen.append(dataclasses.replace(local, host="node-07"))
+    seen.append(
+        Problem("docker:tcp://node-41:2375", "node-41:2375 does not answer", "is its engine running?")
+    )
     return made(registries, *seen)
 
 
@@ -129,11 +151,17 @@ def _worse(finding: Finding) -> Finding:
             one,
             author=text,
             statement=dataclasses.replace(
-                one.statement, vulnerability=f"CVE-1 {NASTY[2]} {NASTY[9]}", notes=text, aliases=(text,), action=text
+                one.statement,
+                vulnerability=f"CVE-1 {NASTY[2]} {NASTY[9]}",
+                notes=text,
+                aliases=(text,),
+                action=text,
             ),
         )
         for one in finding.verdict.advisories
     )
     return dataclasses.replace(
-        finding, verdict=dataclasses.replace(finding.verdict, advisories=advisories), action=finding.action + text
+        finding,
+        verdict=dataclasses.replace(finding.verdict, advisories=advisories),
+        action=finding.action + text,
     )

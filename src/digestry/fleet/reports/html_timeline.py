@@ -18,7 +18,7 @@ _NARROWEST: Final = 24
 _TONES: Final = 6
 _MOST_ERAS: Final = 20
 _MOST_NAMES: Final = 8
-_WORDS: Final = {"affected": "VULNERABLE", "good": "fixed or clear", "unknown": "unknown"}
+_WORDS: Final = {"affected": "VULNERABLE", "good": "FIXED"}
 
 
 def timeline_cards(histories: Sequence[Timeline], *, until: datetime.datetime | None) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _card(line: Timeline, until: datetime.datetime | None) -> Iterator[str]:
     yield f'<article class="card" data-holder>\n<h3>{name} <span class="soft">{moves}</span></h3>\n'
     yield _bar(eras, end, fills)
     yield (
-        f'<div class="ends"><span>{_time(eras[0].since)}</span><span class="key">below the bar: '
+        f'<div class="ends"><span>{_time(eras[0].since)}</span><span class="key">underlined: '
         f"containers run it</span><span>{_time(end)}</span></div>\n"
     )
     yield '<ul class="eras">\n'
@@ -132,10 +132,11 @@ def _unplaced(line: Timeline) -> Iterator[str]:
         members = [one for one in line.elsewhere if (standing(one) == "never") is wanted]
         if members:
             of = "never" if wanted else "unknown"
-            what = "run what this tag never pointed to" if wanted else "run something that was not found here"
+            what = "what this tag never pointed to" if wanted else "something that was not found here"
+            runs = "runs" if len(members) == 1 else "run"
             yield (
                 f'<li data-row="era"><div><span class="badge {of}">{word}</span> '
-                f"{number(len(members), 'container')} {what}: {_names(members)}</div></li>\n"
+                f"{number(len(members), 'container')} {runs} {what}: {_names(members)}</div></li>\n"
             )
 
 

@@ -5,7 +5,8 @@
   const told = box.querySelector("output");
   const rows = [...document.querySelectorAll("[data-row]")].map((row) => ({
     row,
-    text: (row.textContent + " " + [...row.querySelectorAll("[title]")].map((one) => one.title).join(" ")).toLowerCase(),
+    text: [row.textContent, row.dataset.more, ...[...row.querySelectorAll("[title]")].map((one) => one.title)]
+      .join(" ").toLowerCase(),
   }));
   const holders = [...document.querySelectorAll("[data-holder]")];
   const open = new Map([...document.querySelectorAll("details[data-holder]")].map((one) => [one, one.open]));

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib import resources
@@ -20,14 +21,13 @@ from digestry.fleet.reports.grouping import Group, grouped
 from digestry.fleet.reports.html_timeline import timeline_cards
 from digestry.fleet.reports.to_table import alike
 from digestry.fleet.reports.words import (
-    NEVER,
     STANDINGS,
-    WORDS,
     Standing,
     called,
     number,
     short_reference,
     standing,
+    state_word,
     statement_words,
     tag_words,
 )
@@ -38,11 +38,13 @@ MOST_ROWS: Final = 5000
 """Containers that stand well and are listed; further ones are counted, unless all are wanted."""
 MOST_IN_CARD: Final = 200
 
+_QUIET: Final = {"moved", "good"}
+
 _LABELS: Final[dict[Standing, str]] = {
     "affected": "vulnerable",
-    "never": "NEVER tagged so",
+    "never": "NEVER",
     "unknown": "unknown",
-    "moved": "tag moved on",
+    "moved": "moved",
     "good": "fixed or clear",
 }
 
@@ -70,8 +72,8 @@ def write(
         '<label class="filter" hidden><input type="search" aria-label="Filter"'
         ' placeholder="Filter: container, host, image, digest, CVE, state…"><output></output></label>\n'
     )
-    yield from _problems(report)
     yield from _findings(report, fixes=fixes, every=every)
+    yield from _problems(report)
     yield from timeline_cards(
         histories, until=max((f.sighting.seen_at for f in report.findings), default=None)
     )
@@ -172,7 +174,7 @@ def _findings(report: Report, *, fixes: bool, every: bool) -> Iterator[str]:
     for members in groups:
         one = members[0]
         worst = standing(one)
-        word = NEVER if worst == "never" else WORDS[one.verdict.state]
+        word = state_word(one)
         many = number(len(members), "container")
         yield f'<article class="card {worst}" data-holder>\n<h3>{badge(worst, word)} {many}</h3>\n'
         yield f'<p class="do">→ {text(one.action)}</p>\n'
@@ -213,15 +215,13 @@ def _rows(findings: Iterable[Finding], kind: str) -> Iterator[str]:
     yield f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr></thead><tbody>\n"
     for finding in findings:
         worst = standing(finding)
-        state: Standing = "good" if worst in {"never", "moved"} else worst
-        if finding.verdict.state == "unknown":
-            state = "unknown"
+        state: Standing = "good" if worst == "moved" else worst
         tag = text(tag_words(finding))
         if finding.tag.state in {"never", "moved"}:
             tag = badge("never" if finding.tag.state == "never" else "moved", tag_words(finding))
         reference = finding.sighting.reference or ""
         cells = (
-            ("State", badge(state, WORDS[finding.verdict.state]), ' class="tight"'),
+            ("State", badge(state, state_word(finding)), ' class="tight"'),
             ("Container", f'<span title="{text(finding.sighting.id)}">{text(called(finding))}</span>', ""),
             ("Host", text(finding.sighting.host or "-"), ""),
             ("Started as", f'<span title="{text(reference)}">{text(short_reference(reference))}</span>', ""),
@@ -229,7 +229,8 @@ def _rows(findings: Iterable[Finding], kind: str) -> Iterator[str]:
             ("Tag", tag, ""),
         )
         shown = "".join(f'<td data-label="{label}"{more}>{value}</td>' for label, value, more in cells)
-        yield f'<tr data-row="{kind}">{shown}</tr>\n'
+        known = " ".join(one.statement.vulnerability for one in finding.verdict.advisories)
+        yield f'<tr data-row="{kind}" data-more="{text(known)}">{shown}</tr>\n'
     yield "</tbody></table>\n"
 
 
@@ -243,25 +244,29 @@ def _images(report: Report, *, every: bool) -> Iterator[str]:
     yield '<section class="images">\n<h2>Every container, by image</h2>\n'
     left = MOST_ROWS
     for group in groups:
-        yield from _image(group, len(group.findings) if every or not group.good else left)
-        if group.good:
-            left = max(0, left - len(group.findings))
+        yield from _image(group, len(group.findings) if every else left)
+        left = max(0, left - sum(standing(finding) in _QUIET for finding in group.findings))
     yield "</section>\n"
 
 
 def _image(group: Group, most: int) -> Iterator[str]:
-    counts = dict.fromkeys(STANDINGS, 0)
-    for finding in group.findings:
-        counts[standing(finding)] += 1
-    badges = "".join(
-        badge(each, f"{counts[each]} {_LABELS[each]}") + " " for each in STANDINGS if counts[each]
-    )
-    is_open = "" if group.good else " open"
-    yield f"<details data-holder{is_open}><summary><b>{text(group.key)}</b> {badges}</summary>\n"
-    shown = group.findings[:most]
-    if shown:
-        yield from _rows(shown, "container")
-    if len(shown) < len(group.findings):
-        hidden = len(group.findings) - len(shown)
-        yield f'<p class="soft">… and {number(hidden, "more container")} (--all-rows lists each)</p>\n'
-    yield "</details>\n"
+    """One image: what is wrong is open, what is good folded away."""
+    yield f"<details data-holder{'' if group.good else ' open'}><summary><b>{text(group.key)}</b> "
+    yield f"{_badges(group.findings)}</summary>\n"
+    bad = [finding for finding in group.findings if standing(finding) not in _QUIET]
+    good = [finding for finding in group.findings if standing(finding) in _QUIET]
+    if bad:
+        yield from _rows(bad, "container")
+        if good:
+            yield f"<details data-holder><summary>the others: {_badges(good)}</summary>\n"
+    if good[:most]:
+        yield from _rows(good[:most], "container")
+    if len(good) > most:
+        more = number(len(good) - most, "more container")
+        yield f'<p class="soft">… and {more} (--all-rows lists each)</p>\n'
+    yield "</details></details>\n" if bad and good else "</details>\n"
+
+
+def _badges(findings: Iterable[Finding]) -> str:
+    counts = Counter(standing(finding) for finding in findings)
+    return " ".join(badge(each, f"{counts[each]} {_LABELS[each]}") for each in STANDINGS if counts[each])

@@ -15,13 +15,13 @@ from digestry.fleet.audit import Finding, Report
 from digestry.fleet.reports.grouping import grouped, merged, merged_tags
 from digestry.fleet.reports.to_table import Look, findings, plain
 from digestry.fleet.reports.words import (
-    NEVER,
     WORDS,
     called,
     number,
     place,
     short_reference,
     standing,
+    state_word,
     summary,
     tag_words,
     worst_first,
@@ -78,11 +78,11 @@ def _table(bad: Sequence[Finding]) -> Iterator[str]:
     yield "| | State | Container | Host | Started as | Runs | Tag | What to do |\n"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
     for finding in bad:
-        word = f"**{NEVER}**" if standing(finding) == "never" else WORDS[finding.verdict.state]
+        word = state_word(finding)
         running = "-" if finding.identity is None else finding.identity.running.short
         cells = [
             _MARKS[standing(finding)],
-            f"**{word}**" if word == WORDS["affected"] else word,
+            f"**{word}**" if word != WORDS["unknown"] else word,
             *(
                 code(text or "-")
                 for text in (
@@ -108,7 +108,7 @@ def _images(every_finding: Sequence[Finding], *, every: bool) -> Iterator[str]:
         running = merged(line.findings, _running, "digest")
         cells = (name, short_reference(one.sighting.reference), running, merged_tags(line.findings))
         shown = " | ".join(code(text) for text in cells)
-        yield f"| {_MARKS[standing(one)]} | {WORDS[one.verdict.state]} | {shown} |\n"
+        yield f"| {_MARKS[standing(one)]} | {state_word(one)} | {shown} |\n"
     if not every and len(lines) > 2 * MOST_ROWS:
         yield f"\n… and {len(lines) - 2 * MOST_ROWS} more lines.\n"
 

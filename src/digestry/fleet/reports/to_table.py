@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -22,6 +23,7 @@ from digestry.fleet.reports.words import (
     place,
     short_reference,
     standing,
+    state_word,
     statement_words,
     summary,
     tag_words,
@@ -39,8 +41,10 @@ Text: TypeAlias = tuple[tuple[str, Style], ...]
 
 _CONTAINER, _HOST, _REFERENCE, _RUNS, _TAG = range(1, 6)
 _GAP: Final = "   "
-_NARROWEST: Final = 8
-_MOST_GOOD: Final = 30
+_COMFORTABLE: Final = 22
+_TIME: Final = re.compile(r" \d\d:\d\dZ")
+_SHORT: Final = re.compile(r"[0-9a-f]{12}")
+_MOST_GOOD: Final = 12
 _MOST_NAMES: Final = 5
 _STYLES: Final[dict[str, Style]] = {
     WORDS["affected"]: "bad",
@@ -156,7 +160,7 @@ def _row(line: Line, look: Look) -> _Row:
         name = number(len(many), "container")
         host = merged(many, lambda finding: finding.sighting.host or "-", "host")
     cells = [
-        WORDS[one.verdict.state],
+        state_word(one),
         name,
         host,
         merged(many, lambda finding: _named(finding, look), "image"),
@@ -193,52 +197,56 @@ def _laid_out(parts: Sequence[_Row | str], look: Look, *, hide_host: bool) -> It
 
 
 def _widths(rows: Sequence[_Row], shown: Sequence[int], look: Look) -> dict[int, int]:
-    """How wide each column may be. Names that must be shortened lose their registry's host first,
-    then the tags their times; then the widest of names, hosts and references gives way."""
-    widths = {at: max([len(HEADINGS[at]), *(columns(row[at]) for row in rows)]) for at in shown}
-    if look.whole:
-        return widths
+    """How wide each column may be. What is least missed gives way first, until a line fits; it is
+    taken out of ``rows``."""
+    widths = {at: _needed(rows, at) for at in shown}
 
-    def over() -> int:
-        return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - look.width
+    def fits() -> bool:
+        return look.whole or sum(widths.values()) + len(_GAP) * (len(widths) - 1) <= look.width
 
-    if over() > 0:
-        _drop_hosts(rows)
-        widths[_REFERENCE] = max([len(HEADINGS[_REFERENCE]), *(columns(row[_REFERENCE]) for row in rows)])
-    for at in (_TAG, _RUNS):
-        if over() > 0 and _narrow_names(widths) - over() < 0:
-            for row in rows:
-                row[at] = row[at].split(" to ")[0].replace("moved ", "") if at == _TAG else row[at][:7]
-            widths[at] = max([len(HEADINGS[at]), *(columns(row[at]) for row in rows)])
-    while over() > 0:
-        shrinking = [at for at in (_CONTAINER, _HOST, _REFERENCE) if at in widths]
-        widest = max(shrinking, key=lambda at: widths[at])
-        if widths[widest] <= _NARROWEST:
+    def cut(at: int, shorten: Callable[[str], str]) -> None:
+        for row in rows:
+            row[at] = shorten(row[at])
+        widths[at] = _needed(rows, at)
+
+    def squeeze(least: int) -> None:
+        names = [at for at in (_CONTAINER, _HOST, _REFERENCE) if at in widths]
+        while not fits():
+            widest = max(names, key=lambda at: widths[at])
+            if widths[widest] <= max(least, len(HEADINGS[widest])):
+                return
+            widths[widest] -= 1
+
+    hosts = _without_hosts(rows)
+    steps: tuple[Callable[[], None], ...] = (
+        lambda: cut(_REFERENCE, lambda name: hosts.get(name, name)),
+        lambda: cut(_TAG, lambda tag: tag.partition(" to ")[0]),
+        lambda: cut(_TAG, lambda tag: _TIME.sub("", tag)),
+        lambda: squeeze(_COMFORTABLE),
+        lambda: cut(_RUNS, lambda digest: digest[:7] if _SHORT.fullmatch(digest) else digest),
+        lambda: cut(_TAG, lambda tag: tag.partition(" ")[0] if tag.startswith("moved") else tag),
+        lambda: squeeze(0),
+    )
+    for step in steps:
+        if fits():
             break
-        widths[widest] -= 1
+        step()
     return widths
 
 
-def _narrow_names(widths: dict[int, int]) -> int:
-    """How many columns names, hosts and references can give."""
-    most = 2 * _NARROWEST
-    return sum(max(0, widths[at] - most) for at in (_CONTAINER, _HOST, _REFERENCE) if at in widths)
+def _needed(rows: Sequence[_Row], at: int) -> int:
+    return max([len(HEADINGS[at]), *(columns(row[at]) for row in rows)])
 
 
-def _drop_hosts(rows: Sequence[_Row]) -> None:
-    """Leaves the registry out of each name, unless two names would look the same."""
+def _without_hosts(rows: Sequence[_Row]) -> dict[str, str]:
+    """Each name without its registry's host; empty if two names would look the same."""
     short: dict[str, str] = {}
     for row in rows:
         name = row[_REFERENCE]
-        if name in short or name == BY_ID:
-            continue
         host, slash, rest = name.partition("/")
         looks_like_host = slash and ("." in host or ":" in host or host == "localhost")
         short[name] = rest if looks_like_host else name
-    if len(set(short.values())) < len(short):
-        return
-    for row in rows:
-        row[_REFERENCE] = short.get(row[_REFERENCE], row[_REFERENCE])
+    return short if len(set(short.values())) == len(short) else {}
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], *, paint: bool) -> Text:
@@ -271,8 +279,8 @@ def findings(report: Report, look: Look) -> list[Text]:
     lines: list[Text] = []
     for members in alike(report):
         one = members[0]
-        word = _word(one)
-        heading = f"{_together(members, look)}"
+        word = state_word(one)
+        heading = _together(members, look)
         lines.append(((word, _STYLES.get(word, "")), (printable(f": {heading}"), "")))
         for advisory in one.verdict.advisories:
             lines += _wrapped(statement_words(advisory), look)
@@ -293,13 +301,9 @@ def alike(report: Report) -> list[list[Finding]]:
             (one.referrer, one.statement.vulnerability, one.statement.identity)
             for one in finding.verdict.advisories
         )
-        key = (finding.verdict.state, _word(finding), advisories, finding.reasons, finding.action)
+        key = (finding.verdict.state, state_word(finding), advisories, finding.reasons, finding.action)
         found.setdefault(key, []).append(finding)
     return list(found.values())
-
-
-def _word(finding: Finding) -> str:
-    return NEVER if standing(finding) == "never" else WORDS[finding.verdict.state]
 
 
 def _together(members: Sequence[Finding], look: Look) -> str:
@@ -343,7 +347,7 @@ def fixes(report: Report) -> Iterator[Text]:
             continue
         nothing = False
         yield ()
-        word = _word(finding) if standing(finding) != "moved" else "moved"
+        word = state_word(finding) if standing(finding) != "moved" else "moved"
         runs = short_reference(finding.sighting.reference)
         if parsed(finding.sighting.reference) is not None and finding.identity is not None:
             runs += f", runs {finding.identity.running.short}"

@@ -29,11 +29,12 @@ NEVER: Final = "NEVER"
 ELLIPSIS: Final = "…"
 BY_ID: Final = "(started by image ID)"
 
-_COUNTED: Final[dict[State, str]] = {
-    "affected": "vulnerable",
-    "unknown": "unknown",
-    "fixed": "fixed",
-    "clear": "clear",
+_COUNTED: Final = {
+    WORDS["affected"]: "vulnerable",
+    NEVER: NEVER,
+    WORDS["unknown"]: "unknown",
+    WORDS["fixed"]: "fixed",
+    WORDS["clear"]: "clear",
 }
 _RANK: Final = {standing: rank for rank, standing in enumerate(STANDINGS)}
 
@@ -139,19 +140,15 @@ def number(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
+def state_word(finding: Finding) -> str:
+    """One word for the worst that is known: what is vulnerable, else ``NEVER``, else the state."""
+    return NEVER if standing(finding) == "never" else WORDS[finding.verdict.state]
+
+
 def counted(findings: Iterable[Finding]) -> str:
-    """``2 vulnerable, 1 unknown, 212 fixed``, and how many run what their tag never pointed to."""
-    counts: Counter[State] = Counter()
-    nevers = 0
-    for finding in findings:
-        counts[finding.verdict.state] += 1
-        nevers += finding.tag.state == "never"
-    order: tuple[State, ...] = ("affected", "unknown", "fixed", "clear")
-    parts = [f"{counts[state]} {_COUNTED[state]}" for state in order if counts[state]]
-    if nevers:
-        runs = "run" if nevers > 1 else "runs"
-        parts.append(f"{nevers} of them {runs} what the tag {NEVER} pointed to")
-    return ", ".join(parts)
+    """``2 vulnerable, 1 NEVER, 1 unknown, 212 fixed``: each container once, by its worst."""
+    counts = Counter(state_word(finding) for finding in findings)
+    return ", ".join(f"{counts[word]} {_COUNTED[word]}" for word in _COUNTED if counts[word])
 
 
 def summary(report: Report) -> str:
