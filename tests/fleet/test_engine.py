@@ -75,7 +75,20 @@ def test_no_socket_and_no_listener() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ssh://host", "unix://", "tcp://", "tcp://h:99999", "/var/run/docker.sock"]
+    "url",
+    [
+        "",
+        "ssh://",
+        "ssh://me:secret@host",
+        "ssh://host/x?y",
+        "ssh://-oProxyCommand=x",
+        "ssh://-l@host",
+        "unix://",
+        "tcp://",
+        "tcp://h:99999",
+        "/var/run/docker.sock",
+        "npipe:////./pipe/docker_engine",
+    ],  # fmt: skip
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(InvalidConfiguration):

@@ -5,15 +5,20 @@ A new kind is a module with a :class:`~digestry.fleet.sighting.Source` and a lin
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.fleet.sighting import Problem, Source
-from digestry.fleet.sources.docker import DEFAULT_SOCKET, DockerSource
+from digestry.fleet.sources.docker import DockerSource
+from digestry.fleet.sources.endpoints import (
+    docker_endpoint,
+    podman_endpoint,
+    podman_sockets,
+    users_sockets,
+)
 from digestry.fleet.sources.engine import TIMEOUT, Engine
 from digestry.fleet.sources.file import FileSource
 from digestry.fleet.sources.kubernetes import KubernetesSource, Where
@@ -41,7 +46,10 @@ def parse_source(text: str, *, include_stopped: bool = False, timeout: float = T
 def answering(
     *, include_stopped: bool = False, timeout: float = TIMEOUT
 ) -> tuple[list[Source], list[Problem]]:
-    """The engines of this machine that answer, and why each of the others does not."""
+    """The engines of this machine that answer, and why each of the others does not.
+
+    To root, those that users run for themselves are engines of this machine, too.
+    """
     found: list[Source] = []
     silent: list[Problem] = []
     probes: tuple[tuple[str, Callable[[], None]], ...] = (
@@ -55,23 +63,15 @@ def answering(
             silent.append(Problem(kind, error.message, error.hint))
         else:
             found.append(parse_source(kind, include_stopped=include_stopped, timeout=timeout))
+    for kind, path in users_sockets():
+        text = f"{kind}:unix://{path}"
+        found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
     return found, silent
 
 
-def docker_address(environment: Mapping[str, str] = os.environ) -> str:
-    """The default engine's address: ``DOCKER_HOST``, or docker's own socket."""
-    return environment.get("DOCKER_HOST") or DEFAULT_SOCKET
-
-
-def podman_sockets(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where podman's socket may be: the user's, then the system's."""
-    own = environment.get("XDG_RUNTIME_DIR")
-    places = [Path(own) / "podman" / "podman.sock"] if own else []
-    return [*places, Path("/run/podman/podman.sock")]
-
-
 def _ask_docker(timeout: float) -> None:
-    Engine(docker_address(), timeout=timeout).get("/info")
+    with contextlib.closing(Engine(docker_endpoint(), timeout=timeout)) as engine:
+        engine.get("/info")
 
 
 def _ask_podman(timeout: float) -> None:
@@ -94,9 +94,8 @@ def _podman_address(timeout: float) -> str | None:
 
 
 def _docker(name: str, where: str, include_stopped: bool, timeout: float) -> Source:
-    return DockerSource(
-        name, Engine(where or docker_address(), timeout=timeout), include_stopped=include_stopped
-    )
+    engine = Engine(docker_endpoint(where), timeout=timeout)
+    return DockerSource(name, engine, include_stopped=include_stopped)
 
 
 def _podman(name: str, where: str, include_stopped: bool, timeout: float) -> Source:
@@ -104,17 +103,13 @@ def _podman(name: str, where: str, include_stopped: bool, timeout: float) -> Sou
     if address is None and shutil.which("podman"):
         return PodmanSource(name, PodmanProgram(), include_stopped=include_stopped)
     # With neither, the first place is asked all the same: its refusal is what is reported.
-    engine = Engine(address or f"unix://{podman_sockets()[0]}", timeout=timeout)
+    engine = Engine(podman_endpoint(address or f"unix://{podman_sockets()[0]}"), timeout=timeout)
     compatible = DockerSource(name, engine, include_stopped=include_stopped, made_up=True)
     return PodmanSource(name, PodmanAPI(engine), include_stopped=include_stopped, fallback=compatible)
 
 
 def _file(name: str, where: str, include_stopped: bool, timeout: float) -> Source:
-    if not where:
-        raise InvalidConfiguration(
-            "the source 'file' does not say which file", hint="write file:PATH, or file:- for standard input"
-        )
-    return FileSource(name, where)
+    return FileSource.parse(name, where, include_stopped=include_stopped)
 
 
 def _kubernetes(name: str, where: str, include_stopped: bool, timeout: float) -> Source:

@@ -10,6 +10,7 @@ What an engine says about digests, and how far to believe it, differs between it
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,6 @@ from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import DOCKER_HUB, Reference
 
-DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
-
-_PARALLEL: Final = 8
 _COMPOSE_PROJECT: Final = "com.docker.compose.project"
 _IMAGE_ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 
@@ -51,6 +49,10 @@ class DockerSource:
         return self._name
 
     def observe(self) -> Iterator[Observation]:
+        with contextlib.closing(self._engine):
+            yield from self._observe()
+
+    def _observe(self) -> Iterator[Observation]:
         try:
             listed = self._engine.get(
                 "/containers/json", **({"all": "true"} if self._include_stopped else {})
@@ -68,7 +70,7 @@ class DockerSource:
         def one(entry: object) -> Observation | None:
             return self._container(fields(entry), host, platform)
 
-        with ThreadPoolExecutor(_PARALLEL, "docker") as pool:
+        with ThreadPoolExecutor(self._engine.parallel, "docker") as pool:
             yield from (found for found in pool.map(one, listed) if found is not None)
 
     def _describe(self) -> tuple[str, Platform | None, Problem | None]:

@@ -1,4 +1,4 @@
-"""HTTP to a container engine's API, over a unix socket or TCP, on the standard library.
+"""HTTP to a container engine's API, on the standard library; ``connections`` has the ways to it.
 
 An engine is not trusted: an answer has a size limit, a time limit for all of it, and a shape that
 is checked by whoever reads it. Nothing is ever sent but GET.
@@ -9,18 +9,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import socket
 import ssl
 import threading
-import time
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from digestry.client.options import is_loopback
 from digestry.errors import (
-    InvalidConfiguration,
+    DigestryError,
     ProtocolViolation,
     Refused,
     RemoteNotFound,
@@ -28,7 +24,8 @@ from digestry.errors import (
     Unauthorized,
     Unreachable,
 )
-from digestry.model.digest import shown
+from digestry.fleet.sources.connections import SSHConnection, connection_to
+from digestry.fleet.sources.endpoints import Endpoint
 
 LARGEST_ANSWER: Final = 64 << 20
 """In bytes. A list of containers takes some 2 KB a container."""
@@ -36,74 +33,68 @@ TIMEOUT: Final = 10.0
 """Seconds for one whole request, its body included."""
 
 _CHUNK: Final = 1 << 16
-_RETRY: Final = 0.02
+_PARALLEL: Final = 8
+_PARALLEL_SSH: Final = 4
+_SSH_HINT: Final = "`ssh` must reach it without asking for anything, and find the engine's program there"
 _LONGEST_MESSAGE: Final = 300
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        deadline = time.monotonic() + (self.timeout or 0)
-        while True:
-            try:
-                self.sock.connect(self._path)
-            except BlockingIOError:
-                # Too many others are waiting to be let in; a unix socket does not wait for us.
-                if time.monotonic() > deadline:
-                    raise TimeoutError from None
-                time.sleep(_RETRY)
-            else:
-                return
-
-
 class Engine:
-    """One engine's API. ``url`` is ``unix:///path``, ``tcp://host:port``, ``http(s)://host:port``.
+    """One engine's API. ``where`` is its :class:`Endpoint`, or its address, see :meth:`Endpoint.parse`.
 
-    Over TCP, TLS is used for ``https://``, and for ``tcp://`` if ``DOCKER_TLS_VERIFY`` is set,
-    with the certificates of ``DOCKER_CERT_PATH``, as docker's client does. Raises
-    :class:`InvalidConfiguration` for any other URL.
+    Connections to another machine are kept for further questions, until :meth:`close`.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT, largest_answer: int = LARGEST_ANSWER) -> None:
-        self.url = url
+    def __init__(
+        self, where: Endpoint | str, *, timeout: float = TIMEOUT, largest_answer: int = LARGEST_ANSWER
+    ) -> None:
+        self._endpoint = where if isinstance(where, Endpoint) else Endpoint.parse(where)
+        self.url = self._endpoint.url
         self._timeout = timeout
         self._limit = largest_answer
-        self._address = urlsplit(url)
-        try:
-            port = self._address.port
-        except ValueError as error:
-            raise InvalidConfiguration(f"engine address {shown(url)}: {error}") from error
-        scheme = self._address.scheme
-        self._tls = scheme == "https" or (scheme == "tcp" and bool(os.environ.get("DOCKER_TLS_VERIFY")))
-        self._port = port or (2376 if self._tls else 2375)
-        usable = self._address.path if scheme == "unix" else self._address.hostname
-        if scheme not in {"unix", "tcp", "http", "https"} or not usable:
-            raise InvalidConfiguration(
-                f"engine address {shown(url)} is not valid",
-                hint="write it as unix:///path/docker.sock or tcp://127.0.0.1:2375",
-            )
+        self._idle: list[http.client.HTTPConnection] = []
 
     @property
     def is_remote(self) -> bool:
         """Whether the engine is on another machine, whose "localhost" is not this one's."""
-        return self._address.scheme != "unix" and not is_loopback(self._address.netloc)
+        return self._endpoint.is_remote
+
+    @property
+    def parallel(self) -> int:
+        """How many questions at once the engine, and the way to it, bear."""
+        # A server of SSH refuses connections when more than ten have not logged in yet.
+        return _PARALLEL_SSH if self._endpoint.address.scheme == "ssh" else _PARALLEL
+
+    def close(self) -> None:
+        """Ends what is kept open; the engine can still be asked, and then to be closed again."""
+        while self._idle:
+            _end(self._idle.pop())
 
     def get(self, path: str, **query: str) -> Any:
         """The JSON at ``path``. Raises :class:`Unreachable`, :class:`Refused` and its kinds,
         :class:`TooLarge`, and :class:`ProtocolViolation` for what is not JSON."""
         if query:
             path += "?" + "&".join(f"{key}={quote(value)}" for key, value in query.items())
-        connection = self._connection()
+        try:
+            kept = self._idle.pop()
+        except IndexError:
+            kept = None
+        if kept is not None:
+            try:
+                return self._ask(kept, path)
+            except _Stale:
+                pass  # the engine had closed it meanwhile
+        return self._ask(connection_to(self._endpoint, self._timeout), path)
+
+    def _ask(self, connection: http.client.HTTPConnection, path: str) -> Any:
+        kept = connection.sock is not None
         expired = threading.Event()
         # The socket's own limit is for one read: a drip of bytes would never reach it.
         watchdog = threading.Timer(self._timeout, expired.set)
+        keep = False
         try:
-            connection.connect()
+            if not kept:
+                connection.connect()
             # The connection forgets its socket as soon as the answer is to be ended by closing it.
             watchdog = threading.Timer(self._timeout, _cut, (connection.sock, expired))
             watchdog.daemon = True
@@ -112,52 +103,50 @@ class Engine:
             with contextlib.closing(connection.getresponse()) as response:
                 body = self._read(response)
                 status = response.status
+            keep = self._endpoint.address.scheme != "unix" and connection.sock is not None
         except TimeoutError as error:
-            raise self._silent() from error
-        except FileNotFoundError as error:
-            raise Unreachable(f"{self.url}: there is no such socket") from error
-        except PermissionError as error:
-            raise Unreachable(
-                f"{self.url}: permission denied", hint="run as a user who may use that socket"
-            ) from error
-        except OSError as error:
-            if expired.is_set():
-                raise self._silent() from error
-            raise Unreachable(f"{self.url} does not answer: {error.strerror or error}") from error
-        except http.client.HTTPException as error:
-            if expired.is_set():
-                raise self._silent() from error
-            raise ProtocolViolation(
-                f"{self.url} does not speak HTTP as an engine does: {type(error).__name__}"
-            ) from error
+            raise self._silent(connection) from error
+        except (ConnectionError, http.client.BadStatusLine) as error:
+            if kept and not expired.is_set():
+                raise _Stale from error
+            raise self._broken(connection, error, expired) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(connection, error, expired) from error
         finally:
             watchdog.cancel()
-            connection.close()
+            if keep and not expired.is_set():
+                self._idle.append(connection)
+            else:
+                _end(connection)
         if expired.is_set():
-            raise self._silent()
+            raise self._silent(connection)
         return self._decode(path, status, body)
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._address.scheme == "unix":
-            return _UnixConnection(self._address.path, self._timeout)
-        host = self._address.hostname or ""
-        if not self._tls:
-            return http.client.HTTPConnection(host, self._port, timeout=self._timeout)
-        return http.client.HTTPSConnection(host, self._port, timeout=self._timeout, context=self._context())
-
-    def _context(self) -> ssl.SSLContext:
-        directory = os.environ.get("DOCKER_CERT_PATH", "")
-        try:
-            if not directory:
-                return ssl.create_default_context()
-            certificates = Path(directory)
-            authority = certificates / "ca.pem"
-            context = ssl.create_default_context(cafile=str(authority) if authority.exists() else None)
-            if (certificates / "cert.pem").exists():
-                context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
-        except OSError as error:
-            raise Unreachable(f"{self.url}: cannot use the certificates in {directory}: {error}") from error
-        return context
+    def _broken(
+        self,
+        connection: http.client.HTTPConnection,
+        error: OSError | http.client.HTTPException,
+        expired: threading.Event,
+    ) -> DigestryError:
+        """What an error of the connection means."""
+        if isinstance(error, FileNotFoundError):
+            if isinstance(connection, SSHConnection):
+                return Unreachable(f"{self.url}: there is no program ssh to reach it with")
+            return Unreachable(f"{self.url}: there is no such socket")
+        if isinstance(error, PermissionError):
+            return Unreachable(f"{self.url}: permission denied", hint="run as a user who may use that socket")
+        if expired.is_set():
+            return self._silent(connection)
+        if isinstance(connection, SSHConnection) and (said := connection.why()):
+            return Unreachable(f"{self.url}: {said}", hint=_SSH_HINT)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Unreachable(
+                f"{self.url}: its certificate is not to be trusted: {error.verify_message}",
+                hint="who signed it must be in ca.pem, in DOCKER_CERT_PATH or docker's context",
+            )
+        if isinstance(error, OSError):
+            return Unreachable(f"{self.url} does not answer: {error.strerror or error}")
+        return ProtocolViolation(f"{self.url} does not speak HTTP as an engine does: {type(error).__name__}")
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         parts: list[bytes] = []
@@ -172,8 +161,10 @@ class Engine:
             parts.append(part)
         return b"".join(parts)
 
-    def _silent(self) -> Unreachable:
-        return Unreachable(f"{self.url} did not answer within {self._timeout:g} s")
+    def _silent(self, connection: http.client.HTTPConnection) -> Unreachable:
+        said = connection.why() if isinstance(connection, SSHConnection) else ""
+        message = f"{self.url} did not answer within {self._timeout:g} s"
+        return Unreachable(f"{message}: {said}" if said else message)
 
     def _decode(self, path: str, status: int, body: bytes) -> Any:
         try:
@@ -193,6 +184,17 @@ class Engine:
         if status in {401, 403}:
             raise Unauthorized(message, status=status)
         raise Refused(message, status=status)
+
+
+def _end(connection: http.client.HTTPConnection) -> None:
+    if isinstance(connection, SSHConnection):
+        connection.end()
+    else:
+        connection.close()
+
+
+class _Stale(Exception):
+    """A connection that was kept is of no use any more."""
 
 
 def _cut(link: socket.socket, expired: threading.Event) -> None:

@@ -7,6 +7,7 @@ never were in any registry, and an image that lost its name has none at all. Its
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -40,6 +41,8 @@ class Podman(Protocol):
 
     def image(self, identity: str) -> dict[str, Any]: ...
 
+    def close(self) -> None: ...
+
 
 class PodmanAPI:
     """Podman's own API ("libpod")."""
@@ -53,6 +56,9 @@ class PodmanAPI:
     def containers(self, *, include_stopped: bool) -> list[Any]:
         query = {"pod": "true"} | ({"all": "true"} if include_stopped else {})
         return _list(self._engine.get(f"{_API}/containers/json", **query))
+
+    def close(self) -> None:
+        self._engine.close()
 
     def container(self, identity: str) -> dict[str, Any]:
         return fields(self._engine.get(f"{_API}/containers/{quote(identity, safe='')}/json"))
@@ -73,6 +79,9 @@ class PodmanProgram:
     def containers(self, *, include_stopped: bool) -> list[Any]:
         stopped = ("--all",) if include_stopped else ()
         return _list(self._run("ps", "--no-trunc", "--pod", *stopped, "--format", "json"))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
     def container(self, identity: str) -> dict[str, Any]:
         return self._inspect("container", identity)
@@ -138,6 +147,10 @@ class PodmanSource:
         return self._name
 
     def observe(self) -> Iterator[Observation]:
+        with contextlib.closing(self._podman):
+            yield from self._observe()
+
+    def _observe(self) -> Iterator[Observation]:
         try:
             listed = self._podman.containers(include_stopped=self._include_stopped)
         except RemoteNotFound as error:
