@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,14 +151,14 @@ def audit(
     from digestry.cli.settings import load
     from digestry.fleet.reports.to_table import Look
 
+    auditor = _Auditor(load(), sources, fleet_file, include_stopped, timeout)
     wanted = audit_output.Wanted(
         format=chosen,
         output=output,
         look=Look(width=audit_output.width(output), by=by, every=all_rows, whole=no_trunc),
         fail_on=fail_on,
-        fixes=fix_plan,
+        fixes=auditor.origins if fix_plan else None,
     )
-    auditor = _Auditor(load(), sources, fleet_file, include_stopped, timeout)
     if watch:
         audit_output.watch(auditor.run, wanted, seconds=watch)
     report, histories = auditor.run(wanted)
@@ -184,15 +185,24 @@ class _Auditor:
         include_stopped: bool,
         timeout: float,
     ) -> None:
+        from digestry.fleet.configuration import FleetConfiguration
+        from digestry.fleet.configuration import load as load_fleet
         from digestry.fleet.sources import parse_source
 
         self._settings = settings
         self._include_stopped = include_stopped
         self._timeout = timeout
-        self._sources = [
+        self._fleet = FleetConfiguration() if fleet_file is None else load_fleet(fleet_file)
+        self._sources: list[Source] = [
             parse_source(text, include_stopped=include_stopped, timeout=timeout)
             for text in dict.fromkeys(sources)
         ]
+        self._sources += self._fleet.sources(include_stopped=include_stopped, timeout=timeout)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """What the names that the fleet file gives to sources stand for."""
+        return {entry.name: entry.text for entry in self._fleet.entries if entry.name}
 
     def run(self, wanted: Wanted) -> tuple[Report, list[Timeline]]:
         """Audits; with the tags' histories if the format shows them."""
@@ -216,12 +226,13 @@ class _Auditor:
                 )
             return Report((), tuple(silent)), []
         options = ClientOptions(
-            insecure_hosts=frozenset(self._settings.insecure_registries),
+            insecure_hosts=frozenset(self._settings.insecure_registries) | self._fleet.plain_hosts,
             docker_config=self._settings.docker_config,
             timeout=self._timeout,
             retries=1,
         )
         with Session(options) as session:
             lookup = Lookup(session, timeout=self._timeout)
-            report = run(chosen, lookup)
-            return report, timelines(report, lookup) if wanted.format == "html" else []
+            report = run(chosen, lookup, names=self._fleet.names)
+            histories = timelines(report, lookup) if wanted.format == "html" else []
+        return replace(report, problems=(*report.problems, *self._fleet.problems)), histories

@@ -19,6 +19,7 @@ from digestry.errors import DigestryError
 
 if TYPE_CHECKING:
     from digestry.fleet.audit import Report
+    from digestry.fleet.fix_plan import Origins
     from digestry.fleet.reports.to_table import Look, Text
     from digestry.fleet.timelines import Timeline
 
@@ -39,13 +40,14 @@ _CLEAR_BELOW: Final = "\x1b[J"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the caller wants to see, and where. ``fail_on`` are states that fail the audit."""
+    """What the caller wants to see, and where. ``fail_on`` are states that fail the audit; ``fixes``,
+    if it is not None, asks for what would mend it, and tells what the sources' names stand for."""
 
     format: str
     output: Path | None
     look: Look
     fail_on: frozenset[Any]
-    fixes: bool
+    fixes: Origins | None
 
 
 def width(output: Path | None) -> int:
@@ -74,7 +76,9 @@ def write(report: Report, wanted: Wanted, histories: Sequence[Timeline] = ()) ->
 def _lines(report: Report, wanted: Wanted) -> Iterator[Text]:
     from digestry.fleet.reports import to_table
 
-    return to_table.fixes(report) if wanted.fixes else to_table.write(report, wanted.look)
+    return (
+        to_table.write(report, wanted.look) if wanted.fixes is None else to_table.fixes(report, wanted.fixes)
+    )
 
 
 def _pieces(report: Report, wanted: Wanted, histories: Sequence[Timeline]) -> Iterable[str]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Final, TypeAlias
+from urllib.parse import unquote
 
 from digestry.errors import InvalidReference
 from digestry.fleet.audit import Finding
@@ -33,13 +36,20 @@ class Fix:
     notes: tuple[str, ...]
 
 
-def plan(finding: Finding) -> Fix | None:
+Origins: TypeAlias = Mapping[str, str]
+"""What a source is that goes by a name of the user's own: ``KIND[:WHERE]`` by name."""
+
+NO_ORIGINS: Final[Origins] = MappingProxyType({})
+
+
+def plan(finding: Finding, origins: Origins = NO_ORIGINS) -> Fix | None:
     """What would mend ``finding``; None if there is nothing to mend."""
+    origin = origins.get(finding.sighting.source, finding.sighting.source)
     state, tag = finding.verdict.state, finding.tag
     if state == "affected":
         if finding.cure is None:
             return Fix((), (_without_cure(finding),))
-        return _replaced(finding, finding.cure, ())
+        return _replaced(finding, origin, finding.cure, ())
     if state == "unknown" or tag.state == "never":
         return Fix((), (finding.action,))
     if tag.state != "moved" or tag.digest is None:
@@ -49,15 +59,15 @@ def plan(finding: Finding) -> Fix | None:
     except InvalidReference:
         return None
     why = f"nothing is known against what runs: only if it should follow its tag to {tag.digest}"
-    return _replaced(finding, image, (why,))
+    return _replaced(finding, origin, image, (why,))
 
 
-def lines(finding: Finding) -> list[str]:
+def lines(finding: Finding, origins: Origins = NO_ORIGINS) -> list[str]:
     """The fix as lines of a shell script: the notes are comments. Empty if nothing is to be done.
 
     What was seen is a comment too, so that no part of it can be taken for a command.
     """
-    fix = plan(finding)
+    fix = plan(finding, origins)
     if fix is None:
         return []
     return [f"# {printable(note)}" for note in fix.notes] + list(fix.commands)
@@ -68,9 +78,9 @@ def _without_cure(finding: Finding) -> str:
     return f"no fixed image is known for {', '.join(bad)}: stop it or shield it, until an advisory names one"
 
 
-def _replaced(finding: Finding, image: Reference, notes: tuple[str, ...]) -> Fix:
+def _replaced(finding: Finding, origin: str, image: Reference, notes: tuple[str, ...]) -> Fix:
     seen = finding.sighting
-    kind, _, where = seen.source.partition(":")
+    kind, _, where = origin.partition(":")
     if kind in _HOST_OPTION:
         return _in_engine(seen, kind, where, image, notes)
     if kind == "kubernetes":
@@ -139,18 +149,29 @@ def _target(seen: Sighting) -> str | None:
 # -- kubernetes ---------------------------------------------------------------------------------
 
 
-def _in_kubernetes(seen: Sighting, context: str, image: Reference, notes: tuple[str, ...]) -> Fix:
-    pod, _, container = seen.name.partition("/")
-    words = [seen.namespace, pod, container]
-    if not all(_NAME.fullmatch(word) for word in words) or (context and not _CONTEXT.fullmatch(context)):
+def _in_kubernetes(seen: Sighting, where: str, image: Reference, notes: tuple[str, ...]) -> Fix:
+    context = unquote(where.partition("?")[0])
+    words = seen.name.split("/")
+    typable = all(_NAME.fullmatch(word) for word in (seen.namespace, *words))
+    if not typable or len(words) not in {2, 3} or (context and not _CONTEXT.fullmatch(context)):
         return Fix((), (*notes, f"run {image} in place of what runs"))
     kubectl = ["kubectl", *(["--context", context] if context else []), "--namespace", seen.namespace]
-    owner = shlex.join([*kubectl, "get", "pod", pod, "--output", _OWNER])
-    missing = (
-        "fill in: KIND/NAME is what the pod belongs to; `kubectl get pod` says it (a ReplicaSet belongs to "
-        "the Deployment that its name begins with)"
-    )
-    change = shlex.join([*kubectl, "set", "image", "KIND/NAME", f"{container}={image}"])
-    if not image.digest:
-        change = shlex.join([*kubectl, "rollout", "restart", "KIND/NAME"])
-    return Fix((owner, change, shlex.join([*kubectl, "rollout", "status", "KIND/NAME"])), (*notes, missing))
+    container = words[-1]
+    commands: list[list[str]] = []
+    if len(words) == 3:  # a workload's own template: KIND/NAME/CONTAINER
+        owner = "/".join(words[:2])
+    else:
+        owner = "KIND/NAME"
+        commands.append([*kubectl, "get", "pod", words[0], "--output", _OWNER])
+        missing = (
+            "fill in: KIND/NAME is what the pod belongs to; `kubectl get pod` says it (a ReplicaSet belongs "
+            "to the Deployment that its name begins with)"
+        )
+        notes = (*notes, missing)
+    if image.digest is None:
+        commands.append([*kubectl, "rollout", "restart", owner])
+    else:
+        commands.append([*kubectl, "set", "image", owner, f"{container}={image}"])
+    if seen.runs:
+        commands.append([*kubectl, "rollout", "status", owner])
+    return Fix(tuple(shlex.join(command) for command in commands), notes)

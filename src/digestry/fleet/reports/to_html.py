@@ -17,6 +17,7 @@ from typing import Final
 from digestry import __version__
 from digestry.fleet import fix_plan
 from digestry.fleet.audit import Finding, Report
+from digestry.fleet.fix_plan import Origins
 from digestry.fleet.reports.grouping import Group, grouped
 from digestry.fleet.reports.html_timeline import timeline_cards
 from digestry.fleet.reports.to_table import alike
@@ -50,7 +51,7 @@ _LABELS: Final[dict[Standing, str]] = {
 
 
 def write(
-    report: Report, histories: Sequence[Timeline] = (), *, fixes: bool = False, every: bool = False
+    report: Report, histories: Sequence[Timeline] = (), *, fixes: Origins | None = None, every: bool = False
 ) -> Iterator[str]:
     """The page, in pieces. ``histories`` are the tags' timelines, ``fixes`` adds what would mend each
     finding, ``every`` lists every container, however many there are."""
@@ -108,7 +109,7 @@ def badge(of: Standing, word: str) -> str:
 def digest_words(finding: Finding) -> str:
     """What a container runs, short, with the whole digest to be seen and searched."""
     if finding.identity is None:
-        return '<span class="soft">not known</span>'
+        return f'<span class="soft">{"not known" if finding.sighting.runs else "does not run"}</span>'
     running = finding.identity.running
     return f'<code title="{text(str(running))}">{running.short}</code>'
 
@@ -166,7 +167,7 @@ def _problems(report: Report) -> Iterator[str]:
 # -- findings -----------------------------------------------------------------------------------
 
 
-def _findings(report: Report, *, fixes: bool, every: bool) -> Iterator[str]:
+def _findings(report: Report, *, fixes: Origins | None, every: bool) -> Iterator[str]:
     groups = alike(report)
     if not groups:
         return
@@ -190,17 +191,18 @@ def _findings(report: Report, *, fixes: bool, every: bool) -> Iterator[str]:
             yield "<details><summary>Why</summary><ul>\n"
             yield from (f"<li>{text(reason)}</li>\n" for reason in one.reasons)
             yield "</ul></details>\n"
-        if fixes:
-            yield from _fixes(members if every else members[:MOST_IN_CARD])
+        if fixes is not None:
+            yield from _fixes(members if every else members[:MOST_IN_CARD], fixes)
         yield "</article>\n"
     yield "</section>\n"
 
 
-def _fixes(members: Iterable[Finding]) -> Iterator[str]:
+def _fixes(members: Iterable[Finding], origins: Origins) -> Iterator[str]:
     lines = []
     for finding in members:
-        found = fix_plan.lines(finding)
-        if found:
+        fix = fix_plan.plan(finding, origins)
+        if fix is not None and fix.commands:
+            found = fix_plan.lines(finding, origins)
             lines += [f"# {called(finding)}", *found, ""]
     if lines:
         shown = "\n".join(text(line) for line in lines).rstrip()

@@ -8,13 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from digestry.fleet.audit import Report
+from digestry.fleet.fix_plan import Origins
 from digestry.fleet.reports.values import VERSION, problem_row, rows, totals
 from digestry.model.text import printable_json
 
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def write(report: Report, *, fixes: bool = False) -> Iterator[str]:
+def write(report: Report, *, fixes: Origins | None = None) -> Iterator[str]:
     """The document, in pieces. ``fixes`` adds what would mend each container."""
     yield f'{{\n"version": {VERSION},\n"summary": {_line(totals(report))},\n"containers": ['
     yield from _lines(rows(report.findings, fixes=fixes))

@@ -12,6 +12,7 @@ from typing import Final
 
 from digestry.fleet import fix_plan
 from digestry.fleet.audit import Finding, Report
+from digestry.fleet.fix_plan import Origins
 from digestry.fleet.reports.grouping import grouped, merged, merged_tags
 from digestry.fleet.reports.to_table import Look, findings, plain
 from digestry.fleet.reports.words import (
@@ -35,7 +36,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9 ._:/@+,=()…-]+")
 _MARKS: Final = {"affected": "🔴", "never": "🟣", "unknown": "🟡", "moved": "🔵", "good": "🟢"}
 
 
-def write(report: Report, *, fixes: bool = False, every: bool = False) -> Iterator[str]:
+def write(report: Report, *, fixes: Origins | None = None, every: bool = False) -> Iterator[str]:
     """The text, in pieces. ``every`` lists each container, however many there are."""
     worst = worst_first(report.findings)
     bad = [finding for finding in worst if standing(finding) in {"affected", "never", "unknown"}]
@@ -54,8 +55,10 @@ def write(report: Report, *, fixes: bool = False, every: bool = False) -> Iterat
         yield "\n"
         lines = [plain(line) for line in findings(report, Look())]
         yield from _details("Why, and what to do", lines if every else lines[: 4 * MOST_ROWS])
-    if fixes:
-        yield from _details("What would mend it (nothing of it was run)", list(_fixes(worst, every=every)))
+    if fixes is not None:
+        yield from _details(
+            "What would mend it (nothing of it was run)", list(_fixes(worst, fixes, every=every))
+        )
     if report.findings:
         yield "<details><summary>All images</summary>\n\n"
         yield from _images(report.findings, every=every)
@@ -117,10 +120,10 @@ def _running(finding: Finding) -> str:
     return "-" if finding.identity is None else finding.identity.running.short
 
 
-def _fixes(worst: Sequence[Finding], *, every: bool) -> Iterator[str]:
+def _fixes(worst: Sequence[Finding], origins: Origins, *, every: bool) -> Iterator[str]:
     shown = 0
     for finding in worst:
-        lines = fix_plan.lines(finding)
+        lines = fix_plan.lines(finding, origins)
         if not lines:
             continue
         if shown == MOST_ROWS and not every:

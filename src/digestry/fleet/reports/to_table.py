@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from digestry.fleet import fix_plan
 from digestry.fleet.audit import Finding, Report
+from digestry.fleet.fix_plan import NO_ORIGINS, Origins
 from digestry.fleet.reports.grouping import FEW, By, Group, Line, grouped, merged, merged_tags
 from digestry.fleet.reports.words import (
     BY_ID,
@@ -177,7 +178,7 @@ def _named(finding: Finding, look: Look) -> str:
 
 def _running(finding: Finding, look: Look) -> str:
     if finding.identity is None:
-        return "-"
+        return "-" if finding.sighting.runs else "(does not run)"
     return str(finding.identity.running) if look.whole else finding.identity.running.short
 
 
@@ -337,12 +338,12 @@ def _wrapped(text: str, look: Look) -> list[Text]:
 # -- the fix plan -------------------------------------------------------------------------------
 
 
-def fixes(report: Report) -> Iterator[Text]:
+def fixes(report: Report, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
     """The plan that mends what was found, as a shell script of which nothing was run."""
     yield _plain("# What would mend what the audit found. Read it: nothing of it was run.")
     nothing = True
     for finding in worst_first(report.findings):
-        lines = fix_plan.lines(finding)
+        lines = fix_plan.lines(finding, origins)
         if not lines:
             continue
         nothing = False

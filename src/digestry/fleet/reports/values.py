@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from digestry.fleet.advisories import Advisory
 from digestry.fleet.audit import Finding, Report
-from digestry.fleet.fix_plan import Fix, plan
+from digestry.fleet.fix_plan import Fix, Origins, plan
 from digestry.fleet.sighting import Problem
 from digestry.fleet.tags import moment
 from digestry.model.digest import Digest
@@ -87,6 +87,10 @@ class ContainerRow(Struct, frozen=True):
     action: Annotated[str, Meta(description="What to do, in one line for a person.")]
     reasons: Annotated[list[str], Meta(description="Why, and what could not be known.")]
     seen_at: _Time
+    runs: Annotated[
+        bool,
+        Meta(description="False for a template: what would be started from it now is what is judged."),
+    ]
     fix: Annotated[
         FixRow | UnsetType, Meta(description="Only with --fix-plan, and where there is something to mend.")
     ] = UNSET
@@ -132,8 +136,9 @@ def schema() -> dict[str, Any]:
     } | described
 
 
-def as_values(report: Report, *, fixes: bool = False) -> dict[str, Any]:
-    """The report as plain values: those of :class:`AuditDocument`."""
+def as_values(report: Report, *, fixes: Origins | None = None) -> dict[str, Any]:
+    """The report as plain values: those of :class:`AuditDocument`. With ``fixes``, which are the
+    sources' origins, each container has what would mend it."""
     document = AuditDocument(
         VERSION,
         totals(report),
@@ -155,7 +160,7 @@ def totals(report: Report) -> Summary:
     return Summary(len(report.findings), **advisory, moved=moved, never=never, problems=len(report.problems))
 
 
-def container_row(finding: Finding, *, fixes: bool = False) -> ContainerRow:
+def container_row(finding: Finding, *, fixes: Origins | None = None) -> ContainerRow:
     """One container."""
     seen, identity, tag = finding.sighting, finding.identity, finding.tag
     return ContainerRow(
@@ -180,7 +185,8 @@ def container_row(finding: Finding, *, fixes: bool = False) -> ContainerRow:
         action=finding.action,
         reasons=list(finding.reasons),
         seen_at=moment(seen.seen_at),
-        fix=_fix(plan(finding)) if fixes else UNSET,
+        runs=seen.runs,
+        fix=UNSET if fixes is None else _fix(plan(finding, fixes)),
     )
 
 
@@ -218,7 +224,7 @@ def advisory_values(advisory: Advisory) -> dict[str, Any]:
     return values
 
 
-def rows(findings: Iterable[Finding], *, fixes: bool = False) -> Iterable[ContainerRow]:
+def rows(findings: Iterable[Finding], *, fixes: Origins | None = None) -> Iterable[ContainerRow]:
     """Each container in turn: a report may be longer than one would like to have in memory twice."""
     return (container_row(finding, fixes=fixes) for finding in findings)
 
