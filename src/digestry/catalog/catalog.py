@@ -217,13 +217,13 @@ class Catalog(Uploads):
         self,
         repository: str,
         name: str,
+        wanted: Digest | int,
         *,
-        digest: Digest | None = None,
-        at: int | None = None,
         origin: Origin,
         expected: Expected = ANYTHING,
     ) -> Restored:
-        """Points a tag back at ``digest``, which it had before, or at what it had at a time.
+        """Points a tag back at a digest that it had before, or at what it had at a time
+        (microseconds since 1970).
 
         Raises :class:`NotFound` if the tag never was there, or if the repository does not have that
         manifest any more; :class:`TagChanged`, :class:`TagRefused`.
@@ -231,17 +231,17 @@ class Catalog(Uploads):
         now = self._now()
         with self._database.write() as connection:
             place = Place(self._known(connection, repository), repository)
-            wanted = tags.past(connection, place, name, digest=digest, at=at)
-            found = content.manifest(connection, place.row, wanted)
+            digest = tags.past(connection, place, name, wanted)
+            found = content.manifest(connection, place.row, digest)
             if found is None:
                 raise NotFound(
-                    f"tag {name} of {repository} pointed to {wanted}, which the repository does not have"
+                    f"tag {name} of {repository} pointed to {digest}, which the repository does not have"
                     " any more",
                     hint="push that image again, by its digest",
                 )
             before = tags.pointed(connection, place, name)
-            target = Target(wanted, found.media_type, found.size)
-            content.extend_lease(connection, wanted, now + self._lease)
+            target = Target(digest, found.media_type, found.size)
+            content.extend_lease(connection, digest, now + self._lease)
             event = tags.point(connection, self._rules, place, name, target, origin=origin, expected=expected)
         return Restored(
             repository=repository,

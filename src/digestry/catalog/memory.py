@@ -37,6 +37,12 @@ class Memory:
                 return None
             return _span(found, _next_time(connection, found))
 
+    def latest(self) -> int:
+        """The time of the newest entry; 0 if there is none."""
+        query = select(journal.c.at).order_by(journal.c.sequence.desc()).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar() or 0
+
     def tags_at(self, repository: str, at: int, *, after: str = "", limit: int) -> list[TagSpan]:
         """The tags that were there at a time, in the order of their bytes, those after ``after``."""
         with self._database.read() as connection:

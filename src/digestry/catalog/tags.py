@@ -253,23 +253,22 @@ def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) ->
     return event
 
 
-def past(connection: Connection, place: Place, tag: str, *, digest: Digest | None, at: int | None) -> str:
-    """The digest that the tag had: ``digest``, if it ever did, or the one at a time (None: now).
+def past(connection: Connection, place: Place, tag: str, wanted: Digest | int) -> str:
+    """The digest that the tag had: ``wanted``, if it ever did, or the one at that time.
 
     Raises :class:`NotFound`.
     """
-    if digest is not None:
+    if isinstance(wanted, Digest):
         query = select(entries.c.sequence).where(
-            entries.c.repository == place.name, entries.c.to_digest == str(digest), entries.c.tag == tag
+            entries.c.repository == place.name, entries.c.to_digest == str(wanted), entries.c.tag == tag
         )
         if connection.execute(query.limit(1)).first() is None:
             raise NotFound(
-                f"tag {tag} of {place.name} never pointed to {digest}",
+                f"tag {tag} of {place.name} never pointed to {wanted}",
                 hint=f"push it under that tag, or see what it had: digestry log {place.name}:{tag}",
             )
-        return str(digest)
-    moment = clock.now() if at is None else at
-    found = entry_at(connection, place.name, tag, moment)
+        return str(wanted)
+    found = entry_at(connection, place.name, tag, wanted)
     if found is None or found.to_digest is None:
-        raise NotFound(f"there was no tag {tag} in {place.name} at {clock.to_rfc3339(moment)}")
+        raise NotFound(f"there was no tag {tag} in {place.name} at {clock.to_rfc3339(wanted)}")
     return str(found.to_digest)

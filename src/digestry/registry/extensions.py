@@ -13,8 +13,10 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP, JournalPage, TagEvent
 from digestry.model.reference import check_tag
+from digestry.registry import memory
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem, bad_parameter, not_allowed
+from digestry.registry.memory import sequence_parameter, time_parameter
+from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.referrers import describe, index
 from digestry.registry.service import Service
 
@@ -37,6 +39,10 @@ _DISCOVERY: Final = {
                 "_digestry/journal",
                 "_digestry/holders/<digest>",
                 "_digestry/advisories",
+                "_digestry/tag/<tag>",
+                "_digestry/tags",
+                "_digestry/whose/<digest>",
+                "_digestry/restore/<tag>",
                 "_digestry/resolve",
             ],
         },
@@ -61,8 +67,8 @@ async def handle_tag_history(service: Service, exchange: Exchange, name: str, ta
         name,
         tag=tag,
         digest=None if digest is None else str(Digest.parse(digest)),
-        before=_time(exchange, "before"),
-        since=_time(exchange, "since"),
+        before=time_parameter(exchange, "before"),
+        since=time_parameter(exchange, "since"),
         limit=limit + 1,
     )
     page = events[:limit]
@@ -88,15 +94,13 @@ def _timestamp(event: TagEvent) -> str:
     return clock.to_rfc3339(clock.from_datetime(event.at))
 
 
-def _time(exchange: Exchange, name: str) -> int | None:
-    value = exchange.parameter(name)
-    return None if value is None else clock.from_rfc3339(value)
-
-
 async def handle_digestry(service: Service, exchange: Exchange, name: str, what: str) -> None:
     """``_digestry/<what>``."""
-    _only_get(exchange)
     resource, _, rest = what.partition("/")
+    if resource == "restore" and rest:
+        await memory.handle_restore(service, exchange, name, rest)
+        return
+    _only_get(exchange)
     if resource == "journal" and not rest:
         await _journal(service, exchange, name)
     elif resource == "holders" and rest:
@@ -104,6 +108,12 @@ async def handle_digestry(service: Service, exchange: Exchange, name: str, what:
         await exchange.json(holders)
     elif resource == "advisories" and not rest:
         await _advisories(service, exchange, name)
+    elif resource == "tag" and rest:
+        await memory.handle_tag(service, exchange, name, rest)
+    elif resource == "tags" and not rest:
+        await memory.handle_tags(service, exchange, name)
+    elif resource == "whose" and rest:
+        await memory.handle_whose(service, exchange, name, rest)
     else:
         raise Problem(404, "UNSUPPORTED", "there is no such extension; see /v2/_oci/ext/discover")
 
@@ -125,15 +135,15 @@ async def _advisories(service: Service, exchange: Exchange, name: str) -> None:
 
 async def _journal(service: Service, exchange: Exchange, name: str) -> None:
     tag = exchange.parameter("tag")
-    before = exchange.parameter("before")
-    if before is not None and not (before.isascii() and before.isdigit() and len(before) < 19):
-        raise bad_parameter("before", before, "the sequence number of an entry is wanted")
+    since = time_parameter(exchange, "since")
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     events = await service.disk(
         service.catalog.journal,
         name,
         tag=None if tag is None else check_tag(tag),
-        before_sequence=None if before is None else int(before),
+        before_sequence=sequence_parameter(exchange, "before"),
+        since=None if since is None else since - 1,
+        until=time_parameter(exchange, "until"),
         limit=limit + 1,
     )
     page = events[:limit]

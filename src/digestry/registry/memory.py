@@ -1,0 +1,122 @@
+"""What the registry remembers, asked over HTTP: ``_digestry/tag``, ``tags``, ``whose``, ``restore``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.catalog import clock
+from digestry.errors import CallerError, NotFound
+from digestry.model.digest import Digest
+from digestry.model.history import TagAsOf, TagsAsOf, Whose
+from digestry.model.reference import check_tag
+from digestry.registry.exchange import Exchange
+from digestry.registry.manifests import expectation
+from digestry.registry.problems import Problem, bad_parameter, manifest_unknown, name_unknown, not_allowed
+from digestry.registry.service import Service
+
+_PAGE: Final = 100
+_MOST: Final = 1000
+
+
+def time_parameter(exchange: Exchange, name: str) -> int | None:
+    """A query parameter that is an RFC 3339 time, in microseconds since 1970."""
+    value = exchange.parameter(name)
+    if value is None:
+        return None
+    try:
+        return clock.from_rfc3339(value)
+    except CallerError as error:
+        raise bad_parameter(
+            name, value, "an RFC 3339 time is wanted, such as 2026-11-21T10:02:03Z"
+        ) from error
+
+
+def sequence_parameter(exchange: Exchange, name: str) -> int | None:
+    """A query parameter that is a journal entry's number."""
+    value = exchange.parameter(name)
+    if value is not None and not (value.isascii() and value.isdigit() and len(value) < 19):
+        raise bad_parameter(name, value, "the sequence number of an entry is wanted")
+    return None if value is None else int(value)
+
+
+async def _moment(service: Service, exchange: Exchange) -> int:
+    """The time ``at``; without it the present, even if the newest entry says that it is later."""
+    at = time_parameter(exchange, "at")
+    return max(service.now(), await service.disk(service.catalog.memory.latest)) if at is None else at
+
+
+async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
+    """What a tag pointed to at the time ``at``, or points to now."""
+    check_tag(tag)
+    moment = await _moment(service, exchange)
+    span = await service.disk(service.catalog.memory.tag_at, name, tag, moment)
+    if span is None:
+        if not await service.disk(service.catalog.has_repository, name):
+            raise name_unknown(name)
+        raise Problem(
+            404,
+            "MANIFEST_UNKNOWN",
+            f"there was no tag {tag} in {name} at {clock.to_rfc3339(moment)}",
+            detail={"reference": tag},
+        )
+    await exchange.json(TagAsOf(repository=name, at=clock.to_datetime(moment), span=span))
+
+
+async def handle_tags(service: Service, exchange: Exchange, name: str) -> None:
+    """The tags that there were at the time ``at``, or are now, in pages of ``n`` after ``last``."""
+    moment = await _moment(service, exchange)
+    limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
+    after = exchange.parameter("last") or ""
+    spans = await service.disk(service.catalog.memory.tags_at, name, moment, after=after, limit=limit + 1)
+    if not spans and not after and not await service.disk(service.catalog.has_repository, name):
+        raise name_unknown(name)
+    page = spans[:limit]
+    # The next page is of the same moment, also when this one was "now".
+    links = (
+        [exchange.next_page(n=limit, last=page[-1].tag, at=clock.to_rfc3339(moment))]
+        if len(spans) > limit
+        else []
+    )
+    body = TagsAsOf(repository=name, at=clock.to_datetime(moment), tags=tuple(page))
+    await exchange.json(body, headers=links)
+
+
+async def handle_whose(service: Service, exchange: Exchange, name: str, text: str) -> None:
+    """Which tags point, or pointed, to a digest, or to what holds it; in pages of ``n``."""
+    digest = Digest.parse(text)
+    before = sequence_parameter(exchange, "before")
+    limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
+    spans = await service.disk(service.catalog.memory.whose, name, digest, before=before, limit=limit + 1)
+    page = spans[:limit]
+    links = []
+    if len(spans) > limit:
+        links.append(exchange.next_page(n=limit, before=page[-1].sequence or 0))
+    await exchange.json(Whose(digest=digest, spans=tuple(page)), headers=links)
+
+
+async def handle_restore(service: Service, exchange: Exchange, name: str, tag: str) -> None:
+    """Points a tag back at the digest ``to``, which it had, or at what it had at the time ``at``."""
+    if exchange.method != "POST":
+        raise not_allowed(exchange.method, "POST")
+    check_tag(tag)
+    to, at = exchange.parameter("to"), time_parameter(exchange, "at")
+    wanted = at if to is None else Digest.parse(to)
+    if wanted is None or (to is not None and at is not None):
+        raise Problem(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")
+    try:
+        restored = await service.write(
+            service.catalog.restore_tag,
+            name,
+            tag,
+            wanted,
+            origin=exchange.origin,
+            expected=expectation(exchange),
+        )
+    except NotFound as error:
+        if not await service.disk(service.catalog.has_repository, name):
+            raise
+        problem = manifest_unknown(tag, name)
+        hint = f" ({error.hint})" if error.hint else ""
+        raise Problem(404, problem.code, f"{error.message}{hint}", detail=problem.detail) from error
+    headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
+    await exchange.json(restored, headers=headers)
