@@ -58,6 +58,18 @@ _TRIES: Final = 3
 _LONGEST_WAIT: Final = 5.0
 
 
+class _UncheckedConnection(urllib3.connection.HTTPSConnection):
+    """To a server that the kubeconfig wants unchecked: that was said once, and needs no warning."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.is_verified = True
+
+
+class _UncheckedPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _UncheckedConnection
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     status: int
@@ -136,7 +148,9 @@ class KubeAPI:
             more = {"continue": token} if token else {}
             document = self.get(path, what, limit=str(PAGE), **query, **more)
             if not isinstance(document, dict) or not isinstance(document.get("items", 0), list | None):
-                raise ProtocolViolation(f"{self.server}{path}: the answer is no list of {what}")
+                raise ProtocolViolation(
+                    f"{self.server}{path}: the answer is no list of {what.partition(' ')[2]}"
+                )
             yield items(document.get("items"))
             following = fields(document.get("metadata")).get("continue") or ""
             if not isinstance(following, str):
@@ -244,7 +258,12 @@ class KubeAPI:
                 options["assert_hostname"] = False
             elif cluster.server_name:
                 options["server_hostname"] = options["assert_hostname"] = cluster.server_name
-        proxy = cluster.proxy or _environments_proxy(cluster.server)
+        manager = self._through(cluster.proxy or _environments_proxy(cluster.server), options)
+        if cluster.insecure:
+            manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "https": _UncheckedPool}
+        return manager
+
+    def _through(self, proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
         if not proxy:
             return urllib3.PoolManager(**options)
         try:
@@ -257,7 +276,7 @@ class KubeAPI:
             )
         except (ValueError, LocationParseError) as error:
             raise InvalidConfiguration(
-                f"{cluster.server}: the proxy of that cluster cannot be used",
+                f"{self.server}: the proxy of that cluster cannot be used",
                 hint="proxies are http://host:port or https://host:port",
             ) from error
 
