@@ -59,6 +59,14 @@ class Conflict(CallerError):
     """The thing changed, or is held, so that the request cannot be carried out as it stands."""
 
 
+class Forbidden(CallerError):
+    """What the caller asks for is not theirs to do, whoever they are known as."""
+
+
+class TooMany(CallerError):
+    """The caller has too much under way at once; later it can be asked again."""
+
+
 # -- somebody else's service is to blame -------------------------------------------------------
 
 

@@ -6,14 +6,14 @@ order: bytes are durable in the blob store before a method here makes them visib
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, exists, select
 
-from digestry.catalog import chain, clock, content, journal, resolution, tags
+from digestry.catalog import chain, clock, content, journal, quotas, resolution, tags
 from digestry.catalog.chain import BrokenEntry
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.database import Database
@@ -21,6 +21,7 @@ from digestry.catalog.journal import Origin
 from digestry.catalog.memory import Memory
 from digestry.catalog.outbox import Outbox, Subscription
 from digestry.catalog.policy import TagPolicy
+from digestry.catalog.quotas import Quota
 from digestry.catalog.resolution import Found
 from digestry.catalog.schema import links, manifests, repositories, uploads
 from digestry.catalog.schema import tags as tag_rows
@@ -53,6 +54,7 @@ class UnknownRepository(NotFound):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"repository {name} is not known to this registry")
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Catalog(Uploads):
     """The catalog of the registry whose files are under ``root``. Thread-safe.
 
     Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
+    What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
     ``memory`` answers questions about the past, ``outbox`` has what webhooks are still to be told.
     """
 
@@ -79,12 +82,14 @@ class Catalog(Uploads):
         lease: int = LEASE,
         policy: TagPolicy | None = None,
         subscriptions: Sequence[Subscription] = (),
+        quotas: Sequence[Quota] = (),
     ) -> None:
         super().__init__(Database(root), now)
         self.memory = Memory(self._database)
         self.outbox = Outbox(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)
         self._lease = lease
+        self._quotas = tuple(quotas)
 
     @property
     def path(self) -> Path:
@@ -104,22 +109,45 @@ class Catalog(Uploads):
         """Makes a stored blob visible in the repository, and ends the upload that brought it."""
         now = self._now()
         with self._database.write() as connection:
-            row = content.make_repository(connection, repository, now)
-            content.link(connection, row, str(digest), size, now)
-            content.extend_lease(connection, str(digest), now + self._lease)
+            self._link(connection, repository, str(digest), size, now)
             if upload is not None:
                 connection.execute(delete(uploads).where(uploads.c.id == upload))
 
-    def mount_blob(self, repository: str, digest: Digest, *, source: str | None) -> int | None:
-        """Links a blob of ``source`` (None: of any repository) here; its size, or None if not there."""
+    def mount_blob(
+        self,
+        repository: str,
+        digest: Digest,
+        *,
+        source: str | None,
+        may_pull: Callable[[str], bool] = lambda _: True,
+    ) -> int | None:
+        """Links a blob of ``source`` here; its size, or None if it is not there.
+
+        A source of None is any repository that ``may_pull`` says yes to.
+        """
         now = self._now()
         with self._database.write() as connection:
-            size = content.linked_size(connection, str(digest), source)
-            if size is not None:
-                row = content.make_repository(connection, repository, now)
-                content.link(connection, row, str(digest), size, now)
-                content.extend_lease(connection, str(digest), now + self._lease)
-            return size
+            holding = [source] if source is not None else content.linked_in(connection, str(digest))
+            for name in holding:
+                size = content.linked_size(connection, str(digest), name) if may_pull(name) else None
+                if size is not None:
+                    self._link(connection, repository, str(digest), size, now)
+                    return size
+        return None
+
+    def _link(self, connection: Connection, repository: str, digest: str, size: int, now: int) -> None:
+        row = content.make_repository(connection, repository, now)
+        new = content.link(connection, row, digest, size, now)
+        content.extend_lease(connection, digest, now + self._lease)
+        if new:
+            quotas.check_bytes(connection, self._quotas, repository)
+
+    def bytes_left(self, repository: str) -> int | None:
+        """How many bytes more the quotas let the repository hold; None for any number."""
+        if not self._quotas:
+            return None
+        with self._database.read() as connection:
+            return quotas.bytes_left(connection, self._quotas, repository)
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """A blob's size in bytes if the repository may serve it."""
@@ -173,13 +201,19 @@ class Catalog(Uploads):
         with self._database.write() as connection:
             place = Place(content.make_repository(connection, repository, now), repository)
             self._check(connection, place, manifest, tag_names, expected)
+            new = content.manifest(connection, place.row, target.digest) is None
             content.store_manifest(connection, place.row, manifest, now)
             content.extend_lease(connection, target.digest, now + self._lease)
             made = [
                 tags.point(connection, self._rules, place, name, target, origin=origin)
                 for name in dict.fromkeys(tag_names)
             ]
-            return [event for event in made if event is not None]
+            events = [event for event in made if event is not None]
+            if new:
+                quotas.check_bytes(connection, self._quotas, repository)
+            if any(event.event == "created" for event in events):
+                quotas.check_tags(connection, self._quotas, repository)
+            return events
 
     def check_references(
         self,

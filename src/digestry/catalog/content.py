@@ -68,10 +68,10 @@ def make_repository(connection: Connection, name: str, now: int) -> int:
     return cast("tuple[int]", result.inserted_primary_key)[0]
 
 
-def link(connection: Connection, repository: int, digest: str, size: int, now: int) -> None:
-    """Gives the repository the right to serve a blob; again is no change."""
+def link(connection: Connection, repository: int, digest: str, size: int, now: int) -> bool:
+    """Gives the repository the right to serve a blob; again is no change, and False."""
     statement = upsert(links).values(repository_id=repository, digest=digest, size=size, linked_at=now)
-    connection.execute(statement.on_conflict_do_nothing())
+    return connection.execute(statement.on_conflict_do_nothing()).rowcount > 0
 
 
 def unlink(connection: Connection, repository: int, digest: str) -> bool:
@@ -86,6 +86,12 @@ def linked_size(connection: Connection, digest: str, repository: str | None) -> 
     if repository is not None:
         query = query.join(repositories).where(repositories.c.name == repository)
     return connection.execute(query.limit(1)).scalar()
+
+
+def linked_in(connection: Connection, digest: str) -> list[str]:
+    """The repositories that may serve a blob."""
+    query = select(repositories.c.name).select_from(links.join(repositories)).where(links.c.digest == digest)
+    return list(connection.execute(query.order_by(repositories.c.name)).scalars())
 
 
 def extend_lease(connection: Connection, digest: str, until: int) -> None:

@@ -51,6 +51,8 @@ class Origin:
     actor: str = "anonymous"
     address: str = ""
     client: str = ""
+    may_move: bool = True
+    """Whether they may point a tag elsewhere that is there already. Not for the journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,20 @@ uploads = Table(
     Column("boot", Text, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False, server_default="anonymous"),
     Index("uploads_by_age", "updated_at"),
+    Index("uploads_by_actor", "actor"),
+)
+
+# Secrets that programs log in with, hashed. A name is used again once its token has ended.
+robot_tokens = Table(
+    "robot_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret_hash", Text, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
 )
 
 # A promise that content is not collected before a time.

@@ -18,7 +18,7 @@ from digestry.catalog.outbox import Subscription
 from digestry.catalog.policy import TagPolicy
 from digestry.catalog.schema import journal as entries
 from digestry.catalog.schema import manifests, tags
-from digestry.errors import Conflict, NotFound
+from digestry.errors import Conflict, Forbidden, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
 
@@ -177,11 +177,16 @@ def point(
 ) -> TagEvent | None:
     """Points the tag at a manifest that is there; None if it did so already.
 
-    Raises :class:`TagChanged`, :class:`TagRefused`.
+    Raises :class:`TagChanged`, :class:`TagRefused`, and :class:`Forbidden` if it is not theirs to move.
     """
     current = check(connection, rules, place, tag, target.digest, expected=expected)
     if current == target.digest:
         return None
+    if current is not None and not origin.may_move:
+        raise Forbidden(
+            f"{origin.actor} may not move tag {tag} of {place.name}, which points to {current}",
+            hint="push under a tag of its own, or ask who runs the registry for move-tag",
+        )
     kind: EventKind = "created" if current is None else "moved"
     move = Move(place.name, tag, kind, current, target.digest, target.media_type, target.size)
     event = _record(connection, rules, move, origin)

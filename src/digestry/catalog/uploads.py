@@ -7,12 +7,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from digestry.catalog import clock
 from digestry.catalog.database import Database
 from digestry.catalog.schema import uploads
-from digestry.errors import NotFound
+from digestry.errors import NotFound, TooMany
 from digestry.model.digest import Digest
 
 
@@ -35,16 +35,36 @@ class Uploads:
         self._now = now
         self._boot = _boot_id()
 
-    def begin_upload(self, repository: str, algorithm: str) -> Upload:
-        """A new upload, empty."""
+    def begin_upload(
+        self,
+        repository: str,
+        algorithm: str,
+        *,
+        actor: str = "anonymous",
+        most: int | None = None,
+        most_of_one: int | None = None,
+    ) -> Upload:
+        """A new upload, empty. Raises :class:`TooMany` if ``most`` are under way, or of this actor
+        ``most_of_one``."""
         now = self._now()
         upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None)
         with self._database.write() as connection:
+            count = select(func.count()).select_from(uploads)
+            if most_of_one is not None and most_of_one <= (
+                connection.execute(count.where(uploads.c.actor == actor)).scalar() or 0
+            ):
+                raise TooMany(
+                    f"{actor} has {most_of_one} uploads under way, which is as many as one user may",
+                    hint="finish or cancel some",
+                )
+            if most is not None and most <= (connection.execute(count).scalar() or 0):
+                raise TooMany(f"this registry has {most} uploads under way, and takes no more at once")
             connection.execute(
                 insert(uploads).values(
                     id=upload.id,
                     repository=repository,
                     algorithm=algorithm,
+                    actor=actor,
                     offset=0,
                     boot=self._boot,
                     started_at=now,

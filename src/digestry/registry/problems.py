@@ -24,6 +24,7 @@ from digestry.errors import (
     NotFound,
     SizeMismatch,
     TooLarge,
+    TooMany,
 )
 from digestry.model.digest import Digest, shown
 
@@ -119,7 +120,7 @@ def of(error: DigestryError) -> Problem:
             lacking = [{"digest": digest} for digest in error.digests[:50]]
             return Problem(400, "MANIFEST_BLOB_UNKNOWN", text, detail=lacking)
         case UnknownRepository():
-            return Problem(404, "NAME_UNKNOWN", text)
+            return name_unknown(error.name)
         case InvalidDigest() | DigestMismatch():
             return Problem(400, "DIGEST_INVALID", text)
         case InvalidReference():
@@ -130,6 +131,8 @@ def of(error: DigestryError) -> Problem:
             return Problem(413, "SIZE_INVALID", text, detail={"limit": error.limit})
         case SizeMismatch():
             return Problem(400, "SIZE_INVALID", text)
+        case TooMany():
+            return Problem(429, "TOOMANYREQUESTS", text, headers={"Retry-After": "5"})
         case Forbidden():
             return Problem(403, "DENIED", text)
         case NotFound():

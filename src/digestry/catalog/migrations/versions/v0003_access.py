@@ -1,0 +1,24 @@
+"""Robot tokens, and whose an upload is."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "robot_tokens",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("secret_hash", sa.Text, nullable=False, unique=True),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger),
+        sa.Column("revoked_at", sa.BigInteger),
+    )
+    op.add_column("uploads", sa.Column("actor", sa.Text, nullable=False, server_default="anonymous"))
+    op.create_index("uploads_by_actor", "uploads", ["actor"])

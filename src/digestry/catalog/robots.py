@@ -1,0 +1,133 @@
+"""Robot tokens: long secrets for programs, kept as hashes, with an expiry, and revocable.
+
+A secret is 256 random bits: nobody guesses it, so that a fast hash is enough, and looking one up
+is one indexed read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import delete, insert, select, update
+
+from digestry.catalog import clock
+from digestry.catalog.database import Database, connect_directly
+from digestry.catalog.schema import robot_tokens
+from digestry.errors import Conflict, NotFound, StorageError
+
+PREFIX: Final = "dgr_"
+"""What every secret begins with, so that scanners of leaked secrets can find it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RobotToken:
+    """A token, without its secret; times in microseconds since 1970, None for never."""
+
+    name: str
+    fingerprint: str
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+    def holds(self, now: int) -> bool:
+        """Whether it can be used at that time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Robots:
+    """The robot tokens of a registry, for the one who runs it. Blocks."""
+
+    def __init__(self, root: Path, *, now: clock.Clock = clock.now) -> None:
+        self._database = Database(root)
+        self._now = now
+
+    def close(self) -> None:
+        self._database.close()
+
+    def create(self, name: str, *, expires_at: int | None) -> str:
+        """A new token; returns its secret, which is kept nowhere.
+
+        Raises :class:`Conflict` while a token of this name can still be used.
+        """
+        secret = PREFIX + secrets.token_urlsafe(32)
+        now = self._now()
+        with self._database.write() as connection:
+            row = connection.execute(select(robot_tokens).where(robot_tokens.c.name == name)).first()
+            if row is not None and _token(row).holds(now):
+                raise Conflict(
+                    f"there is a token named {name} already",
+                    hint=f"digestry token revoke {name}, or another name",
+                )
+            connection.execute(delete(robot_tokens).where(robot_tokens.c.name == name))
+            connection.execute(
+                insert(robot_tokens).values(
+                    name=name, secret_hash=_hash(secret), created_at=now, expires_at=expires_at
+                )
+            )
+        return secret
+
+    def all(self) -> list[RobotToken]:
+        """All tokens, by name, those that cannot be used any more included."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(robot_tokens).order_by(robot_tokens.c.name)).all()
+        return [_token(row) for row in rows]
+
+    def revoke(self, name: str) -> None:
+        """Ends a token. Raises :class:`NotFound`."""
+        with self._database.write() as connection:
+            usable = (robot_tokens.c.name == name) & robot_tokens.c.revoked_at.is_(None)
+            result = connection.execute(update(robot_tokens).where(usable).values(revoked_at=self._now()))
+            if result.rowcount == 0:
+                raise NotFound(f"there is no token named {name}, or it is revoked already")
+
+
+def _token(row: Any) -> RobotToken:
+    return RobotToken(row.name, _fingerprint(row.secret_hash), row.created_at, row.expires_at, row.revoked_at)
+
+
+def _fingerprint(secret_hash: str) -> str:
+    return secret_hash[:16]
+
+
+_COLUMNS: Final = "SELECT name, secret_hash, created_at, expires_at, revoked_at FROM robot_tokens"
+_BY_SECRET: Final = f"{_COLUMNS} WHERE secret_hash = ?"
+_BY_NAME: Final = f"{_COLUMNS} WHERE name = ?"
+
+
+class RobotReader:
+    """Looks tokens up for the event loop's thread, in microseconds: one bare SQLite connection."""
+
+    def __init__(self, catalog: Path, *, now: clock.Clock = clock.now) -> None:
+        self._path = catalog
+        self._connection = connect_directly(catalog)
+        self._now = now
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def by_secret(self, secret: str) -> RobotToken | None:
+        """The token of this secret, if it can be used now. Raises :class:`StorageError`."""
+        return self._read(_BY_SECRET, _hash(secret))
+
+    def by_name(self, name: str) -> RobotToken | None:
+        """The token of this name, if it can be used now. Raises :class:`StorageError`."""
+        return self._read(_BY_NAME, name)
+
+    def _read(self, query: str, value: str) -> RobotToken | None:
+        try:
+            row = self._connection.execute(query, (value,)).fetchone()
+        except sqlite3.Error as error:
+            raise StorageError(f"the catalog {self._path} cannot be read: {error}") from error
+        if row is None:
+            return None
+        token = RobotToken(row[0], _fingerprint(row[1]), row[2], row[3], row[4])
+        return token if token.holds(self._now()) else None

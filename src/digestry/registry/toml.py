@@ -1,0 +1,158 @@
+"""Reading ``registry.toml``: each section says its keys once, with kind and default.
+
+A section's module has a tuple of :class:`Key` and a function from :func:`read` 's values to a frozen
+object; :mod:`digestry.registry.config` hangs the objects together. docs/registry.md lists the same
+keys, which a test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.model.digest import shown
+
+_UNITS: Final = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+_SIZE: Final = re.compile(r"([0-9]{1,15}) ?([KMGT]iB)?", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which part of which file is read, for messages. Paths in it are relative to ``folder``."""
+
+    file: Path
+    section: str = ""
+
+    def wrong(self, what: str, *, hint: str = "") -> InvalidConfiguration:
+        """The error that ``what`` is wrong here."""
+        place = f"{self.file}: [{self.section}]" if self.section else str(self.file)
+        return InvalidConfiguration(f"{place}: {what}", hint=hint)
+
+
+Kind = Callable[[Any, Where], Any]
+"""Checks a TOML value and gives what it means. Raises ValueError, saying what is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section. A ``default`` of ``...`` means that the key must be given."""
+
+    name: str
+    kind: Kind
+    default: Any = ...
+
+    @property
+    def field(self) -> str:
+        """The name as Python has it."""
+        return self.name.replace("-", "_")
+
+
+def read(table: Any, keys: Iterable[Key], where: Where) -> dict[str, Any]:
+    """The values of a section, by field name, defaults filled in.
+
+    Raises :class:`InvalidConfiguration` for an unknown key, a missing one, or one of a wrong kind.
+    """
+    if not isinstance(table, dict):
+        raise where.wrong("a table is wanted")
+    known = {key.name: key for key in keys}
+    for name in table:
+        if name not in known:
+            raise where.wrong(f"unknown key {shown(name)}", hint=f"the keys are: {', '.join(known)}")
+    values = {}
+    for key in known.values():
+        if key.name not in table:
+            if key.default is ...:
+                raise where.wrong(f"the key {key.name} is missing")
+            values[key.field] = key.default
+            continue
+        try:
+            values[key.field] = key.kind(table[key.name], where)
+        except ValueError as error:
+            raise where.wrong(f"{key.name}: {error}") from error
+    return values
+
+
+def tables(document: Mapping[str, Any], name: str, where: Where) -> list[tuple[Any, Where]]:
+    """The tables of ``[[name]]``, each with where it is."""
+    found = document.get(name, [])
+    if not isinstance(found, list):
+        raise where.wrong(f"{name} is a list of tables: write [[{name}]]")
+    return [(table, Where(where.file, f"{name} {number}")) for number, table in enumerate(found, 1)]
+
+
+# -- kinds --------------------------------------------------------------------------------------
+
+
+def text(value: Any, _: Where) -> str:
+    """A string that is not empty."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("a string is wanted")
+    return value
+
+
+def texts(value: Any, where: Where) -> tuple[str, ...]:
+    """A list of strings, or one."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise ValueError("a list of strings is wanted")
+    return tuple(text(item, where) for item in value)
+
+
+def flag(value: Any, _: Where) -> bool:
+    """``true`` or ``false``."""
+    if not isinstance(value, bool):
+        raise ValueError("true or false is wanted")
+    return value
+
+
+def file(value: Any, where: Where) -> Path:
+    """A path; a relative one counts from the configuration file's folder."""
+    return where.file.parent / text(value, where)
+
+
+def size(value: Any, _: Where) -> int:
+    """A number of bytes, or a string such as ``"10 GiB"``."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('a number of bytes is wanted, or a string such as "10 GiB"')
+    return int(found[1]) * _UNITS[(found[2] or "").lower()]
+
+
+def whole(least: int, most: int) -> Kind:
+    """A whole number from ``least`` to ``most``."""
+
+    def kind(value: Any, _: Where) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"a whole number from {least} to {most} is wanted")
+        return value
+
+    return kind
+
+
+def seconds(least: float, most: float) -> Kind:
+    """A number of seconds from ``least`` to ``most``."""
+
+    def kind(value: Any, _: Where) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"a number of seconds from {least:g} to {most:g} is wanted")
+        return float(value)
+
+    return kind
+
+
+def one_of(*choices: str) -> Kind:
+    """One of some words."""
+
+    def kind(value: Any, _: Where) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {', '.join(choices)} is wanted, not {shown(str(value))}")
+        return str(value)
+
+    return kind
