@@ -245,7 +245,7 @@ def test_acting_as_somebody_else(cluster: Cluster, papers: Papers, tmp_path: Pat
 
 def test_a_token_that_cannot_be_sent(cluster: Cluster, papers: Papers, tmp_path: Path) -> None:
     found = observe(kubeconfig(tmp_path / "config", trusted(cluster, papers), {"token": "a\r\nX: y"}))
-    assert "has something that cannot be sent" in messages(found)[-1]
+    assert "has something that cannot be sent" in messages(found)[0]
     assert cluster.asked == []
 
 

@@ -110,6 +110,12 @@ class KubeAPI:
         if self._manager is not None:
             self._manager.clear()
 
+    def prepare(self) -> None:
+        """Gets the credentials and the certificates, before anything is asked; the time for that is
+        not the server's. Raises what the credentials raise, and :class:`InvalidConfiguration`."""
+        self._managed(self._credentials.get())
+        self._end = time.monotonic() + self._deadline
+
     def get(self, path: str, what: str, **query: str) -> Any:
         """The JSON at ``path``; ``what`` is what is asked for, in the words of RBAC.
 

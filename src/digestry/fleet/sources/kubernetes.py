@@ -96,11 +96,12 @@ class KubernetesSource:
     def observe(self) -> Iterator[Observation]:
         try:
             access = find_access(self._where.context, environment=self._environment)
+            credentials = Credentials(access.user, access.cluster, environment=self._environment)
+            api = KubeAPI(access, credentials, timeout=self._timeout, deadline=self._deadline)
+            api.prepare()
         except DigestryError as error:
             yield Problem(self._name, error.message, error.hint)
             return
-        credentials = Credentials(access.user, access.cluster, environment=self._environment)
-        api = KubeAPI(access, credentials, timeout=self._timeout, deadline=self._deadline)
         try:
             yield from _Reading(self._name, self._where, api, include_stopped=self._include_stopped).all()
         finally:
