@@ -56,8 +56,8 @@ def of_docker(path: Path) -> Found:
 def of_containerd(directory: Path) -> Found:
     """The mirrors of a ``certs.d``: one directory a registry, each with a ``hosts.toml``.
 
-    ``_default`` stands for every registry that has no directory of its own. Raises
-    :class:`InvalidConfiguration` if it, or a file in it, cannot be read.
+    ``_default`` stands for every registry. Raises :class:`InvalidConfiguration` if the directory, or
+    a file in it, cannot be read.
     """
     try:
         folders = sorted(entry for entry in directory.iterdir() if (entry / "hosts.toml").is_file())
@@ -133,7 +133,9 @@ class _Reader:
                 if path != "v2" and not path.startswith("v2/"):
                     raise InvalidReference("its path does not begin with /v2")
                 path = path.removeprefix("v2").strip("/")
-            elif path not in {"", "v2"}:
+            elif path in {"", "v2"}:
+                path = ""
+            else:
                 raise InvalidReference("its API is not at /v2 of its host")
             place = Place.parse(f"{host}/{path}" if path else host)
         except (ValueError, InvalidReference) as error:

@@ -26,9 +26,9 @@ class Place:
     @classmethod
     def parse(cls, text: str) -> Place:
         """Reads ``host[:port][/path]``. Raises :class:`InvalidReference`."""
-        host, _, path = text.partition("/")
+        host, slash, path = text.partition("/")
         # On docker.io a path of one part would become another.
-        checked = Reference(host, f"{path}/{_ANY}" if path else f"{_ANY}/{_ANY}")
+        checked = Reference(host, f"{path}/{_ANY}" if slash else f"{_ANY}/{_ANY}")
         return cls(checked.host, path)
 
     def moved(self, repository: Reference, to: Place) -> Reference | None:
@@ -99,8 +99,8 @@ class Names:
         for name in names:
             for alias in self.aliases:
                 self._add(found, alias.original.moved(name, alias.place), tags=True)
-        for name in names:
-            for mirror in self.mirrors:
+        for mirror in self.mirrors:
+            for name in names:
                 original_place = mirror.original or Place(name.host)
                 self._add(found, original_place.moved(name, mirror.place), tags=mirror.tags)
         del found[own]
