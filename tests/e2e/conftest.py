@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.engines import Engine, docker_engine, podman_only, podman_storage, root_file_system
-from tests.support import digestry, free_port, program, wait_until
+from tests.e2e.engines import (
+    Engine,
+    docker_engine,
+    docker_registry,
+    podman_only,
+    podman_storage,
+    root_file_system,
+)
+from tests.support import digestry, program
 
 
 @pytest.fixture(scope="session")
@@ -71,36 +73,5 @@ def repository(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def peer_registry() -> Iterator[str]:
     """The address of a running docker-registry (the distribution project's, 2.8)."""
-    server = program("docker-registry")
-    with tempfile.TemporaryDirectory(prefix="digestry-peer-") as name:
-        directory = Path(name)
-        host = f"127.0.0.1:{free_port()}"
-        config = {
-            "version": 0.1,
-            "storage": {
-                "filesystem": {"rootdirectory": f"{name}/data"},
-                "delete": {"enabled": True},
-            },
-            "http": {"addr": host},
-            "log": {"accesslog": {"disabled": True}, "level": "error"},
-        }
-        (directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [server, "serve", f"{name}/config.yml"], stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            wait_until(lambda: _answers(host), seconds=15, what="docker-registry's first answer")
-            yield host
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def _answers(host: str) -> bool:
-    with contextlib.closing(http.client.HTTPConnection(host, timeout=5)) as connection:
-        try:
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
+    with docker_registry() as host:
+        yield host

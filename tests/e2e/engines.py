@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
 import io
 import json
 import os
@@ -22,7 +23,7 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.support import descriptor, lacking, program
+from tests.support import descriptor, free_port, lacking, program, wait_until
 
 _START_SECONDS = 30
 _STOP_SECONDS = 20
@@ -71,8 +72,8 @@ def _root(peer: str) -> None:
 
 
 @contextlib.contextmanager
-def docker_engine() -> Iterator[Engine]:
-    """A private dockerd, and docker's client for it. Containers have no network."""
+def docker_engine(*options: str) -> Iterator[Engine]:
+    """A private dockerd, with further ``options``, and docker's client for it. Containers have no network."""
     client, daemon = program("docker"), program("dockerd")
     _root("dockerd")
     with tempfile.TemporaryDirectory(prefix="digestry-dockerd-", ignore_cleanup_errors=True) as name:
@@ -92,6 +93,7 @@ def docker_engine() -> Iterator[Engine]:
                     "--ip6tables=false",
                     # What fails once is not hidden by another try.
                     "--max-download-attempts=1",
+                    *options,
                 ],
                 stdout=log,
                 stderr=log,
@@ -137,6 +139,30 @@ def podman_storage() -> Iterator[tuple[str, ...]]:
             Engine((podman, *options, *podman_only(Path(name))))("rm", "--all", "--force", "--time=0")
 
 
+@contextlib.contextmanager
+def podman_service(podman: Engine) -> Iterator[str]:
+    """Podman's API for the storage of ``podman``: the address of its socket."""
+    with tempfile.TemporaryDirectory(prefix="digestry-podman-api-") as name:
+        url = f"unix://{name}/podman.sock"
+        with Path(name, "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*podman.command, "system", "service", "--time=0", url],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **podman.environment},
+            )
+        try:
+            wait_until(Path(name, "podman.sock").exists, seconds=_START_SECONDS, what="podman's socket")
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
 def podman_only(directory: Path) -> tuple[str, ...]:
     """Options of podman's that buildah does not have."""
     return (f"--tmpdir={directory}/tmp", "--cgroup-manager=cgroupfs", f"--runtime={runtime()}")
@@ -148,6 +174,44 @@ def runtime() -> str:
     runc first: crun does not start where both versions of cgroups are mounted.
     """
     return shutil.which("runc") or program("crun")
+
+
+@contextlib.contextmanager
+def docker_registry() -> Iterator[str]:
+    """The address of a running docker-registry (the distribution project's, 2.8)."""
+    server = program("docker-registry")
+    with tempfile.TemporaryDirectory(prefix="digestry-peer-") as name:
+        directory = Path(name)
+        host = f"127.0.0.1:{free_port()}"
+        config = {
+            "version": 0.1,
+            "storage": {
+                "filesystem": {"rootdirectory": f"{name}/data"},
+                "delete": {"enabled": True},
+            },
+            "http": {"addr": host},
+            "log": {"accesslog": {"disabled": True}, "level": "error"},
+        }
+        (directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [server, "serve", f"{name}/config.yml"], stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            wait_until(lambda: _answers(host), seconds=15, what="docker-registry's first answer")
+            yield host
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def _answers(host: str) -> bool:
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=5)) as connection:
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
 
 
 # -- images -------------------------------------------------------------------------------------
