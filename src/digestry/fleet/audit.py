@@ -244,7 +244,7 @@ class _Look:
             )
         if finder.failure is not None:
             return TagVerdict("unknown")  # the finder has said why
-        if sighting.claims or sighting.abbreviations:
+        if sighting.claims or (sighting.abbreviations and identity is not None):
             return judge_tag(self._lookup, reference, identity, sighting.platform, self._names)
         return point(self._lookup, reference)
 

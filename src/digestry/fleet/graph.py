@@ -125,18 +125,22 @@ class Beginning:
 def beginning_with(lookup: Lookup, repository: Reference, encoded: str) -> Beginning:
     """The manifests, indexes and configs whose digests begin with the hex digits ``encoded``.
 
-    A registry that cannot be asked that is asked for what its first tags point to. Raises what the
-    lookup raises.
+    A registry that cannot be asked that is asked for what its first tags point to, and pointed to.
+    Raises what the lookup raises.
     """
     known = lookup.beginning_with(repository, encoded)
     if known is not None:
         return Beginning(known)
     graph = Graph(repository, lookup)
     names = lookup.tags(repository, most=MOST_TAGS)
+    digests: set[Digest] = set()
     for name in names:
         target = lookup.resolve(repository, name)
         if target is not None and graph.learn(target.digest) and graph.nodes[target.digest].is_index:
             graph.learn_children(target.digest, None)
-    configs = {node.config for node in graph.nodes.values() if node.config is not None}
-    found = sorted(one for one in graph.nodes.keys() | configs if one.encoded.startswith(encoded))
-    return Beginning(tuple(found), f", among what {len(names)} tags point to")
+        events = lookup.tag_history(repository, name) or ()
+        digests.update(event.to_digest for event in events if event.to_digest is not None)
+    digests |= graph.nodes.keys()
+    digests |= {node.config for node in graph.nodes.values() if node.config is not None}
+    found = sorted(one for one in digests if one.encoded.startswith(encoded))
+    return Beginning(tuple(found), f", as far as its first {len(names)} tags tell,")

@@ -1,0 +1,322 @@
+"""The mistakes that other tools made, and names that are more than one: each has its test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from digestry.errors import Unauthorized, Unreachable
+from digestry.fleet.audit import Finding, Report, audit
+from digestry.fleet.lookup import Lookup
+from digestry.fleet.names import NO_NAMES, Alias, Mirror, Names, Place
+from digestry.fleet.sighting import Abbreviation, Sighting
+from digestry.model.digest import Digest
+from tests.fleet.fakes import (
+    AMD64,
+    ARM64,
+    HOST,
+    FakeRegistries,
+    Listed,
+    claim,
+    image_id,
+    sighted,
+)
+from tests.fleet.test_audit import state
+
+APP = f"{HOST}/app"
+MIRROR = "mirror.example:5000"
+ALIASED = Names((Alias(Place.parse(f"{MIRROR}/hub"), Place.parse(HOST)),))
+
+
+@pytest.fixture(params=["digestry, at once", "digestry", "plain registry"])
+def registries(request: pytest.FixtureRequest) -> FakeRegistries:
+    return FakeRegistries(remembers="digestry" in request.param, bulk="at once" in request.param)
+
+
+@pytest.fixture(params=["at once", "one by one"])
+def rich(request: pytest.FixtureRequest) -> FakeRegistries:
+    return FakeRegistries(bulk=request.param == "at once")
+
+
+def run(registries: FakeRegistries, *seen: Any, names: Names = NO_NAMES) -> Report:
+    return audit([Listed(*seen)], Lookup(registries, timeout=5), names=names)
+
+
+def only(registries: FakeRegistries, seen: Sighting, names: Names = NO_NAMES) -> Finding:
+    (finding,) = run(registries, seen, names=names).findings
+    return finding
+
+
+def running(finding: Finding) -> Digest:
+    assert finding.identity is not None, finding.reasons
+    return finding.identity.running
+
+
+# -- one code, several digests ----------------------------------------------------------------
+
+
+def test_one_config_under_two_manifests(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one = app.image("one", "1")
+    same = app.image("one", "2", squeezed="zstd")
+    assert one.config == same.config
+    state(rich, f"{APP}@{one.manifest}", "affected")
+    report = run(
+        rich,
+        sighted(f"{APP}:1", claim(same.manifest, APP), name="a"),
+        sighted(f"{APP}:2", claim(same.manifest, APP), image_id(same.config), name="b"),
+        sighted(f"{APP}:2", image_id(same.config), name="c"),
+    )
+    found = {one.sighting.name: one for one in report.findings}
+    assert [found[name].tag.state for name in "abc"] == ["current"] * 3
+    assert [found[name].verdict.state for name in "abc"] == ["affected"] * 3
+    assert running(found["c"]) == same.manifest  # the one that its tag points to
+
+
+def test_two_nodes_of_different_architecture_under_one_index(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    report = run(
+        registries,
+        sighted(f"{APP}:1", claim(index, APP), name="a", platform=AMD64),
+        sighted(f"{APP}:1", claim(index, APP), name="b", platform=ARM64),
+        sighted(f"{APP}:1", claim(arm.manifest, APP), image_id(arm.config), name="c", platform=ARM64),
+    )
+    assert [found.tag.state for found in report.findings] == ["current"] * 3
+    manifests = [found.identity.manifest for found in report.findings if found.identity]
+    assert manifests == [amd.manifest, arm.manifest, arm.manifest]
+
+
+def test_several_repositories_share_a_config(registries: FakeRegistries) -> None:
+    # containerd reports the first of the sorted digests: it may be another repository's.
+    first, app = registries.at(f"{HOST}/aaa"), registries.at(APP)
+    copied, own = first.image("one", "x", squeezed="zstd"), app.image("one", "1")
+    seen = [
+        sighted(f"{APP}:1", claim(copied.manifest, f"{HOST}/aaa"), image_id(own.config), name="a"),
+        sighted(f"{APP}:1", claim(copied.manifest, f"{HOST}/aaa"), name="b"),
+    ]
+    for found in run(registries, *seen).findings:
+        assert running(found) == own.manifest
+        assert found.tag.state == "current"
+
+
+def test_an_index_is_not_outdated_because_a_manifest_runs(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    assert only(registries, sighted(f"{APP}:1", claim(amd.manifest, APP))).tag.state == "current"
+    app.index({"linux/amd64": app.image("two amd"), "linux/arm64": arm}, "1", note="later")
+    # The other platform's code is still what the tag has; this one's is not.
+    found = only(
+        registries, sighted(f"{APP}:1", claim(arm.manifest, APP), image_id(arm.config), platform=ARM64)
+    )
+    assert found.tag.state == "current"
+    found = only(registries, sighted(f"{APP}:1", claim(amd.manifest, APP), image_id(amd.config)))
+    assert found.tag.state == ("moved" if registries.remembers else "unknown")
+
+
+# -- what is easily dropped -------------------------------------------------------------------
+
+
+def test_pinned_containers_are_not_dropped(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    old = app.image("one", "1")
+    new = app.image("two", "1")
+    state(registries, f"{APP}@{old.manifest}", "affected", f"{APP}@{new.manifest}")
+    report = run(
+        registries,
+        sighted(f"{APP}@{old.manifest}", claim(old.manifest, APP), name="a"),
+        sighted(f"{APP}:1@{new.manifest}", claim(new.manifest, APP), name="b"),
+    )
+    assert [(one.tag.state, one.verdict.state) for one in report.findings] == [
+        ("pinned", "affected"), ("pinned", "fixed"),
+    ]  # fmt: skip
+
+
+def test_never_is_an_alarm_of_its_own(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    stray = app.image("one", "test")
+    app.image("two", "1")
+    app.image("three", "1")
+    found = only(rich, sighted(f"{APP}:1", claim(stray.manifest, APP), image_id(stray.config)))
+    assert (found.tag.state, found.tag.moved_at) == ("never", None)
+    assert any("never pointed to what runs" in reason for reason in found.reasons)
+    assert "find out where" in found.action
+
+
+def test_missing_digests_are_a_row(rich: FakeRegistries) -> None:
+    rich.at(APP).image("one", "1")
+    report = run(rich, sighted(f"{APP}:1", name="a"), sighted(None, name="b"), sighted("", name="c"))
+    assert [one.verdict.state for one in report.findings] == ["unknown"] * 3
+    assert all(one.identity is None and one.reasons for one in report.findings)
+
+
+def test_if_not_present_keeps_what_the_tag_had(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    old = app.image("one", "1")
+    new = app.image("two", "1")
+    report = run(
+        rich,
+        replace(sighted(f"{APP}:1", claim(old.manifest, APP), name="a"), host="node-1"),
+        replace(sighted(f"{APP}:1", claim(new.manifest, APP), name="b"), host="node-2"),
+    )
+    assert [(one.sighting.host, one.tag.state, running(one)) for one in report.findings] == [
+        ("node-1", "moved", old.manifest), ("node-2", "current", new.manifest),
+    ]  # fmt: skip
+    assert report.findings[0].tag.digest == new.manifest
+
+
+# -- digests that were cut off ----------------------------------------------------------------
+
+
+def short(digest: Digest, length: int = 12) -> tuple[Abbreviation, ...]:
+    return (Abbreviation(digest.encoded[:length], "the table", "inventory"),)
+
+
+def test_the_beginning_of_a_digest(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "0")
+    two = app.image("two")
+    index = app.index({"linux/amd64": two}, "1")
+    for given, wanted in ((one.manifest, one.manifest), (one.config, one.manifest), (index, index)):
+        found = only(registries, sighted(f"{APP}:1", abbreviations=short(given)))
+        assert running(found) == wanted
+        assert any("one digest of" in reason and "begins so" in reason for reason in found.reasons)
+    assert only(registries, sighted(f"{APP}:1", abbreviations=short(index))).tag.state == "current"
+
+
+def test_a_beginning_of_what_is_overwritten(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one = app.image("one", "1")
+    app.image("two", "1")
+    found = only(rich, sighted(f"{APP}:1", abbreviations=short(one.manifest)))
+    assert (running(found), found.tag.state) == (one.manifest, "moved")
+
+
+def test_a_beginning_that_several_have_or_none(rich: FakeRegistries, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = rich.at(APP)
+    one = app.image("one", "1")
+    found = only(rich, sighted(f"{APP}:1", abbreviations=short(Digest.of(b"other"))))
+    assert (found.verdict.state, found.tag.state) == ("unknown", "unknown")
+    assert found.tag.digest == one.manifest
+    assert any("no digest begins so" in reason for reason in found.reasons)
+    both = (one.manifest, one.config)
+    monkeypatch.setattr(Lookup, "beginning_with", lambda *_: both)
+    found = only(rich, sighted(f"{APP}:1", abbreviations=short(one.manifest)))
+    assert found.identity is None
+    assert any("2 digests begin so" in reason for reason in found.reasons)
+
+
+# -- other names ------------------------------------------------------------------------------
+
+
+def test_the_first_name_that_knows_the_digest_confirms(registries: FakeRegistries) -> None:
+    own, copy = registries.at(APP), registries.at(f"{MIRROR}/hub/app")
+    one = copy.image("one", "1")
+    own.image("two", "1")
+    seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
+    found = only(registries, seen, ALIASED)
+    assert found.identity is not None
+    assert found.identity.confirmed
+    assert found.identity.repository.name == f"{MIRROR}/hub/app"
+    assert any(f"confirmed by {MIRROR}/hub/app, another name of {APP}" in one for one in found.reasons)
+    # The tag is the own registry's matter.
+    assert found.tag.digest == own.pointers["1"]
+    assert found.tag.state == ("never" if registries.remembers else "unknown")
+    without = only(registries, seen)
+    assert without.identity is None or not without.identity.confirmed
+
+
+def test_what_the_own_registry_knows_is_not_asked_for_elsewhere(registries: FakeRegistries) -> None:
+    one = registries.at(APP).image("one", "1")
+    registries.at(f"{MIRROR}/hub/app").image("two", "1")
+    found = only(registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)), ALIASED)
+    assert found.identity is not None
+    assert found.identity.repository.name == APP
+    assert found.tag.state == "current"
+    asked = {what for what, name, _ in registries.asked if name.startswith(MIRROR)}
+    assert asked <= {"referrers", "many"}
+
+
+def test_a_digest_of_one_name_is_one_of_the_other(registries: FakeRegistries) -> None:
+    one = registries.at(APP).image("one", "1")
+    registries.at(f"{MIRROR}/hub/app").image("one", "1")
+    found = only(registries, sighted(f"{APP}:1", claim(one.manifest, f"{MIRROR}/hub/app")), ALIASED)
+    assert found.identity is not None
+    assert (found.identity.repository.name, found.tag.state) == (APP, "current")
+    assert not any("another" in reason for reason in found.reasons)
+
+
+def test_an_advisory_under_another_name_counts(registries: FakeRegistries) -> None:
+    one = registries.at(APP).image("one", "1")
+    assert registries.at(f"{MIRROR}/hub/app").image("one", "1") == one
+    state(registries, f"{MIRROR}/hub/app:1", "affected")
+    seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
+    assert only(registries, seen).verdict.state == "clear"
+    assert only(registries, seen, ALIASED).verdict.state == "affected"
+
+
+def test_the_tag_is_judged_elsewhere_only_if_its_registry_is_unreachable(registries: FakeRegistries) -> None:
+    copy = registries.at(f"{MIRROR}/hub/app")
+    old = copy.image("one", "1")
+    new = copy.image("two", "1")
+    registries.fail(HOST, Unreachable(f"{HOST} does not answer"))
+    report = run(
+        registries,
+        sighted(f"{APP}:1", claim(old.manifest, APP), image_id(old.config), name="a"),
+        sighted(f"{APP}:1", claim(new.manifest, APP), image_id(new.config), name="b"),
+        names=ALIASED,
+    )
+    found = {one.sighting.name: one for one in report.findings}
+    assert found["b"].tag.state == "current"
+    assert found["a"].tag.state == ("moved" if registries.remembers else "unknown")
+    assert found["a"].tag.digest == new.manifest
+    for one in found.values():
+        assert one.identity is not None
+        assert one.identity.confirmed
+        assert any(f"the tag is judged by {MIRROR}/hub/app" in reason for reason in one.reasons)
+    # That the registry did not answer is said all the same.
+    assert [problem.source for problem in report.problems] == [f"registry {HOST}"]
+    registries.fail(HOST, Unauthorized("not for you", status=403))
+    refused = only(registries, sighted(f"{APP}:1", claim(new.manifest, APP)), ALIASED)
+    assert refused.tag.state == "unknown"
+
+
+def test_a_mirror_that_resolves_nothing_judges_no_tag(rich: FakeRegistries) -> None:
+    names = Names(mirrors=(Mirror(Place(HOST), Place(MIRROR), tags=False),))
+    one = rich.at(f"{MIRROR}/app").image("one", "1")
+    rich.fail(HOST, Unreachable(f"{HOST} does not answer"))
+    found = only(rich, sighted(f"{APP}:1", claim(one.manifest, APP)), names)
+    assert found.identity is not None
+    assert found.identity.confirmed
+    assert found.tag.state == "unknown"
+    assert not any(what in {"resolve", "history"} and name.startswith(MIRROR) for what, name, _ in rich.asked)
+
+
+def test_a_mirror_that_is_unreachable_changes_nothing_that_is_known(registries: FakeRegistries) -> None:
+    one = registries.at(APP).image("one", "1")
+    registries.fail(MIRROR, Unreachable(f"{MIRROR} does not answer"))
+    report = run(
+        registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)), names=ALIASED
+    )
+    (found,) = report.findings
+    assert (found.tag.state, found.verdict.state) == ("current", "clear")
+    assert [problem.source for problem in report.problems] == [f"registry {MIRROR}"]
+
+
+def test_a_large_fleet_behind_a_mirror_is_few_questions() -> None:
+    registries = FakeRegistries(bulk=True)
+    registries.fail(HOST, Unreachable(f"{HOST} does not answer"))
+    seen = []
+    for number in range(50):
+        one = registries.at(f"{MIRROR}/hub/app{number}").image(str(number), "1")
+        name = f"{HOST}/app{number}"
+        seen.append(sighted(f"{name}:1", claim(one.manifest, name), name=str(number)))
+    report = run(registries, *seen, names=ALIASED)
+    assert {one.tag.state for one in report.findings} == {"current"}
+    # One each of the two registries; nothing of the one that does not answer, after that.
+    assert {what for what, _, _ in registries.asked} == {"many"}
+    assert sum(registries.asked.values()) == 2
