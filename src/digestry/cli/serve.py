@@ -4,51 +4,50 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from digestry.cli.output import note, say
+from digestry.cli.output import say
 
 
 @click.command()
 @click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The directory that holds everything; made if it is not there.",
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="registry.toml: users, rules, TLS, limits (docs/registry.md). Options go before it.",
 )
 @click.option(
-    "--listen", default="127.0.0.1:5000", show_default=True, metavar="HOST:PORT", help="Port 0: a free one."
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The directory that holds everything; made if it is not there.",
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
+@click.option("--listen", metavar="HOST:PORT", help="Port 0: a free one.  [default: 127.0.0.1:5000]")
+@click.option("--workers", type=click.IntRange(1, 64), help="Server processes.  [default: 1]")
 @click.option(
     "--manifest-limit",
     type=click.IntRange(4 << 20, 64 << 20),
-    default=4 << 20,
-    show_default=True,
-    help="The largest manifest to take, in bytes.",
+    help="The largest manifest to take, in bytes.  [default: 4194304]",
 )
-def serve(root: Path, listen: str, workers: int, manifest_limit: int) -> None:
+@click.option(
+    "--allow-anonymous",
+    is_flag=True,
+    default=None,
+    help="Listen on an address that others reach without asking who they are.",
+)
+def serve(config: Path | None, **options: Any) -> None:
     """Run the registry.
 
     Prints one line, its URL, when it is ready; logs go to standard error. SIGTERM and SIGINT stop
     it after the requests under way. One server at a time may have a root.
     """
-    from digestry.registry.config import RegistryConfig, parse_listen
+    from digestry.registry.config import load
     from digestry.registry.server import serve as run
 
-    host, port = parse_listen(listen)
-    if not (host.startswith("127.") or host in {"localhost", "::1"}):
-        note(
-            f"digestry: warning: {host} is not a loopback address, and this registry does not ask who"
-            " its clients are: whoever reaches it may push and delete"
-        )
-    config = RegistryConfig(
-        root=root.absolute(), host=host, port=port, workers=workers, manifest_limit=manifest_limit
-    )
+    loaded = load(config, options)
 
     def ready(url: str) -> None:
         say(url)
         sys.stdout.flush()
 
-    run(config, ready=ready)
+    run(loaded, ready=ready)

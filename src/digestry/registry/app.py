@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from digestry.errors import DigestryError
 from digestry.model.reference import check_repository
 from digestry.registry import blobs, extensions, manifests, problems, referrers, resolution, tags, uploads
+from digestry.registry.access import endpoint as tokens
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import ClientGone, Problem, not_allowed
@@ -25,6 +26,7 @@ from digestry.registry.service import Service
 log: Final = logging.getLogger("digestry.registry")
 
 _PREFIX: Final = "/v2/"
+_ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 
 
 class RegistryApp:
@@ -70,47 +72,52 @@ class RegistryApp:
         service = self.service
         path: str = exchange.scope["path"]
         if not path.startswith(_PREFIX):
-            if path == "/v2":
-                await _base(exchange)
+            if path == tokens.PATH:
+                await tokens.handle(service.gate, exchange, patience=service.config.patience)
                 return
-            raise problems.not_found(path)
+            if path != "/v2":
+                raise problems.not_found(path)
+        await _identify(service, exchange)
         head, _, last = path[len(_PREFIX) :].rpartition("/")
         name, _, resource = head.rpartition("/")
         match resource:
             case "manifests":
-                await manifests.handle(service, exchange, check_repository(name), last)
+                await manifests.handle(_allowed(service, exchange, name), exchange, name, last)
             case "blobs" if last != "uploads":
-                await blobs.handle(service, exchange, check_repository(name), last)
+                await blobs.handle(_allowed(service, exchange, name), exchange, name, last)
             case "blobs":
-                await uploads.handle_start(service, exchange, check_repository(name))
+                await uploads.handle_start(_allowed(service, exchange, name, "push"), exchange, name)
             case "uploads" if name.endswith("/blobs"):
-                name = check_repository(name.removesuffix("/blobs"))
+                name = name.removesuffix("/blobs")
+                service = _allowed(service, exchange, name, "push")
                 if last:
                     await uploads.handle(service, exchange, name, last)
                 else:
                     await uploads.handle_start(service, exchange, name)
             case "tags" if last == "list":
-                await tags.handle_list(service, exchange, check_repository(name))
+                await tags.handle_list(_allowed(service, exchange, name), exchange, name)
             case "referrers":
-                await referrers.handle(service, exchange, check_repository(name), last)
+                await referrers.handle(_allowed(service, exchange, name), exchange, name, last)
             case _:
                 await self._dispatch_rare(service, exchange, path[len(_PREFIX) :])
 
     async def _dispatch_rare(self, service: Service, exchange: Exchange, path: str) -> None:
         if path == "":
-            await _base(exchange)
+            await _base(service, exchange)
         elif path == "_catalog":
+            service.gate.require_catalog(exchange)
             await tags.handle_catalog(service, exchange)
         elif path == "_oci/ext/discover" or path.endswith("/_oci/ext/discover"):
+            service.gate.require_login(exchange)
             await extensions.handle_discover(exchange)
         elif path == "_digestry/resolve":
             await resolution.handle(service, exchange)
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
-            await extensions.handle_tag_history(service, exchange, check_repository(name), tag)
+            await extensions.handle_tag_history(_allowed(service, exchange, name), exchange, name, tag)
         elif "/_digestry/" in path:
             name, _, what = path.partition("/_digestry/")
-            await extensions.handle_digestry(service, exchange, check_repository(name), what)
+            await extensions.handle_digestry(_allowed(service, exchange, name), exchange, name, what)
         else:
             raise problems.not_found(_PREFIX + path)
 
@@ -132,9 +139,29 @@ class RegistryApp:
                 return
 
 
-async def _base(exchange: Exchange) -> None:
+async def _identify(service: Service, exchange: Exchange) -> None:
+    """Finds out who asks. Raises :class:`Problem` 401 for who claims what does not hold."""
+    header = exchange.header(b"authorization")
+    asker = service.gate.known(header)
+    if asker is None:
+        asker = await service.gate.verify(exchange, header or "")
+    exchange.asker = asker
+
+
+def _allowed(service: Service, exchange: Exchange, name: str, action: str | None = None) -> Service:
+    """What answers a request about a repository: the service or, for who may not see it, an empty one.
+
+    Raises :class:`Problem` 401 or 403 for what the rules do not allow.
+    """
+    check_repository(name)
+    visible = service.gate.require(exchange, name, action or _ACTIONS.get(exchange.scope["method"], "push"))
+    return service if visible else service.absent
+
+
+async def _base(service: Service, exchange: Exchange) -> None:
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
+    service.gate.require_login(exchange)
     await exchange.answer(200, [("Content-Type", "application/json")], b"{}")
 
 

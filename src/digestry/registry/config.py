@@ -1,16 +1,55 @@
-"""The registry's configuration: one frozen object, built at the edge."""
+"""The registry's configuration: one frozen object, built at the edge.
+
+It comes from ``registry.toml`` and the command line, which goes before the file. docs/registry.md
+has every key; each section is read where what it configures is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
+from digestry.registry import quotas, toml
+from digestry.registry.access import config as access_config
+from digestry.registry.access.config import AccessConfig
+from digestry.registry.toml import Key, Where
 
 DEFAULT_LISTEN: Final = "127.0.0.1:5000"
 _HIGHEST_PORT: Final = 65535
+
+KEYS: Final = (
+    Key("root", toml.file, None),
+    Key("listen", toml.text, DEFAULT_LISTEN),
+    Key("workers", toml.whole(1, 64), 1),
+    Key("allow-anonymous", toml.flag, False),
+)
+LIMIT_KEYS: Final = (
+    Key("manifest", toml.size, 4 << 20),
+    Key("upload", toml.size, 100 << 30),
+    Key("uploads", toml.whole(1, 1_000_000), 2000),
+    Key("uploads-per-user", toml.whole(1, 1_000_000), 500),
+    Key("header-seconds", toml.seconds(1, 600), 30.0),
+    Key("body-seconds", toml.seconds(1, 3600), 120.0),
+    Key("upload-idle-seconds", toml.seconds(60, 30 * 86400), 24 * 3600.0),
+)
+TLS_KEYS: Final = (Key("certificate", toml.file), Key("key", toml.file))
+
+SECTIONS: Final = frozenset({"limits", "tls", "auth", "rule", "oidc", "quota"})
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """The files of a certificate with its chain, and of its key, both PEM."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +60,110 @@ class RegistryConfig:
     host: str = "127.0.0.1"
     port: int = 5000
     workers: int = 1
+    allow_anonymous: bool = False
+    """Whether a registry that knows nobody may listen where others reach it."""
     manifest_limit: int = 4 << 20
     """The largest manifest that is taken; distribution-spec, "Pushing Manifests", wants 4 MiB or more."""
+    upload_limit: int = 100 << 30
+    """The largest blob that is taken."""
+    uploads: int = 2000
+    """Uploads under way at once, in all."""
+    uploads_per_user: int = 500
+    """Uploads under way at once that one user began."""
+    header_seconds: float = 30.0
+    """A connection whose request's headers take longer is closed."""
     upload_timeout: float = 24 * 3600.0
     """An upload that nothing was written to for so long is dropped."""
     patience: float = 120.0
     """A request whose body stops coming for so long is given up: a connection that died without a
     word must not hold its upload for ever."""
+    tls: TlsConfig | None = None
+    access: AccessConfig = field(default_factory=AccessConfig)
+    quotas: tuple[Quota, ...] = ()
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls is None else "https"
+
+
+def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
+    """Reads the configuration. ``options`` are the command line's, by key; None was not given.
+
+    Raises :class:`InvalidConfiguration` for anything that cannot be, or must not be by accident.
+    """
+    where = Where(file or Path("registry.toml"))
+    document = {} if file is None else _read(file)
+    sections = {name: document.pop(name) for name in list(document) if name in SECTIONS}
+    for name in document:
+        if name not in {key.name for key in KEYS}:
+            known = [key.name for key in KEYS] + [f"[{section}]" for section in sorted(SECTIONS)]
+            raise where.wrong(f"unknown key {shown(name)}", hint=f"there are: {', '.join(known)}")
+    top = toml.read(document, KEYS, where)
+    limits = toml.read(sections.get("limits", {}), LIMIT_KEYS, Where(where.file, "limits"))
+    given = {name: value for name, value in options.items() if value is not None}
+    manifest_limit = given.pop("manifest_limit", limits["manifest"])
+    top.update(given)
+    if not 4 << 20 <= manifest_limit <= 64 << 20:
+        raise where.wrong("the limit of a manifest is from 4 MiB to 64 MiB")
+    if top["root"] is None:
+        raise InvalidConfiguration(
+            "there is no directory to keep the content in", hint="give --root, or root in the configuration"
+        )
+    host, port = parse_listen(top["listen"])
+    config = RegistryConfig(
+        root=top["root"].absolute(),
+        host=host,
+        port=port,
+        workers=top["workers"],
+        allow_anonymous=top["allow_anonymous"],
+        manifest_limit=manifest_limit,
+        upload_limit=limits["upload"],
+        uploads=limits["uploads"],
+        uploads_per_user=limits["uploads_per_user"],
+        header_seconds=limits["header_seconds"],
+        upload_timeout=limits["upload_idle_seconds"],
+        patience=limits["body_seconds"],
+        tls=_tls(sections["tls"], Where(where.file, "tls")) if "tls" in sections else None,
+        access=access_config.parse(sections, where),
+        quotas=tuple(quotas.parse(table, here) for table, here in toml.tables(sections, "quota", where)),
+    )
+    _check_open(config)
+    return config
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot read {file}: {error.strerror}") from error
+    except RecursionError as error:
+        raise InvalidConfiguration(f"{file} is nested too deeply") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidConfiguration(f"{file} is not valid TOML: {error}") from error
+
+
+def _tls(table: Any, where: Where) -> TlsConfig:
+    return TlsConfig(**toml.read(table, TLS_KEYS, where))
+
+
+def _check_open(config: RegistryConfig) -> None:
+    if config.access.enabled or config.allow_anonymous or is_loopback(config.host):
+        return
+    raise InvalidConfiguration(
+        f"this registry will not listen on {config.host}, which is not a loopback address, without asking"
+        " who its clients are: whoever reaches it could push and delete",
+        hint="write [auth] into a file for --config (docs/registry.md), or say --allow-anonymous",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_listen(text: str) -> tuple[str, int]:

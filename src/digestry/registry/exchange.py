@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
+from digestry.registry.access.session import EVERYBODY, Session
 from digestry.registry.problems import ClientGone, ClientSilent, Problem, bad_parameter
 
 JSON: Final = "application/json"
@@ -33,6 +34,10 @@ class Exchange(Request):
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
         self.answered = False
+        self.asker: Session = EVERYBODY
+        """Who asks, and what they may do."""
+        self.may_move = True
+        """Whether they may move tags of the repository that this request is about."""
         self._read_whole = False
 
     # -- the request ---------------------------------------------------------------------------
@@ -41,9 +46,10 @@ class Exchange(Request):
     def origin(self) -> Origin:
         """Who asks, for the journal."""
         return Origin(
-            actor="anonymous",
+            actor=self.asker.identity.name,
             address=self.client.host if self.client else "",
             client=self.headers.get("user-agent", "")[:_LONGEST_CLIENT],
+            may_move=self.may_move,
         )
 
     def header(self, name: bytes) -> str | None:

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from digestry.catalog.resolution import Piece
 from digestry.errors import InvalidReference, StorageError
@@ -36,14 +37,24 @@ async def handle(service: Service, exchange: Exchange) -> None:
         raise not_allowed(exchange.method, "POST")
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
-    answer = await service.disk(_answer, service, body)
+    request = await service.disk(_parse, body)
+    hidden = service.gate.hidden(exchange, {query.repository for query in request.queries})
+    answer = await service.disk(_answer, service, request, hidden)
     await exchange.answer(200, [("Content-Type", JSON)], answer)
 
 
-def _answer(service: Service, body: bytes) -> bytes:
-    request = _parse(body)
-    found = service.catalog.resolve(request.queries, contents=request.contents)
-    return _encoder.encode(Resolutions(tuple(found.resolutions), _contents(service, found.pieces)))
+def _answer(service: Service, request: ResolveRequest, hidden: set[str]) -> bytes:
+    # No repository has the empty name: what may not be seen is answered as what is not there.
+    queries = [
+        structs.replace(query, repository="") if query.repository in hidden else query
+        for query in request.queries
+    ]
+    found = service.catalog.resolve(queries, contents=request.contents)
+    resolutions = tuple(
+        answer if answer.repository else structs.replace(answer, repository=query.repository)
+        for answer, query in zip(found.resolutions, request.queries, strict=False)
+    )
+    return _encoder.encode(Resolutions(resolutions, _contents(service, found.pieces)))
 
 
 def _parse(body: bytes) -> ResolveRequest:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import os
+import resource
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +25,15 @@ from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.catalog import Catalog
 from digestry.errors import InvalidConfiguration, StorageError
+from digestry.registry import tls
+from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
+from digestry.registry.service import ABSENT
 
 LOCK_FILE: Final = "serve.lock"
-_HEADER_SECONDS: Final = 30
+_BACKPRESSURE: Final = 8192
+"""Connections that one worker has open at once: slow ones must not keep others out."""
 _STOP_SECONDS: Final = 10
 _PARENT_SECONDS: Final = 0.5
 
@@ -81,6 +88,14 @@ def prepare(config: RegistryConfig) -> None:
         catalog.migrate()
     finally:
         catalog.close()
+    if config.access.enabled:
+        KeyRing(config.root).ensure()
+        fsio.make_directory(config.root / ABSENT)
+        empty = Catalog(config.root / ABSENT)
+        try:
+            empty.migrate()
+        finally:
+            empty.close()
 
 
 def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
@@ -93,6 +108,7 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
     held = f"{config.root} is served by another digestry already"
     with fsio.locked(config.root / LOCK_FILE, wait=False, held=held):
         prepare(config)
+        _raise_file_limit()
         address, port = free_address(config.host, config.port)
         server = Granian(
             "digestry.registry.app",
@@ -101,20 +117,33 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
             interface=Interfaces.ASGI,
             workers=config.workers,
             websockets=False,
-            http1_settings=HTTP1Settings(header_read_timeout=_HEADER_SECONDS * 1000),
+            backpressure=_BACKPRESSURE,
+            http1_settings=HTTP1Settings(header_read_timeout=int(config.header_seconds * 1000)),
+            **tls.options(config.tls),
             log_level=LogLevels.warning,
             log_dictconfig=_LOGGING,
             workers_kill_timeout=_STOP_SECONDS,
             respawn_failed_workers=True,
         )
         shown_host = f"[{config.host}]" if ":" in config.host else config.host
-        announce = partial(_announce, address, port, lambda: ready(f"http://{shown_host}:{port}"))
+        url = f"{config.scheme}://{shown_host}:{port}"
+        announce = partial(_announce, address, port, config.tls is not None, lambda: ready(url))
         threading.Thread(target=announce, name="announce", daemon=True).start()
+        if config.tls is not None:
+            tls.watch(config.tls, server.signal_handler_reload)
         try:
             server.serve(target_loader=partial(_load, config, os.getpid()), wrap_loader=False)
         except SystemExit as error:
             if error.code:
                 raise StorageError("the server's workers stopped", hint="its log, above, says why") from error
+
+
+def _raise_file_limit() -> None:
+    """As many open files as this user may have: a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _load(config: RegistryConfig, parent: int) -> Any:
@@ -133,13 +162,17 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _announce(host: str, port: int, ready: Callable[[], None]) -> None:
+def _announce(host: str, port: int, secure: bool, ready: Callable[[], None]) -> None:
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     while True:
         try:
             connection = http.client.HTTPConnection(address, port, timeout=5)
+            if secure:
+                # Of itself, over loopback: whose certificate it is does not matter here.
+                context = ssl._create_unverified_context()  # noqa: S323
+                connection = http.client.HTTPSConnection(address, port, timeout=5, context=context)
             connection.request("GET", "/v2/")
-            if connection.getresponse().status == 200:
+            if connection.getresponse().status in {200, 401}:
                 ready()
                 return
         except OSError:

@@ -8,6 +8,7 @@ catalog runs, one after the other, in the one ``writer`` thread.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from digestry.catalog.catalog import LEASE, Catalog
 from digestry.catalog.hot import HotReads
 from digestry.errors import Conflict, ContentError, NotFound, StorageError, TooLarge
 from digestry.model.digest import Digest
+from digestry.registry.access.gate import Gate
 from digestry.registry.config import RegistryConfig
 
 log: Final = logging.getLogger("digestry.registry")
@@ -27,6 +29,10 @@ log: Final = logging.getLogger("digestry.registry")
 _DISK_THREADS: Final = 16
 _MANIFEST_CACHE: Final = 64 << 20
 _SWEEP_INTERVAL: Final = 3600.0
+_WATCH_INTERVAL: Final = 1.0
+
+ABSENT: Final = "absent"
+"""The folder of the root that has an empty catalog, in a registry with access rules."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,12 +77,24 @@ class Service:
         self.config = config
         self.now = now
         self.blobs = DiskBlobs(config.root)
-        self.catalog = Catalog(config.root, now=now)
+        self.catalog = Catalog(config.root, now=now, quotas=config.quotas)
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
+        self.gate = Gate(config.access, config.root, self.catalog.path)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalog")
         self._sweeper: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._absent: Service | None = None
+
+    @property
+    def absent(self) -> Service:
+        """The same with an empty catalog: what is asked of it is answered as of what is not there."""
+        if self._absent is None:
+            self._absent = copy.copy(self)
+            self._absent.catalog = Catalog(self.config.root / ABSENT, now=self.now)
+            self._absent.hot = HotReads(self._absent.catalog.path)
+        return self._absent
 
     async def disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls ``function`` in a thread that may wait for the disk."""
@@ -121,16 +139,30 @@ class Service:
 
     def start(self) -> None:
         """Begins the periodic work; called on the event loop."""
+        self.gate.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
+        self._watcher = asyncio.get_running_loop().create_task(self._watch_forever())
 
     async def stop(self) -> None:
         """Ends the periodic work and waits for what is under way."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in (self._sweeper, self._watcher):
+            if task is not None:
+                task.cancel()
         self._disk.shutdown(wait=True)
         self._writer.shutdown(wait=True)
-        self.hot.close()
-        self.catalog.close()
+        for stores in (self, self._absent):
+            if stores is not None:
+                stores.hot.close()
+                stores.catalog.close()
+        self.gate.close()
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL)
+            try:
+                self.gate.refresh()
+            except Exception:
+                log.exception("looking for changed users and keys failed; trying again")
 
     async def _sweep_forever(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from digestry.registry.access.session import EVERYBODY, Session
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import not_allowed
 from digestry.registry.service import Service
@@ -11,6 +12,7 @@ from digestry.registry.service import Service
 _MOST_TAGS: Final = 100_000
 _MOST_REPOSITORIES: Final = 10_000
 _REPOSITORIES: Final = 1000
+_BATCH: Final = 1000
 
 
 async def handle_list(service: Service, exchange: Exchange, name: str) -> None:
@@ -30,11 +32,23 @@ async def handle_catalog(service: Service, exchange: Exchange) -> None:
     _only_get(exchange)
     limit = exchange.number("n", default=_REPOSITORIES, most=_MOST_REPOSITORIES)
     after = exchange.parameter("last") or ""
-    names = await service.disk(service.catalog.repositories, after=after, limit=limit + 1)
+    names = await service.disk(_visible, service, exchange.asker, after, limit + 1)
     page = names[:limit]
     more = limit > 0 and len(names) > limit
     links = [exchange.next_page(n=limit, last=page[-1])] if more else []
     await exchange.json({"repositories": page}, headers=links)
+
+
+def _visible(service: Service, asker: Session, after: str, limit: int) -> list[str]:
+    """The first ``limit`` repositories after ``after`` that ``asker`` may see. Blocks."""
+    batch = limit if asker is EVERYBODY else max(limit, _BATCH)
+    found: list[str] = []
+    while True:
+        names = service.catalog.repositories(after=after, limit=batch)
+        found += [name for name in names if asker.may_see(name)]
+        if len(found) >= limit or len(names) < batch:
+            return found[:limit]
+        after = names[-1]
 
 
 def _only_get(exchange: Exchange) -> None:

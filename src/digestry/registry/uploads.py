@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.blobs.ingest import DiskIngest
+from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
-from digestry.errors import ContentError, DigestryError, NotFound, StorageError
+from digestry.errors import CallerError, ContentError, DigestryError, NotFound, StorageError, TooLarge
 from digestry.model.digest import ALGORITHMS, Digest, shown
 from digestry.model.reference import check_repository
 from digestry.registry.exchange import Exchange
@@ -55,7 +56,14 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
     algorithm = exchange.parameter("digest-algorithm") or (digest.algorithm if digest else "sha256")
     if algorithm not in ALGORITHMS:
         raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is wanted")
-    upload = await service.write(service.catalog.begin_upload, name, algorithm)
+    upload = await service.write(
+        service.catalog.begin_upload,
+        name,
+        algorithm,
+        actor=exchange.asker.identity.name,
+        most=service.config.uploads,
+        most_of_one=service.config.uploads_per_user,
+    )
     if digest is not None:
         try:
             await _finish(service, exchange, name, upload.id, digest, start=0)
@@ -71,7 +79,10 @@ async def _mount(service: Service, exchange: Exchange, name: str, digest: Digest
     source = exchange.parameter("from")
     if source is not None:
         check_repository(source)
-    size = await service.write(service.catalog.mount_blob, name, digest, source=source)
+    may_pull = exchange.asker.may_pull
+    if source is not None and not may_pull(source):
+        return False  # as if it were not there
+    size = await service.write(service.catalog.mount_blob, name, digest, source=source, may_pull=may_pull)
     if size is None:
         return False
     await exchange.answer(201, _stored(name, digest))
@@ -111,7 +122,11 @@ async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str
         upload = session.upload
         _check_start(upload, start)
         try:
-            await _receive(service, exchange, session.ingest, length)
+            await _receive(service, exchange, session, length)
+        except (TooLarge, OverQuota):
+            # It cannot become a blob any more: what came of it must not stay.
+            await _end(service, session)
+            raise
         except (ClientGone, ClientSilent):
             # Who sends ranges asks how far it came, and goes on there. Who does not would begin
             # anew: for it the bytes of this request must not count.
@@ -138,12 +153,17 @@ async def _note(service: Service, session: _Session) -> Upload:
 
 
 async def _forget(service: Service, session: _Session) -> None:
-    """Drops an upload that this request has to itself: the row first, while the lock is still held."""
+    """Drops an upload that this request has to itself, and lets it go."""
     try:
-        await service.write(service.catalog.end_upload, session.upload.id)
-        await service.disk(session.ingest.abort)
+        await _end(service, session)
     finally:
         await service.disk(session.ingest.close)
+
+
+async def _end(service: Service, session: _Session) -> None:
+    """Drops an upload: the row first, while the lock is still held."""
+    await service.write(service.catalog.end_upload, session.upload.id)
+    await service.disk(session.ingest.abort)
 
 
 async def _drop(service: Service, name: str, upload_id: str) -> None:
@@ -165,7 +185,11 @@ async def _finish(
         _check_start(session.upload, start)
         if start is not None and exchange.header(b"content-range") is not None:
             _, length = _content_range(exchange)
-        await _receive(service, exchange, session.ingest, length)
+        try:
+            await _receive(service, exchange, session, length)
+        except (TooLarge, OverQuota):
+            await _end(service, session)
+            raise
         size = session.ingest.offset
         try:
             await service.disk(session.ingest.commit, digest)
@@ -173,7 +197,11 @@ async def _finish(
             # The bytes are wrong, or lost: this upload cannot become the blob any more.
             await service.write(service.catalog.end_upload, upload_id)
             raise
-        await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
+        try:
+            await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
+        except OverQuota:
+            await service.write(service.catalog.end_upload, upload_id)
+            raise
     finally:
         await service.disk(session.ingest.close)
     await exchange.answer(201, _stored(name, digest))
@@ -207,14 +235,18 @@ async def _open(service: Service, name: str, upload_id: str, *, algorithm: str |
     return await service.disk(take)
 
 
-async def _receive(service: Service, exchange: Exchange, ingest: DiskIngest, length: int | None) -> None:
+async def _receive(service: Service, exchange: Exchange, session: _Session, length: int | None) -> None:
     """Streams the body into the ingest, receiving the next batch while the last is written.
 
     Raises :class:`ClientGone` if the client leaves before its end, :class:`Problem` if it is not
-    ``length`` bytes long.
+    ``length`` bytes long, :class:`TooLarge` or :class:`OverQuota` as soon as it is too long.
     """
     loop = asyncio.get_running_loop()
+    ingest, name = session.ingest, session.upload.repository
     began = ingest.offset
+    most, refusal = await _ceiling(service, name)
+    if began + (length or 0) > most:
+        raise refusal
     batch: list[bytes] = []
     held = received = 0
     job: asyncio.Task[None] | None = None
@@ -226,6 +258,8 @@ async def _receive(service: Service, exchange: Exchange, ingest: DiskIngest, len
                 batch.append(part)
                 held += len(part)
                 received += len(part)
+                if began + received > most:
+                    raise refusal
                 if length is not None and received > length:
                     raise Problem(
                         400, "SIZE_INVALID", f"more than the {length} bytes that were declared came"
@@ -254,6 +288,24 @@ async def _receive(service: Service, exchange: Exchange, ingest: DiskIngest, len
                 job.exception()
     if length is not None and ingest.offset - began != length:
         raise Problem(400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came")
+
+
+async def _ceiling(service: Service, name: str) -> tuple[int, CallerError]:
+    """How many bytes an upload may have as things are, and the error for more.
+
+    The quota is checked again in the transaction that links the blob: others may be faster.
+    """
+    limit = service.config.upload_limit
+    left = None
+    if service.config.quotas:
+        left = await service.disk(service.catalog.bytes_left, name)
+    if left is None or left >= limit:
+        text = f"the blob has more than the {limit} bytes that this registry takes"
+        return limit, TooLarge(text, limit=limit)
+    return max(0, left), OverQuota(
+        f"the quota of repository {name} has {max(0, left)} bytes left, and the blob has more",
+        hint="delete what is not needed any more, or ask who runs the registry for more",
+    )
 
 
 def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:

@@ -1,0 +1,139 @@
+"""``/token``: what clients trade a password for (distribution, "token.md" and "oauth.md")."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from digestry.errors import InvalidReference
+from digestry.model.digest import shown
+from digestry.model.reference import check_repository
+from digestry.registry.access.gate import OIDC_USER, Gate, Proof
+from digestry.registry.access.identity import ANONYMOUS
+from digestry.registry.access.tokens import NotBelieved
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import Problem, bad_parameter, not_allowed
+
+PATH: Final = "/token"
+
+_LARGEST_FORM: Final = 64 << 10
+_MOST_SCOPES: Final = 600
+_DOCKER_ACTIONS: Final = ("pull", "push", "delete")
+
+
+async def handle(gate: Gate, exchange: Exchange, *, patience: float) -> None:
+    """Gives a token for what was asked, as far as the rules allow it."""
+    if not gate.config.enabled:
+        raise Problem(404, "UNSUPPORTED", "this registry asks nobody to log in: it has no tokens")
+    if exchange.method == "GET":
+        await _get(gate, exchange)
+    elif exchange.method == "POST":
+        await _post(gate, exchange, patience)
+    else:
+        raise not_allowed(exchange.method, "GET, POST")
+
+
+async def _get(gate: Gate, exchange: Exchange) -> None:
+    header = exchange.header(b"authorization")
+    if header is None:
+        proof = Proof(ANONYMOUS)
+    else:
+        try:
+            proof = await gate.basic(exchange, header)
+        except Problem as problem:
+            raise _basic(problem, gate) from problem
+    scopes = [part for value in exchange.query_params.getlist("scope") for part in value.split()]
+    answer = _grant(gate, proof, exchange.parameter("service"), scopes)
+    answer["token"] = answer["access_token"]
+    if exchange.parameter("offline_token") == "true":
+        _add_refresh_token(gate, proof, answer)
+    await exchange.json(answer, headers=[("Cache-Control", "no-store")])
+
+
+async def _post(gate: Gate, exchange: Exchange, patience: float) -> None:
+    raw = await exchange.read(_LARGEST_FORM, patience=patience)
+    try:
+        form = {name: values[0] for name, values in parse_qs(raw.decode(), strict_parsing=True).items()}
+    except (UnicodeDecodeError, ValueError) as error:
+        raise Problem(400, "UNSUPPORTED", "the body is not a form") from error
+    kind = form.get("grant_type", "")
+    try:
+        if kind == "refresh_token":
+            try:
+                proof = gate.still_holds(gate.tokens.verify(form.get("refresh_token", ""), "refresh"))
+            except NotBelieved as error:
+                raise gate.unauthorized(exchange, str(error)) from error
+        elif kind == "password":
+            proof = await gate.password(exchange, form.get("username", ""), form.get("password", ""))
+        else:
+            raise bad_parameter("grant_type", kind, "refresh_token or password is wanted")
+    except Problem as problem:
+        raise _basic(problem, gate) from problem
+    answer = _grant(gate, proof, form.get("service"), form.get("scope", "").split())
+    answer["scope"] = form.get("scope", "")
+    if kind == "refresh_token":
+        answer["refresh_token"] = form["refresh_token"]
+    elif form.get("access_type") == "offline":
+        _add_refresh_token(gate, proof, answer)
+    await exchange.json(answer, headers=[("Cache-Control", "no-store")])
+
+
+def _basic(problem: Problem, gate: Gate) -> Problem:
+    # A challenge that leads here again would be a circle.
+    if problem.status == 401:
+        problem.headers["WWW-Authenticate"] = f'Basic realm="{gate.config.service}"'
+    return problem
+
+
+def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str]) -> dict[str, Any]:
+    if service not in {None, "", gate.config.service}:
+        raise bad_parameter("service", str(service), f"this is the token server of {gate.config.service}")
+    if len(scopes) > _MOST_SCOPES:
+        raise Problem(400, "UNSUPPORTED", f"{len(scopes)} scopes are too many; {_MOST_SCOPES} are allowed")
+    access = [entry for scope in scopes if (entry := _entry(gate, proof, scope)) is not None]
+    now = time.time()
+    ends = min(now + gate.config.token_seconds, proof.ends)
+    token = gate.tokens.sign(
+        proof.identity.name, "access", credential=proof.credential, ends=ends, access=access
+    )
+    return {
+        "access_token": token,
+        # Clients that do not say how little they want to wait take 60 s for less.
+        "expires_in": max(1, int(ends - now)),
+        "issued_at": datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, Any] | None:
+    """What of one scope is granted; None for nothing. Raises :class:`Problem`."""
+    kind, _, rest = scope.partition(":")
+    name, colon, asked = rest.rpartition(":")
+    if not colon or not name:
+        raise bad_parameter("scope", scope, "type:name:actions is wanted")
+    if kind == "registry":
+        if name != "catalog":
+            return None
+        return {"type": "registry", "name": "catalog", "actions": ["*"]}
+    if kind != "repository":
+        return None
+    try:
+        check_repository(name)
+    except InvalidReference as error:
+        raise bad_parameter("scope", scope, f"{shown(name)} is no repository") from error
+    wanted = set(_DOCKER_ACTIONS) if "*" in asked.split(",") else set(asked.split(","))
+    allowed = gate.rules.allowed(proof.identity, name)
+    actions = [action for action in _DOCKER_ACTIONS if action in wanted and action in allowed]
+    return {"type": "repository", "name": name, "actions": actions} if actions else None
+
+
+def _add_refresh_token(gate: Gate, proof: Proof, answer: dict[str, Any]) -> None:
+    # Not to nobody, and not for an outside token: its issuer vouches for a moment, not for months.
+    if proof.identity.anonymous or proof.credential == OIDC_USER:
+        return
+    ends = min(time.time() + gate.config.refresh_token_seconds, proof.ends)
+    answer["refresh_token"] = gate.tokens.sign(
+        proof.identity.name, "refresh", credential=proof.credential, ends=ends
+    )

@@ -1,0 +1,299 @@
+"""The gate: from an ``Authorization`` header to a session, and from a missing right to an answer.
+
+Everything here runs on the event loop. A header that was verified is remembered, under a keyed
+hash, until what it stands for ends: the requests that follow cost one look-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import logging
+import os
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from digestry.catalog.robots import PREFIX, RobotReader
+from digestry.errors import StorageError
+from digestry.model.digest import shown
+from digestry.registry.access.config import AccessConfig
+from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
+from digestry.registry.access.keys import KeyRing
+from digestry.registry.access.oidc import TrustedIssuer, Untrusted
+from digestry.registry.access.passwords import Passwords
+from digestry.registry.access.rules import Rules
+from digestry.registry.access.session import EVERYBODY, Session
+from digestry.registry.access.tokens import NotBelieved, Tokens, Verified, peek
+from digestry.registry.problems import Problem
+
+if TYPE_CHECKING:
+    from digestry.registry.exchange import Exchange
+
+log: Final = logging.getLogger("digestry.registry")
+
+OIDC_USER: Final = "oidc"
+"""With this user name, a password is a token of an outside issuer."""
+
+_REMEMBERED: Final = 10_000
+_LONGEST_HEADER: Final = 256 << 10
+_BASIC_SECONDS: Final = 60.0
+_ROBOT_SECONDS: Final = 5.0  # so soon a revoked token is refused everywhere
+_SCOPES: Final = {"push": "pull,push", "move-tag": "pull,push", "admin": "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Who somebody proved to be. ``credential`` changes when what it was proved with does."""
+
+    identity: Identity
+    credential: str = ""
+    ends: float = float("inf")
+
+
+class Gate:
+    """Who may pass, for one worker process."""
+
+    def __init__(self, config: AccessConfig, root: Path, catalog: Path) -> None:
+        self.config = config
+        self.rules = Rules(config.rules)
+        self.keys = KeyRing(root)
+        self.tokens = Tokens(self.keys, config.service)
+        self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd)
+        self._issuers = {issuer.issuer: TrustedIssuer(issuer) for issuer in config.issuers}
+        self._robots = RobotReader(catalog) if config.enabled else None
+        self._nobody = Session(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._secret = os.urandom(32)
+
+    def start(self) -> None:
+        """Reads the files. Raises :class:`InvalidConfiguration`, :class:`StorageError`."""
+        if self.config.enabled:
+            self.keys.refresh()
+            for issuer in self._issuers.values():
+                issuer.check()
+            if self._passwords is not None:
+                self._passwords.start()
+
+    def close(self) -> None:
+        if self._robots is not None:
+            self._robots.close()
+        if self._passwords is not None:
+            self._passwords.close()
+
+    def refresh(self) -> None:
+        """Looks for changed files; called every now and then."""
+        try:
+            changed = self.config.enabled and self.keys.refresh()
+        except StorageError as error:
+            log.error("%s; the keys stay as they were", error.message)
+            changed = False
+        if self._passwords is not None:
+            changed |= self._passwords.refresh()
+        if changed:
+            self._sessions.clear()
+
+    # -- who it is -----------------------------------------------------------------------------
+
+    def known(self, header: str | None) -> Session | None:
+        """The session of an ``Authorization`` header, if it was met before."""
+        if header is None or self._nobody is EVERYBODY:
+            return self._nobody
+        session = self._sessions.get(self._key(header))
+        return session if session is not None and session.ends > time.time() else None
+
+    async def verify(self, exchange: Exchange, header: str) -> Session:
+        """The session of a header that is new. Raises :class:`Problem` 401, with a challenge."""
+        key = self._key(header)
+        scheme, _, value = header.partition(" ")
+        value = value.strip()
+        if len(header) > _LONGEST_HEADER:
+            raise self.unauthorized(exchange, "the Authorization header is too long")
+        if scheme.lower() == "basic":
+            proof = await self.basic(exchange, header)
+            session = Session(proof.identity, self.rules, ends=min(proof.ends, time.time() + _BASIC_SECONDS))
+        elif scheme.lower() == "bearer":
+            session = await self._bearer(exchange, value)
+        else:
+            raise self.unauthorized(exchange, f"{shown(scheme)} is no way to log in here")
+        if session.identity.robot:
+            session.ends = min(session.ends, time.time() + _ROBOT_SECONDS)
+        self._sessions[key] = session
+        self._sessions.move_to_end(key)
+        while len(self._sessions) > _REMEMBERED:
+            self._sessions.popitem(last=False)
+        return session
+
+    def _key(self, header: str) -> bytes:
+        return hashlib.blake2b(header.encode("latin-1", "replace"), key=self._secret, digest_size=16).digest()
+
+    async def basic(self, exchange: Exchange, header: str) -> Proof:
+        """Who a Basic header is of. Raises :class:`Problem` 401."""
+        try:
+            pair = base64.b64decode(header.partition(" ")[2].strip(), validate=True).decode()
+            name, colon, password = pair.partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            colon = ""
+        if not colon:
+            raise self.unauthorized(exchange, "the Basic credentials cannot be read")
+        return await self.password(exchange, name, password)
+
+    async def password(self, exchange: Exchange, name: str, password: str) -> Proof:
+        """Who has this name and password. Raises :class:`Problem` 401."""
+        proof: Proof | None = None
+        if name.startswith(ROBOT_PREFIX):
+            proof = self._robot(password, name.removeprefix(ROBOT_PREFIX))
+        elif name == OIDC_USER and self._issuers:
+            try:
+                proof = await self._outside(password)
+            except (Untrusted, NotBelieved) as error:
+                raise self.unauthorized(exchange, str(error)) from error
+        elif self._passwords is not None:
+            key = self._key(f"{name}:{password}".encode().decode("latin-1"))
+            address = exchange.client.host if exchange.client else ""
+            if await self._passwords.verify(name, password, key=key, address=address):
+                proof = Proof(Identity(name), self._passwords.fingerprint(name) or "")
+        if proof is None:
+            raise self.unauthorized(exchange, "the user name or the password is wrong")
+        return proof
+
+    async def _bearer(self, exchange: Exchange, token: str) -> Session:
+        try:
+            if token.startswith(PREFIX):
+                proof = self._robot(token)
+                if proof is None:
+                    raise NotBelieved("the robot's token is wrong, expired or revoked")
+            elif peek(token, 1).get("iss") in self._issuers:
+                proof = await self._outside(token)
+            else:
+                return self._own(self.tokens.verify(token, "access"))
+        except (NotBelieved, Untrusted) as error:
+            raise self.unauthorized(exchange, str(error), error="invalid_token") from error
+        return Session(proof.identity, self.rules, ends=proof.ends)
+
+    def _own(self, token: Verified) -> Session:
+        self.still_holds(token)
+        return Session(
+            Identity(token.name), self.rules, ends=token.ends, grants=token.grants, catalog=token.catalog
+        )
+
+    def still_holds(self, token: Verified) -> Proof:
+        """Raises :class:`NotBelieved` if what a token was given for has changed since."""
+        if token.name == ANONYMOUS.name or token.credential == OIDC_USER:
+            return Proof(Identity(token.name), token.credential, token.ends)
+        if token.name.startswith(ROBOT_PREFIX):
+            robot = self._robots and self._robots.by_name(token.name.removeprefix(ROBOT_PREFIX))
+            now = robot.fingerprint if robot else None
+        else:
+            now = self._passwords.fingerprint(token.name) if self._passwords is not None else None
+        if now != token.credential:
+            raise NotBelieved(f"what {token.name} logged in with does not hold any more: log in again")
+        return Proof(Identity(token.name), token.credential, token.ends)
+
+    def _robot(self, secret: str, name: str | None = None) -> Proof | None:
+        found = self._robots and self._robots.by_secret(secret)
+        if not found or name not in {None, found.name}:
+            return None
+        ends = float("inf") if found.expires_at is None else found.expires_at / 1e6
+        return Proof(Identity(ROBOT_PREFIX + found.name), found.fingerprint, ends)
+
+    async def _outside(self, token: str) -> Proof:
+        issuer = self._issuers.get(str(peek(token, 1).get("iss")))
+        if issuer is None:
+            raise Untrusted("the token is of an issuer that this registry does not trust")
+        # In a thread: the issuer's keys may have to be fetched.
+        identity, ends = await asyncio.to_thread(issuer.verify, token, peek(token, 0))
+        return Proof(identity, OIDC_USER, ends)
+
+    # -- what they may do ----------------------------------------------------------------------
+
+    def require(self, exchange: Exchange, repository: str, action: str) -> bool:
+        """Whether the request may do that; False if it must see the repository as not there.
+
+        Nothing is looked up here: what it says cannot tell whether there is such a repository.
+        Raises :class:`Problem` 401 for who is not known, or came with a token for something else, and
+        403 for who is known.
+        """
+        session = exchange.asker
+        allowed = session.allowed(repository)
+        exchange.may_move = "move-tag" in allowed
+        if action in allowed:
+            return True
+        ruled = session.ruled(repository)
+        if action in ruled or session.identity.anonymous:
+            scope = f"repository:{repository}:{_SCOPES.get(action, action)}"
+            if action in ruled:
+                text = f"this token is not for {action} in repository {repository}"
+            else:
+                text = f"log in to {action} in repository {repository}"
+            raise self.unauthorized(
+                exchange, text, scope=scope, error=None if session.grants is None else "insufficient_scope"
+            )
+        if action == "pull":
+            return False
+        raise denied(session.identity, action, repository)
+
+    def hidden(self, exchange: Exchange, repositories: set[str]) -> set[str]:
+        """Those of ``repositories`` that the request must see as not there. Raises :class:`Problem` 401."""
+        session = exchange.asker
+        hidden = {name for name in repositories if not session.may_pull(name)}
+        lacking = {name for name in hidden if session.may_see(name) or session.identity.anonymous}
+        if lacking:
+            scope = " ".join(f"repository:{name}:pull" for name in sorted(lacking))
+            raise self.unauthorized(exchange, "log in to ask about these repositories", scope=scope)
+        return hidden
+
+    def require_login(self, exchange: Exchange) -> None:
+        """For ``/v2/``, by which clients find out how to log in. Raises :class:`Problem` 401."""
+        if exchange.asker is self._nobody and self._nobody is not EVERYBODY:
+            raise self.unauthorized(exchange, "log in to use this registry")
+
+    def require_catalog(self, exchange: Exchange) -> None:
+        """For lists of repositories. Raises :class:`Problem` 401."""
+        session = exchange.asker
+        if not session.catalog or (session.identity.anonymous and not session.sees_anything()):
+            raise self.unauthorized(exchange, "log in to list repositories", scope="registry:catalog:*")
+
+    # -- challenges ----------------------------------------------------------------------------
+
+    def unauthorized(
+        self, exchange: Exchange, text: str, *, scope: str | None = None, error: str | None = None
+    ) -> Problem:
+        """A 401 with the challenge that clients answer (RFC 6750; distribution, "token.md")."""
+        if self.config.challenge == "basic":
+            challenge = f'Basic realm="{self.config.service}"'
+        else:
+            challenge = f'Bearer realm="{self.realm(exchange)}",service="{self.config.service}"'
+            if scope is not None:
+                challenge += f',scope="{scope}"'
+            if error is not None:
+                challenge += f',error="{error}"'
+        return Problem(401, "UNAUTHORIZED", text, headers={"WWW-Authenticate": challenge})
+
+    def realm(self, exchange: Exchange) -> str:
+        """The token endpoint's URL, as this client reaches the registry."""
+        if self.config.realm is not None:
+            return self.config.realm
+        host = exchange.header(b"host") or ""
+        if not host or not set(host) <= _HOST:
+            raise Problem(400, "UNSUPPORTED", "the request names no host that an answer could lead to")
+        return f"{exchange.scope['scheme']}://{host}/token"
+
+
+_HOST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")
+
+
+def denied(identity: Identity, action: str, repository: str) -> Problem:
+    """The 403 for somebody who is known."""
+    words = {
+        "push": f"push to repository {repository}",
+        "move-tag": f"move tags of repository {repository} that are there already",
+        "delete": f"take anything out of repository {repository}",
+        "admin": f"administer repository {repository}",
+    }
+    text = f"{identity.name} may not {words[action]}: no rule of this registry allows it"
+    return Problem(403, "DENIED", text, detail={"action": action})

@@ -1,0 +1,112 @@
+"""The keys that the registry signs its own tokens with: files in ``ROOT/keys``, named by their id.
+
+The newest one signs, all of them verify: so a key is replaced while tokens of the old one are still
+about. A file is written once, readable by its owner alone, and never changed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from digestry import fsio
+from digestry.errors import StorageError
+
+log: Final = logging.getLogger("digestry.registry")
+
+DIRECTORY: Final = "keys"
+_SUFFIX: Final = ".json"
+_CURVE: Final = "Ed25519"
+
+
+class KeyRing:
+    """The keys of one root. :meth:`load` blocks for a moment; the rest is from memory."""
+
+    def __init__(self, root: Path) -> None:
+        self._directory = root / DIRECTORY
+        self._keys: dict[str, OKPKey] = {}
+        self._seen = -1
+        self._signing = ""
+
+    def ensure(self) -> None:
+        """Makes the first key if there is none. Raises :class:`StorageError`."""
+        if not self._files():
+            self.rotate()
+
+    def rotate(self, *, retire: bool = False) -> str:
+        """Makes a new key, which signs from now on; returns its id.
+
+        With ``retire`` the others go: what they signed ends at once.
+        """
+        fsio.make_directory(self._directory)
+        with fsio.storage_errors("protect", self._directory):
+            self._directory.chmod(0o700)
+        before = self._files()
+        # Names in the order of time: the last one signs.
+        kid = f"{time.time_ns():020d}-{os.urandom(4).hex()}"
+        key = OKPKey.generate_key(_CURVE, {"kid": kid, "use": "sig"}, private=True)
+        content = json.dumps(key.as_dict(private=True)).encode()
+        fsio.write_file(self._directory / f"{kid}{_SUFFIX}", content, mode=0o600)
+        if retire:
+            for file in before:
+                fsio.remove_file(file)
+        return kid
+
+    def refresh(self) -> bool:
+        """Reads the keys if any came or went; whether that was so. Raises :class:`StorageError`."""
+        with fsio.storage_errors("read", self._directory):
+            stamp = self._directory.stat().st_mtime_ns
+        if stamp == self._seen:
+            return False
+        keys = {}
+        for file in self._files():
+            kid = file.name.removesuffix(_SUFFIX)
+            try:
+                if file.stat().st_mode & 0o077:
+                    raise StorageError(
+                        f"{file} can be read by others", hint=f"make a new key if it was; chmod 600 {file}"
+                    )
+                keys[kid] = self._keys.get(kid) or OKPKey.import_key(json.loads(file.read_bytes()))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, JoseError) as error:
+                raise StorageError(
+                    f"{file} holds no key: {error}", hint="remove it, or restore it from a backup"
+                ) from error
+        self._keys, self._seen = keys, stamp
+        self._signing = max(keys, default="")
+        return True
+
+    def signing(self) -> tuple[str, OKPKey]:
+        """The key that signs, and its id. Raises :class:`StorageError`."""
+        if not self._signing:
+            raise StorageError("there is no key to sign tokens with", hint="digestry token rotate-key")
+        return self._signing, self._keys[self._signing]
+
+    def get(self, kid: object) -> OKPKey | None:
+        """The key of this id. One that just came is found."""
+        if not isinstance(kid, str):
+            return None
+        if kid not in self._keys:
+            try:
+                self.refresh()
+            except StorageError as error:
+                log.error("%s", error.message)
+        return self._keys.get(kid)
+
+    def _files(self) -> list[Path]:
+        with fsio.storage_errors("read", self._directory):
+            if not self._directory.is_dir():
+                return []
+            return sorted(
+                file
+                for file in self._directory.iterdir()
+                if file.name.endswith(_SUFFIX) and not file.name.startswith(".")
+            )

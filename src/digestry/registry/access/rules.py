@@ -1,0 +1,115 @@
+"""Rules: who may do what in which repositories. What no rule allows is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from digestry.errors import InvalidConfiguration
+from digestry.model.pattern import check_pattern, matches
+from digestry.registry import toml
+from digestry.registry.access.identity import ANONYMOUS_NAME, Identity
+from digestry.registry.toml import Key, Where
+
+Action = Literal["pull", "push", "move-tag", "delete", "admin"]
+
+ACTIONS: Final[tuple[Action, ...]] = ("pull", "push", "move-tag", "delete", "admin")
+ALL: Final[frozenset[str]] = frozenset(ACTIONS)
+NONE: Final[frozenset[str]] = frozenset()
+
+_REMEMBERED: Final = 20_000
+"""So many decisions are kept; more than that begins anew."""
+
+KEYS: Final = (
+    Key("who", toml.texts),
+    Key("repository", toml.texts, ("**",)),
+    Key("actions", toml.texts),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Allows ``actions`` in the repositories that match one of the patterns, to one of ``who``.
+
+    Of ``who``: a user's name; ``robot$NAME``; ``anonymous``, which is everybody, known or not;
+    ``authenticated``, which is everybody who is known; ``*`` in a name is any part of it.
+    """
+
+    who: tuple[str, ...]
+    repositories: tuple[str, ...]
+    actions: frozenset[str]
+
+    def is_for(self, identity: Identity) -> bool:
+        for pattern in self.who:
+            if pattern in {ANONYMOUS_NAME, identity.name}:
+                return True
+            if identity.anonymous:
+                continue
+            if pattern == "authenticated" or ("*" in pattern and matches_name(pattern, identity.name)):
+                return True
+        return False
+
+
+def matches_name(pattern: str, name: str) -> bool:
+    """Whether a whole name is as ``pattern`` has it, in which ``*`` is anything."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+
+
+EVERYTHING: Final = Rule((ANONYMOUS_NAME,), ("**",), ALL)
+"""What a registry without any access configuration has."""
+
+KNOWN_ONLY: Final = Rule(("authenticated",), ("**",), ALL)
+"""What a registry has that knows users, but has no rules."""
+
+
+def parse(table: Any, where: Where) -> Rule:
+    """Reads one ``[[rule]]``. Raises :class:`InvalidConfiguration`."""
+    values = toml.read(table, KEYS, where)
+    for action in values["actions"]:
+        if action not in ALL:
+            raise where.wrong(f"unknown action {action!r}", hint=f"the actions are: {', '.join(ACTIONS)}")
+    for pattern in values["repository"]:
+        try:
+            check_pattern(pattern)
+        except InvalidConfiguration as error:
+            raise where.wrong(f"repository: {error.message}", hint=error.hint) from error
+    actions = frozenset(values["actions"])
+    return Rule(values["who"], values["repository"], ALL if "admin" in actions else actions)
+
+
+class Rules:
+    """The rules in force. Decisions are remembered: names come again and again."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = tuple(rules)
+        self._mine: dict[str, tuple[Rule, ...]] = {}
+        self._decisions: dict[tuple[str, str], frozenset[str]] = {}
+
+    def allowed(self, identity: Identity, repository: str) -> frozenset[str]:
+        """All that ``identity`` may do in ``repository``, whether or not there is such a one."""
+        key = (identity.name, repository)
+        found = self._decisions.get(key)
+        if found is None:
+            found = NONE
+            for rule in self._of(identity):
+                if any(matches(pattern, repository) for pattern in rule.repositories):
+                    found |= rule.actions
+            if len(self._decisions) >= _REMEMBERED:
+                self._decisions.clear()
+            self._decisions[key] = found
+        return found
+
+    def anything(self, identity: Identity) -> bool:
+        """Whether there is any repository's name in which ``identity`` may pull."""
+        return any("pull" in rule.actions for rule in self._of(identity))
+
+    def _of(self, identity: Identity) -> tuple[Rule, ...]:
+        found = self._mine.get(identity.name)
+        if found is None:
+            found = tuple(rule for rule in self._rules if rule.is_for(identity))
+            if len(self._mine) >= _REMEMBERED:
+                self._mine.clear()
+            self._mine[identity.name] = found
+        return found
