@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from digestry.errors import InvalidDigest, StorageError
+from digestry.errors import InvalidDigest, NotFound, StorageError
 
 FILE: Final = "catalog.db"
 _BUSY_SECONDS: Final = 30
@@ -48,6 +48,26 @@ def connect_directly(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise _failure(path, error) from error
     return connection
+
+
+@contextlib.contextmanager
+def reading(root: Path) -> Iterator[Connection]:
+    """One consistent view of the catalog under ``root``, whether or not it is being served.
+
+    Nothing is written, nothing is made. Raises :class:`NotFound`, :class:`StorageError`.
+    """
+    path = root / FILE
+    if not path.is_file():
+        raise NotFound(f"there is no registry under {root}: it has no {FILE}")
+    engine = create_engine("sqlite://", creator=lambda: connect_directly(path), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+    except (DBAPIError, SQLAlchemyError) as error:
+        raise _failure(path, error) from error
+    finally:
+        engine.dispose()
 
 
 class Database:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli.output import format_option, json_document, table
+from digestry.cli.times import moment, shown
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("reference", metavar="REPO[:TAG]")
 @click.option("--limit", "-n", type=click.IntRange(min=1), help="Show the newest entries only.")
+@click.option("--since", type=moment, metavar="TIME", help="From then on: a date (UTC), or RFC 3339.")
+@click.option("--until", type=moment, metavar="TIME", help="Up to then.")
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
-def log(*, reference: str, limit: int | None, no_trunc: bool, format_: str) -> None:
+def log(
+    *,
+    reference: str,
+    limit: int | None,
+    since: datetime.datetime | None,
+    until: datetime.datetime | None,
+    no_trunc: bool,
+    format_: str,
+) -> None:
     """Show where a tag has pointed, newest first: when, by whom, from what to what, with which client.
 
     Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history.
@@ -37,8 +48,10 @@ def log(*, reference: str, limit: int | None, no_trunc: bool, format_: str) -> N
     if wanted.digest is not None:
         raise InvalidReference(f"{wanted} has a digest, which never moves", hint="write REPO:TAG")
     with open_session(settings) as session:
-        events = _events(session.repository(wanted), wanted.tag, limit)
+        events = _events(session.repository(wanted), wanted.tag, limit, since, until)
     if not events:
+        if since is not None or until is not None:
+            raise NotFound(f"nothing happened to {wanted} in that time")
         raise NotFound(f"{wanted} has no history: it never pointed to anything")
     if format_ == "json":
         json_document([_plain(event) for event in events])
@@ -48,7 +61,7 @@ def log(*, reference: str, limit: int | None, no_trunc: bool, format_: str) -> N
         ["WHEN (UTC)", *(["TAG"] if whole else []), "EVENT", "FROM", "TO", "BY", "CLIENT"],
         [
             [
-                event.at.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                shown(event.at),
                 *([event.tag] if whole else []),
                 event.event,
                 _shown(event.from_digest, no_trunc),
@@ -61,12 +74,21 @@ def log(*, reference: str, limit: int | None, no_trunc: bool, format_: str) -> N
     )
 
 
-def _events(remote: Repository, tag: str | None, limit: int | None) -> list[TagEvent]:
+def _events(
+    remote: Repository,
+    tag: str | None,
+    limit: int | None,
+    since: datetime.datetime | None,
+    until: datetime.datetime | None,
+) -> list[TagEvent]:
+    from digestry.client.history import within
     from digestry.errors import RemoteError
 
-    events = remote.journal(tag, limit=limit)
+    events = remote.journal(tag, limit=limit, since=since, until=until)
     if events is None and tag is not None:
         events = remote.tag_history(tag)
+        if events is not None:
+            events = [event for event in events if within(event, since, until)]
     if events is not None:
         return events if limit is None else events[:limit]
     # A registry that does not know the repository or tag says the same as one without a journal.

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+from typing import TYPE_CHECKING
+
 import click
 
 from digestry.cli.output import note, printable, say
+from digestry.cli.times import moment, stamp
+
+if TYPE_CHECKING:
+    from digestry.client.repository import Repository
+    from digestry.model.reference import Reference
 
 
 @click.command()
@@ -13,12 +21,23 @@ from digestry.cli.output import note, printable, say
     "--platform", metavar="OS/ARCH", help="The image of an index to pull.  [default: this machine's]"
 )
 @click.option("--all-platforms", is_flag=True, help="Pull all images of an index.")
+@click.option(
+    "--at", type=moment, metavar="TIME", help="What the tag pointed to then: a date (UTC), or RFC 3339."
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's name only.")
-def pull(*, reference: str, platform: str | None, all_platforms: bool, quiet: bool) -> None:
+def pull(
+    *,
+    reference: str,
+    platform: str | None,
+    all_platforms: bool,
+    at: datetime.datetime | None,
+    quiet: bool,
+) -> None:
     """Fetch an image, by tag or by digest, verified, into the local store.
 
     REF is NAME:TAG, NAME@DIGEST, or both: then the digest decides, and it is said if the tag points
-    elsewhere by now. An index stays what the name means; its images come by platform.
+    elsewhere by now. An index stays what the name means; its images come by platform. --at wants a
+    registry that keeps the history of its tags.
     """
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
@@ -29,11 +48,15 @@ def pull(*, reference: str, platform: str | None, all_platforms: bool, quiet: bo
 
     if platform and all_platforms:
         raise InvalidConfiguration("--platform and --all-platforms exclude each other")
+    if at is not None and "@" in reference:
+        raise InvalidConfiguration("--at is for a tag; a digest means the same at any time")
     settings = load()
     wanted = settings.reference(reference).or_latest()
     if not quiet:
         note(f"{wanted.target}: pulling from {wanted.name}")
     with open_session(settings) as session, watching(quiet=quiet) as watcher:
+        if at is not None:
+            wanted = _as_of(session.repository(wanted), wanted, at)
         result = transfer.pull(
             session,
             wanted,
@@ -59,3 +82,21 @@ def pull(*, reference: str, platform: str | None, all_platforms: bool, quiet: bo
     else:
         say("Status: up to date")
     say(str(wanted))
+
+
+def _as_of(remote: Repository, wanted: Reference, at: datetime.datetime) -> Reference:
+    """The tag with the digest that it had at a time, which is said."""
+    from digestry.errors import RemoteError
+    from digestry.model.reference import Reference
+
+    assert wanted.tag is not None  # noqa: S101 - a reference without digest has one by now
+    span = remote.tag_at(wanted.tag, at)
+    if span is None:
+        raise RemoteError(
+            f"{wanted.host} keeps no history of its tags, so that nobody knows what {wanted.tag} was then",
+            hint="pull it as it is now, or by a digest that was noted",
+        )
+    until = "still does" if span.until is None else f"did until {stamp(span.until)}"
+    since = stamp(span.since)
+    note(f"{wanted.tag} pointed to {span.digest} at {stamp(at)}: it came there at {since}, and {until}")
+    return Reference(wanted.host, wanted.repository, wanted.tag, span.digest)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import format_option, json_document, note, printable, table
+from digestry.cli.times import moment, stamp
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -18,18 +20,19 @@ _MOST_EVENTS: Final = 10_000
 
 @click.command()
 @click.argument("repository", metavar="REPO")
+@click.option("--at", type=moment, metavar="TIME", help="As they were then: a date (UTC), or RFC 3339.")
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
 @click.pass_context
-def tags(ctx: click.Context, *, repository: str, no_trunc: bool, format_: str) -> None:
+def tags(
+    ctx: click.Context, *, repository: str, at: datetime.datetime | None, no_trunc: bool, format_: str
+) -> None:
     """List a repository's tags, the digests they point to, and, where the registry keeps a journal,
     since when.
 
     Exit code 3 if a tag could not be resolved, which is said. JSON: a list of objects with tag,
     digest, updated (RFC 3339, or null), problem (null, or why there is no digest).
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
 
@@ -37,15 +40,8 @@ def tags(ctx: click.Context, *, repository: str, no_trunc: bool, format_: str) -
     reference = settings.reference(repository)
     with open_session(settings) as session:
         remote = session.repository(reference)
-        names = list(remote.tags())
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            rows = list(pool.map(lambda name: _row(remote, name), names))
-        events = remote.journal(limit=_MOST_EVENTS) or []
-    updated: dict[str, str] = {}
-    for event in events:
-        updated.setdefault(event.tag, event.at.isoformat(timespec="seconds").replace("+00:00", "Z"))
-    for row in rows:
-        row["updated"] = updated.get(row["tag"])
+        rows = _now(remote) if at is None else _then(remote, at)
+    updated = [row for row in rows if row["updated"]]
     if format_ == "json":
         json_document(rows)
     else:
@@ -61,6 +57,40 @@ def tags(ctx: click.Context, *, repository: str, no_trunc: bool, format_: str) -
         note(printable(f"{reference.name}:{row['tag']}: {row['problem']}"))
     if problems:
         ctx.exit(exit_codes.REMOTE)
+
+
+def _now(remote: Repository) -> list[dict[str, Any]]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    names = list(remote.tags())
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        rows = list(pool.map(lambda name: _row(remote, name), names))
+    updated: dict[str, str] = {}
+    for event in remote.journal(limit=_MOST_EVENTS) or []:
+        updated.setdefault(event.tag, _seconds(event.at))
+    for row in rows:
+        row["updated"] = updated.get(row["tag"])
+    return rows
+
+
+def _then(remote: Repository, at: datetime.datetime) -> list[dict[str, Any]]:
+    from digestry.errors import RemoteError
+
+    spans = remote.tags_at(at)
+    if spans is None:
+        next(remote.tags(), None)  # a repository that is not there says so
+        raise RemoteError(
+            f"{remote.reference.host} cannot tell which tags there were at a time",
+            hint="digestry log REPO:TAG shows the history of one tag, if it keeps any",
+        )
+    return [
+        {"tag": span.tag, "digest": span.digest, "updated": _seconds(span.since), "problem": None}
+        for span in spans
+    ]
+
+
+def _seconds(at: datetime.datetime) -> str:
+    return stamp(at.replace(microsecond=0))
 
 
 def _row(remote: Repository, name: str) -> dict[str, Any]:

@@ -6,12 +6,24 @@ import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from digestry.client.answers import Answer
 from digestry.client.paging import pages
-from digestry.errors import InvalidManifest, ProtocolViolation
+from digestry.errors import InvalidManifest, ProtocolViolation, Refused, RemoteNotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
 from digestry.model.digest import Digest, shown
-from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP, Holders, JournalPage, TagEvent
+from digestry.model.history import (
+    TAG_EVENT,
+    TAG_TIMESTAMP,
+    Holders,
+    JournalPage,
+    Restored,
+    TagAsOf,
+    TagEvent,
+    TagsAsOf,
+    TagSpan,
+    Whose,
+)
 from digestry.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -19,6 +31,7 @@ if TYPE_CHECKING:
 
 _LARGEST_PAGE: Final = 16 << 20
 _PAGE: Final = 1000
+_NO_SUCH_TAG: Final = "MANIFEST_UNKNOWN"
 _UNSUPPORTED: Final = frozenset({404, 405, 501})
 
 
@@ -68,12 +81,19 @@ def _event(repository: Repository, tag: str, entry: Descriptor, current: Digest 
     )  # fmt: skip
 
 
-def journal(repository: Repository, tag: str | None, limit: int | None) -> list[TagEvent] | None:
+def journal(
+    repository: Repository,
+    tag: str | None,
+    limit: int | None,
+    since: datetime.datetime | None = None,
+    until: datetime.datetime | None = None,
+) -> list[TagEvent] | None:
     """See :meth:`Repository.journal`."""
+    bounds = {name: _text(at) for name, at in (("since", since), ("until", until)) if at is not None}
     events: list[TagEvent] = []
     before: int | None = None
     while limit is None or len(events) < limit:
-        query: dict[str, str | int] = {} if tag is None else {"tag": tag}
+        query: dict[str, str | int] = {**bounds} if tag is None else {"tag": tag, **bounds}
         query["n"] = _PAGE if limit is None else min(_PAGE, limit - len(events))
         if before is not None:
             query["before"] = before
@@ -92,7 +112,18 @@ def journal(repository: Repository, tag: str | None, limit: int | None) -> list[
         before = last
         if last <= 1:
             break  # the registry's very first entry
+    # A registry that does not know the bounds sends what is outside of them as well.
+    events = [event for event in events if within(event, since, until)]
     return events if limit is None else events[:limit]
+
+
+def within(event: TagEvent, since: datetime.datetime | None, until: datetime.datetime | None) -> bool:
+    """Whether the event is between two times, both inclusive."""
+    return (since is None or event.at >= since) and (until is None or event.at <= until)
+
+
+def _text(at: datetime.datetime) -> str:
+    return at.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def holders(repository: Repository, digest: Digest) -> Holders | None:
@@ -104,3 +135,90 @@ def holders(repository: Repository, digest: Digest) -> Holders | None:
             answer.fail(f"ask who holds {repository.named(str(digest))}")
         found: Holders = answer.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)
     return found
+
+
+def tag_at(repository: Repository, tag: str, at: datetime.datetime) -> TagSpan | None:
+    """See :meth:`Repository.tag_at`."""
+    with repository.ask("GET", f"_digestry/tag/{tag}?{urlencode({'at': _text(at)})}") as answer:
+        if answer.status == 200:
+            found: TagAsOf = answer.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
+            return found.span
+        if answer.status not in _UNSUPPORTED:
+            answer.fail(f"ask what {repository.named(tag)} was at {_text(at)}")
+        _fail_if_known(answer, f"find {repository.named(tag)} at {_text(at)}")
+    events = tag_history(repository, tag)
+    if events is None:
+        return None
+    later: TagEvent | None = None
+    for event in events:
+        if event.at <= at:
+            if event.to_digest is None:
+                break
+            return TagSpan(
+                tag=tag,
+                digest=event.to_digest,
+                since=event.at,
+                still=later is None,
+                until=None if later is None else later.at,
+                media_type=event.media_type,
+                size=event.size,
+            )
+        later = event
+    raise RemoteNotFound(
+        f"there was no tag {tag} in {repository.reference.name} at {_text(at)}",
+        status=404,
+        code=_NO_SUCH_TAG,
+    )
+
+
+def _fail_if_known(answer: Answer, action: str) -> None:
+    """Raises if a 404 is about the tag; one about the path is of a registry without that endpoint."""
+    try:
+        answer.fail(action)
+    except RemoteNotFound as error:
+        if error.code == _NO_SUCH_TAG:
+            raise
+    except Refused as error:
+        if error.status not in _UNSUPPORTED:
+            raise
+
+
+def tags_at(repository: Repository, at: datetime.datetime) -> list[TagSpan] | None:
+    """See :meth:`Repository.tags_at`."""
+    spans: list[TagSpan] = []
+    for answer in pages(repository, f"_digestry/tags?{urlencode({'at': _text(at), 'n': _PAGE})}"):
+        if answer.status in _UNSUPPORTED:
+            return None
+        if answer.status != 200:
+            answer.fail(f"list the tags of {repository.reference.name} at {_text(at)}")
+        found: TagsAsOf = answer.json(TagsAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
+        spans += found.tags
+    return spans
+
+
+def whose(repository: Repository, digest: Digest) -> list[TagSpan] | None:
+    """See :meth:`Repository.whose`."""
+    spans: list[TagSpan] = []
+    for answer in pages(repository, f"_digestry/whose/{digest}?n={_PAGE}"):
+        if answer.status in _UNSUPPORTED:
+            return None
+        if answer.status != 200:
+            answer.fail(f"ask whose {repository.named(str(digest))} is")
+        found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
+        spans += found.spans
+    return spans
+
+
+def restore(repository: Repository, tag: str, wanted: Digest | datetime.datetime) -> Restored | None:
+    """See :meth:`Repository.restore`."""
+    query = {"to": str(wanted)} if isinstance(wanted, Digest) else {"at": _text(wanted)}
+    path = f"_digestry/restore/{tag}?{urlencode(query)}"
+    with repository.ask("POST", path, push=True) as answer:
+        if answer.status == 200:
+            found: Restored = answer.json(Restored, _LARGEST_PAGE, dec_hook=decode_hook)
+            return found
+        action = f"restore {repository.named(tag)}"
+        if answer.status not in _UNSUPPORTED:
+            answer.fail(action)
+        _fail_if_known(answer, action)
+    return None

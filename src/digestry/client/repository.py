@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, BinaryIO, Final, NoReturn
 from urllib.parse import urlencode
@@ -19,7 +20,7 @@ from digestry.errors import InvalidManifest, InvalidReference, ProtocolViolation
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.history import Holders, TagEvent
+from digestry.model.history import Holders, Restored, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference, check_tag
 
@@ -219,10 +220,38 @@ class Repository:
         the registry keeps no history."""
         return history.tag_history(self, tag)
 
-    def journal(self, tag: str | None = None, *, limit: int | None = None) -> list[TagEvent] | None:
+    def journal(
+        self,
+        tag: str | None = None,
+        *,
+        limit: int | None = None,
+        since: datetime.datetime | None = None,
+        until: datetime.datetime | None = None,
+    ) -> list[TagEvent] | None:
         """The journal of this repository, or of one ``tag``, newest first; at most ``limit``
-        entries. None if the registry keeps none."""
-        return history.journal(self, tag, limit)
+        entries, from ``since`` to ``until``. None if the registry keeps none."""
+        return history.journal(self, tag, limit, since, until)
+
+    def tag_at(self, tag: str, at: datetime.datetime) -> TagSpan | None:
+        """What ``tag`` pointed to at a time; also from a registry that has only the draft's tag
+        history. None if it keeps no history at all; :class:`RemoteNotFound` if there was no such tag."""
+        return history.tag_at(self, tag, at)
+
+    def tags_at(self, at: datetime.datetime) -> list[TagSpan] | None:
+        """The tags that there were at a time; None if the registry cannot be asked that, or has no
+        such repository."""
+        return history.tags_at(self, at)
+
+    def whose(self, digest: Digest) -> list[TagSpan] | None:
+        """Each time that a tag came to ``digest``, or to what holds it, newest first; None if the
+        registry cannot be asked that."""
+        return history.whose(self, digest)
+
+    def restore(self, tag: str, wanted: Digest | datetime.datetime) -> Restored | None:
+        """Points ``tag`` back at a digest that it had, or at what it had at a time; None if the
+        registry cannot, or has no such repository. Raises :class:`RemoteNotFound` if the tag never
+        was there, or the manifest is gone."""
+        return history.restore(self, tag, wanted)
 
     def holders(self, digest: Digest) -> Holders | None:
         """Which manifests hold ``digest``; None if the registry cannot be asked that."""

@@ -1,0 +1,138 @@
+"""``digestry journal``: prove a registry's journal, and take it elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from digestry.cli import exit_codes
+from digestry.cli.output import format_option, json_document, note, printable, say
+
+if TYPE_CHECKING:
+    from digestry.catalog.chain import Verdict
+
+_HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def _hashes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Sequence[str]:
+    for value in values:
+        if not _HASH.fullmatch(value):
+            raise click.BadParameter(f"{value!r} is no hash of an entry: 64 hex digits are wanted.")
+    return values
+
+
+def _root(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=required,
+        help="The registry's directory. It may be served meanwhile; nothing in it is changed.",
+    )
+
+
+@click.group()
+def journal() -> None:
+    """Prove a registry's journal, and export it."""
+
+
+@journal.command()
+@_root(required=False)
+@click.option("--file", type=click.File("rb"), help="An exported journal, or - for standard input.")
+@click.option(
+    "--expect", multiple=True, metavar="HASH", callback=_hashes, help="An entry's hash that must be in it."
+)
+@format_option
+@click.pass_context
+def verify(
+    ctx: click.Context, *, root: Path | None, file: Any, expect: tuple[str, ...], format_: str
+) -> None:
+    """Prove the hash chain: that no entry was changed, removed or put in between.
+
+    Exit code 1, with the first entry that does not hold, if it is broken. Who can rewrite the whole
+    journal can make a chain that holds: note the last hash elsewhere now and then, and --expect it.
+
+    JSON: an object with entries, first, last_hash, anchor, broken (null, or sequence and reason) and
+    absent, the expected hashes that are not there.
+    """
+    from digestry.catalog import chain
+    from digestry.catalog.database import reading
+
+    if (root is None) == (file is None):
+        raise click.UsageError("Either --root or --file is wanted.")
+    if root is None:
+        verdict = chain.verify_lines(file, expect)
+    else:
+        with reading(root) as connection:
+            verdict = chain.verify(connection, expect)
+    if format_ == "json":
+        json_document(_plain(verdict))
+    else:
+        _tell(verdict)
+    if verdict.broken is not None or verdict.absent:
+        ctx.exit(exit_codes.FINDINGS)
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    broken = verdict.broken
+    return {
+        "entries": verdict.entries,
+        "first": verdict.first,
+        "last_hash": verdict.last_hash,
+        "anchor": verdict.anchor,
+        "broken": None if broken is None else {"sequence": broken.sequence, "reason": broken.reason},
+        "absent": list(verdict.absent),
+    }
+
+
+def _tell(verdict: Verdict) -> None:
+    if verdict.broken is not None:
+        say(
+            printable(
+                f"BROKEN at entry {verdict.broken.sequence}: {verdict.broken.reason}."
+                f" {verdict.entries} entries before it hold."
+            )
+        )
+    else:
+        say(f"The chain holds: {verdict.entries} entries, the last hash is {verdict.last_hash}")
+    for value in verdict.absent:
+        say(f"NOT THERE: {value}")
+    if verdict.first > 1:
+        note(
+            f"this is a part, from entry {verdict.first} on: the entry before it must have the hash"
+            f" {verdict.anchor}"
+        )
+
+
+@journal.command()
+@_root(required=True)
+@click.option(
+    "--since-sequence",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Only the entries after number N.",
+)
+def export(*, root: Path, since_sequence: int) -> None:
+    """Write the journal as lines of JSON, oldest entry first.
+
+    Each line is an entry as GET _digestry/journal has it (docs/tags.md); `digestry journal verify
+    --file` proves the chain from them alone.
+    """
+    from digestry.catalog import chain
+    from digestry.catalog.database import reading
+    from digestry.errors import StorageError
+
+    stream = sys.stdout.buffer
+    with reading(root) as connection:
+        for line in chain.export(connection, since=since_sequence):
+            try:
+                stream.write(line)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise StorageError(f"cannot write the output: {error.strerror or error}") from error

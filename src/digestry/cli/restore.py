@@ -1,0 +1,50 @@
+"""``digestry restore``: point a tag back at what it had."""
+
+from __future__ import annotations
+
+import datetime
+
+import click
+
+from digestry.cli.output import note, say
+from digestry.cli.times import moment
+
+
+@click.command()
+@click.argument("reference", metavar="REPO:TAG")
+@click.option("--at", type=moment, metavar="TIME", help="What it had then: a date (UTC), or RFC 3339.")
+@click.option("--to", metavar="DIGEST", help="A digest that it had.")
+def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> None:
+    """Point a tag back at a digest that it had, at a time or by its name.
+
+    A move like any other: it is in the journal, and goes by the registry's rules. Only to what the
+    repository still has.
+    """
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+    from digestry.errors import InvalidReference, RemoteError
+    from digestry.model.digest import Digest
+
+    settings = load()
+    wanted = settings.reference(reference)
+    if wanted.tag is None or wanted.digest is not None:
+        raise InvalidReference(f"{wanted} is not a tag", hint="write REPO:TAG")
+    target = at if to is None else Digest.parse(to)
+    if target is None or (at is not None and to is not None):
+        raise click.UsageError("Either --at or --to is wanted.")
+    with open_session(settings) as session:
+        remote = session.repository(wanted)
+        done = remote.restore(wanted.tag, target)
+        if done is None:
+            remote.resolve(wanted.tag)  # a repository or tag that is not there says so
+            raise RemoteError(
+                f"{wanted.host} cannot restore tags",
+                hint="pull the image by its digest, tag it, and push it",
+            )
+    if done.event is None:
+        note(f"{wanted} already points there: nothing was changed")
+    elif done.from_digest is None:
+        say(f"Status: {wanted.tag} is back")
+    else:
+        say(f"Status: {wanted.tag} has moved, from {done.from_digest}")
+    say(f"Digest: {done.to_digest}")
