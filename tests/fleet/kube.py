@@ -6,6 +6,9 @@ import base64
 import contextlib
 import http.server
 import json
+import select
+import socket
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -224,6 +227,37 @@ def running_cluster(tls: ssl.SSLContext | None) -> Iterator[Cluster]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield server.cluster
+        finally:
+            server.shutdown()
+
+
+@contextlib.contextmanager
+def running_proxy() -> Iterator[tuple[str, list[str]]]:
+    """An HTTP proxy that connects through: its URL, and what it was asked for."""
+    asked: list[str] = []
+
+    class Through(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            target = self.rfile.readline().decode().split()[1]
+            while self.rfile.readline().strip():
+                pass
+            asked.append(target)
+            host, _, port = target.rpartition(":")
+            with socket.create_connection((host, int(port)), 5) as other, contextlib.suppress(OSError):
+                self.connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                ends = {self.connection: other, other: self.connection}
+                while True:
+                    for end in select.select(list(ends), [], [], 5)[0]:
+                        content = end.recv(65536)
+                        if not content:
+                            return
+                        ends[end].sendall(content)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Through) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
         finally:
             server.shutdown()
 

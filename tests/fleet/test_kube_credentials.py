@@ -54,7 +54,7 @@ def test_what_a_plugin_is_asked(tmp_path: Path, version: str) -> None:
         f'printf "%s" "$KUBERNETES_EXEC_INFO" > {asked}; printf "%s" "$1 $EXTRA" >> {tmp_path / "rest"}\n'
         + saying(answered() | {"apiVersion": version})
     )
-    more = {"arguments": ("one",), "environment": (("EXTRA", "two"),), "wants_cluster": True}
+    more: dict[str, Any] = {"arguments": ("one",), "environment": (("EXTRA", "two"),), "wants_cluster": True}
     bought = run(tmp_path, body, version=version, **more)
     assert bought.authorization == "Bearer t"
     assert (tmp_path / "rest").read_text() == "one two"

@@ -31,6 +31,7 @@ from tests.fleet.kube import (
     problems,
     rows,
     running_cluster,
+    running_proxy,
     status,
 )
 from tests.fleet.test_pods import running
@@ -246,6 +247,21 @@ def test_acting_as_somebody_else(cluster: Cluster, papers: Papers, tmp_path: Pat
 def test_a_token_that_cannot_be_sent(cluster: Cluster, papers: Papers, tmp_path: Path) -> None:
     found = observe(kubeconfig(tmp_path / "config", trusted(cluster, papers), {"token": "a\r\nX: y"}))
     assert "has something that cannot be sent" in messages(found)[0]
+    assert cluster.asked == []
+
+
+def test_a_proxy(cluster: Cluster, papers: Papers, tmp_path: Path) -> None:
+    cluster.fill()
+    with running_proxy() as (url, asked):
+        entry = trusted(cluster, papers) | {"proxy-url": url}
+        assert problems(observe(kubeconfig(tmp_path / "config", entry))) == []
+        assert set(asked) == {cluster.url.removeprefix("https://")}
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "nonsense", "http://", "http://[x"])
+def test_a_proxy_that_cannot_be_used(cluster: Cluster, papers: Papers, tmp_path: Path, proxy: str) -> None:
+    found = observe(kubeconfig(tmp_path / "config", trusted(cluster, papers) | {"proxy-url": proxy}))
+    assert messages(found) == [f"{cluster.url}: the proxy of that cluster cannot be used"]
     assert cluster.asked == []
 
 

@@ -152,7 +152,9 @@ def test_containerds_archives() -> None:
     rest = seen()
     archive = rest["imported/archive"]
     assert claimed(archive) == [("", digest("archive").short, False)]
-    assert "names 'import-2026-11-20', an import" in archive.remarks[0]
+    assert "names 'docker.io/library/import-2026-11-20', an import" in archive.remarks[0]
+    plain = read_image_id(f"import-2026-11-20@{digest('archive')}", runtime="containerd", own=None)
+    assert plain.claims == archive.claims
     bare = rest["imported/bare"]
     assert [(one.kind, one.digest) for one in bare.claims] == [("config", digest("bare config"))]
     assert not bare.registry_named

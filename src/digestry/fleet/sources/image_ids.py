@@ -24,7 +24,7 @@ _PULLABLE: Final = "docker-pullable://"
 _DOCKER: Final = "docker://"
 _BARE: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.ASCII)
 _SHORT: Final = re.compile(r"(?:sha256:)?[0-9a-f]{4,63}", re.ASCII)
-_IMPORTED: Final = re.compile(r"import-\d{4}-\d{2}-\d{2}(?:@.*)?", re.ASCII | re.DOTALL)
+_IMPORTED: Final = re.compile(r"import-\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,11 @@ def _pair(text: str, whole: str, runtime: str, own: Reference | None, field: str
     if digest is None:
         return ImageID(remarks=(f"its {field} is in no known form: {shown(whole)}",))
     pair = repository_digest(text)
-    if pair is None or (runtime == "containerd" and not _is_full(name)):
-        # containerd writes whole names down when it pulls; `import-2026-11-21@sha256:…` is its own
-        # invention for an archive that had none, and `<none>` is Docker's.
-        said = "which is no repository" if not _IMPORTED.fullmatch(name.rpartition("/")[2]) else "an import"
+    imported = _IMPORTED.fullmatch(name.rpartition("/")[2]) is not None
+    if pair is None or imported or (runtime == "containerd" and not _is_full(name)):
+        # containerd writes whole names down when it pulls; `import-2026-11-21@sha256:…` (in docker.io/
+        # library/, for the kubelet) is its own invention for an archive, and `<none>` is Docker's.
+        said = "an import" if imported else "which is no repository"
         claim = Claim(digest, "unknown", None, field, "repo-digest", obtained=False)
         return ImageID((claim,), remarks=(f"its {field} names {shown(name)}, {said}",))
     obtained = runtime in {"containerd", "docker"}
