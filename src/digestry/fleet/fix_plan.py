@@ -25,7 +25,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
 _CONTEXT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]*", re.ASCII)
 _OWNER: Final = "jsonpath={.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}"
-_HOST_OPTION: Final = {"docker": "--host", "podman": "--url"}
+_ADDRESS_OPTION: Final = {"docker": "--host", "podman": "--url"}
+_NAME_OPTION: Final = {"docker": "--context", "podman": "--connection"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def _without_cure(finding: Finding) -> str:
 def _replaced(finding: Finding, origin: str, image: Reference, notes: tuple[str, ...]) -> Fix:
     seen = finding.sighting
     kind, _, where = origin.partition(":")
-    if kind in _HOST_OPTION:
+    if kind in _ADDRESS_OPTION:
         return _in_engine(seen, kind, where, image, notes)
     if kind == "kubernetes":
         return _in_kubernetes(seen, where, image, notes)
@@ -97,7 +98,7 @@ def _in_engine(seen: Sighting, kind: str, where: str, image: Reference, notes: t
     if where:
         if not _CONTEXT.fullmatch(where):
             return Fix((), (*notes, f"start it from {image} in place of what runs"))
-        program += [_HOST_OPTION[kind], where]
+        program += [(_ADDRESS_OPTION if "/" in where else _NAME_OPTION)[kind], where]
     if kind == "docker" and seen.namespace:
         return _in_compose(seen, program, image, notes)
     target = _target(seen)

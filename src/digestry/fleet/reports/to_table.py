@@ -43,6 +43,7 @@ Text: TypeAlias = tuple[tuple[str, Style], ...]
 _CONTAINER, _HOST, _REFERENCE, _RUNS, _TAG = range(1, 6)
 _GAP: Final = "   "
 _COMFORTABLE: Final = 22
+_NARROWEST: Final = 4
 _TIME: Final = re.compile(r" \d\d:\d\dZ")
 _SHORT: Final = re.compile(r"[0-9a-f]{12}")
 _MOST_GOOD: Final = 12
@@ -188,7 +189,8 @@ def _laid_out(parts: Sequence[_Row | str], look: Look, *, hide_host: bool) -> It
     if not look.whole and not hide_host and len({row[_HOST] for row in rows}) == 1:
         shown.remove(_HOST)
     widths = _widths(rows, shown, look)
-    yield _line([HEADINGS[at] for at in shown], [widths[at] for at in shown], paint=False)
+    heads = [_shortened(HEADINGS[at], widths[at]) for at in shown]
+    yield _line(heads, [widths[at] for at in shown], paint=False)
     for part in parts:
         if isinstance(part, str):
             yield ((_shortened(printable(part), look.width), "title"),) if part else ()
@@ -210,11 +212,11 @@ def _widths(rows: Sequence[_Row], shown: Sequence[int], look: Look) -> dict[int,
             row[at] = shorten(row[at])
         widths[at] = _needed(rows, at)
 
-    def squeeze(least: int) -> None:
-        names = [at for at in (_CONTAINER, _HOST, _REFERENCE) if at in widths]
+    def squeeze(least: int, *columns: int) -> None:
+        giving = [at for at in columns if at in widths]
         while not fits():
-            widest = max(names, key=lambda at: widths[at])
-            if widths[widest] <= max(least, len(HEADINGS[widest])):
+            widest = max(giving, key=lambda at: widths[at])
+            if widths[widest] <= least:
                 return
             widths[widest] -= 1
 
@@ -223,10 +225,10 @@ def _widths(rows: Sequence[_Row], shown: Sequence[int], look: Look) -> dict[int,
         lambda: cut(_REFERENCE, lambda name: hosts.get(name, name)),
         lambda: cut(_TAG, lambda tag: tag.partition(" to ")[0]),
         lambda: cut(_TAG, lambda tag: _TIME.sub("", tag)),
-        lambda: squeeze(_COMFORTABLE),
+        lambda: squeeze(_COMFORTABLE, _CONTAINER, _HOST, _REFERENCE),
         lambda: cut(_RUNS, lambda digest: digest[:7] if _SHORT.fullmatch(digest) else digest),
         lambda: cut(_TAG, lambda tag: tag.partition(" ")[0] if tag.startswith("moved") else tag),
-        lambda: squeeze(0),
+        lambda: squeeze(_NARROWEST, _CONTAINER, _HOST, _REFERENCE, _TAG),
     )
     for step in steps:
         if fits():
