@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from digestry.fleet.gathering import Bounded, gather
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Observation, Problem, Source
 from tests.fleet.fakes import HOST, FakeRegistries, Listed, claim, sighted
+from tests.support import digestry
 
 APP = f"{HOST}/app"
 
@@ -92,3 +96,24 @@ def test_labels() -> None:
     assert [problem.source for problem in found.problems] == ["mine", "named", "test"]
     assert Bounded(source).name == "test"
     assert Bounded(source, label="x").name == "x"
+
+
+def test_a_pipe_that_says_nothing_does_not_keep_the_program(tmp_path: Path) -> None:
+    config = tmp_path / "fleet.toml"
+    config.write_text('[[source]]\nkind = "file"\nwhere = "-"\ntimeout = 0.2\n')
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(
+            digestry("audit", "--config", config),
+            stdin=reading,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.stderr == ""
+    assert "file:-: it did not finish within 0.2 s" in done.stdout
+    assert done.returncode == 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -141,7 +142,11 @@ class FileSource:
 
     def _open(self) -> contextlib.AbstractContextManager[BinaryIO]:
         if self._where == "-":
-            return contextlib.nullcontext(sys.stdin.buffer)
+            try:
+                # A reader of its own: Python cannot end while one that hangs has the lock of sys.stdin's.
+                return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+            except (OSError, ValueError, AttributeError):
+                return contextlib.nullcontext(sys.stdin.buffer)
         path = Path(self._where)
         if path.is_file() and path.stat().st_size > self._largest:
             raise TooLarge("too long", limit=self._largest)
