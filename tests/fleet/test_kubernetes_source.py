@@ -391,9 +391,9 @@ def test_an_answer_has_its_time(cluster: Cluster, environment: dict[str, str], i
     cluster.fill()
     cluster.answers["/api/v1/pods"] = ill
     begin = time.monotonic()
-    found = observe(environment, timeout=0.4)
-    assert time.monotonic() - begin < 2
-    assert messages(found) == [f"{cluster.url} did not answer within 0.4 s"]
+    found = observe(environment, timeout=1.0)
+    assert time.monotonic() - begin < 4
+    assert messages(found) == [f"{cluster.url} did not answer within 1 s"]
     assert "cronjob/backup/dump" in rows(found)
 
 
@@ -412,8 +412,8 @@ def test_all_of_it_has_its_time(cluster: Cluster, environment: dict[str, str]) -
 
     cluster.answers["/api/v1/pods"] = more
     begin = time.monotonic()
-    found = observe(environment, deadline=1.0)
-    assert time.monotonic() - begin < 3
+    found = observe(environment, deadline=1.5)
+    assert time.monotonic() - begin < 5
     assert len(problems(found)) == 1
 
 
