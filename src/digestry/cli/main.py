@@ -18,6 +18,7 @@ from digestry.errors import DigestryError
 # verb -> (module in digestry.cli that has a command of the verb's name, what it does)
 _VERBS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve", "Run the registry."),
+    "token": ("token", "Make and revoke the tokens that programs log in to the registry with."),
     "pack": ("pack", "Build an image from a directory: no daemon, no root, same bytes same digest."),
     "pull": ("pull", "Fetch an image, by tag or by digest, verified, into the local store."),
     "push": ("push", "Send an image from the local store to its registry."),

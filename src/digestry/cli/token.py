@@ -1,0 +1,145 @@
+"""``digestry token``: what programs log in to the registry with, and the keys it signs with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from digestry.cli.output import note, say
+
+if TYPE_CHECKING:
+    from digestry.catalog.robots import Robots
+
+_ROOT = click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The directory that the registry was given with --root. It may be running.",
+)
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens that programs log in with.
+
+    To be called where the registry's files are, by whoever may write them. What a token may do is
+    said by the rules of registry.toml, in which its user is robot$NAME.
+    """
+
+
+@token.command("create")
+@_ROOT
+@click.option(
+    "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it can be used."
+)
+@click.argument("name")
+def create(root: Path, days: int, name: str) -> None:
+    """Make a token named NAME; print its secret, which is shown this once and kept nowhere.
+
+    Log in with it: docker login -u 'robot$NAME' --password-stdin HOST
+    """
+    from digestry.catalog import clock
+    from digestry.errors import InvalidConfiguration
+    from digestry.registry.access.identity import ROBOT_PREFIX, check_robot
+
+    try:
+        check_robot(name.removeprefix(ROBOT_PREFIX))
+    except ValueError as error:
+        raise InvalidConfiguration(str(error)) from error
+    robots = _robots(root)
+    try:
+        ends = datetime.now(UTC) + timedelta(days=days)
+        secret = robots.create(name.removeprefix(ROBOT_PREFIX), expires_at=clock.from_datetime(ends))
+    finally:
+        robots.close()
+    note(f"user {ROBOT_PREFIX}{name.removeprefix(ROBOT_PREFIX)}, until {ends:%Y-%m-%d %H:%M} UTC")
+    say(secret)
+
+
+@token.command("list")
+@_ROOT
+def show(root: Path) -> None:
+    """List the tokens, without their secrets."""
+    from digestry.catalog import clock
+    from digestry.cli.output import table
+    from digestry.registry.access.identity import ROBOT_PREFIX
+
+    robots = _robots(root)
+    try:
+        found = robots.all()
+    finally:
+        robots.close()
+    now = clock.now()
+
+    def day(time: int | None) -> str:
+        return "never" if time is None else f"{clock.to_datetime(time):%Y-%m-%d %H:%M}"
+
+    def state(revoked: bool, holds: bool) -> str:
+        return "valid" if holds else "revoked" if revoked else "expired"
+
+    rows = [
+        [
+            ROBOT_PREFIX + entry.name,
+            day(entry.created_at),
+            day(entry.expires_at),
+            state(entry.revoked_at is not None, entry.holds(now)),
+        ]
+        for entry in found
+    ]
+    table(("USER", "CREATED", "EXPIRES", "STATE"), rows)
+
+
+@token.command("revoke")
+@_ROOT
+@click.argument("name")
+def revoke(root: Path, name: str) -> None:
+    """End the token named NAME. A running registry refuses it within seconds."""
+    from digestry.registry.access.identity import ROBOT_PREFIX
+
+    robots = _robots(root)
+    try:
+        robots.revoke(name.removeprefix(ROBOT_PREFIX))
+    finally:
+        robots.close()
+
+
+@token.command("rotate-key")
+@_ROOT
+@click.option(
+    "--retire", is_flag=True, help="Remove the other keys: whoever is logged in with a token logs in again."
+)
+def rotate_key(root: Path, retire: bool) -> None:
+    """Make a new key for the registry to sign its tokens with; print the key's id.
+
+    A running registry signs with it within seconds. What older keys signed stays good until it
+    expires, unless they are retired.
+    """
+    from digestry.registry.access.keys import KeyRing
+
+    _robots(root).close()
+    say(KeyRing(root).rotate(retire=retire))
+
+
+def _robots(root: Path) -> Robots:
+    """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
+    from digestry import fsio
+    from digestry.catalog.catalog import Catalog
+    from digestry.catalog.robots import Robots
+    from digestry.errors import Conflict, NotFound
+    from digestry.registry.server import LOCK_FILE
+
+    catalog = Catalog(root)
+    try:
+        if not catalog.path.exists():
+            raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one")
+        try:
+            with fsio.locked(root / LOCK_FILE, wait=False):
+                catalog.migrate()
+        except Conflict:
+            pass  # it is served, and so it is up to date
+    finally:
+        catalog.close()
+    return Robots(root)

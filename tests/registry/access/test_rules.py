@@ -1,0 +1,215 @@
+"""Who may do what: challenges, refusals, and what cannot be told from what is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.registry.access.support import As, basic, challenge, nobody, of
+from tests.registry.support import every_page, joined
+from tests.support import RegistryServer, Response
+
+ANY = Digest.of(b"team/app")
+READS = [
+    "manifests/1",
+    f"manifests/{ANY}",
+    f"blobs/{Digest.of(b'secret/x')}",
+    "tags/list",
+    f"referrers/{ANY}",
+    "_oci/tag-history/1",
+    "_digestry/journal",
+    f"_digestry/holders/{ANY}",
+    "_digestry/advisories",
+    "_digestry/tag/1",
+    "_digestry/tags",
+    f"_digestry/whose/{ANY}",
+]
+WRITES = [
+    ("POST", "blobs/uploads/", "push"),
+    ("POST", f"blobs/uploads/?digest={ANY}", "push"),
+    ("POST", f"blobs/uploads/?mount={ANY}&from=team/app", "push"),
+    ("PATCH", "blobs/uploads/8d5dd9d4-9ad6-4b05-9b8a-0d0d7b6c8f11", "push"),
+    ("PUT", f"blobs/uploads/8d5dd9d4-9ad6-4b05-9b8a-0d0d7b6c8f11?digest={ANY}", "push"),
+    ("GET", "blobs/uploads/8d5dd9d4-9ad6-4b05-9b8a-0d0d7b6c8f11", "push"),
+    ("PUT", "manifests/2", "push"),
+    ("DELETE", "manifests/1", "take anything out of"),
+    ("DELETE", f"manifests/{ANY}", "take anything out of"),
+    ("DELETE", f"blobs/{ANY}", "take anything out of"),
+    ("POST", f"_digestry/restore/1?to={ANY}", "push"),
+]
+
+
+def test_the_base_asks_who_is_there(server: RegistryServer) -> None:
+    for path in ("/v2/", "/v2"):
+        found = challenge(server.request("GET", path))
+        assert found == {"scheme": "Bearer", "realm": f"http://{server.host}/token", "service": "digestry"}
+        assert of(server, "alice").request("GET", path).status == 200
+
+
+@pytest.mark.parametrize("path", READS)
+def test_reads_are_for_who_may_pull(server: RegistryServer, path: str) -> None:
+    answer = nobody(server).request("GET", f"/v2/secret/x/{path}")
+    assert challenge(answer)["scope"] == "repository:secret/x:pull"
+    assert answer.code == "UNAUTHORIZED"
+    assert nobody(server).request("HEAD", f"/v2/secret/x/{path}").status == 401
+    assert of(server, "carol").request("GET", f"/v2/secret/x/{path}").status in {200, 404}
+
+
+@pytest.mark.parametrize("path", READS)
+def test_what_may_not_be_seen_is_as_what_is_not_there(server: RegistryServer, path: str) -> None:
+    def seen(answer: Response, name: str) -> tuple[int, bytes, dict[str, str]]:
+        headers = {key: value for key, value in answer.headers.items() if key != "date"}
+        return answer.status, answer.body.replace(name.encode(), b"NAME"), headers
+
+    alice = of(server, "alice")
+    hidden = alice.request("GET", f"/v2/secret/x/{path}")
+    for name in ("secret/y", "team/yyy"):
+        absent = alice.request("GET", f"/v2/{name}/{path}")
+        if "_digestry/tag" in path:
+            assert absent.status == hidden.status == 404  # the body has the moment in it
+            continue
+        assert seen(hidden, "secret/x") == seen(absent, name)
+
+
+@pytest.mark.parametrize(("method", "path", "words"), WRITES)
+def test_writes_are_for_who_may(server: RegistryServer, method: str, path: str, words: str) -> None:
+    assert challenge(nobody(server).request(method, f"/v2/team/app/{path}", b"x"))["scope"].startswith(
+        "repository:team/app:"
+    )
+    answers = [
+        of(server, "bob").request(method, f"/v2/{name}/{path}", b"x") for name in ("team/app", "no/no")
+    ]
+    for answer in answers:
+        assert (answer.status, answer.code) == (403, "DENIED")
+        assert f"bob may not {words}" in answer.body.decode()
+    assert server.request("GET", "/v2/public/base/manifests/1").status == 200  # nothing happened to others
+
+
+def test_the_owner_may(server: RegistryServer) -> None:
+    alice = of(server, "alice")
+    assert alice.push_image("team/own", "1").status == 201
+    assert alice.push_image("team/own", "1", b"moved").status == 201
+    assert alice.request("DELETE", "/v2/team/own/manifests/1").status == 202
+    answer = alice.request("GET", "/v2/team/own/_digestry/journal")
+    assert [entry["actor"] for entry in answer.json()["entries"]] == ["alice"] * 3
+
+
+def test_moving_a_tag_is_more_than_pushing_one(server: RegistryServer) -> None:
+    bob = of(server, "bob")
+    assert bob.push_image("bob/tags", "1", b"one").status == 201
+    assert bob.push_image("bob/tags", "1", b"one").status == 201  # the same again is no move
+    refused = bob.push_image("bob/tags", "1", b"two")
+    assert (refused.status, refused.code) == (403, "DENIED")
+    assert "bob may not move tag 1 of bob/tags" in refused.body.decode()
+    assert bob.push_image("bob/tags", "2", b"two").status == 201
+    # Deleting it and pushing it anew would be a move as well: bob may not delete.
+    assert bob.request("DELETE", "/v2/bob/tags/manifests/1").status == 403
+    digest = bob.request("HEAD", "/v2/bob/tags/manifests/2").headers["docker-content-digest"]
+    assert bob.request("PUT", f"/v2/bob/tags/manifests/{digest}?tag=1").status in {400, 403}
+
+
+def test_anonymous_pull_is_a_rule(server: RegistryServer) -> None:
+    assert server.request("GET", "/v2/public/base/manifests/1").status == 200
+    assert server.request("GET", f"/v2/public/base/blobs/{Digest.of(b'public/base')}").status == 200
+    for name in ("alice", "bob"):  # whoever is known may do at least that
+        assert of(server, name).request("GET", "/v2/public/base/manifests/1").status == 200
+    assert server.request("PUT", "/v2/public/base/manifests/1", b"{}").status == 401
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        (None, {"public/base"}),
+        ("alice", {"public/base", "team/app", "team/own"}),
+        ("bob", {"public/base", "team/app", "bob/tool"}),
+        ("carol", {"public/base", "team/app", "bob/tool", "secret/x"}),
+    ],
+)
+def test_the_catalog_has_what_may_be_seen(
+    server: RegistryServer, who: str | None, expected: set[str]
+) -> None:
+    asking = nobody(server) if who is None else of(server, who)
+    everything = asking.request("GET", "/v2/_catalog").json()["repositories"]
+    assert expected - {"team/own"} <= set(everything)
+    if who is not None:
+        assert who == "carol" or "secret/x" not in everything
+    else:
+        assert set(everything) == expected
+    for size in (1, 2):
+        pages = every_page(_with(server, asking), f"/v2/_catalog?n={size}")
+        assert joined(pages, "repositories") == everything
+        assert all(len(page.json()["repositories"]) == size for page in pages[:-1])
+
+
+def _with(server: RegistryServer, asking: As) -> RegistryServer:
+    class Asked(RegistryServer):
+        def request(self, *arguments: object, **options: object) -> Response:  # type: ignore[override]
+            return asking.request(*arguments, **options)  # type: ignore[arg-type]
+
+    return Asked(server.host, server.process, server.root)
+
+
+def test_mounting_needs_pull_on_the_source(server: RegistryServer) -> None:
+    digest = Digest.of(b"secret/x")
+    alice = of(server, "alice")
+    for query in (f"mount={digest}&from=secret/x", f"mount={digest}&from=secret/y", f"mount={digest}"):
+        answer = alice.request("POST", f"/v2/team/mounts/blobs/uploads/?{query}")
+        assert answer.status == 202  # as if there were no such blob
+        alice.request("DELETE", answer.headers["location"])
+    assert alice.request("HEAD", f"/v2/team/mounts/blobs/{digest}").status == 404
+    public = Digest.of(b"public/base")
+    for query in (f"mount={public}&from=public/base", f"mount={public}"):
+        assert alice.request("POST", f"/v2/team/mounts/blobs/uploads/?{query}").status == 201
+
+
+def test_one_question_about_many_images(server: RegistryServer) -> None:
+    body = (
+        b'{"queries": [{"repository": "secret/x", "tags": ["1"]}, {"repository": "team/app", "tags": ["1"]}]}'
+    )
+    absent = body.replace(b"secret/x", b"secret/y")
+    alice = of(server, "alice")
+    answer = alice.request("POST", "/v2/_digestry/resolve", body)
+    assert answer.status == 200, answer.body
+    hidden, seen = answer.json()["resolutions"]
+    assert seen["tags"][0]["target"]["digest"].startswith("sha256:")
+    nothing = alice.request("POST", "/v2/_digestry/resolve", absent).json()["resolutions"][0]
+    assert {**hidden, "repository": ""} == {**nothing, "repository": ""}
+    found = challenge(nobody(server).request("POST", "/v2/_digestry/resolve", body))
+    assert found["scope"] == "repository:secret/x:pull repository:team/app:pull"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/public/base%2f..%2f..%2fsecret/x/manifests/1",
+        "/v2/public/base/../../secret/x/manifests/1",
+        "/v2/public/%2e%2e/secret/x/manifests/1",
+        "/v2/public//secret/x/manifests/1",
+        "/v2/public/base/manifests/../../../secret/x/manifests/1",
+        "/v2/public%2fbase/..%2f..%2fsecret%2fx/manifests/1",
+        "/v2//secret/x/manifests/1",
+        "/v2/secret%2Fx/manifests/1",
+        "/v2/secret/x%00/manifests/1",
+        "/v2/SECRET/x/manifests/1",
+        "/v2/public/base/_digestry/../../../secret/x/_digestry/journal",
+        "/v2/public/base/_oci/tag-history/../../secret/x/_oci/tag-history/1",
+        "/%76%32/secret/x/manifests/1",
+        "/token/../v2/secret/x/manifests/1",
+    ],
+)
+def test_no_way_around_by_odd_names(server: RegistryServer, path: str) -> None:
+    for headers in ({}, basic("bob")):
+        answer = server.request("GET", path, headers=headers)
+        assert answer.status in {400, 401, 404}, answer.body
+        assert b"secret/x" not in answer.body or answer.code in {
+            "UNAUTHORIZED",
+            "NAME_UNKNOWN",
+            "NAME_INVALID",
+            "UNSUPPORTED",
+        }
+
+
+def test_extensions_and_others_ask_too(server: RegistryServer) -> None:
+    assert server.request("GET", "/v2/_oci/ext/discover").status == 401
+    assert of(server, "bob").request("GET", "/v2/_oci/ext/discover").status == 200
+    assert of(server, "bob").request("GET", "/elsewhere").status == 404
