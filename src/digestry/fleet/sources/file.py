@@ -241,7 +241,7 @@ class _Entries:
         if one is None:
             one = self._formats[kind] = kind(self._reading)
         try:
-            made = tuple(one.read(raw, fields, place))
+            made = tuple(one.read(raw, fields, place, index))
         except DigestryError as error:
             made = (self._problem(place, index, error.message, error.hint),)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -301,7 +301,13 @@ def _is_list(raw: msgspec.Raw) -> bool:
 
 
 def _value(raw: msgspec.Raw | None) -> object:
-    return None if raw is None else msgspec.json.decode(raw)
+    """The string that a value is; None if it is none."""
+    if raw is None or not begins_with(raw, '"'):
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _readable(error: Exception) -> str:

@@ -72,7 +72,7 @@ class Containerd:
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Image" in fields and ("Snapshotter" in fields or "SnapshotKey" in fields)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         labels = one.labels or _Labels()
         record = _record(one.extensions or {})

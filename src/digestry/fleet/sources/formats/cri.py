@@ -86,7 +86,7 @@ class CriList:
     def recognises(fields: Fields, kind: str) -> bool:
         return "podSandboxId" in fields and "imageRef" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         if self._reading.left_out(runs=_runs(one.state)):
             return ()
@@ -162,7 +162,7 @@ class CriInspect:
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("status"), "{") and "kind" not in fields and "spec" not in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         status, info = one.status, one.info or _Info()
         notes = (info.spec.annotations if info.spec else None) or _Annotations()
@@ -285,7 +285,7 @@ class CriImages:
     def recognises(fields: Fields, kind: str) -> bool:
         return "id" in fields and ("repoDigests" in fields or "repoTags" in fields)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         identity = digest_of(one.id)
         if identity is not None:
@@ -308,7 +308,7 @@ class CriPods:
         state = fields.get("state")
         return "id" in fields and state is not None and bytes(state).startswith(b'"SANDBOX_')
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         return ()
 
     def finish(self) -> Iterable[Made]:

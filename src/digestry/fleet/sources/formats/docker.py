@@ -83,7 +83,7 @@ class DockerInspect:
             and begins_with(fields.get("Config"), "{")
         )
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         state = one.state
         runs = state is None or state.running is True or (state.status or "running") in RUNNING
@@ -214,7 +214,7 @@ class DockerList:
             and "Snapshotter" not in fields
         )
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         runs = one.state in RUNNING if one.state else not one.status.startswith(("Exited", "Created", "Dead"))
         if self._reading.left_out(runs=runs):
@@ -271,7 +271,7 @@ class ImageInspect:
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and ("RepoDigests" in fields or "RepoTags" in fields)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         identity = digest_of(one.id)
         if identity is None:
@@ -315,7 +315,7 @@ class ImageList:
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Repository" in fields and "Tag" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         identity = digest_of(one.id)
         if identity is not None and one.repository != "<none>":

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from digestry.errors import DigestryError, InvalidDigest, InvalidReference
-from digestry.fleet.sighting import Claim, Problem
+from digestry.fleet.sighting import Claim, Problem, abbreviation
 from digestry.fleet.sources.formats.documents import Input
 from digestry.fleet.sources.formats.places import Place
 from digestry.fleet.sources.formats.rows import Fields, Image, Made, Reading, Row
@@ -52,7 +52,7 @@ class Inventory:
     def recognises(fields: Fields, kind: str) -> bool:
         return not fields.keys().isdisjoint(KEYS)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         image = self.image(
             one.reference or one.image or "", one.digest or "", one.image_id or "", one.platform or ""
@@ -88,10 +88,14 @@ class Inventory:
                     claims.append(_claim(parsed.digest, repository, f"the reference in {where}"))
             except InvalidReference as error:
                 remarks.append(error.message)
-        if digest:
+        given = (
+            abbreviation(digest, f"digest in {where}", "inventory"),
+            abbreviation(image_id, f"image_id in {where}", "image-id"),
+        )
+        if digest and given[0] is None:
             claims.insert(0, _digest_claim(digest, repository, where))
         identity: Digest | None = None
-        if image_id:
+        if image_id and given[1] is None:
             identity = Digest.parse(image_id if ":" in image_id else f"sha256:{image_id}")
             claims.append(
                 Claim(identity, "unknown", None, f"image_id in {where}", "image-id", obtained=False)
@@ -102,6 +106,7 @@ class Inventory:
             image_id=identity,
             platform=Platform.parse(platform) if platform else None,
             remarks=tuple(remarks),
+            abbreviations=tuple(one for one in given if one is not None),
         )
 
 
@@ -127,8 +132,12 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
 
     Raises ``UnicodeDecodeError``, of the line that is ``source.number``, and what reading raises.
     """
-    headings = [cell.strip().lower() for cell in next(csv.reader([first], strict=True))]
     here = f"{reading.where}, line {source.number}"
+    try:
+        headings = [cell.strip().lower() for cell in next(csv.reader([first], strict=True))]
+    except csv.Error as error:
+        yield Problem(reading.source, f"{here}: neither JSON nor CSV: {error}")
+        return
     if _IDENTIFYING.isdisjoint(headings):
         yield Problem(
             reading.source,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from digestry.errors import InvalidConfiguration
+from digestry.fleet.sighting import Problem
 from digestry.fleet.sources.formats.places import Place
 from digestry.fleet.sources.formats.rows import Fields, Made, Reading, begins_with
 from digestry.fleet.sources.pods import platforms_of_nodes, sightings_of_pods
@@ -31,7 +32,7 @@ class Kubernetes:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._pods: list[msgspec.Raw] = []
+        self._pods: list[tuple[msgspec.Raw, Place, int]] = []
         self._nodes: list[Any] = []
         self._others: set[str] = set()
 
@@ -41,10 +42,10 @@ class Kubernetes:
             return True
         return bool(kind) and begins_with(fields.get("metadata"), "{")
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         kind = msgspec.json.decode(raw, type=_Kind).kind or place.kind
         if kind == _POD:
-            self._pods.append(raw)
+            self._pods.append((raw, place, index))
         elif kind == _NODE:
             self._nodes.append(msgspec.json.decode(raw))
         elif kind not in self._others:
@@ -57,9 +58,21 @@ class Kubernetes:
         pods, self._pods = self._pods, []
         if not pods:
             return
+        broken: list[Problem] = []
         yield from sightings_of_pods(
-            map(msgspec.json.decode, pods),
+            self._decoded(pods, broken),
             source=self._reading.source,
             nodes=platforms_of_nodes(self._nodes),
             include_stopped=self._reading.include_stopped,
         )
+        yield from broken
+
+    def _decoded(
+        self, pods: Iterable[tuple[msgspec.Raw, Place, int]], broken: list[Problem]
+    ) -> Iterator[dict[str, Any]]:
+        """The pods, one at a time; what cannot be read of them is added to ``broken``."""
+        for raw, place, index in pods:
+            try:
+                yield msgspec.json.decode(raw, type=dict[str, Any])
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                broken.append(self._reading.problem(f"{place.where(index)}: a pod cannot be read: {error}"))

@@ -174,7 +174,7 @@ class CycloneDX(_List):
     def recognises(fields: Fields, kind: str) -> bool:
         return "bomFormat" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         bill = msgspec.json.decode(raw, type=_Materials)
         components = list(bill.components or ())
         if bill.metadata is not None and bill.metadata.component is not None:
@@ -241,7 +241,7 @@ class SPDX2(_List):
     def recognises(fields: Fields, kind: str) -> bool:
         return "spdxVersion" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         packages = msgspec.json.decode(raw, type=_Packages).packages or []
         return self._rows(self._found(packages), place, f"the SPDX of {self._reading.where}")
 
@@ -299,7 +299,7 @@ class SPDX3(_List):
     def recognises(fields: Fields, kind: str) -> bool:
         return "@graph" in fields and "@context" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         elements = msgspec.json.decode(raw, type=_Graph).elements
         return self._rows(self._found(elements), place, f"the SPDX of {self._reading.where}")
 

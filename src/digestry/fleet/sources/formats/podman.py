@@ -61,7 +61,7 @@ class PodmanInspect:
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageName" in fields and begins_with(fields.get("Config"), "{")
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         state = one.state
         runs = state is None or state.running is True or (state.status or "running") in RUNNING
@@ -106,7 +106,7 @@ class PodmanList:
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageID" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
         one = self._decoder.decode(raw)
         if self._reading.left_out(runs=(one.state or "running").lower() in RUNNING):
             return ()

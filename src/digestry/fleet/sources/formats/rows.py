@@ -10,7 +10,7 @@ import msgspec
 
 from digestry.client.options import is_loopback
 from digestry.errors import InvalidReference
-from digestry.fleet.sighting import Claim, Problem, Sighting, now
+from digestry.fleet.sighting import Abbreviation, Claim, Problem, Sighting, now
 from digestry.fleet.sources.formats.places import Place
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
@@ -36,6 +36,7 @@ class Image:
     remarks: tuple[str, ...] = ()
     registry_named: bool = True
     runs: bool = True
+    abbreviations: tuple[Abbreviation, ...] = ()
 
     @classmethod
     def of(cls, seen: Sighting) -> Image:
@@ -49,6 +50,7 @@ class Image:
             seen.remarks,
             seen.registry_named,
             seen.runs,
+            seen.abbreviations,
         )
 
 
@@ -167,8 +169,11 @@ class Format(Protocol):
         """Whether an entry is of this kind. ``kind`` is what the list around it says of it."""
         ...
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place) -> Iterable[Made]:
-        """What is in one entry. Raises :class:`DigestryError`, and msgspec's errors."""
+    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
+        """What is in one entry, the one at ``index`` of ``place``.
+
+        Raises :class:`DigestryError`, and msgspec's errors.
+        """
         ...
 
     def finish(self) -> Iterable[Made]:
@@ -196,6 +201,7 @@ def sightings(rows: Iterable[Row], *, source: str, host: str) -> Iterator[Sighti
             image.remarks,
             image.registry_named,
             image.runs,
+            image.abbreviations,
         )
 
 
