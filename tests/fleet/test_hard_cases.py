@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from digestry.fleet.audit import Finding, Report, audit
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Alias, Mirror, Names, Place
 from digestry.fleet.sighting import Abbreviation, Sighting
+from digestry.fleet.sources import parse_source
 from digestry.model.digest import Digest
 from tests.fleet.fakes import (
     AMD64,
@@ -208,6 +210,24 @@ def test_a_beginning_that_several_have_or_none(rich: FakeRegistries, monkeypatch
     found = only(rich, sighted(f"{APP}:1", abbreviations=short(one.manifest)))
     assert found.identity is None
     assert any("2 digests begin so" in reason for reason in found.reasons)
+
+
+def test_a_file_with_what_docker_ps_shows(registries: FakeRegistries, tmp_path: Path) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "1")
+    inventory = tmp_path / "fleet.csv"
+    inventory.write_text(
+        f"name,image,digest,image_id\na,{APP}:1,{one.manifest.encoded[:12]},\n"
+        f"b,{APP}:1,sha256:{one.manifest.encoded[:20]},\nc,{APP}:1,,{one.config.encoded[:12]}\nd,{APP}:1,abc,\n"
+    )
+    report = audit([parse_source(f"file:{inventory}")], Lookup(registries, timeout=5))
+    assert [(found.sighting.name, running(found), found.tag.state) for found in report.findings] == [
+        (name, one.manifest, "current") for name in "abc"
+    ]
+    assert [found.identity.found_by for found in report.findings if found.identity] == [
+        "inventory", "inventory", "image-id",
+    ]  # fmt: skip
+    assert len(report.problems) == 1  # three digits are no beginning
 
 
 # -- other names ------------------------------------------------------------------------------

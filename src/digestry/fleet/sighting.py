@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from digestry.errors import InvalidReference
 from digestry.model.digest import Digest
@@ -14,6 +15,8 @@ from digestry.model.reference import Reference
 
 DigestKind: TypeAlias = Literal["index", "manifest", "config", "unknown"]
 FoundBy: TypeAlias = Literal["repo-digest", "image-id", "inventory"]
+
+_BEGINNING: Final = re.compile(r"[0-9a-f]{12,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,12 @@ class Abbreviation:
     encoded: str
     read_from: str
     found_by: FoundBy
+
+
+def abbreviation(text: str, read_from: str, found_by: FoundBy) -> Abbreviation | None:
+    """Reads the beginning of a digest, with or without its algorithm; None if ``text`` is none."""
+    encoded = text.removeprefix("sha256:")
+    return Abbreviation(encoded, read_from, found_by) if _BEGINNING.fullmatch(encoded) else None
 
 
 @dataclass(frozen=True, slots=True)
