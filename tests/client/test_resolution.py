@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from digestry.client.options import ClientOptions
 from digestry.client.session import Session
-from digestry.errors import ProtocolViolation, Refused
+from digestry.errors import ProtocolViolation, Refused, Unauthorized
 from digestry.model.digest import Digest
+from digestry.model.reference import Reference
 from digestry.model.resolution import LARGEST_REQUEST, MOST_QUERIES, MOST_THINGS, ResolveQuery, batch
 from tests.client.liar import Liar, Reply, Request
+from tests.registry.access.support import PASSWORDS, guarded, of
 from tests.support import RegistryServer
 
 OFFER = {"extensions": [{"name": "_digestry", "endpoints": ["_digestry/resolve"]}]}
@@ -109,3 +114,26 @@ def test_an_endless_answer(liar: Liar, session: Session) -> None:
     liar.answer = offering(lambda _: Reply(endless=True))
     with pytest.raises(ProtocolViolation):
         session.resolve_many(liar.host, [QUERY])
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "basic"])
+def test_a_registry_with_users(tmp_path: Path, scheme: str) -> None:
+    with guarded(auth=f'challenge = "{scheme}"') as server:
+        pair = base64.b64encode(f"alice:{PASSWORDS['alice']}".encode()).decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: {"auth": pair}}}))
+        assert of(server, "carol").push_image("team/app/0", "t").status == 201
+        assert of(server, "carol").push_image("secret/x", "t").status == 201
+        names = [f"team/app/{number}" for number in range(MOST_QUERIES - 1)]
+        queries = [ResolveQuery(name, tags=("t",)) for name in [*names, "secret/x"]]
+        with Session(ClientOptions(docker_config=tmp_path)) as session:
+            found = session.resolve_many(server.host, queries)
+        assert found is not None
+        targets = [one.tags[0].target for one in found.resolutions]
+        assert len(targets) == MOST_QUERIES
+        assert targets[0] is not None
+        assert targets[-1] is None  # as for any single question of hers
+        with Session(ClientOptions(docker_config=tmp_path / "nobody")) as session:
+            # Who is not known is not told that it can be asked; each single question says what to do.
+            assert session.resolve_many(server.host, queries) is None
+            with pytest.raises(Unauthorized):
+                session.repository(Reference(server.host, "team/app/0")).resolve("t")
