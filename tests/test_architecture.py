@@ -67,6 +67,8 @@ def test_the_command_line_starts_light(statement: str) -> None:
         "digestry.cli.main",
         "digestry.cli.output",
         "digestry.errors",
+        "digestry.model",
+        "digestry.model.text",
     }
 
 

@@ -88,7 +88,7 @@ def test_no_socket_and_no_listener() -> None:
         "tcp://h:99999",
         "/var/run/docker.sock",
         "npipe:////./pipe/docker_engine",
-    ],  # fmt: skip
+    ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(InvalidConfiguration):
