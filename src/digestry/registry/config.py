@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
-from digestry.registry import quotas, toml
+from digestry.registry import immutability, quotas, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.toml import Key, Where
+from digestry.registry.webhooks import Webhook
 
 DEFAULT_LISTEN: Final = "127.0.0.1:5000"
 _HIGHEST_PORT: Final = 65535
@@ -41,7 +43,7 @@ LIMIT_KEYS: Final = (
 )
 TLS_KEYS: Final = (Key("certificate", toml.file), Key("key", toml.file))
 
-SECTIONS: Final = frozenset({"limits", "tls", "auth", "rule", "oidc", "quota"})
+SECTIONS: Final = frozenset({"limits", "tls", "auth", "rule", "oidc", "quota", "immutability", "webhook"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class RegistryConfig:
     tls: TlsConfig | None = None
     access: AccessConfig = field(default_factory=AccessConfig)
     quotas: tuple[Quota, ...] = ()
+    tags: TagPolicy = field(default_factory=TagPolicy)
+    webhooks: tuple[Webhook, ...] = ()
 
     @property
     def scheme(self) -> str:
@@ -126,6 +130,8 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         tls=_tls(sections["tls"], Where(where.file, "tls")) if "tls" in sections else None,
         access=access_config.parse(sections, where),
         quotas=tuple(quotas.parse(table, here) for table, here in toml.tables(sections, "quota", where)),
+        tags=immutability.parse(sections, where),
+        webhooks=webhooks.parse(sections, where),
     )
     _check_open(config)
     return config

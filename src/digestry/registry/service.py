@@ -23,6 +23,7 @@ from digestry.errors import Conflict, ContentError, NotFound, StorageError, TooL
 from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
 from digestry.registry.config import RegistryConfig
+from digestry.registry.courier import Courier
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -77,7 +78,14 @@ class Service:
         self.config = config
         self.now = now
         self.blobs = DiskBlobs(config.root)
-        self.catalog = Catalog(config.root, now=now, quotas=config.quotas)
+        self.catalog = Catalog(
+            config.root,
+            now=now,
+            policy=config.tags,
+            quotas=config.quotas,
+            subscriptions=[webhook.subscription for webhook in config.webhooks],
+        )
+        self._courier = Courier(config.root, self.catalog.outbox, config.webhooks, now=now)
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
         self.gate = Gate(config.access, config.root, self.catalog.path)
@@ -140,6 +148,7 @@ class Service:
     def start(self) -> None:
         """Begins the periodic work; called on the event loop."""
         self.gate.start()
+        self._courier.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
         self._watcher = asyncio.get_running_loop().create_task(self._watch_forever())
 
@@ -148,6 +157,7 @@ class Service:
         for task in (self._sweeper, self._watcher):
             if task is not None:
                 task.cancel()
+        self._courier.stop()
         self._disk.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         for stores in (self, self._absent):

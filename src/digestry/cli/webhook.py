@@ -1,0 +1,111 @@
+"""``digestry webhook``: what webhooks have not taken yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from digestry.cli.output import format_option, json_document, say, table
+from digestry.cli.times import shown, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from digestry.catalog.catalog import Catalog
+
+_MOST: Final = 1000
+
+
+def _root(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="The registry's directory. It may be served meanwhile.",
+    )(function)
+
+
+def _name(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--name", help="Of this webhook only.")(function)
+
+
+def _open(root: Path) -> Catalog:
+    from digestry.catalog.catalog import Catalog
+    from digestry.catalog.database import reading
+
+    with reading(root):  # a directory that is no registry must not become one
+        return Catalog(root)
+
+
+@click.group()
+def webhook() -> None:
+    """See what webhooks have not taken yet, and try it again."""
+
+
+@webhook.command("list")
+@_root
+@_name
+@format_option
+def list_(*, root: Path, name: str | None, format_: str) -> None:
+    """List the events that webhooks have not taken yet, oldest first, the first 1000.
+
+    Those that were given up are DEAD, and stay until they are retried.
+
+    JSON: a list of objects with webhook, sequence, queued_at, due_at (RFC 3339; null: at once),
+    attempts, dead_at (null unless given up), problem.
+    """
+    from digestry.catalog import clock
+
+    catalog = _open(root)
+    try:
+        found = catalog.outbox.listed(webhook=name, limit=_MOST)
+    finally:
+        catalog.close()
+    if format_ == "json":
+        json_document(
+            [
+                {
+                    "webhook": one.webhook,
+                    "sequence": one.sequence,
+                    "queued_at": stamp(clock.to_datetime(one.queued_at)),
+                    "due_at": stamp(clock.to_datetime(one.due_at)) if one.due_at else None,
+                    "attempts": one.attempts,
+                    "dead_at": None if one.dead_at is None else stamp(clock.to_datetime(one.dead_at)),
+                    "problem": one.problem,
+                }
+                for one in found
+            ]
+        )
+        return
+    table(
+        ["WEBHOOK", "EVENT", "STATE", "SINCE (UTC)", "ATTEMPTS", "PROBLEM"],
+        [
+            [
+                one.webhook,
+                str(one.sequence),
+                "waiting" if one.dead_at is None else "DEAD",
+                shown(clock.to_datetime(one.queued_at if one.dead_at is None else one.dead_at)),
+                str(one.attempts),
+                one.problem or "-",
+            ]
+            for one in found
+        ],
+    )
+
+
+@webhook.command()
+@_root
+@_name
+@click.option("--sequence", type=click.IntRange(min=1), metavar="N", help="This event only.")
+def retry(*, root: Path, name: str | None, sequence: int | None) -> None:
+    """Make what was given up, and what waits, due at once; the server delivers it."""
+    from digestry.catalog import clock
+
+    catalog = _open(root)
+    try:
+        count = catalog.outbox.revive(webhook=name, sequence=sequence, now=clock.now())
+    finally:
+        catalog.close()
+    say(f"{count} due now")

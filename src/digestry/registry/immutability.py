@@ -1,0 +1,49 @@
+"""``[[immutability]]``: which tags may move, as the configuration says it (docs/tags.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from digestry.catalog.policy import MODES, TagPolicy, TagRule
+from digestry.errors import InvalidConfiguration
+from digestry.model.pattern import check_pattern
+from digestry.registry import toml
+from digestry.registry.toml import Key, Where
+
+
+def patterns(value: Any, where: Where) -> tuple[str, ...]:
+    """A list of patterns of names, or one."""
+    found = toml.texts(value, where)
+    for pattern in found:
+        try:
+            check_pattern(pattern)
+        except InvalidConfiguration as error:
+            raise ValueError(f"{error.message} ({error.hint})") from error
+    return found
+
+
+KEYS: Final = (
+    Key("mode", toml.one_of(*MODES)),
+    Key("repository", patterns, ("**",)),
+    Key("tag", patterns, ("*",)),
+    Key("exclude", patterns, ()),
+    Key("deletable", toml.flag, None),
+)
+
+
+def parse(document: Mapping[str, Any], where: Where) -> TagPolicy:
+    """Reads the tables of a document, in their order. Raises :class:`InvalidConfiguration`."""
+    rules = []
+    for table, here in toml.tables(document, "immutability", where):
+        values = toml.read(table, KEYS, here)
+        rules.append(
+            TagRule(
+                mode=values["mode"],
+                repositories=values["repository"],
+                tags=values["tag"],
+                exclude=values["exclude"],
+                deletable=values["deletable"],
+            )
+        )
+    return TagPolicy(tuple(rules))

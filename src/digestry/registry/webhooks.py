@@ -1,0 +1,167 @@
+"""``[[webhook]]``: who is told of tag events, and what a message looks like (docs/tags.md).
+
+A message is a CloudEvent 1.0 in its structured JSON form, signed as Standard Webhooks has it
+(standardwebhooks.com): HMAC-SHA256 over ``id.timestamp.body``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from digestry.catalog import clock
+from digestry.catalog.outbox import Subscription
+from digestry.model.descriptor import encode_hook
+from digestry.model.history import EventKind, TagEvent
+from digestry.registry import toml
+from digestry.registry.immutability import patterns
+from digestry.registry.toml import Key, Where
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+_EVENTS: Final[tuple[EventKind, ...]] = ("created", "moved", "deleted")
+_ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to one
+_SHORTEST_SECRET: Final = 16
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+def _name(value: Any, where: Where) -> str:
+    text = toml.text(value, where)
+    if not _NAME.fullmatch(text):
+        raise ValueError("up to 64 letters, digits, . _ and - are wanted")
+    return text
+
+
+def _url(value: Any, where: Where) -> str:
+    text = toml.text(value, where)
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not text.isascii() or " " in text or parts.fragment or "@" in parts.netloc:
+        raise ValueError("a URL is wanted, such as https://hooks.example.com/tags, without a user in it")
+    return text
+
+
+def _events(value: Any, where: Where) -> frozenset[EventKind]:
+    wanted = toml.texts(value, where)
+    found = frozenset(kind for kind in _EVENTS if kind in wanted)
+    if len(found) != len(set(wanted)):
+        raise ValueError(f"some of {', '.join(_EVENTS)} are wanted")
+    return found
+
+
+KEYS: Final = (
+    Key("name", _name),
+    Key("url", _url),
+    Key("secret", toml.text, None),
+    Key("secret-file", toml.file, None),
+    Key("repository", patterns, ("**",)),
+    Key("events", _events, frozenset(_EVENTS)),
+    Key("source", toml.text, ""),
+    Key("timeout-seconds", toml.seconds(1, 60), 10.0),
+    Key("give-up-days", toml.whole(1, 30), 3),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """One receiver. ``secret`` are the key's bytes; ``source`` is put before the events' own source.
+    A message may take ``timeout`` seconds; what was not taken for ``patience`` seconds is given up."""
+
+    name: str
+    url: str
+    secret: bytes = field(repr=False)
+    repositories: tuple[str, ...] = ("**",)
+    events: frozenset[EventKind] = frozenset(_EVENTS)
+    source: str = ""
+    timeout: float = 10.0
+    patience: float = 3 * 86400.0
+
+    @property
+    def subscription(self) -> Subscription:
+        """What the catalog has to know of it."""
+        return Subscription(self.name, self.repositories, self.events)
+
+    def message(self, event: TagEvent) -> bytes:
+        """The body: the same bytes each time."""
+        at = clock.to_rfc3339(clock.from_datetime(event.at))
+        return msgspec.json.encode(
+            {
+                "specversion": "1.0",
+                "id": str(event.sequence),
+                "source": f"{self.source}/v2/{event.repository}",
+                "type": f"digestry.tag.{event.event}.v1",
+                "subject": event.tag,
+                "time": at,
+                "datacontenttype": "application/json",
+                "data": event,
+            },
+            enc_hook=encode_hook,
+        )
+
+    def headers(self, event: TagEvent, body: bytes, timestamp: int) -> dict[str, str]:
+        """What goes with the body at a time (seconds since 1970)."""
+        signed = f"{event.sequence}.{timestamp}.".encode() + body
+        signature = base64.b64encode(hmac.new(self.secret, signed, hashlib.sha256).digest()).decode()
+        return {
+            "Content-Type": CONTENT_TYPE,
+            "Webhook-Id": str(event.sequence),
+            "Webhook-Timestamp": str(timestamp),
+            "Webhook-Signature": f"v1,{signature}",
+        }
+
+
+def parse(document: Mapping[str, Any], where: Where) -> tuple[Webhook, ...]:
+    """Reads the tables of a document. Raises :class:`InvalidConfiguration`."""
+    found: dict[str, Webhook] = {}
+    for table, here in toml.tables(document, "webhook", where):
+        values = toml.read(table, KEYS, here)
+        if values["name"] in found:
+            raise here.wrong(f"there is a webhook {values['name']} already")
+        found[values["name"]] = Webhook(
+            name=values["name"],
+            url=values["url"],
+            secret=_secret(values["secret"], values["secret_file"], here),
+            repositories=values["repository"],
+            events=values["events"],
+            source=values["source"].rstrip("/"),
+            timeout=values["timeout_seconds"],
+            patience=values["give_up_days"] * 86400.0,
+        )
+    return tuple(found.values())
+
+
+def _secret(text: str | None, file: Path | None, where: Where) -> bytes:
+    if (text is None) == (file is None):
+        raise where.wrong("either secret or secret-file is wanted")
+    if file is not None:
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise where.wrong(f"secret-file: cannot read {file}: {reason}") from error
+    assert text is not None  # noqa: S101 - one of the two was given
+    try:
+        encoded = text.startswith(_ENCODED_SECRET)
+        key = (
+            base64.b64decode(text.removeprefix(_ENCODED_SECRET), validate=True) if encoded else text.encode()
+        )
+    except binascii.Error as error:
+        raise where.wrong(f"the secret begins with {_ENCODED_SECRET}, but goes on with no base64") from error
+    if len(key) < _SHORTEST_SECRET:
+        raise where.wrong(
+            f"the secret is too short: {_SHORTEST_SECRET} bytes or more are wanted",
+            hint="make one with: openssl rand -hex 32",
+        )
+    return key

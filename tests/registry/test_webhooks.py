@@ -1,0 +1,464 @@
+"""Webhooks: every event arrives, whatever the receiver and the server do in between."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import email.utils
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.outbox import Subscription
+from digestry.catalog.policy import TagPolicy, TagRule
+from digestry.catalog.tags import TagRefused
+from digestry.errors import InvalidConfiguration
+from digestry.registry.config import load
+from digestry.registry.courier import Courier, Sender, delay
+from digestry.registry.webhooks import Webhook
+from tests.catalog.support import pushed
+from tests.registry.support import events
+from tests.support import RegistryServer, digestry, start_registry, wait_until
+
+SECRET = "a secret that is long enough"
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """Takes messages; ``behave`` may answer otherwise, and returns whether it did."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.taken: list[dict[str, Any]] = []
+        self.asked = 0
+        self.behave: Callable[[http.server.BaseHTTPRequestHandler, int], bool] = lambda *_: False
+        self.lock = threading.Lock()
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hook?x=1"
+
+    def ids(self) -> list[int]:
+        with self.lock:
+            return [int(message["id"]) for message in self.taken]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.server.lock:
+            self.server.asked += 1
+            number = self.server.asked
+        if self.server.behave(self, number):
+            return
+        message = json.loads(body)
+        signed = f"{self.headers['Webhook-Id']}.{self.headers['Webhook-Timestamp']}.".encode() + body
+        wanted = base64.b64encode(hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()).decode()
+        assert self.headers["Webhook-Signature"] == f"v1,{wanted}"
+        assert self.headers["Content-Type"] == "application/cloudevents+json"
+        assert self.headers["Webhook-Id"] == message["id"]
+        assert abs(int(self.headers["Webhook-Timestamp"]) - time.time()) < 60
+        with self.server.lock:
+            self.server.taken.append({**message, "path": self.path})
+        self.answer(204)
+
+    def answer(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the library names it
+        pass
+
+
+def answering(status: int, times: int = 10**9, **headers: str) -> Callable[[Any, int], bool]:
+    """Answers ``status`` to the first ``times`` messages."""
+
+    def behave(handler: _Handler, number: int) -> bool:
+        if number <= times:
+            handler.answer(status, **headers)
+        return number <= times
+
+    return behave
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def deliver(tmp_path: Path) -> Iterator[Callable[..., Catalog]]:
+    """A catalog, and a courier that brings its events to a webhook."""
+    couriers: list[Courier] = []
+    catalogs: list[Catalog] = []
+
+    def deliver(*webhooks: Webhook) -> Catalog:
+        catalog = Catalog(tmp_path, subscriptions=[webhook.subscription for webhook in webhooks])
+        catalog.migrate()
+        courier = Courier(tmp_path, catalog.outbox, webhooks)
+        catalogs.append(catalog)
+        couriers.append(courier)
+        courier.start()
+        return catalog
+
+    yield deliver
+    for courier in couriers:
+        courier.stop()
+    for catalog in catalogs:
+        catalog.close()
+
+
+def hook(receiver: Receiver, name: str = "h", **more: Any) -> Webhook:
+    return Webhook(name, receiver.url, SECRET.encode(), **more)
+
+
+def arrived(receiver: Receiver, count: int, seconds: float = 10) -> None:
+    wait_until(lambda: len(set(receiver.ids())) >= count, seconds=seconds, what=f"the arrival of {count}")
+
+
+def settled(catalog: Catalog) -> None:
+    wait_until(lambda: not catalog.outbox.listed(limit=1), seconds=10, what="an empty queue")
+
+
+def test_a_message(receiver: Receiver, deliver: Callable[..., Catalog]) -> None:
+    catalog = deliver(hook(receiver, source="https://registry.example.com"))
+    manifest = pushed(catalog, "team/app", ["1.5"])
+    arrived(receiver, 1)
+    (entry,) = catalog.journal("team/app", limit=1)
+    (message,) = receiver.taken
+    assert message["specversion"] == "1.0"
+    assert message["id"] == "1"
+    assert message["source"] == "https://registry.example.com/v2/team/app"
+    assert message["type"] == "digestry.tag.created.v1"
+    assert message["subject"] == "1.5"
+    assert datetime.datetime.fromisoformat(message["time"]) == entry.at
+    assert message["datacontenttype"] == "application/json"
+    assert message["data"]["toDigest"] == str(manifest.digest)
+    assert (message["data"]["hash"], message["data"]["actor"]) == (entry.hash, "tester")
+    assert message["path"] == "/hook?x=1"
+    settled(catalog)
+
+
+def test_only_what_is_wanted(receiver: Receiver, deliver: Callable[..., Catalog]) -> None:
+    catalog = deliver(hook(receiver, repositories=("team/*",), events=frozenset(("moved",))))
+    for name in ("team/a", "other", "team/a/b"):
+        pushed(catalog, name)
+        pushed(catalog, name)
+    arrived(receiver, 1)
+    settled(catalog)
+    assert [(one["subject"], one["source"], one["type"]) for one in receiver.taken] == [
+        ("t", "/v2/team/a", "digestry.tag.moved.v1")
+    ]
+
+
+def test_a_receiver_that_fails_is_tried_again(receiver: Receiver, deliver: Callable[..., Catalog]) -> None:
+    receiver.behave = answering(503, times=2)
+    catalog = deliver(hook(receiver))
+    pushed(catalog, "x")
+    wait_until(lambda: catalog.outbox.listed(limit=1)[0].attempts == 1, seconds=5, what="a failure")
+    (waiting,) = catalog.outbox.listed(limit=1)
+    assert waiting.problem == "it answers 503"
+    assert waiting.due_at > waiting.queued_at
+    arrived(receiver, 1)
+    assert receiver.asked == 3
+    settled(catalog)
+
+
+def test_one_that_hangs_is_waited_for_by_nobody_else(
+    receiver: Receiver, deliver: Callable[..., Catalog]
+) -> None:
+    slow = Receiver()
+    thread = threading.Thread(target=slow.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+
+    def hang(_: Any, number: int) -> bool:
+        if number == 1:
+            slow.released.wait(20)
+        return number == 1
+
+    slow.behave = hang
+    try:
+        catalog = deliver(hook(slow, "slow", timeout=1.0), hook(receiver, "fast"))
+        began = time.monotonic()
+        pushed(catalog, "x")
+        assert time.monotonic() - began < 1
+        arrived(receiver, 1, seconds=0.9)
+        arrived(slow, 1)
+        settled(catalog)
+    finally:
+        slow.released.set()
+        slow.shutdown()
+        thread.join()
+        slow.server_close()
+
+
+def test_an_answer_that_drips_is_cut(receiver: Receiver) -> None:
+    def drip(handler: Any, _: int) -> bool:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for number in range(100):
+            try:
+                handler.wfile.write(b"X-%d: y\r\n" % number)
+                handler.wfile.flush()
+            except OSError:
+                break
+            if handler.server.released.wait(0.1):
+                break
+        return True
+
+    receiver.behave = drip
+    began = time.monotonic()
+    refusal = Sender(hook(receiver, timeout=1.0)).send(b"{}", {})
+    assert refusal is not None
+    assert refusal.problem == "no answer within 1 s"
+    assert time.monotonic() - began < 3
+
+
+def test_redirects(receiver: Receiver) -> None:
+    elsewhere = Receiver()
+    thread = threading.Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        for status, location, problem in (
+            (307, elsewhere.url, "it answers 307, and leads to another host"),
+            (308, "//localhost/", "it answers 308, and leads to another host"),
+            (302, "/hook", "it answers 302"),
+            (307, "/hook?x=1", "it leads from one place to the next, more than 3 times"),
+        ):
+            receiver.behave = answering(status, Location=location)
+            refusal = Sender(hook(receiver)).send(b"{}", {})
+            assert refusal is not None
+            assert refusal.problem == problem
+        assert elsewhere.asked == 0
+    finally:
+        elsewhere.shutdown()
+        thread.join()
+        elsewhere.server_close()
+    webhook = hook(receiver)
+    receiver.behave = answering(307, times=receiver.asked + 1, Location="/other")
+    refusal = Sender(webhook).send(b'{"id": "1"}', {"Webhook-Id": "1", "Webhook-Timestamp": "0"})
+    assert refusal is not None  # the message is not signed; but it came to where it was led
+    assert refusal.problem.startswith("RemoteDisconnected")
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [("7", 7, 7), ("99999999", 86400, 86400), ("soon", 0, 0), ("-1", 0, 0), (None, 0, 0), ("date", 50, 60)],
+)
+def test_retry_after(receiver: Receiver, text: str | None, least: float, most: float) -> None:
+    if text == "date":
+        moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+        text = email.utils.format_datetime(moment, usegmt=True)
+    receiver.behave = answering(429) if text is None else answering(429, Retry_After=text)
+    refusal = Sender(hook(receiver)).send(b"{}", {})
+    assert refusal is not None
+    assert least <= refusal.retry_after <= most
+
+
+def test_nobody_there() -> None:
+    webhook = Webhook("h", "http://127.0.0.1:1/", SECRET.encode())
+    refusal = Sender(webhook).send(b"{}", {})
+    assert refusal is not None
+    assert "refused" in refusal.problem
+
+
+def test_delays_grow_to_an_hour() -> None:
+    assert [delay(attempts, lambda: 1.0) for attempts in (0, 1, 5, 11)] == [1, 2, 32, 2048]
+    assert delay(10_000, lambda: 1.0) == 3600
+    assert delay(3, lambda: 0.0) == 4
+
+
+def test_what_is_given_up_can_be_retried(
+    receiver: Receiver, deliver: Callable[..., Catalog], tmp_path: Path
+) -> None:
+    receiver.behave = answering(500)
+    catalog = deliver(hook(receiver, patience=0.0))
+    pushed(catalog, "x")
+    wait_until(lambda: catalog.outbox.listed(limit=1)[0].dead_at, seconds=5, what="giving up")
+    asked = receiver.asked
+
+    def run(*arguments: str) -> str:
+        command = digestry("webhook", *arguments, "--root", tmp_path)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    lines = run("list").splitlines()
+    assert lines[0].split()[:3] == ["WEBHOOK", "EVENT", "STATE"]
+    assert lines[1].split()[:3] == ["h", "1", "DEAD"]
+    assert lines[1].endswith("it answers 500")
+    (row,) = json.loads(run("list", "--format", "json"))
+    assert (row["webhook"], row["sequence"], row["attempts"], row["due_at"]) == ("h", 1, 1, None)
+    assert row["dead_at"] is not None
+    assert receiver.asked == asked  # it is left alone
+    receiver.behave = lambda *_: False
+    assert catalog.outbox.revive(webhook="other", now=0) == 0
+    assert run("retry", "--sequence", "2") == "0 due now\n"
+    assert run("retry", "--name", "h") == "1 due now\n"
+    arrived(receiver, 1)
+    settled(catalog)
+
+
+def test_one_courier_at_a_time(receiver: Receiver, tmp_path: Path, deliver: Callable[..., Catalog]) -> None:
+    """Two, as in two worker processes: each message is sent once, and the second takes over."""
+    catalog = deliver(hook(receiver))
+    second = Courier(tmp_path, catalog.outbox, [hook(receiver)])
+    second.start()
+    try:
+        for _ in range(10):
+            pushed(catalog, "x")
+        arrived(receiver, 10)
+        settled(catalog)
+        assert receiver.ids() == list(range(1, 11))
+    finally:
+        second.stop()
+
+
+def test_no_event_of_a_refused_push(tmp_path: Path) -> None:
+    """The queue's rows are written with the move, or not at all."""
+    policy = TagPolicy((TagRule("immutable", tags=("v*",)),))
+    catalog = Catalog(tmp_path, policy=policy, subscriptions=[Subscription("h")])
+    catalog.migrate()
+    pushed(catalog, "x", ["v1"])
+    with pytest.raises(TagRefused):
+        pushed(catalog, "x", ["new", "v1"])
+    assert [one.sequence for one in catalog.outbox.listed(limit=10)] == [1]
+    catalog.close()
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+def configured(tmp_path: Path, receiver: Receiver) -> Path:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    file = tmp_path / "registry.toml"
+    file.write_text(
+        f'[[webhook]]\nname = "h"\nurl = "{receiver.url}"\nsecret-file = "secret"\nrepository = "hooked/*"\n'
+    )
+    return file
+
+
+def test_a_killed_server_delivers_after_its_restart(tmp_path: Path, receiver: Receiver) -> None:
+    """SIGKILL with messages in every state: under way, failed, not begun. All of them arrive."""
+    receiver.behave = answering(500)
+    file = configured(tmp_path, receiver)
+    arguments = ("--config", str(file), "--workers", "2")
+    server = start_registry(tmp_path / "root", *arguments)
+    wanted: set[int] = set()
+
+    def push(server: RegistryServer, count: int) -> None:
+        for _ in range(count):
+            server.push_image("hooked/app", "t", os.urandom(8))
+        wanted.update(event["sequence"] for event in events(server, "hooked/app"))
+
+    try:
+        push(server, 10)
+        wait_until(lambda: receiver.asked > 2, seconds=10, what="a first attempt")
+
+        def hang(*_: Any) -> bool:
+            receiver.released.wait(10)
+            return True
+
+        receiver.behave = hang
+        push(server, 5)
+        server.kill()
+        receiver.behave = lambda *_: False
+        server = start_registry(tmp_path / "root", *arguments)
+        push(server, 2)
+        arrived(receiver, 17, seconds=20)
+        assert set(receiver.ids()) == wanted == set(range(1, 18))
+    finally:
+        receiver.released.set()
+        server.stop()
+
+
+# -- the configuration ----------------------------------------------------------------------------
+
+
+def read(tmp_path: Path, text: str) -> tuple[Webhook, ...]:
+    file = tmp_path / "registry.toml"
+    file.write_text(text)
+    return load(file, {"root": tmp_path}).webhooks
+
+
+def test_webhooks_are_read(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("whsec_" + base64.b64encode(b"k" * 32).decode() + "\n")
+    first, second = read(
+        tmp_path,
+        """
+        [[webhook]]
+        name = "a"
+        url = "https://hooks.example.com/x"
+        secret = "0123456789abcdef"
+        repository = ["team/**", "x"]
+        events = ["moved", "deleted"]
+        source = "https://registry.example.com/"
+        timeout-seconds = 3
+        give-up-days = 1
+
+        [[webhook]]
+        name = "b"
+        url = "http://127.0.0.1:8000"
+        secret-file = "key"
+        """,
+    )
+    assert first == Webhook(
+        "a",
+        "https://hooks.example.com/x",
+        b"0123456789abcdef",
+        repositories=("team/**", "x"),
+        events=frozenset(("moved", "deleted")),
+        source="https://registry.example.com",
+        timeout=3.0,
+        patience=86400.0,
+    )
+    assert second == Webhook("b", "http://127.0.0.1:8000", b"k" * 32)
+    assert "0123456789abcdef" not in repr(first)
+
+
+GOOD = '[[webhook]]\nname = "a"\nurl = "http://x/"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (GOOD, "either secret or secret-file"),
+        (f'{GOOD}secret = "short"', "too short"),
+        (f'{GOOD}secret = "whsec_%"', "no base64"),
+        (f'{GOOD}secret-file = "nowhere"', "cannot read"),
+        (f'{GOOD}secret = "{SECRET}"\nevents = ["pushed"]', "some of created, moved, deleted"),
+        (f'{GOOD}secret = "{SECRET}"\nrepository = "a b"', "matches no name"),
+        (f'{GOOD}secret = "{SECRET}"\n' * 2, "a webhook a already"),
+        ('[[webhook]]\nname = "a/b"\nurl = "http://x/"', "name: up to 64"),
+        ('[[webhook]]\nname = "a"\nurl = "ftp://x/"', "url: a URL is wanted"),
+        ('[[webhook]]\nname = "a"\nurl = "http://user:pass@x/"', "url: a URL is wanted"),
+        ('[[webhook]]\nname = "a"\nurl = "http://x:99999/"', "url: a URL is wanted"),
+        ("[[webhook]]", "name is missing"),
+    ],
+)
+def test_webhooks_that_are_wrong(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=complaint):
+        read(tmp_path, text)
