@@ -199,7 +199,7 @@ def test_two_bad_ones_are_found_among_three_hundred() -> None:
     assert found[1] == f"{fleets.APP}: 227 containers: 2 vulnerable, 1 NEVER, 221 fixed, 3 clear"
     assert found[2].startswith("VULNERABLE")
     assert any(
-        re.match(r"FIXED +221 containers +30 hosts +golftrack:1.5 +[0-9a-f]{12} +current", r) for r in found
+        re.match(r"FIXED +221 containers +30 hosts +golftrack:1.5 +[0-9a-f]{7} +current", r) for r in found
     )
     assert any(re.match(r"NEVER +golftrack-web-200 .* NEVER$", row) for row in found)
     assert any(re.match(r"clear +3 containers +3 hosts .* moved 2026", row) for row in found)

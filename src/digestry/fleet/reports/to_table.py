@@ -44,6 +44,8 @@ _CONTAINER, _HOST, _REFERENCE, _RUNS, _TAG = range(1, 6)
 _GAP: Final = "   "
 _COMFORTABLE: Final = 22
 _NARROWEST: Final = 4
+_SHOWN: Final = 12
+_YEAR: Final = re.compile(r"^moved \d{4}-")
 _TIME: Final = re.compile(r" \d\d:\d\dZ")
 _SHORT: Final = re.compile(r"[0-9a-f]{12}")
 _MOST_GOOD: Final = 12
@@ -223,10 +225,11 @@ def _widths(rows: Sequence[_Row], shown: Sequence[int], look: Look) -> dict[int,
     hosts = _without_hosts(rows)
     steps: tuple[Callable[[], None], ...] = (
         lambda: cut(_REFERENCE, lambda name: hosts.get(name, name)),
+        lambda: cut(_TAG, lambda tag: _YEAR.sub("moved ", tag)),
+        lambda: cut(_RUNS, lambda digest: digest[:7] if _SHORT.fullmatch(digest) else digest),
         lambda: cut(_TAG, lambda tag: tag.partition(" to ")[0]),
         lambda: cut(_TAG, lambda tag: _TIME.sub("", tag)),
         lambda: squeeze(_COMFORTABLE, _CONTAINER, _HOST, _REFERENCE),
-        lambda: cut(_RUNS, lambda digest: digest[:7] if _SHORT.fullmatch(digest) else digest),
         lambda: cut(_TAG, lambda tag: tag.partition(" ")[0] if tag.startswith("moved") else tag),
         lambda: squeeze(_NARROWEST, _CONTAINER, _HOST, _REFERENCE, _TAG),
     )
@@ -287,8 +290,13 @@ def findings(report: Report, look: Look) -> list[Text]:
         lines.append(((word, _STYLES.get(word, "")), (printable(f": {heading}"), "")))
         for advisory in one.verdict.advisories:
             lines += _wrapped(statement_words(advisory), look)
-        for reason in one.reasons:
-            lines += _wrapped(f"- {reason}", look)
+        moves = dict.fromkeys(
+            f"- {_named(finding, look)} {tag_words(finding, whole=look.whole, digits=_SHOWN)}"
+            for finding in members
+            if finding.tag.state == "moved"
+        )
+        for reason in (*list(moves)[:_MOST_NAMES], *(f"- {reason}" for reason in one.reasons)):
+            lines += _wrapped(reason, look)
         # Whole, whatever its width: it is to be copied.
         lines.append(_plain(f"  -> {one.action}"))
     return lines

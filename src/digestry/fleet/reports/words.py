@@ -111,8 +111,9 @@ def short_reference(reference: str | None, *, host: bool = True) -> str:
     return name if read.digest is None else f"{name}@{read.digest.short}"
 
 
-def tag_words(finding: Finding, *, whole: bool = False) -> str:
-    """What became of a container's tag; ``never`` is an alarm of its own."""
+def tag_words(finding: Finding, *, whole: bool = False, digits: int = 4) -> str:
+    """What became of a container's tag; ``never`` is an alarm of its own. A digest that the tag has
+    moved to is shown with so many hex ``digits``, unless the ``whole`` is wanted."""
     tag = finding.tag
     if tag.state == "never":
         return NEVER
@@ -123,7 +124,7 @@ def tag_words(finding: Finding, *, whole: bool = False) -> str:
         when = f" {moment(tag.moved_at)}" if whole else f" {tag.moved_at:%Y-%m-%d %H:%MZ}"
     if tag.digest is None:
         return f"moved{when}, deleted"
-    return f"moved{when} to {tag.digest if whole else tag.digest.encoded[:4] + ELLIPSIS}"
+    return f"moved{when} to {tag.digest if whole else tag.digest.encoded[:digits] + ELLIPSIS}"
 
 
 def statement_words(advisory: Advisory) -> str:
