@@ -29,7 +29,8 @@ def test_every_row_is_its_own(monkeypatch: pytest.MonkeyPatch, most: int) -> Non
     new = app.image("two", "1")
     state(registries, f"{APP}@{old.manifest}", "affected", f"{APP}:1")
     changes: list[dict[str, Any]] = [
-        {}, {"name": "other", "host": "\u202e\x7f"}, {"namespace": 'a"b', "id": "x"}, {"remarks": ("said", "so")},
+        {}, {"name": "other", "host": "\u202e\x7f"},
+        {"namespace": 'a"b', "id": "x"}, {"remarks": ("said", "so")},
         {"platform": ARM64}, {"seen_at": START + datetime.timedelta(days=1)}, {"image_id": None},
         {"source": "file:x"}, {"reference": f"{APP}:none"}, {"runs": False}, {"registry_named": False},
     ]  # fmt: skip
