@@ -168,10 +168,10 @@ def start_registry(root: Path, *arguments: str, port: int = 0) -> RegistryServer
     assert process.stdout is not None
     url = process.stdout.readline().decode().strip()
     process.stdout.close()
-    if not url.startswith("http://"):
+    if not url.startswith(("http://", "https://")):
         process.wait(timeout=20)
         pytest.fail(f"the registry did not start: {log.read_text()}")
-    return RegistryServer(url.removeprefix("http://"), process, root, log)
+    return RegistryServer(url.partition("://")[2], process, root, log)
 
 
 @contextlib.contextmanager

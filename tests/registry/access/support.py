@@ -86,7 +86,8 @@ class As:
 
     def push_image(self, name: str, tag: str, layer: bytes = b"layer") -> Response:
         """Pushes a small image; the answer to the first request that was refused, or the last."""
-        config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
+        root = {"type": "layers", "diff_ids": [str(Digest.of(layer))]}
+        config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": root}).encode()
         for content in (config, layer):
             answer = self.push_blob(name, content)
             if answer.status != 201:

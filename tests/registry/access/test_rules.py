@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from digestry.model.digest import Digest
@@ -143,8 +146,10 @@ def test_the_catalog_has_what_may_be_seen(
 
 def _with(server: RegistryServer, asking: As) -> RegistryServer:
     class Asked(RegistryServer):
-        def request(self, *arguments: object, **options: object) -> Response:  # type: ignore[override]
-            return asking.request(*arguments, **options)  # type: ignore[arg-type]
+        def request(
+            self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+        ) -> Response:
+            return asking.request(method, path, body, headers)
 
     return Asked(server.host, server.process, server.root)
 

@@ -1,0 +1,156 @@
+"""``registry.toml``: what it may say, what is refused, and that its page tells of every key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from digestry.errors import InvalidConfiguration
+from digestry.registry import config, quotas
+from digestry.registry.access import config as access
+from digestry.registry.access import oidc, passwords, rules
+from digestry.registry.config import RegistryConfig, load
+from digestry.registry.toml import Key
+from tests.registry.access.support import htpasswd
+
+PAGE = Path(__file__).parents[3] / "docs" / "registry.md"
+SECTIONS: dict[str, Iterable[Key]] = {
+    "At the top": config.KEYS,
+    "`[tls]`": config.TLS_KEYS,
+    "`[auth]`": access.KEYS,
+    "`[[rule]]`": rules.KEYS,
+    "`[[oidc]]`": oidc.KEYS,
+    "`[[oidc.identity]]`": oidc.IDENTITY_KEYS,
+    "`[[quota]]`": quotas.KEYS,
+    "`[limits]`": config.LIMIT_KEYS,
+}
+RULE = '[[rule]]\nwho = "x"\nactions = "pull"\n'
+
+
+def loaded(tmp_path: Path, text: str, **options: object) -> RegistryConfig:
+    file = tmp_path / "registry.toml"
+    file.write_text(text)
+    return load(file, {"root": tmp_path / "root", **options})
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_page_has_every_key_with_its_default(section: str) -> None:
+    text = PAGE.read_text(encoding="utf-8").partition(f"\n### {section}\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|([^|]*)\|", text, re.MULTILINE)
+    told = {name: default.strip() for name, default in rows}
+    expected = {}
+    for key in SECTIONS[section]:
+        default = key.default
+        if default is ... or default is None:
+            expected[key.name] = ""
+        else:
+            if isinstance(default, tuple):
+                default = default[0] if len(default) == 1 else list(default)
+            expected[key.name] = f"`{json.dumps(default)}`"
+    assert told == expected
+
+
+def test_the_defaults_are_those_of_the_object(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "") == RegistryConfig(tmp_path / "root")
+    assert load(None, {"root": tmp_path / "root"}) == RegistryConfig(tmp_path / "root")
+
+
+def test_the_example_of_the_page(tmp_path: Path) -> None:
+    example = PAGE.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "users").write_text(htpasswd({"alice": "a", "bob": "b"}))
+    found = loaded(tmp_path, example)
+    assert (found.host, found.port, found.workers) == ("0.0.0.0", 5000, 2)  # noqa: S104
+    assert found.access.htpasswd == tmp_path / "users"
+    assert [len(rule.actions) for rule in found.access.rules] == [1, 4, 2]
+    assert found.quotas[0].bytes == 200 << 30
+
+
+def test_options_go_before_the_file(tmp_path: Path) -> None:
+    text = 'listen = "127.0.0.1:7000"\nworkers = 3\n[limits]\nmanifest = "8 MiB"\n'
+    found = loaded(tmp_path, text, listen=None, workers=2, manifest_limit=None)
+    assert (found.port, found.workers, found.manifest_limit) == (7000, 2, 8 << 20)
+    assert loaded(tmp_path, text, manifest_limit=16 << 20).manifest_limit == 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("portt = 1", "unknown key 'portt'"),
+        ("listen = 5000", "listen: a string is wanted"),
+        ("workers = 0", "workers: a whole number from 1 to 64"),
+        ("workers = true", "workers: a whole number"),
+        ('allow-anonymous = "yes"', "true or false"),
+        ("root = ", "not valid TOML"),
+        ("[limits]\nupload = -1", "a number of bytes"),
+        ('[limits]\nupload = "10 parsecs"', "a number of bytes"),
+        ("[limits]\nmanifest = 1", "4 MiB to 64 MiB"),
+        ("[limits]\nheader-seconds = 0", "a number of seconds"),
+        ("[limits]\nheaderseconds = 1", "[limits]: unknown key 'headerseconds'"),
+        ("limits = 3", "[limits]: a table is wanted"),
+        ('[tls]\ncertificate = "x"', "the key key is missing"),
+        ('[auth]\nchallenge = "digest"', "one of bearer, basic"),
+        ("[auth]\nservice = 'a\"b'", "may have no"),
+        ('[auth]\nrealm = "registry"', "realm: a URL"),
+        ('[rule]\nwho = "x"', "write [[rule]]"),
+        ('[[rule]]\nwho = "x"', "[rule 1]: the key actions is missing"),
+        ('[[rule]]\nwho = []\nactions = "pull"', "a list of strings"),
+        ('[[rule]]\nwho = "x"\nactions = "fly"', "unknown action"),
+        (RULE + '[[rule]]\nwho = "x"\nactions = "pull"\nrepository = "a b"', "[rule 2]: repository: pattern"),
+        ("[[quota]]", "it limits nothing"),
+        ('[[quota]]\nbytes = 1\neach = "user"', "one of repository, pattern"),
+        ('[[oidc]]\nissuer = "i"', "the key audience is missing"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidConfiguration) as caught:
+        loaded(tmp_path, text)
+    assert message in caught.value.message + caught.value.hint
+    assert str(tmp_path / "registry.toml") in caught.value.message
+
+
+def test_no_file_and_no_root(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration, match="cannot read"):
+        load(tmp_path / "none", {})
+    with pytest.raises(InvalidConfiguration, match="no directory to keep"):
+        load(None, {})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "[::]", "registry.example.com"])  # noqa: S104
+def test_others_are_not_let_in_by_accident(tmp_path: Path, host: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="without asking") as caught:
+        loaded(tmp_path, "", listen=f"{host}:0")
+    assert "--allow-anonymous" in caught.value.hint
+    assert loaded(tmp_path, "", listen=f"{host}:0", allow_anonymous=True).access.enabled is False
+    assert loaded(tmp_path, "allow-anonymous = true", listen=f"{host}:0").host == host.strip("[]")
+    assert loaded(tmp_path, "[auth]", listen=f"{host}:0").access.enabled
+    assert loaded(tmp_path, RULE, listen=f"{host}:0").access.enabled
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "[::1]", "localhost"])
+def test_this_machine_is_let_in(tmp_path: Path, host: str) -> None:
+    assert not loaded(tmp_path, "", listen=f"{host}:0").access.enabled
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "is not a bcrypt hash"),
+        ("alice:$apr1$xyz$abc", "htpasswd -B"),
+        ("alice:plain", "is not a bcrypt hash"),
+        ("alice", "is not a bcrypt hash"),
+        ("alice:$2y$31$" + "a" * 53, "has cost 31"),
+        ("anonymous:$2y$05$" + "a" * 53, "a meaning of its own"),
+        ("robot$x:$2y$05$" + "a" * 53, "a meaning of its own"),
+        (":$2y$05$" + "a" * 53, "cannot be a user's name"),
+        ("first:$2y$05$" + "a" * 53, "is there twice"),
+    ],
+)
+def test_users_that_are_refused(line: str, message: str) -> None:
+    text = f"# users\n\nfirst:$2y$05${'a' * 53}\n{line}\n"
+    with pytest.raises(InvalidConfiguration, match="users, line 4") as caught:
+        passwords.parse(text, Path("users"))
+    assert message in caught.value.message + caught.value.hint

@@ -1,0 +1,152 @@
+"""TLS: which versions, whose certificate, and a new one while requests come in."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.registry.access.support import PASSWORDS, htpasswd
+from tests.support import RegistryServer, digestry, program, start_registry, wait_until
+
+
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    files = directory / f"{name}.pem", directory / f"{name}.key"
+    subprocess.run(
+        [
+            *(program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", files[1], "-out", files[0]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return files
+
+
+def install(files: tuple[Path, Path], directory: Path) -> None:
+    """Puts a certificate and its key where the server looks for them."""
+    for file, name in zip(files, ("certificate.pem", "key.pem"), strict=True):
+        shutil.copy(file, directory / f"{name}.new")
+        (directory / f"{name}.new").replace(directory / name)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RegistryServer]:
+    install(certificate(tmp_path, "first"), tmp_path)
+    (tmp_path / "users").write_text(htpasswd(PASSWORDS))
+    file = tmp_path / "registry.toml"
+    file.write_text(
+        '[auth]\nhtpasswd = "users"\n[tls]\ncertificate = "certificate.pem"\nkey = "key.pem"\n'
+        '[[rule]]\nwho = "anonymous"\nactions = ["pull"]\n'
+    )
+    server = start_registry(tmp_path / "root", "--config", str(file), "--workers", "2")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def trusting(file: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(file))
+
+
+def ask(server: RegistryServer, context: ssl.SSLContext) -> http.client.HTTPResponse:
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
+    try:
+        connection.request("GET", "/v2/")
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+    finally:
+        connection.close()
+
+
+@pytest.mark.peer("openssl")
+def test_versions(server: RegistryServer, tmp_path: Path) -> None:
+    context = trusting(tmp_path / "first.pem")
+    answer = ask(server, context)
+    assert answer.status == 401
+    challenge = answer.headers["WWW-Authenticate"]
+    assert f'realm="https://{server.host}/token"' in challenge
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert ask(server, context).status == 401
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        ask(server, old)
+
+
+@pytest.mark.peer("openssl")
+def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path) -> None:
+    first, second = trusting(tmp_path / "first.pem"), certificate(tmp_path, "second")
+    both = ssl.create_default_context(cafile=str(tmp_path / "first.pem"))
+    both.load_verify_locations(str(second[0]))
+    failures: list[BaseException] = []
+    answers: list[int] = []
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            try:
+                answers.append(ask(server, both).status)
+            except OSError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        # One file alone cannot be used: nothing happens.
+        shutil.copy(second[0], tmp_path / "certificate.pem")
+        wait_until(lambda: "stays as it was" in server.log.read_text(), seconds=10, what="a word of that")
+        assert ask(server, first).status == 401
+        install(second, tmp_path)
+
+        def renewed() -> bool:
+            for _ in range(40):  # each worker gets some
+                with contextlib.suppress(ssl.SSLCertVerificationError):
+                    ask(server, first)
+                    return False
+            return True
+
+        wait_until(renewed, seconds=40, what="the new certificate")
+        time.sleep(1)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert ask(server, trusting(second[0])).status == 401
+    assert set(answers) == {401}
+    # Requests are finished. What was only being connected to a worker that ended may be cut off.
+    assert all(isinstance(error, ssl.SSLError | ConnectionError) for error in failures)
+    assert len(failures) <= max(8, len(answers) // 50)
+
+
+@pytest.mark.peer("openssl")
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    certificate(tmp_path, "one"), certificate(tmp_path, "two")
+    (tmp_path / "garbage").write_text("garbage")
+    for pair in (("one.pem", "two.key"), ("one.pem", "none"), ("garbage", "one.key")):
+        file = tmp_path / "registry.toml"
+        file.write_text(f'[tls]\ncertificate = "{pair[0]}"\nkey = "{pair[1]}"\n')
+        done = subprocess.run(
+            digestry("serve", "--config", file, "--root", tmp_path / "root", "--listen", "127.0.0.1:0"),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert done.returncode == 2
+        assert "cannot be used for TLS" in done.stderr
