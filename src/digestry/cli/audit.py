@@ -58,9 +58,10 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "sources",
     multiple=True,
     metavar="KIND[:WHERE]",
-    help="Where containers run; repeatable. docker, docker:URL, podman, podman:URL, kubernetes,"
-    " kubernetes:CONTEXT, file:PATH (file:- is standard input)."
-    " Without it: the engines of this machine that answer.",
+    help="Where containers run; repeatable. docker[:URL or CONTEXT], podman[:URL or CONNECTION],"
+    " kubernetes[:CONTEXT][?namespace=a,b&selector=app%3Dx], file:PATH (file:- is standard input;"
+    " inventories, and what docker, podman, kubectl, crictl, ctr and nerdctl print, are recognised)."
+    " docs/sources.md has them all. Without it: the engines of this machine that answer.",
 )
 @click.option(
     "--config",
