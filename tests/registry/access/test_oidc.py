@@ -28,6 +28,7 @@ AUDIENCE = "registry.example.com"
 IDENTITY = [{"pattern": "repo:golf/*:ref:refs/heads/main", "name": "golf-main"}]
 EC = ECKey.generate_key("P-256", {"kid": "ec"})
 RSA = RSAKey.generate_key(2048, {"kid": "rsa"})
+PUBLIC = OctKey.import_key(json.dumps(EC.as_dict(private=False)), {"kid": "ec"})
 ED = OKPKey.generate_key("Ed25519", {"kid": "ed"})
 
 
@@ -104,7 +105,8 @@ def test_what_is_not_believed(tmp_path: Path, secret: str, reason: str) -> None:
 
 
 def test_keys_that_are_none(tmp_path: Path) -> None:
-    for document in ({}, {"keys": []}, {"keys": [OctKey.generate_key(256).as_dict()]}, [1], {"keys": [{}]}):
+    wrong: list[Any] = [{}, {"keys": []}, {"keys": [OctKey.generate_key(256).as_dict()]}, [1], {"keys": [{}]}]
+    for document in wrong:
         with pytest.raises(InvalidConfiguration, match="has no keys"):
             trusted(tmp_path, document).check()
     (tmp_path / "jwks.json").unlink()
