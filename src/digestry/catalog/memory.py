@@ -7,10 +7,9 @@ from its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, literal, select
 
 from digestry.catalog import clock, content
 from digestry.catalog.database import Database
@@ -19,7 +18,7 @@ from digestry.catalog.schema import journal
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
 
-_CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
+_NAMES: Final = (200, 5000)  # so many tags are looked at together at first, and at most
 
 
 class Memory:
@@ -46,8 +45,16 @@ class Memory:
     def tags_at(self, repository: str, at: int, *, after: str = "", limit: int) -> list[TagSpan]:
         """The tags that were there at a time, in the order of their bytes, those after ``after``."""
         with self._database.read() as connection:
-            rows = connection.execute(tags_at(repository, sequence_at(connection, at), after, limit)).all()
-            return [_span(row, row.until) for row in rows]
+            sequence = sequence_at(connection, at)
+            found: list[TagSpan] = []
+            names, most = _NAMES
+            while len(found) < limit:
+                rows = connection.execute(tags_at(repository, sequence, after, names)).all()
+                found += [_span(row, row.until) for row in rows if row.to_digest is not None]
+                if len(rows) < names:
+                    break
+                after, names = rows[-1].name, min(2 * names, most)
+            return found[:limit]
 
     def whose(
         self, repository: str, digest: Digest, *, before: int | None = None, limit: int
@@ -59,9 +66,9 @@ class Memory:
             holders = [] if row is None else content.holders(connection, row, str(digest))
             digests = sorted({str(digest), *(str(holder.digest) for holder in holders)})
             found: list[Row[Any]] = []
-            for start in range(0, len(digests), _CHUNK):
-                query = pointing(repository, digests[start : start + _CHUNK], before, limit)
-                found += connection.execute(query).all()
+            # One by one: for several at once SQLite would walk the repository's whole journal.
+            for each in digests:
+                found += connection.execute(pointing(repository, each, before, limit)).all()
             found.sort(key=lambda row: -int(row.sequence))
             return [_span(row, row.until) for row in found[:limit]]
 
@@ -88,47 +95,48 @@ def _next_time(connection: Connection, entry: Row[Any]) -> int | None:
     return connection.execute(query.order_by(journal.c.sequence).limit(1)).scalar()
 
 
-def tags_at(repository: str, sequence: int, after: str, limit: int) -> Select[Any]:
-    """The entries that made the repository's tags what they were after entry ``sequence``.
+def tags_at(repository: str, sequence: int, after: str, names: int) -> Select[Any]:
+    """The next ``names`` tags that the journal knows of, each as ``name`` with the entry that made it
+    what it was after entry ``sequence``; that is empty for one that was not there.
 
-    From tag name to tag name by the index, however long each one's history is.
+    From name to name by the index, however long each one's history is.
     """
-    first = select(func.min(journal.c.tag).label("tag")).where(
+    first = select(func.min(journal.c.tag).label("tag"), literal(1).label("number")).where(
         journal.c.repository == repository, journal.c.tag > after
     )
-    names = first.cte("names", recursive=True)
+    listed = first.cte("listed", recursive=True)
     following = (
         select(func.min(journal.c.tag))
-        .where(journal.c.repository == repository, journal.c.tag > names.c.tag)
-        .correlate(names)
+        .where(journal.c.repository == repository, journal.c.tag > listed.c.tag)
+        .correlate(listed)
         .scalar_subquery()
     )
-    names = names.union_all(select(following).where(names.c.tag.is_not(None)))
+    listed = listed.union_all(
+        select(following, listed.c.number + 1).where(listed.c.tag.is_not(None), listed.c.number < names)
+    )
     last = (
         select(func.max(journal.c.sequence))
         .where(
             journal.c.repository == repository,
-            journal.c.tag == names.c.tag,
+            journal.c.tag == listed.c.tag,
             journal.c.sequence <= sequence,
         )
-        .correlate(names)
+        .correlate(listed)
         .scalar_subquery()
     )
     entry = journal.alias("entry")
     return (
-        select(entry, _until(entry))
-        .select_from(names.join(entry, entry.c.sequence == last))
-        .where(entry.c.to_digest.is_not(None))
-        .limit(limit)
+        select(listed.c.tag.label("name"), entry, _until(entry))
+        .select_from(listed.outerjoin(entry, (entry.c.sequence == last) & entry.c.to_digest.is_not(None)))
+        .where(listed.c.tag.is_not(None))
+        .order_by(listed.c.number)
     )
 
 
-def pointing(repository: str, digests: Iterable[str], before: int | None, limit: int) -> Select[Any]:
-    """The entries by which a tag came to one of ``digests``, newest first."""
+def pointing(repository: str, digest: str, before: int | None, limit: int) -> Select[Any]:
+    """The entries by which a tag came to ``digest``, newest first."""
     entry = journal.alias("entry")
-    query = select(entry, _until(entry)).where(
-        entry.c.repository == repository, entry.c.to_digest.in_(list(digests))
-    )
+    query = select(entry, _until(entry)).where(entry.c.repository == repository, entry.c.to_digest == digest)
     if before is not None:
         query = query.where(entry.c.sequence < before)
     return query.order_by(entry.c.sequence.desc()).limit(limit)
