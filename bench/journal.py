@@ -116,7 +116,7 @@ def main() -> int:
             ),
             "journal of one repository, newest 100": lambda: catalog.journal("team/app-1", limit=100),
             "the busiest tag as of the middle": lambda: catalog.memory.tag_at("team/busy", "latest", middle),
-            "100 of 50,000 tags as of the middle": lambda: catalog.memory.tags_at(
+            "100 of 47,500 tags as of the middle": lambda: catalog.memory.tags_at(
                 "team/many", middle, limit=100
             ),
             "whose a digest is that came 50 times": lambda: catalog.memory.whose(
