@@ -197,6 +197,27 @@ def test_slow_clients_while_others_work_on(server: RegistryServer, alice: As) ->
         alice.request("DELETE", f"/v2/slow/body/blobs/uploads/{upload}")
 
 
+def test_one_user_with_many_connections(server: RegistryServer) -> None:
+    """A client that begins with several requests at once is not a flood: one verification is for all."""
+    import bcrypt
+
+    users = server.root.with_name("users")
+    expensive = bcrypt.hashpw(b"many", bcrypt.gensalt(11)).decode()
+    users.write_text(users.read_text() + f"many:{expensive}\n")
+    time.sleep(1.5)
+    found: list[int] = []
+
+    def ask() -> None:
+        found.append(server.request("GET", "/v2/", headers=basic("many", "many")).status)
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [200] * 12
+
+
 def test_a_flood_of_wrong_passwords(server: RegistryServer) -> None:
     """Who floods is told to wait; who logged in before, or logs in from elsewhere, is served."""
     import bcrypt

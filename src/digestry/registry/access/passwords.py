@@ -76,6 +76,7 @@ class Passwords:
         self._seen: tuple[int, int, int] | None = None
         self._kept: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
         self._waiting: Counter[str] = Counter()
+        self._pending: dict[bytes, asyncio.Task[bool]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
 
     def start(self) -> None:
@@ -123,6 +124,9 @@ class Passwords:
         if kept is not None and kept[1] > now:
             self._kept.move_to_end(key)
             return kept[0]
+        pending = self._pending.get(key)
+        if pending is not None:
+            return await asyncio.shield(pending)  # a client that opens several connections at once
         if self._waiting[address] >= _WAITING_OF_ONE or self._waiting.total() >= _WAITING:
             raise Problem(
                 429,
@@ -131,6 +135,12 @@ class Passwords:
                 headers={"Retry-After": "2"},
             )
         self._waiting[address] += 1
+        task = asyncio.get_running_loop().create_task(self._verify(name, password, key, address))
+        self._pending[key] = task
+        # A client that leaves does not take away what others wait for.
+        return await asyncio.shield(task)
+
+    async def _verify(self, name: str, password: str, key: bytes, address: str) -> bool:
         try:
             hashed = self._users.get(name)
             compared = hashed or next(iter(self._users.values()), _NOBODY)
@@ -140,6 +150,7 @@ class Passwords:
             # The file may have changed while the thread was busy.
             right = right and hashed is not None and self._users.get(name) == hashed
         finally:
+            self._pending.pop(key, None)
             self._waiting[address] -= 1
             if self._waiting[address] <= 0:
                 del self._waiting[address]
