@@ -219,4 +219,6 @@ def text(value: object) -> str:
 
     JSON can spell half characters (``\\ud800``), which nothing can print or encode: they become "?".
     """
-    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else value.encode(errors="replace").decode()

@@ -7,19 +7,18 @@ or from a file that ``kubectl get pods -A -o json`` wrote.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from digestry.client.options import is_loopback
-from digestry.fleet.sighting import Claim, Observation, Problem, Sighting, now
+from digestry.fleet.sighting import Observation, Problem, Sighting, now
 from digestry.fleet.sources.docker import platform_of
 from digestry.fleet.sources.engine import fields, items, text
-from digestry.fleet.sources.image_ids import ImageID, parsed, read_image_id
-from digestry.model.digest import Digest, shown
+from digestry.fleet.sources.pod_images import PodImage, PodImages
+from digestry.model.digest import shown
 from digestry.model.platform import Platform
-from digestry.model.reference import DOCKER_HUB, Reference
 
 PodRemark: TypeAlias = Callable[[dict[str, Any], str, str], str]
 """What else is known of a pod's container: called with pod, container's name and its image as
@@ -55,25 +54,30 @@ def sightings_of_pods(
     ``nodes_unknown`` is why there are none. Raises nothing: an entry that is no pod is a problem.
     """
     asked = _Asked(source, nodes, nodes_unknown, include_stopped, remark)
+    seen_at = now()
     for position, entry in enumerate(pods):
         pod = fields(entry)
         metadata = fields(pod.get("metadata"))
         if not text(metadata.get("name")):
             yield Problem(source, f"entry {position + 1} of the list is no pod with a name: {shown(entry)}")
             continue
-        yield from _Pod(pod, asked).sightings()
+        moment = now()
+        if moment != seen_at:
+            seen_at = moment  # one object for all of one second
+        yield from _Pod(pod, asked, seen_at).sightings()
 
 
 def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
     """The platform of each of ``nodes``, decoded objects (``status.nodeInfo``), by the node's name."""
     found: dict[str, Platform] = {}
+    known: dict[Platform, Platform] = {}
     for entry in nodes:
         node = fields(entry)
         name = text(fields(node.get("metadata")).get("name"))
         info = fields(fields(node.get("status")).get("nodeInfo"))
         platform = platform_of(info.get("architecture"), info.get("operatingSystem"))
         if name and platform is not None:
-            found[name] = platform
+            found[name] = known.setdefault(platform, platform)
     return found
 
 
@@ -86,6 +90,7 @@ class _Asked:
     nodes_unknown: str
     include_stopped: bool
     remark: PodRemark | None
+    images: PodImages = field(default_factory=PodImages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +102,22 @@ class _State:
     why: str = ""
 
 
+_RUNS: Final = _State(runs=True, ended=False)
+
+
 class _Pod:
     """One pod, and what is common to its containers."""
 
-    def __init__(self, pod: dict[str, Any], asked: _Asked) -> None:
+    def __init__(self, pod: dict[str, Any], asked: _Asked, seen_at: datetime.datetime) -> None:
         self._pod = pod
         self._asked = asked
         self._metadata = fields(pod.get("metadata"))
         self._spec = fields(pod.get("spec"))
         self._status = fields(pod.get("status"))
         self._name = text(self._metadata.get("name"))
-        self._host = text(self._spec.get("nodeName"))
-        self._seen_at = now()
+        self._namespace = asked.images.text(text(self._metadata.get("namespace")))
+        self._host = asked.images.text(text(self._spec.get("nodeName")))
+        self._seen_at = seen_at
         self._runs = False
         self._runtime = ""
         self._platform = asked.nodes.get(self._host) or self._wanted_platform()
@@ -161,28 +170,16 @@ class _Pod:
             self._runtime = runtime
         typed = text(spec.get("image"))
         reference = typed or self._fallback(text(status.get("image")), remarks)
-        named = parsed(reference)
-        own = None if named is None else named.repository_only()
         said = text(status.get("imageID"))
-        image = ImageID()
-        if state.runs or state.ended:
-            image = read_image_id(said, runtime=runtime, own=own)
-            if state.ended:
-                remarks.append(state.why)
-        else:
+        was_started = state.runs or state.ended
+        if state.why:
             remarks.append(state.why)
-            if said:
-                remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(said)}")
+        if said and not was_started:
+            remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(said)}")
         if self._asked.remark is not None and typed:
             remarks.append(self._asked.remark(self._pod, name, typed))
-        return self._row(
-            name=f"{self._name}/{name}",
-            identity=identity,
-            reference=reference,
-            image=image,
-            pinned=(_pinned(named, "the pod's image name"),) if state.runs or state.ended else (),
-            remarks=remarks,
-        )
+        image = self._asked.images.container(reference, said if was_started else None, runtime)
+        return self._row(f"{self._name}/{name}", identity, image, remarks)
 
     def _fallback(self, image: str, remarks: list[str]) -> str | None:
         if image and not image.startswith("sha256:"):
@@ -220,77 +217,51 @@ class _Pod:
             source, name = fields(volume.get("image")), text(volume.get("name"))
             if not source or not name:
                 continue
-            reference = text(source.get("reference")) or None
-            named = parsed(reference)
-            own = None if named is None else named.repository_only()
-            said = given.get(name, "")
-            remarks = [*self._remarks, "an image volume: its files are mounted, nothing of it is started"]
-            if said:
-                image_id = read_image_id(said, runtime=self._runtime, own=own, field="imageRef")
-            else:
-                image_id = ImageID(
-                    remarks=("the kubelet does not say which image is mounted (newer kubelets do)",)
-                )
             yield self._row(
-                name=f"{self._name}/volume:{name}",
-                identity=f"{text(self._metadata.get('uid'))}/{name}",
-                reference=reference,
-                image=image_id,
-                pinned=(_pinned(named, "the volume's image name"),),
-                remarks=remarks,
+                f"{self._name}/volume:{name}",
+                f"{text(self._metadata.get('uid'))}/{name}",
+                self._asked.images.volume(
+                    text(source.get("reference")) or None, given.get(name, ""), self._runtime
+                ),
+                [*self._remarks, "an image volume: its files are mounted, nothing of it is started"],
             )
 
     # -- both ---------------------------------------------------------------------------------
 
-    def _row(
-        self,
-        *,
-        name: str,
-        identity: str,
-        reference: str | None,
-        image: ImageID,
-        pinned: tuple[Claim | None, ...],
-        remarks: list[str],
-    ) -> Sighting:
-        named = parsed(reference)
-        if named is not None and is_loopback(named.host):
+    def _row(self, name: str, identity: str, image: PodImage, remarks: list[str]) -> Sighting:
+        if image.local:
             where = self._host or "its node"
-            remarks.append(f"{named.host} is a registry on {where} itself; what was asked is the one here")
-        # The kubelet's word comes first: a pod's image can be changed while the old one still runs.
-        claims = (*image.claims, *(one for one in pinned if one is not None))
-        has_host = named is not None and (
-            named.host != DOCKER_HUB or (reference or "").startswith(DOCKER_HUB + "/")
-        )
+            remarks.append(f"{image.local} is a registry on {where} itself; what was asked is the one here")
         return Sighting(
             source=self._asked.source,
             host=self._host,
-            namespace=text(self._metadata.get("namespace")),
+            namespace=self._namespace,
             name=name,
             id=identity,
-            reference=reference,
+            reference=image.reference,
             seen_at=self._seen_at,
-            claims=tuple(dict.fromkeys(claims)),
+            claims=image.claims,
             image_id=image.image_id,
             platform=self._platform,
-            remarks=tuple(dict.fromkeys(one for one in (*remarks, *image.remarks) if one)),
-            registry_named=has_host or any(claim.repository is not None for claim in claims),
+            remarks=self._asked.images.remarks(*remarks, *image.remarks),
+            registry_named=image.registry_named,
         )
 
     def _wanted_platform(self) -> Platform | None:
         """The platform that the pod demands of its node."""
         selector = fields(self._spec.get("nodeSelector"))
         system = text(selector.get(_SYSTEM)) or text(fields(self._spec.get("os")).get("name"))
-        return platform_of(selector.get(_ARCHITECTURE), system or _DEFAULT_SYSTEM)
+        return self._asked.images.platform(text(selector.get(_ARCHITECTURE)), system or _DEFAULT_SYSTEM)
 
     def _problem(self, message: str) -> Problem:
-        where = "/".join(part for part in (text(self._metadata.get("namespace")), self._name) if part)
+        where = "/".join(part for part in (self._namespace, self._name) if part)
         return Problem(self._asked.source, f"pod {where}: {message}")
 
 
 def _state(status: dict[str, Any]) -> _State:
     state = fields(status.get("state"))
     if isinstance(state.get("running"), dict):
-        return _State(runs=True, ended=False)
+        return _RUNS
     if isinstance(state.get("terminated"), dict):
         ended = fields(state.get("terminated"))
         reason = text(ended.get("reason")) or "no reason given"
@@ -300,11 +271,3 @@ def _state(status: dict[str, Any]) -> _State:
     message = text(waiting.get("message"))
     why = f"it does not run, it waits: {reason}" + (f" ({shown(message)})" if message else "")
     return _State(runs=False, ended=False, why=why)
-
-
-def _pinned(named: Reference | None, read_from: str) -> Claim | None:
-    """What a name with a digest claims: the runtime had to find that very digest."""
-    digest: Digest | None = None if named is None else named.digest
-    if named is None or digest is None:
-        return None
-    return Claim(digest, "unknown", named.repository_only(), read_from, "repo-digest", obtained=True)
