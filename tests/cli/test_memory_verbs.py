@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import secrets
 import sqlite3
 import subprocess
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +159,56 @@ def test_a_registry_without_memory_is_said(run: Run, tmp_path: Path) -> None:
             assert other in done.stderr
             assert "hint:" in done.stderr
         run("restore", f"{full}:2", "--to", str(digest), status=4)
+
+
+class _OnlyTheDraft(http.server.BaseHTTPRequestHandler):
+    """A registry that has the draft's tag history, and nothing of digestry's own."""
+
+    behind: str
+
+    def do_GET(self) -> None:
+        if "_digestry" in self.path:
+            self.send_error(404)
+            return
+        asked = urllib.request.Request(f"http://{self.behind}{self.path}", method=self.command)
+        try:
+            answer = urllib.request.urlopen(asked)  # noqa: S310 - the registry of this test
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            body = answer.read()
+            self.send_response(answer.status)
+            for name in ("Content-Type", "Docker-Content-Digest", "Content-Length", "Link"):
+                if answer.headers[name] is not None:
+                    self.send_header(name, answer.headers[name])
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the library names it
+        pass
+
+
+def test_pull_as_of_a_time_by_the_drafts_history(run: Run, registry: RegistryServer, name: str) -> None:
+    (a, b), times = story(registry, name)
+    handler = type("Handler", (_OnlyTheDraft,), {"behind": registry.host})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            full = f"127.0.0.1:{server.server_address[1]}/{name}"
+            pulled = run("pull", f"{full}:1.5", "--at", times[0])
+            assert f"Digest: {a}" in pulled.stdout
+            assert f"did until {times[1]}" in pulled.stderr
+            assert f"Digest: {b}" in run("pull", f"{full}:2", "--at", times[2]).stdout
+            assert "there was no tag 2" in run("pull", f"{full}:2", "--at", times[3], status=4).stderr
+            assert "there was no tag 1.5" in run("pull", f"{full}:1.5", "--at", "2000-01-01", status=4).stderr
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 # -- the journal ----------------------------------------------------------------------------------

@@ -277,6 +277,8 @@ class Catalog(Uploads):
             target = Target(digest, found.media_type, found.size)
             content.extend_lease(connection, digest, now + self._lease)
             event = tags.point(connection, self._rules, place, name, target, origin=origin, expected=expected)
+            if before is None:
+                quotas.check_tags(connection, self._quotas, repository)
         return Restored(
             repository=repository,
             tag=name,
