@@ -8,18 +8,21 @@ Needs ``wrk``. Two registries, one without rules and one with users; rounds alte
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from tests.registry.access.support import As, guarded, nobody, of, token
 from tests.support import RegistryServer, running_registry
 
-GOAL = 0.9
-"""The least share of the open registry's rate that is wanted."""
+GOAL = 1.1
+"""The most processor time that is wanted, as a multiple of the open registry's."""
 
 _RULES = """
 [[rule]]
@@ -51,29 +54,47 @@ def measure(plain: RegistryServer, asking: RegistryServer, rounds: int, seconds:
         "with a Bearer token": (asking, {"Authorization": f"Bearer {secret}"}),
         "with a password (Basic)": (asking, of(asking, "alice").headers),
     }
-    figures: dict[str, list[float]] = {name: [] for name in cases}
+    rates: dict[str, list[float]] = {name: [] for name in cases}
+    costs: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, (server, headers) in cases.items():
             url = f"http://{server.host}/v2/bench/small/manifests/1"
-            figures[name].append(request_rate(url, seconds, headers))
-    first = statistics.median(figures["open"])
-    print(f"{'GET manifest by tag (wrk -t1 -c16), /s':<42}{'':>12}{'share':>9}{'goal':>9}")
-    for name, values in figures.items():
-        rate = statistics.median(values)
-        goal = "" if name == "open" else f">= {GOAL}"
-        print(f"  {name:<40}{rate:>12,.0f}{rate / first:>9.2f}{goal:>9}")
+            before = processor_seconds(server)
+            rate, requests = load(url, seconds, headers)
+            rates[name].append(rate)
+            costs[name].append((processor_seconds(server) - before) / requests * 1e6)
+    first = statistics.median(costs["open"])
+    print(f"{'GET manifest by tag (wrk -t1 -c16)':<40}{'/s':>12}{'CPU, us each':>15}{'ratio':>8}{'goal':>9}")
+    for name in cases:
+        rate, cost = statistics.median(rates[name]), statistics.median(costs[name])
+        goal = "" if name == "open" else f"<= {GOAL}"
+        print(f"  {name:<38}{rate:>12,.0f}{cost:>15.1f}{cost / first:>8.2f}{goal:>9}")
 
 
-def request_rate(url: str, seconds: int, headers: Mapping[str, str]) -> float:
-    """Requests a second, by ``wrk -t1 -c16``; none of them may be refused."""
+def load(url: str, seconds: int, headers: Mapping[str, str]) -> tuple[float, int]:
+    """Requests a second, and in all, by ``wrk -t1 -c16``; none of them may be refused."""
     command = ["wrk", "-t1", "-c16", f"-d{seconds}s"]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
     output = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in output, output
-    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
-    assert found is not None, output
-    return float(found[1])
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    total = re.search(r"(\d+) requests in", output)
+    assert rate is not None, output
+    assert total is not None, output
+    return float(rate[1]), int(total[1])
+
+
+def processor_seconds(server: RegistryServer) -> float:
+    """What the server's processes have used of the processor: other work on the machine does not count."""
+    ticks = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getpgid(int(entry.name)) == server.process.pid:
+                # proc(5): the name ends with the last bracket; utime is the 14th field of all.
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def push(asking: As) -> None:
