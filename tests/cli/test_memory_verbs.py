@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from digestry.catalog import chain
+from digestry.errors import ContentError
 from digestry.model.digest import Digest
 from tests.client.docker_registry import running_docker_registry
 from tests.registry.support import events
@@ -255,23 +257,23 @@ def test_export_and_verify_again(run: Run, stopped: Path, tmp_path: Path) -> Non
     assert entries[3]["hash"] in told.stderr
     assert before["catalog.db"] == (stopped / "catalog.db").read_bytes()
 
-    def broken(lines: list[str]) -> dict[str, Any]:
-        given = "".join(f"{line}\n" for line in lines)
-        found = parsed(run("journal", "verify", "--file", "-", "--format", "json", given=given, status=1))
-        return dict(found["broken"])
+    def broken(lines: list[str]) -> int:
+        found = chain.verify_lines(line.encode() for line in lines).broken
+        assert found is not None
+        return found.sequence
 
     lines = exported.splitlines()
     for field, value in (("tag", "x"), ("size", 1), ("at", "2026-01-01T00:00:00Z"), ("actor", "eve")):
         changed = json.dumps({**entries[5], field: value})
-        assert broken([*lines[:5], changed, *lines[6:]])["sequence"] == 6, field
-    assert broken([*lines[:3], *lines[4:]])["sequence"] == 4
-    assert broken([lines[0], lines[0], *lines[1:]])["sequence"] == 2
+        assert broken([*lines[:5], changed, *lines[6:]]) == 6, field
+    assert broken([*lines[:3], *lines[4:]]) == 4
+    assert broken([lines[0], lines[0], *lines[1:]]) == 2
     extra = json.dumps({**entries[0], "note": "not under any hash"})
-    for wrong in (extra, "{", "[]", "null", '{"sequence": 1}'):
-        assert (
-            "line 1 is no journal entry"
-            in run("journal", "verify", "--file", "-", given=wrong, status=5).stderr
-        )
+    for wrong in ("{", "[]", "null", '{"sequence": 1}'):
+        with pytest.raises(ContentError, match="line 1 is no journal entry"):
+            chain.verify_lines([wrong.encode()])
+    done = run("journal", "verify", "--file", "-", given=extra, status=5)
+    assert "line 1 is no journal entry" in done.stderr
 
 
 def test_a_cut_journal_is_found_by_what_was_noted(run: Run, stopped: Path) -> None:
