@@ -26,6 +26,7 @@ check: setup
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.access
 
 format: setup
 	@$(BIN)/ruff check --fix src tests bench tools
