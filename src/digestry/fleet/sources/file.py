@@ -27,6 +27,7 @@ from digestry.fleet.sources.formats.containerd import is_table, read_table
 from digestry.fleet.sources.formats.documents import Fault, Input, read_documents
 from digestry.fleet.sources.formats.inventory import Inventory, read_csv
 from digestry.fleet.sources.formats.places import Entries, Place
+from digestry.fleet.sources.formats.pod_list import read_pod_list
 from digestry.fleet.sources.formats.rows import (
     Fields,
     Format,
@@ -39,7 +40,8 @@ from digestry.fleet.sources.formats.rows import (
 from digestry.model.digest import shown
 
 LARGEST_FILE: Final = 1 << 30
-"""In bytes. CSV and JSON lines are read a line at a time, other JSON as a whole."""
+"""In bytes. CSV and JSON lines are read a line at a time, kubectl's list of pods in pieces, other JSON
+as a whole."""
 MOST_PROBLEMS: Final = 1000
 """Of one file; further ones are counted."""
 
@@ -164,7 +166,8 @@ class FileSource:
                 self._name, f"{self._where} is empty", "an inventory without containers is the JSON []"
             )
         elif first.lstrip()[:1] in (b"[", b"{"):
-            yield from _Entries(reading).read(source, first)
+            pods = read_pod_list(source, first, name=self._name, include_stopped=self._include_stopped)
+            yield from pods if pods is not None else _Entries(reading).read(source, first)
         else:
             yield from self._text(source, first, reading)
 

@@ -68,6 +68,21 @@ class Input:
         self._count(rest)
         return begun + rest if begun else rest
 
+    def piece(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer at the end of the file; lines are not counted."""
+        piece = self._file.read(min(size, self._limit - self._read + 1))
+        self._count(piece)
+        return piece
+
+    def mark(self) -> tuple[int, int, int] | None:
+        """Where the reading is, for :meth:`back`; None if what was read cannot be read again."""
+        return (self._file.tell(), self._read, self.number) if self._file.seekable() else None
+
+    def back(self, mark: tuple[int, int, int]) -> None:
+        """Goes on reading at ``mark``."""
+        offset, self._read, self.number = mark
+        self._file.seek(offset)
+
     def _count(self, part: bytes) -> None:
         self._read += len(part)
         if self._read > self._limit:

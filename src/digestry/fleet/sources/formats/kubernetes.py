@@ -12,10 +12,12 @@ import msgspec
 from digestry.errors import InvalidConfiguration
 from digestry.fleet.sighting import Problem
 from digestry.fleet.sources.formats.places import Place
+from digestry.fleet.sources.formats.pod_fields import decode_pod
 from digestry.fleet.sources.formats.rows import Fields, Made, Reading, begins_with
 from digestry.fleet.sources.pods import platforms_of_nodes, sightings_of_pods
 
 _POD: Final = "Pod"
+_A_POD: Final = msgspec.Raw(b'"Pod"')
 _NODE: Final = "Node"
 _WORKLOADS: Final = (
     "is a template: what runs may be of an earlier state of it, and sidecars are injected later"
@@ -43,7 +45,9 @@ class Kubernetes:
         return bool(kind) and begins_with(fields.get("metadata"), "{")
 
     def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        kind = msgspec.json.decode(raw, type=_Kind).kind or place.kind
+        kind = _POD
+        if fields.get("kind") != _A_POD:
+            kind = msgspec.json.decode(raw, type=_Kind).kind or place.kind
         if kind == _POD:
             self._pods.append((raw, place, index))
         elif kind == _NODE:
@@ -73,6 +77,6 @@ class Kubernetes:
         """The pods, one at a time; what cannot be read of them is added to ``broken``."""
         for raw, place, index in pods:
             try:
-                yield msgspec.json.decode(raw, type=dict[str, Any])
+                yield decode_pod(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 broken.append(self._reading.problem(f"{place.where(index)}: a pod cannot be read: {error}"))
