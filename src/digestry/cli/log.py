@@ -67,7 +67,8 @@ def log(
                 _shown(event.from_digest, no_trunc),
                 _shown(event.to_digest, no_trunc),
                 _who(event),
-                event.client or "-",
+                # Engines send a line of products; the first is who asks.
+                (event.client if no_trunc else event.client.partition(" ")[0]) or "-",
             ]
             for event in events
         ],

@@ -58,7 +58,8 @@ class _Bars:
             self._progress.update(task, completed=max(descriptor.size, 1))
 
     def moved(self, descriptor: Descriptor, count: int) -> None:
-        self._progress.advance(self._tasks[descriptor.digest], count)
+        # No word while bytes move: the bar and the speed say it.
+        self._progress.update(self._tasks[descriptor.digest], advance=count, stage="")
 
 
 @contextlib.contextmanager
