@@ -246,3 +246,8 @@ def test_the_checks_give_back_what_they_were_given() -> None:
     assert check_host("registry") == "registry"
     with pytest.raises(InvalidReference, match="empty"):
         check_repository("")
+
+
+def test_a_long_tag_is_counted_as_it_is() -> None:
+    with pytest.raises(InvalidReference, match=r"\(129 characters\) is longer than 128"):
+        check_tag("t" * 129)

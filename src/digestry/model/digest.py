@@ -27,7 +27,10 @@ class Hasher(Protocol):
 def shown(text: object) -> str:
     """``text`` as an error message quotes it: escaped, and cut when it is long."""
     quoted = repr(text)
-    return quoted if len(quoted) <= _SHOWN else f"{quoted[:_SHOWN]}… ({len(quoted)} characters)"
+    if len(quoted) <= _SHOWN:
+        return quoted
+    length = len(text) if isinstance(text, str) else len(quoted)
+    return f"{quoted[:_SHOWN]}… ({length} characters)"
 
 
 class Digest:
