@@ -93,4 +93,4 @@ def test_what_is_shown_is_escaped_and_short() -> None:
     assert shown("\u202e") == r"'\u202e'"
     long = shown("a" * 10_000)
     assert len(long) < 120
-    assert "10002 characters" in long
+    assert "(10000 characters)" in long
