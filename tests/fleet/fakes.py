@@ -21,7 +21,7 @@ from digestry.fleet.sighting import Claim, FoundBy, Sighting
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.history import Holder, Holders, TagEvent
+from digestry.model.history import Holder, Holders, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -184,6 +184,21 @@ class FakeRepository:
         self._asked("history", tag)
         return [event for event in self.events if event.tag == tag] if self.owner.remembers else None
 
+    def whose(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
+        self._asked("whose", digest)
+        if not self.owner.remembers:
+            return None
+        quiet = replace(self, owner=FakeRegistries())
+        held = quiet.holders(digest)
+        assert held is not None
+        digests = {digest, *(one.digest for one in held.holders)}
+        return [
+            TagSpan(event.tag, event.to_digest, event.at, until is None, until)
+            for place, event in enumerate(self.events)
+            for until in [next((one.at for one in self.events[:place][::-1] if one.tag == event.tag), None)]
+            if event.to_digest in digests
+        ][:limit]
+
     def holders(self, digest: Digest) -> Holders | None:
         self._asked("holders", digest)
         if not self.owner.remembers:
@@ -310,6 +325,7 @@ def _resolution(known: FakeRepository, query: ResolveQuery, sent: dict[str, str]
         ),
         {str(digest): tuple(some) for digest, some in attached.items()},
         beginning,
+        {str(one): tuple(span for span in known.whose(one) or () if span.digest == one) for one in nodes},
     )
 
 

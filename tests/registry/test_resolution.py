@@ -11,7 +11,7 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.model.resolution import LARGEST_REQUEST, MOST_EVENTS, MOST_QUERIES, MOST_THINGS
+from digestry.model.resolution import LARGEST_REQUEST, MOST_EVENTS, MOST_QUERIES, MOST_SPANS, MOST_THINGS
 from tests.registry.support import put_manifest
 from tests.support import RegistryServer, Response, descriptor
 
@@ -263,3 +263,26 @@ def test_it_is_listed_and_only_posted_to(registry: RegistryServer) -> None:
     assert any("_digestry/resolve" in one["endpoints"] for one in extensions)
     answer = registry.request("GET", PATH)
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
+
+
+def test_when_tags_came_to_each_node(registry: RegistryServer) -> None:
+    name = "resolution/spans"
+    one = registry.push_image(name, "1.5", os.urandom(10))
+    index = push_index(registry, name, "all", one)
+    other = registry.push_image(name, "1.5", os.urandom(10))
+    (found,) = resolve(registry, {"repository": name, "digests": [str(one)]})
+    assert set(found["spans"]) == {node["digest"] for node in found["nodes"]} == {str(one), str(index)}
+    (left,), (still,) = found["spans"][str(one)], found["spans"][str(index)]
+    assert (left["tag"], left["still"], still["tag"], still["still"]) == ("1.5", False, "all", True)
+    whose = registry.request("GET", f"/v2/{name}/_digestry/whose/{one}").json()["spans"]
+    hidden = {"mediaType", "size", "sequence"}
+    assert [{key: span[key] for key in span.keys() - hidden} for span in whose] == [still, left]
+    (found,) = resolve(registry, {"repository": name, "digests": [str(other)]})
+    assert [span["tag"] for span in found["spans"][str(other)]] == ["1.5"]
+    for _ in range(MOST_SPANS // 2 + 1):  # back and forth, more often than an answer tells
+        for digest in (one, other):
+            raw = registry.request("GET", f"/v2/{name}/manifests/{digest}").json()
+            registry.push_manifest(name, "1.5", raw)
+            registry.push_manifest(name, "more", raw)
+    (found,) = resolve(registry, {"repository": name, "digests": [str(one)]})
+    assert set(found["spans"]) == {str(index)}

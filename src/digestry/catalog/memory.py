@@ -7,6 +7,7 @@ from its end.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, literal, select
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, Row, Select, func, literal, select
 from digestry.catalog import clock, content
 from digestry.catalog.database import Database
 from digestry.catalog.journal import sequence_at
+from digestry.catalog.pairs import pairs
 from digestry.catalog.schema import journal
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
@@ -140,6 +142,26 @@ def pointing(repository: str, digest: str, before: int | None, limit: int) -> Se
     if before is not None:
         query = query.where(entry.c.sequence < before)
     return query.order_by(entry.c.sequence.desc()).limit(limit)
+
+
+def newest_pointing(
+    connection: Connection, wanted: Iterable[tuple[str, str]], each: int, limit: int
+) -> list[tuple[str, TagSpan]]:
+    """The newest entries by which a tag came to each wanted digest of a repository, up to ``each`` of
+    one digest and ``limit`` of all, newest first, with their repositories."""
+    keys = pairs(wanted)
+    inner = journal.alias("inner")
+    numbers = (
+        select(inner.c.sequence)
+        .where(inner.c.repository == keys.first, inner.c.to_digest == keys.second)
+        .order_by(inner.c.sequence.desc())
+        .limit(each)
+        .correlate(keys.table)
+    )
+    entry = journal.alias("entry")
+    query = select(entry, _until(entry)).join_from(keys.table, entry, entry.c.sequence.in_(numbers))
+    rows = connection.execute(query.limit(limit)).all()
+    return [(row.repository, _span(row, row.until)) for row in sorted(rows, key=lambda row: -row.sequence)]
 
 
 def _until(entry: Any) -> Any:

@@ -14,14 +14,14 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from sqlalchemy import Column, Connection, Select, select
 
-from digestry.catalog import content, journal
+from digestry.catalog import content, journal, memory
 from digestry.catalog.pairs import pairs
 from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.history import Holder, TagEvent
-from digestry.model.resolution import MOST_EVENTS, Resolution, ResolveQuery, TagState
+from digestry.model.history import Holder, TagEvent, TagSpan
+from digestry.model.resolution import MOST_EVENTS, MOST_SPANS, Resolution, ResolveQuery, TagState
 
 _Key: TypeAlias = tuple[int, str]
 
@@ -33,6 +33,7 @@ _ROUNDS: Final = 64
 _DEPTH: Final = 3  # an index, its children, their configs
 _NODE_BYTES: Final = 400
 _EVENT_BYTES: Final = 350
+_SPAN_BYTES: Final = 250
 _MOST_PREFIXED: Final = 3
 _ALGORITHMS: Final = ("sha256", "sha512")
 
@@ -97,6 +98,7 @@ class _Batch:
         self._prefixed: dict[_Key, tuple[str, ...]] = {}
         self._referrers: dict[_Key, list[Descriptor]] = {}
         self._events: dict[tuple[str, str], list[TagEvent]] = {}
+        self._spans: dict[tuple[str, str], list[TagSpan]] | None = {}
         self._asked: set[_Key] = set()
         self.bytes_read = 0
 
@@ -118,6 +120,7 @@ class _Batch:
         self._read_graph()
         self._read_referrers(self._nodes.keys() | self._asked)
         self._read_events()
+        self._read_spans()
         return [self._resolution(query) for query in self._queries]
 
     # -- reading -------------------------------------------------------------------------------
@@ -246,6 +249,22 @@ class _Batch:
             self.bytes_read += _EVENT_BYTES
             self._events.setdefault((event.repository, event.tag), []).append(event)
 
+    def _read_spans(self) -> None:
+        """When tags came to each node; None if that is more than an answer has room for."""
+        names = {row: name for name, row in self._ids.items()}
+        wanted = {(names[row], digest) for row, digest in self._nodes}
+        found = memory.newest_pointing(self._connection, sorted(wanted), MOST_SPANS + 1, _MOST_ROWS + 1)
+        if len(found) > _MOST_ROWS:
+            if len(self._queries) > 1:
+                raise _TooMuch
+            self._spans = None
+            return
+        spans: dict[tuple[str, str], list[TagSpan]] = {}
+        for repository, span in found:
+            spans.setdefault((repository, str(span.digest)), []).append(span)
+        self.bytes_read += _SPAN_BYTES * len(found)
+        self._spans = spans
+
     def pieces(self) -> list[Piece]:
         """The indexes that were asked for, and the manifests and layers of OpenVEX referrers."""
         wanted = {
@@ -325,7 +344,19 @@ class _Batch:
                 prefix: tuple(Digest.parse(found) for found in self._prefixed[row, prefix])
                 for prefix in query.prefixes
             },
+            spans=self._spans_of(query.repository, inside),
         )
+
+    def _spans_of(self, repository: str, digests: Iterable[str]) -> dict[str, tuple[TagSpan, ...]]:
+        if self._spans is None:
+            return {}
+        return {
+            digest: tuple(
+                msgspec.structs.replace(span, media_type="", size=0, sequence=None) for span in found
+            )
+            for digest in sorted(digests)
+            if len(found := self._spans.get((repository, digest), [])) <= MOST_SPANS
+        }
 
     def _holding(self, row: int, digest: str) -> set[str]:
         """All nodes that are or hold ``digest``."""

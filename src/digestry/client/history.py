@@ -196,16 +196,19 @@ def tags_at(repository: Repository, at: datetime.datetime) -> list[TagSpan] | No
     return spans
 
 
-def whose(repository: Repository, digest: Digest) -> list[TagSpan] | None:
+def whose(repository: Repository, digest: Digest, limit: int | None) -> list[TagSpan] | None:
     """See :meth:`Repository.whose`."""
     spans: list[TagSpan] = []
-    for answer in pages(repository, f"_digestry/whose/{digest}?n={_PAGE}"):
+    number = _PAGE if limit is None else min(_PAGE, limit)
+    for answer in pages(repository, f"_digestry/whose/{digest}?n={number}"):
         if answer.status in _UNSUPPORTED:
             return None
         if answer.status != 200:
             answer.fail(f"ask whose {repository.named(str(digest))} is")
         found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
         spans += found.spans
+        if limit is not None and len(spans) >= limit:
+            return spans[:limit]
     return spans
 
 

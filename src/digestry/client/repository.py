@@ -242,10 +242,10 @@ class Repository:
         such repository."""
         return history.tags_at(self, at)
 
-    def whose(self, digest: Digest) -> list[TagSpan] | None:
-        """Each time that a tag came to ``digest``, or to what holds it, newest first; None if the
-        registry cannot be asked that."""
-        return history.whose(self, digest)
+    def whose(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
+        """Each time that a tag came to ``digest``, or to what holds it, newest first; the first
+        ``limit``, if given. None if the registry cannot be asked that."""
+        return history.whose(self, digest, limit)
 
     def restore(self, tag: str, wanted: Digest | datetime.datetime) -> Restored | None:
         """Points ``tag`` back at a digest that it had, or at what it had at a time; None if the

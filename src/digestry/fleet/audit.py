@@ -18,6 +18,7 @@ from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Names
 from digestry.fleet.prefetch import of_images, prefetch
 from digestry.fleet.sighting import Abbreviation, Claim, Problem, Sighting, Source
+from digestry.fleet.standing import NOWHERE, Standing, standing
 from digestry.fleet.tags import TagVerdict, judge_tag, judge_tag_elsewhere, point
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
@@ -51,6 +52,7 @@ class Finding:
     action: str
     reasons: tuple[str, ...]
     cure: Reference | None = None
+    standing: Standing = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,16 @@ def _findings(
         if why is None:
             why = reasons[key] = tuple(dict.fromkeys([*sighting.remarks, *image.reasons]))
         findings.append(
-            Finding(sighting, image.identity, image.tag, image.verdict, image.action, why, image.cure)
+            Finding(
+                sighting,
+                image.identity,
+                image.tag,
+                image.verdict,
+                image.action,
+                why,
+                image.cure,
+                image.standing,
+            )
         )
     findings.sort(key=_order)
     return findings
@@ -188,6 +199,7 @@ class _Seen:
     reading: Reading
     reasons: tuple[str, ...]
     missed: tuple[Problem, ...]
+    standing: Standing
 
 
 class _Look:
@@ -223,7 +235,17 @@ class _Look:
         if identity is not None and not reading.complete:
             where = f"registry {identity.repository.name}"
             missed += [Problem(where, reason) for reason in reading.reasons[:1]]
-        return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed))
+        stands = self._standing(identity, tag, missed) if sighting.runs else NOWHERE
+        return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed), stands)
+
+    def _standing(self, identity: Identity | None, tag: TagVerdict, missed: list[Problem]) -> Standing:
+        if identity is None:
+            return NOWHERE
+        try:
+            return standing(self._lookup, identity, self._reference, tag)
+        except DigestryError as error:
+            missed.append(Problem(f"registry {identity.repository.name}", error.message, error.hint))
+            return NOWHERE
 
     def _tag(self, finder: Finder, sighting: Sighting, identity: Identity | None) -> TagVerdict:
         reference = self._reference
@@ -262,6 +284,7 @@ def _judge(lookup: Lookup, seen: _Seen, stated: Stated) -> Finding:
         action=advice.text,
         reasons=(*seen.reasons, *verdict.reasons),
         cure=advice.image,
+        standing=seen.standing,
     )
 
 

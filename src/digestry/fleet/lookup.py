@@ -16,7 +16,7 @@ from digestry.errors import DigestryError, RemoteNotFound, Unreachable
 from digestry.fleet.told import told
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.history import Holders, TagEvent
+from digestry.model.history import Holders, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import MOST_QUERIES, Resolutions, ResolveQuery
@@ -25,6 +25,8 @@ TIMEOUT: Final = 10.0
 """Seconds that one question to a registry may take, all of its requests together."""
 PARALLEL: Final = 8
 """Questions to one registry at a time."""
+MOST_SPANS: Final = 1000
+"""Times that tags came to one digest that are asked for, the newest."""
 
 _Answer = TypeVar("_Answer")
 
@@ -50,6 +52,8 @@ class RegistryRepository(Protocol):
     def tag_history(self, tag: str) -> Sequence[TagEvent] | None: ...
 
     def holders(self, digest: Digest) -> Holders | None: ...
+
+    def whose(self, digest: Digest, limit: int | None = ...) -> Sequence[TagSpan] | None: ...
 
 
 class Registries(Protocol):
@@ -148,6 +152,19 @@ class Lookup:
             return None if events is None else tuple(events)
 
         return self._once(repository, ("history", repository, tag), ask)
+
+    def whose(self, repository: Reference, digest: Digest) -> tuple[TagSpan, ...] | None:
+        """When tags came to ``digest``, or to what holds it, newest first; None if the registry
+        cannot say."""
+
+        def ask() -> tuple[TagSpan, ...] | None:
+            try:
+                spans = self._registries.repository(repository).whose(digest, MOST_SPANS)
+            except RemoteNotFound:
+                return None
+            return None if spans is None else tuple(spans)
+
+        return self._once(repository, ("whose", repository, digest), ask)
 
     def holders(self, repository: Reference, digest: Digest) -> Holders | None:
         """Which manifests are or hold ``digest``; None if the registry cannot say."""

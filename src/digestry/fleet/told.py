@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from digestry.errors import InvalidManifest
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.history import Holders
+from digestry.model.history import Holders, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import Resolution
@@ -26,6 +27,9 @@ def told(host: str, resolution: Resolution, contents: Mapping[str, str]) -> Iter
         digest = Digest.parse(text)
         if all(one in nodes for one in holding):
             yield ("holders", repository, digest), Holders(digest, tuple(nodes[one] for one in holding))
+        if all(str(one) in resolution.spans for one in holding):
+            spans = [span for one in holding for span in resolution.spans[str(one)]]
+            yield ("whose", repository, digest), tuple(sorted(spans, key=_since, reverse=True))
     for state in resolution.tags:
         yield ("resolve", repository, state.tag), state.target
         if not state.more:
@@ -40,6 +44,10 @@ def told(host: str, resolution: Resolution, contents: Mapping[str, str]) -> Iter
         yield ("referrers", repository, Digest.parse(text)), referrers
         for referrer in referrers:
             yield from _manifest(repository, referrer, contents)
+
+
+def _since(span: TagSpan) -> datetime.datetime:
+    return span.since
 
 
 def _manifest(

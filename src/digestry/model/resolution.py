@@ -12,7 +12,7 @@ import msgspec
 
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.history import Holder, TagEvent
+from digestry.model.history import Holder, TagEvent, TagSpan
 
 MOST_QUERIES: Final = 500
 """Repositories that one request may ask about."""
@@ -22,6 +22,8 @@ LARGEST_REQUEST: Final = 1 << 20
 """In bytes."""
 MOST_EVENTS: Final = 100
 """Events of one tag that an answer has; :attr:`TagState.more` tells of others."""
+MOST_SPANS: Final = 100
+"""Times that tags came to one node; of a node with more, an answer has none."""
 SHORTEST_PREFIX: Final = 12
 """Hex digits, as ``docker ps`` shows them."""
 
@@ -67,7 +69,8 @@ class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     ``nodes`` are manifests and indexes, each once. ``holders`` tells for a digest, that was asked
     for or that belongs to what was, which of the nodes are or hold it: all there are, none if the
     repository never had it. ``referrers`` tells for a node what is attached to it, newest first.
-    ``prefixes`` tells which digests begin so, up to a few.
+    ``prefixes`` tells which digests begin so, up to a few. ``spans`` tells for a node which tags
+    point, or pointed, to it itself, newest first.
     """
 
     repository: str
@@ -76,6 +79,7 @@ class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     tags: tuple[TagState, ...] = ()
     referrers: dict[str, tuple[Descriptor, ...]] = msgspec.field(default_factory=dict)
     prefixes: dict[str, tuple[Digest, ...]] = msgspec.field(default_factory=dict)
+    spans: dict[str, tuple[TagSpan, ...]] = msgspec.field(default_factory=dict)
 
 
 class Resolutions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -61,6 +61,7 @@ def _containers(findings: Iterable[Finding]) -> Iterator[str]:
             id(finding.tag),
             id(finding.verdict),
             id(finding.reasons),
+            id(finding.standing),
             finding.action,
             seen.reference,
             seen.image_id,

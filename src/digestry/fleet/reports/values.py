@@ -18,6 +18,7 @@ from digestry.fleet.fix_plan import Fix, Origins, plan
 from digestry.fleet.sighting import Problem
 from digestry.fleet.tags import moment
 from digestry.model.digest import Digest
+from digestry.model.history import TagSpan
 from digestry.model.platform import Platform
 
 VERSION: Final = 1
@@ -56,6 +57,15 @@ class FixRow(Struct, frozen=True):
     notes: Annotated[list[str], Meta(description="What must be filled in, or known before.")]
 
 
+class PastTagRow(Struct, frozen=True):
+    """A time during which a tag pointed to what a container runs, or to an index of it."""
+
+    tag: str
+    digest: Annotated[_Digest, Meta(description="What the tag pointed to.")]
+    since: _Time
+    until: Annotated[_Time | None, Meta(description="When it moved on, or was deleted.")]
+
+
 class ContainerRow(Struct, frozen=True):
     """One container, and what is known of it."""
 
@@ -90,6 +100,21 @@ class ContainerRow(Struct, frozen=True):
     runs: Annotated[
         bool,
         Meta(description="False for a template: what would be started from it now is what is judged."),
+    ]
+    indexes: Annotated[list[_Digest], Meta(description="Indexes that hold what it runs.")]
+    tags: Annotated[
+        list[str] | None,
+        Meta(
+            description="Tags that point now to what it runs, or to an index of it. Of a registry that "
+            "cannot tell, its own tag if that points there; null if that is not known."
+        ),
+    ]
+    past_tags: Annotated[
+        list[PastTagRow] | None,
+        Meta(
+            description="When tags pointed there that have left it, the newest first, up to 100; null if "
+            "the registry does not remember."
+        ),
     ]
     fix: Annotated[
         FixRow | UnsetType, Meta(description="Only with --fix-plan, and where there is something to mend.")
@@ -162,7 +187,7 @@ def totals(report: Report) -> Summary:
 
 def container_row(finding: Finding, *, fixes: Origins | None = None) -> ContainerRow:
     """One container."""
-    seen, identity, tag = finding.sighting, finding.identity, finding.tag
+    seen, identity, tag, where = finding.sighting, finding.identity, finding.tag, finding.standing
     return ContainerRow(
         source=seen.source,
         host=seen.host,
@@ -186,8 +211,16 @@ def container_row(finding: Finding, *, fixes: Origins | None = None) -> Containe
         reasons=list(finding.reasons),
         seen_at=moment(seen.seen_at),
         runs=seen.runs,
+        indexes=[str(digest) for digest in where.indexes],
+        tags=None if where.tags is None else list(where.tags),
+        past_tags=None if where.past is None else [_past(span) for span in where.past],
         fix=UNSET if fixes is None else _fix(plan(finding, fixes)),
     )
+
+
+def _past(span: TagSpan) -> PastTagRow:
+    until = None if span.until is None else moment(span.until)
+    return PastTagRow(span.tag, str(span.digest), moment(span.since), until)
 
 
 def _fix(fix: Fix | None) -> FixRow | UnsetType:
