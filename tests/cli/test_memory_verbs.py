@@ -125,6 +125,23 @@ def test_whose(run: Run, registry: RegistryServer, name: str) -> None:
     assert "has no digest" in run("whose", f"{full}:1.5", status=2).stderr
 
 
+def test_whose_without_a_repository(run: Run, registry: RegistryServer, name: str) -> None:
+    (a, b), times = story(registry, name)
+    rows = parsed(run("whose", str(b), "--registry", registry.host, "--format", "json"))
+    assert [(row["repository"], row["tag"], row["since"], row["until"]) for row in rows] == [
+        (name, "2", times[2], times[3]),
+        (name, "1.5", times[1], None),
+    ]
+    assert rows == parsed(run("whose", f"{registry.host}/{name}@{b}", "--format", "json"))
+    run("config", "set", "registry", registry.host)
+    lines = run("whose", str(a)).stdout.splitlines()
+    assert lines[0].split() == ["REPOSITORY", "TAG", "SINCE", "(UTC)", "UNTIL", "(UTC)", "VIA"]
+    assert lines[1].split()[:2] == [name, "1.5"]
+    assert "ever pointed to" in run("whose", str(Digest.of(b"never")), status=4).stderr
+    assert "for a digest alone" in run("whose", f"{name}@{a}", "--registry", registry.host, status=2).stderr
+    run("whose", "sha256:1234", status=2)
+
+
 def test_restore(run: Run, registry: RegistryServer, name: str) -> None:
     (a, b), times = story(registry, name)
     tag = f"{registry.host}/{name}:1.5"
@@ -155,6 +172,7 @@ def test_a_registry_without_memory_is_said(run: Run, tmp_path: Path) -> None:
             ["pull", f"{full}:1", "--at", "2026-01-01"],
             ["tags", full, "--at", "2026-01-01"],
             ["whose", f"{full}@{digest}"],
+            ["whose", f"{digest}", "--registry", other],
             ["restore", f"{full}:1", "--to", str(digest)],
         ):
             done = run(*verb, status=3)

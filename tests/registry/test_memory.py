@@ -248,6 +248,40 @@ def test_whose(registry: RegistryServer) -> None:
     assert (bad.status, bad.code) == (400, "DIGEST_INVALID")
 
 
+def test_whose_in_all_repositories(registry: RegistryServer) -> None:
+    (a, b), _ = story(registry, "memory/everywhere")
+    raw = registry.request("GET", f"/v2/memory/everywhere/manifests/{a}").body
+    body = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [descriptor(media_types.OCI_MANIFEST, a, len(raw))],
+    }
+    config = Digest.parse(json.loads(raw)["config"]["digest"])
+    layer = Digest.parse(json.loads(raw)["layers"][0]["digest"])
+    for blob in (config, layer):
+        mounted = f"/v2/memory/elsewhere/blobs/uploads/?mount={blob}&from=memory/everywhere"
+        assert registry.request("POST", mounted).status == 201
+    registry.push_manifest("memory/elsewhere", str(a), raw)
+    listed = registry.push_manifest("memory/elsewhere", "multi", body)
+
+    def everywhere(digest: Digest, query: str = "") -> list[dict[str, Any]]:
+        return joined(every_page(registry, f"/v2/_digestry/whose/{digest}{query}"), "spans")
+
+    spans = everywhere(a)
+    assert [(span["repository"], span["tag"], span["digest"]) for span in spans] == [
+        ("memory/elsewhere", "multi", str(listed)),
+        ("memory/everywhere", "t", str(a)),
+        ("memory/everywhere", "t", str(a)),
+    ]
+    assert everywhere(a, "?n=1") == everywhere(a, "?n=2") == spans
+    assert everywhere(config) == spans
+    assert [span["repository"] for span in everywhere(b)] == ["memory/everywhere"]
+    assert everywhere(layer) == everywhere(Digest.of(b"never")) == []
+    bad = registry.request("GET", "/v2/_digestry/whose/sha256:1")
+    assert (bad.status, bad.code) == (400, "DIGEST_INVALID")
+    assert registry.request("POST", f"/v2/_digestry/whose/{a}").status == 405
+
+
 # -- restore --------------------------------------------------------------------------------------
 
 

@@ -394,6 +394,11 @@ class Catalog(Uploads):
         with self._database.read() as connection:
             return list(connection.execute(query.order_by(repositories.c.name).limit(limit)).scalars())
 
+    def repositories_of(self, digest: Digest) -> list[str]:
+        """The repositories that ever had ``digest``, in the order of their bytes."""
+        with self._database.read() as connection:
+            return content.repositories_of(connection, str(digest))
+
     # -- the journal ---------------------------------------------------------------------------
 
     def journal(self, repository: str, **filters: Any) -> list[TagEvent]:

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import msgspec
-from sqlalchemy import Connection, Select, Table, case, delete, insert, select, update
+from sqlalchemy import Connection, Select, Table, case, delete, exists, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from digestry.catalog.schema import leases, links, manifest_references, manifests, repositories, tags
+from digestry.catalog.schema import (
+    journal,
+    leases,
+    links,
+    manifest_references,
+    manifests,
+    repositories,
+    tags,
+)
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.history import Holder
@@ -293,6 +301,25 @@ def _page(
     finally:
         rows.close()
     return Page(tuple(page), more=False)
+
+
+def repositories_of(connection: Connection, digest: str) -> list[str]:
+    """The repositories that ever had ``digest``: as a manifest, as one's config, as an index's child,
+    or under a tag. In the order of their bytes."""
+    row = repositories.c.id
+    # One look into an index for each repository: each index begins with the repository.
+    known = (
+        exists().where(manifests.c.repository_id == row, manifests.c.digest == digest),
+        exists().where(manifests.c.repository_id == row, manifests.c.config == digest),
+        exists().where(
+            manifest_references.c.repository_id == row,
+            manifest_references.c.child == digest,
+            manifest_references.c.role == "manifest",
+        ),
+        exists().where(journal.c.repository == repositories.c.name, journal.c.to_digest == digest),
+    )
+    query = select(repositories.c.name).where(or_(*known)).order_by(repositories.c.name)
+    return list(connection.execute(query).scalars())
 
 
 def holders(connection: Connection, repository: int, digest: str) -> list[Holder]:

@@ -15,6 +15,8 @@ from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
+    from digestry.model.digest import Digest
+    from digestry.model.history import TagSpan
     from digestry.model.resolution import Resolutions, ResolveQuery
 
 
@@ -46,6 +48,13 @@ class Session:
         from digestry.client import resolution  # noqa: PLC0415 - it needs Session
 
         return resolution.ask(self, host, queries, contents=contents)
+
+    def whose(self, host: str, digest: Digest) -> list[TagSpan] | None:
+        """Which tags of any repository that may be pulled from point, or pointed, to ``digest``, or to
+        what holds it, newest first; None if ``host`` cannot tell."""
+        from digestry.client import history_anywhere  # noqa: PLC0415 - it needs Session
+
+        return history_anywhere.whose(self, host, digest)
 
     def close(self) -> None:
         """Ends all connections."""

@@ -83,7 +83,8 @@ class Holders(msgspec.Struct, frozen=True, rename="camel"):
 
 class TagSpan(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A time during which a tag pointed to a digest. ``until`` is when it moved on, or was deleted;
-    ``still`` that it has not. ``sequence`` is the journal's entry that brought it there."""
+    ``still`` that it has not. ``sequence`` is the journal's entry that brought it there.
+    ``repository`` is given where an answer is about several."""
 
     tag: str
     digest: Digest
@@ -93,6 +94,7 @@ class TagSpan(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     media_type: str = ""
     size: Size = 0
     sequence: int | None = None
+    repository: str = ""
 
 
 class TagAsOf(msgspec.Struct, frozen=True, rename="camel"):
@@ -113,7 +115,10 @@ class TagsAsOf(msgspec.Struct, frozen=True, rename="camel"):
 
 class Whose(msgspec.Struct, frozen=True, rename="camel"):
     """``GET /v2/<name>/_digestry/whose/<digest>``: which tags point, or pointed, to ``digest``, or to
-    an index or image that holds it; newest first. Each span's own digest is what the tag pointed to."""
+    an index or image that holds it; newest first. Each span's own digest is what the tag pointed to.
+
+    ``GET /v2/_digestry/whose/<digest>`` is the same of all repositories that the asker may see.
+    """
 
     digest: Digest
     spans: tuple[TagSpan, ...]

@@ -16,7 +16,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from digestry.errors import DigestryError
 from digestry.model.reference import check_repository
-from digestry.registry import blobs, extensions, manifests, problems, referrers, resolution, tags, uploads
+from digestry.registry import (
+    blobs,
+    extensions,
+    manifests,
+    memory,
+    problems,
+    referrers,
+    resolution,
+    tags,
+    uploads,
+)
 from digestry.registry.access import endpoint as tokens
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
@@ -112,6 +122,9 @@ class RegistryApp:
             await extensions.handle_discover(exchange)
         elif path == "_digestry/resolve":
             await resolution.handle(service, exchange)
+        elif path.startswith("_digestry/whose/"):
+            service.gate.require_catalog(exchange)
+            await memory.handle_whose_anywhere(service, exchange, path.removeprefix("_digestry/whose/"))
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
             await extensions.handle_tag_history(_allowed(service, exchange, name), exchange, name, tag)

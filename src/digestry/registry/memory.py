@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import Final
+
+from msgspec import structs
 
 from digestry.catalog import clock
 from digestry.errors import CallerError, NotFound
 from digestry.model.digest import Digest
-from digestry.model.history import TagAsOf, TagsAsOf, Whose
+from digestry.model.history import TagAsOf, TagsAsOf, TagSpan, Whose
 from digestry.model.reference import check_tag
+from digestry.registry.access.session import Session
 from digestry.registry.exchange import Exchange
 from digestry.registry.manifests import expectation
 from digestry.registry.problems import Problem, bad_parameter, manifest_unknown, name_unknown, not_allowed
@@ -92,6 +96,40 @@ async def handle_whose(service: Service, exchange: Exchange, name: str, text: st
     if len(spans) > limit:
         links.append(exchange.next_page(n=limit, before=page[-1].sequence or 0))
     await exchange.json(Whose(digest=digest, spans=tuple(page)), headers=links)
+
+
+async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str) -> None:
+    """The same over all repositories that the asker may see."""
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    digest = Digest.parse(text)
+    before = sequence_parameter(exchange, "before")
+    limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
+    spans = await service.disk(_anywhere, service, exchange.asker, digest, before, limit + 1)
+    page = spans[:limit]
+    links = []
+    if len(spans) > limit:
+        links.append(exchange.next_page(n=limit, before=page[-1].sequence or 0))
+    await exchange.json(Whose(digest=digest, spans=tuple(page)), headers=links)
+
+
+def _anywhere(
+    service: Service, asker: Session, digest: Digest, before: int | None, limit: int
+) -> list[TagSpan]:
+    """The newest ``limit`` spans in what ``asker`` may see. Blocks."""
+    found: list[TagSpan] = []
+    for name in service.catalog.repositories_of(digest):
+        if not asker.may_see(name):
+            continue
+        spans = service.catalog.memory.whose(name, digest, before=before, limit=limit)
+        found += (structs.replace(span, repository=name) for span in spans)
+        if len(found) > limit:
+            found = heapq.nlargest(limit, found, key=_sequence)
+    return sorted(found, key=_sequence, reverse=True)
+
+
+def _sequence(span: TagSpan) -> int:
+    return span.sequence or 0
 
 
 async def handle_restore(service: Service, exchange: Exchange, name: str, tag: str) -> None:

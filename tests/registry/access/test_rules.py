@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from digestry.model.digest import Digest
-from tests.registry.access.support import As, basic, challenge, nobody, of
+from tests.registry.access.support import As, basic, bearer, challenge, nobody, of, token
 from tests.registry.support import every_page, joined
 from tests.support import RegistryServer, Response
 
@@ -152,6 +152,31 @@ def _with(server: RegistryServer, asking: As) -> RegistryServer:
             return asking.request(method, path, body, headers)
 
     return Asked(server.host, server.process, server.root)
+
+
+def test_whose_tells_of_what_may_be_seen(server: RegistryServer) -> None:
+    carol, image = of(server, "carol"), b"the same image everywhere"
+    for name in ("team/app", "bob/tool", "public/base", "secret/x"):
+        assert carol.push_image(name, "same", image).status == 201
+    digest = carol.request("HEAD", "/v2/secret/x/manifests/same").headers["docker-content-digest"]
+    seen = {}
+    for who in (None, "alice", "bob", "carol"):
+        asking = _with(server, nobody(server) if who is None else of(server, who))
+        for size in (1, 100):
+            spans = joined(every_page(asking, f"/v2/_digestry/whose/{digest}?n={size}"), "spans")
+            seen[who] = [span["repository"] for span in spans]
+            assert seen[who] == sorted(
+                seen[who], key=["secret/x", "public/base", "bob/tool", "team/app"].index
+            )
+    assert seen == {
+        None: ["public/base"],
+        "alice": ["public/base", "team/app"],
+        "bob": ["public/base", "bob/tool", "team/app"],
+        "carol": ["secret/x", "public/base", "bob/tool", "team/app"],
+    }
+    narrow = bearer(token(server, "repository:team/app:pull", headers=basic("alice"))["token"])
+    refused = server.request("GET", f"/v2/_digestry/whose/{digest}", headers=narrow)
+    assert challenge(refused)["scope"] == "registry:catalog:*"
 
 
 def test_mounting_needs_pull_on_the_source(server: RegistryServer) -> None:

@@ -1,0 +1,41 @@
+"""What a registry remembers over all of its repositories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from digestry.client.transport import Call
+from digestry.errors import ProtocolViolation
+from digestry.model.descriptor import decode_hook
+from digestry.model.history import TagSpan, Whose
+
+if TYPE_CHECKING:
+    from digestry.client.session import Session
+    from digestry.model.digest import Digest
+
+_LARGEST_PAGE: Final = 16 << 20
+_PAGE: Final = 1000
+_SCOPES: Final = ("registry:catalog:*",)
+_UNSUPPORTED: Final = frozenset({404, 405, 501})
+
+
+def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
+    """See :meth:`Session.whose`."""
+    base = f"{session.transport.base(host)}/v2/_digestry/whose/{digest}?n={_PAGE}"
+    spans: list[TagSpan] = []
+    before: int | None = None
+    while True:
+        url = base if before is None else f"{base}&before={before}"
+        with session.send(host, Call("GET", url), _SCOPES) as answer:
+            if answer.status in _UNSUPPORTED:
+                return None
+            if answer.status != 200:
+                answer.fail(f"ask whose {digest} is")
+            found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
+        spans += found.spans
+        if len(found.spans) < _PAGE:
+            return spans
+        last = found.spans[-1].sequence
+        if last is None or (before is not None and last >= before):
+            raise ProtocolViolation(f"{host} sent spans that are not in order")
+        before = last
