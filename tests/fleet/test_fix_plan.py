@@ -140,3 +140,8 @@ def test_a_name_that_cannot_be_typed_is_replaced_by_the_id() -> None:
     assert not planned(bad(name="a b", id="x y")).commands
     assert not planned(bad("docker:$(reboot)")).commands
     assert not planned(bad("kubernetes", namespace="$(x)", name="a/b")).commands
+
+
+def test_a_container_that_the_template_has_not_is_warned_of() -> None:
+    fix = planned(bad("kubernetes", namespace="shop", name="web-1/debugger"))
+    assert any("was injected, or is ephemeral" in note for note in fix.notes)

@@ -259,6 +259,13 @@ def test_findings_say_why_and_what_to_do() -> None:
     assert not any("web-2" in line for line in below)
 
 
+def test_what_to_do_fits_too_unless_it_names_an_image() -> None:
+    below = [plain(line) for line in to_table.findings(fleets.large().report, Look(width=60))]
+    (start,) = (place for place, line in enumerate(below) if line.startswith("  -> push its image"))
+    assert all(len(line) <= 60 for line in below[start : start + 2])
+    assert below[start + 1].endswith("so that it can be judged")
+
+
 def test_what_is_true_of_many_is_said_once() -> None:
     below = [plain(line) for line in to_table.findings(fleets.large().report, Look())]
     assert below[0] == "VULNERABLE: golftrack-web-243 on node-03, golftrack-web-117 on node-37"

@@ -166,7 +166,8 @@ def _in_kubernetes(seen: Sighting, where: str, image: Reference, notes: tuple[st
         commands.append([*kubectl, "get", "pod", words[0], "--output", _OWNER])
         missing = (
             "fill in: KIND/NAME is what the pod belongs to; `kubectl get pod` says it (a ReplicaSet belongs "
-            "to the Deployment that its name begins with)"
+            "to the Deployment that its name begins with). A container that its template has not was "
+            "injected, or is ephemeral: mend what injects it, or replace the pod"
         )
         notes = (*notes, missing)
     if image.digest is None:

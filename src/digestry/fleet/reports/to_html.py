@@ -46,7 +46,7 @@ _LABELS: Final[dict[Standing, str]] = {
     "never": "NEVER",
     "unknown": "unknown",
     "moved": "moved",
-    "good": "fixed or clear",
+    "good": "fixed or clear, not moved",
 }
 
 

@@ -297,8 +297,9 @@ def findings(report: Report, look: Look) -> list[Text]:
         )
         for reason in (*list(moves)[:_MOST_NAMES], *(f"- {reason}" for reason in one.reasons)):
             lines += _wrapped(reason, look)
-        # Whole, whatever its width: it is to be copied.
-        lines.append(_plain(f"  -> {one.action}"))
+        action = f"-> {one.action}"
+        # With an image it is whole, whatever its width: that is to be copied.
+        lines += _wrapped(action, look) if one.cure is None else [_plain(f"  {action}")]
     return lines
 
 
