@@ -21,7 +21,10 @@ _UNSUPPORTED: Final = frozenset({404, 405, 501})
 
 def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
     """See :meth:`Session.whose`."""
-    base = f"{session.transport.base(host)}/v2/_digestry/whose/{digest}?n={_PAGE}"
+    address = f"{session.transport.base(host)}/v2/"
+    # Who does not say who they are may get an answer, too: of what everybody may see. /v2/ asks.
+    session.send(host, Call("GET", address), _SCOPES).close()
+    base = f"{address}_digestry/whose/{digest}?n={_PAGE}"
     spans: list[TagSpan] = []
     before: int | None = None
     while True:
