@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import config, quotas
+from digestry.registry import config, immutability, quotas, webhooks
 from digestry.registry.access import config as access
 from digestry.registry.access import oidc, passwords, rules
 from digestry.registry.config import RegistryConfig, load
@@ -26,6 +26,8 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[[oidc]]`": oidc.KEYS,
     "`[[oidc.identity]]`": oidc.IDENTITY_KEYS,
     "`[[quota]]`": quotas.KEYS,
+    "`[[immutability]]`": immutability.KEYS,
+    "`[[webhook]]`": webhooks.KEYS,
     "`[limits]`": config.LIMIT_KEYS,
 }
 RULE = '[[rule]]\nwho = "x"\nactions = "pull"\n'
@@ -50,8 +52,15 @@ def test_the_page_has_every_key_with_its_default(section: str) -> None:
         else:
             if isinstance(default, tuple):
                 default = default[0] if len(default) == 1 else list(default)
+            elif isinstance(default, frozenset):
+                default = sorted(default)
             expected[key.name] = f"`{json.dumps(default)}`"
     assert told == expected
+
+
+def test_the_page_has_no_other_section() -> None:
+    text = PAGE.read_text(encoding="utf-8").partition("\n## Every key\n")[2]
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == list(SECTIONS)
 
 
 def test_the_defaults_are_those_of_the_object(tmp_path: Path) -> None:
