@@ -224,3 +224,19 @@ def test_a_worker_that_dies_is_started_anew(tmp_path: Path) -> None:
         assert worker not in processes(server)
     finally:
         assert server.stop() == 0
+
+
+def test_users_that_cannot_be_read_are_told_before_a_worker_starts(tmp_path: Path) -> None:
+    config = tmp_path / "registry.toml"
+    config.write_text('[auth]\nhtpasswd = "users"\n')
+    words = digestry("serve", "--config", config, "--root", tmp_path / "root", "--listen", "127.0.0.1:0")
+    missing = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert missing.returncode == 2
+    assert "cannot read the users of" in missing.stderr
+    assert "No such file" in missing.stderr
+    (tmp_path / "users").write_text("ann:{SHA}abc\n")
+    weak = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert weak.returncode == 2
+    assert "line 1" in weak.stderr
+    assert "bcrypt" in weak.stderr
+    assert "_granian" not in weak.stderr

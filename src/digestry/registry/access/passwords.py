@@ -67,6 +67,15 @@ def parse(text: str, file: Path) -> dict[str, bytes]:
     return users
 
 
+def read(file: Path) -> dict[str, bytes]:
+    """The users of ``file`` and their hashes. Raises :class:`InvalidConfiguration`."""
+    try:
+        return parse(file.read_text(encoding="utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidConfiguration(f"cannot read the users of {file}: {reason}") from error
+
+
 class Passwords:
     """The users of one file. :meth:`start` reads it; everything else is for the event loop."""
 
@@ -83,10 +92,9 @@ class Passwords:
         """Reads the file. Raises :class:`InvalidConfiguration`."""
         try:
             self._seen = self._stamp()
-            self._users = parse(self._file.read_text(encoding="utf-8"), self._file)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InvalidConfiguration(f"cannot read the users of {self._file}: {reason}") from error
+        except OSError:
+            self._seen = None  # reading it says what is wrong
+        self._users = read(self._file)
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
