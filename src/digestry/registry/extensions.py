@@ -34,7 +34,7 @@ _DISCOVERY: Final = {
         {
             "name": "_digestry",
             "description": "The journal, who holds a digest, the advisories; and of many images at once.",
-            "url": "https://github.com/digestry/digestry/blob/main/docs/http-api.md",
+            "url": "docs/http-api.md",
             "endpoints": [
                 "_digestry/journal",
                 "_digestry/holders/<digest>",
