@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from granian.constants import SSLProtocols
 
@@ -17,6 +17,8 @@ from digestry.registry.config import TlsConfig
 log: Final = logging.getLogger("digestry.registry")
 
 _LOOK_SECONDS: Final = 1.0
+
+_Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 def check(files: TlsConfig) -> None:
@@ -49,11 +51,11 @@ def options(files: TlsConfig | None) -> dict[str, Any]:
 
 def watch(files: TlsConfig, reload: Callable[[], None]) -> None:
     """Calls ``reload`` whenever the files changed, and can be used. From a thread of its own."""
-    threading.Thread(target=_watch, args=(files, reload), name="certificate", daemon=True).start()
+    seen = _stamp(files)  # here, and not when the thread first runs: no change may fall between
+    threading.Thread(target=_watch, args=(files, seen, reload), name="certificate", daemon=True).start()
 
 
-def _watch(files: TlsConfig, reload: Callable[[], None]) -> None:
-    seen = _stamp(files)
+def _watch(files: TlsConfig, seen: _Stamp, reload: Callable[[], None]) -> None:
     told = seen
     while True:
         time.sleep(_LOOK_SECONDS)
@@ -73,7 +75,7 @@ def _watch(files: TlsConfig, reload: Callable[[], None]) -> None:
         reload()
 
 
-def _stamp(files: TlsConfig) -> tuple[tuple[int, int, int], ...]:
+def _stamp(files: TlsConfig) -> _Stamp:
     found = []
     for path in (files.certificate, files.key):
         try:
