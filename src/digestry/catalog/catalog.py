@@ -17,6 +17,7 @@ from digestry.catalog import chain, clock, content, journal, quotas, resolution,
 from digestry.catalog.chain import BrokenEntry
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.database import Database
+from digestry.catalog.jobs import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.memory import Memory
 from digestry.catalog.outbox import Outbox, Subscription
@@ -71,7 +72,8 @@ class Catalog(Uploads):
 
     Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
     What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
-    ``memory`` answers questions about the past, ``outbox`` has what webhooks are still to be told.
+    ``memory`` answers questions about the past, ``outbox`` has what webhooks are still to be told,
+    ``jobs`` what the registry's own work came to.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Catalog(Uploads):
         super().__init__(Database(root), now)
         self.memory = Memory(self._database)
         self.outbox = Outbox(self._database)
+        self.jobs = Jobs(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)
         self._lease = lease
         self._quotas = tuple(quotas)

@@ -151,3 +151,46 @@ deliveries = Table(
     Column("problem", Text, nullable=False),
     Index("deliveries_by_time", "webhook", "dead_at", "due_at"),
 )
+
+# Which digest ran where, and when it was last seen there (rule 7 of docs/design.md). ``place`` is
+# what the audit calls it: a host, a cluster's namespace.
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("containers", BigInteger, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Index("sightings_by_time", "last_at"),
+)
+
+# Content whose bytes were found to be wrong, or gone: not served until it is pushed again.
+damaged = Table(
+    "damaged",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("problem", Text, nullable=False),
+    Column("found_at", BigInteger, nullable=False),
+)
+
+# How far the registry's own work came (collection, scrub): one row for each kind, ``state`` is JSON.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("state", Text, nullable=False),
+)
+
+# What a tag of another registry pointed to when it was last asked.
+upstream_tags = Table(
+    "upstream_tags",
+    metadata,
+    Column("repository", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("checked_at", BigInteger, nullable=False),
+)

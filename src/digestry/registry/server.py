@@ -30,6 +30,7 @@ from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
+from digestry.registry.maintenance import Job, Maintenance
 from digestry.registry.service import ABSENT
 
 LOCK_FILE: Final = "serve.lock"
@@ -139,11 +140,20 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
         threading.Thread(target=announce, name="announce", daemon=True).start()
         if config.tls is not None:
             tls.watch(config.tls, server.signal_handler_reload)
+        maintenance = Maintenance(partial(jobs, config), _LOGGING)
+        maintenance.start()
         try:
             server.serve(target_loader=partial(_load, config, os.getpid()), wrap_loader=False)
         except SystemExit as error:
             if error.code:
                 raise StorageError("the server's workers stopped", hint="its log, above, says why") from error
+        finally:
+            maintenance.stop()
+
+
+def jobs(config: RegistryConfig) -> list[Job]:
+    """What this registry does beside its requests; called in the process that does it."""
+    return []
 
 
 def _raise_file_limit() -> None:

@@ -17,6 +17,8 @@ from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
 
 _UNITS: Final = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+_SPANS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SPAN: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(s|min|h|d|w)", re.ASCII)
 _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([KMGT]iB)?", re.ASCII | re.IGNORECASE)
 
 
@@ -145,6 +147,29 @@ def seconds(least: float, most: float) -> Kind:
         return float(value)
 
     return kind
+
+
+def span(least: float, most: float) -> Kind:
+    """A length of time: a number of seconds from ``least`` to ``most``, or a string such as ``"90d"``."""
+
+    def kind(value: Any, where: Where) -> float:
+        found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+        if found is None and isinstance(value, str):
+            raise ValueError(
+                'a number of seconds is wanted, or a string such as "90d", "12h", "15min", "30s"'
+            )
+        return seconds(least, most)(value if found is None else float(found[1]) * _SPANS[found[2]], where)
+
+    return kind
+
+
+def unless_off(kind: Kind) -> Kind:
+    """As ``kind``, or ``"off"``, which is None."""
+
+    def either(value: Any, where: Where) -> Any:
+        return None if value == "off" else kind(value, where)
+
+    return either
 
 
 def one_of(*choices: str) -> Kind:

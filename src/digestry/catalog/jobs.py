@@ -1,0 +1,61 @@
+"""What the registry's own work, collection and scrub, came to: a row for each, for whoever asks.
+
+The row outlives the process, so that a scrub goes on where it was, and any worker can tell metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from digestry.catalog.database import Database
+from digestry.catalog.schema import jobs
+from digestry.errors import StorageError
+
+COLLECTION: Final = "collection"
+SCRUB: Final = "scrub"
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One kind of work: when it began and ended (microseconds since 1970; None while it runs, or was
+    broken off), and what it says of itself."""
+
+    name: str
+    started_at: int
+    finished_at: int | None
+    state: dict[str, Any]
+
+
+class Jobs:
+    """The states of all jobs. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note(self, job: JobState) -> None:
+        """Keeps how far a job is."""
+        values = {
+            "started_at": job.started_at,
+            "finished_at": job.finished_at,
+            "state": msgspec.json.encode(job.state).decode(),
+        }
+        statement = upsert(jobs).values(name=job.name, **values)
+        with self._database.write() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+
+    def state(self, name: str) -> JobState | None:
+        """What was kept of that job last."""
+        with self._database.read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.name == name)).first()
+        if row is None:
+            return None
+        try:
+            state = msgspec.json.decode(row.state, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise StorageError(f"the state of the job {name} in the catalog is no JSON object") from error
+        return JobState(row.name, row.started_at, row.finished_at, state)

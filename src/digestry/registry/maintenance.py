@@ -1,0 +1,112 @@
+"""The registry's own work beside its requests: one process, nice to the workers, for all of it.
+
+A process of its own, because a worker's event loop shares its interpreter lock with every thread of
+that worker: a thread that walks a million rows would be felt by each pull.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from digestry.errors import DigestryError
+
+log: Final = logging.getLogger("digestry.registry")
+
+_NICENESS: Final = 10
+_TROUBLE_SECONDS: Final = 60.0
+_RESPAWN_SECONDS: Final = 5.0
+_PARENT_SECONDS: Final = 0.5
+_STOP_SECONDS: Final = 5.0
+
+
+class Job(Protocol):
+    """Something that the registry does again and again."""
+
+    name: str
+
+    def run(self, stop: threading.Event) -> float:
+        """Does what is due now; returns after how many seconds to call it again, at the latest.
+
+        Returns early, with its work half done but whole, once ``stop`` is set.
+        """
+        ...
+
+
+MakeJobs = Callable[[], Sequence[Job]]
+
+
+class Maintenance:
+    """The process, kept running until :meth:`stop`. ``make_jobs`` is called in it, and is pickled."""
+
+    def __init__(self, make_jobs: MakeJobs, logging_config: dict[str, Any]) -> None:
+        self._arguments = (make_jobs, logging_config, os.getpid())
+        self._context = multiprocessing.get_context("spawn")
+        self._process: Any = None
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="maintenance", daemon=True)
+
+    def start(self) -> None:
+        """Begins; returns at once."""
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Ends the process; what it had half done goes on at the next start."""
+        self._stop.set()
+        self._keeper.join(2 * _STOP_SECONDS)
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            self._process = self._context.Process(
+                target=_main, args=self._arguments, name="digestry-maintenance", daemon=True
+            )
+            self._process.start()
+            while self._process.is_alive() and not self._stop.is_set():
+                self._stop.wait(_PARENT_SECONDS)
+            if not self._stop.is_set():
+                log.error("the process for collection and scrub ended; it is started again")
+                self._stop.wait(_RESPAWN_SECONDS)
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
+            self._process.join(_STOP_SECONDS)
+            if self._process.is_alive():
+                self._process.kill()
+
+
+def _main(make_jobs: MakeJobs, logging_config: dict[str, Any], parent: int) -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when
+    logging.config.dictConfig(logging_config)
+    os.nice(_NICENESS)
+    threads = [
+        threading.Thread(target=_repeat, args=(job, stop), name=job.name, daemon=True) for job in make_jobs()
+    ]
+    for thread in threads:
+        thread.start()
+    while not stop.wait(_PARENT_SECONDS):
+        if os.getppid() != parent:
+            stop.set()
+    for thread in threads:
+        thread.join(_STOP_SECONDS / 2)
+
+
+def _repeat(job: Job, stop: threading.Event) -> None:
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            pause = job.run(stop)
+        except DigestryError as error:
+            log.error("%s failed, and is tried again: %s", job.name, error.message)
+            pause = _TROUBLE_SECONDS
+        except Exception:
+            log.exception("%s failed, and is tried again", job.name)
+            pause = _TROUBLE_SECONDS
+        stop.wait(max(0.0, pause - (time.monotonic() - began)))
