@@ -155,10 +155,9 @@ def span(least: float, most: float) -> Kind:
     def kind(value: Any, where: Where) -> float:
         found = _SPAN.fullmatch(value) if isinstance(value, str) else None
         if found is None and isinstance(value, str):
-            raise ValueError(
-                'a number of seconds is wanted, or a string such as "90d", "12h", "15min", "30s"'
-            )
-        return seconds(least, most)(value if found is None else float(found[1]) * _SPANS[found[2]], where)
+            raise ValueError('seconds are wanted, or a string such as "90d", "12h", "15min" or "30s"')
+        value = value if found is None else float(found[1]) * _SPANS[found[2]]
+        return float(seconds(least, most)(value, where))
 
     return kind
 
