@@ -5,6 +5,7 @@
     ROOT/oci-layout                   makes ROOT a layout that other tools can read
     ROOT/blobs/<algorithm>/<hex>      content; a name here means: complete, checked, durable
     ROOT/ingest/<name>                content on its way in
+    ROOT/guards/<two digits>          locks: see :meth:`DiskBlobs.guard`
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from digestry.blobs.protocols import SMALL
 from digestry.blobs.verify import wrong_hash
 from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
-from digestry.fsio import make_directory, remove_file, storage_error, storage_errors, write_file
+from digestry.fsio import locked, make_directory, remove_file, storage_error, storage_errors, write_file
 from digestry.model.digest import ALGORITHMS, Digest, shown
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class DiskBlobs:
         self.root = root
         self._blobs = root / "blobs"
         self._ingest = root / "ingest"
+        self._guards = root / "guards"
 
     def prepare(self) -> None:
         """Makes the directories and the layout file where they are missing, durably."""
@@ -114,19 +117,34 @@ class DiskBlobs:
 
     def digests(self) -> Iterator[Digest]:
         """All content that is here, in no order; files that are no blobs are passed over."""
-        for algorithm in ALGORITHMS:
+        for algorithm, width in ALGORITHMS.items():
             directory = self._blobs / algorithm
             with storage_errors("list", directory):
                 try:
-                    names = os.listdir(directory)  # noqa: PTH208 - names alone, of maybe millions
+                    entries = os.scandir(directory)
                 except FileNotFoundError:
                     continue
-            width = ALGORITHMS[algorithm]
-            for name in names:
-                if len(name) == width and set(name) <= _HEX:
-                    yield Digest(algorithm, name)
+                with entries:  # read as it goes: there may be millions
+                    for entry in entries:
+                        if len(entry.name) == width and _HEX.issuperset(entry.name):
+                            yield Digest(algorithm, entry.name)
 
     # -- writing ----------------------------------------------------------------------------
+
+    def guard(
+        self, digest: Digest, *, exclusive: bool = False, wait: bool = True
+    ) -> AbstractContextManager[None]:
+        """Keeps the bytes of ``digest`` where they are, or with ``exclusive`` lets them be removed.
+
+        Who makes content visible holds it shared from before :meth:`Ingest.commit` until the catalog
+        has committed; who removes bytes that the catalog holds no more holds it exclusively while it
+        asks the catalog and removes them. Without that, bytes could go between the two steps of a
+        push. Digests that begin alike share a guard. Without ``wait`` raises :class:`Conflict`.
+        """
+        with storage_errors("create the directory", self._guards):
+            self._guards.mkdir(exist_ok=True)
+        name = self._guards / f"{digest.encoded[:2]}"
+        return locked(name, shared=not exclusive, wait=wait, held=f"{digest} is being pushed")
 
     def begin(self, digest: Digest | None = None, size: int | None = None) -> DiskIngest:
         """Starts new content under a name of its own; see :meth:`BlobWriter.begin`."""

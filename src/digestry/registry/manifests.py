@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Final
 
@@ -134,15 +135,16 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
         raise InvalidManifest("the manifest's config has size 0")
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
     expected = expectation(exchange)
-    await service.disk(_keep, service, name, manifest, tags, expected)
-    await service.write(
-        service.catalog.put_manifest,
-        name,
-        manifest,
-        tag_names=tags,
-        origin=exchange.origin,
-        expected=expected,
-    )
+    with contextlib.ExitStack() as guarded:
+        await service.disk(_keep, service, name, manifest, tags=tags, expected=expected, guarded=guarded)
+        await service.write(
+            service.catalog.put_manifest,
+            name,
+            manifest,
+            tag_names=tags,
+            origin=exchange.origin,
+            expected=expected,
+        )
     service.manifests.put(str(manifest.digest), raw)
     headers = [
         ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
@@ -159,9 +161,18 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     await exchange.answer(201, headers)
 
 
-def _keep(service: Service, name: str, manifest: Manifest, tags: list[str], expected: Expected) -> None:
+def _keep(
+    service: Service,
+    name: str,
+    manifest: Manifest,
+    *,
+    tags: list[str],
+    expected: Expected,
+    guarded: contextlib.ExitStack,
+) -> None:
     # Asked here too, so that a manifest that will be refused leaves no file behind.
     service.catalog.check_references(name, manifest, tag_names=tags, expected=expected)
+    guarded.enter_context(service.blobs.guard(manifest.digest))
     service.blobs.put(manifest.raw, manifest.digest)
 
 

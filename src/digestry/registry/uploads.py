@@ -8,6 +8,7 @@ one cuts them off. The ingest's lock keeps two requests for one upload apart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -191,20 +192,27 @@ async def _finish(
             await _end(service, session)
             raise
         size = session.ingest.offset
-        try:
-            await service.disk(session.ingest.commit, digest)
-        except (ContentError, StorageError):
-            # The bytes are wrong, or lost: this upload cannot become the blob any more.
-            await service.write(service.catalog.end_upload, upload_id)
-            raise
-        try:
-            await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
-        except OverQuota:
-            await service.write(service.catalog.end_upload, upload_id)
-            raise
+        with contextlib.ExitStack() as guarded:
+            try:
+                await service.disk(_commit, service, session, digest, guarded)
+            except (ContentError, StorageError):
+                # The bytes are wrong, or lost: this upload cannot become the blob any more.
+                await service.write(service.catalog.end_upload, upload_id)
+                raise
+            try:
+                await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
+            except OverQuota:
+                await service.write(service.catalog.end_upload, upload_id)
+                raise
     finally:
         await service.disk(session.ingest.close)
     await exchange.answer(201, _stored(name, digest))
+
+
+def _commit(service: Service, session: _Session, digest: Digest, guarded: contextlib.ExitStack) -> None:
+    # Until the catalog has the link, the collector must not take the bytes for nobody's.
+    guarded.enter_context(service.blobs.guard(digest))
+    session.ingest.commit(digest)
 
 
 async def _open(service: Service, name: str, upload_id: str, *, algorithm: str | None = None) -> _Session:
