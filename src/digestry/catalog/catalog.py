@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, exists, select
 
 from digestry.catalog import chain, clock, content, journal, quotas, resolution, tags
 from digestry.catalog.chain import BrokenEntry
+from digestry.catalog.collection import Collection
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.database import Database
 from digestry.catalog.jobs import Jobs
@@ -24,8 +25,10 @@ from digestry.catalog.outbox import Outbox, Subscription
 from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
 from digestry.catalog.resolution import Found
+from digestry.catalog.retention import Retention
 from digestry.catalog.schema import links, manifests, repositories, uploads
 from digestry.catalog.schema import tags as tag_rows
+from digestry.catalog.sightings import Sightings
 from digestry.catalog.tags import ANYTHING, NOWHERE, Expected, Place, Rules, Target
 from digestry.catalog.uploads import Uploads
 from digestry.errors import Conflict, NotFound
@@ -90,6 +93,7 @@ class Catalog(Uploads):
         self.memory = Memory(self._database)
         self.outbox = Outbox(self._database)
         self.jobs = Jobs(self._database)
+        self.sightings = Sightings(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)
         self._lease = lease
         self._quotas = tuple(quotas)
@@ -105,6 +109,10 @@ class Catalog(Uploads):
 
     def close(self) -> None:
         self._database.close()
+
+    def collection(self, retention: Retention) -> Collection:
+        """Removes what is held by nothing that ``retention`` keeps."""
+        return Collection(self._database, self._rules, retention)
 
     # -- blobs ---------------------------------------------------------------------------------
 
@@ -173,14 +181,20 @@ class Catalog(Uploads):
             if not content.unlink(connection, row, str(digest)):
                 raise NotFound(f"blob {digest} is not in repository {repository}")
 
-    def renew_lease(self, digest: Digest) -> None:
-        """Promises to keep what a client just found. One with half its time left is not renewed."""
+    def renew_lease(self, repository: str, digest: Digest) -> bool:
+        """Promises to keep what a client just found in the repository; False if it is not there any
+        more. A promise with half its time left is not renewed."""
         now = self._now()
         with self._database.read() as connection:
             end = content.lease_end(connection, str(digest))
-        if end is None or end < now + self._lease // 2:
-            with self._database.write() as connection:
-                content.extend_lease(connection, str(digest), now + self._lease)
+        if end is not None and end >= now + self._lease // 2:
+            return True
+        with self._database.write() as connection:
+            row = content.repository_id(connection, repository)
+            if row is None or not content.has(connection, row, str(digest)):
+                return False
+            content.extend_lease(connection, str(digest), now + self._lease)
+            return True
 
     # -- manifests and tags --------------------------------------------------------------------
 

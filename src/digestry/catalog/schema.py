@@ -49,6 +49,7 @@ manifests = Table(
     Column("annotations", Text, nullable=False),  # JSON
     Column("pushed_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
+    Index("manifests_by_digest", "digest"),
     Index("manifests_by_subject", "repository_id", "subject"),
     Index("manifests_by_config", "repository_id", "config"),
 )
@@ -152,12 +153,13 @@ deliveries = Table(
     Index("deliveries_by_time", "webhook", "dead_at", "due_at"),
 )
 
-# Which digest ran where, and when it was last seen there (rule 7 of docs/design.md). ``place`` is
-# what the audit calls it: a host, a cluster's namespace.
+# Which digest of a repository ran where, and when it was last seen there (rule 7 of docs/design.md).
+# ``place`` is what the audit calls it: a host, a cluster's namespace.
 sightings = Table(
     "sightings",
     metadata,
     Column("digest", Text, primary_key=True),
+    Column("repository", Text, primary_key=True),
     Column("place", Text, primary_key=True),
     Column("containers", BigInteger, nullable=False),
     Column("first_at", BigInteger, nullable=False),

@@ -24,6 +24,7 @@ from digestry.registry import (
     problems,
     referrers,
     resolution,
+    sightings,
     tags,
     uploads,
 )
@@ -122,6 +123,8 @@ class RegistryApp:
             await extensions.handle_discover(exchange)
         elif path == "_digestry/resolve":
             await resolution.handle(service, exchange)
+        elif path == "_digestry/sightings":
+            await sightings.handle_note(service, exchange)
         elif path.startswith("_digestry/whose/"):
             service.gate.require_catalog(exchange)
             await memory.handle_whose_anywhere(service, exchange, path.removeprefix("_digestry/whose/"))

@@ -13,7 +13,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP, JournalPage, TagEvent
 from digestry.model.reference import check_tag
-from digestry.registry import memory
+from digestry.registry import memory, sightings
 from digestry.registry.exchange import Exchange
 from digestry.registry.memory import sequence_parameter, time_parameter
 from digestry.registry.problems import Problem, not_allowed
@@ -33,7 +33,7 @@ _DISCOVERY: Final = {
         },
         {
             "name": "_digestry",
-            "description": "The journal, who holds a digest, the advisories; and of many images at once.",
+            "description": "The journal, who holds a digest, advisories, what runs where; and of many images at once.",
             "url": "docs/http-api.md",
             "endpoints": [
                 "_digestry/journal",
@@ -44,6 +44,8 @@ _DISCOVERY: Final = {
                 "_digestry/whose/<digest>",
                 "_digestry/restore/<tag>",
                 "_digestry/resolve",
+                "_digestry/sightings",
+                "_digestry/sightings/<digest>",
             ],
         },
     ]
@@ -114,6 +116,8 @@ async def handle_digestry(service: Service, exchange: Exchange, name: str, what:
         await memory.handle_tags(service, exchange, name)
     elif resource == "whose" and rest:
         await memory.handle_whose(service, exchange, name, rest)
+    elif resource == "sightings" and rest:
+        await sightings.handle_of(service, exchange, name, rest)
     else:
         raise Problem(404, "UNSUPPORTED", "there is no such extension; see /v2/_oci/ext/discover")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ READS = [
     "_digestry/tag/1",
     "_digestry/tags",
     f"_digestry/whose/{ANY}",
+    f"_digestry/sightings/{ANY}",
 ]
 WRITES = [
     ("POST", "blobs/uploads/", "push"),
@@ -243,3 +245,35 @@ def test_extensions_and_others_ask_too(server: RegistryServer) -> None:
     assert server.request("GET", "/v2/_oci/ext/discover").status == 401
     assert of(server, "bob").request("GET", "/v2/_oci/ext/discover").status == 200
     assert of(server, "bob").request("GET", "/elsewhere").status == 404
+
+
+def test_what_runs_is_told_by_who_has_a_name_and_may_pull(server: RegistryServer) -> None:
+    digests = {
+        name: of(server, "carol").request("HEAD", f"/v2/{name}/manifests/1").headers["docker-content-digest"]
+        for name in ("team/app", "secret/x", "public/base")
+    }
+
+    def body(*names: str) -> bytes:
+        entries = [
+            {"repository": name, "digest": digests[name], "place": "n1", "containers": 1} for name in names
+        ]
+        return json.dumps({"sightings": entries}).encode()
+
+    alice = of(server, "alice")
+    answer = alice.request("POST", "/v2/_digestry/sightings", body("team/app", "secret/x"))
+    assert (answer.status, answer.json()) == (200, {"noted": 1, "unknown": 1})
+    # Of what may not be pulled nothing was noted, and nothing is told.
+    path = f"/v2/secret/x/_digestry/sightings/{digests['secret/x']}"
+    assert of(server, "carol").request("GET", path).json()["places"] == 0
+    of(server, "carol").request("POST", "/v2/_digestry/sightings", body("secret/x"))
+    assert of(server, "carol").request("GET", path).json()["places"] == 1
+    assert alice.request("GET", path).json()["places"] == 0
+    challenge(nobody(server).request("GET", path))
+    # Everybody may pull this, but what keeps it must have a name.
+    assert challenge(nobody(server).request("POST", "/v2/_digestry/sightings", body("public/base")))
+    given = token(server, "repository:public/base:pull")["token"]
+    answer = server.request("POST", "/v2/_digestry/sightings", body("public/base"), bearer(given))
+    assert answer.status == 401
+    mine = token(server, "repository:public/base:pull", headers=basic("bob"))["token"]
+    answer = server.request("POST", "/v2/_digestry/sightings", body("public/base"), bearer(mine))
+    assert answer.json() == {"noted": 1, "unknown": 0}

@@ -252,6 +252,11 @@ class Gate:
         if exchange.asker is self._nobody and self._nobody is not EVERYBODY:
             raise self.unauthorized(exchange, "log in to use this registry")
 
+    def require_name(self, exchange: Exchange, text: str) -> None:
+        """For what is not done for who has no name, where there are names. Raises :class:`Problem` 401."""
+        if exchange.asker is not EVERYBODY and exchange.asker.identity.anonymous:
+            raise self.unauthorized(exchange, text)
+
     def require_catalog(self, exchange: Exchange) -> None:
         """For lists of repositories. Raises :class:`Problem` 401."""
         session = exchange.asker

@@ -12,9 +12,11 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_index("manifests_by_digest", "manifests", ["digest"])
     op.create_table(
         "sightings",
         sa.Column("digest", sa.Text, primary_key=True),
+        sa.Column("repository", sa.Text, primary_key=True),
         sa.Column("place", sa.Text, primary_key=True),
         sa.Column("containers", sa.BigInteger, nullable=False),
         sa.Column("first_at", sa.BigInteger, nullable=False),

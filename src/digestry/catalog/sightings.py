@@ -1,0 +1,186 @@
+"""What audits saw running: which digest of which repository, where, when first and when last.
+
+A row for each digest, repository and place, so that a fleet that is audited every minute makes it
+no larger. Only what a repository has or had is noted, and of one digest at so many places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, delete, func, select, union
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from digestry.catalog import clock
+from digestry.catalog.database import Database
+from digestry.catalog.pairs import pairs
+from digestry.catalog.schema import manifests, repositories, sightings
+from digestry.model.digest import Digest
+from digestry.model.sightings import LastSeen, Noted, Sighted, SightingsOf
+
+MOST_PLACES: Final = 10_000
+"""Places that are remembered of one digest in one repository: those where it was seen last."""
+BATCH: Final = 1000
+"""Sightings of one transaction."""
+
+_PRUNED: Final = 5000
+
+
+class Sightings:
+    """What runs where, as far as audits told. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note(self, entries: Iterable[Sighted], *, at: int, actor: str) -> Noted:
+        """Notes that ``entries`` ran at the time ``at`` (microseconds since 1970), as ``actor`` says;
+        how many that were, and how many are of digests that their repository never had.
+
+        A place's first time stays, its last time only rises, its number of containers is the one that
+        was told last. One transaction for every :data:`BATCH` of them.
+        """
+        result = Noted()
+        for some in _batched(merged(entries)):
+            with self._database.write() as connection:
+                known = _known(connection, some)
+                rows = [
+                    {
+                        "digest": str(one.digest),
+                        "repository": one.repository,
+                        "place": one.place,
+                        "containers": one.containers,
+                        "first_at": at,
+                        "last_at": at,
+                        "actor": actor,
+                    }
+                    for one in some
+                    if (one.repository, str(one.digest)) in known
+                ]
+                if rows:
+                    connection.execute(_UPSERT, rows)
+                    _bound(connection, known)
+            result += Noted(len(rows), len(some) - len(rows))
+        return result
+
+    def of(self, repository: str, digest: Digest, *, limit: int) -> SightingsOf:
+        """Where ``digest``, or a manifest whose config it is, ran; the ``limit`` latest of the places.
+
+        Empty for what was never seen, and for an unknown repository.
+        """
+        inside = select(manifests.c.digest).join(repositories, repositories.c.id == manifests.c.repository_id)
+        mine = inside.where(repositories.c.name == repository, manifests.c.config == str(digest))
+        found = (
+            select(
+                sightings.c.place,
+                func.max(sightings.c.containers).label("containers"),
+                func.min(sightings.c.first_at).label("first_at"),
+                func.max(sightings.c.last_at).label("last_at"),
+            )
+            .where(
+                (sightings.c.digest == str(digest)) | sightings.c.digest.in_(mine),
+                sightings.c.repository == repository,
+            )
+            .group_by(sightings.c.place)
+            .subquery()
+        )
+        query = select(found).order_by(found.c.last_at.desc(), found.c.place).limit(limit)
+        with self._database.read() as connection:
+            places = connection.execute(select(func.count()).select_from(found)).scalar_one()
+            return SightingsOf(
+                digest,
+                places,
+                tuple(
+                    LastSeen(
+                        row.place,
+                        row.containers,
+                        clock.to_datetime(row.first_at),
+                        clock.to_datetime(row.last_at),
+                    )
+                    for row in connection.execute(query)
+                ),
+            )
+
+    def prune(self, older_than: int) -> int:
+        """Forgets what was seen last before that time; how many rows. In several transactions, so
+        that nobody waits long for a turn to write."""
+        removed = 0
+        while True:
+            old = select(sightings.c.last_at).where(sightings.c.last_at < older_than)
+            with self._database.write() as connection:
+                end = connection.execute(old.order_by(sightings.c.last_at).offset(_PRUNED).limit(1)).scalar()
+                here = sightings.c.last_at < older_than if end is None else sightings.c.last_at <= end
+                removed += connection.execute(delete(sightings).where(here)).rowcount
+            if end is None:
+                return removed
+
+
+def seen_since(at: int) -> Select[Any]:
+    """A query for the ``repository`` and ``digest`` of each sighting at the time ``at`` or later; one
+    that ran at several places comes several times."""
+    return select(sightings.c.repository, sightings.c.digest).where(sightings.c.last_at >= at)
+
+
+_insert: Final = upsert(sightings)
+_UPSERT: Final = _insert.on_conflict_do_update(
+    index_elements=["digest", "repository", "place"],
+    set_={
+        "containers": _insert.excluded.containers,
+        "last_at": func.max(sightings.c.last_at, _insert.excluded.last_at),
+        "actor": _insert.excluded.actor,
+    },
+)
+
+
+def merged(entries: Iterable[Sighted]) -> list[Sighted]:
+    """``entries``, those of the same digest, repository and place as one, their containers together."""
+    merged: dict[tuple[str, str, str], Sighted] = {}
+    for one in entries:
+        key = one.repository, str(one.digest), one.place
+        before = merged.get(key)
+        if before is None:
+            merged[key] = one
+        else:
+            together = one.containers + before.containers
+            merged[key] = Sighted(one.repository, one.digest, one.place, together)
+    return list(merged.values())
+
+
+def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str, str]]:
+    """Those pairs of repository and digest that are a manifest there, or a manifest's config; deleted
+    ones too, since what runs may have been."""
+    wanted = pairs(sorted({(one.repository, str(one.digest)) for one in entries}))
+    here = select(wanted.first, wanted.second).join_from(
+        wanted.table, repositories, repositories.c.name == wanted.first
+    )
+    either = (
+        here.join(manifests, (manifests.c.repository_id == repositories.c.id) & (column == wanted.second))
+        for column in (manifests.c.digest, manifests.c.config)
+    )
+    return {(row[0], row[1]) for row in connection.execute(union(*either))}
+
+
+def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
+    """Forgets the places where one of ``keys`` was seen longest ago, if there are too many."""
+    wanted = pairs(sorted(keys))
+    here = (sightings.c.repository == wanted.first) & (sightings.c.digest == wanted.second)
+    crowded = (
+        select(sightings.c.repository, sightings.c.digest)
+        .join_from(wanted.table, sightings, here)
+        .group_by(sightings.c.repository, sightings.c.digest)
+        .having(func.count() > MOST_PLACES)
+    )
+    for repository, digest in connection.execute(crowded).all():
+        mine = (sightings.c.digest == digest) & (sightings.c.repository == repository)
+        kept = (
+            select(sightings.c.place)
+            .where(mine)
+            .order_by(sightings.c.last_at.desc(), sightings.c.place)
+            .limit(MOST_PLACES)
+        )
+        connection.execute(delete(sightings).where(mine, sightings.c.place.not_in(kept)))
+
+
+def _batched(entries: Sequence[Sighted]) -> Iterable[Sequence[Sighted]]:
+    for start in range(0, len(entries), BATCH):
+        yield entries[start : start + BATCH]

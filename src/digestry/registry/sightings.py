@@ -1,0 +1,68 @@
+"""What runs where: audits tell it, and whoever may pull asks (docs/http-api.md)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from digestry.catalog.sightings import BATCH, merged
+from digestry.errors import InvalidReference
+from digestry.model.descriptor import decode_hook
+from digestry.model.digest import Digest
+from digestry.model.reference import check_repository
+from digestry.model.sightings import LARGEST_REQUEST, MOST_SIGHTINGS, Noted, Sighted, SightingsRequest
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import Problem, not_allowed
+from digestry.registry.service import Service
+
+_PAGE: Final = 100
+_MOST: Final = 1000
+
+_decoder: Final = msgspec.json.Decoder(SightingsRequest, dec_hook=decode_hook)
+
+
+async def handle_note(service: Service, exchange: Exchange) -> None:
+    """Notes what was seen running. Of digests that are not here, or that the asker may not pull,
+    the answer has no more than their number."""
+    if exchange.method != "POST":
+        raise not_allowed(exchange.method, "POST")
+    service.gate.require_name(exchange, "log in to tell what runs")
+    body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
+    entries = await service.disk(_parse, body)
+    hidden = service.gate.hidden(exchange, {one.repository for one in entries})
+    seen = [one for one in entries if one.repository not in hidden]
+    result = Noted(unknown=len(entries) - len(seen))
+    at, actor = service.now(), exchange.asker.identity.name
+    # In parts: a push that waits for the writer's thread need not wait for all of them.
+    for start in range(0, len(seen), BATCH):
+        part = seen[start : start + BATCH]
+        result += await service.write(service.catalog.sightings.note, part, at=at, actor=actor)
+    await exchange.json(result)
+
+
+def _parse(body: bytes) -> list[Sighted]:
+    try:
+        entries = _decoder.decode(body).sightings
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
+    if len(entries) > MOST_SIGHTINGS:
+        raise Problem(
+            400,
+            "UNSUPPORTED",
+            f"{len(entries)} sightings are told; {MOST_SIGHTINGS} at a time are taken",
+            detail={"limit": MOST_SIGHTINGS},
+        )
+    for position, entry in enumerate(entries):
+        try:
+            check_repository(entry.repository)
+        except InvalidReference as error:
+            raise Problem(400, "NAME_INVALID", f"sighting {position}: {error.message}") from error
+    return merged(entries)
+
+
+async def handle_of(service: Service, exchange: Exchange, name: str, text: str) -> None:
+    """Where a digest ran; never a 404: what was not seen was seen nowhere."""
+    digest = Digest.parse(text)
+    limit = exchange.number("n", default=_PAGE, most=_MOST)
+    await exchange.json(await service.disk(service.catalog.sightings.of, name, digest, limit=limit))

@@ -1,0 +1,115 @@
+"""What ran where: noted once for each digest, repository and place, and forgotten when it is old."""
+
+from __future__ import annotations
+
+import pytest
+
+from digestry.catalog import clock as times
+from digestry.catalog import sightings as room
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.sightings import BATCH, merged, seen_since
+from digestry.model.digest import Digest
+from digestry.model.sightings import Noted, Sighted
+from tests.catalog.support import ORIGIN, Clock, image, index, put
+
+
+def seen(name: str, digest: Digest, place: str = "n1", containers: int = 1) -> Sighted:
+    return Sighted(name, digest, place, containers)
+
+
+def since(catalog: Catalog, at: int) -> set[tuple[str, str]]:
+    with catalog._database.read() as connection:
+        return {(row.repository, row.digest) for row in connection.execute(seen_since(at))}
+
+
+def test_first_stays_and_last_only_rises(catalog: Catalog, clock: Clock) -> None:
+    digest = put(catalog, "x", image(catalog, "x")).digest
+    told = catalog.sightings
+    assert told.note([seen("x", digest, containers=3)], at=clock.now, actor="a") == Noted(1, 0)
+    told.note([seen("x", digest, containers=5)], at=clock.now + 100, actor="b")
+    told.note([seen("x", digest, containers=4)], at=clock.now - 50, actor="a")  # a clock set back
+    found = told.of("x", digest, limit=10)
+    assert found.places == 1
+    (one,) = found.sightings
+    assert (one.place, one.containers) == ("n1", 4)
+    assert one.first == times.to_datetime(clock.now)
+    assert one.last == times.to_datetime(clock.now + 100)
+
+
+def test_only_what_the_repository_has_or_had(catalog: Catalog, clock: Clock) -> None:
+    manifest = put(catalog, "x", image(catalog, "x"))
+    parent = put(catalog, "x", index(manifest))
+    gone = put(catalog, "x", image(catalog, "x"))
+    catalog.delete_manifest("x", gone.digest, origin=ORIGIN)
+    put(catalog, "y", image(catalog, "y"))
+    assert manifest.config is not None
+    known = [manifest.digest, parent.digest, gone.digest, manifest.config.digest]
+    entries = [seen("x", digest) for digest in known]
+    entries += [seen("y", manifest.digest), seen("never", manifest.digest)]
+    entries += [seen("x", manifest.layers[0].digest), seen("x", Digest.of(b"nobody's"))]
+    assert catalog.sightings.note(entries, at=clock.now, actor="a") == Noted(4, 4)
+    assert since(catalog, clock.now) == {("x", str(digest)) for digest in known}
+    assert since(catalog, clock.now + 1) == set()
+    assert catalog.sightings.of("y", manifest.digest, limit=10).sightings == ()
+
+
+def test_what_is_told_twice_at_once_is_together(catalog: Catalog, clock: Clock) -> None:
+    digest = put(catalog, "x", image(catalog, "x")).digest
+    entries = [seen("x", digest, containers=2), seen("x", digest, "n2"), seen("x", digest, containers=3)]
+    assert merged(entries) == [seen("x", digest, containers=5), seen("x", digest, "n2")]
+    assert catalog.sightings.note(entries, at=clock.now, actor="a") == Noted(2, 0)
+
+
+def test_a_config_ran_where_its_manifests_did(catalog: Catalog, clock: Clock) -> None:
+    manifest = put(catalog, "x", image(catalog, "x"))
+    parent = put(catalog, "x", index(manifest))
+    assert manifest.config is not None
+    catalog.sightings.note([seen("x", manifest.digest, "n1", 2)], at=clock.now, actor="a")
+    catalog.sightings.note([seen("x", manifest.config.digest, "n1", 1)], at=clock.now + 5, actor="a")
+    catalog.sightings.note([seen("x", parent.digest, "n2")], at=clock.now + 9, actor="a")
+    found = catalog.sightings.of("x", manifest.config.digest, limit=10)
+    # What ran of the index may have been another child.
+    assert [(one.place, one.containers) for one in found.sightings] == [("n1", 2)]
+    assert found.sightings[0].last == times.to_datetime(clock.now + 5)
+
+
+def test_the_latest_places_first(catalog: Catalog, clock: Clock) -> None:
+    digest = put(catalog, "x", image(catalog, "x")).digest
+    for number in range(5):
+        catalog.sightings.note([seen("x", digest, f"n{number}")], at=clock.now + number, actor="a")
+    found = catalog.sightings.of("x", digest, limit=2)
+    assert found.places == 5
+    assert [one.place for one in found.sightings] == ["n4", "n3"]
+    assert catalog.sightings.of("x", digest, limit=0).places == 5
+
+
+def test_of_one_digest_the_latest_places_are_kept(
+    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MOST_PLACES", 3)
+    digest, other = (put(catalog, "x", image(catalog, "x")).digest for _ in range(2))
+    catalog.sightings.note([seen("x", other, "old")], at=clock.now - 9, actor="a")
+    for number in range(6):
+        catalog.sightings.note([seen("x", digest, f"n{number}")], at=clock.now + number, actor="a")
+    found = catalog.sightings.of("x", digest, limit=10)
+    assert [one.place for one in found.sightings] == ["n5", "n4", "n3"]
+    assert catalog.sightings.of("x", other, limit=10).places == 1
+
+
+def test_the_old_is_pruned_in_parts(catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_PRUNED", 7)
+    digest = put(catalog, "x", image(catalog, "x")).digest
+    for number in range(40):
+        catalog.sightings.note([seen("x", digest, f"n{number}")], at=clock.now + number // 2, actor="a")
+    assert catalog.sightings.prune(clock.now + 15) == 30
+    assert catalog.sightings.prune(clock.now + 15) == 0
+    found = catalog.sightings.of("x", digest, limit=100)
+    assert {one.place for one in found.sightings} == {f"n{number}" for number in range(30, 40)}
+
+
+def test_more_than_one_transaction_takes(catalog: Catalog, clock: Clock) -> None:
+    digest = put(catalog, "x", image(catalog, "x")).digest
+    entries = [seen("x", digest, f"n{number}") for number in range(BATCH + 5)]
+    entries.append(seen("x", Digest.of(b"nobody's")))
+    assert catalog.sightings.note(entries, at=clock.now, actor="a") == Noted(BATCH + 5, 1)
+    assert catalog.sightings.of("x", digest, limit=1).places == BATCH + 5
