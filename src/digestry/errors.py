@@ -79,12 +79,22 @@ class Unreachable(RemoteError):
 
 
 class Refused(RemoteError):
-    """The remote answered with a refusal. ``status`` is its HTTP status, ``code`` its error code."""
+    """The remote answered with a refusal. ``status`` is its HTTP status, ``code`` its error code,
+    ``retry_after`` after how many seconds it may be asked again, if it said so."""
 
-    def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "",
+        hint: str = "",
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
+        self.retry_after = retry_after
 
 
 class Unauthorized(Refused):

@@ -13,14 +13,16 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, exists, select
 
-from digestry.catalog import chain, clock, content, journal, quotas, resolution, tags
+from digestry.catalog import chain, clock, content, damage, journal, quotas, resolution, tags
 from digestry.catalog.chain import BrokenEntry
 from digestry.catalog.collection import Collection
 from digestry.catalog.content import Cursor, Page, StoredManifest
+from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database
 from digestry.catalog.jobs import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.memory import Memory
+from digestry.catalog.mirrored import Mirrored
 from digestry.catalog.outbox import Outbox, Subscription
 from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
@@ -76,7 +78,7 @@ class Catalog(Uploads):
     Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
     What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
     ``memory`` answers questions about the past, ``outbox`` has what webhooks are still to be told,
-    ``jobs`` what the registry's own work came to.
+    ``jobs`` what the registry's own work came to, ``damage`` what cannot be served.
     """
 
     def __init__(
@@ -93,10 +95,12 @@ class Catalog(Uploads):
         self.memory = Memory(self._database)
         self.outbox = Outbox(self._database)
         self.jobs = Jobs(self._database)
+        self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)
         self._lease = lease
         self._quotas = tuple(quotas)
+        self.mirrored = Mirrored(self._database, self._rules, lease, self._quotas)
 
     @property
     def path(self) -> Path:
@@ -121,6 +125,7 @@ class Catalog(Uploads):
         now = self._now()
         with self._database.write() as connection:
             self._link(connection, repository, str(digest), size, now)
+            damage.healed(connection, str(digest))
             if upload is not None:
                 connection.execute(delete(uploads).where(uploads.c.id == upload))
 
@@ -220,6 +225,7 @@ class Catalog(Uploads):
             self._check(connection, place, manifest, tag_names, expected)
             new = content.manifest(connection, place.row, target.digest) is None
             content.store_manifest(connection, place.row, manifest, now)
+            damage.healed(connection, target.digest)
             content.extend_lease(connection, target.digest, now + self._lease)
             made = [
                 tags.point(connection, self._rules, place, name, target, origin=origin)
@@ -284,7 +290,7 @@ class Catalog(Uploads):
             place = Place(self._known(connection, repository), repository)
             digest = tags.past(connection, place, name, wanted)
             found = content.manifest(connection, place.row, digest)
-            if found is None:
+            if found is None or damage.is_damaged(connection, digest):
                 raise NotFound(
                     f"tag {name} of {repository} pointed to {digest}, which the repository does not have"
                     " any more",
@@ -345,7 +351,9 @@ class Catalog(Uploads):
         """A manifest that the repository can serve."""
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
-            return None if row is None else content.manifest(connection, row, str(digest))
+            if row is None or damage.is_damaged(connection, str(digest)):
+                return None
+            return content.manifest(connection, row, str(digest))
 
     def referrers(
         self,

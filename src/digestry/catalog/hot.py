@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from digestry.catalog.database import connect_directly
+from digestry.catalog.mirrored import SeenTag
 from digestry.errors import StorageError
 
 _MOST: Final = 100_000
@@ -23,8 +24,9 @@ _TAG: Final = (
     " WHERE r.name = ?1"
 )
 _MANIFEST: Final = (
-    "SELECT m.digest, m.media_type, m.size FROM repositories r"
+    "SELECT m.digest, m.media_type, m.size, e.expires_at FROM repositories r"
     " JOIN manifests m ON m.repository_id = r.id AND m.digest = ?2 AND m.deleted_at IS NULL"
+    " LEFT JOIN leases e ON e.digest = m.digest"
     " WHERE r.name = ?1"
 )
 _BLOB: Final = (
@@ -34,13 +36,26 @@ _BLOB: Final = (
     " WHERE r.name = ?1"
 )
 
+# What a registry has of itself: a repository that something was pushed to and that has any of it left.
+_REPOSITORY: Final = (
+    "SELECT EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.deleted_at IS NULL)"
+    " OR EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id)"
+    " FROM repositories r WHERE r.name = ?1"
+)
+_SEEN: Final = "SELECT digest, checked_at FROM upstream_tags WHERE repository = ?1 AND tag = ?2"
+
 
 class HotManifest(NamedTuple):
-    """Where a manifest's bytes are, and how to label them. ``size`` is in bytes."""
+    """Where a manifest's bytes are, and how to label them. ``size`` is in bytes.
+
+    ``lease_end``: until when it is promised to be kept (microseconds, or None), if it was asked for by
+    its digest; what a tag points to needs no promise.
+    """
 
     digest: str
     media_type: str
     size: int
+    lease_end: int | None = None
 
 
 class HotBlob(NamedTuple):
@@ -59,6 +74,8 @@ class HotReads:
         self._version = -1
         self._manifests: dict[tuple[str, str], HotManifest | None] = {}
         self._blobs: dict[tuple[str, str], HotBlob | None] = {}
+        self._repositories: dict[str, bool] = {}
+        self._seen: dict[tuple[str, str], SeenTag | None] = {}
 
     def _refresh(self) -> None:
         # Another connection's commit moves the number; this connection never writes.
@@ -66,6 +83,8 @@ class HotReads:
         if version != self._version or len(self._manifests) + len(self._blobs) > _MOST:
             self._manifests.clear()
             self._blobs.clear()
+            self._repositories.clear()
+            self._seen.clear()
             self._version = version
 
     def manifest(self, repository: str, target: str) -> HotManifest | None:
@@ -95,6 +114,37 @@ class HotReads:
         except sqlite3.Error as error:
             raise self._failure(error) from error
         found = self._blobs[key] = None if row is None else HotBlob(row[0], row[1] or 0)
+        return found
+
+    def repository(self, name: str) -> bool:
+        """Whether there is such a repository, with anything in it. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            try:
+                return self._repositories[name]
+            except KeyError:
+                row = self._connection.execute(_REPOSITORY, (name,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        if len(self._repositories) > _MOST:
+            self._repositories.clear()
+        found = self._repositories[name] = row is not None and bool(row[0])
+        return found
+
+    def seen(self, repository: str, tag: str) -> SeenTag | None:
+        """What an upstream's tag pointed to when it was last asked. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            key = (repository, tag)
+            try:
+                return self._seen[key]
+            except KeyError:
+                row = self._connection.execute(_SEEN, key).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        if len(self._seen) > _MOST:
+            self._seen.clear()
+        found = self._seen[key] = None if row is None else SeenTag(*row)
         return found
 
     def _failure(self, error: sqlite3.Error) -> StorageError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 from urllib.parse import urlsplit
@@ -44,6 +46,13 @@ class Answer:
         """Up to ``count`` bytes of the body; empty at its end. Raises :class:`Unreachable`."""
         try:
             return self._response.read(count, decode_content=False) or b""
+        except (HTTPError, OSError) as error:
+            raise unreachable(self.host, error) from error
+
+    def read_ready(self, count: int) -> bytes:
+        """As :meth:`read_some`, but gives what has arrived, without waiting for ``count`` bytes."""
+        try:
+            return self._response.read1(count, decode_content=False) or b""
         except (HTTPError, OSError) as error:
             raise unreachable(self.host, error) from error
 
@@ -108,7 +117,9 @@ class Answer:
             hint = "the registry limits how often it may be asked: wait, or log in for a higher limit"
         elif self.status >= 500:
             hint = "the registry has a problem of its own: try again later, or look at its log"
-        raise Refused(message, status=self.status, code=code, hint=hint)
+        raise Refused(
+            message, status=self.status, code=code, hint=hint, retry_after=retry_after(self.headers)
+        )
 
     def _reason(self) -> tuple[str, str]:
         """The error code and the registry's words (distribution-spec, "Error Codes"), escaped."""
@@ -160,6 +171,26 @@ class Answer:
             response.drain_conn()
         finally:
             response.release_conn()
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """In how many seconds an answer says that it may be asked again; None if it does not.
+
+    ``Retry-After`` is seconds or a date (RFC 9110, 10.2.3); Docker Hub's ``X-Retry-After`` is a time in
+    seconds since 1970.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return float(text)
+    try:
+        if text:
+            return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        pass
+    text = headers.get("X-Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return max(0.0, float(text) - time.time())
+    return None
 
 
 def escaped(text: str) -> str:

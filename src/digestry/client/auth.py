@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from digestry.client import challenges
 from digestry.client.challenges import Challenge
-from digestry.client.credentials import Credential, DockerCredentials
+from digestry.client.credentials import Credential, Credentials
 from digestry.client.transport import Call, Transport
 from digestry.errors import ProtocolViolation
 from digestry.model.digest import shown
@@ -38,7 +38,7 @@ class Authenticator:
     def __init__(
         self,
         transport: Transport,
-        credentials: DockerCredentials,
+        credentials: Credentials,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport

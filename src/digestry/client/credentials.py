@@ -11,7 +11,7 @@ import subprocess
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -37,6 +37,14 @@ class Credential:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+
+
+class Credentials(Protocol):
+    """Where credentials come from."""
+
+    def get(self, host: str) -> Credential | None:
+        """What to log in to ``host[:port]`` with; None if there is nothing."""
+        ...
 
 
 class DockerCredentials:

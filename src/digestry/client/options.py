@@ -13,15 +13,18 @@ class ClientOptions:
     """``insecure_hosts`` are those (``host``, or ``host:port``) that may be spoken to over plain
     HTTP or with a certificate that cannot be checked; this machine's own addresses always may.
     ``docker_config`` is the directory of docker's ``config.json``; without it nobody has
-    credentials. ``timeout`` is in seconds without a byte. ``retries`` counts further attempts.
-    ``parallel`` is how many blobs of an image travel at once.
+    credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a connection
+    stands. ``retries`` counts further attempts. ``parallel`` is how many blobs of an image travel at
+    once. ``authorities`` is a file of certificates (PEM) that are trusted beside the system's.
     """
 
     insecure_hosts: frozenset[str] = frozenset()
     docker_config: Path | None = None
     timeout: float = 30.0
+    connect_timeout: float = 10.0
     retries: int = 3
     parallel: int = 4
+    authorities: Path | None = None
 
     def may_be_plain(self, host: str) -> bool:
         """Whether ``host[:port]`` may be spoken to without TLS."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from digestry.client.answers import Answer
 from digestry.client.auth import Authenticator
-from digestry.client.credentials import DockerCredentials
+from digestry.client.credentials import Credentials, DockerCredentials
 from digestry.client.options import ClientOptions
 from digestry.client.transport import Call, Transport, origin_of
 from digestry.model.reference import Reference
@@ -18,17 +18,28 @@ if TYPE_CHECKING:
     from digestry.model.digest import Digest
     from digestry.model.history import TagSpan
     from digestry.model.resolution import Resolutions, ResolveQuery
+    from digestry.model.sightings import Noted, Sighted
 
 
 class Session:
-    """What the client keeps between requests. Thread-safe; a context manager."""
+    """What the client keeps between requests. Thread-safe; a context manager.
 
-    def __init__(self, options: ClientOptions = ClientOptions()) -> None:  # noqa: B008 - frozen
+    ``credentials`` are those that ``options`` name, unless others are given.
+    """
+
+    def __init__(
+        self,
+        options: ClientOptions = ClientOptions(),  # noqa: B008 - frozen
+        *,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.options = options
         self.transport = Transport(options)
-        self.bulk_hosts: dict[str, bool] = {}
-        """Whether a registry answers many questions at once, as far as it was asked."""
-        self._auth = Authenticator(self.transport, DockerCredentials(options.docker_config))
+        self.endpoints: dict[str, frozenset[str] | None] = {}
+        """The extensions' endpoints of each registry that was asked; None if it could not tell."""
+        self.bulk_refused: set[str] = set()
+        """Registries that did not answer many questions at once."""
+        self._auth = Authenticator(self.transport, credentials or DockerCredentials(options.docker_config))
 
     def repository(self, reference: Reference) -> Repository:
         """The repository of ``reference``. Nothing is asked yet."""
@@ -55,6 +66,23 @@ class Session:
         from digestry.client import history_anywhere  # noqa: PLC0415 - it needs Session
 
         return history_anywhere.whose(self, host, digest)
+
+    def keeps_sightings(self, host: str) -> bool:
+        """Whether ``host`` wants to know what runs where."""
+        from digestry.client import sightings  # noqa: PLC0415 - only an audit that records needs it
+
+        return sightings.keeps(self, host)
+
+    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> tuple[int, Noted]:
+        """Tells ``host``, which keeps sightings, of as many of the first ``sightings`` as one request
+        takes; how many those were, and what became of them.
+
+        Raises :class:`Unreachable`, :class:`Unauthorized`, :class:`Refused` and
+        :class:`ProtocolViolation`.
+        """
+        from digestry.client import sightings as client  # noqa: PLC0415
+
+        return client.record(self, host, sightings)
 
     def close(self) -> None:
         """Ends all connections."""

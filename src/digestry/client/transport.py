@@ -19,10 +19,9 @@ from digestry import __version__
 from digestry.client.answers import Answer
 from digestry.client.failures import is_certificate_failure, is_not_http, is_not_tls, unreachable
 from digestry.client.options import ClientOptions, bare_host, is_loopback
-from digestry.errors import ProtocolViolation, Unreachable
+from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 
-_CONNECT_TIMEOUT: Final = 10.0
 _LONGEST_WAIT: Final = 60.0
 _MOST_REDIRECTS: Final = 5
 _TRANSIENT: Final = frozenset({429, 502, 503, 504})
@@ -91,6 +90,11 @@ class Transport:
                 self._bases[host] = known
             return known
 
+    def place(self, host: str, base: str) -> None:
+        """Says where the registry ``host`` is, ``scheme://host[:port]``: it is not looked for then."""
+        with self._lock:
+            self._bases[host] = base
+
     def _probe_plain(self, host: str) -> str:
         try:
             with self._open(Call("GET", f"http://{host}/v2/", repeatable=False), {}) as answer:
@@ -125,7 +129,7 @@ class Transport:
         that this is more than it needs, and nobody can step in between later."""
         address = (bare_host(host), urlsplit(f"//{host}").port or 443)
         try:
-            certificate = ssl.get_server_certificate(address, timeout=_CONNECT_TIMEOUT)
+            certificate = ssl.get_server_certificate(address, timeout=self.options.connect_timeout)
         except OSError as error:
             raise unreachable(host, error) from error
         fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
@@ -195,7 +199,7 @@ class Transport:
                 redirect=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=Timeout(connect=min(_CONNECT_TIMEOUT, options.timeout), read=options.timeout),
+                timeout=Timeout(connect=min(options.connect_timeout, options.timeout), read=options.timeout),
                 retries=_PatientRetry(
                     total=retries,
                     connect=min(1, retries),
@@ -224,13 +228,29 @@ class Transport:
         connections = max(4, self.options.parallel * 2)
         if pin is not None:
             return urllib3.PoolManager(maxsize=connections, cert_reqs="CERT_NONE", assert_fingerprint=pin)
+        context = self._trust()
         if not proxy:
-            return urllib3.PoolManager(maxsize=connections)
+            return urllib3.PoolManager(maxsize=connections, ssl_context=context)
         parts = urlsplit(proxy)
         user = f"{parts.username}:{parts.password or ''}" if parts.username else None
         return urllib3.ProxyManager(
-            proxy, maxsize=connections, proxy_headers=make_headers(proxy_basic_auth=user) if user else None
+            proxy,
+            maxsize=connections,
+            proxy_headers=make_headers(proxy_basic_auth=user) if user else None,
+            ssl_context=context,
         )
+
+    def _trust(self) -> ssl.SSLContext | None:
+        """Whose certificates are believed; None for the system's alone."""
+        if self.options.authorities is None:
+            return None
+        context = ssl.create_default_context()
+        try:
+            context.load_verify_locations(self.options.authorities)
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InvalidConfiguration(f"cannot use {self.options.authorities}: {reason}") from error
+        return context
 
 
 def origin_of(url: str) -> tuple[str, str | None, int | None]:

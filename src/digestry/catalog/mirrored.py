@@ -1,0 +1,101 @@
+"""What this registry keeps of others: their manifests, and what their tags pointed to, and when.
+
+The repositories are ordinary ones. But here a manifest may be visible before what it refers to: that
+is fetched when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from digestry.catalog import content, quotas, tags
+from digestry.catalog.database import Database
+from digestry.catalog.journal import Origin
+from digestry.catalog.quotas import Quota
+from digestry.catalog.schema import upstream_tags
+from digestry.catalog.tags import Place, Rules, Target
+from digestry.model.digest import Digest
+from digestry.model.history import TagEvent
+from digestry.model.manifest import Manifest
+
+
+class SeenTag(NamedTuple):
+    """What a tag of another registry pointed to, and when that was asked (microseconds since 1970)."""
+
+    digest: str
+    checked_at: int
+
+
+class Mirrored:
+    """The catalog's part of a cache in front of other registries. Thread-safe."""
+
+    def __init__(self, database: Database, rules: Rules, lease: int, limits: Sequence[Quota]) -> None:
+        self._database = database
+        self._rules = rules
+        self._lease = lease
+        self._quotas = tuple(limits)
+
+    def put(
+        self, repository: str, manifest: Manifest, *, tag: str | None = None, origin: Origin
+    ) -> TagEvent | None:
+        """Makes a stored manifest visible, whether or not what it refers to is here, and points ``tag``
+        at it, as upstream does now. Returns the journal's entry, if the tag moved.
+
+        Raises :class:`TagRefused`, :class:`OverQuota`.
+        """
+        now = self._rules.now()
+        target = Target(str(manifest.digest), manifest.media_type, manifest.size)
+        with self._database.write() as connection:
+            place = Place(content.make_repository(connection, repository, now), repository)
+            new = content.manifest(connection, place.row, target.digest) is None
+            content.store_manifest(connection, place.row, manifest, now)
+            content.extend_lease(connection, target.digest, now + self._lease)
+            event = None
+            if tag is not None:
+                event = tags.point(connection, self._rules, place, tag, target, origin=origin)
+                _note(connection, repository, tag, target.digest, now)
+            if new:
+                quotas.check_bytes(connection, self._quotas, repository)
+            if event is not None and event.event == "created":
+                quotas.check_tags(connection, self._quotas, repository)
+            return event
+
+    def note(self, repository: str, tag: str, digest: Digest) -> None:
+        """Upstream's tag was seen to point to ``digest`` now; the tag here stays where it is."""
+        with self._database.write() as connection:
+            _note(connection, repository, tag, str(digest), self._rules.now())
+
+    def gone(self, repository: str, tag: str, *, origin: Origin) -> TagEvent | None:
+        """Upstream does not have the tag any more: it goes here too, with its journal entry.
+
+        Raises :class:`TagRefused`.
+        """
+        with self._database.write() as connection:
+            connection.execute(
+                delete(upstream_tags).where(
+                    upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
+                )
+            )
+            row = content.repository_id(connection, repository)
+            if row is None or tags.pointed(connection, Place(row, repository), tag) is None:
+                return None
+            return tags.drop(connection, self._rules, Place(row, repository), tag, origin=origin)
+
+    def seen(self, repository: str, tag: str) -> SeenTag | None:
+        """What upstream's tag pointed to when it was last asked."""
+        query = select(upstream_tags.c.digest, upstream_tags.c.checked_at).where(
+            upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else SeenTag(*row)
+
+
+def _note(connection: Connection, repository: str, tag: str, digest: str, now: int) -> None:
+    values = {"digest": digest, "checked_at": now}
+    statement = upsert(upstream_tags).values(repository=repository, tag=tag, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["repository", "tag"], set_=values))
