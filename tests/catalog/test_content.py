@@ -49,10 +49,10 @@ def test_leases_are_coarse(catalog: Catalog, clock: Clock) -> None:
     first = clock.now + LEASE
     for step in (1, LEASE // 4, LEASE // 4 - 1):
         clock.now += step
-        catalog.renew_lease(digest)
+        catalog.renew_lease("x", digest)
         assert leases(catalog)[str(digest)] == first
     clock.now += 2  # less than half is left
-    catalog.renew_lease(digest)
+    catalog.renew_lease("x", digest)
     assert leases(catalog)[str(digest)] == clock.now + LEASE
 
 
@@ -62,12 +62,17 @@ def test_a_lease_is_never_shortened(catalog: Catalog, clock: Clock) -> None:
     end = leases(catalog)[str(digest)]
     clock.now -= LEASE  # the clock was set back
     catalog.add_blob("y", digest, 1)
-    catalog.renew_lease(digest)
+    catalog.renew_lease("x", digest)
     assert leases(catalog)[str(digest)] == end
 
 
-def test_a_lease_for_what_had_none(catalog: Catalog, clock: Clock) -> None:
-    catalog.renew_lease(Digest.of(b"found on the disk"))
+def test_no_promise_for_what_is_not_there(catalog: Catalog, clock: Clock) -> None:
+    digest = Digest.of(b"x")
+    assert not catalog.renew_lease("x", digest)
+    catalog.add_blob("y", digest, 1)
+    clock.now += LEASE
+    assert not catalog.renew_lease("x", digest)
+    assert catalog.renew_lease("y", digest)
     assert list(leases(catalog).values()) == [clock.now + LEASE]
 
 
@@ -329,7 +334,10 @@ def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
     manifest = pushed(catalog, "x")
     for _ in range(2):
         for target in ("t", str(manifest.digest)):
-            assert hot.manifest("x", target) == (str(manifest.digest), manifest.media_type, manifest.size)
+            found = hot.manifest("x", target)
+            assert found is not None
+            assert found[:3] == (str(manifest.digest), manifest.media_type, manifest.size)
+            assert (found.lease_end is None) == (target == "t")
             assert hot.manifest("y", target) is None
     catalog.delete_tag("x", "t", origin=ORIGIN)
     assert hot.manifest("x", "t") is None

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Select, Table, case, delete, exists, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from digestry.catalog import damage
 from digestry.catalog.schema import (
     journal,
     leases,
@@ -89,8 +90,8 @@ def unlink(connection: Connection, repository: int, digest: str) -> bool:
 
 
 def linked_size(connection: Connection, digest: str, repository: str | None) -> int | None:
-    """A blob's size in bytes, if ``repository`` (None: any repository) may serve it."""
-    query = select(links.c.size).where(links.c.digest == digest)
+    """A blob's size in bytes, if ``repository`` (None: any repository) may serve it, and can."""
+    query = select(links.c.size).where(links.c.digest == digest, damage.whole(links.c.digest))
     if repository is not None:
         query = query.join(repositories).where(repositories.c.name == repository)
     return connection.execute(query.limit(1)).scalar()
@@ -100,6 +101,14 @@ def linked_in(connection: Connection, digest: str) -> list[str]:
     """The repositories that may serve a blob."""
     query = select(repositories.c.name).select_from(links.join(repositories)).where(links.c.digest == digest)
     return list(connection.execute(query.order_by(repositories.c.name)).scalars())
+
+
+def has(connection: Connection, repository: int, digest: str) -> bool:
+    """Whether the repository may serve this, as a blob or as a manifest."""
+    linked = select(links.c.size).where(links.c.repository_id == repository, links.c.digest == digest)
+    return (
+        connection.execute(linked).first() is not None or manifest(connection, repository, digest) is not None
+    )
 
 
 def extend_lease(connection: Connection, digest: str, until: int) -> None:
@@ -120,7 +129,7 @@ def lease_end(connection: Connection, digest: str) -> int | None:
 
 
 def missing(connection: Connection, repository: int, manifest: Manifest) -> list[str]:
-    """The digests that ``manifest`` refers to and the repository does not have.
+    """The digests that ``manifest`` refers to and the repository does not have, or cannot serve.
 
     Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
     neither need a subject (distribution-spec, "Push").
@@ -142,7 +151,9 @@ def _have(connection: Connection, table: Table, repository: int, digests: Sequen
     found: set[str] = set()
     for start in range(0, len(digests), _CHUNK):
         query = select(table.c.digest).where(
-            table.c.repository_id == repository, table.c.digest.in_(digests[start : start + _CHUNK])
+            table.c.repository_id == repository,
+            table.c.digest.in_(digests[start : start + _CHUNK]),
+            damage.whole(table.c.digest),
         )
         if table is manifests:
             query = query.where(manifests.c.deleted_at.is_(None))

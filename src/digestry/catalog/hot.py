@@ -21,19 +21,30 @@ _TAG: Final = (
     "SELECT t.digest, m.media_type, m.size FROM repositories r"
     " JOIN tags t ON t.repository_id = r.id AND t.name = ?2"
     " JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
-    " WHERE r.name = ?1"
+    " WHERE r.name = ?1 AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
 )
 _MANIFEST: Final = (
     "SELECT m.digest, m.media_type, m.size, e.expires_at FROM repositories r"
     " JOIN manifests m ON m.repository_id = r.id AND m.digest = ?2 AND m.deleted_at IS NULL"
     " LEFT JOIN leases e ON e.digest = m.digest"
-    " WHERE r.name = ?1"
+    " WHERE r.name = ?1 AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = ?2)"
 )
 _BLOB: Final = (
     "SELECT l.size, e.expires_at FROM repositories r"
     " JOIN links l ON l.repository_id = r.id AND l.digest = ?2"
     " LEFT JOIN leases e ON e.digest = l.digest"
-    " WHERE r.name = ?1"
+    " WHERE r.name = ?1 AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = ?2)"
+)
+# What the three above leave out for its damage alone.
+_DAMAGED_TAG: Final = (
+    "SELECT 1 FROM repositories r JOIN tags t ON t.repository_id = r.id AND t.name = ?2"
+    " JOIN damaged d ON d.digest = t.digest WHERE r.name = ?1"
+)
+_DAMAGED: Final = (
+    "SELECT 1 FROM damaged d JOIN repositories r ON r.name = ?1 WHERE d.digest = ?2 AND ("
+    "EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = d.digest) OR"
+    " EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.digest = d.digest"
+    " AND m.deleted_at IS NULL))"
 )
 
 # What a registry has of itself: a repository that something was pushed to and that has any of it left.
@@ -115,6 +126,14 @@ class HotReads:
             raise self._failure(error) from error
         found = self._blobs[key] = None if row is None else HotBlob(row[0], row[1] or 0)
         return found
+
+    def damaged(self, repository: str, target: str) -> bool:
+        """Whether ``target``, a tag or a digest, would be served but for the damage to its content."""
+        try:
+            query = _DAMAGED if ":" in target else _DAMAGED_TAG
+            return self._connection.execute(query, (repository, target)).fetchone() is not None
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
 
     def repository(self, name: str) -> bool:
         """Whether there is such a repository, with anything in it. Raises :class:`StorageError`."""

@@ -31,6 +31,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "whose": ("whose", "Show which tags point, or pointed, to a digest."),
     "restore": ("restore", "Point a tag back at a digest that it had."),
     "journal": ("journal", "Prove a registry's journal, and export it."),
+    "gc": ("gc", "Remove from a registry what nothing holds any more."),
     "webhook": ("webhook", "See what webhooks have not taken yet, and try it again."),
     "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
     "advisory": ("advisory", "Say, and see, which digests are vulnerable and which are fixed."),

@@ -45,7 +45,7 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         manifest = service.hot.manifest(name, str(digest))
         if manifest is None:
             raise blob_unknown(digest, name)
-        size, lease_end = manifest.size, None
+        size, lease_end = manifest.size, manifest.lease_end
     else:
         size, lease_end = found.size, found.lease_end
     etag = f'"{digest}"'
@@ -57,8 +57,8 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         (b"cache-control", b"max-age=31536000, immutable"),
     ]
     if exchange.scope["method"] == "HEAD":
-        if lease_end is not None:
-            await service.promise(digest, lease_end)
+        if not await service.promise(name, digest, lease_end):
+            raise blob_unknown(digest, name)
         await exchange.begin(200, headers, size)
         await exchange.finish()
         return

@@ -17,9 +17,10 @@ from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
-from digestry.registry import immutability, quotas, toml, webhooks
+from digestry.registry import immutability, quotas, retention, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
+from digestry.registry.retention import CollectionConfig
 from digestry.registry.toml import Key, Where
 from digestry.registry.webhooks import Webhook
 
@@ -43,7 +44,9 @@ LIMIT_KEYS: Final = (
 )
 TLS_KEYS: Final = (Key("certificate", toml.file), Key("key", toml.file))
 
-SECTIONS: Final = frozenset({"limits", "tls", "auth", "rule", "oidc", "quota", "immutability", "webhook"})
+SECTIONS: Final = frozenset(
+    {"limits", "tls", "auth", "rule", "oidc", "quota", "immutability", "webhook", "collection", "retention"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class RegistryConfig:
     quotas: tuple[Quota, ...] = ()
     tags: TagPolicy = field(default_factory=TagPolicy)
     webhooks: tuple[Webhook, ...] = ()
+    collection: CollectionConfig = field(default_factory=CollectionConfig)
 
     @property
     def scheme(self) -> str:
@@ -132,6 +136,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         quotas=tuple(quotas.parse(table, here) for table, here in toml.tables(sections, "quota", where)),
         tags=immutability.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
+        collection=retention.parse(sections, where),
     )
     _check_open(config)
     return config

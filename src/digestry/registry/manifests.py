@@ -70,6 +70,8 @@ async def _get(service: Service, exchange: Exchange, name: str, target: str) -> 
         await exchange.finish()
         return
     if exchange.scope["method"] == "HEAD":
+        if ":" in target and not await service.promise(name, Digest.parse(target), found.lease_end):
+            raise manifest_unknown(target, name)
         await exchange.begin(200, headers, found.size)
         await exchange.finish()
         return

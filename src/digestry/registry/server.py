@@ -31,9 +31,9 @@ from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
 from digestry.registry.maintenance import Job, Maintenance
+from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
 
-LOCK_FILE: Final = "serve.lock"
 _BACKPRESSURE: Final = 8192
 """Connections that one worker has open at once: slow ones must not keep others out."""
 _READ_BUFFER: Final = 480 << 10
@@ -114,6 +114,7 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
     fsio.make_directory(config.root)
     held = f"{config.root} is served by another digestry already"
     with fsio.locked(config.root / LOCK_FILE, wait=False, held=held):
+        check_servable(config.root)
         prepare(config)
         _raise_file_limit()
         address, port = free_address(config.host, config.port)
@@ -153,7 +154,9 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
 
 def jobs(config: RegistryConfig) -> list[Job]:
     """What this registry does beside its requests; called in the process that does it."""
-    return []
+    from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the workers need none of it
+
+    return [CollectionJob(config)]
 
 
 def _raise_file_limit() -> None:

@@ -17,7 +17,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
-from digestry.catalog.catalog import LEASE, Catalog
+from digestry.catalog.catalog import Catalog
 from digestry.catalog.hot import HotReads
 from digestry.errors import Conflict, ContentError, NotFound, StorageError, TooLarge
 from digestry.model.digest import Digest
@@ -78,9 +78,11 @@ class Service:
         self.config = config
         self.now = now
         self.blobs = DiskBlobs(config.root)
+        self._lease = int(config.collection.lease * clock.SECOND)
         self.catalog = Catalog(
             config.root,
             now=now,
+            lease=self._lease,
             policy=config.tags,
             quotas=config.quotas,
             subscriptions=[webhook.subscription for webhook in config.webhooks],
@@ -117,10 +119,14 @@ class Service:
     ) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, lambda: function(*args, **kwargs))
 
-    async def promise(self, digest: Digest, lease_end: int) -> None:
-        """A client was told that this content is here: it will not be collected soon (rule 7)."""
-        if lease_end < self.now() + LEASE // 2:
-            await self.write(self.catalog.renew_lease, digest)
+    async def promise(self, name: str, digest: Digest, lease_end: int | None) -> bool:
+        """A client is told that this content is here: it will not be collected soon (rule 7).
+
+        False if it went in this moment.
+        """
+        if lease_end is not None and lease_end >= self.now() + self._lease // 2:
+            return True
+        return await self.write(self.catalog.renew_lease, name, digest)
 
     def read(self, digest: Digest, size: int) -> bytes:
         """Content that the catalog says is here, verified. Blocks.

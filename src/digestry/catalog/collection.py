@@ -1,0 +1,400 @@
+"""What nothing holds any more, and its removal from the catalog.
+
+There is no mark phase. Whether something is held is one question to the catalog, and it is asked
+again, of the same rows, in the transaction that removes them: what a client pushed, tagged or found a
+moment before is held by then, and no list of marks can be out of date (docs/adr/0007).
+
+Everything goes in windows of a repository's rows in the order of their digests, so that neither
+memory nor a transaction grows with the store. A database error ends the run (rule 7 of
+docs/design.md): what was removed until then was held by nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    delete,
+    exists,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from digestry.catalog import clock, tags
+from digestry.catalog.database import Database
+from digestry.catalog.journal import Origin
+from digestry.catalog.retention import Retention, TagRetention
+from digestry.catalog.schema import (
+    journal,
+    leases,
+    links,
+    manifest_references,
+    manifests,
+    repositories,
+    sightings,
+)
+from digestry.catalog.schema import tags as tag_rows
+from digestry.catalog.tags import Expected, Place, Rules, TagChanged, TagRefused
+from digestry.errors import NotFound
+from digestry.model.digest import Digest
+
+_WINDOW: Final = 5000
+"""Rows that one question looks at."""
+_BATCH: Final = 200
+"""Rows that one transaction removes: a push waits for no longer than that takes."""
+_PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
+_CIRCLE: Final = 10_000
+ACTOR: Final = "digestry"
+"""Who the journal says removed a tag that no rule keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Something that went. ``name`` is a tag or a digest; ``size`` in bytes, where it has one."""
+
+    kind: str  # tag, manifest, link, blob
+    repository: str
+    name: str
+    why: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stayed:
+    """Something that should have gone and did not, and the reason."""
+
+    kind: str
+    repository: str
+    name: str
+    why: str
+
+
+class Collection:
+    """Removes from the catalog what ``retention`` keeps no longer. Thread-safe; each method can be
+    called while clients push and pull, by one caller at a time."""
+
+    def __init__(self, database: Database, rules: Rules, retention: Retention) -> None:
+        self._database = database
+        self._rules = rules
+        self._retention = retention
+
+    def repositories(self) -> Iterator[Place]:
+        """All repositories, in the order of their rows."""
+        last = -1
+        while True:
+            with self._database.read() as connection:
+                query = select(repositories.c.id, repositories.c.name).where(repositories.c.id > last)
+                rows = connection.execute(query.order_by(repositories.c.id).limit(_WINDOW)).all()
+            for row in rows:
+                yield Place(row.id, row.name)
+            if len(rows) < _WINDOW:
+                return
+            last = rows[-1].id
+
+    # -- tags ------------------------------------------------------------------------------------
+
+    def drop_tags(self, place: Place) -> Iterator[Removed | Stayed]:
+        """Deletes, each with its journal entry, the tags that a rule covers and no longer keeps."""
+        rules = [rule for rule in self._retention.rules if rule.about(place.name)]
+        if not rules:
+            return
+        now = self._rules.now()
+        for tag, digest, why in self._surplus(place, rules, now):
+            yield self._drop(place, tag, digest, why)
+
+    def _surplus(
+        self, place: Place, rules: Sequence[TagRetention], now: int
+    ) -> Iterator[tuple[str, str, str]]:
+        counts = [0] * len(rules)
+        running = self._sighted(tag_rows.c.digest, now)
+        query = select(tag_rows.c.name, tag_rows.c.digest, tag_rows.c.moved_at, running.label("runs")).where(
+            tag_rows.c.repository_id == place.row
+        )
+        query = query.order_by(tag_rows.c.moved_at.desc(), tag_rows.c.name)
+        with self._database.read() as connection:
+            for row in connection.execute(query, execution_options={"yield_per": _BATCH}):
+                number = next((n for n, rule in enumerate(rules) if rule.covers(row.name)), None)
+                if number is None:
+                    continue
+                rule = rules[number]
+                counts[number] += 1
+                if rule.newest is not None and counts[number] <= rule.newest:
+                    continue
+                if rule.seconds is not None and row.moved_at > now - int(rule.seconds * clock.SECOND):
+                    continue
+                if not row.runs:
+                    yield row.name, row.digest, _beyond(rule, row.moved_at)
+
+    def _drop(self, place: Place, tag: str, digest: str, why: str) -> Removed | Stayed:
+        origin = Origin(actor=ACTOR, address="", client="retention")
+        expected = Expected(any_of=frozenset([digest]))
+        try:
+            with self._database.write() as connection:
+                tags.drop(connection, self._rules, place, tag, origin=origin, expected=expected)
+        except TagRefused as error:
+            return Stayed("tag", place.name, tag, error.message)
+        except (TagChanged, NotFound):
+            return Stayed("tag", place.name, tag, "it was moved meanwhile")
+        return Removed("tag", place.name, tag, why)
+
+    # -- manifests -------------------------------------------------------------------------------
+
+    def delete_manifests(self, place: Place) -> Iterator[Removed | Stayed]:
+        """Deletes the manifests that nothing holds: what listed them before what is listed."""
+        for _ in range(_PASSES):
+            found = False
+            for removal in (self._pass, self._circles):
+                if found:
+                    break  # what these held comes first: hardly anything is in a circle
+                for removed in removal(place):
+                    found |= isinstance(removed, Removed)
+                    yield removed
+            if not found:
+                return
+
+    def _pass(self, place: Place) -> Iterator[Removed]:
+        now = self._rules.now()
+        columns = manifests.c.digest, manifests.c.size, manifests.c.pushed_at
+        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
+        dead = visible & ~self._held_manifest(place, now)
+        for window in self._windows(manifests.c.digest, visible):
+            rows = self._read(select(*columns).where(window, dead))
+            for start in range(0, len(rows), _BATCH):
+                batch = {row.digest: row for row in rows[start : start + _BATCH]}
+                statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
+                with self._database.write() as connection:
+                    # Not as of this run's beginning: what was pushed again since is held again.
+                    gone = connection.execute(
+                        statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
+                    ).scalars()
+                    digests = sorted(gone)
+                for digest in digests:
+                    row = batch[digest]
+                    why = f"no tag, index or subject holds it; it was pushed at {_date(row.pushed_at)}"
+                    yield Removed("manifest", place.name, digest, why, row.size)
+
+    def _held_manifest(self, place: Place, now: int) -> ColumnElement[bool]:
+        """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
+        parent, subject = manifests.alias("parent"), manifests.alias("subject")
+        listed = (
+            exists()
+            .where(
+                manifest_references.c.repository_id == manifests.c.repository_id,
+                manifest_references.c.child == manifests.c.digest,
+                manifest_references.c.role == "manifest",
+                parent.c.repository_id == manifest_references.c.repository_id,
+                parent.c.digest == manifest_references.c.parent,
+                parent.c.deleted_at.is_(None),
+            )
+            .correlate(manifests)
+        )
+        refers = (
+            exists()
+            .where(
+                subject.c.repository_id == manifests.c.repository_id,
+                subject.c.digest == manifests.c.subject,
+                subject.c.deleted_at.is_(None),
+            )
+            .correlate(manifests)
+        )
+        return or_(self._root(place, now), listed, refers)
+
+    def _root(self, place: Place, now: int) -> ColumnElement[bool]:
+        """Whether a row of ``manifests`` is held by itself: the reasons that are no other manifest."""
+        tagged = exists().where(
+            tag_rows.c.repository_id == place.row, tag_rows.c.digest == manifests.c.digest
+        )
+        recent: ColumnElement[bool] = true()
+        left: ColumnElement[bool] = true()
+        if self._retention.untagged is not None:
+            since = now - int(self._retention.untagged * clock.SECOND)
+            recent = manifests.c.pushed_at > since
+            left = exists().where(
+                journal.c.repository == place.name,
+                journal.c.from_digest == manifests.c.digest,
+                journal.c.at > since,
+            )
+        return or_(
+            recent,
+            tagged,
+            _leased(manifests.c.digest, now),
+            left,
+            self._sighted(manifests.c.digest, now),
+            manifests.c.config.is_not(None) & self._sighted(manifests.c.config, now),
+        )
+
+    def _sighted(self, digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
+        seen = sightings.c.digest == digest
+        if self._retention.sighted is not None:
+            seen &= sightings.c.last_at > now - int(self._retention.sighted * clock.SECOND)
+        return exists().where(seen)
+
+    def _circles(self, place: Place) -> Iterator[Removed | Stayed]:
+        """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
+        now = self._rules.now()
+        lists = exists().where(
+            manifest_references.c.repository_id == manifests.c.repository_id,
+            manifest_references.c.parent == manifests.c.digest,
+            manifest_references.c.role == "manifest",
+        )
+        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
+        suspect = visible & manifests.c.subject.is_not(None) & lists & ~self._root(place, now)
+        for window in self._windows(manifests.c.digest, visible & manifests.c.subject.is_not(None)):
+            for row in self._read(select(manifests.c.digest).where(window, suspect)):
+                yield from self._circle(place, row.digest)
+
+    def _circle(self, place: Place, start: str) -> Iterator[Removed | Stayed]:
+        gone: list[Any] = []
+        with self._database.write() as connection:
+            root = self._root(place, self._rules.now())
+            circle: set[str] = set()
+            frontier = {start}
+            while frontier and len(circle) <= _CIRCLE:
+                circle |= frontier
+                held = select(manifests.c.digest).where(
+                    manifests.c.repository_id == place.row, manifests.c.digest.in_(frontier), root
+                )
+                if any(connection.execute(held.limit(1))):
+                    return
+                frontier = _holders(connection, place.row, frontier) - circle
+            if len(circle) <= _CIRCLE:
+                statement = (
+                    update(manifests)
+                    .where(
+                        manifests.c.repository_id == place.row,
+                        manifests.c.digest.in_(circle),
+                        manifests.c.deleted_at.is_(None),
+                    )
+                    .values(deleted_at=self._rules.now())
+                )
+                gone = list(connection.execute(statement.returning(manifests.c.digest, manifests.c.size)))
+        if len(circle) > _CIRCLE:
+            yield Stayed("manifest", place.name, start, f"more than {_CIRCLE} manifests hold each other")
+        for row in gone:
+            yield Removed("manifest", place.name, row.digest, "nothing but each other holds these", row.size)
+
+    # -- links and bytes -------------------------------------------------------------------------
+
+    def unlink(self, place: Place) -> Iterator[Removed]:
+        """Takes from a repository the blobs that no manifest there needs."""
+        now = self._rules.now()
+        parent = manifests.alias("parent")
+        needed = (
+            exists()
+            .where(
+                manifest_references.c.repository_id == links.c.repository_id,
+                manifest_references.c.child == links.c.digest,
+                parent.c.repository_id == manifest_references.c.repository_id,
+                parent.c.digest == manifest_references.c.parent,
+                parent.c.deleted_at.is_(None),
+            )
+            .correlate(links)
+        )
+        mine = links.c.repository_id == place.row
+        dead = mine & ~or_(needed, _leased(links.c.digest, now))
+        for window in self._windows(links.c.digest, mine):
+            rows = self._read(select(links.c.digest).where(window, dead))
+            for start in range(0, len(rows), _BATCH):
+                batch = [row.digest for row in rows[start : start + _BATCH]]
+                statement = delete(links).where(dead, links.c.digest.in_(batch))
+                with self._database.write() as connection:
+                    gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
+                for row in sorted(gone):
+                    why = f"no manifest of {place.name} needs it"
+                    yield Removed("link", place.name, row.digest, why, row.size)
+
+    def held(self, digests: Sequence[Digest]) -> set[Digest]:
+        """Those of up to some hundred digests whose bytes must stay: linked, visible, or leased."""
+        names = {str(digest): digest for digest in digests}
+        wanted = list(names)
+        queries: tuple[Select[Any], ...] = (
+            select(links.c.digest).where(links.c.digest.in_(wanted)),
+            select(manifests.c.digest).where(
+                manifests.c.digest.in_(wanted), manifests.c.deleted_at.is_(None)
+            ),
+            select(leases.c.digest).where(
+                leases.c.digest.in_(wanted), leases.c.expires_at > self._rules.now()
+            ),
+        )
+        with self._database.read() as connection:
+            return {names[row.digest] for query in queries for row in connection.execute(query)}
+
+    def forget(self) -> None:
+        """Removes leases that have ended, and sightings that keep nothing any more."""
+        now = self._rules.now()
+        with self._database.write() as connection:
+            connection.execute(delete(leases).where(leases.c.expires_at <= now))
+            if self._retention.sighted is not None:
+                since = now - int(self._retention.sighted * clock.SECOND)
+                connection.execute(delete(sightings).where(sightings.c.last_at <= since))
+
+    # -- windows ---------------------------------------------------------------------------------
+
+    def _windows(
+        self, digest: ColumnElement[str], where: ColumnElement[bool]
+    ) -> Iterator[ColumnElement[bool]]:
+        """Cuts the rows of ``where`` into ranges of digests with some thousand each."""
+        last: str | None = None
+        while True:
+            rest = where if last is None else where & (digest > last)
+            with self._database.read() as connection:
+                end = connection.execute(
+                    select(digest).where(rest).order_by(digest).offset(_WINDOW - 1).limit(1)
+                ).scalar()
+            after = true() if last is None else digest > last
+            if end is None:
+                yield after
+                return
+            yield after & (digest <= end)
+            last = end
+
+    def _read(self, query: Select[Any]) -> Sequence[Any]:
+        with self._database.read() as connection:
+            return connection.execute(query).all()
+
+
+def _leased(digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
+    return exists().where(leases.c.digest == digest, leases.c.expires_at > now)
+
+
+def _holders(connection: Connection, repository: int, digests: set[str]) -> set[str]:
+    """The manifests that can be pulled and hold one of these: the indexes, and the subjects."""
+    chunk = list(digests)
+    parent = manifests.alias("parent")
+    listing = select(parent.c.digest).where(
+        manifest_references.c.repository_id == repository,
+        manifest_references.c.child.in_(chunk),
+        manifest_references.c.role == "manifest",
+        parent.c.repository_id == repository,
+        parent.c.digest == manifest_references.c.parent,
+        parent.c.deleted_at.is_(None),
+    )
+    subjects = select(parent.c.digest).where(
+        manifests.c.repository_id == repository,
+        manifests.c.digest.in_(chunk),
+        manifests.c.deleted_at.is_(None),
+        parent.c.repository_id == repository,
+        parent.c.digest == manifests.c.subject,
+        parent.c.deleted_at.is_(None),
+    )
+    return {digest for query in (listing, subjects) for digest in connection.execute(query).scalars()}
+
+
+def _beyond(rule: TagRetention, moved_at: int) -> str:
+    reasons = []
+    if rule.newest is not None:
+        reasons.append(f"{rule.newest} newer ones are kept")
+    if rule.seconds is not None:
+        reasons.append(f"it is older than {rule.seconds / 86400:g} days")
+    return f"{' and '.join(reasons)}; it moved last at {_date(moved_at)}"
+
+
+def _date(microseconds: int) -> str:
+    return clock.to_datetime(microseconds).strftime("%Y-%m-%dT%H:%M:%SZ")

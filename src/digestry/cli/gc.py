@@ -1,0 +1,105 @@
+"""``digestry gc``: remove from a registry what nothing holds any more."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digestry.cli.output import format_option, note, printable, say
+from digestry.model.text import printable_json
+
+if TYPE_CHECKING:
+    from digestry.catalog.collection import Removed, Stayed
+    from digestry.registry.collection import Tally
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="registry.toml: [collection] and [[retention]] say what is kept (docs/collection.md).",
+)
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The registry's directory. It may be served meanwhile.",
+)
+@click.option("--dry-run", is_flag=True, help="Only list what would go, and why.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not list what goes; only count it.")
+@format_option
+def gc(*, config: Path | None, root: Path | None, dry_run: bool, quiet: bool, format_: str) -> None:
+    """Remove what nothing holds any more: tags by the retention rules, manifests without a tag, and
+    the blobs that only those needed.
+
+    A registry that is served does the same on its own schedule. Clients may push and pull
+    meanwhile. What a tag has left stays for 90 days unless the configuration says otherwise, and so
+    does what an audit has seen running.
+
+    JSON: an object with dry_run, items (kind: tag, manifest, link or blob; repository, name, why, size
+    in bytes, and stays, true for what should have gone and could not), and totals.
+    """
+    from digestry.registry import collection
+    from digestry.registry.config import load
+
+    loaded = load(config, {"root": root, "allow_anonymous": True})
+    run = collection.dry_run if dry_run else collection.collect
+    if format_ == "json":
+        # As it goes: there may be millions.
+        say(f'{{"dry_run": {"true" if dry_run else "false"}, "items": [', end="")
+        tally = run(loaded, tell=_ignore if quiet else _Items().tell)
+        say(f'], "totals": {_json(tally)}}}')
+        return
+    tally = run(loaded, tell=_ignore if quiet else _tell)
+    say(_summary(tally, dry_run=dry_run))
+    if dry_run:
+        note("nothing was removed: this was a dry run")
+
+
+def _ignore(_: Removed | Stayed) -> None:
+    """Says nothing."""
+
+
+def _tell(item: Removed | Stayed) -> None:
+    from digestry.catalog.collection import Stayed
+
+    what = f"{item.repository} {item.name}" if item.repository else item.name
+    word = "STAYS " if isinstance(item, Stayed) else ""
+    say(printable(f"{word}{item.kind:8}  {what}  {item.why}"))
+
+
+class _Items:
+    """Prints each thing as an item of a JSON list."""
+
+    def __init__(self) -> None:
+        self._comma = ""
+
+    def tell(self, item: Removed | Stayed) -> None:
+        from digestry.catalog.collection import Stayed
+
+        fields = {**asdict(item), "stays": isinstance(item, Stayed)}
+        say(f"{self._comma}\n  {_json(fields)}", end="")
+        self._comma = ","
+
+
+def _json(value: Any) -> str:
+    import msgspec
+
+    return printable_json(msgspec.json.encode(value).decode())
+
+
+def _summary(tally: Tally, *, dry_run: bool) -> str:
+    parts = [
+        _count(tally.tags, "tag"),
+        _count(tally.manifests, "manifest"),
+        _count(tally.links, "link"),
+        f"{_count(tally.blobs, 'blob')} of {tally.bytes} bytes",
+    ]
+    stayed = f"; {tally.stayed} stayed that should have gone" if tally.stayed else ""
+    return f"{'Would remove' if dry_run else 'Removed'} {', '.join(parts)}{stayed}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

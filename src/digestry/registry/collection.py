@@ -1,0 +1,318 @@
+"""Collection: removes what nothing holds any more, while clients push and pull (docs/collection.md).
+
+Tags that no rule keeps, then manifests, then links: each in transactions that ask again whether it is
+held. Bytes go last, each under its guard, and only if the catalog has neither a link to them nor a
+lease on them by then (rule 7 of docs/design.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from digestry import fsio
+from digestry.blobs.disk import DiskBlobs
+from digestry.catalog import clock
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.collection import Collection, Removed, Stayed
+from digestry.catalog.database import FILE, connect_directly
+from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
+from digestry.errors import Conflict, NotFound, StorageError
+from digestry.model.digest import Digest
+from digestry.registry.config import RegistryConfig
+
+log: Final = logging.getLogger("digestry.registry")
+
+_BATCH: Final = 500
+_FIRST_SECONDS: Final = 60.0
+_LEAST_SECONDS: Final = 0.05
+_DRY: Final = ".gc-dry-run-"
+
+Tell = Callable[[Removed | Stayed], None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run removed, and how much stayed that should have gone. ``bytes`` are those of files."""
+
+    tags: int = 0
+    manifests: int = 0
+    links: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    stayed: int = 0
+
+    def add(self, item: Removed | Stayed) -> None:
+        if isinstance(item, Stayed):
+            self.stayed += 1
+            return
+        match item.kind:
+            case "tag":
+                self.tags += 1
+            case "manifest":
+                self.manifests += 1
+            case "link":
+                self.links += 1
+            case _:
+                self.blobs += 1
+                self.bytes += item.size
+
+
+class _Stopped(Exception):
+    """The run was asked to end. What it did until then is whole."""
+
+
+def open_catalog(
+    config: RegistryConfig, root: Path | None = None, *, now: clock.Clock = clock.now
+) -> Catalog:
+    """The catalog with all that a removal of tags goes by: policy, webhooks."""
+    return Catalog(
+        root or config.root,
+        now=now,
+        lease=int(config.collection.lease * clock.SECOND),
+        policy=config.tags,
+        quotas=config.quotas,
+        subscriptions=[webhook.subscription for webhook in config.webhooks],
+    )
+
+
+def collect(
+    config: RegistryConfig,
+    *,
+    tell: Tell = lambda _: None,
+    stop: threading.Event | None = None,
+    now: clock.Clock = clock.now,
+) -> Tally:
+    """Runs one collection of the root, whether or not it is being served; ``tell`` hears of each thing.
+
+    Returns early, with what it did so far, once ``stop`` is set. Raises :class:`Conflict` while
+    another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
+    :class:`StorageError`.
+    """
+    _check_there(config.root)
+    held = f"{config.root} is being collected, or backed up, already"
+    with fsio.locked(config.root / COLLECTION_LOCK, wait=False, held=held):
+        catalog = open_catalog(config, now=now)
+        try:
+            return _noted(catalog, _Run(catalog, DiskBlobs(config.root), config, tell, stop), now)
+        finally:
+            catalog.close()
+
+
+def _noted(catalog: Catalog, run: _Run, now: clock.Clock) -> Tally:
+    """Runs, and adds what it came to to what all runs before it came to, for metrics."""
+    started, began = now(), time.monotonic()
+    last = catalog.jobs.state(COLLECTION)
+    totals: dict[str, Any] = dict(last.state) if last else {}
+    try:
+        tally = run.run()
+    except Exception:
+        totals["failures"] = totals.get("failures", 0) + 1
+        catalog.jobs.note(JobState(COLLECTION, started, None, totals))
+        raise
+    for name, count in asdict(tally).items():
+        totals[name] = totals.get(name, 0) + count
+    totals["runs"] = totals.get("runs", 0) + 1
+    totals["seconds"] = round(time.monotonic() - began, 3)
+    catalog.jobs.note(JobState(COLLECTION, started, now(), totals))
+    return tally
+
+
+def dry_run(config: RegistryConfig, *, tell: Tell, now: clock.Clock = clock.now) -> Tally:
+    """As :func:`collect`, on a copy of the catalog, which goes afterwards: nothing else is touched."""
+    _check_there(config.root)
+    for left in config.root.glob(f"{_DRY}*"):
+        _sweep(left)  # of one that was killed
+    with tempfile.TemporaryDirectory(prefix=_DRY, dir=config.root) as folder:
+        copy = Path(folder)
+        with fsio.locked(copy / "lock"):
+            _copy_catalog(config.root / FILE, copy / FILE)
+            catalog = open_catalog(config, copy, now=now)
+            try:
+                return _Run(catalog, DiskBlobs(config.root), config, tell, dry=True).run()
+            finally:
+                catalog.close()
+
+
+def _check_there(root: Path) -> None:
+    if not (root / FILE).is_file():
+        raise NotFound(f"there is no registry under {root}: it has no {FILE}")
+
+
+def _copy_catalog(source: Path, destination: Path) -> None:
+    connection = connect_directly(source)
+    try:
+        connection.execute("PRAGMA query_only=OFF")  # the file itself is open for reading only
+        connection.execute("VACUUM INTO ?", (str(destination),))
+    except sqlite3.Error as error:
+        raise StorageError(f"the catalog {source} could not be copied: {error}") from error
+    finally:
+        connection.close()
+
+
+def _sweep(folder: Path) -> None:
+    try:
+        with fsio.locked(folder / "lock", wait=False):
+            for file in folder.iterdir():
+                file.unlink(missing_ok=True)
+            folder.rmdir()
+    except (Conflict, OSError, StorageError):
+        return  # another dry run has it
+
+
+class _Run:
+    """One collection. The same on the catalog and on a copy, but for the bytes."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: DiskBlobs,
+        config: RegistryConfig,
+        tell: Tell,
+        stop: threading.Event | None = None,
+        *,
+        dry: bool = False,
+    ) -> None:
+        self._collection: Collection = catalog.collection(config.collection.retention)
+        self._blobs = blobs
+        self._tell = tell
+        self._stop = stop
+        self._tally = Tally()
+        self._dry = dry
+        self._began = time.time()
+
+    def run(self) -> Tally:
+        try:
+            for place in self._collection.repositories():
+                self._count(self._collection.drop_tags(place))
+                self._count(self._collection.delete_manifests(place))
+                self._count(self._collection.unlink(place))
+            digests = self._blobs.digests()
+            while batch := list(itertools.islice(digests, _BATCH)):
+                self._count(self._sweep_bytes(batch))
+            self._collection.forget()
+        except _Stopped:
+            pass
+        return self._tally
+
+    def _count(self, items: Iterable[Removed | Stayed]) -> None:
+        for item in items:
+            self._tally.add(item)
+            self._tell(item)
+            self._check()
+        self._check()
+
+    def _check(self) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise _Stopped
+
+    def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Removed | Stayed]:
+        held = self._collection.held(batch)
+        for digest in batch:
+            if digest in held:
+                continue
+            try:
+                if self._dry:
+                    if self._since(digest):
+                        continue
+                    size = self._blobs.stat(digest)
+                else:
+                    with self._blobs.guard(digest, exclusive=True, wait=False):
+                        if self._collection.held([digest]):
+                            continue  # pushed since
+                        size = self._blobs.stat(digest)
+                        self._blobs.delete(digest)
+            except Conflict as error:
+                yield Stayed("blob", "", str(digest), error.message)
+                continue
+            if size is not None:
+                yield Removed("blob", "", str(digest), "no repository holds it", size)
+
+    def _since(self, digest: Digest) -> bool:
+        """Whether the copy of the catalog is too old to know this content."""
+        try:
+            return self._blobs.path(digest).stat().st_ctime >= self._began
+        except OSError:
+            return True
+
+
+class CollectionJob:
+    """Collection on the server's schedule."""
+
+    name = COLLECTION
+
+    def __init__(self, config: RegistryConfig, *, now: clock.Clock = clock.now) -> None:
+        self._config = config
+        self._now = now
+        self._began = time.monotonic()
+        self._clocks = _Clocks(now)
+        self._held_until = 0.0
+
+    def run(self, stop: threading.Event) -> float:
+        """Collects if it is time; returns after how many seconds to ask again."""
+        every = self._config.collection.every
+        if every is None:
+            return 3600.0
+        lease = self._config.collection.lease
+        if (jump := self._clocks.jump()) > lease / 4:
+            # By the new time the leases of what is just being pushed may be over.
+            log.warning(
+                "the clock went forward by %.0f s: nothing is collected for the next %.0f s", jump, lease
+            )
+            self._held_until = time.monotonic() + lease
+        wait = max(self._held_until - time.monotonic(), self._due(every))
+        if wait > 0:
+            return min(wait, _FIRST_SECONDS)
+        self._collect(stop)
+        return max(every, _LEAST_SECONDS) if every < _FIRST_SECONDS else _LEAST_SECONDS
+
+    def _due(self, every: float) -> float:
+        catalog = open_catalog(self._config)
+        try:
+            last = catalog.jobs.state(COLLECTION)
+        finally:
+            catalog.close()
+        early = min(every, _FIRST_SECONDS) - (time.monotonic() - self._began)
+        if last is None:
+            return early
+        since = (self._now() - last.started_at) / clock.SECOND
+        # A start in the future is a clock that was set back since: it says nothing.
+        return max(early, every - since) if since >= 0 else early
+
+    def _collect(self, stop: threading.Event) -> None:
+        try:
+            tally = collect(self._config, stop=stop, now=self._now)
+        except Conflict as error:
+            log.info("collection waits: %s", error.message)
+            return
+        if tally != Tally():
+            log.info(
+                "collection: %d tags, %d manifests, %d links; %d blobs of %d bytes; %d stayed",
+                *(tally.tags, tally.manifests, tally.links, tally.blobs, tally.bytes, tally.stayed),
+            )
+
+
+class _Clocks:
+    """Compares the wall clock with one that nobody sets."""
+
+    def __init__(self, now: clock.Clock) -> None:
+        self._now = now
+        self._last = self._both()
+
+    def _both(self) -> tuple[float, float]:
+        # CLOCK_BOOTTIME goes on while the machine sleeps, where there is one.
+        steady = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        return self._now() / clock.SECOND, steady
+
+    def jump(self) -> float:
+        """By how many seconds the wall clock went forward more than time did, since the last call."""
+        (wall, steady), self._last = self._last, self._both()
+        return (self._last[0] - wall) - (self._last[1] - steady)
