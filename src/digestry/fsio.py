@@ -128,6 +128,15 @@ def remove_file(path: Path) -> bool:
         return True
 
 
+def move(path: Path, destination: Path) -> None:
+    """Gives what is at ``path``, whatever it is, another name on the same file system, durably."""
+    with storage_errors("move", path):
+        path.rename(destination)
+    # Should power fail between the two, it has either name or both, and never none.
+    sync_directory(destination.parent)
+    sync_directory(path.parent)
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True, held: str = "") -> Iterator[None]:
     """Holds an advisory lock (flock) on ``path``, which is created if need be, for the block.

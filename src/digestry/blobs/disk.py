@@ -6,6 +6,7 @@
     ROOT/blobs/<algorithm>/<hex>      content; a name here means: complete, checked, durable
     ROOT/ingest/<name>                content on its way in
     ROOT/guards/<two digits>          locks: see :meth:`DiskBlobs.guard`
+    ROOT/quarantine/<algorithm>/<hex>.<time>   what was found not to be what its name said
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from digestry.blobs.protocols import SMALL
 from digestry.blobs.verify import wrong_hash
 from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
-from digestry.fsio import locked, make_directory, remove_file, storage_error, storage_errors, write_file
+from digestry.fsio import (
+    locked,
+    make_directory,
+    move,
+    remove_file,
+    storage_error,
+    storage_errors,
+    write_file,
+)
 from digestry.model.digest import ALGORITHMS, Digest, shown
 
 if TYPE_CHECKING:
     from digestry.blobs.ingest import DiskIngest
 
 LAYOUT_FILE: Final = "oci-layout"
-_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -44,6 +53,7 @@ class DiskBlobs:
         self._blobs = root / "blobs"
         self._ingest = root / "ingest"
         self._guards = root / "guards"
+        self._quarantine = root / "quarantine"
 
     def prepare(self) -> None:
         """Makes the directories and the layout file where they are missing, durably."""
@@ -53,7 +63,7 @@ class DiskBlobs:
         with storage_errors("look at", marker):
             missing = not marker.exists()
         if missing:
-            write_file(marker, _LAYOUT)
+            write_file(marker, LAYOUT)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -251,6 +261,25 @@ class DiskBlobs:
     def delete(self, digest: Digest) -> bool:
         """Removes the content durably; False if it was not there."""
         return remove_file(self.path(digest))
+
+    def set_aside(self, digest: Digest, at: int) -> Path:
+        """Moves the file of ``digest``, which is not what it should be, out of the way, durably.
+
+        Returns where it is now: it is kept, for people to look at. ``at`` goes into its name. Under
+        :meth:`guard`, held exclusively.
+        """
+        directory = self._quarantine / digest.algorithm
+        make_directory(directory)
+        while os.path.lexists(aside := directory / f"{digest.encoded}.{at}"):
+            at += 1
+        move(self.path(digest), aside)
+        return aside
+
+    def aside(self, digest: Digest) -> list[Path]:
+        """The files that were set aside as damaged content of ``digest``, oldest first."""
+        directory = self._quarantine / digest.algorithm
+        with storage_errors("list", directory):
+            return sorted(directory.glob(f"{digest.encoded}.*"))
 
     def _named(self, name: str) -> Path:
         # A name becomes a path: one that could leave the directory is a defect of the caller's.

@@ -11,8 +11,8 @@ from typing import Final
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import ClientGone, Problem, blob_unknown, not_allowed
-from digestry.registry.service import Service, damaged
+from digestry.registry.problems import ClientGone, Problem, blob_damaged, blob_unknown, not_allowed
+from digestry.registry.service import Damaged, Service
 
 SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
@@ -27,7 +27,15 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
     digest = Digest.parse(digest_text)
     match exchange.scope["method"]:
         case "GET" | "HEAD":
-            await _get(service, exchange, name, digest)
+            try:
+                await _get(service, exchange, name, digest)
+            except Damaged as error:
+                if exchange.answered:
+                    service.report(error)
+                    raise
+                if await service.doubt(error):
+                    raise blob_damaged(digest, name) from error
+                await _get(service, exchange, name, digest)  # it was put back in this moment
         case "DELETE":
             try:
                 await service.write(service.catalog.delete_blob, name, digest)
@@ -44,7 +52,8 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         # A manifest is content as well, and some clients ask for it here.
         manifest = service.hot.manifest(name, str(digest))
         if manifest is None:
-            raise blob_unknown(digest, name)
+            damaged = service.hot.damaged(name, str(digest))
+            raise blob_damaged(digest, name) if damaged else blob_unknown(digest, name)
         size, lease_end = manifest.size, manifest.lease_end
     else:
         size, lease_end = found.size, found.lease_end
@@ -64,16 +73,19 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         return
     wanted = exchange.header(b"range")
     selected = None if wanted is None else _select(wanted, size)
+    status = 200
     if selected is not None and exchange.header(b"if-range") in {None, etag}:
-        first, last = selected
-        headers.append((b"content-range", f"bytes {first}-{last}/{size}".encode()))
-        await _send_part(service, exchange, digest, 206, headers, selected=selected, size=size)
-    elif size <= SMALL:
-        content = service.read(digest, size)
-        await exchange.begin(200, headers, len(content))
-        await exchange.finish(content)
-    else:
-        await _send_part(service, exchange, digest, 200, headers, selected=(0, size - 1), size=size)
+        status = 206
+        headers.append((b"content-range", f"bytes {selected[0]}-{selected[1]}/{size}".encode()))
+    first, last = selected if selected is not None and status == 206 else (0, size - 1)
+    if size > SMALL and found is not None:
+        await _send_part(service, exchange, digest, status, headers, selected=(first, last), size=size)
+        return
+    content = service.read(digest, size) if size <= SMALL else await service.disk(service.read, digest, size)
+    if status == 206:
+        content = content[first : last + 1]
+    await exchange.begin(status, headers, len(content))
+    await exchange.finish(content)
 
 
 def _select(header: str, size: int) -> tuple[int, int] | None:
@@ -114,20 +126,19 @@ async def _send_part(
     size: int,
 ) -> None:
     position, last = selected
-    await service.disk(service.check, digest, size)
-    try:
-        file = await service.disk(service.blobs.open, digest)
-    except NotFound as error:
-        raise damaged(digest, "its file is gone") from error
+    file = await service.disk(service.open, digest, size)
     watch: asyncio.Task[None] | None = None
     try:
         await exchange.begin(status, headers, last - position + 1)
         if last - position >= _PART:
             watch = asyncio.create_task(_until_gone(exchange))
         while position <= last and (watch is None or not watch.done()):
-            part = await _read(service, file.fileno(), min(_PART, last + 1 - position), position)
+            try:
+                part = await _read(service, file.fileno(), min(_PART, last + 1 - position), position)
+            except OSError as error:
+                raise Damaged(digest, size, f"it cannot be read: {error.strerror}") from error
             if not part:
-                raise damaged(digest, f"it ended at byte {position} of {size}")
+                raise Damaged(digest, size, f"it ended at byte {position} of {size}")
             position += len(part)
             await exchange.finish(part, more=position <= last)
     finally:

@@ -13,8 +13,15 @@ from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem, bad_parameter, manifest_unknown, name_unknown, not_allowed
-from digestry.registry.service import Service
+from digestry.registry.problems import (
+    Problem,
+    bad_parameter,
+    manifest_damaged,
+    manifest_unknown,
+    name_unknown,
+    not_allowed,
+)
+from digestry.registry.service import Damaged, Service
 
 _MOST_TAGS: Final = 100
 _TAGS_IN_A_HEADER: Final = 20
@@ -40,7 +47,12 @@ async def handle(service: Service, exchange: Exchange, name: str, target: str) -
     """One request to a manifest."""
     match exchange.scope["method"]:
         case "GET" | "HEAD":
-            await _get(service, exchange, name, target)
+            try:
+                await _get(service, exchange, name, target)
+            except Damaged as error:
+                if await service.doubt(error):
+                    raise manifest_damaged(target, name) from error
+                await _get(service, exchange, name, target)  # it was put back in this moment
         case "PUT":
             await _put(service, exchange, name, target)
         case "DELETE":
@@ -57,6 +69,8 @@ async def _get(service: Service, exchange: Exchange, name: str, target: str) -> 
         _target(target)
         if not await service.disk(service.catalog.has_repository, name):
             raise name_unknown(name)
+        if service.hot.damaged(name, target):
+            raise manifest_damaged(target, name)
         raise manifest_unknown(target, name)
     etag = f'"{found.digest}"'
     headers = [

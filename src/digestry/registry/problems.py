@@ -27,6 +27,7 @@ from digestry.errors import (
     TooMany,
 )
 from digestry.model.digest import Digest, shown
+from digestry.registry.quarantine import HEALS
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -81,6 +82,16 @@ def manifest_unknown(target: str, name: str) -> Problem:
         f"manifest {target} is not in repository {name}",
         detail={"reference": target},
     )
+
+
+def blob_damaged(digest: Digest, name: str) -> Problem:
+    text = f"blob {digest} of repository {name} is damaged here, and not served ({HEALS})"
+    return Problem(404, "BLOB_UNKNOWN", text, detail={"digest": str(digest)})
+
+
+def manifest_damaged(target: str, name: str) -> Problem:
+    text = f"manifest {target} of repository {name} is damaged here, and not served ({HEALS})"
+    return Problem(404, "MANIFEST_UNKNOWN", text, detail={"reference": target})
 
 
 def name_unknown(name: str) -> Problem:

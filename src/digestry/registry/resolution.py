@@ -21,7 +21,7 @@ from digestry.model.resolution import (
 )
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.problems import Problem, not_allowed
-from digestry.registry.service import Service
+from digestry.registry.service import Damaged, Service
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -98,6 +98,9 @@ def _contents(service: Service, pieces: list[Piece]) -> dict[str, str]:
             contents[str(piece.digest)] = service.read(piece.digest, piece.size).decode()
         except UnicodeDecodeError:
             continue  # JSON has no bytes
+        except Damaged as error:
+            service.report(error)
+            continue
         except StorageError as error:
             log.error("%s", error.message)
             continue

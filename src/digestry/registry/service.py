@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import BinaryIO, Final, ParamSpec, TypeVar
 
 from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.examine import GONE, tells_damage
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.hot import HotReads
@@ -24,6 +26,7 @@ from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
 from digestry.registry.config import RegistryConfig
 from digestry.registry.courier import Courier
+from digestry.registry.quarantine import HEALS, Quarantine
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -63,12 +66,13 @@ class BytesCache:
             self._held -= len(dropped)
 
 
-def damaged(digest: Digest, reason: str) -> StorageError:
-    """The catalog and the blob store do not agree."""
-    return StorageError(
-        f"{digest} is in the catalog, but cannot be served: {reason}",
-        hint="push an image that holds it once more: that puts the file back",
-    )
+class Damaged(StorageError):
+    """The catalog has content of ``digest``, ``size`` bytes, and the blob store does not, or not whole."""
+
+    def __init__(self, digest: Digest, size: int, problem: str) -> None:
+        super().__init__(f"{digest} is in the catalog, but cannot be served: {problem}", hint=HEALS)
+        self.digest = digest
+        self.size = size
 
 
 class Service:
@@ -87,12 +91,15 @@ class Service:
             quotas=config.quotas,
             subscriptions=[webhook.subscription for webhook in config.webhooks],
         )
+        self._quarantine = Quarantine(self.blobs, self.catalog.damage, now=now)
         self._courier = Courier(config.root, self.catalog.outbox, config.webhooks, now=now)
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
         self.gate = Gate(config.access, config.root, self.catalog.path)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalog")
+        # A thread of its own: it waits for pushes to end, which need the disk threads for that.
+        self._warden = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self._sweeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._absent: Service | None = None
@@ -131,23 +138,54 @@ class Service:
     def read(self, digest: Digest, size: int) -> bytes:
         """Content that the catalog says is here, verified. Blocks.
 
-        Raises :class:`StorageError` if it is not, or not whole: the client is not to blame for that.
+        Raises :class:`Damaged` if it is not, or not whole, and :class:`StorageError`: the client is not
+        to blame for either.
         """
         try:
             content = self.blobs.read(digest, limit=size)
         except (NotFound, ContentError, TooLarge) as error:
-            raise damaged(digest, error.message) from error
+            raise Damaged(digest, size, error.message) from error
+        except StorageError as error:
+            if tells_damage(error):
+                raise Damaged(digest, size, error.message) from error
+            raise
         if len(content) != size:
-            raise damaged(digest, f"it has {len(content)} bytes, not {size}")
+            raise Damaged(digest, size, f"it has {len(content)} bytes, not {size}")
         return content
 
-    def check(self, digest: Digest, size: int) -> None:
-        """Raises :class:`StorageError` unless as many bytes are there as the catalog says. Blocks."""
-        found = self.blobs.stat(digest)
+    def open(self, digest: Digest, size: int) -> BinaryIO:
+        """Content that the catalog says is here, as a file of ``size`` bytes, not verified. Blocks.
+
+        Raises as :meth:`read` does.
+        """
+        try:
+            file = self.blobs.open(digest)
+        except NotFound as error:
+            raise Damaged(digest, size, GONE) from error
+        except StorageError as error:
+            if tells_damage(error):
+                raise Damaged(digest, size, error.message) from error
+            raise
+        found = os.fstat(file.fileno()).st_size
         if found != size:
-            raise damaged(
-                digest, "its file is gone" if found is None else f"it has {found} bytes, not {size}"
-            )
+            file.close()
+            raise Damaged(digest, size, f"it has {found} bytes, not {size}")
+        return file
+
+    async def doubt(self, error: Damaged) -> bool:
+        """Content could not be served: puts it into quarantine. False if it is whole by now."""
+        return await self._call(self._warden, self._quarantine.doubt, error.digest, error.size)
+
+    def report(self, error: Damaged) -> None:
+        """As :meth:`doubt`, for who does not wait for it."""
+
+        def doubt() -> None:
+            try:
+                self._quarantine.doubt(error.digest, error.size)
+            except StorageError as failure:
+                log.error("%s; putting it into quarantine failed: %s", error.message, failure.message)
+
+        self._warden.submit(doubt)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -166,6 +204,7 @@ class Service:
         self._courier.stop()
         self._disk.shutdown(wait=True)
         self._writer.shutdown(wait=True)
+        self._warden.shutdown(wait=True)
         for stores in (self, self._absent):
             if stores is not None:
                 stores.hot.close()

@@ -1,0 +1,181 @@
+"""Content whose bytes were found to be wrong, or gone: what the catalog says of it, and who is hurt.
+
+A row here takes the content away from clients, whatever links there are; so that a push finds it
+missing, sends it again, and thereby ends the row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, literal, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from digestry.catalog.database import Database
+from digestry.catalog.schema import damaged, links, manifest_references, manifests, repositories, tags
+from digestry.model.digest import Digest
+
+_MOST_REPOSITORIES: Final = 100
+
+Noted = Literal["new", "known", "unheld"]
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedContent:
+    """Content that is not served, why, and since when (microseconds since 1970)."""
+
+    digest: Digest
+    problem: str
+    found_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A repository that has some content, and the tags that need it; ``more`` that are not named."""
+
+    repository: str
+    tags: tuple[str, ...]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldContent:
+    """Content that some repository may serve. ``size`` is in bytes; ``damaged``: it is known to be."""
+
+    digest: Digest
+    size: int
+    damaged: bool
+
+
+def whole(digest: ColumnElement[str]) -> ColumnElement[bool]:
+    """The condition that this column's digest is not known to be damaged."""
+    return ~exists().where(damaged.c.digest == digest)
+
+
+def is_damaged(connection: Connection, digest: str) -> bool:
+    """Whether content is known to be damaged."""
+    return connection.execute(select(damaged.c.digest).where(damaged.c.digest == digest)).first() is not None
+
+
+def healed(connection: Connection, digest: str) -> bool:
+    """The content was stored again, or is whole after all; False if nobody thought otherwise."""
+    return connection.execute(delete(damaged).where(damaged.c.digest == digest)).rowcount > 0
+
+
+def _held(digest: ColumnElement[str]) -> ColumnElement[bool]:
+    linked = exists().where(links.c.digest == digest)
+    return linked | exists().where(manifests.c.digest == digest, manifests.c.deleted_at.is_(None))
+
+
+class Damage:
+    """What is damaged. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note(self, digest: Digest, problem: str, at: int) -> Noted:
+        """Takes content away from clients; ``unheld``, and nothing is done, if none could have it.
+
+        What is known already stays as it was noted first.
+        """
+        with self._database.write() as connection:
+            text = str(digest)
+            if not connection.execute(select(_held(literal(text)))).scalar():
+                return "unheld"
+            statement = upsert(damaged).values(digest=text, problem=problem, found_at=at)
+            new = connection.execute(statement.on_conflict_do_nothing()).rowcount > 0
+            return "new" if new else "known"
+
+    def forget(self, digest: Digest) -> bool:
+        """The content is whole again; False if nobody thought otherwise."""
+        with self._database.write() as connection:
+            return healed(connection, str(digest))
+
+    def forget_unheld(self) -> int:
+        """Drops what no repository has any more, so that nobody misses it; how many."""
+        nobodys = ~_held(damaged.c.digest)
+        with self._database.read() as connection:
+            if connection.execute(select(damaged.c.digest).where(nobodys).limit(1)).first() is None:
+                return 0
+        with self._database.write() as connection:
+            return connection.execute(delete(damaged).where(nobodys)).rowcount
+
+    def known(self, digest: Digest) -> bool:
+        """Whether this content is known to be damaged."""
+        with self._database.read() as connection:
+            return is_damaged(connection, str(digest))
+
+    def count(self) -> int:
+        """How much content is damaged now."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.count()).select_from(damaged)).scalar_one()
+
+    def listed(self, *, limit: int) -> list[DamagedContent]:
+        """What is damaged now, found first comes first."""
+        query = select(damaged).order_by(damaged.c.found_at, damaged.c.digest).limit(limit)
+        with self._database.read() as connection:
+            return [
+                DamagedContent(Digest.parse(row.digest), row.problem, row.found_at)
+                for row in connection.execute(query)
+            ]
+
+    def affected(self, digest: Digest, *, limit: int) -> list[Affected]:
+        """The repositories that have the content, each with up to ``limit`` of the tags that cannot be
+        pulled without it: of this manifest, of one that it is a part of, or of an index of those."""
+        with self._database.read() as connection:
+            linked = select(links.c.repository_id).where(links.c.digest == str(digest))
+            shown = select(manifests.c.repository_id).where(
+                manifests.c.digest == str(digest), manifests.c.deleted_at.is_(None)
+            )
+            rows = connection.execute(
+                select(repositories.c.id, repositories.c.name)
+                .where(repositories.c.id.in_(linked.union(shown)))
+                .order_by(repositories.c.name)
+                .limit(_MOST_REPOSITORIES)
+            ).all()
+            return [_affected(connection, row.id, row.name, str(digest), limit) for row in rows]
+
+    def content(self, *, after: str, limit: int) -> list[HeldContent]:
+        """All that some repository may serve, in the order of the digests, those after ``after``."""
+        linked = (
+            select(links.c.digest, func.max(links.c.size).label("size"), ~whole(links.c.digest).label("bad"))
+            .where(links.c.digest > after)
+            .group_by(links.c.digest)
+        )
+        shown = (
+            select(
+                manifests.c.digest,
+                func.max(manifests.c.size).label("size"),
+                ~whole(manifests.c.digest).label("bad"),
+            )
+            .where(manifests.c.digest > after, manifests.c.deleted_at.is_(None))
+            .group_by(manifests.c.digest)
+        )
+        with self._database.read() as connection:
+            # Two walks along an index each, merged here: the union of both would be sorted as a whole.
+            found = {
+                row.digest: HeldContent(Digest.parse(row.digest), row.size, bool(row.bad))
+                for query in (linked, shown)
+                for row in connection.execute(_first(query, limit))
+            }
+        return [found[digest] for digest in sorted(found)[:limit]]
+
+
+def _first(query: Select[tuple[str, int, bool]], limit: int) -> Select[tuple[str, int, bool]]:
+    return query.order_by("digest").limit(limit)
+
+
+def _affected(connection: Connection, repository: int, name: str, digest: str, limit: int) -> Affected:
+    up = select(literal(digest).label("digest")).cte("up", recursive=True)  # from the part to the whole
+    up = up.union(
+        select(manifest_references.c.parent).where(
+            manifest_references.c.repository_id == repository, manifest_references.c.child == up.c.digest
+        )
+    )
+    needing = select(tags.c.name).where(
+        tags.c.repository_id == repository, tags.c.digest.in_(select(up.c.digest))
+    )
+    named = list(connection.execute(needing.order_by(tags.c.name).limit(limit)).scalars())
+    total = connection.execute(select(func.count()).select_from(needing.subquery())).scalar_one()
+    return Affected(name, tuple(named), total - len(named))

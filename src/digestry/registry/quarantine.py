@@ -1,0 +1,70 @@
+"""Content that is not what it should be is taken away from clients, and its file put aside.
+
+The row first, then the file: a crash between the two leaves a bad file that nobody is served, and the
+next look at it moves it. Neither is done to content that a push has just replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.examine import Finding, FullSpeed, Pace, examine, identity
+from digestry.catalog import clock
+from digestry.catalog.damage import Damage, Noted
+from digestry.model.digest import Digest
+
+log: Final = logging.getLogger("digestry.registry")
+
+HEALS: Final = "push an image that holds it once more: that puts it back"
+
+
+class Quarantine:
+    """Looks at content, and does what follows from it. Thread-safe. Blocks."""
+
+    def __init__(self, blobs: DiskBlobs, damage: Damage, *, now: clock.Clock = clock.now) -> None:
+        self._blobs = blobs
+        self._damage = damage
+        self._now = now
+
+    def doubt(self, digest: Digest, size: int) -> bool:
+        """Looks again at content that could not be served; whether it is damaged.
+
+        Others may have found it and seen to it already.
+        """
+        return self._damage.known(digest) or self.look(digest, size)
+
+    def look(self, digest: Digest, size: int, *, known: bool = False, pace: Pace | None = None) -> bool:
+        """Reads all of some content; whether it is damaged.
+
+        ``known`` tells that it is thought to be: if it is whole, because somebody put its file back, it
+        is served again. Raises :class:`Unreadable` for a file that cannot be judged, and
+        :class:`StorageError`.
+        """
+        path = self._blobs.path(digest)
+        finding = examine(path, digest, size, pace or FullSpeed())
+        if finding.problem is None and not known:
+            return False
+        # Pushers hold it from before their rename until the catalog has committed: what is under the
+        # name now stays there, and whoever put it there is done.
+        with self._blobs.guard(digest, exclusive=True):
+            if identity(path) != finding.file:
+                return False  # a push was faster: its bytes were verified as they came
+            if finding.problem is None:
+                if self._damage.forget(digest):
+                    log.warning("%s is whole again, and served", digest)
+                return False
+            noted = self._damage.note(digest, finding.problem, self._now())
+            if noted == "unheld":
+                return False  # nobody can be served it; its file is the collector's
+            self._move(finding, finding.problem, noted)
+        return True
+
+    def _move(self, finding: Finding, problem: str, noted: Noted) -> None:
+        text = "%s is damaged: %s. It is not served any more; %s"
+        if finding.file is not None:
+            aside = self._blobs.set_aside(finding.digest, self._now())
+            log.error(f"{text}. The file is now %s", finding.digest, problem, HEALS, aside)
+        elif noted == "new":
+            log.error(text, finding.digest, problem, HEALS)

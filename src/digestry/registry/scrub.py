@@ -1,0 +1,266 @@
+"""Reads everything that the registry holds again, slowly, and puts what is damaged into quarantine.
+
+In the order of the digests, of which any may be next: so that a pass goes on where it was, whatever was
+pushed or deleted meanwhile, and how far it is can be told from the digest alone. What no repository has
+is not looked at: nobody can be served it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from digestry import fsio
+from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.examine import Unreadable
+from digestry.catalog import clock
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.damage import HeldContent
+from digestry.catalog.jobs import SCRUB, JobState
+from digestry.errors import Conflict, StorageError
+from digestry.model.digest import ALGORITHMS
+from digestry.registry import toml
+from digestry.registry.quarantine import Quarantine
+from digestry.registry.toml import Key, Where
+
+log: Final = logging.getLogger("digestry.registry")
+
+LOCK_FILE: Final = "scrub.lock"
+SLOWEST: Final = 64 << 10
+"""Bytes a second; less is no speed at which a pass ever ends."""
+_LEAST: Final = 64 << 10
+"""What a file costs of the rate at the least, in bytes: many small ones are work for a disk as well."""
+_PAGE: Final = 500
+_NOTE_SECONDS: Final = 5.0
+_HELD_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 3600.0
+_UNREAD: Final = 100
+_POSITION: Final = 13  # hex digits: as much as a float takes
+
+
+def _rate(value: Any, where: Where) -> int:
+    found = toml.size(value, where)
+    if found < SLOWEST:
+        raise ValueError(f"{SLOWEST >> 10} KiB or more are wanted")
+    return found
+
+
+KEYS: Final = (
+    Key("every", toml.unless_off(toml.span(60, 366 * 86400)), 7 * 86400.0),
+    Key("rate", _rate, 20 << 20),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubConfig:
+    """``every`` is how long after the last pass began the next one does, in seconds; None: no scrub.
+    ``rate`` is in bytes a second."""
+
+    every: float | None = 7 * 86400.0
+    rate: int = 20 << 20
+
+
+def parse(sections: Mapping[str, Any], where: Where) -> ScrubConfig:
+    """Reads ``[scrub]``. Raises :class:`InvalidConfiguration`."""
+    return ScrubConfig(**toml.read(sections.get("scrub", {}), KEYS, Where(where.file, "scrub")))
+
+
+class Stopped(Exception):
+    """The reading is to end here."""
+
+
+class Bucket:
+    """A pace of ``rate`` bytes a second, kept over files, until ``stop`` is set.
+
+    Time that was not used is not saved up for long: a slow disk is not followed by a storm.
+    """
+
+    _SAVED: Final = 0.25
+
+    def __init__(self, rate: int, stop: threading.Event) -> None:
+        self.chunk = max(32 << 10, min(1 << 20, rate // 8))
+        self._rate = rate
+        self._stop = stop
+        self._due = time.monotonic()
+
+    def take(self, count: int) -> None:
+        """Waits until so many bytes may be read. Raises :class:`Stopped`."""
+        now = time.monotonic()
+        self._due = max(self._due, now - self._SAVED)
+        if self._stop.wait(max(0.0, self._due - now)):
+            raise Stopped
+        self._due += count / self._rate
+
+
+@dataclass(slots=True)
+class Pass:
+    """How far one pass over everything is. ``damaged`` counts what it found so, known before or not;
+    ``unread`` is what could not be judged. Times are microseconds since 1970."""
+
+    started_at: int
+    after: str = ""
+    blobs: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    unread: int = 0
+    passes: int = 0
+    """How many have come to their end, this one included."""
+    rate: int = 0
+    finished_at: int | None = None
+    problems: list[str] = field(default_factory=list)
+    """Why content could not be judged: the first hundred of this run."""
+
+    @property
+    def done(self) -> float:
+        """Which part of it is behind, from 0 to 1: digests are spread evenly."""
+        if self.finished_at is not None:
+            return 1.0
+        algorithm, _, encoded = self.after.partition(":")
+        if algorithm not in ALGORITHMS:
+            return 0.0
+        part = int(encoded[:_POSITION], 16) / 16**_POSITION
+        return part if algorithm == "sha256" else 1.0  # there are hardly any of the others
+
+    def state(self) -> dict[str, Any]:
+        """As it is kept in the catalog."""
+        names = ("after", "blobs", "bytes", "damaged", "unread", "passes", "rate")
+        return {name: getattr(self, name) for name in names}
+
+
+def last(catalog: Catalog) -> Pass | None:
+    """The last pass that began, as far as it is known to have come."""
+    kept = catalog.jobs.state(SCRUB)
+    if kept is None:
+        return None
+    known = Pass(kept.started_at, finished_at=kept.finished_at)
+    for name, value in kept.state.items():
+        if type(getattr(known, name, None)) is type(value):
+            setattr(known, name, value)
+    return known
+
+
+class Scrub:
+    """The scrub of the registry under ``root``."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        root: Path,
+        *,
+        rate: int,
+        now: clock.Clock = clock.now,
+    ) -> None:
+        self._catalog = catalog
+        self._root = root
+        self._rate = rate
+        self._now = now
+        self._quarantine = Quarantine(DiskBlobs(root), catalog.damage, now=now)
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        from_start: bool = False,
+        watch: Callable[[Pass], None] = lambda _: None,
+    ) -> Pass:
+        """Goes on with the pass that was broken off, or begins one, and carries it to its end.
+
+        Returns early, with ``finished_at`` None, once ``stop`` is set. ``watch`` is told now and then.
+        Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if what is
+        in trouble is more than one file.
+        """
+        held = f"a scrub of {self._root} is under way in another process"
+        with fsio.locked(self._root / LOCK_FILE, wait=False, held=held):
+            before = last(self._catalog)
+            current = before
+            if current is None or current.finished_at is not None or from_start:
+                current = Pass(self._now(), passes=0 if before is None else before.passes)
+            current.rate = self._rate
+            self._note(current)
+            try:
+                self._walk(current, stop, watch)
+            except Stopped:
+                self._note(current)
+                return current
+            except BaseException:
+                with contextlib.suppress(StorageError):  # what happened first is what is to be heard of
+                    self._note(current)
+                raise
+            self._catalog.damage.forget_unheld()
+            current.finished_at = self._now()
+            current.passes += 1
+            self._note(current)
+            return current
+
+    def _walk(self, current: Pass, stop: threading.Event, watch: Callable[[Pass], None]) -> None:
+        bucket = Bucket(self._rate, stop)
+        noted = time.monotonic()
+        while page := self._catalog.damage.content(after=current.after, limit=_PAGE):
+            for held in page:
+                self._look(current, held, bucket)
+                current.after = str(held.digest)
+                if time.monotonic() - noted >= _NOTE_SECONDS:
+                    self._note(current)
+                    noted = time.monotonic()
+                watch(current)
+
+    def _look(self, current: Pass, held: HeldContent, bucket: Bucket) -> None:
+        bucket.take(max(0, _LEAST - held.size))
+        try:
+            if self._quarantine.look(held.digest, held.size, known=held.damaged, pace=bucket):
+                current.damaged += 1
+        except Unreadable as error:
+            # This file alone: the others are looked at, and this is said.
+            current.unread += 1
+            if len(current.problems) < _UNREAD:
+                current.problems.append(error.message)
+            log.error("the scrub could not look at %s: %s", held.digest, error.message)
+        current.blobs += 1
+        current.bytes += held.size
+
+    def _note(self, current: Pass) -> None:
+        state = JobState(SCRUB, current.started_at, current.finished_at, current.state())
+        self._catalog.jobs.note(state)
+
+
+class ScrubJob:
+    """Scrubs a served registry again and again."""
+
+    name: Final = "scrub"
+
+    def __init__(self, root: Path, config: ScrubConfig, *, now: clock.Clock = clock.now) -> None:
+        self._catalog = Catalog(root)
+        self._every = config.every
+        self._now = now
+        self._scrub = Scrub(self._catalog, root, rate=config.rate, now=now)
+
+    def run(self, stop: threading.Event) -> float:
+        """Does what is due; returns after how many seconds to look again."""
+        if self._every is None:
+            return _LOOK_SECONDS
+        before = last(self._catalog)
+        now = self._now()
+        if before is not None and before.finished_at is not None and before.started_at <= now:
+            # What began later than now is of a clock that was set back: that says nothing.
+            left = self._every - (now - before.started_at) / clock.SECOND
+            if left > 0:
+                return min(left, _LOOK_SECONDS)
+        try:
+            found = self._scrub.run(stop)
+        except Conflict:
+            return _HELD_SECONDS  # somebody runs one by hand
+        if found.finished_at is not None and (found.damaged or found.unread):
+            log.error(
+                "the scrub looked at %d blobs: %d are damaged, %d could not be read;"
+                " digestry scrub --list has more",
+                found.blobs,
+                found.damaged,
+                found.unread,
+            )
+        return 0.0
