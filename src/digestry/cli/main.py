@@ -32,6 +32,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "restore": ("restore", "Point a tag back at a digest that it had."),
     "journal": ("journal", "Prove a registry's journal, and export it."),
     "gc": ("gc", "Remove from a registry what nothing holds any more."),
+    "scrub": ("scrub", "Read all that a registry holds again, and find what is damaged."),
     "webhook": ("webhook", "See what webhooks have not taken yet, and try it again."),
     "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
     "advisory": ("advisory", "Say, and see, which digests are vulnerable and which are fixed."),

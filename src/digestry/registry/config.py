@@ -17,10 +17,11 @@ from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
-from digestry.registry import immutability, quotas, retention, toml, webhooks
+from digestry.registry import immutability, quotas, retention, scrub, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.retention import CollectionConfig
+from digestry.registry.scrub import ScrubConfig
 from digestry.registry.toml import Key, Where
 from digestry.registry.webhooks import Webhook
 
@@ -45,7 +46,19 @@ LIMIT_KEYS: Final = (
 TLS_KEYS: Final = (Key("certificate", toml.file), Key("key", toml.file))
 
 SECTIONS: Final = frozenset(
-    {"limits", "tls", "auth", "rule", "oidc", "quota", "immutability", "webhook", "collection", "retention"}
+    {
+        "limits",
+        "tls",
+        "auth",
+        "rule",
+        "oidc",
+        "quota",
+        "immutability",
+        "webhook",
+        "collection",
+        "retention",
+        "scrub",
+    }
 )
 
 
@@ -88,6 +101,7 @@ class RegistryConfig:
     tags: TagPolicy = field(default_factory=TagPolicy)
     webhooks: tuple[Webhook, ...] = ()
     collection: CollectionConfig = field(default_factory=CollectionConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
     @property
     def scheme(self) -> str:
@@ -137,6 +151,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         tags=immutability.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
         collection=retention.parse(sections, where),
+        scrub=scrub.parse(sections, where),
     )
     _check_open(config)
     return config

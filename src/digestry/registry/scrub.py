@@ -232,7 +232,7 @@ class Scrub:
 class ScrubJob:
     """Scrubs a served registry again and again."""
 
-    name: Final = "scrub"
+    name = "scrub"
 
     def __init__(self, root: Path, config: ScrubConfig, *, now: clock.Clock = clock.now) -> None:
         self._catalog = Catalog(root)

@@ -155,8 +155,9 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
 def jobs(config: RegistryConfig) -> list[Job]:
     """What this registry does beside its requests; called in the process that does it."""
     from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the workers need none of it
+    from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
 
-    return [CollectionJob(config)]
+    return [CollectionJob(config), ScrubJob(config.root, config.scrub)]
 
 
 def _raise_file_limit() -> None:

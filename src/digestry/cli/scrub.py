@@ -1,0 +1,260 @@
+"""``digestry scrub``: read all that a registry holds again, and find what is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from digestry.cli import exit_codes
+from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
+from digestry.cli.times import shown, stamp
+
+if TYPE_CHECKING:
+    from digestry.catalog.catalog import Catalog
+    from digestry.catalog.damage import Affected, DamagedContent
+    from digestry.registry.scrub import Pass
+
+_MOST: Final = 1000
+_TAGS: Final = 20
+_TAGS_IN_A_CELL: Final = 3
+_RATE: Final = "100 MiB"
+
+
+def _speed(_: click.Context, __: click.Parameter, value: str) -> int:
+    from digestry.registry import scrub, toml
+
+    try:
+        found = toml.size(int(value) if re.fullmatch("[0-9]{1,15}", value) else value, toml.Where(Path()))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+    if found < scrub.SLOWEST:
+        raise click.BadParameter(f"{scrub.SLOWEST >> 10} KiB a second or more are wanted.")
+    return found
+
+
+@click.command()
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The registry's directory. It may be served meanwhile.",
+)
+@click.option(
+    "--rate",
+    metavar="SIZE",
+    callback=_speed,
+    default=_RATE,
+    show_default=True,
+    help="How much is read in a second, at the most.",
+)
+@click.option("--from-start", is_flag=True, help="Begin anew, rather than go on where the last pass ended.")
+@click.option(
+    "--list", "list_only", is_flag=True, help="Read nothing; only list what is known to be damaged."
+)
+@format_option
+@click.pass_context
+def scrub(
+    ctx: click.Context, *, root: Path, rate: int, from_start: bool, list_only: bool, format_: str
+) -> None:
+    """Read all that a registry holds again, and find what is damaged.
+
+    What is not what its digest says is moved to ROOT/quarantine, and not served any more: pushing an
+    image that holds it once more puts it back. A served registry does the same on its own schedule;
+    one scrub at a time runs. Interrupted, it goes on where it was when it is called again. Exit code 1
+    if anything is damaged, now or from before.
+
+    JSON: an object with pass (null if there was none; else started_at, finished_at, blobs, bytes,
+    damaged, unread), and damaged, the first 1000: digest, problem, found_at, files in quarantine, and
+    repositories, each with name, the tags that need it, and how many more_tags there are.
+    """
+    from digestry.catalog.catalog import Catalog
+    from digestry.catalog.database import reading
+    from digestry.registry.scrub import last
+
+    with reading(root):  # a directory that is no registry must not become one
+        catalog = Catalog(root)
+    try:
+        if list_only:
+            found = last(catalog)
+        else:
+            _check_user(root)
+            found = _run(catalog, root, rate, from_start=from_start)
+        damaged = catalog.damage.count()
+        if format_ == "json":
+            json_document(
+                {"pass": None if found is None else _plain(found), "damaged": _damaged(catalog, root)}
+            )
+        else:
+            _tell(catalog, found, damaged)
+    finally:
+        catalog.close()
+    if found is not None and found.finished_at is None and not list_only:
+        ctx.exit(exit_codes.INTERRUPTED)
+    if damaged:
+        ctx.exit(exit_codes.FINDINGS)
+    if found is not None and found.unread and not list_only:
+        ctx.exit(exit_codes.STORAGE)
+
+
+def _check_user(root: Path) -> None:
+    """What root makes here, the server's user could not write to."""
+    from digestry.catalog.database import FILE
+    from digestry.errors import InvalidConfiguration
+
+    owner = (root / FILE).stat().st_uid
+    if os.geteuid() != owner:
+        raise InvalidConfiguration(
+            f"{root} belongs to another user (number {owner})",
+            hint="call it as the user that serves the registry, such as with sudo -u",
+        )
+
+
+def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool) -> Pass:
+    from digestry.errors import Conflict
+    from digestry.registry.scrub import Scrub, last
+
+    stop = threading.Event()
+    try:
+        with _watching() as watch, _stopping(stop):
+            found = Scrub(catalog, root, rate=rate).run(stop, from_start=from_start, watch=watch)
+    except Conflict as error:
+        under_way = last(catalog)
+        far = (
+            ""
+            if under_way is None
+            else f" ({under_way.done:.0%} done, {human_size(under_way.rate)} a second)"
+        )
+        hint = "--list tells what is known; a served registry's own scrub is set in [scrub] of registry.toml"
+        raise Conflict(f"{error.message}{far}", hint=hint) from error
+    if found.finished_at is None:
+        note(f"interrupted at {found.done:.0%}; call it again to go on there")
+    for problem in found.problems:
+        complain(problem)
+    return found
+
+
+@contextlib.contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM end the scrub between two reads: it keeps where it was."""
+    import signal
+
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watching() -> Iterator[Callable[[Pass], None]]:
+    """Who shows how far it is: a bar on a terminal, nothing elsewhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=1.0, told="")
+
+        def watch(current: Pass) -> None:
+            told = f"{current.blobs} blobs, {human_size(current.bytes)}, {current.damaged} damaged"
+            progress.update(task, completed=current.done, told=told)
+
+        yield watch
+
+
+def _tell(catalog: Catalog, found: Pass | None, damaged: int) -> None:
+    from digestry.catalog import clock
+    from digestry.registry.quarantine import HEALS
+
+    if damaged:
+        rows = catalog.damage.listed(limit=_MOST)
+        table(
+            ["DIGEST", "FOUND (UTC)", "PROBLEM", "NEEDED BY"],
+            [
+                [
+                    str(row.digest),
+                    shown(clock.to_datetime(row.found_at)),
+                    row.problem,
+                    ", ".join(map(_cell, catalog.damage.affected(row.digest, limit=_TAGS_IN_A_CELL))) or "-",
+                ]
+                for row in rows
+            ],
+        )
+        if damaged > len(rows):
+            note(f"and {damaged - len(rows)} more")
+    say(f"{_summary(found)}; {damaged} damaged now")
+    if damaged:
+        note(f"  hint: {HEALS}")
+
+
+def _summary(found: Pass | None) -> str:
+    from digestry.catalog import clock
+
+    if found is None:
+        return "nothing was scrubbed yet"
+    if found.finished_at is None:
+        state = f"a scrub is at {found.done:.0%}"
+    else:
+        state = f"scrubbed until {shown(clock.to_datetime(found.finished_at))} UTC"
+    unread = f", {found.unread} could not be read" if found.unread else ""
+    return f"{state}: {_count(found.blobs, 'blob')}, {human_size(found.bytes)}{unread}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _cell(affected: Affected) -> str:
+    if not affected.tags:
+        return affected.repository
+    more = f" and {affected.more} more" if affected.more else ""
+    return f"{affected.repository}:{','.join(affected.tags)}{more}"
+
+
+def _plain(found: Pass) -> dict[str, Any]:
+    from digestry.catalog import clock
+
+    ended = None if found.finished_at is None else stamp(clock.to_datetime(found.finished_at))
+    return {
+        "started_at": stamp(clock.to_datetime(found.started_at)),
+        "finished_at": ended,
+        "blobs": found.blobs,
+        "bytes": found.bytes,
+        "damaged": found.damaged,
+        "unread": found.unread,
+    }
+
+
+def _damaged(catalog: Catalog, root: Path) -> list[dict[str, Any]]:
+    from digestry.blobs.disk import DiskBlobs
+    from digestry.catalog import clock
+
+    blobs = DiskBlobs(root)
+
+    def plain(row: DamagedContent) -> dict[str, Any]:
+        return {
+            "digest": str(row.digest),
+            "problem": row.problem,
+            "found_at": stamp(clock.to_datetime(row.found_at)),
+            "files": [str(path.relative_to(root)) for path in blobs.aside(row.digest)],
+            "repositories": [
+                {"name": one.repository, "tags": one.tags, "more_tags": one.more}
+                for one in catalog.damage.affected(row.digest, limit=_TAGS)
+            ],
+        }
+
+    return [plain(row) for row in catalog.damage.listed(limit=_MOST)]
