@@ -26,6 +26,7 @@ from digestry.model.manifest import Manifest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 from digestry.model.resolution import Resolution, Resolutions, ResolveQuery, TagState
+from digestry.model.sightings import Noted, Sighted
 
 HOST = "reg.example:5000"
 RECORDED = Path(__file__).parent / "recorded"
@@ -236,13 +237,14 @@ def _no_trouble(reference: Reference, what: str) -> None:
 class FakeRegistries:
     """Every registry there is. ``remembers``: whether they keep history and know who holds what.
     ``bulk``: whether they answer many questions at once. ``trouble`` is called before each answer,
-    and may raise or sleep. ``asked`` counts."""
+    and may raise or sleep. ``asked`` counts; ``recorded`` is what they were told of what runs."""
 
     def __init__(self, *, remembers: bool = True, bulk: bool = False) -> None:
         self.remembers = remembers
         self.bulk = bulk
         self.trouble: Callable[[Reference, str], None] = _no_trouble
         self.asked: Counter[tuple[str, str, str]] = Counter()
+        self.recorded: list[tuple[str, Sighted]] = []
         self._repositories: dict[str, FakeRepository] = {}
         self._lock = threading.Lock()
 
@@ -269,6 +271,16 @@ class FakeRegistries:
             known = self.repository(Reference(host, query.repository))
             answers.append(_resolution(replace(known, owner=quiet), query, sent))
         return Resolutions(tuple(answers), sent if contents else {})
+
+    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+        """As a digestry registry that knows all of it."""
+        with self._lock:
+            self.asked["record", host, ""] += 1
+        self.trouble(Reference(host, "library/any"), "record")
+        if not self.remembers:
+            return None
+        self.recorded += [(host, one) for one in sightings]
+        return Noted(len(sightings))
 
     def at(self, name: str) -> FakeRepository:
         return self.repository(Reference.parse(name))

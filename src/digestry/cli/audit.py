@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from digestry.cli.audit_output import Wanted
     from digestry.cli.settings import Settings
     from digestry.fleet.audit import Report
+    from digestry.fleet.recording import Recording
     from digestry.fleet.sighting import Problem, Source
     from digestry.fleet.timelines import Timeline
 
@@ -96,6 +97,11 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     metavar="STATES",
     help="End with 1 if a container is in one of these: affected, never, moved, unknown; or none.",
 )
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Tell each digestry registry which of its digests run where, so that it keeps them.",
+)
 @click.option("--fix-plan", is_flag=True, help="Write down the commands that would mend it; run none.")
 @click.option(
     "--watch",
@@ -131,6 +137,7 @@ def audit(
     all_rows: bool,
     no_trunc: bool,
     fail_on: frozenset[Any],
+    record: bool,
     fix_plan: bool,
     watch: float | None,
     timeout: float,
@@ -140,6 +147,9 @@ def audit(
     Asks the engines for every container's digests, and the images' registries for what those
     digests are, where the tags pointed, and which advisories hang on them. Every container is
     counted; what could not be seen is listed under problems.
+
+    With --record, what each registry was told is said on standard error; a registry that could not be
+    told is a warning there, and no other exit code.
 
     Ends with 1 if a container is in a state of --fail-on, and with 3 if none is but something could
     not be seen.
@@ -152,7 +162,7 @@ def audit(
     from digestry.cli.settings import load
     from digestry.fleet.reports.to_table import Look
 
-    auditor = _Auditor(load(), sources, fleet_file, include_stopped, timeout)
+    auditor = _Auditor(load(), sources, fleet_file, include_stopped, timeout, record=record)
     wanted = audit_output.Wanted(
         format=chosen,
         output=output,
@@ -161,9 +171,10 @@ def audit(
         fixes=auditor.origins if fix_plan else None,
     )
     if watch:
-        audit_output.watch(auditor.run, wanted, seconds=watch)
+        audit_output.watch(auditor.run, wanted, seconds=watch, then=auditor.say_recorded)
     report, histories = auditor.run(wanted)
     audit_output.write(report, wanted, histories)
+    auditor.say_recorded()
     raise click.exceptions.Exit(_status(report, wanted))
 
 
@@ -185,6 +196,8 @@ class _Auditor:
         fleet_file: Path | None,
         include_stopped: bool,
         timeout: float,
+        *,
+        record: bool,
     ) -> None:
         from digestry.fleet.configuration import FleetConfiguration
         from digestry.fleet.configuration import load as load_fleet
@@ -193,6 +206,8 @@ class _Auditor:
         self._settings = settings
         self._include_stopped = include_stopped
         self._timeout = timeout
+        self._record = record
+        self._recording: Recording | None = None
         self._fleet = FleetConfiguration() if fleet_file is None else load_fleet(fleet_file)
         self._sources: list[Source] = [
             parse_source(text, include_stopped=include_stopped, timeout=timeout)
@@ -205,8 +220,13 @@ class _Auditor:
         """What the names that the fleet file gives to sources stand for."""
         return {entry.name: entry.text for entry in self._fleet.entries if entry.name}
 
+    def say_recorded(self) -> None:
+        """Says what registries were told by the last run, if they were to be told anything."""
+        if self._recording is not None:
+            audit_output.recorded(self._recording)
+
     def run(self, wanted: Wanted) -> tuple[Report, list[Timeline]]:
-        """Audits; with the tags' histories if the format shows them."""
+        """Audits, and records if that is wanted; with the tags' histories if the format shows them."""
         from digestry.client.options import ClientOptions
         from digestry.client.session import Session
         from digestry.fleet.audit import Report
@@ -236,4 +256,8 @@ class _Auditor:
             lookup = Lookup(session, timeout=self._timeout)
             report = run(chosen, lookup, names=self._fleet.names)
             histories = timelines(report, lookup) if wanted.format == "html" else []
+            if self._record:
+                from digestry.fleet.recording import record
+
+                self._recording = record(report, lookup, self.origins)
         return replace(report, problems=(*report.problems, *self._fleet.problems)), histories

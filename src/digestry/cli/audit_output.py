@@ -20,6 +20,7 @@ from digestry.errors import DigestryError
 if TYPE_CHECKING:
     from digestry.fleet.audit import Report
     from digestry.fleet.fix_plan import Origins
+    from digestry.fleet.recording import Recording
     from digestry.fleet.reports.to_table import Look, Text
     from digestry.fleet.timelines import Timeline
 
@@ -73,6 +74,25 @@ def write(report: Report, wanted: Wanted, histories: Sequence[Timeline] = ()) ->
         note(printable(f"digestry: {wanted.output}: {summary(report)}"))
 
 
+def recorded(recording: Recording) -> None:
+    """Says which registries were told what runs, and what was left out, on standard error."""
+    from digestry.fleet.reports import words
+
+    keep_none = [told.host for told in recording.told if told.noted is None and told.failure is None]
+    for told in recording.told:
+        if told.failure is not None:
+            complain(f"not recorded at {told.host}: {told.failure.message}", told.failure.hint)
+        elif told.noted is not None:
+            unknown = f", {told.noted.unknown} of what it does not know" if told.noted.unknown else ""
+            noted = words.number(told.noted.noted, "sighting")
+            note(printable(f"digestry: recorded at {told.host}: {noted}{unknown}"))
+    if keep_none:
+        note(printable(f"digestry: not recorded: {', '.join(keep_none)} keep no sightings"))
+    if recording.nothing_known:
+        what = words.number(recording.nothing_known, "container")
+        note(f"digestry: not recorded: {what} of which no registry confirmed what runs")
+
+
 def _lines(report: Report, wanted: Wanted) -> Iterator[Text]:
     from digestry.fleet.reports import to_table
 
@@ -119,9 +139,14 @@ def _coloured(line: Text) -> str:
 
 
 def watch(
-    audit: Callable[[Wanted], tuple[Report, list[Timeline]]], wanted: Wanted, *, seconds: float
+    audit: Callable[[Wanted], tuple[Report, list[Timeline]]],
+    wanted: Wanted,
+    *,
+    seconds: float,
+    then: Callable[[], None],
 ) -> NoReturn:
-    """Audits every so many seconds until interrupted, which raises KeyboardInterrupt.
+    """Audits every so many seconds until interrupted, which raises KeyboardInterrupt; ``then`` is
+    called when a round has been shown.
 
     A round that fails says so, and the next one comes. A terminal is drawn anew each time, what is
     longer than it cut at its end (the worst is at the top); a pipe gets a block a round.
@@ -134,6 +159,7 @@ def watch(
                 write(report, wanted, histories)
             else:
                 _draw(_lines(report, replace(wanted, look=replace(wanted.look, width=width(None)))), seconds)
+            then()
         except BrokenPipeError:
             raise
         except DigestryError as error:

@@ -1,18 +1,35 @@
-"""``digestry whose``: which tags point, or pointed, to a digest."""
+"""``digestry whose``: which tags point, or pointed, to a digest, and where it was seen running."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from digestry.cli.output import format_option, json_document, table
+from digestry.cli.output import format_option, json_document, note, printable, say, table
 from digestry.cli.times import shown, stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from digestry.cli.settings import Settings
+    from digestry.client.session import Session
     from digestry.model.digest import Digest
     from digestry.model.history import TagSpan
+    from digestry.model.sightings import SightingsOf
+
+_MOST_REPOSITORIES: Final = 20
+"""Of which it is asked where their digest was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a digest: when tags came to it, and by repository where it was seen."""
+
+    digest: Digest
+    spans: list[TagSpan]
+    seen: dict[str, SightingsOf] = field(default_factory=dict)
 
 
 @click.command()
@@ -29,10 +46,11 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
 
     A digest alone is looked for in every repository of a registry that may be pulled from. Also
     through an index that lists it, and for an image ID, which is the digest of a config: VIA is
-    what the tag itself pointed to. Exit code 4 if no tag ever did.
+    what the tag itself pointed to. Exit code 4 if no tag ever did. Where it was seen running comes
+    from audits with --record.
 
     JSON: a list of objects with repository, tag, since, until (null while it still does), still, via,
-    sequence.
+    sequence, and seen: a list of place, containers, first, last, of the whole repository.
     """
     from digestry.cli.settings import check_value, load
     from digestry.errors import InvalidReference
@@ -43,11 +61,11 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
     digest = Digest.parse(reference) if _is_digest(reference) else None
     if digest is not None:
         host = settings.registry if registry is None else check_value("registry", registry)
-        spans = _anywhere(settings, host, digest)
+        known = _anywhere(settings, host, digest)
     elif registry is not None:
         raise InvalidReference("--registry is for a digest alone", hint="write HOST/REPO@sha256:…")
     else:
-        digest, spans = _of_repository(settings, reference)
+        known = _of_repository(settings, reference)
     if format_ == "json":
         json_document(
             [
@@ -59,8 +77,9 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
                     "still": span.still,
                     "via": span.digest,
                     "sequence": span.sequence,
+                    "seen": _seen(known, span.repository),
                 }
-                for span in spans
+                for span in known.spans
             ]
         )
         return
@@ -74,14 +93,71 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
                 shown(span.since),
                 "still" if span.until is None else shown(span.until),
                 "-"
-                if span.digest == digest
+                if span.digest == known.digest
                 else str(span.digest)
                 if no_trunc
                 else f"{span.digest.algorithm}:{span.digest.short}",
             ]
-            for span in spans
+            for span in known.spans
         ],
     )
+    _print_seen(known, several=several)
+
+
+def _seen(known: _Known, repository: str) -> list[dict[str, object]]:
+    found = known.seen.get(repository)
+    return [
+        {
+            "place": one.place,
+            "containers": one.containers,
+            "first": stamp(one.first),
+            "last": stamp(one.last),
+        }
+        for one in (found.sightings if found is not None else ())
+    ]
+
+
+def _print_seen(known: _Known, *, several: bool) -> None:
+    rows = [
+        [
+            *([repository] if several else []),
+            one.place,
+            str(one.containers),
+            shown(one.first),
+            shown(one.last),
+        ]
+        for repository, found in known.seen.items()
+        for one in found.sightings
+    ]
+    if not rows:
+        return
+    say()
+    table([*(["REPOSITORY"] if several else []), "SEEN AT", "CONTAINERS", "FIRST (UTC)", "LAST (UTC)"], rows)
+    more = sum(found.places for found in known.seen.values()) - len(rows)
+    if more > 0:
+        say(f"… and {more} more places")
+
+
+def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str]) -> dict[str, SightingsOf]:
+    """Where the digest was seen, by repository; none of a registry that keeps no sightings."""
+    from digestry.errors import RemoteError
+    from digestry.model.reference import Reference
+
+    asked = list(dict.fromkeys(names))
+    found = {}
+    for name in asked[:_MOST_REPOSITORIES]:
+        try:
+            seen = session.repository(Reference(host, name)).sightings(digest)
+        except RemoteError as error:
+            # The tags were told, and are the answer.
+            note(printable(f"digestry: where {digest} was seen is not known: {error.message}"))
+            break
+        if seen is None:
+            break
+        found[name] = seen
+    if len(asked) > _MOST_REPOSITORIES and found:
+        note(f"digestry: where it was seen was asked of the first {_MOST_REPOSITORIES} repositories only")
+    return found
 
 
 def _is_digest(text: str) -> bool:
@@ -95,7 +171,7 @@ def _is_digest(text: str) -> bool:
     return True
 
 
-def _of_repository(settings: Settings, reference: str) -> tuple[Digest, list[TagSpan]]:
+def _of_repository(settings: Settings, reference: str) -> _Known:
     from msgspec import structs
 
     from digestry.cli.sessions import open_session
@@ -106,6 +182,8 @@ def _of_repository(settings: Settings, reference: str) -> tuple[Digest, list[Tag
         raise InvalidReference(f"{wanted} has no digest", hint="write REPO@sha256:…, or sha256:… alone")
     with open_session(settings) as session:
         spans = session.repository(wanted).whose(wanted.digest)
+        names = [wanted.repository] if spans else []
+        seen = _where_seen(session, wanted.host, wanted.digest, names)
     if spans is None:
         raise RemoteError(
             f"{wanted.host} cannot tell which tags point to a digest",
@@ -113,15 +191,17 @@ def _of_repository(settings: Settings, reference: str) -> tuple[Digest, list[Tag
         )
     if not spans:
         raise NotFound(f"no tag of {wanted.name} ever pointed to {wanted.digest}")
-    return wanted.digest, [structs.replace(span, repository=wanted.repository) for span in spans]
+    spans = [structs.replace(span, repository=wanted.repository) for span in spans]
+    return _Known(wanted.digest, spans, seen)
 
 
-def _anywhere(settings: Settings, host: str, digest: Digest) -> list[TagSpan]:
+def _anywhere(settings: Settings, host: str, digest: Digest) -> _Known:
     from digestry.cli.sessions import open_session
     from digestry.errors import NotFound, RemoteError
 
     with open_session(settings) as session:
         spans = session.whose(host, digest)
+        seen = _where_seen(session, host, digest, (span.repository for span in spans or ()))
     if spans is None:
         raise RemoteError(
             f"{host} cannot tell which tags of all its repositories point to a digest",
@@ -130,4 +210,4 @@ def _anywhere(settings: Settings, host: str, digest: Digest) -> list[TagSpan]:
         )
     if not spans:
         raise NotFound(f"no tag that you may see at {host} ever pointed to {digest}")
-    return spans
+    return _Known(digest, spans, seen)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from digestry.client.answers import Answer
+from digestry.client.discovery import lacks
 from digestry.client.paging import pages
 from digestry.errors import InvalidManifest, ProtocolViolation, Refused, RemoteNotFound
 from digestry.model import media_types
@@ -128,6 +129,8 @@ def _text(at: datetime.datetime) -> str:
 
 def holders(repository: Repository, digest: Digest) -> Holders | None:
     """See :meth:`Repository.holders`."""
+    if _lacks(repository, "holders/<digest>"):
+        return None
     with repository.ask("GET", f"_digestry/holders/{digest}") as answer:
         if answer.status in _UNSUPPORTED:
             return None
@@ -135,6 +138,11 @@ def holders(repository: Repository, digest: Digest) -> Holders | None:
             answer.fail(f"ask who holds {repository.named(str(digest))}")
         found: Holders = answer.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)
     return found
+
+
+def _lacks(repository: Repository, endpoint: str) -> bool:
+    """Whether the registry, if it was asked for its extensions, did not name this one."""
+    return lacks(repository.session, repository.reference.host, f"_digestry/{endpoint}")
 
 
 def tag_at(repository: Repository, tag: str, at: datetime.datetime) -> TagSpan | None:
@@ -198,6 +206,8 @@ def tags_at(repository: Repository, at: datetime.datetime) -> list[TagSpan] | No
 
 def whose(repository: Repository, digest: Digest, limit: int | None) -> list[TagSpan] | None:
     """See :meth:`Repository.whose`."""
+    if _lacks(repository, "whose/<digest>"):
+        return None
     spans: list[TagSpan] = []
     number = _PAGE if limit is None else min(_PAGE, limit)
     for answer in pages(repository, f"_digestry/whose/{digest}?n={number}"):

@@ -11,7 +11,7 @@ import msgspec
 
 from digestry.blobs.protocols import SMALL, Ingest
 from digestry.blobs.verify import Verifier, wrong_hash
-from digestry.client import download, history, manifests, referrers, upload
+from digestry.client import download, history, manifests, referrers, sightings, upload
 from digestry.client.answers import Answer
 from digestry.client.paging import pages
 from digestry.client.session import Session
@@ -23,6 +23,7 @@ from digestry.model.digest import Digest
 from digestry.model.history import Holders, Restored, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference, check_tag
+from digestry.model.sightings import SightingsOf
 
 LARGEST_MANIFEST: Final = 16 << 20
 _TAGS_PAGE: Final = 1000
@@ -256,6 +257,11 @@ class Repository:
     def holders(self, digest: Digest) -> Holders | None:
         """Which manifests hold ``digest``; None if the registry cannot be asked that."""
         return history.holders(self, digest)
+
+    def sightings(self, digest: Digest, *, limit: int = 100) -> SightingsOf | None:
+        """Where ``digest`` was seen running, the ``limit`` latest of the places; None if the registry
+        keeps no sightings."""
+        return sightings.of(self, digest, limit)
 
     def __repr__(self) -> str:
         return f"Repository({str(self.reference)!r})"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from digestry.client.discovery import offers
 from digestry.client.transport import Call
 from digestry.errors import InvalidDigest, ProtocolViolation
 from digestry.model.descriptor import decode_hook, encode_hook
@@ -17,25 +18,15 @@ if TYPE_CHECKING:
     from digestry.client.session import Session
 
 _LARGEST_ANSWER: Final = 64 << 20
-_LARGEST_DISCOVERY: Final = 1 << 20
 _ENDPOINT: Final = "_digestry/resolve"
 _UNSUPPORTED: Final = frozenset({400, 401, 403, 404, 405, 413, 501})
-
-
-class _Extension(msgspec.Struct):
-    name: str = ""
-    endpoints: list[str] | None = None
-
-
-class _Discovery(msgspec.Struct):
-    extensions: list[_Extension] | None = None
 
 
 def ask(
     session: Session, host: str, queries: Sequence[ResolveQuery], *, contents: bool
 ) -> Resolutions | None:
     """See :meth:`Session.resolve_many`."""
-    if not queries or not _offered(session, host):
+    if not queries or host in session.bulk_refused or not offers(session, host, _ENDPOINT):
         return None
     asked = queries[: batch(queries)]
     body = msgspec.json.encode(ResolveRequest(tuple(asked), contents), enc_hook=encode_hook)
@@ -45,35 +36,13 @@ def ask(
     with session.send(host, call, scopes) as answer:
         if answer.status in _UNSUPPORTED:
             # Whatever it does not like about that: it can be asked one by one.
-            session.bulk_hosts[host] = False
+            session.bulk_refused.add(host)
             return None
         if answer.status != 200:
             answer.fail(f"ask about {len(asked)} repositories")
         found: Resolutions = answer.json(Resolutions, _LARGEST_ANSWER, dec_hook=decode_hook)
     _check(host, asked, found)
     return found
-
-
-def _offered(session: Session, host: str) -> bool:
-    """Whether the registry lists the endpoint (distribution-spec, extensions/_oci.md).
-
-    Asked first: nobody else's registry is sent a list of what runs.
-    """
-    known = session.bulk_hosts.get(host)
-    if known is None:
-        url = f"{session.transport.base(host)}/v2/_oci/ext/discover"
-        with session.send(host, Call("GET", url), ()) as answer:
-            known = answer.status == 200 and _lists_it(answer.read(_LARGEST_DISCOVERY))
-        session.bulk_hosts[host] = known
-    return known
-
-
-def _lists_it(body: bytes) -> bool:
-    try:
-        discovery = msgspec.json.decode(body, type=_Discovery)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return any(_ENDPOINT in (extension.endpoints or ()) for extension in discovery.extensions or ())
 
 
 def _check(host: str, asked: Sequence[ResolveQuery], found: Resolutions) -> None:

@@ -67,20 +67,14 @@ class Session:
 
         return history_anywhere.whose(self, host, digest)
 
-    def keeps_sightings(self, host: str) -> bool:
-        """Whether ``host`` wants to know what runs where."""
-        from digestry.client import sightings  # noqa: PLC0415 - only an audit that records needs it
-
-        return sightings.keeps(self, host)
-
-    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> tuple[int, Noted]:
-        """Tells ``host``, which keeps sightings, of as many of the first ``sightings`` as one request
-        takes; how many those were, and what became of them.
+    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+        """Tells ``host`` what runs where, with one request: no more than
+        :func:`~digestry.model.sightings.batch` says. None if it keeps no sightings.
 
         Raises :class:`Unreachable`, :class:`Unauthorized`, :class:`Refused` and
         :class:`ProtocolViolation`.
         """
-        from digestry.client import sightings as client  # noqa: PLC0415
+        from digestry.client import sightings as client  # noqa: PLC0415 - few verbs need it
 
         return client.record(self, host, sightings)
 

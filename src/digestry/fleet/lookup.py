@@ -20,6 +20,7 @@ from digestry.model.history import Holders, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import MOST_QUERIES, Resolutions, ResolveQuery
+from digestry.model.sightings import Noted, Sighted, batch
 
 TIMEOUT: Final = 10.0
 """Seconds that one question to a registry may take, all of its requests together."""
@@ -64,6 +65,8 @@ class Registries(Protocol):
     def resolve_many(
         self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False
     ) -> Resolutions | None: ...
+
+    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None: ...
 
 
 class _Lane:
@@ -194,19 +197,29 @@ class Lookup:
         """
         left = list(queries)
         while left:
-            lane = self._lane(host)
-            some = left[:MOST_QUERIES]
-            future: Future[Resolutions | None] = Future()
-            with lane.room:
-                if lane.failure is not None:
-                    return
-                self._answer(host, lane, partial(self._ask_many, host, some), future)
-            if future.exception() is not None or (found := future.result()) is None:
+            try:
+                found = self._now(host, partial(self._ask_many, host, left[:MOST_QUERIES]))
+            except DigestryError:
+                return
+            if found is None:
                 return
             for resolution in found.resolutions:
                 for key, value in told(host, resolution, found.contents):
                     self._tell(key, value)
             left = left[len(found.resolutions) :]
+
+    def record(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+        """Tells ``host`` what runs where, of its repositories; None if it keeps no sightings."""
+        result = Noted()
+        left = list(sightings)
+        while left:
+            some = left[: batch(left)]
+            noted = self._now(host, partial(self._registries.record_sightings, host, some))
+            if noted is None:
+                return None
+            result += noted
+            left = left[len(some) :]
+        return result
 
     def _ask_many(self, host: str, queries: Sequence[ResolveQuery]) -> Resolutions | None:
         return self._registries.resolve_many(host, queries, contents=True)
@@ -246,6 +259,16 @@ class Lookup:
                     self._answer(repository.host, lane, ask, future)
         answer: _Answer = future.result()
         return answer
+
+    def _now(self, host: str, ask: Callable[[], _Answer]) -> _Answer:
+        """Asks what is not remembered."""
+        lane = self._lane(host)
+        future: Future[_Answer] = Future()
+        with lane.room:
+            if lane.failure is not None:
+                raise lane.failure
+            self._answer(host, lane, ask, future)
+        return future.result()
 
     def _answer(self, host: str, lane: _Lane, ask: Callable[[], _Answer], future: Future[_Answer]) -> None:
         outcome: Future[_Answer] = Future()

@@ -19,6 +19,8 @@ MOST_SIGHTINGS: Final = 10_000
 """That one request may tell of."""
 LARGEST_REQUEST: Final = 8 << 20
 """In bytes."""
+MOST_REPOSITORIES: Final = 200
+"""That a client tells of at once."""
 LONGEST_PLACE: Final = 256
 """In characters."""
 MOST_CONTAINERS: Final = 1 << 31
@@ -75,14 +77,17 @@ def as_place(text: str) -> str:
     return printable(text)[:LONGEST_PLACE] or "?"
 
 
-def batch(sightings: Sequence[Sighted], start: int = 0) -> int:
-    """Where the request ends that begins with the sighting at ``start``."""
+def batch(sightings: Sequence[Sighted]) -> int:
+    """How many of the first ``sightings`` fit into one request; at least one of any.
+
+    Of so many repositories that a token for all of them can be asked for.
+    """
     size = 0
-    most = min(len(sightings), start + MOST_SIGHTINGS)
-    for position in range(start, most):
-        one = sightings[position]
-        # A character takes 6 bytes of JSON at most.
-        size += 200 + len(one.repository) + 6 * len(one.place)
-        if size > LARGEST_REQUEST // 2:
-            return max(position, start + 1)
-    return most
+    repositories: set[str] = set()
+    for position, one in enumerate(sightings[:MOST_SIGHTINGS]):
+        repositories.add(one.repository)
+        # A character takes 4 bytes at most.
+        size += 250 + len(one.repository) + 4 * len(one.place)
+        if position and (size > LARGEST_REQUEST or len(repositories) > MOST_REPOSITORIES):
+            return position
+    return min(len(sightings), MOST_SIGHTINGS)
