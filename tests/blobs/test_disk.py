@@ -276,6 +276,7 @@ def test_faults_while_reading_and_listing(store: DiskBlobs) -> None:
     with pytest.raises(StorageError):
         store.delete(HELLO_DIGEST)
     sha512 = store.root / "blobs" / "sha512"
+    sha512.rmdir()
     sha512.write_text("not a directory")
     with pytest.raises(StorageError):
         list(store.digests())

@@ -278,14 +278,29 @@ def test_an_uploads_life(catalog: Catalog, clock: Clock) -> None:
         catalog.advance_upload(upload, 5, None)
 
 
-def test_a_digest_from_before_the_machine_restarted_is_not_believed(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+def test_bytes_from_before_the_machine_restarted_are_not_believed(
+    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = catalog.begin_upload("x", "sha256")
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
+    empty = catalog.begin_upload("x", "sha256")
     monkeypatch.setattr(uploads, "_boot_id", lambda: "another boot")
     later = Catalog(catalog.path.parent)
+    assert later.upload("x", upload.id) is None
+    assert later.upload("x", empty.id) == empty  # nothing of it can have been lost
+    assert [stale.id for stale in later.stale_uploads(clock.now)] == [upload.id]
+    later.close()
+
+
+def test_where_a_machines_run_has_no_name_a_digest_of_another_process_is_not_believed(
+    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = catalog.begin_upload("x", "sha256")
+    catalog.advance_upload(upload, 3, Digest.of(b"abc"))
+    monkeypatch.setattr(uploads, "_boot_id", lambda: "process another")
+    later = Catalog(catalog.path.parent)
     found = later.upload("x", upload.id)
+    assert later.stale_uploads(clock.now) == []
     later.close()
     assert found is not None
     assert (found.offset, found.digest) == (3, None)

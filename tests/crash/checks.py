@@ -1,27 +1,48 @@
-"""What must hold after any end of the server, asked over HTTP and looked up in its files."""
+"""What must hold after any end of the server: the one place that says it.
+
+Asked of a running registry (:class:`Reader`), and looked up in its files. ``tests/faults`` asks the
+same of a registry that it runs without a socket.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
-from dataclasses import dataclass
+import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
 from digestry.catalog.catalog import Catalog
 from digestry.model import media_types
 from digestry.model.digest import ALGORITHMS, Digest
 from tests.crash.load import Ledger
-from tests.support import RegistryServer
+from tests.support import RegistryServer, Response
 
 _ACCEPT = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
+_AT_REST: Final = frozenset(
+    {
+        "absent",
+        "backup",
+        "blobs",
+        "catalog.db",
+        "catalog.db-shm",
+        "catalog.db-wal",
+        "collection.lock",
+        "guards",
+        "ingest",
+        "keys",
+        "oci-layout",
+        "quarantine",
+        "serve.lock",
+    }
+)
+"""All that a registry's root may hold while nothing is under way."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    digest: str
-    body: bytes
+class Asks(Protocol):
+    """Whoever can read from a running registry."""
+
+    def get(self, path: str) -> Response: ...
 
 
 class Reader:
@@ -30,13 +51,18 @@ class Reader:
     def __init__(self, registry: RegistryServer) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", registry.port, timeout=30)
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Response:
         self._connection.request("GET", path, headers=_ACCEPT)
         answer = self._connection.getresponse()
-        return Answer(answer.status, answer.headers.get("docker-content-digest", ""), answer.read())
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Response(answer.status, headers, answer.read())
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _digest(answer: Response) -> str:
+    return answer.headers.get("docker-content-digest", "")
 
 
 def check_all(registry: RegistryServer, ledger: Ledger) -> None:
@@ -47,26 +73,27 @@ def check_all(registry: RegistryServer, ledger: Ledger) -> None:
         check_unanswered(reader, ledger)
         for repository in {name for name, _ in [*ledger.blobs, *ledger.attempted]}:
             check_repository(reader, repository, ledger)
+        check_served(reader, registry.root)
     finally:
         reader.close()
     check_files(registry.root)
     check_journal(registry.root)
 
 
-def check_acknowledged(reader: Reader, ledger: Ledger) -> None:
+def check_acknowledged(reader: Asks, ledger: Ledger) -> None:
     """What was answered with 201 is there, whole."""
     assert ledger.wrong == []
     for (repository, digest), content in ledger.blobs.items():
         answer = reader.get(f"/v2/{repository}/blobs/{digest}")
-        assert (answer.status, answer.digest) == (200, str(digest)), f"blob {digest} of {repository}"
+        assert (answer.status, _digest(answer)) == (200, str(digest)), f"blob {digest} of {repository}"
         assert answer.body == content, f"blob {digest} of {repository} is not what was pushed"
     for (repository, digest), raw in ledger.manifests.items():
         answer = reader.get(f"/v2/{repository}/manifests/{digest}")
-        assert (answer.status, answer.digest) == (200, str(digest)), f"manifest {digest} of {repository}"
+        assert (answer.status, _digest(answer)) == (200, str(digest)), f"manifest {digest} of {repository}"
         assert answer.body == raw, f"manifest {digest} of {repository} is not what was pushed"
 
 
-def check_unanswered(reader: Reader, ledger: Ledger) -> None:
+def check_unanswered(reader: Asks, ledger: Ledger) -> None:
     """What was cut off is there as a whole, or not at all."""
     for path, content in ledger.unanswered.items():
         answer = reader.get(path)
@@ -74,41 +101,60 @@ def check_unanswered(reader: Reader, ledger: Ledger) -> None:
         assert answer.status == 404 or answer.body == content, f"{path} is not what was pushed"
 
 
-def check_repository(reader: Reader, repository: str, ledger: Ledger) -> None:
+def check_repository(reader: Asks, repository: str, ledger: Ledger) -> None:
     """Tags and journal tell one story, with every acknowledged push in it; what a tag shows is whole."""
-    answer = reader.get(f"/v2/{repository}/tags/list")
-    if answer.status == 404:  # nothing ever got in
-        assert not any(name == repository for name, _ in [*ledger.blobs, *ledger.tags])
-        return
-    shown = set(json.loads(answer.body)["tags"])
-    history = _history(reader, repository)
-    assert shown == set(history)
-    assert shown >= {tag for name, tag in ledger.tags if name == repository}
+    history = check_story(reader, repository)
+    for name, tag in ledger.tags:
+        assert name != repository or tag in history, f"{repository}:{tag} forgot all of its pushes"
     for tag, moves in history.items():
         key = (repository, tag)
-        expected = None
-        for move in moves:
-            assert move.get("fromDigest") == expected, f"the history of {repository}:{tag} has a gap"
-            expected = move["toDigest"]
-        moved_to = [move["toDigest"] for move in moves]
+        moved_to = [move["toDigest"] for move in moves if "toDigest" in move]
         acknowledged = ledger.tags.get(key, [])
         assert set(acknowledged) <= set(moved_to), f"{repository}:{tag} forgot an acknowledged push"
         assert set(moved_to) <= ledger.attempted[key], f"{repository}:{tag} has what nobody pushed"
         if tag.startswith("own-"):  # one client pushed it, one push after the other
             assert [digest for digest in moved_to if digest in set(acknowledged)] == acknowledged
             assert len(moved_to) <= len(acknowledged) + 1
+
+
+def check_story(reader: Asks, repository: str) -> dict[str, list[dict[str, Any]]]:
+    """Tags and journal agree: each tag is where its last entry says, and no entry is missing between.
+
+    Returns the journal, the oldest entry first, for each tag.
+    """
+    history = _history(reader, repository)
+    answer = reader.get(f"/v2/{repository}/tags/list")
+    if answer.status == 404:  # nothing ever got in
+        assert not history
+        return history
+    shown = set(json.loads(answer.body)["tags"])
+    standing: set[str] = set()
+    for tag, moves in history.items():
+        expected = None
+        for move in moves:
+            assert move.get("fromDigest") == expected, f"the history of {repository}:{tag} has a gap"
+            expected = move.get("toDigest")
         manifest = reader.get(f"/v2/{repository}/manifests/{tag}")
-        assert (manifest.status, manifest.digest) == (200, expected), f"{repository}:{tag}"
-        for digest in moved_to:
-            check_image(reader, repository, digest)
+        if expected is None:
+            assert manifest.status == 404, f"{repository}:{tag} was deleted"
+            continue
+        standing.add(tag)
+        assert (manifest.status, _digest(manifest)) == (200, expected), f"{repository}:{tag}"
+    assert shown == standing, f"tags of {repository}: {shown} are listed, {standing} in the journal"
+    times = [move["at"] for moves in history.values() for move in moves]
+    assert len(set(times)) == len(times)
+    return history
 
 
-def _history(reader: Reader, repository: str) -> dict[str, list[dict[str, Any]]]:
+def _history(reader: Asks, repository: str) -> dict[str, list[dict[str, Any]]]:
     """A repository's journal, the oldest entry first, for each tag."""
     entries: list[dict[str, Any]] = []
     path = f"/v2/{repository}/_digestry/journal?n=1000"
     while True:
-        page = json.loads(reader.get(path).body)["entries"]
+        answer = reader.get(path)
+        if answer.status == 404:
+            return {}
+        page = json.loads(answer.body)["entries"]
         entries += page
         if len(page) < 1000:
             break
@@ -119,35 +165,77 @@ def _history(reader: Reader, repository: str) -> dict[str, list[dict[str, Any]]]
     return history
 
 
-def check_image(reader: Reader, repository: str, target: str) -> None:
-    """A manifest that can be seen has all that it refers to, and all of it is what its digest says."""
-    answer = reader.get(f"/v2/{repository}/manifests/{target}")
-    assert answer.status == 200
-    assert str(Digest.of(answer.body)) == answer.digest
-    content = json.loads(answer.body)
-    for child in content.get("manifests", []):
-        check_image(reader, repository, child["digest"])
-    for blob in [content["config"], *content["layers"]] if "layers" in content else []:
-        digest = Digest.parse(blob["digest"])
-        part = reader.get(f"/v2/{repository}/blobs/{digest}")
-        assert part.status == 200, f"{repository}@{answer.digest} lacks {digest}"
-        assert Digest.of(part.body, digest.algorithm) == digest
-        assert len(part.body) == blob["size"]
+def check_served(reader: Asks, root: Path) -> None:
+    """All that the catalog shows is served, is what its digest says, and lacks nothing it refers to."""
+    shown, linked = _shown(root)
+    for repository, manifest, media_type in shown:
+        answer = reader.get(f"/v2/{repository}/manifests/{manifest}")
+        assert (answer.status, _digest(answer)) == (200, manifest), f"{repository}@{manifest}: {answer.status}"
+        assert str(Digest.of(answer.body, Digest.parse(manifest).algorithm)) == manifest
+        content = json.loads(answer.body)
+        assert answer.headers["content-type"] == media_type
+        for child in content.get("manifests", []):
+            assert (repository, child["digest"]) in {(name, digest) for name, digest, _ in shown}, (
+                f"{repository}@{manifest} lacks the manifest {child['digest']}"
+            )
+        for blob in [content["config"], *content["layers"]] if "layers" in content else []:
+            assert linked.get((repository, blob["digest"])) == blob["size"], (
+                f"{repository}@{manifest} lacks {blob['digest']}"
+            )
+    for (repository, text), size in linked.items():
+        digest = Digest.parse(text)
+        answer = reader.get(f"/v2/{repository}/blobs/{digest}")
+        assert answer.status == 200, f"blob {digest} of {repository}: {answer.status}"
+        assert len(answer.body) == size
+        assert Digest.of(answer.body, digest.algorithm) == digest, f"{digest} of {repository} is wrong"
+
+
+def _shown(root: Path) -> tuple[list[tuple[str, str, str]], dict[tuple[str, str], int]]:
+    """The manifests and the blobs that the catalog shows."""
+    connection = sqlite3.connect(root / "catalog.db", timeout=30)
+    try:
+        manifests = connection.execute(
+            "SELECT r.name, m.digest, m.media_type FROM manifests m"
+            " JOIN repositories r ON r.id = m.repository_id WHERE m.deleted_at IS NULL"
+        ).fetchall()
+        links = connection.execute(
+            "SELECT r.name, l.digest, l.size FROM links l JOIN repositories r ON r.id = l.repository_id"
+        ).fetchall()
+    finally:
+        connection.close()
+    return manifests, {(name, digest): size for name, digest, size in links}
 
 
 def check_files(root: Path) -> None:
-    """A name in ``blobs`` means: complete, checked."""
+    """A name in ``blobs`` means: complete, checked. Beside what belongs there, a root holds nothing."""
     directories = list((root / "blobs").iterdir())
     assert {directory.name for directory in directories} <= set(ALGORITHMS)
     for directory in directories:
         for path in directory.iterdir():
             assert str(Digest.of(path.read_bytes(), directory.name)) == f"{directory.name}:{path.name}"
+    assert {path.name for path in root.iterdir()} <= _AT_REST
+
+
+def check_nothing_under_way(root: Path) -> None:
+    """After a sweep of all uploads: no bytes on their way in that nobody owns, no upload that never ends."""
+    assert list((root / "ingest").iterdir()) == []
+    connection = sqlite3.connect(root / "catalog.db", timeout=30)
+    try:
+        assert connection.execute("SELECT id, repository FROM uploads").fetchall() == []
+    finally:
+        connection.close()
 
 
 def check_journal(root: Path) -> None:
-    """The chain of hashes over all repositories holds."""
+    """The chain of hashes over all repositories holds, and its times only rise."""
     catalog = Catalog(root)
     try:
         assert catalog.verify_journal() is None
     finally:
         catalog.close()
+    connection = sqlite3.connect(root / "catalog.db", timeout=30)
+    try:
+        times = [at for (at,) in connection.execute("SELECT at FROM journal ORDER BY sequence")]
+    finally:
+        connection.close()
+    assert all(earlier < later for earlier, later in zip(times, times[1:], strict=False))

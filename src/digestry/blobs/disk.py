@@ -29,6 +29,7 @@ from digestry.fsio import (
     remove_file,
     storage_error,
     storage_errors,
+    sync_directory,
     write_file,
 )
 from digestry.model.digest import ALGORITHMS, Digest, shown
@@ -57,8 +58,12 @@ class DiskBlobs:
 
     def prepare(self) -> None:
         """Makes the directories and the layout file where they are missing, durably."""
-        make_directory(self._blobs / "sha256")
+        for algorithm in ALGORITHMS:
+            make_directory(self._blobs / algorithm)
         make_directory(self._ingest)
+        # Who made them may have been killed before the names were on disk.
+        for directory in (self._blobs, self.root):
+            sync_directory(directory)
         marker = self.root / LAYOUT_FILE
         with storage_errors("look at", marker):
             missing = not marker.exists()

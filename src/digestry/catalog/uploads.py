@@ -6,6 +6,7 @@ import dataclasses
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from sqlalchemy import delete, func, insert, select, update
 
@@ -74,12 +75,13 @@ class Uploads:
         return upload
 
     def upload(self, repository: str, upload_id: str) -> Upload | None:
-        """An upload of this repository, or None. Its digest is given only if it can be believed."""
+        """An upload of this repository, or None, also if the machine has restarted since bytes of it
+        came: they were not synced, and may be gone. Its digest is given only if it can be believed."""
         with self._database.read() as connection:
             row = connection.execute(
                 select(uploads).where(uploads.c.id == upload_id, uploads.c.repository == repository)
             ).first()
-            if row is None:
+            if row is None or _lost(row, self._boot):
                 return None
             trusted = row.digest is not None and row.boot == self._boot
             digest = Digest.parse(row.digest) if trusted else None
@@ -108,10 +110,17 @@ class Uploads:
             connection.execute(delete(uploads).where(uploads.c.id == upload_id))
 
     def stale_uploads(self, older_than: int) -> list[Upload]:
-        """The uploads that nothing was written to since a time (microseconds since 1970)."""
+        """The uploads that nothing was written to since a time (microseconds since 1970), and those
+        whose bytes a restart of the machine has taken."""
         with self._database.read() as connection:
-            rows = connection.execute(select(uploads).where(uploads.c.updated_at < older_than)).all()
-        return [Upload(row.id, row.repository, row.algorithm, row.offset, None) for row in rows]
+            rows = connection.execute(
+                select(uploads).where((uploads.c.updated_at < older_than) | (uploads.c.boot != self._boot))
+            ).all()
+        return [
+            Upload(row.id, row.repository, row.algorithm, row.offset, None)
+            for row in rows
+            if row.updated_at < older_than or _lost(row, self._boot)
+        ]
 
     def upload_ids(self) -> set[str]:
         """All uploads under way."""
@@ -119,10 +128,19 @@ class Uploads:
             return set(connection.execute(select(uploads.c.id)).scalars())
 
 
+_PROCESS: Final = "process "
+"""Begins the name of a process's own life, where the machine's has none."""
+
+
 def _boot_id() -> str:
     """Names this run of the machine: files that were not fsynced are whole while it lasts."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        # Not Linux: believe nothing that another process left.
-        return str(uuid.uuid4())
+        # Not Linux: believe no digest that another process left.
+        return f"{_PROCESS}{uuid.uuid4()}"
+
+
+def _lost(row: Any, boot: str) -> bool:
+    """Whether bytes of an upload may be gone, because the machine has restarted since they came."""
+    return row.offset > 0 and row.boot != boot and not boot.startswith(_PROCESS)
