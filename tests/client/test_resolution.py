@@ -17,6 +17,7 @@ from digestry.errors import ProtocolViolation, Refused, Unauthorized
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from digestry.model.resolution import LARGEST_REQUEST, MOST_QUERIES, MOST_THINGS, ResolveQuery, batch
+from digestry.model.sightings import Sighted
 from tests.client.liar import Liar, Reply, Request
 from tests.registry.access.support import PASSWORDS, guarded, of
 from tests.support import RegistryServer
@@ -78,6 +79,31 @@ def test_who_does_not_offer_it_is_not_sent_what_runs(liar: Liar, session: Sessio
 
 def test_another_registry(docker_registry: str, session: Session) -> None:
     assert session.resolve_many(docker_registry, [QUERY]) is None
+
+
+@pytest.mark.parametrize("offer", [Reply(404, b"{}"), Reply(403, b"{}"), Reply(200, b'{"extensions": []}')])
+def test_who_has_no_extension_is_asked_for_none(liar: Liar, session: Session, offer: Reply) -> None:
+    liar.answer = lambda _: offer
+    repository = session.repository(Reference(liar.host, "team/app"))
+    digest = Digest.of(b"x")
+    assert session.resolve_many(liar.host, [QUERY]) is None
+    for _ in range(2):
+        assert repository.holders(digest) is None
+        assert repository.whose(digest) is None
+        assert repository.sightings(digest) is None
+    assert session.record_sightings(liar.host, [Sighted("team/app", digest, "n1", 1)]) is None
+    assert liar.paths() == ["GET /v2/_oci/ext/discover"]
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_who_does_not_tell_what_it_has_is_asked(session: Session, liar: Liar, status: int) -> None:
+    digest = Digest.of(b"x")
+    found = json.dumps({"digest": str(digest), "holders": []}).encode()
+    liar.answer = lambda request: Reply(200, found) if "/holders/" in request.path else Reply(status, b"{}")
+    assert session.resolve_many(liar.host, [QUERY]) is None
+    known = session.repository(Reference(liar.host, "team/app")).holders(digest)
+    assert known is not None
+    assert known.holders == ()
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 501])
