@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
-def _hashes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Sequence[str]:
+def hashes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Sequence[str]:
+    """Checks an option's values, for click: hashes of entries."""
     for value in values:
         if not _HASH.fullmatch(value):
             raise click.BadParameter(f"{value!r} is no hash of an entry: 64 hex digits are wanted.")
@@ -44,7 +45,7 @@ def journal() -> None:
 @_root(required=False)
 @click.option("--file", type=click.File("rb"), help="An exported journal, or - for standard input.")
 @click.option(
-    "--expect", multiple=True, metavar="HASH", callback=_hashes, help="An entry's hash that must be in it."
+    "--expect", multiple=True, metavar="HASH", callback=hashes, help="An entry's hash that must be in it."
 )
 @format_option
 @click.pass_context

@@ -33,6 +33,8 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "journal": ("journal", "Prove a registry's journal, and export it."),
     "gc": ("gc", "Remove from a registry what nothing holds any more."),
     "scrub": ("scrub", "Read all that a registry holds again, and find what is damaged."),
+    "backup": ("backup", "Copy a registry, served or not, to a directory or an archive."),
+    "restore-backup": ("restore_backup", "Make a registry from a backup."),
     "webhook": ("webhook", "See what webhooks have not taken yet, and try it again."),
     "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
     "advisory": ("advisory", "Say, and see, which digests are vulnerable and which are fixed."),
@@ -53,7 +55,7 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = importlib.import_module(f"digestry.cli.{_VERBS[cmd_name][0]}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
 

@@ -85,3 +85,39 @@ def watching(*, quiet: bool) -> Iterator[Watcher]:
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield _Bars(progress)
+
+
+class Amount:
+    """How much of a known number of bytes is done; shown to nobody."""
+
+    def total(self, size: int) -> None:
+        """So many bytes there are in all."""
+
+    def moved(self, count: int) -> None:
+        """So many bytes more are done. Thread-safe."""
+
+
+class _Bar(Amount):
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=None)
+
+    def total(self, size: int) -> None:
+        self._progress.update(self._task, total=max(size, 1))
+
+    def moved(self, count: int) -> None:
+        self._progress.update(self._task, advance=count)
+
+
+@contextlib.contextmanager
+def measuring(title: str, *, quiet: bool) -> Iterator[Amount]:
+    """One bar on standard error for the block, if that is a terminal."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield Amount()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield _Bar(progress, title)

@@ -129,7 +129,7 @@ def _robots(root: Path) -> Robots:
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.robots import Robots
     from digestry.errors import Conflict, NotFound
-    from digestry.registry.server import LOCK_FILE
+    from digestry.registry.root import LOCK_FILE
 
     catalog = Catalog(root)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import logging
+import logging.config
 import os
 import resource
 import signal
@@ -23,6 +23,7 @@ from granian.log import LogLevels
 
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
+from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.errors import InvalidConfiguration, StorageError
 from digestry.registry import tls
@@ -31,6 +32,7 @@ from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
 from digestry.registry.maintenance import Job, Maintenance
+from digestry.registry.observing import exposition, logs
 from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
 
@@ -41,21 +43,6 @@ _READ_BUFFER: Final = 480 << 10
 head as well, at twice as much."""
 _STOP_SECONDS: Final = 10
 _PARENT_SECONDS: Final = 0.5
-
-_LOGGING: Final[dict[str, Any]] = {
-    # Everything goes to standard error: standard output has the one line with the URL.
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
-    },
-    "loggers": {
-        "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-        "granian.access": {"handlers": [], "level": "WARNING", "propagate": False},
-        "digestry": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-    },
-}
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -93,8 +80,11 @@ def prepare(config: RegistryConfig) -> None:
     catalog = Catalog(config.root)
     try:
         catalog.migrate()
+        begun = exposition.Begun(clock.now(), catalog.figures.last_entry())
     finally:
         catalog.close()
+    with fsio.storage_errors("prepare the directory", config.root / exposition.FOLDER):
+        exposition.begin(config.root, begun)
     if config.access.enabled:
         KeyRing(config.root).ensure()
         fsio.make_directory(config.root / ABSENT)
@@ -131,7 +121,7 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
             ),
             **tls.options(config.tls),
             log_level=LogLevels.warning,
-            log_dictconfig=_LOGGING,
+            log_dictconfig=logs.configuration(config.log.format),
             workers_kill_timeout=_STOP_SECONDS,
             respawn_failed_workers=True,
         )
@@ -141,7 +131,7 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
         threading.Thread(target=announce, name="announce", daemon=True).start()
         if config.tls is not None:
             tls.watch(config.tls, server.signal_handler_reload)
-        maintenance = Maintenance(partial(jobs, config), _LOGGING)
+        maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
         maintenance.start()
         try:
             server.serve(target_loader=partial(_load, config, os.getpid()), wrap_loader=False)
@@ -155,9 +145,16 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
 def jobs(config: RegistryConfig) -> list[Job]:
     """What this registry does beside its requests; called in the process that does it."""
     from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the workers need none of it
+    from digestry.registry.observing.audit import Rotation  # noqa: PLC0415
+    from digestry.registry.observing.store import StoreCount  # noqa: PLC0415
     from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
 
-    return [CollectionJob(config), ScrubJob(config.root, config.scrub)]
+    return [
+        CollectionJob(config),
+        ScrubJob(config.root, config.scrub),
+        StoreCount(config),
+        Rotation(config.log, config.root),
+    ]
 
 
 def _raise_file_limit() -> None:

@@ -1,0 +1,195 @@
+"""A snapshot of the catalog: one consistent copy of a database that may be served meanwhile.
+
+The copy is a file by itself, with no log beside it, and without the uploads that were under way: their
+bytes are not content yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pkgutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from digestry.catalog import chain
+from digestry.catalog.chain import Verdict
+from digestry.catalog.database import FILE, connect_directly, reading
+from digestry.catalog.migrations import versions
+from digestry.errors import Conflict, InvalidDigest, NotFound, StorageError
+from digestry.model.digest import Digest
+
+_MOST_TAGS: Final = 20
+_TRIGGER: Final = (
+    "CREATE TRIGGER journal_no_{name} BEFORE {action} ON journal "
+    "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+)
+_TRIGGERS: Final = frozenset(
+    _TRIGGER.format(name=action.lower(), action=action) for action in ("UPDATE", "DELETE")
+)
+
+# Visible content: what a link or a manifest that can be pulled makes somebody's.
+_HELD: Final = """
+INSERT INTO held
+SELECT digest, max(size) FROM (
+    SELECT digest, size FROM links UNION ALL SELECT digest, size FROM manifests WHERE deleted_at IS NULL
+) GROUP BY digest
+"""
+
+_HOLDERS: Final = """
+SELECT repositories.id, repositories.name FROM repositories WHERE repositories.id IN (
+    SELECT repository_id FROM links WHERE digest = :digest
+    UNION SELECT repository_id FROM manifests WHERE digest = :digest AND deleted_at IS NULL
+) ORDER BY repositories.name
+"""
+
+_TAGS: Final = """
+WITH RECURSIVE above(digest) AS (
+    VALUES (:digest)
+    UNION
+    SELECT manifests.digest FROM above
+    JOIN manifest_references AS lower ON lower.repository_id = :repository AND lower.child = above.digest
+    JOIN manifests ON manifests.repository_id = :repository AND manifests.digest = lower.parent
+    WHERE manifests.deleted_at IS NULL
+)
+SELECT name FROM tags WHERE repository_id = :repository AND digest IN (SELECT digest FROM above)
+ORDER BY name LIMIT :most
+"""
+
+
+def newest_schema() -> str:
+    """The newest schema that this digestry knows, such as ``0004``."""
+    return max(module.name[1:5] for module in pkgutil.iter_modules(versions.__path__))
+
+
+def take(root: Path, directory: Path) -> None:
+    """Copies the catalog under ``root`` to ``directory``, as its state is at one moment. Not fsynced.
+
+    Writers go on meanwhile. Raises :class:`NotFound` if there is no catalog, :class:`StorageError`.
+    """
+    source_path, path = root / FILE, directory / FILE
+    if not source_path.is_file():
+        raise NotFound(f"there is no registry under {root}: it has no {FILE}")
+    try:
+        with (
+            contextlib.closing(connect_directly(source_path)) as source,
+            contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy,
+        ):
+            copy.execute("PRAGMA synchronous=OFF")
+            # All pages in one step: with fewer, each commit of a writer makes it start again, and a
+            # busy registry is never done. In WAL mode the step keeps nobody from writing.
+            source.backup(copy, pages=-1)
+            copy.execute("PRAGMA journal_mode=DELETE")
+            copy.execute("PRAGMA secure_delete=ON")
+            copy.execute("DELETE FROM uploads")
+    except sqlite3.Error as error:
+        raise StorageError(f"the catalog {source_path} cannot be copied: {error}") from error
+
+
+def prove(directory: Path, expect: tuple[str, ...] = ()) -> Verdict:
+    """Walks the chain of the journal of the snapshot in ``directory``; see :func:`chain.verify`."""
+    with reading(directory) as connection:
+        return chain.verify(connection, expect)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Content that the registry serves, and its size in bytes."""
+
+    digest: Digest
+    size: int
+
+
+class Snapshot:
+    """The snapshot in one directory, which nobody writes. Not for several threads at once.
+
+    Raises :class:`StorageError` if it is damaged, or no catalog, and :class:`Conflict` if a newer
+    digestry wrote it: what that one holds is not known here.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE
+        self._connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
+        )
+        try:
+            with self._errors():
+                self._connection.execute("PRAGMA trusted_schema=OFF")
+                self._connection.execute("PRAGMA cell_size_check=ON")
+                self._check()
+                self._connection.execute(
+                    "CREATE TEMP TABLE held (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID"
+                )
+                self._connection.execute(_HELD)
+                self.count, self.bytes = self._connection.execute(
+                    "SELECT count(*), coalesce(sum(size), 0) FROM held"
+                ).fetchone()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        row = self._connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        if row is None or not isinstance(row[0], str):
+            raise sqlite3.DatabaseError("it does not say which schema it has")
+        self.schema: str = row[0]
+        if self.schema > newest_schema():
+            raise Conflict(
+                f"the catalog has schema {self.schema}, and this digestry knows none after {newest_schema()}",
+                hint="use the digestry that serves it, or a newer one",
+            )
+        # What would run by itself once it is served.
+        rows = self._connection.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"
+        )
+        for name, text in rows.fetchall():
+            if text not in _TRIGGERS:
+                raise sqlite3.DatabaseError(f"it has {name!r}, which is no part of a catalog")
+        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+
+    def held(self) -> Iterator[Held]:
+        """All content that is served, in the order of the digests' text."""
+        with self._errors():
+            for digest, size in self._connection.execute("SELECT digest, size FROM held ORDER BY digest"):
+                if not isinstance(size, int) or size < 0:
+                    raise sqlite3.DatabaseError(f"{digest} is {size} bytes long")
+                yield Held(Digest.parse(digest), size)
+
+    def size(self, digest: Digest) -> int | None:
+        """The size in bytes of content that is served; None if it is not."""
+        with self._errors():
+            row = self._connection.execute(
+                "SELECT size FROM held WHERE digest = ?", (str(digest),)
+            ).fetchone()
+        return None if row is None else int(row[0])
+
+    def holders(self, digest: Digest) -> list[str]:
+        """Who holds it: ``repository:tag``, up to 20 of each repository, or a repository alone."""
+        found: list[str] = []
+        with self._errors():
+            rows = self._connection.execute(_HOLDERS, {"digest": str(digest)}).fetchall()
+            for repository, name in rows:
+                values = {"digest": str(digest), "repository": repository, "most": _MOST_TAGS}
+                tags = [f"{name}:{tag}" for (tag,) in self._connection.execute(_TAGS, values)]
+                found += tags or [name]
+        return found
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, InvalidDigest) as error:
+            raise StorageError(f"the snapshot of the catalog is damaged: {error}") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

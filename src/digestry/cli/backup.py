@@ -1,0 +1,214 @@
+"""``digestry backup``: copy a registry, served or not, to a directory or an archive."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from digestry.cli import exit_codes
+from digestry.cli.output import complain, format_option, human_size, json_document, note, printable, say
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Chunk
+    from digestry.registry.backup.description import Missing
+    from digestry.registry.backup.taking import Taken
+
+_COMPRESSED: Final = re.compile(r"\.(tar\.[a-z0-9]+|tgz|txz|tzst)$", re.IGNORECASE)
+_HOLDERS: Final = 5
+_SLOWEST: Final = 1 << 10
+
+
+def rate_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--rate``: bytes a second, or None."""
+    return click.option(
+        "--rate", metavar="SIZE", callback=_rate, help='So much a second at the most, such as "100 MiB".'
+    )(function)
+
+
+def _rate(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    from digestry.registry import toml
+
+    if value is None:
+        return None
+    try:
+        found = toml.size(int(value) if re.fullmatch("[0-9]{1,15}", value) else value, toml.Where(Path()))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+    if found < _SLOWEST:
+        raise click.BadParameter(f"{_SLOWEST} bytes a second or more are wanted.")
+    return found
+
+
+@click.command()
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The registry's directory. It may be served meanwhile.",
+)
+@click.option("--verify", is_flag=True, help="Read again what an earlier backup left in DEST.")
+@click.option("--keep", is_flag=True, help="Leave in DEST what the registry does not hold any more.")
+@click.option(
+    "--temporary",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    metavar="DIR",
+    help="Where the copy of the catalog is while an archive is written.  [default: the root]",
+)
+@rate_option
+@format_option
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=Path, allow_dash=True))
+@click.pass_context
+def backup(
+    ctx: click.Context,
+    *,
+    root: Path,
+    destination: Path,
+    verify: bool,
+    keep: bool,
+    temporary: Path | None,
+    rate: int | None,
+    format_: str,
+) -> None:
+    """Copy a registry, served or not, to a directory or an archive.
+
+    DEST is a directory, which is made, or brought up to date if it has an earlier backup of the
+    registry; or an archive, NAME.tar, or - for standard output. `digestry restore-backup` makes a
+    registry of it, with the same digests, tags and journal. Every byte that is copied is hashed on its
+    way. Exit code 1 if content is damaged or missing: the rest is backed up, and what is not is listed.
+
+    Keep it as safe as the registry: the keys that tokens are signed with are in it. Not in it:
+    registry.toml and the files that it names, and uploads under way.
+
+    JSON: an object with backup (what backup.json says), copied, copied_bytes, kept, removed, and
+    left_out, what else is in the root, with the reason.
+    """
+    from digestry.cli.progress import measuring
+    from digestry.registry.backup import taking
+    from digestry.registry.backup.copying import Flow
+
+    archive = destination == Path("-") or destination.suffix == ".tar"
+    if archive and (verify or keep):
+        raise click.UsageError("--verify and --keep are for a directory.")
+    if temporary is not None and not archive:
+        raise click.UsageError("--temporary is for an archive.")
+    if _COMPRESSED.search(destination.name):
+        raise click.UsageError(
+            "Archives are not compressed: write - and pipe it through a program that does."
+        )
+    with measuring("backup", quiet=False) as amount:
+        flow = Flow(rate, amount.moved)
+        if archive:
+            with _output(destination) as write:
+                taken = taking.to_archive(root, write, temporary=temporary, flow=flow, watcher=amount)
+        else:
+            taken = taking.to_directory(
+                root, destination, verify=verify, keep=keep, flow=flow, watcher=amount
+            )
+    # Standard output may be the archive.
+    tell = note if destination == Path("-") else say
+    if format_ == "json" and tell is say:
+        json_document(_plain(taken))
+    else:
+        _tell(taken, tell)
+    _complain(taken)
+    if taken.findings:
+        ctx.exit(exit_codes.FINDINGS)
+
+
+@contextlib.contextmanager
+def _output(destination: Path) -> Iterator[Callable[[Chunk], Any]]:
+    """Takes all the bytes of an archive. A file has them, durably, at the end of the block."""
+    from digestry.errors import StorageError
+    from digestry.fsio import replacing
+
+    if destination != Path("-"):
+        _sweep(destination)
+        with replacing(destination, mode=0o600) as file:
+            yield file.write
+        return
+    if sys.stdout.isatty():
+        raise click.UsageError("Standard output is a terminal: redirect it, or name a file.")
+    sys.stdout.flush()
+    stream = sys.stdout.buffer
+
+    def write(chunk: Chunk) -> None:
+        try:
+            stream.write(chunk)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot write the archive: {error.strerror or error}") from error
+
+    yield write
+    try:
+        stream.flush()
+        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            os.fsync(stream.fileno())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot write the archive: {error.strerror or error}") from error
+
+
+def _sweep(destination: Path) -> None:
+    # A backup that was killed left its file under a name of fsio.replacing.
+    ours = re.compile(re.escape(f".{destination.name}.") + "[0-9a-f]{16}")
+    with contextlib.suppress(OSError):
+        for path in destination.parent.iterdir():
+            if ours.fullmatch(path.name):
+                path.unlink()
+
+
+def _plain(taken: Taken) -> dict[str, Any]:
+    return {
+        "backup": taken.description,
+        "copied": taken.copied,
+        "copied_bytes": taken.copied_bytes,
+        "kept": taken.kept,
+        "removed": taken.removed,
+        "left_out": [{"name": name, "reason": reason} for name, reason in taken.left_out],
+    }
+
+
+def _tell(taken: Taken, tell: Callable[[str], None]) -> None:
+    told = taken.description
+    tell(
+        f"Backed up: {told.blobs} blobs ({human_size(told.size)}) and"
+        f" {told.journal.entries} journal entries, as of {told.taken_at:%Y-%m-%d %H:%M:%S}Z"
+    )
+    tell(
+        f"Copied: {taken.copied} blobs ({human_size(taken.copied_bytes)}); there already: {taken.kept};"
+        f" removed: {taken.removed}"
+    )
+    tell(f"Journal: its last hash is {told.journal.last_hash}")
+    tell("Not in it: registry.toml and the files that it names (users, certificates, secrets)")
+    for name, reason in taken.left_out:
+        tell(printable(f"Not in it: {name} ({reason})"))
+
+
+def _complain(taken: Taken) -> None:
+    told = taken.description
+    tell_missing(told.missing)
+    if told.missing:
+        note(f"{len(told.missing)} blobs are not in the backup; the rest of it is complete")
+    if told.journal.broken:
+        complain(
+            f"the journal's chain is broken: {told.journal.broken}", "digestry journal verify tells more"
+        )
+
+
+def tell_missing(missing: list[Missing]) -> None:
+    """Says which content is not there, why, and who holds it."""
+    for one in missing:
+        holders = ", ".join(one.held_by[:_HOLDERS])
+        more = len(one.held_by) - _HOLDERS
+        held_by = f"; held by {holders}{f' and {more} more' if more > 0 else ''}" if holders else ""
+        note(printable(f"MISSING {one.digest} ({human_size(one.size)}): {one.problem}{held_by}"))

@@ -1,0 +1,117 @@
+"""``digestry restore-backup``: make a registry from a backup."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digestry.cli import exit_codes
+from digestry.cli.backup import rate_option, tell_missing
+from digestry.cli.journal import hashes
+from digestry.cli.output import complain, format_option, human_size, json_document, note, say
+
+if TYPE_CHECKING:
+    from digestry.registry.backup.restoring import Restored
+
+
+@click.command("restore-backup")
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The directory to make a registry in: empty, or not there yet.",
+)
+@click.option(
+    "--expect",
+    multiple=True,
+    metavar="HASH",
+    callback=hashes,
+    help="A journal entry's hash that must be in it.",
+)
+@click.option(
+    "--skip-damaged", is_flag=True, help="Leave out blobs that are damaged in the backup, and list them."
+)
+@rate_option
+@format_option
+@click.pass_context
+def restore_backup(
+    ctx: click.Context,
+    *,
+    source: Path,
+    root: Path,
+    expect: tuple[str, ...],
+    skip_damaged: bool,
+    rate: int | None,
+    format_: str,
+) -> None:
+    """Make a registry from a backup: a directory, an archive, or - for standard input.
+
+    All of it is checked: each blob's hash, the catalog, the journal's chain. If anything is wrong, or
+    the backup was not finished, nothing is left behind. Until all is there the directory cannot be
+    served. Exit code 1 if the registry was made and content is missing from it.
+
+    Who can write the backup could have written another one that holds: note the journal's last hash,
+    which `digestry backup` prints, in another place, and --expect it.
+
+    JSON: an object with backup (what backup.json says), root, blobs, bytes, and missing.
+    """
+    from digestry.cli.progress import measuring
+    from digestry.errors import NotFound
+    from digestry.fsio import storage_errors
+    from digestry.registry.backup import restoring
+    from digestry.registry.backup.copying import Flow
+
+    with measuring("restore", quiet=False) as amount:
+        flow = Flow(rate, amount.moved)
+        options: dict[str, Any] = {
+            "expect": expect,
+            "skip_damaged": skip_damaged,
+            "flow": flow,
+            "watcher": amount,
+        }
+        if source == Path("-"):
+            restored = restoring.from_archive(sys.stdin.buffer.read, root, **options)
+        elif source.is_dir():
+            restored = restoring.from_directory(source, root, **options)
+        elif not source.exists():
+            raise NotFound(f"there is no backup {source}")
+        else:
+            with storage_errors("open", source):
+                file = source.open("rb")
+            with file:
+                restored = restoring.from_archive(file.read, root, **options)
+    if format_ == "json":
+        json_document(_plain(restored, root))
+    else:
+        _tell(restored, root)
+    tell_missing(restored.missing)
+    if restored.missing:
+        note(f"{len(restored.missing)} blobs are not there; pushing an image that holds one puts it back")
+    if broken := restored.description.journal.broken:
+        complain(f"the journal's chain was broken when the backup was taken: {broken}")
+    if restored.missing or broken:
+        ctx.exit(exit_codes.FINDINGS)
+
+
+def _plain(restored: Restored, root: Path) -> dict[str, Any]:
+    return {
+        "backup": restored.description,
+        "root": str(root),
+        "blobs": restored.blobs,
+        "bytes": restored.bytes,
+        "missing": restored.missing,
+    }
+
+
+def _tell(restored: Restored, root: Path) -> None:
+    told = restored.description
+    say(
+        f"Restored: {restored.blobs} blobs ({human_size(restored.bytes)}) and {told.journal.entries} journal"
+        f" entries, as of {told.taken_at:%Y-%m-%d %H:%M:%S}Z"
+    )
+    say(f"Journal: the chain holds, and its last hash is {told.journal.last_hash}")
+    say(f"Serve it: digestry serve --root {root}, with the registry.toml that it had")

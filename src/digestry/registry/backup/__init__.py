@@ -1,0 +1,1 @@
+"""Backups of a registry that may be served meanwhile, and their restoration (docs/backup.md)."""

@@ -1,0 +1,159 @@
+"""``backup.json``: what a backup says of itself. It is written last: without it there is no backup.
+
+::
+
+    backup.json                    this
+    catalog-<16 digits>.db         the snapshot of the catalog, named by the beginning of its hash
+    oci-layout, blobs/             all that the snapshot makes visible
+    keys/                          what the registry signs its tokens with
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from digestry.errors import ContentError, NotFound
+from digestry.fsio import storage_error, storage_errors
+from digestry.model.digest import shown
+from digestry.registry.access import keys
+
+FILE: Final = "backup.json"
+VERSION: Final = 1
+LARGEST: Final = 64 << 20
+"""Bytes that a description has at most."""
+LARGEST_KEY: Final = 64 << 10
+
+CATALOG: Final = re.compile(r"catalog-[0-9a-f]{16}\.db", re.ASCII)
+KEY: Final = re.compile(rf"{keys.DIRECTORY}/[A-Za-z0-9][A-Za-z0-9_-]{{0,127}}\.json", re.ASCII)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A file of a backup: its path in it, its size in bytes, and the hash of its content."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes) -> Part:
+        return cls(path, len(content), hashlib.sha256(content).hexdigest())
+
+
+class JournalEnd(msgspec.Struct, frozen=True):
+    """Where the journal ends: how many entries hold, the hash of the last, and why no more do."""
+
+    entries: int
+    last_hash: str
+    broken: str | None = None
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """Content that should be in a backup and is not: who holds it, and why it is not there."""
+
+    digest: str
+    size: int
+    problem: str
+    held_by: list[str]
+
+
+class Description(msgspec.Struct, frozen=True):
+    """The whole of it. ``blobs`` are there, of ``size`` bytes together (``bytes``, in JSON)."""
+
+    version: int
+    digestry: str
+    taken_at: datetime.datetime
+    schema: str
+    catalog: Part
+    journal: JournalEnd
+    blobs: int
+    size: int = msgspec.field(name="bytes")
+    keys: list[Part]
+    missing: list[Missing]
+
+    def encode(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+def decode(content: bytes, where: str) -> Description:
+    """Reads a description. Raises :class:`ContentError`."""
+    try:
+        found = msgspec.json.decode(content, type=_Version).version
+        if found > VERSION:
+            raise ContentError(
+                f"{where} was made by a newer digestry (version {found} of backups)",
+                hint="restore it with that one, or one newer still",
+            )
+        description = msgspec.json.decode(content, type=Description)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ContentError(f"{where} does not describe a backup: {error}") from error
+    paths = [part.path for part in description.keys]
+    if not CATALOG.fullmatch(description.catalog.path) or len(set(paths)) < len(paths):
+        raise ContentError(f"{where} names files that no backup has")
+    for path in paths:
+        if not KEY.fullmatch(path):
+            raise ContentError(f"{where} names {shown(path)}, which no backup has")
+    return description
+
+
+def read(directory: Path) -> Description:
+    """The description of the backup in ``directory``.
+
+    Raises :class:`NotFound` if there is none, or it is not finished, :class:`ContentError`.
+    """
+    try:
+        content = read_small(directory / FILE, LARGEST)
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"there is no complete backup in {directory}: it has no {FILE}",
+            hint="digestry backup, once more, completes one that was broken off",
+        ) from error
+    return decode(content, str(directory / FILE))
+
+
+def open_regular(path: Path) -> int:
+    """Opens a file that must be one: no link to elsewhere, no pipe. Raises OSError, ContentError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ContentError(f"{path} is not a file")
+    return descriptor
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """The whole of a file. Raises FileNotFoundError, ContentError above ``limit``, StorageError."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    if len(content) > limit:
+        raise ContentError(f"{path} is larger than {limit} bytes")
+    return content
+
+
+def hash_file(path: Path) -> tuple[int, str]:
+    """The size in bytes, and the hash, of a file of any length."""
+    with storage_errors("read", path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
+
+
+def compare_keys(found: Iterable[Part], described: Iterable[Part], where: str) -> None:
+    """Raises :class:`ContentError` unless both are the same."""
+    if sorted(found, key=lambda part: part.path) != sorted(described, key=lambda part: part.path):
+        raise ContentError(f"the keys in {where} are not those that it was made with")

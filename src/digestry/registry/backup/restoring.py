@@ -1,0 +1,361 @@
+"""Makes a registry from a backup. Nothing of it can be served before all of it was checked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from digestry import fsio
+from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs
+from digestry.catalog import snapshot
+from digestry.catalog.database import FILE as CATALOG_FILE
+from digestry.catalog.snapshot import Held, Snapshot
+from digestry.errors import Conflict, ContentError, DigestMismatch, InvalidDigest, SizeMismatch
+from digestry.model.digest import Digest, shown
+from digestry.registry.access import keys
+from digestry.registry.backup import copying, description
+from digestry.registry.backup.archive import ArchiveReader, Entry
+from digestry.registry.backup.copying import WRONG_BYTES, Flow, Unusable
+from digestry.registry.backup.description import Description, Missing, Part
+from digestry.registry.backup.taking import Watcher
+from digestry.registry.root import LOCK_FILE, RESTORING
+
+_STAYS: Final = frozenset({LOCK_FILE, "lost+found"})
+_BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)", re.ASCII)
+
+
+@dataclass(slots=True)
+class Restored:
+    """What came back: the backup's description, the blobs and their bytes, and what was not in the
+    backup, or was damaged there."""
+
+    description: Description
+    blobs: int
+    bytes: int
+    missing: list[Missing]
+
+
+@dataclass(slots=True)
+class _Blobs:
+    """What came in to ``target``, and what should have and did not."""
+
+    catalog: Snapshot
+    target: DiskBlobs
+    flow: Flow
+    blobs: int = 0
+    bytes: int = 0
+    lost: dict[Digest, tuple[Held, str]] = field(default_factory=dict)
+
+    def add(self, held: Held) -> None:
+        self.blobs += 1
+        self.bytes += held.size
+
+    def lose(self, held: Held, problem: str) -> None:
+        self.lost[held.digest] = (held, problem)
+
+    def settle(self, told: Description, *, skip_damaged: bool) -> list[Missing]:
+        """What is missing, all told. Raises :class:`ContentError` for what the backup should have."""
+        if told.schema != self.catalog.schema or told.blobs + len(told.missing) != self.catalog.count:
+            raise ContentError("the backup's catalog is not the one that its description tells of")
+        known = {missing.digest: missing for missing in told.missing}
+        result = []
+        for digest, (held, problem) in sorted(self.lost.items()):
+            if str(digest) in known:
+                result.append(known[str(digest)])
+                continue
+            if not skip_damaged:
+                raise ContentError(
+                    f"{digest} in the backup is damaged: {problem}; nothing was restored",
+                    hint="--skip-damaged restores the rest, and lists what is not in it",
+                )
+            result.append(Missing(str(digest), held.size, problem, self.catalog.holders(digest)))
+        return result
+
+
+def from_directory(
+    source: Path,
+    root: Path,
+    *,
+    expect: tuple[str, ...] = (),
+    skip_damaged: bool = False,
+    flow: Flow,
+    watcher: Watcher,
+) -> Restored:
+    """Makes ``root`` from the backup in the directory ``source``.
+
+    ``expect`` are hashes of journal entries that must be in it. With ``skip_damaged`` blobs that are
+    damaged in the backup are left out, and listed.
+
+    Raises :class:`NotFound` if there is no complete backup, :class:`Conflict` if ``root`` is not
+    empty, :class:`ContentError` if the backup is not what it says, :class:`StorageError`; nothing is
+    left behind then.
+    """
+    told = description.read(source)
+    with _made(root) as staging:
+        _fetch(source, told.catalog, staging / CATALOG_FILE)
+        with Snapshot(staging) as catalog:
+            for part in told.keys:
+                content = _read_part(source, part)
+                _keep_key(root, part.path, content)
+            watcher.total(catalog.bytes)
+            found = _Blobs(catalog, _target(root), flow)
+            work = partial(copying.copy, DiskBlobs(source), found.target, flow=flow)
+            with contextlib.closing(copying.in_threads(work, catalog.held(), flow)) as each:
+                for held, outcome in each:
+                    if isinstance(outcome, Unusable):
+                        found.lose(held, outcome.message)
+                    else:
+                        found.add(held)
+            missing = found.settle(told, skip_damaged=skip_damaged)
+        _prove(staging, told, expect)
+    return Restored(told, found.blobs, found.bytes, missing)
+
+
+def from_archive(
+    read: Callable[[int], bytes],
+    root: Path,
+    *,
+    expect: tuple[str, ...] = (),
+    skip_damaged: bool = False,
+    flow: Flow,
+    watcher: Watcher,
+) -> Restored:
+    """As :func:`from_directory`, from an archive that is read once, from its beginning to its end."""
+    with _made(root) as staging:
+        reader = ArchiveReader(read)
+        entries = iter(reader)
+        part = _receive_catalog(reader, next(entries, None), staging / CATALOG_FILE)
+        with Snapshot(staging) as catalog:
+            watcher.total(catalog.bytes)
+            found = _Blobs(catalog, _target(root), flow)
+            told, key_parts = _receive(reader, entries, found, root)
+            if told.catalog != part:
+                raise ContentError("the catalog in the archive is not the one that it was made with")
+            description.compare_keys(key_parts, told.keys, "the archive")
+            missing = found.settle(told, skip_damaged=skip_damaged)
+        _prove(staging, told, expect)
+    return Restored(told, found.blobs, found.bytes, missing)
+
+
+# -- the root ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _made(root: Path) -> Iterator[Path]:
+    """An empty root, and in it the folder whose presence keeps it from being served.
+
+    At the end of the block the catalog moves from there to its place, and the folder goes. If the
+    block raises, all of it goes. One that was killed is cleared away by the next.
+    """
+    new = not root.exists()
+    _check_empty(root)
+    fsio.make_directory(root)
+    staging = root / RESTORING
+    with fsio.locked(root / LOCK_FILE, wait=False, held=f"{root} is in use by another digestry"):
+        _check_empty(root)
+        _clear(root)
+        with fsio.storage_errors("create", staging):
+            staging.mkdir(mode=0o700)
+        fsio.sync_directory(root)
+        try:
+            yield staging
+            fsio.publish(staging / CATALOG_FILE, root / CATALOG_FILE)
+            with fsio.storage_errors("remove", staging):
+                shutil.rmtree(staging)
+            fsio.sync_directory(root)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+                _clear(root)
+                (root / LOCK_FILE).unlink()
+                if new:
+                    root.rmdir()
+            raise
+
+
+def _check_empty(root: Path) -> None:
+    with fsio.storage_errors("list", root):
+        try:
+            names = set(os.listdir(root))  # noqa: PTH208 - a few names
+        except FileNotFoundError:
+            return
+    if RESTORING not in names and names - _STAYS:
+        raise Conflict(f"{root} is not empty", hint="restore to a new directory")
+
+
+def _clear(root: Path) -> None:
+    """Removes what a restoration made; what says that it is one goes last."""
+    for path in root.iterdir():
+        if path.name in _STAYS or path.name == RESTORING:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if (root / RESTORING).exists():
+        shutil.rmtree(root / RESTORING)
+
+
+def _target(root: Path) -> DiskBlobs:
+    target = DiskBlobs(root)
+    target.prepare()
+    return target
+
+
+def _keep_key(root: Path, path: str, content: bytes) -> None:
+    folder = root / keys.DIRECTORY
+    fsio.make_directory(folder)
+    with fsio.storage_errors("protect", folder):
+        folder.chmod(0o700)
+    fsio.write_file(root / path, content, mode=0o600)
+
+
+def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
+    """The journal holds as far as it did when the backup was taken."""
+    verdict = snapshot.prove(staging, expect)
+    broken = verdict.broken
+    reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
+    end = description.JournalEnd(verdict.entries, verdict.last_hash, reason)
+    if end != told.journal:
+        raise ContentError(
+            "the backup's journal is not the one that its description tells of: "
+            + (reason or f"it ends with {verdict.last_hash} instead of {told.journal.last_hash}")
+        )
+    if verdict.absent:
+        raise ContentError(f"the backup's journal has no entry with the hash {verdict.absent[0]}")
+
+
+# -- from a directory --------------------------------------------------------------------------
+
+
+def _fetch(source: Path, part: Part, target: Path) -> None:
+    path = source / part.path
+    hasher = hashlib.sha256()
+    size = 0
+    try:
+        descriptor = description.open_regular(path)
+    except FileNotFoundError as error:
+        raise ContentError(f"the backup's {part.path} is not there") from error
+    except OSError as error:
+        raise fsio.storage_error("open", path, error) from error
+    with os.fdopen(descriptor, "rb") as file, fsio.storage_errors("copy", path), target.open("xb") as copy:
+        while size <= part.size and (chunk := file.read(1 << 20)):
+            hasher.update(chunk)
+            size += len(chunk)
+            copy.write(chunk)
+    if Part(part.path, size, hasher.hexdigest()) != part:
+        raise ContentError(f"the backup's {part.path} is damaged: it is not what was written")
+
+
+def _read_part(source: Path, part: Part) -> bytes:
+    try:
+        content = description.read_small(source / part.path, description.LARGEST_KEY)
+    except FileNotFoundError as error:
+        raise ContentError(f"the backup's {part.path} is not there") from error
+    if Part.of(part.path, content) != part:
+        raise ContentError(f"the backup's {part.path} is damaged: it is not what was written")
+    return content
+
+
+# -- from an archive ---------------------------------------------------------------------------
+
+
+def _receive_catalog(reader: ArchiveReader, entry: Entry | None, path: Path) -> Part:
+    if entry is None or not description.CATALOG.fullmatch(entry.name):
+        raise ContentError("this is no archive of a backup: it does not begin with a catalog")
+    hasher = hashlib.sha256()
+    with fsio.storage_errors("write", path), path.open("xb") as file:
+        for chunk in reader.content():
+            hasher.update(chunk)
+            file.write(chunk)
+    part = Part(entry.name, entry.size, hasher.hexdigest())
+    if part.path != f"catalog-{part.sha256[:16]}.db":
+        raise ContentError("the catalog in the archive is damaged: it is not what was written")
+    return part
+
+
+def _receive(
+    reader: ArchiveReader, entries: Iterator[Entry], found: _Blobs, root: Path
+) -> tuple[Description, list[Part]]:
+    """Takes all that follows the catalog, in the one order that there is: nothing can come twice."""
+    expected = found.catalog.held()
+    key_parts: list[Part] = []
+    before: tuple[int, str] = (0, "")
+    told: Description | None = None
+    for entry in entries:
+        place = (_rank(entry.name), entry.name)
+        if place <= before:
+            raise ContentError(
+                f"the archive's {shown(entry.name)} is not where a backup has it, or comes twice"
+            )
+        before = place
+        if blob := _BLOB.fullmatch(entry.name):
+            _receive_blob(reader, entry, _digest(*blob.groups()), expected, found)
+        elif entry.name == description.FILE:
+            told = description.decode(reader.whole(entry, description.LARGEST), "the archive's backup.json")
+        elif entry.name == LAYOUT_FILE:
+            reader.whole(entry, 1 << 10)
+        else:
+            content = reader.whole(entry, description.LARGEST_KEY)
+            _keep_key(root, entry.name, content)
+            key_parts.append(Part.of(entry.name, content))
+    if told is None:
+        raise ContentError(f"the archive ends without {description.FILE}: the backup was not finished")
+    for held in expected:
+        found.lose(held, "it is not in the archive")
+    return told, key_parts
+
+
+def _rank(name: str) -> int:
+    if name == LAYOUT_FILE:
+        return 1
+    if description.KEY.fullmatch(name):
+        return 2
+    if _BLOB.fullmatch(name):
+        return 3
+    if name == description.FILE:
+        return 4
+    raise ContentError(f"the archive has {shown(name)}, which no backup has")
+
+
+def _digest(algorithm: str, encoded: str) -> Digest:
+    try:
+        return Digest(algorithm, encoded)
+    except InvalidDigest as error:
+        raise ContentError(f"the archive has a blob of no digest: {error.message}") from error
+
+
+def _receive_blob(
+    reader: ArchiveReader,
+    entry: Entry,
+    digest: Digest,
+    expected: Iterable[Held],
+    found: _Blobs,
+) -> None:
+    # Both are in the order of the digests: what is passed over does not come any more.
+    for held in expected:
+        if held.digest == digest:
+            break
+        found.lose(held, "it is not in the archive")
+    else:
+        raise ContentError(f"the archive has {digest}, which its catalog does not know")
+    if entry.size != held.size:
+        found.lose(held, f"it has {entry.size} bytes instead of {held.size}")
+        return
+    try:
+        with found.target.begin(digest, held.size) as ingest:
+            for chunk in reader.content():
+                ingest.write(chunk)
+                found.flow.passed(len(chunk))
+            ingest.commit(digest, held.size)
+    except (DigestMismatch, SizeMismatch):
+        found.lose(held, WRONG_BYTES)
+    else:
+        found.add(held)

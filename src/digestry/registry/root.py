@@ -1,0 +1,31 @@
+"""The registry's directory as a whole: who has it, and whether it is one that may be served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from digestry.errors import Conflict
+
+LOCK_FILE: Final = "serve.lock"
+"""Locked by whoever serves the root, or makes it anew."""
+
+RESTORING: Final = "restoring"
+"""The folder of a root that a backup is being restored to. It goes when all the rest is there."""
+
+BACKUP_LOCK: Final = "backup.lock"
+"""In a directory that holds a backup, finished or not."""
+
+
+def check_servable(root: Path) -> None:
+    """Raises :class:`Conflict` for a directory that looks like a root and is none."""
+    if (root / RESTORING).exists():
+        raise Conflict(
+            f"{root} is not complete: a backup is being restored to it, or that was broken off",
+            hint="digestry restore-backup, once more, starts again from the beginning",
+        )
+    if (root / BACKUP_LOCK).exists():
+        raise Conflict(
+            f"{root} is a backup of a registry, which serving would change",
+            hint=f"digestry restore-backup {root} --root DIRECTORY, and serve that",
+        )
