@@ -414,3 +414,14 @@ def test_writeback_is_only_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fsio, "_find_sync_file_range", lambda: None)  # no such call
     fsio.Writeback(0, step=1).advance(10)
     assert (tmp_path / "a").stat().st_size == 10_000
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    old, new = tmp_path / ".name.0123456789abcdef", tmp_path / ".name.fedcba9876543210"
+    others = [tmp_path / name for name in ("name", ".hidden", "name.0123456789abcdef", ".name.0123")]
+    for path in (old, new, *others):
+        path.write_bytes(b"x")
+        os.utime(path, (0, 0))
+    os.utime(new)
+    fsio.sweep_temporaries(tmp_path)
+    assert set(tmp_path.iterdir()) == {new, *others}

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import functools
 import os
+import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -18,6 +20,7 @@ from typing import BinaryIO, Final
 from digestry.errors import Conflict, StorageError
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
@@ -115,6 +118,17 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
             temporary.unlink()
         raise
+
+
+def sweep_temporaries(directory: Path, *, older_than: float = 60.0) -> None:
+    """Removes what :func:`write_file` and :func:`replacing` leave in ``directory`` if they are killed.
+
+    Files younger than ``older_than`` seconds stay: somebody may be writing them.
+    """
+    with storage_errors("list", directory):
+        for path in directory.iterdir():
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > older_than:
+                path.unlink(missing_ok=True)
 
 
 def remove_file(path: Path) -> bool:

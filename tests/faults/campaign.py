@@ -176,6 +176,8 @@ class Campaign:
             if power_went:
                 uploads._boot_id = lambda: "the next boot"
             if self._empty:
+                for path in root.glob(".*"):
+                    os.utime(path, (0, 0))  # a minute later
                 prepared(root)
             check(root, self.acts, log, power_went=power_went)
 

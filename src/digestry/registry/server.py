@@ -77,6 +77,7 @@ def prepare(config: RegistryConfig) -> None:
     if config.access.htpasswd is not None:
         passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
     DiskBlobs(config.root).prepare()
+    fsio.sweep_temporaries(config.root)
     catalog = Catalog(config.root)
     try:
         catalog.migrate()
