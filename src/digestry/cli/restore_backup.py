@@ -113,5 +113,6 @@ def _tell(restored: Restored, root: Path) -> None:
         f"Restored: {restored.blobs} blobs ({human_size(restored.bytes)}) and {told.journal.entries} journal"
         f" entries, as of {told.taken_at:%Y-%m-%d %H:%M:%S}Z"
     )
-    say(f"Journal: the chain holds, and its last hash is {told.journal.last_hash}")
+    if told.journal.broken is None:
+        say(f"Journal: the chain holds, and its last hash is {told.journal.last_hash}")
     say(f"Serve it: digestry serve --root {root}, with the registry.toml that it had")

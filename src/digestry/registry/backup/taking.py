@@ -7,22 +7,15 @@ collection's lock is held. What is copied is hashed on its way, and never truste
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from digestry import __version__, fsio
+from digestry import fsio
 from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, DiskBlobs
 from digestry.blobs.protocols import Chunk
-from digestry.catalog import snapshot
-from digestry.catalog.database import FILE as CATALOG_FILE
-from digestry.catalog.jobs import COLLECTION_LOCK
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, ContentError, NotFound
 from digestry.model.digest import Digest
@@ -30,13 +23,9 @@ from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveWriter
 from digestry.registry.backup.copying import Flow, Source, Unusable
-from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
+from digestry.registry.backup.description import Description, Part
+from digestry.registry.backup.frozen import Frozen, Tally, check_root, frozen
 from digestry.registry.root import BACKUP_LOCK
-
-_IN_IT: Final = frozenset({CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs"})
-_MADE_ANEW: Final = frozenset({"absent", "guards", "lost+found"})
-_WHY_NOT: Final = {"ingest": "uploads under way", "quarantine": "damaged content"}
-_NOT_OURS: Final = "not the registry's own: copy it yourself if you need it"
 
 
 class Watcher(Protocol):
@@ -69,124 +58,6 @@ class Taken:
         return bool(self.description.missing or self.description.journal.broken)
 
 
-@dataclass(slots=True)
-class _Tally:
-    blobs: int = 0
-    bytes: int = 0
-    copied: int = 0
-    copied_bytes: int = 0
-    missing: list[Missing] = field(default_factory=list)
-
-    def add(self, held: Held, *, copied: bool = True) -> None:
-        self.blobs += 1
-        self.bytes += held.size
-        if copied:
-            self.copied += 1
-            self.copied_bytes += held.size
-
-    def lose(self, held: Held, problem: str, catalog: Snapshot) -> None:
-        holders = catalog.holders(held.digest)
-        self.missing.append(Missing(str(held.digest), held.size, problem, holders))
-
-
-@dataclass(slots=True)
-class _Source:
-    """A root of which nothing is collected just now, and the staged snapshot of its catalog."""
-
-    root: Path
-    staging: Path
-    catalog: Snapshot
-    part: Part
-    journal: JournalEnd
-    taken_at: datetime.datetime
-
-    def read_keys(self) -> list[tuple[Part, bytes]]:
-        """The keys, by name."""
-        folder = self.root / keys.DIRECTORY
-        with fsio.storage_errors("read", folder):
-            names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 - a few names
-        found = []
-        for path in (f"{keys.DIRECTORY}/{name}" for name in names):
-            if description.KEY.fullmatch(path):
-                with contextlib.suppress(FileNotFoundError):  # it was retired meanwhile
-                    content = description.read_small(self.root / path, description.LARGEST_KEY)
-                    found.append((Part.of(path, content), content))
-        return found
-
-    def describe(self, tally: _Tally, kept_keys: list[Part]) -> Description:
-        return Description(
-            version=description.VERSION,
-            digestry=__version__,
-            taken_at=self.taken_at,
-            schema=self.catalog.schema,
-            catalog=self.part,
-            journal=self.journal,
-            blobs=tally.blobs,
-            size=tally.bytes,
-            keys=kept_keys,
-            missing=tally.missing,
-        )
-
-    def left_out(self) -> list[tuple[str, str]]:
-        """What is in the root and not in the backup. Locks and what is made anew go without saying."""
-        found = []
-        with fsio.storage_errors("list", self.root):
-            for name in sorted(os.listdir(self.root)):  # noqa: PTH208 - a few names
-                if name in _IN_IT | _MADE_ANEW or name.endswith(".lock") or name.startswith("."):
-                    continue
-                if name == keys.DIRECTORY or (name in _WHY_NOT and not any((self.root / name).iterdir())):
-                    continue
-                found.append((name, _WHY_NOT.get(name, _NOT_OURS)))
-        return found
-
-
-@contextlib.contextmanager
-def _source(root: Path, place: Path, follows: str | None = None) -> Iterator[_Source]:
-    """Holds the collection's lock for the block, and stages a snapshot in a folder of ``place``.
-
-    ``follows`` is the hash that an earlier backup's journal ended with, which must be in this one's.
-    """
-    lock = root / COLLECTION_LOCK
-    with fsio.locked(lock):
-        if os.geteuid() == 0:
-            # The collector must be able to open it, too.
-            owner = root.stat()
-            os.chown(lock, owner.st_uid, owner.st_gid)
-        mark = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
-        with fsio.storage_errors("write to", place):
-            for left in place.glob(f"{mark}*"):  # of one that was killed: who has the lock is alone
-                shutil.rmtree(left, ignore_errors=True)
-            staging = Path(tempfile.mkdtemp(prefix=mark, dir=place))
-        try:
-            taken_at = datetime.datetime.now(datetime.UTC)
-            snapshot.take(root, staging)
-            with Snapshot(staging) as catalog:
-                journal = _journal_end(staging, () if follows is None else (follows,))
-                size, sha256 = description.hash_file(catalog.path)
-                part = Part(f"catalog-{sha256[:16]}.db", size, sha256)
-                yield _Source(root, staging, catalog, part, journal, taken_at)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _journal_end(staging: Path, expect: tuple[str, ...]) -> JournalEnd:
-    verdict = snapshot.prove(staging, expect)
-    if verdict.absent:
-        raise Conflict(
-            "the backup that is there is of another registry, or of a later state of this one: its journal"
-            f" ends with {verdict.absent[0]}, which is not in this one's",
-            hint="choose another directory",
-        )
-    broken = verdict.broken
-    reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
-    return JournalEnd(verdict.entries, verdict.last_hash, reason)
-
-
-def _check_root(root: Path) -> None:
-    if not (root / CATALOG_FILE).is_file():
-        raise NotFound(f"there is no registry under {root}: it has no {CATALOG_FILE}")
-
-
 # -- to a directory ----------------------------------------------------------------------------
 
 
@@ -202,14 +73,14 @@ def to_directory(
     Raises :class:`NotFound` if ``root`` is no registry, :class:`Conflict` if ``destination`` is
     something else than a backup of it, :class:`StorageError`.
     """
-    _check_root(root)
+    check_root(root)
     _check_destination(root, destination)
     fsio.make_directory(destination)
     held = f"another backup is being written to {destination}"
     with fsio.locked(destination / BACKUP_LOCK, wait=False, held=held):
         earlier = _earlier(destination)
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
-        with _source(root, destination, follows) as source:
+        with frozen(root, destination, follows) as source:
             target = DiskBlobs(destination)
             target.prepare()
             target.sweep_ingests(0)
@@ -246,9 +117,9 @@ def _earlier(destination: Path) -> Description | None:
         return None  # one that was broken off, or is damaged: it is made complete
 
 
-def _copy_blobs(source: _Source, target: DiskBlobs, *, verify: bool, flow: Flow, watcher: Watcher) -> _Tally:
+def _copy_blobs(source: Frozen, target: DiskBlobs, *, verify: bool, flow: Flow, watcher: Watcher) -> Tally:
     blobs = DiskBlobs(source.root)
-    tally = _Tally()
+    tally = Tally()
     watcher.total(source.catalog.bytes)
 
     def carry(held: Held) -> bool:
@@ -314,9 +185,9 @@ def to_archive(
     Raises :class:`NotFound` if ``root`` is no registry, :class:`StorageError`, and what ``write``
     raises.
     """
-    _check_root(root)
-    with _source(root, temporary or root) as source:
-        tally = _Tally()
+    check_root(root)
+    with frozen(root, temporary or root) as source:
+        tally = Tally()
         writer = ArchiveWriter(write, mtime=int(source.taken_at.timestamp()))
         size = source.part.size
         writer.add(source.part.path, size, _pieces(source.catalog.path), mode=0o600)

@@ -1,0 +1,157 @@
+"""A registry that stands still for a backup: nothing is collected, and its catalog is a snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from digestry import __version__, fsio
+from digestry.blobs.disk import LAYOUT_FILE
+from digestry.catalog import snapshot
+from digestry.catalog.database import FILE as CATALOG_FILE
+from digestry.catalog.jobs import COLLECTION_LOCK
+from digestry.catalog.snapshot import Held, Snapshot
+from digestry.errors import Conflict, NotFound
+from digestry.registry.access import keys
+from digestry.registry.backup import description
+from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
+
+_GOES_WITHOUT_SAYING: Final = frozenset(
+    {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
+    | {"absent", "guards", "metrics", "lost+found"}  # made anew
+)
+_WHY_NOT: Final = {
+    "audit.log": "copy it as you copy other logs",
+    "ingest": "uploads under way",
+    "quarantine": "damaged content",
+}
+_NOT_OURS: Final = "not the registry's own: copy it yourself if you need it"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is in a backup, what of it was copied just now, and what should be there and is not."""
+
+    blobs: int = 0
+    bytes: int = 0
+    copied: int = 0
+    copied_bytes: int = 0
+    missing: list[Missing] = field(default_factory=list)
+
+    def add(self, held: Held, *, copied: bool = True) -> None:
+        self.blobs += 1
+        self.bytes += held.size
+        if copied:
+            self.copied += 1
+            self.copied_bytes += held.size
+
+    def lose(self, held: Held, problem: str, catalog: Snapshot) -> None:
+        holders = catalog.holders(held.digest)
+        self.missing.append(Missing(str(held.digest), held.size, problem, holders))
+
+
+@dataclass(slots=True)
+class Frozen:
+    """A root of which nothing is collected just now, and the staged snapshot of its catalog."""
+
+    root: Path
+    staging: Path
+    catalog: Snapshot
+    part: Part
+    journal: JournalEnd
+    taken_at: datetime.datetime
+
+    def read_keys(self) -> list[tuple[Part, bytes]]:
+        """The keys, by name."""
+        folder = self.root / keys.DIRECTORY
+        with fsio.storage_errors("read", folder):
+            names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 - a few names
+        found = []
+        for path in (f"{keys.DIRECTORY}/{name}" for name in names):
+            if description.KEY.fullmatch(path):
+                with contextlib.suppress(FileNotFoundError):  # it was retired meanwhile
+                    content = description.read_small(self.root / path, description.LARGEST_KEY)
+                    found.append((Part.of(path, content), content))
+        return found
+
+    def describe(self, tally: Tally, kept_keys: list[Part]) -> Description:
+        return Description(
+            version=description.VERSION,
+            digestry=__version__,
+            taken_at=self.taken_at,
+            schema=self.catalog.schema,
+            catalog=self.part,
+            journal=self.journal,
+            blobs=tally.blobs,
+            size=tally.bytes,
+            keys=kept_keys,
+            missing=tally.missing,
+        )
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """What is in the root and not in the backup, but for locks and what is made anew."""
+        found = []
+        with fsio.storage_errors("list", self.root):
+            for path in sorted(self.root.iterdir()):
+                name = path.name
+                if name in _GOES_WITHOUT_SAYING or name.endswith(".lock") or name.startswith("."):
+                    continue
+                if name not in _WHY_NOT or not path.is_dir() or any(path.iterdir()):
+                    found.append((name, _WHY_NOT.get(name, _NOT_OURS)))
+        return found
+
+
+@contextlib.contextmanager
+def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Frozen]:
+    """Holds the collection's lock for the block, and stages a snapshot in a folder of ``place``.
+
+    ``follows`` is the hash that an earlier backup's journal ended with, which must be in this one's.
+    """
+    lock = root / COLLECTION_LOCK
+    with fsio.locked(lock):
+        if os.geteuid() == 0:
+            # The collector must be able to open it, too.
+            owner = root.stat()
+            os.chown(lock, owner.st_uid, owner.st_gid)
+        mark = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
+        with fsio.storage_errors("write to", place):
+            for left in place.glob(f"{mark}*"):  # of one that was killed: who has the lock is alone
+                shutil.rmtree(left, ignore_errors=True)
+            staging = Path(tempfile.mkdtemp(prefix=mark, dir=place))
+        try:
+            taken_at = datetime.datetime.now(datetime.UTC)
+            snapshot.take(root, staging)
+            with Snapshot(staging) as catalog:
+                journal = _journal_end(staging, () if follows is None else (follows,))
+                size, sha256 = description.hash_file(catalog.path)
+                part = Part(f"catalog-{sha256[:16]}.db", size, sha256)
+                yield Frozen(root, staging, catalog, part, journal, taken_at)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _journal_end(staging: Path, expect: tuple[str, ...]) -> JournalEnd:
+    verdict = snapshot.prove(staging, expect)
+    if verdict.absent:
+        raise Conflict(
+            "the backup that is there is of another registry, or of a later state of this one: its journal"
+            f" ends with {verdict.absent[0]}, which is not in this one's",
+            hint="choose another directory",
+        )
+    broken = verdict.broken
+    reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
+    return JournalEnd(verdict.entries, verdict.last_hash, reason)
+
+
+def check_root(root: Path) -> None:
+    """Raises :class:`NotFound` unless there is a registry."""
+    if not (root / CATALOG_FILE).is_file():
+        raise NotFound(f"there is no registry under {root}: it has no {CATALOG_FILE}")
