@@ -93,7 +93,7 @@ def scrub(
                 {"pass": None if found is None else _plain(found), "damaged": _damaged(catalog, root)}
             )
         else:
-            _tell(catalog, found, damaged)
+            _tell(catalog, root, found, damaged)
     finally:
         catalog.close()
     if found is not None and found.finished_at is None and not list_only:
@@ -118,15 +118,19 @@ def _check_user(root: Path) -> None:
 
 
 def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool) -> Pass:
-    from digestry.errors import Conflict
-    from digestry.registry.scrub import Scrub, last
+    import logging
 
+    from digestry.errors import Conflict
+    from digestry.registry import scrub as scrubbing
+
+    # What a server would log is in the table at the end.
+    scrubbing.log.addHandler(logging.NullHandler())
     stop = threading.Event()
     try:
         with _watching() as watch, _stopping(stop):
-            found = Scrub(catalog, root, rate=rate).run(stop, from_start=from_start, watch=watch)
+            found = scrubbing.Scrub(catalog, root, rate=rate).run(stop, from_start=from_start, watch=watch)
     except Conflict as error:
-        under_way = last(catalog)
+        under_way = scrubbing.last(catalog)
         far = (
             ""
             if under_way is None
@@ -176,7 +180,7 @@ def _watching() -> Iterator[Callable[[Pass], None]]:
         yield watch
 
 
-def _tell(catalog: Catalog, found: Pass | None, damaged: int) -> None:
+def _tell(catalog: Catalog, root: Path, found: Pass | None, damaged: int) -> None:
     from digestry.catalog import clock
     from digestry.registry.quarantine import HEALS
 
@@ -198,7 +202,7 @@ def _tell(catalog: Catalog, found: Pass | None, damaged: int) -> None:
             note(f"and {damaged - len(rows)} more")
     say(f"{_summary(found)}; {damaged} damaged now")
     if damaged:
-        note(f"  hint: {HEALS}")
+        note(f"  hint: {HEALS}; what was bad is kept in {root / 'quarantine'}")
 
 
 def _summary(found: Pass | None) -> str:
