@@ -88,6 +88,12 @@ def test_what_waits_is_a_row_without_a_digest() -> None:
     assert pull.claims == ()
     assert len(pull.remarks) == 1
     assert "ImagePullBackOff" in pull.remarks[0]
+    assert (crash.waiting, pull.waiting, rest["unscheduled/app"].waiting) == (
+        "crashing",
+        "pull",
+        "unscheduled",
+    )
+    assert seen()["web-7d9c5b6f4b-x2x9p/app"].waiting == ""
 
 
 def test_what_was_never_started_is_a_row_that_says_why() -> None:

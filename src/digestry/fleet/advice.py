@@ -10,6 +10,7 @@ from digestry.fleet.advisories import Advisory, AdvisoryVerdict, read
 from digestry.fleet.identity import Identity
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.tags import TagVerdict
+from digestry.fleet.waiting import ADVICE, PRESENT, Waiting
 from digestry.model.reference import Reference
 
 _LONGEST_CHAIN: Final = 8
@@ -31,10 +32,12 @@ def advise(
     *,
     failed: bool,
     runs: bool = True,
+    waiting: Waiting = "",
 ) -> Advice:
     """What to do about a container of which this is known; ``failed`` if a registry was silent.
 
     ``runs`` is False for a template, of which all this is what would be started from it now.
+    ``waiting`` is why a container was not started yet.
     """
     if verdict.state == "affected":
         bad = [one for one in verdict.advisories if one.statement.status == "affected"]
@@ -47,6 +50,10 @@ def advise(
             return Advice(f"restart from {good}", good)
         return Advice(f"stop it or shield it: no fixed image is named for {names}")
     if verdict.state == "unknown":
+        if waiting and identity is None:
+            # What could be pulled may be judged: that it is not pulled comes first.
+            present = waiting == "pull" and tag.digest is not None
+            return Advice(PRESENT if present else ADVICE[waiting])
         if failed:
             return Advice("audit again when the registry answers")
         if not runs:

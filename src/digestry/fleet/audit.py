@@ -20,6 +20,7 @@ from digestry.fleet.prefetch import of_images, prefetch
 from digestry.fleet.sighting import Abbreviation, Claim, Problem, Sighting, Source
 from digestry.fleet.standing import NOWHERE, Standing, standing
 from digestry.fleet.tags import TagVerdict, judge_tag, judge_tag_elsewhere, point
+from digestry.fleet.waiting import Waiting
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -36,6 +37,7 @@ _Image: TypeAlias = tuple[
     bool,
     bool,
     tuple[Abbreviation, ...],
+    Waiting,
 ]
 
 
@@ -121,6 +123,7 @@ class _Numbers:
             sighting.registry_named,
             sighting.runs,
             id(sighting.abbreviations),
+            sighting.waiting,
         )
         number = self._by_identity.get(key)
         if number is None:
@@ -169,6 +172,7 @@ def _image(sighting: Sighting) -> _Image:
         sighting.registry_named,
         sighting.runs,
         sighting.abbreviations,
+        sighting.waiting,
     )
 
 
@@ -274,7 +278,13 @@ class _Look:
 def _judge(lookup: Lookup, seen: _Seen, stated: Stated) -> Finding:
     verdict = conclude(lookup, seen.identity, seen.reading, stated)
     advice = advise(
-        lookup, seen.identity, seen.tag, verdict, failed=bool(seen.missed), runs=seen.sighting.runs
+        lookup,
+        seen.identity,
+        seen.tag,
+        verdict,
+        failed=bool(seen.missed),
+        runs=seen.sighting.runs,
+        waiting=seen.sighting.waiting,
     )
     return Finding(
         sighting=seen.sighting,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias
 
 from digestry.errors import InvalidReference
+from digestry.fleet.waiting import Waiting
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -82,6 +83,8 @@ class Sighting:
     runs: bool = True
     """False for a template: nothing of it runs now, but something will be started from it."""
     abbreviations: tuple[Abbreviation, ...] = ()
+    waiting: Waiting = ""
+    """Why nothing of it runs yet, if it waits to be started."""
 
 
 @dataclass(frozen=True, slots=True)

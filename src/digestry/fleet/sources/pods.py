@@ -17,6 +17,7 @@ from digestry.fleet.sighting import Observation, Problem, Sighting, now
 from digestry.fleet.sources.docker import platform_of
 from digestry.fleet.sources.engine import fields, items, text
 from digestry.fleet.sources.pod_images import PodImage, PodImages
+from digestry.fleet.waiting import Waiting, waits_for
 from digestry.model.digest import shown
 from digestry.model.platform import Platform
 
@@ -95,11 +96,13 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Whether a container runs, and if not, why: ``why`` is for a person."""
+    """Whether a container runs, and if not, why: ``why`` is for a person, ``waiting`` what is to be
+    done about it."""
 
     runs: bool
     ended: bool
     why: str = ""
+    waiting: Waiting = ""
 
 
 _RUNS: Final = _State(runs=True, ended=False)
@@ -179,7 +182,7 @@ class _Pod:
         if self._asked.remark is not None and typed:
             remarks.append(self._asked.remark(self._pod, name, typed))
         image = self._asked.images.container(reference, said if was_started else None, runtime)
-        return self._row(f"{self._name}/{name}", identity, image, remarks)
+        return self._row(f"{self._name}/{name}", identity, image, remarks, state.waiting)
 
     def _fallback(self, image: str, remarks: list[str]) -> str | None:
         if image and not image.startswith("sha256:"):
@@ -200,7 +203,10 @@ class _Pod:
             )
             reason = next((one for one in unmet if one), "")
         said = f"the pod is {phase}" + (f", {reason}" if reason else "")
-        return _State(runs=False, ended=False, why=f"it has not been started: {said}")
+        waiting: Waiting = "other" if reason else "starting"
+        if reason == "Unschedulable":
+            waiting = "unscheduled"
+        return _State(runs=False, ended=False, why=f"it has not been started: {said}", waiting=waiting)
 
     # -- image volumes (KEP-4639) -------------------------------------------------------------
 
@@ -228,7 +234,9 @@ class _Pod:
 
     # -- both ---------------------------------------------------------------------------------
 
-    def _row(self, name: str, identity: str, image: PodImage, remarks: list[str]) -> Sighting:
+    def _row(
+        self, name: str, identity: str, image: PodImage, remarks: list[str], waiting: Waiting = ""
+    ) -> Sighting:
         if image.local:
             where = self._host or "its node"
             remarks.append(f"{image.local} is a registry on {where} itself; what was asked is the one here")
@@ -245,6 +253,7 @@ class _Pod:
             platform=self._platform,
             remarks=self._asked.images.remarks(*remarks, *image.remarks),
             registry_named=image.registry_named,
+            waiting=waiting,
         )
 
     def _wanted_platform(self) -> Platform | None:
@@ -270,4 +279,4 @@ def _state(status: dict[str, Any]) -> _State:
     reason = text(waiting.get("reason")) or "no reason given"
     message = text(waiting.get("message"))
     why = f"it does not run, it waits: {reason}" + (f" ({shown(message)})" if message else "")
-    return _State(runs=False, ended=False, why=why)
+    return _State(runs=False, ended=False, why=why, waiting=waits_for(reason, message))
