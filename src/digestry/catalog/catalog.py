@@ -19,6 +19,7 @@ from digestry.catalog.collection import Collection
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database
+from digestry.catalog.figures import Figures
 from digestry.catalog.jobs import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.memory import Memory
@@ -95,6 +96,7 @@ class Catalog(Uploads):
         self.memory = Memory(self._database)
         self.outbox = Outbox(self._database)
         self.jobs = Jobs(self._database)
+        self.figures = Figures(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)

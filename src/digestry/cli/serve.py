@@ -30,6 +30,11 @@ from digestry.cli.output import say
     help="The largest manifest to take, in bytes.  [default: 4194304]",
 )
 @click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="How the lines on standard error look.  [default: text]",
+)
+@click.option(
     "--allow-anonymous",
     is_flag=True,
     default=None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -31,6 +32,11 @@ from digestry.registry import (
 from digestry.registry.access import endpoint as tokens
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
+from digestry.registry.observing import endpoint as metrics
+from digestry.registry.observing import health
+from digestry.registry.observing.logs import CURRENT
+from digestry.registry.observing.measures import OTHER
+from digestry.registry.observing.observer import GONE
 from digestry.registry.problems import ClientGone, Problem, not_allowed
 from digestry.registry.service import Service
 
@@ -38,6 +44,19 @@ log: Final = logging.getLogger("digestry.registry")
 
 _PREFIX: Final = "/v2/"
 _ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
+
+# A request's route, for the metrics and logs, by the last part of its path but one.
+_ROUTES: Final = {
+    "manifests": "manifest",
+    "blobs": "blob",
+    "uploads": "upload",
+    "tags": "tags",
+    "referrers": "referrers",
+    "tag-history": "history",
+}
+_EXTENSIONS: Final = frozenset(
+    ("advisories", "holders", "journal", "resolve", "restore", "sightings", "tag", "tags", "whose")
+)
 
 
 class RegistryApp:
@@ -61,10 +80,14 @@ class RegistryApp:
             await self._lifespan(receive, send)
 
     async def _http(self, exchange: Exchange) -> None:
+        began = time.perf_counter()
+        observer = exchange.observer = self.service.observer
+        CURRENT.set(exchange)
         try:
             await self._dispatch(exchange)
         except ClientGone:
-            return
+            if not exchange.answered:
+                await observer.note_write(exchange, GONE)
         except DigestryError as error:
             await self._fail(exchange, problems.of(error))
         except Exception:
@@ -72,6 +95,8 @@ class RegistryApp:
             await self._fail(
                 exchange, Problem(500, "UNKNOWN", "this is a defect of the registry; its log has more")
             )
+        finally:
+            observer.ended(exchange, time.perf_counter() - began)
 
     async def _fail(self, exchange: Exchange, problem: Problem) -> None:
         if exchange.answered:
@@ -83,20 +108,19 @@ class RegistryApp:
         service = self.service
         path: str = exchange.scope["path"]
         if not path.startswith(_PREFIX):
-            if path == tokens.PATH:
-                await tokens.handle(service.gate, exchange, patience=service.config.patience)
-                return
-            if path != "/v2":
-                raise problems.not_found(path)
-        await _identify(service, exchange)
+            await self._dispatch_outside(service, exchange, path)
+            return
         head, _, last = path[len(_PREFIX) :].rpartition("/")
         name, _, resource = head.rpartition("/")
+        exchange.route = _ROUTES.get(resource) or _rare_route(path[len(_PREFIX) :])
+        await _identify(service, exchange)
         match resource:
             case "manifests":
                 await manifests.handle(_allowed(service, exchange, name), exchange, name, last)
             case "blobs" if last != "uploads":
                 await blobs.handle(_allowed(service, exchange, name), exchange, name, last)
             case "blobs":
+                exchange.route = "upload"
                 await uploads.handle_start(_allowed(service, exchange, name, "push"), exchange, name)
             case "uploads" if name.endswith("/blobs"):
                 name = name.removesuffix("/blobs")
@@ -111,6 +135,25 @@ class RegistryApp:
                 await referrers.handle(_allowed(service, exchange, name), exchange, name, last)
             case _:
                 await self._dispatch_rare(service, exchange, path[len(_PREFIX) :])
+
+    async def _dispatch_outside(self, service: Service, exchange: Exchange, path: str) -> None:
+        match path:
+            case "/v2":
+                exchange.route = "base"
+                await _identify(service, exchange)
+                await _base(service, exchange)
+            case tokens.PATH:
+                exchange.route = "token"
+                await tokens.handle(service.gate, exchange, patience=service.config.patience)
+            case metrics.PATH:
+                exchange.route = "metrics"
+                await _identify(service, exchange)
+                await metrics.handle(service, exchange)
+            case health.LIVE | health.READY | health.READY_TOO:
+                exchange.route = "health"
+                await health.handle(service, exchange, path)
+            case _:
+                raise problems.not_found(path)
 
     async def _dispatch_rare(self, service: Service, exchange: Exchange, path: str) -> None:
         if path == "":
@@ -155,6 +198,16 @@ class RegistryApp:
                 return
 
 
+def _rare_route(path: str) -> str:
+    """The route of what :data:`_ROUTES` has no part for: the path, without its prefix, from its beginning."""
+    if path in {"", "_catalog"}:
+        return "catalog" if path else "base"
+    if path.endswith("_oci/ext/discover"):
+        return "discover"
+    what = f"/{path}".partition("/_digestry/")[2].partition("/")[0]
+    return what if what in _EXTENSIONS else OTHER
+
+
 async def _identify(service: Service, exchange: Exchange) -> None:
     """Finds out who asks. Raises :class:`Problem` 401 for who claims what does not hold."""
     header = exchange.header(b"authorization")
@@ -170,6 +223,7 @@ def _allowed(service: Service, exchange: Exchange, name: str, action: str | None
     Raises :class:`Problem` 401 or 403 for what the rules do not allow.
     """
     check_repository(name)
+    exchange.repository = name
     visible = service.gate.require(exchange, name, action or _ACTIONS.get(exchange.scope["method"], "push"))
     return service if visible else service.absent
 

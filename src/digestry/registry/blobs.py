@@ -37,6 +37,7 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
                     raise blob_damaged(digest, name) from error
                 await _get(service, exchange, name, digest)  # it was put back in this moment
         case "DELETE":
+            exchange.did(digest=digest)
             try:
                 await service.write(service.catalog.delete_blob, name, digest)
             except NotFound as error:

@@ -28,6 +28,7 @@ from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
+from digestry.registry.observing.audit import AuditLog, Removals
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -251,6 +252,7 @@ class CollectionJob:
 
     def __init__(self, config: RegistryConfig, *, now: clock.Clock = clock.now) -> None:
         self._config = config
+        self._removals = Removals(AuditLog(config.log, config.root), "collection")
         self._now = now
         self._began = time.monotonic()
         self._clocks = _Clocks(now)
@@ -289,7 +291,7 @@ class CollectionJob:
 
     def _collect(self, stop: threading.Event) -> None:
         try:
-            tally = collect(self._config, stop=stop, now=self._now)
+            tally = collect(self._config, tell=self._removals, stop=stop, now=self._now)
         except Conflict as error:
             log.info("collection waits: %s", error.message)
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from digestry.model.digest import shown
 from digestry.registry import immutability, quotas, retention, scrub, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
+from digestry.registry.observing import config as observing
+from digestry.registry.observing.config import HealthConfig, LogConfig, MetricsConfig
 from digestry.registry.retention import CollectionConfig
 from digestry.registry.scrub import ScrubConfig
 from digestry.registry.toml import Key, Where
@@ -58,6 +60,9 @@ SECTIONS: Final = frozenset(
         "collection",
         "retention",
         "scrub",
+        "metrics",
+        "health",
+        "log",
     }
 )
 
@@ -101,6 +106,9 @@ class RegistryConfig:
     tags: TagPolicy = field(default_factory=TagPolicy)
     webhooks: tuple[Webhook, ...] = ()
     collection: CollectionConfig = field(default_factory=CollectionConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
     @property
@@ -125,6 +133,9 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
     given = {name: value for name, value in options.items() if value is not None}
     manifest_limit = given.pop("manifest_limit", limits["manifest"])
     top.update(given)
+    log = observing.log(sections, where)
+    log_format = given.pop("log_format", log.format)
+    log = replace(log, format=log_format)
     if not 4 << 20 <= manifest_limit <= 64 << 20:
         raise where.wrong("the limit of a manifest is from 4 MiB to 64 MiB")
     if top["root"] is None:
@@ -151,6 +162,9 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         tags=immutability.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
         collection=retention.parse(sections, where),
+        metrics=observing.metrics(sections, where),
+        health=observing.health(sections, where),
+        log=log,
         scrub=scrub.parse(sections, where),
     )
     _check_open(config)

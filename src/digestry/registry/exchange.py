@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,7 +15,12 @@ from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
 from digestry.registry.access.session import EVERYBODY, Session
+from digestry.registry.observing.audit import READS
+from digestry.registry.observing.measures import OTHER
 from digestry.registry.problems import ClientGone, ClientSilent, Problem, bad_parameter
+
+if TYPE_CHECKING:
+    from digestry.registry.observing.observer import Observer
 
 JSON: Final = "application/json"
 
@@ -26,10 +31,35 @@ _LONGEST_CLIENT: Final = 256
 _DRAINED: Final = 16 << 20
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_PATIENCE: Final = 1.0
+_DIGEST: Final = b"docker-content-digest"
 
 
 class Exchange(Request):
     """A request that can be answered."""
+
+    # On the class: most requests change few of these.
+    observer: Observer | None = None
+    """Who is told what becomes of this request."""
+    route: str = OTHER
+    """What the request is about, for the metrics: one of a few words, never a path."""
+    repository: str = ""
+    """The repository's name, once it is known to be a valid one."""
+    status: int = 0
+    """The answer's status, once it began."""
+    received: int = 0
+    """Bytes of the body that came."""
+    length: int | None = None
+    """The length of the answer's body, as it was told."""
+    sent: int = 0
+    """Bytes of the answer's body that were sent."""
+    failure: Problem | None = None
+    """Why the answer is an error, if it is one."""
+    deed: dict[str, Any] | None = None
+    """What a write did, for the audit log, beside what the request itself says."""
+    also: Sequence[tuple[bytes, bytes]] = ()
+    """Headers that the answer has, whatever it is."""
+    _identified: bytes | None = None
+    _answer: Sequence[tuple[bytes, bytes]] = ()
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
@@ -118,7 +148,37 @@ class Exchange(Request):
             raise ClientGone
         more = bool(message.get("more_body", False))
         self._read_whole = not more
-        return message.get("body", b""), more
+        body = message.get("body", b"")
+        self.received += len(body)
+        return body, more
+
+    # -- for those who look on -----------------------------------------------------------------
+
+    @property
+    def request_id(self) -> str:
+        """What the client, or a proxy before it, called this request; else a name of our own."""
+        return str(self._request_id, "ascii")
+
+    @property
+    def _request_id(self) -> bytes:
+        if self._identified is None:
+            self._identified = b"" if self.observer is None else self.observer.ids.of(self.scope["headers"])
+        return self._identified
+
+    @property
+    def digest(self) -> str:
+        """The digest that the answer names, the request was about, or its path ends with; or nothing."""
+        for name, value in self._answer:
+            if name == _DIGEST:
+                return value.decode("latin-1")
+        if self.deed is not None and "digest" in self.deed:
+            return str(self.deed["digest"])
+        last = str(self.scope["path"]).rpartition("/")[2]
+        return last if last.startswith(("sha256:", "sha512:")) else ""
+
+    def did(self, **what: Any) -> None:
+        """Says what this write did, or was to do: ``action``, ``tag``, ``digest``, ``size``, ``events``."""
+        self.deed = {**(self.deed or {}), **what}
 
     # -- the answer ----------------------------------------------------------------------------
 
@@ -130,14 +190,20 @@ class Exchange(Request):
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
         """Starts an answer with already encoded headers; ``length`` of its body in bytes."""
+        if self.observer is not None and self.scope["method"] not in READS:
+            await self.observer.note_write(self, status)  # before the client is told
         self.answered = True
-        lines = [_ALWAYS, *headers]
+        self.status = status
+        self.length = length
+        self._answer = headers
+        lines = [_ALWAYS, (b"x-request-id", self._request_id), *self.also, *headers]
         if length is not None:
             lines.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     async def finish(self, body: bytes = b"", *, more: bool = False) -> None:
         """Sends the body, or with ``more`` a part of it."""
+        self.sent += len(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def json(self, value: Any, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
@@ -147,6 +213,7 @@ class Exchange(Request):
 
     async def problem(self, problem: Problem) -> None:
         """Answers with an error."""
+        self.failure = problem
         await self._drain()
         body = msgspec.json.encode(problem.body())
         await self.answer(problem.status, [("Content-Type", JSON), *problem.headers.items()], body)

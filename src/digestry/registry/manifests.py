@@ -134,6 +134,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     for tag in tags:
         if _target(tag) is not None:
             raise bad_parameter("tag", tag, "a tag is wanted")
+    exchange.did(tags=tags)
     raw = await exchange.read(service.config.manifest_limit, patience=service.config.patience)
     content_type = exchange.header(b"content-type")
     kind = media_types.bare(content_type) if content_type else None
@@ -141,6 +142,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
         kind = None  # a client that does not know: the manifest's own field, or its form, decides
     algorithm = "sha256" if wanted is None else wanted.algorithm
     manifest = Manifest.parse(raw, kind, algorithm=algorithm)
+    exchange.did(digest=manifest.digest, size=len(raw))
     if wanted is not None and manifest.digest != wanted:
         raise Problem(
             400,
@@ -153,7 +155,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     expected = expectation(exchange)
     with contextlib.ExitStack() as guarded:
         await service.disk(_keep, service, name, manifest, tags=tags, expected=expected, guarded=guarded)
-        await service.write(
+        events = await service.write(
             service.catalog.put_manifest,
             name,
             manifest,
@@ -161,6 +163,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
             origin=exchange.origin,
             expected=expected,
         )
+    exchange.did(events=events)
     service.manifests.put(str(manifest.digest), raw)
     headers = [
         ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
@@ -194,16 +197,21 @@ def _keep(
 
 async def _delete(service: Service, exchange: Exchange, name: str, target: str) -> None:
     digest = _target(target)
+    exchange.did(**({"action": "delete-tag", "tag": target} if digest is None else {"digest": digest}))
     expected = expectation(exchange)
     if digest is not None and expected is not ANYTHING:
         raise Problem(400, "UNSUPPORTED", "If-Match and If-None-Match go with the tag that is to be deleted")
     try:
         if digest is None:
-            await service.write(
+            event = await service.write(
                 service.catalog.delete_tag, name, target, origin=exchange.origin, expected=expected
             )
+            events = [event]
         else:
-            await service.write(service.catalog.delete_manifest, name, digest, origin=exchange.origin)
+            events = await service.write(
+                service.catalog.delete_manifest, name, digest, origin=exchange.origin
+            )
+        exchange.did(events=events)
     except NotFound as error:
         if await service.disk(service.catalog.has_repository, name):
             raise manifest_unknown(target, name) from error

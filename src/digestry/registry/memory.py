@@ -141,6 +141,7 @@ async def handle_restore(service: Service, exchange: Exchange, name: str, tag: s
     wanted = at if to is None else Digest.parse(to)
     if wanted is None or (to is not None and at is not None):
         raise Problem(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")
+    exchange.did(action="restore-tag", tag=tag)
     try:
         restored = await service.write(
             service.catalog.restore_tag,
@@ -156,5 +157,6 @@ async def handle_restore(service: Service, exchange: Exchange, name: str, tag: s
         problem = manifest_unknown(tag, name)
         hint = f" ({error.hint})" if error.hint else ""
         raise Problem(404, problem.code, f"{error.message}{hint}", detail=problem.detail) from error
+    exchange.did(digest=restored.to_digest, events=[] if restored.event is None else [restored.event])
     headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
     await exchange.json(restored, headers=headers)

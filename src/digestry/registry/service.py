@@ -8,6 +8,7 @@ catalog runs, one after the other, in the one ``writer`` thread.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import logging
 import os
@@ -26,6 +27,9 @@ from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
 from digestry.registry.config import RegistryConfig
 from digestry.registry.courier import Courier
+from digestry.registry.observing.exposition import Scrape
+from digestry.registry.observing.health import Health
+from digestry.registry.observing.observer import Observer
 from digestry.registry.quarantine import HEALS, Quarantine
 
 log: Final = logging.getLogger("digestry.registry")
@@ -81,6 +85,9 @@ class Service:
     def __init__(self, config: RegistryConfig, *, now: clock.Clock = clock.now) -> None:
         self.config = config
         self.now = now
+        self.observer = Observer(config)
+        self.health = Health(self)
+        self.scrape = Scrape(self)
         self.blobs = DiskBlobs(config.root)
         self._lease = int(config.collection.lease * clock.SECOND)
         self.catalog = Catalog(
@@ -102,6 +109,7 @@ class Service:
         self._warden = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self._sweeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._publisher: asyncio.Task[None] | None = None
         self._absent: Service | None = None
 
     @property
@@ -124,7 +132,11 @@ class Service:
     async def _call(
         self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        return await asyncio.get_running_loop().run_in_executor(executor, lambda: function(*args, **kwargs))
+        # With the context: what a thread logs is about the request that it works for.
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            executor, lambda: context.run(function, *args, **kwargs)
+        )
 
     async def promise(self, name: str, digest: Digest, lease_end: int | None) -> bool:
         """A client is told that this content is here: it will not be collected soon (rule 7).
@@ -195,10 +207,11 @@ class Service:
         self._courier.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
         self._watcher = asyncio.get_running_loop().create_task(self._watch_forever())
+        self._publisher = asyncio.get_running_loop().create_task(self.observer.publish_forever(self))
 
     async def stop(self) -> None:
         """Ends the periodic work and waits for what is under way."""
-        for task in (self._sweeper, self._watcher):
+        for task in (self._sweeper, self._watcher, self._publisher):
             if task is not None:
                 task.cancel()
         self._courier.stop()
@@ -210,6 +223,7 @@ class Service:
                 stores.hot.close()
                 stores.catalog.close()
         self.gate.close()
+        self.observer.close()
 
     async def _watch_forever(self) -> None:
         while True:

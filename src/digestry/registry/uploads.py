@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.blobs.ingest import DiskIngest
+from digestry.catalog import clock
 from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
 from digestry.errors import CallerError, ContentError, DigestryError, NotFound, StorageError, TooLarge
@@ -55,6 +56,8 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
     whole = exchange.parameter("digest")
     digest = None if whole is None else Digest.parse(whole)
     algorithm = exchange.parameter("digest-algorithm") or (digest.algorithm if digest else "sha256")
+    if digest is not None:
+        exchange.did(action="push-blob", digest=digest)
     if algorithm not in ALGORITHMS:
         raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is wanted")
     upload = await service.write(
@@ -65,6 +68,7 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
         most=service.config.uploads,
         most_of_one=service.config.uploads_per_user,
     )
+    exchange.did(upload=upload.id)
     if digest is not None:
         try:
             await _finish(service, exchange, name, upload.id, digest, start=0)
@@ -86,6 +90,7 @@ async def _mount(service: Service, exchange: Exchange, name: str, digest: Digest
     size = await service.write(service.catalog.mount_blob, name, digest, source=source, may_pull=may_pull)
     if size is None:
         return False
+    exchange.did(action="mount-blob", digest=digest, size=size, source=source)
     await exchange.answer(201, _stored(name, digest))
     return True
 
@@ -94,6 +99,7 @@ async def handle(service: Service, exchange: Exchange, name: str, upload_id: str
     """One request to an upload under way."""
     if not _ID.fullmatch(upload_id):
         raise upload_unknown(upload_id, name)
+    exchange.did(upload=upload_id)
     match exchange.scope["method"]:
         case "PATCH":
             await _patch(service, exchange, name, upload_id)
@@ -180,6 +186,7 @@ async def _finish(
     service: Service, exchange: Exchange, name: str, upload_id: str, digest: Digest, *, start: int | None
 ) -> None:
     """Takes the last bytes, if any, checks the whole, and makes it a blob of the repository."""
+    exchange.did(digest=digest)
     length = exchange.content_length
     session = await _open(service, name, upload_id, algorithm=digest.algorithm)
     try:
@@ -206,6 +213,8 @@ async def _finish(
                 raise
     finally:
         await service.disk(session.ingest.close)
+    exchange.did(size=size)
+    service.observer.uploaded(size, (service.now() - session.upload.started_at) / clock.SECOND)
     await exchange.answer(201, _stored(name, digest))
 
 

@@ -1,0 +1,165 @@
+"""How the registry's log looks: lines of text, or of JSON, each with the request that it is about.
+
+Granian's own lines go through the same formatters. What strangers wrote (paths, user names, clients)
+cannot begin a line, nor reach a terminal as anything but text.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from digestry.catalog import clock
+from digestry.model.text import printable, printable_json
+
+if TYPE_CHECKING:
+    from digestry.registry.exchange import Exchange
+
+CURRENT: Final[contextvars.ContextVar[Exchange | None]] = contextvars.ContextVar("exchange", default=None)
+"""The request that is being answered, in its task and in the threads that work for it."""
+
+FIELDS: Final = "fields"
+"""The attribute of a log record with what else belongs into its line, by name."""
+
+REQUESTS: Final = logging.getLogger("digestry.requests")
+
+_LONGEST: Final = 2048
+
+
+def configuration(form: str) -> dict[str, Any]:
+    """For ``logging.config``, in every process. ``form`` is ``text`` or ``json``.
+
+    Everything goes to standard error: standard output has the one line with the URL.
+    """
+    formatter = "JsonLines" if form == "json" else "TextLines"
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": f"{__name__}.{formatter}"}},
+        "handlers": {"stderr": {"()": f"{__name__}.Lines", "formatter": "line"}},
+        "loggers": {
+            "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+            "granian.access": {"handlers": [], "level": "WARNING", "propagate": False},
+            "digestry": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        },
+    }
+
+
+class Lines(logging.Handler):
+    """Writes each record to standard error at once, so that the lines of processes do not mix."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            os.write(sys.stderr.fileno(), (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # nobody is there to be told
+        except Exception:  # noqa: BLE001 - as logging's own handlers do
+            self.handleError(record)
+
+
+class TextLines(logging.Formatter):
+    """``time LEVEL logger: message [request]``; a traceback goes on below."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = printable(record.message)
+        line = super().formatMessage(record)
+        exchange = CURRENT.get()
+        return line if exchange is None else f"{line} [{exchange.request_id}]"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object for each record; a traceback is a field of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": clock.to_rfc3339(int(record.created * clock.SECOND)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        exchange = CURRENT.get()
+        if exchange is not None:
+            entry.update(about(exchange))
+        entry.update(getattr(record, FIELDS, {}))
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        entry["process"] = record.process
+        return encode(entry)
+
+
+def about(exchange: Exchange) -> dict[str, Any]:
+    """What every line says of the request that it belongs to."""
+    entry: dict[str, Any] = {
+        "request_id": exchange.request_id,
+        "user": exchange.asker.identity.name,
+        "address": exchange.client.host if exchange.client else "",
+        "method": exchange.scope["method"],
+        "path": cut(exchange.scope["path"]),
+        "route": exchange.route,
+    }
+    if exchange.repository:
+        entry["repository"] = exchange.repository
+    digest = exchange.digest
+    if digest:
+        entry["digest"] = digest
+    return entry
+
+
+def note_request(exchange: Exchange, status: int, seconds: float) -> None:
+    """Writes the line of a request that has ended."""
+    client = cut(exchange.header(b"user-agent") or "")
+    fields: dict[str, Any] = {
+        "status": status,
+        "seconds": round(seconds, 6),
+        "received": exchange.received,
+        "sent": exchange.sent,
+        "client": client,
+    }
+    failure = exchange.failure
+    if failure is not None:
+        fields["error"] = cut(failure.message)
+    level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    digest = exchange.digest
+    REQUESTS.log(
+        level,
+        "%s %s %s %s %d, %d bytes in, %d out, %.1f ms%s%s",
+        exchange.client.host if exchange.client else "-",
+        exchange.asker.identity.name,
+        exchange.scope["method"],
+        cut(exchange.scope["path"]),
+        status,
+        exchange.received,
+        exchange.sent,
+        seconds * 1000,
+        f", {digest}" if digest and digest not in exchange.scope["path"] else "",
+        "" if failure is None else f": {cut(failure.message)}",
+        extra={FIELDS: fields},
+    )
+
+
+def cut(text: str) -> str:
+    """As much of what a stranger wrote as a line should have of it."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def encode(entry: dict[str, Any]) -> str:
+    """One line of JSON, without its end, in which nothing is a control character."""
+    try:
+        line = msgspec.json.encode(entry).decode()
+    except (TypeError, ValueError, UnicodeEncodeError):
+        line = msgspec.json.encode({name: _plain(value) for name, value in entry.items()}).decode()
+    return printable_json(line)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,28 @@
+"""A name for each request: in its answer, and in every line that is about it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable
+from typing import Final
+
+HEADER: Final = b"x-request-id"
+
+_SANE: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
+
+
+class RequestIds:
+    """The names that one process gives: its own random part, and a number."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(6).hex().encode()
+        self._numbers = itertools.count(1)
+
+    def of(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """What a request came with, if it is short and of harmless characters; else a new name."""
+        for name, value in headers:
+            if name == HEADER and _SANE.fullmatch(value):
+                return value
+        return b"%b-%x" % (self._prefix, next(self._numbers))
