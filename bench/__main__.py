@@ -1,16 +1,15 @@
 """digestry beside docker-registry 2.8.2 (distribution), on this machine, in this run.
 
 Each figure is the median of interleaved rounds: first the one, then the other, then again, so that
-what else the machine does hits both. Needs ``docker-registry``, ``wrk`` and ``hyperfine``.
+what else the machine does hits both. Needs ``docker-registry`` and ``wrk``.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
+import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -18,218 +17,256 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tests.support import RegistryServer, digestry, free_port, start_registry, wait_until
+from tests.support import RegistryServer, digestry
 
-from digestry.model.digest import Digest
+from bench import large, listing, requests, servers, upkeep
+from bench.compare import OURS, THEIRS, Line, Options, table
+from bench.content import Repository, fill_ours, fill_peer
 
-SIZE = 200 << 20
-_BUFFER = 1 << 20
+QUICK = Options(
+    rounds=1, seconds=1.0, tags=(10, 100, 1_000), large=64 << 20, uploads=20, upload=16 << 20, walks=2
+)
+FULL_UPLOAD = 1 << 30
+_START_GOAL = 100.0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One comparison. ``goal`` is the least ratio to the peer that is wanted."""
+@dataclass
+class Report:
+    """What was measured: printed as it comes, and kept for ``--json``."""
 
-    what: str
-    unit: str
-    ours: float
-    theirs: float
-    goal: float
+    raw: dict[str, Any] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+
+    def lines(self, title: str, lines: list[Line]) -> None:
+        table(title, lines)
+        self.raw[title] = [line.raw() for line in lines]
+        self.missed += [
+            f"{line.what}, {line.setting}: {line.ratio:.1f}, not {line.goal:g}"
+            for line in lines
+            if line.verdict == "NOT MET"
+        ]
+
+    def judge(self, met: bool, what: str) -> str:
+        if not met:
+            self.missed.append(what)
+        return "met" if met else "NOT MET"
+
+    def end(self) -> None:
+        print("\nEvery goal was met." if not self.missed else "\nNot met:")
+        for what in self.missed:
+            print(f"  {what}")
+
+
+@dataclass
+class Bench:
+    """The servers, filled alike: digestry with one worker and with one for each core, docker-registry
+    with one core and with all."""
+
+    options: Options
+    report: Report
+    directory: Path
+    repositories: tuple[Repository, ...] = ()
+    one: tuple[RegistryServer, RegistryServer] = field(init=False)
+    every: tuple[RegistryServer, RegistryServer] = field(init=False)
 
     @property
-    def ratio(self) -> float:
-        return self.ours / self.theirs
+    def pair(self) -> dict[str, RegistryServer]:
+        """digestry with one worker, as it starts when nothing is said, and docker-registry likewise:
+        with all cores."""
+        return {OURS: self.one[0], THEIRS: self.every[1]}
+
+    @contextlib.contextmanager
+    def running(self, sizes: tuple[int, ...]) -> Iterator[None]:
+        """All four, with a repository of each of so many tags."""
+        self.repositories = tuple(Repository(f"bench/tags-{size}", size) for size in sizes)
+        root, peer = self.directory / "one", self.directory / "peer"
+        with servers.ours(root) as server, servers.peer(peer) as theirs:
+            for repository in self.repositories:
+                took = []
+                for fill, each in ((fill_ours, server), (fill_peer, theirs)):
+                    began = time.perf_counter()
+                    fill(each, repository)
+                    took.append(time.perf_counter() - began)
+                print(
+                    f"{repository.tags:,} tags: {took[0]:.1f} s by digestry's API, {took[1]:.1f} s as files"
+                )
+        shutil.copytree(root, self.directory / "every")
+        cores = os.cpu_count() or 1
+        with (
+            servers.ours(root) as one,
+            servers.ours(self.directory / "every", "--workers", str(cores)) as every,
+            servers.peer(peer, cores=1) as peer_one,
+            servers.peer(peer) as peer_every,
+        ):
+            self.one, self.every = (one, peer_one), (every, peer_every)
+            yield
 
 
-@contextlib.contextmanager
-def docker_registry(directory: Path) -> Iterator[RegistryServer]:
-    """The peer, with its usual file storage."""
-    port = free_port()
-    config = directory / "config.yml"
-    config.write_text(
-        "version: 0.1\n"
-        "log: {accesslog: {disabled: true}, level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+def cores(bench: Bench) -> None:
+    lines = requests.by_cores(bench.one, bench.every, bench.repositories[0], bench.options)
+    what = f"{requests.CLIENTS} clients, {bench.repositories[0].tags} tags"
+    bench.report.lines(f"Small requests, {what} (workers : GOMAXPROCS)", lines)
+
+
+def clients(bench: Bench) -> None:
+    for what, lines in requests.by_clients(bench.pair, bench.repositories[0], bench.options).items():
+        bench.report.lines(f"{what}, by clients (one worker : all cores)", lines)
+
+
+def tags(bench: Bench) -> None:
+    for what, lines in requests.by_tags(bench.pair, bench.repositories, bench.options).items():
+        bench.report.lines(f"{what}, by tags (one worker : all cores)", lines)
+
+
+def pages(bench: Bench) -> None:
+    repository = bench.repositories[-1]
+    title = f"All {repository.tags:,} tags in pages of 100"
+    found = listing.listings(bench.pair, repository, bench.options.walks)
+    print(f"\n{title}\n  {'':<18}{'pages':>8}{'median ms':>12}{'p99 ms':>9}{'slowest ms':>12}{'all, s':>9}")
+    for name, one in found.items():
+        verdict = ""
+        if name == OURS:
+            slow = one.slowest / one.median
+            verdict = bench.report.judge(
+                slow <= listing.SLOW, f"{title}: the slowest takes {slow:.1f} times the median"
+            )
+        print(
+            f"  {name:<18}{len(one.pages):>8}{one.median:>12.2f}{one.p99:>9.2f}{one.slowest:>12.2f}"
+            f"{one.total / 1000:>9.2f}  {verdict}".rstrip()
+        )
+    bench.report.raw[title] = {name: asdict(one) for name, one in found.items()}
+
+
+def blobs(bench: Bench) -> None:
+    bench.report.lines("Large blobs (one worker : all cores)", large.large(bench.pair, bench.options))
+
+
+def uploads(bench: Bench) -> None:
+    options = bench.options
+    title = f"{options.uploads} uploads of {options.upload >> 20} MB at once, as docker pushes them"
+    head = f"{'before, MB':>12}{'most MB in each fifth of the time':>38}{'later':>8}{'GB/s':>7}"
+    print(f"\n{title}\n  {'':<18}{head}")
+    raw = {}
+    for name, server in bench.pair.items():
+        grown = large.at_once(server, options)
+        raw[name] = asdict(grown)
+        verdict = ""
+        if name == OURS:
+            verdict = bench.report.judge(
+                grown.ratio <= large.FLAT, f"{title}: memory grew to {grown.ratio:.2f} of the beginning's"
+            )
+        fifths = " ".join(f"{amount:6.0f}" for amount in grown.fifths)
+        print(
+            f"  {name:<18}{grown.before:>12.0f}{fifths:>38}{grown.ratio:>8.2f}"
+            f"{grown.bytes / grown.seconds / 1e9:>7.2f}  {verdict}".rstrip()
+        )
+    bench.report.raw[title] = raw
+
+
+def care(bench: Bench) -> None:
+    title = "Pulls while collection and scrub run all the time (one worker)"
+    found = upkeep.upkeep(bench.directory, bench.options.tags[-1], bench.options)
+    print(f"\n{title}\n  {'':<24}{'without':>12}{'p99 ms':>9}{'during':>12}{'p99 ms':>9}{'loss':>8}")
+    for one in found.losses:
+        verdict = bench.report.judge(
+            one.share <= upkeep.LOSS, f"{one.what} while collection and scrub run: {one.share:.0%} slower"
+        )
+        figures = "".join(
+            f"{statistics.median(load.rate for load in loads):>10,.0f}/s"
+            f"{statistics.median(load.p99 for load in loads):>9.1f}"
+            for loads in (one.without, one.during)
+        )
+        print(f"  {one.what:<24}{figures}{one.share:>8.1%}  {verdict}")
+    print(
+        f"  meanwhile: {found.collections} collections, {found.removed:,} blobs removed,"
+        f" {found.scrubbed / 1e6:,.0f} MB hashed again"
     )
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
-    server = RegistryServer(f"127.0.0.1:{port}", process, directory)
-
-    def answers() -> bool:
-        try:
-            return server.request("GET", "/v2/").status == 200
-        except OSError:
-            return False
-
-    wait_until(answers, seconds=20, what="docker-registry's start")
-    try:
-        yield server
-    finally:
-        process.terminate()
-        process.wait()
+    bench.report.raw[title] = asdict(found)
 
 
-def push_small_image(server: RegistryServer) -> None:
-    """``bench/small:1``, through the API that every registry has."""
-    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
-    contents = {"config": b"{}", "layer": b"x" * 1600}
-    described = {}
-    for name, content in contents.items():
-        digest, _ = put_blob(server, content)
-        kind = "config.v1+json" if name == "config" else "layer.v1.tar"
-        described[name] = {
-            "mediaType": f"application/vnd.oci.image.{kind}",
-            "digest": str(digest),
-            "size": len(content),
-        }
-    server.push_manifest(
-        "bench/small", "1", {**manifest, "config": described["config"], "layers": [described["layer"]]}
-    )
-
-
-def put_blob(server: RegistryServer, content: bytes) -> tuple[Digest, float]:
-    """POST and PUT; returns the digest and the seconds that the PUT took."""
-    digest = Digest.of(content)
-    location = server.request("POST", "/v2/bench/small/blobs/uploads/").headers["location"]
-    path = location[location.index("/v2/") :]
-    path += ("&" if "?" in path else "?") + f"digest={digest}"
-    began = time.perf_counter()
-    answer = server.request("PUT", path, content, {"Content-Type": "application/octet-stream"})
-    took = time.perf_counter() - began
-    assert answer.status == 201, answer.body
-    return digest, took
-
-
-def get_blob(server: RegistryServer, digest: Digest) -> float:
-    """Seconds to receive a blob."""
-    buffer = bytearray(_BUFFER)
-    received = 0
-    began = time.perf_counter()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)
-    connection.request("GET", f"/v2/bench/small/blobs/{digest}")
-    answer = connection.getresponse()
-    while count := answer.readinto(buffer):
-        received += count
-    took = time.perf_counter() - began
-    connection.close()
-    assert received == SIZE
-    return took
-
-
-def manifest_rate(server: RegistryServer, seconds: int) -> float:
-    """Requests a second, by ``wrk -t1 -c16``."""
-    url = f"http://{server.host}/v2/bench/small/manifests/1"
-    # docker-registry refuses to serve an OCI manifest to who does not say that it is wanted.
-    accept = "Accept: application/vnd.oci.image.manifest.v1+json"
-    command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-H", accept, url]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
-    assert found is not None, output
-    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    if refused:
-        total = re.search(r"(\d+) requests in", output)
-        share = int(refused[1]) / int(total[1]) if total else 1.0
-        print(f"  ({server.host} refused {share:.1%} of the requests)")
-    return float(found[1])
-
-
-def compare(
-    pair: tuple[RegistryServer, RegistryServer],
-    rounds: int,
-    measure: Callable[[RegistryServer], float],
-    *,
-    what: str,
-    unit: str,
-    goal: float,
-) -> Row:
-    """Measures both, in turns."""
-    results: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for server, figures in zip(pair, results, strict=True):
-            figures.append(measure(server))
-    return Row(what, unit, statistics.median(results[0]), statistics.median(results[1]), goal)
-
-
-def images_seconds(directory: Path, server: RegistryServer) -> float:
-    """How long ``digestry images`` takes, start to end, with one image in the store."""
-    environment = {**os.environ, "DIGESTRY_HOME": str(directory / "home")}
-    tree = directory / "tree"
+def start(bench: Bench) -> None:
+    environment = {**os.environ, "DIGESTRY_HOME": str(bench.directory / "home")}
+    tree = bench.directory / "tree"
     tree.mkdir()
     (tree / "file").write_text("content")
-    pack = digestry("pack", tree, "--tag", f"{server.host}/bench/packed:1")
+    pack = digestry("pack", tree, "--tag", "localhost:5000/bench/packed:1")
     subprocess.run(pack, env=environment, check=True, capture_output=True)
     took = []
     for _ in range(15):
         began = time.perf_counter()
         subprocess.run(digestry("images"), env=environment, check=True, capture_output=True)
-        took.append(time.perf_counter() - began)
-    return statistics.median(took)
+        took.append((time.perf_counter() - began) * 1000)
+    middle = statistics.median(took)
+    verdict = bench.report.judge(middle < _START_GOAL, f"digestry images takes {middle:.0f} ms")
+    print(f"\ndigestry images, start to end: {middle:.0f} ms (goal: under {_START_GOAL:.0f})  {verdict}")
+    bench.report.raw["digestry images, ms"] = took
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "cores": cores,
+    "clients": clients,
+    "tags": tags,
+    "pages": pages,
+    "blobs": blobs,
+    "uploads": uploads,
+    "care": care,
+    "start": start,
+}
+_FILLED = frozenset({"tags", "pages"})
+_ALONE = frozenset({"care", "start"})
+
+
+def run(parts: list[str], bench: Bench) -> None:
+    """Runs the parts; those that need no servers of the comparison come last."""
+    together = [part for part in PARTS if part in parts and part not in _ALONE]
+    if together:
+        sizes = bench.options.tags if _FILLED & set(together) else bench.options.tags[:1]
+        with bench.running(sizes):
+            for part in together:
+                PARTS[part](bench)
+    for part in sorted(_ALONE & set(parts)):
+        PARTS[part](bench)
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """What the command line asks for."""
+    chosen = asdict(QUICK if arguments.quick else Options())
+    chosen |= {
+        name: value for name in ("rounds", "seconds") if (value := getattr(arguments, name)) is not None
+    }
+    if arguments.full:
+        chosen["upload"] = FULL_UPLOAD
+    return Options(**chosen)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of each figure")
-    parser.add_argument("--seconds", type=int, default=5, help="of load for each request rate")
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="only these parts")
+    parser.add_argument("--quick", action="store_true", help="one short round of less of everything")
+    parser.add_argument("--full", action="store_true", help="uploads at once of 1 GB each: 40 GB are written")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds of each figure")
+    parser.add_argument("--seconds", type=float, help="of load for each request rate")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all the figures there")
+    parser.add_argument("--directory", type=Path, help="where the registries' files go; a temporary one")
     arguments = parser.parse_args()
-    lacking = [name for name in ("docker-registry", "wrk") if shutil.which(name) is None]
+    lacking = [name for name in (servers.PEER, "wrk") if shutil.which(name) is None]
     if lacking:
         print(f"make bench needs {' and '.join(lacking)} on the PATH", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="digestry-bench-") as name:
-        directory = Path(name)
-        (directory / "peer").mkdir()
-        ours = start_registry(directory / "ours")
-        try:
-            with docker_registry(directory / "peer") as theirs:
-                pair = (ours, theirs)
-                rows = measure_all(pair, arguments.rounds, arguments.seconds)
-            images = images_seconds(directory, ours)
-        finally:
-            ours.stop()
-    report(rows, images)
+    report = Report()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="digestry-bench-", dir=arguments.directory) as name:
+        run(arguments.part or list(PARTS), Bench(options_of(arguments), report, Path(name)))
+    report.end()
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(f"{time.perf_counter() - began:.0f} s; {os.cpu_count()} cores, load now {load}")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report.raw, indent=1), encoding="utf-8")
     return 0
-
-
-def measure_all(pair: tuple[RegistryServer, RegistryServer], rounds: int, seconds: int) -> list[Row]:
-    for server in pair:
-        push_small_image(server)
-    rows = [
-        compare(
-            pair,
-            rounds,
-            lambda server: manifest_rate(server, seconds),
-            what="GET manifest by tag (wrk -t1 -c16)",
-            unit="/s",
-            goal=10,
-        )
-    ]
-    # Random, and new each time: neither may know the blob already.
-    blobs: dict[str, Digest] = {}
-
-    def put(server: RegistryServer) -> float:
-        blobs[server.host], took = put_blob(server, os.urandom(SIZE))
-        return SIZE / took / 1e9
-
-    def get(server: RegistryServer) -> float:
-        return SIZE / get_blob(server, blobs[server.host]) / 1e9
-
-    rows.append(compare(pair, rounds, put, what="PUT 200 MB blob", unit="GB/s", goal=2))
-    rows.append(compare(pair, rounds, get, what="GET 200 MB blob", unit="GB/s", goal=1))
-    return rows
-
-
-def report(rows: list[Row], images: float) -> None:
-    print(f"{'':<38}{'digestry':>12}{'docker-registry':>18}{'ratio':>9}{'goal':>9}")
-    for row in rows:
-        figures = f"{row.ours:,.2f}" if row.ours < 100 else f"{row.ours:,.0f}"
-        others = f"{row.theirs:,.2f}" if row.theirs < 100 else f"{row.theirs:,.0f}"
-        what = f"{row.what}, {row.unit}"
-        print(f"{what:<38}{figures:>12}{others:>18}{row.ratio:>8.1f}x{row.goal:>8.0f}x")
-    print(f"{'digestry images, ms':<38}{images * 1000:>12.0f}{'':>18}{'':>9}{'< 100':>9}")
 
 
 if __name__ == "__main__":
