@@ -19,13 +19,15 @@ from digestry.model.digest import Digest
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload under way. ``offset`` counts the bytes received; ``digest`` is of them, if known."""
+    """An upload under way. ``offset`` counts the bytes received; ``digest`` is of them, if known;
+    ``started_at`` is in microseconds since 1970."""
 
     id: str
     repository: str
     algorithm: str
     offset: int
     digest: Digest | None
+    started_at: int = 0
 
 
 class Uploads:
@@ -48,7 +50,7 @@ class Uploads:
         """A new upload, empty. Raises :class:`TooMany` if ``most`` are under way, or of this actor
         ``most_of_one``."""
         now = self._now()
-        upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None)
+        upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None, now)
         with self._database.write() as connection:
             count = select(func.count()).select_from(uploads)
             if most_of_one is not None and most_of_one <= (
@@ -85,7 +87,7 @@ class Uploads:
                 return None
             trusted = row.digest is not None and row.boot == self._boot
             digest = Digest.parse(row.digest) if trusted else None
-        return Upload(row.id, row.repository, row.algorithm, row.offset, digest)
+        return Upload(row.id, row.repository, row.algorithm, row.offset, digest, row.started_at)
 
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
         """Notes how far the upload has come; ``digest`` is of all bytes up to there, or None."""
@@ -117,7 +119,7 @@ class Uploads:
                 select(uploads).where((uploads.c.updated_at < older_than) | (uploads.c.boot != self._boot))
             ).all()
         return [
-            Upload(row.id, row.repository, row.algorithm, row.offset, None)
+            Upload(row.id, row.repository, row.algorithm, row.offset, None, row.started_at)
             for row in rows
             if row.updated_at < older_than or _lost(row, self._boot)
         ]

@@ -214,7 +214,8 @@ async def _finish(
     finally:
         await service.disk(session.ingest.close)
     exchange.did(size=size)
-    service.observer.uploaded(size, (service.now() - session.upload.started_at) / clock.SECOND)
+    took = max(0, service.now() - session.upload.started_at)  # the clock may have been set back
+    service.observer.uploaded(size, took / clock.SECOND)
     await exchange.answer(201, _stored(name, digest))
 
 
