@@ -18,6 +18,7 @@ from digestry.fleet.sighting import Problem
 from digestry.fleet.sources.formats.cri import CONTAINERD, SANDBOX, cri_image
 from digestry.fleet.sources.formats.docker import NAME_CAN_MOVE, named_only
 from digestry.fleet.sources.formats.documents import Input
+from digestry.fleet.sources.formats.one_by_one import OneByOne
 from digestry.fleet.sources.formats.places import Place
 from digestry.fleet.sources.formats.rows import Awaited, Fields, Made, Reading, Row
 
@@ -60,20 +61,16 @@ class _Record(msgspec.Struct):
     metadata: _RecordMetadata | None = msgspec.field(default=None, name="Metadata")
 
 
-class Containerd:
+class Containerd(OneByOne[_Container]):
     title: ClassVar[str] = "`ctr container info`"
     usable: ClassVar[str] = "containers with an ID and an Image"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Container)
+    entry = _Container
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Image" in fields and ("Snapshotter" in fields or "SnapshotKey" in fields)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def made(self, one: _Container, fields: Fields, place: Place) -> Iterable[Made]:
         labels = one.labels or _Labels()
         record = _record(one.extensions or {})
         image: Awaited
@@ -94,11 +91,7 @@ class Containerd:
         name = labels.name or labels.container or ("(sandbox)" if labels.kind == "sandbox" else "")
         if labels.pod:
             name = f"{labels.pod}/{name}"
-        text = self._reading.text
-        return (Row(text(place.host), text(labels.pod_namespace or labels.namespace), name, one.id, image),)
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        return (self.row(place, labels.pod_namespace or labels.namespace, name, one.id, image),)
 
 
 def _record(extensions: dict[str, Any]) -> _RecordMetadata | None:

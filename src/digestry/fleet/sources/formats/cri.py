@@ -15,6 +15,7 @@ import msgspec
 from digestry.errors import InvalidConfiguration
 from digestry.fleet.sighting import Claim, DigestKind
 from digestry.fleet.sources.docker import digest_of
+from digestry.fleet.sources.formats.one_by_one import Images, OneByOne
 from digestry.fleet.sources.formats.places import Place
 from digestry.fleet.sources.formats.rows import (
     Awaited,
@@ -23,7 +24,6 @@ from digestry.fleet.sources.formats.rows import (
     Listed,
     Made,
     Reading,
-    Row,
     begins_with,
     repository_of,
 )
@@ -74,20 +74,16 @@ def crictl_name(metadata: _Metadata | None, labels: Labels | None) -> str:
     return f"{labels.pod}/{name}" if labels and labels.pod else name
 
 
-class CriList:
+class CriList(OneByOne[_Container]):
     title: ClassVar[str] = "`crictl ps -o json`"
     usable: ClassVar[str] = "containers with an imageRef"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Container)
+    entry = _Container
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "podSandboxId" in fields and "imageRef" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def made(self, one: _Container, fields: Fields, place: Place) -> Iterable[Made]:
         if self._reading.left_out(runs=_runs(one.state)):
             return ()
         spec = one.image or _Spec()
@@ -98,12 +94,8 @@ class CriList:
             image_ref=one.image_ref or "",
             image_id=one.image_id or "",
         )
-        text = self._reading.text
-        namespace = text(one.labels.namespace if one.labels else "")
-        return (Row(text(place.host), namespace, crictl_name(one.metadata, one.labels), one.id, image),)
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        namespace = one.labels.namespace if one.labels else ""
+        return (self.row(place, namespace, crictl_name(one.metadata, one.labels), one.id, image),)
 
 
 def _runs(state: str | int | None) -> bool:
@@ -148,28 +140,23 @@ class _Inspected(msgspec.Struct):
     info: _Info | None = None
 
 
-class CriInspect:
+class CriInspect(OneByOne[_Inspected]):
     """``crictl inspect`` of a container, and ``crictl inspectp`` of a sandbox."""
 
     title: ClassVar[str] = "`crictl inspect`"
     usable: ClassVar[str] = "a status with an imageRef"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Inspected)
+    entry = _Inspected
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("status"), "{") and "kind" not in fields and "spec" not in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def made(self, one: _Inspected, fields: Fields, place: Place) -> Iterable[Made]:
         status, info = one.status, one.info or _Info()
         notes = (info.spec.annotations if info.spec else None) or _Annotations()
         runtime = CRI_O if notes.crio_kind or notes.crio_image else ""
         if notes.containerd_kind or notes.containerd_image or info.snapshotter:
             runtime = CONTAINERD
-        text = self._reading.text
         if str(status.state).startswith("SANDBOX_") or "sandbox" in {notes.containerd_kind, notes.crio_kind}:
             if self._reading.left_out(runs=str(status.state or "") in _READY):
                 return ()
@@ -180,7 +167,7 @@ class CriInspect:
             )
             namespace = metadata.namespace or (status.labels.namespace if status.labels else "")
             name = f"{metadata.name}/(sandbox)"
-            return (Row(text(place.host), text(namespace), name, status.id, image),)
+            return (self.row(place, namespace, name, status.id, image),)
         if self._reading.left_out(runs=_runs(status.state)):
             return ()
         if not status.id:
@@ -196,12 +183,9 @@ class CriInspect:
             image_id=status.image_id or (config.image if digest_of(config.image) else ""),
             runtime=runtime,
         )
-        namespace = text(status.labels.namespace if status.labels else "")
+        namespace = status.labels.namespace if status.labels else ""
         name = crictl_name(status.metadata, status.labels)
-        return (Row(text(place.host), namespace, name, status.id, image),)
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        return (self.row(place, namespace, name, status.id, image),)
 
 
 def cri_image(
@@ -273,27 +257,17 @@ class _Image(msgspec.Struct, rename="camel"):
     repo_tags: tuple[str, ...] | None = None
 
 
-class CriImages:
+class CriImages(Images[_Image]):
     title: ClassVar[str] = "`crictl images -o json`"
-    usable: ClassVar[str] = "containers: images alone do not say what runs"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Image)
+    entry = _Image
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "id" in fields and ("repoDigests" in fields or "repoTags" in fields)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def learnt(self, one: _Image) -> tuple[Digest, Listed] | None:
         identity = digest_of(one.id)
-        if identity is not None:
-            self._reading.learn(identity, Listed(one.repo_digests or (), one.repo_tags or ()))
-        return ()
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        return None if identity is None else (identity, Listed(one.repo_digests or (), one.repo_tags or ()))
 
 
 class CriPods:

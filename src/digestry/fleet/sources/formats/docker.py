@@ -17,6 +17,7 @@ import msgspec
 from digestry.errors import InvalidConfiguration
 from digestry.fleet.sources import docker
 from digestry.fleet.sources.docker import digest_of, platform_of
+from digestry.fleet.sources.formats.one_by_one import Images, OneByOne
 from digestry.fleet.sources.formats.places import Place
 from digestry.fleet.sources.formats.rows import (
     Awaited,
@@ -25,10 +26,9 @@ from digestry.fleet.sources.formats.rows import (
     Listed,
     Made,
     Reading,
-    Row,
     begins_with,
 )
-from digestry.model.digest import shown
+from digestry.model.digest import Digest, shown
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
 RUNNING: Final = frozenset({"running", "paused", "restarting", "removing", "stopping"})
@@ -67,13 +67,10 @@ class _Container(msgspec.Struct, rename="pascal"):
     image_manifest_descriptor: dict[str, Any] | None = None
 
 
-class DockerInspect:
+class DockerInspect(OneByOne[_Container]):
     title: ClassVar[str] = "`docker inspect` of a container"
     usable: ClassVar[str] = "containers with an Id and an Image"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Container)
+    entry = _Container
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
@@ -83,8 +80,7 @@ class DockerInspect:
             and begins_with(fields.get("Config"), "{")
         )
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def made(self, one: _Container, fields: Fields, place: Place) -> Iterable[Made]:
         state = one.state
         runs = state is None or state.running is True or (state.status or "running") in RUNNING
         if self._reading.left_out(runs=runs):
@@ -99,12 +95,8 @@ class DockerInspect:
             image = engine_image(
                 self._reading, typed, one.image, child=child if isinstance(child, str) else ""
             )
-        text = self._reading.text
-        namespace = text(labels.project or labels.containerd_namespace)
-        return (Row(text(place.host), namespace, (one.name or "").removeprefix("/"), one.id, image),)
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        namespace = labels.project or labels.containerd_namespace
+        return (self.row(place, namespace, (one.name or "").removeprefix("/"), one.id, image),)
 
 
 def engine_image(
@@ -195,15 +187,12 @@ class _Listed(msgspec.Struct):
     labels: str | dict[str, str] | None = msgspec.field(default=None, name="Labels")
 
 
-class DockerList:
+class DockerList(OneByOne[_Listed]):
     """``docker ps``, ``docker compose ps`` and ``nerdctl ps``, each with ``--format json``."""
 
     title: ClassVar[str] = "`docker ps --format json`"
     usable: ClassVar[str] = "containers with an ID and an Image"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Listed)
+    entry = _Listed
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
@@ -214,8 +203,7 @@ class DockerList:
             and "Snapshotter" not in fields
         )
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def made(self, one: _Listed, fields: Fields, place: Place) -> Iterable[Made]:
         runs = one.state in RUNNING if one.state else not one.status.startswith(("Exited", "Created", "Dead"))
         if self._reading.left_out(runs=runs):
             return ()
@@ -224,12 +212,8 @@ class DockerList:
             project = project or one.labels.get(COMPOSE_PROJECT, "")
         elif one.labels and (match := _IN_TEXT.search(one.labels)):
             project = project or match[1]
-        text = self._reading.text
         name = (one.names or one.name).partition(",")[0]
-        return (Row(text(place.host), text(project), name, one.id, self._image(one.image)),)
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        return (self.row(place, project, name, one.id, self._image(one.image)),)
 
     def _image(self, typed: str) -> Awaited:
         # An image without a name is shown by the first digits of its ID.
@@ -257,41 +241,29 @@ class _Image(msgspec.Struct, rename="pascal"):
     descriptor: dict[str, Any] | None = None
 
 
-class ImageInspect:
+class ImageInspect(Images[_Image]):
     """``docker image inspect``, ``podman image inspect``, ``podman images --format json``."""
 
     title: ClassVar[str] = "`inspect` of an image"
-    usable: ClassVar[str] = "containers: images alone do not say what runs"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Image)
+    entry = _Image
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and ("RepoDigests" in fields or "RepoTags" in fields)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def learnt(self, one: _Image) -> tuple[Digest, Listed] | None:
         identity = digest_of(one.id)
         if identity is None:
             raise InvalidConfiguration(f"the Id of an image is no digest: {shown(one.id)}")
-        self._reading.learn(
-            identity,
-            Listed(
-                repo_digests=one.repo_digests or (),
-                repo_tags=one.repo_tags or (),
-                digest=one.digest or "",
-                architecture=one.architecture or "",
-                system=one.os or "",
-                variant=one.variant or "",
-                target=one.descriptor or {},
-            ),
+        return identity, Listed(
+            repo_digests=one.repo_digests or (),
+            repo_tags=one.repo_tags or (),
+            digest=one.digest or "",
+            architecture=one.architecture or "",
+            system=one.os or "",
+            variant=one.variant or "",
+            target=one.descriptor or {},
         )
-        return ()
-
-    def finish(self) -> Iterable[Made]:
-        return ()
 
 
 class _ImageLine(msgspec.Struct):
@@ -301,33 +273,22 @@ class _ImageLine(msgspec.Struct):
     digest: str = msgspec.field(default="", name="Digest")
 
 
-class ImageList:
+class ImageList(Images[_ImageLine]):
     """``docker images --digests --no-trunc --format json``."""
 
     title: ClassVar[str] = "`docker images --format json`"
-    usable: ClassVar[str] = "containers: images alone do not say what runs"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_ImageLine)
+    entry = _ImageLine
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Repository" in fields and "Tag" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def learnt(self, one: _ImageLine) -> tuple[Digest, Listed] | None:
         identity = digest_of(one.id)
-        if identity is not None and one.repository != "<none>":
-            tag = one.tag if one.tag != "<none>" else ""
-            self._reading.learn(
-                identity,
-                Listed(
-                    repo_digests=(f"{one.repository}@{one.digest}",) if digest_of(one.digest) else (),
-                    repo_tags=(f"{one.repository}:{tag}",) if tag else (),
-                ),
-            )
-        return ()
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        if identity is None or one.repository == "<none>":
+            return None
+        tag = one.tag if one.tag != "<none>" else ""
+        return identity, Listed(
+            repo_digests=(f"{one.repository}@{one.digest}",) if digest_of(one.digest) else (),
+            repo_tags=(f"{one.repository}:{tag}",) if tag else (),
+        )

@@ -15,8 +15,9 @@ import msgspec
 from digestry.fleet.sighting import Sighting, now
 from digestry.fleet.sources.docker import digest_of
 from digestry.fleet.sources.formats.docker import COMPOSE_PROJECT, RUNNING, engine_image
+from digestry.fleet.sources.formats.one_by_one import OneByOne
 from digestry.fleet.sources.formats.places import Place
-from digestry.fleet.sources.formats.rows import Awaited, Fields, Image, Made, Reading, Row, begins_with
+from digestry.fleet.sources.formats.rows import Awaited, Fields, Image, Made, Reading, begins_with
 from digestry.fleet.sources.podman import with_image_digest
 
 _PAUSE: Final = "this is its pod's own pause container"
@@ -49,20 +50,16 @@ class _Container(msgspec.Struct, rename="pascal"):
     state: _State | None = None
 
 
-class PodmanInspect:
+class PodmanInspect(OneByOne[_Container]):
     title: ClassVar[str] = "`podman inspect` of a container"
     usable: ClassVar[str] = "containers with an Id and an Image"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Container)
+    entry = _Container
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageName" in fields and begins_with(fields.get("Config"), "{")
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def made(self, one: _Container, fields: Fields, place: Place) -> Iterable[Made]:
         state = one.state
         runs = state is None or state.running is True or (state.status or "running") in RUNNING
         if self._reading.left_out(runs=runs):
@@ -72,13 +69,8 @@ class PodmanInspect:
         image = podman_image(
             self._reading, typed, one.image, one.image_digest or "", (_PAUSE,) if one.is_infra else ()
         )
-        text = self._reading.text
         project = config.labels.project if config.labels else ""
-        namespace = text((one.pod or "")[:_SHORT] or project)
-        return (Row(text(place.host), namespace, one.name or "", one.id, image),)
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        return (self.row(place, (one.pod or "")[:_SHORT] or project, one.name or "", one.id, image),)
 
 
 class _Listed(msgspec.Struct, rename="pascal"):
@@ -92,22 +84,18 @@ class _Listed(msgspec.Struct, rename="pascal"):
     labels: _Labels | None = None
 
 
-class PodmanList:
+class PodmanList(OneByOne[_Listed]):
     """``podman ps --format json``, and ``GET /containers/json`` of docker's API."""
 
     title: ClassVar[str] = "`podman ps --format json`"
     usable: ClassVar[str] = "containers with an Id and an ImageID"
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Listed)
+    entry = _Listed
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageID" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: Place, index: int) -> Iterable[Made]:
-        one = self._decoder.decode(raw)
+    def made(self, one: _Listed, fields: Fields, place: Place) -> Iterable[Made]:
         if self._reading.left_out(runs=(one.state or "running").lower() in RUNNING):
             return ()
         remarks = (_PAUSE,) if one.is_infra else ()
@@ -117,13 +105,9 @@ class PodmanList:
         else:
             # Docker's list shows a bare ID where the name has moved, as if it had been started by it.
             image = engine_image(self._reading, "" if digest_of(typed) else typed, image_id, remarks=remarks)
-        text = self._reading.text
-        namespace = text(one.pod_name or (one.labels.project if one.labels else ""))
+        namespace = one.pod_name or (one.labels.project if one.labels else "")
         name = next(iter(one.names or ()), "").removeprefix("/")
-        return (Row(text(place.host), namespace, name, one.id, image),)
-
-    def finish(self) -> Iterable[Made]:
-        return ()
+        return (self.row(place, namespace, name, one.id, image),)
 
 
 def podman_image(
