@@ -208,6 +208,19 @@ class DiskBlobs:
         except OSError as error:
             raise storage_error("look at", path, error) from error
 
+    def open_ingest(self, name: str) -> BinaryIO:
+        """The content on its way in as ``name``, to be read while another writes it; unverified.
+
+        Raises :class:`NotFound`, :class:`StorageError`.
+        """
+        path = self._named(name)
+        try:
+            return path.open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"{name} is not on its way in") from error
+        except OSError as error:
+            raise storage_error("open", path, error) from error
+
     def discard(self, name: str) -> bool:
         """Forgets the bytes on their way in as ``name``; False if there are none.
 
@@ -241,6 +254,8 @@ class DiskBlobs:
             path = self._ingest / name
             try:
                 age = time.time() - path.stat().st_mtime
+                if age < 0:
+                    os.utime(path)  # the clock was set back since: it gets old from now on
             except OSError:
                 continue  # committed or swept in the meantime
             if age < older_than:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from digestry.catalog import content, quotas, tags
+from digestry.catalog import content, damage, quotas, tags
 from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
 from digestry.catalog.quotas import Quota
@@ -52,6 +52,7 @@ class Mirrored:
         with self._database.write() as connection:
             place = Place(content.make_repository(connection, repository, now), repository)
             new = content.manifest(connection, place.row, target.digest) is None
+            damage.healed(connection, target.digest)
             content.store_manifest(connection, place.row, manifest, now)
             content.extend_lease(connection, target.digest, now + self._lease)
             event = None
@@ -85,14 +86,20 @@ class Mirrored:
                 return None
             return tags.drop(connection, self._rules, Place(row, repository), tag, origin=origin)
 
-    def seen(self, repository: str, tag: str) -> SeenTag | None:
-        """What upstream's tag pointed to when it was last asked."""
+    def standing(self, repository: str, tag: str) -> tuple[SeenTag | None, Digest | None]:
+        """What upstream's tag pointed to when it was last asked, and what the tag here points to."""
         query = select(upstream_tags.c.digest, upstream_tags.c.checked_at).where(
             upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
         )
         with self._database.read() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else SeenTag(*row)
+            seen = connection.execute(query).first()
+            row = content.repository_id(connection, repository)
+            here = None if row is None else tags.pointed(connection, Place(row, repository), tag)
+            if row is None or here is None or content.manifest(connection, row, here) is None:
+                here = None
+            elif damage.is_damaged(connection, here):
+                here = None  # it cannot be served: it is fetched again, which heals it
+        return None if seen is None else SeenTag(*seen), None if here is None else Digest.parse(here)
 
 
 def _note(connection: Connection, repository: str, tag: str, digest: str, now: int) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from digestry.cli.output import say
+
+if TYPE_CHECKING:
+    from digestry.registry.mirroring.config import MirrorConfig
+    from digestry.registry.mirroring.upstream import Upstream
 
 
 @click.command()
@@ -55,4 +59,20 @@ def serve(config: Path | None, **options: Any) -> None:
         say(url)
         sys.stdout.flush()
 
-    run(loaded, ready=ready)
+    run(loaded, ready=ready, make_upstream=upstream)
+
+
+def upstream(mirror: MirrorConfig) -> Upstream:
+    """How a registry asks another one. Called in each of its processes."""
+    from digestry.mirror.upstream import ClientUpstream, UpstreamOptions
+
+    return ClientUpstream(
+        UpstreamOptions(
+            mirror.host,
+            mirror.url,
+            username=mirror.username,
+            password_file=mirror.password_file,
+            authorities=mirror.ca,
+            timeout=mirror.timeout,
+        )
+    )

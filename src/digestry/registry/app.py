@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,6 +33,9 @@ from digestry.registry import (
 from digestry.registry.access import endpoint as tokens
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
+from digestry.registry.mirroring import handler as mirroring
+from digestry.registry.mirroring.mirror import Place
+from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import endpoint as metrics
 from digestry.registry.observing import health
 from digestry.registry.observing.logs import CURRENT
@@ -114,6 +118,12 @@ class RegistryApp:
         name, _, resource = head.rpartition("/")
         exchange.route = _ROUTES.get(resource) or _rare_route(path[len(_PREFIX) :])
         await _identify(service, exchange)
+        if service.mirrors is not None:
+            asked = name.removesuffix("/blobs") if resource == "uploads" else name
+            place = service.mirrors.place(exchange, asked, resource)
+            if place is not None:
+                await self._dispatch_mirrored(service, exchange, place, resource=resource, last=last)
+                return
         match resource:
             case "manifests":
                 await manifests.handle(_allowed(service, exchange, name), exchange, name, last)
@@ -135,6 +145,15 @@ class RegistryApp:
                 await referrers.handle(_allowed(service, exchange, name), exchange, name, last)
             case _:
                 await self._dispatch_rare(service, exchange, path[len(_PREFIX) :])
+
+    async def _dispatch_mirrored(
+        self, service: Service, exchange: Exchange, place: Place, *, resource: str, last: str
+    ) -> None:
+        found = _allowed(service, exchange, place.name, "push" if "uploads" in {resource, last} else None)
+        if found is not service:
+            # Whoever may not see the repository: upstream is not asked for them.
+            place = replace(place, fetch=False)
+        await mirroring.handle(found, exchange, place, resource, last)
 
     async def _dispatch_outside(self, service: Service, exchange: Exchange, path: str) -> None:
         match path:
@@ -176,6 +195,8 @@ class RegistryApp:
             await extensions.handle_tag_history(_allowed(service, exchange, name), exchange, name, tag)
         elif "/_digestry/" in path:
             name, _, what = path.partition("/_digestry/")
+            if service.mirrors is not None and exchange.scope["method"] not in _ACTIONS:
+                service.mirrors.refuse(name)
             await extensions.handle_digestry(_allowed(service, exchange, name), exchange, name, what)
         else:
             raise problems.not_found(_PREFIX + path)
@@ -235,6 +256,6 @@ async def _base(service: Service, exchange: Exchange) -> None:
     await exchange.answer(200, [("Content-Type", "application/json")], b"{}")
 
 
-def create_app(config: RegistryConfig) -> ASGIApp:
-    """The registry's application for one worker process."""
-    return RegistryApp(lambda: Service(config))
+def create_app(config: RegistryConfig, make_upstream: MakeUpstream | None = None) -> ASGIApp:
+    """The registry's application for one worker process; ``make_upstream`` if it has mirrors."""
+    return RegistryApp(lambda: Service(config, make_upstream=make_upstream))

@@ -58,14 +58,7 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         size, lease_end = manifest.size, manifest.lease_end
     else:
         size, lease_end = found.size, found.lease_end
-    etag = f'"{digest}"'
-    headers = [
-        (b"content-type", b"application/octet-stream"),
-        (b"docker-content-digest", str(digest).encode()),
-        (b"etag", etag.encode()),
-        (b"accept-ranges", b"bytes"),
-        (b"cache-control", b"max-age=31536000, immutable"),
-    ]
+    etag, headers = f'"{digest}"', headers_of(digest)
     if exchange.scope["method"] == "HEAD":
         if not await service.promise(name, digest, lease_end):
             raise blob_unknown(digest, name)
@@ -73,7 +66,7 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         await exchange.finish()
         return
     wanted = exchange.header(b"range")
-    selected = None if wanted is None else _select(wanted, size)
+    selected = None if wanted is None else select(wanted, size)
     status = 200
     if selected is not None and exchange.header(b"if-range") in {None, etag}:
         status = 206
@@ -89,7 +82,18 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
     await exchange.finish(content)
 
 
-def _select(header: str, size: int) -> tuple[int, int] | None:
+def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
+    """What the answer to each GET and HEAD of a blob has."""
+    return [
+        (b"content-type", b"application/octet-stream"),
+        (b"docker-content-digest", str(digest).encode()),
+        (b"etag", f'"{digest}"'.encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"cache-control", b"max-age=31536000, immutable"),
+    ]
+
+
+def select(header: str, size: int) -> tuple[int, int] | None:
     """The first and last byte that a ``Range`` wants (RFC 9110, section 14); None for the whole.
 
     Raises :class:`Problem` 416 if there are no such bytes. Several ranges at once are not served,
@@ -132,7 +136,7 @@ async def _send_part(
     try:
         await exchange.begin(status, headers, last - position + 1)
         if last - position >= _PART:
-            watch = asyncio.create_task(_until_gone(exchange))
+            watch = asyncio.create_task(until_gone(exchange))
         while position <= last and (watch is None or not watch.done()):
             try:
                 part = await _read(service, file.fileno(), min(_PART, last + 1 - position), position)
@@ -165,7 +169,8 @@ def _in_memory(descriptor: int, position: int) -> bool:
         return False
 
 
-async def _until_gone(exchange: Exchange) -> None:
+async def until_gone(exchange: Exchange) -> None:
+    """Ends when the client leaves."""
     # To a client that left, the server would let every byte be sent: into nothing.
     with contextlib.suppress(ClientGone):
         while True:

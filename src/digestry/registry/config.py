@@ -20,6 +20,8 @@ from digestry.model.digest import shown
 from digestry.registry import immutability, quotas, retention, scrub, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
+from digestry.registry.mirroring import config as mirroring_config
+from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.observing import config as observing
 from digestry.registry.observing.config import HealthConfig, LogConfig, MetricsConfig
 from digestry.registry.retention import CollectionConfig
@@ -61,6 +63,7 @@ SECTIONS: Final = frozenset(
         "retention",
         "scrub",
         "metrics",
+        "mirror",
         "health",
         "log",
     }
@@ -105,6 +108,7 @@ class RegistryConfig:
     quotas: tuple[Quota, ...] = ()
     tags: TagPolicy = field(default_factory=TagPolicy)
     webhooks: tuple[Webhook, ...] = ()
+    mirrors: tuple[MirrorConfig, ...] = ()
     collection: CollectionConfig = field(default_factory=CollectionConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
@@ -161,6 +165,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         quotas=tuple(quotas.parse(table, here) for table, here in toml.tables(sections, "quota", where)),
         tags=immutability.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
+        mirrors=mirroring_config.parse(sections, where),
         collection=retention.parse(sections, where),
         metrics=observing.metrics(sections, where),
         health=observing.health(sections, where),

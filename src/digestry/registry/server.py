@@ -32,6 +32,7 @@ from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
 from digestry.registry.maintenance import Job, Maintenance
+from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
 from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
@@ -96,8 +97,12 @@ def prepare(config: RegistryConfig) -> None:
             empty.close()
 
 
-def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
+def serve(
+    config: RegistryConfig, *, ready: Callable[[str], None], make_upstream: MakeUpstream | None = None
+) -> None:
     """Serves until SIGTERM or SIGINT. Calls ``ready`` with the URL when requests are answered.
+
+    ``make_upstream`` is for a configuration with mirrors; each worker process calls it.
 
     Raises :class:`Conflict` if another server has this root, :class:`InvalidConfiguration` if the
     address cannot be used, :class:`StorageError`.
@@ -135,7 +140,7 @@ def serve(config: RegistryConfig, *, ready: Callable[[str], None]) -> None:
         maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
         maintenance.start()
         try:
-            server.serve(target_loader=partial(_load, config, os.getpid()), wrap_loader=False)
+            server.serve(target_loader=partial(_load, config, os.getpid(), make_upstream), wrap_loader=False)
         except SystemExit as error:
             if error.code:
                 raise StorageError("the server's workers stopped", hint="its log, above, says why") from error
@@ -166,10 +171,10 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _load(config: RegistryConfig, parent: int) -> Any:
+def _load(config: RegistryConfig, parent: int, make_upstream: MakeUpstream | None) -> Any:
     """Makes the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    return create_app(config)
+    return create_app(config, make_upstream)
 
 
 def _end_with(parent: int) -> None:

@@ -22,11 +22,20 @@ from digestry.blobs.examine import GONE, tells_damage
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.hot import HotReads
-from digestry.errors import Conflict, ContentError, NotFound, StorageError, TooLarge
+from digestry.errors import (
+    Conflict,
+    ContentError,
+    InvalidConfiguration,
+    NotFound,
+    StorageError,
+    TooLarge,
+)
 from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
 from digestry.registry.config import RegistryConfig
 from digestry.registry.courier import Courier
+from digestry.registry.mirroring.mirrors import Mirrors
+from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing.exposition import Scrape
 from digestry.registry.observing.health import Health
 from digestry.registry.observing.observer import Observer
@@ -82,7 +91,13 @@ class Damaged(StorageError):
 class Service:
     """The registry's inside, shared by the handlers of one worker process."""
 
-    def __init__(self, config: RegistryConfig, *, now: clock.Clock = clock.now) -> None:
+    def __init__(
+        self,
+        config: RegistryConfig,
+        *,
+        now: clock.Clock = clock.now,
+        make_upstream: MakeUpstream | None = None,
+    ) -> None:
         self.config = config
         self.now = now
         self.observer = Observer(config)
@@ -103,6 +118,11 @@ class Service:
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
         self.gate = Gate(config.access, config.root, self.catalog.path)
+        self.mirrors: Mirrors | None = None
+        if config.mirrors:
+            if make_upstream is None:
+                raise InvalidConfiguration("there are mirrors, and nothing to ask other registries with")
+            self.mirrors = Mirrors(config.mirrors, make_upstream, config.root, self.hot)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalog")
         # A thread of its own: it waits for pushes to end, which need the disk threads for that.
@@ -205,6 +225,8 @@ class Service:
         """Begins the periodic work; called on the event loop."""
         self.gate.start()
         self._courier.start()
+        if self.mirrors is not None:
+            self.mirrors.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
         self._watcher = asyncio.get_running_loop().create_task(self._watch_forever())
         self._publisher = asyncio.get_running_loop().create_task(self.observer.publish_forever(self))
@@ -215,6 +237,8 @@ class Service:
             if task is not None:
                 task.cancel()
         self._courier.stop()
+        if self.mirrors is not None:
+            await asyncio.to_thread(self.mirrors.stop)
         self._disk.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         self._warden.shutdown(wait=True)

@@ -9,7 +9,7 @@ from digestry.registry.exchange import Exchange
 from digestry.registry.problems import not_allowed
 from digestry.registry.service import Service
 
-_MOST_TAGS: Final = 100_000
+MOST_TAGS: Final = 100_000
 _MOST_REPOSITORIES: Final = 10_000
 _REPOSITORIES: Final = 1000
 _BATCH: Final = 1000
@@ -18,7 +18,7 @@ _BATCH: Final = 1000
 async def handle_list(service: Service, exchange: Exchange, name: str) -> None:
     """The tags of a repository, in the order of their bytes, in pages of ``n`` after ``last``."""
     _only_get(exchange)
-    limit = exchange.number("n", default=_MOST_TAGS, most=_MOST_TAGS)
+    limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
     rows = await service.disk(service.catalog.tags, name, after=after, limit=limit + 1)
     page = [row.name for row in rows[:limit]]
@@ -52,5 +52,6 @@ def _visible(service: Service, asker: Session, after: str, limit: int) -> list[s
 
 
 def _only_get(exchange: Exchange) -> None:
+    """Raises :class:`Problem` for a request that does not read."""
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")

@@ -47,7 +47,8 @@ class Session:
         found = self._allowed.get(repository)
         if found is None:
             found = self.ruled(repository)
-            if self.grants is not None:
+            # What everybody may do needs no token: one that nobody in particular has narrows nothing.
+            if self.grants is not None and not self.identity.anonymous:
                 asked = self.grants.get(repository, NONE)
                 found &= frozenset().union(*(_GRANTED.get(action, NONE) for action in asked))
             if len(self._allowed) >= _REMEMBERED:

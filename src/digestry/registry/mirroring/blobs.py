@@ -1,0 +1,148 @@
+"""Blobs of an upstream: from here if they are here, else sent on while they come in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from digestry.errors import DigestryError, RemoteNotFound
+from digestry.model.digest import Digest
+from digestry.registry import blobs
+from digestry.registry.exchange import Exchange
+from digestry.registry.mirroring import trouble
+from digestry.registry.mirroring.download import HELD_BACK, Abandoned, Download
+from digestry.registry.mirroring.mirror import Mirror, Place
+from digestry.registry.mirroring.trouble import TROUBLE
+from digestry.registry.problems import ClientGone, Problem, blob_unknown
+from digestry.registry.service import Service
+
+_PART: Final = 512 << 10
+
+
+async def get(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
+    """A GET or HEAD of a blob."""
+    mirror, text = place.mirror, str(digest)
+    here = service.hot.blob(place.name, text) or service.hot.manifest(place.name, text)
+    if here is not None or not place.fetch:
+        mirror.counts.hits += here is not None
+        await blobs.handle(service, exchange, place.name, str(digest))
+        return
+    mirror.counts.misses += 1
+    if exchange.scope["method"] == "HEAD":
+        await _head(exchange, place, digest)
+        return
+    watch = asyncio.create_task(blobs.until_gone(exchange))
+    try:
+        while not await _download(service, exchange, place, digest, watch):
+            pass
+    finally:
+        watch.cancel()
+
+
+async def _head(exchange: Exchange, place: Place, digest: Digest) -> None:
+    mirror = place.mirror
+
+    def ask() -> int | None:
+        with mirror.question():
+            return mirror.upstream.blob_size(place.upstream, digest)
+
+    try:
+        size = await mirror.once((place.name, str(digest), "HEAD"), ask)
+    except TROUBLE as error:
+        raise _problem(place, digest, error) from error
+    await exchange.begin(200, blobs.headers_of(digest), size)
+    await exchange.finish()
+
+
+async def _download(
+    service: Service, exchange: Exchange, place: Place, digest: Digest, watch: asyncio.Task[None]
+) -> bool:
+    """Sends what comes in; False if nothing was sent, and it must be begun again."""
+    async with _joined(service, place, digest) as download:
+        try:
+            await _wait(download, watch, lambda: download.size is not None)
+            if download.size is None or download.size <= HELD_BACK:
+                await _wait(download, watch, lambda: False)
+        except Abandoned:
+            return False
+        except TROUBLE as error:
+            raise _problem(place, digest, error) from error
+        if download.linked:
+            await blobs.handle(service, exchange, place.name, str(digest))
+        else:
+            await _send(service, exchange, download, watch)
+    return True
+
+
+@contextlib.asynccontextmanager
+async def _joined(service: Service, place: Place, digest: Digest) -> AsyncIterator[Download]:
+    """The download of a blob, begun if it is not under way."""
+    downloads: dict[tuple[str, Digest], Download] = place.mirror.downloads
+    key = place.name, digest
+    download = downloads.get(key)
+    if download is None or download.ended:
+        download = downloads[key] = Download(service, place, digest)
+        _start(place.mirror, key, download)
+    download.clients += 1
+    try:
+        yield download
+    finally:
+        download.clients -= 1
+        if download.ended and not download.clients:
+            download.close()
+
+
+def _start(mirror: Mirror, key: tuple[str, Digest], download: Download) -> None:
+    future = asyncio.get_running_loop().run_in_executor(mirror.downloading, download.run)
+
+    def ended(_: asyncio.Future[None]) -> None:
+        if mirror.downloads.get(key) is download:
+            del mirror.downloads[key]
+        if not download.clients:
+            download.close()
+
+    future.add_done_callback(ended)
+
+
+async def _wait(download: Download, watch: asyncio.Task[None], condition: Callable[[], bool]) -> None:
+    """Until ``condition`` holds, or the download has ended well. Raises what it ended with, and
+    :class:`ClientGone`."""
+    while not condition():
+        if download.error is not None:
+            raise download.error
+        if download.linked:
+            return
+        await asyncio.wait({download.changed(), watch}, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done():
+            raise ClientGone
+
+
+async def _send(service: Service, exchange: Exchange, download: Download, watch: asyncio.Task[None]) -> None:
+    size, file, etag = download.size, download.file, f'"{download.digest}"'
+    assert size is not None  # noqa: S101 - that was waited for
+    assert file is not None  # noqa: S101 - it is opened before the size is told
+    status, headers = 200, blobs.headers_of(download.digest)
+    position, last = 0, size - 1
+    wanted = exchange.header(b"range")
+    selected = None if wanted is None else blobs.select(wanted, size)
+    if selected is not None and exchange.header(b"if-range") in {None, etag}:
+        position, last = selected
+        status = 206
+        headers.append((b"content-range", f"bytes {position}-{last}/{size}".encode()))
+    await exchange.begin(status, headers, last - position + 1)
+    while position <= last:
+        # From here on an error breaks the connection: the client has the beginning, and no end.
+        await _wait(download, watch, lambda here=position: download.ready > here)  # type: ignore[misc]
+        count = min(_PART, last + 1 - position, download.ready - position)
+        part = await service.disk(os.pread, file.fileno(), count, position)
+        position += len(part)
+        await exchange.finish(part, more=position <= last)
+
+
+def _problem(place: Place, digest: Digest, error: DigestryError) -> Problem:
+    if isinstance(error, RemoteNotFound):
+        return blob_unknown(digest, place.name)
+    return trouble.answer(place.mirror.config, error)

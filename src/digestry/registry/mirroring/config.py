@@ -1,0 +1,140 @@
+"""``[mirror."HOST"]``: which other registries this one stands in front of (docs/mirror.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from digestry.errors import InvalidConfiguration, InvalidReference
+from digestry.model.digest import shown
+from digestry.model.pattern import check_pattern, matches
+from digestry.model.reference import DOCKER_HUB, Reference, check_repository
+from digestry.registry import toml
+from digestry.registry.toml import Key, Where
+
+SECTION: Final = "mirror"
+_HUB_URL: Final = "https://registry-1.docker.io"
+_HUB_LIBRARY: Final = "library/"
+
+
+def _url(value: Any, where: Where) -> str:
+    """``scheme://host[:port]``, and nothing after it."""
+    text = toml.text(value, where).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or text != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
+        raise ValueError("https://HOST or https://HOST:PORT is wanted (or http), without a path")
+    return text
+
+
+def _or_never(kind: toml.Kind) -> toml.Kind:
+    """As ``kind``, or ``"off"``, which is 0 seconds."""
+
+    def either(value: Any, where: Where) -> Any:
+        return 0.0 if value == "off" else kind(value, where)
+
+    return either
+
+
+KEYS: Final = (
+    Key("url", _url, None),
+    Key("prefix", toml.text, None),
+    Key("repository", toml.texts, ("**",)),
+    Key("default", toml.flag, False),
+    Key("username", toml.text, None),
+    Key("password-file", toml.file, None),
+    Key("ca", toml.file, None),
+    Key("tag-ttl", toml.span(0, 366 * 86400), 300.0),
+    Key("stale", _or_never(toml.span(0, 100 * 366 * 86400)), None),
+    Key("timeout", toml.span(0.1, 300), 10.0),
+    Key("downloads", toml.whole(1, 256), 16),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorConfig:
+    """One other registry, and what of it is kept here. Times are in seconds.
+
+    ``stale`` is how long after it was last checked a tag is still served while upstream cannot be
+    asked; None is for ever. ``downloads`` is how many blobs one worker process fetches at once.
+    """
+
+    host: str
+    url: str
+    prefix: str
+    patterns: tuple[str, ...] = ("**",)
+    default: bool = False
+    username: str | None = None
+    password_file: Path | None = None
+    ca: Path | None = None
+    tag_ttl: float = 300.0
+    stale: float | None = None
+    timeout: float = 10.0
+    downloads: int = 16
+
+    def upstream_name(self, name: str) -> str:
+        """What upstream calls a repository that clients call ``name``."""
+        return _HUB_LIBRARY + name if self.host == DOCKER_HUB and "/" not in name else name
+
+    def local_name(self, upstream: str) -> str:
+        """The repository here that keeps what is fetched of upstream's."""
+        return f"{self.prefix}/{upstream}"
+
+    def fetches(self, upstream: str) -> bool:
+        """Whether that repository of upstream's may be asked for."""
+        return any(matches(pattern, upstream) for pattern in self.patterns)
+
+
+def parse(document: Mapping[str, Any], where: Where) -> tuple[MirrorConfig, ...]:
+    """Reads the tables of a document. Raises :class:`InvalidConfiguration`."""
+    tables = document.get(SECTION, {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise where.wrong(f'{SECTION} is a table for each registry: write [{SECTION}."docker.io"]')
+    mirrors = tuple(
+        _mirror(host, table, Where(where.file, f'{SECTION}."{host}"')) for host, table in tables.items()
+    )
+    for number, mirror in enumerate(mirrors):
+        for other in mirrors[:number]:
+            if f"{mirror.prefix}/".startswith(f"{other.prefix}/") or f"{other.prefix}/".startswith(
+                f"{mirror.prefix}/"
+            ):
+                raise where.wrong(
+                    f"the mirrors of {other.host} and {mirror.host} would share repositories: their prefixes"
+                    f" are {other.prefix} and {mirror.prefix}"
+                )
+    if sum(mirror.default for mirror in mirrors) > 1:
+        raise where.wrong("only one mirror can be the default")
+    return mirrors
+
+
+def _mirror(host: str, table: Any, where: Where) -> MirrorConfig:
+    try:
+        if Reference(host, "x/y").host != host:
+            raise InvalidReference(f"write {host} as docker.io")
+    except InvalidReference as error:
+        raise where.wrong(f"{shown(host)} names no registry: {error.message}") from error
+    values = toml.read(table, KEYS, where)
+    prefix = values.pop("prefix") or host
+    try:
+        check_repository(prefix)
+    except InvalidReference as error:
+        raise where.wrong(
+            f"{shown(prefix)} cannot begin the name of a repository: {error.message}",
+            hint='give a prefix, such as prefix = "quay"',
+        ) from error
+    patterns = values.pop("repository")
+    for pattern in patterns:
+        try:
+            check_pattern(pattern)
+        except InvalidConfiguration as error:
+            raise where.wrong(f"repository: {error.message}", hint=error.hint) from error
+    if (values["username"] is None) != (values["password_file"] is None):
+        raise where.wrong("username and password-file go together")
+    url = values.pop("url") or (_HUB_URL if host == DOCKER_HUB else f"https://{host}")
+    return MirrorConfig(host=host, url=url, prefix=prefix, patterns=patterns, **values)

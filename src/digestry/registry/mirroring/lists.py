@@ -1,0 +1,123 @@
+"""The tags of an upstream's repository, and what refers to its manifests: asked, then remembered a while."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from bisect import bisect_right
+from typing import Final
+
+from digestry.catalog.catalog import UnknownRepository
+from digestry.catalog.content import Cursor
+from digestry.errors import Conflict, ContentError, NotFound, ProtocolViolation, RemoteNotFound, TooLarge
+from digestry.model.digest import Digest
+from digestry.registry import referrers
+from digestry.registry import tags as own_tags
+from digestry.registry.exchange import Exchange
+from digestry.registry.mirroring import manifests, trouble
+from digestry.registry.mirroring.mirror import Place
+from digestry.registry.mirroring.trouble import TROUBLE
+from digestry.registry.problems import name_unknown
+from digestry.registry.service import Service
+from digestry.registry.tags import MOST_TAGS
+
+log: Final = logging.getLogger("digestry.registry")
+
+_LONGEST_LIST: Final = 500_000
+_MOST_REFERRERS: Final = 500
+_PAGE: Final = 500
+
+
+async def tags(service: Service, exchange: Exchange, place: Place) -> None:
+    """The tags that upstream has; those that are here if upstream cannot be asked."""
+    if not place.fetch:
+        await own_tags.handle_list(service, exchange, place.name)
+        return
+    limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
+    after = exchange.parameter("last") or ""
+    mirror, word = place.mirror, trouble.CURRENT
+    names: tuple[str, ...] | None = mirror.remembered("tags", place.name)
+    if names is None:
+        try:
+            names = await mirror.once((place.name, "", "tags"), _all_tags, place)
+        except RemoteNotFound as error:
+            raise name_unknown(place.name) from error
+        except TROUBLE as error:
+            word = trouble.word(error)
+            try:
+                rows = await service.disk(service.catalog.tags, place.name)
+            except UnknownRepository:
+                raise trouble.answer(mirror.config, error) from error
+            names = tuple(row.name for row in rows)
+            mirror.counts.stale += 1
+    first = bisect_right(names, after)
+    page = names[first : first + limit]
+    exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
+    headers = []
+    if limit and first + limit < len(names):
+        headers.append(exchange.next_page(n=limit, last=page[-1]))
+    await exchange.json({"name": place.name, "tags": page}, headers=headers)
+
+
+def _all_tags(place: Place) -> tuple[str, ...]:
+    mirror = place.mirror
+    mirror.counts.misses += 1
+    with mirror.question():
+        found = set(itertools.islice(mirror.upstream.tags(place.upstream), _LONGEST_LIST + 1))
+        if len(found) > _LONGEST_LIST:
+            raise ProtocolViolation(f"{place.upstream} has more than {_LONGEST_LIST} tags")
+    names = tuple(sorted(found))
+    mirror.remember("tags", place.name, names, weight=len(names))
+    return names
+
+
+async def referring(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
+    """What refers to a digest: what upstream lists is fetched first, so that it is found here as well."""
+    mirror, word = place.mirror, trouble.CURRENT
+    if place.fetch and mirror.remembered("referrers", f"{place.name}@{digest}") is None:
+        try:
+            await mirror.once(
+                (place.name, str(digest), "referrers"), _bring_referrers, service, place, digest
+            )
+        except TROUBLE as error:
+            word = trouble.word(error)
+            mirror.counts.stale += 1
+    exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
+    await referrers.handle(service, exchange, place.name, str(digest))
+
+
+def _bring_referrers(service: Service, place: Place, digest: Digest) -> None:
+    mirror = place.mirror
+    mirror.counts.misses += 1
+    try:
+        with mirror.question():
+            listed = mirror.upstream.referrers(place.upstream, digest)
+    except RemoteNotFound:
+        listed = ()
+    for entry in listed[:_MOST_REFERRERS]:
+        try:
+            manifests.bring(service, place, entry.digest)
+        except (RemoteNotFound, ProtocolViolation, ContentError, TooLarge) as error:
+            log.warning(
+                "mirror %s: a referrer of %s is left out: %s", mirror.config.host, digest, error.message
+            )
+    if len(listed) <= _MOST_REFERRERS:
+        _drop_withdrawn(service, place, digest, {entry.digest for entry in listed})
+    mirror.remember("referrers", f"{place.name}@{digest}", ())
+
+
+def _drop_withdrawn(service: Service, place: Place, subject: Digest, listed: set[Digest]) -> None:
+    """Takes away what upstream lists no more: an advisory that was withdrawn must not stay."""
+    withdrawn: list[Digest] = []
+    after: Cursor | None = None
+    while True:
+        page = service.catalog.referrers(place.name, subject, after=after, limit=_PAGE)
+        withdrawn += [row.digest for row in page.rows if row.digest not in listed]
+        if not page.more:
+            break
+        after = Cursor(page.rows[-1].pushed_at, str(page.rows[-1].digest))
+    for digest in withdrawn:
+        try:
+            service.catalog.delete_manifest(place.name, digest, origin=place.mirror.origin)
+        except (NotFound, Conflict):
+            continue  # gone already, or an index or a rule holds it

@@ -1,0 +1,143 @@
+"""Manifests and tags of an upstream: what is here if it may be served, else fetched and kept."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from digestry.catalog import clock
+from digestry.catalog.tags import TagRefused
+from digestry.errors import ContentError, DigestryError, InvalidReference, RemoteNotFound
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+from digestry.model.reference import check_tag
+from digestry.registry import manifests
+from digestry.registry.exchange import Exchange
+from digestry.registry.mirroring import trouble
+from digestry.registry.mirroring.mirror import Place
+from digestry.registry.mirroring.trouble import TROUBLE
+from digestry.registry.service import Service
+
+HEADER: Final = b"digestry-upstream"
+_LONGEST_TARGET: Final = 256
+
+
+async def get(service: Service, exchange: Exchange, place: Place, target: str) -> None:
+    """A GET or HEAD of a manifest."""
+    if not place.fetch or len(target) > _LONGEST_TARGET:
+        await manifests.handle(service, exchange, place.name, target)
+    elif ":" in target:
+        await _by_digest(service, exchange, place, Digest.parse(target))
+    else:
+        await _by_tag(service, exchange, place, target)
+
+
+async def _by_digest(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
+    mirror = place.mirror
+    if service.hot.manifest(place.name, str(digest)) is None:
+        mirror.counts.misses += 1
+        try:
+            await mirror.once((place.name, str(digest)), bring, service, place, digest)
+        except TROUBLE as error:
+            if not isinstance(error, RemoteNotFound):  # that is answered as by any repository
+                raise trouble.answer(mirror.config, error) from error
+    else:
+        mirror.counts.hits += 1
+    await manifests.handle(service, exchange, place.name, str(digest))
+
+
+async def _by_tag(service: Service, exchange: Exchange, place: Place, tag: str) -> None:
+    mirror, word = place.mirror, trouble.CURRENT
+    seen, here = service.hot.seen(place.name, tag), service.hot.manifest(place.name, tag)
+    if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
+        mirror.counts.hits += 1
+    else:
+        try:
+            check_tag(tag)
+        except InvalidReference:
+            await manifests.handle(service, exchange, place.name, tag)  # which says what is wrong with it
+            return
+        mirror.counts.misses += 1
+        try:
+            await mirror.once((place.name, tag), refresh, service, place, tag)
+        except TROUBLE as error:
+            word = trouble.word(error)
+            _may_be_served(service, place, tag, error)
+            mirror.counts.stale += 1
+        seen, here = service.hot.seen(place.name, tag), service.hot.manifest(place.name, tag)
+    if here is not None:
+        if word == trouble.CURRENT and seen is not None and seen.digest != here.digest:
+            word = trouble.HELD
+        exchange.also = [(HEADER, _said(place, word, None if seen is None else seen.checked_at))]
+    await manifests.handle(service, exchange, place.name, tag)
+
+
+def _may_be_served(service: Service, place: Place, tag: str, error: DigestryError) -> None:
+    """Raises :class:`Problem` unless the tag can be served though upstream cannot be asked."""
+    config = place.mirror.config
+    seen, here = service.hot.seen(place.name, tag), service.hot.manifest(place.name, tag)
+    if here is None or not place.mirror.may_be_stale(0 if seen is None else seen.checked_at, service.now()):
+        raise trouble.answer(config, error) from error
+
+
+def _said(place: Place, word: str, checked_at: int | None) -> bytes:
+    checked = "" if checked_at is None else f"; checked={clock.to_rfc3339(checked_at)}"
+    return f"{word}; registry={place.mirror.config.host}{checked}".encode()
+
+
+def refresh(service: Service, place: Place, tag: str) -> None:
+    """Makes the tag here point to what it points to upstream. Blocks."""
+    mirror, mirrored = place.mirror, service.catalog.mirrored
+    with mirror.turn(place.name, tag):
+        seen, here = mirrored.standing(place.name, tag)
+        if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
+            return  # another worker asked, while this one waited for its turn
+        try:
+            with mirror.question():
+                found = mirror.upstream.resolve(place.upstream, tag)
+        except RemoteNotFound:
+            with contextlib.suppress(TagRefused):  # a rule of this registry keeps what upstream has no more
+                mirrored.gone(place.name, tag, origin=mirror.origin)
+            return
+        if found.digest == here:
+            mirrored.note(place.name, tag, found.digest)
+            return
+        manifest = _known(service, place, found.digest) or _fetched(service, place, found.digest)
+        try:
+            keep(service, place, manifest, tag=tag)
+        except TagRefused:
+            mirrored.note(place.name, tag, found.digest)
+
+
+def bring(service: Service, place: Place, digest: Digest) -> None:
+    """Gets a manifest by its digest, unless it is here. Blocks. Raises :class:`RemoteNotFound`."""
+    with place.mirror.turn(place.name, str(digest)):
+        if _known(service, place, digest) is None:
+            keep(service, place, _fetched(service, place, digest))
+
+
+def _known(service: Service, place: Place, digest: Digest) -> Manifest | None:
+    stored = service.catalog.manifest(place.name, digest)
+    if stored is None or service.catalog.damage.known(digest):
+        return None
+    raw = service.read(digest, stored.size)
+    return Manifest.parse(raw, stored.media_type, algorithm=digest.algorithm)
+
+
+def _fetched(service: Service, place: Place, digest: Digest) -> Manifest:
+    with place.mirror.question():
+        manifest = place.mirror.upstream.manifest(place.upstream, str(digest))
+    place.mirror.counts.fetched_bytes += manifest.size
+    limit = service.config.manifest_limit
+    if manifest.digest != digest or manifest.size > limit:
+        raise ContentError(
+            f"manifest {digest} of {place.upstream} has {manifest.size} bytes; {limit} are allowed here"
+        )
+    return manifest
+
+
+def keep(service: Service, place: Place, manifest: Manifest, *, tag: str | None = None) -> None:
+    """Stores a manifest durably, then makes it visible (rule 4). Raises :class:`TagRefused`."""
+    with service.blobs.guard(manifest.digest):
+        service.blobs.put(manifest.raw, manifest.digest)
+        service.catalog.mirrored.put(place.name, manifest, tag=tag, origin=place.mirror.origin)

@@ -1,0 +1,94 @@
+"""All mirrors of a worker process, and which of them a request is for."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from digestry import fsio
+from digestry.catalog.hot import HotReads
+from digestry.model.reference import check_repository
+from digestry.registry.exchange import Exchange
+from digestry.registry.mirroring.config import MirrorConfig
+from digestry.registry.mirroring.mirror import DIRECTORY, Mirror, Place
+from digestry.registry.mirroring.upstream import MakeUpstream
+from digestry.registry.problems import Problem
+
+_READING: Final = frozenset({"GET", "HEAD"})
+_RESOURCES: Final = frozenset({"manifests", "blobs", "tags", "referrers"})
+_FORGOTTEN: Final = 24 * 3600.0
+
+
+class Mirrors:
+    """Which repositories are other registries'. On the event loop."""
+
+    def __init__(
+        self, configs: Sequence[MirrorConfig], make_upstream: MakeUpstream, root: Path, hot: HotReads
+    ) -> None:
+        self.all = [Mirror(config, make_upstream(config), root) for config in configs]
+        self._directory = root / DIRECTORY
+        self._by_start = [(f"{mirror.config.prefix}/", mirror) for mirror in self.all]
+        self._by_host = {mirror.config.host: mirror for mirror in self.all}
+        self._default = next((mirror for mirror in self.all if mirror.config.default), None)
+        self._hot = hot
+
+    def start(self) -> None:
+        """Makes the directory of the locks, and clears it of what a killed process left."""
+        fsio.make_directory(self._directory)
+        for path in self._directory.glob("*.size"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < time.time() - _FORGOTTEN:
+                    path.unlink()
+
+    def stop(self) -> None:
+        for mirror in self.all:
+            mirror.stop()
+
+    def place(self, exchange: Exchange, name: str, resource: str) -> Place | None:
+        """The upstream's repository that a request is about; None for one of this registry's own.
+
+        By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
+        reading alone, because no repository here has that name and one mirror is the default.
+        """
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                return self._at(mirror, name.removeprefix(start))
+        if b"ns=" in exchange.scope["query_string"]:
+            found = self._by_host.get(exchange.query_params.get("ns", ""))
+            if found is not None:
+                return self._at(found, name)
+        default = self._default
+        if default is None or exchange.scope["method"] not in _READING or resource not in _RESOURCES:
+            return None
+        if resource == "blobs" and exchange.scope["method"] == "HEAD":
+            # So a push asks what it need not send. Who pulls by a name without a prefix (docker) does not.
+            return None
+        if self._hot.repository(name):
+            return None
+        place = self._at(default, name)
+        return place if place.fetch else None
+
+    def refuse(self, name: str) -> None:
+        """Raises :class:`Problem` if ``name`` is an upstream's: its tags are moved there."""
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                raise read_only(mirror.config, name)
+
+    def _at(self, mirror: Mirror, name: str) -> Place:
+        config = mirror.config
+        upstream = config.upstream_name(check_repository(name))
+        local = check_repository(config.local_name(upstream))
+        return Place(mirror, local, upstream, fetch=config.fetches(upstream))
+
+
+def read_only(mirror: MirrorConfig, name: str) -> Problem:
+    """The answer to who wants to change what is another registry's."""
+    return Problem(
+        405,
+        "UNSUPPORTED",
+        f"repository {name} is a copy of what {mirror.host} has: push there, or to another repository here",
+        headers={"Allow": "GET, HEAD, DELETE"},
+    )

@@ -1,0 +1,101 @@
+"""What is wrong with an upstream: in one word for a header, and as an answer to a client."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Final
+
+from digestry.errors import (
+    ContentError,
+    DigestryError,
+    InvalidConfiguration,
+    Refused,
+    RemoteError,
+    RemoteNotFound,
+    Unauthorized,
+    Unreachable,
+)
+from digestry.registry.mirroring.config import MirrorConfig
+from digestry.registry.problems import Problem
+
+log: Final = logging.getLogger("digestry.registry")
+
+TROUBLE: Final = (RemoteError, ContentError, InvalidConfiguration)
+"""What asking an upstream may raise. InvalidConfiguration is of a password's or an authority's file."""
+
+CURRENT: Final = "current"
+UNREACHABLE: Final = "unreachable"
+FAILING: Final = "failing"
+RATE_LIMITED: Final = "rate-limited"
+REFUSED: Final = "refused"
+HELD: Final = "held"
+"""Upstream's tag has moved, but a rule of this registry does not let the tag here move."""
+
+_TOO_MANY: Final = 429
+_SERVER_ERROR: Final = 500
+
+
+class Unasked(RemoteError):
+    """Upstream is left alone for another ``seconds``: ``word`` says why."""
+
+    def __init__(self, message: str, *, word: str, seconds: float) -> None:
+        super().__init__(message)
+        self.word = word
+        self.seconds = seconds
+
+
+def word(error: DigestryError) -> str:
+    """What is wrong, as the header ``Digestry-Upstream`` says it."""
+    match error:
+        case Unasked():
+            return error.word
+        case Unreachable():
+            return UNREACHABLE
+        case Refused(status=429):
+            return RATE_LIMITED
+        case Refused() if error.status < _SERVER_ERROR:
+            return REFUSED
+    return FAILING
+
+
+def is_outage(error: DigestryError) -> bool:
+    """Whether upstream is better left alone for a while."""
+    if isinstance(error, Refused):
+        return error.status >= _SERVER_ERROR or error.status == _TOO_MANY
+    return isinstance(error, Unreachable)
+
+
+def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
+    """The answer for what is not here, and could not be got."""
+    text = f"{mirror.host}: {error.message}"
+    match word(error):
+        case "rate-limited":
+            seconds = error.seconds if isinstance(error, Unasked) else getattr(error, "retry_after", None)
+            return Problem(
+                429,
+                "TOOMANYREQUESTS",
+                f"{text}; it is asked again when it allows that",
+                headers={"Retry-After": _seconds(seconds if seconds is not None else RATE_LIMIT_SECONDS)},
+            )
+        case "unreachable" | "failing" if isinstance(error, Unasked | Unreachable | Refused):
+            seconds = error.seconds if isinstance(error, Unasked) else REST_SECONDS
+            return Problem(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
+    if isinstance(error, RemoteNotFound):
+        return Problem(404, "NAME_UNKNOWN", text)
+    if isinstance(error, Unauthorized):
+        return Problem(
+            403, "DENIED", f"{text} (there is no such repository, or this registry may not read it)"
+        )
+    log.error("mirror %s: %s", mirror.host, error.message)
+    return Problem(502, "UNKNOWN", text)
+
+
+RATE_LIMIT_SECONDS: Final = 60.0
+"""So long an upstream is left alone that limits its rate and does not say for how long."""
+REST_SECONDS: Final = 5.0
+"""So long an upstream is left alone that failed; longer each time that it fails again."""
+
+
+def _seconds(value: float) -> str:
+    return str(max(1, math.ceil(value)))

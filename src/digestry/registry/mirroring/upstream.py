@@ -1,0 +1,68 @@
+"""What a mirror wants of the registry behind it. ``digestry.mirror`` has one that asks over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+from digestry.registry.mirroring.config import MirrorConfig
+
+
+class BlobStream(Protocol):
+    """A blob as it comes in."""
+
+    @property
+    def start(self) -> int:
+        """The byte that it begins at."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """The whole blob's size in bytes, as upstream says, if it does."""
+        ...
+
+    def read(self, count: int) -> bytes:
+        """What has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
+        ...
+
+
+class Upstream(Protocol):
+    """Another registry. Thread-safe; every method blocks, and asks once.
+
+    Each may raise the errors of :class:`~digestry.errors.RemoteError`: Unreachable, RemoteNotFound,
+    Unauthorized, Refused (429 with how long to wait), ProtocolViolation.
+    """
+
+    def resolve(self, repository: str, target: str) -> Descriptor:
+        """What a tag points to now."""
+        ...
+
+    def manifest(self, repository: str, target: str) -> Manifest:
+        """A manifest by tag or digest, verified. Raises :class:`ContentError`."""
+        ...
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        """A blob's size in bytes, if upstream tells."""
+        ...
+
+    def blob(self, repository: str, digest: Digest, start: int) -> AbstractContextManager[BlobStream]:
+        """A blob, unverified, from byte ``start`` on or, if upstream cannot, from its first."""
+        ...
+
+    def tags(self, repository: str) -> Iterable[str]:
+        """All tags. Raises while iterating."""
+        ...
+
+    def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
+        """What refers to a manifest."""
+        ...
+
+    def close(self) -> None: ...
+
+
+MakeUpstream = Callable[[MirrorConfig], Upstream]
+"""Called in each worker process; given to :func:`digestry.registry.server.serve`, and pickled."""
