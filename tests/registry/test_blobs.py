@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,11 +274,11 @@ def test_unknown_algorithm(registry: RegistryServer) -> None:
     assert "sha256, sha512" in answer.json()["errors"][0]["message"]
 
 
-def test_a_damaged_or_lost_file_is_the_registrys_fault_and_says_nothing_of_its_disk(
-    registry: RegistryServer,
-) -> None:
+def test_a_damaged_or_lost_file_is_not_served_and_its_push_is_asked_for(registry: RegistryServer) -> None:
     for size in (2000, 300_000):
-        for harm in ("lost", "cut", "changed"):
+        for harm, headers in itertools.product(
+            ("lost", "cut", "changed", "a directory"), ({}, {"Range": "bytes=0-9"})
+        ):
             content = os.urandom(size)
             digest = registry.push_blob("blobs/damaged", content)
             path = registry.root / "blobs" / "sha256" / digest.encoded
@@ -285,17 +286,26 @@ def test_a_damaged_or_lost_file_is_the_registrys_fault_and_says_nothing_of_its_d
                 path.unlink()
             elif harm == "cut":
                 os.truncate(path, size - 1)
+            elif harm == "a directory":
+                path.unlink()
+                path.mkdir()
             elif size > 64 << 10:
                 continue  # a large blob is sent as it is: its reader verifies it
             else:
                 path.write_bytes(bytes(size))
-            for headers in ({}, {"Range": "bytes=0-9"}):
-                if harm == "changed" and headers:
-                    continue
+            for _ in range(2):  # who finds it is told the same as those after
                 answer = registry.request("GET", f"/v2/blobs/damaged/blobs/{digest}", headers=headers)
-                assert (answer.status, answer.code) == (500, "UNKNOWN"), (size, harm, headers)
+                assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN"), (size, harm, headers)
+                assert b"damaged" in answer.body
+                assert b"push an image" in answer.body
                 assert str(registry.root).encode() not in answer.body
-                assert digest.encoded.encode() not in answer.body
+            # So that a client that is about to push sends it.
+            assert registry.request("HEAD", f"/v2/blobs/damaged/blobs/{digest}").status == 404
+            mount = f"/v2/blobs/other/blobs/uploads/?mount={digest}&from=blobs/damaged"
+            assert registry.request("POST", mount).status == 202
+            assert not os.path.lexists(path)
+            set_aside = list((registry.root / "quarantine" / "sha256").glob(f"{digest.encoded}.*"))
+            assert len(set_aside) == (harm != "lost")
             # Pushed once more, it is whole again.
             assert registry.push_blob("blobs/damaged", content) == digest
             assert served(registry, "blobs/damaged", digest) == content

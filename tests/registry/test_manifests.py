@@ -432,7 +432,7 @@ def test_pushed_again_it_is_as_old_as_it_was(registry: RegistryServer) -> None:
     assert pushed_at() > first
 
 
-def test_a_lost_or_damaged_manifest_is_the_registrys_fault(registry: RegistryServer) -> None:
+def test_a_lost_or_damaged_manifest_is_not_served_until_it_is_pushed(registry: RegistryServer) -> None:
     name = "manifests/damaged"
     for harm in (b"", b"x"):
         raw = json.dumps(registry.image(name, os.urandom(9))).encode()
@@ -442,9 +442,17 @@ def test_a_lost_or_damaged_manifest_is_the_registrys_fault(registry: RegistrySer
         path = registry.root / "blobs" / "sha256" / digest.encoded
         path.write_bytes(harm) if harm else path.unlink()
         answer = registry.request("GET", f"/v2/{name}/blobs/{digest}")
-        assert (answer.status, answer.code) == (500, "UNKNOWN")
+        assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN")
         assert str(registry.root).encode() not in answer.body
+        # What memory has of it is not served either.
+        for target in ("t", str(digest)):
+            answer = registry.request("GET", f"/v2/{name}/manifests/{target}")
+            assert (answer.status, answer.code) == (404, "MANIFEST_UNKNOWN")
+            assert b"damaged" in answer.body
+            assert b"push an image" in answer.body
+            assert registry.request("HEAD", f"/v2/{name}/manifests/{target}").status == 404
         assert put_manifest(registry, name, "t", raw).status == 201
+        assert registry.request("GET", f"/v2/{name}/manifests/t").body == raw
         assert registry.request("GET", f"/v2/{name}/blobs/{digest}").body == raw
 
 
