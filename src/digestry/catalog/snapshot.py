@@ -26,9 +26,10 @@ _TRIGGER: Final = (
     "CREATE TRIGGER journal_no_{name} BEFORE {action} ON journal "
     "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
 )
-_TRIGGERS: Final = frozenset(
+TRIGGERS: Final = frozenset(
     _TRIGGER.format(name=action.lower(), action=action) for action in ("UPDATE", "DELETE")
 )
+"""What a catalog does by itself: all of it."""
 
 # Visible content: what a link or a manifest that can be pulled makes somebody's.
 _HELD: Final = """
@@ -145,7 +146,7 @@ class Snapshot:
             "SELECT name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"
         )
         for name, text in rows.fetchall():
-            if text not in _TRIGGERS:
+            if text not in TRIGGERS:
                 raise sqlite3.DatabaseError(f"it has {name!r}, which is no part of a catalog")
         (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":

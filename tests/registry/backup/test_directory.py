@@ -1,0 +1,379 @@
+"""A backup in a directory: what is in it, what a second one costs, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from digestry.blobs.disk import DiskBlobs
+from digestry.catalog import snapshot
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.snapshot import newest_schema
+from digestry.errors import Conflict, ContentError, NotFound, StorageError
+from digestry.model.digest import Digest
+from digestry.registry.backup import description
+from digestry.registry.root import RESTORING, check_servable
+from tests.registry.backup.support import ORIGIN, back_up, blob_files, push, restore, tags, tree
+
+
+def blob_file(root: Path, content: bytes) -> Path:
+    return DiskBlobs(root).path(Digest.of(content))
+
+
+def test_what_was_backed_up_comes_back(root: Path, tmp_path: Path) -> None:
+    taken = back_up(root, tmp_path / "backup")
+    restored = restore(tmp_path / "backup", tmp_path / "again")
+    assert taken.description.blobs == restored.blobs == len(blob_files(root)) == 12
+    assert restored.missing == []
+    assert blob_files(tmp_path / "again") == blob_files(root)
+    assert tags(tmp_path / "again") == tags(root)
+    old, new = Catalog(root), Catalog(tmp_path / "again")
+    assert new.journal("golftrack", limit=9) == old.journal("golftrack", limit=9)
+    assert new.verify_journal() is None
+    old.close()
+    new.close()
+    check_servable(tmp_path / "again")
+
+
+def test_keys_come_back_for_their_owner_alone(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "again")
+    (key,) = (root / "keys").iterdir()
+    for place in (tmp_path / "backup", tmp_path / "again"):
+        copy = place / "keys" / key.name
+        assert copy.read_bytes() == key.read_bytes()
+        assert copy.stat().st_mode & 0o777 == 0o600
+        assert copy.parent.stat().st_mode & 0o777 == 0o700
+    (catalog,) = (tmp_path / "backup").glob("catalog-*.db")
+    assert catalog.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_not_visible_is_not_in_it(root: Path, tmp_path: Path) -> None:
+    catalog = Catalog(root)
+    catalog.begin_upload("golftrack", "sha256")
+    gone = push(root, "golftrack", "old", b"to be deleted")
+    catalog.delete_manifest("golftrack", gone, origin=ORIGIN)
+    catalog.delete_blob("golftrack", Digest.of(b"to be deleted"))
+    catalog.close()
+    DiskBlobs(root).put(b"nobody's")
+    (root / "ingest" / "half").write_bytes(b"half")
+    (root / "registry.toml").write_text("")
+    taken = back_up(root, tmp_path / "backup")
+    held = blob_files(tmp_path / "backup")
+    assert not {str(gone), str(Digest.of(b"nobody's")), str(Digest.of(b"to be deleted"))} & set(held)
+    assert [name for name, _ in taken.left_out] == ["ingest", "registry.toml"]
+    restore(tmp_path / "backup", tmp_path / "again")
+    with sqlite3.connect(tmp_path / "again" / "catalog.db") as connection:
+        assert connection.execute("SELECT count(*) FROM uploads").fetchone() == (0,)
+    connection.close()
+
+
+def test_a_second_backup_copies_what_is_new_and_removes_what_is_gone(root: Path, tmp_path: Path) -> None:
+    destination = tmp_path / "backup"
+    first = back_up(root, destination)
+    before = tree(destination / "blobs")
+    assert first.copied == first.description.blobs
+    push(root, "golftrack", "1.6", b"new")
+    catalog = Catalog(root)
+    catalog.delete_tag("team/long", "1", origin=ORIGIN)
+    old = next(row.digest for row in catalog.tags("golftrack") if row.name == "1.5")
+    catalog.delete_manifest("golftrack", old, origin=ORIGIN)
+    catalog.close()
+    second = back_up(root, destination)
+    after = tree(destination / "blobs")
+    assert (second.copied, second.kept, second.removed) == (3, 11, 1)
+    assert {name for name in before if name not in after} == {f"sha256/{old.encoded}"}
+    assert all(after[name] == was for name, was in before.items() if name in after)
+    assert len(list(destination.glob("catalog-*.db"))) == 1
+    restore(destination, tmp_path / "again")
+    assert tags(tmp_path / "again") == tags(root)
+
+
+def test_keep_leaves_what_is_gone(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    catalog = Catalog(root)
+    old = next(row.digest for row in catalog.tags("golftrack"))
+    catalog.delete_manifest("golftrack", old, origin=ORIGIN)
+    catalog.close()
+    assert back_up(root, tmp_path / "backup", keep=True).removed == 0
+    assert str(old) in blob_files(tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "again")
+    assert str(old) not in blob_files(tmp_path / "again")
+
+
+def test_a_key_that_was_retired_goes(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    (key,) = (root / "keys").iterdir()
+    key.rename(key.with_name("00000000000000000009-aaaaaaaa.json"))
+    back_up(root, tmp_path / "backup")
+    assert [path.name for path in (tmp_path / "backup" / "keys").iterdir()] == [
+        "00000000000000000009-aaaaaaaa.json"
+    ]
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "wrong", "a link"])
+def test_damage_is_told_and_the_rest_is_backed_up(root: Path, tmp_path: Path, damage: str) -> None:
+    path = blob_file(root, b"good")
+    path.chmod(0o644)
+    if damage == "gone":
+        path.unlink()
+    elif damage == "short":
+        path.write_bytes(b"goo")
+    elif damage == "wrong":
+        path.write_bytes(b"evil")
+    else:
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    taken = back_up(root, tmp_path / "backup")
+    (missing,) = taken.description.missing
+    assert taken.findings
+    assert missing.digest == str(Digest.of(b"good"))
+    assert missing.held_by == ["golftrack:1.5"]
+    assert missing.problem
+    assert missing.digest not in blob_files(tmp_path / "backup")
+    restored = restore(tmp_path / "backup", tmp_path / "again")
+    assert restored.missing == [missing]
+    assert restored.blobs == 11
+    assert tags(tmp_path / "again") == tags(root)
+
+
+def test_an_earlier_copy_outlives_damage_to_the_registry(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    blob_file(root, b"good").unlink()
+    assert not back_up(root, tmp_path / "backup", verify=True).findings
+    assert restore(tmp_path / "backup", tmp_path / "again").missing == []
+
+
+def test_verify_reads_the_backup_again(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    rotten = blob_file(tmp_path / "backup", b"good")
+    rotten.write_bytes(b"evil")
+    assert back_up(root, tmp_path / "backup").copied == 0
+    assert back_up(root, tmp_path / "backup", verify=True).copied == 1
+    assert rotten.read_bytes() == b"good"
+
+
+def test_a_backup_stays_whole_until_the_next_is(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(root, tmp_path / "backup")
+    was = tags(root)
+    push(root, "golftrack", "1.6", b"new")
+
+    def fails(*_: object, **__: object) -> None:
+        raise StorageError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("digestry.registry.backup.taking.fsio.write_file", fails)
+        with pytest.raises(StorageError):
+            back_up(root, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "before")
+    assert tags(tmp_path / "before") == was
+    back_up(root, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "after")
+    assert tags(tmp_path / "after") == tags(root)
+    assert not list((tmp_path / "backup").glob(".backup-*"))
+
+
+# -- refusals ----------------------------------------------------------------------------------
+
+
+def test_what_is_no_registry_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    with pytest.raises(NotFound):
+        back_up(tmp_path / "root", tmp_path / "backup")
+    assert not (tmp_path / "backup").exists()
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_directory_with_something_else_is_left_alone(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("mine")
+    with pytest.raises(Conflict):
+        back_up(root, tmp_path / "mine")
+    assert os.listdir(tmp_path / "mine") == ["letter.txt"]  # noqa: PTH208
+    for inside in (root, root / "backup", tmp_path):
+        with pytest.raises(Conflict):
+            back_up(root, inside)
+
+
+def test_a_backup_of_another_registry_is_left_alone(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "other")
+    push(root, "golftrack", "1.6", b"new")
+    back_up(root, tmp_path / "backup")
+    with pytest.raises(Conflict, match="later state"):
+        back_up(tmp_path / "other", tmp_path / "backup")
+    assert restore(tmp_path / "backup", tmp_path / "again").blobs == 15
+
+
+def test_a_catalog_of_a_newer_digestry_is_not_guessed_at(root: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(root / "catalog.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(Conflict, match="9999") as caught:
+        back_up(root, tmp_path / "backup")
+    assert "newer" in caught.value.hint
+    assert not (tmp_path / "backup" / "backup.json").exists()
+
+
+def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(root: Path, tmp_path: Path) -> None:
+    # As version 3 had it, before there were sightings and jobs.
+    with sqlite3.connect(root / "catalog.db") as connection:
+        for (table,) in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name IN"
+            " ('sightings', 'damaged', 'jobs', 'upstream_tags', 'collected')"
+        ).fetchall():
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("DROP INDEX IF EXISTS manifests_by_digest")
+        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+    connection.close()
+    assert back_up(root, tmp_path / "backup").description.schema == "0003"
+    restore(tmp_path / "backup", tmp_path / "again")
+    catalog = Catalog(tmp_path / "again")
+    catalog.migrate()
+    catalog.close()
+    assert tags(tmp_path / "again") == tags(root)
+    with sqlite3.connect(tmp_path / "again" / "catalog.db") as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (newest_schema(),)
+    connection.close()
+
+
+def test_the_allowed_triggers_are_those_that_a_catalog_has(root: Path) -> None:
+    with sqlite3.connect(root / "catalog.db") as connection:
+        found = connection.execute("SELECT sql FROM sqlite_schema WHERE type IN ('trigger', 'view')").fetchall()
+    connection.close()
+    assert {text for (text,) in found} == snapshot.TRIGGERS
+
+
+def test_a_broken_journal_is_a_finding_and_comes_back_as_it_was(root: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(root / "catalog.db") as connection:
+        connection.execute("DROP TRIGGER journal_no_update")
+        connection.execute("UPDATE journal SET actor = 'somebody' WHERE sequence = 2")
+    connection.close()
+    taken = back_up(root, tmp_path / "backup")
+    assert taken.findings
+    assert taken.description.journal.broken is not None
+    assert "entry 2" in taken.description.journal.broken
+    restored = restore(tmp_path / "backup", tmp_path / "again")
+    assert restored.description.journal.entries == 1
+    assert tags(tmp_path / "again") == tags(root)
+
+
+def test_restoring_wants_an_empty_root(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    before = tree(root)
+    with pytest.raises(Conflict, match="not empty"):
+        restore(tmp_path / "backup", root)
+    assert tree(root) == before
+    empty = tmp_path / "empty"
+    (empty / "lost+found").mkdir(parents=True)  # a file system of its own
+    restore(tmp_path / "backup", empty)
+    assert tags(empty) == tags(root)
+
+
+def test_an_unfinished_backup_is_refused(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    (tmp_path / "backup" / "backup.json").unlink()
+    with pytest.raises(NotFound, match="complete"):
+        restore(tmp_path / "backup", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def change_description(backup: Path, **values: object) -> None:
+    told = json.loads((backup / "backup.json").read_bytes())
+    (backup / "backup.json").write_text(json.dumps({**told, **values}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"version": 2},
+        {"version": "1"},
+        {"blobs": 11},
+        {"schema": "0002"},
+        {"catalog": {"path": "../../root/catalog.db", "size": 1, "sha256": "00"}},
+        {"catalog": {"path": "catalog-0123456789abcdef.db", "size": 1, "sha256": "00"}},
+        {"keys": [{"path": "keys/../../../etc/passwd.json", "size": 1, "sha256": "00"}]},
+        {"keys": [{"path": "keys/none.json", "size": 1, "sha256": "00"}]},
+        {"journal": {"entries": 4, "last_hash": "0" * 64}},
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(
+    root: Path, tmp_path: Path, values: dict[str, object]
+) -> None:
+    back_up(root, tmp_path / "backup")
+    change_description(tmp_path / "backup", **values)
+    with pytest.raises(ContentError):
+        restore(tmp_path / "backup", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("name", ["backup.json", "catalog", "keys", "blob"])
+def test_a_damaged_backup_is_refused(root: Path, tmp_path: Path, name: str) -> None:
+    backup = tmp_path / "backup"
+    back_up(root, backup)
+    paths = {
+        "backup.json": backup / description.FILE,
+        "catalog": next(backup.glob("catalog-*.db")),
+        "keys": next((backup / "keys").iterdir()),
+        "blob": blob_file(backup, b"good"),
+    }
+    content = bytearray(paths[name].read_bytes())
+    content[len(content) // 2] ^= 0x80
+    paths[name].write_bytes(content)
+    with pytest.raises(ContentError):
+        restore(backup, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_skip_damaged_restores_the_rest(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    blob_file(tmp_path / "backup", b"good").write_bytes(b"evil")
+    blob_file(tmp_path / "backup", b"bad").unlink()
+    restored = restore(tmp_path / "backup", tmp_path / "again", skip_damaged=True)
+    assert {missing.digest for missing in restored.missing} == {
+        str(Digest.of(b"good")),
+        str(Digest.of(b"bad")),
+    }
+    assert {missing.digest: missing.held_by for missing in restored.missing}[str(Digest.of(b"good"))] == [
+        "golftrack:1.5"
+    ]
+    assert restored.blobs == 10
+
+
+def test_an_expected_hash_must_be_there(root: Path, tmp_path: Path) -> None:
+    end = back_up(root, tmp_path / "backup").description.journal.last_hash
+    with pytest.raises(ContentError, match="no entry"):
+        restore(tmp_path / "backup", tmp_path / "again", expect=("f" * 64,))
+    assert not (tmp_path / "again").exists()
+    restore(tmp_path / "backup", tmp_path / "again", expect=(end,))
+
+
+def test_what_runs_by_itself_is_not_restored(root: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(root / "catalog.db") as connection:
+        connection.execute("CREATE TRIGGER sly AFTER INSERT ON tags BEGIN DELETE FROM links; END")
+    connection.close()
+    with pytest.raises(StorageError, match="sly"):
+        back_up(root, tmp_path / "backup")
+
+
+def test_a_restoration_that_was_broken_off_is_not_served_and_begins_again(
+    root: Path, tmp_path: Path
+) -> None:
+    back_up(root, tmp_path / "backup")
+    half = tmp_path / "half"
+    (half / RESTORING).mkdir(parents=True)
+    (half / RESTORING / "catalog.db").write_bytes(b"half")
+    shutil.copytree(root / "blobs", half / "blobs")
+    blob_file(half, b"good").write_bytes(b"half")
+    with pytest.raises(Conflict, match="not complete"):
+        check_servable(half)
+    restore(tmp_path / "backup", half)
+    check_servable(half)
+    assert blob_files(half) == blob_files(root)
