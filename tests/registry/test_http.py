@@ -40,7 +40,9 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "catalog.db-wal",
         "catalog.db-shm",
         "audit.log",
+        "collection.lock",
         "metrics",
+        "scrub.lock",
     }
     still_answers(registry)
 
