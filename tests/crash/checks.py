@@ -12,31 +12,17 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.model import media_types
 from digestry.model.digest import ALGORITHMS, Digest
+from digestry.registry.collection import collect
+from digestry.registry.config import RegistryConfig
 from tests.crash.load import Ledger
 from tests.support import RegistryServer, Response
 
-_ACCEPT = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
-_AT_REST: Final = frozenset(
-    {
-        "absent",
-        "backup",
-        "blobs",
-        "catalog.db",
-        "catalog.db-shm",
-        "catalog.db-wal",
-        "collection.lock",
-        "guards",
-        "ingest",
-        "keys",
-        "oci-layout",
-        "quarantine",
-        "serve.lock",
-    }
-)
-"""All that a registry's root may hold while nothing is under way."""
+_ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
+_AGES: Final = 10 * 365 * 24 * 3600 * clock.SECOND
 
 
 class Asks(Protocol):
@@ -182,7 +168,7 @@ def check_served(reader: Asks, root: Path) -> None:
             assert linked.get((repository, blob["digest"])) == blob["size"], (
                 f"{repository}@{manifest} lacks {blob['digest']}"
             )
-    for (repository, text), size in linked.items():
+    for (repository, text), size in sorted(linked.items()):
         digest = Digest.parse(text)
         answer = reader.get(f"/v2/{repository}/blobs/{digest}")
         assert answer.status == 200, f"blob {digest} of {repository}: {answer.status}"
@@ -207,13 +193,13 @@ def _shown(root: Path) -> tuple[list[tuple[str, str, str]], dict[tuple[str, str]
 
 
 def check_files(root: Path) -> None:
-    """A name in ``blobs`` means: complete, checked. Beside what belongs there, a root holds nothing."""
+    """A name in ``blobs`` means: complete, checked. Nobody's temporary files are left beside it."""
     directories = list((root / "blobs").iterdir())
     assert {directory.name for directory in directories} <= set(ALGORITHMS)
     for directory in directories:
         for path in directory.iterdir():
             assert str(Digest.of(path.read_bytes(), directory.name)) == f"{directory.name}:{path.name}"
-    assert {path.name for path in root.iterdir()} <= _AT_REST
+    assert [path for path in root.rglob(".*") if not path.name.startswith(".gc-dry-run-")] == []
 
 
 def check_nothing_under_way(root: Path) -> None:
@@ -224,6 +210,16 @@ def check_nothing_under_way(root: Path) -> None:
         assert connection.execute("SELECT id, repository FROM uploads").fetchall() == []
     finally:
         connection.close()
+
+
+def check_nothing_unheld(root: Path) -> None:
+    """Collected when all leases and times of grace are over: not one file left that nothing holds."""
+    config = RegistryConfig(root=root)
+    assert collect(config, now=lambda: clock.now() + _AGES).stayed == 0
+    shown, linked = _shown(root)
+    held = {digest for _, digest in linked} | {digest for _, digest, _ in shown}
+    present = {f"{path.parent.name}:{path.name}" for path in (root / "blobs").glob("*/*")}
+    assert present == held, f"{present - held} are held by nothing; {held - present} are gone"
 
 
 def check_journal(root: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,8 @@ from typing import Any, Final
 from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import Digest
+from digestry.registry.collection import collect
+from digestry.registry.scrub import Scrub
 from tests.faults.inside import Inside, Unanswered
 from tests.support import descriptor
 
@@ -68,6 +71,8 @@ class Act:
     run: Callable[[Stage], object]
     facts: Facts = field(default_factory=dict)
     moves: tuple[Move, ...] = ()
+    damages: bytes | None = None
+    """What it makes unservable, until it has been acknowledged."""
     uploads: Mapping[str, int | None] = field(default_factory=dict)
     """Uploads by their keys, and the bytes of each that count now; None once it has ended."""
 
@@ -259,6 +264,31 @@ def _sweep(*keys: str) -> Act:
     return Act("two days later, sweep the uploads that nobody went on with", run, uploads=dict.fromkeys(keys))
 
 
+def _collect(days: int, facts: Facts) -> Act:
+    def run(stage: Stage) -> None:
+        stage.clock.ahead += days * 24 * 3600 * clock.SECOND
+        tally = collect(stage.registry.config, now=stage.clock)
+        assert tally.blobs > 0
+
+    return Act(f"{days} days later, collect", run, facts)
+
+
+def _heal(repository: str, content: bytes) -> Act:
+    """The disk damages a blob, the scrub finds it, and a client pushes it once more."""
+    digest = Digest.of(content)
+
+    def run(stage: Stage) -> None:
+        service = stage.registry.service
+        service.blobs.path(digest).write_bytes(bytes(len(content)))
+        scrub = Scrub(service.catalog, stage.registry.root, rate=1 << 30, now=stage.clock)
+        assert scrub.run(threading.Event()).damaged == 1
+        stage.ask(404, "GET", blob_path(repository, content))
+        whole(repository, content).run(stage)
+
+    facts = {blob_path(repository, content): content}
+    return Act(f"damage {len(content)} bytes, scrub, and heal them", run, facts, damages=content)
+
+
 def play() -> tuple[Act, ...]:
     """All acts, in their order."""
     return (
@@ -298,4 +328,18 @@ def play() -> tuple[Act, ...]:
         _patch("broken off", 9_000, 15_000),
         _sweep("left", "broken off"),
         manifest(A, THIRD, "3"),
+        _heal(A, SMALL),
+        _drop_tag(A, "short"),
+        _collect(
+            100,
+            {
+                manifest_path(A, SHORT_LIVED): None,
+                blob_path(A, PASSING): None,
+                blob_path(A, LONG_NAME, "sha512"): None,
+                blob_path(B, SMALL): None,
+            },
+        ),
+        whole(A, PASSING),
+        manifest(A, SHORT_LIVED, "short"),
+        _mount(A, B, SMALL),
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import select, update
 
-from digestry.catalog import clock
+from digestry.catalog import clock, statements
 from digestry.catalog.database import Database
 from digestry.catalog.schema import uploads
 from digestry.errors import NotFound, TooMany
@@ -52,37 +52,34 @@ class Uploads:
         now = self._now()
         upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None, now)
         with self._database.write() as connection:
-            count = select(func.count()).select_from(uploads)
             if most_of_one is not None and most_of_one <= (
-                connection.execute(count.where(uploads.c.actor == actor)).scalar() or 0
+                connection.execute(statements.COUNT_UPLOADS_OF, {"actor": actor}).scalar() or 0
             ):
                 raise TooMany(
                     f"{actor} has {most_of_one} uploads under way, which is as many as one user may",
                     hint="finish or cancel some",
                 )
-            if most is not None and most <= (connection.execute(count).scalar() or 0):
+            if most is not None and most <= (connection.execute(statements.COUNT_UPLOADS).scalar() or 0):
                 raise TooMany(f"this registry has {most} uploads under way, and takes no more at once")
-            connection.execute(
-                insert(uploads).values(
-                    id=upload.id,
-                    repository=repository,
-                    algorithm=algorithm,
-                    actor=actor,
-                    offset=0,
-                    boot=self._boot,
-                    started_at=now,
-                    updated_at=now,
-                )
-            )
+            values = {
+                "id": upload.id,
+                "repository": repository,
+                "algorithm": algorithm,
+                "actor": actor,
+                "offset": 0,
+                "boot": self._boot,
+                "started_at": now,
+                "updated_at": now,
+            }
+            connection.execute(statements.BEGIN_UPLOAD, values)
         return upload
 
     def upload(self, repository: str, upload_id: str) -> Upload | None:
         """An upload of this repository, or None, also if the machine has restarted since bytes of it
         came: they were not synced, and may be gone. Its digest is given only if it can be believed."""
         with self._database.read() as connection:
-            row = connection.execute(
-                select(uploads).where(uploads.c.id == upload_id, uploads.c.repository == repository)
-            ).first()
+            wanted = {"upload": upload_id, "repository": repository}
+            row = connection.execute(statements.UPLOAD, wanted).first()
             if row is None or _lost(row, self._boot):
                 return None
             trusted = row.digest is not None and row.boot == self._boot
@@ -92,16 +89,14 @@ class Uploads:
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
         """Notes how far the upload has come; ``digest`` is of all bytes up to there, or None."""
         with self._database.write() as connection:
-            result = connection.execute(
-                update(uploads)
-                .where(uploads.c.id == upload.id)
-                .values(
-                    offset=offset,
-                    digest=None if digest is None else str(digest),
-                    boot=self._boot,
-                    updated_at=self._now(),
-                )
-            )
+            values = {
+                "upload": upload.id,
+                "to": offset,
+                "known": None if digest is None else str(digest),
+                "run": self._boot,
+                "at": self._now(),
+            }
+            result = connection.execute(statements.ADVANCE_UPLOAD, values)
             if result.rowcount == 0:
                 raise NotFound(f"upload {upload.id} was cancelled")
         return dataclasses.replace(upload, offset=offset, digest=digest)
@@ -109,11 +104,12 @@ class Uploads:
     def end_upload(self, upload_id: str) -> None:
         """Forgets an upload."""
         with self._database.write() as connection:
-            connection.execute(delete(uploads).where(uploads.c.id == upload_id))
+            connection.execute(statements.END_UPLOAD, {"upload": upload_id})
 
     def stale_uploads(self, older_than: int) -> list[Upload]:
         """The uploads that nothing was written to since a time (microseconds since 1970), and those
         whose bytes a restart of the machine has taken."""
+        self._age_from_now()
         with self._database.read() as connection:
             rows = connection.execute(
                 select(uploads).where((uploads.c.updated_at < older_than) | (uploads.c.boot != self._boot))
@@ -123,6 +119,16 @@ class Uploads:
             for row in rows
             if row.updated_at < older_than or _lost(row, self._boot)
         ]
+
+    def _age_from_now(self) -> None:
+        # The clock was set back since: by it they would not get old before it is where it was.
+        now = self._now()
+        ahead = uploads.c.updated_at > now
+        with self._database.read() as connection:
+            if connection.execute(select(uploads.c.id).where(ahead).limit(1)).first() is None:
+                return
+        with self._database.write() as connection:
+            connection.execute(update(uploads).where(ahead).values(updated_at=now))
 
     def upload_ids(self) -> set[str]:
         """All uploads under way."""
