@@ -56,7 +56,7 @@ async def tags(service: Service, exchange: Exchange, place: Place) -> None:
     headers = []
     if limit and first + limit < len(names):
         headers.append(exchange.next_page(n=limit, last=page[-1]))
-    await exchange.json({"name": place.name, "tags": page}, headers=headers)
+    await exchange.json({"name": place.asked, "tags": page}, headers=headers)
 
 
 def _all_tags(place: Place) -> tuple[str, ...]:

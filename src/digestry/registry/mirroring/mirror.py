@@ -57,7 +57,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A repository of an upstream's. ``name`` is what it is called here, ``upstream`` there.
+    """A repository of an upstream's. ``name`` is what it is called here, ``upstream`` there, and
+    ``asked`` by this client.
 
     Without ``fetch`` upstream must not be asked for it: only what is here is served.
     """
@@ -65,6 +66,7 @@ class Place:
     mirror: Mirror
     name: str
     upstream: str
+    asked: str
     fetch: bool = True
 
 

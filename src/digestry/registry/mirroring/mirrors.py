@@ -18,7 +18,7 @@ from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.problems import Problem
 
 _READING: Final = frozenset({"GET", "HEAD"})
-_RESOURCES: Final = frozenset({"manifests", "blobs", "tags", "referrers"})
+_RESOURCES: Final = frozenset({"manifests", "blobs", "uploads", "tags", "referrers"})
 _FORGOTTEN: Final = 24 * 3600.0
 
 
@@ -53,22 +53,24 @@ class Mirrors:
         By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
         reading alone, because no repository here has that name and one mirror is the default.
         """
+        if resource not in _RESOURCES:
+            return None  # the history, and so on, of what is here
         for start, mirror in self._by_start:
             if name.startswith(start):
-                return self._at(mirror, name.removeprefix(start))
+                return self._at(mirror, name.removeprefix(start), asked=name)
         if b"ns=" in exchange.scope["query_string"]:
             found = self._by_host.get(exchange.query_params.get("ns", ""))
             if found is not None:
-                return self._at(found, name)
+                return self._at(found, name, asked=name)
         default = self._default
-        if default is None or exchange.scope["method"] not in _READING or resource not in _RESOURCES:
+        if default is None or exchange.scope["method"] not in _READING or resource == "uploads":
             return None
         if resource == "blobs" and exchange.scope["method"] == "HEAD":
             # So a push asks what it need not send. Who pulls by a name without a prefix (docker) does not.
             return None
         if self._hot.repository(name):
             return None
-        place = self._at(default, name)
+        place = self._at(default, name, asked=name)
         return place if place.fetch else None
 
     def refuse(self, name: str) -> None:
@@ -77,11 +79,11 @@ class Mirrors:
             if name.startswith(start):
                 raise read_only(mirror.config, name)
 
-    def _at(self, mirror: Mirror, name: str) -> Place:
+    def _at(self, mirror: Mirror, name: str, *, asked: str) -> Place:
         config = mirror.config
         upstream = config.upstream_name(check_repository(name))
         local = check_repository(config.local_name(upstream))
-        return Place(mirror, local, upstream, fetch=config.fetches(upstream))
+        return Place(mirror, local, upstream, asked, fetch=config.fetches(upstream))
 
 
 def read_only(mirror: MirrorConfig, name: str) -> Problem:
