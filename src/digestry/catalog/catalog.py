@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection, exists, select
 
-from digestry.catalog import chain, clock, content, damage, journal, quotas, resolution, tags
+from digestry.catalog import chain, clock, content, damage, journal, quotas, resolution, statements, tags
 from digestry.catalog.chain import BrokenEntry
 from digestry.catalog.collection import Collection
 from digestry.catalog.content import Cursor, Page, StoredManifest
@@ -29,7 +29,7 @@ from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
 from digestry.catalog.resolution import Found
 from digestry.catalog.retention import Retention
-from digestry.catalog.schema import links, manifests, repositories, uploads
+from digestry.catalog.schema import links, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
 from digestry.catalog.tags import ANYTHING, NOWHERE, Expected, Place, Rules, Target
@@ -129,7 +129,7 @@ class Catalog(Uploads):
             self._link(connection, repository, str(digest), size, now)
             damage.healed(connection, str(digest))
             if upload is not None:
-                connection.execute(delete(uploads).where(uploads.c.id == upload))
+                connection.execute(statements.END_UPLOAD, {"upload": upload})
 
     def mount_blob(
         self,

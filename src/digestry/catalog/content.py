@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import msgspec
-from sqlalchemy import Connection, Select, Table, case, delete, exists, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, Select, delete, exists, insert, or_, select, update
 
-from digestry.catalog import damage
+from digestry.catalog import damage, statements
 from digestry.catalog.schema import (
     journal,
     leases,
@@ -65,7 +64,7 @@ class Cursor:
 
 def repository_id(connection: Connection, name: str) -> int | None:
     """The repository's row, or None if there is no such repository."""
-    return connection.execute(select(repositories.c.id).where(repositories.c.name == name)).scalar()
+    return connection.execute(statements.REPOSITORY_ID, {"name": name}).scalar()
 
 
 def make_repository(connection: Connection, name: str, now: int) -> int:
@@ -79,8 +78,8 @@ def make_repository(connection: Connection, name: str, now: int) -> int:
 
 def link(connection: Connection, repository: int, digest: str, size: int, now: int) -> bool:
     """Gives the repository the right to serve a blob; again is no change, and False."""
-    statement = upsert(links).values(repository_id=repository, digest=digest, size=size, linked_at=now)
-    return connection.execute(statement.on_conflict_do_nothing()).rowcount > 0
+    values = {"repository_id": repository, "digest": digest, "size": size, "linked_at": now}
+    return connection.execute(statements.LINK, values).rowcount > 0
 
 
 def unlink(connection: Connection, repository: int, digest: str) -> bool:
@@ -113,14 +112,7 @@ def has(connection: Connection, repository: int, digest: str) -> bool:
 
 def extend_lease(connection: Connection, digest: str, until: int) -> None:
     """Promises that content is kept until then at the least."""
-    statement = upsert(leases).values(digest=digest, expires_at=until)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["digest"],
-            set_={"expires_at": statement.excluded.expires_at},
-            where=leases.c.expires_at < statement.excluded.expires_at,
-        )
-    )
+    connection.execute(statements.EXTEND_LEASE, {"digest": digest, "expires_at": until})
 
 
 def lease_end(connection: Connection, digest: str) -> int | None:
@@ -140,24 +132,18 @@ def missing(connection: Connection, repository: int, manifest: Manifest) -> list
         if not (media_types.is_foreign(blob.media_type) and blob.urls)
     ]
     wanted_manifests = [str(child.digest) for child in manifest.manifests]
-    have_blobs = _have(connection, links, repository, wanted_blobs)
-    have_manifests = _have(connection, manifests, repository, wanted_manifests)
+    have_blobs = _have(connection, statements.HAVE_LINKS, repository, wanted_blobs)
+    have_manifests = _have(connection, statements.HAVE_MANIFESTS, repository, wanted_manifests)
     lacking = [digest for digest in wanted_blobs if digest not in have_blobs]
     lacking += [digest for digest in wanted_manifests if digest not in have_manifests]
     return list(dict.fromkeys(lacking))
 
 
-def _have(connection: Connection, table: Table, repository: int, digests: Sequence[str]) -> set[str]:
+def _have(connection: Connection, query: Select[str], repository: int, digests: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for start in range(0, len(digests), _CHUNK):
-        query = select(table.c.digest).where(
-            table.c.repository_id == repository,
-            table.c.digest.in_(digests[start : start + _CHUNK]),
-            damage.whole(table.c.digest),
-        )
-        if table is manifests:
-            query = query.where(manifests.c.deleted_at.is_(None))
-        found.update(connection.execute(query).scalars())
+        some = {"repository": repository, "digests": digests[start : start + _CHUNK]}
+        found.update(connection.execute(query, some).scalars())
     return found
 
 
@@ -165,6 +151,8 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
     """Makes a manifest visible in the repository, and notes what it refers to."""
     digest = str(manifest.digest)
     values: dict[str, Any] = {
+        "repository_id": repository,
+        "digest": digest,
         "media_type": manifest.media_type,
         "size": manifest.size,
         "artifact_type": manifest.artifact_type,
@@ -174,14 +162,7 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
         "pushed_at": now,
         "deleted_at": None,
     }
-    statement = upsert(manifests).values(repository_id=repository, digest=digest, **values)
-    # Pushed again while it is there, a manifest is as old as it was: an advisory does not become the
-    # newest by being repeated.
-    visible = manifests.c.deleted_at.is_(None)
-    again = {**values, "pushed_at": case((visible, manifests.c.pushed_at), else_=now)}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=again)
-    )
+    connection.execute(statements.STORE_MANIFEST, values)
     references = [("config", manifest.config)] if manifest.config else []
     references += [("layer", layer) for layer in manifest.layers]
     references += [("manifest", child) for child in manifest.manifests]
@@ -195,17 +176,12 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
         for role, child in references
     }
     if rows:
-        connection.execute(upsert(manifest_references).on_conflict_do_nothing(), list(rows.values()))
+        connection.execute(statements.STORE_REFERENCES, list(rows.values()))
 
 
 def manifest(connection: Connection, repository: int, digest: str) -> StoredManifest | None:
     """One manifest of the repository, if it can be pulled."""
-    query = select(manifests).where(
-        manifests.c.repository_id == repository,
-        manifests.c.digest == digest,
-        manifests.c.deleted_at.is_(None),
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(statements.MANIFEST, {"repository": repository, "digest": digest}).first()
     return None if row is None else stored(row)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, func, literal, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from digestry.catalog.database import Database
@@ -17,6 +17,7 @@ from digestry.catalog.schema import damaged, links, manifest_references, manifes
 from digestry.model.digest import Digest
 
 _MOST_REPOSITORIES: Final = 100
+_HEAL: Final = delete(damaged).where(damaged.c.digest == bindparam("healed"))  # each push asks
 
 Noted = Literal["new", "known", "unheld"]
 
@@ -60,7 +61,7 @@ def is_damaged(connection: Connection, digest: str) -> bool:
 
 def healed(connection: Connection, digest: str) -> bool:
     """The content was stored again, or is whole after all; False if nobody thought otherwise."""
-    return connection.execute(delete(damaged).where(damaged.c.digest == digest)).rowcount > 0
+    return connection.execute(_HEAL, {"healed": digest}).rowcount > 0
 
 
 def _held(digest: ColumnElement[str]) -> ColumnElement[bool]:

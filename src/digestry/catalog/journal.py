@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
-from digestry.catalog import clock
+from digestry.catalog import clock, statements
 from digestry.catalog.pairs import pairs
 from digestry.catalog.schema import journal
 from digestry.errors import InvalidDigest, StorageError
@@ -70,9 +70,7 @@ class Move:
 
 def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock) -> TagEvent:
     """Writes the next entry. The caller's transaction moves the tag as well, or neither happens."""
-    last = connection.execute(
-        select(journal.c.sequence, journal.c.at, journal.c.hash).order_by(journal.c.sequence.desc()).limit(1)
-    ).first()
+    last = connection.execute(statements.LAST_ENTRY).first()
     sequence, last_at, previous = (0, 0, GENESIS) if last is None else (last.sequence, last.at, last.hash)
     values: dict[str, Any] = {
         "sequence": sequence + 1,
@@ -91,7 +89,7 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "previous_hash": previous,
     }
     values["hash"] = hash_of([values[name] for name in HASHED])
-    connection.execute(insert(journal).values(values))
+    connection.execute(statements.ADD_ENTRY, values)
     return to_event(values)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import clock, journal, outbox
+from digestry.catalog import clock, journal, outbox, statements
 from digestry.catalog.journal import Move, Origin
 from digestry.catalog.memory import entry_at
 from digestry.catalog.outbox import Subscription
@@ -108,8 +108,7 @@ class Target(NamedTuple):
 
 def pointed(connection: Connection, place: Place, tag: str) -> str | None:
     """The digest that the tag points to now."""
-    query = select(tags.c.digest).where(tags.c.repository_id == place.row, tags.c.name == tag)
-    return connection.execute(query).scalar()
+    return connection.execute(statements.POINTED, {"repository": place.row, "tag": tag}).scalar()
 
 
 def check(
@@ -192,15 +191,11 @@ def point(
     event = _record(connection, rules, move, origin)
     at = clock.from_datetime(event.at)
     if current is None:
-        connection.execute(
-            insert(tags).values(repository_id=place.row, name=tag, digest=target.digest, moved_at=at)
-        )
+        values = {"repository_id": place.row, "name": tag, "digest": target.digest, "moved_at": at}
+        connection.execute(statements.CREATE_TAG, values)
     else:
-        connection.execute(
-            update(tags)
-            .where(tags.c.repository_id == place.row, tags.c.name == tag)
-            .values(digest=target.digest, moved_at=at)
-        )
+        moved = {"repository": place.row, "tag": tag, "to": target.digest, "at": at}
+        connection.execute(statements.MOVE_TAG, moved)
     return event
 
 
