@@ -9,28 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Column, Connection, Select, select
+from sqlalchemy import Connection, select
 
 from digestry.catalog import content, journal, memory
 from digestry.catalog.pairs import pairs
+from digestry.catalog.relations import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
 from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.history import Holder, TagEvent, TagSpan
+from digestry.model.history import TagEvent, TagSpan
 from digestry.model.resolution import MOST_EVENTS, MOST_SPANS, Resolution, ResolveQuery, TagState
 
-_Key: TypeAlias = tuple[int, str]
-
 _BATCH: Final = 100  # queries that are answered together
-_MOST_ROWS: Final = 20_000  # of one batch and kind
 _MOST_BYTES: Final = 8 << 20  # of annotations, and about so many of an answer
 _MOST_REFERRERS: Final = 500  # of one manifest; who wants more asks for that alone
-_ROUNDS: Final = 64
-_DEPTH: Final = 3  # an index, its children, their configs
 _NODE_BYTES: Final = 400
 _EVENT_BYTES: Final = 350
 _SPAN_BYTES: Final = 250
@@ -54,10 +50,6 @@ class Found:
     pieces: list[Piece] = field(default_factory=list)
 
 
-class _TooMuch(Exception):
-    """A bound was met: fewer queries must be answered together."""
-
-
 def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
     """Answers as many of the first ``queries`` as one answer has room for, and at least one."""
     result = Found()
@@ -69,7 +61,7 @@ def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents
         batch = _Batch(connection, some)
         try:
             resolutions = batch.answer()
-        except _TooMuch:
+        except TooMuch:
             if len(some) > 1:
                 size = max(1, len(some) // 2)
                 continue
@@ -90,20 +82,17 @@ class _Batch:
         self._connection = connection
         self._queries = queries
         self._ids: dict[str, int] = {}
-        self._nodes: dict[_Key, Any] = {}
-        self._direct: dict[_Key, set[str]] = {}
-        self._parents: dict[_Key, set[str]] = {}
-        self._children: dict[_Key, list[str]] = {}
-        self._targets: dict[_Key, Descriptor] = {}
-        self._prefixed: dict[_Key, tuple[str, ...]] = {}
-        self._referrers: dict[_Key, list[Descriptor]] = {}
+        self._relations = Relations(connection)
+        self._targets: dict[Key, Descriptor] = {}
+        self._prefixed: dict[Key, tuple[str, ...]] = {}
+        self._referrers: dict[Key, list[Descriptor]] = {}
         self._events: dict[tuple[str, str], list[TagEvent]] = {}
         self._spans: dict[tuple[str, str], list[TagSpan]] | None = {}
-        self._asked: set[_Key] = set()
+        self._asked: set[Key] = set()
         self.bytes_read = 0
 
     def answer(self) -> list[Resolution]:
-        """One answer for each query. Raises :class:`_TooMuch`."""
+        """One answer for each query. Raises :class:`TooMuch`."""
         names = list(dict.fromkeys(query.repository for query in self._queries))
         by_name = select(repositories.c.name, repositories.c.id).where(repositories.c.name.in_(names))
         self._ids = {row.name: row.id for row in self._connection.execute(by_name)}
@@ -117,36 +106,24 @@ class _Batch:
         self._asked = {(row, str(digest)) for row, query in known for digest in query.digests}
         self._asked |= {(row, str(target.digest)) for (row, _), target in self._targets.items()}
         self._asked |= {(row, found) for (row, _), some in self._prefixed.items() for found in some}
-        self._read_graph()
-        self._read_referrers(self._nodes.keys() | self._asked)
+        self._relations.read(self._asked)
+        self._read_referrers(self._relations.nodes | self._asked)
         self._read_events()
         self._read_spans()
         return [self._resolution(query) for query in self._queries]
 
     # -- reading -------------------------------------------------------------------------------
 
-    def _rows(
-        self, columns: Select[Any], repository: Column[Any], key: Column[Any], keys: Iterable[_Key]
-    ) -> Sequence[Any]:
-        """The rows of the table of ``repository`` and ``key`` where those two are one of ``keys``."""
-        wanted = pairs(sorted(keys))
-        here = (repository == wanted.first) & (key == wanted.second)
-        statement = columns.join_from(wanted.table, repository.table, here)
-        rows = self._connection.execute(statement.limit(_MOST_ROWS + 1)).all()
-        if len(rows) > _MOST_ROWS:
-            raise _TooMuch
-        return rows
-
-    def _read_tags(self, keys: Iterable[_Key]) -> None:
+    def _read_tags(self, keys: Iterable[Key]) -> None:
         columns = select(tags.c.repository_id, tags.c.name, tags.c.digest)
         pointing = {
             (row.repository_id, row.name): row.digest
-            for row in self._rows(columns, tags.c.repository_id, tags.c.name, keys)
+            for row in rows_of(self._connection, columns, tags.c.repository_id, tags.c.name, keys)
         }
         wanted = {(row, digest) for (row, _), digest in pointing.items()}
         found = {
             (node.repository_id, node.digest): node
-            for node in self._rows(_NODES, manifests.c.repository_id, manifests.c.digest, wanted)
+            for node in nodes_of(self._connection, manifests.c.digest, wanted)
             if node.deleted_at is None
         }
         for (row, tag), digest in pointing.items():
@@ -168,68 +145,7 @@ class _Batch:
                 found.update(dict.fromkeys(self._connection.execute(query).scalars()))
         return tuple(found)[:_MOST_PREFIXED]
 
-    def _read_graph(self) -> None:
-        """Who holds what was asked for; and, of what that is, its children, their configs, and who
-        else has those."""
-        pending = set(self._asked)
-        for _ in range(_DEPTH):
-            self._read_direct(pending)
-            self._read_parents({(row, holder) for row, key in pending for holder in self._direct[row, key]})
-            further = set()
-            for row, key in pending:
-                node = self._nodes.get((row, key))
-                if node is not None:
-                    further |= {(row, child) for child in self._children.get((row, key), ())}
-                    if node.config is not None:
-                        further.add((row, node.config))
-            pending = further - self._direct.keys()
-            if not pending:
-                return
-
-    def _read_direct(self, keys: set[_Key]) -> None:
-        """The manifests that are, or have as their config, one of ``keys``."""
-        for key in keys:
-            self._direct[key] = set()
-        for column in (manifests.c.digest, manifests.c.config):
-            fresh = set()
-            for row in self._rows(_NODES, manifests.c.repository_id, column, keys):
-                mine = (row.repository_id, row.digest)
-                key = row.digest if column is manifests.c.digest else row.config
-                self._direct[row.repository_id, key].add(row.digest)
-                if mine not in self._nodes:
-                    self._nodes[mine] = row
-                    fresh.add(mine)
-            self._read_children(fresh)
-
-    def _read_parents(self, frontier: set[_Key]) -> None:
-        """The indexes that list one of ``frontier``, and those that list these, and so on."""
-        for _ in range(_ROUNDS):
-            frontier = frontier - self._parents.keys()
-            if not frontier:
-                return
-            for key in frontier:
-                self._parents[key] = set()
-            found = set()
-            here = (manifest_references.c.repository_id, manifest_references.c.child)
-            for row in self._rows(_LISTED, *here, frontier):
-                self._parents[row.repository_id, row.child].add(row.parent)
-                found.add((row.repository_id, row.parent))
-            fresh = found - self._nodes.keys()
-            for row in self._rows(_NODES, manifests.c.repository_id, manifests.c.digest, fresh):
-                self._nodes[row.repository_id, row.digest] = row
-            self._read_children(fresh)
-            if len(self._nodes) > _MOST_ROWS:
-                raise _TooMuch
-            frontier = found
-
-    def _read_children(self, keys: Iterable[_Key]) -> None:
-        indexes = [key for key in keys if key in self._nodes and self._nodes[key].config is None]
-        for row in self._rows(
-            _LISTED, manifest_references.c.repository_id, manifest_references.c.parent, indexes
-        ):
-            self._children.setdefault((row.repository_id, row.parent), []).append(row.child)
-
-    def _read_referrers(self, keys: Iterable[_Key]) -> None:
+    def _read_referrers(self, keys: Iterable[Key]) -> None:
         subjects = list(keys)
         self._referrers = {key: [] for key in subjects}
         newest_first = (
@@ -237,10 +153,11 @@ class _Batch:
             .where(manifests.c.deleted_at.is_(None))
             .order_by(manifests.c.pushed_at.desc(), manifests.c.digest)
         )
-        for row in self._rows(newest_first, manifests.c.repository_id, manifests.c.subject, subjects):
+        here = (manifests.c.repository_id, manifests.c.subject)
+        for row in rows_of(self._connection, newest_first, *here, subjects):
             self.bytes_read += len(row.annotations) + _NODE_BYTES
             if self.bytes_read > _MOST_BYTES:
-                raise _TooMuch
+                raise TooMuch
             self._referrers[row.repository_id, row.subject].append(_descriptor(row))
 
     def _read_events(self) -> None:
@@ -252,11 +169,11 @@ class _Batch:
     def _read_spans(self) -> None:
         """When tags came to each node; None if that is more than an answer has room for."""
         names = {row: name for name, row in self._ids.items()}
-        wanted = {(names[row], digest) for row, digest in self._nodes}
-        found = memory.newest_pointing(self._connection, sorted(wanted), MOST_SPANS + 1, _MOST_ROWS + 1)
-        if len(found) > _MOST_ROWS:
+        wanted = {(names[row], digest) for row, digest in self._relations.nodes}
+        found = memory.newest_pointing(self._connection, sorted(wanted), MOST_SPANS + 1, MOST_ROWS + 1)
+        if len(found) > MOST_ROWS:
             if len(self._queries) > 1:
-                raise _TooMuch
+                raise TooMuch
             self._spans = None
             return
         spans: dict[tuple[str, str], list[TagSpan]] = {}
@@ -287,12 +204,12 @@ class _Batch:
             select(links.c.digest, links.c.size)
             .join_from(keys.table, manifest_references, of_wanted)
             .join(links, linked)
-            .limit(_MOST_ROWS)
+            .limit(MOST_ROWS)
         )
         found = {digest: size for (_, digest), size in wanted.items()}
         found |= {row.digest: row.size for row in self._connection.execute(layers)}
         for key in self._asked:
-            node = self._nodes.get(key)
+            node = self._relations.node(*key)
             if node is not None and node.config is None and node.deleted_at is None:
                 found[node.digest] = node.size
         return [Piece(Digest.parse(digest), size) for digest, size in found.items()]
@@ -319,20 +236,16 @@ class _Batch:
         inside: set[str] = set()
         pending = list(dict.fromkeys(starts))
         for digest in pending:  # grows while it is walked
-            if digest in holders or (row, digest) not in self._direct:
+            if digest in holders or not self._relations.looked_at(row, digest):
                 continue
-            closure = self._holding(row, digest)
+            closure = self._relations.holding(row, digest)
             inside |= closure
             holders[digest] = tuple(Digest.parse(one) for one in sorted(closure))
-            node = self._nodes.get((row, digest))
-            if node is not None:
-                pending += self._children.get((row, digest), ())
-                if node.config is not None:
-                    pending.append(node.config)
+            pending += self._relations.inside(row, digest)
         self.bytes_read += _NODE_BYTES * (len(inside) + len(holders))
         return Resolution(
             query.repository,
-            nodes=tuple(self._holder(row, digest) for digest in sorted(inside)),
+            nodes=tuple(self._relations.holder(row, digest) for digest in sorted(inside)),
             holders=holders,
             tags=states,
             referrers={
@@ -358,28 +271,6 @@ class _Batch:
             if len(found := self._spans.get((repository, digest), [])) <= MOST_SPANS
         }
 
-    def _holding(self, row: int, digest: str) -> set[str]:
-        """All nodes that are or hold ``digest``."""
-        found = set(self._direct[row, digest])
-        frontier = list(found)
-        while frontier:
-            for parent in self._parents.get((row, frontier.pop()), ()):
-                if parent not in found:
-                    found.add(parent)
-                    frontier.append(parent)
-        return found
-
-    def _holder(self, row: int, digest: str) -> Holder:
-        node = self._nodes[row, digest]
-        return Holder(
-            digest=Digest.parse(digest),
-            media_type=node.media_type,
-            size=node.size,
-            present=node.deleted_at is None,
-            config=None if node.config is None else Digest.parse(node.config),
-            manifests=tuple(sorted(map(Digest.parse, self._children.get((row, digest), ())))),
-        )
-
     def _tag_state(self, repository: str, row: int | None, tag: str) -> TagState:
         events = self._events.get((repository, tag), [])
         shown = [
@@ -388,19 +279,6 @@ class _Batch:
         ]
         target = None if row is None else self._targets.get((row, tag))
         return TagState(tag, target, tuple(shown), more=len(events) > MOST_EVENTS)
-
-
-_NODES: Final = select(
-    manifests.c.repository_id,
-    manifests.c.digest,
-    manifests.c.media_type,
-    manifests.c.size,
-    manifests.c.config,
-    manifests.c.deleted_at,
-)
-_LISTED: Final = select(
-    manifest_references.c.repository_id, manifest_references.c.parent, manifest_references.c.child
-).where(manifest_references.c.role == "manifest")
 
 
 def _descriptor(row: Any) -> Descriptor:
