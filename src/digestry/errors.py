@@ -129,3 +129,11 @@ class SizeMismatch(ContentError):
 
 class StorageError(DigestryError):
     """The disk or the database failed, or holds what it should not."""
+
+
+class StorageFull(StorageError):
+    """There is no room for more; what was stored before is whole, and can be read."""
+
+
+class StorageBusy(StorageError):
+    """Somebody else has kept the database for longer than it is waited for; later it may be free."""

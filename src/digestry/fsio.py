@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from digestry.errors import Conflict, StorageError
+from digestry.errors import Conflict, StorageError, StorageFull
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{16}")
@@ -27,9 +27,10 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
     """The one wording for an ``OSError`` while doing ``action`` to ``path``."""
     reason = error.strerror or str(error)
     hint = ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         hint = "free some space on that file system; nothing that was stored before is lost"
-    elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return StorageFull(f"cannot {action} {path}: {reason}", hint=hint)
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         hint = "check that this user may write there"
     return StorageError(f"cannot {action} {path}: {reason}", hint=hint)
 

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from digestry.errors import InvalidDigest, NotFound, StorageError
+from digestry.errors import InvalidDigest, NotFound, StorageBusy, StorageError, StorageFull
 
 FILE: Final = "catalog.db"
 _BUSY_SECONDS: Final = 30
@@ -26,12 +26,17 @@ _RESTORE: Final = "restore the catalog from a backup; the blobs beside it are no
 
 
 def _failure(path: Path, error: BaseException, *, hint: str = "") -> StorageError:
-    reason = str(getattr(error, "orig", None) or error)
-    if "malformed" in reason or "not a database" in reason:
-        hint = _RESTORE
-    elif "full" in reason:
-        hint = "free some space on that file system; what was committed before is safe"
-    return StorageError(f"the catalog {path} failed: {reason}", hint=hint)
+    cause = getattr(error, "orig", None) or error
+    message = f"the catalog {path} failed: {cause}"
+    match getattr(cause, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            hint = _RESTORE
+        case sqlite3.SQLITE_FULL:
+            hint = "free some space on that file system; what was committed before is safe"
+            return StorageFull(message, hint=hint)
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StorageBusy(message, hint="another process has it; try again later")
+    return StorageError(message, hint=hint)
 
 
 def connect_directly(path: Path) -> sqlite3.Connection:

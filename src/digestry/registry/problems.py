@@ -23,6 +23,8 @@ from digestry.errors import (
     InvalidReference,
     NotFound,
     SizeMismatch,
+    StorageBusy,
+    StorageFull,
     TooLarge,
     TooMany,
 )
@@ -158,4 +160,11 @@ def of(error: DigestryError) -> Problem:
         case CallerError() | ContentError():
             return Problem(400, "UNSUPPORTED", text)
     log.error("%s: %s", type(error).__name__, text)
+    match error:
+        case StorageFull():
+            text = "the registry's disk is full; what is stored can be pulled, and nothing of it is lost"
+            return Problem(507, "UNAVAILABLE", text)
+        case StorageBusy():
+            text = "the registry's catalog is busy; nothing was changed, and the same can be tried again"
+            return Problem(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
     return Problem(500, "UNKNOWN", "the registry's storage failed; its log says why")

@@ -17,7 +17,15 @@ from digestry.blobs.ingest import DiskIngest
 from digestry.catalog import clock
 from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
-from digestry.errors import CallerError, ContentError, DigestryError, NotFound, StorageError, TooLarge
+from digestry.errors import (
+    CallerError,
+    ContentError,
+    DigestryError,
+    NotFound,
+    StorageError,
+    StorageFull,
+    TooLarge,
+)
 from digestry.model.digest import ALGORITHMS, Digest, shown
 from digestry.model.reference import check_repository
 from digestry.registry.exchange import Exchange
@@ -74,7 +82,8 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
             await _finish(service, exchange, name, upload.id, digest, start=0)
         except BaseException:
             # Nobody was told of this upload, so that nobody can go on with it.
-            await _drop(service, name, upload.id)
+            with contextlib.suppress(StorageError):
+                await _drop(service, name, upload.id)
             raise
         return
     await exchange.answer(202, _progress(upload))
@@ -141,6 +150,9 @@ async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str
                 await _note(service, session)
             raise
         upload = await _note(service, session)
+    except StorageError:
+        await _cut(service, session)
+        raise
     finally:
         await service.disk(session.ingest.close)
     await exchange.answer(202, _progress(upload))
@@ -169,8 +181,19 @@ async def _forget(service: Service, session: _Session) -> None:
 
 async def _end(service: Service, session: _Session) -> None:
     """Drops an upload: the row first, while the lock is still held."""
-    await service.write(service.catalog.end_upload, session.upload.id)
+    try:
+        await service.write(service.catalog.end_upload, session.upload.id)
+    except StorageFull:
+        # The room that the bytes take may be all that the row's end needs.
+        await service.disk(session.ingest.abort)
+        await service.write(service.catalog.end_upload, session.upload.id)
     await service.disk(session.ingest.abort)
+
+
+async def _cut(service: Service, session: _Session) -> None:
+    """Gives the room of bytes back that could not be made to count: on a full disk others need it."""
+    with contextlib.suppress(StorageError):
+        await service.disk(session.ingest.resume, session.upload.offset)
 
 
 async def _drop(service: Service, name: str, upload_id: str) -> None:
@@ -204,13 +227,17 @@ async def _finish(
                 await service.disk(_commit, service, session, digest, guarded)
             except (ContentError, StorageError):
                 # The bytes are wrong, or lost: this upload cannot become the blob any more.
-                await service.write(service.catalog.end_upload, upload_id)
+                with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
+                    await _end(service, session)
                 raise
             try:
                 await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
             except OverQuota:
                 await service.write(service.catalog.end_upload, upload_id)
                 raise
+    except StorageError:
+        await _cut(service, session)
+        raise
     finally:
         await service.disk(session.ingest.close)
     exchange.did(size=size)
