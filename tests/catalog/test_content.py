@@ -368,6 +368,21 @@ def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
     hot.close()
 
 
+def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog) -> None:
+    hot = HotReads(catalog.path)
+    assert hot.tags("x", after="", limit=10) is None
+    for tag in ("b", "B", "a-1", "_", "1.0"):
+        pushed(catalog, "x", [tag])
+    everything = [row.name for row in catalog.tags("x")]
+    assert everything == ["1.0", "B", "_", "a-1", "b"]
+    assert hot.tags("x", after="", limit=10) == everything
+    assert hot.tags("x", after="B", limit=2) == ["_", "a-1"]
+    assert hot.tags("x", after="b", limit=2) == []
+    catalog.delete_tag("x", "_", origin=ORIGIN)
+    assert hot.tags("x", after="B", limit=2) == ["a-1", "b"]
+    hot.close()
+
+
 def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
     """A value is asked for after it was committed: whatever is seen is that, or newer."""
     manifests = [image(catalog, "x") for _ in range(200)]

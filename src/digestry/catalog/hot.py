@@ -53,6 +53,8 @@ _REPOSITORY: Final = (
     " OR EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id)"
     " FROM repositories r WHERE r.name = ?1"
 )
+_ROW: Final = "SELECT id FROM repositories WHERE name = ?1"
+_TAGS: Final = "SELECT name FROM tags WHERE repository_id = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
 _SEEN: Final = "SELECT digest, checked_at FROM upstream_tags WHERE repository = ?1 AND tag = ?2"
 
 
@@ -149,6 +151,17 @@ class HotReads:
             self._repositories.clear()
         found = self._repositories[name] = row is not None and bool(row[0])
         return found
+
+    def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
+        """The first ``limit`` tags after ``after``, in the order of their bytes; None if there is no such
+        repository. Read each time: for a page, not for a list of any length. Raises :class:`StorageError`."""
+        try:
+            row = self._connection.execute(_ROW, (repository,)).fetchone()
+            if row is None:
+                return None
+            return [name for (name,) in self._connection.execute(_TAGS, (row[0], after, limit))]
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
 
     def seen(self, repository: str, tag: str) -> SeenTag | None:
         """What an upstream's tag pointed to when it was last asked. Raises :class:`StorageError`."""
