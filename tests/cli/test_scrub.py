@@ -1,0 +1,133 @@
+"""``digestry scrub``, as an operator calls it, beside a registry that is served."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.registry.support import query
+from tests.support import RegistryServer, digestry, running_registry, wait_until
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def served() -> Iterator[RegistryServer]:
+    """A registry of this test's own, for it is damaged."""
+    with running_registry() as server:
+        yield server
+
+
+@pytest.fixture
+def run(served: RegistryServer) -> Run:
+    def run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        command = digestry("scrub", "--root", served.root, *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_found_listed_healed(served: RegistryServer, run: Run) -> None:
+    assert "; 0 damaged now" in run("--list").stdout
+    layer = os.urandom(200_000)
+    first = served.push_image("team/app", "1", layer)
+    served.push_image("team/app", "2", layer, annotations={"which": "2"})
+    whole = run("--from-start", "--rate", "500 MiB")
+    assert "4 blobs, 2" in whole.stdout
+    assert "; 0 damaged now" in whole.stdout
+    assert json.loads(run("--format", "json").stdout)["damaged"] == []
+
+    digest = Digest.of(layer)
+    path = served.root / "blobs" / "sha256" / digest.encoded
+    path.write_bytes(layer[:-1] + bytes([layer[-1] ^ 1]))
+    (served.root / "blobs" / "sha256" / first.encoded).unlink()
+    found = run("--from-start", status=1)
+    lines = {line.split()[0]: line for line in found.stdout.splitlines()}
+    assert "its bytes hash to sha256:" in lines[str(digest)]
+    assert lines[str(digest)].endswith("team/app:1,2")
+    assert "its file is gone" in lines[str(first)]
+    assert lines[str(first)].endswith("team/app:1")
+    assert "2 damaged now" in found.stdout
+    assert "push an image that holds it once more" in found.stderr
+    assert served.request("HEAD", f"/v2/team/app/blobs/{digest}").status == 404
+
+    listed = json.loads(run("--list", "--format", "json", status=1).stdout)
+    assert listed["pass"]["damaged"] == 2
+    assert listed["pass"]["finished_at"] is not None
+    by_digest = {one["digest"]: one for one in listed["damaged"]}
+    one = by_digest[str(digest)]
+    assert one["repositories"] == [{"name": "team/app", "tags": ["1", "2"], "more_tags": 0}]
+    (file,) = one["files"]
+    assert (served.root / file).read_bytes()[:-1] == layer[:-1]
+    assert by_digest[str(first)]["files"] == []
+
+    served.push_image("team/app", "1", layer)
+    assert "; 0 damaged now" in run("--list").stdout
+    assert run("--from-start").stderr == ""
+    assert served.request("GET", f"/v2/team/app/blobs/{digest}").body == layer
+
+
+def test_interrupted_it_goes_on_where_it_was(served: RegistryServer, run: Run) -> None:
+    for _ in range(100):
+        served.push_blob("x", os.urandom(10))
+    command = digestry("scrub", "--root", served.root, "--from-start", "--rate", "64 KiB")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def begun() -> bool:
+        return query(served, "SELECT name FROM jobs WHERE name = 'scrub' AND finished_at IS NULL") != []
+
+    wait_until(begun, seconds=60, what="the beginning of the scrub")
+    refused = run(status=2)
+    assert "is under way in another process" in refused.stderr
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stdout + stderr
+    assert "call it again to go on there" in stderr
+    partly = json.loads(run("--list", "--format", "json").stdout)["pass"]
+    assert partly["finished_at"] is None
+    assert 0 < partly["blobs"] < 100
+    whole = json.loads(run("--format", "json").stdout)["pass"]
+    assert whole["started_at"] == partly["started_at"]
+    assert whole["blobs"] == 100
+
+
+def test_how_far_it_is_on_a_terminal(served: RegistryServer) -> None:
+    served.push_blob("x", b"content")
+    main, terminal = pty.openpty()
+    command = digestry("scrub", "--root", served.root, "--from-start")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, text=True, check=False)
+    os.close(terminal)
+    shown = os.read(main, 1 << 16).decode()
+    os.close(main)
+    assert done.returncode == 0
+    assert "1 blobs, 7B, 0 damaged" in shown
+    assert "1 blob, 7B; 0 damaged now" in done.stdout
+
+
+def test_what_cannot_be_asked(run: Run, tmp_path: Path) -> None:
+    assert "KiB a second or more" in run("--rate", "1", status=2).stderr
+    assert "a number of bytes is wanted" in run("--rate", "fast", status=2).stderr
+    done = subprocess.run(
+        digestry("scrub", "--root", tmp_path / "none"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert "there is no registry under" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_not_as_another_user(served: RegistryServer, run: Run) -> None:
+    os.chown(served.root / "catalog.db", 12345, -1)
+    assert "belongs to another user" in run(status=2).stderr
+    run("--list")
