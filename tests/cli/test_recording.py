@@ -115,7 +115,7 @@ def test_another_registry_is_not_sent_what_runs(environment: dict[str, str], nam
         digest = _push(other, name)
         done = record(environment, fleet(f"{host}/{name}:1", digest, "n1"))
         assert done.returncode == 0, done.stderr
-        assert done.stderr == f"digestry: not recorded: {host} keep no sightings\n"
+        assert done.stderr == f"digestry: not recorded: {host} keeps no sightings\n"
 
 
 def _push(registry: RegistryServer, name: str) -> Digest:

@@ -7,9 +7,9 @@ no larger. Only what a repository has or had is noted, and of one digest at so m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Select, delete, func, select, union
+from sqlalchemy import Connection, delete, func, select, union
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from digestry.catalog import clock
@@ -113,12 +113,6 @@ class Sightings:
                 removed += connection.execute(delete(sightings).where(here)).rowcount
             if end is None:
                 return removed
-
-
-def seen_since(at: int) -> Select[Any]:
-    """A query for the ``repository`` and ``digest`` of each sighting at the time ``at`` or later; one
-    that ran at several places comes several times."""
-    return select(sightings.c.repository, sightings.c.digest).where(sightings.c.last_at >= at)
 
 
 _insert: Final = upsert(sightings)

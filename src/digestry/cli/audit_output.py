@@ -87,7 +87,8 @@ def recorded(recording: Recording) -> None:
             noted = words.number(told.noted.noted, "sighting")
             note(printable(f"digestry: recorded at {told.host}: {noted}{unknown}"))
     if keep_none:
-        note(printable(f"digestry: not recorded: {', '.join(keep_none)} keep no sightings"))
+        keep = "keeps" if len(keep_none) == 1 else "keep"
+        note(printable(f"digestry: not recorded: {', '.join(keep_none)} {keep} no sightings"))
     if recording.nothing_known:
         what = words.number(recording.nothing_known, "container")
         note(f"digestry: not recorded: {what} of which no registry confirmed what runs")
