@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import config, immutability, quotas, webhooks
+from digestry.registry import config, immutability, quotas, scrub, webhooks
 from digestry.registry.access import config as access
 from digestry.registry.access import oidc, passwords, rules
 from digestry.registry.config import RegistryConfig, load
@@ -28,6 +28,7 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[[quota]]`": quotas.KEYS,
     "`[[immutability]]`": immutability.KEYS,
     "`[[webhook]]`": webhooks.KEYS,
+    "`[scrub]`": scrub.KEYS,
     "`[limits]`": config.LIMIT_KEYS,
 }
 RULE = '[[rule]]\nwho = "x"\nactions = "pull"\n'
