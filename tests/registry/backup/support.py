@@ -76,9 +76,7 @@ def make_root(root: Path) -> None:
 
 
 def back_up(root: Path, destination: Path, *, verify: bool = False, keep: bool = False) -> Taken:
-    return taking.to_directory(
-        root, destination, verify=verify, keep=keep, flow=Flow(), watcher=Unseen()
-    )
+    return taking.to_directory(root, destination, verify=verify, keep=keep, flow=Flow(), watcher=Unseen())
 
 
 def archive(root: Path) -> tuple[bytes, Taken]:
@@ -89,9 +87,7 @@ def archive(root: Path) -> tuple[bytes, Taken]:
 
 def restore(source: Path | bytes, root: Path, **options: Any) -> Restored:
     if isinstance(source, bytes):
-        return restoring.from_archive(
-            io.BytesIO(source).read, root, flow=Flow(), watcher=Unseen(), **options
-        )
+        return restoring.from_archive(io.BytesIO(source).read, root, flow=Flow(), watcher=Unseen(), **options)
     return restoring.from_directory(source, root, flow=Flow(), watcher=Unseen(), **options)
 
 

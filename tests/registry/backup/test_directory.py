@@ -9,11 +9,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import snapshot
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.snapshot import newest_schema
+from digestry.catalog.database import Database
+from digestry.catalog.snapshot import Snapshot, newest_schema
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.backup import description
@@ -222,31 +225,36 @@ def test_a_catalog_of_a_newer_digestry_is_not_guessed_at(root: Path, tmp_path: P
     assert not (tmp_path / "backup" / "backup.json").exists()
 
 
-def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(root: Path, tmp_path: Path) -> None:
-    # As version 3 had it, before there were sightings and jobs.
-    with sqlite3.connect(root / "catalog.db") as connection:
-        for (table,) in connection.execute(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name IN"
-            " ('sightings', 'damaged', 'jobs', 'upstream_tags', 'collected')"
-        ).fetchall():
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("DROP INDEX IF EXISTS manifests_by_digest")
-        connection.execute("UPDATE alembic_version SET version_num = '0003'")
-    connection.close()
-    assert back_up(root, tmp_path / "backup").description.schema == "0003"
+def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    DiskBlobs(root).prepare()
+    database = Database(root)
+    config = Config()
+    config.set_main_option("script_location", "digestry.catalog:migrations")
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with database.write() as connection:
+        connection.exec_driver_sql("INSERT INTO repositories VALUES (1, 'golftrack', 0)")
+        digest = DiskBlobs(root).put(b"old")
+        connection.exec_driver_sql("INSERT INTO links VALUES (1, ?, 3, 0)", (str(digest),))
+    database.close()
+    assert back_up(root, tmp_path / "backup").description.schema == "0001"
     restore(tmp_path / "backup", tmp_path / "again")
     catalog = Catalog(tmp_path / "again")
     catalog.migrate()
+    assert catalog.blob_size("golftrack", digest) == 3
     catalog.close()
-    assert tags(tmp_path / "again") == tags(root)
-    with sqlite3.connect(tmp_path / "again" / "catalog.db") as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (newest_schema(),)
-    connection.close()
+    assert DiskBlobs(tmp_path / "again").read(digest) == b"old"
+    with Snapshot(tmp_path / "again") as found:
+        assert found.schema == newest_schema()
 
 
 def test_the_allowed_triggers_are_those_that_a_catalog_has(root: Path) -> None:
     with sqlite3.connect(root / "catalog.db") as connection:
-        found = connection.execute("SELECT sql FROM sqlite_schema WHERE type IN ('trigger', 'view')").fetchall()
+        found = connection.execute(
+            "SELECT sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"
+        ).fetchall()
     connection.close()
     assert {text for (text,) in found} == snapshot.TRIGGERS
 
@@ -363,9 +371,7 @@ def test_what_runs_by_itself_is_not_restored(root: Path, tmp_path: Path) -> None
         back_up(root, tmp_path / "backup")
 
 
-def test_a_restoration_that_was_broken_off_is_not_served_and_begins_again(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_restoration_that_was_broken_off_is_not_served_and_begins_again(root: Path, tmp_path: Path) -> None:
     back_up(root, tmp_path / "backup")
     half = tmp_path / "half"
     (half / RESTORING).mkdir(parents=True)

@@ -29,6 +29,9 @@ from digestry.registry.backup.taking import Watcher
 from digestry.registry.root import LOCK_FILE, RESTORING
 
 _STAYS: Final = frozenset({LOCK_FILE, "lost+found"})
+_SMALL: Final = 256 << 10
+"""Bytes of a blob that is read whole, and written while others are read."""
+_NOT_IN_IT: Final = "it is not in the archive"
 _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)", re.ASCII)
 
 
@@ -136,10 +139,11 @@ def from_archive(
         with Snapshot(staging) as catalog:
             watcher.total(catalog.bytes)
             found = _Blobs(catalog, _target(root), flow)
-            told, key_parts = _receive(reader, entries, found, root)
+            unpacking = _Unpacking(reader, root, found)
+            told = unpacking.run(entries)
             if told.catalog != part:
                 raise ContentError("the catalog in the archive is not the one that it was made with")
-            description.compare_keys(key_parts, told.keys, "the archive")
+            description.compare_keys(unpacking.keys, told.keys, "the archive")
             missing = found.settle(told, skip_damaged=skip_damaged)
         _prove(staging, told, expect)
     return Restored(told, found.blobs, found.bytes, missing)
@@ -281,36 +285,95 @@ def _receive_catalog(reader: ArchiveReader, entry: Entry | None, path: Path) -> 
     return part
 
 
-def _receive(
-    reader: ArchiveReader, entries: Iterator[Entry], found: _Blobs, root: Path
-) -> tuple[Description, list[Part]]:
-    """Takes all that follows the catalog, in the one order that there is: nothing can come twice."""
-    expected = found.catalog.held()
-    key_parts: list[Part] = []
-    before: tuple[int, str] = (0, "")
+@dataclass(slots=True)
+class _Unpacking:
+    """All that follows the catalog, in the one order that there is: nothing can come twice."""
+
+    reader: ArchiveReader
+    root: Path
+    found: _Blobs
+    keys: list[Part] = field(default_factory=list)
     told: Description | None = None
-    for entry in entries:
-        place = (_rank(entry.name), entry.name)
-        if place <= before:
-            raise ContentError(
-                f"the archive's {shown(entry.name)} is not where a backup has it, or comes twice"
-            )
-        before = place
-        if blob := _BLOB.fullmatch(entry.name):
-            _receive_blob(reader, entry, _digest(*blob.groups()), expected, found)
-        elif entry.name == description.FILE:
-            told = description.decode(reader.whole(entry, description.LARGEST), "the archive's backup.json")
-        elif entry.name == LAYOUT_FILE:
-            reader.whole(entry, 1 << 10)
+
+    def run(self, entries: Iterator[Entry]) -> Description:
+        """Takes it all in, and gives what the archive says of itself."""
+        # Each blob is durable by itself, which takes a small one longer than its bytes do: a few at once.
+        small = self._small_blobs(entries)
+        with contextlib.closing(copying.in_threads(self._put, small, self.found.flow)) as each:
+            for (held, _), outcome in each:
+                self._note(held, outcome)
+        if self.told is None:
+            raise ContentError(f"the archive ends without {description.FILE}: the backup was not finished")
+        return self.told
+
+    def _small_blobs(self, entries: Iterator[Entry]) -> Iterator[tuple[Held, bytes]]:
+        """Gives the small blobs; all else is taken in meanwhile."""
+        expected = self.found.catalog.held()
+        before: tuple[int, str] = (0, "")
+        for entry in entries:
+            place = (_rank(entry.name), entry.name)
+            if place <= before:
+                raise ContentError(
+                    f"the archive's {shown(entry.name)} is not where a backup has it, or comes twice"
+                )
+            before = place
+            if blob := _BLOB.fullmatch(entry.name):
+                held = self._expect(_digest(*blob.groups()), entry.size, expected)
+                if held is None:
+                    continue
+                if held.size <= _SMALL:
+                    yield held, self.reader.whole(entry, _SMALL)
+                else:
+                    self._note(held, self._stream(held))
+            elif entry.name == description.FILE:
+                content = self.reader.whole(entry, description.LARGEST)
+                self.told = description.decode(content, f"the archive's {description.FILE}")
+            elif entry.name == LAYOUT_FILE:
+                self.reader.whole(entry, 1 << 10)
+            else:
+                content = self.reader.whole(entry, description.LARGEST_KEY)
+                _keep_key(self.root, entry.name, content)
+                self.keys.append(Part.of(entry.name, content))
+        for held in expected:
+            self.found.lose(held, _NOT_IN_IT)
+
+    def _expect(self, digest: Digest, size: int, expected: Iterable[Held]) -> Held | None:
+        """What the catalog has of that digest; None if the archive's size shows that it is not that."""
+        # Both are in the order of the digests: what is passed over does not come any more.
+        for held in expected:
+            if held.digest != digest:
+                self.found.lose(held, _NOT_IN_IT)
+            elif held.size != size:
+                self.found.lose(held, f"it has {size} bytes instead of {held.size}")
+                return None
+            else:
+                return held
+        raise ContentError(f"the archive has {digest}, which its catalog does not know")
+
+    def _note(self, held: Held, outcome: Unusable | None) -> None:
+        if outcome is None:
+            self.found.add(held)
         else:
-            content = reader.whole(entry, description.LARGEST_KEY)
-            _keep_key(root, entry.name, content)
-            key_parts.append(Part.of(entry.name, content))
-    if told is None:
-        raise ContentError(f"the archive ends without {description.FILE}: the backup was not finished")
-    for held in expected:
-        found.lose(held, "it is not in the archive")
-    return told, key_parts
+            self.found.lose(held, outcome.message)
+
+    def _put(self, item: tuple[Held, bytes]) -> None:
+        held, content = item
+        try:
+            self.found.target.put(content, held.digest)
+        except DigestMismatch as error:
+            raise Unusable(WRONG_BYTES) from error
+        self.found.flow.passed(held.size)
+
+    def _stream(self, held: Held) -> Unusable | None:
+        try:
+            with self.found.target.begin(held.digest, held.size) as ingest:
+                for chunk in self.reader.content():
+                    ingest.write(chunk)
+                    self.found.flow.passed(len(chunk))
+                ingest.commit(held.digest, held.size)
+        except (DigestMismatch, SizeMismatch):
+            return Unusable(WRONG_BYTES)
+        return None
 
 
 def _rank(name: str) -> int:
@@ -330,32 +393,3 @@ def _digest(algorithm: str, encoded: str) -> Digest:
         return Digest(algorithm, encoded)
     except InvalidDigest as error:
         raise ContentError(f"the archive has a blob of no digest: {error.message}") from error
-
-
-def _receive_blob(
-    reader: ArchiveReader,
-    entry: Entry,
-    digest: Digest,
-    expected: Iterable[Held],
-    found: _Blobs,
-) -> None:
-    # Both are in the order of the digests: what is passed over does not come any more.
-    for held in expected:
-        if held.digest == digest:
-            break
-        found.lose(held, "it is not in the archive")
-    else:
-        raise ContentError(f"the archive has {digest}, which its catalog does not know")
-    if entry.size != held.size:
-        found.lose(held, f"it has {entry.size} bytes instead of {held.size}")
-        return
-    try:
-        with found.target.begin(digest, held.size) as ingest:
-            for chunk in reader.content():
-                ingest.write(chunk)
-                found.flow.passed(len(chunk))
-            ingest.commit(digest, held.size)
-    except (DigestMismatch, SizeMismatch):
-        found.lose(held, WRONG_BYTES)
-    else:
-        found.add(held)

@@ -1,0 +1,227 @@
+"""Backups of a registry that is served: under a load of pushes, killed in the middle, and by its verbs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from digestry import fsio
+from digestry.catalog.jobs import COLLECTION_LOCK
+from digestry.model.digest import Digest
+from tests.crash.checks import (
+    Reader,
+    check_acknowledged,
+    check_files,
+    check_journal,
+    check_served,
+    check_story,
+)
+from tests.crash.load import REPOSITORIES, Ledger, push_for
+from tests.registry.backup.support import blob_files, push, tags
+from tests.support import digestry, running_registry, start_registry, wait_until
+
+
+def run(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(digestry(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("kind", ["directory", "archive"])
+def test_under_a_load_of_pushes_nothing_acknowledged_is_missing(tmp_path: Path, kind: str) -> None:
+    destination = tmp_path / ("backup.tar" if kind == "archive" else "backup")
+    ledger = Ledger()
+    with running_registry() as server:
+        clients, enough = push_for(server.port, 1.5, "backup", ledger, clients=2)
+        # A second one finds the first, and what the pushes have changed since.
+        for _ in range(2):
+            before = Ledger(copy.copy(ledger.blobs), copy.copy(ledger.manifests))
+            run("backup", "--root", server.root, destination)
+        pushing = all(client.is_alive() for client in clients)
+        enough.set()
+        for client in clients:
+            client.join(timeout=60)
+        assert pushing
+        assert ledger.wrong == []
+    restored = tmp_path / "again"
+    run("restore-backup", destination, "--root", restored)
+    again = start_registry(restored)
+    try:
+        reader = Reader(again)
+        assert len(before.manifests) > 3
+        check_acknowledged(reader, before)
+        for repository in REPOSITORIES:
+            check_story(reader, repository)
+        check_served(reader, restored)
+        reader.close()
+        again.push_image("golftrack", "after", os.urandom(100))
+    finally:
+        again.stop()
+    check_files(restored)
+    check_journal(restored)
+
+
+def _copying(destination: Path) -> bool:
+    ingest = destination / "ingest"
+    return ingest.is_dir() and any(path.stat().st_size for path in ingest.iterdir())
+
+
+def test_a_killed_backup_is_refused_and_completed_by_the_next(root: Path, tmp_path: Path) -> None:
+    destination = tmp_path / "backup"
+    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "100KiB")) as process:
+        wait_until(lambda: _copying(destination), seconds=60, what="copying")
+        process.kill()
+    left = list(destination.glob(".backup-*"))
+    refused = run("restore-backup", destination, "--root", tmp_path / "again", expect=4)
+    assert "complete" in refused.stderr
+    assert not (tmp_path / "again").exists()
+    run("backup", "--root", root, destination)
+    assert len(left) == 1
+    assert not list(destination.glob(".backup-*"))
+    assert list((destination / "ingest").iterdir()) == []
+    run("restore-backup", destination, "--root", tmp_path / "again")
+    assert tags(tmp_path / "again") == tags(root)
+
+
+def test_a_backup_that_is_killed_leaves_the_one_before(root: Path, tmp_path: Path) -> None:
+    destination = tmp_path / "backup"
+    run("backup", "--root", root, destination)
+    was = tags(root)
+    push(root, "golftrack", "1.6", os.urandom(2 << 20))
+    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "100KiB")) as process:
+        wait_until(lambda: _copying(destination), seconds=60, what="copying")
+        process.kill()
+    run("restore-backup", destination, "--root", tmp_path / "again")
+    assert tags(tmp_path / "again") == was
+
+
+def test_a_killed_archive_leaves_nothing_after_the_next(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    command = digestry("backup", "--root", root, place / "x.tar", "--rate", "100KiB")
+    with subprocess.Popen(command) as process:
+        wait_until(
+            lambda: any(path.stat().st_size > 1 << 20 for path in place.iterdir()), seconds=60, what="copying"
+        )
+        process.kill()
+    assert [path.name.startswith(".x.tar.") for path in place.iterdir()] == [True]
+    assert len(list(root.glob(".backup-*"))) == 1
+    run("backup", "--root", root, place / "x.tar")
+    assert [path.name for path in place.iterdir()] == ["x.tar"]
+    assert (place / "x.tar").stat().st_mode & 0o777 == 0o600
+    assert not list(root.glob(".backup-*"))
+
+
+def test_a_killed_restoration_is_not_served_and_begins_again(root: Path, tmp_path: Path) -> None:
+    run("backup", "--root", root, tmp_path / "backup")
+    again = tmp_path / "again"
+    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "100KiB")
+    with subprocess.Popen(command) as process:
+        wait_until(lambda: _copying(again), seconds=60, what="copying")
+        in_use = run("serve", "--root", again, "--listen", "127.0.0.1:0", expect=2)
+        process.kill()
+    assert "in use" in in_use.stderr or "served" in in_use.stderr
+    refused = run("serve", "--root", again, "--listen", "127.0.0.1:0", expect=2)
+    assert "not complete" in refused.stderr
+    run("restore-backup", tmp_path / "backup", "--root", again)
+    assert blob_files(again) == blob_files(root)
+    assert list((again / "ingest").iterdir()) == []
+
+
+def test_an_interrupted_restoration_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    run("backup", "--root", root, tmp_path / "backup")
+    again = tmp_path / "again"
+    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "100KiB")
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: _copying(again), seconds=60, what="copying")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert not again.exists()
+
+
+def test_a_backup_is_not_served(root: Path, tmp_path: Path) -> None:
+    run("backup", "--root", root, tmp_path / "backup")
+    refused = run("serve", "--root", tmp_path / "backup", "--listen", "127.0.0.1:0", expect=2)
+    assert "is a backup" in refused.stderr
+
+
+def test_it_waits_for_a_collection(root: Path, tmp_path: Path) -> None:
+    with fsio.locked(root / COLLECTION_LOCK):
+        process = subprocess.Popen(digestry("backup", "--root", root, tmp_path / "backup"))
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+    assert process.wait(timeout=60) == 0
+
+
+def test_damage_ends_with_1_and_names_who_holds_it(root: Path, tmp_path: Path) -> None:
+    (root / "blobs" / "sha256" / Digest.of(b"good").encoded).write_bytes(b"evil")
+    done = run("backup", "--root", root, tmp_path / "backup", expect=1)
+    assert str(Digest.of(b"good")) in done.stderr
+    assert "golftrack:1.5" in done.stderr
+    told = json.loads(run("backup", "--root", root, tmp_path / "backup", "--format", "json", expect=1).stdout)
+    assert told["backup"] == json.loads((tmp_path / "backup" / "backup.json").read_bytes())
+    assert [missing["held_by"] for missing in told["backup"]["missing"]] == [["golftrack:1.5"]]
+    restored = run(
+        "restore-backup", tmp_path / "backup", "--root", tmp_path / "again", "--format", "json", expect=1
+    )
+    assert json.loads(restored.stdout)["missing"] == told["backup"]["missing"]
+
+
+def test_wrong_usage(root: Path, tmp_path: Path) -> None:
+    for arguments in (
+        [tmp_path / "x.tar.gz"],
+        [tmp_path / "x.tar", "--verify"],
+        [tmp_path / "x", "--temporary", tmp_path],
+        [tmp_path / "x", "--rate", "fast"],
+        [tmp_path / "x", "--rate", "1"],
+    ):
+        run("backup", "--root", root, *arguments, expect=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+    run("restore-backup", tmp_path / "x", "--root", tmp_path / "again", expect=4)
+
+
+def test_a_snapshot_does_not_hold_up_pushes(tmp_path: Path) -> None:
+    """Pushes are answered during the whole of a backup that is slow."""
+    with running_registry() as server:
+        server.push_image("golftrack", "1", os.urandom(1 << 20))
+        stop = threading.Event()
+        slowest = [0.0]
+
+        def pushes() -> None:
+            count = 0
+            while not stop.is_set():
+                begun = time.monotonic()
+                server.push_image("golftrack", "moving", str(count).encode())
+                slowest[0] = max(slowest[0], time.monotonic() - begun)
+                count += 1
+
+        thread = threading.Thread(target=pushes)
+        thread.start()
+        try:
+            begun = time.monotonic()
+            run("backup", "--root", server.root, tmp_path / "backup", "--rate", "400KiB")
+            took = time.monotonic() - begun
+        finally:
+            stop.set()
+            thread.join(timeout=30)
+        assert took > 2
+        assert slowest[0] < took / 2
+
+
+def test_a_reader_that_leaves_ends_the_archive(root: Path) -> None:
+    with subprocess.Popen(
+        digestry("backup", "--root", root, "-"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(1000)
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+    assert not list(root.glob(".backup-*"))
