@@ -11,6 +11,8 @@ docs/design.md): what was removed until then was held by nothing.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +23,7 @@ from sqlalchemy import (
     Select,
     delete,
     exists,
+    func,
     or_,
     select,
     true,
@@ -47,8 +50,9 @@ from digestry.model.digest import Digest
 
 _WINDOW: Final = 5000
 """Rows that one question looks at."""
-_BATCH: Final = 200
+_BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
+_LONGEST_PAUSE: Final = 0.1
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
 ACTOR: Final = "digestry"
@@ -136,7 +140,7 @@ class Collection:
         origin = Origin(actor=ACTOR, address="", client="retention")
         expected = Expected(any_of=frozenset([digest]))
         try:
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 tags.drop(connection, self._rules, place, tag, origin=origin, expected=expected)
         except TagRefused as error:
             return Stayed("tag", place.name, tag, error.message)
@@ -169,15 +173,16 @@ class Collection:
             for start in range(0, len(rows), _BATCH):
                 batch = {row.digest: row for row in rows[start : start + _BATCH]}
                 statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
-                with self._database.write() as connection:
+                with self._writing() as connection:
                     # Not as of this run's beginning: what was pushed again since is held again.
                     gone = connection.execute(
                         statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
                     ).scalars()
                     digests = sorted(gone)
+                    left = _left(connection, place, digests)
                 for digest in digests:
                     row = batch[digest]
-                    why = f"no tag, index or subject holds it; it was pushed at {_date(row.pushed_at)}"
+                    why = left.get(digest) or f"no tag ever pointed to it; pushed at {_date(row.pushed_at)}"
                     yield Removed("manifest", place.name, digest, why, row.size)
 
     def _held_manifest(self, place: Place, now: int) -> ColumnElement[bool]:
@@ -252,7 +257,7 @@ class Collection:
 
     def _circle(self, place: Place, start: str) -> Iterator[Removed | Stayed]:
         gone: list[Any] = []
-        with self._database.write() as connection:
+        with self._writing() as connection:
             root = self._root(place, self._rules.now())
             circle: set[str] = set()
             frontier = {start}
@@ -304,7 +309,7 @@ class Collection:
             for start in range(0, len(rows), _BATCH):
                 batch = [row.digest for row in rows[start : start + _BATCH]]
                 statement = delete(links).where(dead, links.c.digest.in_(batch))
-                with self._database.write() as connection:
+                with self._writing() as connection:
                     gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
                 for row in sorted(gone):
                     why = f"no manifest of {place.name} needs it"
@@ -329,11 +334,19 @@ class Collection:
     def forget(self) -> None:
         """Removes leases that have ended, and sightings that keep nothing any more."""
         now = self._rules.now()
-        with self._database.write() as connection:
+        with self._writing() as connection:
             connection.execute(delete(leases).where(leases.c.expires_at <= now))
             if self._retention.sighted is not None:
                 since = now - int(self._retention.sighted * clock.SECOND)
                 connection.execute(delete(sightings).where(sightings.c.last_at <= since))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction, and then as long a pause: SQLite does not queue who waits for its lock."""
+        with self._database.write() as connection:
+            began = time.monotonic()
+            yield connection
+        time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
 
     # -- windows ---------------------------------------------------------------------------------
 
@@ -385,6 +398,17 @@ def _holders(connection: Connection, repository: int, digests: set[str]) -> set[
         parent.c.deleted_at.is_(None),
     )
     return {digest for query in (listing, subjects) for digest in connection.execute(query).scalars()}
+
+
+def _left(connection: Connection, place: Place, digests: Sequence[str]) -> dict[str, str]:
+    """Which tag left these manifests last, and when, of those that one ever pointed to."""
+    query = select(journal.c.from_digest, journal.c.tag, func.max(journal.c.at).label("at")).where(
+        journal.c.repository == place.name, journal.c.from_digest.in_(digests)
+    )
+    return {
+        row.from_digest: f"tag {row.tag} left it at {_date(row.at)}, and nothing holds it since"
+        for row in connection.execute(query.group_by(journal.c.from_digest))
+    }
 
 
 def _beyond(rule: TagRetention, moved_at: int) -> str:

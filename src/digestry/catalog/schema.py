@@ -62,7 +62,8 @@ manifest_references = Table(
     Column("parent", Text, primary_key=True),
     Column("child", Text, primary_key=True),
     Column("role", Text, primary_key=True),
-    Index("manifest_references_by_child", "repository_id", "child"),
+    # All columns: SQLite's planner would else take the primary key, and walk a whole repository.
+    Index("manifest_references_by_child", "repository_id", "child", "role", "parent"),
 )
 
 tags = Table(

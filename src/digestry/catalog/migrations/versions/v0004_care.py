@@ -13,6 +13,10 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_index("manifests_by_digest", "manifests", ["digest"])
+    op.drop_index("manifest_references_by_child", "manifest_references")
+    op.create_index(
+        "manifest_references_by_child", "manifest_references", ["repository_id", "child", "role", "parent"]
+    )
     op.create_table(
         "sightings",
         sa.Column("digest", sa.Text, primary_key=True),
