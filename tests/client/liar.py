@@ -33,7 +33,7 @@ class Request:
 @dataclass
 class Reply:
     """What it is told. ``length`` lies about the body's size; ``endless`` never ends it;
-    ``cut`` breaks the connection after the body."""
+    ``cut`` breaks the connection after the body; its second half comes when ``gate`` is set."""
 
     status: int = 200
     body: bytes = b""
@@ -42,6 +42,7 @@ class Reply:
     endless: bool = False
     cut: bool = False
     chunked: bool = False
+    gate: threading.Event | None = None
 
 
 Answering = Callable[[Request], Reply]
@@ -101,7 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
             if not reply.cut:
                 self.wfile.write(b"0\r\n\r\n")
         else:
-            self.wfile.write(reply.body)
+            half = len(reply.body) // 2 if reply.gate is not None else len(reply.body)
+            self.wfile.write(reply.body[:half])
+            if reply.gate is not None and reply.gate.wait(60):
+                self.wfile.write(reply.body[half:])
         if reply.cut or (reply.length is not None and reply.length != len(reply.body)):
             self.close_connection = True
 
