@@ -84,8 +84,8 @@ class RegistryApp:
             await self._lifespan(receive, send)
 
     async def _http(self, exchange: Exchange) -> None:
-        began = time.perf_counter()
         observer = exchange.observer = self.service.observer
+        began = time.perf_counter()
         CURRENT.set(exchange)
         try:
             await self._dispatch(exchange)

@@ -157,13 +157,12 @@ class Exchange(Request):
     @property
     def request_id(self) -> str:
         """What the client, or a proxy before it, called this request; else a name of our own."""
-        return str(self._request_id, "ascii")
+        return str(self._identified or self._identify(), "ascii")
 
-    @property
-    def _request_id(self) -> bytes:
-        if self._identified is None:
-            self._identified = b"" if self.observer is None else self.observer.ids.of(self.scope["headers"])
-        return self._identified
+    def _identify(self) -> bytes:
+        found = b"-" if self.observer is None else self.observer.ids.of(self.scope["headers"])
+        self._identified = found
+        return found
 
     @property
     def digest(self) -> str:
@@ -190,13 +189,13 @@ class Exchange(Request):
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
         """Starts an answer with already encoded headers; ``length`` of its body in bytes."""
-        if self.observer is not None and self.scope["method"] not in READS:
+        if self.scope["method"] not in READS and self.observer is not None:
             await self.observer.note_write(self, status)  # before the client is told
         self.answered = True
         self.status = status
         self.length = length
         self._answer = headers
-        lines = [_ALWAYS, (b"x-request-id", self._request_id), *self.also, *headers]
+        lines = [_ALWAYS, (b"x-request-id", self._identified or self._identify()), *self.also, *headers]
         if length is not None:
             lines.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": status, "headers": lines})

@@ -28,7 +28,10 @@ LARGEST: Final = "more"
 
 def size_class(size: int) -> str:
     """The class of a blob of ``size`` bytes, as a label."""
-    return next((name for most, name in CLASSES if size <= most), LARGEST)
+    for most, name in CLASSES:
+        if size <= most:
+            return name
+    return LARGEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,9 @@ class Counter:
         """Counts one more with that value."""
         bounds = self.family.bounds
         with self._lock:
-            cell = self._cells.setdefault(labels, [0.0] * (len(bounds) + 2))
+            cell = self._cells.get(labels)
+            if cell is None:
+                cell = self._cells[labels] = [0.0] * (len(bounds) + 2)
             cell[0] += value
             cell[1 + bisect_left(bounds, value)] += 1
 
@@ -91,13 +96,13 @@ class Counter:
             return [(labels, list(cell)) for labels, cell in self._cells.items()]
 
 
-class _Tally:
-    """The requests of one route, method and status."""
+class Tally:
+    """The requests of one route, method and status; ``buckets`` by how long they took."""
 
-    __slots__ = ("buckets", "count", "received", "seconds", "sent")
+    __slots__ = ("buckets", "received", "seconds", "sent")
 
     def __init__(self) -> None:
-        self.count = self.received = self.sent = 0
+        self.received = self.sent = 0
         self.seconds = 0.0
         self.buckets = [0] * (len(SECONDS) + 1)
 
@@ -107,7 +112,7 @@ class Measures:
 
     def __init__(self, inherited: Snapshot | None = None) -> None:
         self._inherited = inherited or Snapshot()
-        self._tallies: dict[tuple[str, str, int], _Tally] = {}
+        self._tallies: dict[tuple[str, str, int], Tally] = {}
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[tuple[str, Labels], float] = {}
         self.changed = True
@@ -131,20 +136,15 @@ class Measures:
         """Those that were counted with :meth:`counter`."""
         return [counter.family for counter in self._counters.values()]
 
-    def request(
-        self, route: str, method: str, status: int, *, seconds: float, received: int, sent: int
-    ) -> None:
-        """Counts a request that has ended. On the event loop."""
-        tally = self._tallies.get((route, method, status))
-        if tally is None:
-            key = route, method if method in METHODS else OTHER, status
-            tally = self._tallies.setdefault(key, _Tally())
-        tally.count += 1
-        tally.seconds += seconds
-        tally.received += received
-        tally.sent += sent
-        tally.buckets[bisect_left(SECONDS, seconds)] += 1
+    def tally(self, key: tuple[str, str, int]) -> Tally:
+        """What counts the requests of a route, method and status, which are few. On the event loop."""
         self.changed = True
+        found = self._tallies.get(key)
+        if found is None:
+            route, method, status = key
+            key = route, method if method in METHODS else OTHER, status
+            found = self._tallies.setdefault(key, Tally())
+        return found
 
     def snapshot(self) -> Snapshot:
         """All of it, with what was inherited. On the event loop."""
@@ -154,7 +154,7 @@ class Measures:
             series[counter.family.name] = dict(counter.cells())  # it began with what was inherited
         for (route, method, status), tally in self._tallies.items():
             cells: tuple[tuple[Family, Labels, list[float]], ...] = (
-                (REQUESTS, (route, method, str(status)), [tally.count]),
+                (REQUESTS, (route, method, str(status)), [sum(tally.buckets)]),
                 (REQUEST_SECONDS, (route, method), [tally.seconds, *tally.buckets]),
                 (RECEIVED, (route,), [tally.received]),
                 (SENT, (route,), [tally.sent]),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from digestry.registry.observing import audit, processes
 from digestry.registry.observing.audit import AuditLog
 from digestry.registry.observing.logs import note_request
-from digestry.registry.observing.measures import Family, Measures, size_class
+from digestry.registry.observing.measures import SECONDS, Family, Measures, size_class
 from digestry.registry.observing.request_id import RequestIds
 from digestry.registry.observing.slots import Slot
 
@@ -62,14 +63,11 @@ class Observer:
     def ended(self, exchange: Exchange, seconds: float) -> None:
         """A request has ended, in whatever way."""
         status = exchange.status or GONE
-        self.measures.request(
-            exchange.route,
-            exchange.scope["method"],
-            status,
-            seconds=seconds,
-            received=exchange.received,
-            sent=exchange.sent,
-        )
+        tally = self.measures.tally((exchange.route, exchange.scope["method"], status))
+        tally.buckets[bisect_left(SECONDS, seconds)] += 1
+        tally.seconds += seconds
+        tally.sent += exchange.sent
+        tally.received += exchange.received
         if exchange.route == "blob" and exchange.sent == exchange.length and status in _WITH_CONTENT:
             self.measures.pull_seconds.observe(seconds, size_class(exchange.sent))
         if status >= self._noted_from and (self._noted_all or status not in _EVERYDAY):

@@ -17,12 +17,12 @@ class RequestIds:
     """The names that one process gives: its own random part, and a number."""
 
     def __init__(self) -> None:
-        self._prefix = os.urandom(6).hex().encode()
-        self._numbers = itertools.count(1)
+        self._form = os.urandom(6).hex().encode() + b"-%x"
+        self._next = itertools.count(1).__next__
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """What a request came with, if it is short and of harmless characters; else a new name."""
         for name, value in headers:
             if name == HEADER and _SANE.fullmatch(value):
                 return value
-        return b"%b-%x" % (self._prefix, next(self._numbers))
+        return self._form % self._next()
