@@ -14,6 +14,7 @@ from digestry.registry import config, immutability, quotas, scrub, webhooks
 from digestry.registry.access import config as access
 from digestry.registry.access import oidc, passwords, rules
 from digestry.registry.config import RegistryConfig, load
+from digestry.registry.observing import config as observing
 from digestry.registry.toml import Key
 from tests.registry.access.support import htpasswd
 
@@ -29,6 +30,9 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[[immutability]]`": immutability.KEYS,
     "`[[webhook]]`": webhooks.KEYS,
     "`[scrub]`": scrub.KEYS,
+    "`[metrics]`": observing.METRICS_KEYS,
+    "`[health]`": observing.HEALTH_KEYS,
+    "`[log]`": observing.LOG_KEYS,
     "`[limits]`": config.LIMIT_KEYS,
 }
 RULE = '[[rule]]\nwho = "x"\nactions = "pull"\n'
