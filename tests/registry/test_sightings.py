@@ -111,3 +111,12 @@ def test_methods_and_discovery(registry: RegistryServer) -> None:
     extensions = registry.request("GET", "/v2/_oci/ext/discover").json()["extensions"]
     listed = {endpoint for one in extensions for endpoint in one["endpoints"]}
     assert {"_digestry/sightings", "_digestry/sightings/<digest>"} <= listed
+
+
+def test_the_audit_log_has_who_told_how_much(registry: RegistryServer) -> None:
+    digest = registry.push_image("sightings/logged", "t", os.urandom(10))
+    answer = post(registry, seen("sightings/logged", digest), seen("sightings/logged", Digest.of(b"no")))
+    lines = [json.loads(line) for line in (registry.root / "audit.log").read_text().splitlines()]
+    (line,) = [one for one in lines if one["request_id"] == answer.headers["x-request-id"]]
+    assert (line["action"], line["noted"], line["unknown"]) == ("note-sightings", 1, 1)
+    assert line["user"] == "anonymous"

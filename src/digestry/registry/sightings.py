@@ -38,6 +38,7 @@ async def handle_note(service: Service, exchange: Exchange) -> None:
     for start in range(0, len(seen), BATCH):
         part = seen[start : start + BATCH]
         result += await service.write(service.catalog.sightings.note, part, at=at, actor=actor)
+    exchange.did(action="note-sightings", noted=result.noted, unknown=result.unknown)
     await exchange.json(result)
 
 
