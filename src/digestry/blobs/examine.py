@@ -134,7 +134,7 @@ def _hash(descriptor: int, digest: Digest, size: int, pace: Pace, *, drop: bool)
     # No reading ahead: what is in memory is to be what somebody wanted, and not our next part.
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
     hasher = digest.hasher()
-    view = memoryview(bytearray(pace.chunk))
+    view = memoryview(bytearray(min(size, pace.chunk)))
     position = 0
     while position < size:
         part = view[: size - position]
