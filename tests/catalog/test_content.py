@@ -285,7 +285,7 @@ def test_bytes_from_before_the_machine_restarted_are_not_believed(
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
     empty = catalog.begin_upload("x", "sha256")
     monkeypatch.setattr(uploads, "_boot_id", lambda: "another boot")
-    later = Catalog(catalog.path.parent)
+    later = Catalog(catalog.path.parent, now=clock)
     assert later.upload("x", upload.id) is None
     assert later.upload("x", empty.id) == empty  # nothing of it can have been lost
     assert [stale.id for stale in later.stale_uploads(clock.now)] == [upload.id]
@@ -298,7 +298,7 @@ def test_where_a_machines_run_has_no_name_a_digest_of_another_process_is_not_bel
     upload = catalog.begin_upload("x", "sha256")
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
     monkeypatch.setattr(uploads, "_boot_id", lambda: "process another")
-    later = Catalog(catalog.path.parent)
+    later = Catalog(catalog.path.parent, now=clock)
     found = later.upload("x", upload.id)
     assert later.stale_uploads(clock.now) == []
     later.close()

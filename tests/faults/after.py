@@ -63,18 +63,29 @@ def check(root: Path, acts: tuple[Act, ...], log: Log, *, power_went: bool = Fal
 
     After the power went, an upload's bytes may be gone; then the server must not say otherwise.
     """
-    done, open_act = acts[: log.acknowledged], acts[log.acknowledged : log.begun]
     with Inside(root) as registry:
-        for act in open_act:
-            if act.damages is not None:
-                _heal(registry, act.damages)
-        _check_facts(registry, done, open_act)
-        _check_moves(registry, done, open_act)
-        check_served(registry, root)
-        check_files(root)
-        _go_on_with_uploads(registry, done, open_act, log.locations, lost=power_went)
-        _push_again(registry)
-        check_served(registry, root)
+        check_running(registry, acts, log, lost=power_went)
+    check_at_rest(root)
+
+
+def check_running(registry: Inside, acts: tuple[Act, ...], log: Log, *, lost: bool = False) -> None:
+    """What it serves, and that it goes on: with the uploads, and with new pushes of the same."""
+    root = registry.root
+    done, open_act = acts[: log.acknowledged], acts[log.acknowledged : log.begun]
+    for act in open_act:
+        if act.damages is not None:
+            _heal(registry, act.damages)
+    _check_facts(registry, done, open_act)
+    _check_moves(registry, done, open_act)
+    check_served(registry, root)
+    check_files(root)
+    _go_on_with_uploads(registry, done, open_act, log.locations, lost=lost)
+    _push_again(registry)
+    check_served(registry, root)
+
+
+def check_at_rest(root: Path) -> None:
+    """What is left once all that was under way is swept, and all that nothing holds collected."""
     with Inside(root, upload_timeout=-1.0) as registry:
         registry.service.sweep_uploads()
     check_nothing_under_way(root)

@@ -4,6 +4,7 @@
 
     python -m tests.faults.campaign kill  [--every N]    SIGKILL right before and right after each step
     python -m tests.faults.campaign power [--every N]    the power goes before each step
+    python -m tests.faults.campaign full  [--every N]    the disk is full at each step, once
     python -m tests.faults.campaign start                SIGKILL at each step of the first start
 
 ``--every N`` takes each Nth step only. Prints what failed, and a line of JSON with the counts; the
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -31,10 +34,11 @@ from pathlib import Path
 from typing import Literal
 
 from digestry.catalog import uploads
+from digestry.errors import StorageFull
 from tests.faults import power, scenario
-from tests.faults.after import Log, check
+from tests.faults.after import Log, check, check_at_rest, check_running
 from tests.faults.inside import Inside, prepared
-from tests.faults.scenario import Act, Clock, Stage
+from tests.faults.scenario import Act, Clock, Refusal, Stage
 from tests.faults.steps import Step, Steps
 
 _SECONDS = 120
@@ -71,6 +75,40 @@ def run_scenario(root: Path, acts: tuple[Act, ...], log_file: Path, steps: Steps
             tell("begin", number)
             act.run(stage)
             tell("ack", number)
+
+
+def run_out(root: Path, acts: tuple[Act, ...], at: int, log_file: Path) -> None:
+    """Plays the acts until the disk is full at step ``at``, and goes on, with room again, to the checks."""
+
+    def strike(step: Step) -> None:
+        if step.number != at:
+            return
+        if step.call == "commit":
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(step.path))
+
+    steps = Steps(root, strike, _nothing)
+    steps.watch()
+    clock, log = Clock(), Log()
+    with Inside(root, now=clock) as registry:
+        stage = Stage(registry, log.locations.__setitem__, clock)
+        for act in acts:
+            log.begun += 1
+            log_file.write_text(json.dumps(["begin", log.begun - 1]))
+            try:
+                act.run(stage)
+            except Refusal as refusal:
+                if refusal.status != 507:
+                    raise
+                break
+            except StorageFull:
+                break  # the registry's own work, that nobody is answered
+            log.acknowledged += 1
+        clock.ahead = 0
+        check_running(registry, acts, log, lost=True)
+    check_at_rest(root)
 
 
 def forked(function: Callable[[], None], said: Path) -> int:
@@ -156,6 +194,15 @@ class Campaign:
             return
         self.look(name, root, Log.read(log) if log.exists() else Log())
 
+    def fill(self, step: Step) -> None:
+        """One run in which the disk is full at that step."""
+        root, log = self.fresh()
+        self.result.runs += 1
+        if forked(lambda: run_out(root, self.acts, step.number, log), self._said) != 0:
+            begun = Log.read(log).begun
+            name = f"disk full at step {step}, in “{self.acts[begun - 1].name}”"
+            self.result.failures.append(f"{name}:\n{self._said.read_text()}")
+
     def start(self) -> None:
         """SIGKILL at each step of the start that makes the root's files."""
         self._empty = True
@@ -224,7 +271,7 @@ def _nothing(_: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign")
-    parser.add_argument("fault", choices=["kill", "power", "start"])
+    parser.add_argument("fault", choices=["kill", "power", "full", "start"])
     parser.add_argument("--every", type=int, default=1, metavar="N")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -236,6 +283,9 @@ def main() -> int:
         elif options.fault == "power":
             campaign.count()
             campaign.cut_power(options.every)
+        elif options.fault == "full":
+            for step in campaign.count()[:: options.every]:
+                campaign.fill(step)
         else:
             steps = campaign.count()
             for step in steps[:: options.every]:

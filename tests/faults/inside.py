@@ -22,7 +22,7 @@ from digestry.registry.service import Service
 from tests.support import Response
 
 
-class Unanswered(Exception):  # noqa: N818 - it is what happened
+class Unanswered(Exception):
     """The request ended without an answer, as it does for a client that left."""
 
 
@@ -41,7 +41,7 @@ class Inside:
     def __enter__(self) -> Self:
         async def start() -> None:
             self._life = asyncio.create_task(
-                self._app({"type": "lifespan"}, self._events.get, self._said.put)  # type: ignore[arg-type]
+                self._app({"type": "lifespan"}, self._events.get, self._said.put)
             )
             await self._events.put({"type": "lifespan.startup"})
             assert (await self._said.get())["type"] == "lifespan.startup.complete"
@@ -134,7 +134,7 @@ class Inside:
         async def send(message: Mapping[str, Any]) -> None:
             answer.append(message)
 
-        await self._app(scope, receive, send)  # type: ignore[arg-type]
+        await self._app(scope, receive, send)
         if not answer:
             raise Unanswered
         told = {name.decode(): value.decode() for name, value in answer[0]["headers"]}

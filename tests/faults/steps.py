@@ -47,7 +47,9 @@ class Steps:
         self._count = 0
         self._lock = threading.RLock()
 
-    def around(self, call: str, path: str | Path, function: Callable[[], Any], *, creates: bool = False) -> Any:
+    def around(
+        self, call: str, path: str | Path, function: Callable[[], Any], *, creates: bool = False
+    ) -> Any:
         """Does one step."""
         if not str(path).startswith(self._root):
             return function()
@@ -63,7 +65,7 @@ class Steps:
     def watch(self) -> None:
         """Begins."""
         for name in ("fsync", "fdatasync", "ftruncate", "pwritev"):
-            self._wrap(name, lambda fd, *_: os.readlink(f"/proc/self/fd/{fd}"))
+            self._wrap(name, lambda fd, *_: Path(f"/proc/self/fd/{fd}").readlink())
         for name in ("rename", "replace", "link", "symlink"):
             self._wrap(name, lambda _, destination, *__: destination)
         for name in ("unlink", "remove", "rmdir", "mkdir"):
@@ -93,7 +95,7 @@ class Steps:
         os.open = wrapped
 
     def _wrap_commit(self) -> None:
-        real = DefaultDialect.do_commit
+        real: Callable[..., None] = DefaultDialect.do_commit
 
         def wrapped(dialect: Any, connection: Any) -> None:
             writes = not connection.execute("PRAGMA query_only").fetchone()[0]
@@ -103,4 +105,4 @@ class Steps:
             else:
                 real(dialect, connection)
 
-        DefaultDialect.do_commit = wrapped  # type: ignore[method-assign, assignment]
+        DefaultDialect.do_commit = wrapped  # type: ignore[method-assign]

@@ -48,5 +48,9 @@ class TestEveryStep:
         result = _campaign("power", every=4)
         assert result["runs"] > 40
 
+    def test_a_full_disk_at_any_durable_step_is_told_and_once_there_is_room_all_goes_on(self) -> None:
+        result = _campaign("full", every=9)
+        assert result["runs"] > 20
+
     def test_a_kill_at_any_step_of_the_first_start_leaves_what_the_next_start_can_use(self) -> None:
         assert _campaign("start", every=1)["runs"] > 20

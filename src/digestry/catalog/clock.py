@@ -49,3 +49,21 @@ def from_rfc3339(text: str) -> int:
             f"{shown(text)} is not a time as RFC 3339 has it", hint="such as 2026-11-21T10:02:03Z"
         )
     return from_datetime(moment)
+
+
+class Clocks:
+    """Compares a clock with one that nobody sets."""
+
+    def __init__(self, now: Clock) -> None:
+        self._now = now
+        self._last = self._both()
+
+    def _both(self) -> tuple[float, float]:
+        # CLOCK_BOOTTIME goes on while the machine sleeps, where there is one.
+        steady = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        return self._now() / SECOND, steady
+
+    def jump(self) -> float:
+        """By how many seconds the clock went forward more than time did, since the last call."""
+        (wall, steady), self._last = self._last, self._both()
+        return (self._last[0] - wall) - (self._last[1] - steady)

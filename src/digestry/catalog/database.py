@@ -21,6 +21,7 @@ from digestry.errors import InvalidDigest, NotFound, StorageBusy, StorageError, 
 
 FILE: Final = "catalog.db"
 _BUSY_SECONDS: Final = 30
+_LOG_BYTES: Final = 16 << 20
 _READERS: Final = 8
 _RESTORE: Final = "restore the catalog from a backup; the blobs beside it are not touched"
 
@@ -97,6 +98,8 @@ class Database:
             connection.isolation_level = None  # transactions are begun below, not by the driver
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            # A reader that takes its time lets the log grow; afterwards the room is given back.
+            connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             connection.execute("PRAGMA foreign_keys=ON")
             if query_only:
                 connection.execute("PRAGMA query_only=ON")

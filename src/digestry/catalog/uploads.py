@@ -109,7 +109,7 @@ class Uploads:
     def stale_uploads(self, older_than: int) -> list[Upload]:
         """The uploads that nothing was written to since a time (microseconds since 1970), and those
         whose bytes a restart of the machine has taken."""
-        self._age_from_now()
+        self.age_uploads_from_now(only_ahead=True)
         with self._database.read() as connection:
             rows = connection.execute(
                 select(uploads).where((uploads.c.updated_at < older_than) | (uploads.c.boot != self._boot))
@@ -120,10 +120,11 @@ class Uploads:
             if row.updated_at < older_than or _lost(row, self._boot)
         ]
 
-    def _age_from_now(self) -> None:
-        # The clock was set back since: by it they would not get old before it is where it was.
+    def age_uploads_from_now(self, *, only_ahead: bool = False) -> None:
+        """For a clock that was set: every upload counts as written to now. With ``only_ahead`` those
+        from before it was set back, which by it would not get old for as long as it was wrong."""
         now = self._now()
-        ahead = uploads.c.updated_at > now
+        ahead = uploads.c.updated_at > (now if only_ahead else 0)
         with self._database.read() as connection:
             if connection.execute(select(uploads.c.id).where(ahead).limit(1)).first() is None:
                 return

@@ -255,7 +255,7 @@ class CollectionJob:
         self._removals = Removals(AuditLog(config.log, config.root), "collection")
         self._now = now
         self._began = time.monotonic()
-        self._clocks = _Clocks(now)
+        self._clocks = clock.Clocks(now)
         self._held_until = 0.0
 
     def run(self, stop: threading.Event) -> float:
@@ -300,21 +300,3 @@ class CollectionJob:
                 "collection: %d tags, %d manifests, %d links; %d blobs of %d bytes; %d stayed",
                 *(tally.tags, tally.manifests, tally.links, tally.blobs, tally.bytes, tally.stayed),
             )
-
-
-class _Clocks:
-    """Compares the wall clock with one that nobody sets."""
-
-    def __init__(self, now: clock.Clock) -> None:
-        self._now = now
-        self._last = self._both()
-
-    def _both(self) -> tuple[float, float]:
-        # CLOCK_BOOTTIME goes on while the machine sleeps, where there is one.
-        steady = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-        return self._now() / clock.SECOND, steady
-
-    def jump(self) -> float:
-        """By how many seconds the wall clock went forward more than time did, since the last call."""
-        (wall, steady), self._last = self._last, self._both()
-        return (self._last[0] - wall) - (self._last[1] - steady)

@@ -39,6 +39,7 @@ from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing.exposition import Scrape
 from digestry.registry.observing.health import Health
 from digestry.registry.observing.observer import Observer
+from digestry.registry.observing.upstreams import UpstreamMeter
 from digestry.registry.quarantine import HEALS, Quarantine
 
 log: Final = logging.getLogger("digestry.registry")
@@ -100,6 +101,7 @@ class Service:
     ) -> None:
         self.config = config
         self.now = now
+        self.clocks = clock.Clocks(now)
         self.observer = Observer(config)
         self.health = Health(self)
         self.scrape = Scrape(self)
@@ -123,6 +125,7 @@ class Service:
             if make_upstream is None:
                 raise InvalidConfiguration("there are mirrors, and nothing to ask other registries with")
             self.mirrors = Mirrors(config.mirrors, make_upstream, config.root, self.hot)
+            self.observer.watch(UpstreamMeter(self.observer.measures, self.mirrors).read)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalog")
         # A thread of its own: it waits for pushes to end, which need the disk threads for that.
@@ -268,6 +271,8 @@ class Service:
     def sweep_uploads(self) -> int:
         """Drops the uploads that nobody goes on with, and files that no upload owns; how many."""
         dropped = 0
+        if self.clocks.jump() > self.config.upload_timeout / 4:
+            self.catalog.age_uploads_from_now()  # they look older than they are
         oldest = self.now() - int(self.config.upload_timeout * clock.SECOND)
         for upload in self.catalog.stale_uploads(oldest):
             try:

@@ -1,0 +1,61 @@
+"""A registry to break: its root on a small disk, or its application in this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.inside import Inside, prepared
+from tests.support import lacking
+
+
+class SmallDisk:
+    """A file system of a few MiB of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ballast = path / "ballast"
+
+    @property
+    def free(self) -> int:
+        """Bytes left."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
+    def fill(self, *, leave: int) -> None:
+        """Takes all room but ``leave`` bytes."""
+        with self._ballast.open("ab") as file:
+            file.write(bytes(max(0, self.free - leave)))
+
+    def make_room(self) -> None:
+        """Gives it back."""
+        self._ballast.unlink()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[SmallDisk]:
+    """A tmpfs of 16 MiB; needs the right to mount one."""
+    with tempfile.TemporaryDirectory(prefix="digestry-small-") as directory:
+        command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", directory]
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+        if mounted.returncode != 0:
+            lacking("a mount", mounted.stderr.strip())
+        try:
+            yield SmallDisk(Path(directory))
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+MakeInside = Callable[..., Inside]
+
+
+@pytest.fixture(scope="session")
+def empty_root() -> Iterator[Path]:
+    """The files of an empty registry, to copy."""
+    with tempfile.TemporaryDirectory(prefix="digestry-empty-") as directory:
+        yield prepared(Path(directory) / "root")

@@ -1,0 +1,146 @@
+"""A catalog that somebody else keeps: writers wait, and then say so; readers are not in their way."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.crash.checks import check_journal, check_nothing_under_way, check_served
+from tests.faults.inside import Inside
+from tests.support import Response
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+
+_HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+connection.execute("ROLLBACK")
+"""
+
+
+@contextlib.contextmanager
+def held(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process has the catalog's write lock, until it is written a line or the block ends."""
+    command = [sys.executable, "-c", _HOLDER, str(root / "catalog.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.stdin.close()
+            process.wait()
+
+
+@pytest.fixture
+def registry(empty_root: Path, tmp_path: Path) -> Iterator[Inside]:
+    root = tmp_path / "root"
+    shutil.copytree(empty_root, root)
+    with Inside(root) as inside:
+        yield inside
+    with Inside(root, upload_timeout=-1.0) as inside:
+        inside.service.sweep_uploads()
+    check_nothing_under_way(root)
+    check_journal(root)
+
+
+def put(registry: Inside, tag: str, note: str) -> Response:
+    raw = b'{"schemaVersion":2,"mediaType":"%s","manifests":[],"annotations":{"n":"%s"}}'
+    body = raw % (INDEX.encode(), note.encode())
+    return registry.request("PUT", f"/v2/a/manifests/{tag}", body, {"Content-Type": INDEX})
+
+
+def impatient(registry: Inside) -> None:
+    """The writer waits for a fifth of a second, and not for half a minute."""
+    connection = registry.service.catalog._database._writer.raw_connection()
+    connection.execute("PRAGMA busy_timeout=200")
+    connection.close()
+
+
+def test_a_push_waits_for_who_has_the_catalog(registry: Inside) -> None:
+    with held(registry.root) as holder:
+        assert holder.stdin is not None
+        release = threading.Timer(0.5, holder.stdin.close)
+        began = time.monotonic()
+        release.start()
+        assert put(registry, "t", "1").status == 201
+        assert time.monotonic() - began > 0.3
+        release.join()
+
+
+def test_a_catalog_that_stays_busy_is_told_as_503_and_nothing_is_lost(registry: Inside) -> None:
+    assert put(registry, "t", "1").status == 201
+    before = registry.get("/v2/a/manifests/t").body
+    location = registry.request("POST", "/v2/a/blobs/uploads/").headers["location"]
+    assert registry.request("PATCH", location, b"12345", {"Content-Range": "0-4"}).status == 202
+    impatient(registry)
+    rest = {"Content-Range": "5-9"}
+    with held(registry.root):
+        for answer in (
+            put(registry, "t", "2"),
+            registry.request("PATCH", location, b"67890", rest),
+            registry.request("POST", "/v2/a/blobs/uploads/"),
+            registry.request("DELETE", "/v2/a/manifests/t"),
+            registry.request("POST", "/v2/a/blobs/uploads/?digest=sha256:" + 64 * "0", b"x"),
+        ):
+            assert (answer.status, answer.code) == (503, "UNAVAILABLE"), answer.body
+            assert int(answer.headers["retry-after"]) > 0
+        assert registry.get("/v2/a/manifests/t").body == before  # readers have no part in it
+        assert registry.get(location).headers["range"] == "0-4"
+    assert put(registry, "t", "2").status == 201
+    assert registry.request("PATCH", location, b"67890", rest).status == 202
+    assert len(registry.get("/v2/a/_digestry/journal").json()["entries"]) == 2
+    digest = Digest.of(b"1234567890")
+    assert registry.request("PUT", f"{location}?digest={digest}").status == 201
+    assert registry.get(f"/v2/a/blobs/{digest}").body == b"1234567890"
+    check_served(registry, registry.root)
+
+
+def test_a_put_on_a_busy_catalog_leaves_an_upload_that_ends(registry: Inside) -> None:
+    """Its bytes have their name by then: the client is told to begin again, and not to go on."""
+    content = b"z" * 100_000
+    digest = Digest.of(content)
+    location = registry.request("POST", "/v2/a/blobs/uploads/").headers["location"]
+    assert registry.request("PATCH", location, content).status == 202
+    impatient(registry)
+    with held(registry.root):
+        assert registry.request("PUT", f"{location}?digest={digest}").status == 503
+        assert registry.get(f"/v2/a/blobs/{digest}").status == 404
+    again = registry.request("PUT", f"{location}?digest={digest}")
+    assert (again.status, again.code) == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert registry.request("POST", f"/v2/a/blobs/uploads/?digest={digest}", content).status == 201
+    assert registry.get(f"/v2/a/blobs/{digest}").body == content
+
+
+def test_a_reader_that_takes_its_time_stops_no_writer_and_the_log_shrinks_again(registry: Inside) -> None:
+    assert put(registry, "t", "0").status == 201
+    log = registry.root / "catalog.db-wal"
+    reader = sqlite3.connect(registry.root / "catalog.db", isolation_level=None)
+    reader.execute("BEGIN")
+    seen = reader.execute("SELECT count(*) FROM journal").fetchone()
+    number = 0
+    while log.stat().st_size < 20 << 20:
+        number += 1
+        assert put(registry, "t", f"{number} " + "x" * 400_000).status == 201
+        assert number < 200
+    assert reader.execute("SELECT count(*) FROM journal").fetchone() == seen
+    reader.execute("ROLLBACK")
+    reader.close()
+    for last in range(3):
+        assert put(registry, "t", f"last {last}").status == 201
+    assert log.stat().st_size <= 17 << 20
+    check_served(registry, registry.root)

@@ -1,0 +1,183 @@
+"""A disk that fills up: what cannot be stored is refused in clear words, and nothing else changes.
+
+``test_every_step.py`` has a full disk at each single step; here it is a real file system, and a real
+server on it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from digestry.catalog.catalog import Catalog
+from digestry.errors import StorageFull
+from digestry.registry.collection import collect
+from digestry.registry.config import RegistryConfig
+from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served
+from tests.faults.conftest import SmallDisk
+from tests.faults.inside import Inside
+from tests.registry.support import Upload, ingest_files, put_manifest, upload_rows
+from tests.support import RegistryServer, Response, start_registry
+
+KEPT = os.urandom(200_000)
+LARGE = os.urandom(3 << 20)
+
+
+@pytest.fixture
+def registry(small_disk: SmallDisk) -> Iterator[RegistryServer]:
+    """A registry on the small disk, with an image in it."""
+    server = start_registry(small_disk.path / "root")
+    try:
+        server.push_image("a", "kept", KEPT)
+        yield server
+        assert server.stop() == 0
+        check_files(server.root)
+        check_journal(server.root)
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def refused(answer: Response) -> None:
+    assert (answer.status, answer.code) == (507, "UNAVAILABLE"), answer.body
+    assert b"disk is full" in answer.body
+
+
+def still_serves(server: RegistryServer) -> None:
+    manifest = server.request("GET", "/v2/a/manifests/kept")
+    assert manifest.status == 200
+    layer = manifest.json()["layers"][0]["digest"]
+    assert server.request("GET", f"/v2/a/blobs/{layer}").body == KEPT
+
+
+def test_a_patch_on_a_full_disk_does_not_count_and_the_upload_goes_on_when_there_is_room(
+    registry: RegistryServer, small_disk: SmallDisk
+) -> None:
+    upload = Upload.begin(registry, "a")
+    assert upload.patch(LARGE[:100_000], 0).status == 202
+    small_disk.fill(leave=1 << 20)
+    refused(upload.patch(LARGE[100_000:], 100_000))
+    assert upload.status().headers["range"] == "0-99999"
+    assert upload.offset() == 100_000
+    assert (registry.root / "ingest" / upload.id).stat().st_size == 100_000  # the room is given back
+    still_serves(registry)
+    small_disk.make_room()
+    assert upload.patch(LARGE[100_000:], 100_000).status == 202
+    digest = registry.push_blob("b", LARGE)
+    assert upload.put(digest).status == 201
+    assert registry.request("GET", f"/v2/a/blobs/{digest}").body == LARGE
+    assert ingest_files(registry) == set()
+
+
+def test_a_push_in_one_request_on_a_full_disk_leaves_nothing_behind(
+    registry: RegistryServer, small_disk: SmallDisk
+) -> None:
+    small_disk.fill(leave=1 << 20)
+    free = small_disk.free
+    for _ in range(3):
+        refused(registry.request("POST", "/v2/a/blobs/uploads/?digest=sha256:" + 64 * "0", LARGE))
+    assert ingest_files(registry) == set()
+    assert upload_rows(registry, "a") == 0
+    assert small_disk.free > free - 200_000  # the catalog's own log may have grown
+    still_serves(registry)
+    small_disk.make_room()
+    digest = registry.push_blob("a", LARGE)
+    assert registry.request("GET", f"/v2/a/blobs/{digest}").body == LARGE
+
+
+def test_the_last_bytes_of_an_upload_on_a_full_disk_can_be_sent_again(
+    registry: RegistryServer, small_disk: SmallDisk
+) -> None:
+    digest = registry.push_blob("b", LARGE)
+    upload = Upload.begin(registry, "a")
+    assert upload.patch(LARGE[:1000], 0).status == 202
+    small_disk.fill(leave=1 << 20)
+    refused(upload.put(digest, LARGE[1000:]))
+    small_disk.make_room()
+    assert upload.put(digest, LARGE[1000:]).status == 201
+    assert registry.request("GET", f"/v2/a/blobs/{digest}").body == LARGE
+
+
+def test_a_manifest_on_a_full_disk_is_not_half_there(registry: RegistryServer, small_disk: SmallDisk) -> None:
+    raw = registry.request("GET", "/v2/a/manifests/kept").body.replace(b'"layers"', b' "layers"')
+    small_disk.fill(leave=0)
+    refused(put_manifest(registry, "a", "kept", raw))
+    refused(put_manifest(registry, "a", "new", raw))
+    assert registry.request("GET", "/v2/a/manifests/new").status == 404
+    assert registry.request("GET", "/v2/a/manifests/kept").body != raw
+    assert ingest_files(registry) == set()
+    still_serves(registry)
+    small_disk.make_room()
+    assert put_manifest(registry, "a", "kept", raw).status == 201
+    assert registry.request("GET", "/v2/a/manifests/kept").body == raw
+
+
+def test_a_collection_on_a_full_disk_loses_nothing_and_ends_when_there_is_room(
+    registry: RegistryServer, small_disk: SmallDisk
+) -> None:
+    registry.push_blob("a", LARGE)  # nothing will hold it
+    config = RegistryConfig(root=registry.root)
+    later = Catalog(registry.root)._now() + 40 * 24 * 3600 * 1_000_000
+    small_disk.fill(leave=0)
+    try:
+        collect(config, now=lambda: later)
+    except StorageFull:
+        still_serves(registry)
+    small_disk.make_room()
+    collect(config, now=lambda: later)
+    still_serves(registry)
+    assert small_disk.free > 12 << 20
+
+
+# -- the catalog alone -----------------------------------------------------------------------------
+
+
+def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(empty_root, root)
+    with Inside(root) as registry:
+        manifest = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]'
+        kind = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
+
+        def push(number: int) -> Response:
+            raw = manifest + b',"annotations":{"n":"%d","long":"%s"}}' % (number, b"x" * 20_000)
+            return registry.request("PUT", "/v2/a/manifests/t", raw, kind)
+
+        assert push(0).status == 201
+        pages = registry.service.catalog._database._writer.raw_connection()
+        used = pages.execute("PRAGMA page_count").fetchone()[0]
+        pages.execute(f"PRAGMA max_page_count={used + 40}")
+        pages.close()
+
+        accepted = 0
+        while (answer := push(accepted + 1)).status == 201:
+            accepted += 1
+            assert accepted < 100
+        refused(answer)
+        begun = 0
+        while (answer := registry.request("POST", "/v2/a/blobs/uploads/")).status == 202:
+            begun += 1
+            assert begun < 2000
+        refused(answer)
+        rows = len(registry.service.catalog.upload_ids())
+        assert rows == begun
+        journal = registry.get("/v2/a/_digestry/journal?n=1000").json()["entries"]
+        assert len(journal) == accepted + 1
+        current = registry.get("/v2/a/manifests/t")
+        assert current.headers["docker-content-digest"] == journal[0]["toDigest"]
+        check_served(registry, root)
+
+        pages = registry.service.catalog._database._writer.raw_connection()
+        pages.execute("PRAGMA max_page_count=1000000")
+        pages.close()
+        assert push(accepted + 1).status == 201
+        assert registry.request("POST", "/v2/a/blobs/uploads/").status == 202
+        check_served(registry, root)
+    with Inside(root, upload_timeout=-1.0) as registry:
+        registry.service.sweep_uploads()
+    check_nothing_under_way(root)
+    check_journal(root)
