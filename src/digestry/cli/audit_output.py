@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from digestry.cli.interrupts import Interrupts
 from digestry.cli.output import complain, note, printable, say, write_pieces
 from digestry.errors import DigestryError
 
@@ -152,6 +153,7 @@ def watch(
     A round that fails says so, and the next one comes. A terminal is drawn anew each time, what is
     longer than it cut at its end (the worst is at the top); a pipe gets a block a round.
     """
+    interrupts = Interrupts()
     while True:
         begun = time.monotonic()
         try:
@@ -165,7 +167,7 @@ def watch(
             raise
         except DigestryError as error:
             complain(error.message, error.hint)
-        time.sleep(max(0.0, seconds - (time.monotonic() - begun)))
+        interrupts.sleep(seconds - (time.monotonic() - begun))
 
 
 def _draw(lines: Iterable[Text], seconds: float) -> None:

@@ -1,0 +1,109 @@
+"""A SIGINT ends a verb that goes on until it is interrupted, whenever it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import digestry
+
+_LOOP = """
+import gc, sys, time
+from digestry.cli.interrupts import Interrupts
+
+interrupts = Interrupts(grace={grace})
+print("ready", flush=True)
+{body}
+"""
+
+# What loses a KeyboardInterrupt: an exception in __del__ is printed and forgotten.
+_SWALLOWED = """
+class Sly:
+    def __del__(self):
+        time.sleep(1.5)
+
+try:
+    while True:
+        Sly()
+        interrupts.sleep(0.01)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+_NEVER_ASKS = """
+while True:
+    try:
+        time.sleep(1)
+    except KeyboardInterrupt:
+        pass
+"""
+_JOINS = """
+import threading
+threading.Thread(target=time.sleep, args=(60,)).start()
+try:
+    interrupts.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "grace"),
+    [(_SWALLOWED, 60.0), (_NEVER_ASKS, 0.5), (_JOINS, 0.5)],
+    ids=["swallowed", "never", "joins"],
+)
+def test_it_is_not_lost(body: str, grace: float) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _LOOP.format(body=body, grace=grace)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.3)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
+    assert time.monotonic() - begun < 30
+
+
+def test_rounds_of_an_audit_end_whenever_it_comes(tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.json"
+    # Nothing listens there: a round asks, fails, and says so.
+    rows = [{"host": "n1", "name": f"c{n}", "reference": f"127.0.0.1:9/app:{n}"} for n in range(20)]
+    fleet.write_text(json.dumps(rows))
+    environment = {**os.environ, "DIGESTRY_HOME": str(tmp_path / "home")}
+    chance = random.Random(15)
+    for _ in range(4):
+        processes = [
+            subprocess.Popen(
+                digestry("audit", "--watch", "1", "--source", f"file:{fleet}"),
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(3)
+        ]
+        try:
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline().startswith(b"== ")
+                time.sleep(chance.random() * chance.choice((0.01, 0.1, 1.0)))
+                process.send_signal(signal.SIGINT)
+            assert [process.wait(timeout=60) for process in processes] == [130] * len(processes)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+                assert process.stdout is not None
+                process.stdout.close()
