@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.cli.test_audit_output import watching
 from tests.client.docker_registry import running_docker_registry
 from tests.client.liar import Reply, Request, lying
 from tests.registry.access.support import guarded, of
-from tests.support import RegistryServer, digestry, wait_until
+from tests.support import RegistryServer, digestry, start_registry, wait_until
 
 
 @pytest.fixture
@@ -194,3 +195,30 @@ def test_again_and_again(
 def _last(registry: RegistryServer, name: str, digest: Digest) -> str:
     found: dict[str, Any] = registry.request("GET", f"/v2/{name}/_digestry/sightings/{digest}").json()
     return str(found["sightings"][0]["last"])
+
+
+def test_what_runs_is_kept_though_its_tag_has_left_it(environment: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "registry.toml"
+    config.write_text('[collection]\nevery = "off"\nlease = "1s"\nuntagged = "0s"\nsighted = "90d"\n')
+    root = tmp_path / "root"
+    server = start_registry(root, "--config", str(config))
+    try:
+        ran, idle, current = (server.push_image("app", "1.5", os.urandom(8)) for _ in range(3))
+        assert "1 sighting\n" in record(environment, fleet(f"{server.host}/app:1.5", ran, "n1")).stderr
+
+        def status(digest: Digest) -> int:
+            return server.request("HEAD", f"/v2/app/manifests/{digest}").status
+
+        def collected() -> bool:
+            done = run(environment, "gc", "--root", str(root), "--config", str(config), "--format", "json")
+            assert done.returncode == 0, done.stderr
+            gone = [item for item in json.loads(done.stdout)["items"] if item["kind"] == "manifest"]
+            return str(idle) in [item["name"] for item in gone]
+
+        # As soon as the lease of the push has ended.
+        wait_until(collected, seconds=60, what="the collection of what nothing holds")
+        time.sleep(1.1)  # what the audit looked at has a lease, too
+        assert not collected()
+        assert [status(digest) for digest in (ran, idle, current)] == [200, 404, 200]
+    finally:
+        server.stop()
