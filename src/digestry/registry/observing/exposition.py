@@ -26,8 +26,9 @@ from prometheus_client.metrics_core import (
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from digestry.catalog.clock import SECOND
-from digestry.catalog.jobs import JobState
+from digestry.catalog.jobs import COLLECTION, SCRUB, JobState
 from digestry.errors import StorageError
+from digestry.registry import scrub
 from digestry.registry.observing import processes, slots, store
 from digestry.registry.observing.measures import (
     CPU,
@@ -50,8 +51,13 @@ __all__ = ["FOLDER", "Begun", "Scrape", "begin"]
 BEGUN: Final = "begun.json"
 _OPENMETRICS: Final = "application/openmetrics-text"
 _EVENTS: Final = ("created", "moved", "deleted")
-_FALLING: Final = frozenset(("seconds", "position", "progress", "quarantined"))
-"""What a job says of its last run, or of now; all else that it counts is of all its runs."""
+_RISING: Final = {
+    COLLECTION: frozenset(
+        ("tags", "manifests", "links", "blobs", "bytes", "stayed", "runs", "failures", "cut_off")
+    ),
+    SCRUB: frozenset(("passes",)),
+}
+"""What a job counts over all its runs; all else is of the last one, finished or not."""
 
 _GAUGES: Final = {
     processes.MEMORY: "Resident memory of all processes of a kind.",
@@ -191,6 +197,10 @@ class Scrape:
                 deliveries.add_metric((name, "dead" if dead else "waiting"), count)
         yield deliveries
         yield from _jobs(present.jobs)
+        last = scrub.last(service.catalog)
+        yield _gauge(
+            "digestry_scrub_done", "How much of the last pass, from 0 to 1.", last.done if last else 0
+        )
 
     def _disk(self) -> Iterator[Metric]:
         path = self._service.catalog.path
@@ -245,9 +255,9 @@ def _jobs(states: Iterable[JobState]) -> Iterator[Metric]:
         for key, value in sorted(job.state.items()):
             if _is_number(value):
                 name = f"digestry_{job.name}_{key}"
-                falls = key in _FALLING
-                text = f"{key}, as the {job.name} says{'' if falls else ', in all its runs'}."
-                kind = GaugeMetricFamily if falls else CounterMetricFamily
+                rises = key in _RISING.get(job.name, ())
+                text = f"{key}, as the {job.name} counts them, {'in all' if rises else 'in the last of'} its runs."
+                kind = CounterMetricFamily if rises else GaugeMetricFamily
                 own.append(kind(name, text, value=value))
     yield from (started, finished, *own)
 

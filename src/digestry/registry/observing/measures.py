@@ -72,13 +72,19 @@ class Counter:
 
     def __init__(self, family: Family, inherited: Sequence[tuple[Labels, list[float]]] = ()) -> None:
         self.family = family
-        self._cells = {tuple(labels): cell for labels, cell in inherited}
+        self._cells = {tuple(labels): list(cell) for labels, cell in inherited}
+        self._reached: dict[Labels, float] = {}
         self._lock = threading.Lock()
 
     def add(self, *labels: str, by: float = 1) -> None:
         """Counts ``by`` more."""
         with self._lock:
             self._cells.setdefault(labels, [0.0])[0] += by
+
+    def reached(self, count: float, *labels: str) -> None:
+        """What this process counts elsewhere has come to ``count``."""
+        self.add(*labels, by=count - self._reached.get(labels, 0))
+        self._reached[labels] = count
 
     def observe(self, value: float, *labels: str) -> None:
         """Counts one more with that value."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from bisect import bisect_left
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +48,7 @@ class Observer:
         self.audit = AuditLog(config.log, config.root, lost=lambda lines: self._lost.add(by=lines))
         self._noted_from = _FROM[config.log.requests]
         self._noted_all = config.log.requests == "all"
-        self._processes = processes.Meter(self.measures, "worker")
+        self._meters = [processes.Meter(self.measures, "worker").read]
         self._failed = False
         self._turn = asyncio.Lock()
         # A thread of its own: a line must not wait for transfers, nor change places with another.
@@ -83,6 +84,10 @@ class Observer:
             entries = audit.entries(exchange, status)
             await asyncio.get_running_loop().run_in_executor(self._writer, self.audit.write, entries)
 
+    def watch(self, read: Callable[[], None]) -> None:
+        """Calls ``read`` before each publishing: for what is counted elsewhere."""
+        self._meters.append(read)
+
     # -- for the other processes ---------------------------------------------------------------
 
     async def publish(self, service: Service) -> None:
@@ -90,7 +95,8 @@ class Observer:
         if self._slot is None:
             return
         async with self._turn:
-            self._processes.read()
+            for read in self._meters:
+                read()
             snapshot = self.measures.snapshot()
             try:
                 await service.disk(self._slot.write, snapshot)

@@ -24,13 +24,10 @@ class Meter:
     def __init__(self, measures: Measures, kind: str) -> None:
         self._measures = measures
         self._kind = kind
-        self._counted = 0.0
 
     def read(self) -> None:
         """Notes how things are now."""
-        used = time.process_time()
-        self._measures.counter(CPU).add(self._kind, by=used - self._counted)
-        self._counted = used
+        self._measures.counter(CPU).reached(time.process_time(), self._kind)
         self._measures.gauge(PROCESSES, 1, self._kind)
         with contextlib.suppress(OSError, ValueError):  # where there is no /proc
             pages = int(_STATM.read_text().split()[1])
