@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from digestry.blobs import examine as examining
 from digestry.blobs.disk import DiskBlobs
 from digestry.blobs.examine import GONE, FullSpeed, Unreadable, examine, identity
 from digestry.errors import StorageError
@@ -103,7 +102,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, function: str, number: int) -> None
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(examining.os, function, fail)
+    monkeypatch.setattr(os, function, fail)
 
 
 @pytest.mark.parametrize("function", ["open", "preadv"])
@@ -156,7 +155,7 @@ def test_what_is_bad_in_memory_alone_is_whole(store: DiskBlobs, monkeypatch: pyt
             buffers[0][0] ^= 1
         return count
 
-    monkeypatch.setattr(examining.os, "preadv", lying)
+    monkeypatch.setattr(os, "preadv", lying)
     assert examine(store.path(digest), digest, len(CONTENT), PACE).problem is None
     assert not lies
 

@@ -354,7 +354,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, path: Path, number: int) -> None:
             raise OSError(number, os.strerror(number))
         return real(name, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(examining.os, "open", fail)
+    monkeypatch.setattr(os, "open", fail)
 
 
 def test_a_file_that_may_not_be_read_is_said_and_the_rest_is_read(
