@@ -464,9 +464,15 @@ def test_when_a_pass_is_due(store: Store) -> None:
     assert job.run(stop) == 0
     assert passes() == 3
     assert job.run(stop) > 0
+    lost = store.push(b"lost")
+    store.catalog.damage.note(lost, "bad", now.now)
     off = ScrubJob(store.root, ScrubConfig(every=None), now=Clock())
     assert off.run(stop) > 0
     assert passes() == 3
+    assert list(store.damaged()) == [lost]
+    store.catalog.delete_blob("x", lost)
+    assert off.run(stop) > 0
+    assert store.damaged() == {}
 
 
 def test_a_served_registry_scrubs_itself(store: Store, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _rate(value: Any, where: Where) -> int:
 
 
 KEYS: Final = (
-    Key("every", toml.unless_off(toml.span(60, 366 * 86400)), 7 * 86400.0),
+    Key("every", toml.unless_off(toml.span(1, 366 * 86400)), 7 * 86400.0),
     Key("rate", _rate, 20 << 20),
 )
 
@@ -242,6 +242,7 @@ class ScrubJob:
 
     def run(self, stop: threading.Event) -> float:
         """Does what is due; returns after how many seconds to look again."""
+        self._catalog.damage.forget_unheld()  # what was deleted meanwhile is no trouble any more
         if self._every is None:
             return _LOOK_SECONDS
         before = last(self._catalog)
