@@ -52,9 +52,7 @@ BEGUN: Final = "begun.json"
 _OPENMETRICS: Final = "application/openmetrics-text"
 _EVENTS: Final = ("created", "moved", "deleted")
 _RISING: Final = {
-    COLLECTION: frozenset(
-        ("tags", "manifests", "links", "blobs", "bytes", "stayed", "runs", "failures", "cut_off")
-    ),
+    COLLECTION: frozenset(("tags", "manifests", "links", "blobs", "bytes", "stayed", "runs", "failures")),
     SCRUB: frozenset(("passes",)),
 }
 """What a job counts over all its runs; all else is of the last one, finished or not."""
@@ -198,9 +196,8 @@ class Scrape:
         yield deliveries
         yield from _jobs(present.jobs)
         last = scrub.last(service.catalog)
-        yield _gauge(
-            "digestry_scrub_done", "How much of the last pass, from 0 to 1.", last.done if last else 0
-        )
+        done = 0.0 if last is None else last.done
+        yield _gauge("digestry_scrub_done", "How much of its last pass is behind, from 0 to 1.", done)
 
     def _disk(self) -> Iterator[Metric]:
         path = self._service.catalog.path
@@ -256,7 +253,7 @@ def _jobs(states: Iterable[JobState]) -> Iterator[Metric]:
             if _is_number(value):
                 name = f"digestry_{job.name}_{key}"
                 rises = key in _RISING.get(job.name, ())
-                text = f"{key}, as the {job.name} counts them, {'in all' if rises else 'in the last of'} its runs."
+                text = f"{key}, as the {job.name} has it: of {'all its runs' if rises else 'its last run'}."
                 kind = CounterMetricFamily if rises else GaugeMetricFamily
                 own.append(kind(name, text, value=value))
     yield from (started, finished, *own)
