@@ -45,7 +45,7 @@ LIMIT_KEYS: Final = (
     Key("uploads-per-user", toml.whole(1, 1_000_000), 500),
     Key("header-seconds", toml.seconds(1, 600), 30.0),
     Key("body-seconds", toml.seconds(1, 3600), 120.0),
-    Key("upload-idle-seconds", toml.seconds(60, 30 * 86400), 24 * 3600.0),
+    Key("upload-idle-seconds", toml.seconds(1, 30 * 86400), 24 * 3600.0),
 )
 TLS_KEYS: Final = (Key("certificate", toml.file), Key("key", toml.file))
 

@@ -265,8 +265,8 @@ class Service:
             try:
                 await self.disk(self.sweep_uploads)
             except Exception:
-                log.exception("dropping stale uploads failed; trying again in %d s", _SWEEP_INTERVAL)
-            await asyncio.sleep(_SWEEP_INTERVAL)
+                log.exception("dropping stale uploads failed; trying again")
+            await asyncio.sleep(min(_SWEEP_INTERVAL, self.config.upload_timeout / 2))
 
     def sweep_uploads(self) -> int:
         """Drops the uploads that nobody goes on with, and files that no upload owns; how many."""
