@@ -16,7 +16,7 @@ from digestry.registry.observing.slots import Slot, Snapshot, prepare, read_all
 from tests.registry.access.support import basic, guarded
 from tests.registry.observing.support import Metrics, configured
 from tests.registry.support import Upload
-from tests.support import RegistryServer, running_registry, wait_until
+from tests.support import RegistryServer, running_registry, start_registry, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,6 @@ def test_tags_uploads_and_the_store() -> None:
         wait_until(lambda: Metrics(server).has("digestry_store_blobs"), seconds=30, what="the store's size")
         port = server.port
         assert server.stop() == 0
-        from tests.support import start_registry
-
         again = start_registry(server.root, port=port)
         try:
             wait_until(
