@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from digestry.errors import DigestryError
+from digestry.fleet.audit import Report
 from digestry.fleet.fix_plan import NO_ORIGINS, Origins
+from digestry.fleet.identity import Identity
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Sighting
 from digestry.model.sightings import MOST_CONTAINERS, Noted, Sighted, as_place
-
-if TYPE_CHECKING:
-    from digestry.fleet.audit import Report
-    from digestry.fleet.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)
