@@ -7,6 +7,7 @@ same of a registry that it runs without a socket.
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import sqlite3
 from pathlib import Path
@@ -156,7 +157,9 @@ def check_served(reader: Asks, root: Path) -> None:
     shown, linked = _shown(root)
     for repository, manifest, media_type in shown:
         answer = reader.get(f"/v2/{repository}/manifests/{manifest}")
-        assert (answer.status, _digest(answer)) == (200, manifest), f"{repository}@{manifest}: {answer.status}"
+        assert (answer.status, _digest(answer)) == (200, manifest), (
+            f"{repository}@{manifest}: {answer.status}"
+        )
         assert str(Digest.of(answer.body, Digest.parse(manifest).algorithm)) == manifest
         content = json.loads(answer.body)
         assert answer.headers["content-type"] == media_type
@@ -234,4 +237,4 @@ def check_journal(root: Path) -> None:
         times = [at for (at,) in connection.execute("SELECT at FROM journal ORDER BY sequence")]
     finally:
         connection.close()
-    assert all(earlier < later for earlier, later in zip(times, times[1:], strict=False))
+    assert all(earlier < later for earlier, later in itertools.pairwise(times))
