@@ -35,7 +35,8 @@ def collected(catalog: Catalog, retention: Retention = AT_ONCE) -> list[Removed 
         item
         for place in collection.repositories()
         for step in (collection.drop_tags, collection.delete_manifests, collection.unlink)
-        for item in step(place)
+        for batch in step(place)
+        for item in batch
     ]
 
 
@@ -323,11 +324,11 @@ def test_a_tag_that_moves_meanwhile_stays(catalog: Catalog, later: Clock) -> Non
     collection = catalog.collection(rules(TagRetention(newest=0)))
     [place] = collection.repositories()
     items = collection.drop_tags(place)
-    first = next(items)
+    [first] = next(items)
     assert isinstance(first, Removed)
     other = "b" if first.name == "a" else "a"
     new = put(catalog, "x", image(catalog, "x"), other)
-    [second] = items
+    [[second]] = items
     assert isinstance(second, Stayed)
     assert "moved meanwhile" in second.why
     assert [(row.name, row.digest) for row in catalog.tags("x")] == [(other, new.digest)]

@@ -80,6 +80,10 @@ class Stayed:
     why: str
 
 
+Batch = Sequence[Removed | Stayed]
+"""What one transaction came to."""
+
+
 class Collection:
     """Removes from the catalog what ``retention`` keeps no longer. Thread-safe; each method can be
     called while clients push and pull, by one caller at a time."""
@@ -104,14 +108,14 @@ class Collection:
 
     # -- tags ------------------------------------------------------------------------------------
 
-    def drop_tags(self, place: Place) -> Iterator[Removed | Stayed]:
+    def drop_tags(self, place: Place) -> Iterator[Batch]:
         """Deletes, each with its journal entry, the tags that a rule covers and no longer keeps."""
         rules = [rule for rule in self._retention.rules if rule.about(place.name)]
         if not rules:
             return
         now = self._rules.now()
         for tag, digest, why in self._surplus(place, rules, now):
-            yield self._drop(place, tag, digest, why)
+            yield [self._drop(place, tag, digest, why)]
 
     def _surplus(
         self, place: Place, rules: Sequence[TagRetention], now: int
@@ -150,20 +154,20 @@ class Collection:
 
     # -- manifests -------------------------------------------------------------------------------
 
-    def delete_manifests(self, place: Place) -> Iterator[Removed | Stayed]:
+    def delete_manifests(self, place: Place) -> Iterator[Batch]:
         """Deletes the manifests that nothing holds: what listed them before what is listed."""
         for _ in range(_PASSES):
             found = False
             for removal in (self._pass, self._circles):
                 if found:
                     break  # what these held comes first: hardly anything is in a circle
-                for removed in removal(place):
-                    found |= isinstance(removed, Removed)
-                    yield removed
+                for batch in removal(place):
+                    found |= any(isinstance(item, Removed) for item in batch)
+                    yield batch
             if not found:
                 return
 
-    def _pass(self, place: Place) -> Iterator[Removed]:
+    def _pass(self, place: Place) -> Iterator[Batch]:
         now = self._rules.now()
         columns = manifests.c.digest, manifests.c.size, manifests.c.pushed_at
         visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
@@ -180,10 +184,10 @@ class Collection:
                     ).scalars()
                     digests = sorted(gone)
                     left = _left(connection, place, digests)
-                for digest in digests:
-                    row = batch[digest]
-                    why = left.get(digest) or f"no tag ever pointed to it; pushed at {_date(row.pushed_at)}"
-                    yield Removed("manifest", place.name, digest, why, row.size)
+                yield [
+                    Removed("manifest", place.name, digest, left.get(digest) or _never(row), row.size)
+                    for digest, row in ((digest, batch[digest]) for digest in digests)
+                ]
 
     def _held_manifest(self, place: Place, now: int) -> ColumnElement[bool]:
         """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
@@ -241,7 +245,7 @@ class Collection:
             seen &= sightings.c.last_at > now - int(self._retention.sighted * clock.SECOND)
         return exists().where(seen)
 
-    def _circles(self, place: Place) -> Iterator[Removed | Stayed]:
+    def _circles(self, place: Place) -> Iterator[Batch]:
         """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
         now = self._rules.now()
         lists = exists().where(
@@ -253,9 +257,9 @@ class Collection:
         suspect = visible & manifests.c.subject.is_not(None) & lists & ~self._root(place, now)
         for window in self._windows(manifests.c.digest, visible & manifests.c.subject.is_not(None)):
             for row in self._read(select(manifests.c.digest).where(window, suspect)):
-                yield from self._circle(place, row.digest)
+                yield self._circle(place, row.digest)
 
-    def _circle(self, place: Place, start: str) -> Iterator[Removed | Stayed]:
+    def _circle(self, place: Place, start: str) -> Batch:
         gone: list[Any] = []
         with self._writing() as connection:
             root = self._root(place, self._rules.now())
@@ -267,7 +271,7 @@ class Collection:
                     manifests.c.repository_id == place.row, manifests.c.digest.in_(frontier), root
                 )
                 if any(connection.execute(held.limit(1))):
-                    return
+                    return []
                 frontier = _holders(connection, place.row, frontier) - circle
             if len(circle) <= _CIRCLE:
                 statement = (
@@ -281,13 +285,13 @@ class Collection:
                 )
                 gone = list(connection.execute(statement.returning(manifests.c.digest, manifests.c.size)))
         if len(circle) > _CIRCLE:
-            yield Stayed("manifest", place.name, start, f"more than {_CIRCLE} manifests hold each other")
-        for row in gone:
-            yield Removed("manifest", place.name, row.digest, "nothing but each other holds these", row.size)
+            return [Stayed("manifest", place.name, start, f"more than {_CIRCLE} manifests hold each other")]
+        why = "nothing but each other holds these"
+        return [Removed("manifest", place.name, row.digest, why, row.size) for row in gone]
 
     # -- links and bytes -------------------------------------------------------------------------
 
-    def unlink(self, place: Place) -> Iterator[Removed]:
+    def unlink(self, place: Place) -> Iterator[Batch]:
         """Takes from a repository the blobs that no manifest there needs."""
         now = self._rules.now()
         parent = manifests.alias("parent")
@@ -311,9 +315,8 @@ class Collection:
                 statement = delete(links).where(dead, links.c.digest.in_(batch))
                 with self._writing() as connection:
                     gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
-                for row in sorted(gone):
-                    why = f"no manifest of {place.name} needs it"
-                    yield Removed("link", place.name, row.digest, why, row.size)
+                why = f"no manifest of {place.name} needs it"
+                yield [Removed("link", place.name, row.digest, why, row.size) for row in sorted(gone)]
 
     def held(self, digests: Sequence[Digest]) -> set[Digest]:
         """Those of up to some hundred digests whose bytes must stay: linked, visible, or leased."""
@@ -409,6 +412,10 @@ def _left(connection: Connection, place: Place, digests: Sequence[str]) -> dict[
         row.from_digest: f"tag {row.tag} left it at {_date(row.at)}, and nothing holds it since"
         for row in connection.execute(query.group_by(journal.c.from_digest))
     }
+
+
+def _never(row: Any) -> str:
+    return f"no tag ever pointed to it; pushed at {_date(row.pushed_at)}"
 
 
 def _beyond(rule: TagRetention, moved_at: int) -> str:

@@ -22,7 +22,7 @@ from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.collection import Collection, Removed, Stayed
+from digestry.catalog.collection import Batch, Collection, Removed, Stayed
 from digestry.catalog.database import FILE, connect_directly
 from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
 from digestry.errors import Conflict, NotFound, StorageError
@@ -204,10 +204,12 @@ class _Run:
             pass
         return self._tally
 
-    def _count(self, items: Iterable[Removed | Stayed]) -> None:
-        for item in items:
-            self._tally.add(item)
-            self._tell(item)
+    def _count(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            for item in batch:
+                self._tally.add(item)
+            for item in batch:
+                self._tell(item)
             self._check()
         self._check()
 
@@ -215,7 +217,7 @@ class _Run:
         if self._stop is not None and self._stop.is_set():
             raise _Stopped
 
-    def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Removed | Stayed]:
+    def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
         held = self._collection.held(batch)
         for digest in batch:
             if digest in held:
@@ -232,10 +234,10 @@ class _Run:
                         size = self._blobs.stat(digest)
                         self._blobs.delete(digest)
             except Conflict as error:
-                yield Stayed("blob", "", str(digest), error.message)
+                yield [Stayed("blob", "", str(digest), error.message)]
                 continue
             if size is not None:
-                yield Removed("blob", "", str(digest), "no repository holds it", size)
+                yield [Removed("blob", "", str(digest), "no repository holds it", size)]
 
     def _since(self, digest: Digest) -> bool:
         """Whether the copy of the catalog is too old to know this content."""
