@@ -123,6 +123,33 @@ def docker_engine(*options: str) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
+def containerd_engine() -> Iterator[Engine]:
+    """A private containerd, without its CRI, and its own client for it."""
+    client, daemon = program("ctr"), program("containerd")
+    _root("containerd")
+    with tempfile.TemporaryDirectory(prefix="digestry-containerd-", ignore_cleanup_errors=True) as name:
+        config = Path(name, "config.toml")
+        config.write_text(
+            f'version = 2\nroot = "{name}/root"\nstate = "{name}/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'[grpc]\naddress = "{name}/containerd.sock"\n'
+        )
+        with Path(name, "log").open("wb") as log:
+            process = subprocess.Popen([daemon, "--config", config], stdout=log, stderr=log)
+        engine = Engine((client, "--address", f"{name}/containerd.sock", "--namespace", "k8s.io"))
+        try:
+            end = time.monotonic() + _START_SECONDS
+            while engine.attempt("version").returncode != 0:
+                if process.poll() is not None or time.monotonic() > end:
+                    lacking("containerd", f"it does not start here:\n{Path(name, 'log').read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield engine
+        finally:
+            process.terminate()
+            process.wait(timeout=_STOP_SECONDS)
+
+
+@contextlib.contextmanager
 def podman_storage() -> Iterator[tuple[str, ...]]:
     """The options that give podman and buildah one storage, of their own."""
     podman = program("podman")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,39 +9,15 @@ import pytest
 
 from digestry.fleet.sighting import Sighting
 from digestry.fleet.sources.file import FileSource
-from tests.e2e.engines import Engine, docker_archive, root_file_system
-from tests.support import lacking, program
+from tests.e2e.engines import Engine, containerd_engine, docker_archive, root_file_system
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.peer("containerd")]
-
-_START_SECONDS = 20
 
 
 @pytest.fixture(scope="module")
 def ctr() -> Iterator[Engine]:
-    client, daemon = program("ctr"), program("containerd")
-    if os.geteuid() != 0:
-        lacking("containerd", "an engine of the test's own must be started as root")
-    with tempfile.TemporaryDirectory(prefix="digestry-containerd-", ignore_cleanup_errors=True) as name:
-        config = Path(name, "config.toml")
-        config.write_text(
-            f'version = 2\nroot = "{name}/root"\nstate = "{name}/state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{name}/containerd.sock"\n'
-        )
-        with Path(name, "log").open("wb") as log:
-            process = subprocess.Popen([daemon, "--config", config], stdout=log, stderr=log)
-        engine = Engine((client, "--address", f"{name}/containerd.sock", "--namespace", "k8s.io"))
-        try:
-            end = time.monotonic() + _START_SECONDS
-            while engine.attempt("version").returncode != 0:
-                if process.poll() is not None or time.monotonic() > end:
-                    lacking("containerd", f"it does not start here:\n{Path(name, 'log').read_text()[-2000:]}")
-                time.sleep(0.1)
-            yield engine
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+    with containerd_engine() as engine:
+        yield engine
 
 
 def test_what_ctr_prints(ctr: Engine, tmp_path: Path) -> None:

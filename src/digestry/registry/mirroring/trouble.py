@@ -88,6 +88,8 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
             403, "DENIED", f"{text} (there is no such repository, or this registry may not read it)"
         )
     log.error("mirror %s: %s", mirror.host, error.message)
+    if isinstance(error, InvalidConfiguration):
+        text = f"this registry cannot ask {mirror.host} as it is configured; its log says why"
     return Problem(502, "UNKNOWN", text)
 
 

@@ -1,0 +1,104 @@
+"""``[mirror."HOST"]``: what it may say, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from digestry.errors import InvalidConfiguration
+from digestry.registry.config import load
+from digestry.registry.mirroring.config import MirrorConfig
+
+
+def mirrors(tmp_path: Path, text: str) -> tuple[MirrorConfig, ...]:
+    file = tmp_path / "registry.toml"
+    file.write_text(text)
+    return load(file, {"root": tmp_path / "root"}).mirrors
+
+
+def test_docker_hub_needs_no_key(tmp_path: Path) -> None:
+    assert mirrors(tmp_path, '[mirror."docker.io"]') == (
+        MirrorConfig("docker.io", "https://registry-1.docker.io", "docker.io"),
+    )
+
+
+def test_every_key(tmp_path: Path) -> None:
+    text = """
+        [mirror."quay.io"]
+        url = "http://other.test:5000/"
+        prefix = "red/hat"
+        repository = ["team/**", "x"]
+        default = true
+        username = "bob"
+        password-file = "secret"
+        ca = "/etc/ca.pem"
+        tag-ttl = "1min"
+        stale = "2d"
+        timeout = 3
+        downloads = 2
+        [mirror."ghcr.io"]
+        stale = "off"
+        [mirror."localhost:5001"]
+        prefix = "local"
+    """
+    first, second, third = mirrors(tmp_path, text)
+    assert first == MirrorConfig(
+        "quay.io",
+        "http://other.test:5000",
+        "red/hat",
+        patterns=("team/**", "x"),
+        default=True,
+        username="bob",
+        password_file=tmp_path / "secret",
+        ca=Path("/etc/ca.pem"),
+        tag_ttl=60,
+        stale=2 * 86400,
+        timeout=3,
+        downloads=2,
+    )
+    assert (second.url, second.stale) == ("https://ghcr.io", 0)
+    assert (third.url, third.prefix) == ("https://localhost:5001", "local")
+
+
+def test_names() -> None:
+    hub = MirrorConfig("docker.io", "", "hub")
+    other = MirrorConfig("quay.io", "", "quay.io", patterns=("a/*",))
+    assert hub.local_name(hub.upstream_name("alpine")) == "hub/library/alpine"
+    assert hub.local_name(hub.upstream_name("me/app")) == "hub/me/app"
+    assert other.local_name(other.upstream_name("app")) == "quay.io/app"
+    assert [other.fetches(name) for name in ("a/b", "a/b/c", "b/a")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[mirror."docker.io"]\nurls = "x"', "unknown key"),
+        ("mirror = 3", "a table for each registry"),
+        ("[mirror]\nurl = 'https://x.test'", "a table for each registry"),
+        ('[mirror."a/b"]', "names no registry"),
+        ('[mirror."index.docker.io"]', "docker.io"),
+        ('[mirror."localhost:5001"]', "cannot begin the name"),
+        ('[mirror."a.test"]\nprefix = "Upper"', "cannot begin the name"),
+        ('[mirror."a.test"]\nurl = "ftp://a.test"', "url: https://HOST"),
+        ('[mirror."a.test"]\nurl = "https://a.test/v2"', "url: https://HOST"),
+        ('[mirror."a.test"]\nurl = "https://me:secret@a.test"', "url: https://HOST"),
+        ('[mirror."a.test"]\nurl = "https://[::1"', "url: https://HOST"),
+        ('[mirror."a.test"]\nrepository = "A B"', "matches no name"),
+        ('[mirror."a.test"]\nusername = "me"', "go together"),
+        ('[mirror."a.test"]\nstale = "never"', "stale: "),
+        ('[mirror."a.test"]\ntag-ttl = "off"', "tag-ttl: "),
+        ('[mirror."a.test"]\ndefault = true\n[mirror."b.test"]\ndefault = true', "only one"),
+        ('[mirror."a.test"]\nprefix = "x"\n[mirror."b.test"]\nprefix = "x"', "would share"),
+        ('[mirror."a.test"]\nprefix = "x/y"\n[mirror."b.test"]\nprefix = "x"', "would share"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(InvalidConfiguration) as refused:
+        mirrors(tmp_path, text)
+    assert says in refused.value.message
+    assert "registry.toml" in refused.value.message
+
+
+def test_prefixes_that_only_begin_alike(tmp_path: Path) -> None:
+    assert len(mirrors(tmp_path, '[mirror."a.test"]\nprefix = "x"\n[mirror."b.test"]\nprefix = "xy"')) == 2
