@@ -102,9 +102,17 @@ def collect(
     held = f"{config.root} is being collected, or backed up, already"
     with fsio.locked(config.root / COLLECTION_LOCK, wait=False, held=held):
         catalog = open_catalog(config, now=now)
+        audit = AuditLog(config.log, config.root)
+        note = Removals(audit, COLLECTION)
+
+        def removed(item: Removed | Stayed) -> None:
+            note(item)
+            tell(item)
+
         try:
-            return _noted(catalog, _Run(catalog, DiskBlobs(config.root), config, tell, stop), now)
+            return _noted(catalog, _Run(catalog, DiskBlobs(config.root), config, removed, stop), now)
         finally:
+            audit.close()
             catalog.close()
 
 
@@ -254,7 +262,6 @@ class CollectionJob:
 
     def __init__(self, config: RegistryConfig, *, now: clock.Clock = clock.now) -> None:
         self._config = config
-        self._removals = Removals(AuditLog(config.log, config.root), "collection")
         self._now = now
         self._began = time.monotonic()
         self._clocks = clock.Clocks(now)
@@ -293,7 +300,7 @@ class CollectionJob:
 
     def _collect(self, stop: threading.Event) -> None:
         try:
-            tally = collect(self._config, tell=self._removals, stop=stop, now=self._now)
+            tally = collect(self._config, stop=stop, now=self._now)
         except Conflict as error:
             log.info("collection waits: %s", error.message)
             return

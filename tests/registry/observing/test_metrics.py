@@ -101,7 +101,7 @@ def test_tags_uploads_and_the_store() -> None:
         assert found.sum("digestry_disk_free_bytes") > 0
         assert found.sum("digestry_catalog_bytes") > 4096
         assert found.sum("process_start_time_seconds") > 1.6e9
-        # Another process counts the store, when the server starts and then every half minute.
+        # Another process counts the store, when the server starts and then every ten seconds.
         wait_until(lambda: Metrics(server).has("digestry_store_blobs"), seconds=30, what="the store's size")
         port = server.port
         assert server.stop() == 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("digestry.registry")
 
 PREFIX: Final = "digestry_store_"
-_SECONDS: Final = 30.0
+_SECONDS: Final = 10.0
 _SHARE: Final = 50.0
 
 
