@@ -2,7 +2,7 @@
 
 There is no mark phase. Whether something is held is one question to the catalog, and it is asked
 again, of the same rows, in the transaction that removes them: what a client pushed, tagged or found a
-moment before is held by then, and no list of marks can be out of date (docs/adr/0007).
+moment before is held by then, and no list of marks can be out of date (docs/adr/0008).
 
 Everything goes in windows of a repository's rows in the order of their digests, so that neither
 memory nor a transaction grows with the store. A database error ends the run (rule 7 of
@@ -44,6 +44,7 @@ from digestry.catalog.schema import (
     sightings,
 )
 from digestry.catalog.schema import tags as tag_rows
+from digestry.catalog.sightings import Sightings
 from digestry.catalog.tags import Expected, Place, Rules, TagChanged, TagRefused
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
@@ -337,11 +338,13 @@ class Collection:
     def forget(self) -> None:
         """Removes leases that have ended, and sightings that keep nothing any more."""
         now = self._rules.now()
-        with self._writing() as connection:
-            connection.execute(delete(leases).where(leases.c.expires_at <= now))
-            if self._retention.sighted is not None:
-                since = now - int(self._retention.sighted * clock.SECOND)
-                connection.execute(delete(sightings).where(sightings.c.last_at <= since))
+        ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
+        removed = _WINDOW
+        while removed == _WINDOW:
+            with self._writing() as connection:
+                removed = connection.execute(delete(leases).where(leases.c.digest.in_(ended))).rowcount
+        if self._retention.sighted is not None:
+            Sightings(self._database).prune(now - int(self._retention.sighted * clock.SECOND) + 1)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import config, immutability, quotas, scrub, webhooks
+from digestry.registry import config, immutability, quotas, retention, scrub, webhooks
 from digestry.registry.access import config as access
 from digestry.registry.access import oidc, passwords, rules
 from digestry.registry.config import RegistryConfig, load
@@ -30,6 +30,8 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[[immutability]]`": immutability.KEYS,
     "`[[webhook]]`": webhooks.KEYS,
     "`[scrub]`": scrub.KEYS,
+    "`[collection]`": retention.COLLECTION_KEYS,
+    "`[[retention]]`": retention.RETENTION_KEYS,
     "`[metrics]`": observing.METRICS_KEYS,
     "`[health]`": observing.HEALTH_KEYS,
     "`[log]`": observing.LOG_KEYS,
