@@ -21,6 +21,10 @@ MOVING = "latest"
 _LOST = (OSError, http.client.HTTPException)
 
 
+class _Slow(Exception):
+    """This image's first blobs may have gone before its manifest came: that took longer than a lease."""
+
+
 @dataclass
 class Upload:
     """An upload whose end was never acknowledged; ``acknowledged`` counts bytes."""
@@ -37,13 +41,16 @@ class Ledger:
 
     blobs: dict[tuple[str, Digest], bytes] = field(default_factory=dict)
     manifests: dict[tuple[str, Digest], bytes] = field(default_factory=dict)
-    tags: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    """The acknowledged digests of each tag; of a tag of one client's own, in their order."""
+    tags: dict[tuple[str, str], list[str | None]] = field(default_factory=dict)
+    """The acknowledged digests of each tag, None for its deletion; of a tag of one client's own, in
+    their order."""
     attempted: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """All that was ever sent for a tag."""
     unanswered: dict[str, bytes] = field(default_factory=dict)
     """What was sent without an answer, by its path: it may be there, but then it must be whole."""
     uploads: dict[str, Upload] = field(default_factory=dict)
+    lease: float | None = None
+    """A collection is running, and content that no manifest holds stays for so many seconds."""
     wrong: list[str] = field(default_factory=list)
     """Answers that no healthy server gives."""
 
@@ -58,12 +65,20 @@ class Client(threading.Thread):
         self._enough = enough
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         self._made = 0
+        self._began = 0.0
+        self._last: tuple[str, str, bytes, list[bytes]] | None = None
         self._seed = seed.replace("/", "-")
 
     def run(self) -> None:
         try:
             while not self._enough.is_set():
-                self._push_image()
+                self._began = time.monotonic()
+                try:
+                    self._push_image()
+                    if self._random.random() < 0.3:
+                        self._drop_last()
+                except _Slow:
+                    continue
         except _LOST:
             pass
         except AssertionError as error:
@@ -85,6 +100,9 @@ class Client(threading.Thread):
         self._connection.request(method, path, body, dict(headers or {}))
         answer = self._connection.getresponse()
         content = answer.read()
+        lease = self._ledger.lease
+        if answer.status in {400, 404} and lease is not None and time.monotonic() - self._began > lease:
+            raise _Slow
         assert answer.status == expect, f"{method} {path}: {answer.status} {content[:300]!r}"
         return {key.lower(): value for key, value in answer.getheaders()}
 
@@ -102,7 +120,7 @@ class Client(threading.Thread):
         way(repository, content, digest)
         del self._ledger.unanswered[path]
         self._ledger.blobs[repository, digest] = content
-        if self._random.random() < 0.2:
+        if self._random.random() < 0.2 and self._ledger.lease is None:
             other = self._random.choice(REPOSITORIES)
             mount = f"/v2/{other}/blobs/uploads/?mount={digest}&from={repository}"
             self._ask("POST", mount, expect=201)
@@ -158,6 +176,7 @@ class Client(threading.Thread):
             self._push_manifest(repository, raw, [MOVING], by_digest=False)
         elif way < 0.7:
             self._push_manifest(repository, raw, [own], by_digest=False)
+            self._last = repository, own, raw, [config.encode(), *layers]
         elif way < 0.85:
             self._push_manifest(repository, raw, [own, MOVING], by_digest=True)
         else:
@@ -169,6 +188,31 @@ class Client(threading.Thread):
                 "annotations": {"by": f"{self._seed} {self._made}"},
             }
             self._push_manifest(repository, json.dumps(index).encode(), [own], by_digest=False)
+
+    def _drop_last(self) -> None:
+        """Deletes what this client pushed last, in one of two ways, and mostly pushes it again."""
+        if self._last is None:
+            return
+        repository, own, raw, blobs = self._last
+        self._last = None
+        digest = Digest.of(raw)
+        key = repository, own
+        if self._ledger.tags[key][-1] != str(digest):
+            return
+        self._ledger.attempted[key].add("")  # its deletion
+        if self._random.random() < 0.5:
+            self._ask("DELETE", f"/v2/{repository}/manifests/{own}", expect=202)
+        else:
+            path = f"/v2/{repository}/manifests/{digest}"
+            del self._ledger.manifests[repository, digest]
+            self._ledger.unanswered[path] = raw
+            self._ask("DELETE", path, expect=202)
+        self._ledger.tags[key].append(None)
+        if self._random.random() < 0.7:
+            self._began = time.monotonic()
+            for content in blobs:
+                self._whole(repository, content, Digest.of(content))
+            self._push_manifest(repository, raw, [own], by_digest=False)
 
     def _push_manifest(self, repository: str, raw: bytes, tags: list[str], *, by_digest: bool) -> Digest:
         digest = Digest.of(raw)
