@@ -27,10 +27,10 @@ async def get(service: Service, exchange: Exchange, place: Place, digest: Digest
     mirror, text = place.mirror, str(digest)
     here = service.hot.blob(place.name, text) or service.hot.manifest(place.name, text)
     if here is not None or not place.fetch:
-        mirror.counts.hits += here is not None
+        mirror.count("hits", int(here is not None))
         await blobs.handle(service, exchange, place.name, str(digest))
         return
-    mirror.counts.misses += 1
+    mirror.count("misses")
     if exchange.scope["method"] == "HEAD":
         await _head(exchange, place, digest)
         return

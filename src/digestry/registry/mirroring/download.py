@@ -97,13 +97,6 @@ class Download:
         self._waiting.append(future)
         return future
 
-    async def wait(self, condition: Callable[[], bool]) -> None:
-        """Until ``condition`` holds, or the download has ended. Raises what it ended with."""
-        while not condition() and not self.ended:
-            await self.changed()
-        if self.error is not None and not condition():
-            raise self.error
-
     def close(self) -> None:
         """Nobody reads any more."""
         if self.file is not None:
@@ -284,7 +277,7 @@ class Download:
         most = self._service.config.upload_limit if size is None else size
         skip = ingest.offset - stream.start
         while part := stream.read(_PART):
-            self._mirror.counts.fetched_bytes += len(part)
+            self._mirror.count("fetched_bytes", len(part))
             rest = memoryview(part)[skip:]
             skip -= len(part) - len(rest)
             if ingest.offset + len(rest) > most:

@@ -49,7 +49,7 @@ async def tags(service: Service, exchange: Exchange, place: Place) -> None:
             except UnknownRepository:
                 raise trouble.answer(mirror.config, error) from error
             names = tuple(row.name for row in rows)
-            mirror.counts.stale += 1
+            mirror.count("stale")
     first = bisect_right(names, after)
     page = names[first : first + limit]
     exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
@@ -61,7 +61,7 @@ async def tags(service: Service, exchange: Exchange, place: Place) -> None:
 
 def _all_tags(place: Place) -> tuple[str, ...]:
     mirror = place.mirror
-    mirror.counts.misses += 1
+    mirror.count("misses")
     with mirror.question():
         found = set(itertools.islice(mirror.upstream.tags(place.upstream), _LONGEST_LIST + 1))
         if len(found) > _LONGEST_LIST:
@@ -81,14 +81,14 @@ async def referring(service: Service, exchange: Exchange, place: Place, digest: 
             )
         except TROUBLE as error:
             word = trouble.word(error)
-            mirror.counts.stale += 1
+            mirror.count("stale")
     exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     await referrers.handle(service, exchange, place.name, str(digest))
 
 
 def _bring_referrers(service: Service, place: Place, digest: Digest) -> None:
     mirror = place.mirror
-    mirror.counts.misses += 1
+    mirror.count("misses")
     try:
         with mirror.question():
             listed = mirror.upstream.referrers(place.upstream, digest)

@@ -35,14 +35,14 @@ async def get(service: Service, exchange: Exchange, place: Place, target: str) -
 async def _by_digest(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
     mirror = place.mirror
     if service.hot.manifest(place.name, str(digest)) is None:
-        mirror.counts.misses += 1
+        mirror.count("misses")
         try:
             await mirror.once((place.name, str(digest)), bring, service, place, digest)
         except TROUBLE as error:
             if not isinstance(error, RemoteNotFound):  # that is answered as by any repository
                 raise trouble.answer(mirror.config, error) from error
     else:
-        mirror.counts.hits += 1
+        mirror.count("hits")
     await manifests.handle(service, exchange, place.name, str(digest))
 
 
@@ -50,20 +50,20 @@ async def _by_tag(service: Service, exchange: Exchange, place: Place, tag: str) 
     mirror, word = place.mirror, trouble.CURRENT
     seen, here = service.hot.seen(place.name, tag), service.hot.manifest(place.name, tag)
     if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
-        mirror.counts.hits += 1
+        mirror.count("hits")
     else:
         try:
             check_tag(tag)
         except InvalidReference:
             await manifests.handle(service, exchange, place.name, tag)  # which says what is wrong with it
             return
-        mirror.counts.misses += 1
         try:
             await mirror.once((place.name, tag), refresh, service, place, tag)
+            mirror.count("misses")
         except TROUBLE as error:
             word = trouble.word(error)
             _may_be_served(service, place, tag, error)
-            mirror.counts.stale += 1
+            mirror.count("stale")
         seen, here = service.hot.seen(place.name, tag), service.hot.manifest(place.name, tag)
     if here is not None:
         if word == trouble.CURRENT and seen is not None and seen.digest != here.digest:
@@ -127,7 +127,7 @@ def _known(service: Service, place: Place, digest: Digest) -> Manifest | None:
 def _fetched(service: Service, place: Place, digest: Digest) -> Manifest:
     with place.mirror.question():
         manifest = place.mirror.upstream.manifest(place.upstream, str(digest))
-    place.mirror.counts.fetched_bytes += manifest.size
+    place.mirror.count("fetched_bytes", manifest.size)
     limit = service.config.manifest_limit
     if manifest.digest != digest or manifest.size > limit:
         raise ContentError(

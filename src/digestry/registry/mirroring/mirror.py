@@ -98,6 +98,11 @@ class Mirror:
         self._failures = 0
         self._probing = False
 
+    def count(self, what: str, by: int = 1) -> None:
+        """Adds to one of the counts. For any thread."""
+        with self._lock:
+            setattr(self.counts, what, getattr(self.counts, what) + by)
+
     def stop(self) -> None:
         """Ends what is under way; downloads go on where they were when somebody asks again."""
         self.stopping.set()
@@ -167,14 +172,14 @@ class Mirror:
             yield
         except RemoteError as error:
             outage = trouble.is_outage(error)
-            self.counts.errors += outage or isinstance(error, ProtocolViolation)
+            self.count("errors", int(outage or isinstance(error, ProtocolViolation)))
             if outage:
                 self._rest(error)
             else:
                 self._well()
             raise
         except ContentError:
-            self.counts.errors += 1
+            self.count("errors")
             self._well()
             raise
         self._well()
