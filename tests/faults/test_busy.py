@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.catalog import clock
 from digestry.model.digest import Digest
 from tests.crash.checks import check_journal, check_nothing_under_way, check_served
 from tests.faults.inside import Inside
@@ -108,6 +109,22 @@ def test_a_catalog_that_stays_busy_is_told_as_503_and_nothing_is_lost(registry: 
     assert registry.request("PUT", f"{location}?digest={digest}").status == 201
     assert registry.get(f"/v2/a/blobs/{digest}").body == b"1234567890"
     check_served(registry, registry.root)
+
+
+def test_a_head_whose_lease_cannot_be_renewed_is_answered(registry: Inside) -> None:
+    """Pulls begin with it: what cannot be written must not stop them."""
+    content = b"old"
+    path = f"/v2/a/blobs/{Digest.of(content)}"
+    push = f"/v2/a/blobs/uploads/?digest={Digest.of(content)}"
+    assert registry.request("POST", push, content).status == 201
+    assert put(registry, "t", "1").status == 201
+    registry.service.now = lambda: clock.now() + 20 * 3600 * clock.SECOND
+    registry.service.catalog._now = registry.service.now
+    impatient(registry)
+    with held(registry.root):
+        assert registry.request("HEAD", path).status == 200
+        assert registry.request("HEAD", "/v2/a/manifests/t").status == 200
+        assert registry.get(path).body == content
 
 
 def test_a_put_on_a_busy_catalog_leaves_an_upload_that_ends(registry: Inside) -> None:

@@ -168,7 +168,13 @@ class Service:
         """
         if lease_end is not None and lease_end >= self.now() + self._lease // 2:
             return True
-        return await self.write(self.catalog.renew_lease, name, digest)
+        try:
+            return await self.write(self.catalog.renew_lease, name, digest)
+        except StorageError as error:
+            # A disk that is full must not stop pulls. A push that relies on this is refused, later, if
+            # the content does go: its manifest is checked against what is there then.
+            log.warning("the lease of %s could not be renewed: %s", digest, error.message)
+            return True
 
     def read(self, digest: Digest, size: int) -> bytes:
         """Content that the catalog says is here, verified. Blocks.
