@@ -8,18 +8,17 @@ Needs ``wrk``. Two registries, one without rules and one with users; rounds alte
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from tests.registry.access.support import As, guarded, nobody, of, token
 from tests.support import RegistryServer, running_registry
+
+from bench.servers import processor_seconds
 
 GOAL = 1.1
 """The most processor time that is wanted, as a multiple of the open registry's."""
@@ -83,18 +82,6 @@ def load(url: str, seconds: int, headers: Mapping[str, str]) -> tuple[float, int
     assert rate is not None, output
     assert total is not None, output
     return float(rate[1]), int(total[1])
-
-
-def processor_seconds(server: RegistryServer) -> float:
-    """What the server's processes have used of the processor: other work on the machine does not count."""
-    ticks = 0
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.getpgid(int(entry.name)) == server.process.pid:
-                # proc(5): the name ends with the last bracket; utime is the 14th field of all.
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def push(asking: As) -> None:

@@ -59,6 +59,11 @@ class Repository:
     name: str
     tags: int
 
+    @classmethod
+    def of(cls, tags: int) -> Repository:
+        """The one with so many."""
+        return cls(f"bench/tags-{tags}", tags)
+
     @property
     def manifests(self) -> int:
         return min(self.tags, MANIFESTS)

@@ -22,7 +22,7 @@ GET_GOAL = 1.3
 FLAT = 1.1
 """How much more memory the later part of the uploads may need than their beginning."""
 
-_NAME = "bench/large"
+NAME = "bench/large"
 _PART = 1 << 20
 _FIFTHS = 5
 
@@ -65,7 +65,7 @@ def push(server: RegistryServer, body: Body, *, patch: bool) -> float:
         assert answer.status in {201, 202}, text
         return answer
 
-    path = path_of(send("POST", f"/v2/{_NAME}/blobs/uploads/").headers["Location"])
+    path = path_of(send("POST", f"/v2/{NAME}/blobs/uploads/").headers["Location"])
     began = time.perf_counter()
     if patch:
         path = path_of(send("PATCH", path, body).headers["Location"])
@@ -82,7 +82,7 @@ def pull(server: RegistryServer, body: Body) -> float:
     received = 0
     began = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
-    connection.request("GET", f"/v2/{_NAME}/blobs/{body.digest}")
+    connection.request("GET", f"/v2/{NAME}/blobs/{body.digest}")
     answer = connection.getresponse()
     while count := answer.readinto(buffer):
         received += count

@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from tests.support import RegistryServer, wait_until
+from tests.support import RegistryServer, descriptor, wait_until
 
 from bench import servers
 from bench.compare import Measure, Options
-from bench.content import Repository, fill_ours, new_blobs
-from bench.large import Body, push
+from bench.content import IMAGE, Repository, new_blobs
+from bench.large import NAME, Body, push
 from bench.load import Load, drive
 from bench.requests import Loads
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.jobs import COLLECTION, SCRUB
-from digestry.registry import config, server
-from digestry.registry.maintenance import Maintenance
+from digestry.model import media_types
 
 LOSS = 0.10
 """How much slower pulls may be."""
 
 _GARBAGE = 200
-_HELD = 5
-_SERVED = """
+_HELD = 40
+_HELD_SIZE = 16 << 20
+_WARM = 1.0
+_IDLE = """
 [collection]
 every = "off"
 lease = "1s"
 [scrub]
 every = "off"
 """
-_WORKING = _SERVED.replace('every = "off"\nlease', 'every = "0s"\nlease').replace('"off"', '"60s"')
+_BUSY = """
+[collection]
+every = "0s"
+lease = "1s"
+[scrub]
+every = "60s"
+"""
 
 
 @dataclass
@@ -48,10 +54,16 @@ class Loss:
     @property
     def share(self) -> float:
         """How much of the rate was lost, by the medians; below 0 if none was."""
-        with_, without = (
-            statistics.median(load.rate for load in loads) for loads in (self.during, self.without)
-        )
-        return 1 - with_ / without
+        return 1 - self._ratio(statistics.median)
+
+    @property
+    def least(self) -> float:
+        """The same by the best rounds: those that other work on the machine disturbed least."""
+        return 1 - self._ratio(max)
+
+    def _ratio(self, of: Callable[[Iterable[float]], float]) -> float:
+        without, during = (of(load.rate for load in loads) for loads in (self.without, self.during))
+        return during / without
 
 
 @dataclass(frozen=True)
@@ -65,66 +77,86 @@ class Upkeep:
     """In bytes."""
 
 
-def upkeep(directory: Path, tags: int, options: Options) -> Upkeep:
-    """The work is done by the process that does it for a server, nice as it is, started and ended here:
-    so one server can be measured in both states."""
-    root = directory / "upkeep"
-    served, working = directory / "served.toml", directory / "working.toml"
-    served.write_text(_SERVED, encoding="ascii")
-    working.write_text(_WORKING, encoding="ascii")
-    loaded = config.load(working, {"root": root, "allow_anonymous": True})
-    with servers.ours(root, "--config", str(served)) as running:
-        repository = Repository("bench/kept", tags)
-        fill_ours(running, repository)
-        for _ in range(_HELD):
-            push(running, Body(options.upload), patch=False)
-        loads = Loads(repository, options.seconds)
-        pulls: dict[str, Measure] = {
-            "GET manifest by tag": loads.by_tag(),
-            "GET manifest by digest": loads.by_digest(),
-            "GET blob of 1.6 KB": loads.blobs(),
-        }
-        losses = {what: Loss(what) for what in pulls}
-        for _ in range(options.rounds):
-            for what, pull in pulls.items():
-                losses[what].without.append(pull(running))
-            _leave_garbage(running)
-            with _at_work(loaded):
-                for what, pull in pulls.items():
-                    losses[what].during.append(pull(running))
-        catalog = Catalog(root)
-        collected = catalog.jobs.state(COLLECTION)
-        scrubbed = catalog.jobs.state(SCRUB)
-        catalog.close()
-    assert collected is not None
-    return Upkeep(
-        tuple(losses.values()),
-        collected.state["runs"],
-        collected.state["blobs"],
-        0 if scrubbed is None else scrubbed.state.get("bytes", 0),
+@dataclass(frozen=True)
+class _Done:
+    """How much upkeep a registry has seen so far."""
+
+    collections: int = 0
+    removed: int = 0
+    scrubbed: int = 0
+
+
+def upkeep(root: Path, repository: Repository, options: Options) -> Upkeep:
+    """Pulls from a registry that has that repository, one worker; it is started again for each turn, so
+    that what collects and scrubs is its own process, as nice to the worker as it ever is."""
+    idle, busy = root.with_name("idle.toml"), root.with_name("busy.toml")
+    idle.write_text(_IDLE, encoding="ascii")
+    busy.write_text(_BUSY, encoding="ascii")
+    loads = Loads(repository, options.seconds)
+    pulls: dict[str, Measure] = {
+        "GET manifest by tag": loads.by_tag(),
+        "GET manifest by digest": loads.by_digest(),
+        "GET blob of 1.6 KB": loads.blobs(),
+    }
+    losses = {what: Loss(what) for what in pulls}
+    with servers.ours(root, "--config", str(idle)) as running:
+        _push_large_image(running)
+    for _ in range(options.rounds):
+        with servers.ours(root, "--config", str(idle)) as running:
+            # Blobs that no manifest names, for the collection to remove.
+            drive(running.port, new_blobs("bench/left", patch=False), clients=4, seconds=60.0, most=_GARBAGE)
+            _pull(running, repository, pulls, {what: loss.without for what, loss in losses.items()})
+        with _at_work(root, busy) as running:
+            _pull(running, repository, pulls, {what: loss.during for what, loss in losses.items()})
+    done = _done(root)
+    return Upkeep(tuple(losses.values()), done.collections, done.removed, done.scrubbed)
+
+
+def _push_large_image(running: RegistryServer) -> None:
+    """For the scrub to read: an image of many layers, so that the collection leaves them there."""
+    config = running.push_blob(NAME, IMAGE.config)
+    layers = []
+    for _ in range(_HELD):
+        body = Body(_HELD_SIZE)
+        push(running, body, patch=False)
+        layers.append(descriptor(media_types.OCI_LAYER, body.digest, body.size))
+    running.push_manifest(
+        NAME,
+        "held",
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "config": descriptor(media_types.OCI_CONFIG, config, len(IMAGE.config)),
+            "layers": layers,
+        },
     )
 
 
-def _leave_garbage(running: RegistryServer) -> None:
-    """Blobs that no manifest names, for the collection to remove."""
-    drive(running.port, new_blobs("bench/left", patch=False), clients=4, seconds=60.0, most=_GARBAGE)
+def _pull(
+    running: RegistryServer, repository: Repository, pulls: dict[str, Measure], into: dict[str, list[Load]]
+) -> None:
+    Loads(repository, _WARM).by_tag()(running)
+    for what, pull in pulls.items():
+        into[what].append(pull(running))
 
 
 @contextlib.contextmanager
-def _at_work(loaded: config.RegistryConfig) -> Iterator[None]:
-    """Collection and scrub run, one collection having come to its end already."""
-    catalog = Catalog(loaded.root)
+def _at_work(root: Path, busy: Path) -> Iterator[RegistryServer]:
+    """A server that collects and scrubs: one collection has come to its end, and others follow."""
+    before = _done(root).collections
+    with servers.ours(root, "--config", str(busy)) as running:
+        wait_until(lambda: _done(root).collections > before, seconds=60, what="a collection")
+        yield running
 
-    def runs() -> int:
-        state = catalog.jobs.state(COLLECTION)
-        return 0 if state is None else int(state.state.get("runs", 0))
 
-    before = runs()
-    work = Maintenance(partial(server.jobs, loaded), {"version": 1, "disable_existing_loggers": False})
-    work.start()
+def _done(root: Path) -> _Done:
+    catalog = Catalog(root)
     try:
-        wait_until(lambda: runs() > before, seconds=60, what="a collection")
-        yield
+        collected, scrubbed = catalog.jobs.state(COLLECTION), catalog.jobs.state(SCRUB)
     finally:
-        work.stop()
         catalog.close()
+    return _Done(
+        collections=collected.state.get("runs", 0) if collected else 0,
+        removed=collected.state.get("blobs", 0) if collected else 0,
+        scrubbed=scrubbed.state.get("bytes", 0) if scrubbed else 0,
+    )
