@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import logging.config
+import logging
 import os
 import resource
 import signal
@@ -34,6 +34,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.maintenance import Job, Maintenance
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
+from digestry.registry.observing.audit import AuditLog, Rotation
 from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
 
@@ -85,8 +86,12 @@ def prepare(config: RegistryConfig) -> None:
         begun = exposition.Begun(clock.now(), catalog.figures.last_entry())
     finally:
         catalog.close()
-    with fsio.storage_errors("prepare the directory", config.root / exposition.FOLDER):
+    AuditLog(config.log, config.root).check()
+    try:
         exposition.begin(config.root, begun)
+    except OSError as error:
+        # A disk that is full can still be read from.
+        log.error("the metrics will not be complete: %s", error)
     if config.access.enabled:
         KeyRing(config.root).ensure()
         fsio.make_directory(config.root / ABSENT)
@@ -151,14 +156,13 @@ def serve(
 def jobs(config: RegistryConfig) -> list[Job]:
     """What this registry does beside its requests; called in the process that does it."""
     from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the workers need none of it
-    from digestry.registry.observing.audit import Rotation  # noqa: PLC0415
     from digestry.registry.observing.store import StoreCount  # noqa: PLC0415
     from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
 
     return [
         CollectionJob(config),
         ScrubJob(config.root, config.scrub),
-        StoreCount(config),
+        *([StoreCount(config)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from digestry.catalog.collection import Removed, Stayed
+from digestry.errors import InvalidConfiguration
 from digestry.model.digest import Digest
 from digestry.registry.observing.audit import AuditLog, Removals, Rotation
 from digestry.registry.observing.config import LogConfig
@@ -223,6 +224,38 @@ def test_no_folder_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
         audit.write([{"n": 3}])
     assert lost == [2, 1]
     assert len(caplog.records) == 1
+
+
+def test_a_place_where_it_cannot_be(tmp_path: Path) -> None:
+    for place in (tmp_path / "none" / "audit.log", tmp_path):
+        with pytest.raises(InvalidConfiguration, match=r"cannot write the audit log .*audit|: Is a dir"):
+            AuditLog(LogConfig(audit=place), tmp_path).check()
+    AuditLog(LogConfig(), tmp_path).check()
+    AuditLog(LogConfig(audit="off"), tmp_path).check()
+
+
+def test_collection_in_a_running_registry() -> None:
+    collected = '[collection]\nevery = 1\nlease = 1\nuntagged = 0\n[log]\nformat = "json"\n'
+    with configured(collected) as server:
+        manifest = server.push_image("audit/gc", "1")
+        assert server.request("DELETE", "/v2/audit/gc/manifests/1").status == 202
+
+        def removed() -> set[str]:
+            return {entry["action"] for entry in audited(server) if entry["user"] == "digestry"}
+
+        wanted = {"delete-manifest", "remove-link", "remove-blob"}
+        wait_until(lambda: wanted <= removed(), seconds=60, what="the lines of collection")
+        (line,) = [
+            entry
+            for entry in audited(server)
+            if entry["user"] == "digestry" and entry["action"] == "delete-manifest"
+        ]
+        assert (line["digest"], line["repository"], line["client"]) == (
+            str(manifest),
+            "audit/gc",
+            "collection",
+        )
+        assert line["reason"]
 
 
 def test_what_collection_removes(tmp_path: Path) -> None:

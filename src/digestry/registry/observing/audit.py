@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from digestry.catalog import clock
 from digestry.catalog.collection import ACTOR, Removed, Stayed
+from digestry.errors import InvalidConfiguration
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.registry.observing.config import STDERR, LogConfig
@@ -71,6 +72,19 @@ class AuditLog:
         self._open_as = (0, 0)
         self._torn = False
         self._complained = float("-inf")
+
+    def check(self) -> None:
+        """Opens the file. Raises :class:`InvalidConfiguration` if it cannot be there, or be this user's."""
+        try:
+            self._place()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            raise InvalidConfiguration(
+                f"cannot write the audit log {self._file}: {error.strerror}",
+                hint="[log] audit names a file in a folder that is there",
+            ) from error
+        except OSError as error:
+            log.error("the audit log %s cannot be written yet: %s", self._file, error.strerror)
+        self.close()
 
     @property
     def enabled(self) -> bool:
