@@ -41,6 +41,7 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "catalog.db-shm",
         "audit.log",
         "collection.lock",
+        "guards",
         "metrics",
         "scrub.lock",
     }
