@@ -14,6 +14,7 @@ from digestry.registry import config, immutability, quotas, retention, scrub, we
 from digestry.registry.access import config as access
 from digestry.registry.access import oidc, passwords, rules
 from digestry.registry.config import RegistryConfig, load
+from digestry.registry.mirroring import config as mirroring_config
 from digestry.registry.observing import config as observing
 from digestry.registry.toml import Key
 from tests.registry.access.support import htpasswd
@@ -35,6 +36,7 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[metrics]`": observing.METRICS_KEYS,
     "`[health]`": observing.HEALTH_KEYS,
     "`[log]`": observing.LOG_KEYS,
+    '`[mirror."HOST"]`': mirroring_config.KEYS,
     "`[limits]`": config.LIMIT_KEYS,
 }
 RULE = '[[rule]]\nwho = "x"\nactions = "pull"\n'
