@@ -150,51 +150,47 @@ def drive(port: int, work: Work, *, clients: int, seconds: float, most: int | No
     Raises :class:`RemoteError` if a piece fails.
     """
     took: list[float] = []
-    begun = 0
-    selector = selectors.DefaultSelector()
+    begun = busy = 0
     began = time.perf_counter()
     end = began + seconds
+    with contextlib.ExitStack() as opened:
+        selector = opened.enter_context(selectors.DefaultSelector())
 
-    def next_piece(client: _Client) -> bool:
-        nonlocal begun
-        client.began = time.perf_counter()
-        if client.began >= end or (most is not None and begun >= most):
-            selector.unregister(client.connection)
-            client.connection.close()
-            return False
-        begun += 1
-        client.flow = work(client.number)
-        _begin(selector, client, next(client.flow))
-        return True
+        def next_piece(client: _Client) -> bool:
+            nonlocal begun
+            client.began = time.perf_counter()
+            if client.began >= end or (most is not None and begun >= most):
+                selector.unregister(client.connection)
+                return False
+            begun += 1
+            client.flow = work(client.number)
+            _begin(selector, client, next(client.flow))
+            return True
 
-    busy = 0
-    for number in range(clients):
-        connection = socket.create_connection(("127.0.0.1", port))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setblocking(False)
-        client = _Client(number, connection)
-        selector.register(connection, selectors.EVENT_READ, client)
-        busy += next_piece(client)
-    while busy:
-        ready = selector.select(_SILENCE)
-        if not ready:
-            raise RemoteError(f"the server on port {port} said nothing for {_SILENCE:.0f} s")
-        for key, events in ready:
-            client = key.data
-            if events & selectors.EVENT_WRITE:
-                _send(selector, client)
-            if not events & selectors.EVENT_READ:
-                continue
-            answer = _receive(client)
-            if answer is None:
-                continue
-            try:
-                _begin(selector, client, client.flow.send(answer))
-            except StopIteration:
-                took.append(time.perf_counter() - client.began)
-                busy -= not next_piece(client)
-    elapsed = time.perf_counter() - began
-    selector.close()
+        for number in range(clients):
+            connection = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(False)
+            client = _Client(number, connection)
+            selector.register(connection, selectors.EVENT_READ, client)
+            busy += next_piece(client)
+        while busy:
+            ready = selector.select(_SILENCE)
+            if not ready:
+                raise RemoteError(f"the server on port {port} said nothing for {_SILENCE:.0f} s")
+            for key, events in ready:
+                client = key.data
+                if events & selectors.EVENT_WRITE:
+                    _send(selector, client)
+                answer = _receive(client) if events & selectors.EVENT_READ else None
+                if answer is None:
+                    continue
+                try:
+                    _begin(selector, client, client.flow.send(answer))
+                except StopIteration:
+                    took.append(time.perf_counter() - client.began)
+                    busy -= not next_piece(client)
+        elapsed = time.perf_counter() - began
     return Load(len(took) / elapsed, quantile(took, 0.5) * 1000, quantile(took, 0.99) * 1000)
 
 
