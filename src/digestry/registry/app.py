@@ -101,6 +101,7 @@ class RegistryApp:
             )
         finally:
             observer.ended(exchange, time.perf_counter() - began)
+            CURRENT.set(None)  # else the server, whose context this is, and the request hold each other
 
     async def _fail(self, exchange: Exchange, problem: Problem) -> None:
         if exchange.answered:

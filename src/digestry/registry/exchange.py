@@ -52,8 +52,8 @@ class Exchange(Request):
     """The length of the answer's body, as it was told."""
     sent: int = 0
     """Bytes of the answer's body that were sent."""
-    failure: Problem | None = None
-    """Why the answer is an error, if it is one."""
+    failure: str = ""
+    """Why the answer is an error, if it is one. Words: an exception's traceback would hold all of this."""
     deed: dict[str, Any] | None = None
     """What a write did, for the audit log, beside what the request itself says."""
     also: Sequence[tuple[bytes, bytes]] = ()
@@ -212,7 +212,7 @@ class Exchange(Request):
 
     async def problem(self, problem: Problem) -> None:
         """Answers with an error."""
-        self.failure = problem
+        self.failure = problem.message
         await self._drain()
         body = msgspec.json.encode(problem.body())
         await self.answer(problem.status, [("Content-Type", JSON), *problem.headers.items()], body)

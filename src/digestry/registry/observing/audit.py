@@ -163,7 +163,7 @@ def entries(exchange: Exchange, status: int) -> list[Entry]:
     }
     if status >= 400:
         own["path"] = cut(exchange.scope["path"])
-        own["error"] = "" if exchange.failure is None else cut(exchange.failure.message)
+        own["error"] = cut(exchange.failure)
     moves = [{**common, **_move(event)} for event in events]
     if own["action"] == "delete-tag" and moves:
         return moves  # that is all there is to it

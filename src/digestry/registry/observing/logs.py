@@ -123,9 +123,9 @@ def note_request(exchange: Exchange, status: int, seconds: float) -> None:
         "sent": exchange.sent,
         "client": client,
     }
-    failure = exchange.failure
-    if failure is not None:
-        fields["error"] = cut(failure.message)
+    failure = cut(exchange.failure)
+    if failure:
+        fields["error"] = failure
     level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
     digest = exchange.digest
     REQUESTS.log(
@@ -140,7 +140,7 @@ def note_request(exchange: Exchange, status: int, seconds: float) -> None:
         exchange.sent,
         seconds * 1000,
         f", {digest}" if digest and digest not in exchange.scope["path"] else "",
-        "" if failure is None else f": {cut(failure.message)}",
+        f": {failure}" if failure else "",
         extra={FIELDS: fields},
     )
 
