@@ -81,7 +81,7 @@ def test_an_unknown_repository_has_no_tags(mirror: RegistryServer, hub: Upstream
 
 def test_referrers_are_fetched_and_stay(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"trouble12.test/{name}"
-    subject = hub.image(name, "1")
+    subject = hub.image(name, "1", annotations={"of": name})
     first, second = (advisory(hub, name, subject, text) for text in ("one", "two"))
     assert sorted(referrers(mirror, here, subject)) == sorted(map(str, (first, second)))
     assert get(mirror, here, str(first)).body == hub.manifests[name, str(first)]
@@ -95,7 +95,7 @@ def test_referrers_are_fetched_and_stay(mirror: RegistryServer, hub: Upstream, n
 
 def test_a_withdrawn_referrer_goes(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"asking.test/{name}"
-    subject = hub.image(name, "1")
+    subject = hub.image(name, "1", annotations={"of": name})
     first, second = (advisory(hub, name, subject, text) for text in ("one", "two"))
     assert len(referrers(mirror, here, subject)) == 2
     hub.referrers[name, str(subject)] = [
@@ -108,7 +108,7 @@ def test_a_withdrawn_referrer_goes(mirror: RegistryServer, hub: Upstream, name: 
 
 def test_a_wrong_referrer_is_left_out(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"asking.test/{name}"
-    subject = hub.image(name, "1")
+    subject = hub.image(name, "1", annotations={"of": name})
     good, bad = (advisory(hub, name, subject, text) for text in ("one", "two"))
     hub.manifests[name, str(bad)] = json.dumps({"mediaType": KIND}).encode()
     assert referrers(mirror, here, subject) == [str(good)]
@@ -118,7 +118,7 @@ def test_an_upstream_without_referrers_has_them_under_a_tag(
     mirror: RegistryServer, hub: Upstream, name: str
 ) -> None:
     here = f"asking.test/{name}"
-    subject = hub.image(name, "1")
+    subject = hub.image(name, "1", annotations={"of": name})
     found = advisory(hub, name, subject, "one")
     entries = hub.referrers[name, str(subject)]
     hub.manifest(

@@ -15,6 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from digestry.blobs.ingest import DiskIngest
@@ -27,11 +28,14 @@ from digestry.errors import (
     ProtocolViolation,
     Refused,
     RemoteError,
+    RemoteNotFound,
     TooLarge,
     Unreachable,
 )
 from digestry.model.digest import Digest
+from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.mirror import DIRECTORY, Place
+from digestry.registry.mirroring.trouble import Unasked
 from digestry.registry.mirroring.upstream import BlobStream
 from digestry.registry.service import Service
 
@@ -141,8 +145,13 @@ class Download:
         service = self._service
         if service.blobs.stat(self.digest) is None or service.catalog.damage.known(self.digest):
             return False
-        with self._mirror.question():
-            size = self._mirror.upstream.blob_size(self.place.upstream, self.digest)
+        try:
+            with self._mirror.question():
+                size = self._mirror.upstream.blob_size(self.place.upstream, self.digest)
+        except Refused as error:
+            if isinstance(error, RemoteNotFound) or trouble.is_outage(error):
+                raise
+            return False  # some storage that a download leads to knows no HEAD
         with service.blobs.guard(self.digest):
             if size is None or service.blobs.stat(self.digest) != size:
                 return False
@@ -170,18 +179,44 @@ class Download:
 
         Raises :class:`Unreachable` if it failed.
         """
+        blobs = self._service.blobs
         while not self._mirror.stopping.wait(_POLL):
             try:
-                return self._service.blobs.ingest(self._name, create=False, algorithm=self.digest.algorithm)
+                ingest = blobs.ingest(self._name, create=False, algorithm=self.digest.algorithm)
             except Conflict:
                 self._look()
             except NotFound:
                 # Between its rename and its link the other holds the guard: this waits for it.
-                with self._service.blobs.guard(self.digest, exclusive=True):
+                with blobs.guard(self.digest, exclusive=True):
                     if self._is_linked():
+                        self._check_same(blobs.path(self.digest))
                         return None
-                raise Unreachable("the blob could not be fetched by the process that tried") from None
+                raise self._failed_elsewhere() from None
+            else:
+                try:
+                    self._check_same(ingest.path)
+                except Unreachable:
+                    ingest.close()
+                    raise
+                return ingest
         raise Unreachable("this registry is being stopped")
+
+    def _check_same(self, path: Path) -> None:
+        """Raises :class:`Unreachable` if clients were sent another file than this one.
+
+        What they have may then be the beginning of wrong content that was thrown away meanwhile.
+        """
+        if self.file is None:
+            return
+        try:
+            now, ours = path.stat(), os.fstat(self.file.fileno())
+        except OSError as error:
+            raise self._failed_elsewhere() from error
+        if (now.st_dev, now.st_ino) != (ours.st_dev, ours.st_ino):
+            raise self._failed_elsewhere()
+
+    def _failed_elsewhere(self) -> Unreachable:
+        return Unreachable(f"the process that fetched {self.digest} could not")
 
     def _look(self) -> None:
         """Tells how far the other one is."""
@@ -214,9 +249,9 @@ class Download:
             with service.blobs.guard(self.digest):
                 ingest.commit(self.digest)
                 service.catalog.add_blob(self.place.name, self.digest, size)
-        except (Unreachable, Abandoned):
+        except RemoteError as error:
             # What came may be gone on with: at the end all of it is verified.
-            kept = ingest.offset > 0
+            kept = ingest.offset > 0 and (isinstance(error, Abandoned | Unasked) or trouble.is_outage(error))
             raise
         finally:
             self._note.unlink(missing_ok=True)

@@ -96,8 +96,10 @@ def refresh(service: Service, place: Place, tag: str) -> None:
             with mirror.question():
                 found = mirror.upstream.resolve(place.upstream, tag)
         except RemoteNotFound:
-            with contextlib.suppress(TagRefused):  # a rule of this registry keeps what upstream has no more
-                mirrored.gone(place.name, tag, origin=mirror.origin)
+            # What never was upstream's was there before the mirror; and a rule may keep what is gone.
+            if seen is not None:
+                with contextlib.suppress(TagRefused):
+                    mirrored.gone(place.name, tag, origin=mirror.origin)
             return
         if found.digest == here:
             mirrored.note(place.name, tag, found.digest)

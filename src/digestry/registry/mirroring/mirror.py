@@ -164,9 +164,9 @@ class Mirror:
     def question(self, *, insist: bool = False) -> Iterator[None]:
         """Around each question to upstream. Raises :class:`Unasked` while it is left alone.
 
-        With ``insist`` it is asked in any case: for what it has half answered.
+        With ``insist`` it is asked after a failure too, for what it has half answered.
         """
-        if not insist:
+        if not insist or self._resting == trouble.RATE_LIMITED:
             self._turn()
         try:
             yield

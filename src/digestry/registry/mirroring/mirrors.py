@@ -38,7 +38,7 @@ class Mirrors:
     def start(self) -> None:
         """Makes the directory of the locks, and clears it of what a killed process left."""
         fsio.make_directory(self._directory)
-        for path in self._directory.glob("*.size"):
+        for path in (*self._directory.glob("*.size"), *self._directory.glob("*.new")):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - _FORGOTTEN:
                     path.unlink()
