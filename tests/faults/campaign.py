@@ -5,7 +5,8 @@
     python -m tests.faults.campaign kill  [--every N]    SIGKILL right before and right after each step
     python -m tests.faults.campaign power [--every N]    the power goes before each step
     python -m tests.faults.campaign full  [--every N]    the disk is full at each step, once
-    python -m tests.faults.campaign start                SIGKILL at each step of the first start
+    python -m tests.faults.campaign io    [--every N]    the disk fails at each step, once
+    python -m tests.faults.campaign start [--every N]    SIGKILL at each step of the first start
 
 ``--every N`` takes each Nth step only. Prints what failed, and a line of JSON with the counts; the
 exit code is 1 if anything failed. A process of its own: each run is forked from it, so that it has
@@ -34,14 +35,14 @@ from pathlib import Path
 from typing import Literal
 
 from digestry.catalog import uploads
-from digestry.errors import StorageFull
+from digestry.errors import StorageError
 from tests.faults import power, scenario
 from tests.faults.after import Log, check, check_at_rest, check_running
 from tests.faults.inside import Inside, prepared
 from tests.faults.scenario import Act, Clock, Refusal, Stage
 from tests.faults.steps import Step, Steps
 
-_SECONDS = 120
+_SECONDS = 300
 """A run that takes so long hangs."""
 
 _SHOWN = 5
@@ -77,17 +78,18 @@ def run_scenario(root: Path, acts: tuple[Act, ...], log_file: Path, steps: Steps
             tell("ack", number)
 
 
-def run_out(root: Path, acts: tuple[Act, ...], at: int, log_file: Path) -> None:
-    """Plays the acts until the disk is full at step ``at``, and goes on, with room again, to the checks."""
+def run_out(root: Path, acts: tuple[Act, ...], at: int, log_file: Path, *, full: bool) -> None:
+    """Plays the acts until the disk is full, or fails, at step ``at``, and goes on to the checks."""
 
     def strike(step: Step) -> None:
         if step.number != at:
             return
         if step.call == "commit":
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            error = sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
             raise error
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(step.path))
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, os.strerror(number), str(step.path))
 
     steps = Steps(root, strike, _nothing)
     steps.watch()
@@ -100,10 +102,10 @@ def run_out(root: Path, acts: tuple[Act, ...], at: int, log_file: Path) -> None:
             try:
                 act.run(stage)
             except Refusal as refusal:
-                if refusal.status != 507:
+                if refusal.status != (507 if full else 500):
                     raise
                 break
-            except StorageFull:
+            except StorageError:
                 break  # the registry's own work, that nobody is answered
             log.acknowledged += 1
         clock.ahead = 0
@@ -194,16 +196,16 @@ class Campaign:
             return
         self.look(name, root, Log.read(log) if log.exists() else Log())
 
-    def fill(self, step: Step) -> None:
-        """One run in which the disk is full at that step."""
+    def fail(self, step: Step, *, full: bool) -> None:
+        """One run in which the disk is full, or fails, at that step."""
         root, log = self.fresh()
         self.result.runs += 1
-        if forked(lambda: run_out(root, self.acts, step.number, log), self._said) != 0:
+        if forked(lambda: run_out(root, self.acts, step.number, log, full=full), self._said) != 0:
             begun = Log.read(log).begun
-            name = f"disk full at step {step}, in “{self.acts[begun - 1].name}”"
+            name = f"disk {'full' if full else 'failed'} at step {step}, in “{self.acts[begun - 1].name}”"
             self.result.failures.append(f"{name}:\n{self._said.read_text()}")
 
-    def start(self) -> None:
+    def start(self, every: int) -> None:
         """SIGKILL at each step of the start that makes the root's files."""
         self._empty = True
         root, _ = self.fresh()
@@ -212,7 +214,7 @@ class Campaign:
             steps.watch()
             prepared(root)
 
-        for step in self._steps(root, play):
+        for step in self._steps(root, play)[::every]:
             self.kill(step, "before", play)
             self.kill(step, "after", play)
 
@@ -271,7 +273,7 @@ def _nothing(_: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign")
-    parser.add_argument("fault", choices=["kill", "power", "full", "start"])
+    parser.add_argument("fault", choices=["kill", "power", "full", "io", "start"])
     parser.add_argument("--every", type=int, default=1, metavar="N")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -279,13 +281,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="digestry-faults-", dir=_memory()) as directory:
         campaign = Campaign(Path(directory))
         if options.fault == "start":
-            campaign.start()
+            campaign.start(options.every)
         elif options.fault == "power":
             campaign.count()
             campaign.cut_power(options.every)
-        elif options.fault == "full":
+        elif options.fault in {"full", "io"}:
             for step in campaign.count()[:: options.every]:
-                campaign.fill(step)
+                campaign.fail(step, full=options.fault == "full")
         else:
             steps = campaign.count()
             for step in steps[:: options.every]:
