@@ -160,7 +160,11 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True, held: str = "
     The lock ends with the process, so that a killed one leaves nothing behind.
     """
     with storage_errors("open the lock file", path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except PermissionError:
+            # Another user made it (root, taking a backup): to lock it, reading is enough.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:

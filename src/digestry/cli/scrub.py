@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 import threading
@@ -77,6 +76,7 @@ def scrub(
     """
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.database import reading
+    from digestry.registry.root import check_user
     from digestry.registry.scrub import last
 
     with reading(root):  # a directory that is no registry must not become one
@@ -85,7 +85,7 @@ def scrub(
         if list_only:
             found = last(catalog)
         else:
-            _check_user(root)
+            check_user(root)
             found = _run(catalog, root, rate, from_start=from_start)
         damaged = catalog.damage.count()
         if format_ == "json":
@@ -102,19 +102,6 @@ def scrub(
         ctx.exit(exit_codes.FINDINGS)
     if found is not None and found.unread and not list_only:
         ctx.exit(exit_codes.STORAGE)
-
-
-def _check_user(root: Path) -> None:
-    """What root makes here, the server's user could not write to."""
-    from digestry.catalog.database import FILE
-    from digestry.errors import InvalidConfiguration
-
-    owner = (root / FILE).stat().st_uid
-    if os.geteuid() != owner:
-        raise InvalidConfiguration(
-            f"{root} belongs to another user (number {owner})",
-            hint="call it as the user that serves the registry, such as with sudo -u",
-        )
 
 
 def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool) -> Pass:

@@ -29,6 +29,7 @@ from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observing.audit import AuditLog, Removals
+from digestry.registry.root import check_user
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -154,6 +155,7 @@ def dry_run(config: RegistryConfig, *, tell: Tell, now: clock.Clock = clock.now)
 def _check_there(root: Path) -> None:
     if not (root / FILE).is_file():
         raise NotFound(f"there is no registry under {root}: it has no {FILE}")
+    check_user(root)
 
 
 def _copy_catalog(source: Path, destination: Path) -> None:

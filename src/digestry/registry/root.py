@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
-from digestry.errors import Conflict
+from digestry.catalog.database import FILE
+from digestry.errors import Conflict, InvalidConfiguration
 
 LOCK_FILE: Final = "serve.lock"
 """Locked by whoever serves the root, or makes it anew."""
@@ -28,4 +30,14 @@ def check_servable(root: Path) -> None:
         raise Conflict(
             f"{root} is a backup of a registry, which serving would change",
             hint=f"digestry restore-backup {root} --root DIRECTORY, and serve that",
+        )
+
+
+def check_user(root: Path) -> None:
+    """Raises :class:`InvalidConfiguration` for a user whose files the server could not write to."""
+    owner = (root / FILE).stat().st_uid
+    if os.geteuid() != owner:
+        raise InvalidConfiguration(
+            f"{root} belongs to another user (number {owner})",
+            hint="call it as the user that serves the registry, such as with sudo -u",
         )
