@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -425,3 +426,30 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     os.utime(new)
     fsio.sweep_temporaries(tmp_path)
     assert set(tmp_path.iterdir()) == {new, *others}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_lock_file_that_another_user_made() -> None:
+    """A backup that root takes must not keep the server's user from its own locks."""
+    script = """
+        import os, sys
+        from pathlib import Path
+        from digestry.errors import Conflict
+        from digestry.fsio import locked
+        path = Path(sys.argv[1])
+        os.setuid(12345)
+        with locked(path, wait=False):
+            try:
+                with locked(path, shared=True, wait=False):
+                    print("both")
+            except Conflict:
+                print("one")
+    """
+    with tempfile.TemporaryDirectory() as name:  # where others may look
+        Path(name).chmod(0o755)
+        path = Path(name) / "x.lock"
+        with fsio.locked(path):
+            pass
+        command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("one\n", "")

@@ -33,7 +33,7 @@ _DISCOVERY: Final = {
         },
         {
             "name": "_digestry",
-            "description": "The journal, who holds a digest, advisories, what runs where; of many images at once.",
+            "description": "The journal, who holds a digest, advisories, what runs where, many at once.",
             "url": "docs/http-api.md",
             "endpoints": [
                 "_digestry/journal",
