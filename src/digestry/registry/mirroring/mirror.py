@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from digestry import fsio
 from digestry.catalog.journal import Origin
-from digestry.errors import ContentError, ProtocolViolation, Refused, RemoteError
+from digestry.errors import ContentError, ProtocolViolation, RemoteError
 from digestry.model.digest import Digest
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.config import MirrorConfig
@@ -30,7 +30,6 @@ DIRECTORY: Final = "mirror"
 
 _ASKING: Final = 24
 _LONGEST_REST: Final = 60.0
-_LONGEST_LIMIT: Final = 24 * 3600.0
 _LOCKS: Final = 256
 _MARGIN: Final = 5.0
 _MOST_LISTS: Final = 10_000
@@ -206,8 +205,7 @@ class Mirror:
             first = self._probing or not self._resting
             self._failures += first  # many that fail at once are one failure
             if word == trouble.RATE_LIMITED:
-                said = error.retry_after if isinstance(error, Refused) else None
-                seconds = min(trouble.RATE_LIMIT_SECONDS if said is None else said, _LONGEST_LIMIT)
+                seconds = trouble.limit_seconds(error)
             elif first:
                 seconds = min(_LONGEST_REST, REST_SECONDS * 2 ** min(self._failures - 1, 10))
             else:

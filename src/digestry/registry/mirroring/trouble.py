@@ -33,6 +33,7 @@ HELD: Final = "held"
 """Upstream's tag has moved, but a rule of this registry does not let the tag here move."""
 
 _TOO_MANY: Final = 429
+_LONGEST_LIMIT: Final = 24 * 3600.0
 _SERVER_ERROR: Final = 500
 
 
@@ -71,12 +72,12 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
     text = f"{mirror.host}: {error.message}"
     match word(error):
         case "rate-limited":
-            seconds = error.seconds if isinstance(error, Unasked) else getattr(error, "retry_after", None)
+            seconds = error.seconds if isinstance(error, Unasked) else limit_seconds(error)
             return Problem(
                 429,
                 "TOOMANYREQUESTS",
                 f"{text}; it is asked again when it allows that",
-                headers={"Retry-After": _seconds(seconds if seconds is not None else RATE_LIMIT_SECONDS)},
+                headers={"Retry-After": _seconds(seconds)},
             )
         case "unreachable" | "failing" if isinstance(error, Unasked | Unreachable | Refused):
             seconds = error.seconds if isinstance(error, Unasked) else REST_SECONDS
@@ -97,6 +98,12 @@ RATE_LIMIT_SECONDS: Final = 60.0
 """So long an upstream is left alone that limits its rate and does not say for how long."""
 REST_SECONDS: Final = 5.0
 """So long an upstream is left alone that failed; longer each time that it fails again."""
+
+
+def limit_seconds(error: DigestryError) -> float:
+    """How long an upstream is left alone that answered with ``error``, a limit of its rate."""
+    said = error.retry_after if isinstance(error, Refused) else None
+    return RATE_LIMIT_SECONDS if said is None else min(said, _LONGEST_LIMIT)
 
 
 def _seconds(value: float) -> str:

@@ -1,0 +1,85 @@
+"""How another registry is asked: once, at the address that was given, and with its own password alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from digestry.errors import ProtocolViolation, Refused, RemoteNotFound, Unreachable
+from digestry.mirror.upstream import ClientUpstream, UpstreamOptions
+from digestry.model.digest import Digest
+from tests.client.liar import Liar, Reply, Request, lying
+from tests.support import free_port
+
+CONTENT = b"0123456789" * 1000
+DIGEST = Digest.of(CONTENT)
+
+
+def asking(liar: Liar, host: str = "docker.io", **options: object) -> ClientUpstream:
+    return ClientUpstream(UpstreamOptions(host, f"http://{liar.host}", timeout=5, **options))  # type: ignore[arg-type]
+
+
+def test_docker_io_is_asked_where_it_is_said_to_be() -> None:
+    with lying() as liar:
+        with pytest.raises(RemoteNotFound):
+            asking(liar).resolve("library/alpine", "latest")
+        assert liar.paths() == ["HEAD /v2/library/alpine/manifests/latest"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_nothing_is_asked_twice(status: int) -> None:
+    with lying(lambda _: Reply(status, b"{}", {"Retry-After": "30"})) as liar:
+        with pytest.raises(Refused) as refused:
+            asking(liar).manifest("a", "1")
+        assert refused.value.status == status
+        assert len(liar.seen) == 1
+
+
+def test_credentials_go_to_the_token_server_and_not_to_a_storage(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+
+    def store(_: Request) -> Reply:
+        return Reply(200, CONTENT)
+
+    with lying(store) as storage:
+
+        def registry(request: Request) -> Reply:
+            if request.path == "/token":
+                return Reply(200, json.dumps({"token": "abc"}).encode())
+            if request.headers.get("Authorization") != "Bearer abc":
+                realm = f'Bearer realm="http://{liar.host}/token",service="it"'
+                return Reply(401, b"{}", {"WWW-Authenticate": realm})
+            return Reply(307, b"", {"Location": f"http://{storage.host}/elsewhere?signed=yes"})
+
+        with lying(registry) as liar:
+            upstream = asking(liar, username="me", password_file=tmp_path / "password")
+            with upstream.blob("a", DIGEST, 0) as stream:
+                assert stream.size == len(CONTENT)
+                assert b"".join(iter(lambda: stream.read(1 << 20), b"")) == CONTENT
+            upstream.close()
+        asked = next(request for request in liar.seen if request.path == "/token")
+        expected = "Basic " + base64.b64encode(b"me:s3cret").decode()
+        assert asked.headers["Authorization"] == expected
+        assert asked.query["scope"] == ["repository:library/a:pull"]
+        assert [request.headers.get("Authorization") for request in storage.seen] == [None]
+
+
+def test_parts_of_a_blob() -> None:
+    said = {"Content-Range": f"bytes 100-{len(CONTENT) - 1}/{len(CONTENT)}"}
+    with lying(lambda _: Reply(206, CONTENT[100:], said)) as liar:
+        with asking(liar).blob("a", DIGEST, 100) as stream:
+            assert (stream.start, stream.size) == (100, len(CONTENT))
+        assert liar.seen[0].headers["Range"] == "bytes=100-"
+        with pytest.raises(ProtocolViolation):
+            asking(liar).blob("a", DIGEST, 50)
+    with lying(lambda _: Reply(200, CONTENT)) as liar, asking(liar).blob("a", DIGEST, 100) as stream:
+        assert (stream.start, stream.size) == (0, len(CONTENT))
+
+
+def test_nobody_is_there() -> None:
+    upstream = ClientUpstream(UpstreamOptions("a.test", f"http://127.0.0.1:{free_port()}"))
+    with pytest.raises(Unreachable):
+        upstream.blob_size("a", DIGEST)
