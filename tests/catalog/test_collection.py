@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection, event, text
 
+from digestry.catalog import surplus
 from digestry.catalog.catalog import LEASE, Catalog
 from digestry.catalog.clock import SECOND
 from digestry.catalog.collection import ACTOR, Removed, Stayed
@@ -91,6 +92,17 @@ def test_what_a_head_found_is_held(catalog: Catalog, later: Clock) -> None:
     assert names(items, "link") == [str(other.config.digest) if other.config else ""]
 
 
+def test_no_promise_of_what_another_repository_has(catalog: Catalog, later: Clock) -> None:
+    """Its lease, which is the content's, is no promise here."""
+    digest = Digest.of(b"shared")
+    catalog.add_blob("x", digest, 8)
+    later.now += LEASE + 1
+    collected(catalog)
+    catalog.add_blob("y", digest, 8)
+    assert catalog.renew_lease("y", digest)
+    assert not catalog.renew_lease("x", digest)
+
+
 def test_what_a_tag_left_stays_for_its_time(catalog: Catalog, later: Clock) -> None:
     old = put(catalog, "x", image(catalog, "x"), "t")
     later.now += 400 * DAY
@@ -113,6 +125,18 @@ def test_what_never_had_a_tag_stays_as_long_since_its_push(catalog: Catalog, lat
     assert collected(catalog, kept) == []
     later.now += 2 * DAY
     collected(catalog, kept)
+    assert there(catalog, loose) == [False]
+
+
+def test_pushed_again_it_stays_as_long_again(catalog: Catalog, later: Clock) -> None:
+    loose = put(catalog, "x", image(catalog, "x"))
+    month = Retention(untagged=30 * 86400.0)
+    later.now += 29 * DAY
+    put(catalog, "x", loose)
+    later.now += 29 * DAY
+    assert collected(catalog, month) == []
+    later.now += 2 * DAY
+    collected(catalog, month)
     assert there(catalog, loose) == [False]
 
 
@@ -148,6 +172,25 @@ def test_what_ran_lately_is_held(catalog: Catalog, later: Clock, by: str) -> Non
     later.now += 30 * DAY
     collected(catalog, kept)
     assert there(catalog, ran) == [False]
+
+
+@pytest.mark.parametrize("by", ["child", "config"])
+def test_an_index_stays_while_what_it_lists_ran(catalog: Catalog, later: Clock, by: str) -> None:
+    """A container is of one platform; what it was started from, and would be again, is the index."""
+    ran, other, lone = (put(catalog, "x", image(catalog, "x")) for _ in range(3))
+    listing = put(catalog, "x", index(ran, other), "t")
+    assert ran.config is not None
+    digest = ran.digest if by == "child" else ran.config.digest
+    catalog.sightings.note([Sighted("x", digest, "host", 1)], at=later.now, actor="auditor")
+    later.now += LEASE + 1
+    kept = Retention((TagRetention(newest=0),), untagged=0.0, sighted=30 * 86400.0)
+    assert names(collected(catalog, kept), "tag") == []
+    catalog.delete_tag("x", "t", origin=ORIGIN)
+    collected(catalog, kept)
+    assert there(catalog, listing, ran, other, lone) == [True, True, True, False]
+    later.now += 30 * DAY
+    collected(catalog, kept)
+    assert there(catalog, listing, ran, other) == [False, False, False]
 
 
 def test_children_of_a_live_index_live(catalog: Catalog, later: Clock) -> None:
@@ -332,6 +375,50 @@ def test_a_tag_that_moves_meanwhile_stays(catalog: Catalog, later: Clock) -> Non
     assert isinstance(second, Stayed)
     assert "moved meanwhile" in second.why
     assert [(row.name, row.digest) for row in catalog.tags("x")] == [(other, new.digest)]
+
+
+def test_a_tag_that_left_and_came_back_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
+    first, second = (put(catalog, "x", image(catalog, "x"), "t") for _ in range(2))
+    put(catalog, "x", first, "t")
+    put(catalog, "x", image(catalog, "x"), "newer")
+    collection = catalog.collection(rules(TagRetention(seconds=0.0)))
+    [place] = collection.repositories()
+    later.now += SECOND
+    items = collection.drop_tags(place)
+    [newest] = next(items)
+    assert isinstance(newest, Removed)
+    for manifest in (second, first):
+        put(catalog, "x", manifest, "t")
+    [[stayed]] = items
+    assert isinstance(stayed, Stayed)
+    assert [(row.name, row.digest) for row in catalog.tags("x")] == [("t", first.digest)]
+
+
+def test_a_tag_whose_image_is_seen_running_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
+    for name in ("a", "b"):
+        put(catalog, "x", image(catalog, "x"), name)
+    collection = catalog.collection(rules(TagRetention(newest=0)))
+    [place] = collection.repositories()
+    items = collection.drop_tags(place)
+    next(items)
+    [left] = catalog.tags("x")
+    catalog.sightings.note([Sighted("x", left.digest, "h", 1)], at=later.now, actor="a")
+    [[stayed]] = items
+    assert "seen running meanwhile" in stayed.why
+    assert [row.name for row in catalog.tags("x")] == [left.name]
+
+
+def test_many_tags_are_counted_over_the_windows(
+    catalog: Catalog, later: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And while they are dropped nothing keeps the database's log from being used again."""
+    monkeypatch.setattr(surplus, "_WINDOW", 3)
+    manifest = image(catalog, "x")
+    for number in range(11):
+        put(catalog, "x", manifest, f"t{number:02}")
+        later.now += number % 2  # some at the same time
+    assert len(names(collected(catalog, rules(TagRetention(newest=4))), "tag")) == 7
+    assert [row.name for row in catalog.tags("x")] == ["t07", "t08", "t09", "t10"]
 
 
 # -- while others push -------------------------------------------------------------------------------

@@ -416,19 +416,26 @@ def test_the_same_digest_again_is_no_event(registry: RegistryServer) -> None:
     assert [(event["event"], event["tag"]) for event in events(registry, name)] == [("created", "t")]
 
 
-def test_pushed_again_it_is_as_old_as_it_was(registry: RegistryServer) -> None:
+def test_a_referrer_that_is_pushed_again_is_as_old_as_it_was(registry: RegistryServer) -> None:
     name = "manifests/old"
-    layer = os.urandom(10)
-    digest = registry.push_image(name, "t", layer)
+    body = registry.image(name)
+    body["subject"] = {"mediaType": body["mediaType"], "digest": str(Digest.of(b"subject")), "size": 7}
+    raw = json.dumps(body).encode()
+    digest = Digest.of(raw)
+
+    def push() -> None:
+        assert put_manifest(registry, name, "t", raw).status == 201
+
+    push()
 
     def pushed_at() -> int:
         return int(query(registry, "SELECT pushed_at FROM manifests WHERE digest = ?", str(digest))[0][0])
 
     first = pushed_at()
-    registry.push_image(name, "t", layer)
+    push()
     assert pushed_at() == first
     registry.request("DELETE", f"/v2/{name}/manifests/{digest}")
-    registry.push_image(name, "t", layer)
+    push()
     assert pushed_at() > first
 
 

@@ -194,8 +194,10 @@ class Catalog(Uploads):
         now = self._now()
         with self._database.read() as connection:
             end = content.lease_end(connection, str(digest))
-        if end is not None and end >= now + self._lease // 2:
-            return True
+            if end is not None and end >= now + self._lease // 2:
+                # Another repository may have renewed it just after this one had let go of the content.
+                row = content.repository_id(connection, repository)
+                return row is not None and content.has(connection, row, str(digest))
         with self._database.write() as connection:
             row = content.repository_id(connection, repository)
             if row is None or not content.has(connection, row, str(digest)):

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from digestry.catalog import clock, tags
 from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
-from digestry.catalog.retention import Retention, TagRetention
+from digestry.catalog.retention import Retention
 from digestry.catalog.schema import (
     journal,
     leases,
@@ -41,10 +41,10 @@ from digestry.catalog.schema import (
     manifest_references,
     manifests,
     repositories,
-    sightings,
 )
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
+from digestry.catalog.surplus import Surplus, date, runs, surplus
 from digestry.catalog.tags import Expected, Place, Rules, TagChanged, TagRefused
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
@@ -115,43 +115,31 @@ class Collection:
         if not rules:
             return
         now = self._rules.now()
-        for tag, digest, why in self._surplus(place, rules, now):
-            yield [self._drop(place, tag, digest, why)]
+        for due in surplus(self._database, place, rules, self._tag_runs(place, now), now):
+            yield [self._drop(place, due)]
 
-    def _surplus(
-        self, place: Place, rules: Sequence[TagRetention], now: int
-    ) -> Iterator[tuple[str, str, str]]:
-        counts = [0] * len(rules)
-        running = self._sighted(tag_rows.c.digest, now)
-        query = select(tag_rows.c.name, tag_rows.c.digest, tag_rows.c.moved_at, running.label("runs")).where(
-            tag_rows.c.repository_id == place.row
-        )
-        query = query.order_by(tag_rows.c.moved_at.desc(), tag_rows.c.name)
-        with self._database.read() as connection:
-            for row in connection.execute(query, execution_options={"yield_per": _BATCH}):
-                number = next((n for n, rule in enumerate(rules) if rule.covers(row.name)), None)
-                if number is None:
-                    continue
-                rule = rules[number]
-                counts[number] += 1
-                if rule.newest is not None and counts[number] <= rule.newest:
-                    continue
-                if rule.seconds is not None and row.moved_at > now - int(rule.seconds * clock.SECOND):
-                    continue
-                if not row.runs:
-                    yield row.name, row.digest, _beyond(rule, row.moved_at)
+    def _tag_runs(self, place: Place, now: int) -> ColumnElement[bool]:
+        return runs(tag_rows.c.digest, place, self._retention, now, beside=tag_rows.c.name)
 
-    def _drop(self, place: Place, tag: str, digest: str, why: str) -> Removed | Stayed:
+    def _drop(self, place: Place, due: Surplus) -> Removed | Stayed:
         origin = Origin(actor=ACTOR, address="", client="retention")
-        expected = Expected(any_of=frozenset([digest]))
+        expected = Expected(any_of=frozenset([due.digest]))
+        moved, ran = "it was moved meanwhile", "it was seen running meanwhile"
         try:
             with self._writing() as connection:
-                tags.drop(connection, self._rules, place, tag, origin=origin, expected=expected)
+                query = select(tag_rows.c.moved_at, self._tag_runs(place, self._rules.now()).label("runs"))
+                mine = (tag_rows.c.repository_id == place.row) & (tag_rows.c.name == due.tag)
+                row = connection.execute(query.where(mine)).first()
+                if row is None or row.moved_at != due.moved_at or row.runs:
+                    # Also if it came back to the same digest: it did so now.
+                    why = ran if row is not None and row.moved_at == due.moved_at else moved
+                    return Stayed("tag", place.name, due.tag, why)
+                tags.drop(connection, self._rules, place, due.tag, origin=origin, expected=expected)
         except TagRefused as error:
-            return Stayed("tag", place.name, tag, error.message)
+            return Stayed("tag", place.name, due.tag, error.message)
         except (TagChanged, NotFound):
-            return Stayed("tag", place.name, tag, "it was moved meanwhile")
-        return Removed("tag", place.name, tag, why)
+            return Stayed("tag", place.name, due.tag, moved)
+        return Removed("tag", place.name, due.tag, due.why)
 
     # -- manifests -------------------------------------------------------------------------------
 
@@ -236,15 +224,8 @@ class Collection:
             tagged,
             _leased(manifests.c.digest, now),
             left,
-            self._sighted(manifests.c.digest, now),
-            manifests.c.config.is_not(None) & self._sighted(manifests.c.config, now),
+            runs(manifests.c.digest, place, self._retention, now, beside=manifests.c.digest),
         )
-
-    def _sighted(self, digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
-        seen = sightings.c.digest == digest
-        if self._retention.sighted is not None:
-            seen &= sightings.c.last_at > now - int(self._retention.sighted * clock.SECOND)
-        return exists().where(seen)
 
     def _circles(self, place: Place) -> Iterator[Batch]:
         """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
@@ -412,23 +393,10 @@ def _left(connection: Connection, place: Place, digests: Sequence[str]) -> dict[
         journal.c.repository == place.name, journal.c.from_digest.in_(digests)
     )
     return {
-        row.from_digest: f"tag {row.tag} left it at {_date(row.at)}, and nothing holds it since"
+        row.from_digest: f"tag {row.tag} left it at {date(row.at)}, and nothing holds it since"
         for row in connection.execute(query.group_by(journal.c.from_digest))
     }
 
 
 def _never(row: Any) -> str:
-    return f"no tag ever pointed to it; pushed at {_date(row.pushed_at)}"
-
-
-def _beyond(rule: TagRetention, moved_at: int) -> str:
-    reasons = []
-    if rule.newest is not None:
-        reasons.append(f"{rule.newest} newer ones are kept")
-    if rule.seconds is not None:
-        reasons.append(f"it is older than {rule.seconds / 86400:g} days")
-    return f"{' and '.join(reasons)}; it moved last at {_date(moved_at)}"
-
-
-def _date(microseconds: int) -> str:
-    return clock.to_datetime(microseconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"no tag ever pointed to it; pushed at {date(row.pushed_at)}"

@@ -51,12 +51,12 @@ def _store_manifest() -> Insert:
         for column in manifests.columns
         if column.name not in {"repository_id", "digest", "pushed_at"}
     }
-    # Pushed again while it is there, a manifest is as old as it was: an advisory does not become the
-    # newest by being repeated.
-    visible = manifests.c.deleted_at.is_(None)
+    # Pushed again while it is there, what refers to another is as old as it was: an advisory does not
+    # become the newest by being repeated. An image that is pushed again is kept as one just pushed.
+    as_old = manifests.c.deleted_at.is_(None) & new.subject.is_not(None)
     return statement.on_conflict_do_update(
         index_elements=["repository_id", "digest"],
-        set_={**again, "pushed_at": case((visible, manifests.c.pushed_at), else_=new.pushed_at)},
+        set_={**again, "pushed_at": case((as_old, manifests.c.pushed_at), else_=new.pushed_at)},
     )
 
 

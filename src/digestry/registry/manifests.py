@@ -78,14 +78,15 @@ async def _get(service: Service, exchange: Exchange, name: str, target: str) -> 
         (b"docker-content-digest", found.digest.encode()),
         (b"etag", etag.encode()),
     ]
+    head = exchange.scope["method"] == "HEAD"
+    if head and ":" in target and not await service.promise(name, Digest.parse(target), found.lease_end):
+        raise manifest_unknown(target, name)
     wanted = exchange.header(b"if-none-match")
     if wanted is not None and (wanted.strip() == "*" or etag in wanted):
         await exchange.begin(304, headers, None)
         await exchange.finish()
         return
-    if exchange.scope["method"] == "HEAD":
-        if ":" in target and not await service.promise(name, Digest.parse(target), found.lease_end):
-            raise manifest_unknown(target, name)
+    if head:
         await exchange.begin(200, headers, found.size)
         await exchange.finish()
         return
