@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,12 +70,13 @@ class Line:
     @property
     def ratio(self) -> float:
         """Of the medians."""
-        return self.ours.rate / self.theirs.rate
+        return _ratio(self.ours.rate, self.theirs.rate)
 
     @property
     def ratios(self) -> list[float]:
         """Of each round."""
-        return [mine.rate / its.rate for mine, its in zip(self.ours.loads, self.theirs.loads, strict=True)]
+        pairs = zip(self.ours.loads, self.theirs.loads, strict=True)
+        return [_ratio(mine.rate, its.rate) for mine, its in pairs]
 
     @property
     def verdict(self) -> str:
@@ -103,6 +105,10 @@ class Line:
             "ratios": self.ratios,
             **sides,
         }
+
+
+def _ratio(mine: float, its: float) -> float:
+    return mine / its if its else math.inf  # not one answer in all the time
 
 
 def measure(servers: Mapping[str, RegistryServer], rounds: int, load: Measure) -> dict[str, Result]:

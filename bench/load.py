@@ -1,7 +1,8 @@
 """Load: so many clients, each with one connection, each asking again as soon as it was answered.
 
-GETs are ``wrk``'s, which is no bottleneck. What wrk cannot do, it being unable to read the answer to
-a HEAD or to follow a ``Location``, is done here: an event loop of raw sockets, some 10 µs a request.
+GETs are ``wrk``'s, which is no bottleneck. What wrk cannot do is done here: read the answer to a HEAD,
+follow a ``Location``, wait for an answer that takes longer than the load. An event loop of raw sockets,
+some 10 µs a request.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from digestry.errors import RemoteError
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 _RECEIVED = 256 << 10
-_SILENCE = 30.0
+_SILENCE = 120.0
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+"""Ends a body in chunks; it could be in the middle of one, but not of JSON."""
 
 _SCRIPT = """
 -- Any of the paths in a file, at random, the same ones in every run.
@@ -219,7 +222,10 @@ def _receive(client: _Client) -> Answer | None:
         return None
     head = bytes(client.received[: end + 2])
     answer = Answer(int(head[9:12]), head)
-    if not client.head_only and answer.status != 204:
+    if b"\r\ntransfer-encoding: chunked" in head.lower():
+        if not client.received.endswith(_LAST_CHUNK):
+            return None
+    elif not client.head_only and answer.status != 204:
         length = int(answer.header("Content-Length"))
         if len(client.received) - end - 4 < length:
             return None
