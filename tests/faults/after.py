@@ -54,9 +54,6 @@ class Log:
                     log.locations[key] = location
         return log
 
-    def copy(self) -> Log:
-        return Log(self.begun, self.acknowledged, dict(self.locations))
-
 
 def check(root: Path, acts: tuple[Act, ...], log: Log, *, power_went: bool = False) -> None:
     """All of it, on a registry that is started here.

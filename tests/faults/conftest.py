@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.inside import Inside, prepared
+from tests.faults.inside import prepared
 from tests.support import lacking
 
 
@@ -49,9 +49,6 @@ def small_disk() -> Iterator[SmallDisk]:
             yield SmallDisk(Path(directory))
         finally:
             subprocess.run(["umount", "--lazy", directory], check=True)
-
-
-MakeInside = Callable[..., Inside]
 
 
 @pytest.fixture(scope="session")

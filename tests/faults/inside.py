@@ -80,14 +80,6 @@ class Inside:
         """
         return self._runner.run(self.ask(method, path, body, headers, leaves=leaves))
 
-    def together(self, *requests: tuple[Any, ...]) -> list[Response]:
-        """Requests at once, each the arguments of :meth:`request`; their answers, in that order."""
-
-        async def run() -> list[Response]:
-            return list(await asyncio.gather(*(self.ask(*request) for request in requests)))
-
-        return self._runner.run(run())
-
     async def ask(
         self,
         method: str,
