@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog.catalog import Catalog
+from digestry.catalog import clock
 from digestry.errors import StorageFull
 from digestry.registry.collection import collect
 from digestry.registry.config import RegistryConfig
@@ -121,7 +121,7 @@ def test_a_collection_on_a_full_disk_loses_nothing_and_ends_when_there_is_room(
 ) -> None:
     registry.push_blob("a", LARGE)  # nothing will hold it
     config = RegistryConfig(root=registry.root)
-    later = Catalog(registry.root)._now() + 40 * 24 * 3600 * 1_000_000
+    later = clock.now() + 40 * 24 * 3600 * clock.SECOND
     small_disk.fill(leave=0)
     try:
         collect(config, now=lambda: later)
