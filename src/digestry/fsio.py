@@ -132,14 +132,15 @@ def sweep_temporaries(directory: Path, *, older_than: float = 60.0) -> None:
                 path.unlink(missing_ok=True)
 
 
-def remove_file(path: Path) -> bool:
-    """Removes ``path`` durably; False if it was not there."""
+def remove_file(path: Path, *, durable: bool = True) -> bool:
+    """Removes ``path``, with ``durable`` so that no power loss brings it back; False if it was not there."""
     with storage_errors("remove", path):
         try:
             path.unlink()
         except FileNotFoundError:
             return False
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
         return True
 
 

@@ -141,7 +141,9 @@ class DiskBlobs:
                     continue
                 with entries:  # read as it goes: there may be millions
                     for entry in entries:
-                        if len(entry.name) == width and _HEX.issuperset(entry.name):
+                        if len(entry.name) != width or not _HEX.issuperset(entry.name):
+                            continue
+                        if not entry.is_dir(follow_symlinks=False):
                             yield Digest(algorithm, entry.name)
 
     # -- writing ----------------------------------------------------------------------------
@@ -278,9 +280,10 @@ class DiskBlobs:
             ingest.commit(found, len(content))
         return found
 
-    def delete(self, digest: Digest) -> bool:
-        """Removes the content durably; False if it was not there."""
-        return remove_file(self.path(digest))
+    def delete(self, digest: Digest, *, durable: bool = True) -> bool:
+        """Removes the content; False if it was not there. Without ``durable`` a power loss may bring it
+        back, whole: for who removes a lot, and looks again later."""
+        return remove_file(self.path(digest), durable=durable)
 
     def set_aside(self, digest: Digest, at: int) -> Path:
         """Moves the file of ``digest``, which is not what it should be, out of the way, durably.
@@ -300,6 +303,17 @@ class DiskBlobs:
         directory = self._quarantine / digest.algorithm
         with storage_errors("list", directory):
             return sorted(directory.glob(f"{digest.encoded}.*"))
+
+    def all_aside(self) -> Iterator[tuple[Digest, Path]]:
+        """Every file that was set aside, and the digest that it was found under."""
+        for algorithm, width in ALGORITHMS.items():
+            directory = self._quarantine / algorithm
+            with storage_errors("list", directory):
+                names = os.listdir(directory) if directory.is_dir() else []  # noqa: PTH208 - as above
+            for name in names:
+                encoded = name.partition(".")[0]
+                if len(encoded) == width and _HEX.issuperset(encoded) and not (directory / name).is_dir():
+                    yield Digest(algorithm, encoded), directory / name
 
     def _named(self, name: str) -> Path:
         # A name becomes a path: one that could leave the directory is a defect of the caller's.

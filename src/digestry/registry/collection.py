@@ -7,6 +7,7 @@ lease on them by then (rule 7 of docs/design.md).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import sqlite3
@@ -36,6 +37,9 @@ log: Final = logging.getLogger("digestry.registry")
 _BATCH: Final = 500
 _FIRST_SECONDS: Final = 60.0
 _LEAST_SECONDS: Final = 0.05
+_HELD_SECONDS: Final = 60.0
+_LONGEST_TROUBLE: Final = 3600.0
+_DRY_MARGIN: Final = 0.02  # the times of files are coarser than the clock's
 _DRY: Final = ".gc-dry-run-"
 
 Tell = Callable[[Removed | Stayed], None]
@@ -102,6 +106,7 @@ def collect(
     _check_there(config.root)
     held = f"{config.root} is being collected, or backed up, already"
     with fsio.locked(config.root / COLLECTION_LOCK, wait=False, held=held):
+        _sweep_dry_runs(config.root)
         catalog = open_catalog(config, now=now)
         audit = AuditLog(config.log, config.root)
         note = Removals(audit, COLLECTION)
@@ -126,30 +131,34 @@ def _noted(catalog: Catalog, run: _Run, now: clock.Clock) -> Tally:
         tally = run.run()
     except Exception:
         totals["failures"] = totals.get("failures", 0) + 1
-        catalog.jobs.note(JobState(COLLECTION, started, None, totals))
+        with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
+            catalog.jobs.note(JobState(COLLECTION, started, None, totals))
         raise
     for name, count in asdict(tally).items():
         totals[name] = totals.get(name, 0) + count
     totals["runs"] = totals.get("runs", 0) + 1
     totals["seconds"] = round(time.monotonic() - began, 3)
-    catalog.jobs.note(JobState(COLLECTION, started, now(), totals))
+    catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals))
     return tally
 
 
 def dry_run(config: RegistryConfig, *, tell: Tell, now: clock.Clock = clock.now) -> Tally:
     """As :func:`collect`, on a copy of the catalog, which goes afterwards: nothing else is touched."""
     _check_there(config.root)
-    for left in config.root.glob(f"{_DRY}*"):
-        _sweep(left)  # of one that was killed
-    with tempfile.TemporaryDirectory(prefix=_DRY, dir=config.root) as folder:
-        copy = Path(folder)
-        with fsio.locked(copy / "lock"):
-            _copy_catalog(config.root / FILE, copy / FILE)
-            catalog = open_catalog(config, copy, now=now)
-            try:
-                return _Run(catalog, DiskBlobs(config.root), config, tell, dry=True).run()
-            finally:
-                catalog.close()
+    _sweep_dry_runs(config.root)
+    with contextlib.ExitStack() as held:
+        with fsio.storage_errors("write to", config.root):
+            folder = tempfile.TemporaryDirectory(prefix=_DRY, dir=config.root)
+            copy = Path(held.enter_context(folder))
+        held.enter_context(fsio.locked(copy / "lock"))
+        # What came after this moment the copy may not know.
+        began = time.time() - _DRY_MARGIN
+        _copy_catalog(config.root / FILE, copy / FILE)
+        catalog = open_catalog(config, copy, now=now)
+        try:
+            return _Run(catalog, DiskBlobs(config.root), config, tell, dry=began).run()
+        finally:
+            catalog.close()
 
 
 def _check_there(root: Path) -> None:
@@ -169,14 +178,16 @@ def _copy_catalog(source: Path, destination: Path) -> None:
         connection.close()
 
 
-def _sweep(folder: Path) -> None:
-    try:
-        with fsio.locked(folder / "lock", wait=False):
-            for file in folder.iterdir():
-                file.unlink(missing_ok=True)
-            folder.rmdir()
-    except (Conflict, OSError, StorageError):
-        return  # another dry run has it
+def _sweep_dry_runs(root: Path) -> None:
+    """Removes the copies that dry runs left behind which were killed."""
+    for folder in root.glob(f"{_DRY}*"):
+        try:
+            with fsio.locked(folder / "lock", wait=False):
+                for file in folder.iterdir():
+                    file.unlink(missing_ok=True)
+                folder.rmdir()
+        except (Conflict, OSError, StorageError):
+            continue  # another dry run has it
 
 
 class _Run:
@@ -190,15 +201,16 @@ class _Run:
         tell: Tell,
         stop: threading.Event | None = None,
         *,
-        dry: bool = False,
+        dry: float | None = None,
     ) -> None:
+        """``dry``: only tell, on a copy of the catalog that was begun at that time (seconds since 1970)."""
         self._collection: Collection = catalog.collection(config.collection.retention)
         self._blobs = blobs
         self._tell = tell
         self._stop = stop
         self._tally = Tally()
         self._dry = dry
-        self._began = time.time()
+        self.stopped = False
 
     def run(self) -> Tally:
         try:
@@ -209,9 +221,10 @@ class _Run:
             digests = self._blobs.digests()
             while batch := list(itertools.islice(digests, _BATCH)):
                 self._count(self._sweep_bytes(batch))
+            self._count(self._sweep_aside())
             self._collection.forget()
         except _Stopped:
-            pass
+            self.stopped = True
         return self._tally
 
     def _count(self, batches: Iterable[Batch]) -> None:
@@ -233,8 +246,8 @@ class _Run:
             if digest in held:
                 continue
             try:
-                if self._dry:
-                    if self._since(digest):
+                if self._dry is not None:
+                    if self._since(digest, self._dry):
                         continue
                     size = self._blobs.stat(digest)
                 else:
@@ -242,17 +255,27 @@ class _Run:
                         if self._collection.held([digest]):
                             continue  # pushed since
                         size = self._blobs.stat(digest)
-                        self._blobs.delete(digest)
+                        self._blobs.delete(digest, durable=False)
             except Conflict as error:
                 yield [Stayed("blob", "", str(digest), error.message)]
                 continue
             if size is not None:
                 yield [Removed("blob", "", str(digest), "no repository holds it", size)]
 
-    def _since(self, digest: Digest) -> bool:
+    def _sweep_aside(self) -> Iterable[Batch]:
+        """Removes what was set aside as damaged content that nobody can miss any more."""
+        for digest, path in self._blobs.all_aside():
+            if self._collection.held([digest]):
+                continue
+            size = path.lstat().st_size
+            if self._dry is None:
+                fsio.remove_file(path)
+            yield [Removed("blob", "", str(digest), "it was damaged, and no repository holds it", size)]
+
+    def _since(self, digest: Digest, began: float) -> bool:
         """Whether the copy of the catalog is too old to know this content."""
         try:
-            return self._blobs.path(digest).stat().st_ctime >= self._began
+            return self._blobs.path(digest).stat().st_ctime >= began
         except OSError:
             return True
 
@@ -268,6 +291,7 @@ class CollectionJob:
         self._began = time.monotonic()
         self._clocks = clock.Clocks(now)
         self._held_until = 0.0
+        self._failures = 0
 
     def run(self, stop: threading.Event) -> float:
         """Collects if it is time; returns after how many seconds to ask again."""
@@ -284,7 +308,17 @@ class CollectionJob:
         wait = max(self._held_until - time.monotonic(), self._due(every))
         if wait > 0:
             return min(wait, _FIRST_SECONDS)
-        self._collect(stop)
+        try:
+            done = self._collect(stop)
+        except Exception:
+            # It may go through most of the store before it fails again: not every minute.
+            self._failures = min(self._failures + 1, 10)
+            pause = min(every, _FIRST_SECONDS * 2**self._failures, _LONGEST_TROUBLE)
+            self._held_until = max(self._held_until, time.monotonic() + pause)
+            raise
+        self._failures = 0
+        if not done:
+            return min(_HELD_SECONDS, max(every, 1.0))
         return max(every, _LEAST_SECONDS) if every < _FIRST_SECONDS else _LEAST_SECONDS
 
     def _due(self, every: float) -> float:
@@ -294,20 +328,22 @@ class CollectionJob:
         finally:
             catalog.close()
         early = min(every, _FIRST_SECONDS) - (time.monotonic() - self._began)
-        if last is None:
-            return early
+        if last is None or last.finished_at is None:
+            return early  # what was broken off is begun again, as after each start
         since = (self._now() - last.started_at) / clock.SECOND
         # A start in the future is a clock that was set back since: it says nothing.
         return max(early, every - since) if since >= 0 else early
 
-    def _collect(self, stop: threading.Event) -> None:
+    def _collect(self, stop: threading.Event) -> bool:
+        """False if another collection, or a backup, is under way."""
         try:
             tally = collect(self._config, stop=stop, now=self._now)
         except Conflict as error:
             log.info("collection waits: %s", error.message)
-            return
+            return False
         if tally != Tally():
             log.info(
                 "collection: %d tags, %d manifests, %d links; %d blobs of %d bytes; %d stayed",
                 *(tally.tags, tally.manifests, tally.links, tally.blobs, tally.bytes, tally.stayed),
             )
+        return True
