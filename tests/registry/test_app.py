@@ -229,3 +229,22 @@ def test_cache_is_capped_in_bytes() -> None:
     cache.put("x", bytes(100))
     assert cache.get("10") is not None
     assert cache.get("11") is None
+
+
+def test_a_worker_that_cannot_start_says_so() -> None:
+    """An error that came through would be taken for an application that has no start."""
+
+    def broken() -> Service:
+        raise ValueError("a defect")
+
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    app = RegistryApp(broken)
+    asyncio.run(app({"type": "lifespan"}, receive, send))
+    assert said == [{"type": "lifespan.startup.failed", "message": "ValueError('a defect')"}]

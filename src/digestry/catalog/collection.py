@@ -2,7 +2,7 @@
 
 There is no mark phase. Whether something is held is one question to the catalog, and it is asked
 again, of the same rows, in the transaction that removes them: what a client pushed, tagged or found a
-moment before is held by then, and no list of marks can be out of date (docs/adr/0008).
+moment before is held by then, and no list of marks can be out of date (docs/adr/0007).
 
 Everything goes in windows of a repository's rows in the order of their digests, so that neither
 memory nor a transaction grows with the store. A database error ends the run (rule 7 of

@@ -212,6 +212,12 @@ class RegistryApp:
                 except DigestryError as error:
                     await send({"type": "lifespan.startup.failed", "message": error.message})
                     return
+                except Exception as error:
+                    # An error that comes through, the server would take for an application without a
+                    # start, and send it requests.
+                    log.exception("a worker cannot start")
+                    await send({"type": "lifespan.startup.failed", "message": repr(error)})
+                    return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 with contextlib.suppress(asyncio.CancelledError):
