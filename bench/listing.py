@@ -15,7 +15,8 @@ from bench.content import Repository
 from bench.load import path_of, quantile
 
 SLOW = 3.0
-"""A page that takes so many times as long as the median, in every walk, is a slow one."""
+SLOW_MS = 10.0
+"""A page is a slow one if it takes so many times as long as the median, and so long, in every walk."""
 
 _PAGE = 100
 
