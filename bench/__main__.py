@@ -253,7 +253,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="only these parts")
+    parser.add_argument("part", nargs="*", help=f"only these parts: {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="one short round of less of everything")
     parser.add_argument("--full", action="store_true", help="uploads at once of 1 GB each: 40 GB are written")
     parser.add_argument("--rounds", type=int, help="interleaved rounds of each figure")
@@ -261,6 +261,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all the figures there")
     parser.add_argument("--directory", type=Path, help="where the registries' files go; a temporary one")
     arguments = parser.parse_args()
+    unknown = set(arguments.part) - set(PARTS)
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     lacking = [name for name in (servers.PEER, "wrk") if shutil.which(name) is None]
     if lacking:
         print(f"make bench needs {' and '.join(lacking)} on the PATH", file=sys.stderr)
