@@ -56,6 +56,8 @@ _BATCH: Final = 100
 _LONGEST_PAUSE: Final = 0.1
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
+_PARENT: Final = manifests.alias("parent")  # once: to make one takes longer than to ask
+_SUBJECT: Final = manifests.alias("subject")
 ACTOR: Final = "digestry"
 """Who the journal says removed a tag that no rule keeps."""
 
@@ -180,25 +182,24 @@ class Collection:
 
     def _held_manifest(self, place: Place, now: int) -> ColumnElement[bool]:
         """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
-        parent, subject = manifests.alias("parent"), manifests.alias("subject")
         listed = (
             exists()
             .where(
                 manifest_references.c.repository_id == manifests.c.repository_id,
                 manifest_references.c.child == manifests.c.digest,
                 manifest_references.c.role == "manifest",
-                parent.c.repository_id == manifest_references.c.repository_id,
-                parent.c.digest == manifest_references.c.parent,
-                parent.c.deleted_at.is_(None),
+                _PARENT.c.repository_id == manifest_references.c.repository_id,
+                _PARENT.c.digest == manifest_references.c.parent,
+                _PARENT.c.deleted_at.is_(None),
             )
             .correlate(manifests)
         )
         refers = (
             exists()
             .where(
-                subject.c.repository_id == manifests.c.repository_id,
-                subject.c.digest == manifests.c.subject,
-                subject.c.deleted_at.is_(None),
+                _SUBJECT.c.repository_id == manifests.c.repository_id,
+                _SUBJECT.c.digest == manifests.c.subject,
+                _SUBJECT.c.deleted_at.is_(None),
             )
             .correlate(manifests)
         )
@@ -229,6 +230,11 @@ class Collection:
 
     def _circles(self, place: Place) -> Iterator[Batch]:
         """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
+        refer = select(manifests.c.digest).where(
+            manifests.c.repository_id == place.row, manifests.c.subject.is_not(None)
+        )
+        if not self._read(refer.limit(1)):
+            return  # as in most repositories
         now = self._rules.now()
         lists = exists().where(
             manifest_references.c.repository_id == manifests.c.repository_id,
@@ -276,15 +282,14 @@ class Collection:
     def unlink(self, place: Place) -> Iterator[Batch]:
         """Takes from a repository the blobs that no manifest there needs."""
         now = self._rules.now()
-        parent = manifests.alias("parent")
         needed = (
             exists()
             .where(
                 manifest_references.c.repository_id == links.c.repository_id,
                 manifest_references.c.child == links.c.digest,
-                parent.c.repository_id == manifest_references.c.repository_id,
-                parent.c.digest == manifest_references.c.parent,
-                parent.c.deleted_at.is_(None),
+                _PARENT.c.repository_id == manifest_references.c.repository_id,
+                _PARENT.c.digest == manifest_references.c.parent,
+                _PARENT.c.deleted_at.is_(None),
             )
             .correlate(links)
         )
@@ -367,22 +372,21 @@ def _leased(digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
 def _holders(connection: Connection, repository: int, digests: set[str]) -> set[str]:
     """The manifests that can be pulled and hold one of these: the indexes, and the subjects."""
     chunk = list(digests)
-    parent = manifests.alias("parent")
-    listing = select(parent.c.digest).where(
+    listing = select(_PARENT.c.digest).where(
         manifest_references.c.repository_id == repository,
         manifest_references.c.child.in_(chunk),
         manifest_references.c.role == "manifest",
-        parent.c.repository_id == repository,
-        parent.c.digest == manifest_references.c.parent,
-        parent.c.deleted_at.is_(None),
+        _PARENT.c.repository_id == repository,
+        _PARENT.c.digest == manifest_references.c.parent,
+        _PARENT.c.deleted_at.is_(None),
     )
-    subjects = select(parent.c.digest).where(
+    subjects = select(_PARENT.c.digest).where(
         manifests.c.repository_id == repository,
         manifests.c.digest.in_(chunk),
         manifests.c.deleted_at.is_(None),
-        parent.c.repository_id == repository,
-        parent.c.digest == manifests.c.subject,
-        parent.c.deleted_at.is_(None),
+        _PARENT.c.repository_id == repository,
+        _PARENT.c.digest == manifests.c.subject,
+        _PARENT.c.deleted_at.is_(None),
     )
     return {digest for query in (listing, subjects) for digest in connection.execute(query).scalars()}
 

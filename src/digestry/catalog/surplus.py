@@ -15,6 +15,8 @@ from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.tags import Place
 
 _WINDOW: Final = 5000
+_IMAGE: Final = manifests.alias("image")
+_CHILD: Final = manifests.alias("child")
 
 
 class Surplus(NamedTuple):
@@ -86,15 +88,14 @@ def runs(
     """Whether a manifest of the repository was seen running lately: by its digest, by its config's, or,
     of an index, by that of an image that it lists. ``beside`` is a column of the table that ``digest``
     is of."""
-    image, child = manifests.alias("image"), manifests.alias("child")
     outer = beside.table
     by_config = (
         exists()
         .where(
-            image.c.repository_id == place.row,
-            image.c.digest == digest,
-            image.c.config.is_not(None),
-            _sighted(image.c.config, retention, now),
+            _IMAGE.c.repository_id == place.row,
+            _IMAGE.c.digest == digest,
+            _IMAGE.c.config.is_not(None),
+            _sighted(_IMAGE.c.config, retention, now),
         )
         .correlate(outer)
     )
@@ -108,10 +109,10 @@ def runs(
                 _sighted(manifest_references.c.child, retention, now),
                 exists()
                 .where(
-                    child.c.repository_id == place.row,
-                    child.c.digest == manifest_references.c.child,
-                    child.c.config.is_not(None),
-                    _sighted(child.c.config, retention, now),
+                    _CHILD.c.repository_id == place.row,
+                    _CHILD.c.digest == manifest_references.c.child,
+                    _CHILD.c.config.is_not(None),
+                    _sighted(_CHILD.c.config, retention, now),
                 )
                 .correlate(manifest_references),
             ),
