@@ -242,3 +242,17 @@ def test_one_that_has_the_root_is_waited_for_by_hand_too(server: RegistryServer,
     loaded = load(settings, {"root": server.root})
     with locked(server.root / COLLECTION_LOCK), pytest.raises(Conflict, match="already"):
         collect(loaded)
+
+
+def test_a_root_of_an_older_version_is_left_as_it_is(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "catalog.db") as connection:
+        connection.execute("CREATE TABLE repositories (id INTEGER PRIMARY KEY, name TEXT)")
+    blobs = DiskBlobs(tmp_path)
+    blobs.prepare()
+    stray = blobs.put(b"stray")
+    loaded = RegistryConfig(tmp_path)
+    for run in (collect, dry_run):
+        with pytest.raises(StorageError, match="no such table") as caught:
+            gathered(run, loaded)
+        assert "older digestry" in caught.value.hint
+    assert blobs.stat(stray) == 5

@@ -37,6 +37,8 @@ def _failure(path: Path, error: BaseException, *, hint: str = "") -> StorageErro
             return StorageFull(message, hint=hint)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StorageBusy(message, hint="another process has it; try again later")
+        case sqlite3.SQLITE_ERROR if str(cause).startswith(("no such table", "no such column")):
+            hint = hint or "it may be of an older digestry: serving it with this one brings it up to date"
     return StorageError(message, hint=hint)
 
 

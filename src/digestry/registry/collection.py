@@ -173,7 +173,8 @@ def _copy_catalog(source: Path, destination: Path) -> None:
         connection.execute("PRAGMA query_only=OFF")  # the file itself is open for reading only
         connection.execute("VACUUM INTO ?", (str(destination),))
     except sqlite3.Error as error:
-        raise StorageError(f"the catalog {source} could not be copied: {error}") from error
+        hint = "a dry run works on a copy of the catalog, beside it, and needs room for that"
+        raise StorageError(f"the catalog {source} could not be copied: {error}", hint=hint) from error
     finally:
         connection.close()
 

@@ -284,3 +284,22 @@ def test_only_what_the_patterns_allow_is_fetched(mirror: RegistryServer, hub: Up
 def test_a_prefix_of_several_parts(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     digest = hub.image(name, "1")
     assert get(mirror, f"deep/in/here/{name}", "1").headers["docker-content-digest"] == str(digest)
+
+
+def test_a_manifest_that_is_here_and_cannot_be_read_is_fetched_again(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    """It is damaged, and nobody has found that out yet; or collection takes it in this moment."""
+    here = f"asking.test/{name}"
+    first = hub.image(name, "1")
+    get(mirror, here, "1")
+    hub.image(name, "1", layer=b"other")
+    get(mirror, here, "1")
+    file = mirror.root / "blobs" / "sha256" / first.encoded
+    whole = file.read_bytes()
+    file.unlink()
+    hub.image(name, "1")
+    answer = get(mirror, here, "1")
+    assert (answer.status, answer.body) == (200, whole)
+    assert state(answer) == "current"
+    assert file.read_bytes() == whole

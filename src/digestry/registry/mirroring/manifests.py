@@ -16,7 +16,7 @@ from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.mirror import Place
 from digestry.registry.mirroring.trouble import TROUBLE
-from digestry.registry.service import Service
+from digestry.registry.service import Damaged, Service
 
 HEADER: Final = b"digestry-upstream"
 _LONGEST_TARGET: Final = 256
@@ -122,7 +122,10 @@ def _known(service: Service, place: Place, digest: Digest) -> Manifest | None:
     stored = service.catalog.manifest(place.name, digest)
     if stored is None or service.catalog.damage.known(digest):
         return None
-    raw = service.read(digest, stored.size)
+    try:
+        raw = service.read(digest, stored.size)
+    except Damaged:
+        return None  # or collected in this moment; what is fetched takes its place
     return Manifest.parse(raw, stored.media_type, algorithm=digest.algorithm)
 
 
