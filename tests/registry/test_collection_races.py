@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,51 @@ def test_a_root_of_an_older_version_is_left_as_it_is(tmp_path: Path) -> None:
             gathered(run, loaded)
         assert "older digestry" in caught.value.hint
     assert blobs.stat(stray) == 5
+
+
+def test_an_error_among_many_files_ends_the_run_and_tells_of_those_that_went(
+    server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(settings, {"root": server.root})
+    blobs = DiskBlobs(server.root)
+    strays = {str(blobs.put(b"%d" % number)) for number in range(40)}
+    monkeypatch.setattr(DiskBlobs, "guarded_by", lambda *_: "00")
+    delete = DiskBlobs.delete
+    left = [25]
+
+    def fails(store: DiskBlobs, digest: Digest, *, durable: bool = True) -> bool:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StorageError("the disk is on fire")
+        return delete(store, digest, durable=durable)
+
+    monkeypatch.setattr(DiskBlobs, "delete", fails)
+    told: list[Removed | Stayed] = []
+    with pytest.raises(StorageError, match="on fire"):
+        collect(loaded, tell=told.append)
+    gone = {item.name for item in told}
+    assert len(gone) == 25
+    assert strays - gone == {str(digest) for digest in blobs.digests()}
+    monkeypatch.setattr(DiskBlobs, "delete", delete)
+    collect(loaded)
+    assert not list(blobs.digests())
+
+
+def test_of_what_shares_a_guard_only_what_nobody_holds_goes(
+    server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pushed after the first question, and before the guard was taken."""
+    loaded = load(settings, {"root": server.root})
+    blobs = DiskBlobs(server.root)
+    strays = [blobs.put(b"%d" % number) for number in range(6)]
+    monkeypatch.setattr(DiskBlobs, "guarded_by", lambda *_: "00")
+    guard = DiskBlobs.guard
+
+    def pushed_just_before(store: DiskBlobs, digest: Digest, **how: bool) -> AbstractContextManager[None]:
+        server.push_blob("x", b"3")
+        return guard(store, digest, **how)
+
+    monkeypatch.setattr(DiskBlobs, "guard", pushed_just_before)
+    collect(loaded)
+    assert list(blobs.digests()) == [strays[3]]
+    assert server.request("GET", f"/v2/x/blobs/{strays[3]}").body == b"3"

@@ -160,8 +160,12 @@ class DiskBlobs:
         """
         with storage_errors("create the directory", self._guards):
             self._guards.mkdir(exist_ok=True)
-        name = self._guards / f"{digest.encoded[:2]}"
+        name = self._guards / self.guarded_by(digest)
         return locked(name, shared=not exclusive, wait=wait, held=f"{digest} is being pushed")
+
+    def guarded_by(self, digest: Digest) -> str:
+        """Which of the guards is that of ``digest``."""
+        return digest.encoded[:2]
 
     def begin(self, digest: Digest | None = None, size: int | None = None) -> DiskIngest:
         """Starts new content under a name of its own; see :meth:`BlobWriter.begin`."""

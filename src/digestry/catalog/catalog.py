@@ -116,9 +116,9 @@ class Catalog(Uploads):
     def close(self) -> None:
         self._database.close()
 
-    def collection(self, retention: Retention) -> Collection:
-        """Removes what is held by nothing that ``retention`` keeps."""
-        return Collection(self._database, self._rules, retention)
+    def collection(self, retention: Retention, *, paced: bool = True) -> Collection:
+        """Removes what is held by nothing that ``retention`` keeps; ``paced``: others have turns."""
+        return Collection(self._database, self._rules, retention, paced=paced)
 
     # -- blobs ---------------------------------------------------------------------------------
 

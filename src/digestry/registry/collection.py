@@ -34,12 +34,15 @@ from digestry.registry.root import check_user
 
 log: Final = logging.getLogger("digestry.registry")
 
-_BATCH: Final = 500
+_BATCH: Final = 5000
+_ASKED: Final = 500
+_UNDER_ONE_GUARD: Final = 50
+"""Files that are removed at a time: who pushes what is guarded alike waits for no longer."""
 _FIRST_SECONDS: Final = 60.0
 _LEAST_SECONDS: Final = 0.05
 _HELD_SECONDS: Final = 60.0
 _LONGEST_TROUBLE: Final = 3600.0
-_DRY_MARGIN: Final = 0.02  # the times of files are coarser than the clock's
+_DRY_MARGIN: Final = 0.01  # the times of files are coarser than the clock's
 _DRY: Final = ".gc-dry-run-"
 
 Tell = Callable[[Removed | Stayed], None]
@@ -205,7 +208,7 @@ class _Run:
         dry: float | None = None,
     ) -> None:
         """``dry``: only tell, on a copy of the catalog that was begun at that time (seconds since 1970)."""
-        self._collection: Collection = catalog.collection(config.collection.retention)
+        self._collection: Collection = catalog.collection(config.collection.retention, paced=dry is None)
         self._blobs = blobs
         self._tell = tell
         self._stop = stop
@@ -242,26 +245,38 @@ class _Run:
             raise _Stopped
 
     def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
-        held = self._collection.held(batch)
-        for digest in batch:
-            if digest in held:
-                continue
-            try:
-                if self._dry is not None:
-                    if self._since(digest, self._dry):
-                        continue
-                    size = self._blobs.stat(digest)
-                else:
-                    with self._blobs.guard(digest, exclusive=True, wait=False):
-                        if self._collection.held([digest]):
-                            continue  # pushed since
-                        size = self._blobs.stat(digest)
-                        self._blobs.delete(digest, durable=False)
-            except Conflict as error:
-                yield [Stayed("blob", "", str(digest), error.message)]
-                continue
-            if size is not None:
-                yield [Removed("blob", "", str(digest), "no repository holds it", size)]
+        dead = set(batch) - self._held(batch)
+        if self._dry is not None:
+            began = self._dry
+            yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
+            return
+        together = sorted(dead, key=self._blobs.guarded_by)
+        for _, alike in itertools.groupby(together, key=self._blobs.guarded_by):
+            while some := list(itertools.islice(alike, _UNDER_ONE_GUARD)):
+                removed: list[Removed | Stayed] = []
+                try:
+                    with self._blobs.guard(some[0], exclusive=True, wait=False):
+                        pushed_since = self._collection.held(some)
+                        for digest in some:
+                            if digest not in pushed_since:
+                                removed.append(self._gone(digest))  # noqa: PERF401 - one may fail
+                except Conflict:
+                    why = "it, or what shares its guard, is being pushed"
+                    removed = [Stayed("blob", "", str(digest), why) for digest in some]
+                except StorageError:
+                    yield removed  # these went
+                    raise
+                yield removed
+
+    def _held(self, batch: list[Digest]) -> set[Digest]:
+        parts = (batch[start : start + _ASKED] for start in range(0, len(batch), _ASKED))
+        return {digest for part in parts for digest in self._collection.held(part)}
+
+    def _gone(self, digest: Digest) -> Removed:
+        size = self._blobs.stat(digest) or 0
+        if self._dry is None:
+            self._blobs.delete(digest, durable=False)
+        return Removed("blob", "", str(digest), "no repository holds it", size)
 
     def _sweep_aside(self) -> Iterable[Batch]:
         """Removes what was set aside as damaged content that nobody can miss any more."""
