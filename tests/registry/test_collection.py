@@ -66,7 +66,9 @@ def files(root: Path) -> set[str]:
 
 def everything(root: Path) -> list[str]:
     """All names but those that the server's processes make as they start."""
-    return sorted(str(path) for path in root.rglob("*") if "metrics" not in path.parts)
+    return sorted(
+        str(path) for path in root.rglob("*") if "metrics" not in path.parts and path.suffix != ".lock"
+    )
 
 
 def gathered(run: Callable[..., Tally], config: RegistryConfig, **more: Any) -> list[Removed | Stayed]:
