@@ -20,9 +20,7 @@ from tests.client.liar import Reply, lying
     [
         ({}, None),
         ({"Retry-After": "120"}, 120),
-        ({"Retry-After": formatdate(time.time() + 3600, usegmt=True)}, 3600),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
-        ({"X-Retry-After": str(int(time.time()) + 600)}, 600),
         ({"X-Retry-After": "0"}, 0),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-1"}, None),
@@ -36,6 +34,12 @@ def test_what_the_headers_mean(headers: dict[str, str], seconds: float | None) -
         assert found is None
     else:
         assert found == pytest.approx(seconds, abs=30)
+
+
+def test_times_of_the_day() -> None:
+    at = formatdate(time.time() + 3600, usegmt=True)
+    assert retry_after({"Retry-After": at}) == pytest.approx(3600, abs=30)
+    assert retry_after({"X-Retry-After": str(int(time.time()) + 600)}) == pytest.approx(600, abs=30)
 
 
 def test_the_error_has_it() -> None:

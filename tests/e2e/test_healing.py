@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,11 @@ def served() -> Iterator[RegistryServer]:
 def scrub(server: RegistryServer) -> int:
     """The exit code of a whole pass."""
     command = digestry("scrub", "--root", server.root, "--from-start", "--rate", "1 GiB")
-    return subprocess.run(command, capture_output=True, check=False).returncode
+    while True:
+        status = subprocess.run(command, capture_output=True, check=False).returncode
+        if status != 2:  # the server is at it
+            return status
+        time.sleep(0.2)
 
 
 def file(server: RegistryServer, digest: str | Digest) -> Path:

@@ -74,7 +74,7 @@ def _copying(destination: Path) -> bool:
 
 def test_a_killed_backup_is_refused_and_completed_by_the_next(root: Path, tmp_path: Path) -> None:
     destination = tmp_path / "backup"
-    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "100KiB")) as process:
+    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "20KiB")) as process:
         wait_until(lambda: _copying(destination), seconds=60, what="copying")
         process.kill()
     left = list(destination.glob(".backup-*"))
@@ -94,7 +94,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before(root: Path, tmp_path: Pat
     run("backup", "--root", root, destination)
     was = tags(root)
     push(root, "golftrack", "1.6", os.urandom(2 << 20))
-    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "100KiB")) as process:
+    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "20KiB")) as process:
         wait_until(lambda: _copying(destination), seconds=60, what="copying")
         process.kill()
     run("restore-backup", destination, "--root", tmp_path / "again")
@@ -104,7 +104,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before(root: Path, tmp_path: Pat
 def test_a_killed_archive_leaves_nothing_after_the_next(root: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    command = digestry("backup", "--root", root, place / "x.tar", "--rate", "100KiB")
+    command = digestry("backup", "--root", root, place / "x.tar", "--rate", "20KiB")
     with subprocess.Popen(command) as process:
         wait_until(
             lambda: any(path.stat().st_size > 1 << 20 for path in place.iterdir()), seconds=60, what="copying"
@@ -121,7 +121,7 @@ def test_a_killed_archive_leaves_nothing_after_the_next(root: Path, tmp_path: Pa
 def test_a_killed_restoration_is_not_served_and_begins_again(root: Path, tmp_path: Path) -> None:
     run("backup", "--root", root, tmp_path / "backup")
     again = tmp_path / "again"
-    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "100KiB")
+    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB")
     with subprocess.Popen(command) as process:
         wait_until(lambda: _copying(again), seconds=60, what="copying")
         in_use = run("serve", "--root", again, "--listen", "127.0.0.1:0", expect=2)
@@ -137,7 +137,7 @@ def test_a_killed_restoration_is_not_served_and_begins_again(root: Path, tmp_pat
 def test_an_interrupted_restoration_leaves_nothing(root: Path, tmp_path: Path) -> None:
     run("backup", "--root", root, tmp_path / "backup")
     again = tmp_path / "again"
-    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "100KiB")
+    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB")
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         wait_until(lambda: _copying(again), seconds=60, what="copying")
         process.send_signal(signal.SIGINT)
@@ -190,7 +190,7 @@ def test_pushes_are_answered_while_a_backup_copies(tmp_path: Path) -> None:
     with running_registry() as server:
         server.push_image("golftrack", "1", os.urandom(1 << 20))
         destination = tmp_path / "backup"
-        command = digestry("backup", "--root", server.root, destination, "--rate", "100KiB")
+        command = digestry("backup", "--root", server.root, destination, "--rate", "20KiB")
         with subprocess.Popen(command) as process:
             try:
                 wait_until(lambda: _copying(destination), seconds=60, what="copying")

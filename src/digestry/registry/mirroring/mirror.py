@@ -20,6 +20,7 @@ from digestry.errors import ContentError, ProtocolViolation, RemoteError
 from digestry.model.digest import Digest
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.config import MirrorConfig
+from digestry.registry.mirroring.limit import Limit
 from digestry.registry.mirroring.trouble import REST_SECONDS, Unasked
 from digestry.registry.mirroring.upstream import Upstream
 
@@ -74,7 +75,8 @@ class Mirror:
 
     After a failure upstream is left alone for some seconds, more each time, and after it said that it
     is asked too often, for as long as it said: nobody waits meanwhile. Then one asks, and the others
-    are answered as before until that one has been. All this is known to each worker for itself.
+    are answered as before until that one has been. A limit of the rate is known to all workers, a
+    failure to each for itself.
     """
 
     def __init__(self, config: MirrorConfig, upstream: Upstream, root: Path) -> None:
@@ -91,6 +93,8 @@ class Mirror:
         self.downloads: dict[tuple[str, Digest], Any] = {}
         """Those under way, by repository and digest (:class:`.download.Download`)."""
         self._locks = root / DIRECTORY
+        name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
+        self._limit = Limit(self._locks / f"{name}.limit", longest=trouble.LONGEST_LIMIT)
         self._lock = threading.Lock()
         self._resting = ""
         self._rest_until = 0.0
@@ -185,9 +189,13 @@ class Mirror:
 
     def _turn(self) -> None:
         with self._lock:
-            if not self._resting:
-                return
             now = time.monotonic()
+            if not self._resting:
+                limited = self._limit.left()
+                if limited <= 0:
+                    return
+                # Another worker was told, or this one before it was started again.
+                self._resting, self._rest_until = trouble.RATE_LIMITED, now + limited
             left = self._rest_until - now
             if left > 0:
                 raise Unasked(
@@ -206,6 +214,7 @@ class Mirror:
             self._failures += first  # many that fail at once are one failure
             if word == trouble.RATE_LIMITED:
                 seconds = trouble.limit_seconds(error)
+                self._limit.hold(seconds)
             elif first:
                 seconds = min(_LONGEST_REST, REST_SECONDS * 2 ** min(self._failures - 1, 10))
             else:

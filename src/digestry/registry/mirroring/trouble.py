@@ -33,7 +33,8 @@ HELD: Final = "held"
 """Upstream's tag has moved, but a rule of this registry does not let the tag here move."""
 
 _TOO_MANY: Final = 429
-_LONGEST_LIMIT: Final = 24 * 3600.0
+LONGEST_LIMIT: Final = 24 * 3600.0
+"""A limit of its rate that an upstream tells is obeyed for no longer, in seconds."""
 _SERVER_ERROR: Final = 500
 
 
@@ -103,7 +104,7 @@ REST_SECONDS: Final = 5.0
 def limit_seconds(error: DigestryError) -> float:
     """How long an upstream is left alone that answered with ``error``, a limit of its rate."""
     said = error.retry_after if isinstance(error, Refused) else None
-    return RATE_LIMIT_SECONDS if said is None else min(said, _LONGEST_LIMIT)
+    return RATE_LIMIT_SECONDS if said is None else min(said, LONGEST_LIMIT)
 
 
 def _seconds(value: float) -> str:
