@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from digestry.catalog import surplus
-from digestry.catalog.catalog import LEASE, Catalog
+from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
 from digestry.catalog.collection import ACTOR, Removed, Stayed
+from digestry.catalog.links import LEASE
 from digestry.catalog.policy import TagPolicy, TagRule
 from digestry.catalog.retention import Retention, TagRetention
 from digestry.errors import StorageError

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from digestry.catalog import uploads
-from digestry.catalog.catalog import LEASE, Catalog, MissingContent, UnknownRepository
+from digestry.catalog.catalog import Catalog, MissingContent
 from digestry.catalog.hot import HotReads
+from digestry.catalog.links import LEASE, UnknownRepository
 from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest

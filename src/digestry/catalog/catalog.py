@@ -6,14 +6,14 @@ order: bytes are durable in the blob store before a method here makes them visib
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, exists, select
 
-from digestry.catalog import chain, clock, content, damage, journal, quotas, resolution, statements, tags
+from digestry.catalog import chain, clock, content, damage, journal, quotas, resolution, tags
 from digestry.catalog.chain import BrokenEntry
 from digestry.catalog.collection import Collection
 from digestry.catalog.content import Cursor, Page, StoredManifest
@@ -22,6 +22,7 @@ from digestry.catalog.database import Database
 from digestry.catalog.figures import Figures
 from digestry.catalog.jobs import Jobs
 from digestry.catalog.journal import Origin
+from digestry.catalog.links import LEASE, Links, UnknownRepository
 from digestry.catalog.memory import Memory
 from digestry.catalog.mirrored import Mirrored
 from digestry.catalog.outbox import Outbox, Subscription
@@ -33,15 +34,11 @@ from digestry.catalog.schema import links, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
 from digestry.catalog.tags import ANYTHING, NOWHERE, Expected, Place, Rules, Target
-from digestry.catalog.uploads import Uploads
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, Restored, TagEvent
 from digestry.model.manifest import Manifest
 from digestry.model.resolution import ResolveQuery
-
-LEASE: Final = 24 * 3600 * clock.SECOND
-"""How long content is kept after it was pushed, mounted or found, in microseconds."""
 
 
 class MissingContent(NotFound):
@@ -56,14 +53,6 @@ class MissingContent(NotFound):
         self.digests = digests
 
 
-class UnknownRepository(NotFound):
-    """No repository of this name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"repository {name} is not known to this registry")
-        self.name = name
-
-
 @dataclass(frozen=True, slots=True)
 class TagRow:
     """A tag, where it points, and since when (microseconds since 1970)."""
@@ -73,7 +62,7 @@ class TagRow:
     moved_at: int
 
 
-class Catalog(Uploads):
+class Catalog(Links):
     """The catalog of the registry whose files are under ``root``. Thread-safe.
 
     Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
@@ -92,7 +81,7 @@ class Catalog(Uploads):
         subscriptions: Sequence[Subscription] = (),
         quotas: Sequence[Quota] = (),
     ) -> None:
-        super().__init__(Database(root), now)
+        super().__init__(Database(root), now, lease, quotas)
         self.memory = Memory(self._database)
         self.outbox = Outbox(self._database)
         self.jobs = Jobs(self._database)
@@ -100,8 +89,6 @@ class Catalog(Uploads):
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)
-        self._lease = lease
-        self._quotas = tuple(quotas)
         self.mirrored = Mirrored(self._database, self._rules, lease, self._quotas)
 
     @property
@@ -119,91 +106,6 @@ class Catalog(Uploads):
     def collection(self, retention: Retention, *, paced: bool = True) -> Collection:
         """Removes what is held by nothing that ``retention`` keeps; ``paced``: others have turns."""
         return Collection(self._database, self._rules, retention, paced=paced)
-
-    # -- blobs ---------------------------------------------------------------------------------
-
-    def add_blob(self, repository: str, digest: Digest, size: int, *, upload: str | None = None) -> None:
-        """Makes a stored blob visible in the repository, and ends the upload that brought it."""
-        now = self._now()
-        with self._database.write() as connection:
-            self._link(connection, repository, str(digest), size, now)
-            damage.healed(connection, str(digest))
-            if upload is not None:
-                connection.execute(statements.END_UPLOAD, {"upload": upload})
-
-    def mount_blob(
-        self,
-        repository: str,
-        digest: Digest,
-        *,
-        source: str | None,
-        may_pull: Callable[[str], bool] = lambda _: True,
-    ) -> int | None:
-        """Links a blob of ``source`` here; its size, or None if it is not there.
-
-        A source of None is any repository that ``may_pull`` says yes to.
-        """
-        now = self._now()
-        with self._database.write() as connection:
-            holding = [source] if source is not None else content.linked_in(connection, str(digest))
-            for name in holding:
-                size = content.linked_size(connection, str(digest), name) if may_pull(name) else None
-                if size is not None:
-                    self._link(connection, repository, str(digest), size, now)
-                    return size
-        return None
-
-    def _link(self, connection: Connection, repository: str, digest: str, size: int, now: int) -> None:
-        row = content.make_repository(connection, repository, now)
-        new = content.link(connection, row, digest, size, now)
-        content.extend_lease(connection, digest, now + self._lease)
-        if new:
-            quotas.check_bytes(connection, self._quotas, repository)
-
-    def bytes_left(self, repository: str) -> int | None:
-        """How many bytes more the quotas let the repository hold; None for any number."""
-        if not self._quotas:
-            return None
-        with self._database.read() as connection:
-            return quotas.bytes_left(connection, self._quotas, repository)
-
-    def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """A blob's size in bytes if the repository may serve it."""
-        with self._database.read() as connection:
-            return content.linked_size(connection, str(digest), repository)
-
-    def delete_blob(self, repository: str, digest: Digest) -> None:
-        """Takes a blob away from the repository. Raises :class:`NotFound`, or :class:`Conflict`
-        while a manifest there needs it."""
-        with self._database.write() as connection:
-            row = content.repository_id(connection, repository)
-            if row is None:
-                raise UnknownRepository(repository)
-            needed_by = content.users(connection, row, str(digest), roles=("config", "layer"))
-            if needed_by:
-                raise Conflict(
-                    f"blob {digest} is still needed by manifest {needed_by[0]}",
-                    hint="delete the manifest first",
-                )
-            if not content.unlink(connection, row, str(digest)):
-                raise NotFound(f"blob {digest} is not in repository {repository}")
-
-    def renew_lease(self, repository: str, digest: Digest) -> bool:
-        """Promises to keep what a client just found in the repository; False if it is not there any
-        more. A promise with half its time left is not renewed."""
-        now = self._now()
-        with self._database.read() as connection:
-            end = content.lease_end(connection, str(digest))
-            if end is not None and end >= now + self._lease // 2:
-                # Another repository may have renewed it just after this one had let go of the content.
-                row = content.repository_id(connection, repository)
-                return row is not None and content.has(connection, row, str(digest))
-        with self._database.write() as connection:
-            row = content.repository_id(connection, repository)
-            if row is None or not content.has(connection, row, str(digest)):
-                return False
-            content.extend_lease(connection, str(digest), now + self._lease)
-            return True
 
     # -- manifests and tags --------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from digestry.catalog.catalog import MissingContent, UnknownRepository
+from digestry.catalog.catalog import MissingContent
+from digestry.catalog.links import UnknownRepository
 from digestry.catalog.tags import TagChanged, TagRefused
 from digestry.errors import (
     CallerError,

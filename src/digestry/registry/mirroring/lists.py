@@ -7,8 +7,8 @@ import logging
 from bisect import bisect_right
 from typing import Final
 
-from digestry.catalog.catalog import UnknownRepository
 from digestry.catalog.content import Cursor
+from digestry.catalog.links import UnknownRepository
 from digestry.errors import Conflict, ContentError, NotFound, ProtocolViolation, RemoteNotFound, TooLarge
 from digestry.model.digest import Digest
 from digestry.registry import referrers

@@ -1,0 +1,124 @@
+"""A repository's right to serve blobs: the part of the catalog that links, mounts and promises.
+
+On a blob's way in come the quotas; on its way out, whether a manifest still needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sqlalchemy import Connection
+
+from digestry.catalog import clock, content, damage, quotas, statements
+from digestry.catalog.database import Database
+from digestry.catalog.quotas import Quota
+from digestry.catalog.uploads import Uploads
+from digestry.errors import Conflict, NotFound
+from digestry.model.digest import Digest
+
+LEASE: Final = 24 * 3600 * clock.SECOND
+"""How long content is kept after it was pushed, mounted or found, in microseconds."""
+
+
+class UnknownRepository(NotFound):
+    """No repository of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"repository {name} is not known to this registry")
+        self.name = name
+
+
+class Links(Uploads):
+    """The blobs of :class:`~digestry.catalog.catalog.Catalog`, and the uploads that bring them.
+    Thread-safe. What it links and finds is leased for ``lease`` microseconds."""
+
+    def __init__(
+        self, database: Database, now: clock.Clock, lease: int, limits: Sequence[Quota] = ()
+    ) -> None:
+        super().__init__(database, now)
+        self._lease = lease
+        self._quotas = tuple(limits)
+
+    def add_blob(self, repository: str, digest: Digest, size: int, *, upload: str | None = None) -> None:
+        """Makes a stored blob visible in the repository, and ends the upload that brought it."""
+        now = self._now()
+        with self._database.write() as connection:
+            self._link(connection, repository, str(digest), size, now)
+            damage.healed(connection, str(digest))
+            if upload is not None:
+                connection.execute(statements.END_UPLOAD, {"upload": upload})
+
+    def mount_blob(
+        self,
+        repository: str,
+        digest: Digest,
+        *,
+        source: str | None,
+        may_pull: Callable[[str], bool] = lambda _: True,
+    ) -> int | None:
+        """Links a blob of ``source`` here; its size, or None if it is not there.
+
+        A source of None is any repository that ``may_pull`` says yes to.
+        """
+        now = self._now()
+        with self._database.write() as connection:
+            holding = [source] if source is not None else content.linked_in(connection, str(digest))
+            for name in holding:
+                size = content.linked_size(connection, str(digest), name) if may_pull(name) else None
+                if size is not None:
+                    self._link(connection, repository, str(digest), size, now)
+                    return size
+        return None
+
+    def _link(self, connection: Connection, repository: str, digest: str, size: int, now: int) -> None:
+        row = content.make_repository(connection, repository, now)
+        new = content.link(connection, row, digest, size, now)
+        content.extend_lease(connection, digest, now + self._lease)
+        if new:
+            quotas.check_bytes(connection, self._quotas, repository)
+
+    def bytes_left(self, repository: str) -> int | None:
+        """How many bytes more the quotas let the repository hold; None for any number."""
+        if not self._quotas:
+            return None
+        with self._database.read() as connection:
+            return quotas.bytes_left(connection, self._quotas, repository)
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        """A blob's size in bytes if the repository may serve it."""
+        with self._database.read() as connection:
+            return content.linked_size(connection, str(digest), repository)
+
+    def delete_blob(self, repository: str, digest: Digest) -> None:
+        """Takes a blob away from the repository. Raises :class:`NotFound`, or :class:`Conflict`
+        while a manifest there needs it."""
+        with self._database.write() as connection:
+            row = content.repository_id(connection, repository)
+            if row is None:
+                raise UnknownRepository(repository)
+            needed_by = content.users(connection, row, str(digest), roles=("config", "layer"))
+            if needed_by:
+                raise Conflict(
+                    f"blob {digest} is still needed by manifest {needed_by[0]}",
+                    hint="delete the manifest first",
+                )
+            if not content.unlink(connection, row, str(digest)):
+                raise NotFound(f"blob {digest} is not in repository {repository}")
+
+    def renew_lease(self, repository: str, digest: Digest) -> bool:
+        """Promises to keep what a client just found in the repository; False if it is not there any
+        more. A promise with half its time left is not renewed."""
+        now = self._now()
+        with self._database.read() as connection:
+            end = content.lease_end(connection, str(digest))
+            if end is not None and end >= now + self._lease // 2:
+                # Another repository may have renewed it just after this one had let go of the content.
+                row = content.repository_id(connection, repository)
+                return row is not None and content.has(connection, row, str(digest))
+        with self._database.write() as connection:
+            row = content.repository_id(connection, repository)
+            if row is None or not content.has(connection, row, str(digest)):
+                return False
+            content.extend_lease(connection, str(digest), now + self._lease)
+            return True
