@@ -50,6 +50,8 @@ class Ledger:
     """What was sent without an answer, by its path: it may be there, but then it must be whole."""
     uploads: dict[str, Upload] = field(default_factory=dict)
     lease: float | None = None
+    dropped: set[tuple[str, Digest]] = field(default_factory=set)
+    """Manifests that were deleted by their digest at some time."""
     """A collection is running, and content that no manifest holds stays for so many seconds."""
     wrong: list[str] = field(default_factory=list)
     """Answers that no healthy server gives."""
@@ -205,6 +207,7 @@ class Client(threading.Thread):
         else:
             path = f"/v2/{repository}/manifests/{digest}"
             del self._ledger.manifests[repository, digest]
+            self._ledger.dropped.add((repository, digest))
             self._ledger.unanswered[path] = raw
             self._ask("DELETE", path, expect=202)
         self._ledger.tags[key].append(None)

@@ -479,7 +479,7 @@ def test_a_served_registry_scrubs_itself(store: Store, tmp_path: Path) -> None:
     digest = store.push(b"content")
     flip(store.blobs.path(digest))
     config = tmp_path / "registry.toml"
-    config.write_text('[scrub]\nevery = "1h"\nrate = "1 MiB"\n')
+    config.write_text('[scrub]\nevery = "1s"\nrate = "1 MiB"\n')
     server = start_registry(store.root, "--config", str(config))
     try:
         wait_until(lambda: store.damaged() != {}, seconds=30, what="the scrub of a server that starts")
@@ -487,6 +487,6 @@ def test_a_served_registry_scrubs_itself(store: Store, tmp_path: Path) -> None:
         assert server.push_blob("x", b"content") == digest
         assert store.damaged() == {}
         assert server.request("GET", f"/v2/x/blobs/{digest}").body == b"content"
-        wait_until(lambda: (last(store.catalog) or Pass(0)).passes == 1, seconds=30, what="the end of it")
+        wait_until(lambda: (last(store.catalog) or Pass(0)).passes >= 1, seconds=30, what="the end of it")
     finally:
         server.stop()

@@ -90,6 +90,7 @@ def backup(
     JSON: an object with backup (what backup.json says), copied, copied_bytes, kept, removed, and
     left_out, what else is in the root, with the reason.
     """
+    from digestry.cli.interrupts import stopping
     from digestry.cli.progress import measuring
     from digestry.registry.backup import taking
     from digestry.registry.backup.copying import Flow
@@ -105,13 +106,14 @@ def backup(
         )
     with measuring("backup", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
-        if archive:
-            with _output(destination) as write:
-                taken = taking.to_archive(root, write, temporary=temporary, flow=flow, watcher=amount)
-        else:
-            taken = taking.to_directory(
-                root, destination, verify=verify, keep=keep, flow=flow, watcher=amount
-            )
+        with stopping(flow.stop):
+            if archive:
+                with _output(destination) as write:
+                    taken = taking.to_archive(root, write, temporary=temporary, flow=flow, watcher=amount)
+            else:
+                taken = taking.to_directory(
+                    root, destination, verify=verify, keep=keep, flow=flow, watcher=amount
+                )
     # Standard output may be the archive.
     tell = note if destination == Path("-") else say
     if format_ == "json" and tell is say:

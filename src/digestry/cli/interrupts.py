@@ -7,9 +7,11 @@ it first waits for its threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -52,6 +54,29 @@ class Interrupts:
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, _STEP))
             self.check()
+
+
+@contextlib.contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT calls ``stop``, which takes no lock, besides raising KeyboardInterrupt: what swallowed
+    that is ended by whatever error comes of the other."""
+    came = False
+
+    def interrupt(_: int, __: FrameType | None) -> NoReturn:
+        nonlocal came
+        came = True
+        stop()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception:
+        if came:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(_: int, __: FrameType | None) -> NoReturn:

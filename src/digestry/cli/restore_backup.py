@@ -59,6 +59,7 @@ def restore_backup(
 
     JSON: an object with backup (what backup.json says), root, blobs, bytes, and missing.
     """
+    from digestry.cli.interrupts import stopping
     from digestry.cli.progress import measuring
     from digestry.errors import NotFound
     from digestry.fsio import storage_errors
@@ -73,17 +74,18 @@ def restore_backup(
             "flow": flow,
             "watcher": amount,
         }
-        if source == Path("-"):
-            restored = restoring.from_archive(sys.stdin.buffer.read, root, **options)
-        elif source.is_dir():
-            restored = restoring.from_directory(source, root, **options)
-        elif not source.exists():
-            raise NotFound(f"there is no backup {source}")
-        else:
-            with storage_errors("open", source):
-                file = source.open("rb")
-            with file:
-                restored = restoring.from_archive(file.read, root, **options)
+        with stopping(flow.stop):
+            if source == Path("-"):
+                restored = restoring.from_archive(sys.stdin.buffer.read, root, **options)
+            elif source.is_dir():
+                restored = restoring.from_directory(source, root, **options)
+            elif not source.exists():
+                raise NotFound(f"there is no backup {source}")
+            else:
+                with storage_errors("open", source):
+                    file = source.open("rb")
+                with file:
+                    restored = restoring.from_archive(file.read, root, **options)
     if format_ == "json":
         json_document(_plain(restored, root))
     else:

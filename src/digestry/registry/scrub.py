@@ -230,11 +230,14 @@ class Scrub:
 
 
 class ScrubJob:
-    """Scrubs a served registry again and again."""
+    """Scrubs a served registry again and again, from ``first`` seconds after its start on."""
 
     name = "scrub"
 
-    def __init__(self, root: Path, config: ScrubConfig, *, now: clock.Clock = clock.now) -> None:
+    def __init__(
+        self, root: Path, config: ScrubConfig, *, now: clock.Clock = clock.now, first: float = 0.0
+    ) -> None:
+        self._first = time.monotonic() + min(first, config.every or 0.0)
         self._catalog = Catalog(root)
         self._every = config.every
         self._now = now
@@ -245,6 +248,8 @@ class ScrubJob:
         self._catalog.damage.forget_unheld()  # what was deleted meanwhile is no trouble any more
         if self._every is None:
             return _LOOK_SECONDS
+        if (early := self._first - time.monotonic()) > 0:
+            return early
         before = last(self._catalog)
         now = self._now()
         if before is not None and before.finished_at is not None and before.started_at <= now:

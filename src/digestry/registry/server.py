@@ -44,6 +44,8 @@ _READ_BUFFER: Final = 480 << 10
 """Bytes that one connection may read ahead: large uploads are the faster for it. It bounds a request's
 head as well, at twice as much."""
 _STOP_SECONDS: Final = 10
+_SETTLED_SECONDS: Final = 60.0
+"""After a start clients have the disk to themselves for so long."""
 _PARENT_SECONDS: Final = 0.5
 
 log: Final = logging.getLogger("digestry.registry")
@@ -161,7 +163,7 @@ def jobs(config: RegistryConfig) -> list[Job]:
 
     return [
         CollectionJob(config),
-        ScrubJob(config.root, config.scrub),
+        ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS),
         *([StoreCount(config)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
     ]

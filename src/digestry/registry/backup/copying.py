@@ -20,6 +20,7 @@ from digestry.registry.backup import description
 _CHUNK: Final = 1 << 20
 _THREADS: Final = 4
 _AHEAD: Final = 64
+_STEP: Final = 0.1
 
 # The content is to blame, and the next may be well; of any other failure all else would die too.
 _OF_ONE_FILE: Final = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EUCLEAN, errno.EBADMSG})
@@ -44,25 +45,30 @@ class Flow:
         self._rate = rate
         self._moved = moved
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stopped = False  # no lock in it: a signal's handler may set it
         self._free = time.monotonic()
 
     def passed(self, count: int) -> None:
         """Tells that so many bytes were read, and waits while that is too fast."""
-        if self._stop.is_set():
-            raise Stopped
+        self._check()
         with self._lock:
             self._moved(count)
             if self._rate is None:
                 return
             now = time.monotonic()
             self._free = max(self._free, now) + count / self._rate
-            wait = self._free - now
-        self._stop.wait(wait)
+            until = self._free
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _STEP))
+            self._check()
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Stopped
 
     def stop(self) -> None:
-        """Ends all copying at its next chunk."""
-        self._stop.set()
+        """Ends all copying at its next chunk. For any thread, and for the handler of a signal."""
+        self._stopped = True
 
 
 class Source:
