@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch, StorageError
 from digestry.model.digest import Digest
 from tests.blobs.contract import HELLO, HELLO_DIGEST, StoreContract
+from tests.support import wait_until
 
 
 @pytest.fixture
@@ -305,3 +307,37 @@ def test_bytes_are_durable_before_they_have_their_name(
     monkeypatch.setattr(fsio, "sync_directory", sync_directory)
     store.put(HELLO)
     assert calls == ["fdatasync", "rename", "fsync directory"]
+
+
+def test_a_long_stream_is_hashed_beside_the_writing(tmp_path: Path) -> None:
+    """In parts of every length, of bytes that last and of buffers that are used again."""
+    blobs = DiskBlobs(tmp_path)
+    blobs.prepare()
+    content = os.urandom(5 << 20)
+    for sizes in ([1 << 20] * 5, [700_000, 3, 600_001, 1, 900_000], [len(content)]):
+        with blobs.begin() as ingest:
+            place = 0
+            buffer = bytearray(1 << 20)
+            for number, size in enumerate(sizes):
+                part = content[place : place + size]
+                place += size
+                if number % 2:
+                    buffer[: len(part)] = part
+                    ingest.write(memoryview(buffer)[: len(part)])
+                    buffer[: len(part)] = bytes(len(part))
+                else:
+                    ingest.write_all([part[:100], part[100:]])
+            digest = Digest.of(content[:place])
+            assert ingest.digest() == digest
+            ingest.commit(digest, place)
+        assert blobs.verify(digest) == place
+
+
+def test_an_upload_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
+    blobs = DiskBlobs(tmp_path)
+    blobs.prepare()
+    before = threading.active_count()
+    for _ in range(5):
+        with blobs.begin() as ingest:
+            ingest.write(bytes(2 << 20))
+    wait_until(lambda: threading.active_count() <= before, seconds=20, what="the end of the threads")

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from digestry.blobs.hashing import RunningHash
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
 from digestry.fsio import Writeback, make_directory, publish, storage_error, storage_errors, sync_directory
-from digestry.model.digest import Digest, Hasher, new_hasher
+from digestry.model.digest import Digest, new_hasher
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
 _REREAD: Final = 1 << 20
@@ -83,7 +84,7 @@ class DiskIngest:
         self._keep = keep
         self._size = size
         self._algorithm = algorithm
-        self._hasher: Hasher | None = new_hasher(algorithm)
+        self._hasher: RunningHash | None = RunningHash(algorithm)
         self._descriptor, self._new = _open_locked(path, create)
         self._open = True
         try:
@@ -111,7 +112,8 @@ class DiskIngest:
                 os.ftruncate(self._descriptor, self._offset)
         self._known = known
         # Only from the first byte on can a hash run along.
-        self._hasher = new_hasher(self._algorithm) if self._offset == 0 else None
+        self._drop_hash()
+        self._hasher = RunningHash(self._algorithm) if self._offset == 0 else None
         self._writeback = Writeback(self._descriptor, offset=self._offset)
 
     @property
@@ -136,29 +138,28 @@ class DiskIngest:
         """
         self._check_open()
         views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+        lasting = all(type(chunk) is bytes for chunk in chunks)
         total = sum(map(len, views))
         if self._size is not None and self._offset + total > self._size:
             raise SizeMismatch(f"more bytes came than the {self._size} that were declared")
         self._known = None if total else self._known
         with storage_errors("write", self._path):
             for start in range(0, len(views), _MOST_PARTS):
-                self._write_batch(views[start : start + _MOST_PARTS])
+                self._write_batch(views[start : start + _MOST_PARTS], lasting=lasting)
 
-    def _write_batch(self, views: list[memoryview]) -> None:
+    def _write_batch(self, views: list[memoryview], *, lasting: bool) -> None:
         while views:
             count = os.pwritev(self._descriptor, views, self._offset)
             self._offset += count
-            done = 0
-            for view in views:
-                taken = min(len(view), count)
-                if self._hasher is not None:
-                    self._hasher.update(view[:taken])
-                count -= taken
-                if taken < len(view):
-                    views[done] = view[taken:]
-                    break
-                done += 1
-            del views[:done]
+            written: list[memoryview] = []
+            while count:
+                view = views.pop(0)
+                written.append(view[:count])
+                if count < len(view):
+                    views.insert(0, view[count:])
+                count -= len(written[-1])
+            if self._hasher is not None:
+                self._hasher.update(written, lasting=lasting)
         self._writeback.advance(self._offset)
 
     def flush(self) -> None:
@@ -228,7 +229,13 @@ class DiskIngest:
         """Lets go of the file and its lock; the bytes stay for the next to open it."""
         if self._open:
             self._open = False
+            self._drop_hash()
             os.close(self._descriptor)
+
+    def _drop_hash(self) -> None:
+        if self._hasher is not None:
+            self._hasher.close()
+            self._hasher = None
 
     def _check_open(self) -> None:
         if not self._open:
