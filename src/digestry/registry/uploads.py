@@ -42,6 +42,9 @@ from digestry.registry.service import Service
 _BATCH: Final = 1 << 20
 """So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
 
+_SMALL: Final = 64 << 10
+"""Up to so many bytes a blob that comes in one request is kept in memory until all of it is there."""
+
 _CONTENT_RANGE: Final = re.compile(r"(?:bytes )?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
@@ -68,6 +71,10 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
         exchange.did(action="push-blob", digest=digest)
     if algorithm not in ALGORITHMS:
         raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is wanted")
+    length = exchange.content_length
+    if digest is not None and length is not None and length <= _SMALL:
+        await _push_small(service, exchange, name, digest, length)
+        return
     upload = await service.write(
         service.catalog.begin_upload,
         name,
@@ -154,13 +161,17 @@ async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str
         await _cut(service, session)
         raise
     finally:
-        await service.disk(session.ingest.close)
+        session.ingest.close()
     await exchange.answer(202, _progress(upload))
 
 
 async def _note(service: Service, session: _Session) -> Upload:
     """Records how far an upload came, with the digest if this request brought all of it."""
-    digest = session.ingest.digest() if session.upload.offset == 0 else None
+    digest = None
+    if session.upload.offset == 0:
+        # Of what was long the last part may still be hashed.
+        long = session.ingest.offset > _BATCH
+        digest = await service.disk(session.ingest.digest) if long else session.ingest.digest()
     try:
         return await service.write(
             service.catalog.advance_upload, session.upload, session.ingest.offset, digest
@@ -176,7 +187,7 @@ async def _forget(service: Service, session: _Session) -> None:
     try:
         await _end(service, session)
     finally:
-        await service.disk(session.ingest.close)
+        session.ingest.close()
 
 
 async def _end(service: Service, session: _Session) -> None:
@@ -239,9 +250,36 @@ async def _finish(
         await _cut(service, session)
         raise
     finally:
-        await service.disk(session.ingest.close)
+        session.ingest.close()
+    await _pushed(service, exchange, name, digest, size, began=session.upload.started_at)
+
+
+async def _push_small(service: Service, exchange: Exchange, name: str, digest: Digest, length: int) -> None:
+    """Makes a short body a blob: nobody can go on with it, so that it needs no upload."""
+    began = service.now()
+    most, refusal = await _ceiling(service, name)
+    if length > most:
+        raise refusal
+    body = await exchange.read(length, patience=service.config.patience)
+    if len(body) != length:
+        raise Problem(400, "SIZE_INVALID", f"{len(body)} of the {length} declared bytes came")
+    with contextlib.ExitStack() as guarded:
+        await service.disk(_put, service, digest, body, guarded)
+        await service.write(service.catalog.add_blob, name, digest, length)
+    await _pushed(service, exchange, name, digest, length, began=began)
+
+
+def _put(service: Service, digest: Digest, body: bytes, guarded: contextlib.ExitStack) -> None:
+    guarded.enter_context(service.blobs.guard(digest))
+    service.blobs.put(body, digest)
+
+
+async def _pushed(
+    service: Service, exchange: Exchange, name: str, digest: Digest, size: int, *, began: int
+) -> None:
+    """Tells that a blob is there. It began to come at ``began`` (microseconds)."""
     exchange.did(size=size)
-    took = max(0, service.now() - session.upload.started_at)  # the clock may have been set back
+    took = max(0, service.now() - began)  # the clock may have been set back
     service.observer.uploaded(size, took / clock.SECOND)
     await exchange.answer(201, _stored(name, digest))
 
@@ -254,11 +292,11 @@ def _commit(service: Service, session: _Session, digest: Digest, guarded: contex
 
 async def _open(service: Service, name: str, upload_id: str, *, algorithm: str | None = None) -> _Session:
     """Takes an upload for this request alone. Raises :class:`Conflict` while another has it."""
-    first = await service.disk(service.catalog.upload, name, upload_id)
-    if first is None:
-        raise upload_unknown(upload_id, name)
 
     def take() -> _Session:
+        first = service.catalog.upload(name, upload_id)
+        if first is None:
+            raise upload_unknown(upload_id, name)
         ingest = service.blobs.ingest(upload_id, algorithm=algorithm or first.algorithm)
         try:
             # Read again under the ingest's lock: the request before this one may have moved it.
