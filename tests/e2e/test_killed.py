@@ -81,6 +81,7 @@ def test_what_docker_was_told_is_there(docker: Engine, tmp_path: Path) -> None:
             acknowledged.pop(tag, None)  # it may be the one before, or this one
         assert time.monotonic() < end + 120, "no push got through"
     server = mortal.rest()
+    print(f"{number} pushes, {refused} of them refused, {mortal.deaths} kills")
     assert mortal.deaths >= 2
     try:
         for tag, digest in acknowledged.items():
