@@ -18,7 +18,7 @@ from tests.support import RegistryServer, free_port, start_registry
 
 pytestmark = pytest.mark.xdist_group("docker")
 
-SECONDS = float(os.environ.get("DIGESTRY_KILL_SECONDS", "15"))
+SECONDS = float(os.environ.get("DIGESTRY_KILL_SECONDS", "8"))
 """How long it goes on: an hour by hand is ``DIGESTRY_KILL_SECONDS=3600``."""
 
 _CONFIGURATION = """

@@ -8,7 +8,7 @@ from tests.soak.run import soak
 
 
 def test_nothing_live_is_lost_and_nothing_dead_is_left(tmp_path: Path) -> None:
-    outcome = soak(tmp_path / "root", seconds=15, clients=8, seed=1)
+    outcome = soak(tmp_path / "root", seconds=12, clients=8, seed=1)
     assert outcome.wrong == []
     assert outcome.left == []
     assert outcome.logged == []
