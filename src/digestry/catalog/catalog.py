@@ -26,6 +26,7 @@ from digestry.catalog.links import LEASE, Links, UnknownRepository
 from digestry.catalog.memory import Memory
 from digestry.catalog.mirrored import Mirrored
 from digestry.catalog.outbox import Outbox, Subscription
+from digestry.catalog.pace import Pace
 from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
 from digestry.catalog.resolution import Found
@@ -103,9 +104,9 @@ class Catalog(Links):
     def close(self) -> None:
         self._database.close()
 
-    def collection(self, retention: Retention, *, paced: bool = True) -> Collection:
-        """Removes what is held by nothing that ``retention`` keeps; ``paced``: others have turns."""
-        return Collection(self._database, self._rules, retention, paced=paced)
+    def collection(self, retention: Retention, *, pace: Pace | None = None) -> Collection:
+        """Removes what is held by nothing that ``retention`` keeps; with a ``pace`` others have turns."""
+        return Collection(self._database, self._rules, retention, pace=pace)
 
     # -- manifests and tags --------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from sqlalchemy import (
 from digestry.catalog import clock, tags
 from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
+from digestry.catalog.pace import Pace
 from digestry.catalog.retention import Retention
 from digestry.catalog.schema import (
     journal,
@@ -91,10 +92,12 @@ class Collection:
     """Removes from the catalog what ``retention`` keeps no longer. Thread-safe; each method can be
     called while clients push and pull, by one caller at a time."""
 
-    def __init__(self, database: Database, rules: Rules, retention: Retention, *, paced: bool = True) -> None:
-        """Without ``paced`` there are no pauses between transactions: nobody else has this catalog."""
+    def __init__(
+        self, database: Database, rules: Rules, retention: Retention, *, pace: Pace | None = None
+    ) -> None:
+        """Without a ``pace`` there are no pauses: nobody else has this catalog."""
         self._database = database
-        self._longest_pause = _LONGEST_PAUSE if paced else 0.0
+        self._pace = pace
         self._rules = rules
         self._retention = retention
 
@@ -340,7 +343,9 @@ class Collection:
         with self._database.write() as connection:
             began = time.monotonic()
             yield connection
-        time.sleep(min(time.monotonic() - began, self._longest_pause))
+        if self._pace is not None:
+            time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
+            self._pace.breathe()
 
     # -- windows ---------------------------------------------------------------------------------
 
@@ -355,6 +360,8 @@ class Collection:
                 end = connection.execute(
                     select(digest).where(rest).order_by(digest).offset(_WINDOW - 1).limit(1)
                 ).scalar()
+            if self._pace is not None:
+                self._pace.breathe()
             after = true() if last is None else digest > last
             if end is None:
                 yield after

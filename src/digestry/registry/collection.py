@@ -26,6 +26,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.collection import Batch, Collection, Removed, Stayed
 from digestry.catalog.database import FILE, connect_directly
 from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
+from digestry.catalog.pace import Pace
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
@@ -40,6 +41,11 @@ _UNDER_ONE_GUARD: Final = 50
 """Files that are removed at a time: who pushes what is guarded alike waits for no longer."""
 _FIRST_SECONDS: Final = 60.0
 _LEAST_SECONDS: Final = 0.05
+_SHARE: Final = 0.05
+"""Of one processor, that a served registry's own collection takes."""
+_SHARE_BY_HAND: Final = 0.5
+_NOTED_SECONDS: Final = 5.0
+"""A run that found nothing is noted no more often than this."""
 _HELD_SECONDS: Final = 60.0
 _LONGEST_TROUBLE: Final = 3600.0
 _DRY_MARGIN: Final = 0.01  # the times of files are coarser than the clock's
@@ -99,6 +105,7 @@ def collect(
     tell: Tell = lambda _: None,
     stop: threading.Event | None = None,
     now: clock.Clock = clock.now,
+    pace: Pace | None = None,
 ) -> Tally:
     """Runs one collection of the root, whether or not it is being served; ``tell`` hears of each thing.
 
@@ -119,7 +126,10 @@ def collect(
             tell(item)
 
         try:
-            return _noted(catalog, _Run(catalog, DiskBlobs(config.root), config, removed, stop), now)
+            run = _Run(
+                catalog, DiskBlobs(config.root), config, removed, stop, pace=pace or Pace(_SHARE_BY_HAND)
+            )
+            return _noted(catalog, run, now)
         finally:
             audit.close()
             catalog.close()
@@ -137,6 +147,10 @@ def _noted(catalog: Catalog, run: _Run, now: clock.Clock) -> Tally:
         with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
             catalog.jobs.note(JobState(COLLECTION, started, None, totals))
         raise
+    if tally == Tally() and not run.stopped and last is not None and last.finished_at is not None:
+        since = (started - last.finished_at) / clock.SECOND
+        if 0 <= since < _NOTED_SECONDS:
+            return tally  # each commit makes every worker ask the catalog anew for what it had in memory
     for name, count in asdict(tally).items():
         totals[name] = totals.get(name, 0) + count
     totals["runs"] = totals.get("runs", 0) + 1
@@ -205,10 +219,12 @@ class _Run:
         tell: Tell,
         stop: threading.Event | None = None,
         *,
+        pace: Pace | None = None,
         dry: float | None = None,
     ) -> None:
         """``dry``: only tell, on a copy of the catalog that was begun at that time (seconds since 1970)."""
-        self._collection: Collection = catalog.collection(config.collection.retention, paced=dry is None)
+        self._collection: Collection = catalog.collection(config.collection.retention, pace=pace)
+        self._pace = pace
         self._blobs = blobs
         self._tell = tell
         self._stop = stop
@@ -241,6 +257,8 @@ class _Run:
         self._check()
 
     def _check(self) -> None:
+        if self._pace is not None:
+            self._pace.breathe()
         if self._stop is not None and self._stop.is_set():
             raise _Stopped
 
@@ -308,6 +326,7 @@ class CollectionJob:
         self._clocks = clock.Clocks(now)
         self._held_until = 0.0
         self._failures = 0
+        self._pace: Pace | None = None
 
     def run(self, stop: threading.Event) -> float:
         """Collects if it is time; returns after how many seconds to ask again."""
@@ -352,8 +371,11 @@ class CollectionJob:
 
     def _collect(self, stop: threading.Event) -> bool:
         """False if another collection, or a backup, is under way."""
+        if self._pace is None:
+            self._pace = Pace(_SHARE)  # of the thread that calls this
         try:
-            tally = collect(self._config, stop=stop, now=self._now)
+            tally = collect(self._config, stop=stop, now=self._now, pace=self._pace)
+            self._pace.breathe()
         except Conflict as error:
             log.info("collection waits: %s", error.message)
             return False

@@ -20,7 +20,7 @@ from digestry.errors import DigestryError
 
 log: Final = logging.getLogger("digestry.registry")
 
-_NICENESS: Final = 10
+_NICENESS: Final = 15
 _TROUBLE_SECONDS: Final = 60.0
 _RESPAWN_SECONDS: Final = 5.0
 _PARENT_SECONDS: Final = 0.5

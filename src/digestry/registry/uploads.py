@@ -7,27 +7,21 @@ one cuts them off. The ingest's lock keeps two requests for one upload apart.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-from dataclasses import dataclass
 from typing import Final
 
-from digestry.blobs.ingest import DiskIngest
 from digestry.catalog import clock
 from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
 from digestry.errors import (
-    CallerError,
     ContentError,
-    DigestryError,
-    NotFound,
     StorageError,
-    StorageFull,
     TooLarge,
 )
 from digestry.model.digest import ALGORITHMS, Digest, shown
 from digestry.model.reference import check_repository
+from digestry.registry import upload_session
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import (
     ClientGone,
@@ -38,23 +32,13 @@ from digestry.registry.problems import (
     upload_unknown,
 )
 from digestry.registry.service import Service
-
-_BATCH: Final = 1 << 20
-"""So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
+from digestry.registry.upload_session import UploadSession
 
 _SMALL: Final = 64 << 10
 """Up to so many bytes a blob that comes in one request is kept in memory until all of it is there."""
 
 _CONTENT_RANGE: Final = re.compile(r"(?:bytes )?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-
-
-@dataclass(slots=True)
-class _Session:
-    """An upload that this request has to itself."""
-
-    upload: Upload
-    ingest: DiskIngest
 
 
 async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
@@ -90,7 +74,7 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
         except BaseException:
             # Nobody was told of this upload, so that nobody can go on with it.
             with contextlib.suppress(StorageError):
-                await _drop(service, name, upload.id)
+                await upload_session.drop(service, name, upload.id)
             raise
         return
     await exchange.answer(202, _progress(upload))
@@ -131,8 +115,8 @@ async def handle(service: Service, exchange: Exchange, name: str, upload_id: str
                 raise upload_unknown(upload_id, name)
             await exchange.answer(204, _progress(upload))
         case "DELETE":
-            session = await _open(service, name, upload_id)
-            await _forget(service, session)
+            session = await upload_session.take(service, name, upload_id)
+            await upload_session.forget(service, session)
             await exchange.answer(204)
         case other:
             raise not_allowed(other, "GET, PATCH, PUT, DELETE")
@@ -140,80 +124,29 @@ async def handle(service: Service, exchange: Exchange, name: str, upload_id: str
 
 async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
     start, length = _content_range(exchange)
-    session = await _open(service, name, upload_id)
+    session = await upload_session.take(service, name, upload_id)
     try:
         upload = session.upload
         _check_start(upload, start)
         try:
-            await _receive(service, exchange, session, length)
+            await upload_session.receive(service, exchange, session, length)
         except (TooLarge, OverQuota):
             # It cannot become a blob any more: what came of it must not stay.
-            await _end(service, session)
+            await upload_session.end(service, session)
             raise
         except (ClientGone, ClientSilent):
             # Who sends ranges asks how far it came, and goes on there. Who does not would begin
             # anew: for it the bytes of this request must not count.
             if start is not None:
-                await _note(service, session)
+                await upload_session.note(service, session)
             raise
-        upload = await _note(service, session)
+        upload = await upload_session.note(service, session)
     except StorageError:
-        await _cut(service, session)
+        await upload_session.cut(service, session)
         raise
     finally:
         session.ingest.close()
     await exchange.answer(202, _progress(upload))
-
-
-async def _note(service: Service, session: _Session) -> Upload:
-    """Records how far an upload came, with the digest if this request brought all of it."""
-    digest = None
-    if session.upload.offset == 0:
-        # Of what was long the last part may still be hashed.
-        long = session.ingest.offset > _BATCH
-        digest = await service.disk(session.ingest.digest) if long else session.ingest.digest()
-    try:
-        return await service.write(
-            service.catalog.advance_upload, session.upload, session.ingest.offset, digest
-        )
-    except NotFound as error:
-        # It was finished while this request came in: the file that this one began has no owner.
-        await service.disk(session.ingest.abort)
-        raise upload_unknown(session.upload.id, session.upload.repository) from error
-
-
-async def _forget(service: Service, session: _Session) -> None:
-    """Drops an upload that this request has to itself, and lets it go."""
-    try:
-        await _end(service, session)
-    finally:
-        session.ingest.close()
-
-
-async def _end(service: Service, session: _Session) -> None:
-    """Drops an upload: the row first, while the lock is still held."""
-    try:
-        await service.write(service.catalog.end_upload, session.upload.id)
-    except StorageFull:
-        # The room that the bytes take may be all that the row's end needs.
-        await service.disk(session.ingest.abort)
-        await service.write(service.catalog.end_upload, session.upload.id)
-    await service.disk(session.ingest.abort)
-
-
-async def _cut(service: Service, session: _Session) -> None:
-    """Gives the room of bytes back that could not be made to count: on a full disk others need it."""
-    with contextlib.suppress(StorageError):
-        await service.disk(session.ingest.resume, session.upload.offset)
-
-
-async def _drop(service: Service, name: str, upload_id: str) -> None:
-    """Drops an upload, if it is still there and nobody else has it."""
-    try:
-        session = await _open(service, name, upload_id)
-    except DigestryError:
-        return
-    await _forget(service, session)
 
 
 async def _finish(
@@ -222,15 +155,15 @@ async def _finish(
     """Takes the last bytes, if any, checks the whole, and makes it a blob of the repository."""
     exchange.did(digest=digest)
     length = exchange.content_length
-    session = await _open(service, name, upload_id, algorithm=digest.algorithm)
+    session = await upload_session.take(service, name, upload_id, algorithm=digest.algorithm)
     try:
         _check_start(session.upload, start)
         if start is not None and exchange.header(b"content-range") is not None:
             _, length = _content_range(exchange)
         try:
-            await _receive(service, exchange, session, length)
+            await upload_session.receive(service, exchange, session, length)
         except (TooLarge, OverQuota):
-            await _end(service, session)
+            await upload_session.end(service, session)
             raise
         size = session.ingest.offset
         with contextlib.ExitStack() as guarded:
@@ -239,7 +172,7 @@ async def _finish(
             except (ContentError, StorageError):
                 # The bytes are wrong, or lost: this upload cannot become the blob any more.
                 with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
-                    await _end(service, session)
+                    await upload_session.end(service, session)
                 raise
             try:
                 await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
@@ -247,7 +180,7 @@ async def _finish(
                 await service.write(service.catalog.end_upload, upload_id)
                 raise
     except StorageError:
-        await _cut(service, session)
+        await upload_session.cut(service, session)
         raise
     finally:
         session.ingest.close()
@@ -257,7 +190,7 @@ async def _finish(
 async def _push_small(service: Service, exchange: Exchange, name: str, digest: Digest, length: int) -> None:
     """Makes a short body a blob: nobody can go on with it, so that it needs no upload."""
     began = service.now()
-    most, refusal = await _ceiling(service, name)
+    most, refusal = await upload_session.ceiling(service, name)
     if length > most:
         raise refusal
     body = await exchange.read(length, patience=service.config.patience)
@@ -284,111 +217,10 @@ async def _pushed(
     await exchange.answer(201, _stored(name, digest))
 
 
-def _commit(service: Service, session: _Session, digest: Digest, guarded: contextlib.ExitStack) -> None:
+def _commit(service: Service, session: UploadSession, digest: Digest, guarded: contextlib.ExitStack) -> None:
     # Until the catalog has the link, the collector must not take the bytes for nobody's.
     guarded.enter_context(service.blobs.guard(digest))
     session.ingest.commit(digest)
-
-
-async def _open(service: Service, name: str, upload_id: str, *, algorithm: str | None = None) -> _Session:
-    """Takes an upload for this request alone. Raises :class:`Conflict` while another has it."""
-
-    def take() -> _Session:
-        first = service.catalog.upload(name, upload_id)
-        if first is None:
-            raise upload_unknown(upload_id, name)
-        ingest = service.blobs.ingest(upload_id, algorithm=algorithm or first.algorithm)
-        try:
-            # Read again under the ingest's lock: the request before this one may have moved it.
-            upload = service.catalog.upload(name, upload_id)
-            if upload is None:
-                ingest.abort()
-                raise upload_unknown(upload_id, name)
-            if ingest.offset < upload.offset:
-                # Its bytes were not yet on the disk when the machine went down.
-                service.catalog.end_upload(upload_id)
-                ingest.abort()
-                raise upload_unknown(upload_id, name)
-            ingest.resume(upload.offset, upload.digest)
-        except BaseException:
-            ingest.close()
-            raise
-        return _Session(upload, ingest)
-
-    return await service.disk(take)
-
-
-async def _receive(service: Service, exchange: Exchange, session: _Session, length: int | None) -> None:
-    """Streams the body into the ingest, receiving the next batch while the last is written.
-
-    Raises :class:`ClientGone` if the client leaves before its end, :class:`Problem` if it is not
-    ``length`` bytes long, :class:`TooLarge` or :class:`OverQuota` as soon as it is too long.
-    """
-    loop = asyncio.get_running_loop()
-    ingest, name = session.ingest, session.upload.repository
-    began = ingest.offset
-    most, refusal = await _ceiling(service, name)
-    if began + (length or 0) > most:
-        raise refusal
-    batch: list[bytes] = []
-    held = received = 0
-    job: asyncio.Task[None] | None = None
-    try:
-        more = True
-        while more:
-            part, more = await exchange.part(service.config.patience)
-            if part:
-                batch.append(part)
-                held += len(part)
-                received += len(part)
-                if began + received > most:
-                    raise refusal
-                if length is not None and received > length:
-                    raise Problem(
-                        400, "SIZE_INVALID", f"more than the {length} bytes that were declared came"
-                    )
-            if batch and (held >= _BATCH or not more):
-                if job is not None:
-                    await job
-                job = loop.create_task(service.disk(ingest.write_all, batch))
-                batch, held = [], 0
-        if job is not None:
-            await job
-            job = None
-    except (ClientGone, ClientSilent):
-        # What came counts for who sends ranges: also what was not yet handed over.
-        if job is not None:
-            await job
-            job = None
-        if batch:
-            await service.disk(ingest.write_all, batch)
-        raise
-    finally:
-        if job is not None:
-            # On the way out with an error: the ingest must not be closed under its writer.
-            await asyncio.wait([job])
-            if not job.cancelled():
-                job.exception()
-    if length is not None and ingest.offset - began != length:
-        raise Problem(400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came")
-
-
-async def _ceiling(service: Service, name: str) -> tuple[int, CallerError]:
-    """How many bytes an upload may have as things are, and the error for more.
-
-    The quota is checked again in the transaction that links the blob: others may be faster.
-    """
-    limit = service.config.upload_limit
-    left = None
-    if service.config.quotas:
-        left = await service.disk(service.catalog.bytes_left, name)
-    if left is None or left >= limit:
-        text = f"the blob has more than the {limit} bytes that this registry takes"
-        return limit, TooLarge(text, limit=limit)
-    return max(0, left), OverQuota(
-        f"the quota of repository {name} has {max(0, left)} bytes left, and the blob has more",
-        hint="delete what is not needed any more, or ask who runs the registry for more",
-    )
 
 
 def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:

@@ -1,0 +1,28 @@
+"""How much of a processor long work beside the requests may take."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+_LONGEST: Final = 1.0
+_WORTH: Final = 0.001
+
+
+class Pace:
+    """Keeps one thread to a ``share`` (0 to 1) of one processor, by pauses. For that thread alone.
+
+    Niceness is not enough for that: a processor that would be idle is given away whole, and its
+    sibling, which shares a core with it, becomes slower.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._pause = 1 / share - 1
+        self._used = time.thread_time()
+
+    def breathe(self) -> None:
+        """Pauses for what was used since the last time."""
+        pause = (time.thread_time() - self._used) * self._pause
+        if pause >= _WORTH:
+            time.sleep(min(pause, _LONGEST))
+            self._used = time.thread_time()

@@ -1,0 +1,183 @@
+"""An upload that one request has to itself: opened under its lock, written to, and let go.
+
+The bytes are in the blob store's ingest, under the upload's id; the row in the catalog tells how many
+of them count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.blobs.ingest import DiskIngest
+from digestry.catalog.quotas import OverQuota
+from digestry.catalog.uploads import Upload
+from digestry.errors import CallerError, DigestryError, NotFound, StorageError, StorageFull, TooLarge
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import ClientGone, ClientSilent, Problem, upload_unknown
+from digestry.registry.service import Service
+
+_BATCH: Final = 1 << 20
+"""So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
+
+
+@dataclass(slots=True)
+class UploadSession:
+    """An upload that this request has to itself."""
+
+    upload: Upload
+    ingest: DiskIngest
+
+
+async def take(service: Service, name: str, upload_id: str, *, algorithm: str | None = None) -> UploadSession:
+    """Takes an upload for this request alone. Raises :class:`Conflict` while another has it."""
+
+    def locked() -> UploadSession:
+        first = service.catalog.upload(name, upload_id)
+        if first is None:
+            raise upload_unknown(upload_id, name)
+        ingest = service.blobs.ingest(upload_id, algorithm=algorithm or first.algorithm)
+        try:
+            # Read again under the ingest's lock: the request before this one may have moved it.
+            upload = service.catalog.upload(name, upload_id)
+            if upload is None:
+                ingest.abort()
+                raise upload_unknown(upload_id, name)
+            if ingest.offset < upload.offset:
+                # Its bytes were not yet on the disk when the machine went down.
+                service.catalog.end_upload(upload_id)
+                ingest.abort()
+                raise upload_unknown(upload_id, name)
+            ingest.resume(upload.offset, upload.digest)
+        except BaseException:
+            ingest.close()
+            raise
+        return UploadSession(upload, ingest)
+
+    return await service.disk(locked)
+
+
+async def receive(service: Service, exchange: Exchange, session: UploadSession, length: int | None) -> None:
+    """Streams the body into the ingest, receiving the next batch while the last is written.
+
+    Raises :class:`ClientGone` if the client leaves before its end, :class:`Problem` if it is not
+    ``length`` bytes long, :class:`TooLarge` or :class:`OverQuota` as soon as it is too long.
+    """
+    loop = asyncio.get_running_loop()
+    ingest, name = session.ingest, session.upload.repository
+    began = ingest.offset
+    most, refusal = await ceiling(service, name)
+    if began + (length or 0) > most:
+        raise refusal
+    batch: list[bytes] = []
+    held = received = 0
+    job: asyncio.Task[None] | None = None
+    try:
+        more = True
+        while more:
+            part, more = await exchange.part(service.config.patience)
+            if part:
+                batch.append(part)
+                held += len(part)
+                received += len(part)
+                if began + received > most:
+                    raise refusal
+                if length is not None and received > length:
+                    raise Problem(
+                        400, "SIZE_INVALID", f"more than the {length} bytes that were declared came"
+                    )
+            if batch and (held >= _BATCH or not more):
+                if job is not None:
+                    await job
+                job = loop.create_task(service.disk(ingest.write_all, batch))
+                batch, held = [], 0
+        if job is not None:
+            await job
+            job = None
+    except (ClientGone, ClientSilent):
+        # What came counts for who sends ranges: also what was not yet handed over.
+        if job is not None:
+            await job
+            job = None
+        if batch:
+            await service.disk(ingest.write_all, batch)
+        raise
+    finally:
+        if job is not None:
+            # On the way out with an error: the ingest must not be closed under its writer.
+            await asyncio.wait([job])
+            if not job.cancelled():
+                job.exception()
+    if length is not None and ingest.offset - began != length:
+        raise Problem(400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came")
+
+
+async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:
+    """How many bytes an upload may have as things are, and the error for more.
+
+    The quota is checked again in the transaction that links the blob: others may be faster.
+    """
+    limit = service.config.upload_limit
+    left = None
+    if service.config.quotas:
+        left = await service.disk(service.catalog.bytes_left, name)
+    if left is None or left >= limit:
+        text = f"the blob has more than the {limit} bytes that this registry takes"
+        return limit, TooLarge(text, limit=limit)
+    return max(0, left), OverQuota(
+        f"the quota of repository {name} has {max(0, left)} bytes left, and the blob has more",
+        hint="delete what is not needed any more, or ask who runs the registry for more",
+    )
+
+
+async def note(service: Service, session: UploadSession) -> Upload:
+    """Records how far an upload came, with the digest if this request brought all of it."""
+    digest = None
+    if session.upload.offset == 0:
+        # Of what was long the last part may still be hashed.
+        long = session.ingest.offset > _BATCH
+        digest = await service.disk(session.ingest.digest) if long else session.ingest.digest()
+    try:
+        return await service.write(
+            service.catalog.advance_upload, session.upload, session.ingest.offset, digest
+        )
+    except NotFound as error:
+        # It was finished while this request came in: the file that this one began has no owner.
+        await service.disk(session.ingest.abort)
+        raise upload_unknown(session.upload.id, session.upload.repository) from error
+
+
+async def forget(service: Service, session: UploadSession) -> None:
+    """Drops an upload that this request has to itself, and lets it go."""
+    try:
+        await end(service, session)
+    finally:
+        session.ingest.close()
+
+
+async def end(service: Service, session: UploadSession) -> None:
+    """Drops an upload: the row first, while the lock is still held."""
+    try:
+        await service.write(service.catalog.end_upload, session.upload.id)
+    except StorageFull:
+        # The room that the bytes take may be all that the row's end needs.
+        await service.disk(session.ingest.abort)
+        await service.write(service.catalog.end_upload, session.upload.id)
+    await service.disk(session.ingest.abort)
+
+
+async def cut(service: Service, session: UploadSession) -> None:
+    """Gives the room of bytes back that could not be made to count: on a full disk others need it."""
+    with contextlib.suppress(StorageError):
+        await service.disk(session.ingest.resume, session.upload.offset)
+
+
+async def drop(service: Service, name: str, upload_id: str) -> None:
+    """Drops an upload, if it is still there and nobody else has it."""
+    try:
+        session = await take(service, name, upload_id)
+    except DigestryError:
+        return
+    await forget(service, session)
