@@ -12,8 +12,8 @@ def test_nothing_live_is_lost_and_nothing_dead_is_left(tmp_path: Path) -> None:
     assert outcome.wrong == []
     assert outcome.left == []
     assert outcome.logged == []
-    # It was a soak: collection ran all the while, and had work.
-    assert outcome.collected["runs"] >= 5
+    # It was a soak: collection ran, and had work.
+    assert outcome.collected["runs"] >= 2
     assert outcome.collected["manifests"] > 10
     assert outcome.did["pull"] > 10
     assert outcome.did["index"] > 3
