@@ -345,7 +345,7 @@ class Collection:
             yield connection
         if self._pace is not None:
             time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
-            self._pace.breathe()
+            self._pace.breathe(working=True)
 
     # -- windows ---------------------------------------------------------------------------------
 

@@ -10,19 +10,20 @@ _WORTH: Final = 0.001
 
 
 class Pace:
-    """Keeps one thread to a ``share`` (0 to 1) of one processor, by pauses. For that thread alone.
+    """Keeps one thread to a ``share`` (0 to 1) of one processor while it looks, and to ``working`` while
+    it finds something to do, by pauses. For that thread alone.
 
     Niceness is not enough for that: a processor that would be idle is given away whole, and its
     sibling, which shares a core with it, becomes slower.
     """
 
-    def __init__(self, share: float) -> None:
-        self._pause = 1 / share - 1
+    def __init__(self, share: float, working: float) -> None:
+        self._pauses = (1 / share - 1, 1 / working - 1)
         self._used = time.thread_time()
 
-    def breathe(self) -> None:
+    def breathe(self, *, working: bool = False) -> None:
         """Pauses for what was used since the last time."""
-        pause = (time.thread_time() - self._used) * self._pause
+        pause = (time.thread_time() - self._used) * self._pauses[working]
         if pause >= _WORTH:
             time.sleep(min(pause, _LONGEST))
             self._used = time.thread_time()

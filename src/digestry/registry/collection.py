@@ -42,7 +42,8 @@ _UNDER_ONE_GUARD: Final = 50
 _FIRST_SECONDS: Final = 60.0
 _LEAST_SECONDS: Final = 0.05
 _SHARE: Final = 0.05
-"""Of one processor, that a served registry's own collection takes."""
+"""Of one processor, that a served registry's own collection takes while it finds nothing to remove."""
+_SHARE_REMOVING: Final = 0.5
 _SHARE_BY_HAND: Final = 0.5
 _NOTED_SECONDS: Final = 5.0
 """A run that found nothing is noted no more often than this."""
@@ -127,7 +128,12 @@ def collect(
 
         try:
             run = _Run(
-                catalog, DiskBlobs(config.root), config, removed, stop, pace=pace or Pace(_SHARE_BY_HAND)
+                catalog,
+                DiskBlobs(config.root),
+                config,
+                removed,
+                stop,
+                pace=pace or Pace(_SHARE_BY_HAND, _SHARE_REMOVING),
             )
             return _noted(catalog, run, now)
         finally:
@@ -253,12 +259,12 @@ class _Run:
                 self._tally.add(item)
             for item in batch:
                 self._tell(item)
-            self._check()
+            self._check(working=True)
         self._check()
 
-    def _check(self) -> None:
+    def _check(self, *, working: bool = False) -> None:
         if self._pace is not None:
-            self._pace.breathe()
+            self._pace.breathe(working=working)
         if self._stop is not None and self._stop.is_set():
             raise _Stopped
 
@@ -372,7 +378,7 @@ class CollectionJob:
     def _collect(self, stop: threading.Event) -> bool:
         """False if another collection, or a backup, is under way."""
         if self._pace is None:
-            self._pace = Pace(_SHARE)  # of the thread that calls this
+            self._pace = Pace(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
         try:
             tally = collect(self._config, stop=stop, now=self._now, pace=self._pace)
             self._pace.breathe()
