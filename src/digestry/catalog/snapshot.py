@@ -65,26 +65,38 @@ def newest_schema() -> str:
     return max(module.name[1:5] for module in pkgutil.iter_modules(versions.__path__))
 
 
-def take(root: Path, directory: Path) -> None:
+def copy(root: Path, directory: Path) -> None:
     """Copies the catalog under ``root`` to ``directory``, as its state is at one moment. Not fsynced.
 
     Writers go on meanwhile. Raises :class:`NotFound` if there is no catalog, :class:`StorageError`.
     """
+    with _copied(root, directory):
+        pass
+
+
+def take(root: Path, directory: Path) -> None:
+    """As :func:`copy`, for a backup: a file by itself, without the uploads that were under way."""
+    with _copied(root, directory) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA secure_delete=ON")
+        connection.execute("DELETE FROM uploads")
+
+
+@contextlib.contextmanager
+def _copied(root: Path, directory: Path) -> Iterator[sqlite3.Connection]:
     source_path, path = root / FILE, directory / FILE
     if not source_path.is_file():
         raise NotFound(f"there is no registry under {root}: it has no {FILE}")
     try:
         with (
             contextlib.closing(connect_directly(source_path)) as source,
-            contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy,
+            contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection,
         ):
-            copy.execute("PRAGMA synchronous=OFF")
+            connection.execute("PRAGMA synchronous=OFF")
             # All pages in one step: with fewer, each commit of a writer makes it start again, and a
             # busy registry is never done. In WAL mode the step keeps nobody from writing.
-            source.backup(copy, pages=-1)
-            copy.execute("PRAGMA journal_mode=DELETE")
-            copy.execute("PRAGMA secure_delete=ON")
-            copy.execute("DELETE FROM uploads")
+            source.backup(connection, pages=-1)
+            yield connection
     except sqlite3.Error as error:
         raise StorageError(f"the catalog {source_path} cannot be copied: {error}") from error
 

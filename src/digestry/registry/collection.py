@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sqlite3
 import tempfile
 import threading
 import time
@@ -21,10 +20,10 @@ from typing import Any, Final
 
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
-from digestry.catalog import clock
+from digestry.catalog import clock, snapshot
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.collection import Batch, Collection, Removed, Stayed
-from digestry.catalog.database import FILE, connect_directly
+from digestry.catalog.database import FILE
 from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
 from digestry.catalog.pace import Pace
 from digestry.errors import Conflict, NotFound, StorageError
@@ -176,7 +175,7 @@ def dry_run(config: RegistryConfig, *, tell: Tell, now: clock.Clock = clock.now)
         held.enter_context(fsio.locked(copy / "lock"))
         # What came after this moment the copy may not know.
         began = time.time() - _DRY_MARGIN
-        _copy_catalog(config.root / FILE, copy / FILE)
+        _copy_catalog(config.root, copy)
         catalog = open_catalog(config, copy, now=now)
         try:
             return _Run(catalog, DiskBlobs(config.root), config, tell, dry=began).run()
@@ -190,16 +189,12 @@ def _check_there(root: Path) -> None:
     check_user(root)
 
 
-def _copy_catalog(source: Path, destination: Path) -> None:
-    connection = connect_directly(source)
+def _copy_catalog(root: Path, directory: Path) -> None:
     try:
-        connection.execute("PRAGMA query_only=OFF")  # the file itself is open for reading only
-        connection.execute("VACUUM INTO ?", (str(destination),))
-    except sqlite3.Error as error:
+        snapshot.copy(root, directory)
+    except StorageError as error:
         hint = "a dry run works on a copy of the catalog, beside it, and needs room for that"
-        raise StorageError(f"the catalog {source} could not be copied: {error}", hint=hint) from error
-    finally:
-        connection.close()
+        raise StorageError(error.message, hint=hint) from error
 
 
 def _sweep_dry_runs(root: Path) -> None:
