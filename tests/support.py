@@ -45,13 +45,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Any, *, seconds: float, what: str) -> None:
-    """Polls ``condition`` until it is true; fails the test after ``seconds``."""
+def wait_until(condition: Any, *, seconds: float, what: str, log: Path | None = None) -> None:
+    """Polls ``condition`` until it is true; fails the test after ``seconds``, and shows ``log``'s end."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            pytest.fail(f"{what} did not happen within {seconds} s")
+            shown = "" if log is None else f"\n{log.read_text()[-4096:]}"
+            pytest.fail(f"{what} did not happen within {seconds} s{shown}")
         time.sleep(0.02)
+
+
+def wait_for_line(log: Path, text: str, *, seconds: float) -> None:
+    """Until a server's ``log`` has ``text``."""
+    wait_until(lambda: text in log.read_text(), seconds=seconds, what=f"{text!r} in the log", log=log)
 
 
 @dataclass

@@ -121,6 +121,7 @@ def serve(
         prepare(config)
         _raise_file_limit()
         address, port = free_address(config.host, config.port)
+        certificate = None if config.tls is None else tls.stamp(config.tls)
         server = Granian(
             "digestry.registry.app",
             address=address,
@@ -142,8 +143,8 @@ def serve(
         url = f"{config.scheme}://{shown_host}:{port}"
         announce = partial(_announce, address, port, config.tls is not None, lambda: ready(url))
         threading.Thread(target=announce, name="announce", daemon=True).start()
-        if config.tls is not None:
-            tls.watch(config.tls, server.signal_handler_reload)
+        if config.tls is not None and certificate is not None:
+            tls.watch(config.tls, certificate, server.signal_handler_reload)
         maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
         maintenance.start()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import ssl
 import threading
@@ -18,7 +19,8 @@ log: Final = logging.getLogger("digestry.registry")
 
 _LOOK_SECONDS: Final = 1.0
 
-_Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+Stamp: TypeAlias = tuple[bytes, ...]
+"""Which certificate and key the files hold: their digests."""
 
 
 def check(files: TlsConfig) -> None:
@@ -49,18 +51,33 @@ def options(files: TlsConfig | None) -> dict[str, Any]:
     }
 
 
-def watch(files: TlsConfig, reload: Callable[[], None]) -> None:
-    """Calls ``reload`` whenever the files changed, and can be used. From a thread of its own."""
-    seen = _stamp(files)  # here, and not when the thread first runs: no change may fall between
-    threading.Thread(target=_watch, args=(files, seen, reload), name="certificate", daemon=True).start()
+def stamp(files: TlsConfig) -> Stamp:
+    """To be taken before the files are first used, for :func:`watch`."""
+    # Of the content, and not of size and time: who renews a certificate may keep both (`cp -p`), and
+    # some file systems are slow to tell of a change.
+    found = []
+    for path in (files.certificate, files.key):
+        try:
+            found.append(hashlib.sha256(path.read_bytes()).digest())
+        except OSError:
+            found.append(b"")
+    return tuple(found)
 
 
-def _watch(files: TlsConfig, seen: _Stamp, reload: Callable[[], None]) -> None:
-    told = seen
+def watch(files: TlsConfig, used: Stamp, reload: Callable[[], None]) -> None:
+    """Calls ``reload`` whenever the files are no longer those that are ``used``, and can be used.
+
+    From a thread of its own.
+    """
+    threading.Thread(target=_watch, args=(files, used, reload), name="certificate", daemon=True).start()
+
+
+def _watch(files: TlsConfig, used: Stamp, reload: Callable[[], None]) -> None:
+    told = used
     while True:
         time.sleep(_LOOK_SECONDS)
-        now = _stamp(files)
-        if now == seen:
+        now = stamp(files)
+        if now == used:
             continue
         try:
             check(files)
@@ -70,17 +87,6 @@ def _watch(files: TlsConfig, seen: _Stamp, reload: Callable[[], None]) -> None:
                 log.error("%s; the certificate stays as it was", error.message)
             told = now
             continue
-        seen = now
+        used = now
         log.info("%s changed: new connections get the new certificate", files.certificate)
         reload()
-
-
-def _stamp(files: TlsConfig) -> _Stamp:
-    found = []
-    for path in (files.certificate, files.key):
-        try:
-            status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            found.append((0, 0, 0))
-    return tuple(found)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.registry.access.support import PASSWORDS, htpasswd
-from tests.support import RegistryServer, digestry, program, start_registry, wait_until
+from tests.support import RegistryServer, digestry, program, start_registry, wait_for_line, wait_until
 
 
 def certificate(directory: Path, name: str) -> tuple[Path, Path]:
@@ -109,7 +109,7 @@ def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path)
     try:
         # One file alone cannot be used: nothing happens.
         shutil.copy(second[0], tmp_path / "certificate.pem")
-        wait_until(lambda: "stays as it was" in server.log.read_text(), seconds=60, what="a word of that")
+        wait_for_line(server.log, "stays as it was", seconds=60)
         assert ask(server, first).status == 401
         install(second, tmp_path)
 
@@ -124,7 +124,7 @@ def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path)
                 return False
             return True
 
-        wait_until(renewed, seconds=90, what="the new certificate")
+        wait_until(renewed, seconds=90, what="the new certificate", log=server.log)
         time.sleep(1)
     finally:
         done.set()

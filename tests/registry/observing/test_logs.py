@@ -19,7 +19,7 @@ from digestry.registry.observing.request_id import RequestIds
 from tests.registry.access.support import basic, guarded
 from tests.registry.observing.support import configured, logged
 from tests.registry.support import raw_exchange
-from tests.support import RegistryServer, wait_until
+from tests.support import RegistryServer, wait_for_line, wait_until
 
 OWN = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 JSON_ALL = '[log]\nformat = "json"\nrequests = "all"\n'
@@ -113,7 +113,7 @@ def test_only_errors_unless_all_are_wanted() -> None:
         server.request("GET", "/v2/logs/errors/manifests/none")
         server.request("PUT", "/v2/logs/errors/manifests/UP!", b"{}")
         server.request("GET", "/v2/logs/errors/tags/list")
-        wait_until(lambda: "UP!" in server.log.read_text(), seconds=20, what="the line")
+        wait_for_line(server.log, "UP!", seconds=20)
         told = server.log.read_text().splitlines()
         assert len(told) == 1, told
         assert re.fullmatch(

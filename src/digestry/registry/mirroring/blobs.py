@@ -83,10 +83,12 @@ async def _joined(service: Service, place: Place, digest: Digest) -> AsyncIterat
     downloads: dict[tuple[str, Digest], Download] = place.mirror.downloads
     key = place.name, digest
     download = downloads.get(key)
+    begin = download is None or download.ended
     if download is None or download.ended:
         download = downloads[key] = Download(service, place, digest)
-        _start(place.mirror, key, download)
     download.clients += 1
+    if begin:
+        _start(place.mirror, key, download)  # once it has a client: its thread gives up what nobody waits for
     try:
         yield download
     finally:
