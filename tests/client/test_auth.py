@@ -294,6 +294,54 @@ def test_a_token_server_that_refuses(liar: Liar, hostile: Repository) -> None:
         hostile.manifest("latest")
 
 
+def test_a_404_of_the_token_server_is_not_the_registrys(liar: Liar, hostile: Repository) -> None:
+    registry = TokenRegistry(liar)
+    liar.answer = lambda r: Reply(404, b"no such page") if r.path == "/token" else registry.challenge()
+    with pytest.raises(ProtocolViolation, match="get a token"):
+        hostile.manifest("latest")
+
+
+def test_a_token_server_that_has_moved_is_found_again(liar: Liar, hostile: Repository) -> None:
+    place = "old"
+
+    def answer(request: Request) -> Reply:
+        if request.path.startswith("/token/"):
+            here = request.path.removeprefix("/token/") == place
+            return Reply(200, b'{"token":"t"}') if here else Reply(404, b"no such page")
+        if "Authorization" in request.headers:
+            return Reply(404)
+        realm = f'Bearer realm="http://{liar.host}/token/{place}",service="reg"'
+        return Reply(401, b"{}", {"WWW-Authenticate": realm})
+
+    liar.answer = answer
+    with pytest.raises(RemoteNotFound):
+        hostile.manifest("latest")
+    place = "new"
+    with pytest.raises(ProtocolViolation):
+        hostile.delete("latest")  # which wants another token
+    with pytest.raises(RemoteNotFound):
+        hostile.delete("latest")
+
+
+def test_tokens_that_are_kept_are_bounded(
+    tokens: TokenRegistry, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("digestry.client.auth._MOST_TOKENS", 3)
+    with Session() as session:
+
+        def ask(name: str) -> None:
+            with pytest.raises(RemoteNotFound):
+                session.repository(Reference(liar.host, name)).manifest("latest")
+
+        for number in range(5):
+            ask(f"a{number}")
+        assert len(tokens.tokens()) == 5
+        ask("a4")
+        assert len(tokens.tokens()) == 5
+        ask("a0")
+        assert len(tokens.tokens()) == 6
+
+
 @pytest.mark.parametrize("expires", [None, -5, "soon", 1e300])
 def test_strange_lifetimes(tokens: TokenRegistry, hostile: Repository, expires: Any) -> None:
     tokens.expires = expires

@@ -38,6 +38,40 @@ def test_nothing_is_asked_twice(status: int) -> None:
         assert len(liar.seen) == 1
 
 
+def test_a_connection_that_was_given_up_while_it_was_idle_is_not_an_outage() -> None:
+    answered: list[str] = []
+
+    def leaving(request: Request) -> Reply:
+        """Answers the first two, then ends each connection that has been used before."""
+        if len(answered) == 2:
+            answered.clear()
+            raise ConnectionAbortedError
+        answered.append(request.path)
+        return Reply(200, CONTENT, {"Docker-Content-Digest": str(DIGEST)})
+
+    with lying(leaving) as liar:
+        upstream = asking(liar)
+        for _ in range(7):
+            assert upstream.blob_size("a", DIGEST) == len(CONTENT)
+        upstream.close()
+    with lying(leaving) as liar:
+        upstream = asking(liar)
+        for _ in range(7):
+            with upstream.blob("a", DIGEST, 0) as stream:
+                assert len(stream.read(len(CONTENT))) > 0
+        upstream.close()
+
+
+def test_who_ends_every_connection_is_away() -> None:
+    def leave(_: Request) -> Reply:
+        raise ConnectionAbortedError
+
+    with lying(leave) as liar:
+        with pytest.raises(Unreachable, match="broke"):
+            asking(liar).resolve("a", "1")
+        assert len(liar.seen) == 2
+
+
 def test_credentials_go_to_the_token_server_and_not_to_a_storage(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("s3cret\n")
 

@@ -17,12 +17,13 @@ from digestry.client import challenges
 from digestry.client.challenges import Challenge
 from digestry.client.credentials import Credential, Credentials
 from digestry.client.transport import Call, Transport
-from digestry.errors import ProtocolViolation
+from digestry.errors import ProtocolViolation, RemoteError, RemoteNotFound
 from digestry.model.digest import shown
 
 _TOKEN_BODY: Final = 1 << 20
 _DEFAULT_LIFE: Final = 60.0  # what the token specification gives a token that says nothing
 _MARGIN: Final = 5.0
+_MOST_TOKENS: Final = 1000
 _CLIENT_ID: Final = "digestry"
 
 
@@ -57,7 +58,11 @@ class Authenticator:
                 return None
             if challenge.scheme == "basic":
                 return self._basic(host)
-            return self._bearer(host, challenge, tuple(sorted(scopes)), fresh=False)
+            try:
+                return self._bearer(host, challenge, tuple(sorted(scopes)), fresh=False)
+            except RemoteError:
+                del self._schemes[host]  # the next request hears where the token server is by then
+                raise
 
     def answer(self, host: str, values: Sequence[str], scopes: Sequence[str], used: str | None) -> str | None:
         """What to send instead after a 401 with these ``WWW-Authenticate`` ``values``.
@@ -99,8 +104,21 @@ class Authenticator:
         key = (host, scopes)
         token = self._tokens.get(key)
         if token is None or fresh or token.ends <= self._clock():
-            token = self._tokens[key] = self._fetch(host, challenge, scopes, credential)
+            token = self._fetch(host, challenge, scopes, credential)
+            self._keep(key, token)
         return f"Bearer {token.value}"
+
+    def _keep(self, key: tuple[str, tuple[str, ...]], token: _Token) -> None:
+        """For who asks about ever more repositories: what is kept of them stays bounded."""
+        with self._lock:  # other hosts' tokens are there too
+            self._tokens.pop(key, None)
+            if len(self._tokens) >= _MOST_TOKENS:
+                now = self._clock()
+                for ended in [other for other, kept in self._tokens.items() if kept.ends <= now]:
+                    del self._tokens[ended]
+            while len(self._tokens) >= _MOST_TOKENS:
+                del self._tokens[next(iter(self._tokens))]
+            self._tokens[key] = token
 
     def _fetch(
         self, host: str, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
@@ -114,7 +132,11 @@ class Authenticator:
         call, authorization = _token_call(realm, service, wanted, credential)
         with self._transport.send(call, authorization=authorization) as answer:
             if answer.status != 200:
-                answer.fail(f"get a token for {host}")
+                try:
+                    answer.fail(f"get a token for {host}")
+                except RemoteNotFound as error:
+                    # Of the token server: it says nothing of what the registry has.
+                    raise ProtocolViolation(error.message) from error
             document = answer.json(dict[str, Any], _TOKEN_BODY)
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:

@@ -46,6 +46,17 @@ def is_not_http(error: BaseException) -> bool:
     return isinstance(inner, http.ProtocolError)
 
 
+def broke_off(error: Unreachable) -> bool:
+    """Whether the other side ended the connection: it may have been an old one that it had given up."""
+    if error.__cause__ is None:
+        return False
+    # http.client's RemoteDisconnected is a ConnectionResetError.
+    return isinstance(
+        root_cause(error.__cause__),
+        ConnectionResetError | ConnectionAbortedError | BrokenPipeError | ssl.SSLEOFError,
+    )
+
+
 def unreachable(host: str, error: BaseException) -> Unreachable:
     """What ``error`` means for somebody who wants something of ``host``."""
     cause = root_cause(error)

@@ -69,6 +69,12 @@ class Transport:
                 manager.clear()
             self._managers.clear()
 
+    def drop_idle(self) -> None:
+        """Ends the connections that nobody uses just now."""
+        with self._lock:
+            for manager in self._managers.values():
+                manager.clear()
+
     # -- where a registry is ------------------------------------------------------------------
 
     def base(self, host: str) -> str:

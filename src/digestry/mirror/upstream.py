@@ -1,24 +1,27 @@
 """One other registry: what its tags point to, its manifests, and its blobs as they come in.
 
 Everything here blocks, and asks once: who calls knows when to ask again, and what to serve meanwhile.
+But a connection that the other side gave up while it was idle is no answer: then it is asked on a new one.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from digestry.client.answers import Answer
 from digestry.client.credentials import Credential
+from digestry.client.failures import broke_off
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import InvalidConfiguration, ProtocolViolation
+from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
@@ -27,6 +30,8 @@ from digestry.model.reference import Reference
 _CONNECT_TIMEOUT: Final = 3.0
 _CONNECTIONS: Final = 32
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/(?:[0-9]{1,19}|\*)", re.ASCII)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +121,27 @@ class ClientUpstream:
     def _repository(self, name: str) -> Repository:
         return self._session.repository(Reference(self._host, name))
 
+    def _asked(self, question: Callable[[], T]) -> T:
+        try:
+            return question()
+        except Unreachable as error:
+            # Whatever came between may have ended all that are as old.
+            self._session.transport.drop_idle()
+            if not broke_off(error):
+                raise
+        return question()
+
     def resolve(self, repository: str, target: str) -> Descriptor:
         """What a tag points to. It is asked with HEAD, which Docker Hub does not count as a pull."""
-        return self._repository(repository).resolve(target)
+        return self._asked(lambda: self._repository(repository).resolve(target))
 
     def manifest(self, repository: str, target: str) -> Manifest:
         """A manifest or index, verified. Raises :class:`DigestMismatch`."""
-        return self._repository(repository).manifest(target)
+        return self._asked(lambda: self._repository(repository).manifest(target))
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """A blob's size in bytes; None if upstream does not tell."""
-        with self._repository(repository).ask("HEAD", f"blobs/{digest}") as answer:
+        with self._asked(lambda: self._repository(repository).ask("HEAD", f"blobs/{digest}")) as answer:
             if answer.status != 200:
                 answer.fail(f"find blob {digest} of {self._host}/{repository}")
             return answer.length
@@ -134,7 +149,9 @@ class ClientUpstream:
     def blob(self, repository: str, digest: Digest, start: int) -> BlobStream:
         """A blob from byte ``start`` on, or, from an upstream that cannot do that, from 0 on."""
         headers = {"Range": f"bytes={start}-"} if start else {}
-        answer = self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
+        answer = self._asked(
+            lambda: self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
+        )
         try:
             if answer.status == 206 and start:
                 match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
@@ -150,13 +167,13 @@ class ClientUpstream:
             answer.close()
             raise
 
-    def tags(self, repository: str) -> Iterator[str]:
-        """All tags, in upstream's order. Raises while iterating."""
-        return self._repository(repository).tags()
+    def tags(self, repository: str, most: int) -> list[str]:
+        """The first ``most`` tags, in upstream's order."""
+        return self._asked(lambda: list(itertools.islice(self._repository(repository).tags(), most)))
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
         """What refers to ``digest``, by the referrers tag where upstream knows no such list."""
-        return self._repository(repository).referrers(digest)
+        return self._asked(lambda: self._repository(repository).referrers(digest))
 
     def close(self) -> None:
         """Ends all connections."""

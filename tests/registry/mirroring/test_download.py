@@ -71,7 +71,7 @@ class Slow:
     def manifest(self, repository: str, target: str) -> Manifest:
         raise RemoteNotFound("no", status=404)
 
-    def tags(self, repository: str) -> Sequence[str]:
+    def tags(self, repository: str, most: int) -> Sequence[str]:
         return ()
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:

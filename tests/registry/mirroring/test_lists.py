@@ -106,6 +106,20 @@ def test_a_withdrawn_referrer_goes(mirror: RegistryServer, hub: Upstream, name: 
     assert rows[0][0] is not None
 
 
+def test_what_refers_to_something_goes_only_by_the_word_of_who_knows_that(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    here = f"trouble15.test/{name}"
+    subject = hub.image(name, "1", annotations={"of": name})
+    signature = advisory(hub, name, subject, "one")
+    assert referrers(mirror, here, subject) == [str(signature)]
+    hub.troubles[name] = lambda _: Reply(404, b"<html>no such service</html>")
+    assert referrers(mirror, here, subject) == [str(signature)]
+    del hub.troubles[name]
+    hub.referrers[name, str(subject)] = []
+    assert referrers(mirror, here, subject) == []
+
+
 def test_a_wrong_referrer_is_left_out(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"asking.test/{name}"
     subject = hub.image(name, "1", annotations={"of": name})

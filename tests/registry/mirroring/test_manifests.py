@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from digestry.model import media_types
-from tests.client.liar import Reply
+from tests.client.liar import Reply, Request
 from tests.registry.mirroring.support import KIND, Upstream, get, get_blob, moves, state
 from tests.registry.support import query
-from tests.support import RegistryServer, descriptor
+from tests.support import RegistryServer, descriptor, wait_until
 
 
 def test_a_tag_is_fetched_kept_as_it_is_and_journalled(
@@ -90,6 +91,53 @@ def test_a_tag_that_is_gone_upstream_is_gone_here(mirror: RegistryServer, hub: U
     assert (answer.status, answer.code) == (404, "MANIFEST_UNKNOWN")
     assert moves(mirror, here, "1")[-1] == ("deleted", str(digest), None, "mirror:asking.test")
     assert get(mirror, here, str(digest)).status == 200
+
+
+def lost(request: Request) -> Reply:
+    """What a proxy says that does not find the registry behind it."""
+    return Reply(404, b"<html>no such service</html>", {"Content-Type": "text/html"})
+
+
+def no_token(request: Request) -> Reply:
+    """A registry whose token server is not where it says."""
+    if request.path.endswith("/blobs/token"):
+        return Reply(404, b'{"errors":[{"code":"NOT_FOUND","message":"no such page"}]}')
+    realm = f"http://{request.headers['Host']}{request.path.rsplit('/', 2)[0]}/blobs/token"
+    return Reply(401, b"{}", {"WWW-Authenticate": f'Bearer realm="{realm}",service="it"'})
+
+
+@pytest.mark.parametrize("trouble", [lost, no_token])
+def test_a_404_that_is_not_the_registrys_own_takes_no_tag_away(
+    mirror: RegistryServer, hub: Upstream, name: str, trouble: Callable[[Request], Reply]
+) -> None:
+    host = f"trouble{13 if trouble is lost else 14}.test"
+    here = f"{host}/{name}"
+    digest = hub.image(name, "1")
+    get(mirror, here, "1")
+    hub.troubles[name] = trouble
+    for _ in range(4):  # of both workers
+        answer = get(mirror, here, "1")
+        assert (answer.status, state(answer)) == (200, "failing")
+        assert answer.headers["docker-content-digest"] == str(digest)
+    listed = mirror.request("GET", f"/v2/{here}/tags/list")
+    assert (listed.json()["tags"], state(listed)) == (["1"], "failing")
+    assert [move[0] for move in moves(mirror, here, "1")] == ["created"]
+    del hub.troubles[name]  # and if the registry asks for no token any more, that is noticed
+    wait_until(
+        lambda: {state(get(mirror, here, "1")) for _ in range(6)} == {"current"},
+        seconds=30,
+        what="both workers ask again",
+    )
+
+
+def test_a_registry_that_answers_no_head(mirror: RegistryServer, hub: Upstream, name: str) -> None:
+    here = f"asking.test/{name}"
+    hub.image(name, "1")
+    get(mirror, here, "1")
+    moved = hub.image(name, "1", layer=b"other")
+    hub.troubles[name] = lambda request: Reply(404) if request.method == "HEAD" else None
+    answer = get(mirror, here, "1")
+    assert (answer.headers["docker-content-digest"], state(answer)) == (str(moved), "current")
 
 
 def test_a_rule_can_hold_a_tag_where_it_is(mirror: RegistryServer, hub: Upstream, name: str) -> None:
@@ -202,8 +250,20 @@ def test_docker_asks_without_a_prefix_and_containerd_says_which_registry(
         assert "registry=docker.io" in answer.headers["digestry-upstream"]
     answer = mirror.request("GET", f"/v2/{name}/manifests/1?ns=fresh.test")
     assert "registry=fresh.test" in answer.headers["digestry-upstream"]
-    # A registry that this one is no mirror of: the name is this one's own, or docker's.
-    assert mirror.request("GET", f"/v2/other/{name}/manifests/1?ns=quay.io").status == 404
+
+
+def test_an_image_of_one_registry_never_comes_from_another(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    digest = hub.image(name, "1")
+    layer = hub.blob(name, b"layer")
+    # A registry that this one is no mirror of: what docker.io has by that name is something else.
+    for path in ("manifests/1", f"manifests/{digest}", f"blobs/{layer}", "tags/list"):
+        assert mirror.request("GET", f"/v2/{name}/{path}?ns=quay.io").status == 404, path
+    assert hub.asked(name) == []
+    ours = mirror.push_image(name, "1", b"ours")
+    answer = mirror.request("GET", f"/v2/{name}/manifests/1?ns=quay.io")
+    assert answer.headers["docker-content-digest"] == str(ours)
 
 
 def test_names_of_one_part_are_in_library_at_docker_io(mirror: RegistryServer, hub: Upstream) -> None:

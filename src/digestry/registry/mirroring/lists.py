@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Final
 
 from digestry.catalog.content import Cursor
@@ -40,13 +40,15 @@ async def tags(service: Service, exchange: Exchange, place: Place) -> None:
     if names is None:
         try:
             names = await mirror.once((place.name, "", "tags"), _all_tags, place)
-        except RemoteNotFound as error:
-            raise name_unknown(place.name) from error
         except TROUBLE as error:
+            if trouble.says_gone(error):
+                raise name_unknown(place.name) from error
             word = trouble.word(error)
             try:
                 rows = await service.disk(service.catalog.tags, place.name)
             except UnknownRepository:
+                if isinstance(error, RemoteNotFound):
+                    raise name_unknown(place.name) from error
                 raise trouble.answer(mirror.config, error) from error
             names = tuple(row.name for row in rows)
             mirror.count("stale")
@@ -63,7 +65,7 @@ def _all_tags(place: Place) -> tuple[str, ...]:
     mirror = place.mirror
     mirror.count("misses")
     with mirror.question():
-        found = set(itertools.islice(mirror.upstream.tags(place.upstream), _LONGEST_LIST + 1))
+        found = set(mirror.upstream.tags(place.upstream, _LONGEST_LIST + 1))
         if len(found) > _LONGEST_LIST:
             raise ProtocolViolation(f"{place.upstream} has more than {_LONGEST_LIST} tags")
     names = tuple(sorted(found))
@@ -102,20 +104,28 @@ def _bring_referrers(service: Service, place: Place, digest: Digest) -> None:
                 "mirror %s: a referrer of %s is left out: %s", mirror.config.host, digest, error.message
             )
     if len(listed) <= _MOST_REFERRERS:
-        _drop_withdrawn(service, place, digest, {entry.digest for entry in listed})
+        withdrawn = _withdrawn(service, place, digest, {entry.digest for entry in listed})
+        if withdrawn:
+            with mirror.question():  # who does not even know the subject says nothing of what refers to it
+                mirror.upstream.resolve(place.upstream, str(digest))
+            _drop(service, place, withdrawn)
     mirror.remember("referrers", f"{place.name}@{digest}", ())
 
 
-def _drop_withdrawn(service: Service, place: Place, subject: Digest, listed: set[Digest]) -> None:
-    """Takes away what upstream lists no more: an advisory that was withdrawn must not stay."""
+def _withdrawn(service: Service, place: Place, subject: Digest, listed: set[Digest]) -> list[Digest]:
+    """What is here and upstream lists no more."""
     withdrawn: list[Digest] = []
     after: Cursor | None = None
     while True:
         page = service.catalog.referrers(place.name, subject, after=after, limit=_PAGE)
         withdrawn += [row.digest for row in page.rows if row.digest not in listed]
         if not page.more:
-            break
+            return withdrawn
         after = Cursor(page.rows[-1].pushed_at, str(page.rows[-1].digest))
+
+
+def _drop(service: Service, place: Place, withdrawn: Iterable[Digest]) -> None:
+    """Takes them away here too: an advisory that was withdrawn must not stay."""
     for digest in withdrawn:
         try:
             service.catalog.delete_manifest(place.name, digest, origin=place.mirror.origin)

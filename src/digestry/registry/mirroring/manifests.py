@@ -8,6 +8,7 @@ from typing import Final
 from digestry.catalog import clock
 from digestry.catalog.tags import TagRefused
 from digestry.errors import ContentError, DigestryError, InvalidReference, RemoteNotFound
+from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
@@ -93,11 +94,12 @@ def refresh(service: Service, place: Place, tag: str) -> None:
         if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
             return  # another worker asked, while this one waited for its turn
         try:
-            with mirror.question():
-                found = mirror.upstream.resolve(place.upstream, tag)
-        except RemoteNotFound:
+            found = _asked(place, tag, sure=seen is not None)
+        except RemoteNotFound as error:
             # What never was upstream's was there before the mirror; and a rule may keep what is gone.
             if seen is not None:
+                if not trouble.says_gone(error):
+                    raise
                 with contextlib.suppress(TagRefused):
                     mirrored.gone(place.name, tag, origin=mirror.origin)
             return
@@ -109,6 +111,20 @@ def refresh(service: Service, place: Place, tag: str) -> None:
             keep(service, place, manifest, tag=tag)
         except TagRefused:
             mirrored.note(place.name, tag, found.digest)
+
+
+def _asked(place: Place, tag: str, *, sure: bool) -> Descriptor:
+    """What upstream's tag points to. If it has none, and that must be ``sure``, it is asked again for
+    its reason, which the answer to a HEAD cannot have."""
+    mirror = place.mirror
+    try:
+        with mirror.question():
+            return mirror.upstream.resolve(place.upstream, tag)
+    except RemoteNotFound:
+        if not sure:
+            raise
+    with mirror.question():
+        return mirror.upstream.manifest(place.upstream, tag).descriptor()
 
 
 def bring(service: Service, place: Place, digest: Digest) -> None:

@@ -51,7 +51,8 @@ class Mirrors:
         """The upstream's repository that a request is about; None for one of this registry's own.
 
         By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
-        reading alone, because no repository here has that name and one mirror is the default.
+        reading alone, because no repository here has that name, one mirror is the default, and no
+        other registry is meant.
         """
         if resource not in _RESOURCES:
             return None  # the history, and so on, of what is here
@@ -59,9 +60,12 @@ class Mirrors:
             if name.startswith(start):
                 return self._at(mirror, name.removeprefix(start), asked=name)
         if b"ns=" in exchange.scope["query_string"]:
-            found = self._by_host.get(exchange.query_params.get("ns", ""))
+            meant = exchange.query_params.get("ns", "")
+            found = self._by_host.get(meant)
             if found is not None:
                 return self._at(found, name, asked=name)
+            if meant:
+                return None  # an image of one registry must not come from another
         default = self._default
         if default is None or exchange.scope["method"] not in _READING or resource == "uploads":
             return None

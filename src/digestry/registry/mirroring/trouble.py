@@ -56,9 +56,17 @@ def word(error: DigestryError) -> str:
             return UNREACHABLE
         case Refused(status=429):
             return RATE_LIMITED
+        case RemoteNotFound(code=""):
+            return FAILING
         case Refused() if error.status < _SERVER_ERROR:
             return REFUSED
     return FAILING
+
+
+def says_gone(error: DigestryError) -> bool:
+    """Whether upstream says that it does not have it: a 404 without a registry's error code is that of
+    something before it, such as a proxy that has lost it."""
+    return isinstance(error, RemoteNotFound) and error.code != ""
 
 
 def is_outage(error: DigestryError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -53,8 +53,8 @@ class Upstream(Protocol):
         """A blob, unverified, from byte ``start`` on or, if upstream cannot, from its first."""
         ...
 
-    def tags(self, repository: str) -> Iterable[str]:
-        """All tags. Raises while iterating."""
+    def tags(self, repository: str, most: int) -> Sequence[str]:
+        """The first ``most`` tags."""
         ...
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
