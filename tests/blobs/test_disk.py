@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.examine import FullSpeed, examine
 from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch, StorageError
 from digestry.model.digest import Digest
 from tests.blobs.contract import HELLO, HELLO_DIGEST, StoreContract
@@ -273,7 +276,7 @@ def test_a_failed_write_can_go_on_from_the_offset(store: DiskBlobs, monkeypatch:
 
 def test_faults_while_reading_and_listing(store: DiskBlobs) -> None:
     store.path(HELLO_DIGEST).mkdir()
-    with pytest.raises(StorageError):
+    with pytest.raises(DigestMismatch, match="no regular file"):
         store.read(HELLO_DIGEST)
     with pytest.raises(StorageError):
         store.delete(HELLO_DIGEST)
@@ -282,6 +285,32 @@ def test_faults_while_reading_and_listing(store: DiskBlobs) -> None:
     sha512.write_text("not a directory")
     with pytest.raises(StorageError):
         list(store.digests())
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")  # relative: the whole path would be too long for one
+    Path("socket").rename(path)
+
+
+@pytest.mark.parametrize("kind", [pipe, device, listening])
+def test_what_is_no_file_is_neither_read_nor_waited_for(
+    store: DiskBlobs, kind: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store.root)
+    kind(store.path(HELLO_DIGEST))
+    for read in (store.read, store.open, store.verify):
+        with pytest.raises(DigestMismatch, match="no regular file"):
+            read(HELLO_DIGEST)
+    assert examine(store.path(HELLO_DIGEST), HELLO_DIGEST, 5, FullSpeed()).problem == "it is no regular file"
 
 
 def test_bytes_are_durable_before_they_have_their_name(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Callable
@@ -163,7 +164,7 @@ def test_what_is_bad_in_memory_alone_is_whole(store: DiskBlobs, monkeypatch: pyt
 class Counting:
     """A pace that notes what it was asked for."""
 
-    chunk = 1000
+    chunk = 3 * mmap.PAGESIZE + 5  # pages are read whole
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -173,10 +174,12 @@ class Counting:
 
 
 def test_as_much_is_asked_of_the_pace_as_there_is(store: DiskBlobs) -> None:
-    digest = store.put(CONTENT[:2500])
+    pages = 3 * mmap.PAGESIZE
+    size = 2 * pages + 500
+    digest = store.put(CONTENT[:size])
     pace = Counting()
-    assert examine(store.path(digest), digest, 2500, pace).problem is None
-    assert pace.asked == [1000, 1000, 500]
+    assert examine(store.path(digest), digest, size, pace).problem is None
+    assert pace.asked == [pages, pages, 500]
 
 
 def in_memory(path: Path) -> int:
@@ -211,3 +214,58 @@ def test_the_page_cache_is_left_as_it_was(store: DiskBlobs) -> None:
         assert examine(store.path(digest), digest, size, PACE).problem is None
     assert in_memory(store.path(cold)) < 40  # of 733
     assert in_memory(store.path(hot)) > before // 2  # what the kernel needed itself, it took
+
+
+def test_memory_can_be_told_to_forget_the_file(store: DiskBlobs) -> None:
+    digest = store.put(CONTENT)
+    path = store.path(digest)
+    if not dropped(path):
+        pytest.skip("this file system is memory")
+    path.read_bytes()  # as if one of these pages were wrong
+    assert examine(path, digest, len(CONTENT), PACE, drop=True).problem is None
+    assert in_memory(path) == 0
+
+
+def from_disk() -> int:
+    """How many bytes this process has made the disk read."""
+    try:
+        text = Path("/proc/self/io").read_text()
+    except OSError:
+        pytest.skip("the system does not tell who reads how much")
+    return int(text.partition("\nread_bytes: ")[2].partition("\n")[0])
+
+
+def test_the_disk_is_read_whatever_memory_has(store: DiskBlobs) -> None:
+    digest = store.put(CONTENT)
+    path = store.path(digest)
+    if not dropped(path):
+        pytest.skip("this file system is memory")
+    path.read_bytes()
+    assert in_memory(path) == -(-len(CONTENT) // mmap.PAGESIZE)
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("this file system cannot be read past memory")
+    before = from_disk()
+    assert examine(path, digest, len(CONTENT), PACE).problem is None
+    assert from_disk() - before >= len(CONTENT)
+
+
+@pytest.mark.parametrize("when", ["at once", "after a part"])
+def test_a_file_system_that_cannot_be_read_past_memory(
+    store: DiskBlobs, content: bytes, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    digest = store.put(content)
+    real = os.preadv
+
+    def refusing(descriptor: int, buffers: list[memoryview], position: int, flags: int = 0) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT and (position or when == "at once"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(descriptor, buffers, position, flags)
+
+    monkeypatch.setattr(os, "preadv", refusing)
+    path = store.path(digest)
+    assert examine(path, digest, len(content), PACE).problem is None
+    if content:
+        flip(path)
+        assert "its bytes hash to" in (examine(path, digest, len(content), PACE).problem or "")

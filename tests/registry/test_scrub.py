@@ -269,8 +269,8 @@ def test_a_push_between_the_look_and_the_move_wins(store: Store, monkeypatch: py
     flip(store.blobs.path(digest))
     real = examining.examine
 
-    def examine(*arguments: object) -> object:
-        found = real(*arguments)  # type: ignore[arg-type]
+    def examine(*arguments: object, **options: object) -> object:
+        found = real(*arguments, **options)  # type: ignore[arg-type]
         store.push(b"content")
         return found
 

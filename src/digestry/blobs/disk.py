@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
 
 LAYOUT_FILE: Final = "oci-layout"
 LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+NO_FILE: Final = frozenset({errno.ENXIO, errno.ENODEV})
+"""How the kernel refuses to open a socket, or a device that does not exist."""
+
+_AGAIN: Final = "pull or push the image that holds it once more: that replaces the damaged file"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -87,14 +93,25 @@ class DiskBlobs:
             raise storage_error("look at", path, error) from error
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The content as a file, unverified. Raises :class:`NotFound`, :class:`StorageError`."""
+        """The content as a file, unverified.
+
+        Raises :class:`NotFound`, :class:`DigestMismatch` if what has its name is no file, and
+        :class:`StorageError`.
+        """
         path = self.path(digest)
         try:
-            return path.open("rb")
+            # Without O_NONBLOCK, a pipe in a file's place would be waited for.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise NotFound(f"{digest} is not in {self.root}") from error
         except OSError as error:
+            if error.errno in NO_FILE:
+                raise self._no_file(path) from error
             raise storage_error("open", path, error) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise self._no_file(path)
+        return os.fdopen(descriptor, "rb")
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
         """The whole content, verified; see :meth:`BlobReader.read` for what it raises."""
@@ -127,8 +144,12 @@ class DiskBlobs:
         if found != digest:
             raise DigestMismatch(
                 f"{self.path(digest)} is damaged: its bytes hash to {found}; they were not used",
-                hint="pull or push the image that holds it once more: that replaces the damaged file",
+                hint=_AGAIN,
             )
+
+    @staticmethod
+    def _no_file(path: Path) -> DigestMismatch:
+        return DigestMismatch(f"{path} is damaged: it is no regular file", hint=_AGAIN)
 
     def digests(self) -> Iterator[Digest]:
         """All content that is here, in no order; files that are no blobs are passed over."""

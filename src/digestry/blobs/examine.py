@@ -1,22 +1,28 @@
-"""Is a file still the content that its name says? Read whole, at a pace, past the page cache."""
+"""Is a file still the content that its name says? Read whole, at a pace, from the disk itself."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import mmap
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from digestry.blobs.disk import NO_FILE
 from digestry.errors import StorageError
 from digestry.fsio import storage_error
 from digestry.model.digest import Digest
 
 GONE: Final = "its file is gone"
+_NO_FILE: Final = "it is no regular file"
 
+_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
+_PAGE: Final = mmap.PAGESIZE
 _BROKEN: Final = frozenset(
     # What a disk or a file system answers for bytes that it cannot give any more, and what a name
     # answers that is no file. Anything else, such as too many open files or a permission, says
@@ -38,7 +44,7 @@ class Pace(Protocol):
 
     @property
     def chunk(self) -> int:
-        """Bytes that are read at once."""
+        """Bytes that are read at once, down to whole pages."""
         ...
 
     def take(self, count: int) -> None:
@@ -83,14 +89,14 @@ def _identity(status: os.stat_result) -> Identity:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def examine(path: Path, digest: Digest, size: int | None, pace: Pace) -> Finding:
+def examine(path: Path, digest: Digest, size: int | None, pace: Pace, *, drop: bool = False) -> Finding:
     """Reads ``path``, which should be the content of ``digest``, ``size`` bytes (None: any number).
 
-    What is found bad is read again, from the disk itself: memory may have been wrong, and not the file.
-    What was not in the page cache before is not there after it either. Raises :class:`Unreadable`,
-    and :class:`StorageError` if it is not this file that is in trouble.
+    What is found bad is read again: memory may have been wrong, and not the file. The page cache is
+    left as it was; with ``drop`` it forgets the file, for it may be what is wrong. Raises
+    :class:`Unreadable`, and :class:`StorageError` if it is not this file that is in trouble.
     """
-    found = _look(path, digest, size, pace, drop=False)
+    found = _look(path, digest, size, pace, drop=drop)
     if found.problem is not None and found.file is not None:
         found = _look(path, digest, size, pace, drop=True)
     return found
@@ -106,12 +112,14 @@ def _look(path: Path, digest: Digest, size: int | None, pace: Pace, *, drop: boo
             raise StorageError(f"{path.parent} is not there", hint=hint) from error
         return Finding(digest, identity(path), GONE)
     except OSError as error:
+        if error.errno in NO_FILE:
+            return Finding(digest, identity(path), _NO_FILE)
         return Finding(digest, identity(path), _broken("opened", path, error))
     try:
         status = os.fstat(descriptor)
         file = _identity(status)
         if not stat.S_ISREG(status.st_mode):
-            return Finding(digest, file, "it is no regular file")
+            return Finding(digest, file, _NO_FILE)
         if size is not None and status.st_size != size:
             return Finding(digest, file, f"it has {status.st_size} bytes, not {size}")
         return Finding(digest, file, _hash(descriptor, digest, status.st_size, pace, drop=drop))
@@ -131,25 +139,65 @@ def _broken(action: str, path: Path, error: OSError) -> str:
 def _hash(descriptor: int, digest: Digest, size: int, pace: Pace, *, drop: bool) -> str | None:
     if drop:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    # No reading ahead: what is in memory is to be what somebody wanted, and not our next part.
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    read = _FromDisk(descriptor)
     hasher = digest.hasher()
-    view = memoryview(bytearray(min(size, pace.chunk)))
+    step = min(max(_PAGE, pace.chunk - pace.chunk % _PAGE), size + -size % _PAGE)
+    view = memoryview(mmap.mmap(-1, max(_PAGE, step)))
     position = 0
     while position < size:
-        part = view[: size - position]
-        pace.take(len(part))
-        count = _from_memory(descriptor, part, position)
-        if count < len(part):
-            more = os.preadv(descriptor, [part[count:]], position + count)
-            os.posix_fadvise(descriptor, position + count, more, os.POSIX_FADV_DONTNEED)
-            count += more
+        wanted = min(step, size - position)
+        pace.take(wanted)
+        count = min(wanted, read(view, wanted, position))
         if not count:
             break
-        hasher.update(part[:count])
+        hasher.update(view[:count])
         position += count
     found = hasher.hexdigest()
     return None if found == digest.encoded else f"its bytes hash to {digest.algorithm}:{found}"
+
+
+class _FromDisk:
+    """Reads a file as the disk has it (``O_DIRECT``): what memory has of it may have been right for
+    months, and be all that is. Memory is neither asked nor filled.
+
+    Where the file system cannot do that, what memory has is taken from there.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        self._direct = False
+        if _DIRECT:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(descriptor, fcntl.F_SETFL, self._flags | _DIRECT)
+                self._direct = True
+        if not self._direct:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        # No reading ahead: what is in memory is to be what somebody wanted, and not our next part.
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def __call__(self, view: memoryview, count: int, position: int) -> int:
+        """Reads ``count`` bytes at ``position`` into ``view``, of whole pages; how many it were: 0 at
+        the end, maybe too many before it."""
+        if self._direct:
+            try:
+                return os.preadv(self._descriptor, [view[: count + -count % _PAGE]], position)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            # Said yes, and cannot; or the last read came to less than whole pages.
+            self._direct = False
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, self._flags)
+            self._prepare()
+        view = view[:count]
+        found = _from_memory(self._descriptor, view, position)
+        if found < count:
+            more = os.preadv(self._descriptor, [view[found:]], position + found)
+            os.posix_fadvise(self._descriptor, position + found, more, os.POSIX_FADV_DONTNEED)
+            found += more
+        return found
 
 
 def _from_memory(descriptor: int, view: memoryview, position: int) -> int:

@@ -33,17 +33,25 @@ class Quarantine:
 
         Others may have found it and seen to it already.
         """
-        return self._damage.known(digest) or self.look(digest, size)
+        return self._damage.known(digest) or self.look(digest, size, drop=True)
 
-    def look(self, digest: Digest, size: int, *, known: bool = False, pace: Pace | None = None) -> bool:
+    def look(
+        self,
+        digest: Digest,
+        size: int,
+        *,
+        known: bool = False,
+        pace: Pace | None = None,
+        drop: bool = False,
+    ) -> bool:
         """Reads all of some content; whether it is damaged.
 
         ``known`` tells that it is thought to be: if it is whole, because somebody put its file back, it
-        is served again. Raises :class:`Unreadable` for a file that cannot be judged, and
-        :class:`StorageError`.
+        is served again. With ``drop`` memory forgets the file, for it may be what is wrong. Raises
+        :class:`Unreadable` for a file that cannot be judged, and :class:`StorageError`.
         """
         path = self._blobs.path(digest)
-        finding = examine(path, digest, size, pace or FullSpeed())
+        finding = examine(path, digest, size, pace or FullSpeed(), drop=drop)
         if finding.problem is None and not known:
             return False
         # Pushers hold it from before their rename until the catalog has committed: what is under the

@@ -203,6 +203,8 @@ class Service:
             file = self.blobs.open(digest)
         except NotFound as error:
             raise Damaged(digest, size, GONE) from error
+        except ContentError as error:
+            raise Damaged(digest, size, error.message) from error
         except StorageError as error:
             if tells_damage(error):
                 raise Damaged(digest, size, error.message) from error
