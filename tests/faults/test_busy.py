@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog import clock
+from digestry.catalog import clock, database
 from digestry.model.digest import Digest
 from tests.crash.checks import check_journal, check_nothing_under_way, check_served
 from tests.faults.inside import Inside
@@ -65,11 +65,10 @@ def put(registry: Inside, tag: str, note: str) -> Response:
     return registry.request("PUT", f"/v2/a/manifests/{tag}", body, {"Content-Type": INDEX})
 
 
-def impatient(registry: Inside) -> None:
-    """The writer waits for a fifth of a second, and not for half a minute."""
-    connection = registry.service.catalog._database._writer.raw_connection()
-    connection.execute("PRAGMA busy_timeout=200")
-    connection.close()
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers wait for a fifth of a second, and not for half a minute."""
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.2)
 
 
 def test_a_push_waits_for_who_has_the_catalog(registry: Inside) -> None:
@@ -83,12 +82,12 @@ def test_a_push_waits_for_who_has_the_catalog(registry: Inside) -> None:
         release.join()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_catalog_that_stays_busy_is_told_as_503_and_nothing_is_lost(registry: Inside) -> None:
     assert put(registry, "t", "1").status == 201
     before = registry.get("/v2/a/manifests/t").body
     location = registry.request("POST", "/v2/a/blobs/uploads/").headers["location"]
     assert registry.request("PATCH", location, b"12345", {"Content-Range": "0-4"}).status == 202
-    impatient(registry)
     rest = {"Content-Range": "5-9"}
     with held(registry.root):
         for answer in (
@@ -111,6 +110,7 @@ def test_a_catalog_that_stays_busy_is_told_as_503_and_nothing_is_lost(registry: 
     check_served(registry, registry.root)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_head_whose_lease_cannot_be_renewed_is_answered(registry: Inside) -> None:
     """Pulls begin with it: what cannot be written must not stop them."""
     content = b"old"
@@ -120,20 +120,19 @@ def test_a_head_whose_lease_cannot_be_renewed_is_answered(registry: Inside) -> N
     assert put(registry, "t", "1").status == 201
     registry.service.now = lambda: clock.now() + 20 * 3600 * clock.SECOND
     registry.service.catalog._now = registry.service.now
-    impatient(registry)
     with held(registry.root):
         assert registry.request("HEAD", path).status == 200
         assert registry.request("HEAD", "/v2/a/manifests/t").status == 200
         assert registry.get(path).body == content
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_put_on_a_busy_catalog_leaves_an_upload_that_ends(registry: Inside) -> None:
     """Its bytes have their name by then: the client is told to begin again, and not to go on."""
     content = b"z" * 100_000
     digest = Digest.of(content)
     location = registry.request("POST", "/v2/a/blobs/uploads/").headers["location"]
     assert registry.request("PATCH", location, content).status == 202
-    impatient(registry)
     with held(registry.root):
         assert registry.request("PUT", f"{location}?digest={digest}").status == 503
         assert registry.get(f"/v2/a/blobs/{digest}").status == 404

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +17,14 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from digestry.catalog.turnstile import Turnstile
 from digestry.errors import InvalidDigest, NotFound, StorageBusy, StorageError, StorageFull
 
 FILE: Final = "catalog.db"
 _BUSY_SECONDS: Final = 30
 _LOG_BYTES: Final = 16 << 20
 _READERS: Final = 8
+_BUSY: Final = "another process has it; try again later"
 _RESTORE: Final = "restore the catalog from a backup; the blobs beside it are not touched"
 
 
@@ -36,7 +38,7 @@ def _failure(path: Path, error: BaseException, *, hint: str = "") -> StorageErro
             hint = "free some space on that file system; what was committed before is safe"
             return StorageFull(message, hint=hint)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StorageBusy(message, hint="another process has it; try again later")
+            return StorageBusy(message, hint=_BUSY)
         case sqlite3.SQLITE_ERROR if str(cause).startswith(("no such table", "no such column")):
             hint = hint or "it may be of an older digestry: serving it with this one brings it up to date"
     return StorageError(message, hint=hint)
@@ -78,17 +80,41 @@ def reading(root: Path) -> Iterator[Connection]:
         engine.dispose()
 
 
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
 class Database:
     """The catalog's file under ``root``. Thread-safe; each process opens its own."""
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
-        self._writer = self._engine("BEGIN IMMEDIATE", query_only=False, pool_size=1)
-        self._reader = self._engine("BEGIN", query_only=True, pool_size=_READERS)
-        # Writers of one process queue here, fairly, and not in SQLite's sleeping busy handler.
+        # Writers queue here, fairly, those of one process and then one of each process, and not in
+        # SQLite's sleeping busy handler.
         self._turn = threading.Lock()
+        self._turnstile = Turnstile(root)
+        self._writer = self._engine(self._begin_writing, query_only=False, pool_size=1)
+        self._reader = self._engine(_begin_reading, query_only=True, pool_size=_READERS)
 
-    def _engine(self, begin: str, *, query_only: bool, pool_size: int) -> Engine:
+    def _begin_writing(self, connection: Connection) -> None:
+        bare: Any = connection.connection.dbapi_connection
+
+        def attempt() -> bool:
+            try:
+                bare.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                return False
+            return True
+
+        try:
+            if not self._turnstile.pass_through(attempt, seconds=_BUSY_SECONDS):
+                raise StorageBusy(f"the catalog {self.path} is locked", hint=_BUSY)
+        except sqlite3.Error as error:
+            raise _failure(self.path, error) from error
+
+    def _engine(self, begin: Callable[[Connection], None], *, query_only: bool, pool_size: int) -> Engine:
         engine = create_engine(
             URL.create("sqlite", database=str(self.path)),
             pool_size=pool_size,
@@ -105,12 +131,11 @@ class Database:
             connection.execute("PRAGMA foreign_keys=ON")
             if query_only:
                 connection.execute("PRAGMA query_only=ON")
-
-        def on_begin(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
+            else:
+                connection.execute("PRAGMA busy_timeout=0")  # the turnstile waits
 
         event.listen(engine, "connect", on_connect)
-        event.listen(engine, "begin", on_begin)
+        event.listen(engine, "begin", begin)
         return engine
 
     @contextlib.contextmanager
@@ -155,3 +180,4 @@ class Database:
         """Ends all connections."""
         self._writer.dispose()
         self._reader.dispose()
+        self._turnstile.close()
