@@ -23,7 +23,7 @@ _NO_FILE: Final = "it is no regular file"
 _DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _PAGE: Final = mmap.PAGESIZE
-_BROKEN: Final = frozenset(
+BROKEN: Final = frozenset(
     # What a disk or a file system answers for bytes that it cannot give any more, and what a name
     # answers that is no file. Anything else, such as too many open files or a permission, says
     # nothing about the content.
@@ -74,7 +74,7 @@ class Finding:
 def tells_damage(error: StorageError) -> bool:
     """Whether the failure of an operation on a file is its content's: not the process's or a person's."""
     cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in _BROKEN
+    return isinstance(cause, OSError) and cause.errno in BROKEN
 
 
 def identity(path: Path) -> Identity | None:
@@ -130,7 +130,7 @@ def _look(path: Path, digest: Digest, size: int | None, pace: Pace, *, drop: boo
 
 
 def _broken(action: str, path: Path, error: OSError) -> str:
-    if error.errno in _BROKEN:
+    if error.errno in BROKEN:
         return f"it cannot be {action}: {error.strerror}"
     wrong = storage_error("read", path, error)
     raise (wrong if error.errno in _OWN else Unreadable(wrong.message, hint=wrong.hint)) from error

@@ -6,10 +6,22 @@ missing, sends it again, and thereby ends the row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from digestry.catalog.database import Database
@@ -92,6 +104,16 @@ class Damage:
         """The content is whole again; False if nobody thought otherwise."""
         with self._database.write() as connection:
             return healed(connection, str(digest))
+
+    def settle(self, problems: Mapping[str, str], at: int) -> None:
+        """The content of these digests is damaged, and no other: for who has just looked at all of it."""
+        rows = [
+            {"digest": digest, "problem": problem, "found_at": at} for digest, problem in problems.items()
+        ]
+        with self._database.write() as connection:
+            connection.execute(delete(damaged))
+            if rows:
+                connection.execute(insert(damaged), rows)
 
     def forget_unheld(self) -> int:
         """Drops what no repository has any more, so that nobody misses it; how many."""

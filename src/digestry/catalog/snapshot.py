@@ -180,6 +180,14 @@ class Snapshot:
             ).fetchone()
         return None if row is None else int(row[0])
 
+    def any_damaged(self) -> bool:
+        """Whether its registry knew of content that is damaged."""
+        with self._errors():
+            table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'damaged'"
+            if self._connection.execute(table).fetchone() is None:
+                return False  # one of before there was a scrub
+            return self._connection.execute("SELECT 1 FROM damaged LIMIT 1").fetchone() is not None
+
     def holders(self, digest: Digest) -> list[str]:
         """Who holds it: ``repository:tag``, up to 20 of each repository, or a repository alone."""
         found: list[str] = []

@@ -118,3 +118,20 @@ def tags(root: Path) -> dict[tuple[str, str], str]:
         }
     finally:
         catalog.close()
+
+
+def damaged(root: Path) -> dict[str, str]:
+    """The content that the registry knows to be damaged, and why."""
+    catalog = Catalog(root)
+    try:
+        return {str(row.digest): row.problem for row in catalog.damage.listed(limit=100)}
+    finally:
+        catalog.close()
+
+
+def note_damaged(root: Path, digest: Digest) -> None:
+    catalog = Catalog(root)
+    try:
+        assert catalog.damage.note(digest, "it was", 1) == "new"
+    finally:
+        catalog.close()

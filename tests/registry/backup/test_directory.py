@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,18 @@ from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.backup import description
 from digestry.registry.root import RESTORING, check_servable
-from tests.registry.backup.support import ORIGIN, back_up, blob_files, push, restore, tags, tree
+from tests.registry.backup.support import (
+    ORIGIN,
+    archive,
+    back_up,
+    blob_files,
+    damaged,
+    note_damaged,
+    push,
+    restore,
+    tags,
+    tree,
+)
 
 
 def blob_file(root: Path, content: bytes) -> Path:
@@ -119,7 +131,7 @@ def test_a_key_that_was_retired_goes(root: Path, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("damage", ["gone", "short", "wrong", "a link"])
+@pytest.mark.parametrize("damage", ["gone", "short", "wrong", "a link", "a pipe", "a socket"])
 def test_damage_is_told_and_the_rest_is_backed_up(root: Path, tmp_path: Path, damage: str) -> None:
     path = blob_file(root, b"good")
     path.chmod(0o644)
@@ -129,9 +141,16 @@ def test_damage_is_told_and_the_rest_is_backed_up(root: Path, tmp_path: Path, da
         path.write_bytes(b"goo")
     elif damage == "wrong":
         path.write_bytes(b"evil")
-    else:
+    elif damage == "a link":
+        path.write_bytes(b"evil")
         path.rename(tmp_path / "elsewhere")
         path.symlink_to(tmp_path / "elsewhere")
+    elif damage == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        path.unlink()
+        os.mknod(path, stat.S_IFSOCK | 0o644)
     taken = back_up(root, tmp_path / "backup")
     (missing,) = taken.description.missing
     assert taken.findings
@@ -143,6 +162,33 @@ def test_damage_is_told_and_the_rest_is_backed_up(root: Path, tmp_path: Path, da
     assert restored.missing == [missing]
     assert restored.blobs == 11
     assert tags(tmp_path / "again") == tags(root)
+    # Clients that ask are told that it is not there, and send it.
+    assert list(damaged(tmp_path / "again")) == [missing.digest]
+    assert missing.problem in damaged(tmp_path / "again")[missing.digest]
+
+
+def test_a_blob_that_was_moved_and_linked_to_is_backed_up(root: Path, tmp_path: Path) -> None:
+    path = blob_file(root, b"good")
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert not back_up(root, tmp_path / "backup").findings
+    copy = blob_file(tmp_path / "backup", b"good")
+    assert copy.read_bytes() == b"good"
+    assert not copy.is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["directory", "archive"])
+def test_what_came_back_whole_is_served(root: Path, tmp_path: Path, kind: str) -> None:
+    for content in (b"good", b"bad"):
+        note_damaged(root, Digest.of(content))
+    blob_file(root, b"bad").unlink()
+    if kind == "archive":
+        source: Path | bytes = archive(root)[0]
+    else:
+        back_up(root, tmp_path / "backup")
+        source = tmp_path / "backup"
+    restore(source, tmp_path / "again")
+    assert list(damaged(tmp_path / "again")) == [str(Digest.of(b"bad"))]
 
 
 def test_an_earlier_copy_outlives_damage_to_the_registry(root: Path, tmp_path: Path) -> None:
@@ -241,6 +287,8 @@ def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) 
     database.close()
     assert back_up(root, tmp_path / "backup").description.schema == "0001"
     restore(tmp_path / "backup", tmp_path / "again")
+    with Snapshot(tmp_path / "again") as found:
+        assert found.schema == "0001"
     catalog = Catalog(tmp_path / "again")
     catalog.migrate()
     assert catalog.blob_size("golftrack", digest) == 3
@@ -248,6 +296,10 @@ def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) 
     assert DiskBlobs(tmp_path / "again").read(digest) == b"old"
     with Snapshot(tmp_path / "again") as found:
         assert found.schema == newest_schema()
+    # It had no room to say what is damaged.
+    (tmp_path / "backup" / "blobs" / "sha256" / digest.encoded).unlink()
+    restore(tmp_path / "backup", tmp_path / "lossy", skip_damaged=True)
+    assert list(damaged(tmp_path / "lossy")) == [str(digest)]
 
 
 def test_the_allowed_triggers_are_those_that_a_catalog_has(root: Path) -> None:
@@ -383,3 +435,17 @@ def test_a_restoration_that_was_broken_off_is_not_served_and_begins_again(root: 
     restore(tmp_path / "backup", half)
     check_servable(half)
     assert blob_files(half) == blob_files(root)
+
+
+def test_what_no_restoration_made_is_not_cleared_away(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    half = tmp_path / "half"
+    (half / RESTORING).mkdir(parents=True)
+    (half / "blobs").mkdir()
+    (half / "registry.toml").write_text("precious")
+    with pytest.raises(Conflict, match=r"registry\.toml"):
+        restore(tmp_path / "backup", half)
+    assert (half / "registry.toml").read_text() == "precious"
+    (half / "registry.toml").unlink()
+    restore(tmp_path / "backup", half)
+    check_servable(half)

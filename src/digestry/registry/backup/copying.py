@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.disk import NO_FILE, DiskBlobs
+from digestry.blobs.examine import BROKEN
 from digestry.catalog.snapshot import Held
 from digestry.errors import ContentError, DigestMismatch, SizeMismatch
 from digestry.fsio import storage_error
@@ -23,7 +24,7 @@ _AHEAD: Final = 64
 _STEP: Final = 0.1
 
 # The content is to blame, and the next may be well; of any other failure all else would die too.
-_OF_ONE_FILE: Final = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EUCLEAN, errno.EBADMSG})
+_OF_ONE_FILE: Final = BROKEN | NO_FILE | {errno.ENOENT}
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,7 +78,8 @@ class Source:
     def __init__(self, blobs: DiskBlobs, held: Held) -> None:
         path = blobs.path(held.digest)
         try:
-            self._descriptor = description.open_regular(path)
+            # A link is followed, as who serves it does: what comes of it is hashed.
+            self._descriptor = description.open_regular(path, follow=True)
         except ContentError as error:
             raise Unusable(error.message) from error
         except OSError as error:

@@ -123,9 +123,13 @@ def read(directory: Path) -> Description:
     return decode(content, str(directory / FILE))
 
 
-def open_regular(path: Path) -> int:
-    """Opens a file that must be one: no link to elsewhere, no pipe. Raises OSError, ContentError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+def open_regular(path: Path, *, follow: bool = False) -> int:
+    """Opens a file that must be one: no pipe and, unless ``follow``, no link to elsewhere.
+
+    Raises OSError, ContentError.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ContentError(f"{path} is not a file")

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,23 +14,24 @@ from typing import Final
 
 from digestry import fsio
 from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs
-from digestry.catalog import snapshot
+from digestry.catalog import clock, snapshot
+from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.catalog.snapshot import Held, Snapshot
-from digestry.errors import Conflict, ContentError, DigestMismatch, InvalidDigest, SizeMismatch
+from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
 from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveReader, Entry
 from digestry.registry.backup.copying import WRONG_BYTES, Flow, Unusable
 from digestry.registry.backup.description import Description, Missing, Part
+from digestry.registry.backup.making import made
 from digestry.registry.backup.taking import Watcher
-from digestry.registry.root import LOCK_FILE, RESTORING
 
-_STAYS: Final = frozenset({LOCK_FILE, "lost+found"})
 _SMALL: Final = 256 << 10
 """Bytes of a blob that is read whole, and written while others are read."""
 _NOT_IN_IT: Final = "it is not in the archive"
+_NOT_RESTORED: Final = "it was not in the backup that this was restored from"
 _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)", re.ASCII)
 
 
@@ -102,7 +102,7 @@ def from_directory(
     left behind then.
     """
     told = description.read(source)
-    with _made(root) as staging:
+    with made(root) as staging:
         _fetch(source, told.catalog, staging / CATALOG_FILE)
         with Snapshot(staging) as catalog:
             for part in told.keys:
@@ -118,7 +118,10 @@ def from_directory(
                     else:
                         found.add(held)
             missing = found.settle(told, skip_damaged=skip_damaged)
+            differs = missing or catalog.any_damaged()
         _prove(staging, told, expect)
+        if differs:
+            _note_missing(staging, missing)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
@@ -132,7 +135,7 @@ def from_archive(
     watcher: Watcher,
 ) -> Restored:
     """As :func:`from_directory`, from an archive that is read once, from its beginning to its end."""
-    with _made(root) as staging:
+    with made(root) as staging:
         reader = ArchiveReader(read)
         entries = iter(reader)
         part = _receive_catalog(reader, next(entries, None), staging / CATALOG_FILE)
@@ -145,66 +148,14 @@ def from_archive(
                 raise ContentError("the catalog in the archive is not the one that it was made with")
             description.compare_keys(unpacking.keys, told.keys, "the archive")
             missing = found.settle(told, skip_damaged=skip_damaged)
+            differs = missing or catalog.any_damaged()
         _prove(staging, told, expect)
+        if differs:
+            _note_missing(staging, missing)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
 # -- the root ----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _made(root: Path) -> Iterator[Path]:
-    """An empty root, and in it the folder whose presence keeps it from being served.
-
-    At the end of the block the catalog moves from there to its place, and the folder goes. If the
-    block raises, all of it goes. One that was killed is cleared away by the next.
-    """
-    new = not root.exists()
-    _check_empty(root)
-    fsio.make_directory(root)
-    staging = root / RESTORING
-    with fsio.locked(root / LOCK_FILE, wait=False, held=f"{root} is in use by another digestry"):
-        _check_empty(root)
-        _clear(root)
-        with fsio.storage_errors("create", staging):
-            staging.mkdir(mode=0o700)
-        fsio.sync_directory(root)
-        try:
-            yield staging
-            fsio.publish(staging / CATALOG_FILE, root / CATALOG_FILE)
-            with fsio.storage_errors("remove", staging):
-                shutil.rmtree(staging)
-            fsio.sync_directory(root)
-        except BaseException:
-            with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
-                _clear(root)
-                (root / LOCK_FILE).unlink()
-                if new:
-                    root.rmdir()
-            raise
-
-
-def _check_empty(root: Path) -> None:
-    with fsio.storage_errors("list", root):
-        try:
-            names = set(os.listdir(root))  # noqa: PTH208 - a few names
-        except FileNotFoundError:
-            return
-    if RESTORING not in names and names - _STAYS:
-        raise Conflict(f"{root} is not empty", hint="restore to a new directory")
-
-
-def _clear(root: Path) -> None:
-    """Removes what a restoration made; what says that it is one goes last."""
-    for path in root.iterdir():
-        if path.name in _STAYS or path.name == RESTORING:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    if (root / RESTORING).exists():
-        shutil.rmtree(root / RESTORING)
 
 
 def _target(root: Path) -> DiskBlobs:
@@ -234,6 +185,16 @@ def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
         )
     if verdict.absent:
         raise ContentError(f"the backup's journal has no entry with the hash {verdict.absent[0]}")
+
+
+def _note_missing(staging: Path, missing: list[Missing]) -> None:
+    """What is not there is not promised to clients, so that they send it; what came back is served."""
+    catalog = Catalog(staging)
+    try:
+        catalog.migrate()  # an old schema has no room for this
+        catalog.damage.settle({one.digest: f"{_NOT_RESTORED}: {one.problem}" for one in missing}, clock.now())
+    finally:
+        catalog.close()
 
 
 # -- from a directory --------------------------------------------------------------------------

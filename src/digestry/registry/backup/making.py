@@ -1,0 +1,89 @@
+"""A root in the making: empty before, not served meanwhile, and gone again if it comes to nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from digestry import fsio
+from digestry.blobs.disk import LAYOUT_FILE
+from digestry.catalog.database import FILE as CATALOG_FILE
+from digestry.errors import Conflict
+from digestry.model.digest import shown
+from digestry.registry.access import keys
+from digestry.registry.root import LOCK_FILE, RESTORING
+
+_STAYS: Final = frozenset({LOCK_FILE, "lost+found"})
+_OURS: Final = re.compile(
+    # With what fsio.write_file leaves when it is killed.
+    rf"{RESTORING}|blobs|ingest|guards|{keys.DIRECTORY}|{re.escape(CATALOG_FILE)}"
+    rf"|{re.escape(LAYOUT_FILE)}|\.{re.escape(LAYOUT_FILE)}\.[0-9a-f]{{16}}"
+)
+"""All that a restoration puts into a root."""
+
+
+@contextlib.contextmanager
+def made(root: Path) -> Iterator[Path]:
+    """An empty root, and in it the folder whose presence keeps it from being served.
+
+    At the end of the block the catalog moves from there to its place, and the folder goes. If the
+    block raises, all of it goes. One that was killed is cleared away by the next. Raises
+    :class:`Conflict` if anything else is there, :class:`StorageError`.
+    """
+    new = not root.exists()
+    _check_empty(root)
+    fsio.make_directory(root)
+    staging = root / RESTORING
+    with fsio.locked(root / LOCK_FILE, wait=False, held=f"{root} is in use by another digestry"):
+        _check_empty(root)
+        _clear(root)
+        with fsio.storage_errors("create", staging):
+            staging.mkdir(mode=0o700)
+        fsio.sync_directory(root)
+        try:
+            yield staging
+            fsio.publish(staging / CATALOG_FILE, root / CATALOG_FILE)
+            with fsio.storage_errors("remove", staging):
+                shutil.rmtree(staging)
+            fsio.sync_directory(root)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+                _clear(root)
+                (root / LOCK_FILE).unlink()
+                if new:
+                    root.rmdir()
+            raise
+
+
+def _check_empty(root: Path) -> None:
+    with fsio.storage_errors("list", root):
+        try:
+            names = set(os.listdir(root))  # noqa: PTH208 - a few names
+        except FileNotFoundError:
+            return
+    if RESTORING not in names and names - _STAYS:
+        raise Conflict(f"{root} is not empty", hint="restore to a new directory")
+    for name in sorted(names - _STAYS):
+        if not _OURS.fullmatch(name):
+            raise Conflict(
+                f"{root} has {shown(name)} in it, which no restoration made",
+                hint="move it elsewhere, or restore to a new directory",
+            )
+
+
+def _clear(root: Path) -> None:
+    """Removes what a restoration made; what says that it is one goes last."""
+    for path in root.iterdir():
+        if path.name == RESTORING or not _OURS.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if (root / RESTORING).exists():
+        shutil.rmtree(root / RESTORING)
