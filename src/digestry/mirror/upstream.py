@@ -29,7 +29,7 @@ from digestry.model.reference import Reference
 
 _CONNECT_TIMEOUT: Final = 3.0
 _CONNECTIONS: Final = 32
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/(?:[0-9]{1,19}|\*)", re.ASCII)
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", re.ASCII)
 
 T = TypeVar("T")
 
@@ -75,10 +75,10 @@ class BlobStream:
     ``size`` is of the whole blob, in bytes, as upstream says; None if it does not.
     """
 
-    def __init__(self, answer: Answer, start: int) -> None:
+    def __init__(self, answer: Answer, start: int = 0, size: int | None = None) -> None:
         self._answer = answer
         self.start = start
-        self.size = None if answer.length is None else start + answer.length
+        self.size = size if answer.length is None else start + answer.length
 
     def read(self, count: int) -> bytes:
         """What has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
@@ -159,10 +159,10 @@ class ClientUpstream:
                     raise ProtocolViolation(
                         f"{answer.host} was asked for {digest} from byte {start}, and sends another part"
                     )
-                return BlobStream(answer, start)
+                return BlobStream(answer, start, None if match[2] == "*" else int(match[2]))
             if answer.status != 200:
                 answer.fail(f"get blob {digest} of {self._host}/{repository}")
-            return BlobStream(answer, 0)
+            return BlobStream(answer)
         except BaseException:
             answer.close()
             raise

@@ -41,7 +41,7 @@ from digestry.registry.observing import health
 from digestry.registry.observing.logs import CURRENT
 from digestry.registry.observing.measures import OTHER
 from digestry.registry.observing.observer import GONE
-from digestry.registry.problems import ClientGone, Problem, not_allowed
+from digestry.registry.problems import BrokenOff, ClientGone, Problem, not_allowed
 from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")
@@ -106,7 +106,8 @@ class RegistryApp:
     async def _fail(self, exchange: Exchange, problem: Problem) -> None:
         if exchange.answered:
             # Too late for an error: the connection must break, so that the client sees a cut body.
-            raise RuntimeError(problem.message)
+            log.error("%s %s is broken off: %s", exchange.method, exchange.scope["path"], problem.message)
+            raise BrokenOff(problem.message)
         await exchange.problem(problem)
 
     async def _dispatch(self, exchange: Exchange) -> None:

@@ -65,6 +65,10 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
+class BrokenOff(Exception):
+    """Ends an answer that has begun without its end: the server breaks the connection then."""
+
+
 class ClientSilent(Problem):
     """The client sent nothing for so long that its request is given up, and what it held let go."""
 

@@ -100,14 +100,20 @@ def test_wrong_bytes_are_never_whole(mirror: RegistryServer, hub: Upstream, name
         with begun(mirror, here, digest) as broken, pytest.raises(http.client.IncompleteRead) as failure:
             broken.read()
         assert len(failure.value.partial) <= size - HELD_BACK
+        line = f"blobs/{digest} is broken off: fresh.test: content that should be {digest} hashes to"
+        wait_until(lambda: line in mirror.log.read_text(), seconds=30, what="the reason in the log")
+        assert "Application callable raised" not in mirror.log.read_text()
     assert not linked(mirror, digest)
     assert left_behind(mirror) == []
     hub.blobs[name, str(digest)] = good
     assert get_blob(mirror, here, digest).body == good
 
 
-def breaking(name: str, content: bytes, times: int, *, ranges: bool = True) -> tuple[list[str], object]:
-    """An upstream whose connection breaks in the middle, so many times; what it was asked for."""
+def breaking(
+    content: bytes, times: int, *, ranges: bool = True, chunked: bool = False
+) -> tuple[list[str], object]:
+    """An upstream whose connection breaks in the middle, so many times; what it was asked for. What is
+    ``chunked`` does not say how long the rest is."""
     asked: list[str] = []
 
     def trouble(request: Request) -> Reply | None:
@@ -120,18 +126,18 @@ def breaking(name: str, content: bytes, times: int, *, ranges: bool = True) -> t
         said = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
         if len(asked) <= times:
             return Reply(206 if start else 200, rest[: len(rest) // 2], said, length=len(rest))
-        return Reply(206 if start else 200, rest, said)
+        return Reply(206 if start else 200, rest, said, chunked=chunked)
 
     return asked, trouble
 
 
-@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize(("ranges", "chunked"), [(True, False), (True, True), (False, False), (False, True)])
 def test_a_broken_download_goes_on_where_it_was(
-    mirror: RegistryServer, hub: Upstream, name: str, ranges: bool
+    mirror: RegistryServer, hub: Upstream, name: str, ranges: bool, chunked: bool
 ) -> None:
     content = name.encode() + LARGE
     digest = hub.blob(name, content)
-    asked, hub.troubles[name] = breaking(name, content, 2, ranges=ranges)  # type: ignore[assignment]
+    asked, hub.troubles[name] = breaking(content, 2, ranges=ranges, chunked=chunked)  # type: ignore[assignment]
     assert get_blob(mirror, f"fresh.test/{name}", digest).body == content
     assert asked[0] == ""
     assert asked[1] == f"bytes={len(content) // 2}-"

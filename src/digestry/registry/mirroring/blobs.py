@@ -72,8 +72,11 @@ async def _download(
             raise _problem(place, digest, error) from error
         if download.linked:
             await blobs.handle(service, exchange, place.name, str(digest))
-        else:
+            return True
+        try:
             await _send(service, exchange, download, watch)
+        except TROUBLE as error:
+            raise _problem(place, digest, error) from error
     return True
 
 

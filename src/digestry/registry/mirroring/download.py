@@ -288,10 +288,10 @@ class Download:
     def _whole(self, ingest: DiskIngest, stream: BlobStream, known: int | None) -> int | None:
         """The blob's size, once it is known that it may be stored, and told to who waits."""
         size = stream.size
-        if known is not None and size != known:
+        if known is not None and size not in {None, known}:
             raise ProtocolViolation(f"{self.digest} had {known} bytes, and now it has {size}")
         if known is not None or size is None:
-            return size
+            return known
         service = self._service
         if size > service.config.upload_limit:
             limit = service.config.upload_limit

@@ -16,6 +16,7 @@ import msgspec
 
 from digestry.catalog import clock
 from digestry.model.text import printable, printable_json
+from digestry.registry.problems import BrokenOff
 
 if TYPE_CHECKING:
     from digestry.registry.exchange import Exchange
@@ -40,14 +41,23 @@ def configuration(form: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
+        "filters": {"on purpose": {"()": f"{__name__}.NotOnPurpose"}},
         "formatters": {"line": {"()": f"{__name__}.{formatter}"}},
         "handlers": {"stderr": {"()": f"{__name__}.Lines", "formatter": "line"}},
         "loggers": {
             "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+            "_granian.utils": {"filters": ["on purpose"]},
             "granian.access": {"handlers": [], "level": "WARNING", "propagate": False},
             "digestry": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         },
     }
+
+
+class NotOnPurpose(logging.Filter):
+    """Leaves out Granian's traceback of a connection that was broken on purpose: why is in a line already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return f".{BrokenOff.__name__}: " not in record.getMessage()
 
 
 class Lines(logging.Handler):
