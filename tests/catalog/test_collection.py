@@ -409,6 +409,141 @@ def test_a_tag_whose_image_is_seen_running_meanwhile_stays(catalog: Catalog, lat
     assert [row.name for row in catalog.tags("x")] == [left.name]
 
 
+def test_a_tag_whose_image_is_pushed_again_is_as_new(catalog: Catalog, later: Clock) -> None:
+    """The same digest again moves no tag, and its push was acknowledged all the same."""
+    nightly = put(catalog, "x", image(catalog, "x"), "nightly")
+    later.now += 15 * DAY
+    put(catalog, "x", nightly, "nightly")
+    fortnight = rules(TagRetention(seconds=14 * 86400.0))
+    assert collected(catalog, fortnight) == []
+    later.now += 14 * DAY
+    assert names(collected(catalog, fortnight), "tag") == ["nightly"]
+
+
+def test_a_push_again_is_a_promise_under_any_rule(catalog: Catalog, later: Clock) -> None:
+    old = put(catalog, "x", image(catalog, "x"), "old")
+    put(catalog, "x", image(catalog, "x"), "new")
+    later.now += 15 * DAY
+    put(catalog, "x", old, "old")
+    one = rules(TagRetention(newest=1))
+    assert collected(catalog, one) == []
+    later.now += LEASE
+    [tag] = [item for item in collected(catalog, one) if item.kind == "tag"]
+    assert isinstance(tag, Removed)
+    moved, again = "2027-01-15T08:00:00Z", "2027-01-30T08:00:00Z"
+    why = f"a newer one is kept; it moved last at {moved}, and was pushed last at {again}"
+    assert (tag.name, tag.why) == ("old", why)
+
+
+def test_a_tag_whose_image_is_pushed_again_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
+    images = {name: put(catalog, "x", image(catalog, "x"), name) for name in ("a", "b")}
+    later.now += LEASE
+    collection = catalog.collection(rules(TagRetention(newest=0)))
+    [place] = collection.repositories()
+    items = collection.drop_tags(place)
+    next(items)
+    [left] = catalog.tags("x")
+    put(catalog, "x", images[left.name], left.name)
+    [[stayed]] = items
+    assert "pushed again meanwhile" in stayed.why
+    assert [row.name for row in catalog.tags("x")] == [left.name]
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("suffix", ["", ".sig", ".att", ".sbom", "-1"])
+def test_what_a_tag_attaches_to_an_image_stays_with_it(
+    catalog: Catalog, later: Clock, algorithm: str, suffix: str
+) -> None:
+    """And takes no image's place among the newest."""
+    signed = []
+    for number in range(4):
+        made = Manifest.parse(image(catalog, "x").raw, algorithm=algorithm)
+        signed.append(put(catalog, "x", made, f"v{number}"))
+        later.now += DAY
+    attached = [f"{algorithm}-{image.digest.encoded[:64]}{suffix}" for image in signed]
+    for tag in attached[::-1]:
+        put(catalog, "x", image(catalog, "x"), tag)
+    kept = replace(rules(TagRetention(newest=2)), untagged=30 * 86400.0)
+    assert names(collected(catalog, kept), "tag") == ["v0", "v1"]
+    later.now += 31 * DAY
+    assert names(collected(catalog, kept), "manifest") == sorted(str(m.digest) for m in signed[:2])
+    items = collected(catalog, kept)
+    assert names(items, "tag") == sorted(attached[:2])
+    assert all(item.why.startswith("what it is attached to is not here; ") for item in items[:2])
+    assert collected(catalog, kept) == []
+
+
+def test_a_signature_that_comes_before_its_image_waits_for_it(catalog: Catalog, later: Clock) -> None:
+    signed = image(catalog, "x")
+    put(catalog, "x", image(catalog, "x"), f"sha256-{signed.digest.encoded}.sig")
+    later.now += LEASE // 2
+    assert collected(catalog, rules(TagRetention(newest=0))) == []
+    put(catalog, "x", signed)
+    later.now += LEASE // 2 + 1
+    assert collected(catalog, rules(TagRetention(newest=0))) == []
+
+
+def test_what_only_looks_attached_is_a_tag_as_any_other(catalog: Catalog, later: Clock) -> None:
+    real = put(catalog, "x", image(catalog, "x"), "real").digest
+    likenesses = [
+        f"sha256-{real.encoded[:63]}",
+        f"sha256-{real.encoded}0",
+        f"sha256_{real.encoded}",
+        "sha256-",
+    ]
+    for tag in likenesses:
+        put(catalog, "x", image(catalog, "x"), tag)
+    given = rules(TagRetention(exclude=("real",), newest=0))
+    assert names(collected(catalog, given), "tag") == sorted(likenesses)
+
+
+def test_what_is_attached_to_another_repositorys_image_is_attached_to_nothing(
+    catalog: Catalog, later: Clock
+) -> None:
+    elsewhere = put(catalog, "y", image(catalog, "y"), "t").digest
+    tag = f"sha256-{elsewhere.encoded}.sig"
+    put(catalog, "x", image(catalog, "x"), tag)
+    later.now += LEASE + SECOND
+    assert names(collected(catalog, rules(TagRetention(newest=1))), "tag") == [tag]
+
+
+def test_what_a_tag_is_attached_to_comes_back_meanwhile(catalog: Catalog, later: Clock) -> None:
+    signed = image(catalog, "x")
+    for tag in (f"sha256-{signed.digest.encoded}.sig", "newer"):
+        put(catalog, "x", image(catalog, "x"), tag)
+    later.now += LEASE
+    collection = catalog.collection(rules(TagRetention(newest=0)))
+    [place] = collection.repositories()
+    items = collection.drop_tags(place)
+    next(items)
+    put(catalog, "x", signed)
+    [[stayed]] = items
+    assert isinstance(stayed, Stayed)
+    assert stayed.why == "what it is attached to was pushed meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (TagRetention(newest=0), "its rule keeps none"),
+        (TagRetention(seconds=0.0), "its rule keeps none"),
+        (TagRetention(newest=0, seconds=86400.0), "it is older than 1 day"),
+        (TagRetention(seconds=1.5 * 86400), "it is older than 36 hours"),
+        (TagRetention(seconds=5400.0), "it is older than 90 minutes"),
+        (TagRetention(seconds=1.0), "it is older than 1 second"),
+        (TagRetention(seconds=2.5), "it is older than 2.5 seconds"),
+        (TagRetention(newest=0, seconds=14 * 86400.0), "it is older than 14 days"),
+    ],
+)
+def test_the_reason_is_said_as_people_say_it(
+    catalog: Catalog, later: Clock, rule: TagRetention, why: str
+) -> None:
+    put(catalog, "x", image(catalog, "x"), "t")
+    later.now += 15 * DAY
+    [tag] = [item for item in collected(catalog, rules(rule)) if item.kind == "tag"]
+    assert tag.why == f"{why}; it moved last at 2027-01-15T08:00:00Z"
+
+
 def test_many_tags_are_counted_over_the_windows(
     catalog: Catalog, later: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,6 +553,7 @@ def test_many_tags_are_counted_over_the_windows(
     for number in range(11):
         put(catalog, "x", manifest, f"t{number:02}")
         later.now += number % 2  # some at the same time
+    later.now += LEASE  # the image was pushed again and again
     assert len(names(collected(catalog, rules(TagRetention(newest=4))), "tag")) == 7
     assert [row.name for row in catalog.tags("x")] == ["t07", "t08", "t09", "t10"]
 
@@ -489,6 +625,7 @@ def test_leases_that_ended_are_forgotten(catalog: Catalog, later: Clock) -> None
 
 def test_no_question_walks_a_whole_repository(catalog: Catalog, later: Clock) -> None:
     """Each inner question is answered by an index that has the digest in it."""
+    put(catalog, "x", image(catalog, "x"), "t")
     put(catalog, "x", image(catalog, "x"))
     later.now += LEASE + 1
     seen: list[str] = []
@@ -501,10 +638,12 @@ def test_no_question_walks_a_whole_repository(catalog: Catalog, later: Clock) ->
 
     for engine in (catalog._database._reader, catalog._database._writer):
         event.listen(engine, "before_cursor_execute", explain)
-    collected(catalog)
+    collected(catalog, rules(TagRetention(newest=0, tags=("none",))))
     assert any("manifest_references_by_child (repository_id=? AND child=?" in line for line in seen)
     inner = [line for line in seen if "manifest_references" in line]
     assert all("child=?" in line or "parent=?" in line for line in inner), inner
+    attached = [line for line in seen if " image " in line]
+    assert any("digest>?" in line and "digest<?" in line for line in attached), attached
     assert not [line for line in seen if line.startswith("SCAN")], seen
 
 

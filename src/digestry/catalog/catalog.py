@@ -106,7 +106,7 @@ class Catalog(Links):
 
     def collection(self, retention: Retention, *, pace: Pace | None = None) -> Collection:
         """Removes what is held by nothing that ``retention`` keeps; with a ``pace`` others have turns."""
-        return Collection(self._database, self._rules, retention, pace=pace)
+        return Collection(self._database, self._rules, retention, lease=self._lease, pace=pace)
 
     # -- manifests and tags --------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ from digestry.catalog.schema import (
 )
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
-from digestry.catalog.surplus import Surplus, date, runs, surplus
+from digestry.catalog.surplus import Surplus, date, is_attachment, runs, surplus, tags_of
 from digestry.catalog.tags import Expected, Place, Rules, TagChanged, TagRefused
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
@@ -93,13 +93,21 @@ class Collection:
     called while clients push and pull, by one caller at a time."""
 
     def __init__(
-        self, database: Database, rules: Rules, retention: Retention, *, pace: Pace | None = None
+        self,
+        database: Database,
+        rules: Rules,
+        retention: Retention,
+        *,
+        lease: int,
+        pace: Pace | None = None,
     ) -> None:
-        """Without a ``pace`` there are no pauses: nobody else has this catalog."""
+        """``lease``: for how long a push is a promise, in microseconds. Without a ``pace`` there are no
+        pauses: nobody else has this catalog."""
         self._database = database
         self._pace = pace
         self._rules = rules
         self._retention = retention
+        self._lease = lease
 
     def repositories(self) -> Iterator[Place]:
         """All repositories, in the order of their rows."""
@@ -122,7 +130,8 @@ class Collection:
         if not rules:
             return
         now = self._rules.now()
-        for due in surplus(self._database, place, rules, self._tag_runs(place, now), now):
+        runs = self._tag_runs(place, now)
+        for due in surplus(self._database, place, rules, runs, now, lease=self._lease):
             yield [self._drop(place, due)]
 
     def _tag_runs(self, place: Place, now: int) -> ColumnElement[bool]:
@@ -131,15 +140,20 @@ class Collection:
     def _drop(self, place: Place, due: Surplus) -> Removed | Stayed:
         origin = Origin(actor=ACTOR, address="", client="retention")
         expected = Expected(any_of=frozenset([due.digest]))
-        moved, ran = "it was moved meanwhile", "it was seen running meanwhile"
+        moved = "it was moved meanwhile"
         try:
             with self._writing() as connection:
-                query = select(tag_rows.c.moved_at, self._tag_runs(place, self._rules.now()).label("runs"))
-                mine = (tag_rows.c.repository_id == place.row) & (tag_rows.c.name == due.tag)
-                row = connection.execute(query.where(mine)).first()
-                if row is None or row.moved_at != due.moved_at or row.runs:
+                query = tags_of(place, self._tag_runs(place, self._rules.now()))
+                row = connection.execute(query.where(tag_rows.c.name == due.tag)).first()
+                if row is None or row.moved_at != due.moved_at:
                     # Also if it came back to the same digest: it did so now.
-                    why = ran if row is not None and row.moved_at == due.moved_at else moved
+                    return Stayed("tag", place.name, due.tag, moved)
+                held = {
+                    "it was seen running meanwhile": row.runs,
+                    "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
+                    "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
+                }
+                for why in filter(held.get, held):
                     return Stayed("tag", place.name, due.tag, why)
                 tags.drop(connection, self._rules, place, due.tag, origin=origin, expected=expected)
         except TagRefused as error:

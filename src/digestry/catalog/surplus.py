@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 
 from digestry.catalog import clock
 from digestry.catalog.database import Database
@@ -15,26 +16,45 @@ from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.tags import Place
 
 _WINDOW: Final = 5000
+# What stands in for a list of referrers (distribution-spec, "Referrers Tag Schema"), and what cosign makes
+# of it: ``sha256-<hex>.sig``. Of a longer digest it has the first 64 digits.
+_HEX: Final = 64
+_ALGORITHM: Final = 6
+_ATTACHMENT: Final = re.compile(rf"(?:sha256|sha512)-[0-9a-f]{{{_HEX}}}(?:[.-].*)?", re.ASCII)
+_POINTED: Final = manifests.alias("pointed")
 _IMAGE: Final = manifests.alias("image")
 _CHILD: Final = manifests.alias("child")
+_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 class Surplus(NamedTuple):
-    """A tag that goes unless it is another one by then. ``moved_at`` in microseconds since 1970."""
+    """A tag that goes unless it is another one by then. Times in microseconds since 1970.
+
+    ``pushed_at`` is when its image was last pushed, ``moved_at`` at the least.
+    """
 
     tag: str
     digest: str
     moved_at: int
+    pushed_at: int
     why: str
 
 
 def surplus(
-    database: Database, place: Place, rules: Sequence[TagRetention], runs: ColumnElement[bool], now: int
+    database: Database,
+    place: Place,
+    rules: Sequence[TagRetention],
+    runs: ColumnElement[bool],
+    now: int,
+    *,
+    lease: int,
 ) -> Iterator[Surplus]:
     """The tags that one of ``rules`` covers and does not keep, the newest first.
 
-    ``runs`` tells of a row of ``tags`` whether its image was seen running. Nothing is open between two
-    of them: with a view of the catalog that lasts, its log could not be used again, and would grow.
+    ``runs`` tells of a row of ``tags`` whether its image was seen running; ``lease`` is for how long a push
+    is a promise, in microseconds. What is attached to another manifest is not counted, and stays with it.
+    Nothing is open between two of them: with a view of the catalog that lasts, its log could not be used
+    again, and would grow.
     """
     counts = [0] * len(rules)
     last: Any = None
@@ -47,34 +67,91 @@ def surplus(
             if number is None:
                 continue
             rule = rules[number]
-            counts[number] += 1
-            if rule.newest is not None and counts[number] <= rule.newest:
+            attachment = is_attachment(row.name)
+            if attachment and row.attached:
                 continue
-            if rule.seconds is not None and row.moved_at > now - int(rule.seconds * clock.SECOND):
+            if not attachment:
+                counts[number] += 1
+                if rule.newest is not None and counts[number] <= rule.newest:
+                    continue
+            if rule.seconds is not None and row.pushed_at > now - int(rule.seconds * clock.SECOND):
                 continue
+            if (attachment or row.moved_at < row.pushed_at) and row.pushed_at > now - lease:
+                continue  # what it belongs to may come after it; and the same digest again moves no tag
             if not row.runs:
-                yield Surplus(row.name, row.digest, row.moved_at, _beyond(rule, row.moved_at))
+                why = _beyond(rule, row.moved_at, row.pushed_at, attachment=attachment)
+                yield Surplus(row.name, row.digest, row.moved_at, row.pushed_at, why)
         if len(rows) < _WINDOW:
             return
         last = rows[-1]
 
 
+def tags_of(place: Place, runs: ColumnElement[bool]) -> Select[Any]:
+    """The repository's tags: name, digest, moved_at, pushed_at, runs; and, of what :func:`is_attachment`
+    is true of, whether what it is attached to can be pulled: attached."""
+    pushed_at = case((_POINTED.c.pushed_at > tag_rows.c.moved_at, _POINTED.c.pushed_at))
+    image = and_(_POINTED.c.repository_id == tag_rows.c.repository_id, _POINTED.c.digest == tag_rows.c.digest)
+    return (
+        select(
+            tag_rows.c.name,
+            tag_rows.c.digest,
+            tag_rows.c.moved_at,
+            func.coalesce(pushed_at, tag_rows.c.moved_at).label("pushed_at"),
+            runs.label("runs"),
+            _attached(place).label("attached"),
+        )
+        .select_from(tag_rows.outerjoin(_POINTED, image))
+        .where(tag_rows.c.repository_id == place.row)
+    )
+
+
 def _by_age(place: Place, runs: ColumnElement[bool], last: Any) -> Select[Any]:
-    columns = tag_rows.c.name, tag_rows.c.digest, tag_rows.c.moved_at, runs.label("runs")
-    query = select(*columns).where(tag_rows.c.repository_id == place.row)
+    query = tags_of(place, runs)
     if last is not None:
         same_age = and_(tag_rows.c.moved_at == last.moved_at, tag_rows.c.name > last.name)
         query = query.where(or_(tag_rows.c.moved_at < last.moved_at, same_age))
     return query.order_by(tag_rows.c.moved_at.desc(), tag_rows.c.name)
 
 
-def _beyond(rule: TagRetention, moved_at: int) -> str:
+def is_attachment(tag: str) -> bool:
+    """Whether a tag's name is a manifest's digest, by which signatures and the like of it are found."""
+    return _ATTACHMENT.fullmatch(tag) is not None
+
+
+def _attached(place: Place) -> ColumnElement[bool]:
+    name = tag_rows.c.name
+    subject = func.substr(name, 1, _ALGORITHM) + ":" + func.substr(name, _ALGORITHM + 2, _HEX)
+    return (
+        exists()
+        .where(
+            func.length(name) > _ALGORITHM + _HEX,  # asked first: of most tags nothing else is
+            _IMAGE.c.repository_id == place.row,
+            _IMAGE.c.digest >= subject,
+            _IMAGE.c.digest < subject + "g",  # whatever begins with it
+            _IMAGE.c.deleted_at.is_(None),
+        )
+        .correlate(tag_rows)
+    )
+
+
+def _beyond(rule: TagRetention, moved_at: int, pushed_at: int, *, attachment: bool) -> str:
     reasons = []
-    if rule.newest is not None:
-        reasons.append(f"{rule.newest} newer ones are kept")
-    if rule.seconds is not None:
-        reasons.append(f"it is older than {rule.seconds / 86400:g} days")
-    return f"{' and '.join(reasons)}; it moved last at {date(moved_at)}"
+    if attachment:
+        reasons.append("what it is attached to is not here")
+    elif rule.newest:
+        newer = "a newer one is" if rule.newest == 1 else f"{rule.newest} newer ones are"
+        reasons.append(f"{newer} kept")
+    if rule.seconds:
+        reasons.append(f"it is older than {span(rule.seconds)}")
+    why = " and ".join(reasons) or "its rule keeps none"
+    again = "" if pushed_at <= moved_at else f", and was pushed last at {date(pushed_at)}"
+    return f"{why}; it moved last at {date(moved_at)}{again}"
+
+
+def span(seconds: float) -> str:
+    """A length of time, for a reason that people read: in the largest unit that it is a whole number of."""
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds % size == 0), _UNITS[-1])
+    return f"{seconds / size:g} {unit}{'' if seconds == size else 's'}"
 
 
 def date(microseconds: int) -> str:

@@ -6,10 +6,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,38 +24,8 @@ from digestry.registry import collection
 from digestry.registry.collection import CollectionJob, Tally, collect, dry_run
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.retention import CollectionConfig
+from tests.registry.collecting.support import AT_ONCE, config, gathered, later
 from tests.support import RegistryServer, digestry, start_registry, wait_until
-
-AT_ONCE = """
-[collection]
-every = "off"
-lease = "1s"
-untagged = "0s"
-sighted = "0s"
-"""
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    file = tmp_path / "registry.toml"
-    file.write_text(AT_ONCE)
-    return file
-
-
-@pytest.fixture
-def server(tmp_path: Path, settings: Path) -> Iterator[RegistryServer]:
-    running = start_registry(tmp_path / "root", "--config", str(settings))
-    yield running
-    running.stop()
-
-
-def config(server: RegistryServer, settings: Path) -> RegistryConfig:
-    return load(settings, {"root": server.root})
-
-
-def later(seconds: float = 3600) -> clock.Clock:
-    """A clock that runs ahead: by it, all leases are over."""
-    return lambda: clock.now() + int(seconds * clock.SECOND)
 
 
 def files(root: Path) -> set[str]:
@@ -69,12 +37,6 @@ def everything(root: Path) -> list[str]:
     return sorted(
         str(path) for path in root.rglob("*") if "metrics" not in path.parts and path.suffix != ".lock"
     )
-
-
-def gathered(run: Callable[..., Tally], config: RegistryConfig, **more: Any) -> list[Removed | Stayed]:
-    items: list[Removed | Stayed] = []
-    run(config, tell=items.append, now=later(), **more)
-    return items
 
 
 def test_bytes_go_when_no_repository_holds_them(server: RegistryServer, settings: Path) -> None:

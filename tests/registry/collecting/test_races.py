@@ -8,7 +8,6 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,49 +23,17 @@ from digestry.fsio import locked
 from digestry.model.digest import Digest
 from digestry.registry import collection
 from digestry.registry.collection import CollectionJob, Tally, collect, dry_run
-from digestry.registry.config import RegistryConfig, load
+from digestry.registry.config import RegistryConfig
 from digestry.registry.retention import CollectionConfig
-from tests.support import RegistryServer, start_registry
-
-AT_ONCE = """
-[collection]
-every = "off"
-lease = "1s"
-untagged = "0s"
-sighted = "0s"
-"""
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    file = tmp_path / "registry.toml"
-    file.write_text(AT_ONCE)
-    return file
-
-
-@pytest.fixture
-def server(tmp_path: Path, settings: Path) -> Iterator[RegistryServer]:
-    running = start_registry(tmp_path / "root", "--config", str(settings))
-    yield running
-    running.stop()
-
-
-def later() -> int:
-    """A clock that runs ahead: by it, all leases are over."""
-    return clock.now() + 3600 * clock.SECOND
-
-
-def gathered(run: Callable[..., Tally], loaded: RegistryConfig) -> list[Removed | Stayed]:
-    items: list[Removed | Stayed] = []
-    run(loaded, tell=items.append, now=later)
-    return items
+from tests.registry.collecting.support import config, gathered, later
+from tests.support import RegistryServer
 
 
 def test_what_goes_between_the_look_up_and_the_file_is_no_damage(
     server: RegistryServer, settings: Path
 ) -> None:
     """The file is gone, and the catalog, asked again, has let go of it: 404, and nothing to report."""
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     large = b"l" * (1 << 20)
     digests = [server.push_blob("x", b"small"), server.push_blob("x", large)]
     blobs = DiskBlobs(server.root)
@@ -81,7 +48,7 @@ def test_what_goes_between_the_look_up_and_the_file_is_no_damage(
             )
             reader.start()
             time.sleep(0.3)
-            collect(loaded, now=later)
+            collect(loaded, now=later())
         reader.join(20)
     assert answers == [404, 404]
     with sqlite3.connect(server.root / "catalog.db") as connection:
@@ -91,7 +58,7 @@ def test_what_goes_between_the_look_up_and_the_file_is_no_damage(
 
 
 def test_a_head_that_is_answered_304_promises_as_well(server: RegistryServer, settings: Path) -> None:
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     raw = json.dumps(server.image("x", b"layer")).encode()
     digest = server.push_manifest("x", str(Digest.of(raw)), raw)
     time.sleep(1.1)
@@ -106,7 +73,7 @@ def test_a_head_that_is_answered_304_promises_as_well(server: RegistryServer, se
 
 
 def test_damaged_content_goes_with_the_last_that_holds_it(server: RegistryServer, settings: Path) -> None:
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     kept = Digest.parse(str(server.push_image("x", "t", b"kept")))
     blobs = DiskBlobs(server.root)
     loose, layer = Digest.of(b"nobody has it"), Digest.of(b"kept")
@@ -126,7 +93,7 @@ def test_damaged_content_goes_with_the_last_that_holds_it(server: RegistryServer
 
 def test_what_is_no_blob_is_in_nobodys_way(server: RegistryServer, settings: Path) -> None:
     """A directory that is called as a blob would be: it cannot be removed, and must not end each run."""
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     blobs = DiskBlobs(server.root)
     folder = blobs.path(Digest.of(b"a folder"))
     folder.mkdir()
@@ -143,7 +110,7 @@ def test_what_is_no_blob_is_in_nobodys_way(server: RegistryServer, settings: Pat
 def test_a_dry_run_leaves_out_what_came_while_it_copied(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     copy = collection._copy_catalog
 
     def pushed_after(source: Path, destination: Path) -> None:
@@ -155,7 +122,7 @@ def test_a_dry_run_leaves_out_what_came_while_it_copied(
 
 
 def test_what_a_killed_dry_run_left_goes_with_the_next_run(server: RegistryServer, settings: Path) -> None:
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     left, used = (server.root / f".gc-dry-run-{name}" for name in ("left", "used"))
     for folder in (left, used):
         folder.mkdir()
@@ -169,7 +136,7 @@ def test_what_a_killed_dry_run_left_goes_with_the_next_run(server: RegistryServe
 def test_a_dry_run_that_has_no_room_says_so(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -240,7 +207,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
 
 
 def test_one_that_has_the_root_is_waited_for_by_hand_too(server: RegistryServer, settings: Path) -> None:
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     with locked(server.root / COLLECTION_LOCK), pytest.raises(Conflict, match="already"):
         collect(loaded)
 
@@ -262,7 +229,7 @@ def test_a_root_of_an_older_version_is_left_as_it_is(tmp_path: Path) -> None:
 def test_an_error_among_many_files_ends_the_run_and_tells_of_those_that_went(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     blobs = DiskBlobs(server.root)
     strays = {str(blobs.put(b"%d" % number)) for number in range(40)}
     monkeypatch.setattr(DiskBlobs, "guarded_by", lambda *_: "00")
@@ -291,7 +258,7 @@ def test_of_what_shares_a_guard_only_what_nobody_holds_goes(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pushed after the first question, and before the guard was taken."""
-    loaded = load(settings, {"root": server.root})
+    loaded = config(server, settings)
     blobs = DiskBlobs(server.root)
     strays = [blobs.put(b"%d" % number) for number in range(6)]
     monkeypatch.setattr(DiskBlobs, "guarded_by", lambda *_: "00")
