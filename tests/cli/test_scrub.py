@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from digestry import fsio
 from digestry.model.digest import Digest
+from digestry.registry.scrub import LOCK_FILE
 from tests.registry.support import query
 from tests.support import RegistryServer, digestry, running_registry, wait_until
 
@@ -100,6 +102,30 @@ def test_interrupted_it_goes_on_where_it_was(served: RegistryServer, run: Run) -
     whole = json.loads(run("--format", "json").stdout)["pass"]
     assert whole["started_at"] == partly["started_at"]
     assert whole["blobs"] == 100
+
+
+def test_some_content_alone_whatever_else_is_under_way(served: RegistryServer, run: Run) -> None:
+    run()  # so that the server does not begin a pass of its own
+    layer, other = os.urandom(200_000), os.urandom(200_000)
+    digests = [served.push_blob("x", content) for content in (layer, other, b"small")]
+    for digest in digests[:2]:
+        (served.root / "blobs" / "sha256" / digest.encoded).write_bytes(bytes(200_000))
+    assert served.request("HEAD", f"/v2/x/blobs/{digests[0]}").status == 200  # nobody knows
+    with fsio.locked(served.root / LOCK_FILE):  # as a pass that is under way has it
+        found = run(str(digests[0]), str(digests[2]), str(digests[0]), status=1)
+    (line,) = (line for line in found.stdout.splitlines() if line.startswith("sha256:"))
+    assert line.startswith(str(digests[0]))
+    assert "2 blobs, 200kB; 1 damaged now" in found.stdout
+    assert served.request("HEAD", f"/v2/x/blobs/{digests[0]}").status == 404
+    assert served.request("HEAD", f"/v2/x/blobs/{digests[1]}").status == 200
+    run(str(digests[2]))  # only what was asked for counts
+    assert json.loads(run("--list", "--format", "json", str(digests[2])).stdout)["damaged"] == []
+    assert query(served, "SELECT count(*) FROM damaged") == [(1,)]
+    served.push_blob("x", layer)
+    assert "; 0 damaged now" in run(str(digests[0])).stdout
+    nobodys = Digest.of(b"nobody's")
+    assert f"has {nobodys}" in run(str(nobodys), status=4).stderr
+    assert "--from-start is for all" in run("--from-start", str(digests[0]), status=2).stderr
 
 
 def test_how_far_it_is_on_a_terminal(served: RegistryServer) -> None:

@@ -6,7 +6,7 @@ missing, sends it again, and thereby ends the row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -134,9 +134,11 @@ class Damage:
         with self._database.read() as connection:
             return connection.execute(select(func.count()).select_from(damaged)).scalar_one()
 
-    def listed(self, *, limit: int) -> list[DamagedContent]:
-        """What is damaged now, found first comes first."""
+    def listed(self, *, limit: int, among: Collection[Digest] = ()) -> list[DamagedContent]:
+        """What is damaged now, found first comes first; if any are given, ``among`` these."""
         query = select(damaged).order_by(damaged.c.found_at, damaged.c.digest).limit(limit)
+        if among:
+            query = query.where(damaged.c.digest.in_(map(str, among)))
         with self._database.read() as connection:
             return [
                 DamagedContent(Digest.parse(row.digest), row.problem, row.found_at)
@@ -158,6 +160,15 @@ class Damage:
                 .limit(_MOST_REPOSITORIES)
             ).all()
             return [_affected(connection, row.id, row.name, str(digest), limit) for row in rows]
+
+    def find(self, digest: Digest) -> HeldContent | None:
+        """Some content, if any repository may serve it."""
+        text = str(digest)
+        linked = select(links.c.size).where(links.c.digest == text)
+        shown = select(manifests.c.size).where(manifests.c.digest == text, manifests.c.deleted_at.is_(None))
+        with self._database.read() as connection:
+            row = connection.execute(linked.union_all(shown).limit(1)).first()
+            return None if row is None else HeldContent(digest, row.size, is_damaged(connection, text))
 
     def content(self, *, after: str, limit: int) -> list[HeldContent]:
         """All that some repository may serve, in the order of the digests, those after ``after``."""

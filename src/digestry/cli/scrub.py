@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ from digestry.cli.times import shown, stamp
 if TYPE_CHECKING:
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.damage import Affected, DamagedContent
+    from digestry.model.digest import Digest
     from digestry.registry.scrub import Pass
 
 _MOST: Final = 1000
@@ -59,11 +60,21 @@ def _speed(_: click.Context, __: click.Parameter, value: str) -> int:
     "--list", "list_only", is_flag=True, help="Read nothing; only list what is known to be damaged."
 )
 @format_option
+@click.argument("digests", metavar="[DIGEST]...", nargs=-1)
 @click.pass_context
 def scrub(
-    ctx: click.Context, *, root: Path, rate: int, from_start: bool, list_only: bool, format_: str
+    ctx: click.Context,
+    *,
+    root: Path,
+    rate: int,
+    from_start: bool,
+    list_only: bool,
+    format_: str,
+    digests: tuple[str, ...],
 ) -> None:
     """Read all that a registry holds again, and find what is damaged.
+
+    With DIGESTs, that content alone, at once: such as what a client says it got wrong.
 
     What is not what its digest says is moved to ROOT/quarantine, and not served any more: pushing an
     image that holds it once more puts it back. A served registry does the same on its own schedule;
@@ -76,9 +87,13 @@ def scrub(
     """
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.database import reading
+    from digestry.model.digest import Digest
     from digestry.registry.root import check_user
     from digestry.registry.scrub import last
 
+    if from_start and digests:
+        raise click.UsageError("--from-start is for all that the registry holds.")
+    among = [Digest.parse(text) for text in dict.fromkeys(digests)]
     with reading(root):  # a directory that is no registry must not become one
         catalog = Catalog(root)
     try:
@@ -86,14 +101,18 @@ def scrub(
             found = last(catalog)
         else:
             check_user(root)
-            found = _run(catalog, root, rate, from_start=from_start)
-        damaged = catalog.damage.count()
+            found = _run(catalog, root, rate, from_start=from_start, among=among)
+        rows = catalog.damage.listed(limit=_MOST, among=among)
+        damaged = len(rows) if among else catalog.damage.count()
         if format_ == "json":
             json_document(
-                {"pass": None if found is None else _plain(found), "damaged": _damaged(catalog, root)}
+                {
+                    "pass": None if found is None else _plain(found),
+                    "damaged": _damaged(catalog, root, rows),
+                }
             )
         else:
-            _tell(catalog, root, found, damaged)
+            _tell(catalog, root, found, rows, damaged)
     finally:
         catalog.close()
     if found is not None and found.finished_at is None and not list_only:
@@ -104,7 +123,7 @@ def scrub(
         ctx.exit(exit_codes.STORAGE)
 
 
-def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool) -> Pass:
+def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Sequence[Digest]) -> Pass:
     import logging
 
     from digestry.errors import Conflict
@@ -115,7 +134,11 @@ def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool) -> Pass:
     stop = threading.Event()
     try:
         with _watching() as watch, _stopping(stop):
-            found = scrubbing.Scrub(catalog, root, rate=rate).run(stop, from_start=from_start, watch=watch)
+            scrub = scrubbing.Scrub(catalog, root, rate=rate)
+            if among:
+                found = scrub.look_at(among, stop)
+            else:
+                found = scrub.run(stop, from_start=from_start, watch=watch)
     except Conflict as error:
         under_way = scrubbing.last(catalog)
         far = (
@@ -125,7 +148,7 @@ def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool) -> Pass:
         )
         hint = "--list tells what is known; a served registry's own scrub is set in [scrub] of registry.toml"
         raise Conflict(f"{error.message}{far}", hint=hint) from error
-    if found.finished_at is None:
+    if found.finished_at is None and not among:
         note(f"interrupted at {found.done:.0%}; call it again to go on there")
     for problem in found.problems:
         complain(problem)
@@ -167,12 +190,11 @@ def _watching() -> Iterator[Callable[[Pass], None]]:
         yield watch
 
 
-def _tell(catalog: Catalog, root: Path, found: Pass | None, damaged: int) -> None:
+def _tell(catalog: Catalog, root: Path, found: Pass | None, rows: list[DamagedContent], damaged: int) -> None:
     from digestry.catalog import clock
     from digestry.registry.quarantine import HEALS
 
     if damaged:
-        rows = catalog.damage.listed(limit=_MOST)
         table(
             ["DIGEST", "FOUND (UTC)", "PROBLEM", "NEEDED BY"],
             [
@@ -230,7 +252,7 @@ def _plain(found: Pass) -> dict[str, Any]:
     }
 
 
-def _damaged(catalog: Catalog, root: Path) -> list[dict[str, Any]]:
+def _damaged(catalog: Catalog, root: Path, rows: list[DamagedContent]) -> list[dict[str, Any]]:
     from digestry.blobs.disk import DiskBlobs
     from digestry.catalog import clock
 
@@ -248,4 +270,4 @@ def _damaged(catalog: Catalog, root: Path) -> list[dict[str, Any]]:
             ],
         }
 
-    return [plain(row) for row in catalog.damage.listed(limit=_MOST)]
+    return [plain(row) for row in rows]

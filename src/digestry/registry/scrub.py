@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +23,8 @@ from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.damage import HeldContent
 from digestry.catalog.jobs import SCRUB, JobState
-from digestry.errors import Conflict, StorageError
-from digestry.model.digest import ALGORITHMS
+from digestry.errors import Conflict, NotFound, StorageError
+from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry import toml
 from digestry.registry.quarantine import Quarantine
 from digestry.registry.toml import Key, Where
@@ -197,6 +197,26 @@ class Scrub:
             current.passes += 1
             self._note(current)
             return current
+
+    def look_at(self, digests: Sequence[Digest], stop: threading.Event) -> Pass:
+        """Looks at this content alone, whatever pass is under way: that goes on, and nothing is noted.
+
+        Returns early, with ``finished_at`` None, once ``stop`` is set. Raises :class:`NotFound` for what
+        no repository has, and :class:`StorageError`.
+        """
+        wanted = []
+        for digest in digests:
+            held = self._catalog.damage.find(digest)
+            if held is None:
+                raise NotFound(f"no repository under {self._root} has {digest}")
+            wanted.append(held)
+        current = Pass(self._now(), rate=self._rate)
+        bucket = Bucket(self._rate, stop)
+        with contextlib.suppress(Stopped):
+            for held in wanted:
+                self._look(current, held, bucket)
+            current.finished_at = self._now()
+        return current
 
     def _walk(self, current: Pass, stop: threading.Event, watch: Callable[[Pass], None]) -> None:
         bucket = Bucket(self._rate, stop)
