@@ -17,11 +17,12 @@ from digestry.catalog import clock
 from digestry.errors import StorageFull
 from digestry.registry.collection import collect
 from digestry.registry.config import RegistryConfig
+from digestry.registry.reserve import Reserve
 from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served
 from tests.faults.conftest import SmallDisk
 from tests.faults.inside import Inside
 from tests.registry.support import Upload, ingest_files, put_manifest, upload_rows
-from tests.support import RegistryServer, Response, start_registry
+from tests.support import RegistryServer, Response, start_registry, wait_until
 
 KEPT = os.urandom(200_000)
 LARGE = os.urandom(3 << 20)
@@ -131,6 +132,62 @@ def test_a_collection_on_a_full_disk_loses_nothing_and_ends_when_there_is_room(
     collect(config, now=lambda: later)
     still_serves(registry)
     assert small_disk.free > 12 << 20
+
+
+# -- what is kept for that -------------------------------------------------------------------------
+
+
+def make_its_reserve(server: RegistryServer) -> None:
+    """Else its maintenance process does, as soon as it has started."""
+    assert Reserve(server.root).fill()
+
+
+def test_a_full_disk_is_freed_by_collection_alone(registry: RegistryServer, small_disk: SmallDisk) -> None:
+    make_its_reserve(registry)
+    digest = registry.push_blob("a", LARGE)  # nothing will hold it
+    small_disk.fill(leave=0)
+    refused(registry.request("POST", "/v2/a/blobs/uploads/?digest=sha256:" + 64 * "0", LARGE))
+    later = clock.now() + 40 * 24 * 3600 * clock.SECOND
+    tally = collect(RegistryConfig(root=registry.root), now=lambda: later)
+    assert tally.blobs == 1
+    assert registry.request("GET", f"/v2/a/blobs/{digest}").status == 404
+    assert not Reserve(registry.root).spent()
+    registry.push_blob("a", LARGE[: 1 << 20])
+    still_serves(registry)
+
+
+def test_on_a_full_disk_images_can_be_deleted_and_nothing_is_taken_in_until_there_is_room(
+    registry: RegistryServer, small_disk: SmallDisk
+) -> None:
+    make_its_reserve(registry)
+    manifest = registry.request("GET", "/v2/a/manifests/kept").body
+    assert put_manifest(registry, "a", "old", manifest).status == 201
+    small_disk.fill(leave=0)
+    assert registry.request("DELETE", "/v2/a/manifests/old").status == 202
+    assert registry.request("GET", "/v2/a/manifests/old").status == 404
+    # What deletions leave of their room is not for uploads.
+    assert small_disk.free > 100_000
+    refused(registry.request("POST", "/v2/a/blobs/uploads/"))
+    refused(put_manifest(registry, "a", "new", manifest))
+    still_serves(registry)
+    small_disk.make_room()
+    wait_until(lambda: not Reserve(registry.root).spent(), seconds=60, what="the reserve's being whole again")
+    assert put_manifest(registry, "a", "new", manifest).status == 201
+
+
+def test_a_registry_starts_on_a_full_disk_and_serves_what_it_has(
+    registry: RegistryServer, small_disk: SmallDisk
+) -> None:
+    make_its_reserve(registry)
+    assert registry.stop() == 0
+    small_disk.fill(leave=0)
+    again = start_registry(registry.root)
+    try:
+        still_serves(again)
+        refused(again.request("POST", "/v2/a/blobs/uploads/?digest=sha256:" + 64 * "0", LARGE))
+        assert again.request("DELETE", "/v2/a/manifests/kept").status == 202
+    finally:
+        assert again.stop() == 0
 
 
 # -- the catalog alone -----------------------------------------------------------------------------

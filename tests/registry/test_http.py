@@ -45,6 +45,7 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "metrics",
         "mirror",
         "quarantine",  # of other tests'
+        "reserve",
         "scrub.lock",
     }
     still_answers(registry)

@@ -31,7 +31,10 @@ _RESTORE: Final = "restore the catalog from a backup; the blobs beside it are no
 def _failure(path: Path, error: BaseException, *, hint: str = "") -> StorageError:
     cause = getattr(error, "orig", None) or error
     message = f"the catalog {path} failed: {cause}"
-    match getattr(cause, "sqlite_errorcode", 0) & 0xFF:
+    code = getattr(cause, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        code = sqlite3.SQLITE_FULL  # its index of the log could not be made longer
+    match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             hint = _RESTORE
         case sqlite3.SQLITE_FULL:

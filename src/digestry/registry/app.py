@@ -48,6 +48,7 @@ log: Final = logging.getLogger("digestry.registry")
 
 _PREFIX: Final = "/v2/"
 _ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
+_TAKES: Final = frozenset({"POST", "PUT", "PATCH"})
 
 # A request's route, for the metrics and logs, by the last part of its path but one.
 _ROUTES: Final = {
@@ -249,11 +250,14 @@ async def _identify(service: Service, exchange: Exchange) -> None:
 def _allowed(service: Service, exchange: Exchange, name: str, action: str | None = None) -> Service:
     """What answers a request about a repository: the service or, for who may not see it, an empty one.
 
-    Raises :class:`Problem` 401 or 403 for what the rules do not allow.
+    Raises :class:`Problem` 401 or 403 for what the rules do not allow, :class:`StorageFull` for what
+    would be taken in while only deletions have room.
     """
     check_repository(name)
     exchange.repository = name
     visible = service.gate.require(exchange, name, action or _ACTIONS.get(exchange.scope["method"], "push"))
+    if exchange.scope["method"] in _TAKES:
+        service.reserve.check()
     return service if visible else service.absent
 
 

@@ -39,7 +39,7 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
         case "DELETE":
             exchange.did(digest=digest)
             try:
-                await service.write(service.catalog.delete_blob, name, digest)
+                await service.remove(service.catalog.delete_blob, name, digest)
             except NotFound as error:
                 raise blob_unknown(digest, name) from error
             await exchange.answer(202)

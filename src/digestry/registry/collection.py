@@ -26,10 +26,11 @@ from digestry.catalog.collection import Batch, Collection, Removed, Stayed
 from digestry.catalog.database import FILE
 from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
 from digestry.catalog.pace import Pace
-from digestry.errors import Conflict, NotFound, StorageError
+from digestry.errors import Conflict, NotFound, StorageError, StorageFull
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observing.audit import AuditLog, Removals
+from digestry.registry.reserve import Reserve
 from digestry.registry.root import check_user
 
 log: Final = logging.getLogger("digestry.registry")
@@ -111,12 +112,13 @@ def collect(
 
     Returns early, with what it did so far, once ``stop`` is set. Raises :class:`Conflict` while
     another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
-    :class:`StorageError`.
+    :class:`StorageError`. On a disk that is full it works with the room that is kept for it.
     """
     _check_there(config.root)
     held = f"{config.root} is being collected, or backed up, already"
     with fsio.locked(config.root / COLLECTION_LOCK, wait=False, held=held):
         _sweep_dry_runs(config.root)
+        reserve = Reserve(config.root)
         catalog = open_catalog(config, now=now)
         audit = AuditLog(config.log, config.root)
         note = Removals(audit, COLLECTION)
@@ -125,17 +127,23 @@ def collect(
             note(item)
             tell(item)
 
+        run = _Run(
+            catalog,
+            DiskBlobs(config.root),
+            config,
+            removed,
+            stop,
+            pace=pace or Pace(_SHARE_BY_HAND, _SHARE_REMOVING),
+        )
         try:
-            run = _Run(
-                catalog,
-                DiskBlobs(config.root),
-                config,
-                removed,
-                stop,
-                pace=pace or Pace(_SHARE_BY_HAND, _SHARE_REMOVING),
-            )
+            return _noted(catalog, run, now)
+        except StorageFull:
+            if not reserve.release():
+                raise
             return _noted(catalog, run, now)
         finally:
+            with contextlib.suppress(StorageError):  # there may be no room yet
+                reserve.fill()
             audit.close()
             catalog.close()
 

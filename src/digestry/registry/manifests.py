@@ -204,12 +204,12 @@ async def _delete(service: Service, exchange: Exchange, name: str, target: str) 
         raise Problem(400, "UNSUPPORTED", "If-Match and If-None-Match go with the tag that is to be deleted")
     try:
         if digest is None:
-            event = await service.write(
+            event = await service.remove(
                 service.catalog.delete_tag, name, target, origin=exchange.origin, expected=expected
             )
             events = [event]
         else:
-            events = await service.write(
+            events = await service.remove(
                 service.catalog.delete_manifest, name, digest, origin=exchange.origin
             )
         exchange.did(events=events)

@@ -25,7 +25,7 @@ from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.errors import InvalidConfiguration, StorageError
+from digestry.errors import InvalidConfiguration, StorageError, StorageFull
 from digestry.registry import tls
 from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
@@ -35,6 +35,7 @@ from digestry.registry.maintenance import Job, Maintenance
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
 from digestry.registry.observing.audit import AuditLog, Rotation
+from digestry.registry.reserve import A_BIT, Refill, Reserve
 from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
 
@@ -77,7 +78,19 @@ def free_port(host: str, port: int) -> int:
 
 
 def prepare(config: RegistryConfig) -> None:
-    """Makes the root's files, and brings the catalog up to date. Under the root's lock."""
+    """Makes the root's files, and brings the catalog up to date. Under the root's lock.
+
+    On a disk that is full, with the room that is kept for that.
+    """
+    try:
+        _prepare(config)
+    except StorageFull:
+        if not Reserve(config.root).release(A_BIT):
+            raise
+        _prepare(config)
+
+
+def _prepare(config: RegistryConfig) -> None:
     if config.access.htpasswd is not None:
         passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
     DiskBlobs(config.root).prepare()
@@ -167,6 +180,7 @@ def jobs(config: RegistryConfig) -> list[Job]:
         ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS),
         *([StoreCount(config)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
+        Refill(config.root),
     ]
 
 

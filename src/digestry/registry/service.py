@@ -28,6 +28,7 @@ from digestry.errors import (
     InvalidConfiguration,
     NotFound,
     StorageError,
+    StorageFull,
     TooLarge,
 )
 from digestry.model.digest import Digest
@@ -41,6 +42,7 @@ from digestry.registry.observing.health import Health
 from digestry.registry.observing.observer import Observer
 from digestry.registry.observing.upstreams import UpstreamMeter
 from digestry.registry.quarantine import HEALS, Quarantine
+from digestry.registry.reserve import A_BIT, Reserve
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -106,6 +108,7 @@ class Service:
         self.health = Health(self)
         self.scrape = Scrape(self)
         self.blobs = DiskBlobs(config.root)
+        self.reserve = Reserve(config.root)
         self._lease = int(config.collection.lease * clock.SECOND)
         self.catalog = Catalog(
             config.root,
@@ -151,6 +154,15 @@ class Service:
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls ``function``, which changes the catalog, in the writer's thread."""
         return await self._call(self._writer, function, *args, **kwargs)
+
+    async def remove(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As :meth:`write`, for what gives room back: on a full disk the reserve is for it."""
+        try:
+            return await self.write(function, *args, **kwargs)
+        except StorageFull:
+            if not await self.disk(self.reserve.release, A_BIT):
+                raise
+            return await self.write(function, *args, **kwargs)
 
     async def _call(
         self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs

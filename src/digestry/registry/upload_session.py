@@ -164,7 +164,7 @@ async def end(service: Service, session: UploadSession) -> None:
     except StorageFull:
         # The room that the bytes take may be all that the row's end needs.
         await service.disk(session.ingest.abort)
-        await service.write(service.catalog.end_upload, session.upload.id)
+        await service.remove(service.catalog.end_upload, session.upload.id)
     await service.disk(session.ingest.abort)
 
 

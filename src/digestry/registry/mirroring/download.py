@@ -244,6 +244,7 @@ class Download:
         """Fetches it, going on after breaks, and makes it the repository's."""
         kept = False
         try:
+            self._service.reserve.check()
             self._fetch(ingest)
             service, size = self._service, ingest.offset
             with service.blobs.guard(self.digest):

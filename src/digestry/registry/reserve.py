@@ -1,0 +1,124 @@
+"""Room on the disk that is kept for what gives room back.
+
+What deletes writes to the catalog before the bytes go. On a disk without any room it could not, and a
+registry that has filled its own disk would never get out of that. So a file keeps some: it goes
+when a deletion or a collection needs it, and from then on nothing is taken in until it is whole again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from digestry.catalog.jobs import COLLECTION_LOCK
+from digestry.errors import Conflict, StorageFull
+from digestry.fsio import locked, storage_errors
+
+log: Final = logging.getLogger("digestry.registry")
+
+FILE: Final = "reserve"
+_BYTES: Final = 8 << 20
+"""SQLite's log, which starts anew at 4 MiB unless somebody reads for long, and what a start needs."""
+_SHARE: Final = 16
+"""Of a small file system it is no more than such a part."""
+A_BIT: Final = 1 << 20
+"""Bytes: more than a start, or a deletion, needs."""
+_LOOK_SECONDS: Final = 10.0
+_LOOK_SOON_SECONDS: Final = 1.0
+
+
+class Reserve:
+    """The file under ``root``, a directory. Nothing is touched before a method is called.
+
+    Safe to use from many threads and many processes at once.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._path = root / FILE
+
+    def spent(self) -> bool:
+        """Whether it was released, and is not whole again. One that was never made was not."""
+        try:
+            size = self._path.stat().st_size
+        except OSError:
+            return False
+        # Most often it is of the full size: then the file system need not be asked for its own.
+        return size < _BYTES and size < self._wanted()
+
+    def check(self) -> None:
+        """Raises :class:`StorageFull` while it is spent."""
+        if self.spent():
+            raise StorageFull(
+                f"the room that {self._path} keeps for deletions is in use",
+                hint="delete what is not needed and collect, or free space on that file system",
+            )
+
+    def release(self, most: int = _BYTES) -> bool:
+        """Gives room, ``most`` bytes of it, to whoever needs it now; False if there is none left.
+
+        Raises :class:`StorageError`.
+        """
+        with storage_errors("give back the room of", self._path):
+            try:
+                held = self._path.stat().st_size
+                os.truncate(self._path, max(0, held - most))
+            except FileNotFoundError:
+                return False
+        if held:
+            log.error("the disk is full: the room kept for deletions is used, and nothing is taken in")
+        return held > 0
+
+    def fill(self) -> bool:
+        """Takes the room again, as far as there is more than is needed at once; whether it is whole.
+
+        One that was never made is made whole or not at all. Raises :class:`StorageError`.
+        """
+        with storage_errors("keep room in", self._path):
+            wanted = self._wanted()
+            try:
+                held = self._path.stat().st_size
+            except FileNotFoundError:
+                held = -1
+            if held >= wanted:
+                return True
+            status = os.statvfs(self._root)
+            spare = status.f_bavail * status.f_frsize - wanted // 4
+            size = min(wanted, max(held, 0) + spare)
+            if size <= held or (held < 0 and size < wanted):
+                return False
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
+        if size == wanted and held >= 0:
+            log.warning("there is room again on the disk, and what clients push is taken")
+        return size == wanted
+
+    def _wanted(self) -> int:
+        status = os.statvfs(self._root)
+        return min(_BYTES, status.f_blocks * status.f_frsize // _SHARE)
+
+
+class Refill:
+    """A job of the maintenance process: makes the reserve, and makes it whole again."""
+
+    name = "reserve"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._reserve = Reserve(root)
+
+    def run(self, _stop: threading.Event) -> float:
+        """Looks whether there is room; returns after how many seconds to look again."""
+        try:
+            # What a collection just uses is not taken from it.
+            with locked(self._root / COLLECTION_LOCK, wait=False):
+                whole = self._reserve.fill()
+        except (Conflict, StorageFull):
+            whole = False
+        return _LOOK_SECONDS if whole else _LOOK_SOON_SECONDS

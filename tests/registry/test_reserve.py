@@ -1,0 +1,108 @@
+"""Room that is kept for deletions: made, given, and taken again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from digestry.catalog.jobs import COLLECTION_LOCK
+from digestry.errors import StorageFull
+from digestry.fsio import locked
+from digestry.registry.reserve import A_BIT, FILE, Refill, Reserve
+
+_Status = namedtuple("_Status", ["f_bavail", "f_blocks", "f_frsize"])
+_MIB = 1 << 20
+
+
+class Disk:
+    """What the file system says of itself, in MiB."""
+
+    def __init__(self, free: float, size: float) -> None:
+        self.free = free
+        self.size = size
+
+    def statvfs(self, _: object) -> _Status:
+        return _Status(int(self.free * 256), int(self.size * 256), 4096)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(free=100, size=1000)
+    monkeypatch.setattr(os, "statvfs", disk.statvfs)
+    return disk
+
+
+@pytest.fixture
+def reserve(tmp_path: Path, disk: Disk) -> Reserve:
+    assert disk.free == 100
+    return Reserve(tmp_path)
+
+
+def test_it_is_spent_from_its_release_until_it_is_whole(reserve: Reserve, tmp_path: Path) -> None:
+    assert not reserve.spent()  # a root from before there was one
+    assert reserve.fill()
+    held = (tmp_path / FILE).stat()
+    assert held.st_size == 8 * _MIB
+    assert held.st_blocks * 512 >= 8 * _MIB
+    reserve.check()
+    assert reserve.release(A_BIT)
+    assert reserve.spent()
+    with pytest.raises(StorageFull):
+        reserve.check()
+    assert (tmp_path / FILE).stat().st_size == 7 * _MIB
+    assert reserve.release()
+    assert (tmp_path / FILE).stat().st_size == 0
+    assert not reserve.release()
+    assert reserve.spent()
+    assert reserve.fill()
+    assert not reserve.spent()
+
+
+def test_it_takes_back_what_there_is(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:
+    assert reserve.fill()
+    reserve.release()
+    disk.free = 6
+    assert not reserve.fill()
+    assert (tmp_path / FILE).stat().st_size == 4 * _MIB  # some is needed at once
+    assert reserve.spent()
+    disk.free = 2
+    assert not reserve.fill()
+    assert (tmp_path / FILE).stat().st_size == 4 * _MIB
+    disk.free = 100
+    assert reserve.fill()
+
+
+def test_on_a_disk_that_has_no_room_for_it_there_is_none(reserve: Reserve, disk: Disk) -> None:
+    disk.free = 8
+    assert not reserve.fill()
+    assert not reserve.spent()
+    assert not reserve.release()
+
+
+def test_of_a_small_disk_it_is_a_sixteenth(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:
+    disk.free, disk.size = 10, 16
+    assert reserve.fill()
+    assert (tmp_path / FILE).stat().st_size == _MIB
+    assert not reserve.spent()
+    disk.size = 32  # it was made larger
+    assert reserve.spent()
+    assert reserve.fill()
+
+
+def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:
+    job, stop = Refill(tmp_path), threading.Event()
+    often = job.run(stop)
+    assert reserve.release()
+    with locked(tmp_path / COLLECTION_LOCK):
+        assert job.run(stop) < often
+        assert reserve.spent()
+    disk.free = 1
+    assert job.run(stop) < often
+    assert reserve.spent()
+    disk.free = 100
+    assert job.run(stop) == often
+    assert not reserve.spent()
