@@ -105,6 +105,10 @@ class RemoteNotFound(Refused):
     """The remote does not have it (404)."""
 
 
+class RemoteDamaged(RemoteNotFound):
+    """The remote has it, damaged, and does not give it out (404, as a digestry registry says it)."""
+
+
 class ProtocolViolation(RemoteError):
     """The remote's answer breaks its own protocol, so that nothing in it can be trusted."""
 

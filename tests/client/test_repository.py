@@ -6,6 +6,7 @@ import datetime
 import io
 import json
 import secrets
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from digestry.blobs.disk import DiskBlobs
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import RemoteNotFound, TooLarge
+from digestry.errors import RemoteDamaged, RemoteNotFound, TooLarge
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -21,7 +22,7 @@ from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request
-from tests.support import RegistryServer
+from tests.support import RegistryServer, digestry
 
 
 @pytest.fixture(
@@ -262,3 +263,26 @@ def test_a_move_is_one_more_creation_on_the_wire(liar: Liar, hostile: Repository
         ("created", None, a),
     ]
     assert events[1].at == datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+
+
+def test_what_a_registry_has_damaged_is_not_what_it_has_not(
+    registry: RegistryServer, session: Session
+) -> None:
+    name = f"client/{secrets.token_hex(6)}"
+    layer = secrets.token_bytes(10)
+    digest = registry.push_image(name, "1", layer)
+    repository = session.repository(Reference(registry.host, name))
+    for damaged in (digest, Digest.of(layer)):
+        (registry.root / "blobs" / "sha256" / damaged.encoded).write_bytes(b"evil")
+    # The manifest is in memory: nobody else has looked at its file yet.
+    scrub = digestry("scrub", "--root", registry.root, str(digest))
+    assert subprocess.run(scrub, capture_output=True, check=False).returncode == 1
+    with pytest.raises(RemoteDamaged, match="damaged here"):
+        repository.manifest("1")
+    with pytest.raises(RemoteDamaged, match="damaged here"):
+        repository.manifest(str(digest))
+    with pytest.raises(RemoteDamaged, match="damaged here"):
+        repository.blob(Descriptor(media_types.OCI_LAYER, Digest.of(layer), len(layer)))
+    with pytest.raises(RemoteNotFound) as caught:
+        repository.manifest("2")
+    assert not isinstance(caught.value, RemoteDamaged)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from digestry.errors import DigestryError, RemoteNotFound, TooLarge
+from digestry.errors import DigestryError, RemoteDamaged, RemoteNotFound, TooLarge
 from digestry.fleet.sighting import Claim, FoundBy, Sighting
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -58,6 +58,7 @@ class FakeRepository:
     pointers: dict[str, Digest] = field(default_factory=dict)
     events: list[TagEvent] = field(default_factory=list)
     forgotten: set[Digest] = field(default_factory=set)
+    damaged: set[Digest] = field(default_factory=set)
 
     # -- what a test does ---------------------------------------------------------------------
 
@@ -145,6 +146,8 @@ class FakeRepository:
         digest = Digest.parse(target) if ":" in target else self.pointers.get(target)
         if digest is None or digest not in self.manifests or digest in self.forgotten:
             raise RemoteNotFound(f"{self.reference.name} has no {target}", status=404)
+        if digest in self.damaged:
+            raise RemoteDamaged(f"{target} is damaged in {self.reference.name}", status=404)
         return self.manifests[digest]
 
     def blob(self, descriptor: Descriptor, *, limit: int = 32 << 20) -> bytes:

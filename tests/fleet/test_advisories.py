@@ -235,6 +235,21 @@ def test_a_broken_statement_is_skipped_and_said(
     assert any("statement 1" in reason for reason in reading.reasons)
 
 
+def test_an_advisory_that_is_damaged_there_is_not_one_that_is_not_there(
+    registries: FakeRegistries, app: FakeRepository
+) -> None:
+    image = app.image("a", "1")
+    (written,) = state(registries, f"{APP}:1")
+    app.forgotten.add(written.referrer)  # it was deleted since it was listed
+    assert read(registries, image.manifest).complete
+    app.forgotten.clear()
+    app.damaged.add(written.referrer)
+    found = read(registries, image.manifest)
+    assert not found.complete
+    assert f"the advisory {written.referrer} could not be read" in found.reasons[0]
+    assert Lookup(registries).manifest(REFERENCE, written.referrer) is None
+
+
 def test_other_images_statements_do_not_count(registries: FakeRegistries, app: FakeRepository) -> None:
     image, other = app.image("one", "1"), app.image("two", "2")
     app.attach(image.manifest, json.dumps(attestation(other.manifest)).encode())

@@ -14,7 +14,14 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from digestry.client.failures import unreachable
-from digestry.errors import InvalidDigest, ProtocolViolation, Refused, RemoteNotFound, Unauthorized
+from digestry.errors import (
+    InvalidDigest,
+    ProtocolViolation,
+    Refused,
+    RemoteDamaged,
+    RemoteNotFound,
+    Unauthorized,
+)
 from digestry.model.digest import Digest, shown
 
 ERROR_BODY: Final = 64 << 10
@@ -99,7 +106,7 @@ class Answer:
 
     def fail(self, action: str) -> NoReturn:
         """Raises what this answer, not the one hoped for, means while trying to ``action``."""
-        code, text = self._reason()
+        code, text, damaged = self._reason()
         message = f"cannot {action}: {self.host} answers {self.status}" + (f", {text}" if text else "")
         if self.status in {401, 403}:
             raise Unauthorized(
@@ -109,7 +116,7 @@ class Answer:
                 hint=f"log in with an account that may: docker login {self.host}",
             )
         if self.status == 404:
-            raise RemoteNotFound(message, status=404, code=code)
+            raise (RemoteDamaged if damaged else RemoteNotFound)(message, status=404, code=code)
         if 200 <= self.status < 400:
             raise ProtocolViolation(f"{message}, which is no answer to {self._method}")
         hint = ""
@@ -121,27 +128,30 @@ class Answer:
             message, status=self.status, code=code, hint=hint, retry_after=retry_after(self.headers)
         )
 
-    def _reason(self) -> tuple[str, str]:
-        """The error code and the registry's words (distribution-spec, "Error Codes"), escaped."""
+    def _reason(self) -> tuple[str, str, bool]:
+        """The error code and the registry's words (distribution-spec, "Error Codes"), escaped; and
+        whether it says that it has what was asked for, damaged."""
         if self._method == "HEAD":
-            return "", ""
+            return "", "", False
         try:
             body = b"".join(self._capped(ERROR_BODY))
         except Exception:  # noqa: BLE001 - the status alone is the error; its words are a help
-            return "", ""
+            return "", "", False
         try:
             document = msgspec.json.decode(body)
             errors = [error for error in document["errors"] if isinstance(error, dict)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
             words = " ".join(body.decode("utf-8", "replace").split())
             html = words[:1] == "<"
-            return "", "" if html or not words else escaped(words)
+            return "", "" if html or not words else escaped(words), False
         codes = [str(error.get("code", "")) for error in errors[:_MOST_ERRORS]]
         texts = [
             ": ".join(filter(None, (code, str(error.get("message", "")))))
             for code, error in zip(codes, errors, strict=False)
         ]
-        return escaped(codes[0]) if codes else "", escaped("; ".join(texts))
+        details = [error.get("detail") for error in errors]
+        damaged = any(isinstance(detail, dict) and detail.get("damaged") is True for detail in details)
+        return escaped(codes[0]) if codes else "", escaped("; ".join(texts)), damaged
 
     def _capped(self, limit: int) -> Iterator[bytes]:
         left = limit

@@ -133,7 +133,7 @@ class _Reader:
 
     def _referrer(self, subject: Digest, digest: Digest, about: frozenset[Digest]) -> None:
         skip = self.reading.reasons.append
-        manifest = self._lookup.manifest(self._repository, digest)
+        manifest = self._lookup.listed(self._repository, digest)
         if manifest is None:
             skip(f"the referrer {digest} is listed, but not there: it was skipped")
             return

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
-from digestry.errors import DigestryError, RemoteNotFound, Unreachable
+from digestry.errors import DigestryError, RemoteDamaged, RemoteNotFound, Unreachable
 from digestry.fleet.told import told
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -104,11 +104,21 @@ class Lookup:
         return self._once(repository, ("resolve", repository, tag), ask)
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
-        """The manifest or index; None if the repository has it not."""
+        """The manifest or index; None if the repository has it not, or not whole."""
+        try:
+            return self.listed(repository, digest)
+        except RemoteDamaged:
+            return None
+
+    def listed(self, repository: Reference, digest: Digest) -> Manifest | None:
+        """As :meth:`manifest`, of what the registry says that there is. Raises :class:`RemoteDamaged` if
+        it cannot give it out: it may be all that speaks against an image."""
 
         def ask() -> Manifest | None:
             try:
                 return self._registries.repository(repository).manifest(str(digest))
+            except RemoteDamaged:
+                raise
             except RemoteNotFound:
                 return None
 

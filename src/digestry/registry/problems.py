@@ -93,12 +93,12 @@ def manifest_unknown(target: str, name: str) -> Problem:
 
 def blob_damaged(digest: Digest, name: str) -> Problem:
     text = f"blob {digest} of repository {name} is damaged here, and not served ({HEALS})"
-    return Problem(404, "BLOB_UNKNOWN", text, detail={"digest": str(digest)})
+    return Problem(404, "BLOB_UNKNOWN", text, detail={"digest": str(digest), "damaged": True})
 
 
 def manifest_damaged(target: str, name: str) -> Problem:
     text = f"manifest {target} of repository {name} is damaged here, and not served ({HEALS})"
-    return Problem(404, "MANIFEST_UNKNOWN", text, detail={"reference": target})
+    return Problem(404, "MANIFEST_UNKNOWN", text, detail={"reference": target, "damaged": True})
 
 
 def name_unknown(name: str) -> Problem:

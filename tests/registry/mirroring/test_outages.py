@@ -57,6 +57,23 @@ def test_a_tag_is_served_as_it_was_and_the_header_says_so(
     assert hub.asked(name).count("HEAD manifests/1") <= 5
 
 
+def test_what_is_damaged_upstream_is_not_gone(mirror: RegistryServer, hub: Upstream, name: str) -> None:
+    """A digestry registry answers 404 to what it has damaged, so that it is pushed again."""
+    here = f"trouble13.test/{name}"
+    digest = hub.image(name, "1")
+    assert get(mirror, here, "1").status == 200
+
+    def damaged(_: Request) -> Reply:
+        return Reply(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","detail":{"damaged":true}}]}')
+
+    hub.troubles[name] = damaged
+    answer = get(mirror, here, "1")
+    assert answer.headers["docker-content-digest"] == str(digest)
+    assert state(answer) == "failing"
+    journal = mirror.request("GET", f"/v2/{here}/_digestry/journal").json()["entries"]
+    assert [entry["event"] for entry in journal] == ["created"]
+
+
 def test_it_is_asked_again_after_a_while(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"trouble5.test/{name}"
     hub.image(name, "1")

@@ -11,6 +11,7 @@ from digestry.errors import (
     DigestryError,
     InvalidConfiguration,
     Refused,
+    RemoteDamaged,
     RemoteError,
     RemoteNotFound,
     Unauthorized,
@@ -56,7 +57,7 @@ def word(error: DigestryError) -> str:
             return UNREACHABLE
         case Refused(status=429):
             return RATE_LIMITED
-        case RemoteNotFound(code=""):
+        case RemoteNotFound(code="") | RemoteDamaged():
             return FAILING
         case Refused() if error.status < _SERVER_ERROR:
             return REFUSED
@@ -65,8 +66,8 @@ def word(error: DigestryError) -> str:
 
 def says_gone(error: DigestryError) -> bool:
     """Whether upstream says that it does not have it: a 404 without a registry's error code is that of
-    something before it, such as a proxy that has lost it."""
-    return isinstance(error, RemoteNotFound) and error.code != ""
+    something before it, such as a proxy that has lost it; and one that has it damaged does have it."""
+    return isinstance(error, RemoteNotFound) and error.code != "" and not isinstance(error, RemoteDamaged)
 
 
 def is_outage(error: DigestryError) -> bool:
