@@ -326,6 +326,23 @@ def test_either_reason_keeps_a_tag(catalog: Catalog, later: Clock) -> None:
     assert names(collected(catalog, rules(rule)), "tag") == ["t0", "t1"]
 
 
+def test_another_registrys_tag_is_as_young_as_its_last_pull(catalog: Catalog, later: Clock) -> None:
+    made = {tag: put(catalog, "x", image(catalog, "x"), tag) for tag in ("used", "left")}
+    catalog.mirrored.note("x", "left", made["left"].digest)
+    later.now += 5 * DAY
+    catalog.mirrored.note("x", "used", made["used"].digest)
+    catalog.mirrored.note("y", "left", made["left"].digest)
+    later.now += 5 * DAY
+    items = collected(catalog, rules(TagRetention(seconds=7 * 86400.0)))
+    assert names(items, "tag") == ["left"]
+    later.now += 5 * DAY
+    (used,) = (
+        item for item in collected(catalog, rules(TagRetention(seconds=7 * 86400.0))) if item.kind == "tag"
+    )
+    assert used.name == "used"
+    assert "was last asked for at" in used.why
+
+
 def test_the_first_rule_that_covers_a_tag_decides(catalog: Catalog, later: Clock) -> None:
     for name in ("x", "y"):
         for tag in ("v1", "v2", "dev"):

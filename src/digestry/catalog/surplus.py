@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select
 
 from digestry.catalog import clock
 from digestry.catalog.database import Database
 from digestry.catalog.retention import Retention, TagRetention
-from digestry.catalog.schema import manifest_references, manifests, sightings
+from digestry.catalog.schema import manifest_references, manifests, sightings, upstream_tags
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.tags import Place
 
@@ -74,12 +74,13 @@ def surplus(
                 counts[number] += 1
                 if rule.newest is not None and counts[number] <= rule.newest:
                     continue
-            if rule.seconds is not None and row.pushed_at > now - int(rule.seconds * clock.SECOND):
+            used_at = max(row.pushed_at, row.checked_at or 0)
+            if rule.seconds is not None and used_at > now - int(rule.seconds * clock.SECOND):
                 continue
             if (attachment or row.moved_at < row.pushed_at) and row.pushed_at > now - lease:
                 continue  # what it belongs to may come after it; and the same digest again moves no tag
             if not row.runs:
-                why = _beyond(rule, row.moved_at, row.pushed_at, attachment=attachment)
+                why = _beyond(rule, row, attachment=attachment)
                 yield Surplus(row.name, row.digest, row.moved_at, row.pushed_at, why)
         if len(rows) < _WINDOW:
             return
@@ -88,9 +89,11 @@ def surplus(
 
 def tags_of(place: Place, runs: ColumnElement[bool]) -> Select[Any]:
     """The repository's tags: name, digest, moved_at, pushed_at, runs; and, of what :func:`is_attachment`
-    is true of, whether what it is attached to can be pulled: attached."""
+    is true of, whether what it is attached to can be pulled: attached; and of another registry's,
+    checked_at: when it was last asked there, which is when somebody wanted it."""
     pushed_at = case((_POINTED.c.pushed_at > tag_rows.c.moved_at, _POINTED.c.pushed_at))
     image = and_(_POINTED.c.repository_id == tag_rows.c.repository_id, _POINTED.c.digest == tag_rows.c.digest)
+    checked = and_(upstream_tags.c.repository == place.name, upstream_tags.c.tag == tag_rows.c.name)
     return (
         select(
             tag_rows.c.name,
@@ -99,8 +102,9 @@ def tags_of(place: Place, runs: ColumnElement[bool]) -> Select[Any]:
             func.coalesce(pushed_at, tag_rows.c.moved_at).label("pushed_at"),
             runs.label("runs"),
             _attached(place).label("attached"),
+            upstream_tags.c.checked_at,
         )
-        .select_from(tag_rows.outerjoin(_POINTED, image))
+        .select_from(tag_rows.outerjoin(_POINTED, image).outerjoin(upstream_tags, checked))
         .where(tag_rows.c.repository_id == place.row)
     )
 
@@ -134,7 +138,7 @@ def _attached(place: Place) -> ColumnElement[bool]:
     )
 
 
-def _beyond(rule: TagRetention, moved_at: int, pushed_at: int, *, attachment: bool) -> str:
+def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
     reasons = []
     if attachment:
         reasons.append("what it is attached to is not here")
@@ -144,8 +148,12 @@ def _beyond(rule: TagRetention, moved_at: int, pushed_at: int, *, attachment: bo
     if rule.seconds:
         reasons.append(f"it is older than {span(rule.seconds)}")
     why = " and ".join(reasons) or "its rule keeps none"
-    again = "" if pushed_at <= moved_at else f", and was pushed last at {date(pushed_at)}"
-    return f"{why}; it moved last at {date(moved_at)}{again}"
+    last = f"it moved last at {date(row.moved_at)}"
+    if row.checked_at is not None:
+        last += f", and was last asked for at {date(row.checked_at)}"
+    elif row.pushed_at > row.moved_at:
+        last += f", and was pushed last at {date(row.pushed_at)}"
+    return f"{why}; {last}"
 
 
 def span(seconds: float) -> str:

@@ -32,6 +32,7 @@ from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
 from digestry.registry.maintenance import Job, Maintenance
+from digestry.registry.mirroring.config import check_files
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
 from digestry.registry.observing.audit import AuditLog, Rotation
@@ -93,6 +94,7 @@ def prepare(config: RegistryConfig) -> None:
 def _prepare(config: RegistryConfig) -> None:
     if config.access.htpasswd is not None:
         passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
+    check_files(config.mirrors)
     DiskBlobs(config.root).prepare()
     fsio.sweep_temporaries(config.root)
     catalog = Catalog(config.root)

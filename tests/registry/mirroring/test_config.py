@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry.config import load
+from digestry.registry.config import RegistryConfig, load
 from digestry.registry.mirroring.config import MirrorConfig
+from digestry.registry.server import prepare
 
 
 def mirrors(tmp_path: Path, text: str) -> tuple[MirrorConfig, ...]:
@@ -78,12 +79,17 @@ def test_names() -> None:
         ("[mirror]\nurl = 'https://x.test'", "a table for each registry"),
         ('[mirror."a/b"]', "names no registry"),
         ('[mirror."index.docker.io"]', "docker.io"),
+        ("[mirror.quay.io]\ndefault = true", "in quotes"),
+        ('[mirror."Quay.IO"]', "lower case: quay.io"),
         ('[mirror."localhost:5001"]', "cannot begin the name"),
         ('[mirror."a.test"]\nprefix = "Upper"', "cannot begin the name"),
         ('[mirror."a.test"]\nurl = "ftp://a.test"', "url: https://HOST"),
         ('[mirror."a.test"]\nurl = "https://a.test/v2"', "url: https://HOST"),
         ('[mirror."a.test"]\nurl = "https://me:secret@a.test"', "url: https://HOST"),
         ('[mirror."a.test"]\nurl = "https://[::1"', "url: https://HOST"),
+        ('[mirror."a.test"]\nurl = "https://a b.test"', "url: https://HOST"),
+        ('[mirror."a.test"]\nurl = "https://a.test?x"', "url: https://HOST"),
+        ('[mirror."a.test"]\nusername = "me:secret"\npassword-file = "p"', "without a colon"),
         ('[mirror."a.test"]\nrepository = "A B"', "matches no name"),
         ('[mirror."a.test"]\nusername = "me"', "go together"),
         ('[mirror."a.test"]\nstale = "never"', "stale: "),
@@ -102,3 +108,23 @@ def test_what_is_refused(tmp_path: Path, text: str, says: str) -> None:
 
 def test_prefixes_that_only_begin_alike(tmp_path: Path) -> None:
     assert len(mirrors(tmp_path, '[mirror."a.test"]\nprefix = "x"\n[mirror."b.test"]\nprefix = "xy"')) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ('username = "me"\npassword-file = "none"', "No such file"),
+        ('username = "me"\npassword-file = "bytes"', "not UTF-8"),
+        ('ca = "none"', "No such file"),
+        ('ca = "text"', "no certificate"),
+    ],
+)
+def test_files_that_cannot_be_used_are_told_when_the_server_starts(
+    tmp_path: Path, keys: str, says: str
+) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "text").write_text("no certificate")
+    found = mirrors(tmp_path, f'[mirror."a.test"]\n{keys}')
+    with pytest.raises(InvalidConfiguration, match=says) as refused:
+        prepare(RegistryConfig(tmp_path / "root", mirrors=found))
+    assert '[mirror."a.test"]' in refused.value.message

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from digestry.registry.toml import Key, Where
 SECTION: Final = "mirror"
 _HUB_URL: Final = "https://registry-1.docker.io"
 _HUB_LIBRARY: Final = "library/"
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)
 
 
 def _url(value: Any, where: Where) -> str:
@@ -28,9 +31,16 @@ def _url(value: Any, where: Where) -> str:
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
-    if not good or text != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
+    if not good or text != f"{parts.scheme}://{parts.netloc}" or not _ADDRESS.fullmatch(parts.netloc):
         raise ValueError("https://HOST or https://HOST:PORT is wanted (or http), without a path")
     return text
+
+
+def _user(value: Any, where: Where) -> str:
+    name = toml.text(value, where)
+    if ":" in name:
+        raise ValueError("a name without a colon is wanted: the password is in password-file")
+    return name
 
 
 def _or_never(kind: toml.Kind) -> toml.Kind:
@@ -47,7 +57,7 @@ KEYS: Final = (
     Key("prefix", toml.text, None),
     Key("repository", toml.texts, ("**",)),
     Key("default", toml.flag, False),
-    Key("username", toml.text, None),
+    Key("username", _user, None),
     Key("password-file", toml.file, None),
     Key("ca", toml.file, None),
     Key("tag-ttl", toml.span(0, 366 * 86400), 300.0),
@@ -91,6 +101,29 @@ class MirrorConfig:
         return any(matches(pattern, upstream) for pattern in self.patterns)
 
 
+def check_files(mirrors: Iterable[MirrorConfig]) -> None:
+    """Reads the files that they name, so that a mistake is told when the server starts.
+
+    Raises :class:`InvalidConfiguration`.
+    """
+    for mirror in mirrors:
+        where = f'[{SECTION}."{mirror.host}"]'
+        try:
+            if mirror.password_file is not None:
+                mirror.password_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise InvalidConfiguration(
+                f"{where}: password-file: cannot read {mirror.password_file}: {reason}"
+            ) from error
+        try:
+            if mirror.ca is not None:
+                ssl.create_default_context(cafile=mirror.ca)
+        except (OSError, ssl.SSLError) as error:
+            reason = "it has no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            raise InvalidConfiguration(f"{where}: ca: cannot use {mirror.ca}: {reason}") from error
+
+
 def parse(document: Mapping[str, Any], where: Where) -> tuple[MirrorConfig, ...]:
     """Reads the tables of a document. Raises :class:`InvalidConfiguration`."""
     tables = document.get(SECTION, {})
@@ -114,6 +147,10 @@ def parse(document: Mapping[str, Any], where: Where) -> tuple[MirrorConfig, ...]
 
 
 def _mirror(host: str, table: Any, where: Where) -> MirrorConfig:
+    if any(isinstance(value, dict) for value in table.values()):
+        raise where.wrong("a registry's name goes in quotes", hint=f'write [{SECTION}."quay.io"]')
+    if host != host.lower():
+        raise where.wrong(f"write the registry's name in lower case: {host.lower()}")
     try:
         if Reference(host, "x/y").host != host:
             raise InvalidReference(f"write {host} as docker.io")
