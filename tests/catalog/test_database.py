@@ -19,6 +19,7 @@ from digestry.catalog.schema import metadata
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, image, pushed
+from tests.crash.checks import check_usage
 
 
 def test_migrations_make_exactly_the_schema(catalog: Catalog) -> None:
@@ -207,3 +208,26 @@ def test_writers_in_many_threads_all_get_their_turn(catalog: Catalog) -> None:
     assert failures == []
     assert len(catalog.repositories(limit=100)) == 10
     assert catalog.verify_journal() is None
+
+
+def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -> None:
+    """Schema 5 adds the table; the triggers keep it from then on."""
+    manifest = pushed(catalog, "x", ("t", "u"))
+    gone = pushed(catalog, "x", ("v",))
+    catalog.delete_manifest("x", gone.digest, origin=ORIGIN)
+    connection = sqlite3.connect(catalog.path)
+    before = connection.execute("SELECT bytes, tags FROM usage").fetchall()
+    assert before[0][1] == 2
+    assert before[0][0] > len(manifest.raw)
+    for (name,) in connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'usage%'"
+    ).fetchall():
+        connection.execute(f"DROP TRIGGER {name}")
+    connection.execute("DROP TABLE usage")
+    connection.execute("UPDATE alembic_version SET version_num = '0004'")
+    connection.commit()
+    catalog.migrate()
+    assert connection.execute("SELECT bytes, tags FROM usage").fetchall() == before
+    connection.close()
+    pushed(catalog, "y")
+    check_usage(catalog.path.parent)

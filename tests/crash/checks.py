@@ -24,6 +24,19 @@ from tests.support import RegistryServer, Response
 
 _ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
 _AGES: Final = 10 * 365 * 24 * 3600 * clock.SECOND
+_WRONG_USAGE: Final = """
+SELECT repositories.name, counted.bytes, counted.tags, usage.bytes, usage.tags
+FROM repositories JOIN usage ON usage.repository_id = repositories.id
+JOIN (
+    SELECT id,
+        (SELECT coalesce(sum(size), 0) FROM links WHERE repository_id = id)
+        + (SELECT coalesce(sum(size), 0) FROM manifests
+            WHERE repository_id = id AND deleted_at IS NULL) AS bytes,
+        (SELECT count(*) FROM tags WHERE repository_id = id) AS tags
+    FROM repositories
+) AS counted ON counted.id = repositories.id
+WHERE usage.bytes != counted.bytes OR usage.tags != counted.tags
+"""
 
 
 class Asks(Protocol):
@@ -67,6 +80,7 @@ def check_all(registry: RegistryServer, ledger: Ledger) -> None:
         reader.close()
     check_files(registry.root)
     check_journal(registry.root)
+    check_usage(registry.root)
 
 
 def check_acknowledged(reader: Asks, ledger: Ledger) -> None:
@@ -243,3 +257,13 @@ def check_journal(root: Path) -> None:
     finally:
         connection.close()
     assert all(earlier < later for earlier, later in itertools.pairwise(times))
+
+
+def check_usage(root: Path) -> None:
+    """What quotas go by is what each repository has."""
+    connection = sqlite3.connect(root / "catalog.db", timeout=30)
+    try:
+        wrong = connection.execute(_WRONG_USAGE).fetchall()
+    finally:
+        connection.close()
+    assert wrong == []

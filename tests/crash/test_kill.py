@@ -34,6 +34,7 @@ from tests.crash.checks import (
     check_journal,
     check_nothing_under_way,
     check_nothing_unheld,
+    check_usage,
 )
 from tests.crash.load import Ledger, push_for
 from tests.faults.inside import Inside
@@ -123,6 +124,7 @@ def test_nothing_acknowledged_is_lost(root: Path, seed: str, collecting: bool) -
         assert server.stop() == 0
         check_files(root)
         check_journal(root)
+        check_usage(root)
     finally:
         if server.process.poll() is None:
             server.kill()
@@ -154,6 +156,7 @@ def test_a_kill_while_starting(root: Path, seed: str) -> None:
         server.stop()
     check_files(root)
     check_journal(root)
+    check_usage(root)
 
 
 def test_a_kill_between_the_rename_and_the_commit(root: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from digestry.model.digest import Digest
-from tests.crash.checks import check_files, check_journal
+from tests.crash.checks import check_files, check_journal, check_usage
 from tests.e2e.engines import Engine
 from tests.e2e.test_docker import build, digests_of, forget
 from tests.support import RegistryServer, free_port, start_registry
@@ -94,3 +94,4 @@ def test_what_docker_was_told_is_there(docker: Engine, tmp_path: Path) -> None:
         server.stop()
     check_files(server.root)
     check_journal(server.root)
+    check_usage(server.root)

@@ -16,6 +16,7 @@ from tests.crash.checks import (
     check_nothing_unheld,
     check_served,
     check_story,
+    check_usage,
 )
 from tests.faults.inside import Inside
 from tests.faults.scenario import (
@@ -88,6 +89,7 @@ def check_at_rest(root: Path) -> None:
     check_nothing_under_way(root)
     check_files(root)
     check_journal(root)
+    check_usage(root)
     check_nothing_unheld(root)
 
 

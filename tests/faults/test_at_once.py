@@ -17,7 +17,7 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.crash.checks import Reader, check_files, check_journal, check_served, check_story
+from tests.crash.checks import Reader, check_files, check_journal, check_served, check_story, check_usage
 from tests.registry.support import Upload, ingest_files, put_manifest, query, statuses
 from tests.support import RegistryServer, descriptor, start_registry, wait_until
 
@@ -32,6 +32,7 @@ def registry() -> Iterator[RegistryServer]:
             yield server
             assert server.stop() == 0
             check_journal(server.root)
+            check_usage(server.root)
         finally:
             if server.process.poll() is None:
                 server.kill()

@@ -16,7 +16,7 @@ import pytest
 
 from digestry.catalog import clock, database
 from digestry.model.digest import Digest
-from tests.crash.checks import check_journal, check_nothing_under_way, check_served
+from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_usage
 from tests.faults.inside import Inside
 from tests.support import Response
 
@@ -57,6 +57,7 @@ def registry(empty_root: Path, tmp_path: Path) -> Iterator[Inside]:
         inside.service.sweep_uploads()
     check_nothing_under_way(root)
     check_journal(root)
+    check_usage(root)
 
 
 def put(registry: Inside, tag: str, note: str) -> Response:

@@ -15,7 +15,7 @@ from digestry.catalog import clock, content
 from digestry.model.digest import Digest
 from digestry.registry.collection import CollectionJob, collect
 from digestry.registry.retention import CollectionConfig
-from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_story
+from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_story, check_usage
 from tests.faults.inside import Inside
 
 HOUR = 3600 * clock.SECOND
@@ -68,6 +68,7 @@ def place(empty_root: Path, tmp_path: Path) -> Iterator[Place]:
         registry.service.sweep_uploads()
     check_nothing_under_way(root)
     check_journal(root)
+    check_usage(root)
 
 
 @pytest.mark.parametrize("back", [HOUR, 20 * YEAR], ids=["an hour", "20 years"])

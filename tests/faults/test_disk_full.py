@@ -18,7 +18,7 @@ from digestry.errors import StorageFull
 from digestry.registry.collection import collect
 from digestry.registry.config import RegistryConfig
 from digestry.registry.reserve import Reserve
-from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served
+from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served, check_usage
 from tests.faults.conftest import SmallDisk
 from tests.faults.inside import Inside
 from tests.registry.support import Upload, ingest_files, put_manifest, upload_rows
@@ -38,6 +38,7 @@ def registry(small_disk: SmallDisk) -> Iterator[RegistryServer]:
         assert server.stop() == 0
         check_files(server.root)
         check_journal(server.root)
+        check_usage(server.root)
     finally:
         if server.process.poll() is None:
             server.kill()
@@ -238,3 +239,4 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
         registry.service.sweep_uploads()
     check_nothing_under_way(root)
     check_journal(root)
+    check_usage(root)

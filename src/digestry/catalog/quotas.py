@@ -1,7 +1,7 @@
 """Quotas: how many bytes and tags repositories may hold, checked where they would become more.
 
-Functions on a transaction, for ``catalog.py``: what is counted is what is there when the change is
-made. Content that two repositories share counts in each of them.
+Functions on a transaction, for ``catalog.py``: what counts is what is there when the change is
+made, in the table that triggers keep. Content that two repositories share counts in each of them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Column, Connection, select
 
-from digestry.catalog.schema import links, manifests, repositories, tags
+from digestry.catalog.schema import repositories, usage
 from digestry.errors import Forbidden
 from digestry.model.pattern import matches
 
@@ -40,7 +40,7 @@ def bytes_left(connection: Connection, quotas: Iterable[Quota], repository: str)
     least = None
     for quota in quotas:
         if quota.bytes is not None and matches(quota.pattern, repository):
-            left = quota.bytes - _held(connection, quota, repository)
+            left = quota.bytes - _held(connection, quota, repository, usage.c.bytes)
             least = left if least is None else min(least, left)
     return least
 
@@ -50,7 +50,7 @@ def check_bytes(connection: Connection, quotas: Iterable[Quota], repository: str
     for quota in quotas:
         if quota.bytes is None or not matches(quota.pattern, repository):
             continue
-        held = _held(connection, quota, repository)
+        held = _held(connection, quota, repository, usage.c.bytes)
         if held > quota.bytes:
             raise over(quota, repository, f"{held} bytes", f"{quota.bytes} bytes")
 
@@ -60,8 +60,7 @@ def check_tags(connection: Connection, quotas: Iterable[Quota], repository: str)
     for quota in quotas:
         if quota.tags is None or not matches(quota.pattern, repository):
             continue
-        count = func.count(tags.c.name)
-        found = _total(connection, select(count).select_from(tags.join(repositories)), quota, repository)
+        found = _held(connection, quota, repository, usage.c.tags)
         if found > quota.tags:
             raise over(quota, repository, f"{found} tags", f"{quota.tags}")
 
@@ -75,23 +74,11 @@ def over(quota: Quota, repository: str, would: str, allowed: str) -> OverQuota:
     )
 
 
-def _held(connection: Connection, quota: Quota, repository: str) -> int:
-    of_links = select(func.coalesce(func.sum(links.c.size), 0)).select_from(links.join(repositories))
-    of_manifests = (
-        select(func.coalesce(func.sum(manifests.c.size), 0))
-        .select_from(manifests.join(repositories))
-        .where(manifests.c.deleted_at.is_(None))
-    )
-    return sum(_total(connection, query, quota, repository) for query in (of_links, of_manifests))
-
-
-def _total(connection: Connection, query: Select[Any], quota: Quota, repository: str) -> int:
+def _held(connection: Connection, quota: Quota, repository: str, column: Column[int]) -> int:
+    query = select(repositories.c.name, column).select_from(usage.join(repositories))
     if quota.each == "repository":
-        return int(connection.execute(query.where(repositories.c.name == repository)).scalar() or 0)
+        row = connection.execute(query.where(repositories.c.name == repository)).first()
+        return 0 if row is None else int(row[1])
     prefix = re.split(r"[*?]", quota.pattern, maxsplit=1)[0]
-    names = select(repositories.c.name).where(repositories.c.name.startswith(prefix, autoescape=True))
-    return sum(
-        int(connection.execute(query.where(repositories.c.name == name)).scalar() or 0)
-        for name in connection.execute(names).scalars().all()
-        if matches(quota.pattern, name)
-    )
+    rows = connection.execute(query.where(repositories.c.name.startswith(prefix, autoescape=True)))
+    return sum(held for name, held in rows if matches(quota.pattern, name))

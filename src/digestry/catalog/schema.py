@@ -76,6 +76,16 @@ tags = Table(
     Index("tags_by_digest", "repository_id", "digest"),
 )
 
+# What each repository holds, kept by triggers (triggers.py): the bytes of its links and of its manifests
+# that can be pulled, and its tags.
+usage = Table(
+    "usage",
+    metadata,
+    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("tags", BigInteger, nullable=False),
+)
+
 # Append-only, by triggers; names its repository by name, since it outlives it.
 journal = Table(
     "journal",

@@ -18,18 +18,11 @@ from digestry.catalog import chain
 from digestry.catalog.chain import Verdict
 from digestry.catalog.database import FILE, connect_directly, reading
 from digestry.catalog.migrations import versions
+from digestry.catalog.triggers import TRIGGERS
 from digestry.errors import Conflict, InvalidDigest, NotFound, StorageError
 from digestry.model.digest import Digest
 
 _MOST_TAGS: Final = 20
-_TRIGGER: Final = (
-    "CREATE TRIGGER journal_no_{name} BEFORE {action} ON journal "
-    "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
-)
-TRIGGERS: Final = frozenset(
-    _TRIGGER.format(name=action.lower(), action=action) for action in ("UPDATE", "DELETE")
-)
-"""What a catalog does by itself: all of it."""
 
 # Visible content: what a link or a manifest that can be pulled makes somebody's.
 _HELD: Final = """

@@ -14,10 +14,10 @@ from alembic import command
 from alembic.config import Config
 
 from digestry.blobs.disk import DiskBlobs
-from digestry.catalog import snapshot
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import Database
 from digestry.catalog.snapshot import Snapshot, newest_schema
+from digestry.catalog.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.backup import description
@@ -308,7 +308,7 @@ def test_the_allowed_triggers_are_those_that_a_catalog_has(root: Path) -> None:
             "SELECT sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"
         ).fetchall()
     connection.close()
-    assert {text for (text,) in found} == snapshot.TRIGGERS
+    assert {text for (text,) in found} == TRIGGERS
 
 
 def test_a_broken_journal_is_a_finding_and_comes_back_as_it_was(root: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.crash.checks import (
     check_journal,
     check_served,
     check_story,
+    check_usage,
 )
 from tests.crash.load import REPOSITORIES, Ledger, push_for
 from tests.registry.backup.support import blob_files, push, tags
@@ -67,6 +68,7 @@ def test_under_a_load_of_pushes_nothing_acknowledged_is_missing(tmp_path: Path, 
         again.stop()
     check_files(restored)
     check_journal(restored)
+    check_usage(restored)
 
 
 def _copying(destination: Path) -> bool:

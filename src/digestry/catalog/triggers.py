@@ -1,0 +1,52 @@
+"""What a catalog does by itself: the texts of all its triggers, as SQLite keeps them.
+
+A catalog that comes from elsewhere, as in a backup, may have these and no others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SHOWN: Final = "CASE WHEN {row}.deleted_at IS NULL THEN {row}.size ELSE 0 END"
+_NEW: Final = _SHOWN.format(row="new")
+_OLD: Final = _SHOWN.format(row="old")
+
+
+def _append_only(action: str) -> str:
+    return (
+        f"CREATE TRIGGER journal_no_{action.lower()} BEFORE {action} ON journal "
+        "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+    )
+
+
+def _counting(name: str, event: str, row: str, change: str) -> str:
+    return (
+        f"CREATE TRIGGER usage_{name} AFTER {event}"  # noqa: S608 - all of it is written here
+        f" BEGIN UPDATE usage SET {change} WHERE repository_id = {row}.repository_id; END"
+    )
+
+
+TRIGGERS: Final = frozenset(
+    {
+        _append_only("UPDATE"),
+        _append_only("DELETE"),
+        (
+            "CREATE TRIGGER usage_repository_added AFTER INSERT ON repositories"
+            " BEGIN INSERT INTO usage (repository_id, bytes, tags) VALUES (new.id, 0, 0); END"
+        ),
+        _counting("link_added", "INSERT ON links", "new", "bytes = bytes + new.size"),
+        _counting("link_removed", "DELETE ON links", "old", "bytes = bytes - old.size"),
+        _counting("link_changed", "UPDATE OF size ON links", "new", "bytes = bytes + new.size - old.size"),
+        _counting("manifest_added", "INSERT ON manifests", "new", f"bytes = bytes + {_NEW}"),
+        _counting("manifest_removed", "DELETE ON manifests", "old", f"bytes = bytes - {_OLD}"),
+        _counting(
+            "manifest_changed",
+            "UPDATE OF size, deleted_at ON manifests",
+            "new",
+            f"bytes = bytes + {_NEW} - {_OLD}",
+        ),
+        _counting("tag_added", "INSERT ON tags", "new", "tags = tags + 1"),
+        _counting("tag_removed", "DELETE ON tags", "old", "tags = tags - 1"),
+    }
+)
+"""Those of the newest schema; an older one has some of them."""
