@@ -226,6 +226,30 @@ def test_a_worker_that_dies_is_started_anew(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_worker_that_dies_twice_within_seconds_does_not_end_the_server(tmp_path: Path) -> None:
+    server = start_registry(tmp_path / "root")
+    try:
+        digest = server.push_image("respawn", "1")
+        killed = {server.process.pid}
+        for _ in range(3):
+            wait_until(lambda: set(processes(server)) - killed, seconds=60, what="a worker")
+            for worker in set(processes(server)) - killed:
+                os.kill(worker, signal.SIGKILL)
+                killed.add(worker)
+
+        def answers() -> bool:
+            try:
+                found = server.request("GET", "/v2/respawn/manifests/1").headers["docker-content-digest"]
+            except OSError:
+                return False
+            return found == str(digest)
+
+        wait_until(answers, seconds=60, what="a new worker")
+        assert server.process.poll() is None
+    finally:
+        assert server.stop() == 0
+
+
 def test_users_that_cannot_be_read_are_told_before_a_worker_starts(tmp_path: Path) -> None:
     config = tmp_path / "registry.toml"
     config.write_text('[auth]\nhtpasswd = "users"\n')

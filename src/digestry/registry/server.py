@@ -49,6 +49,9 @@ _STOP_SECONDS: Final = 10
 _SETTLED_SECONDS: Final = 60.0
 """After a start clients have the disk to themselves for so long."""
 _PARENT_SECONDS: Final = 0.5
+_BEGUN_MOST: Final = 5
+_BEGUN_SECONDS: Final = 120.0
+"""All workers are started anew at the most so often within so many seconds."""
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -137,10 +140,49 @@ def serve(
         _raise_file_limit()
         address, port = free_address(config.host, config.port)
         certificate = None if config.tls is None else tls.stamp(config.tls)
-        server = Granian(
+        shown_host = f"[{config.host}]" if ":" in config.host else config.host
+        url = f"{config.scheme}://{shown_host}:{port}"
+        workers = _Workers(config, address, port, partial(_load, config, os.getpid(), make_upstream))
+
+        def answers() -> None:
+            workers.answered = True
+            ready(url)
+
+        announce = partial(_announce, address, port, config.tls is not None, answers)
+        threading.Thread(target=announce, name="announce", daemon=True).start()
+        if config.tls is not None and certificate is not None:
+            tls.watch(config.tls, certificate, workers.renew)
+        maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
+        maintenance.start()
+        try:
+            workers.run()
+        finally:
+            maintenance.stop()
+
+
+class _Workers:
+    """The worker processes, for as long as this registry is served.
+
+    One that dies is started anew by Granian; but if it dies again within seconds, Granian ends them all.
+    What kills processes, such as a machine without memory, may do that twice: so they are started anew,
+    unless it goes on and on, or they never got to answer anything.
+    """
+
+    def __init__(self, config: RegistryConfig, address: str, port: int, load: Callable[[], Any]) -> None:
+        self._config = config
+        self._address = address
+        self._port = port
+        self._load = load
+        self._server = self._make()
+        self._begun: list[float] = []
+        self.answered = False
+
+    def _make(self) -> Any:
+        config = self._config
+        return Granian(
             "digestry.registry.app",
-            address=address,
-            port=port,
+            address=self._address,
+            port=self._port,
             interface=Interfaces.ASGI,
             workers=config.workers,
             websockets=False,
@@ -154,21 +196,32 @@ def serve(
             workers_kill_timeout=_STOP_SECONDS,
             respawn_failed_workers=True,
         )
-        shown_host = f"[{config.host}]" if ":" in config.host else config.host
-        url = f"{config.scheme}://{shown_host}:{port}"
-        announce = partial(_announce, address, port, config.tls is not None, lambda: ready(url))
-        threading.Thread(target=announce, name="announce", daemon=True).start()
-        if config.tls is not None and certificate is not None:
-            tls.watch(config.tls, certificate, server.signal_handler_reload)
-        maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
-        maintenance.start()
-        try:
-            server.serve(target_loader=partial(_load, config, os.getpid(), make_upstream), wrap_loader=False)
-        except SystemExit as error:
-            if error.code:
-                raise StorageError("the server's workers stopped", hint="its log, above, says why") from error
-        finally:
-            maintenance.stop()
+
+    def renew(self) -> None:
+        """Replaces the workers one after the other, such as for a new certificate."""
+        self._server.signal_handler_reload()
+
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT. Raises :class:`StorageError` if the workers die on and on."""
+        while True:
+            try:
+                self._server.serve(target_loader=self._load, wrap_loader=False)
+            except SystemExit as error:
+                if not error.code or self._server.interrupt_signal:
+                    return
+                if not self._again():
+                    raise StorageError(
+                        "the server's workers stopped", hint="its log, above, says why"
+                    ) from error
+            else:
+                return
+            log.error("a worker died twice within seconds: all workers are started anew")
+            self._server = self._make()
+
+    def _again(self) -> bool:
+        now = time.monotonic()
+        self._begun = [*(begun for begun in self._begun if now - begun < _BEGUN_SECONDS), now]
+        return self.answered and len(self._begun) <= _BEGUN_MOST
 
 
 def jobs(config: RegistryConfig) -> list[Job]:
