@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -627,6 +628,31 @@ def test_an_error_ends_the_run(catalog: Catalog, later: Clock) -> None:
     with catalog._database.write() as connection:
         connection.execute(text("ALTER TABLE elsewhere RENAME TO leases"))
     assert there(catalog, loose) == [True]
+
+
+def test_nothing_goes_by_a_catalog_that_is_damaged(catalog: Catalog, later: Clock) -> None:
+    """One bit of an index is another: by it no manifest needs that layer."""
+    live, loose = put(catalog, "x", image(catalog, "x"), "t"), put(catalog, "x", image(catalog, "x"))
+    later.now += LEASE + 1
+    layer = str(live.layers[0].digest)
+    entry = f"{layer}layer{live.digest}".encode()  # as the index by what is needed has it
+    other = f"{layer[:-1]}{'1' if layer.endswith('0') else '0'}layer{live.digest}".encode()
+    catalog.close()
+    with sqlite3.connect(catalog.path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    whole = catalog.path.read_bytes()
+    assert whole.count(entry) == 1
+    catalog.path.write_bytes(whole.replace(entry, other))
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"is damaged: .*manifest_references_by_child") as caught:
+            collected(catalog)
+        assert "backup" in caught.value.hint
+    assert there(catalog, live, loose) == [True, True]
+    assert catalog.blob_size("x", live.layers[0].digest) is not None
+    catalog.close()
+    catalog.path.write_bytes(whole)
+    assert len(collected(catalog)) == 3
 
 
 def test_leases_that_ended_are_forgotten(catalog: Catalog, later: Clock) -> None:

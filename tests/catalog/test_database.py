@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
+from digestry.catalog import database
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import Database, connect_directly
 from digestry.catalog.hot import HotReads
@@ -231,3 +232,20 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
     connection.close()
     pushed(catalog, "y")
     check_usage(catalog.path.parent)
+
+
+def test_a_check_lets_others_have_a_turn(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And ends with whatever is raised there: an interrupt, in the middle of a long one."""
+    monkeypatch.setattr(database, "_STEPS", 10)
+    pushed(catalog, "x")
+    turns: list[int] = []
+    catalog._database.check(["links", "manifests"], breathe=lambda: turns.append(1))
+    assert turns
+    with pytest.raises(KeyboardInterrupt):
+        catalog._database.check(["links"], breathe=_interrupt)
+    catalog._database.check(["links"])
+    assert catalog.repositories(limit=10) == ["x"]
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt

@@ -6,7 +6,8 @@ moment before is held by then, and no list of marks can be out of date (docs/adr
 
 Everything goes in windows of a repository's rows in the order of their digests, so that neither
 memory nor a transaction grows with the store. A database error ends the run (rule 7 of
-docs/design.md): what was removed until then was held by nothing.
+docs/design.md): what was removed until then was held by nothing. So does a catalog that is damaged:
+before the first removal it is compared with its indices, from which those questions are answered.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from digestry.catalog.schema import (
     manifest_references,
     manifests,
     repositories,
+    sightings,
 )
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
@@ -55,6 +57,9 @@ _WINDOW: Final = 5000
 _BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
 _LONGEST_PAUSE: Final = 0.1
+_ASKED: Final = tuple(
+    table.name for table in (tag_rows, manifests, manifest_references, links, leases, journal, sightings)
+)
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
 _PARENT: Final = manifests.alias("parent")  # once: to make one takes longer than to ask
@@ -108,6 +113,7 @@ class Collection:
         self._rules = rules
         self._retention = retention
         self._lease = lease
+        self._proven = False
 
     def repositories(self) -> Iterator[Place]:
         """All repositories, in the order of their rows."""
@@ -351,9 +357,19 @@ class Collection:
         if self._retention.sighted is not None:
             Sightings(self._database).prune(now - int(self._retention.sighted * clock.SECOND) + 1)
 
+    def prove(self) -> None:
+        """Makes sure, once, that the catalog is whole: before anything is removed by what it says.
+
+        Raises :class:`StorageError` if it is not.
+        """
+        if not self._proven:
+            self._database.check(_ASKED, breathe=self._pace.breathe if self._pace else lambda: None)
+            self._proven = True
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A transaction, and then as long a pause: SQLite does not queue who waits for its lock."""
+        self.prove()
         with self._database.write() as connection:
             began = time.monotonic()
             yield connection

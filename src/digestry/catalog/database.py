@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ FILE: Final = "catalog.db"
 _BUSY_SECONDS: Final = 30
 _LOG_BYTES: Final = 16 << 20
 _READERS: Final = 8
+_STEPS: Final = 10_000
+"""Of SQLite's machine, some milliseconds: how often a check lets others have a turn."""
 _BUSY: Final = "another process has it; try again later"
 _RESTORE: Final = "restore the catalog from a backup; the blobs beside it are not touched"
 
@@ -85,6 +87,29 @@ def reading(root: Path) -> Iterator[Connection]:
 
 def _begin_reading(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
+
+
+@contextlib.contextmanager
+def _interrupted_by(connection: Connection, breathe: Callable[[], None]) -> Iterator[None]:
+    raised: list[BaseException] = []
+
+    def turn() -> bool:
+        try:
+            breathe()
+        except BaseException as error:  # noqa: BLE001 - raised below: SQLite knows no exceptions
+            raised.append(error)
+        return bool(raised)
+
+    driver: Any = connection.connection.driver_connection
+    driver.set_progress_handler(turn, _STEPS)
+    try:
+        yield
+    except SQLAlchemyError:
+        if raised:
+            raise raised[0] from None
+        raise
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 class Database:
@@ -152,6 +177,20 @@ class Database:
         """One consistent view of the committed state."""
         with self._errors(), self._reader.begin() as connection:
             yield connection
+
+    def check(self, tables: Iterable[str], *, breathe: Callable[[], None] = lambda: None) -> None:
+        """Compares each of ``tables`` with its indices, whole; ``breathe`` is called again and again.
+
+        Raises :class:`StorageError` if they differ. SQLite has no checksums: from an index that lost a
+        row it answers that there is none.
+        """
+        for table in tables:
+            with self.read() as connection, _interrupted_by(connection, breathe):
+                found = connection.exec_driver_sql(f"PRAGMA integrity_check('{table}')").scalars().all()
+            if found != ["ok"]:
+                raise StorageError(
+                    f"the catalog {self.path} is damaged: {' '.join(str(found[0]).split())}", hint=_RESTORE
+                )
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -273,6 +273,8 @@ class _Run:
 
     def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
         dead = set(batch) - self._held(batch)
+        if dead:
+            self._collection.prove()
         if self._dry is not None:
             began = self._dry
             yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
@@ -310,6 +312,7 @@ class _Run:
         for digest, path in self._blobs.all_aside():
             if self._collection.held([digest]):
                 continue
+            self._collection.prove()
             size = path.lstat().st_size
             if self._dry is None:
                 fsio.remove_file(path)

@@ -16,6 +16,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.collection import Collection, Removed, Stayed
+from digestry.catalog.database import Database
 from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
 from digestry.catalog.retention import Retention, TagRetention
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
@@ -67,6 +68,25 @@ def test_files_that_no_row_knows_go(server: RegistryServer, settings: Path) -> N
     stray = DiskBlobs(server.root).put(b"nobody knows this")
     items = gathered(collect, config(server, settings))
     assert [(item.kind, item.name) for item in items] == [("blob", str(stray))]
+    assert stray.encoded not in files(server.root)
+
+
+def test_no_file_goes_by_a_catalog_that_is_damaged(
+    server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if there is nothing else to remove."""
+    stray = DiskBlobs(server.root).put(b"nobody knows this")
+
+    def damaged(*_: object, **__: object) -> None:
+        raise StorageError("the catalog is damaged")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "check", damaged)
+        for run in (dry_run, collect):
+            with pytest.raises(StorageError, match="damaged"):
+                gathered(run, config(server, settings))
+    assert stray.encoded in files(server.root)
+    gathered(collect, config(server, settings))
     assert stray.encoded not in files(server.root)
 
 
