@@ -34,9 +34,12 @@ def files(root: Path) -> set[str]:
 
 
 def everything(root: Path) -> list[str]:
-    """All names but those that the server's processes make as they start."""
+    """All names but those that the server's processes make after their start."""
+    own = {"metrics", "reserve"}
     return sorted(
-        str(path) for path in root.rglob("*") if "metrics" not in path.parts and path.suffix != ".lock"
+        str(path)
+        for path in root.rglob("*")
+        if own.isdisjoint(path.relative_to(root).parts) and path.suffix != ".lock"
     )
 
 
