@@ -59,7 +59,7 @@ def peer(root: Path, *, cores: int | None = None) -> Iterator[RegistryServer]:
         except OSError:
             return False
 
-    wait_until(answers, seconds=20, what="docker-registry's start")
+    wait_until(answers, what="docker-registry's start")
     try:
         yield server
     finally:

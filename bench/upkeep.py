@@ -145,7 +145,7 @@ def _at_work(root: Path, busy: Path) -> Iterator[RegistryServer]:
     """A server that collects and scrubs: one collection has come to its end, and others follow."""
     before = _done(root).collections
     with servers.ours(root, "--config", str(busy)) as running:
-        wait_until(lambda: _done(root).collections > before, seconds=60, what="a collection")
+        wait_until(lambda: _done(root).collections > before, what="a collection")
         yield running
 
 

@@ -25,6 +25,10 @@ from digestry.model.digest import Digest
 
 REQUIRED = os.environ.get("DIGESTRY_REQUIRE_PEERS") == "1"
 
+PATIENCE = 120.0
+"""Seconds after which what a test waits for will not come. Only what hangs is to be caught by it: a
+machine may be slow, and busy with other tests."""
+
 
 def lacking(peer: str, why: str) -> NoReturn:
     """Ends a test that needs a peer which is not here: a skip, or a failure where peers are required."""
@@ -45,19 +49,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Any, *, seconds: float, what: str, log: Path | None = None) -> None:
-    """Polls ``condition`` until it is true; fails the test after ``seconds``, and shows ``log``'s end."""
-    end = time.monotonic() + seconds
+def wait_until(condition: Any, *, what: str, log: Path | None = None) -> None:
+    """Polls ``condition`` until it is true; fails the test if it stays false, and shows ``log``'s end."""
+    end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
             shown = "" if log is None else f"\n{log.read_text()[-4096:]}"
-            pytest.fail(f"{what} did not happen within {seconds} s{shown}")
+            pytest.fail(f"{what} did not happen within {PATIENCE:.0f} s{shown}")
         time.sleep(0.02)
 
 
-def wait_for_line(log: Path, text: str, *, seconds: float) -> None:
+def wait_for_line(log: Path, text: str) -> None:
     """Until a server's ``log`` has ``text``."""
-    wait_until(lambda: text in log.read_text(), seconds=seconds, what=f"{text!r} in the log", log=log)
+    wait_until(lambda: text in log.read_text(), what=f"{text!r} in the log", log=log)
 
 
 @dataclass
@@ -93,7 +97,7 @@ class RegistryServer:
     def request(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Response:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
@@ -137,6 +141,16 @@ class RegistryServer:
             **extra,
         }
 
+    def processes(self) -> list[int]:
+        """The server's process and its workers, as far as they run."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if os.getpgid(int(entry.name)) == self.process.pid:
+                    command = (entry / "cmdline").read_bytes()
+                    found += [int(entry.name)] if b"serve" in command else []
+        return found
+
     def kill(self) -> None:
         """SIGKILL to the server and all its worker processes, at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -146,7 +160,7 @@ class RegistryServer:
         """SIGTERM, as an operator would; returns the exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -175,7 +189,7 @@ def start_registry(root: Path, *arguments: str, port: int = 0) -> RegistryServer
     url = process.stdout.readline().decode().strip()
     process.stdout.close()
     if not url.startswith(("http://", "https://")):
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)
         pytest.fail(f"the registry did not start: {log.read_text()}")
     return RegistryServer(url.partition("://")[2], process, root, log)
 

@@ -369,4 +369,4 @@ def test_an_upload_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
     for _ in range(5):
         with blobs.begin() as ingest:
             ingest.write(bytes(2 << 20))
-    wait_until(lambda: threading.active_count() <= before, seconds=20, what="the end of the threads")
+    wait_until(lambda: threading.active_count() <= before, what="the end of the threads")

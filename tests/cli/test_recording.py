@@ -185,10 +185,10 @@ def test_again_and_again(
     path = tmp_path / "fleet.json"
     path.write_text(json.dumps(fleet(f"{registry.host}/{name}:1.5", digest, "n1")))
     with watching(environment, "--source", f"file:{path}", "--record"):
-        wait_until(lambda: places(registry, name, digest) == {"n1": 1}, seconds=30, what="the first round")
+        wait_until(lambda: places(registry, name, digest) == {"n1": 1}, what="the first round")
         first = _last(registry, name, digest)
         path.write_text(json.dumps(fleet(f"{registry.host}/{name}:1.5", digest, "n1", "n1")))
-        wait_until(lambda: places(registry, name, digest) == {"n1": 2}, seconds=30, what="another round")
+        wait_until(lambda: places(registry, name, digest) == {"n1": 2}, what="another round")
         assert _last(registry, name, digest) > first
 
 
@@ -216,7 +216,7 @@ def test_what_runs_is_kept_though_its_tag_has_left_it(environment: dict[str, str
             return str(idle) in [item["name"] for item in gone]
 
         # As soon as the lease of the push has ended.
-        wait_until(collected, seconds=60, what="the collection of what nothing holds")
+        wait_until(collected, what="the collection of what nothing holds")
         time.sleep(1.1)  # what the audit looked at has a lease, too
         assert not collected()
         assert [status(digest) for digest in (ran, idle, current)] == [200, 404, 200]

@@ -89,7 +89,7 @@ def test_interrupted_it_goes_on_where_it_was(served: RegistryServer, run: Run) -
     def begun() -> bool:
         return query(served, "SELECT name FROM jobs WHERE name = 'scrub' AND finished_at IS NULL") != []
 
-    wait_until(begun, seconds=60, what="the beginning of the scrub")
+    wait_until(begun, what="the beginning of the scrub")
     refused = run(status=2)
     assert "is under way in another process" in refused.stderr
     process.send_signal(signal.SIGINT)

@@ -227,7 +227,7 @@ def test_one_worker_is_killed(root: Path, seed: str) -> None:
     server = start_registry(root, "--workers", "2")
     try:
         clients, stop = push_for(server.port, 0.3, seed, ledger)
-        wait_until(lambda: ledger.tags, seconds=20, what="a push")
+        wait_until(lambda: ledger.tags, what="a push")
         workers = _children(server.process.pid)
         assert len(workers) >= 2
         os.kill(random.Random(seed).choice(workers), signal.SIGKILL)
@@ -295,7 +295,7 @@ def test_sigterm_during_pushes(root: Path, seed: str) -> None:
     server = start_registry(root)
     try:
         clients, _ = push_for(server.port, 0.4, seed, ledger)
-        wait_until(lambda: ledger.tags, seconds=20, what="a push")
+        wait_until(lambda: ledger.tags, what="a push")
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 15

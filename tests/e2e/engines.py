@@ -23,11 +23,10 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.support import descriptor, free_port, lacking, program, wait_until
+from tests.support import PATIENCE, descriptor, free_port, lacking, program, wait_until
 
-_START_SECONDS = 30
-_STOP_SECONDS = 20
-_COMMAND_SECONDS = 120
+_STOP_SECONDS = 60
+_COMMAND_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def docker_engine(*options: str) -> Iterator[Engine]:
             {"DOCKER_HOST": socket, "DOCKER_CONFIG": f"{directory}/config", "DOCKER_BUILDKIT": "0"},
         )
         try:
-            end = time.monotonic() + _START_SECONDS
+            end = time.monotonic() + PATIENCE
             while docker.attempt("version").returncode != 0:
                 if process.poll() is not None or time.monotonic() > end:
                     said = (directory / "log").read_text(errors="replace")[-2000:]
@@ -138,7 +137,7 @@ def containerd_engine() -> Iterator[Engine]:
             process = subprocess.Popen([daemon, "--config", config], stdout=log, stderr=log)
         engine = Engine((client, "--address", f"{name}/containerd.sock", "--namespace", "k8s.io"))
         try:
-            end = time.monotonic() + _START_SECONDS
+            end = time.monotonic() + PATIENCE
             while engine.attempt("version").returncode != 0:
                 if process.poll() is not None or time.monotonic() > end:
                     lacking("containerd", f"it does not start here:\n{Path(name, 'log').read_text()[-2000:]}")
@@ -179,7 +178,7 @@ def podman_service(podman: Engine) -> Iterator[str]:
                 env={**os.environ, **podman.environment},
             )
         try:
-            wait_until(Path(name, "podman.sock").exists, seconds=_START_SECONDS, what="podman's socket")
+            wait_until(Path(name, "podman.sock").exists, what="podman's socket")
             yield url
         finally:
             process.terminate()
@@ -225,11 +224,11 @@ def docker_registry() -> Iterator[str]:
                 [server, "serve", f"{name}/config.yml"], stdout=log, stderr=log, start_new_session=True
             )
         try:
-            wait_until(lambda: _answers(host), seconds=15, what="docker-registry's first answer")
+            wait_until(lambda: _answers(host), what="docker-registry's first answer")
             yield host
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(_STOP_SECONDS)
 
 
 def _answers(host: str) -> bool:

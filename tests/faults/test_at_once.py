@@ -154,10 +154,8 @@ def test_a_cancel_while_the_last_bytes_come_is_refused_and_the_upload_is_whole(
     with socket.create_connection(("127.0.0.1", registry.port), timeout=20) as connection:
         connection.sendall(head.encode() + content[:150_000])
         # Once the server has the file, it is this request's alone.
-        wait_until(lambda: upload.id in ingest_files(registry), seconds=20, what="the upload's file")
-        wait_until(
-            lambda: registry.request("DELETE", upload.path).status == 409, seconds=20, what="a refusal"
-        )
+        wait_until(lambda: upload.id in ingest_files(registry), what="the upload's file")
+        wait_until(lambda: registry.request("DELETE", upload.path).status == 409, what="a refusal")
         connection.sendall(content[150_000:])
         assert statuses(connection.recv(1 << 16)) == [201]
     assert registry.request("GET", f"/v2/a/blobs/{digest}").body == content

@@ -90,9 +90,9 @@ def vanish_from(client: Vanishing, upload: Upload) -> None:
     """Once the server is at the client's request; waits until that has let its upload go."""
 
     file = str(client.server.root / "ingest" / upload.id)
-    wait_until(lambda: _open_files(client.server, file) == 1, seconds=20, what="the request")
+    wait_until(lambda: _open_files(client.server, file) == 1, what="the request")
     client.vanish()
-    wait_until(lambda: _open_files(client.server, file) == 0, seconds=20, what="the request's end")
+    wait_until(lambda: _open_files(client.server, file) == 0, what="the request's end")
 
 
 def test_in_the_middle_of_the_head(registry: RegistryServer, client: Vanishing) -> None:
@@ -144,12 +144,10 @@ def test_in_the_last_request_of_an_upload_it_can_be_sent_again(
 def test_in_a_push_of_one_request_nothing_is_left(registry: RegistryServer, client: Vanishing) -> None:
     path = f"/v2/one/blobs/uploads/?digest={DIGEST}"
     client.send(head("POST", path, len(CONTENT)), CONTENT[:SENT])
-    wait_until(lambda: ingest_files(registry), seconds=20, what="the upload's file")
+    wait_until(lambda: ingest_files(registry), what="the upload's file")
     client.vanish()
-    wait_until(lambda: not ingest_files(registry), seconds=20, what="the end of the broken push")
-    wait_until(
-        lambda: not query(registry, "SELECT id FROM uploads"), seconds=20, what="the end of its upload"
-    )
+    wait_until(lambda: not ingest_files(registry), what="the end of the broken push")
+    wait_until(lambda: not query(registry, "SELECT id FROM uploads"), what="the end of its upload")
     assert registry.request("GET", f"/v2/one/blobs/{DIGEST}").status == 404
 
 
@@ -176,7 +174,7 @@ def test_in_a_large_answer_the_file_is_let_go(registry: RegistryServer, client: 
         received = 0
         while received < len(large) and (part := client._socket.recv(1 << 20)):
             received += len(part)
-    wait_until(lambda: _open_files(registry, path) == 0, seconds=20, what="the file's close")
+    wait_until(lambda: _open_files(registry, path) == 0, what="the file's close")
 
 
 def _open_files(server: RegistryServer, path: str) -> int:

@@ -6,12 +6,13 @@ import re
 import socket
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.support import RegistryServer, Response
+from tests.support import PATIENCE, RegistryServer, Response
 
 HTTP_FIRST_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
@@ -59,11 +60,17 @@ class Upload:
 
 def query(server: RegistryServer, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     """Reads the running registry's catalog."""
-    connection = sqlite3.connect(f"file:{server.root / 'catalog.db'}?mode=ro", uri=True, timeout=10)
+    connection = sqlite3.connect(f"file:{server.root / 'catalog.db'}?mode=ro", uri=True, timeout=PATIENCE)
     try:
         return connection.execute(statement, values).fetchall()
     finally:
         connection.close()
+
+
+def end_leases(server: RegistryServer) -> None:
+    """As if the time had passed for which what was pushed and found is promised to be kept."""
+    with closing(sqlite3.connect(server.root / "catalog.db", timeout=PATIENCE)) as connection, connection:
+        connection.execute("UPDATE leases SET expires_at = 0")
 
 
 def upload_rows(server: RegistryServer, name: str) -> int:
@@ -99,18 +106,27 @@ def put_manifest(
 
 
 def raw_exchange(
-    server: RegistryServer, *pieces: bytes, seconds: float = 5.0, until_close: bool = True
+    server: RegistryServer,
+    *pieces: bytes,
+    answered: bool = True,
+    quiet: float = 30.0,
+    until_close: bool = True,
 ) -> bytes:
-    """Sends bytes as they are; what came back until the server closed, or nothing came for so long."""
+    """Sends bytes as they are; what came back until the server closed, or was ``quiet`` for so long.
+
+    The first byte is waited for longer, unless it is not known that it will be ``answered``.
+    """
     received = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
         try:
             for piece in pieces:
                 connection.sendall(piece)
+            connection.settimeout(PATIENCE if answered else quiet)
             while part := connection.recv(1 << 16):
                 received += part
                 if not until_close:
                     break
+                connection.settimeout(quiet)
         except (TimeoutError, ConnectionError):
             pass
     return received

@@ -246,9 +246,9 @@ def test_a_post_that_breaks_off_leaves_nothing(registry: RegistryServer) -> None
     before = ingest_files(registry)
     head = f"POST /v2/blobs/cut/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\n"
     head += "Content-Length: 10000000\r\n\r\n"
-    raw_exchange(registry, head.encode(), bytes(3_000_000), seconds=0.3)
-    wait_until(lambda: upload_rows(registry, "blobs/cut") == 0, seconds=5, what="dropping the upload")
-    wait_until(lambda: not ingest_files(registry) - before, seconds=5, what="removing its file")
+    raw_exchange(registry, head.encode(), bytes(3_000_000), answered=False, quiet=0.3)
+    wait_until(lambda: upload_rows(registry, "blobs/cut") == 0, what="dropping the upload")
+    wait_until(lambda: not ingest_files(registry) - before, what="removing its file")
     assert not on_disk(registry, digest)
 
 
@@ -325,7 +325,6 @@ def test_a_reader_that_leaves_in_the_middle_of_a_range(registry: RegistryServer)
         assert statuses(received) == [206]
     wait_until(
         lambda: not open_by_workers(registry, digest.encoded),
-        seconds=10,
         what="letting go of the blob's file",
     )
 

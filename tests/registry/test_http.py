@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import select
 import socket
-import time
 
 import pytest
 
 from tests.registry.support import Upload, query, raw_exchange, statuses, still_answers
-from tests.support import RegistryServer
+from tests.support import PATIENCE, RegistryServer
 
 DIGEST = "sha256:" + "0" * 64
 READ_ONLY = [
@@ -188,7 +188,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage(registry: RegistryServer, garbage: bytes) -> None:
-    received = raw_exchange(registry, garbage, seconds=0.3)
+    received = raw_exchange(registry, garbage, answered=False, quiet=0.3)
     assert all(400 <= status < 506 for status in statuses(received)), received
     nothing_was_stored(registry)
 
@@ -198,7 +198,7 @@ def test_both_lengths_are_no_second_request(registry: RegistryServer) -> None:
         b"PUT /v2/http/x/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
     )
-    assert statuses(raw_exchange(registry, request, seconds=1)) == [400]
+    assert statuses(raw_exchange(registry, request, quiet=0.5)) == [400]
     nothing_was_stored(registry)
 
 
@@ -211,15 +211,15 @@ def test_pipelined_requests_are_answered_in_order(registry: RegistryServer) -> N
 
 
 def test_many_idle_connections_do_not_stop_others(registry: RegistryServer) -> None:
-    idle = [socket.create_connection(("127.0.0.1", registry.port), timeout=5) for _ in range(200)]
+    idle = [socket.create_connection(("127.0.0.1", registry.port), timeout=PATIENCE) for _ in range(200)]
     try:
         for number, connection in enumerate(idle):
             connection.sendall(
                 b"GET /v2/ HT" if number % 2 else b"PUT /v2/http/x/manifests/t HTTP/1.1\r\nContent-"
             )
-        begin = time.monotonic()
         still_answers(registry)
-        assert time.monotonic() - begin < 2
+        # And not because one of them was given up, which takes half a minute.
+        assert select.select(idle, [], [], 0) == ([], [], [])
     finally:
         for connection in idle:
             connection.close()
@@ -232,8 +232,6 @@ def test_expect_continue(registry: RegistryServer) -> None:
     head = f"PATCH {upload.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     received = raw_exchange(registry, head.encode(), until_close=False)
     assert statuses(received) == [100]
-    begin = time.monotonic()
     for path in ("/v2/http/x/manifests/-bad", "/v2/HTTP/manifests/t", "/v2/http/x/manifests/t"):
         head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
         assert statuses(raw_exchange(registry, head.encode(), until_close=False)) in ([400], [413])
-    assert time.monotonic() - begin < 1

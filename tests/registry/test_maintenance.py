@@ -51,20 +51,20 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     running = Maintenance(partial(_jobs, file), {"version": 1})
     running.start()
     try:
-        wait_until(file.exists, seconds=60, what="the process's first word")
+        wait_until(file.exists, what="the process's first word")
         yield file
     finally:
         running.stop()
         last = int(file.read_text())
-        wait_until(lambda: not Path(f"/proc/{last}").exists(), seconds=30, what="the process's end")
+        wait_until(lambda: not Path(f"/proc/{last}").exists(), what="the process's end")
 
 
 def test_killed_it_comes_back_each_time(said: Path) -> None:
     killed = {os.getpid()}
     for _ in range(2):
-        wait_until(lambda: int(said.read_text()) not in killed, seconds=60, what="another process")
+        wait_until(lambda: int(said.read_text()) not in killed, what="another process")
         process = int(said.read_text())
         assert os.getpriority(os.PRIO_PROCESS, process) == maintenance._NICENESS
         os.kill(process, signal.SIGKILL)
         killed.add(process)
-    wait_until(lambda: int(said.read_text()) not in killed, seconds=60, what="another process")
+    wait_until(lambda: int(said.read_text()) not in killed, what="another process")

@@ -470,12 +470,12 @@ def test_answers_for_early_errors_do_not_take_the_body_for_a_request(registry: R
         head = (
             f"PUT /v2/manifests/early/manifests/-bad HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
         )
-        received = raw_exchange(registry, head.encode() + inner, seconds=2.5)
+        received = raw_exchange(registry, head.encode() + inner, quiet=2.5)
         assert statuses(received) == [400], length
         assert received.count(b"MANIFEST_INVALID") == 1
         assert b"smuggled" not in received
     head = "PUT /v2/manifests/early/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Length: 5242880\r\n\r\n"
-    assert statuses(raw_exchange(registry, head.encode() + inner, seconds=2.5)) == [413]
+    assert statuses(raw_exchange(registry, head.encode() + inner, quiet=2.5)) == [413]
 
 
 def test_the_connection_serves_on_after_an_error_whose_body_was_read(registry: RegistryServer) -> None:

@@ -20,7 +20,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
 from digestry.registry.service import Damaged, Service
 from tests.registry.support import query
-from tests.support import RegistryServer, descriptor, wait_until
+from tests.support import PATIENCE, RegistryServer, descriptor, wait_until
 
 
 def blob(server: RegistryServer, digest: Digest) -> Path:
@@ -44,13 +44,13 @@ def test_many_who_read_what_is_damaged_while_it_is_pushed(registry: RegistryServ
             started = threading.Barrier(25)
 
             def read(started: threading.Barrier = started) -> int:
-                started.wait(30)
+                started.wait(PATIENCE)
                 answer = registry.request("GET", f"/v2/{name}/blobs/{digest}")
                 assert answer.status == 404 or answer.body == content
                 return answer.status
 
             readers = [crowd.submit(read) for _ in range(24)]
-            started.wait(30)
+            started.wait(PATIENCE)
             assert registry.push_blob(name, content) == digest
             seen.update(reader.result(60) for reader in readers)
             assert registry.request("GET", f"/v2/{name}/blobs/{digest}").body == content
@@ -71,9 +71,7 @@ def test_what_is_cut_while_it_is_sent_is_found_then(registry: RegistryServer) ->
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         answer.read()
     connection.close()
-    wait_until(
-        lambda: status(registry, "HEAD", name, digest) == 404, seconds=30, what="quarantine of a cut blob"
-    )
+    wait_until(lambda: status(registry, "HEAD", name, digest) == 404, what="quarantine of a cut blob")
     assert registry.push_blob(name, content) == digest
     assert status(registry, "HEAD", name, digest) == 200
 
@@ -95,7 +93,6 @@ def test_many_questions_at_once_find_damage_too(registry: RegistryServer) -> Non
     assert str(digest) not in answer.json().get("contents", {})
     wait_until(
         lambda: query(registry, "SELECT 1 FROM damaged WHERE digest = ?", str(digest)) != [],
-        seconds=30,
         what="quarantine of a manifest",
     )
     registry.push_manifest(name, "index", index)

@@ -28,7 +28,7 @@ from digestry.registry import quarantine as quarantining
 from digestry.registry.quarantine import Quarantine
 from digestry.registry.scrub import LOCK_FILE, Bucket, Pass, Scrub, ScrubConfig, ScrubJob, Stopped, last
 from tests.catalog.support import Clock
-from tests.support import start_registry, wait_until
+from tests.support import PATIENCE, start_registry, wait_until
 
 FAST = 1 << 40
 
@@ -292,7 +292,7 @@ def test_a_push_that_has_not_committed_is_waited_for(store: Store) -> None:
         assert store.damaged() == {}
         store.blobs.put(b"content", digest)
         store.catalog.add_blob("x", digest, 7)
-    looker.join(10)
+    looker.join(PATIENCE)
     assert store.damaged() == {}
     assert store.blobs.read(digest) == b"content"
 
@@ -332,7 +332,7 @@ def test_pushes_damage_and_looks_all_at_once(store: Store) -> None:
 
     threads = [again(one) for one in (push, push, harm, look, look)]
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     assert failures == []
     for digest, content in zip(digests, contents, strict=True):
         set_aside = store.blobs.aside(digest)
@@ -482,11 +482,11 @@ def test_a_served_registry_scrubs_itself(store: Store, tmp_path: Path) -> None:
     config.write_text('[scrub]\nevery = "1s"\nrate = "1 MiB"\n')
     server = start_registry(store.root, "--config", str(config))
     try:
-        wait_until(lambda: store.damaged() != {}, seconds=30, what="the scrub of a server that starts")
+        wait_until(lambda: store.damaged() != {}, what="the scrub of a server that starts")
         assert server.request("HEAD", f"/v2/x/blobs/{digest}").status == 404
         assert server.push_blob("x", b"content") == digest
         assert store.damaged() == {}
         assert server.request("GET", f"/v2/x/blobs/{digest}").body == b"content"
-        wait_until(lambda: (last(store.catalog) or Pass(0)).passes >= 1, seconds=30, what="the end of it")
+        wait_until(lambda: (last(store.catalog) or Pass(0)).passes >= 1, what="the end of it")
     finally:
         server.stop()

@@ -14,7 +14,7 @@ import pytest
 
 from digestry.model.digest import Digest
 from tests.registry.support import Upload, events, statuses
-from tests.support import RegistryServer, digestry, running_registry, start_registry, wait_until
+from tests.support import PATIENCE, RegistryServer, digestry, running_registry, start_registry, wait_until
 
 
 def failing_start(root: Path, listen: str = "127.0.0.1:0") -> tuple[int, str]:
@@ -36,21 +36,6 @@ def pair() -> Iterator[RegistryServer]:
     """A server with two workers."""
     with running_registry("--workers", "2") as server:
         yield server
-
-
-def processes(server: RegistryServer) -> list[int]:
-    """The server's process and its workers."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if (
-                os.getpgid(int(entry.name)) == server.process.pid
-                and b"serve" in (entry / "cmdline").read_bytes()
-            ):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 def test_one_root_one_server(registry: RegistryServer) -> None:
@@ -82,7 +67,7 @@ def test_a_host_by_name(tmp_path: Path) -> None:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     assert url.startswith("http://localhost:")
 
 
@@ -148,17 +133,17 @@ def test_stopped_while_an_upload_runs(tmp_path: Path, number: signal.Signals) ->
     server = start_registry(tmp_path / "root")
     content = os.urandom(300_000)
     upload = Upload.begin(server, "stopped/x")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
         head = f"PUT {upload.path}?digest={Digest.of(content)} HTTP/1.1\r\nHost: x\r\n"
         head += f"Content-Length: {len(content)}\r\n\r\n"
         connection.sendall(head.encode() + content[:100_000])
-        wait_until((server.root / "ingest" / upload.id).exists, seconds=5, what="the upload's begin")
+        wait_until((server.root / "ingest" / upload.id).exists, what="the upload's begin")
         server.process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(timeout=0.5)
         connection.sendall(content[100_000:])
         assert statuses(connection.recv(4096)) == [201]
-    assert server.process.wait(timeout=20) == 0
+    assert server.process.wait(timeout=PATIENCE) == 0
     server = start_registry(tmp_path / "root")
     try:
         assert server.request("GET", f"/v2/stopped/x/blobs/{Digest.of(content)}").body == content
@@ -190,7 +175,7 @@ def test_an_upload_goes_on_in_the_other_worker(pair: RegistryServer) -> None:
 
 
 def test_both_workers_serve(pair: RegistryServer) -> None:
-    assert len(processes(pair)) >= 3
+    assert len(pair.processes()) >= 3
 
 
 def test_workers_end_with_their_server(tmp_path: Path) -> None:
@@ -198,10 +183,10 @@ def test_workers_end_with_their_server(tmp_path: Path) -> None:
     try:
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
-        wait_until(lambda: processes(server) == [], seconds=15, what="the end of the workers")
+        wait_until(lambda: server.processes() == [], what="the end of the workers")
         start_registry(tmp_path / "root").stop()  # the root's lock is free again
     finally:
-        if processes(server):
+        if server.processes():
             server.kill()
 
 
@@ -209,7 +194,7 @@ def test_a_worker_that_dies_is_started_anew(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root")
     try:
         digest = server.push_image("respawn", "1")
-        worker = next(process for process in processes(server) if process != server.process.pid)
+        worker = next(process for process in server.processes() if process != server.process.pid)
         os.kill(worker, signal.SIGKILL)
 
         def answers() -> bool:
@@ -219,9 +204,9 @@ def test_a_worker_that_dies_is_started_anew(tmp_path: Path) -> None:
                 return False
             return found == str(digest)
 
-        wait_until(answers, seconds=20, what="a new worker")
+        wait_until(answers, what="a new worker")
         assert server.process.poll() is None
-        assert worker not in processes(server)
+        assert worker not in server.processes()
     finally:
         assert server.stop() == 0
 
@@ -232,8 +217,8 @@ def test_a_worker_that_dies_twice_within_seconds_does_not_end_the_server(tmp_pat
         digest = server.push_image("respawn", "1")
         killed = {server.process.pid}
         for _ in range(3):
-            wait_until(lambda: set(processes(server)) - killed, seconds=60, what="a worker")
-            for worker in set(processes(server)) - killed:
+            wait_until(lambda: set(server.processes()) - killed, what="a worker")
+            for worker in set(server.processes()) - killed:
                 os.kill(worker, signal.SIGKILL)
                 killed.add(worker)
 
@@ -244,7 +229,7 @@ def test_a_worker_that_dies_twice_within_seconds_does_not_end_the_server(tmp_pat
                 return False
             return found == str(digest)
 
-        wait_until(answers, seconds=60, what="a new worker")
+        wait_until(answers, what="a new worker")
         assert server.process.poll() is None
     finally:
         assert server.stop() == 0
@@ -254,12 +239,12 @@ def test_users_that_cannot_be_read_are_told_before_a_worker_starts(tmp_path: Pat
     config = tmp_path / "registry.toml"
     config.write_text('[auth]\nhtpasswd = "users"\n')
     words = digestry("serve", "--config", config, "--root", tmp_path / "root", "--listen", "127.0.0.1:0")
-    missing = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    missing = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert missing.returncode == 2
     assert "cannot read the users of" in missing.stderr
     assert "No such file" in missing.stderr
     (tmp_path / "users").write_text("ann:{SHA}abc\n")
-    weak = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    weak = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert weak.returncode == 2
     assert "line 1" in weak.stderr
     assert "bcrypt" in weak.stderr

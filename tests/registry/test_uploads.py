@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 
 import pytest
 
@@ -20,7 +19,7 @@ from tests.registry.support import (
     still_answers,
     upload_rows,
 )
-from tests.support import RegistryServer, wait_until
+from tests.support import PATIENCE, RegistryServer, wait_until
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -174,7 +173,7 @@ def test_put_without_a_digest(registry: RegistryServer) -> None:
 
 def sending(registry: RegistryServer, head: str, body: bytes) -> socket.socket:
     """A connection on which a request began that is not at its end."""
-    connection = socket.create_connection(("127.0.0.1", registry.port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", registry.port), timeout=PATIENCE)
     connection.sendall(head.encode() + b"\r\n" + body)
     return connection
 
@@ -193,7 +192,7 @@ def test_two_writers_at_once(registry: RegistryServer) -> None:
     content = os.urandom(2_000_000)
     upload = Upload.begin(registry, "uploads/two")
     first = sending(registry, patch_head(upload, len(content)), content[:1_500_000])
-    wait_until(lambda: upload.id in ingest_files(registry), seconds=5, what="the first write")
+    wait_until(lambda: upload.id in ingest_files(registry), what="the first write")
     for answer in (
         upload.patch(b"intruder"),
         upload.put(Digest.of(content), content),
@@ -231,9 +230,9 @@ def test_broken_off_with_ranges_goes_on_where_it_came_to(registry: RegistryServe
     content = os.urandom(4_000_000)
     upload = Upload.begin(registry, "uploads/broken-ranges")
     cut = sending(registry, patch_head(upload, len(content), f"0-{len(content) - 1}"), content[:2_500_000])
-    wait_until(lambda: upload.id in ingest_files(registry), seconds=5, what="the first write")
+    wait_until(lambda: upload.id in ingest_files(registry), what="the first write")
     cut.close()
-    wait_until(lambda: upload.offset() > 0, seconds=5, what="noting how far it came")
+    wait_until(lambda: upload.offset() > 0, what="noting how far it came")
     offset = upload.offset()
     assert 0 < offset <= 2_500_000
     assert upload.status().headers["range"] == f"0-{offset - 1}"
@@ -246,9 +245,10 @@ def test_broken_off_in_the_second_chunk(registry: RegistryServer) -> None:
     upload = Upload.begin(registry, "uploads/broken-second")
     assert upload.patch(content[:1_000_000], 0).status == 202
     cut = sending(registry, patch_head(upload, 3_000_000, "1000000-3999999"), content[1_000_000:3_500_000])
-    time.sleep(0.1)
+    file = registry.root / "ingest" / upload.id
+    wait_until(lambda: file.stat().st_size > 1_000_000, what="the first write")
     cut.close()
-    wait_until(lambda: upload.offset() > 1_000_000, seconds=5, what="noting how far it came")
+    wait_until(lambda: upload.offset() > 1_000_000, what="noting how far it came")
     offset = upload.offset()
     assert upload.patch(content[offset:], offset).status == 202
     assert upload.put(Digest.of(content)).status == 201
@@ -258,9 +258,9 @@ def test_broken_off_without_ranges_does_not_count(registry: RegistryServer) -> N
     content = os.urandom(4_000_000)
     upload = Upload.begin(registry, "uploads/broken-stream")
     cut = sending(registry, patch_head(upload, len(content)), content[:2_500_000])
-    wait_until(lambda: upload.id in ingest_files(registry), seconds=5, what="the first write")
+    wait_until(lambda: upload.id in ingest_files(registry), what="the first write")
     cut.close()
-    wait_until(lambda: released(registry, upload), seconds=5, what="letting go of the upload")
+    wait_until(lambda: released(registry, upload), what="letting go of the upload")
     assert upload.offset() == 0
     assert upload.patch(content).status == 202  # from the beginning, as such clients do
     assert upload.put(Digest.of(content)).status == 201
@@ -271,18 +271,20 @@ def test_broken_off_in_chunked_encoding_does_not_count(registry: RegistryServer)
     upload = Upload.begin(registry, "uploads/broken-chunked")
     head = f"PATCH {upload.path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
     cut = sending(registry, head, b"%x\r\n" % len(content) + content + b"\r\n")
-    wait_until(lambda: upload.id in ingest_files(registry), seconds=5, what="the first write")
+    wait_until(lambda: upload.id in ingest_files(registry), what="the first write")
     cut.close()
-    wait_until(lambda: released(registry, upload), seconds=5, what="letting go of the upload")
+    wait_until(lambda: released(registry, upload), what="letting go of the upload")
     assert upload.offset() == 0
 
 
 def test_garbage_in_chunked_encoding_does_not_count(registry: RegistryServer) -> None:
     upload = Upload.begin(registry, "uploads/garbage-chunked")
     head = f"PATCH {upload.path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    received = raw_exchange(registry, head.encode() + b"5\r\nhello\r\nzzzz\r\n0\r\n\r\n", seconds=2)
+    received = raw_exchange(
+        registry, head.encode() + b"5\r\nhello\r\nzzzz\r\n0\r\n\r\n", answered=False, quiet=2
+    )
     assert 202 not in statuses(received)
-    wait_until(lambda: released(registry, upload), seconds=5, what="letting go of the upload")
+    wait_until(lambda: released(registry, upload), what="letting go of the upload")
     assert upload.offset() == 0
 
 
@@ -293,11 +295,10 @@ def test_put_that_breaks_off_may_be_repeated(registry: RegistryServer) -> None:
     assert upload.patch(content[:1_000_000]).status == 202
     head = f"PUT {upload.path}?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n"
     cut = sending(registry, head, content[1_000_000:2_500_000])
-    time.sleep(0.1)
+    file = registry.root / "ingest" / upload.id
+    wait_until(lambda: file.stat().st_size > 1_000_000, what="the first write")
     cut.close()
-    wait_until(
-        lambda: upload.put(digest, content[1_000_000:]).status == 201, seconds=5, what="the second PUT"
-    )
+    wait_until(lambda: upload.put(digest, content[1_000_000:]).status == 201, what="the second PUT")
     answer = registry.request("GET", f"/v2/uploads/broken-put/blobs/{digest}")
     assert answer.body == content
 

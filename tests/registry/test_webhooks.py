@@ -29,7 +29,7 @@ from digestry.registry.courier import Courier, Sender, delay
 from digestry.registry.webhooks import Webhook
 from tests.catalog.support import pushed
 from tests.registry.support import events
-from tests.support import RegistryServer, digestry, start_registry, wait_until
+from tests.support import PATIENCE, RegistryServer, digestry, start_registry, wait_until
 
 SECRET = "a secret that is long enough"
 
@@ -138,12 +138,12 @@ def hook(receiver: Receiver, name: str = "h", **more: Any) -> Webhook:
     return Webhook(name, receiver.url, SECRET.encode(), **more)
 
 
-def arrived(receiver: Receiver, count: int, seconds: float = 10) -> None:
-    wait_until(lambda: len(set(receiver.ids())) >= count, seconds=seconds, what=f"the arrival of {count}")
+def arrived(receiver: Receiver, count: int) -> None:
+    wait_until(lambda: len(set(receiver.ids())) >= count, what=f"the arrival of {count}")
 
 
 def settled(catalog: Catalog) -> None:
-    wait_until(lambda: not catalog.outbox.listed(limit=1), seconds=10, what="an empty queue")
+    wait_until(lambda: not catalog.outbox.listed(limit=1), what="an empty queue")
 
 
 def test_a_message(receiver: Receiver, deliver: Callable[..., Catalog]) -> None:
@@ -181,7 +181,7 @@ def test_a_receiver_that_fails_is_tried_again(receiver: Receiver, deliver: Calla
     receiver.behave = answering(503, times=2)
     catalog = deliver(hook(receiver))
     pushed(catalog, "x")
-    wait_until(lambda: catalog.outbox.listed(limit=1)[0].attempts == 1, seconds=5, what="a failure")
+    wait_until(lambda: catalog.outbox.listed(limit=1)[0].attempts == 1, what="a failure")
     (waiting,) = catalog.outbox.listed(limit=1)
     assert waiting.problem == "it answers 503"
     assert waiting.due_at > waiting.queued_at
@@ -199,17 +199,19 @@ def test_one_that_hangs_is_waited_for_by_nobody_else(
 
     def hang(_: Any, number: int) -> bool:
         if number == 1:
-            slow.released.wait(20)
+            slow.released.wait(PATIENCE)
         return number == 1
 
     slow.behave = hang
     try:
-        catalog = deliver(hook(slow, "slow", timeout=1.0), hook(receiver, "fast"))
-        began = time.monotonic()
+        catalog = deliver(hook(slow, "slow", timeout=PATIENCE), hook(receiver, "fast"))
         pushed(catalog, "x")
-        assert time.monotonic() - began < 1
-        arrived(receiver, 1, seconds=0.9)
-        arrived(slow, 1)
+        wait_until(lambda: slow.asked == 1, what="the first attempt")
+        pushed(catalog, "y")
+        arrived(receiver, 2)
+        assert (slow.asked, slow.taken) == (1, [])  # it hangs still
+        slow.released.set()
+        arrived(slow, 2)
         settled(catalog)
     finally:
         slow.released.set()
@@ -221,7 +223,7 @@ def test_one_that_hangs_is_waited_for_by_nobody_else(
 def test_an_answer_that_drips_is_cut(receiver: Receiver) -> None:
     def drip(handler: Any, _: int) -> bool:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        for number in range(100):
+        for number in range(1200):
             try:
                 handler.wfile.write(b"X-%d: y\r\n" % number)
                 handler.wfile.flush()
@@ -232,11 +234,9 @@ def test_an_answer_that_drips_is_cut(receiver: Receiver) -> None:
         return True
 
     receiver.behave = drip
-    began = time.monotonic()
     refusal = Sender(hook(receiver, timeout=1.0)).send(b"{}", {})
     assert refusal is not None
     assert refusal.problem == "no answer within 1 s"
-    assert time.monotonic() - began < 3
 
 
 def test_redirects(receiver: Receiver) -> None:
@@ -299,7 +299,7 @@ def test_what_is_given_up_can_be_retried(
     receiver.behave = answering(500)
     catalog = deliver(hook(receiver, patience=0.0))
     pushed(catalog, "x")
-    wait_until(lambda: catalog.outbox.listed(limit=1)[0].dead_at, seconds=5, what="giving up")
+    wait_until(lambda: catalog.outbox.listed(limit=1)[0].dead_at, what="giving up")
     asked = receiver.asked
 
     def run(*arguments: str) -> str:
@@ -376,10 +376,10 @@ def test_a_killed_server_delivers_after_its_restart(tmp_path: Path, receiver: Re
 
     try:
         push(server, 10)
-        wait_until(lambda: receiver.asked > 2, seconds=10, what="a first attempt")
+        wait_until(lambda: receiver.asked > 2, what="a first attempt")
 
         def hang(*_: Any) -> bool:
-            receiver.released.wait(10)
+            receiver.released.wait(PATIENCE)
             return True
 
         receiver.behave = hang
@@ -388,7 +388,7 @@ def test_a_killed_server_delivers_after_its_restart(tmp_path: Path, receiver: Re
         receiver.behave = lambda *_: False
         server = start_registry(tmp_path / "root", *arguments)
         push(server, 2)
-        arrived(receiver, 17, seconds=20)
+        arrived(receiver, 17)
         assert set(receiver.ids()) == wanted == set(range(1, 18))
     finally:
         receiver.released.set()

@@ -139,25 +139,31 @@ def serve(
         prepare(config)
         _raise_file_limit()
         address, port = free_address(config.host, config.port)
-        certificate = None if config.tls is None else tls.stamp(config.tls)
+        tls.clear(config.root)
+        certificate = None if config.tls is None else tls.Certificate(config.tls, config.root)
         shown_host = f"[{config.host}]" if ":" in config.host else config.host
         url = f"{config.scheme}://{shown_host}:{port}"
-        workers = _Workers(config, address, port, partial(_load, config, os.getpid(), make_upstream))
+        load = partial(_load, config, os.getpid(), make_upstream)
+        workers = _Workers(config, address, port, certificate, load)
 
         def answers() -> None:
             workers.answered = True
             ready(url)
 
-        announce = partial(_announce, address, port, config.tls is not None, answers)
+        # Of itself, over loopback: whose certificate it is does not matter here. Made now, because a worker
+        # that is forked while a thread is in the middle of that inherits its locks.
+        context = None if certificate is None else ssl._create_unverified_context()  # noqa: S323
+        announce = partial(_announce, address, port, context, answers)
         threading.Thread(target=announce, name="announce", daemon=True).start()
-        if config.tls is not None and certificate is not None:
-            tls.watch(config.tls, certificate, workers.renew)
+        if certificate is not None:
+            certificate.watch(workers.renew)
         maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
         maintenance.start()
         try:
             workers.run()
         finally:
             maintenance.stop()
+            tls.clear(config.root)
 
 
 class _Workers:
@@ -168,10 +174,18 @@ class _Workers:
     unless it goes on and on, or they never got to answer anything.
     """
 
-    def __init__(self, config: RegistryConfig, address: str, port: int, load: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        config: RegistryConfig,
+        address: str,
+        port: int,
+        certificate: tls.Certificate | None,
+        load: Callable[[], Any],
+    ) -> None:
         self._config = config
         self._address = address
         self._port = port
+        self._certificate = certificate
         self._load = load
         self._server = self._make()
         self._begun: list[float] = []
@@ -190,15 +204,17 @@ class _Workers:
             http1_settings=HTTP1Settings(
                 header_read_timeout=int(config.header_seconds * 1000), max_buffer_size=_READ_BUFFER
             ),
-            **tls.options(config.tls),
+            **({} if self._certificate is None else self._certificate.options()),
             log_level=LogLevels.warning,
             log_dictconfig=logs.configuration(config.log.format),
             workers_kill_timeout=_STOP_SECONDS,
             respawn_failed_workers=True,
         )
 
-    def renew(self) -> None:
-        """Replaces the workers one after the other, such as for a new certificate."""
+    def renew(self, certificate: tls.Certificate) -> None:
+        """Replaces the workers one after the other, by some that have the ``certificate`` as it is now."""
+        files = certificate.used
+        self._server.build_ssl_context(files.certificate, files.key, None, tls.OLDEST, None, [], False)
         self._server.signal_handler_reload()
 
     def run(self) -> None:
@@ -263,14 +279,12 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _announce(host: str, port: int, secure: bool, ready: Callable[[], None]) -> None:
+def _announce(host: str, port: int, context: ssl.SSLContext | None, ready: Callable[[], None]) -> None:
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     while True:
         try:
             connection = http.client.HTTPConnection(address, port, timeout=5)
-            if secure:
-                # Of itself, over loopback: whose certificate it is does not matter here.
-                context = ssl._create_unverified_context()  # noqa: S323
+            if context is not None:
                 connection = http.client.HTTPSConnection(address, port, timeout=5, context=context)
             connection.request("GET", "/v2/")
             if connection.getresponse().status in {200, 401}:

@@ -2,91 +2,132 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import shutil
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from pathlib import Path
+from typing import Any, Final
 
 from granian.constants import SSLProtocols
 
-from digestry.errors import InvalidConfiguration
+from digestry import fsio
+from digestry.errors import InvalidConfiguration, StorageError
 from digestry.registry.config import TlsConfig
 
 log: Final = logging.getLogger("digestry.registry")
 
+DIRECTORY: Final = "tls"
+"""The folder of the root with the copies that the workers read."""
+
+OLDEST: Final = SSLProtocols.tls12
+
 _LOOK_SECONDS: Final = 1.0
 
-Stamp: TypeAlias = tuple[bytes, ...]
-"""Which certificate and key the files hold: their digests."""
+
+class Certificate:
+    """The certificate and its key as the workers read them: a copy, made when both could be used.
+
+    A worker may start at any time, because another one died, and ends if what it reads does not belong
+    together. So it must not read the files themselves: somebody may just have replaced one of the two,
+    or have left something broken there. Each pair has a folder of its own, so that no worker reads one
+    file of this pair and one of the next.
+    """
+
+    def __init__(self, files: TlsConfig, root: Path) -> None:
+        """Raises :class:`InvalidConfiguration` unless both are there, and belong together."""
+        self._files = files
+        self._directory = root / DIRECTORY
+        self._content: tuple[bytes, bytes] | None = None
+        self._made = 0
+        self._folders: list[Path] = []
+        self.used = files
+        try:
+            self.take()
+        except StorageError as error:
+            # A disk that is full can still be read from.
+            log.error("%s; the certificate and its key are read where they are", error.message)
+
+    def take(self) -> bool:
+        """Copies the files if they are not what they were; whether they were not.
+
+        Raises :class:`InvalidConfiguration` if they cannot be used, :class:`StorageError`. Then the
+        copy is what it was.
+        """
+        try:
+            content = self._files.certificate.read_bytes(), self._files.key.read_bytes()
+            # Not by size and time: who renews a certificate may keep both (`cp -p`).
+            if content == self._content:
+                return False
+            _load(self._files)
+            used = self._write(*content)
+        except (OSError, ValueError) as error:
+            raise InvalidConfiguration(
+                f"{self._files.certificate} and {self._files.key} cannot be used for TLS: {error}",
+                hint="PEM is wanted: the certificate with its chain, and its key, without a password",
+            ) from error
+        self._content, self.used = content, used
+        return True
+
+    def _write(self, certificate: bytes, key: bytes) -> TlsConfig:
+        self._made += 1
+        folder = self._directory / str(self._made)
+        copy = TlsConfig(folder / "certificate.pem", folder / "key.pem")
+        try:
+            fsio.make_directory(folder)
+            fsio.write_file(copy.certificate, certificate, mode=0o600)
+            fsio.write_file(copy.key, key, mode=0o600)
+            _load(copy)  # the files may have changed between the two looks at them
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        # The one before stays: a worker that is just starting may be about to read it.
+        for old in self._folders[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._folders = [*self._folders[-1:], folder]
+        return copy
+
+    def options(self) -> dict[str, Any]:
+        """What the server is told."""
+        return {
+            "ssl_cert": self.used.certificate,
+            "ssl_key": self.used.key,
+            "ssl_protocol_min": OLDEST,
+        }
+
+    def watch(self, renew: Callable[[Certificate], None]) -> None:
+        """Calls ``renew`` whenever the files changed, and can be used. From a thread of its own."""
+        threading.Thread(target=self._watch, args=(renew,), name="certificate", daemon=True).start()
+
+    def _watch(self, renew: Callable[[Certificate], None]) -> None:
+        told = ""
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            try:
+                changed = self.take()
+            except (InvalidConfiguration, StorageError) as error:
+                # Perhaps only one of the two is there yet.
+                if error.message != told:
+                    log.error("%s; the certificate stays as it was", error.message)
+                told = error.message
+                continue
+            told = ""
+            if changed:
+                log.info("%s changed: new connections get the new certificate", self._files.certificate)
+                renew(self)
 
 
-def check(files: TlsConfig) -> None:
-    """Raises :class:`InvalidConfiguration` unless certificate and key are there, and belong together."""
+def clear(root: Path) -> None:
+    """Removes the copies, of this server or of one that was killed."""
+    shutil.rmtree(root / DIRECTORY, ignore_errors=True)
+
+
+def _load(files: TlsConfig) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(files.certificate, files.key, password=_no_password)
-    except (OSError, ValueError) as error:
-        raise InvalidConfiguration(
-            f"{files.certificate} and {files.key} cannot be used for TLS: {error}",
-            hint="PEM is wanted: the certificate with its chain, and its key, without a password",
-        ) from error
+    context.load_cert_chain(files.certificate, files.key, password=_no_password)
 
 
 def _no_password() -> str:
     raise ValueError("the key has a password")  # rather than asking for it on the terminal
-
-
-def options(files: TlsConfig | None) -> dict[str, Any]:
-    """What the server is told. Raises as :func:`check` does."""
-    if files is None:
-        return {}
-    check(files)
-    return {
-        "ssl_cert": files.certificate,
-        "ssl_key": files.key,
-        "ssl_protocol_min": SSLProtocols.tls12,
-    }
-
-
-def stamp(files: TlsConfig) -> Stamp:
-    """To be taken before the files are first used, for :func:`watch`."""
-    # Of the content, and not of size and time: who renews a certificate may keep both (`cp -p`), and
-    # some file systems are slow to tell of a change.
-    found = []
-    for path in (files.certificate, files.key):
-        try:
-            found.append(hashlib.sha256(path.read_bytes()).digest())
-        except OSError:
-            found.append(b"")
-    return tuple(found)
-
-
-def watch(files: TlsConfig, used: Stamp, reload: Callable[[], None]) -> None:
-    """Calls ``reload`` whenever the files are no longer those that are ``used``, and can be used.
-
-    From a thread of its own.
-    """
-    threading.Thread(target=_watch, args=(files, used, reload), name="certificate", daemon=True).start()
-
-
-def _watch(files: TlsConfig, used: Stamp, reload: Callable[[], None]) -> None:
-    told = used
-    while True:
-        time.sleep(_LOOK_SECONDS)
-        now = stamp(files)
-        if now == used:
-            continue
-        try:
-            check(files)
-        except InvalidConfiguration as error:
-            # Perhaps only one of the two is there yet; said once for each change.
-            if now != told:
-                log.error("%s; the certificate stays as it was", error.message)
-            told = now
-            continue
-        used = now
-        log.info("%s changed: new connections get the new certificate", files.certificate)
-        reload()

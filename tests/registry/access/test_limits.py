@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+import bcrypt
 import pytest
 
 from digestry.model.digest import Digest
-from tests.registry.access.support import As, basic, guarded, of
+from tests.registry.access.support import As, basic, guarded, htpasswd, of
 from tests.registry.support import Upload, ingest_files, on_disk, statuses, upload_rows
-from tests.support import RegistryServer, Response
+from tests.support import PATIENCE, RegistryServer, Response, wait_until
 
 LIMITS = """
 [[rule]]
@@ -52,6 +53,16 @@ def server() -> Iterator[RegistryServer]:
 @pytest.fixture
 def alice(server: RegistryServer) -> As:
     return of(server, "alice")
+
+
+def add_user(server: RegistryServer, name: str, password: str) -> None:
+    """Adds a user whose password takes long to verify, and returns when the server knows of it."""
+    users = server.root.with_name("users")
+    expensive = bcrypt.hashpw(password.encode(), bcrypt.gensalt(11)).decode()
+    # Not by asking for that one itself: what was verified once is quick from then on.
+    users.write_text(f"{users.read_text()}{name}:{expensive}\n{htpasswd({f'{name}-too': password})}")
+    headers = basic(f"{name}-too", password)
+    wait_until(lambda: server.request("GET", "/v2/", headers=headers).status == 200, what="the new users")
 
 
 def over(answer: Response) -> None:
@@ -129,7 +140,7 @@ def test_a_huge_chunked_body_against_a_small_quota(server: RegistryServer, alice
     head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
     head += f"Authorization: {alice.headers['Authorization']}\r\n\r\n"
     sent = 0
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
         connection.sendall(head.encode())
         chunk = b"%x\r\n" % (1 << 20) + bytes(1 << 20) + b"\r\n"
         with contextlib.suppress(ConnectionError):
@@ -174,7 +185,7 @@ def test_slow_clients_while_others_work_on(server: RegistryServer, alice: As) ->
     with contextlib.ExitStack() as stack:
         slow = []
         for number in range(400):
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
             stack.callback(connection.close)
             slow.append(connection)
             if number < 380:
@@ -183,11 +194,13 @@ def test_slow_clients_while_others_work_on(server: RegistryServer, alice: As) ->
                 path = begun(alice, "slow/body")
                 head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
                 connection.sendall(f"{head}Authorization: {alice.headers['Authorization']}\r\n\r\nx".encode())
-        began = time.monotonic()
+        waits = []
         for _ in range(20):
+            began = time.monotonic()
             assert alice.request("GET", "/v2/").status == 200
+            waits.append(time.monotonic() - began)
         assert of(server, "bob").push_image("slow/others", "1").status == 201
-        assert time.monotonic() - began < 2
+        assert min(waits) < 1  # who had to wait for a slow one would wait for two seconds, each time
         for connection in slow[::20]:
             with contextlib.suppress(ConnectionError):
                 received = connection.recv(4096)
@@ -199,12 +212,7 @@ def test_slow_clients_while_others_work_on(server: RegistryServer, alice: As) ->
 
 def test_one_user_with_many_connections(server: RegistryServer) -> None:
     """A client that begins with several requests at once is not a flood: one verification is for all."""
-    import bcrypt
-
-    users = server.root.with_name("users")
-    expensive = bcrypt.hashpw(b"many", bcrypt.gensalt(11)).decode()
-    users.write_text(users.read_text() + f"many:{expensive}\n")
-    time.sleep(1.5)
+    add_user(server, "many", "many")
     found: list[int] = []
 
     def ask() -> None:
@@ -220,12 +228,7 @@ def test_one_user_with_many_connections(server: RegistryServer) -> None:
 
 def test_a_flood_of_wrong_passwords(server: RegistryServer) -> None:
     """Who floods is told to wait; who logged in before, or logs in from elsewhere, is served."""
-    import bcrypt
-
-    users = server.root.with_name("users")
-    expensive = bcrypt.hashpw(b"slow", bcrypt.gensalt(11)).decode()
-    users.write_text(users.read_text() + f"slow:{expensive}\n")
-    time.sleep(1.5)
+    add_user(server, "slow", "slow")
     assert of(server, "alice").request("GET", "/v2/").status == 200
     found: list[int] = []
     end = time.monotonic() + 3
@@ -240,13 +243,12 @@ def test_a_flood_of_wrong_passwords(server: RegistryServer) -> None:
     threads = [threading.Thread(target=guess, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
-    waits = []
+    served = 0
     while time.monotonic() < end:
-        began = time.monotonic()
         assert of(server, "alice").request("GET", "/v2/").status == 200
-        waits.append(time.monotonic() - began)
+        served += 1
     for thread in threads:
         thread.join()
     assert set(found) == {401, 429}
     assert found.count(401) < 60  # a thread's worth of a hundred milliseconds each
-    assert sorted(waits)[len(waits) // 2] < 0.2
+    assert served > found.count(401) / 4  # in the queue with twelve others she would get a twelfth

@@ -74,7 +74,6 @@ def test_a_revoked_token_ends_with_what_was_made_of_it(server: RegistryServer) -
     for headers in (basic_headers, bearer(secret), bearer(given["token"])):
         wait_until(
             lambda headers=headers: server.request("GET", path, headers=headers).status == 401,
-            seconds=8,
             what="the token's end",
         )
     body = f"grant_type=refresh_token&refresh_token={given['refresh_token']}"
@@ -86,17 +85,16 @@ def test_a_revoked_token_ends_with_what_was_made_of_it(server: RegistryServer) -
 
 def test_an_expired_token(server: RegistryServer) -> None:
     robots = Robots(server.root)
-    secret = robots.create("ci-short", expires_at=int((time.time() + 1) * 1e6))
+    secret = robots.create("ci-short", expires_at=int((time.time() + 3) * 1e6))
     robots.close()
     headers = basic("robot$ci-short", secret)
     given = token(server, "repository:team/app:pull", headers=headers)
-    assert given["expires_in"] == 1
+    assert given["expires_in"] <= 3
     path = "/v2/team/app/manifests/1"
     assert server.request("GET", path, headers=bearer(given["token"])).status == 200
     for each in (headers, bearer(secret), bearer(given["token"])):
         wait_until(
             lambda each=each: server.request("GET", path, headers=each).status == 401,
-            seconds=8,
             what="its end",
         )
     listed = call(server.root, "list").stdout

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import os
 import shutil
+import signal
 import ssl
 import subprocess
 import threading
@@ -14,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from tests.registry.access.support import PASSWORDS, htpasswd
-from tests.support import RegistryServer, digestry, program, start_registry, wait_for_line, wait_until
+from tests.support import (
+    PATIENCE,
+    RegistryServer,
+    digestry,
+    program,
+    start_registry,
+    wait_for_line,
+    wait_until,
+)
 
 
 def certificate(directory: Path, name: str) -> tuple[Path, Path]:
@@ -51,7 +61,8 @@ def server(tmp_path: Path) -> Iterator[RegistryServer]:
     try:
         yield server
     finally:
-        server.stop()
+        if server.process.poll() is None:
+            server.stop()
 
 
 def trusting(file: Path) -> ssl.SSLContext:
@@ -59,7 +70,7 @@ def trusting(file: Path) -> ssl.SSLContext:
 
 
 def ask(server: RegistryServer, context: ssl.SSLContext) -> http.client.HTTPResponse:
-    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=PATIENCE, context=context)
     try:
         connection.request("GET", "/v2/")
         answer = connection.getresponse()
@@ -109,7 +120,7 @@ def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path)
     try:
         # One file alone cannot be used: nothing happens.
         shutil.copy(second[0], tmp_path / "certificate.pem")
-        wait_for_line(server.log, "stays as it was", seconds=60)
+        wait_for_line(server.log, "stays as it was")
         assert ask(server, first).status == 401
         install(second, tmp_path)
 
@@ -124,7 +135,7 @@ def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path)
                 return False
             return True
 
-        wait_until(renewed, seconds=90, what="the new certificate", log=server.log)
+        wait_until(renewed, what="the new certificate", log=server.log)
         time.sleep(1)
     finally:
         done.set()
@@ -132,9 +143,36 @@ def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path)
             thread.join()
     assert ask(server, trusting(second[0])).status == 401
     assert set(answers) == {401}
-    # Requests are finished. What was only being connected to a worker that ended may be cut off.
+    # Requests are finished. What was only being connected to a worker that ended may be cut off: for each
+    # of the two clients and each of the two workers one or two.
     assert all(isinstance(error, ssl.SSLError | ConnectionError) for error in failures)
     assert len(failures) <= max(8, len(answers) // 50)
+
+
+@pytest.mark.peer("openssl")
+def test_a_worker_that_starts_while_the_files_cannot_be_used(server: RegistryServer, tmp_path: Path) -> None:
+    """It gets what was used before: else a worker that dies would take the whole registry along."""
+    context = trusting(tmp_path / "first.pem")
+    shutil.copy(certificate(tmp_path, "second")[0], tmp_path / "certificate.pem")
+    (tmp_path / "key.pem").unlink()
+    wait_for_line(server.log, "stays as it was")
+    before = set(server.processes()) - {server.process.pid}
+    for worker in before:
+        os.kill(worker, signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            return ask(server, context).status == 401
+        except (ConnectionError, ssl.SSLError):
+            return False
+
+    wait_until(answers, what="a new worker", log=server.log)
+    assert server.process.poll() is None
+    assert not before & set(server.processes())
+    for copy in (server.root / "tls").rglob("*.pem"):
+        assert copy.stat().st_mode & 0o777 == 0o600
+    server.stop()
+    assert not (server.root / "tls").exists()
 
 
 @pytest.mark.peer("openssl")
@@ -149,7 +187,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=PATIENCE,
         )
         assert done.returncode == 2
         assert "cannot be used for TLS" in done.stderr

@@ -29,7 +29,7 @@ from tests.registry.access.support import (
     of,
     token,
 )
-from tests.support import RegistryServer, Response, wait_until
+from tests.support import RegistryServer, Response, wait_for_line, wait_until
 
 APP = "/v2/team/app/manifests/1"
 
@@ -243,8 +243,8 @@ def test_a_token_ends_when_it_says(server: RegistryServer) -> None:
     access = [{"type": "repository", "name": "team/app", "actions": ["pull"]}]
     ends = time.time() + 2
     secret = own(server).sign("alice", "access", credential=fingerprint, ends=ends, access=access)
-    assert get(server, APP, secret).status == 200
-    wait_until(lambda: get(server, APP, secret).status == 401, seconds=5, what="the token's end")
+    assert get(server, APP, secret).status == 200 or time.time() >= int(ends)
+    wait_until(lambda: get(server, APP, secret).status == 401, what="the token's end")
     assert time.time() >= int(ends)
 
 
@@ -268,11 +268,10 @@ def test_users_change_while_it_runs(changing: RegistryServer) -> None:
     before = token(changing, "repository:team/app:pull", headers=basic("alice"), offline_token="true")
     assert many(changing, bearer(before["token"])) == {200}
     users.write_text("not an htpasswd file\n")
-    time.sleep(1.5)
+    wait_for_line(changing.log, "line 1")
     assert many(changing, basic("alice")) == {200}  # the users stay as they were
-    assert "line 1" in changing.log.read_text()
     users.write_text(htpasswd({**PASSWORDS, "alice": "new", "dave": "d"}))
-    wait_until(lambda: many(changing, basic("alice", "new")) == {200}, seconds=10, what="the new password")
+    wait_until(lambda: many(changing, basic("alice", "new")) == {200}, what="the new password")
     assert many(changing, basic("alice")) == {401}
     assert many(changing, bearer(before["token"])) == {401}
     assert form(changing, grant_type="refresh_token", refresh_token=before["refresh_token"]).status == 401
@@ -294,11 +293,11 @@ def test_keys_change_while_it_runs(changing: RegistryServer) -> None:
         new = token(changing, "repository:team/app:pull", headers=basic("alice"))["token"]
         return bool(peek(new, 0)["kid"] == kid)
 
-    wait_until(signed_anew, seconds=10, what="signing with the new key")
+    wait_until(signed_anew, what="signing with the new key")
     assert many(changing, bearer(new)) == {200}  # by the other worker too, at once
     assert many(changing, bearer(old)) == {200}
     keys.rotate(retire=True)
-    wait_until(lambda: many(changing, bearer(old)) == {401}, seconds=10, what="the old key's end")
+    wait_until(lambda: many(changing, bearer(old)) == {401}, what="the old key's end")
     assert many(changing, bearer(new)) == {401}
 
 

@@ -79,7 +79,7 @@ def _copying(destination: Path) -> bool:
 def test_a_killed_backup_is_refused_and_completed_by_the_next(root: Path, tmp_path: Path) -> None:
     destination = tmp_path / "backup"
     with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "20KiB")) as process:
-        wait_until(lambda: _copying(destination), seconds=60, what="copying")
+        wait_until(lambda: _copying(destination), what="copying")
         process.kill()
     left = list(destination.glob(".backup-*"))
     refused = run("restore-backup", destination, "--root", tmp_path / "again", expect=4)
@@ -99,7 +99,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before(root: Path, tmp_path: Pat
     was = tags(root)
     push(root, "golftrack", "1.6", os.urandom(2 << 20))
     with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "20KiB")) as process:
-        wait_until(lambda: _copying(destination), seconds=60, what="copying")
+        wait_until(lambda: _copying(destination), what="copying")
         process.kill()
     run("restore-backup", destination, "--root", tmp_path / "again")
     assert tags(tmp_path / "again") == was
@@ -110,9 +110,7 @@ def test_a_killed_archive_leaves_nothing_after_the_next(root: Path, tmp_path: Pa
     place.mkdir()
     command = digestry("backup", "--root", root, place / "x.tar", "--rate", "20KiB")
     with subprocess.Popen(command) as process:
-        wait_until(
-            lambda: any(path.stat().st_size > 1 << 20 for path in place.iterdir()), seconds=60, what="copying"
-        )
+        wait_until(lambda: any(path.stat().st_size > 1 << 20 for path in place.iterdir()), what="copying")
         process.kill()
     assert [path.name.startswith(".x.tar.") for path in place.iterdir()] == [True]
     assert len(list(root.glob(".backup-*"))) == 1
@@ -127,7 +125,7 @@ def test_a_killed_restoration_is_not_served_and_begins_again(root: Path, tmp_pat
     again = tmp_path / "again"
     command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB")
     with subprocess.Popen(command) as process:
-        wait_until(lambda: _copying(again), seconds=60, what="copying")
+        wait_until(lambda: _copying(again), what="copying")
         in_use = run("serve", "--root", again, "--listen", "127.0.0.1:0", expect=2)
         process.kill()
     assert "in use" in in_use.stderr or "served" in in_use.stderr
@@ -143,7 +141,7 @@ def test_an_interrupted_restoration_leaves_nothing(root: Path, tmp_path: Path) -
     again = tmp_path / "again"
     command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB")
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        wait_until(lambda: _copying(again), seconds=60, what="copying")
+        wait_until(lambda: _copying(again), what="copying")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
     assert not again.exists()
@@ -197,7 +195,7 @@ def test_pushes_are_answered_while_a_backup_copies(tmp_path: Path) -> None:
         command = digestry("backup", "--root", server.root, destination, "--rate", "20KiB")
         with subprocess.Popen(command) as process:
             try:
-                wait_until(lambda: _copying(destination), seconds=60, what="copying")
+                wait_until(lambda: _copying(destination), what="copying")
                 server.push_image("golftrack", "1", b"meanwhile")
                 assert process.poll() is None
             finally:

@@ -15,7 +15,7 @@ from tests.support import RegistryServer
 AT_ONCE: Final = """
 [collection]
 every = "off"
-lease = "1s"
+lease = "600s"
 untagged = "0s"
 sighted = "0s"
 """

@@ -26,7 +26,8 @@ from digestry.registry.collection import CollectionJob, Tally, collect, dry_run
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.retention import CollectionConfig
 from tests.registry.collecting.support import AT_ONCE, config, gathered, later
-from tests.support import RegistryServer, digestry, start_registry, wait_until
+from tests.registry.support import end_leases
+from tests.support import PATIENCE, RegistryServer, digestry, start_registry, wait_until
 
 
 def files(root: Path) -> set[str]:
@@ -138,7 +139,7 @@ def test_a_push_waits_while_its_digest_is_being_removed(server: RegistryServer) 
         pusher = threading.Thread(target=push)
         pusher.start()
         assert not answered.wait(0.5)
-    pusher.join(20)
+    pusher.join(PATIENCE)
     assert answered.is_set()
 
 
@@ -196,14 +197,14 @@ def test_a_head_keeps_what_it_found(server: RegistryServer, settings: Path) -> N
     raw = json.dumps(manifest).encode()
     digest = server.push_manifest("x", str(Digest.of(raw)), raw)
     blob = server.push_blob("x", b"blob alone")
-    time.sleep(1.1)
+    end_leases(server)
     assert server.request("HEAD", f"/v2/x/manifests/{digest}").status == 200
     assert server.request("HEAD", f"/v2/x/blobs/{blob}").status == 200
     collect(loaded)
     assert server.request("GET", f"/v2/x/manifests/{digest}").status == 200
     assert server.request("GET", f"/v2/x/blobs/{Digest.of(b'layer')}").status == 200
     assert server.request("GET", f"/v2/x/blobs/{blob}").status == 200
-    time.sleep(1.1)
+    end_leases(server)
     collect(loaded)
     assert server.request("HEAD", f"/v2/x/manifests/{digest}").status == 404
     assert server.request("HEAD", f"/v2/x/blobs/{blob}").status == 404
@@ -219,7 +220,8 @@ def test_the_server_collects_by_itself(tmp_path: Path, settings: Path) -> None:
         running.push_image("x", "t", b"kept")
         running.image("x", b"loose")
         gone = Digest.of(b"loose").encoded
-        wait_until(lambda: gone not in files(running.root), seconds=60, what="collection")
+        end_leases(running)
+        wait_until(lambda: gone not in files(running.root), what="collection")
         assert running.request("GET", "/v2/x/manifests/t").status == 200
     finally:
         running.stop()
@@ -291,7 +293,7 @@ def run_gc(server: RegistryServer, settings: Path, *options: str) -> subprocess.
 
 def test_by_hand(server: RegistryServer, settings: Path) -> None:
     server.image("x", b"loose")
-    time.sleep(1.1)
+    end_leases(server)
     told = run_gc(server, settings, "--dry-run")
     assert told.returncode == 0, told.stderr
     assert "no manifest of x needs it" in told.stdout

@@ -26,7 +26,8 @@ from digestry.registry.collection import CollectionJob, Tally, collect, dry_run
 from digestry.registry.config import RegistryConfig
 from digestry.registry.retention import CollectionConfig
 from tests.registry.collecting.support import config, gathered, later
-from tests.support import RegistryServer
+from tests.registry.support import end_leases
+from tests.support import PATIENCE, RegistryServer
 
 
 def test_what_goes_between_the_look_up_and_the_file_is_no_damage(
@@ -49,7 +50,7 @@ def test_what_goes_between_the_look_up_and_the_file_is_no_damage(
             reader.start()
             time.sleep(0.3)
             collect(loaded, now=later())
-        reader.join(20)
+        reader.join(PATIENCE)
     assert answers == [404, 404]
     with sqlite3.connect(server.root / "catalog.db") as connection:
         assert connection.execute("SELECT count(*) FROM damaged").fetchone() == (0,)
@@ -61,7 +62,7 @@ def test_a_head_that_is_answered_304_promises_as_well(server: RegistryServer, se
     loaded = config(server, settings)
     raw = json.dumps(server.image("x", b"layer")).encode()
     digest = server.push_manifest("x", str(Digest.of(raw)), raw)
-    time.sleep(1.1)
+    end_leases(server)
     path = f"/v2/x/manifests/{digest}"
     assert server.request("HEAD", path, headers={"If-None-Match": f'"{digest}"'}).status == 304
     collect(loaded)

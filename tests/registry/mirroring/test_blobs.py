@@ -101,7 +101,7 @@ def test_wrong_bytes_are_never_whole(mirror: RegistryServer, hub: Upstream, name
             broken.read()
         assert len(failure.value.partial) <= size - HELD_BACK
         line = f"blobs/{digest} is broken off: fresh.test: content that should be {digest} hashes to"
-        wait_until(lambda: line in mirror.log.read_text(), seconds=30, what="the reason in the log")
+        wait_until(lambda: line in mirror.log.read_text(), what="the reason in the log")
         assert "Application callable raised" not in mirror.log.read_text()
     assert not linked(mirror, digest)
     assert left_behind(mirror) == []
@@ -162,7 +162,7 @@ def test_a_download_that_goes_on_breaking_is_given_up_and_gone_on_with_later(
         answer.read()
     assert not linked(mirror, digest)
     del hub.troubles[name]
-    wait_until(lambda: get_blob(mirror, here, digest).status == 200, seconds=30, what="another try")
+    wait_until(lambda: get_blob(mirror, here, digest).status == 200, what="another try")
     assert get_blob(mirror, here, digest).body == content
     assert left_behind(mirror) == []
 
@@ -174,7 +174,7 @@ def test_a_client_that_leaves_does_not_end_the_download(
     with begun(mirror, f"fresh.test/{name}", digest) as answer:
         answer.read(1000)
     gate.set()
-    wait_until(lambda: linked(mirror, digest), seconds=20, what="the blob's link")
+    wait_until(lambda: linked(mirror, digest), what="the blob's link")
     assert hub.asked(name) == [f"GET blobs/{digest}"]
 
 

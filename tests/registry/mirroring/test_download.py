@@ -219,9 +219,7 @@ def test_another_worker_takes_over_when_one_is_killed(tmp_path: Path, hub: Upstr
                 assert first + answer.read() == content
                 whole += 1
         gate.set()
-        wait_until(
-            lambda: get_blob(server, f"a.test/{name}", digest).body == content, seconds=30, what="a pull"
-        )
+        wait_until(lambda: get_blob(server, f"a.test/{name}", digest).body == content, what="a pull")
     assert 0 < whole < len(answers)
 
 

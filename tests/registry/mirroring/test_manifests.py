@@ -125,7 +125,6 @@ def test_a_404_that_is_not_the_registrys_own_takes_no_tag_away(
     del hub.troubles[name]  # and if the registry asks for no token any more, that is noticed
     wait_until(
         lambda: {state(get(mirror, here, "1")) for _ in range(6)} == {"current"},
-        seconds=30,
         what="both workers ask again",
     )
 

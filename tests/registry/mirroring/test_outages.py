@@ -81,7 +81,7 @@ def test_it_is_asked_again_after_a_while(mirror: RegistryServer, hub: Upstream, 
     hub.troubles[name] = refused(500)
     assert state(get(mirror, here, "1")) == "failing"
     del hub.troubles[name]
-    wait_until(lambda: state(get(mirror, here, "1")) == "current", seconds=30, what="another question")
+    wait_until(lambda: state(get(mirror, here, "1")) == "current", what="another question")
 
 
 def test_what_is_not_here_is_an_error_that_passes_and_not_a_404(
@@ -120,7 +120,7 @@ def test_a_limit_ends(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     hub.troubles[name] = refused(429, X_Retry_After=str(int(time.time()) + 2))
     assert get(mirror, here, "1").status == 429
     del hub.troubles[name]
-    wait_until(lambda: get(mirror, here, "1").status == 200, seconds=20, what="the end of the limit")
+    wait_until(lambda: get(mirror, here, "1").status == 200, what="the end of the limit")
 
 
 def test_where_nothing_may_be_stale(mirror: RegistryServer, hub: Upstream, name: str) -> None:

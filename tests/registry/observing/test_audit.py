@@ -127,9 +127,10 @@ def test_a_client_that_leaves_has_a_line() -> None:
         raw_exchange(
             server,
             b"PUT /v2/audit/gone/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
-            seconds=0.5,
+            answered=False,
+            quiet=0.5,
         )
-        wait_until(lambda: audited(server), seconds=20, what="the line")
+        wait_until(lambda: audited(server), what="the line")
         assert told(server, "action", "status", "tags") == [("push-manifest", 499, ["1"])]
 
 
@@ -155,7 +156,7 @@ def test_a_full_disk_breaks_no_request() -> None:
         for number in range(3):
             server.push_blob("audit/full", str(number).encode())
         assert Metrics(server).sum("digestry_audit_lost_lines_total") == 3
-        wait_until(lambda: logged(server), seconds=20, what="the warning")
+        wait_until(lambda: logged(server), what="the warning")
         complaints = [entry for entry in logged(server) if "audit log cannot be written" in entry["message"]]
         assert len(complaints) == 1
         assert "No space left" in complaints[0]["message"]
@@ -244,7 +245,7 @@ def test_collection_in_a_running_registry() -> None:
             return {entry["action"] for entry in audited(server) if entry["user"] == "digestry"}
 
         wanted = {"delete-manifest", "remove-link", "remove-blob"}
-        wait_until(lambda: wanted <= removed(), seconds=60, what="the lines of collection")
+        wait_until(lambda: wanted <= removed(), what="the lines of collection")
         (line,) = [
             entry
             for entry in audited(server)

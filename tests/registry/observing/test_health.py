@@ -63,7 +63,7 @@ def test_a_disk_and_a_catalog_that_fail() -> None:
             checks = server.request("GET", "/readyz").json()["checks"]
             return bool(checks["disk"] == "cannot be written: File exists" and checks["catalog"] != "ok")
 
-        wait_until(broken, seconds=20, what="the answer that it does not work")
+        wait_until(broken, what="the answer that it does not work")
         answer = server.request("GET", "/readyz")
         assert answer.status == 503
         assert str(server.root) not in answer.body.decode()

@@ -33,7 +33,7 @@ def line_of(server: RegistryServer, request_id: str) -> dict[str, Any]:
         found[:] = [entry for entry in logged(server) if entry.get("request_id") == request_id]
         return bool(found)
 
-    wait_until(there, seconds=20, what=f"a line about {request_id}")
+    wait_until(there, what=f"a line about {request_id}")
     assert len(found) == 1, found
     return found[0]
 
@@ -94,7 +94,7 @@ def test_hostile_clients_and_paths_stay_in_their_line() -> None:
             b'Host: x\r\nUser-Agent: evil\x9b2J \xff\x85 "}\xe2\x80\xa8\r\nX-Request-Id: h1\r\n'
             b"Connection: close\r\n\r\n",
         )
-        wait_until(lambda: len(requests(server)) >= 2, seconds=20, what="the line")
+        wait_until(lambda: len(requests(server)) >= 2, what="the line")
         (line,) = [entry for entry in requests(server) if entry.get("request_id") == "h1"]
         assert line["path"].startswith('/v2/\n\x1b[31m{"level":"forged"}/')
         assert line["level"] == "warning"
@@ -113,7 +113,7 @@ def test_only_errors_unless_all_are_wanted() -> None:
         server.request("GET", "/v2/logs/errors/manifests/none")
         server.request("PUT", "/v2/logs/errors/manifests/UP!", b"{}")
         server.request("GET", "/v2/logs/errors/tags/list")
-        wait_for_line(server.log, "UP!", seconds=20)
+        wait_for_line(server.log, "UP!")
         told = server.log.read_text().splitlines()
         assert len(told) == 1, told
         assert re.fullmatch(
@@ -140,7 +140,6 @@ def test_a_defect_is_one_line_with_its_traceback_and_its_request() -> None:
         assert answer.status == 500
         wait_until(
             lambda: len([line for line in logged(server) if line.get("request_id") == "defect-1"]) == 2,
-            seconds=20,
             what="the lines",
         )
         failed, request = [line for line in logged(server) if line.get("request_id") == "defect-1"]

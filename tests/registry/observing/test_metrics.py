@@ -33,9 +33,7 @@ def requests(server: RegistryServer, **labels: str) -> float:
 
 def settled(server: RegistryServer, wanted: float, **labels: str) -> None:
     """Each worker publishes within a second what it counted."""
-    wait_until(
-        lambda: requests(server, **labels) == wanted, seconds=20, what=f"{wanted} requests of {labels}"
-    )
+    wait_until(lambda: requests(server, **labels) == wanted, what=f"{wanted} requests of {labels}")
 
 
 def test_the_sum_over_all_workers(pair: RegistryServer) -> None:
@@ -79,7 +77,7 @@ def test_bytes_and_times_of_blobs(pair: RegistryServer) -> None:
             and found.sum("digestry_pull_seconds_count", size="64KiB") == 1
         )
 
-    wait_until(counted, seconds=20, what="the bytes")
+    wait_until(counted, what="the bytes")
 
 
 def test_tags_uploads_and_the_store() -> None:
@@ -102,14 +100,13 @@ def test_tags_uploads_and_the_store() -> None:
         assert found.sum("digestry_catalog_bytes") > 4096
         assert found.sum("process_start_time_seconds") > 1.6e9
         # Another process counts the store, when the server starts and then every ten seconds.
-        wait_until(lambda: Metrics(server).has("digestry_store_blobs"), seconds=30, what="the store's size")
+        wait_until(lambda: Metrics(server).has("digestry_store_blobs"), what="the store's size")
         port = server.port
         assert server.stop() == 0
         again = start_registry(server.root, port=port)
         try:
             wait_until(
                 lambda: Metrics(again).sum("digestry_store_journal_entries") == 5,
-                seconds=30,
                 what="the store's size",
             )
             found = Metrics(again)
@@ -226,10 +223,8 @@ def test_a_worker_that_is_killed_takes_no_count_along() -> None:
             except OSError:
                 return False
 
-        wait_until(
-            lambda: str(workers[0]) not in children.read_text().split(), seconds=20, what="the worker's end"
-        )
-        wait_until(whole, seconds=30, what="a new worker")
+        wait_until(lambda: str(workers[0]) not in children.read_text().split(), what="the worker's end")
+        wait_until(whole, what="a new worker")
         assert requests(server, route="catalog") == 30
         assert len(list((server.root / "metrics").glob("worker-*"))) == slots
 
@@ -240,7 +235,7 @@ def test_the_page_tells_of_every_metric() -> None:
     collected = "[collection]\nevery = 1\n[scrub]\nevery = 1\n"
     with configured(collected) as server:
         jobs = ("digestry_collection_runs_total", "digestry_scrub_rate", "digestry_store_tags")
-        wait_until(lambda: all(map(Metrics(server).has, jobs)), seconds=60, what="the jobs' first runs")
+        wait_until(lambda: all(map(Metrics(server).has, jobs)), what="the jobs' first runs")
         found = Metrics(server)
     names = {
         re.sub("_(bucket|sum|count|created)$", "", sample.name)

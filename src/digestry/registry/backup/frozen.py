@@ -26,7 +26,7 @@ from digestry.registry.backup.description import Description, JournalEnd, Missin
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
     {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
-    | {"absent", "guards", "metrics", "mirror", "reserve", "lost+found"}  # made anew
+    | {"absent", "guards", "metrics", "mirror", "reserve", "tls", "lost+found"}  # made anew
 )
 _WHY_NOT: Final = {
     "audit.log": "copy it as you copy other logs",
