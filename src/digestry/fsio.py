@@ -20,6 +20,8 @@ from typing import BinaryIO, Final
 from digestry.errors import Conflict, StorageError, StorageFull
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PROBE: Final = bytes(64 << 10)
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
@@ -27,7 +29,7 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
     """The one wording for an ``OSError`` while doing ``action`` to ``path``."""
     reason = error.strerror or str(error)
     hint = ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if error.errno in _NO_ROOM or error.errno == errno.EFBIG:
         hint = "free some space on that file system; nothing that was stored before is lost"
         return StorageFull(f"cannot {action} {path}: {reason}", hint=hint)
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
@@ -130,6 +132,25 @@ def sweep_temporaries(directory: Path, *, older_than: float = 60.0) -> None:
         for path in directory.iterdir():
             if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > older_than:
                 path.unlink(missing_ok=True)
+
+
+def lacks_room(directory: Path) -> bool:
+    """Whether a file there could not grow now, because the file system or a quota is full.
+
+    For who was told of a failure without its cause. Where it cannot be tried, False.
+    """
+    try:
+        descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, _PROBE)
+            os.fsync(descriptor)  # some file systems tell only now
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return error.errno in _NO_ROOM
+    except AttributeError:
+        return False  # not Linux
+    return False
 
 
 def remove_file(path: Path, *, durable: bool = True) -> bool:

@@ -6,15 +6,19 @@ server on it.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine.default import DefaultDialect
 
-from digestry.catalog import clock
+from digestry.catalog import clock, database
 from digestry.errors import StorageFull
+from digestry.fsio import lacks_room
 from digestry.registry.collection import collect
 from digestry.registry.config import RegistryConfig
 from digestry.registry.reserve import Reserve
@@ -189,6 +193,52 @@ def test_a_registry_starts_on_a_full_disk_and_serves_what_it_has(
         assert again.request("DELETE", "/v2/a/manifests/kept").status == 202
     finally:
         assert again.stop() == 0
+
+
+# -- quotas ----------------------------------------------------------------------------------------
+
+
+def test_whether_there_is_room_is_found_by_trying(
+    small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not lacks_room(small_disk.path)
+    small_disk.fill(leave=0)
+    assert lacks_room(small_disk.path)
+    small_disk.make_room()
+    assert not lacks_room(small_disk.path)
+    assert list(small_disk.path.iterdir()) == []
+
+    def over(*_: object) -> int:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "write", over)
+    assert lacks_room(small_disk.path)
+    assert not lacks_room(small_disk.path / "absent")
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE])
+@pytest.mark.parametrize("full", [True, False])
+def test_what_the_catalog_cannot_write_for_a_quota_is_told_as_a_full_disk(
+    empty_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, full: bool
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(empty_root, root)
+    monkeypatch.setattr(database, "lacks_room", lambda _: full)
+    failure = sqlite3.OperationalError("disk I/O error")
+    failure.sqlite_errorcode = code
+
+    def fails(*_: object) -> None:
+        raise failure
+
+    with Inside(root) as registry:
+        with monkeypatch.context() as patched:
+            patched.setattr(DefaultDialect, "do_commit", fails)
+            answer = registry.request("POST", "/v2/a/blobs/uploads/")
+        if full:
+            refused(answer)
+        else:
+            assert answer.status == 500
+        assert registry.request("POST", "/v2/a/blobs/uploads/").status == 202
 
 
 # -- the catalog alone -----------------------------------------------------------------------------

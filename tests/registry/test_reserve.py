@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import namedtuple
@@ -81,6 +82,28 @@ def test_on_a_disk_that_has_no_room_for_it_there_is_none(reserve: Reserve, disk:
     assert not reserve.fill()
     assert not reserve.spent()
     assert not reserve.release()
+
+
+def test_a_quota_that_has_no_room_for_it_changes_nothing(
+    reserve: Reserve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over(*_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", over)
+        with pytest.raises(StorageFull):
+            reserve.fill()
+    assert not reserve.spent()
+    assert not (tmp_path / FILE).exists()
+    assert reserve.fill()
+    reserve.release(A_BIT)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", over)
+        with pytest.raises(StorageFull):
+            reserve.fill()
+    assert (tmp_path / FILE).stat().st_size == 7 * _MIB
+    assert reserve.spent()
 
 
 def test_of_a_small_disk_it_is_a_sixteenth(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:

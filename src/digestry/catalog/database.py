@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from digestry.catalog.turnstile import Turnstile
 from digestry.errors import InvalidDigest, NotFound, StorageBusy, StorageError, StorageFull
+from digestry.fsio import lacks_room
 
 FILE: Final = "catalog.db"
 _BUSY_SECONDS: Final = 30
@@ -34,8 +35,8 @@ def _failure(path: Path, error: BaseException, *, hint: str = "") -> StorageErro
     cause = getattr(error, "orig", None) or error
     message = f"the catalog {path} failed: {cause}"
     code = getattr(cause, "sqlite_errorcode", 0)
-    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
-        code = sqlite3.SQLITE_FULL  # its index of the log could not be made longer
+    if code & 0xFF == sqlite3.SQLITE_IOERR and lacks_room(path.parent):
+        code = sqlite3.SQLITE_FULL  # what SQLite calls full is neither a quota nor its index of the log
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             hint = _RESTORE

@@ -93,6 +93,12 @@ class Reserve:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 os.posix_fallocate(descriptor, 0, size)
+            except OSError:
+                # A quota, or somebody was faster. One that was never made is not spent.
+                os.truncate(descriptor, max(held, 0))
+                if held < 0:
+                    self._path.unlink(missing_ok=True)
+                raise
             finally:
                 os.close(descriptor)
         if size == wanted and held >= 0:
