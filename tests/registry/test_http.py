@@ -42,6 +42,7 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "audit.log",
         "collection.lock",
         "guards",
+        "kept.json",
         "metrics",
         "mirror",
         "quarantine",  # of other tests'

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="registry.toml: [collection] and [[retention]] say what is kept (docs/collection.md).",
+    help="The server's registry.toml: [collection] and [[retention]] say what is kept (docs/collection.md).",
 )
 @click.option(
     "--root",
@@ -41,10 +41,12 @@ def gc(*, config: Path | None, root: Path | None, dry_run: bool, quiet: bool, fo
     JSON: an object with dry_run, items (kind: tag, manifest, link or blob; repository, name, why, size
     in bytes, and stays, true for what should have gone and could not), and totals.
     """
-    from digestry.registry import collection
+    from digestry.registry import collection, retention
     from digestry.registry.config import load
 
     loaded = load(config, {"root": root, "allow_anonymous": True})
+    if config is None:
+        retention.check_as_served(loaded.root, loaded.collection.retention)
     run = collection.dry_run if dry_run else collection.collect
     if format_ == "json":
         # As it goes: there may be millions.

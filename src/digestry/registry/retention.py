@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from digestry import fsio
 from digestry.catalog.retention import DAY, Retention, TagRetention
+from digestry.catalog.surplus import span
+from digestry.errors import InvalidConfiguration, StorageError
 from digestry.registry import toml
 from digestry.registry.immutability import patterns
 from digestry.registry.toml import Key, Where
+
+FILE: Final = "kept.json"
+"""In the root: how long the registry that was served there last keeps things."""
 
 _TEN_YEARS: Final = 3650 * DAY
 
@@ -64,3 +73,45 @@ def _rule(table: Any, where: Where) -> TagRetention:
         newest=values["keep_newest"],
         seconds=values["keep_for"],
     )
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    untagged: float | None
+    sighted: float | None
+
+
+def note_served(root: Path, retention: Retention) -> None:
+    """Notes how long a registry keeps things, for :func:`check_as_served`. Raises :class:`StorageError`."""
+    content = msgspec.json.encode(_Kept(retention.untagged, retention.sighted))
+    try:
+        if (root / FILE).read_bytes() == content:
+            return
+    except OSError:
+        pass
+    fsio.write_file(root / FILE, content)
+
+
+def check_as_served(root: Path, retention: Retention) -> None:
+    """Raises :class:`InvalidConfiguration` if ``retention``, which nobody wrote, would remove what the
+    registry that is served there keeps; :class:`StorageError` if that cannot be known."""
+    try:
+        kept = msgspec.json.decode((root / FILE).read_bytes(), type=_Kept)
+    except FileNotFoundError:
+        return  # it was never served, or not since digestry notes that
+    except OSError as error:
+        raise fsio.storage_error("read", root / FILE, error) from error
+    except msgspec.DecodeError as error:
+        raise StorageError(
+            f"{root / FILE} is damaged: {error}", hint="give --config; the server's next start mends it"
+        ) from error
+    for key, served, mine in (
+        ("untagged", kept.untagged, retention.untagged),
+        ("sighted", kept.sighted, retention.sighted),
+    ):
+        if mine is not None and (served is None or mine < served):
+            long = "off" if served is None else span(served)
+            raise InvalidConfiguration(
+                f"the registry under {root} is served with {key} = {long}; without a configuration, what that"
+                f" keeps would go after {span(mine)}",
+                hint="give the server's registry.toml with --config",
+            )

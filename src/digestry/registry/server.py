@@ -26,7 +26,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.errors import InvalidConfiguration, StorageError, StorageFull
-from digestry.registry import tls
+from digestry.registry import retention, tls
 from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
@@ -107,6 +107,7 @@ def _prepare(config: RegistryConfig) -> None:
     finally:
         catalog.close()
     AuditLog(config.log, config.root).check()
+    retention.note_served(config.root, config.collection.retention)
     try:
         exposition.begin(config.root, begun)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import threading
@@ -24,7 +25,7 @@ from digestry.model.digest import Digest
 from digestry.registry import collection
 from digestry.registry.collection import CollectionJob, Tally, collect, dry_run
 from digestry.registry.config import RegistryConfig, load
-from digestry.registry.retention import CollectionConfig
+from digestry.registry.retention import CollectionConfig, check_as_served, note_served
 from tests.registry.collecting.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
 from tests.support import PATIENCE, RegistryServer, digestry, start_registry, wait_until
@@ -306,6 +307,38 @@ def test_by_hand(server: RegistryServer, settings: Path) -> None:
     assert done.stdout == "Removed 0 tags, 0 manifests, 2 links, 2 blobs of 164 bytes.\n"
     empty = json.loads(run_gc(server, settings, "--format", "json").stdout)
     assert empty["items"] == []
+
+
+def test_by_hand_without_the_servers_configuration(tmp_path: Path, settings: Path) -> None:
+    settings.write_text('[collection]\nuntagged = "365d"\n')
+    root = tmp_path / "root"
+    start_registry(root, "--config", str(settings)).stop()
+    done = subprocess.run(digestry("gc", "--root", root), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "served with untagged = 365 days; without a configuration, what that keeps would" in done.stderr
+    assert "--config" in done.stderr
+
+
+def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) -> None:
+    day = 86400.0
+    check_as_served(tmp_path, Retention())  # never served
+    for served, mine, wrong in (
+        (Retention(), Retention(), ""),
+        (Retention(untagged=30 * day), Retention(), ""),
+        (Retention(), Retention(untagged=30 * day), "untagged = 90 days"),
+        (Retention(untagged=None), Retention(), "untagged = off"),
+        (Retention(untagged=None, sighted=None), Retention(untagged=None), "sighted = off"),
+        (Retention(sighted=91 * day), Retention(untagged=None), "sighted = 91 days"),
+        (Retention(untagged=None, sighted=None), Retention(untagged=None, sighted=None), ""),
+    ):
+        note_served(tmp_path, served)
+        with contextlib.nullcontext() if not wrong else pytest.raises(InvalidConfiguration, match=wrong):
+            check_as_served(tmp_path, mine)
+    (tmp_path / "kept.json").write_text("{")
+    with pytest.raises(StorageError, match="damaged"):
+        check_as_served(tmp_path, Retention())
+    note_served(tmp_path, Retention())
+    check_as_served(tmp_path, Retention())
 
 
 def test_rules_that_cannot_be(tmp_path: Path) -> None:
