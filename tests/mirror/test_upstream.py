@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import socketserver
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +74,60 @@ def test_who_ends_every_connection_is_away() -> None:
         with pytest.raises(Unreachable, match="broke"):
             asking(liar).resolve("a", "1")
         assert len(liar.seen) == 2
+
+
+@contextlib.contextmanager
+def trickling(head: bytes, drop: bytes) -> Iterator[str]:
+    """A server that answers with ``head`` and then goes on forever, a ``drop`` at a time; its address."""
+
+    class Trickle(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.sendall(head)
+                while not stop.wait(0.05):
+                    self.request.sendall(drop)
+
+    stop = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
+        thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            stop.set()
+            server.shutdown()
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 %d X\r\nContent-Length: 60000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "drop"),
+    [
+        (HEAD % 200, b"X-More: x\r\n"),
+        (HEAD % 200, b"x"),
+        (HEAD % 200 + b"\r\n", b"x"),
+        (HEAD % 404 + b"\r\n", b"x"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+    ids=["lines", "a line", "a body", "an error", "chunks"],
+)
+def test_an_answer_that_trickles_in_is_none(head: bytes, drop: bytes) -> None:
+    with trickling(head, drop) as url:
+        upstream = ClientUpstream(UpstreamOptions("a.test", url, timeout=60, patience=0.4))
+        # Of an error nobody waits for the words.
+        with pytest.raises((Unreachable, RemoteNotFound), match=r"in time|404"):
+            upstream.manifest("a", "1")
+        upstream.close()
+
+
+def test_a_blob_may_take_its_time() -> None:
+    with trickling(HEAD % 200 + b"\r\n", b"x") as url:
+        upstream = ClientUpstream(UpstreamOptions("a.test", url, timeout=60, patience=0.2))
+        with upstream.blob("a", DIGEST, 0) as stream:
+            assert b"".join(stream.read(1) for _ in range(8)) == b"xxxxxxxx"  # twice as long
+        upstream.close()
 
 
 def test_credentials_go_to_the_token_server_and_not_to_a_storage(tmp_path: Path) -> None:

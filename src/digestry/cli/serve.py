@@ -65,6 +65,7 @@ def serve(config: Path | None, **options: Any) -> None:
 def upstream(mirror: MirrorConfig) -> Upstream:
     """How a registry asks another one. Called in each of its processes."""
     from digestry.mirror.upstream import ClientUpstream, UpstreamOptions
+    from digestry.registry.mirroring.upstream import PATIENCE
 
     return ClientUpstream(
         UpstreamOptions(
@@ -74,5 +75,6 @@ def upstream(mirror: MirrorConfig) -> Upstream:
             password_file=mirror.password_file,
             authorities=mirror.ca,
             timeout=mirror.timeout,
+            patience=mirror.timeout * PATIENCE,
         )
     )

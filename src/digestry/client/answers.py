@@ -21,6 +21,7 @@ from digestry.errors import (
     RemoteDamaged,
     RemoteNotFound,
     Unauthorized,
+    Unreachable,
 )
 from digestry.model.digest import Digest, shown
 
@@ -30,10 +31,16 @@ _MOST_ERRORS: Final = 3
 
 
 class Answer:
-    """One HTTP answer, its body not read yet. A context manager that gives the connection back."""
+    """One HTTP answer, its body not read yet. A context manager that gives the connection back.
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str) -> None:
+    ``patience`` is how many seconds its body may take, unless it is streamed.
+    """
+
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, method: str, url: str, *, patience: float | None = None
+    ) -> None:
         self._response = response
+        self._until = None if patience is None else time.monotonic() + patience
         self._method = method
         self.url = url
         self.status = response.status
@@ -69,12 +76,18 @@ class Answer:
             self._too_long(limit)
         parts: list[bytes] = []
         size = 0
-        while part := self.read_some(min(limit + 1 - size, 1 << 20)):
+        while part := self._read_soon(min(limit + 1 - size, 1 << 20)):
             parts.append(part)
             size += len(part)
             if size > limit:
                 self._too_long(limit)
         return b"".join(parts)
+
+    def _read_soon(self, count: int) -> bytes:
+        """As :meth:`read_ready`, as long as there is patience."""
+        if self._until is not None and time.monotonic() > self._until:
+            raise Unreachable(f"cannot reach {self.host}: it does not answer in time")
+        return self.read_ready(count)
 
     def _too_long(self, limit: int) -> NoReturn:
         raise ProtocolViolation(f"{self.host} sent more than {limit} bytes for {urlsplit(self.url).path}")
@@ -155,7 +168,7 @@ class Answer:
 
     def _capped(self, limit: int) -> Iterator[bytes]:
         left = limit
-        while left and (part := self.read_some(left)):
+        while left and (part := self._read_soon(left)):
             yield part
             left -= len(part)
 
@@ -178,7 +191,13 @@ class Answer:
             response.close()
             return
         try:
-            response.drain_conn()
+            if self._method == "HEAD":
+                response.drain_conn()  # there is nothing to wait for
+            else:
+                while self._read_soon(ERROR_BODY):
+                    pass
+        except Unreachable:
+            response.close()
         finally:
             response.release_conn()
 

@@ -16,6 +16,8 @@ class ClientOptions:
     credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a connection
     stands. ``retries`` counts further attempts. ``parallel`` is how many blobs of an image travel at
     once. ``authorities`` is a file of certificates (PEM) that are trusted beside the system's.
+    ``patience`` is how many seconds an answer's head, and its body unless that is streamed, may take in
+    all, however they trickle in.
     """
 
     insecure_hosts: frozenset[str] = frozenset()
@@ -25,6 +27,7 @@ class ClientOptions:
     retries: int = 3
     parallel: int = 4
     authorities: Path | None = None
+    patience: float | None = None
 
     def may_be_plain(self, host: str) -> bool:
         """Whether ``host[:port]`` may be spoken to without TLS."""

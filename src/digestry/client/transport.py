@@ -19,6 +19,7 @@ from digestry import __version__
 from digestry.client.answers import Answer
 from digestry.client.failures import is_certificate_failure, is_not_http, is_not_tls, unreachable
 from digestry.client.options import ClientOptions, bare_host, is_loopback
+from digestry.client.prompt import hasten
 from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 
@@ -218,7 +219,7 @@ class Transport:
             )
         except LocationParseError as error:
             raise Unreachable(f"{shown(call.url)} is no web address") from error
-        return Answer(response, call.method, call.url)
+        return Answer(response, call.method, call.url, patience=options.patience)
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
@@ -228,6 +229,8 @@ class Transport:
             manager = self._managers.get(key)
             if manager is None:
                 manager = self._managers[key] = self._make_manager(pin, "" if pin else key)
+                if self.options.patience is not None:
+                    hasten(manager, self.options.patience)
             return manager
 
     def _make_manager(self, pin: str | None, proxy: str) -> urllib3.PoolManager:

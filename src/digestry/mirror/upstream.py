@@ -40,7 +40,7 @@ class UpstreamOptions:
 
     ``password_file`` is read whenever a password is wanted, so that it may change. ``authorities``
     is a file of certificates (PEM) that are trusted beside the system's. ``timeout`` is in seconds
-    without a byte.
+    without a byte, ``patience`` for all of an answer, but for a blob's bytes.
     """
 
     host: str
@@ -49,6 +49,7 @@ class UpstreamOptions:
     password_file: Path | None = None
     authorities: Path | None = None
     timeout: float = 10.0
+    patience: float = 30.0
 
 
 class _Login:
@@ -114,6 +115,7 @@ class ClientUpstream:
             retries=0,
             parallel=_CONNECTIONS // 2,
             authorities=options.authorities,
+            patience=options.patience,
         )
         self._session = Session(client, credentials=_Login(options))
         self._session.transport.place(options.host, options.url)

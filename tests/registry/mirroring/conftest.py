@@ -19,7 +19,7 @@ _MIRRORS = {
     "some.test": 'tag-ttl = 0\nrepository = "allowed/*"',
     "never-stale.test": 'tag-ttl = 0\nstale = "off"',
     "large.test": 'prefix = "deep/in/here"',
-    **{f"trouble{number}.test": 'tag-ttl = 0\ntimeout = "2s"' for number in range(16)},
+    **{f"trouble{number}.test": 'tag-ttl = 0\ntimeout = "2s"' for number in range(18)},
 }
 
 

@@ -139,6 +139,24 @@ def test_a_registry_that_answers_no_head(mirror: RegistryServer, hub: Upstream, 
     assert (answer.headers["docker-content-digest"], state(answer)) == (str(moved), "current")
 
 
+def test_a_head_that_is_not_up_to_date(mirror: RegistryServer, hub: Upstream, name: str) -> None:
+    here = f"asking.test/{name}"
+    hub.image(name, "1")
+    get(mirror, here, "1")
+    moved = hub.image(name, "1", layer=b"other")
+
+    def old(request: Request) -> Reply | None:
+        said = {"Content-Type": KIND, "Docker-Content-Digest": f"sha256:{'a' * 64}"}
+        return Reply(200, b"{}", said) if request.method == "HEAD" else None
+
+    hub.troubles[name] = old
+    answer = get(mirror, here, "1")
+    assert (answer.headers["docker-content-digest"], state(answer)) == (str(moved), "current")
+    del hub.manifests[name, str(moved)]
+    answer = get(mirror, here, "1")  # what neither has is no reason to take away what is here
+    assert answer.headers["docker-content-digest"] == str(moved)
+
+
 def test_a_rule_can_hold_a_tag_where_it_is(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"held.test/{name}"
     first = hub.image(name, "1")

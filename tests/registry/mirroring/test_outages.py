@@ -53,7 +53,7 @@ def test_a_tag_is_served_as_it_was_and_the_header_says_so(
     assert answer.status == 200
     assert "digestry-upstream" not in answer.headers
     assert get_blob(mirror, here, layer).body == b"layer"
-    # Each of the two workers asked once, and then left it alone (on a slow machine, asked again later).
+    # One of the two workers asked once, and then both left it alone (on a slow machine, asked again later).
     assert hub.asked(name).count("HEAD manifests/1") <= 5
 
 
@@ -121,6 +121,30 @@ def test_a_limit_ends(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     assert get(mirror, here, "1").status == 429
     del hub.troubles[name]
     wait_until(lambda: get(mirror, here, "1").status == 200, what="the end of the limit")
+
+
+def test_who_fails_and_says_for_how_long_is_believed(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    here = f"trouble16.test/{name}"
+    hub.image(name, "1")
+    hub.troubles[name] = refused(503, Retry_After="300")
+    for _ in range(6):  # of both workers: one was told, and the other knows
+        answer = get(mirror, here, "1")
+        assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+        assert 200 <= int(answer.headers["retry-after"]) <= 300
+    assert len(hub.asked(name)) == 1
+
+
+def test_a_limit_of_no_time_at_all(mirror: RegistryServer, hub: Upstream, name: str) -> None:
+    here = f"trouble17.test/{name}"
+    hub.image(name, "1")
+    hub.troubles[name] = refused(429, Retry_After="0")
+    began = time.monotonic()
+    for _ in range(20):
+        answer = get(mirror, here, "1")
+        assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+    assert len(hub.asked(name)) <= 2 * (1 + time.monotonic() - began)
 
 
 def test_where_nothing_may_be_stale(mirror: RegistryServer, hub: Upstream, name: str) -> None:

@@ -106,7 +106,12 @@ def refresh(service: Service, place: Place, tag: str) -> None:
         if found.digest == here:
             mirrored.note(place.name, tag, found.digest)
             return
-        manifest = _known(service, place, found.digest) or _fetched(service, place, found.digest)
+        try:
+            manifest = _known(service, place, found.digest) or _fetched(service, place, str(found.digest))
+        except RemoteNotFound:
+            # It moved in this moment and took its image away; or what answers a HEAD is not up to date.
+            manifest = _fetched(service, place, tag)
+        found = manifest.descriptor()
         try:
             keep(service, place, manifest, tag=tag)
         except TagRefused:
@@ -131,7 +136,7 @@ def bring(service: Service, place: Place, digest: Digest) -> None:
     """Gets a manifest by its digest, unless it is here. Blocks. Raises :class:`RemoteNotFound`."""
     with place.mirror.turn(place.name, str(digest)):
         if _known(service, place, digest) is None:
-            keep(service, place, _fetched(service, place, digest))
+            keep(service, place, _fetched(service, place, str(digest)))
 
 
 def _known(service: Service, place: Place, digest: Digest) -> Manifest | None:
@@ -145,14 +150,14 @@ def _known(service: Service, place: Place, digest: Digest) -> Manifest | None:
     return Manifest.parse(raw, stored.media_type, algorithm=digest.algorithm)
 
 
-def _fetched(service: Service, place: Place, digest: Digest) -> Manifest:
+def _fetched(service: Service, place: Place, target: str) -> Manifest:
     with place.mirror.question():
-        manifest = place.mirror.upstream.manifest(place.upstream, str(digest))
+        manifest = place.mirror.upstream.manifest(place.upstream, target)
     place.mirror.count("fetched_bytes", manifest.size)
     limit = service.config.manifest_limit
-    if manifest.digest != digest or manifest.size > limit:
+    if manifest.size > limit:
         raise ContentError(
-            f"manifest {digest} of {place.upstream} has {manifest.size} bytes; {limit} are allowed here"
+            f"manifest {target} of {place.upstream} has {manifest.size} bytes; {limit} are allowed here"
         )
     return manifest
 

@@ -21,8 +21,8 @@ from digestry.model.digest import Digest
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.mirroring.limit import Limit
-from digestry.registry.mirroring.trouble import REST_SECONDS, Unasked
-from digestry.registry.mirroring.upstream import Upstream
+from digestry.registry.mirroring.trouble import Unasked
+from digestry.registry.mirroring.upstream import PATIENCE, Upstream
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -75,8 +75,7 @@ class Mirror:
 
     After a failure upstream is left alone for some seconds, more each time, and after it said that it
     is asked too often, for as long as it said: nobody waits meanwhile. Then one asks, and the others
-    are answered as before until that one has been. A limit of the rate is known to all workers, a
-    failure to each for itself.
+    are answered as before until that one has been. All workers know of it.
     """
 
     def __init__(self, config: MirrorConfig, upstream: Upstream, root: Path) -> None:
@@ -190,12 +189,13 @@ class Mirror:
     def _turn(self) -> None:
         with self._lock:
             now = time.monotonic()
-            if not self._resting:
-                limited = self._limit.left()
-                if limited <= 0:
+            if not self._resting or self._rest_until <= now:
+                left, why = self._limit.left()
+                if left > 0:
+                    # Another worker was told, or this one before it was started again.
+                    self._resting, self._rest_until = why or trouble.RATE_LIMITED, now + left
+                elif not self._resting:
                     return
-                # Another worker was told, or this one before it was started again.
-                self._resting, self._rest_until = trouble.RATE_LIMITED, now + limited
             left = self._rest_until - now
             if left > 0:
                 raise Unasked(
@@ -205,26 +205,26 @@ class Mirror:
                 )
             # This one asks. Until it has an answer, the others are answered as before.
             self._probing = True
-            self._rest_until = now + self.config.timeout + _MARGIN
+            self._rest_until = now + self.config.timeout * PATIENCE + _MARGIN
 
     def _rest(self, error: RemoteError) -> None:
         word = trouble.word(error)
         with self._lock:
             first = self._probing or not self._resting
             self._failures += first  # many that fail at once are one failure
-            if word == trouble.RATE_LIMITED:
-                seconds = trouble.limit_seconds(error)
-                self._limit.hold(seconds)
-            elif first:
-                seconds = min(_LONGEST_REST, REST_SECONDS * 2 ** min(self._failures - 1, 10))
-            else:
-                return
+            seconds = trouble.rest_seconds(error)
+            if word != trouble.RATE_LIMITED:
+                if not first:
+                    return
+                seconds *= min(2 ** min(self._failures - 1, 10), max(1, _LONGEST_REST / seconds))
             if not self._resting or word != self._resting:
                 log.warning(
                     "mirror %s is left alone for %.0f s: %s", self.config.host, seconds, error.message
                 )
             self._probing = False
             self._resting, self._rest_until = word, time.monotonic() + seconds
+            if word == trouble.RATE_LIMITED or self._limit.left()[1] != trouble.RATE_LIMITED:
+                self._limit.hold(seconds, word)
 
     def _well(self) -> None:
         if not self._resting:
@@ -234,6 +234,8 @@ class Mirror:
             if self._resting and (self._probing or self._resting != trouble.RATE_LIMITED):
                 log.warning("mirror %s answers again", self.config.host)
                 self._resting, self._failures, self._probing = "", 0, False
+                if self._limit.left()[1] != trouble.RATE_LIMITED:
+                    self._limit.lift()
 
     # -- one at a time -------------------------------------------------------------------------
 

@@ -80,9 +80,9 @@ def is_outage(error: DigestryError) -> bool:
 def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
     """The answer for what is not here, and could not be got."""
     text = f"{mirror.host}: {error.message}"
+    seconds = error.seconds if isinstance(error, Unasked) else rest_seconds(error)
     match word(error):
         case "rate-limited":
-            seconds = error.seconds if isinstance(error, Unasked) else limit_seconds(error)
             return Problem(
                 429,
                 "TOOMANYREQUESTS",
@@ -90,7 +90,6 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
                 headers={"Retry-After": _seconds(seconds)},
             )
         case "unreachable" | "failing" if isinstance(error, Unasked | Unreachable | Refused):
-            seconds = error.seconds if isinstance(error, Unasked) else REST_SECONDS
             return Problem(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
     if isinstance(error, RemoteNotFound):
         return Problem(404, "NAME_UNKNOWN", text)
@@ -106,14 +105,20 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
 
 RATE_LIMIT_SECONDS: Final = 60.0
 """So long an upstream is left alone that limits its rate and does not say for how long."""
+SHORTEST_LIMIT: Final = 1.0
+"""So long it is left alone even if it says that it may be asked at once."""
 REST_SECONDS: Final = 5.0
 """So long an upstream is left alone that failed; longer each time that it fails again."""
+LONGEST_SAID_REST: Final = 600.0
+"""An upstream that fails, and says for how long, is believed up to this, in seconds."""
 
 
-def limit_seconds(error: DigestryError) -> float:
-    """How long an upstream is left alone that answered with ``error``, a limit of its rate."""
+def rest_seconds(error: DigestryError) -> float:
+    """How long an upstream is left alone that answered with ``error``, at least."""
     said = error.retry_after if isinstance(error, Refused) else None
-    return RATE_LIMIT_SECONDS if said is None else min(said, LONGEST_LIMIT)
+    if word(error) == RATE_LIMITED:
+        return RATE_LIMIT_SECONDS if said is None else max(SHORTEST_LIMIT, min(said, LONGEST_LIMIT))
+    return REST_SECONDS if said is None else max(REST_SECONDS, min(said, LONGEST_SAID_REST))
 
 
 def _seconds(value: float) -> str:

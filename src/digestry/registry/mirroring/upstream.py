@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.registry.mirroring.config import MirrorConfig
+
+PATIENCE: Final = 3
+"""An answer to a question may take so many times the timeout in all, however it trickles in. Blobs
+may take longer."""
 
 
 class BlobStream(Protocol):

@@ -57,7 +57,7 @@ class NotOnPurpose(logging.Filter):
     """Leaves out Granian's traceback of a connection that was broken on purpose: why is in a line already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return f".{BrokenOff.__name__}: " not in record.getMessage()
+        return f"\n{BrokenOff.__name__}: " not in record.getMessage()
 
 
 class Lines(logging.Handler):
