@@ -203,7 +203,7 @@ def test_children_of_a_live_index_live(catalog: Catalog, later: Clock) -> None:
     collected(catalog)
     assert there(catalog, outer, inner, *children) == [True, True, True, True, False]
     catalog.delete_tag("x", "t", origin=ORIGIN)
-    later.now += 1
+    later.now += LEASE + 1
     items = collected(catalog)
     assert there(catalog, outer, inner, *children) == [False] * 5
     assert len(names(items, "manifest")) == 4
@@ -225,9 +225,27 @@ def test_referrers_live_as_long_as_their_subject(catalog: Catalog, later: Clock)
     later.now += LEASE + 1
     assert collected(catalog) == []
     catalog.delete_tag("x", "t", origin=ORIGIN)
-    later.now += 1
+    later.now += LEASE + 1
     collected(catalog)
     assert there(catalog, subject, advisory, signature) == [False, False, False]
+
+
+def test_what_a_tag_has_just_left_is_still_there_for_who_has_just_asked(
+    catalog: Catalog, later: Clock
+) -> None:
+    """Whoever was told where the tag points has time to pull that, whatever the rules say."""
+    child = put(catalog, "x", image(catalog, "x"))
+    old = put(catalog, "x", index(child), "t")
+    deleted = put(catalog, "x", image(catalog, "x"), "u")
+    later.now += 2 * LEASE
+    new = put(catalog, "x", image(catalog, "x"), "t")
+    catalog.delete_tag("x", "u", origin=ORIGIN)
+    later.now += LEASE - clock.SECOND
+    assert collected(catalog) == []
+    assert there(catalog, old, child, deleted, new) == [True] * 4
+    later.now += 2 * clock.SECOND
+    collected(catalog)
+    assert there(catalog, old, child, deleted, new) == [False, False, False, True]
 
 
 def test_a_circle_that_nothing_else_holds_goes(catalog: Catalog, later: Clock) -> None:

@@ -89,7 +89,7 @@ class Catalog(Links):
         self.figures = Figures(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
-        self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now)
+        self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now, lease)
         self.mirrored = Mirrored(self._database, self._rules, lease, self._quotas)
 
     @property

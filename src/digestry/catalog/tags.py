@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import clock, journal, outbox, statements
+from digestry.catalog import clock, content, journal, outbox, statements
 from digestry.catalog.journal import Move, Origin
 from digestry.catalog.memory import entry_at
 from digestry.catalog.outbox import Subscription
@@ -84,11 +84,13 @@ ANYTHING: Final = Expected()
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What every move goes by: the policy, and who wants to hear of it."""
+    """What every move goes by: the policy, who wants to hear of it, and for how many microseconds what a
+    tag leaves is promised to be kept at the least: somebody may just have asked where it points."""
 
     policy: TagPolicy = field(default_factory=TagPolicy)
     subscriptions: tuple[Subscription, ...] = ()
     now: clock.Clock = clock.now
+    lease: int = 0
 
 
 class Place(NamedTuple):
@@ -249,6 +251,8 @@ def _kind(connection: Connection, place: Place, digest: str) -> Any:
 
 def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) -> TagEvent:
     event = journal.append(connection, move, origin, rules.now)
+    if move.from_digest is not None:
+        content.extend_lease(connection, move.from_digest, clock.from_datetime(event.at) + rules.lease)
     outbox.enqueue(connection, rules.subscriptions, event)
     return event
 
