@@ -240,10 +240,10 @@ def test_what_a_tag_has_just_left_is_still_there_for_who_has_just_asked(
     later.now += 2 * LEASE
     new = put(catalog, "x", image(catalog, "x"), "t")
     catalog.delete_tag("x", "u", origin=ORIGIN)
-    later.now += LEASE - clock.SECOND
+    later.now += LEASE - SECOND
     assert collected(catalog) == []
     assert there(catalog, old, child, deleted, new) == [True] * 4
-    later.now += 2 * clock.SECOND
+    later.now += 2 * SECOND
     collected(catalog)
     assert there(catalog, old, child, deleted, new) == [False, False, False, True]
 
