@@ -38,20 +38,27 @@ async def handle(service: Service, exchange: Exchange) -> None:
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.disk(_parse, body)
-    hidden = service.gate.hidden(exchange, {query.repository for query in request.queries})
-    answer = await service.disk(_answer, service, request, hidden)
+    names = [query.repository for query in request.queries]
+    if service.mirrors is not None:
+        names = [service.mirrors.kept(name) for name in names]
+    hidden = service.gate.hidden(exchange, set(names))
+    # No repository has the empty name: what may not be seen is answered as what is not there.
+    names = ["" if name in hidden else name for name in names]
+    answer = await service.disk(_answer, service, request, names)
     await exchange.answer(200, [("Content-Type", JSON)], answer)
 
 
-def _answer(service: Service, request: ResolveRequest, hidden: set[str]) -> bytes:
-    # No repository has the empty name: what may not be seen is answered as what is not there.
+def _answer(service: Service, request: ResolveRequest, names: list[str]) -> bytes:
+    """``names`` are the repositories that the queries are about, as this registry calls them."""
     queries = [
-        structs.replace(query, repository="") if query.repository in hidden else query
-        for query in request.queries
+        query if query.repository == name else structs.replace(query, repository=name)
+        for query, name in zip(request.queries, names, strict=True)
     ]
     found = service.catalog.resolve(queries, contents=request.contents)
     resolutions = tuple(
-        answer if answer.repository else structs.replace(answer, repository=query.repository)
+        answer
+        if answer.repository == query.repository
+        else structs.replace(answer, repository=query.repository)
         for answer, query in zip(found.resolutions, request.queries, strict=False)
     )
     return _encoder.encode(Resolutions(resolutions, _contents(service, found.pieces)))

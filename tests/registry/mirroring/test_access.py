@@ -11,7 +11,7 @@ import pytest
 
 from tests.client.liar import Reply, Request, lying
 from tests.fleet import certificates
-from tests.registry.access.support import challenge, guarded, nobody, of, token
+from tests.registry.access.support import As, challenge, guarded, nobody, of, token
 from tests.registry.mirroring.support import Upstream, get, mirroring
 from tests.support import RegistryServer
 
@@ -76,6 +76,24 @@ def test_the_rules_are_about_the_name_here(ruled: RegistryServer, hub: Upstream,
     assert hub.asked(name) == []
     assert of(ruled, "alice").request("GET", path).status == 200
     assert of(ruled, "bob").request("GET", path).status == 404
+
+
+def test_the_rules_are_about_the_name_here_for_its_history_too(
+    ruled: RegistryServer, hub: Upstream, name: str
+) -> None:
+    def entries(who: RegistryServer | As, repository: str) -> int:
+        return len(who.request("GET", f"/v2/{repository}/_digestry/journal").json()["entries"])
+
+    hub.image(name, "1")
+    get(ruled, name, "1")
+    assert entries(nobody(ruled), name) == entries(of(ruled, "bob"), name) == 1
+    closed = f"closed.test/{name}"
+    of(ruled, "alice").request("GET", f"/v2/{closed}/manifests/1")
+    assert nobody(ruled).request("GET", f"/v2/{closed}/_digestry/journal").status == 401
+    assert (entries(of(ruled, "bob"), closed), entries(of(ruled, "alice"), closed)) == (0, 1)
+    of(ruled, "alice").push_image(name, "1")  # from now on it is not the mirror's that is meant
+    assert nobody(ruled).request("GET", f"/v2/{name}/_digestry/journal").status == 401
+    assert (entries(of(ruled, "bob"), name), entries(of(ruled, "alice"), name)) == (0, 1)
 
 
 def test_nobody_pushes_there_whatever_the_rules_say(ruled: RegistryServer, name: str) -> None:

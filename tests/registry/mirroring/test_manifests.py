@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -281,6 +282,35 @@ def test_an_image_of_one_registry_never_comes_from_another(
     ours = mirror.push_image(name, "1", b"ours")
     answer = mirror.request("GET", f"/v2/{name}/manifests/1?ns=quay.io")
     assert answer.headers["docker-content-digest"] == str(ours)
+
+
+def resolved(server: RegistryServer, repository: str) -> tuple[str, set[str]]:
+    """What the bulk question knows of tag 1: the repository that it names, and the digests."""
+    body = json.dumps({"queries": [{"repository": repository, "tags": ["1"]}]}).encode()
+    answer = server.request("POST", "/v2/_digestry/resolve", body)
+    (found,) = answer.json()["resolutions"]
+    return found["repository"], {node["digest"] for node in found.get("nodes", [])}
+
+
+def test_the_history_of_the_default_mirror_is_known_by_the_name_without_the_prefix(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    digest = hub.image(name, "1", annotations={"of": name})
+    for known in (False, True):
+        events = [("created", None, str(digest), "mirror:docker.io")] if known else []
+        assert moves(mirror, name, "1") == events
+        history = mirror.request("GET", f"/v2/{name}/_oci/tag-history/1").json()["manifests"]
+        assert [entry["digest"] for entry in history] == [str(digest)] * known
+        assert resolved(mirror, name) == (name, {str(digest)} if known else set())
+        get(mirror, f"docker.io/{name}", "1")
+    assert hub.asked(name) == ["HEAD manifests/1", f"GET manifests/{digest}"]
+    # What changes something wants the whole name, and a name of one's own is one's own.
+    path = f"/v2/{name}/_digestry/restore/1"
+    assert mirror.request("POST", path, json.dumps({"digest": str(digest)}).encode()).status == 404
+    ours = mirror.push_image(name, "1", b"ours")
+    assert [move[2] for move in moves(mirror, name, "1")] == [str(ours)]
+    assert str(digest) not in resolved(mirror, name)[1]
+    assert resolved(mirror, f"docker.io/{name}") == (f"docker.io/{name}", {str(digest)})
 
 
 def test_names_of_one_part_are_in_library_at_docker_io(mirror: RegistryServer, hub: Upstream) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from digestry import fsio
 from digestry.catalog.hot import HotReads
+from digestry.errors import InvalidReference
 from digestry.model.reference import check_repository
 from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring.config import MirrorConfig
@@ -76,6 +77,19 @@ class Mirrors:
             return None
         place = self._at(default, name, asked=name)
         return place if place.fetch else None
+
+    def kept(self, name: str) -> str:
+        """The repository that a name without a prefix means, where nobody is asked: the default mirror's,
+        if that has it and nobody here does."""
+        default = self._default
+        if default is None or self._hot.repository(name):
+            return name
+        try:
+            upstream = default.config.upstream_name(name)
+            local = check_repository(default.config.local_name(upstream))
+        except InvalidReference:
+            return name
+        return local if default.config.fetches(upstream) and self._hot.repository(local) else name
 
     def refuse(self, name: str) -> None:
         """Raises :class:`Problem` if ``name`` is an upstream's: its tags are moved there."""
