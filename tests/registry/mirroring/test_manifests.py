@@ -305,8 +305,7 @@ def test_the_history_of_the_default_mirror_is_known_by_the_name_without_the_pref
         get(mirror, f"docker.io/{name}", "1")
     assert hub.asked(name) == ["HEAD manifests/1", f"GET manifests/{digest}"]
     # What changes something wants the whole name, and a name of one's own is one's own.
-    path = f"/v2/{name}/_digestry/restore/1"
-    assert mirror.request("POST", path, json.dumps({"digest": str(digest)}).encode()).status == 404
+    assert mirror.request("POST", f"/v2/{name}/_digestry/restore/1?to={digest}").status == 404
     ours = mirror.push_image(name, "1", b"ours")
     assert [move[2] for move in moves(mirror, name, "1")] == [str(ours)]
     assert str(digest) not in resolved(mirror, name)[1]
