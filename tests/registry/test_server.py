@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.blobs.disk import DiskBlobs
 from digestry.model.digest import Digest
 from tests.registry.support import Upload, events, statuses
 from tests.support import PATIENCE, RegistryServer, digestry, running_registry, start_registry, wait_until
@@ -77,6 +78,24 @@ def test_garbage_for_a_catalog(tmp_path: Path) -> None:
     assert code == 6
     assert "not a database" in told
     assert "restore the catalog from a backup" in told
+
+
+@pytest.mark.parametrize("size", [None, 0])
+def test_content_without_its_catalog(tmp_path: Path, size: int | None) -> None:
+    """With a new catalog the next collection would remove all of it."""
+    root = tmp_path / "root"
+    blobs = DiskBlobs(root)
+    blobs.prepare()
+    digest = blobs.put(b"somebody's")
+    if size is not None:
+        (root / "catalog.db").touch()
+    status, said = failing_start(root)
+    assert status == 2
+    assert "has content, and no catalog" in said
+    assert (root / "catalog.db").exists() == (size is not None)
+    assert blobs.read(digest) == b"somebody's"
+    blobs.delete(digest)
+    assert start_registry(root).stop() == 0
 
 
 def test_a_catalog_of_a_later_version(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Final
 
+from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.database import FILE
 from digestry.errors import Conflict, InvalidConfiguration
+from digestry.fsio import storage_errors
 
 LOCK_FILE: Final = "serve.lock"
 """Locked by whoever serves the root, or makes it anew."""
@@ -31,6 +33,21 @@ def check_servable(root: Path) -> None:
             f"{root} is a backup of a registry, which serving would change",
             hint=f"digestry restore-backup {root} --root DIRECTORY, and serve that",
         )
+    if _empty(root / FILE) and next(DiskBlobs(root).digests(), None) is not None:
+        # With a new one, the next collection would remove all of it.
+        raise Conflict(
+            f"{root} has content, and no catalog that says whose it is: {FILE} is lost, or on a disk that is"
+            " not there",
+            hint="put it back, or restore a backup to a new directory; to begin anew, remove its blobs",
+        )
+
+
+def _empty(catalog: Path) -> bool:
+    with storage_errors("look at", catalog):
+        try:
+            return catalog.stat().st_size == 0
+        except FileNotFoundError:
+            return True
 
 
 def check_user(root: Path) -> None:
