@@ -63,6 +63,22 @@ def test_it_is_spent_from_its_release_until_it_is_whole(reserve: Reserve, tmp_pa
     assert not reserve.spent()
 
 
+def test_it_does_not_look_spent_while_it_is_made(
+    reserve: Reserve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.posix_fallocate
+    spent = []
+
+    def allocate(descriptor: int, offset: int, length: int) -> None:
+        spent.append(Reserve(tmp_path).spent())  # as a worker looks at each push
+        real(descriptor, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    assert reserve.fill()
+    assert spent == [False]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
 def test_it_takes_back_what_there_is(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:
     assert reserve.fill()
     reserve.release()

@@ -7,6 +7,7 @@ when a deletion or a collection needs it, and from then on nothing is taken in u
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -90,24 +91,40 @@ class Reserve:
             size = min(wanted, max(held, 0) + spare)
             if size <= held or (held < 0 and size < wanted):
                 return False
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                os.posix_fallocate(descriptor, 0, size)
-            except OSError:
-                # A quota, or somebody was faster. One that was never made is not spent.
-                os.truncate(descriptor, max(held, 0))
-                if held < 0:
-                    self._path.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
+            if held < 0:
+                self._make(size)
+            else:
+                try:
+                    _allocate(self._path, size)
+                except OSError:  # a quota, or somebody was faster
+                    os.truncate(self._path, held)
+                    raise
         if size == wanted and held >= 0:
             log.warning("there is room again on the disk, and what clients push is taken")
         return size == wanted
 
+    def _make(self, size: int) -> None:
+        # Under its name it is whole, or was spent: who looked at it while it is made would refuse pushes.
+        temporary = self._path.with_name(f".{FILE}.{os.urandom(8).hex()}")
+        try:
+            _allocate(temporary, size)
+            temporary.rename(self._path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+                temporary.unlink()
+            raise
+
     def _wanted(self) -> int:
         status = os.statvfs(self._root)
         return min(_BYTES, status.f_blocks * status.f_frsize // _SHARE)
+
+
+def _allocate(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 class Refill:
