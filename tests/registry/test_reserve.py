@@ -13,7 +13,9 @@ import pytest
 from digestry.catalog.jobs import COLLECTION_LOCK
 from digestry.errors import StorageFull
 from digestry.fsio import locked
+from digestry.registry.config import RegistryConfig
 from digestry.registry.reserve import A_BIT, FILE, Refill, Reserve
+from digestry.registry.server import prepare
 
 _Status = namedtuple("_Status", ["f_bavail", "f_blocks", "f_frsize"])
 _MIB = 1 << 20
@@ -77,6 +79,14 @@ def test_it_does_not_look_spent_while_it_is_made(
     assert reserve.fill()
     assert spent == [False]
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_start_makes_it_whole(tmp_path: Path) -> None:
+    """A loss of power may leave its name alone: the disk is not full for that."""
+    (tmp_path / FILE).touch()
+    assert Reserve(tmp_path).spent()
+    prepare(RegistryConfig(root=tmp_path))
+    assert not Reserve(tmp_path).spent()
 
 
 def test_it_takes_back_what_there_is(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:

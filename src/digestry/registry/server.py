@@ -92,6 +92,9 @@ def prepare(config: RegistryConfig) -> None:
         if not Reserve(config.root).release(A_BIT):
             raise
         _prepare(config)
+    # After a loss of power it may have its name and no bytes, and pushes would be refused meanwhile.
+    with contextlib.suppress(StorageError):  # its job goes on trying
+        Refill(config.root).run(threading.Event())
 
 
 def _prepare(config: RegistryConfig) -> None:
