@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,13 @@ def gc(*, config: Path | None, root: Path | None, dry_run: bool, quiet: bool, fo
     """
     from digestry.registry import collection, retention
     from digestry.registry.config import load
+    from digestry.registry.observing.deeds import operator
 
     loaded = load(config, {"root": root, "allow_anonymous": True})
     if config is None:
         retention.check_as_served(loaded.root, loaded.collection.retention)
-    run = collection.dry_run if dry_run else collection.collect
+    by_hand = partial(collection.collect, by=operator("digestry gc"))
+    run = collection.dry_run if dry_run else by_hand
     if format_ == "json":
         # As it goes: there may be millions.
         say(f'{{"dry_run": {"true" if dry_run else "false"}, "items": [', end="")

@@ -65,6 +65,7 @@ def restore_backup(
     from digestry.fsio import storage_errors
     from digestry.registry.backup import restoring
     from digestry.registry.backup.copying import Flow
+    from digestry.registry.observing.deeds import note_command
 
     with measuring("restore", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
@@ -86,6 +87,9 @@ def restore_backup(
                     file = source.open("rb")
                 with file:
                     restored = restoring.from_archive(file.read, root, **options)
+    what = {"source": str(source.absolute()), "blobs": restored.blobs, "missing": len(restored.missing)}
+    last_hash = restored.description.journal.last_hash
+    note_command(root, "digestry restore-backup", "restore-backup", journal=last_hash, **what)
     if format_ == "json":
         json_document(_plain(restored, root))
     else:

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,17 +129,19 @@ def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Se
 
     from digestry.errors import Conflict
     from digestry.registry import scrub as scrubbing
+    from digestry.registry.observing.audit import AuditLog, told_place
+    from digestry.registry.observing.deeds import Findings, operator
 
     # What a server would log is in the table at the end.
     scrubbing.log.addHandler(logging.NullHandler())
     stop = threading.Event()
+    audit = AuditLog(told_place(root), root)
+    findings = Findings(audit, operator("digestry scrub"))
     try:
         with _watching() as watch, _stopping(stop):
-            scrub = scrubbing.Scrub(catalog, root, rate=rate)
-            if among:
-                found = scrub.look_at(among, stop)
-            else:
-                found = scrub.run(stop, from_start=from_start, watch=watch)
+            job = scrubbing.Scrub(catalog, root, rate=rate, note=findings)
+            all_of_it = partial(job.run, from_start=from_start, watch=watch)
+            found = job.look_at(among, stop) if among else all_of_it(stop)
     except Conflict as error:
         under_way = scrubbing.last(catalog)
         far = (
@@ -148,6 +151,8 @@ def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Se
         )
         hint = "--list tells what is known; a served registry's own scrub is set in [scrub] of registry.toml"
         raise Conflict(f"{error.message}{far}", hint=hint) from error
+    finally:
+        audit.close()
     if found.finished_at is None and not among:
         note(f"interrupted at {found.done:.0%}; call it again to go on there")
     for problem in found.problems:

@@ -55,6 +55,7 @@ def create(root: Path, days: int, name: str) -> None:
         secret = robots.create(name.removeprefix(ROBOT_PREFIX), expires_at=clock.from_datetime(ends))
     finally:
         robots.close()
+    _audit(root, "create-token", name, ends=f"{ends:%Y-%m-%dT%H:%M:%SZ}")
     note(f"user {ROBOT_PREFIX}{name.removeprefix(ROBOT_PREFIX)}, until {ends:%Y-%m-%d %H:%M} UTC")
     say(secret)
 
@@ -104,6 +105,7 @@ def revoke(root: Path, name: str) -> None:
         robots.revoke(name.removeprefix(ROBOT_PREFIX))
     finally:
         robots.close()
+    _audit(root, "revoke-token", name)
 
 
 @token.command("rotate-key")
@@ -118,9 +120,20 @@ def rotate_key(root: Path, retire: bool) -> None:
     expires, unless they are retired.
     """
     from digestry.registry.access.keys import KeyRing
+    from digestry.registry.observing.deeds import note_command
 
     _robots(root).close()
-    say(KeyRing(root).rotate(retire=retire))
+    key = KeyRing(root).rotate(retire=retire)
+    note_command(root, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
+    say(key)
+
+
+def _audit(root: Path, action: str, name: str, **what: str) -> None:
+    from digestry.registry.access.identity import ROBOT_PREFIX
+    from digestry.registry.observing.deeds import note_command
+
+    robot = ROBOT_PREFIX + name.removeprefix(ROBOT_PREFIX)
+    note_command(root, f"digestry token {action.partition('-')[0]}", action, robot=robot, **what)
 
 
 def _robots(root: Path) -> Robots:

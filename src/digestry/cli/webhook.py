@@ -102,10 +102,13 @@ def list_(*, root: Path, name: str | None, format_: str) -> None:
 def retry(*, root: Path, name: str | None, sequence: int | None) -> None:
     """Make what was given up, and what waits, due at once; the server delivers it."""
     from digestry.catalog import clock
+    from digestry.registry.observing.deeds import note_command
 
     catalog = _open(root)
     try:
         count = catalog.outbox.revive(webhook=name, sequence=sequence, now=clock.now())
     finally:
         catalog.close()
+    what = {"webhook": name, "sequence": sequence, "events": count}
+    note_command(root, "digestry webhook retry", "retry-webhook", **what)
     say(f"{count} due now")

@@ -32,15 +32,13 @@ from digestry.registry import (
 )
 from digestry.registry.access import endpoint as tokens
 from digestry.registry.config import RegistryConfig
-from digestry.registry.exchange import Exchange
+from digestry.registry.exchange import OTHER, Exchange
 from digestry.registry.mirroring import handler as mirroring
 from digestry.registry.mirroring.mirror import Place
 from digestry.registry.mirroring.upstream import MakeUpstream
-from digestry.registry.observing import endpoint as metrics
-from digestry.registry.observing import health
+from digestry.registry.observing import endpoint as observing
 from digestry.registry.observing.logs import CURRENT
-from digestry.registry.observing.measures import OTHER
-from digestry.registry.observing.observer import GONE
+from digestry.registry.observing.measures import GONE
 from digestry.registry.problems import BrokenOff, ClientGone, Problem, not_allowed
 from digestry.registry.service import Service
 
@@ -167,13 +165,13 @@ class RegistryApp:
             case tokens.PATH:
                 exchange.route = "token"
                 await tokens.handle(service.gate, exchange, patience=service.config.patience)
-            case metrics.PATH:
+            case observing.METRICS:
                 exchange.route = "metrics"
                 await _identify(service, exchange)
-                await metrics.handle(service, exchange)
-            case health.LIVE | health.READY | health.READY_TOO:
+                await observing.handle_metrics(service, exchange)
+            case observing.LIVE | observing.READY | observing.READY_TOO:
                 exchange.route = "health"
-                await health.handle(service, exchange, path)
+                await observing.handle_health(service, exchange, path)
             case _:
                 raise problems.not_found(path)
 

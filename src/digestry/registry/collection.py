@@ -29,7 +29,8 @@ from digestry.catalog.pace import Pace
 from digestry.errors import Conflict, NotFound, StorageError, StorageFull
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
-from digestry.registry.observing.audit import AuditLog, Removals
+from digestry.registry.observing.audit import AuditLog
+from digestry.registry.observing.deeds import By, Removals
 from digestry.registry.reserve import Reserve
 from digestry.registry.root import check_user
 
@@ -107,8 +108,11 @@ def collect(
     stop: threading.Event | None = None,
     now: clock.Clock = clock.now,
     pace: Pace | None = None,
+    audit: AuditLog | None = None,
+    by: By | None = None,
 ) -> Tally:
-    """Runs one collection of the root, whether or not it is being served; ``tell`` hears of each thing.
+    """Runs one collection of the root, whether or not it is being served; ``tell`` hears of each thing,
+    and so does the audit log, with ``by`` for who asked for it.
 
     Returns early, with what it did so far, once ``stop`` is set. Raises :class:`Conflict` while
     another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
@@ -120,8 +124,8 @@ def collect(
         _sweep_dry_runs(config.root)
         reserve = Reserve(config.root)
         catalog = open_catalog(config, now=now)
-        audit = AuditLog(config.log, config.root)
-        note = Removals(audit, COLLECTION)
+        audit = audit or AuditLog(config.log, config.root)
+        note = Removals(audit, by)
 
         def removed(item: Removed | Stayed) -> None:
             note(item)
@@ -331,8 +335,11 @@ class CollectionJob:
 
     name = COLLECTION
 
-    def __init__(self, config: RegistryConfig, *, now: clock.Clock = clock.now) -> None:
+    def __init__(
+        self, config: RegistryConfig, *, now: clock.Clock = clock.now, audit: AuditLog | None = None
+    ) -> None:
         self._config = config
+        self._audit = audit
         self._now = now
         self._began = time.monotonic()
         self._clocks = clock.Clocks(now)
@@ -386,7 +393,7 @@ class CollectionJob:
         if self._pace is None:
             self._pace = Pace(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
         try:
-            tally = collect(self._config, stop=stop, now=self._now, pace=self._pace)
+            tally = collect(self._config, stop=stop, now=self._now, pace=self._pace, audit=self._audit)
             self._pace.breathe()
         except Conflict as error:
             log.info("collection waits: %s", error.message)

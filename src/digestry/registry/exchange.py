@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,14 +15,12 @@ from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
 from digestry.registry.access.session import EVERYBODY, Session
-from digestry.registry.observing.audit import READS
-from digestry.registry.observing.measures import OTHER
 from digestry.registry.problems import ClientGone, ClientSilent, Problem, bad_parameter
 
-if TYPE_CHECKING:
-    from digestry.registry.observing.observer import Observer
-
 JSON: Final = "application/json"
+READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+OTHER: Final = "other"
+"""The route of what is about nothing that there is."""
 
 Headers = Sequence[tuple[str, str]]
 
@@ -34,11 +32,23 @@ _DRAIN_PATIENCE: Final = 1.0
 _DIGEST: Final = b"docker-content-digest"
 
 
+class Onlooker(Protocol):
+    """Who is told what becomes of a request."""
+
+    def name(self, headers: Iterable[tuple[bytes, bytes]], /) -> bytes:
+        """The request's ID."""
+        ...
+
+    async def note_write(self, exchange: Exchange, status: int, /) -> None:
+        """A request that may have changed something is about to be answered."""
+        ...
+
+
 class Exchange(Request):
     """A request that can be answered."""
 
     # On the class: most requests change few of these.
-    observer: Observer | None = None
+    observer: Onlooker | None = None
     """Who is told what becomes of this request."""
     route: str = OTHER
     """What the request is about, for the metrics: one of a few words, never a path."""
@@ -160,7 +170,7 @@ class Exchange(Request):
         return str(self._identified or self._identify(), "ascii")
 
     def _identify(self) -> bytes:
-        found = b"-" if self.observer is None else self.observer.ids.of(self.scope["headers"])
+        found = b"-" if self.observer is None else self.observer.name(self.scope["headers"])
         self._identified = found
         return found
 

@@ -7,6 +7,7 @@ next look at it moves it. Neither is done to content that a push has just replac
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from digestry.blobs.disk import DiskBlobs
@@ -20,13 +21,25 @@ log: Final = logging.getLogger("digestry.registry")
 HEALS: Final = "push an image that holds it once more: that puts it back"
 
 
+Note = Callable[[str, Digest, str], None]
+"""Told of ``quarantine-blob`` and ``release-blob``: of what, and why."""
+
+
 class Quarantine:
     """Looks at content, and does what follows from it. Thread-safe. Blocks."""
 
-    def __init__(self, blobs: DiskBlobs, damage: Damage, *, now: clock.Clock = clock.now) -> None:
+    def __init__(
+        self,
+        blobs: DiskBlobs,
+        damage: Damage,
+        *,
+        now: clock.Clock = clock.now,
+        note: Note = lambda *_: None,
+    ) -> None:
         self._blobs = blobs
         self._damage = damage
         self._now = now
+        self._note = note
 
     def doubt(self, digest: Digest, size: int) -> bool:
         """Looks again at content that could not be served; whether it is damaged.
@@ -62,6 +75,7 @@ class Quarantine:
             if finding.problem is None:
                 if self._damage.forget(digest):
                     log.warning("%s is whole again, and served", digest)
+                    self._note("release-blob", digest, "it is whole again")
                 return False
             noted = self._damage.note(digest, finding.problem, self._now())
             if noted == "unheld":
@@ -70,6 +84,8 @@ class Quarantine:
         return True
 
     def _move(self, finding: Finding, problem: str, noted: Noted) -> None:
+        if noted == "new":
+            self._note("quarantine-blob", finding.digest, problem)
         text = "%s is damaged: %s. It is not served any more; %s"
         if finding.file is not None:
             aside = self._blobs.set_aside(finding.digest, self._now())

@@ -26,7 +26,7 @@ from digestry.catalog.jobs import SCRUB, JobState
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry import toml
-from digestry.registry.quarantine import Quarantine
+from digestry.registry.quarantine import Note, Quarantine
 from digestry.registry.toml import Key, Where
 
 log: Final = logging.getLogger("digestry.registry")
@@ -155,12 +155,14 @@ class Scrub:
         *,
         rate: int,
         now: clock.Clock = clock.now,
+        note: Note = lambda *_: None,
     ) -> None:
+        """``note`` is told of what goes into quarantine and comes out of it."""
         self._catalog = catalog
         self._root = root
         self._rate = rate
         self._now = now
-        self._quarantine = Quarantine(DiskBlobs(root), catalog.damage, now=now)
+        self._quarantine = Quarantine(DiskBlobs(root), catalog.damage, now=now, note=note)
 
     def run(
         self,
@@ -255,13 +257,19 @@ class ScrubJob:
     name = "scrub"
 
     def __init__(
-        self, root: Path, config: ScrubConfig, *, now: clock.Clock = clock.now, first: float = 0.0
+        self,
+        root: Path,
+        config: ScrubConfig,
+        *,
+        now: clock.Clock = clock.now,
+        first: float = 0.0,
+        note: Note = lambda *_: None,
     ) -> None:
         self._first = time.monotonic() + min(first, config.every or 0.0)
         self._catalog = Catalog(root)
         self._every = config.every
         self._now = now
-        self._scrub = Scrub(self._catalog, root, rate=config.rate, now=now)
+        self._scrub = Scrub(self._catalog, root, rate=config.rate, now=now, note=note)
 
     def run(self, stop: threading.Event) -> float:
         """Does what is due; returns after how many seconds to look again."""

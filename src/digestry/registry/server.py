@@ -35,7 +35,7 @@ from digestry.registry.maintenance import Job, Maintenance
 from digestry.registry.mirroring.config import check_files
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
-from digestry.registry.observing.audit import AuditLog, Rotation
+from digestry.registry.observing.audit import AuditLog, Rotation, tell_place
 from digestry.registry.reserve import A_BIT, Refill, Reserve
 from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
@@ -110,6 +110,7 @@ def _prepare(config: RegistryConfig) -> None:
     finally:
         catalog.close()
     AuditLog(config.log, config.root).check()
+    tell_place(config.log, config.root)
     retention.note_served(config.root, config.collection.retention)
     try:
         exposition.begin(config.root, begun)
@@ -247,13 +248,15 @@ class _Workers:
 def jobs(config: RegistryConfig) -> list[Job]:
     """What this registry does beside its requests; called in the process that does it."""
     from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the workers need none of it
+    from digestry.registry.observing.deeds import Findings  # noqa: PLC0415
     from digestry.registry.observing.store import StoreCount  # noqa: PLC0415
     from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
 
+    audit = AuditLog(config.log, config.root)
     return [
-        CollectionJob(config),
-        ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS),
-        *([StoreCount(config)] if config.metrics.enabled else []),
+        CollectionJob(config, audit=audit),
+        ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
+        *([StoreCount(config, audit)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
         Refill(config.root),
     ]

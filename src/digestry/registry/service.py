@@ -22,6 +22,7 @@ from digestry.blobs.examine import GONE, tells_damage
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.hot import HotReads
+from digestry.catalog.uploads import Upload
 from digestry.errors import (
     Conflict,
     ContentError,
@@ -37,6 +38,8 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.courier import Courier
 from digestry.registry.mirroring.mirrors import Mirrors
 from digestry.registry.mirroring.upstream import MakeUpstream
+from digestry.registry.observing import deeds
+from digestry.registry.observing.deeds import Findings
 from digestry.registry.observing.exposition import Scrape
 from digestry.registry.observing.health import Health
 from digestry.registry.observing.observer import Observer
@@ -105,8 +108,6 @@ class Service:
         self.now = now
         self.clocks = clock.Clocks(now)
         self.observer = Observer(config)
-        self.health = Health(self)
-        self.scrape = Scrape(self)
         self.blobs = DiskBlobs(config.root)
         self.reserve = Reserve(config.root)
         self._lease = int(config.collection.lease * clock.SECOND)
@@ -118,7 +119,11 @@ class Service:
             quotas=config.quotas,
             subscriptions=[webhook.subscription for webhook in config.webhooks],
         )
-        self._quarantine = Quarantine(self.blobs, self.catalog.damage, now=now)
+        self.health = Health(config, self.catalog)
+        self.scrape = Scrape(config, self.catalog, self.observer.measures)
+        self._quarantine = Quarantine(
+            self.blobs, self.catalog.damage, now=now, note=Findings(self.observer.audit, client="read")
+        )
         self._courier = Courier(config.root, self.catalog.outbox, config.webhooks, now=now)
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
@@ -252,7 +257,7 @@ class Service:
             self.mirrors.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
         self._watcher = asyncio.get_running_loop().create_task(self._watch_forever())
-        self._publisher = asyncio.get_running_loop().create_task(self.observer.publish_forever(self))
+        self._publisher = asyncio.get_running_loop().create_task(self.observer.publish_forever())
 
     async def stop(self) -> None:
         """Ends the periodic work and waits for what is under way."""
@@ -300,6 +305,18 @@ class Service:
             except Conflict:
                 continue  # somebody writes to it right now
             self.catalog.end_upload(upload.id)
+            self._note_dropped(upload)
             dropped += 1
         known = self.catalog.upload_ids()
         return dropped + len(self.blobs.sweep_ingests(self.config.upload_timeout, keep=known))
+
+    def _note_dropped(self, upload: Upload) -> None:
+        entry = deeds.of_itself(
+            "uploads",
+            "drop-upload",
+            repository=upload.repository,
+            upload=upload.id,
+            size=upload.offset,
+            reason="nobody went on with it",
+        )
+        self.observer.note([entry])

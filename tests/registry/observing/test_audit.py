@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from digestry.catalog.collection import Removed, Stayed
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import Digest
-from digestry.registry.observing.audit import AuditLog, Removals, Rotation
+from digestry.registry.observing.audit import PLACE_FILE, AuditLog, Rotation, tell_place, told_place
 from digestry.registry.observing.config import LogConfig
 from tests.registry.access.support import RULES, basic, guarded, of
 from tests.registry.observing.support import Metrics, audited, configured, lines, logged
@@ -202,28 +202,28 @@ def test_a_large_file_is_put_aside(tmp_path: Path) -> None:
 
 
 def test_a_line_after_one_that_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    lost: list[int] = []
-    audit = AuditLog(LogConfig(), tmp_path, lost=lost.append)
+    audit = AuditLog(LogConfig(), tmp_path)
     audit.write([{"n": 1}])
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:4]))
     audit.write([{"n": 2}])
     monkeypatch.undo()
-    audit.write([{"n": 3}])
+    # Whoever writes next: another process, or this one when it was started again.
+    other = AuditLog(LogConfig(), tmp_path)
+    other.write([{"n": 3}])
+    other.close()
+    audit.write([{"n": 4}])
     audit.close()
-    assert (tmp_path / "audit.log").read_text().splitlines() == ['{"n":1}', '{"n"', '{"n":3}']
-    assert lost == [1]
+    assert (tmp_path / "audit.log").read_text().splitlines() == ['{"n":1}', '{"n"', '{"n":3}', '{"n":4}']
+    assert (audit.lost, other.lost) == (1, 0)
 
 
 def test_no_folder_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lost: list[int] = []
-    audit = AuditLog(LogConfig(audit=tmp_path / "none" / "audit.log"), tmp_path, lost=lost.append)
+    audit = AuditLog(LogConfig(audit=tmp_path / "none" / "audit.log"), tmp_path)
     with caplog.at_level(logging.ERROR, "digestry.registry"):
         audit.write([{"n": 1}, {"n": 2}])
         audit.write([{"n": 3}])
-    assert lost == [2, 1]
+    assert audit.lost == 3
     assert len(caplog.records) == 1
 
 
@@ -235,38 +235,43 @@ def test_a_place_where_it_cannot_be(tmp_path: Path) -> None:
     AuditLog(LogConfig(audit="off"), tmp_path).check()
 
 
-def test_collection_in_a_running_registry() -> None:
-    collected = '[collection]\nevery = 1\nlease = 1\nuntagged = 0\n[log]\nformat = "json"\n'
-    with configured(collected) as server:
-        manifest = server.push_image("audit/gc", "1")
-        assert server.request("DELETE", "/v2/audit/gc/manifests/1").status == 202
+def test_no_line_is_lost_while_the_file_is_put_aside(tmp_path: Path) -> None:
+    config = LogConfig(audit_size=1, audit_files=1000)
+    rotation = Rotation(config, tmp_path)
+    logs = [AuditLog(config, tmp_path) for _ in range(4)]
+    stop = threading.Event()
+    written = [0] * len(logs)
 
-        def removed() -> set[str]:
-            return {entry["action"] for entry in audited(server) if entry["user"] == "digestry"}
+    def write(writer: int) -> None:
+        while not stop.is_set():
+            logs[writer].write([{"writer": writer, "number": written[writer]}])
+            written[writer] += 1
 
-        wanted = {"delete-manifest", "remove-link", "remove-blob"}
-        wait_until(lambda: wanted <= removed(), what="the lines of collection")
-        (line,) = [
-            entry
-            for entry in audited(server)
-            if entry["user"] == "digestry" and entry["action"] == "delete-manifest"
-        ]
-        assert (line["digest"], line["repository"], line["client"]) == (
-            str(manifest),
-            "audit/gc",
-            "collection",
-        )
-        assert line["reason"]
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(len(logs))]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(1, 8):
+            aside = tmp_path / f"audit.log.{number}"
+
+            def rotated(aside: Path = aside) -> bool:
+                rotation.run(threading.Event())
+                return aside.exists()
+
+            wait_until(rotated, what="a file that is put aside")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    for audit in logs:
+        audit.close()
+    found = sorted((entry["writer"], entry["number"]) for file in tmp_path.iterdir() for entry in lines(file))
+    assert found == [(writer, number) for writer, count in enumerate(written) for number in range(count)]
 
 
-def test_what_collection_removes(tmp_path: Path) -> None:
-    audit = AuditLog(LogConfig(), tmp_path)
-    tell = Removals(audit, "collection")
-    tell(Removed("tag", "a/b", "old", "3 newer ones are kept"))
-    tell(Removed("blob", "", "sha256:00", "no repository holds it", 5))
-    tell(Stayed("tag", "a/b", "kept", "it is immutable"))
-    audit.close()
-    first, second = lines(tmp_path / "audit.log")
-    assert (first["action"], first["tag"], first["user"]) == ("delete-tag", "old", "digestry")
-    assert first["reason"] == "3 newer ones are kept"
-    assert (second["action"], second["digest"], second["size"]) == ("remove-blob", "sha256:00", 5)
+def test_commands_find_it(tmp_path: Path) -> None:
+    for place in (tmp_path / "elsewhere.log", "off", "stderr", None):
+        tell_place(LogConfig(audit=place), tmp_path)
+        assert told_place(tmp_path).audit == place
+    (tmp_path / PLACE_FILE).write_text("{")  # no registry wrote this
+    assert told_place(tmp_path).audit is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -68,3 +70,22 @@ def test_a_disk_and_a_catalog_that_fail() -> None:
         assert answer.status == 503
         assert str(server.root) not in answer.body.decode()
         assert server.request("GET", "/livez").status == 200
+
+
+def test_a_catalog_that_hangs_hides_nothing_else() -> None:
+    with running_registry() as server:
+        assert server.request("GET", "/readyz").status == 200
+        # SQLite's own locks, which it waits for: as of a process that recovers the log, and takes its time.
+        shared = os.open(server.root / "catalog.db-shm", os.O_RDWR)
+        try:
+            fcntl.lockf(shared, fcntl.LOCK_EX, 8, 120)
+
+            def hangs() -> bool:
+                checks = server.request("GET", "/readyz").json()["checks"]
+                return bool(checks == {**GOOD, "catalog": "no answer within 3 s"})
+
+            wait_until(hangs, what="the answer that the catalog hangs")
+            assert server.request("GET", "/livez").status == 200
+        finally:
+            os.close(shared)
+        wait_until(lambda: server.request("GET", "/readyz").status == 200, what="a catalog that answers")

@@ -23,10 +23,11 @@ from digestry.errors import Conflict, NotFound
 from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
+from digestry.registry.observing.audit import PLACE_FILE
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
     {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
-    | {"absent", "guards", "metrics", "mirror", "reserve", "tls", "lost+found"}  # made anew
+    | {"absent", "guards", "metrics", "mirror", "reserve", "tls", PLACE_FILE, "lost+found"}  # made anew
 )
 _WHY_NOT: Final = {
     "audit.log": "copy it as you copy other logs",

@@ -37,6 +37,7 @@ from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.mirror import DIRECTORY, Place
 from digestry.registry.mirroring.trouble import Unasked
 from digestry.registry.mirroring.upstream import BlobStream
+from digestry.registry.observing import deeds
 from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")
@@ -156,6 +157,7 @@ class Download:
             if size is None or service.blobs.stat(self.digest) != size:
                 return False
             service.catalog.add_blob(self.place.name, self.digest, size)
+        self._note_write("link-blob", size)
         return True
 
     def _get(self) -> None:
@@ -250,6 +252,7 @@ class Download:
             with service.blobs.guard(self.digest):
                 ingest.commit(self.digest)
                 service.catalog.add_blob(self.place.name, self.digest, size)
+            self._note_write("fetch-blob", size)
         except RemoteError as error:
             # What came may be gone on with: at the end all of it is verified.
             kept = ingest.offset > 0 and (isinstance(error, Abandoned | Unasked) or trouble.is_outage(error))
@@ -258,6 +261,11 @@ class Download:
             self._note.unlink(missing_ok=True)
             if not kept:
                 ingest.abort()
+
+    def _note_write(self, action: str, size: int) -> None:
+        origin, name = self._mirror.origin, self.place.name
+        lines = deeds.of_mirror(origin, name, action=action, digest=self.digest, size=size)
+        self._service.observer.note(lines)
 
     def _fetch(self, ingest: DiskIngest) -> None:
         size: int | None = None

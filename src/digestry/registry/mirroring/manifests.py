@@ -17,6 +17,7 @@ from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.mirror import Place
 from digestry.registry.mirroring.trouble import TROUBLE
+from digestry.registry.observing import deeds
 from digestry.registry.service import Damaged, Service
 
 HEADER: Final = b"digestry-upstream"
@@ -101,7 +102,8 @@ def refresh(service: Service, place: Place, tag: str) -> None:
                 if not trouble.says_gone(error):
                     raise
                 with contextlib.suppress(TagRefused):
-                    mirrored.gone(place.name, tag, origin=mirror.origin)
+                    event = mirrored.gone(place.name, tag, origin=mirror.origin)
+                    service.observer.note(deeds.of_mirror(mirror.origin, place.name, event=event))
             return
         if found.digest == here:
             mirrored.note(place.name, tag, found.digest)
@@ -166,4 +168,14 @@ def keep(service: Service, place: Place, manifest: Manifest, *, tag: str | None 
     """Stores a manifest durably, then makes it visible (rule 4). Raises :class:`TagRefused`."""
     with service.blobs.guard(manifest.digest):
         service.blobs.put(manifest.raw, manifest.digest)
-        service.catalog.mirrored.put(place.name, manifest, tag=tag, origin=place.mirror.origin)
+        event = service.catalog.mirrored.put(place.name, manifest, tag=tag, origin=place.mirror.origin)
+    service.observer.note(
+        deeds.of_mirror(
+            place.mirror.origin,
+            place.name,
+            event=event,
+            action="fetch-manifest",
+            digest=manifest.digest,
+            size=manifest.size,
+        )
+    )

@@ -1,4 +1,4 @@
-"""The audit log: a line of JSON for each write, by whom, from where, and what came of it.
+"""The audit log: a line of JSON for each write. What a line says is in :mod:`.deeds`.
 
 A write's line is written before its answer is sent: what a client was told is in it, whatever is
 killed next. It is not fsynced; what must survive a power loss, the moves of tags, is in the journal.
@@ -8,69 +8,50 @@ cannot be written breaks no request: its lines are counted as lost.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
+import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from digestry.catalog import clock
-from digestry.catalog.collection import ACTOR, Removed, Stayed
-from digestry.errors import InvalidConfiguration
-from digestry.model.digest import Digest
-from digestry.model.history import TagEvent
-from digestry.registry.observing.config import STDERR, LogConfig
-from digestry.registry.observing.logs import cut, encode
+import msgspec
 
-if TYPE_CHECKING:
-    from digestry.registry.exchange import Exchange
+from digestry import fsio
+from digestry.errors import InvalidConfiguration, StorageError
+from digestry.registry.observing.config import OFF, STDERR, LogConfig
+from digestry.registry.observing.logs import encode
+from digestry.registry.observing.measures import Family, Measures
 
 log: Final = logging.getLogger("digestry.registry")
 
+LOST: Final = Family("digestry_audit_lost_lines", "Lines of the audit log that could not be written.")
+
+PLACE_FILE: Final = "audit-log.json"
+"""Below the root, where commands find the audit log of a registry whose configuration has a place for it."""
+
 _COMPLAINT_SECONDS: Final = 60.0
-_MOVES: Final = {"created": "create-tag", "moved": "move-tag", "deleted": "delete-tag"}
-_REMOVALS: Final = {
-    "tag": "delete-tag",
-    "manifest": "delete-manifest",
-    "link": "remove-link",
-    "blob": "remove-blob",
-}
-_ACTIONS: Final = {
-    ("manifest", "PUT"): "push-manifest",
-    ("manifest", "DELETE"): "delete-manifest",
-    ("blob", "DELETE"): "delete-blob",
-    ("upload", "POST"): "begin-upload",
-    ("upload", "PUT"): "push-blob",
-    ("upload", "DELETE"): "cancel-upload",
-}
-READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
-_NO_WRITES: Final = frozenset(("resolve", "token", "metrics", "health", "other"))
 
 Entry = dict[str, Any]
 
 
-def is_write(exchange: Exchange) -> bool:
-    """Whether a request has a line. The parts of an upload have none of their own."""
-    method = exchange.scope["method"]
-    return method not in READS and exchange.route not in _NO_WRITES and method != "PATCH"
-
-
 class AuditLog:
-    """The log of one process. Thread-safe. ``lost`` is called with how many lines were lost."""
+    """The log of one process. Thread-safe."""
 
-    def __init__(
-        self, config: LogConfig, root: Path, *, lost: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, config: LogConfig, root: Path) -> None:
+        self.lost = 0
+        """How many lines could not be written."""
         self._file = config.audit_file(root)
         self._stderr = config.audit == STDERR
-        self._lost = lost
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._open_as = (0, 0)
-        self._torn = False
+        self._regular = False
         self._complained = float("-inf")
 
     def check(self) -> None:
@@ -97,16 +78,13 @@ class AuditLog:
         with self._lock:
             try:
                 descriptor = self._place()
-                if self._torn:
-                    content = b"\n" + content
-                written = os.write(descriptor, content)
-                self._torn = written < len(content)
-                if not self._torn:
+                write = _write_to_file if self._regular else os.write
+                if write(descriptor, content) == len(content):
                     return
                 reason = "the file system is full"
             except OSError as error:
                 reason = error.strerror or str(error)
-        self._lost(len(entries))
+            self.lost += len(entries)
         self._complain(reason)
 
     def _place(self) -> int:
@@ -122,10 +100,10 @@ class AuditLog:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
-            self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
             opened = os.fstat(self._descriptor)
             self._open_as = opened.st_dev, opened.st_ino
-            self._torn = False
+            self._regular = stat.S_ISREG(opened.st_mode)
         return self._descriptor
 
     def _complain(self, reason: str) -> None:
@@ -142,65 +120,63 @@ class AuditLog:
                 self._descriptor = None
 
 
-def entries(exchange: Exchange, status: int) -> list[Entry]:
-    """The lines of a request that is answered with ``status``: of itself, and of the tags it moved."""
-    route, method = exchange.route, exchange.scope["method"]
-    common: Entry = {
-        "time": clock.to_rfc3339(clock.now()),
-        "request_id": exchange.request_id,
-        "user": exchange.asker.identity.name,
-        "address": exchange.client.host if exchange.client else "",
-        "client": cut(exchange.header(b"user-agent") or ""),
-        "repository": exchange.repository,
-        "status": status,
-    }
-    deed = dict(exchange.deed or {})
-    events: Sequence[TagEvent] = deed.pop("events", ())
-    own: Entry = {
-        **common,
-        "action": _ACTIONS.get((route, method), f"{method.lower()}-{route}"),
-        **{name: str(value) if isinstance(value, Digest) else value for name, value in deed.items()},
-    }
-    if status >= 400:
-        own["path"] = cut(exchange.scope["path"])
-        own["error"] = cut(exchange.failure)
-    moves = [{**common, **_move(event)} for event in events]
-    if own["action"] == "delete-tag" and moves:
-        return moves  # that is all there is to it
-    return [own, *moves]
+class AuditMeter:
+    """Counts the lost lines of a log among the measures of its process."""
 
-
-def _move(event: TagEvent) -> Entry:
-    return {
-        "action": _MOVES[event.event],
-        "tag": event.tag,
-        "from": None if event.from_digest is None else str(event.from_digest),
-        "to": None if event.to_digest is None else str(event.to_digest),
-        "sequence": event.sequence,
-    }
-
-
-class Removals:
-    """Writes a line for each thing that collection removes."""
-
-    def __init__(self, audit: AuditLog, job: str) -> None:
+    def __init__(self, measures: Measures, audit: AuditLog) -> None:
         self._audit = audit
-        self._job = job
+        self._lost = measures.counter(LOST)
 
-    def __call__(self, item: Removed | Stayed) -> None:
-        if isinstance(item, Stayed) or not self._audit.enabled:
-            return
-        entry = {
-            "time": clock.to_rfc3339(clock.now()),
-            "user": ACTOR,
-            "client": self._job,
-            "action": _REMOVALS[item.kind],
-            "repository": item.repository,
-            "tag" if item.kind == "tag" else "digest": item.name,
-            "size": item.size,
-            "reason": item.why,
-        }
-        self._audit.write([{name: value for name, value in entry.items() if value not in {"", 0}}])
+    def read(self) -> None:
+        """Notes what they have come to."""
+        self._lost.reached(self._audit.lost)
+
+
+def _write_to_file(descriptor: int, content: bytes) -> int:
+    """As ``os.write``, on a line of its own, also after one that a full disk or a power loss cut short."""
+    if _is_torn(descriptor):
+        # Or so it looks like while another process writes: once nobody does, it is certain.
+        with _locked(descriptor, fcntl.LOCK_EX):
+            if _is_torn(descriptor):
+                os.write(descriptor, b"\n")
+    with _locked(descriptor, fcntl.LOCK_SH):
+        return os.write(descriptor, content)
+
+
+def _is_torn(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+
+
+@contextlib.contextmanager
+def _locked(descriptor: int, operation: int) -> Iterator[None]:
+    fcntl.flock(descriptor, operation)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def tell_place(config: LogConfig, root: Path) -> None:
+    """Lets commands, which are given the root alone, know where this registry's audit log is."""
+    file = root / PLACE_FILE
+    try:
+        if config.audit is None:
+            fsio.remove_file(file)
+        else:
+            place = str(config.audit.absolute() if isinstance(config.audit, Path) else config.audit)
+            fsio.write_file(file, msgspec.json.encode({"audit": place}))
+    except StorageError as error:
+        log.error("commands will not find the audit log: %s", error.message)
+
+
+def told_place(root: Path) -> LogConfig:
+    """Where the registry that was served last from this root has its audit log."""
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        place = msgspec.json.decode((root / PLACE_FILE).read_bytes(), type=dict[str, str]).get("audit")
+        if place is not None:
+            return LogConfig(audit=place if place in {OFF, STDERR} else Path(place))
+    return LogConfig()
 
 
 class Rotation:

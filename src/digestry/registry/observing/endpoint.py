@@ -1,27 +1,42 @@
-"""``/metrics``: all worker processes' counts in one, and how the store is, for Prometheus."""
+"""``/metrics``, and for who decides where requests go ``/livez``, ``/readyz`` and ``/healthz``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import msgspec
 
 from digestry.registry.access.rules import Rule
-from digestry.registry.exchange import Exchange
+from digestry.registry.exchange import JSON, Exchange
+from digestry.registry.observing.health import OK
 from digestry.registry.problems import Problem, not_allowed
+from digestry.registry.service import Service
 
-if TYPE_CHECKING:
-    from digestry.registry.service import Service
+METRICS: Final = "/metrics"
+LIVE: Final = "/livez"
+READY: Final = "/readyz"
+READY_TOO: Final = "/healthz"
 
-PATH: Final = "/metrics"
+
+async def handle_health(service: Service, exchange: Exchange, path: str) -> None:
+    """200 and what was looked at, or 503 and what is wrong with it. Anybody may ask."""
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    checks = {} if path == LIVE else await service.health.checks()
+    good = all(result == OK for result in checks.values())
+    body = msgspec.json.encode({"status": OK if good else "unavailable", "checks": checks})
+    headers = [("Content-Type", JSON), ("Cache-Control", "no-store")]
+    await exchange.answer(200 if good else 503, headers, body)
 
 
-async def handle(service: Service, exchange: Exchange) -> None:
+async def handle_metrics(service: Service, exchange: Exchange) -> None:
     """Answers a scrape."""
     if not service.config.metrics.enabled:
         raise Problem(404, "UNSUPPORTED", "this registry tells no metrics: its configuration says so")
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     _require(service, exchange)
-    await service.observer.publish(service)
+    await service.observer.publish()
     async with service.scrape.turn:
         body, content_type = await service.disk(service.scrape.text, exchange.header(b"accept") or "")
     await exchange.answer(200, [("Content-Type", content_type), ("Cache-Control", "no-store")], body)

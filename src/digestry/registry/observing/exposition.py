@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -25,10 +25,12 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
 from digestry.catalog.jobs import COLLECTION, SCRUB, JobState
 from digestry.errors import StorageError
 from digestry.registry import scrub
+from digestry.registry.config import RegistryConfig
 from digestry.registry.observing import processes, slots, store
 from digestry.registry.observing.measures import (
     CPU,
@@ -37,12 +39,10 @@ from digestry.registry.observing.measures import (
     REQUESTS,
     SENT,
     Family,
+    Measures,
     added,
 )
 from digestry.registry.observing.slots import FOLDER, Labels
-
-if TYPE_CHECKING:
-    from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -91,11 +91,11 @@ class _Moves:
         self._after: int | None = None
         self._counts: dict[str, int] = defaultdict(int)
 
-    def count(self, service: Service) -> dict[str, int]:
+    def count(self, root: Path, catalog: Catalog) -> dict[str, int]:
         """Adds what is new. Blocks; for one thread at a time."""
         if self._after is None:
-            self._after = _begun(service.config.root).entry
-        self._after, new = service.catalog.figures.moves(self._after)
+            self._after = _begun(root).entry
+        self._after, new = catalog.figures.moves(self._after)
         for event, count in new.items():
             self._counts[event] += count
         return {event: self._counts[event] for event in _EVENTS}
@@ -111,8 +111,10 @@ def _begun(root: Path) -> Begun:
 class Scrape:
     """Collects everything. A collector of prometheus_client's; blocks. One at a time: by ``turn``."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, config: RegistryConfig, catalog: Catalog, measures: Measures) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._measures = measures
         self._moves = _Moves()
         self.turn = asyncio.Lock()
 
@@ -140,11 +142,11 @@ class Scrape:
                 "server": f"granian {version('granian')}",
             },
         )
-        root = self._service.config.root
+        root = self._config.root
         yield _gauge("process_start_time_seconds", "When the server started.", _begun(root).at / SECOND)
         yield from self._counted()
         # What cannot be read is left out, and the rest is told.
-        for part in (self._catalog, self._disk):
+        for part in (self._in_catalog, self._on_disk):
             try:
                 yield from list(part())
             except (OSError, StorageError) as error:
@@ -153,7 +155,7 @@ class Scrape:
     def _counted(self) -> Iterator[Metric]:
         series: dict[str, dict[Labels, list[float]]] = defaultdict(dict)
         gauges: dict[str, dict[Labels, float]] = defaultdict(dict)
-        for lives, snapshot in slots.read_all(self._service.config.root):
+        for lives, snapshot in slots.read_all(self._config.root):
             for name, rows in snapshot.series.items():
                 for labels, cell in rows:
                     series[name][labels] = added(series[name].get(labels), cell)
@@ -161,7 +163,7 @@ class Scrape:
                 for labels, value in values:
                     gauges[name][labels] = gauges[name].get(labels, 0) + value
         counted = [REQUESTS, REQUEST_SECONDS, RECEIVED, SENT, CPU]
-        for family in dict.fromkeys([*counted, *self._service.observer.measures.families]):
+        for family in dict.fromkeys([*counted, *self._measures.families]):
             yield _family(family, series[family.name])
         for name, text in _GAUGES.items():
             kinds = ("process",) if name in {processes.MEMORY, processes.FILES, processes.PROCESSES} else ()
@@ -170,15 +172,14 @@ class Scrape:
                 gauge.add_metric(labels, value)
             yield gauge
 
-    def _catalog(self) -> Iterator[Metric]:
-        service = self._service
+    def _in_catalog(self) -> Iterator[Metric]:
         moves = CounterMetricFamily(
             "digestry_tag_events", "Tags created, moved, deleted, by whomever.", labels=("event",)
         )
-        for event, count in self._moves.count(service).items():
+        for event, count in self._moves.count(self._config.root, self._catalog).items():
             moves.add_metric((event,), count)
         yield moves
-        present = service.catalog.figures.present()
+        present = self._catalog.figures.present()
         yield _gauge("digestry_uploads", "Uploads under way.", present.uploads)
         yield _gauge(
             "digestry_quarantined_blobs", "Content that is damaged, and not served.", present.quarantined
@@ -188,25 +189,25 @@ class Scrape:
             "Events that a webhook has not taken: they wait, or are dead (given up).",
             labels=("webhook", "state"),
         )
-        known = {webhook.name for webhook in service.config.webhooks}
+        known = {webhook.name for webhook in self._config.webhooks}
         for name in sorted(known | {webhook for webhook, _ in present.deliveries}):
             for dead in (False, True):
                 count = present.deliveries.get((name, dead), 0)
                 deliveries.add_metric((name, "dead" if dead else "waiting"), count)
         yield deliveries
         yield from _jobs(present.jobs)
-        last = scrub.last(service.catalog)
+        last = scrub.last(self._catalog)
         done = 0.0 if last is None else last.done
         yield _gauge("digestry_scrub_done", "How much of its last pass is behind, from 0 to 1.", done)
 
-    def _disk(self) -> Iterator[Metric]:
-        path = self._service.catalog.path
+    def _on_disk(self) -> Iterator[Metric]:
+        path = self._catalog.path
         size = 0
         for file in (path, path.with_name(f"{path.name}-wal")):
             with contextlib.suppress(FileNotFoundError):
                 size += file.stat().st_size
         yield _gauge("digestry_catalog_bytes", "The catalog's files.", size)
-        usage = shutil.disk_usage(self._service.config.root)
+        usage = shutil.disk_usage(self._config.root)
         yield _gauge("digestry_disk_free_bytes", "Free on the file system of the root.", usage.free)
         yield _gauge("digestry_disk_size_bytes", "All of that file system.", usage.total)
 

@@ -1,109 +1,107 @@
-"""``/livez``, ``/readyz`` and ``/healthz``: whether this registry works, for who decides where requests go.
+"""Whether this registry works: its catalog can be read, its disk written, and there is room.
 
-Anybody may ask, and so the answers tell no name, path or number of what is stored. What is found out
-holds for a second: to be asked often costs nothing.
+Anybody may ask, and so what is found has no name, path or number of what is stored. It holds for a second:
+to be asked often costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import msgspec
-
+from digestry.catalog.catalog import Catalog
 from digestry.errors import DigestryError
-from digestry.registry.exchange import JSON, Exchange
+from digestry.registry.config import RegistryConfig
 from digestry.registry.observing.slots import FOLDER
-from digestry.registry.problems import not_allowed
 
-if TYPE_CHECKING:
-    from digestry.registry.service import Service
-
-LIVE: Final = "/livez"
-READY: Final = "/readyz"
-READY_TOO: Final = "/healthz"
+OK: Final = "ok"
 
 _HOLDS_SECONDS: Final = 1.0
-_CHECK_SECONDS: Final = 5.0
-_OK: Final = "ok"
+_CHECK_SECONDS: Final = 3.0
 
 Checks = dict[str, str]
 
 
-async def handle(service: Service, exchange: Exchange, path: str) -> None:
-    """200 and what was looked at, or 503 and what is wrong with it."""
-    if exchange.method not in {"GET", "HEAD"}:
-        raise not_allowed(exchange.method, "GET, HEAD")
-    checks = {} if path == LIVE else await service.health.checks()
-    good = all(result == _OK for result in checks.values())
-    body = msgspec.json.encode({"status": _OK if good else "unavailable", "checks": checks})
-    headers = [("Content-Type", JSON), ("Cache-Control", "no-store")]
-    await exchange.answer(200 if good else 503, headers, body)
-
-
 class Health:
-    """What one worker found out last."""
+    """What one worker finds out, and found out last."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, config: RegistryConfig, catalog: Catalog) -> None:
+        self._root = config.root
+        self._free = config.health.free
+        self._catalog = catalog
         self._found: Checks = {}
         self._until = 0.0
         self._turn = asyncio.Lock()
-        # A thread of its own: the disk's threads may all be waiting for that disk.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="health")
+        self._probes = [
+            _Probe("catalog", self._read),
+            _Probe("disk", self._write),
+            _Probe("space", self._measure),
+        ]
 
     async def checks(self) -> Checks:
         """Looks, unless it just did."""
         async with self._turn:
             if time.monotonic() >= self._until:
-                self._found = await self._look()
+                results = await asyncio.gather(*(probe.result() for probe in self._probes))
+                self._found = {
+                    probe.name: result for probe, result in zip(self._probes, results, strict=True)
+                }
                 self._until = time.monotonic() + _HOLDS_SECONDS
         return self._found
 
-    async def _look(self) -> Checks:
+    def _read(self) -> str:
         try:
-            async with asyncio.timeout(_CHECK_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._check)
-        except TimeoutError:
-            slow = f"no answer within {_CHECK_SECONDS:g} s"
-            return {"catalog": slow, "disk": slow, "space": slow}
-
-    def _check(self) -> Checks:
-        config = self._service.config
-        return {
-            "catalog": self._catalog(),
-            "disk": _disk(config.root),
-            "space": _space(config.root, config.health.free),
-        }
-
-    def _catalog(self) -> str:
-        try:
-            self._service.catalog.figures.last_entry()
+            self._catalog.figures.last_entry()
         except DigestryError:
             return "cannot be read"
-        return _OK
+        return OK
+
+    def _write(self) -> str:
+        # Where the server sweeps when it starts, should this be killed between the two.
+        probe = self._root / FOLDER / f"probe-{os.getpid()}"
+        try:
+            probe.parent.mkdir(exist_ok=True)
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            return f"cannot be written: {os.strerror(error.errno) if error.errno else 'unknown'}"
+        return OK
+
+    def _measure(self) -> str:
+        try:
+            free = shutil.disk_usage(self._root).free
+        except OSError:
+            return "cannot be measured"
+        return OK if free >= self._free else f"less than the {self._free} bytes that are wanted are free"
 
 
-def _disk(root: Path) -> str:
-    # Where the server sweeps when it starts, should this be killed between the two.
-    probe = root / FOLDER / f"probe-{os.getpid()}"
-    try:
-        probe.parent.mkdir(exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        return f"cannot be written: {os.strerror(error.errno) if error.errno else 'unknown'}"
-    return _OK
+class _Probe:
+    """One thing that is looked at, in a thread of its own: what hangs keeps nothing else from an answer."""
 
+    def __init__(self, name: str, look: Callable[[], str]) -> None:
+        self.name = name
+        self._look = look
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"health-{name}")
+        self._running: asyncio.Future[str] | None = None
+        self._since = 0.0
 
-def _space(root: Path, wanted: int) -> str:
-    try:
-        free = shutil.disk_usage(root).free
-    except OSError:
-        return "cannot be measured"
-    return _OK if free >= wanted else f"less than the {wanted} bytes that are wanted are free"
+    async def result(self) -> str:
+        """What it found, within some seconds. Who asks while it hangs already, does not wait again."""
+        if self._running is None:
+            self._since = time.monotonic()
+            self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+        left = _CHECK_SECONDS - (time.monotonic() - self._since)
+        if left > 0:
+            await asyncio.wait([self._running], timeout=left)
+        if not self._running.done():
+            return f"no answer within {_CHECK_SECONDS:g} s"
+        running, self._running = self._running, None
+        with contextlib.suppress(Exception):  # whatever it is, it is not well
+            return running.result()
+        return "cannot be looked at"

@@ -10,16 +10,14 @@ import contextvars
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from digestry.catalog import clock
 from digestry.model.text import printable, printable_json
+from digestry.registry.exchange import Exchange
 from digestry.registry.problems import BrokenOff
-
-if TYPE_CHECKING:
-    from digestry.registry.exchange import Exchange
 
 CURRENT: Final[contextvars.ContextVar[Exchange | None]] = contextvars.ContextVar("exchange", default=None)
 """The request that is being answered, in its task and in the threads that work for it."""

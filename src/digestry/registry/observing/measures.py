@@ -16,6 +16,8 @@ from typing import Final
 from digestry.registry.observing.slots import Labels, Snapshot
 
 OTHER: Final = "other"
+GONE: Final = 499
+"""The status that metrics and logs have for a request whose client left before an answer."""
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

@@ -6,26 +6,20 @@ import asyncio
 import contextlib
 import logging
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from digestry.registry.observing import audit, processes
-from digestry.registry.observing.audit import AuditLog
+from digestry.registry.config import RegistryConfig
+from digestry.registry.exchange import Exchange
+from digestry.registry.observing import deeds, processes
+from digestry.registry.observing.audit import AuditLog, AuditMeter, Entry
 from digestry.registry.observing.logs import note_request
-from digestry.registry.observing.measures import SECONDS, Family, Measures, size_class
+from digestry.registry.observing.measures import GONE, SECONDS, Measures, size_class
 from digestry.registry.observing.request_id import RequestIds
 from digestry.registry.observing.slots import Slot
 
-if TYPE_CHECKING:
-    from digestry.registry.config import RegistryConfig
-    from digestry.registry.exchange import Exchange
-    from digestry.registry.service import Service
-
 log: Final = logging.getLogger("digestry.registry")
-
-GONE: Final = 499
-"""The status that metrics and logs have for a request whose client left before an answer."""
 
 _PUBLISH_SECONDS: Final = 1.0
 _PROCESS_SECONDS: Final = 15.0
@@ -34,25 +28,25 @@ _FROM: Final = {"all": 0, "errors": 400, "none": 1000}
 _EVERYDAY: Final = frozenset((401, 404))
 """How clients ask whether they must log in, and whether something is there: no errors of theirs."""
 
-AUDIT_LOST: Final = Family("digestry_audit_lost_lines", "Lines of the audit log that could not be written.")
-
 
 class Observer:
     """Of one worker process. All but the audit log is for the event loop's thread."""
 
     def __init__(self, config: RegistryConfig) -> None:
-        self.ids = RequestIds()
+        self.name = RequestIds().of
         self._slot = self._claim(config)
         self.measures = Measures(None if self._slot is None else self._slot.inherited)
-        self._lost = self.measures.counter(AUDIT_LOST)
-        self.audit = AuditLog(config.log, config.root, lost=lambda lines: self._lost.add(by=lines))
+        self.audit = AuditLog(config.log, config.root)
         self._noted_from = _FROM[config.log.requests]
         self._noted_all = config.log.requests == "all"
-        self._meters = [processes.Meter(self.measures, "worker").read]
+        self._meters = [
+            processes.Meter(self.measures, "worker").read,
+            AuditMeter(self.measures, self.audit).read,
+        ]
         self._failed = False
         self._turn = asyncio.Lock()
         # A thread of its own: a line must not wait for transfers, nor change places with another.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="audit")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="observer")
 
     def _claim(self, config: RegistryConfig) -> Slot | None:
         try:
@@ -80,9 +74,14 @@ class Observer:
 
     async def note_write(self, exchange: Exchange, status: int) -> None:
         """Writes the audit log's lines of a request that is about to be answered, or never will be."""
-        if self.audit.enabled and audit.is_write(exchange):
-            entries = audit.entries(exchange, status)
+        if self.audit.enabled and deeds.is_write(exchange, status):
+            entries = deeds.of_request(exchange, status)
             await asyncio.get_running_loop().run_in_executor(self._writer, self.audit.write, entries)
+
+    def note(self, entries: Sequence[Entry]) -> None:
+        """Writes lines that are not a request's. Blocks."""
+        if entries and self.audit.enabled:
+            self.audit.write(entries)
 
     def watch(self, read: Callable[[], None]) -> None:
         """Calls ``read`` before each publishing: for what is counted elsewhere."""
@@ -90,7 +89,7 @@ class Observer:
 
     # -- for the other processes ---------------------------------------------------------------
 
-    async def publish(self, service: Service) -> None:
+    async def publish(self) -> None:
         """Lets the other processes see what this one has counted."""
         if self._slot is None:
             return
@@ -99,28 +98,28 @@ class Observer:
                 read()
             snapshot = self.measures.snapshot()
             try:
-                await service.disk(self._slot.write, snapshot)
+                await asyncio.get_running_loop().run_in_executor(self._writer, self._slot.write, snapshot)
                 self._failed = False
             except OSError as error:
                 if not self._failed:
                     log.error("metrics cannot be written: %s", error.strerror or error)
                 self._failed = True
 
-    async def publish_forever(self, service: Service) -> None:
+    async def publish_forever(self) -> None:
         """Publishes what has changed, every second."""
         idle = 0.0
         while True:
             if self.measures.changed or idle >= _PROCESS_SECONDS:
                 idle = 0.0
-                await self.publish(service)
+                await self.publish()
             await asyncio.sleep(_PUBLISH_SECONDS)
             idle += _PUBLISH_SECONDS
 
     def close(self) -> None:
         """Publishes a last time. Blocks."""
+        self._writer.shutdown(wait=True)
         if self._slot is not None:
             with contextlib.suppress(OSError):
                 self._slot.write(self.measures.snapshot())
             self._slot.close()
-        self._writer.shutdown(wait=True)
         self.audit.close()

@@ -6,15 +6,14 @@ import logging
 import threading
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from digestry.catalog.catalog import Catalog
+from digestry.registry.config import RegistryConfig
 from digestry.registry.observing import processes
+from digestry.registry.observing.audit import AuditLog, AuditMeter
 from digestry.registry.observing.measures import Measures
 from digestry.registry.observing.slots import Slot
-
-if TYPE_CHECKING:
-    from digestry.registry.config import RegistryConfig
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -24,15 +23,19 @@ _SHARE: Final = 50.0
 
 
 class StoreCount:
-    """A job of the maintenance process."""
+    """A job of the maintenance process, whose ``audit`` log it watches as well."""
 
     name = "store size"
 
-    def __init__(self, config: RegistryConfig) -> None:
+    def __init__(self, config: RegistryConfig, audit: AuditLog) -> None:
         self._root = config.root
+        self._audit = audit
         self._slot: Slot | None = None
-        self._measures = Measures()
-        self._processes = processes.Meter(self._measures, "maintenance")
+        self._measure(Measures())
+
+    def _measure(self, measures: Measures) -> None:
+        self._measures = measures
+        self._meters = (processes.Meter(measures, "maintenance"), AuditMeter(measures, self._audit))
 
     def run(self, _stop: threading.Event) -> float:
         """Counts, and takes no more than a fiftieth of the time for it."""
@@ -40,8 +43,7 @@ class StoreCount:
         try:
             if self._slot is None:
                 self._slot = Slot(self._root, "maintenance")
-                self._measures = Measures(self._slot.inherited)
-                self._processes = processes.Meter(self._measures, "maintenance")
+                self._measure(Measures(self._slot.inherited))
             catalog = Catalog(self._root)
             try:
                 size = catalog.figures.store()
@@ -49,7 +51,8 @@ class StoreCount:
                 catalog.close()
             for name, value in asdict(size).items():
                 self._measures.gauge(PREFIX + name, value)
-            self._processes.read()
+            for meter in self._meters:
+                meter.read()
             self._slot.write(self._measures.snapshot())
         except OSError as error:
             log.error("the store's size cannot be told: %s", error.strerror or error)
