@@ -44,6 +44,7 @@ from digestry.catalog.schema import (
     manifests,
     repositories,
     sightings,
+    upstream_tags,
 )
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
@@ -58,7 +59,17 @@ _BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
 _LONGEST_PAUSE: Final = 0.1
 _ASKED: Final = tuple(
-    table.name for table in (tag_rows, manifests, manifest_references, links, leases, journal, sightings)
+    table.name
+    for table in (
+        tag_rows,
+        manifests,
+        manifest_references,
+        links,
+        leases,
+        journal,
+        sightings,
+        upstream_tags,
+    )
 )
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
@@ -157,6 +168,7 @@ class Collection:
                 held = {
                     "it was seen running meanwhile": row.runs,
                     "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
+                    "somebody asked for it meanwhile": row.checked_at != due.checked_at,
                     "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
                 }
                 for why in filter(held.get, held):

@@ -14,6 +14,7 @@ from digestry.catalog.retention import Retention, TagRetention
 from digestry.catalog.schema import manifest_references, manifests, sightings, upstream_tags
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.tags import Place
+from digestry.model.text import length_of_time
 
 _WINDOW: Final = 5000
 # What stands in for a list of referrers (distribution-spec, "Referrers Tag Schema"), and what cosign makes
@@ -24,19 +25,20 @@ _ATTACHMENT: Final = re.compile(rf"(?:sha256|sha512)-[0-9a-f]{{{_HEX}}}(?:[.-].*
 _POINTED: Final = manifests.alias("pointed")
 _IMAGE: Final = manifests.alias("image")
 _CHILD: Final = manifests.alias("child")
-_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 class Surplus(NamedTuple):
     """A tag that goes unless it is another one by then. Times in microseconds since 1970.
 
-    ``pushed_at`` is when its image was last pushed, ``moved_at`` at the least.
+    ``pushed_at`` is when its image was last pushed, ``moved_at`` at the least; ``checked_at`` when another
+    registry was last asked for it.
     """
 
     tag: str
     digest: str
     moved_at: int
     pushed_at: int
+    checked_at: int | None
     why: str
 
 
@@ -81,7 +83,7 @@ def surplus(
                 continue  # what it belongs to may come after it; and the same digest again moves no tag
             if not row.runs:
                 why = _beyond(rule, row, attachment=attachment)
-                yield Surplus(row.name, row.digest, row.moved_at, row.pushed_at, why)
+                yield Surplus(row.name, row.digest, row.moved_at, row.pushed_at, row.checked_at, why)
         if len(rows) < _WINDOW:
             return
         last = rows[-1]
@@ -146,7 +148,7 @@ def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
         newer = "a newer one is" if rule.newest == 1 else f"{rule.newest} newer ones are"
         reasons.append(f"{newer} kept")
     if rule.seconds:
-        reasons.append(f"it is older than {span(rule.seconds)}")
+        reasons.append(f"it is older than {length_of_time(rule.seconds)}")
     why = " and ".join(reasons) or "its rule keeps none"
     last = f"it moved last at {date(row.moved_at)}"
     if row.checked_at is not None:
@@ -154,12 +156,6 @@ def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
     elif row.pushed_at > row.moved_at:
         last += f", and was pushed last at {date(row.pushed_at)}"
     return f"{why}; {last}"
-
-
-def span(seconds: float) -> str:
-    """A length of time, for a reason that people read: in the largest unit that it is a whole number of."""
-    size, unit = next(((size, unit) for size, unit in _UNITS if seconds % size == 0), _UNITS[-1])
-    return f"{seconds / size:g} {unit}{'' if seconds == size else 's'}"
 
 
 def date(microseconds: int) -> str:

@@ -11,7 +11,7 @@ from digestry.model.digest import shown
 
 _LONGEST: Final = 512
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9._/*?-]+", re.ASCII)
-_PARTS: Final = re.compile(r"\*+|\?|[^*?]+")
+_ACROSS: Final = re.compile(r"\*\*+")
 
 
 def check_pattern(pattern: str) -> str:
@@ -35,10 +35,25 @@ def matches(pattern: str, name: str) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    translated = {"*": "[^/]*", "?": "[^/]"}
-    return re.compile(
-        "".join(
-            translated.get(part, ".*" if part.startswith("*") else re.escape(part))
-            for part in _PARTS.findall(pattern)
-        )
-    )
+    first, *rest = _ACROSS.split(pattern)
+    text = _group(first, ends=not rest)
+    for number, group in enumerate(rest, 1):
+        ends = number == len(rest)
+        # As early as can be, and for good: a later place leaves less for what follows. So no pattern takes
+        # longer than the square of a name's length, whoever chose the name.
+        text += f".*?{_group(group, ends=ends)}" if ends else f"(?>.*?{_group(group, ends=ends)})"
+    return re.compile(text)
+
+
+def _group(pattern: str, *, ends: bool) -> str:
+    """What has no ``**`` in it, as a regular expression; with ``ends`` it is the end of the name."""
+    first, *rest = map(_exactly, pattern.split("*"))
+    if not rest:
+        return first
+    *middle, last = rest
+    early = "".join(f"(?>[^/]*?{part})" for part in middle)
+    return f"{first}{early}[^/]*{last}" if ends else f"{first}{early}(?>[^/]*?{last})"
+
+
+def _exactly(part: str) -> str:
+    return re.escape(part).replace(r"\?", "[^/]")

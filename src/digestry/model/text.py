@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Final
+
+_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def printable(text: str) -> str:
@@ -48,3 +51,9 @@ def columns(text: str) -> int:
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def length_of_time(seconds: float) -> str:
+    """As people say it: in the largest unit that it is a whole number of, such as ``36 hours``."""
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds and seconds % size == 0), _UNITS[-1])
+    return f"{seconds / size:.10g} {unit}{'' if seconds == size else 's'}"

@@ -50,6 +50,9 @@ _NOTED_SECONDS: Final = 5.0
 """A run that found nothing is noted no more often than this."""
 _HELD_SECONDS: Final = 60.0
 _LONGEST_TROUBLE: Final = 3600.0
+_LONG_AGO: Final = 30 * 86400.0
+_DOUBT_SECONDS: Final = 3600.0
+"""After a start so long after the last run: the clock of a machine that was off may be wrong at first."""
 _DRY_MARGIN: Final = 0.01  # the times of files are coarser than the clock's
 _DRY: Final = ".gc-dry-run-"
 
@@ -344,6 +347,7 @@ class CollectionJob:
         self._began = time.monotonic()
         self._clocks = clock.Clocks(now)
         self._held_until = 0.0
+        self._starting = True
         self._failures = 0
         self._pace: Pace | None = None
 
@@ -359,7 +363,8 @@ class CollectionJob:
                 "the clock went forward by %.0f s: nothing is collected for the next %.0f s", jump, lease
             )
             self._held_until = time.monotonic() + lease
-        wait = max(self._held_until - time.monotonic(), self._due(every))
+        due = self._due(every)
+        wait = max(self._held_until - time.monotonic(), due)
         if wait > 0:
             return min(wait, _FIRST_SECONDS)
         try:
@@ -382,11 +387,23 @@ class CollectionJob:
         finally:
             catalog.close()
         early = min(every, _FIRST_SECONDS) - (time.monotonic() - self._began)
+        if self._starting and last is not None:
+            self._doubt((self._now() - last.started_at) / clock.SECOND - every)
+        self._starting = False
         if last is None or last.finished_at is None:
             return early  # what was broken off is begun again, as after each start
         since = (self._now() - last.started_at) / clock.SECOND
         # A start in the future is a clock that was set back since: it says nothing.
         return max(early, every - since) if since >= 0 else early
+
+    def _doubt(self, late: float) -> None:
+        """Waits after a start if by the clock a run is so many seconds late."""
+        if late > _LONG_AGO:
+            days, pause = late / 86400, _DOUBT_SECONDS
+            log.warning(
+                "collection is %.0f days late, if the clock is right: it waits for %.0f s", days, pause
+            )
+            self._held_until = time.monotonic() + pause
 
     def _collect(self, stop: threading.Event) -> bool:
         """False if another collection, or a backup, is under way."""

@@ -27,7 +27,7 @@ KEYS: Final = (
     Key("mode", toml.one_of(*MODES)),
     Key("repository", patterns, ("**",)),
     Key("tag", patterns, ("*",)),
-    Key("exclude", patterns, ()),
+    Key("exclude", toml.unless_empty(patterns), ()),
     Key("deletable", toml.flag, None),
 )
 

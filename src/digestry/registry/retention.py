@@ -11,8 +11,8 @@ import msgspec
 
 from digestry import fsio
 from digestry.catalog.retention import DAY, Retention, TagRetention
-from digestry.catalog.surplus import span
 from digestry.errors import InvalidConfiguration, StorageError
+from digestry.model.text import length_of_time
 from digestry.registry import toml
 from digestry.registry.immutability import patterns
 from digestry.registry.toml import Key, Where
@@ -31,7 +31,7 @@ COLLECTION_KEYS: Final = (
 RETENTION_KEYS: Final = (
     Key("repository", patterns, ("**",)),
     Key("tag", patterns, ("*",)),
-    Key("exclude", patterns, ()),
+    Key("exclude", toml.unless_empty(patterns), ()),
     Key("keep-newest", toml.whole(0, 1_000_000), None),
     Key("keep-for", toml.span(0, _TEN_YEARS), None),
 )
@@ -109,9 +109,9 @@ def check_as_served(root: Path, retention: Retention) -> None:
         ("sighted", kept.sighted, retention.sighted),
     ):
         if mine is not None and (served is None or mine < served):
-            long = "off" if served is None else span(served)
+            long = "off" if served is None else length_of_time(served)
             raise InvalidConfiguration(
                 f"the registry under {root} is served with {key} = {long}; without a configuration, what that"
-                f" keeps would go after {span(mine)}",
+                f" keeps would go after {length_of_time(mine)}",
                 hint="give the server's registry.toml with --config",
             )

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
+from digestry.model.text import length_of_time
 
 _UNITS: Final = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _SPANS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -143,7 +144,7 @@ def seconds(least: float, most: float) -> Kind:
 
     def kind(value: Any, _: Where) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"a number of seconds from {least:g} to {most:g} is wanted")
+            raise ValueError(f"a number of seconds from {least:.10g} to {most:.10g} is wanted")
         return float(value)
 
     return kind
@@ -157,7 +158,11 @@ def span(least: float, most: float) -> Kind:
         if found is None and isinstance(value, str):
             raise ValueError('seconds are wanted, or a string such as "90d", "12h", "15min" or "30s"')
         value = value if found is None else float(found[1]) * _SPANS[found[2]]
-        return float(seconds(least, most)(value, where))
+        try:
+            return float(seconds(least, most)(value, where))
+        except ValueError:
+            said = f"from {length_of_time(least)} to {length_of_time(most)}"
+            raise ValueError(f'a length of time {said} is wanted, in seconds or such as "90d"') from None
 
     return kind
 
@@ -167,6 +172,15 @@ def unless_off(kind: Kind) -> Kind:
 
     def either(value: Any, where: Where) -> Any:
         return None if value == "off" else kind(value, where)
+
+    return either
+
+
+def unless_empty(kind: Kind) -> Kind:
+    """As ``kind``, or an empty list."""
+
+    def either(value: Any, where: Where) -> Any:
+        return () if value == [] else kind(value, where)
 
     return either
 

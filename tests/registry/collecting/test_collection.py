@@ -284,6 +284,28 @@ def test_nothing_is_collected_right_after_the_clock_went_forward(
     assert runs == [1]  # the pause goes on
 
 
+def test_nothing_is_collected_right_after_a_start_long_after_the_last_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be the clock of a machine that has just been switched on."""
+    made = Catalog(tmp_path)
+    made.migrate()
+    month = 32 * 86400 * clock.SECOND
+    made.jobs.note(JobState(COLLECTION, clock.now() - month, clock.now() - month, {}))
+    made.close()
+    runs = counted_runs(monkeypatch)
+    monkeypatch.setattr(collection, "_FIRST_SECONDS", 0.0)
+    loaded = RegistryConfig(tmp_path, collection=CollectionConfig(every=3600.0))
+    job = CollectionJob(loaded)
+    for _ in range(2):
+        job.run(threading.Event())
+    assert runs == []
+    assert caplog.text.count("days late") == 1
+    job._held_until = time.monotonic()  # an hour later
+    job.run(threading.Event())
+    assert runs == [1]
+
+
 # -- by hand -------------------------------------------------------------------------------------------
 
 
@@ -346,7 +368,13 @@ def test_rules_that_cannot_be(tmp_path: Path) -> None:
     for text, message in {
         '[[retention]]\ntag = "x*"': "would keep no tag at all",
         '[collection]\nevery = "soon"': '"90d"',
-        "[collection]\nlease = 0": "from 1 to",
+        "[collection]\nlease = 0": "from 1 second to 30 days",
+        '[collection]\nuntagged = "4000d"': "from 0 seconds to 3650 days",
+        "[collection]\nuntagged = nan": "length of time",
+        "[collection]\nsighted = true": "length of time",
+        '[[retention]]\nkeep-for = "1y"': '"90d"',
+        '[[retention]]\nkeep-newest = 1\ntag = "^v[0-9]$"': "matches no name",
+        "[[retention]]\nkeep-newest = 1\ntag = []": "list of strings",
         "[collection]\nleese = 1": "unknown key",
         "[[retention]]\nkeep-newest = -1": "whole number",
         '[retention]\nkeep-for = "1d"': "list of tables",
@@ -361,7 +389,8 @@ def test_rules_as_they_are_written(tmp_path: Path) -> None:
     file = tmp_path / "registry.toml"
     file.write_text(
         '[collection]\nevery = "12h"\nuntagged = "off"\nlease = 600\nsighted = "2w"\n'
-        '[[retention]]\nrepository = ["team/*"]\ntag = "pr-*"\nkeep-newest = 3\nkeep-for = "1.5d"\n'
+        '[[retention]]\nrepository = ["team/*"]\ntag = "pr-*"\nexclude = []\n'
+        'keep-newest = 3\nkeep-for = "1.5d"\n'
     )
     found = load(file, {"root": tmp_path}).collection
     rule = TagRetention(("team/*",), ("pr-*",), (), 3, 129600.0)
