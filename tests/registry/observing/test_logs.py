@@ -17,7 +17,7 @@ from digestry.registry.observing import logs
 from digestry.registry.observing.logs import FIELDS, JsonLines, TextLines, encode
 from digestry.registry.observing.request_id import RequestIds
 from tests.registry.access.support import basic, guarded
-from tests.registry.observing.support import configured, logged
+from tests.registry.observing.support import audited, configured, logged
 from tests.registry.support import raw_exchange
 from tests.support import RegistryServer, wait_for_line, wait_until
 
@@ -67,6 +67,27 @@ def test_requests_as_json() -> None:
         line = line_of(server, refused.headers["x-request-id"])
         assert (line["status"], line["user"], line["level"]) == (401, "anonymous", "warning")
         assert "password" in line["error"]
+
+
+def test_no_secret_is_in_any_log() -> None:
+    with guarded(JSON_ALL) as server:
+        told = [
+            {"Authorization": "s3cret-without-a-scheme"},
+            {"Authorization": "Token s3cret"},
+            {"Authorization": "Bearer s3cret"},
+            {"Authorization": "Bearer dgr_s3cret"},
+            {"Authorization": "Bearer a.s3cret.c"},
+            {"Authorization": "Basic s3cret"},
+            basic("alice", "s3cret"),
+        ]
+        for number, headers in enumerate(told):
+            named = {**headers, "X-Request-Id": f"secret-{number}"}
+            answer = server.request("PUT", "/v2/logs/x/manifests/1?token=s3cret", b"{}", named)
+            assert answer.status == 401
+            assert b"s3cret" not in answer.body
+            line_of(server, f"secret-{number}")
+        assert len(audited(server)) == len(told)
+        assert "s3cret" not in server.log.read_text() + (server.root / "audit.log").read_text()
 
 
 def test_every_answer_has_a_request_id(registry: RegistryServer) -> None:

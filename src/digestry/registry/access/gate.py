@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 
 from digestry.catalog.robots import PREFIX, RobotReader
 from digestry.errors import StorageError
-from digestry.model.digest import shown
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
 from digestry.registry.access.keys import KeyRing
@@ -119,7 +118,8 @@ class Gate:
         elif scheme.lower() == "bearer":
             session = await self._bearer(exchange, value)
         else:
-            raise self.unauthorized(exchange, f"{shown(scheme)} is no way to log in here")
+            # Not named: without a scheme before it, it is the secret itself, and this goes to logs.
+            raise self.unauthorized(exchange, "log in here with Basic or Bearer, and nothing else")
         if session.identity.robot:
             session.ends = min(session.ends, time.time() + _ROBOT_SECONDS)
         self._sessions[key] = session
