@@ -180,7 +180,8 @@ class DiskBlobs:
         push. Digests that begin alike share a guard. Without ``wait`` raises :class:`Conflict`.
         """
         with storage_errors("create the directory", self._guards):
-            self._guards.mkdir(exist_ok=True)
+            if not self._guards.is_dir():
+                self._guards.mkdir(exist_ok=True)
         name = self._guards / self.guarded_by(digest)
         return locked(name, shared=not exclusive, wait=wait, held=f"{digest} is being pushed")
 

@@ -261,6 +261,15 @@ def test_a_backup_of_another_registry_is_left_alone(root: Path, tmp_path: Path) 
     assert restore(tmp_path / "backup", tmp_path / "again").blobs == 15
 
 
+def test_a_backup_of_a_newer_digestry_is_not_written_over(root: Path, tmp_path: Path) -> None:
+    back_up(root, tmp_path / "backup")
+    change_description(tmp_path / "backup", version=2)
+    before = tree(tmp_path / "backup")
+    with pytest.raises(ContentError, match="newer digestry"):
+        back_up(root, tmp_path / "backup")
+    assert tree(tmp_path / "backup") == before
+
+
 def test_a_catalog_of_a_newer_digestry_is_not_guessed_at(root: Path, tmp_path: Path) -> None:
     with sqlite3.connect(root / "catalog.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")

@@ -83,6 +83,10 @@ class Description(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
+class NewerBackup(ContentError):
+    """A newer digestry made it: what it holds, and how, is not known here."""
+
+
 class _Version(msgspec.Struct):
     version: int
 
@@ -92,9 +96,9 @@ def decode(content: bytes, where: str) -> Description:
     try:
         found = msgspec.json.decode(content, type=_Version).version
         if found > VERSION:
-            raise ContentError(
+            raise NewerBackup(
                 f"{where} was made by a newer digestry (version {found} of backups)",
-                hint="restore it with that one, or one newer still",
+                hint="use that one for it, or one newer still",
             )
         description = msgspec.json.decode(content, type=Description)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

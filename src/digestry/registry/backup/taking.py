@@ -71,7 +71,7 @@ def to_directory(
     very end an earlier backup there stays what it was.
 
     Raises :class:`NotFound` if ``root`` is no registry, :class:`Conflict` if ``destination`` is
-    something else than a backup of it, :class:`StorageError`.
+    something else than a backup of it, :class:`NewerBackup`, :class:`StorageError`.
     """
     check_root(root)
     _check_destination(root, destination)
@@ -113,6 +113,8 @@ def _check_destination(root: Path, destination: Path) -> None:
 def _earlier(destination: Path) -> Description | None:
     try:
         return description.read(destination)
+    except description.NewerBackup:
+        raise
     except (NotFound, ContentError):
         return None  # one that was broken off, or is damaged: it is made complete
 
