@@ -143,6 +143,31 @@ def test_a_download_with_little_left_is_finished_without_clients(tmp_path: Path)
     asyncio.run(run())
 
 
+def test_a_download_that_trickles_stops_when_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "FINISHED_WITHIN", 0.0)
+
+    async def run() -> None:
+        upstream = Slow()
+        async with serving(tmp_path / "root", upstream) as (service, place):
+            async with blobs._joined(service, place, DIGEST) as coming:
+                upstream.pace.release(2)
+                while coming.arrived < 512 << 10:
+                    await coming.changed()
+            upstream.pace.release(1)
+            await ended(coming)
+            assert isinstance(coming.error, Abandoned)
+            async with blobs._joined(service, place, DIGEST) as coming:
+                upstream.pace.release(1000)
+                await ended(coming)
+                assert coming.linked
+            assert len(upstream.starts) == 2
+            assert upstream.starts[1] >= 512 << 10  # on from where it was
+
+    asyncio.run(run())
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = DiskIngest.write
 

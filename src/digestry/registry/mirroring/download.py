@@ -46,6 +46,9 @@ HELD_BACK: Final = 64 << 10
 """So many bytes of a blob are sent only when all of it was verified."""
 FINISHED_ANYWAY: Final = 256 << 20
 """With at most so many bytes left, a download goes on after the last client has left."""
+FINISHED_WITHIN: Final = 600.0
+"""But only if they come within so many seconds, as fast as what came until then: who trickles keeps others
+from being asked for."""
 
 _PART: Final = 512 << 10
 _ATTEMPTS: Final = 3
@@ -320,6 +323,7 @@ class Download:
     def _pump(self, ingest: DiskIngest, stream: BlobStream, size: int | None) -> None:
         most = self._service.config.upload_limit if size is None else size
         skip = ingest.offset - stream.start
+        before, began = ingest.offset, time.monotonic()
         while part := stream.read(_PART):
             self._mirror.count("fetched_bytes", len(part))
             rest = memoryview(part)[skip:]
@@ -330,7 +334,9 @@ class Download:
             self._tell(ingest.offset)
             if self._mirror.stopping.is_set():
                 raise Unreachable("this registry is being stopped")
-            if size is not None and not self.clients and size - ingest.offset > FINISHED_ANYWAY:
-                raise Abandoned("nobody waits for it any more")
+            if size is not None and not self.clients:
+                left, came = size - ingest.offset, max(1, ingest.offset - before)
+                if left > FINISHED_ANYWAY or left / came * (time.monotonic() - began) > FINISHED_WITHIN:
+                    raise Abandoned("nobody waits for it any more")
         if size is not None and ingest.offset < size:
             raise Unreachable(f"the connection broke after {ingest.offset} of {size} bytes")
