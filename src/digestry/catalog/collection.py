@@ -31,7 +31,7 @@ from sqlalchemy import (
     update,
 )
 
-from digestry.catalog import clock, tags
+from digestry.catalog import clock, holding, tags
 from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
 from digestry.catalog.pace import Pace
@@ -43,8 +43,6 @@ from digestry.catalog.schema import (
     manifest_references,
     manifests,
     repositories,
-    sightings,
-    upstream_tags,
 )
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
@@ -58,23 +56,8 @@ _WINDOW: Final = 5000
 _BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
 _LONGEST_PAUSE: Final = 0.1
-_ASKED: Final = tuple(
-    table.name
-    for table in (
-        tag_rows,
-        manifests,
-        manifest_references,
-        links,
-        leases,
-        journal,
-        sightings,
-        upstream_tags,
-    )
-)
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
-_PARENT: Final = manifests.alias("parent")  # once: to make one takes longer than to ask
-_SUBJECT: Final = manifests.alias("subject")
 ACTOR: Final = "digestry"
 """Who the journal says removed a tag that no rule keeps."""
 
@@ -199,7 +182,7 @@ class Collection:
         now = self._rules.now()
         columns = manifests.c.digest, manifests.c.size, manifests.c.pushed_at
         visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
-        dead = visible & ~self._held_manifest(place, now)
+        dead = visible & ~holding.manifest(place, self._retention, now)
         for window in self._windows(manifests.c.digest, visible):
             rows = self._read(select(*columns).where(window, dead))
             for start in range(0, len(rows), _BATCH):
@@ -217,54 +200,6 @@ class Collection:
                     for digest, row in ((digest, batch[digest]) for digest in digests)
                 ]
 
-    def _held_manifest(self, place: Place, now: int) -> ColumnElement[bool]:
-        """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
-        listed = (
-            exists()
-            .where(
-                manifest_references.c.repository_id == manifests.c.repository_id,
-                manifest_references.c.child == manifests.c.digest,
-                manifest_references.c.role == "manifest",
-                _PARENT.c.repository_id == manifest_references.c.repository_id,
-                _PARENT.c.digest == manifest_references.c.parent,
-                _PARENT.c.deleted_at.is_(None),
-            )
-            .correlate(manifests)
-        )
-        refers = (
-            exists()
-            .where(
-                _SUBJECT.c.repository_id == manifests.c.repository_id,
-                _SUBJECT.c.digest == manifests.c.subject,
-                _SUBJECT.c.deleted_at.is_(None),
-            )
-            .correlate(manifests)
-        )
-        return or_(self._root(place, now), listed, refers)
-
-    def _root(self, place: Place, now: int) -> ColumnElement[bool]:
-        """Whether a row of ``manifests`` is held by itself: the reasons that are no other manifest."""
-        tagged = exists().where(
-            tag_rows.c.repository_id == place.row, tag_rows.c.digest == manifests.c.digest
-        )
-        recent: ColumnElement[bool] = true()
-        left: ColumnElement[bool] = true()
-        if self._retention.untagged is not None:
-            since = now - int(self._retention.untagged * clock.SECOND)
-            recent = manifests.c.pushed_at > since
-            left = exists().where(
-                journal.c.repository == place.name,
-                journal.c.from_digest == manifests.c.digest,
-                journal.c.at > since,
-            )
-        return or_(
-            recent,
-            tagged,
-            _leased(manifests.c.digest, now),
-            left,
-            runs(manifests.c.digest, place, self._retention, now, beside=manifests.c.digest),
-        )
-
     def _circles(self, place: Place) -> Iterator[Batch]:
         """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
         refer = select(manifests.c.digest).where(
@@ -279,7 +214,9 @@ class Collection:
             manifest_references.c.role == "manifest",
         )
         visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
-        suspect = visible & manifests.c.subject.is_not(None) & lists & ~self._root(place, now)
+        suspect = (
+            visible & manifests.c.subject.is_not(None) & lists & ~holding.alone(place, self._retention, now)
+        )
         for window in self._windows(manifests.c.digest, visible & manifests.c.subject.is_not(None)):
             for row in self._read(select(manifests.c.digest).where(window, suspect)):
                 yield self._circle(place, row.digest)
@@ -287,7 +224,7 @@ class Collection:
     def _circle(self, place: Place, start: str) -> Batch:
         gone: list[Any] = []
         with self._writing() as connection:
-            root = self._root(place, self._rules.now())
+            root = holding.alone(place, self._retention, self._rules.now())
             circle: set[str] = set()
             frontier = {start}
             while frontier and len(circle) <= _CIRCLE:
@@ -297,7 +234,7 @@ class Collection:
                 )
                 if any(connection.execute(held.limit(1))):
                     return []
-                frontier = _holders(connection, place.row, frontier) - circle
+                frontier = holding.holders(connection, place.row, frontier) - circle
             if len(circle) <= _CIRCLE:
                 statement = (
                     update(manifests)
@@ -319,19 +256,8 @@ class Collection:
     def unlink(self, place: Place) -> Iterator[Batch]:
         """Takes from a repository the blobs that no manifest there needs."""
         now = self._rules.now()
-        needed = (
-            exists()
-            .where(
-                manifest_references.c.repository_id == links.c.repository_id,
-                manifest_references.c.child == links.c.digest,
-                _PARENT.c.repository_id == manifest_references.c.repository_id,
-                _PARENT.c.digest == manifest_references.c.parent,
-                _PARENT.c.deleted_at.is_(None),
-            )
-            .correlate(links)
-        )
         mine = links.c.repository_id == place.row
-        dead = mine & ~or_(needed, _leased(links.c.digest, now))
+        dead = mine & ~or_(holding.link(), holding.leased(links.c.digest, now))
         for window in self._windows(links.c.digest, mine):
             rows = self._read(select(links.c.digest).where(window, dead))
             for start in range(0, len(rows), _BATCH):
@@ -375,7 +301,7 @@ class Collection:
         Raises :class:`StorageError` if it is not.
         """
         if not self._proven:
-            self._database.check(_ASKED, breathe=self._pace.breathe if self._pace else lambda: None)
+            self._database.check(holding.ASKED, breathe=self._pace.breathe if self._pace else lambda: None)
             self._proven = True
 
     @contextlib.contextmanager
@@ -414,32 +340,6 @@ class Collection:
     def _read(self, query: Select[Any]) -> Sequence[Any]:
         with self._database.read() as connection:
             return connection.execute(query).all()
-
-
-def _leased(digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
-    return exists().where(leases.c.digest == digest, leases.c.expires_at > now)
-
-
-def _holders(connection: Connection, repository: int, digests: set[str]) -> set[str]:
-    """The manifests that can be pulled and hold one of these: the indexes, and the subjects."""
-    chunk = list(digests)
-    listing = select(_PARENT.c.digest).where(
-        manifest_references.c.repository_id == repository,
-        manifest_references.c.child.in_(chunk),
-        manifest_references.c.role == "manifest",
-        _PARENT.c.repository_id == repository,
-        _PARENT.c.digest == manifest_references.c.parent,
-        _PARENT.c.deleted_at.is_(None),
-    )
-    subjects = select(_PARENT.c.digest).where(
-        manifests.c.repository_id == repository,
-        manifests.c.digest.in_(chunk),
-        manifests.c.deleted_at.is_(None),
-        _PARENT.c.repository_id == repository,
-        _PARENT.c.digest == manifests.c.subject,
-        _PARENT.c.deleted_at.is_(None),
-    )
-    return {digest for query in (listing, subjects) for digest in connection.execute(query).scalars()}
 
 
 def _left(connection: Connection, place: Place, digests: Sequence[str]) -> dict[str, str]:
