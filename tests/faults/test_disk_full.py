@@ -174,6 +174,7 @@ def test_on_a_full_disk_images_can_be_deleted_and_nothing_is_taken_in_until_ther
     assert small_disk.free > 100_000
     refused(registry.request("POST", "/v2/a/blobs/uploads/"))
     refused(put_manifest(registry, "a", "new", manifest))
+    assert registry.request("GET", "/readyz").json()["checks"]["space"] == "there is room for deletions only"
     still_serves(registry)
     small_disk.make_room()
     wait_until(lambda: not Reserve(registry.root).spent(), what="the reserve's being whole again")

@@ -155,3 +155,5 @@ def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Dis
     disk.free = 100
     assert job.run(stop) == often
     assert not reserve.spent()
+    with locked(tmp_path / COLLECTION_LOCK):
+        assert job.run(stop) == often  # it only looked

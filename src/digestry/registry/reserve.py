@@ -79,18 +79,9 @@ class Reserve:
         One that was never made is made whole or not at all. Raises :class:`StorageError`.
         """
         with storage_errors("keep room in", self._path):
-            wanted = self._wanted()
-            try:
-                held = self._path.stat().st_size
-            except FileNotFoundError:
-                held = -1
-            if held >= wanted:
-                return True
-            status = os.statvfs(self._root)
-            spare = status.f_bavail * status.f_frsize - wanted // 4
-            size = min(wanted, max(held, 0) + spare)
-            if size <= held or (held < 0 and size < wanted):
-                return False
+            wanted, held, size = self._measured()
+            if size <= held:
+                return held >= wanted
             if held < 0:
                 self._make(size)
             else:
@@ -113,6 +104,26 @@ class Reserve:
             with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
                 temporary.unlink()
             raise
+
+    def may_grow(self) -> bool:
+        """Whether :meth:`fill` would find room to take. Raises :class:`StorageError`."""
+        with storage_errors("keep room in", self._path):
+            _, held, size = self._measured()
+            return size > held
+
+    def _measured(self) -> tuple[int, int, int]:
+        """How large it should be, how large it is (-1: it was never made), and how large it can be now."""
+        wanted = self._wanted()
+        try:
+            held = self._path.stat().st_size
+        except FileNotFoundError:
+            held = -1
+        if held >= wanted:
+            return wanted, held, held
+        status = os.statvfs(self._root)
+        spare = status.f_bavail * status.f_frsize - wanted // 4
+        size = min(wanted, max(held, 0) + spare)
+        return wanted, held, held if held < 0 and size < wanted else size
 
     def _wanted(self) -> int:
         status = os.statvfs(self._root)
@@ -138,10 +149,9 @@ class Refill:
 
     def run(self, _stop: threading.Event) -> float:
         """Looks whether there is room; returns after how many seconds to look again."""
-        try:
+        # The lock is what collections and backups ask for: it is not taken to look.
+        if self._reserve.may_grow():
             # What a collection just uses is not taken from it.
-            with locked(self._root / COLLECTION_LOCK, wait=False):
-                whole = self._reserve.fill()
-        except (Conflict, StorageFull):
-            whole = False
-        return _LOOK_SECONDS if whole else _LOOK_SOON_SECONDS
+            with contextlib.suppress(Conflict, StorageFull), locked(self._root / COLLECTION_LOCK, wait=False):
+                self._reserve.fill()
+        return _LOOK_SOON_SECONDS if self._reserve.spent() else _LOOK_SECONDS

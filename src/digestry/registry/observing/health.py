@@ -19,6 +19,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.errors import DigestryError
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observing.slots import FOLDER
+from digestry.registry.reserve import Reserve
 
 OK: Final = "ok"
 
@@ -34,6 +35,7 @@ class Health:
     def __init__(self, config: RegistryConfig, catalog: Catalog) -> None:
         self._root = config.root
         self._free = config.health.free
+        self._reserve = Reserve(config.root)
         self._catalog = catalog
         self._found: Checks = {}
         self._until = 0.0
@@ -74,6 +76,8 @@ class Health:
         return OK
 
     def _measure(self) -> str:
+        if self._reserve.spent():
+            return "there is room for deletions only"
         try:
             free = shutil.disk_usage(self._root).free
         except OSError:
