@@ -196,6 +196,43 @@ def test_a_registry_starts_on_a_full_disk_and_serves_what_it_has(
         assert again.stop() == 0
 
 
+# -- a mirror --------------------------------------------------------------------------------------
+
+
+def test_what_a_mirror_has_is_served_from_a_full_disk(small_disk: SmallDisk, tmp_path: Path) -> None:
+    upstream = start_registry(tmp_path / "upstream")
+    config = tmp_path / "registry.toml"
+    config.write_text(f'[mirror."up.test"]\nurl = "http://{upstream.host}"\ntag-ttl = 0\n')
+    mirror = start_registry(small_disk.path / "root", "--config", str(config))
+    try:
+        upstream.push_image("a", "1", KEPT)
+        upstream.push_image("a", "2", LARGE)
+        upstream.push_image("a", "3", LARGE[:1000])
+        digest = mirror.request("GET", "/v2/up.test/a/manifests/2").json()["layers"][0]["digest"]
+        first = mirror.request("GET", "/v2/up.test/a/manifests/1")
+        layer = first.json()["layers"][0]["digest"]
+        assert mirror.request("GET", f"/v2/up.test/a/blobs/{layer}").body == KEPT
+        assert first.headers["digestry-upstream"].startswith("current;")
+        small_disk.fill(leave=0)
+        moved = upstream.push_image("a", "1", LARGE)
+        again = mirror.request("GET", "/v2/up.test/a/manifests/1")
+        assert (again.status, again.body) == (200, first.body)
+        assert again.headers["digestry-upstream"].startswith("full;")
+        assert mirror.request("GET", f"/v2/up.test/a/blobs/{layer}").body == KEPT
+        refused(mirror.request("GET", "/v2/up.test/a/manifests/3"))
+        refused(mirror.request("GET", f"/v2/up.test/a/blobs/{digest}"))
+        assert list((mirror.root / "ingest").iterdir()) == []
+        assert list((mirror.root / "mirror").glob("*.new")) == []
+        small_disk.make_room()
+        assert mirror.request("GET", f"/v2/up.test/a/blobs/{digest}").body == LARGE
+        answer = mirror.request("GET", "/v2/up.test/a/manifests/1")
+        assert answer.headers["docker-content-digest"] == str(moved)
+        assert answer.headers["digestry-upstream"].startswith("current;")
+    finally:
+        assert mirror.stop() == 0
+        upstream.stop()
+
+
 # -- quotas ----------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from digestry.errors import (
     TooLarge,
     Unreachable,
 )
+from digestry.fsio import storage_errors
 from digestry.model.digest import Digest
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.mirror import DIRECTORY, Place
@@ -86,6 +87,7 @@ class Download:
         key = hashlib.sha256(f"{place.name}\0{digest}".encode()).hexdigest()[:40]
         self._name = f"mirror-{key}"
         self._note = service.config.root / DIRECTORY / f"{key}.size"
+        self._fresh_note = self._note.with_suffix(".new")
         self._told = (0, 0.0)
 
     @property
@@ -261,7 +263,9 @@ class Download:
             kept = ingest.offset > 0 and (isinstance(error, Abandoned | Unasked) or trouble.is_outage(error))
             raise
         finally:
-            self._note.unlink(missing_ok=True)
+            for note in (self._note, self._fresh_note):
+                with contextlib.suppress(OSError):  # the next start sweeps them
+                    note.unlink(missing_ok=True)
             if not kept:
                 ingest.abort()
 
@@ -314,9 +318,10 @@ class Download:
         if ingest.offset > size:
             raise too_long(self.digest, size)
         if self.file is None and size > HELD_BACK:
-            new = self._note.with_suffix(".new")
-            new.write_text(str(size))  # for the other processes; if this one is killed, it is worth nothing
-            new.replace(self._note)
+            with storage_errors("write", self._note):
+                # For the other processes; if this one is killed, it is worth nothing.
+                self._fresh_note.write_text(str(size))
+                self._fresh_note.replace(self._note)
             self._open(size)
         return size
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from digestry.catalog import clock
 from digestry.catalog.tags import TagRefused
-from digestry.errors import ContentError, DigestryError, InvalidReference, RemoteNotFound
+from digestry.errors import ContentError, DigestryError, InvalidReference, RemoteNotFound, StorageFull
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
@@ -62,7 +62,7 @@ async def _by_tag(service: Service, exchange: Exchange, place: Place, tag: str) 
         try:
             await mirror.once((place.name, tag), refresh, service, place, tag)
             mirror.count("misses")
-        except TROUBLE as error:
+        except (*TROUBLE, StorageFull) as error:
             word = trouble.word(error)
             _may_be_served(service, place, tag, error)
             mirror.count("stale")
@@ -75,7 +75,7 @@ async def _by_tag(service: Service, exchange: Exchange, place: Place, tag: str) 
 
 
 def _may_be_served(service: Service, place: Place, tag: str, error: DigestryError) -> None:
-    """Raises :class:`Problem` unless the tag can be served though upstream cannot be asked."""
+    """Raises :class:`Problem` unless the tag can be served though upstream cannot be asked, or not kept."""
     config = place.mirror.config
     seen, here = service.hot.seen(place.name, tag), service.hot.manifest(place.name, tag)
     if here is None or not place.mirror.may_be_stale(0 if seen is None else seen.checked_at, service.now()):
@@ -89,6 +89,7 @@ def _said(place: Place, word: str, checked_at: int | None) -> bytes:
 
 def refresh(service: Service, place: Place, tag: str) -> None:
     """Makes the tag here point to what it points to upstream. Blocks."""
+    service.reserve.check()  # what cannot be written down need not be asked
     mirror, mirrored = place.mirror, service.catalog.mirrored
     with mirror.turn(place.name, tag):
         seen, here = mirrored.standing(place.name, tag)

@@ -14,9 +14,11 @@ from digestry.errors import (
     RemoteDamaged,
     RemoteError,
     RemoteNotFound,
+    StorageFull,
     Unauthorized,
     Unreachable,
 )
+from digestry.registry import problems
 from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.problems import Problem
 
@@ -30,6 +32,8 @@ UNREACHABLE: Final = "unreachable"
 FAILING: Final = "failing"
 RATE_LIMITED: Final = "rate-limited"
 REFUSED: Final = "refused"
+FULL: Final = "full"
+"""This registry has no room to write down what upstream says."""
 HELD: Final = "held"
 """Upstream's tag has moved, but a rule of this registry does not let the tag here move."""
 
@@ -53,6 +57,8 @@ def word(error: DigestryError) -> str:
     match error:
         case Unasked():
             return error.word
+        case StorageFull():
+            return FULL
         case Unreachable():
             return UNREACHABLE
         case Refused(status=429):
@@ -79,6 +85,8 @@ def is_outage(error: DigestryError) -> bool:
 
 def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
     """The answer for what is not here, and could not be got."""
+    if isinstance(error, StorageFull):
+        return problems.of(error)
     text = f"{mirror.host}: {error.message}"
     seconds = error.seconds if isinstance(error, Unasked) else rest_seconds(error)
     match word(error):
