@@ -367,7 +367,7 @@ def test_waiting_for_a_lock(tmp_path: Path) -> None:
         other.start()
         assert not holding.wait(0.05)
         order.append("before")
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert order == ["before", "first"]
 
 

@@ -9,6 +9,7 @@ import pytest
 from digestry.blobs.protocols import BlobStore
 from digestry.errors import DigestMismatch, NotFound, SizeMismatch, TooLarge
 from digestry.model.digest import Digest
+from tests.support import PATIENCE
 
 HELLO = b"hello, digest"
 HELLO_DIGEST = Digest.of(HELLO)
@@ -132,7 +133,7 @@ class StoreContract:
         def write() -> None:
             try:
                 with store.begin(digest, len(content)) as ingest:
-                    barrier.wait(10)
+                    barrier.wait(PATIENCE)
                     ingest.write(content)
                     ingest.commit(digest, len(content))
                 assert store.read(digest) == content

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from digestry.fleet.reports import values
-from tests.support import RegistryServer, digestry
+from tests.support import PATIENCE, RegistryServer, digestry
 
 
 def nothing_of_this_machine(home: Path) -> dict[str, str]:
@@ -228,7 +228,7 @@ def test_rounds_go_on_and_end_with_130(environment: dict[str, str], fleet: Path)
         while seen.count(b"31 containers: 1 vulnerable") < 2:
             seen += os.read(process.stdout.fileno(), 65536)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=PATIENCE) == 130
     assert re.findall(rb"^== \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, every 1 s$", seen, re.MULTILINE)
     assert b"\x1b" not in seen
 
@@ -241,7 +241,7 @@ def test_rounds_go_on_after_a_failure(environment: dict[str, str], fleet: Path, 
         while b"cannot write" not in seen:
             seen += os.read(process.stderr.fileno(), 65536)
         output.parent.mkdir()
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while not output.exists() and time.monotonic() < end:
             time.sleep(0.05)
         assert json.loads(output.read_bytes())["summary"]["containers"] == 31

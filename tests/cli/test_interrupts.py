@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import digestry
+from tests.support import PATIENCE, digestry
 
 _LOOP = """
 import gc, sys, time
@@ -68,13 +68,11 @@ def test_it_is_not_lost(body: str, grace: float) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.3)
-        begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(timeout=30) == 130
+            assert process.wait(timeout=50) == 130  # before any of the sixty seconds are over
         finally:
             process.kill()
-    assert time.monotonic() - begun < 30
 
 
 def test_rounds_of_an_audit_end_whenever_it_comes(tmp_path: Path) -> None:
@@ -100,7 +98,7 @@ def test_rounds_of_an_audit_end_whenever_it_comes(tmp_path: Path) -> None:
                 assert process.stdout.readline().startswith(b"== ")
                 time.sleep(chance.random() * chance.choice((0.01, 0.1, 1.0)))
                 process.send_signal(signal.SIGINT)
-            assert [process.wait(timeout=60) for process in processes] == [130] * len(processes)
+            assert [process.wait(timeout=PATIENCE) for process in processes] == [130] * len(processes)
         finally:
             for process in processes:
                 process.kill()

@@ -14,6 +14,7 @@ import pytest
 from digestry import __version__
 from digestry.cli import exit_codes, main
 from digestry.errors import NotFound, RemoteNotFound, StorageError
+from tests.support import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +192,7 @@ def test_a_reader_that_left_is_no_finding_and_no_noise(arguments: list[str]) -> 
     os.close(reading)
     try:
         with script(*arguments, stdout=writing) as process:
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=PATIENCE)
     finally:
         os.close(writing)
     assert process.returncode == exit_codes.UNREAD
@@ -201,7 +202,7 @@ def test_a_reader_that_left_is_no_finding_and_no_noise(arguments: list[str]) -> 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_output() -> None:
     with Path("/dev/full").open("wb") as full, script("config", "show", stdout=full) as process:
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == exit_codes.STORAGE
     assert err == b"digestry: cannot write the output: No space left on device\n"
 
@@ -211,7 +212,7 @@ def test_an_output_that_cannot_say_a_name(home: Path) -> None:
     (home / "config.toml").write_text('docker-config = "/käse/\U0001f433"\n', encoding="utf-8")
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     with script("config", "get", "docker-config", stdout=subprocess.PIPE, env=environment) as process:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (0, b"/k\xe4se/\\U0001f433\n", b"")
 
 

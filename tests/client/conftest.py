@@ -10,6 +10,7 @@ from digestry.client.session import Session
 from digestry.model.reference import Reference
 from tests.client.docker_registry import running_docker_registry
 from tests.client.liar import Liar, lying
+from tests.support import PATIENCE
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def liar() -> Iterator[Liar]:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    with Session(ClientOptions(timeout=5, retries=2)) as opened:
+    with Session(ClientOptions(timeout=PATIENCE, retries=2)) as opened:
         yield opened
 
 

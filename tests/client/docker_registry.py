@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import free_port, program
+from tests.support import PATIENCE, free_port, program
 
 _CONFIG = """\
 version: 0.1
@@ -38,14 +38,14 @@ def running_docker_registry() -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while True:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).close()
         except OSError:
             if time.monotonic() > end or process.poll() is not None:
                 pytest.fail("docker-registry did not start")

@@ -62,9 +62,9 @@ def test_challenges(value: str, expected: list[tuple[str, dict[str, str]]]) -> N
 
 
 def test_a_challenge_of_a_megabyte_does_not_take_long() -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     challenges.parse(['Bearer realm="' + "\\" * 1_000_000, "a=" * 500_000, "a" * 1_000_000])
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 10  # if it took the square of that, it would be hours
 
 
 # -- docker's config.json -------------------------------------------------------------------------

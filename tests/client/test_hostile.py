@@ -30,6 +30,7 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request, lying
+from tests.support import PATIENCE
 
 IMAGE = json.dumps(
     {
@@ -228,7 +229,7 @@ def login(directory: Path, host: str) -> ClientOptions:
     encoded = base64.b64encode(b"ann:s3cret").decode()
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps({"auths": {host: {"auth": encoded}}}))
-    return ClientOptions(docker_config=directory, timeout=5, retries=1)
+    return ClientOptions(docker_config=directory, timeout=PATIENCE, retries=1)
 
 
 def test_credentials_do_not_follow_a_redirect(liar: Liar, tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ def test_retry_after_is_honoured(liar: Liar, hostile: Repository) -> None:
     )
     begun = time.monotonic()
     assert hostile.manifest("latest").digest == DIGEST
-    assert 0.9 < time.monotonic() - begun < 5
+    assert time.monotonic() - begun > 0.9
 
 
 def test_a_limit_that_does_not_end(liar: Liar, hostile: Repository) -> None:

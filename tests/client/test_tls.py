@@ -15,7 +15,7 @@ from digestry.client.transport import Call
 from digestry.errors import RemoteNotFound, Unreachable
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, lying
-from tests.support import program
+from tests.support import PATIENCE, program
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def ask(options: ClientOptions, host: str) -> None:
 @pytest.mark.peer("openssl")
 def test_this_machine_may_have_any_certificate(secret: Liar) -> None:
     with pytest.raises(RemoteNotFound):
-        ask(ClientOptions(timeout=3), secret.host)
+        ask(ClientOptions(timeout=PATIENCE), secret.host)
     assert secret.paths() == ["GET /v2/a/manifests/latest"]
 
 
@@ -61,9 +61,9 @@ def test_a_listed_host_may_have_any_certificate(secret: Liar, monkeypatch: pytes
     for module in ("options", "transport"):
         monkeypatch.setattr(f"digestry.client.{module}.is_loopback", lambda _: False)
     with pytest.raises(RemoteNotFound):
-        ask(ClientOptions(timeout=3, insecure_hosts=frozenset({"127.0.0.1"})), secret.host)
+        ask(ClientOptions(timeout=PATIENCE, insecure_hosts=frozenset({"127.0.0.1"})), secret.host)
     with lying() as plain, pytest.raises(RemoteNotFound):
-        ask(ClientOptions(timeout=1, retries=0, insecure_hosts=frozenset({plain.host})), plain.host)
+        ask(ClientOptions(timeout=PATIENCE, retries=0, insecure_hosts=frozenset({plain.host})), plain.host)
 
 
 @pytest.mark.peer("openssl")
@@ -71,7 +71,7 @@ def test_a_stranger_may_not(secret: Liar, monkeypatch: pytest.MonkeyPatch) -> No
     for module in ("options", "transport"):
         monkeypatch.setattr(f"digestry.client.{module}.is_loopback", lambda _: False)
     with pytest.raises(Unreachable, match="certificate cannot be trusted") as caught:
-        ask(ClientOptions(timeout=3, retries=0), secret.host)
+        ask(ClientOptions(timeout=PATIENCE, retries=0), secret.host)
     assert f"insecure-registries {secret.host}" in caught.value.hint
     assert secret.seen == []
 
@@ -107,7 +107,7 @@ def test_a_proxy_is_used_and_this_machine_is_not_proxied(monkeypatch: pytest.Mon
         monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        options = ClientOptions(timeout=2, retries=0, insecure_hosts=frozenset({"far.example"}))
+        options = ClientOptions(timeout=PATIENCE, retries=0, insecure_hosts=frozenset({"far.example"}))
         with pytest.raises(RemoteNotFound):
             ask(options, near.host)
         assert proxy.seen == []

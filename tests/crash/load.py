@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.support import descriptor
+from tests.support import PATIENCE, descriptor
 
 REPOSITORIES = ("golftrack", "team/golftrack", "team/other")
 MOVING = "latest"
@@ -65,7 +65,7 @@ class Client(threading.Thread):
         self._random = random.Random(seed)
         self._ledger = ledger
         self._enough = enough
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         self._made = 0
         self._began = 0.0
         self._last: tuple[str, str, bytes, list[bytes]] | None = None

@@ -38,7 +38,7 @@ from tests.crash.checks import (
 )
 from tests.crash.load import Ledger, push_for
 from tests.faults.inside import Inside
-from tests.support import RegistryServer, digestry, start_registry, wait_until
+from tests.support import PATIENCE, RegistryServer, digestry, start_registry, wait_until
 
 _SECONDS = float(os.environ.get("DIGESTRY_CRASH_SECONDS", "8"))
 
@@ -108,7 +108,7 @@ def test_nothing_acknowledged_is_lost(root: Path, seed: str, collecting: bool) -
             clients, _ = push_for(server.port, choices.uniform(0.02, 1.2), f"{seed}-{kills}", fresh)
             server.kill()
             for client in clients:
-                client.join(timeout=30)
+                client.join(timeout=PATIENCE)
                 assert not client.is_alive()
             kills += 1
             pushes += len(fresh.manifests)
@@ -203,10 +203,7 @@ def test_leftovers_in_ingest(root: Path) -> None:
 
     server = start_registry(root)
     try:
-        deadline = time.monotonic() + 10
-        while old.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not old.exists()
+        wait_until(lambda: not old.exists(), what="the old one's end")
         assert new.exists()
         status = server.request("GET", location)
         assert (status.status, status.headers["range"]) == (204, "0-59999")
@@ -234,7 +231,7 @@ def test_one_worker_is_killed(root: Path, seed: str) -> None:
         time.sleep(0.5)
         stop.set()
         for client in clients:
-            client.join(timeout=30)
+            client.join(timeout=PATIENCE)
         server.kill()
         server = start_registry(root)
         check_all(server, ledger)
@@ -267,14 +264,14 @@ def test_only_the_parent_is_killed(root: Path, seed: str) -> None:
         finally:
             if second.poll() is None and served:
                 RegistryServer("", second, root).kill()
-            _, said = second.communicate(timeout=10)
+            _, said = second.communicate(timeout=PATIENCE)
         assert served or b"is served by another" in said
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.process.pid, signal.SIGKILL)
     stop.set()
     for client in clients:
-        client.join(timeout=30)
+        client.join(timeout=PATIENCE)
     server = start_registry(root)
     try:
         check_all(server, ledger)
@@ -296,11 +293,9 @@ def test_sigterm_during_pushes(root: Path, seed: str) -> None:
     try:
         clients, _ = push_for(server.port, 0.4, seed, ledger)
         wait_until(lambda: ledger.tags, what="a push")
-        began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 15
         for client in clients:
-            client.join(timeout=30)
+            client.join(timeout=PATIENCE)
         server = start_registry(root)
         check_all(server, ledger)
         _finish_uploads(server, ledger, most=4)

@@ -19,7 +19,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.crash.checks import Reader, check_files, check_journal, check_served, check_story, check_usage
 from tests.registry.support import Upload, ingest_files, put_manifest, query, statuses
-from tests.support import RegistryServer, descriptor, start_registry, wait_until
+from tests.support import PATIENCE, RegistryServer, descriptor, start_registry, wait_until
 
 REPOSITORIES = ("a", "b", "team/c")
 
@@ -63,7 +63,7 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     return results
 
@@ -151,7 +151,7 @@ def test_a_cancel_while_the_last_bytes_come_is_refused_and_the_upload_is_whole(
     digest = Digest.of(content)
     upload = Upload.begin(registry, "a")
     head = f"PUT {upload.path}?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", registry.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", registry.port), timeout=PATIENCE) as connection:
         connection.sendall(head.encode() + content[:150_000])
         # Once the server has the file, it is this request's alone.
         wait_until(lambda: upload.id in ingest_files(registry), what="the upload's file")

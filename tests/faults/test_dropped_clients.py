@@ -16,7 +16,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.crash.checks import Reader, check_files, check_served
 from tests.registry.support import Upload, ingest_files, query, still_answers
-from tests.support import RegistryServer, start_registry, wait_until
+from tests.support import PATIENCE, RegistryServer, start_registry, wait_until
 
 End = Literal["FIN", "RST", "silence"]
 ENDS: tuple[End, ...] = ("FIN", "RST", "silence")
@@ -57,7 +57,7 @@ class Vanishing:
 
     def __init__(self, server: RegistryServer, end: End) -> None:
         self.server = server
-        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
         self._end = end
 
     def send(self, *parts: bytes) -> None:

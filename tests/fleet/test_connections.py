@@ -24,6 +24,7 @@ from digestry.fleet.sources.engine import Engine
 from tests.fleet import certificates, fakes
 from tests.fleet.certificates import Certificates
 from tests.fleet.fakes import engine, recording
+from tests.support import PATIENCE
 
 INFO = {"/info": {"status": 200, "body": {"Name": "far"}}}
 
@@ -69,7 +70,7 @@ def secret_engine(pki: Certificates, *, wants_client: bool = True) -> Iterator[s
 
 
 def ask(where: Endpoint | str) -> object:
-    with contextlib.closing(Engine(where, timeout=5)) as one:
+    with contextlib.closing(Engine(where, timeout=PATIENCE)) as one:
         return one.get("/info")
 
 
@@ -161,7 +162,7 @@ def test_the_command_is_that_of_dockers_client() -> None:
 def test_over_ssh_every_container_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with engine(recording("docker-20.10")) as (url, _):
         ssh = FakeSSH(tmp_path, monkeypatch, url)
-        seen = list(parse_source("docker:ssh://me@far", timeout=5).observe())
+        seen = list(parse_source("docker:ssh://me@far", timeout=PATIENCE).observe())
     assert min(one.name for one in seen if isinstance(one, Sighting)) == "by-id"
     assert not [one for one in seen if isinstance(one, Problem)]
     assert ssh.calls()[0][-5:] == ["--", "far", "docker", "system", "dial-stdio"]
@@ -173,7 +174,7 @@ def test_one_ssh_serves_many_questions(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(fakes._Handler, "protocol_version", "HTTP/1.1")
     with engine(INFO) as (url, _):
         ssh = FakeSSH(tmp_path, monkeypatch, url)
-        with contextlib.closing(Engine("ssh://far", timeout=5)) as one:
+        with contextlib.closing(Engine("ssh://far", timeout=PATIENCE)) as one:
             for _ in range(3):
                 assert one.get("/info") == {"Name": "far"}
         assert len(ssh.calls()) == 1
@@ -186,7 +187,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(
     monkeypatch.setattr(fakes._Handler, "timeout", 0.1)
     with engine(INFO) as (url, _):
         ssh = FakeSSH(tmp_path, monkeypatch, url)
-        with contextlib.closing(Engine("ssh://far", timeout=5)) as one:
+        with contextlib.closing(Engine("ssh://far", timeout=PATIENCE)) as one:
             one.get("/info")
             time.sleep(0.4)
             assert one.get("/info") == {"Name": "far"}
@@ -195,7 +196,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(
 
 def test_what_ssh_says_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeSSH(tmp_path, monkeypatch, "unix:///nowhere", says="me@far: Permission denied (publickey).\n")
-    (problem,) = parse_source("docker:ssh://me@far", timeout=5).observe()
+    (problem,) = parse_source("docker:ssh://me@far", timeout=PATIENCE).observe()
     assert isinstance(problem, Problem)
     assert problem.message == "ssh://me@far: me@far: Permission denied (publickey)."
     assert "without asking" in problem.hint
@@ -203,16 +204,14 @@ def test_what_ssh_says_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_ssh_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ssh"
-    path.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    path.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"ssh://far did not answer within 0\.3 s"):
         Engine("ssh://far", timeout=0.3).get("/info")
-    assert time.monotonic() - begun < 5
 
 
 def test_without_ssh_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unreachable, match="no program ssh"):
-        Engine("ssh://far", timeout=5).get("/info")
+        Engine("ssh://far", timeout=PATIENCE).get("/info")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import Any
 
 import pytest
@@ -52,10 +51,8 @@ def test_an_endless_answer_is_cut() -> None:
 
 def test_a_dripping_answer_has_an_end() -> None:
     # Every single read succeeds in time; only the whole takes too long.
-    begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"within 0\.3 s"):
         ask(dripping, timeout=0.3)
-    assert time.monotonic() - begun < 3
 
 
 def test_a_silent_engine_has_an_end() -> None:

@@ -53,26 +53,24 @@ def test_a_source_that_hangs_is_a_problem_and_the_others_are_reported() -> None:
     one = registries.at(APP).image("one", "1")
     seen = [sighted(f"{APP}:1", claim(one.manifest, APP), name=name) for name in ("a", "b", "c")]
     sources: list[Source] = [Hanging(seen[0]), Listed(seen[1]), Hanging(), Bounded(Listed(seen[2]), 5)]
-    begun = time.monotonic()
-    report = audit(sources, Lookup(registries), source_timeout=0.3)
-    assert time.monotonic() - begun < 2
+    report = audit(sources, Lookup(registries), source_timeout=1.5)
     assert [found.sighting.name for found in report.findings] == ["a", "b", "c"]
     assert {found.tag.state for found in report.findings} == {"current"}
     assert [problem.source for problem in report.problems] == ["hanging", "hanging"]
-    assert "did not finish within 0.3 s; the 1 containers" in report.problems[0].message
-    assert report.problems[1].message == "it did not finish within 0.3 s"
+    assert "did not finish within 1.5 s; the 1 containers" in report.problems[0].message
+    assert report.problems[1].message == "it did not finish within 1.5 s"
     hanging = [thread for thread in threading.enumerate() if thread.name == "source hanging"]
     assert hanging
     assert all(thread.daemon for thread in hanging)  # they do not keep the program from ending
 
 
 def test_all_are_asked_at_once_each_within_its_own_time() -> None:
-    sources = [Bounded(Hanging(), timeout) for timeout in (0.4, 0.1, 0.2)]
+    timeouts = [0.9, 0.1, *[0.8] * 20]
     begun = time.monotonic()
-    found = gather(sources, timeout=100)
-    assert time.monotonic() - begun < 1
+    found = gather([Bounded(Hanging(), timeout) for timeout in timeouts], timeout=100)
+    assert time.monotonic() - begun < 15  # one after the other, they would take 17 seconds
     assert [problem.message for problem in found.problems] == [
-        f"it did not finish within {timeout} s" for timeout in (0.4, 0.1, 0.2)
+        f"it did not finish within {timeout} s" for timeout in timeouts
     ]
 
 

@@ -26,6 +26,7 @@ from tests.fleet.fakes import (
     sighted,
 )
 from tests.fleet.test_audit import state
+from tests.support import PATIENCE
 
 APP = f"{HOST}/app"
 MIRROR = "mirror.example:5000"
@@ -43,7 +44,7 @@ def rich(request: pytest.FixtureRequest) -> FakeRegistries:
 
 
 def run(registries: FakeRegistries, *seen: Any, names: Names = NO_NAMES) -> Report:
-    return audit([Listed(*seen)], Lookup(registries, timeout=5), names=names)
+    return audit([Listed(*seen)], Lookup(registries, timeout=PATIENCE), names=names)
 
 
 def only(registries: FakeRegistries, seen: Sighting, names: Names = NO_NAMES) -> Finding:
@@ -220,7 +221,7 @@ def test_a_file_with_what_docker_ps_shows(registries: FakeRegistries, tmp_path: 
         f"name,image,digest,image_id\na,{APP}:1,{one.manifest.encoded[:12]},\n"
         f"b,{APP}:1,sha256:{one.manifest.encoded[:20]},\nc,{APP}:1,,{one.config.encoded[:12]}\nd,{APP}:1,abc,\n"
     )
-    report = audit([parse_source(f"file:{inventory}")], Lookup(registries, timeout=5))
+    report = audit([parse_source(f"file:{inventory}")], Lookup(registries, timeout=PATIENCE))
     assert [(found.sighting.name, running(found), found.tag.state) for found in report.findings] == [
         (name, one.manifest, "current") for name in "abc"
     ]

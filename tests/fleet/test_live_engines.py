@@ -28,7 +28,7 @@ from tests.e2e.engines import (
     tar,
 )
 from tests.fleet import certificates
-from tests.support import RegistryServer, digestry, free_port, program, running_registry
+from tests.support import PATIENCE, RegistryServer, digestry, free_port, program, running_registry
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.peer("dockerd"), pytest.mark.peer("podman")]
 
@@ -245,12 +245,12 @@ def test_files_say_what_the_engines_say(site: Site, rows: dict[str, Any], tmp_pa
 def test_a_real_engine_on_tls(site: Site, tmp_path: Path) -> None:
     pki = Path(site.environment["DOCKER_CERT_PATH"])
     url = site.sources[1].removeprefix("docker:").replace("https:", "tcp:")
-    with contextlib.closing(Asked(Endpoint(url, TLS.of_directory(pki)), timeout=5)) as engine:
+    with contextlib.closing(Asked(Endpoint(url, TLS.of_directory(pki)), timeout=PATIENCE)) as engine:
         assert engine.get("/info")["Name"]
         assert engine.get("/version")["Version"]
     stranger = certificates.make(tmp_path / "pki")
     with pytest.raises(Unreachable, match="not to be trusted"):
-        Asked(Endpoint(url, TLS.of_directory(stranger.directory)), timeout=5).get("/info")
+        Asked(Endpoint(url, TLS.of_directory(stranger.directory)), timeout=PATIENCE).get("/info")
 
 
 def test_dockers_context_is_what_docker_asks(
@@ -288,7 +288,7 @@ def test_over_ssh_the_real_programs_relay(site: Site, rows: dict[str, Any], tmp_
         (site.sources[2], ["p-gone", "p-multi", "p-three"]),
     ):
         over = source.replace(":unix://", ":ssh://me@far.example")
-        done = tool.attempt("audit", "--format", "json", "--timeout=20", "--source", over)
+        done = tool.attempt("audit", "--format", "json", "--timeout=100", "--source", over)
         found = {row["name"]: row for row in json.loads(done.stdout)["containers"]}
         assert sorted(found) == names
         for name, row in found.items():

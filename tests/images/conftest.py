@@ -8,6 +8,7 @@ import pytest
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
 from digestry.images.store import ImageStore
+from tests.support import PATIENCE
 
 
 @pytest.fixture
@@ -17,5 +18,5 @@ def store(tmp_path: Path) -> ImageStore:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    with Session(ClientOptions(timeout=10, retries=1)) as opened:
+    with Session(ClientOptions(timeout=PATIENCE, retries=1)) as opened:
         yield opened

@@ -16,14 +16,14 @@ from digestry.errors import ProtocolViolation, Refused, RemoteNotFound, Unreacha
 from digestry.mirror.upstream import ClientUpstream, UpstreamOptions
 from digestry.model.digest import Digest
 from tests.client.liar import Liar, Reply, Request, lying
-from tests.support import free_port
+from tests.support import PATIENCE, free_port
 
 CONTENT = b"0123456789" * 1000
 DIGEST = Digest.of(CONTENT)
 
 
 def asking(liar: Liar, host: str = "docker.io", **options: object) -> ClientUpstream:
-    return ClientUpstream(UpstreamOptions(host, f"http://{liar.host}", timeout=5, **options))  # type: ignore[arg-type]
+    return ClientUpstream(UpstreamOptions(host, f"http://{liar.host}", timeout=PATIENCE, **options))  # type: ignore[arg-type]
 
 
 def test_docker_io_is_asked_where_it_is_said_to_be() -> None:

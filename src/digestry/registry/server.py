@@ -31,11 +31,12 @@ from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
-from digestry.registry.maintenance import Job, Maintenance
+from digestry.registry.jobs import jobs
+from digestry.registry.maintenance import Maintenance
 from digestry.registry.mirroring.config import check_files
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
-from digestry.registry.observing.audit import AuditLog, Rotation, tell_place
+from digestry.registry.observing.audit import AuditLog, tell_place
 from digestry.registry.reserve import A_BIT, Refill, Reserve
 from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
@@ -46,8 +47,6 @@ _READ_BUFFER: Final = 480 << 10
 """Bytes that one connection may read ahead: large uploads are the faster for it. It bounds a request's
 head as well, at twice as much."""
 _STOP_SECONDS: Final = 10
-_SETTLED_SECONDS: Final = 60.0
-"""After a start clients have the disk to themselves for so long."""
 _PARENT_SECONDS: Final = 0.5
 _BEGUN_MOST: Final = 5
 _BEGUN_SECONDS: Final = 120.0
@@ -243,23 +242,6 @@ class _Workers:
         now = time.monotonic()
         self._begun = [*(begun for begun in self._begun if now - begun < _BEGUN_SECONDS), now]
         return self.answered and len(self._begun) <= _BEGUN_MOST
-
-
-def jobs(config: RegistryConfig) -> list[Job]:
-    """What this registry does beside its requests; called in the process that does it."""
-    from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the workers need none of it
-    from digestry.registry.observing.deeds import Findings  # noqa: PLC0415
-    from digestry.registry.observing.store import StoreCount  # noqa: PLC0415
-    from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
-
-    audit = AuditLog(config.log, config.root)
-    return [
-        CollectionJob(config, audit=audit),
-        ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
-        *([StoreCount(config, audit)] if config.metrics.enabled else []),
-        Rotation(config.log, config.root),
-        Refill(config.root),
-    ]
 
 
 def _raise_file_limit() -> None:

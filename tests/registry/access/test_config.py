@@ -12,7 +12,7 @@ import pytest
 from digestry.errors import InvalidConfiguration
 from digestry.registry import config, immutability, quotas, retention, scrub, webhooks
 from digestry.registry.access import config as access
-from digestry.registry.access import oidc, passwords, rules
+from digestry.registry.access import issuers, passwords, rules
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.mirroring import config as mirroring_config
 from digestry.registry.observing import config as observing
@@ -25,8 +25,8 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[tls]`": config.TLS_KEYS,
     "`[auth]`": access.KEYS,
     "`[[rule]]`": rules.KEYS,
-    "`[[oidc]]`": oidc.KEYS,
-    "`[[oidc.identity]]`": oidc.IDENTITY_KEYS,
+    "`[[oidc]]`": issuers.KEYS,
+    "`[[oidc.identity]]`": issuers.IDENTITY_KEYS,
     "`[[quota]]`": quotas.KEYS,
     "`[[immutability]]`": immutability.KEYS,
     "`[[webhook]]`": webhooks.KEYS,

@@ -16,7 +16,7 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry.access import oidc
+from digestry.registry.access import issuers, oidc
 from digestry.registry.access.oidc import TrustedIssuer, Untrusted
 from digestry.registry.toml import Where
 from tests.registry.access.support import As, basic, bearer, guarded, of, token
@@ -53,7 +53,7 @@ def issued(key: Any = EC, algorithm: str = "ES256", *, kid: str | None = None, *
 def trusted(directory: Path, document: Any, **changes: Any) -> TrustedIssuer:
     (directory / "jwks.json").write_text(json.dumps(document))
     table = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": "jwks.json", "identity": IDENTITY, **changes}
-    return TrustedIssuer(oidc.parse(table, Where(directory / "registry.toml", "oidc 1")))
+    return TrustedIssuer(issuers.parse(table, Where(directory / "registry.toml", "oidc 1")))
 
 
 def verify(issuer: TrustedIssuer, secret: str) -> str:
@@ -112,7 +112,7 @@ def test_keys_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").unlink()
     table = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": "jwks.json", "identity": IDENTITY}
     with pytest.raises(InvalidConfiguration):
-        TrustedIssuer(oidc.parse(table, Where(tmp_path / "registry.toml", "oidc 1"))).check()
+        TrustedIssuer(issuers.parse(table, Where(tmp_path / "registry.toml", "oidc 1"))).check()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from digestry.registry import toml
-from digestry.registry.access import oidc, rules
-from digestry.registry.access.oidc import Issuer
+from digestry.registry.access import issuers as outside
+from digestry.registry.access import rules
+from digestry.registry.access.issuers import Issuer
 from digestry.registry.access.rules import EVERYTHING, KNOWN_ONLY, Rule
 from digestry.registry.toml import Key, Where
 
@@ -53,7 +54,7 @@ def parse(document: Mapping[str, Any], where: Where) -> AccessConfig:
     if realm is not None and not realm.startswith(("http://", "https://")):
         raise inside.wrong("realm: a URL is wanted, such as https://registry.example.com/token")
     written = tuple(rules.parse(table, here) for table, here in toml.tables(document, "rule", where))
-    issuers = tuple(oidc.parse(table, here) for table, here in toml.tables(document, "oidc", where))
+    issuers = tuple(outside.parse(table, here) for table, here in toml.tables(document, "oidc", where))
     names = [issuer.issuer for issuer in issuers]
     if len(set(names)) < len(names) or values["service"] in names:
         raise where.wrong("each [[oidc]] needs an issuer of its own")

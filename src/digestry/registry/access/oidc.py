@@ -1,8 +1,4 @@
-"""Tokens of outside issuers (OpenID Connect): CI systems and clouds that vouch for who runs there.
-
-An issuer is trusted for one audience, with keys from a file or from its URL, and only for what the
-configuration's patterns turn into an identity. What no pattern fits is refused.
-"""
+"""Tokens of outside issuers (OpenID Connect): CI systems and clouds that vouch for who runs there."""
 
 from __future__ import annotations
 
@@ -12,10 +8,8 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import urllib3
 from joserfc import jwt
@@ -23,28 +17,11 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import toml
-from digestry.registry.access.identity import Identity, check_user
+from digestry.registry.access.identity import Identity
+from digestry.registry.access.issuers import Issuer
 from digestry.registry.access.rules import matches_name
-from digestry.registry.toml import Key, Where
 
 log: Final = logging.getLogger("digestry.registry")
-
-ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
-KEYS: Final = (
-    Key("issuer", toml.text),
-    Key("audience", toml.text),
-    Key("jwks", toml.text),
-    Key("algorithms", toml.texts, ("RS256", "ES256")),
-    Key("jwks-seconds", toml.seconds(10, 7 * 86400), 3600.0),
-    Key("leeway-seconds", toml.seconds(0, 300), 30.0),
-    Key("identity", lambda value, _: value),
-)
-IDENTITY_KEYS: Final = (
-    Key("claim", toml.text, "sub"),
-    Key("pattern", toml.text),
-    Key("name", toml.text),
-)
 
 _LARGEST: Final = 1 << 20
 _FETCH_SECONDS: Final = 5.0
@@ -54,57 +31,6 @@ _LONGEST_LIFE: Final = 24 * 3600
 
 class Untrusted(Exception):
     """A token that is not to be believed; the text says why, for whoever sent it."""
-
-
-@dataclass(frozen=True, slots=True)
-class IdentityMapping:
-    """Tokens whose ``claim`` matches ``pattern`` (``*`` is anything) are the user ``name``."""
-
-    claim: str
-    pattern: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Issuer:
-    """An issuer that is trusted. ``jwks`` is a path, or the URL of its keys."""
-
-    issuer: str
-    audience: str
-    jwks: str | Path
-    algorithms: tuple[str, ...]
-    jwks_seconds: float
-    leeway_seconds: float
-    identities: tuple[IdentityMapping, ...]
-
-
-def parse(table: Any, where: Where) -> Issuer:
-    """Reads one ``[[oidc]]``. Raises :class:`InvalidConfiguration`."""
-    values = toml.read(table, KEYS, where)
-    for algorithm in values["algorithms"]:
-        if algorithm not in ALGORITHMS:
-            raise where.wrong(
-                f"algorithm {algorithm!r} is not taken", hint=f"choose from {', '.join(ALGORITHMS)}"
-            )
-    jwks: str | Path = values["jwks"]
-    parts = urlsplit(str(jwks))
-    if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
-        raise where.wrong("jwks: keys that come over plain HTTP can be anybody's; write https://")
-    if parts.scheme not in {"http", "https"}:
-        jwks = where.file.parent / str(jwks)
-    tables = values.pop("identity")
-    if not isinstance(tables, list) or not tables:
-        raise where.wrong("identity: write one [[oidc.identity]] or more, with pattern and name")
-    found = []
-    for number, inner in enumerate(tables, 1):
-        here = Where(where.file, f"{where.section} identity {number}")
-        mapping = IdentityMapping(**toml.read(inner, IDENTITY_KEYS, here))
-        try:
-            check_user(mapping.name)
-        except ValueError as error:
-            raise here.wrong(str(error)) from error
-        found.append(mapping)
-    return Issuer(**{**values, "jwks": jwks}, identities=tuple(found))
 
 
 class TrustedIssuer:

@@ -1,0 +1,83 @@
+"""``[[oidc]]``: which outside issuers of tokens (OpenID Connect) are trusted, and for what.
+
+An issuer is trusted for one audience, with keys from a file or from its URL, and only for what the
+configuration's patterns turn into an identity. What no pattern fits is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from digestry.registry import toml
+from digestry.registry.access.identity import check_user
+from digestry.registry.toml import Key, Where
+
+ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
+KEYS: Final = (
+    Key("issuer", toml.text),
+    Key("audience", toml.text),
+    Key("jwks", toml.text),
+    Key("algorithms", toml.texts, ("RS256", "ES256")),
+    Key("jwks-seconds", toml.seconds(10, 7 * 86400), 3600.0),
+    Key("leeway-seconds", toml.seconds(0, 300), 30.0),
+    Key("identity", lambda value, _: value),
+)
+IDENTITY_KEYS: Final = (
+    Key("claim", toml.text, "sub"),
+    Key("pattern", toml.text),
+    Key("name", toml.text),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityMapping:
+    """Tokens whose ``claim`` matches ``pattern`` (``*`` is anything) are the user ``name``."""
+
+    claim: str
+    pattern: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """An issuer that is trusted. ``jwks`` is a path, or the URL of its keys."""
+
+    issuer: str
+    audience: str
+    jwks: str | Path
+    algorithms: tuple[str, ...]
+    jwks_seconds: float
+    leeway_seconds: float
+    identities: tuple[IdentityMapping, ...]
+
+
+def parse(table: Any, where: Where) -> Issuer:
+    """Reads one ``[[oidc]]``. Raises :class:`InvalidConfiguration`."""
+    values = toml.read(table, KEYS, where)
+    for algorithm in values["algorithms"]:
+        if algorithm not in ALGORITHMS:
+            raise where.wrong(
+                f"algorithm {algorithm!r} is not taken", hint=f"choose from {', '.join(ALGORITHMS)}"
+            )
+    jwks: str | Path = values["jwks"]
+    parts = urlsplit(str(jwks))
+    if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+        raise where.wrong("jwks: keys that come over plain HTTP can be anybody's; write https://")
+    if parts.scheme not in {"http", "https"}:
+        jwks = where.file.parent / str(jwks)
+    tables = values.pop("identity")
+    if not isinstance(tables, list) or not tables:
+        raise where.wrong("identity: write one [[oidc.identity]] or more, with pattern and name")
+    found = []
+    for number, inner in enumerate(tables, 1):
+        here = Where(where.file, f"{where.section} identity {number}")
+        mapping = IdentityMapping(**toml.read(inner, IDENTITY_KEYS, here))
+        try:
+            check_user(mapping.name)
+        except ValueError as error:
+            raise here.wrong(str(error)) from error
+        found.append(mapping)
+    return Issuer(**{**values, "jwks": jwks}, identities=tuple(found))

@@ -1,0 +1,34 @@
+"""Which jobs a registry has beside its requests.
+
+A module of its own, because the process that does them imports it: it needs nothing of what answers
+requests, which would take it longer to start than all the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.registry.config import RegistryConfig
+from digestry.registry.maintenance import Job
+
+_SETTLED_SECONDS: Final = 60.0
+"""After a start clients have the disk to themselves for so long."""
+
+
+def jobs(config: RegistryConfig) -> list[Job]:
+    """What this registry does beside its requests; called in the process that does it."""
+    from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
+    from digestry.registry.observing.audit import AuditLog, Rotation  # noqa: PLC0415
+    from digestry.registry.observing.deeds import Findings  # noqa: PLC0415
+    from digestry.registry.observing.store import StoreCount  # noqa: PLC0415
+    from digestry.registry.reserve import Refill  # noqa: PLC0415
+    from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
+
+    audit = AuditLog(config.log, config.root)
+    return [
+        CollectionJob(config, audit=audit),
+        ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
+        *([StoreCount(config, audit)] if config.metrics.enabled else []),
+        Rotation(config.log, config.root),
+        Refill(config.root),
+    ]
