@@ -105,11 +105,14 @@ class Reserve:
                 temporary.unlink()
             raise
 
-    def may_grow(self) -> bool:
-        """Whether :meth:`fill` would find room to take. Raises :class:`StorageError`."""
+    def take_back(self) -> None:
+        """As :meth:`fill`, but for what a collection or a backup just uses. Raises :class:`StorageError`."""
         with storage_errors("keep room in", self._path):
             _, held, size = self._measured()
-            return size > held
+        # The lock is what collections and backups ask for: it is not taken to look.
+        if size > held:
+            with contextlib.suppress(Conflict, StorageFull), locked(self._root / COLLECTION_LOCK, wait=False):
+                self.fill()
 
     def _measured(self) -> tuple[int, int, int]:
         """How large it should be, how large it is (-1: it was never made), and how large it can be now."""
@@ -149,9 +152,5 @@ class Refill:
 
     def run(self, _stop: threading.Event) -> float:
         """Looks whether there is room; returns after how many seconds to look again."""
-        # The lock is what collections and backups ask for: it is not taken to look.
-        if self._reserve.may_grow():
-            # What a collection just uses is not taken from it.
-            with contextlib.suppress(Conflict, StorageFull), locked(self._root / COLLECTION_LOCK, wait=False):
-                self._reserve.fill()
+        self._reserve.take_back()
         return _LOOK_SOON_SECONDS if self._reserve.spent() else _LOOK_SECONDS

@@ -37,7 +37,7 @@ from digestry.registry.mirroring.config import check_files
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
 from digestry.registry.observing.audit import AuditLog, tell_place
-from digestry.registry.reserve import A_BIT, Refill, Reserve
+from digestry.registry.reserve import A_BIT, Reserve
 from digestry.registry.root import LOCK_FILE, check_servable
 from digestry.registry.service import ABSENT
 
@@ -93,7 +93,7 @@ def prepare(config: RegistryConfig) -> None:
         _prepare(config)
     # After a loss of power it may have its name and no bytes, and pushes would be refused meanwhile.
     with contextlib.suppress(StorageError):  # its job goes on trying
-        Refill(config.root).run(threading.Event())
+        Reserve(config.root).take_back()
 
 
 def _prepare(config: RegistryConfig) -> None:

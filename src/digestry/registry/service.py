@@ -8,6 +8,7 @@ catalog runs, one after the other, in the one ``writer`` thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import logging
@@ -167,7 +168,12 @@ class Service:
         except StorageFull:
             if not await self.disk(self.reserve.release, A_BIT):
                 raise
-            return await self.write(function, *args, **kwargs)
+            try:
+                return await self.write(function, *args, **kwargs)
+            finally:
+                # There may be room again by now: then nobody is refused in between.
+                with contextlib.suppress(StorageError):
+                    await self.disk(self.reserve.take_back)
 
     async def _call(
         self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
