@@ -78,10 +78,15 @@ def test_what_is_not_visible_is_not_in_it(root: Path, tmp_path: Path) -> None:
     DiskBlobs(root).put(b"nobody's")
     (root / "ingest" / "half").write_bytes(b"half")
     (root / "registry.toml").write_text("")
+    for log in ("audit.log", "audit.log.1"):
+        (root / log).write_text("")
+    (root / "kept.json").write_text("{}")  # what a server notes as it starts
     taken = back_up(root, tmp_path / "backup")
     held = blob_files(tmp_path / "backup")
     assert not {str(gone), str(Digest.of(b"nobody's")), str(Digest.of(b"to be deleted"))} & set(held)
-    assert [name for name, _ in taken.left_out] == ["ingest", "registry.toml"]
+    left = dict(taken.left_out)
+    assert list(left) == ["audit.log", "audit.log.1", "ingest", "registry.toml"]
+    assert left["audit.log"] == left["audit.log.1"] != left["registry.toml"]
     restore(tmp_path / "backup", tmp_path / "again")
     with sqlite3.connect(tmp_path / "again" / "catalog.db") as connection:
         assert connection.execute("SELECT count(*) FROM uploads").fetchone() == (0,)

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.catalog.jobs import COLLECTION_LOCK
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, NotFound
+from digestry.registry import retention
 from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
@@ -27,13 +29,15 @@ from digestry.registry.observing.audit import PLACE_FILE
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
     {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
-    | {"absent", "guards", "metrics", "mirror", "reserve", "tls", PLACE_FILE, "lost+found"}  # made anew
+    | {"absent", "guards", "metrics", "mirror", "reserve", "tls", PLACE_FILE, retention.FILE}  # made anew
+    | {"lost+found"}
 )
 _WHY_NOT: Final = {
     "audit.log": "copy it as you copy other logs",
     "ingest": "uploads under way",
     "quarantine": "damaged content",
 }
+_ROTATED: Final = re.compile(r"(?<=\.log)\.\d+$")
 _NOT_OURS: Final = "not the registry's own: copy it yourself if you need it"
 
 
@@ -106,7 +110,7 @@ class Frozen:
                 if name in _GOES_WITHOUT_SAYING or name.endswith(".lock") or name.startswith("."):
                     continue
                 if name not in _WHY_NOT or not path.is_dir() or any(path.iterdir()):
-                    found.append((name, _WHY_NOT.get(name, _NOT_OURS)))
+                    found.append((name, _WHY_NOT.get(_ROTATED.sub("", name), _NOT_OURS)))
         return found
 
 
