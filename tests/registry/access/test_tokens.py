@@ -259,8 +259,8 @@ def changing() -> Iterator[RegistryServer]:
 
 
 def many(server: RegistryServer, headers: dict[str, str]) -> set[int]:
-    """The statuses of several requests: each worker gets some."""
-    return {server.request("GET", APP, headers=headers).status for _ in range(8)}
+    """The statuses of so many requests that each worker surely gets some."""
+    return {server.request("GET", APP, headers=headers).status for _ in range(24)}
 
 
 def test_users_change_while_it_runs(changing: RegistryServer) -> None:
