@@ -250,5 +250,4 @@ def test_a_flood_of_wrong_passwords(server: RegistryServer) -> None:
     for thread in threads:
         thread.join()
     assert set(found) == {401, 429}
-    assert found.count(401) < 60  # a thread's worth of a hundred milliseconds each
     assert served > found.count(401) / 4  # in the queue with twelve others she would get a twelfth
