@@ -11,13 +11,14 @@ from typing import Final
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry.exchange import Exchange
+from digestry.registry.parts import AMONG_OTHERS
 from digestry.registry.problems import ClientGone, Problem, blob_damaged, blob_unknown, not_allowed
 from digestry.registry.service import Damaged, Service
 
 SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
 
-_PART: Final = 512 << 10
+_PROBED: Final = 512 << 10
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _RANGE: Final = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
@@ -134,18 +135,22 @@ async def _send_part(
     file = await service.disk(service.open, digest, size)
     watch: asyncio.Task[None] | None = None
     try:
-        await exchange.begin(status, headers, last - position + 1)
-        if last - position >= _PART:
-            watch = asyncio.create_task(until_gone(exchange))
-        while position <= last and (watch is None or not watch.done()):
-            try:
-                part = await _read(service, file.fileno(), min(_PART, last + 1 - position), position)
-            except OSError as error:
-                raise Damaged(digest, size, f"it cannot be read: {error.strerror}") from error
-            if not part:
-                raise Damaged(digest, size, f"it ended at byte {position} of {size}")
-            position += len(part)
-            await exchange.finish(part, more=position <= last)
+        with service.parts.sending():
+            await exchange.begin(status, headers, last - position + 1)
+            answered = service.observer.answered
+            if last - position >= AMONG_OTHERS:
+                watch = asyncio.create_task(until_gone(exchange))
+            while position <= last and (watch is None or not watch.done()):
+                before, answered = answered, service.observer.answered
+                count = min(service.parts.size(alone=before == answered), last + 1 - position)
+                try:
+                    part = await _read(service, file.fileno(), count, position)
+                except OSError as error:
+                    raise Damaged(digest, size, f"it cannot be read: {error.strerror}") from error
+                if not part:
+                    raise Damaged(digest, size, f"it ended at byte {position} of {size}")
+                position += len(part)
+                await exchange.finish(part, more=position <= last)
     finally:
         file.close()
         if watch is not None:
@@ -154,7 +159,8 @@ async def _send_part(
 
 async def _read(service: Service, descriptor: int, count: int, position: int) -> bytes:
     """Bytes of a file: at once if memory has them, else by a thread that may wait for the disk."""
-    if _in_memory(descriptor, position) and _in_memory(descriptor, position + count - 1):
+    places = (*range(position, position + count, _PROBED), position + count - 1)
+    if all(_in_memory(descriptor, place) for place in places):
         # Nothing else here waits once the client has left: others, and who watches for that, get a turn.
         await asyncio.sleep(0)
         return os.pread(descriptor, count, position)

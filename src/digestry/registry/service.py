@@ -45,6 +45,7 @@ from digestry.registry.observing.exposition import Scrape
 from digestry.registry.observing.health import Health
 from digestry.registry.observing.observer import Observer
 from digestry.registry.observing.upstreams import UpstreamMeter
+from digestry.registry.parts import Parts
 from digestry.registry.quarantine import HEALS, Quarantine
 from digestry.registry.reserve import A_BIT, Reserve
 
@@ -128,6 +129,7 @@ class Service:
         self._courier = Courier(config.root, self.catalog.outbox, config.webhooks, now=now)
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
+        self.parts = Parts()
         self.gate = Gate(config.access, config.root, self.catalog.path)
         self.mirrors: Mirrors | None = None
         if config.mirrors:

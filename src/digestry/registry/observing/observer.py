@@ -37,6 +37,8 @@ class Observer:
         self._slot = self._claim(config)
         self.measures = Measures(None if self._slot is None else self._slot.inherited)
         self.audit = AuditLog(config.log, config.root)
+        self.answered = 0
+        """So many requests have ended."""
         self._noted_from = _FROM[config.log.requests]
         self._noted_all = config.log.requests == "all"
         self._meters = [
@@ -57,6 +59,7 @@ class Observer:
 
     def ended(self, exchange: Exchange, seconds: float) -> None:
         """A request has ended, in whatever way."""
+        self.answered += 1
         status = exchange.status or GONE
         tally = self.measures.tally((exchange.route, exchange.scope["method"], status))
         tally.buckets[bisect_left(SECONDS, seconds)] += 1
