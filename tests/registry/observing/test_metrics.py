@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,6 +229,24 @@ def test_a_worker_that_is_killed_takes_no_count_along() -> None:
         wait_until(whole, what="a new worker")
         assert requests(server, route="catalog") == 30
         assert len(list((server.root / "metrics").glob("worker-*"))) == slots
+
+
+def test_a_file_that_somebody_reads_is_taken_over_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    prepare(tmp_path)
+    Slot(tmp_path, "worker").close()
+    (left,) = folder.iterdir()
+    descriptor = os.open(left, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # a scrape, in the middle of it
+    looked = threading.Timer(0.02, os.close, (descriptor,))
+    looked.start()
+    mine = Slot(tmp_path, "worker")
+    looked.join()
+    assert list(folder.iterdir()) == [left]
+    other = Slot(tmp_path, "worker")  # mine is not taken away
+    assert len(list(folder.iterdir())) == 2
+    mine.close()
+    other.close()
 
 
 def test_the_page_tells_of_every_metric() -> None:

@@ -12,7 +12,9 @@ import contextlib
 import fcntl
 import logging
 import os
+import random
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ log: Final = logging.getLogger("digestry.registry")
 
 FOLDER: Final = "metrics"
 _HALF: Final = 256 << 10
+_TRIES: Final = 100
+_PAUSE: Final = 0.005
 _HEADER: Final = struct.Struct("<QII")  # number of the writing, length, CRC-32
 
 Labels = tuple[str, ...]
@@ -94,7 +98,7 @@ def _claim(folder: Path, kind: str) -> int:
     for path in sorted(folder.glob(f"{kind}-*.slot")):
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDWR)
-            if _lock(descriptor, fcntl.LOCK_EX):
+            if _take_over(descriptor):
                 return descriptor
             os.close(descriptor)
     while True:
@@ -103,6 +107,19 @@ def _claim(folder: Path, kind: str) -> int:
         if _lock(descriptor, fcntl.LOCK_EX):
             return descriptor
         os.close(descriptor)  # another process that starts just now was faster
+
+
+def _take_over(descriptor: int) -> bool:
+    """False if the file's process still runs."""
+    for _ in range(_TRIES):
+        if _lock(descriptor, fcntl.LOCK_EX):
+            return True
+        if not _lock(descriptor, fcntl.LOCK_SH):
+            return False
+        # Nobody's: others only look at it just now, or would take it over as well.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - only so that two do not go on in step
+    return False
 
 
 def _lock(descriptor: int, operation: int) -> bool:
