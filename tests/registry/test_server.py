@@ -209,6 +209,15 @@ def test_workers_end_with_their_server(tmp_path: Path) -> None:
             server.kill()
 
 
+def serves(server: RegistryServer, digest: Digest) -> bool:
+    """Whether a worker answers, and with this image."""
+    try:
+        found = server.request("GET", "/v2/respawn/manifests/1").headers["docker-content-digest"]
+    except OSError:
+        return False
+    return found == str(digest)
+
+
 def test_a_worker_that_dies_is_started_anew(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root")
     try:
@@ -216,14 +225,7 @@ def test_a_worker_that_dies_is_started_anew(tmp_path: Path) -> None:
         worker = next(process for process in server.processes() if process != server.process.pid)
         os.kill(worker, signal.SIGKILL)
 
-        def answers() -> bool:
-            try:
-                found = server.request("GET", "/v2/respawn/manifests/1").headers["docker-content-digest"]
-            except OSError:
-                return False
-            return found == str(digest)
-
-        wait_until(answers, what="a new worker")
+        wait_until(lambda: serves(server, digest), what="a new worker")
         assert server.process.poll() is None
         assert worker not in server.processes()
     finally:
@@ -241,14 +243,7 @@ def test_a_worker_that_dies_twice_within_seconds_does_not_end_the_server(tmp_pat
                 os.kill(worker, signal.SIGKILL)
                 killed.add(worker)
 
-        def answers() -> bool:
-            try:
-                found = server.request("GET", "/v2/respawn/manifests/1").headers["docker-content-digest"]
-            except OSError:
-                return False
-            return found == str(digest)
-
-        wait_until(answers, what="a new worker")
+        wait_until(lambda: serves(server, digest), what="a new worker")
         assert server.process.poll() is None
     finally:
         assert server.stop() == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, exists, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Table, exists, or_, select, true
 
 from digestry.catalog import clock
 from digestry.catalog.retention import Retention
@@ -36,18 +36,7 @@ _SUBJECT: Final = manifests.alias("subject")
 
 def manifest(place: Place, retention: Retention, now: int) -> ColumnElement[bool]:
     """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
-    listed = (
-        exists()
-        .where(
-            manifest_references.c.repository_id == manifests.c.repository_id,
-            manifest_references.c.child == manifests.c.digest,
-            manifest_references.c.role == "manifest",
-            _PARENT.c.repository_id == manifest_references.c.repository_id,
-            _PARENT.c.digest == manifest_references.c.parent,
-            _PARENT.c.deleted_at.is_(None),
-        )
-        .correlate(manifests)
-    )
+    listed = _needed(manifests, manifest_references.c.role == "manifest")
     refers = (
         exists()
         .where(
@@ -84,16 +73,22 @@ def alone(place: Place, retention: Retention, now: int) -> ColumnElement[bool]:
 
 def link() -> ColumnElement[bool]:
     """Whether a row of ``links`` is needed by a manifest of its repository that can be pulled."""
+    return _needed(links)
+
+
+def _needed(table: Table, *how: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a manifest that can be pulled refers to the digest of a row of ``table``."""
     return (
         exists()
         .where(
-            manifest_references.c.repository_id == links.c.repository_id,
-            manifest_references.c.child == links.c.digest,
+            manifest_references.c.repository_id == table.c.repository_id,
+            manifest_references.c.child == table.c.digest,
+            *how,
             _PARENT.c.repository_id == manifest_references.c.repository_id,
             _PARENT.c.digest == manifest_references.c.parent,
             _PARENT.c.deleted_at.is_(None),
         )
-        .correlate(links)
+        .correlate(table)
     )
 
 

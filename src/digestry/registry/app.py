@@ -193,14 +193,14 @@ class RegistryApp:
             await memory.handle_whose_anywhere(service, exchange, path.removeprefix("_digestry/whose/"))
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
-            name = _meant(service, name)
+            name = service.meant(name)
             await extensions.handle_tag_history(_allowed(service, exchange, name), exchange, name, tag)
         elif "/_digestry/" in path:
             name, _, what = path.partition("/_digestry/")
             if service.mirrors is not None and exchange.scope["method"] not in _ACTIONS:
                 service.mirrors.refuse(name)
             elif exchange.scope["method"] in {"GET", "HEAD"}:
-                name = _meant(service, name)
+                name = service.meant(name)
             await extensions.handle_digestry(_allowed(service, exchange, name), exchange, name, what)
         else:
             raise problems.not_found(_PREFIX + path)
@@ -260,11 +260,6 @@ def _allowed(service: Service, exchange: Exchange, name: str, action: str | None
     if exchange.scope["method"] in _TAKES:
         service.reserve.check()
     return service if visible else service.absent
-
-
-def _meant(service: Service, name: str) -> str:
-    """The repository whose history and so on is asked for."""
-    return name if service.mirrors is None else service.mirrors.kept(name)
 
 
 async def _base(service: Service, exchange: Exchange) -> None:

@@ -38,9 +38,7 @@ async def handle(service: Service, exchange: Exchange) -> None:
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.disk(_parse, body)
-    names = [query.repository for query in request.queries]
-    if service.mirrors is not None:
-        names = [service.mirrors.kept(name) for name in names]
+    names = [service.meant(query.repository) for query in request.queries]
     hidden = service.gate.hidden(exchange, set(names))
     # No repository has the empty name: what may not be seen is answered as what is not there.
     names = ["" if name in hidden else name for name in names]

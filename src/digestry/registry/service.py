@@ -155,6 +155,10 @@ class Service:
             self._absent.hot = HotReads(self._absent.catalog.path)
         return self._absent
 
+    def meant(self, name: str) -> str:
+        """The repository that ``name`` is of where nobody else is asked: its history and so on."""
+        return name if self.mirrors is None else self.mirrors.kept(name)
+
     async def disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls ``function`` in a thread that may wait for the disk."""
         return await self._call(self._disk, function, *args, **kwargs)

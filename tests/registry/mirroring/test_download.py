@@ -96,6 +96,13 @@ async def serving(root: Path, upstream: Slow) -> Any:
         await service.stop()
 
 
+async def begun(upstream: Slow, coming: Download) -> None:
+    """Until half a megabyte of it is here, and no more comes."""
+    upstream.pace.release(2)
+    while coming.arrived < 512 << 10:
+        await coming.changed()
+
+
 async def ended(coming: Download) -> None:
     while not coming.ended:
         await coming.changed()
@@ -110,9 +117,7 @@ def test_a_large_download_that_nobody_waits_for_stops_and_is_gone_on_with(
         upstream = Slow()
         async with serving(tmp_path / "root", upstream) as (service, place):
             async with blobs._joined(service, place, DIGEST) as first:
-                upstream.pace.release(2)
-                while first.arrived < 512 << 10:
-                    await first.changed()
+                await begun(upstream, first)
             upstream.pace.release(1)
             await ended(first)
             assert isinstance(first.error, Abandoned)
@@ -152,9 +157,7 @@ def test_a_download_that_trickles_stops_when_nobody_waits(
         upstream = Slow()
         async with serving(tmp_path / "root", upstream) as (service, place):
             async with blobs._joined(service, place, DIGEST) as coming:
-                upstream.pace.release(2)
-                while coming.arrived < 512 << 10:
-                    await coming.changed()
+                await begun(upstream, coming)
             upstream.pace.release(1)
             await ended(coming)
             assert isinstance(coming.error, Abandoned)
