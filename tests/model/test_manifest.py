@@ -117,6 +117,8 @@ def test_an_image_from_scratch_has_no_layers() -> None:
     assert Manifest.parse(manifest(layers=[])).layers == ()
     # A list that was never set is null in Go, and every client written in Go reads it as empty.
     assert Manifest.parse(manifest(layers=None)).layers == ()
+    # Nor has it, as some build it, the key.
+    assert Manifest.parse(without(manifest(), "layers")).layers == ()
     assert Manifest.parse(index(manifests=[])).manifests == ()
     assert Manifest.parse(index(manifests=None)).manifests == ()
 
@@ -220,7 +222,6 @@ def test_other_embedded_data_is_refused(changes: dict[str, Any], complaint: str)
         (without(manifest(), "config"), "`config`"),
         (manifest(config=None), "$.config"),
         (manifest(config=[]), "$.config"),
-        (without(manifest(), "layers"), "`layers`"),
         (manifest(layers={}), "$.layers"),
         (manifest(layers=[None]), "$.layers[0]"),
         (manifest(layers=[descriptor(), descriptor(size=-1)]), "$.layers[1].size"),
@@ -248,7 +249,7 @@ def test_other_embedded_data_is_refused(changes: dict[str, Any], complaint: str)
         (manifest(subject="nope"), "$.subject"),
         (manifest(subject={}), "$.subject"),
         (without(index(), "manifests"), "`manifests`"),
-        (index(manifests=[descriptor(platform={"os": "linux"})]), "$.manifests[0].platform"),
+        (index(manifests=[descriptor(platform={"os": 5})]), "$.manifests[0].platform"),
         (index(manifests=[descriptor(platform="linux/amd64")]), "$.manifests[0].platform"),
         (b"[]", "`array`"),
         (b"null", "`null`"),

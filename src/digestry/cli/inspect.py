@@ -82,14 +82,14 @@ def _look(
 
 def _remote(wanted: Reference, top: Manifest, place: Platform | None, repository: Any) -> dict[str, Any]:
     from digestry.errors import InvalidManifest, NotFound, ProtocolViolation
-    from digestry.images.store import choose
+    from digestry.images.transfer import image_of
     from digestry.model.manifest import ImageConfig
     from digestry.model.platform import Platform
 
     image = top
     if top.is_index:
         try:
-            image = repository.manifest(str(choose(top, place or Platform.of_host()).digest))
+            image = image_of(repository, top, place or Platform.of_host())[0]
         except NotFound:
             if place is not None:
                 raise

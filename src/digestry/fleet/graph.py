@@ -12,7 +12,7 @@ from digestry.fleet.lookup import Lookup
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
-from digestry.model.platform import Platform
+from digestry.model.platform import Platform, possible
 from digestry.model.reference import Reference
 
 MOST_CHILDREN: Final = 64
@@ -71,11 +71,32 @@ class Graph:
 
     def learn_children(self, index: Digest, platform: Platform | None) -> None:
         """Adds an index's children, those of ``platform`` alone if it is known."""
-        manifest = self.lookup.manifest(self.repository, index)
-        if manifest is None:
-            return
-        for child in runnable(manifest, platform)[:MOST_CHILDREN]:
+        for child in self.images_of(index, platform)[:MOST_CHILDREN]:
             self.learn(child)
+
+    def images_of(self, index: Digest, platform: Platform | None) -> list[Digest]:
+        """The images of an index, and of the indexes in it, that may be what runs on ``platform``, or
+        on any if it is None; the inner indexes are added here. Raises what the lookup raises."""
+        found: dict[Digest, None] = {}
+        seen = {index}
+        level = [index]
+        while level:
+            inner: list[Digest] = []
+            for one in level:
+                manifest = self.lookup.manifest(self.repository, one)
+                if manifest is None:
+                    continue
+                if one not in self.nodes:
+                    self.add(manifest)
+                indexes = {e.digest for e in manifest.manifests if e.media_type in media_types.INDEXES}
+                for digest in runnable(manifest, platform):
+                    if digest not in indexes:
+                        found.setdefault(digest)
+                    elif digest not in seen and len(seen) <= MOST_CHILDREN:
+                        seen.add(digest)
+                        inner.append(digest)
+            level = inner
+        return list(found)
 
     def closure(self, code: Digest) -> frozenset[Digest]:
         """``code``, a config or manifest, and every node known here that holds it."""
@@ -92,25 +113,15 @@ class Graph:
 
 
 def runnable(index: Manifest, platform: Platform | None) -> list[Digest]:
-    """The children of ``index`` that are images for ``platform``, or for any if it is None."""
-    chosen = []
-    for child in index.manifests:
-        if child.media_type not in media_types.IMAGE_MANIFESTS:
-            continue
-        if child.platform is not None:
-            if child.platform.os == "unknown":
-                continue  # an attestation, in the way that buildkit stores it
-            if platform is not None and not _fits(child.platform, platform):
-                continue
-        chosen.append(child.digest)
-    return chosen
-
-
-def _fits(offered: Platform, wanted: Platform) -> bool:
-    # Engines often leave the variant out.
-    if wanted.variant is None or offered.variant is None:
-        return (offered.os, offered.architecture) == (wanted.os, wanted.architecture)
-    return offered.satisfies(wanted)
+    """The children of ``index``, images and inner indexes, that may be what runs on ``platform``, or on
+    any if it is None: all of them that cannot be ruled out."""
+    children = [child for child in index.manifests if child.media_type in media_types.MANIFESTS]
+    chosen = possible([child.platform for child in children], platform)
+    inner = [n for n, child in enumerate(children) if child.media_type in media_types.INDEXES]
+    if not any(n not in inner for n in chosen):
+        # Nothing says that it is for the platform: what is further inside may be.
+        chosen = sorted({*chosen, *(n for n in inner if children[n].platform is None)})
+    return list(dict.fromkeys(children[n].digest for n in chosen))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from digestry.fleet.graph import MOST_TAGS, Graph, runnable
+from digestry.fleet.graph import MOST_TAGS, Graph
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Claim, FoundBy
 from digestry.model.digest import Digest
@@ -189,9 +189,9 @@ def _code(
         return _Code(known[0].digest)
     if node.config is not None:
         return _Code(node.config, node.digest)
-    manifest = graph.lookup.manifest(graph.repository, node.digest)
+    known_whole = graph.lookup.manifest(graph.repository, node.digest) is not None
     graph.learn_children(node.digest, platform)
-    choice = node.children if manifest is None else runnable(manifest, platform)
+    choice = graph.images_of(node.digest, platform) if known_whole else node.children
     images = [graph.nodes[child] for child in choice if child in graph.nodes]
     if len({image.config for image in images}) == 1:
         return _Code(images[0].config, images[0].digest)
@@ -239,5 +239,13 @@ def _manifest_of(graph: Graph, digest: Digest, closure: frozenset[Digest]) -> Di
         return None
     if node.config is not None:
         return digest
-    inside = [child for child in node.children if child in closure and child in graph.nodes]
-    return next((child for child in inside if graph.nodes[child].config is not None), None)
+    waiting, seen = [digest], {digest}
+    while waiting:
+        inside = graph.nodes[waiting.pop(0)].children
+        for child in inside:
+            if child in closure and child in graph.nodes and child not in seen:
+                if graph.nodes[child].config is not None:
+                    return child
+                seen.add(child)
+                waiting.append(child)
+    return None

@@ -12,12 +12,13 @@ import msgspec
 from digestry.blobs.disk import DiskBlobs
 from digestry.errors import Conflict, ContentError, InvalidManifest, NotFound
 from digestry.fsio import locked
+from digestry.images.choosing import choose
 from digestry.images.layout import Entry, Layout
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import ImageConfig, Manifest
-from digestry.model.platform import Platform
+from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
 
 LARGEST_MANIFEST: Final = 16 << 20
@@ -103,7 +104,7 @@ class ImageStore:
             # One platform of an index that is known by its own name.
             for entry, known in here:
                 if known is not None and known.repository_only() == reference.repository_only():
-                    for child in self._children(entry.descriptor):
+                    for child in self._below(entry.descriptor):
                         if child.digest == wanted and self.blobs.stat(wanted) is not None:
                             return _bare(child)
         raise NotFound(
@@ -111,10 +112,18 @@ class ImageStore:
             hint="`digestry images --digests` lists what is there; `digestry pull` fetches what is not",
         )
 
-    def _children(self, descriptor: Descriptor) -> tuple[Descriptor, ...]:
-        if descriptor.media_type not in media_types.INDEXES or self.blobs.stat(descriptor.digest) is None:
-            return ()
-        return self.manifest(descriptor).manifests
+    def _below(self, descriptor: Descriptor) -> Iterator[Descriptor]:
+        """What an index lists, and what the indexes in it list, each once."""
+        waiting, seen = [descriptor], set[Digest]()
+        while waiting:
+            index = waiting.pop(0)
+            if index.media_type not in media_types.INDEXES or index.digest in seen:
+                continue
+            seen.add(index.digest)
+            if self.blobs.stat(index.digest) is not None:
+                children = self.manifest(index).manifests
+                yield from children
+                waiting += children
 
     def point(self, reference: Reference, descriptor: Descriptor) -> Digest | None:
         """Makes ``reference`` mean ``descriptor``; returns what its tag meant before.
@@ -214,7 +223,7 @@ class ImageStore:
         if not manifest.is_index:
             return manifest
         wanted = platform or Platform.of_host()
-        child = choose(manifest, wanted)
+        child = choose(manifest, wanted, _Local(self)).entry
         if self.blobs.stat(child.digest) is None:
             raise NotFound(
                 f"{descriptor.digest} has an image for {wanted}, but that was not pulled",
@@ -223,11 +232,23 @@ class ImageStore:
         return self.manifest(child)
 
     def present_images(self, manifest: Manifest) -> list[Manifest]:
-        """The image itself, or those images of an index that are here."""
-        if not manifest.is_index:
-            return [manifest]
-        here = [child for child in manifest.manifests if self.blobs.stat(child.digest) is not None]
-        return [image for child in here for image in self.present_images(self.manifest(child))]
+        """The image itself, or those images of an index, and of indexes in it, that are here."""
+        found: dict[Digest, Manifest] = {}
+        waiting, seen = [manifest], set[Digest]()
+        while waiting:
+            one = waiting.pop()
+            if one.digest in seen:
+                continue
+            seen.add(one.digest)
+            if not one.is_index:
+                found[one.digest] = one
+            here = [
+                child
+                for child in one.manifests
+                if child.media_type in media_types.MANIFESTS and self.blobs.stat(child.digest) is not None
+            ]
+            waiting += [self.manifest(child) for child in reversed(here)]
+        return list(found.values())
 
     # -- listing ------------------------------------------------------------------------------
 
@@ -281,11 +302,11 @@ class ImageStore:
                 }
                 if image.config is not None and image.config.media_type in media_types.IMAGE_CONFIGS:
                     config = self.config(image)
-                    configs.append((Platform(config.architecture, config.os, config.variant), config))
+                    configs.append((config.platform, config))
         except (ContentError, NotFound) as error:
             return Broken("", descriptor.digest, error.message)
-        host = Platform.of_host()
-        shown = next((c for p, c in configs if p.satisfies(host)), configs[0][1] if configs else None)
+        best = [*by_preference([platform for platform, _ in configs], Platform.of_host()), 0][0]
+        shown = configs[best][1] if configs else None
         return Image(
             "",
             None,
@@ -340,18 +361,21 @@ def _bare(descriptor: Descriptor) -> Descriptor:
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
 
-def choose(index: Manifest, wanted: Platform) -> Descriptor:
-    """The entry of ``index`` for ``wanted``. Raises :class:`NotFound`, which tells what there is."""
-    offered = [entry for entry in index.manifests if entry.platform is not None]
-    for entry in offered:
-        if entry.platform is not None and entry.platform.satisfies(wanted):
-            return entry
-    for entry in offered:
-        # An image that does not care about the variant will do.
-        platform = entry.platform
-        if platform is None or platform.variant is not None:
-            continue
-        if (platform.os, platform.architecture) == (wanted.os, wanted.architecture):
-            return entry
-    there = ", ".join(dict.fromkeys(str(entry.platform) for entry in offered)) or "no platform at all"
-    raise NotFound(f"{index.digest} has no image for {wanted}: it has {there}", hint="choose with --platform")
+class _Local:
+    """What is here of an index."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        if self._store.blobs.stat(descriptor.digest) is None:
+            return None
+        return self._store.manifest(descriptor)
+
+    def platform(self, image: Manifest) -> Platform | None:
+        config = image.config
+        if config is None or config.media_type not in media_types.IMAGE_CONFIGS:
+            return None
+        return (
+            self._store.config(image).platform if self._store.blobs.stat(config.digest) is not None else None
+        )

@@ -11,12 +11,13 @@ from typing import Literal, Protocol
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch
-from digestry.images.store import ImageStore, choose
+from digestry.images.choosing import DEEPEST, choose
+from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import ImageConfig, Manifest
-from digestry.model.platform import Platform
+from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
 
 Stage = Literal["waiting", "present", "done", "mounted", "sent", "skipped"]
@@ -127,7 +128,10 @@ def pull(
                 tag_now = remote.resolve(reference.tag).digest
             except RemoteNotFound:
                 tag_now = None
-        images = _images(remote, top, platform, all_platforms, tally)
+        if all_platforms:
+            images = _everything(remote, top, tally)
+        else:
+            images = image_of(remote, top, platform or Platform.of_host())
         wanted = _blobs(images, tally, watch)
         if platform is not None and not top.is_index:
             _check_platform(remote, top, platform)
@@ -164,26 +168,66 @@ def _without_tag(reference: Reference) -> Reference:
     return reference.with_digest(reference.digest)
 
 
-def _images(
-    remote: Repository, top: Manifest, platform: Platform | None, everything: bool, tally: _Tally
-) -> list[Manifest]:
-    """The manifests to pull below and including ``top``, children before the indexes they are in."""
+def image_of(remote: Repository, top: Manifest, platform: Platform) -> list[Manifest]:
+    """The image of ``top`` for ``platform``, then the indexes that it is in, the innermost first.
+
+    Raises :class:`NotFound`, :class:`SizeMismatch`, and what :class:`Repository` does.
+    """
     if not top.is_index:
         return [top]
-    chosen = list(top.manifests) if everything else [choose(top, platform or Platform.of_host())]
-    found: list[Manifest] = []
-    for child in chosen:
-        if child.media_type not in media_types.MANIFESTS:
-            tally.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
-            continue
-        manifest = remote.manifest(str(child.digest))
-        if manifest.size != child.size:
+    content = _Remote(remote, top)
+    chosen = choose(top, platform, content)
+    image = content.fetched(chosen.entry)
+    return [image, *reversed(chosen.inside), top]
+
+
+def _everything(remote: Repository, top: Manifest, tally: _Tally) -> list[Manifest]:
+    """The manifests to pull below and including ``top``, children before the indexes they are in."""
+    content = _Remote(remote, top)
+    found: dict[Digest, Manifest] = {}
+
+    def walk(manifest: Manifest, depth: int) -> None:
+        if depth > DEEPEST:
+            raise ContentError(f"{top.digest} has more than {DEEPEST} indexes inside of each other")
+        for child in manifest.manifests:
+            if child.media_type not in media_types.MANIFESTS:
+                tally.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
+            elif child.digest not in found:
+                walk(content.fetched(child), depth + 1)
+        found.setdefault(manifest.digest, manifest)
+
+    walk(top, 0)
+    return list(found.values())
+
+
+class _Remote:
+    """What the registry has of an index."""
+
+    def __init__(self, remote: Repository, top: Manifest) -> None:
+        self._remote = remote
+        self._top = top
+
+    def fetched(self, descriptor: Descriptor) -> Manifest:
+        manifest = self._remote.manifest(str(descriptor.digest))
+        if manifest.size != descriptor.size:
             raise SizeMismatch(
-                f"{top.digest} says that {child.digest} has {child.size} bytes; it has {manifest.size}"
+                f"{self._top.digest} says that {descriptor.digest} has {descriptor.size} bytes; "
+                f"it has {manifest.size}"
             )
-        found += [*(_images(remote, manifest, platform, everything, tally) if manifest.is_index else ())]
-        found.append(manifest)
-    return found
+        return manifest
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        try:
+            return self.fetched(descriptor)
+        except RemoteNotFound:
+            return None
+
+    def platform(self, image: Manifest) -> Platform | None:
+        try:
+            config = _config(self._remote, image)
+        except RemoteNotFound:
+            return None
+        return None if config is None else config.platform
 
 
 def _blobs(images: Iterable[Manifest], tally: _Tally, watch: Watcher) -> list[Descriptor]:
@@ -203,15 +247,21 @@ def _blobs(images: Iterable[Manifest], tally: _Tally, watch: Watcher) -> list[De
 
 
 def _check_platform(remote: Repository, image: Manifest, platform: Platform) -> None:
-    if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
+    config = _config(remote, image)
+    if config is None or not config.platform.is_stated:
         return
+    if not by_preference([config.platform], platform):
+        raise NotFound(f"{remote.reference}: this image is for {config.platform}, not for {platform}")
+
+
+def _config(remote: Repository, image: Manifest) -> ImageConfig | None:
+    """The config of an image; None of what is none. Raises :class:`ContentError` if it is unusable."""
+    if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
+        return None
     try:
-        config = ImageConfig.parse(remote.blob(image.config), algorithm=image.config.digest.algorithm)
+        return ImageConfig.parse(remote.blob(image.config), algorithm=image.config.digest.algorithm)
     except InvalidManifest as error:
         raise ContentError(f"the config of {image.digest} cannot be used: {error.message}") from error
-    found = Platform(config.architecture, config.os, config.variant)
-    if not found.satisfies(platform):
-        raise NotFound(f"{remote.reference}: this image is for {found}, not for {platform}")
 
 
 def push(
@@ -272,22 +322,29 @@ def push(
     )
 
 
-def _parts(store: ImageStore, remote: Repository, manifest: Manifest) -> list[Manifest]:
+def _parts(store: ImageStore, remote: Repository, top: Manifest) -> list[Manifest]:
     """The manifests to push, children before their index."""
-    found: list[Manifest] = []
-    for child in manifest.manifests:
-        if store.blobs.stat(child.digest) is not None:
-            found += _parts(store, remote, store.manifest(child))
-            continue
-        try:
-            remote.resolve(str(child.digest))
-        except RemoteNotFound as error:
-            raise NotFound(
-                f"{manifest.digest} lists {child.platform or child.digest}, which is neither here nor in "
-                f"{remote.reference}",
-                hint="pull it with --all-platforms first, then push it",
-            ) from error
-    return [*found, manifest]
+    found: dict[Digest, Manifest] = {}
+
+    def walk(manifest: Manifest) -> None:
+        for child in manifest.manifests:
+            if child.digest in found:
+                continue
+            if store.blobs.stat(child.digest) is not None:
+                walk(store.manifest(child))
+                continue
+            try:
+                remote.resolve(str(child.digest))
+            except RemoteNotFound as error:
+                raise NotFound(
+                    f"{manifest.digest} lists {child.platform or child.digest}, which is neither here nor "
+                    f"in {remote.reference}",
+                    hint="pull it with --all-platforms first, then push it",
+                ) from error
+        found.setdefault(manifest.digest, manifest)
+
+    walk(top)
+    return list(found.values())
 
 
 def _origins(store: ImageStore, reference: Reference) -> dict[Digest, str]:

@@ -5,6 +5,7 @@ OCI image-spec manifest.md and image-index.md, and docker's schema 2 manifest an
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from digestry.errors import InvalidManifest
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, MediaType, decode_hook, encode_hook
 from digestry.model.digest import Digest, shown
+from digestry.model.platform import Platform
 
 _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
 
@@ -20,7 +22,8 @@ _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
 class _ManifestJSON(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: _SchemaVersion
     config: Descriptor
-    layers: tuple[Descriptor, ...] | None  # Go writes an empty list that was never set as null
+    # Go writes an empty list that was never set as null, and some who build from nothing leave it out.
+    layers: tuple[Descriptor, ...] | None = None
     media_type: str | None = None
     artifact_type: MediaType | None = None
     subject: Descriptor | None = None
@@ -161,11 +164,23 @@ def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
+        # Go reads null as if it were not there, and there are indexes with platforms of nulls.
+        if b'"platform"' in raw and b"null" in raw:
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+                return decoder.decode(msgspec.json.encode(_plain_platforms(msgspec.json.decode(raw))))
         raise InvalidManifest(f"the {what} is not valid: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidManifest(f"the {what} is not JSON: {error}") from error
     except RecursionError as error:
         raise InvalidManifest(f"the {what} is nested too deeply") from error
+
+
+def _plain_platforms(index: Any) -> Any:
+    """A decoded index with what its platforms say, and without what they say as null."""
+    for entry in index.get("manifests") or () if isinstance(index, dict) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("platform"), dict):
+            entry["platform"] = {key: told for key, told in entry["platform"].items() if told is not None}
+    return index
 
 
 # -- configs ------------------------------------------------------------------------------------
@@ -196,10 +211,11 @@ class _HistoryJSON(msgspec.Struct, frozen=True):
     empty_layer: bool | None = None
 
 
-class _ConfigJSON(msgspec.Struct, frozen=True):
+class _ConfigJSON(msgspec.Struct, frozen=True, rename={"os_version": "os.version"}):
     architecture: str | None = None
     os: str | None = None
     variant: str | None = None
+    os_version: str | None = None
     created: str | None = None
     config: dict[str, Any] | None = None
     rootfs: _RootFS | None = None
@@ -223,6 +239,7 @@ class ImageConfig:
         "digest",
         "history",
         "os",
+        "os_version",
         "raw",
         "rootfs_type",
         "settings",
@@ -234,6 +251,7 @@ class ImageConfig:
         self.digest = digest
         self.architecture = parsed.architecture or ""
         self.os = parsed.os or ""
+        self.os_version = parsed.os_version
         self.variant = parsed.variant
         self.created = parsed.created
         self.settings = parsed.config or {}
@@ -244,6 +262,11 @@ class ImageConfig:
             HistoryEntry(step.created, step.created_by, step.comment, bool(step.empty_layer))
             for step in parsed.history or ()
         )
+
+    @property
+    def platform(self) -> Platform:
+        """What it says that it is for, which may be nothing."""
+        return Platform(self.architecture, self.os, self.variant, self.os_version)
 
     @classmethod
     def parse(cls, raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -27,6 +28,18 @@ _MACHINES: Final[dict[str, tuple[str, str | None]]] = {
 }
 _PARTS: Final = 3
 _PART: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_LEVEL: Final = re.compile(r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?", re.ASCII)
+_BUILD: Final = re.compile(
+    r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:[^0-9].*)?", re.ASCII
+)
+_OLDEST_ARM: Final = 5
+_ARM64_V8: Final = 8
+_ARM64_V9: Final = 9
+_V9_AHEAD: Final = 5  # arm64's v9.0 has what v8.5 has
+_STABLE_WINDOWS: Final = 20348  # from this build on, a host runs images of earlier builds too
+_LESS_THAN: Final[dict[str, tuple[str, ...]]] = {"amd64": ("386",), "arm64": ("arm",)}
+"""What else a processor runs, if there is nothing of its own."""
+_PODMANS_ORDER: Final[dict[str, tuple[str, ...]]] = {"arm": ("v8", "v7", "v6", "v5"), "arm64": ("v8",)}
 
 
 class Platform(
@@ -35,10 +48,13 @@ class Platform(
     omit_defaults=True,
     rename={"os_version": "os.version", "os_features": "os.features"},
 ):
-    """Operating system, architecture and variant, in Go's names (``linux``, ``arm64``, ``v8``)."""
+    """Operating system, architecture and variant, in Go's names (``linux``, ``arm64``, ``v8``).
 
-    architecture: str
-    os: str
+    An index may leave out any of them: what it does not say is empty, or None.
+    """
+
+    architecture: str = ""
+    os: str = ""
     variant: str | None = None
     os_version: str | None = None
     os_features: tuple[str, ...] | None = None
@@ -73,9 +89,20 @@ class Platform(
             variant = None
         elif (architecture, variant) == ("arm", None):
             variant = "v7"
-        if (architecture, variant) == (self.architecture, self.variant):
+        system = self.os.lower()
+        if (architecture, variant, system) == (self.architecture, self.variant, self.os):
             return self
-        return msgspec.structs.replace(self, architecture=architecture, variant=variant)
+        return msgspec.structs.replace(self, architecture=architecture, variant=variant, os=system)
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether it says what it is: an operating system and an architecture."""
+        return bool(self.os and self.architecture)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it says ``unknown``: an attestation, in the way that buildkit stores it."""
+        return self.os == "unknown" or self.architecture == "unknown"
 
     def satisfies(self, wanted: Platform) -> bool:
         """Whether an image of this platform is what ``wanted`` asks for (variants must agree)."""
@@ -83,5 +110,148 @@ class Platform(
         return (mine.os, mine.architecture, mine.variant) == (other.os, other.architecture, other.variant)
 
     def __str__(self) -> str:
-        base = f"{self.os}/{self.architecture}"
+        base = f"{self.os or '?'}/{self.architecture or '?'}"
         return f"{base}/{self.variant}" if self.variant else base
+
+
+def by_preference(offered: Sequence[Platform | None], wanted: Platform) -> list[int]:
+    """The positions of what runs on ``wanted``, the best first; those alike in their order.
+
+    The order is containerd's (github.com/containerd/platforms): first the same, then the variants
+    below it, from the highest down, then what else the processor runs. One that says no variant does
+    for any that nothing else is there for, as in podman. What does not say what it is, is not here.
+    """
+    ranks = [
+        (rank, position)
+        for position, platform in enumerate(offered)
+        if platform is not None and (rank := _rank(platform, wanted)) is not None
+    ]
+    return [position for _, position in sorted(ranks)]
+
+
+def possible(offered: Sequence[Platform | None], node: Platform | None) -> list[int]:
+    """The positions of what may be what an engine on ``node`` took: several, where the node's variant,
+    level or build is not known, or where engines prefer different ones. ``node`` is None if nothing is
+    known of it."""
+    images = [n for n, platform in enumerate(offered) if platform is None or not platform.is_unknown]
+    if node is None:
+        return images
+    plain = node.normalized()
+    for architecture in (plain.architecture, *_LESS_THAN.get(plain.architecture, ())):
+        known: list[tuple[int, Platform]] = []
+        for position in images:
+            platform = offered[position]
+            if platform is None or platform.normalized().architecture != architecture:
+                continue
+            if platform.os.lower() in {"", plain.os}:  # engines take no word for their own system
+                known.append((position, platform))
+        if known:
+            return _possible_builds(known, node) if plain.os == "windows" else _possible_variants(known, node)
+    # Engines look at what says nothing only if nothing says that it is the right one.
+    return [n for n in images if (platform := offered[n]) is None or not platform.architecture]
+
+
+def _possible_variants(known: list[tuple[int, Platform]], node: Platform) -> list[int]:
+    if not node.variant:
+        return [position for position, _ in known]
+    plain = node.normalized()
+    ranks = {position: _variant_rank(platform.normalized(), plain) for position, platform in known}
+    best = min((rank for rank in ranks.values() if rank is not None), default=None)
+    chosen = {position for position, rank in ranks.items() if rank is not None and rank == best}
+    order = _PODMANS_ORDER.get(plain.architecture, ())
+    order = order[order.index(node.variant) :] if node.variant in order else (node.variant,)
+    for variant in (*order, None):
+        taken = {position for position, platform in known if (platform.variant or None) == variant}
+        if taken:
+            chosen |= taken
+            break
+    return [position for position, _ in known if not chosen or position in chosen]
+
+
+def _possible_builds(known: list[tuple[int, Platform]], node: Platform) -> list[int]:
+    if node.os_version is None or _BUILD.fullmatch(node.os_version) is None:
+        return [position for position, _ in known]
+    ranks = [(position, _build_rank(platform.os_version, node.os_version)) for position, platform in known]
+    same = [(rank, position) for position, rank in ranks if rank is not None and rank[0] == 0]
+    if same:
+        best = min(rank for rank, _ in same)
+        return [position for rank, position in same if rank == best]
+    fitting = [position for position, rank in ranks if rank is not None]
+    return fitting or [position for position, _ in known]
+
+
+_Rank = tuple[int, int, int, int]
+
+
+def _rank(offered: Platform, wanted: Platform) -> _Rank | None:
+    """The less, the better; None for what does not run."""
+    offered, wanted = offered.normalized(), wanted.normalized()
+    if offered.os != wanted.os or not offered.is_stated or offered.is_unknown:
+        return None
+    variant = _variant_rank(offered, wanted)
+    if variant is None:
+        return None
+    build = (0, 0)
+    if wanted.os == "windows" and wanted.os_version is not None:
+        found = _build_rank(offered.os_version, wanted.os_version)
+        if found is None:
+            return None
+        build = found
+    # What needs something of the system comes after what needs nothing.
+    needs = len(set(offered.os_features or ()) - set(wanted.os_features or ()))
+    return (variant, *build, needs)
+
+
+def _variant_rank(offered: Platform, wanted: Platform) -> int | None:
+    """Of normalized platforms of one operating system."""
+    order = _order(wanted.architecture, wanted.variant)
+    mine = (offered.architecture, offered.variant)
+    if mine in order:
+        return order.index(mine)
+    if offered.architecture == wanted.architecture and not offered.variant:
+        return len(order)
+    if mine == ("arm", "v7") and wanted.architecture == "arm":
+        return len(order)  # a bare arm, or what is the same
+    return None
+
+
+def _order(architecture: str, variant: str | None) -> list[tuple[str, str | None]]:
+    """What runs on a processor, the best first, each as a normalized platform has it."""
+    order: list[tuple[str, str | None]] = [(architecture, variant)]
+    level = _LEVEL.fullmatch(variant or "")
+    if architecture == "amd64":
+        if level is not None:
+            order += [("amd64", f"v{n}") for n in range(int(level[1]) - 1, 1, -1)]
+            order.append(("amd64", None))
+        order.append(("386", None))
+    elif architecture == "arm" and level is not None:
+        order += [("arm", f"v{n}") for n in range(int(level[1]) - 1, _OLDEST_ARM - 1, -1)]
+    elif architecture == "arm64":
+        major, minor = (int(level[1]), int(level[2] or 0)) if level is not None else (_ARM64_V8, 0)
+        if major >= _ARM64_V9:
+            order += [("arm64", _minor(_ARM64_V9, n)) for n in range(minor - 1, -1, -1)]
+            minor += _V9_AHEAD + 1
+        order += [("arm64", _minor(_ARM64_V8, n)) for n in range(minor - 1, -1, -1)]
+        order += [("arm", f"v{n}") for n in range(_ARM64_V8, _OLDEST_ARM - 1, -1)]
+    return list(dict.fromkeys(order))
+
+
+def _minor(major: int, minor: int) -> str | None:
+    if minor:
+        return f"v{major}.{minor}"
+    return None if major == _ARM64_V8 else f"v{major}"
+
+
+def _build_rank(offered: str | None, host: str) -> tuple[int, int] | None:
+    """Of Windows: the host's own build first, of that the newest revision; then what says no build;
+    then earlier builds that the host runs (Windows Server 2022 and later keep what images rely on)."""
+    theirs = _BUILD.fullmatch(host)
+    mine = _BUILD.fullmatch(offered or "")
+    if theirs is None or mine is None:
+        return (1, 0)
+    if mine[1] != theirs[1] or mine[2] != theirs[2]:
+        return None
+    build, own = int(mine[3]), int(theirs[3])
+    if build == own:
+        return (0, -int(mine[4] or 0))
+    return (2, -build) if _STABLE_WINDOWS <= build < own else None

@@ -8,10 +8,13 @@ or from a file that ``kubectl get pods -A -o json`` wrote.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from digestry.fleet.sighting import Observation, Problem, Sighting, now
 from digestry.fleet.sources.docker import platform_of
@@ -37,6 +40,8 @@ _STATUSES: Final = (
 _ARCHITECTURE: Final = "kubernetes.io/arch"
 _SYSTEM: Final = "kubernetes.io/os"
 _DEFAULT_SYSTEM: Final = "linux"
+_BUILD: Final = "node.kubernetes.io/windows-build"
+_WINDOWS: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
 def sightings_of_pods(
@@ -77,9 +82,22 @@ def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
         name = text(fields(node.get("metadata")).get("name"))
         info = fields(fields(node.get("status")).get("nodeInfo"))
         platform = platform_of(info.get("architecture"), info.get("operatingSystem"))
+        if platform is not None and platform.os == "windows":
+            platform = msgspec.structs.replace(platform, os_version=_windows_build(node))
         if name and platform is not None:
             found[name] = known.setdefault(platform, platform)
     return found
+
+
+def _windows_build(node: dict[str, Any]) -> str | None:
+    """A node's build of Windows, ``10.0.20348.2113``; None if it does not say, or says two."""
+    labels = fields(fields(node.get("metadata")).get("labels"))
+    info = fields(fields(node.get("status")).get("nodeInfo"))
+    said = [text(info.get("kernelVersion")), text(labels.get(_BUILD))]
+    builds = [build for build in said if _WINDOWS.fullmatch(build)]
+    if len({tuple(build.split(".")[:3]) for build in builds}) != 1:
+        return None
+    return builds[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,111 @@
+"""Which image of an index is for a platform, as the clients that people have choose it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from digestry.errors import NotFound
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+from digestry.model.platform import Platform, by_preference
+
+DEEPEST: Final = 8
+"""How many indexes may be inside of each other."""
+_MOST_UNSTATED: Final = 64
+"""Entries that do not say for which platform they are that are looked into, of one index."""
+
+
+class Content(Protocol):
+    """Where what an index lists is read."""
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        """The manifest or index; None if it is not there."""
+        ...
+
+    def platform(self, image: Manifest) -> Platform | None:
+        """What the config says, which may be nothing; None if it is not there, or is no image's."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The entry of the image, and the inner indexes that it is in, from the outermost on."""
+
+    entry: Descriptor
+    inside: tuple[Manifest, ...] = ()
+
+
+def choose(index: Manifest, wanted: Platform, content: Content) -> Chosen:
+    """The image of ``index`` for ``wanted``. Raises :class:`NotFound`, which tells what there is.
+
+    The best of what says that it is for the platform (:func:`~digestry.model.platform.by_preference`);
+    else what is in an inner index; else an image whose entry does not say what it is for, but whose
+    config does.
+    """
+    search = _Search(wanted, content)
+    found = search.within(index, 0)
+    if found is None:
+        there = ", ".join(dict.fromkeys(map(str, search.offered))) or "no platform at all"
+        raise NotFound(
+            f"{index.digest} has no image for {wanted}: it has {there}", hint="choose with --platform"
+        )
+    return found
+
+
+@dataclass(slots=True)
+class _Search:
+    wanted: Platform
+    content: Content
+    offered: list[Platform] = field(default_factory=list)
+    seen: set[Digest] = field(default_factory=set)
+
+    def within(self, index: Manifest, depth: int) -> Chosen | None:
+        self.seen.add(index.digest)
+        entries = [entry for entry in index.manifests if entry.media_type in media_types.MANIFESTS]
+        self.offered += [entry.platform for entry in entries if entry.platform is not None]
+        for position in by_preference([entry.platform for entry in entries], self.wanted):
+            entry = entries[position]
+            found = self._inner(entry, depth) if entry.media_type in media_types.INDEXES else Chosen(entry)
+            if found is not None:
+                return found
+        unstated = [entry for entry in entries if self._may_be(entry.platform)]
+        for entry in unstated:
+            if entry.media_type in media_types.INDEXES:
+                found = self._inner(entry, depth)
+                if found is not None:
+                    return found
+        return self._by_config([e for e in unstated if e.media_type not in media_types.INDEXES])
+
+    def _inner(self, entry: Descriptor, depth: int) -> Chosen | None:
+        if depth >= DEEPEST or entry.digest in self.seen:
+            return None
+        index = self.content.manifest(entry)
+        found = None if index is None else self.within(index, depth + 1)
+        return None if index is None or found is None else Chosen(found.entry, (index, *found.inside))
+
+    def _may_be(self, platform: Platform | None) -> bool:
+        """Whether an entry does not say for what it is, and nothing against what is wanted."""
+        if platform is None:
+            return True
+        if platform.is_stated or platform.is_unknown:
+            return False
+        whole = Platform(
+            platform.architecture or self.wanted.architecture, platform.os or self.wanted.os, platform.variant
+        )
+        return bool(by_preference([whole], self.wanted))
+
+    def _by_config(self, entries: list[Descriptor]) -> Chosen | None:
+        images: list[tuple[Descriptor, Platform]] = []
+        for entry in entries[:_MOST_UNSTATED]:
+            image = self.content.manifest(entry)
+            platform = None if image is None else self.content.platform(image)
+            if platform is not None:
+                images.append((entry, platform))
+        self.offered += [platform for _, platform in images]
+        best = by_preference([platform for _, platform in images], self.wanted)
+        # Last, an image that nobody has said anything of.
+        best += [n for n, (_, platform) in enumerate(images) if self._may_be(platform)]
+        return Chosen(images[best[0]][0]) if best else None
