@@ -47,7 +47,7 @@ def test_the_story_of_one_moved_tag(environment: dict[str, str], registry: Regis
     )
     before = run(environment, "audit", "--source", "file:-", stdin=seen)
     assert before.returncode == 0, before.stderr
-    assert "2 containers: 2 clear" in before.stdout
+    assert "2 containers: 2 not assessed" in before.stdout
     added = run(
         environment, "advisory", "add", f"{registry.host}/{name}@{bad}", "--status", "affected",
         "--id", "CVE-2026-1", "--fixed-by", str(good),
@@ -108,7 +108,7 @@ def test_a_bad_line_is_a_problem(environment: dict[str, str], registry: Registry
     )  # fmt: skip
     assert done.returncode == 3
     assert "-, line 3" in done.stdout
-    assert "1 clear" in done.stdout
+    assert "1 not assessed" in done.stdout
 
 
 @pytest.mark.parametrize("source", ["kubernetis", "docker:gopher://x", "file", "file:"])

@@ -142,6 +142,10 @@ def test_a_device_is_written_to(environment: dict[str, str], fleet: Path) -> Non
         ("good", "affected,never,moved,unknown", 0),
         ("never", "affected", 0),
         ("never", "never", 1),
+        ("never", "not-from-tag", 1),
+        ("never", "not-assessed", 1),
+        ("never", "not_assessed", 1),
+        ("good", "not-assessed", 0),
         ("moved", "moved", 1),
     ],
 )

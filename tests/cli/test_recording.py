@@ -159,7 +159,7 @@ def test_a_registry_that_takes_nothing_is_a_warning(
     digest = registry.push_image(name, "1.5", os.urandom(8))
     done = record(environment, fleet(f"{refusing}/{name}:1.5", digest, "n1"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("1 container on n1: 1 clear\n")
+    assert done.stdout.endswith("1 container on n1: 1 not assessed\n")
     assert f"not recorded at {refusing}: cannot tell what runs" in done.stderr
     assert "no space left" in done.stderr
 

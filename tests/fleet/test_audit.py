@@ -356,9 +356,9 @@ def test_the_latest_statement_is_in_force(registries: FakeRegistries) -> None:
     state(registries, f"{APP}:1", "affected")
     assert only(registries, seen).verdict.state == "affected"
     state(registries, f"{APP}:1", "not_affected")  # the same second: the version decides
-    assert only(registries, seen).verdict.state == "clear"
+    assert only(registries, seen).verdict.state == "not_affected"
     state(registries, f"{APP}:1", "affected", at=START - LATER)  # older: it changes nothing
-    assert only(registries, seen).verdict.state == "clear"
+    assert only(registries, seen).verdict.state == "not_affected"
     state(registries, f"{APP}:1", "under_investigation", vulnerability="CVE-2")
     found = only(registries, seen)
     assert found.verdict.state == "unknown"

@@ -276,7 +276,7 @@ def test_an_advisory_under_another_name_counts(registries: FakeRegistries) -> No
     assert registries.at(f"{MIRROR}/hub/app").image("one", "1") == one
     state(registries, f"{MIRROR}/hub/app:1", "affected")
     seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
-    assert only(registries, seen).verdict.state == "clear"
+    assert only(registries, seen).verdict.state == "not_assessed"
     assert only(registries, seen, ALIASED).verdict.state == "affected"
 
 
@@ -324,7 +324,7 @@ def test_a_mirror_that_is_unreachable_changes_nothing_that_is_known(registries: 
         registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)), names=ALIASED
     )
     (found,) = report.findings
-    assert (found.tag.state, found.verdict.state) == ("current", "clear")
+    assert (found.tag.state, found.verdict.state) == ("current", "not_assessed")
     assert [problem.source for problem in report.problems] == [f"registry {MIRROR}"]
 
 

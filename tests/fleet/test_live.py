@@ -98,7 +98,7 @@ def test_docker(docker: Engine, registry: RegistryServer, tmp_path: Path) -> Non
         "pinned": (str(bad), "pinned", "affected"),
         "by-id": (str(good), "unknown", "fixed"),
         "local": ("None", "never", "unknown"),
-        "loaded": (str(loaded), "current", "clear"),
+        "loaded": (str(loaded), "current", "not_assessed"),
     }
     assert seen["old"].tag.moved_at is not None
     assert seen["old"].tag.digest == good

@@ -173,14 +173,14 @@ def test_every_container_has_one_right_row(site: Site, rows: dict[str, Any]) -> 
     keys = ("running_digest", "found_by", "tag_state", "tag_digest", "advisory_state")
     assert {name: tuple(row[key] for key in keys) for name, row in rows["rows"].items()} == {
         "d-one": (d["one"], "repo-digest", "moved", d["four"], "affected"),
-        "e-two": (d["two"], "repo-digest", "moved", d["four"], "clear"),
-        "p-three": (d["three"], "repo-digest", "moved", d["four"], "clear"),
+        "e-two": (d["two"], "repo-digest", "moved", d["four"], "not_assessed"),
+        "p-three": (d["three"], "repo-digest", "moved", d["four"], "not_assessed"),
         "d-four": (d["four"], "repo-digest", "current", d["four"], "fixed"),
         "e-pinned": (d["one"], "repo-digest", "pinned", None, "affected"),
-        "e-loaded": (d["loaded"], "image-id", "current", d["loaded"], "clear"),
-        "p-gone": (d["gone"], "repo-digest", "moved", None, "clear"),
-        "e-multi": (d["index"], "repo-digest", "current", d["index"], "clear"),
-        "p-multi": (d["index"], "repo-digest", "current", d["index"], "clear"),
+        "e-loaded": (d["loaded"], "image-id", "current", d["loaded"], "not_assessed"),
+        "p-gone": (d["gone"], "repo-digest", "moved", None, "not_assessed"),
+        "e-multi": (d["index"], "repo-digest", "current", d["index"], "not_assessed"),
+        "p-multi": (d["index"], "repo-digest", "current", d["index"], "not_assessed"),
         "d-away": (d["away"], "repo-digest", "unknown", None, "unknown"),
     }
     assert len(rows["containers"]) == len(rows["rows"])

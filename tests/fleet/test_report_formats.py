@@ -82,7 +82,7 @@ def test_csv_has_a_row_for_all_that_was_seen_and_was_not(large: Fleet) -> None:
     found = table(large.report)
     assert len(found) == len(large.report.findings) + 1
     assert found[0]["name"] == "golftrack-web-243"
-    assert found[0]["advisories"] == "CVE-2026-1505 affected"
+    assert found[0]["advisories"] == "CVE-2026-1505 affected by security@example"
     assert found[0]["advisory_state"] == "affected"
     assert found[-1]["row"] == "problem"
     assert found[-1]["reasons"] == "node-41:2375 does not answer"
@@ -113,12 +113,13 @@ def log(report: Report) -> Any:
 def test_sarif_has_rules_results_and_what_was_not_seen(large: Fleet) -> None:
     run = log(large.report)
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
-    assert rules == ["CVE-2026-1505", "tag-never-pointed-here", "not-known", "tag-moved"]
+    assert rules == ["CVE-2026-1505", "tag-never-pointed-here", "not-known", "not-assessed", "tag-moved"]
     kinds = [(result["ruleId"], result["level"]) for result in run["results"]]
     assert kinds.count(("CVE-2026-1505", "error")) == 2
     assert kinds.count(("tag-never-pointed-here", "error")) == 1
     assert kinds.count(("not-known", "warning")) == 1
     assert kinds.count(("tag-moved", "note")) == 3
+    assert kinds.count(("not-assessed", "note")) == 77
     for result in run["results"]:
         assert rules[result["ruleIndex"]] == result["ruleId"]
     (place,) = run["results"][0]["locations"]
@@ -150,12 +151,21 @@ def parsed(pieces: Iterator[str]) -> ET.Element:
 
 
 def test_junit_has_a_case_for_each_and_fails_those_that_fail(large: Fleet) -> None:
-    for fail_on, failures in (({"affected"}, 2), ({"affected", "never", "moved", "unknown"}, 7), (set(), 0)):
+    for fail_on, failures in (
+        ({"affected"}, 2),
+        ({"affected", "never", "moved", "unknown"}, 7),
+        (set(), 0),
+        ({"not_assessed"}, 77),
+    ):
         suites = parsed(to_junit.write(large.report, fail_on=frozenset(fail_on)))
         (suite,) = suites
         assert len(suite) == len(large.report.findings) + 1
         assert len(suite.findall("testcase/failure")) == int(suite.get("failures", "")) == failures
         assert len(suite.findall("testcase/error")) == int(suite.get("errors", "")) == 1
+        skipped = suite.findall("testcase/skipped")
+        assert len(skipped) == int(suite.get("skipped", ""))
+        # What passes is what somebody called fixed.
+        assert len(suite) - len(skipped) - failures - 1 == 221
 
 
 def test_junit_is_xml_whatever_a_name_says(nasty: Fleet) -> None:
@@ -163,7 +173,7 @@ def test_junit_is_xml_whatever_a_name_says(nasty: Fleet) -> None:
     names = {case.get("name") for case in suites.iter("testcase")}
     assert {"</td><script>alert(1)</script>", "]]>&bogus;", "\\ufffe\\x00\\x0b", "<!--"} <= names
     assert {element.tag for element in suites.iter()} <= {
-        "testsuites", "testsuite", "testcase", "failure", "error", "system-out",
+        "testsuites", "testsuite", "testcase", "failure", "error", "skipped", "system-out",
     }  # fmt: skip
 
 
@@ -193,7 +203,7 @@ def test_markdown_leaves_a_stranger_nothing_but_code(nasty: Fleet) -> None:
     own = re.compile(
         r"</?details>|<details><summary>[\w ,()]+</summary>|</details>|[-| ]+|### 🔴 digestry audit"
         r"|\*\*\d+ things could not be seen:\*\*"
-        r"|[-|*🔴🟣🟡🔵🟢 ]*(?:VULNERABLE|unknown|FIXED|clear|NEVER)?[*| ]*"
+        r"|[-|*🔴🟣🟡⚪🔵🟢 ]*(?:VULNERABLE|unknown|FIXED|not assessed|not affected|NOT FROM TAG)?[*| ]*"
         r"|[| A-Za-z]+|"
     )
     for line in read:

@@ -102,8 +102,8 @@ def test_json_has_the_promised_keys() -> None:
     assert found["containers"][1]["running_digest"] is None
     assert found["containers"][1]["found_by"] is None
     assert found["summary"] == {
-        "containers": 3, "affected": 1, "unknown": 1, "fixed": 1, "clear": 0, "moved": 1, "never": 0,
-        "problems": 1,
+        "containers": 3, "affected": 1, "unknown": 1, "fixed": 1, "not_affected": 0, "not_assessed": 0,
+        "moved": 1, "never": 0, "problems": 1,
     }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def test_names_that_differ_by_their_registry_keep_it() -> None:
         image = registries.at(f"{host}/golftrack").image(host, "1")
         seen.append(fleets.row(f"{host}/golftrack", image, ":1", f"a-long-name-{host}"))
     found = rows(audit([Listed(*seen)], Lookup(registries)), width=90)
-    assert {"one.example", "two.example"} <= {row.split()[2].partition("/")[0] for row in found[1:]}
+    assert {"one.example", "two.example"} <= {row.split()[3].partition("/")[0] for row in found[1:]}
 
 
 def test_two_bad_ones_are_found_among_three_hundred() -> None:
@@ -196,13 +196,15 @@ def test_two_bad_ones_are_found_among_three_hundred() -> None:
     assert [row.split()[1] for row in found if row.startswith("VULNERABLE")] == [
         "golftrack-web-243", "golftrack-web-117",
     ]  # fmt: skip
-    assert found[1] == f"{fleets.APP}: 227 containers: 2 vulnerable, 1 NEVER, 221 fixed, 3 clear"
+    assert found[1] == (
+        f"{fleets.APP}: 227 containers: 2 vulnerable, 1 not from tag, 3 not assessed, 221 fixed"
+    )
     assert found[2].startswith("VULNERABLE")
     assert any(
         re.match(r"FIXED +221 containers +30 hosts +golftrack:1.5 +[0-9a-f]{7} +current", r) for r in found
     )
-    assert any(re.match(r"NEVER +golftrack-web-200 .* NEVER$", row) for row in found)
-    assert any(re.match(r"clear +3 containers +3 hosts .* moved \d\d-\d\d", row) for row in found)
+    assert any(re.match(r"NOT FROM TAG +golftrack-web-200 .* not from this tag$", row) for row in found)
+    assert any(re.match(r"not assessed +3 containers +3 hosts .* moved \d\d-\d\d", row) for row in found)
 
 
 def test_every_container_has_a_row_if_asked() -> None:
@@ -216,7 +218,7 @@ def test_every_container_has_a_row_if_asked() -> None:
 def test_every_grouping_shows_the_bad_ones_in_full(by: By) -> None:
     found = rows(fleets.large().report, by=by)
     assert sum(row.startswith("VULNERABLE") for row in found) == 2
-    assert sum(row.startswith("NEVER") for row in found) == 1
+    assert sum(row.startswith("NOT FROM TAG") for row in found) == 1
     assert found[2].startswith("VULNERABLE")
 
 
@@ -269,7 +271,7 @@ def test_what_to_do_fits_too_unless_it_names_an_image() -> None:
 def test_what_is_true_of_many_is_said_once() -> None:
     below = [plain(line) for line in to_table.findings(fleets.large().report, Look())]
     assert below[0] == "VULNERABLE: golftrack-web-243 on node-03, golftrack-web-117 on node-37"
-    assert any(line.startswith("NEVER: golftrack-web-200") for line in below)
+    assert any(line.startswith("NOT FROM TAG: golftrack-web-200") for line in below)
     assert sum("CVE-2026-1505: affected" in line for line in below) == 1
 
 
@@ -277,11 +279,44 @@ def test_a_tag_that_never_pointed_there_is_an_alarm() -> None:
     report = fleets.large().report
     stranger = next(one for one in report.findings if one.tag.state == "never")
     assert words.standing(stranger) == "never"
-    assert words.states(stranger) == {"never"}
+    assert words.states(stranger) == {"never", "not_assessed"}
     assert "nothing to do" not in stranger.action
-    assert "1 NEVER" in reports.summary(report)
-    painted = [part for line in to_table.table(report, Look()) for part in line if part[0] == "NEVER"]
+    assert "1 not from tag" in reports.summary(report)
+    words_of_it = {words.NEVER, words.NOT_FROM_TAG}
+    painted = [part for line in to_table.table(report, Look()) for part in line if part[0] in words_of_it]
     assert {style for _, style in painted} == {"alarm"}
+
+
+def test_what_nobody_assessed_is_never_with_what_is_known_to_be_good() -> None:
+    report = fleets.large().report
+    rows_of = [finding for finding in report.findings if finding.verdict.state == "not_assessed"]
+    assert {words.standing(finding) for finding in rows_of} == {"not_assessed", "never"}
+    assert all("not_assessed" in words.states(finding) for finding in rows_of)
+    assert "76 not assessed, 221 fixed" in reports.summary(report)
+    for every in (False, True):
+        for by in (None, *WAYS):
+            look = Look(by=by, every=every)
+            for line in to_table.table(report, look):
+                text = plain(line)
+                if "not assessed" in text and "FIXED" in text:
+                    raise AssertionError(text)
+                assert all(style != "good" for part, style in line if part == "not assessed")
+            assert {
+                style for line in to_table.table(report, look) for part, style in line if part == "FIXED"
+            } == {"good"}
+    assert any("nobody has assessed what runs" in row for row in rows(report))
+    assert not any("nothing is known against" in row for row in rows(report))
+
+
+def test_who_said_that_it_is_good_is_named() -> None:
+    report = fleets.four().report
+    (good,) = (one for one in report.findings if one.verdict.state == "fixed")
+    assert {one.author for one in good.verdict.advisories} == {"security@example"}
+    shown = [plain(line) for line in to_table.write(report, Look(whole=True))]
+    at = shown.index("SAID TO BE FIXED, OR NOT AFFECTED")
+    assert shown[at + 1].startswith(
+        "  1 container: CVE-2026-1505: fixed, 2026-11-21 10:00Z by security@example: Fixed"
+    )
 
 
 def test_names_are_cleaned_before_they_are_fitted() -> None:

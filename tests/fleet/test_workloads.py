@@ -188,7 +188,7 @@ def test_a_template_is_judged_by_what_it_would_start(registries: FakeRegistries)
     bad, good = app.image("bad"), app.image("good", "1")
     state_bad(registries, f"{APP}@{bad.manifest}")
     [found] = judge(registries, template(f"{APP}:1"))
-    assert state(found) == ("clear", "current")
+    assert state(found) == ("not_assessed", "current")
     assert found.tag.digest == good.manifest
     assert found.identity is None
     assert found.reasons[0] == "nothing of it runs now"

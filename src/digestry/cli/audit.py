@@ -23,13 +23,14 @@ _FORMATS = ("table", "json", "csv", "sarif", "junit", "markdown", "html")
 _SUFFIXES = {
     ".json": "json", ".csv": "csv", ".sarif": "sarif", ".xml": "junit", ".md": "markdown", ".html": "html",
 }  # fmt: skip
-_FAIL_STATES = ("affected", "never", "moved", "unknown")
+_FAIL_STATES = ("affected", "not-from-tag", "moved", "unknown", "not-assessed")
+_SPELLINGS = {"not-from-tag": "never", "not-assessed": "not_assessed"}
 _WITH_FIXES = ("table", "json", "markdown", "html")
 _EVERY = 30.0
 
 
 class _States(click.ParamType[frozenset[str]]):
-    """``affected,never``: states, divided by commas; ``none`` is none of them."""
+    """``affected,unknown``: states, divided by commas; ``none`` is none of them."""
 
     name = "states"
 
@@ -37,7 +38,9 @@ class _States(click.ParamType[frozenset[str]]):
         if isinstance(value, frozenset):
             return value
         words = {word.strip() for word in value.split(",") if word.strip()}
-        unknown = sorted(words - {*_FAIL_STATES, "none"})
+        words = {_SPELLINGS.get(word.replace("_", "-"), word) for word in words}
+        known = {_SPELLINGS.get(state, state) for state in _FAIL_STATES}
+        unknown = words - {*known, "none"}
         if unknown or not words or (len(words) > 1 and "none" in words):
             self.fail(f"write some of {', '.join(_FAIL_STATES)}, divided by commas, or none", param, ctx)
         return frozenset(words - {"none"})
@@ -95,7 +98,8 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     default="affected",
     show_default=True,
     metavar="STATES",
-    help="End with 1 if a container is in one of these: affected, never, moved, unknown; or none.",
+    help="End with 1 if a container is in one of these: affected, not-from-tag (or never), moved,"
+    " unknown, not-assessed; or none.",
 )
 @click.option(
     "--record",

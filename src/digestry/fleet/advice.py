@@ -66,7 +66,10 @@ def advise(
     if tag.state == "never":
         return Advice("find out where its image came from: its tag never pointed to it")
     if tag.state == "moved" and tag.digest is not None:
-        return Advice("nothing is known against it; restart it to follow its tag")
+        known = "nobody has assessed it" if verdict.state == "not_assessed" else "nothing is known against it"
+        return Advice(f"{known}; restart it to follow its tag")
+    if verdict.state == "not_assessed":
+        return Advice("have it assessed: nobody has stated whether it is vulnerable")
     return Advice("nothing to do")
 
 

@@ -19,7 +19,9 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
-State: TypeAlias = Literal["affected", "fixed", "clear", "unknown"]
+State: TypeAlias = Literal["affected", "fixed", "not_affected", "not_assessed", "unknown"]
+"""``fixed`` and ``not_affected``: somebody said so. ``not_assessed``: everything was read, and nobody
+stated anything. ``unknown``: anything else, with its reasons."""
 
 LARGEST_ADVISORY: Final = 1 << 20
 """In bytes."""
@@ -323,17 +325,19 @@ def conclude(
             for one in current
             if one.statement.status == "under_investigation"
         ]
-    elif not reading.complete:
+    elif not reading.complete or not identity.confirmed:
         state = "unknown"
+    elif "fixed" in statuses:
+        state = "fixed"
     else:
-        state = "fixed" if "fixed" in statuses else "clear"
+        state = "not_affected" if current else "not_assessed"
     if state != "affected":
         doubts = _doubts(lookup, identity)
         if doubts:
             state = "unknown"
             reasons += doubts
-    if state == "clear" and not identity.confirmed:
-        state = "unknown"
+    if state == "unknown" and not identity.confirmed:
+        reasons.append("no registry knows what runs, so that nothing can be known to be about it")
     return AdvisoryVerdict(state, tuple(current), tuple(dict.fromkeys(reasons)), reading.complete)
 
 

@@ -26,7 +26,9 @@ from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 
 _PARALLEL: Final = 8
-_WORST_FIRST: Final[dict[State, int]] = {"affected": 0, "unknown": 1, "fixed": 2, "clear": 3}
+_WORST_FIRST: Final[dict[State, int]] = {
+    "affected": 0, "unknown": 1, "not_assessed": 2, "fixed": 3, "not_affected": 4,
+}  # fmt: skip
 
 _Image: TypeAlias = tuple[
     str | None,

@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 from digestry.fleet.audit import Finding
 from digestry.fleet.reports.words import (
     BY_ID,
+    NOT_FROM_TAG,
     STANDINGS,
     Standing,
     number,
@@ -60,8 +61,16 @@ class Group:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is known against any of them."""
+        """Whether somebody said of all of them that they are fixed, or not affected."""
         return self.standing in {"good", "moved"}
+
+    @property
+    def unassessed(self) -> bool:
+        """Whether nobody has stated anything about any of them. One of which some are known to be
+        good is not such a group: it tells which."""
+        return all(finding.verdict.state == "not_assessed" for finding in self.findings) and (
+            self.standing == "not_assessed"
+        )
 
 
 def grouped(findings: Sequence[Finding], by: By, *, every: bool = False) -> list[Group]:
@@ -125,7 +134,9 @@ def merged_tags(findings: Sequence[Finding]) -> str:
     if len(words) == 1:
         return words.pop()
     counts = Counter(finding.tag.state for finding in findings)
-    return ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    return ", ".join(
+        f"{count} {NOT_FROM_TAG if state == 'never' else state}" for state, count in counts.most_common()
+    )
 
 
 def repository(finding: Finding) -> str:

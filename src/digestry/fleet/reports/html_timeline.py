@@ -8,7 +8,7 @@ from html import escape
 from typing import Final
 
 from digestry.fleet.audit import Finding
-from digestry.fleet.reports.words import called, number, standing
+from digestry.fleet.reports.words import NOT_FROM_TAG, WORDS, called, number, standing
 from digestry.fleet.timelines import Era, Timeline
 from digestry.model.digest import Digest
 from digestry.model.text import printable
@@ -18,7 +18,6 @@ _NARROWEST: Final = 24
 _TONES: Final = 6
 _MOST_ERAS: Final = 20
 _MOST_NAMES: Final = 8
-_WORDS: Final = {"affected": "VULNERABLE", "good": "FIXED"}
 
 
 def timeline_cards(histories: Sequence[Timeline], *, until: datetime.datetime | None) -> Iterator[str]:
@@ -98,7 +97,9 @@ def _fills(line: Timeline) -> dict[Digest | None, str]:
         known = fills.get(era.digest)
         if "affected" in kinds:
             fills[era.digest] = "fill-affected"
-        elif "fixed" in kinds or (era.digest is not None and era.digest in cures):
+        elif kinds & {"unknown", "not_assessed"}:
+            fills.setdefault(era.digest, f"fill-{len(fills) % _TONES}")
+        elif kinds or (era.digest is not None and era.digest in cures):
             fills[era.digest] = "fill-good"
         elif known is None:
             fills[era.digest] = f"fill-{len(fills) % _TONES}"
@@ -114,9 +115,12 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
         if now:
             words += " <b>the tag is here now</b>"
     fill = fills[era.digest]
-    state = {"fill-affected": "affected", "fill-good": "good"}.get(fill)
-    if state is not None:
-        words += f' <span class="badge {state}">{_WORDS[state]}</span>'
+    if fill == "fill-affected":
+        words += f' <span class="badge affected">{WORDS["affected"]}</span>'
+    elif fill == "fill-good":
+        said = {finding.verdict.state for finding in era.findings}
+        word = WORDS["not_affected" if said == {"not_affected"} else "fixed"]
+        words += f' <span class="badge good">{word}</span>'
     runs = _names(era.findings)
     names = f"<br>{number(len(era.findings), 'container')}: {runs}" if runs else ""
     return (
@@ -128,7 +132,7 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
 
 def _unplaced(line: Timeline) -> Iterator[str]:
     """The containers that were started as this tag and run what it never pointed to."""
-    for word, wanted in (("NEVER", True), ("not known", False)):
+    for word, wanted in ((NOT_FROM_TAG, True), ("not known", False)):
         members = [one for one in line.elsewhere if (standing(one) == "never") is wanted]
         if members:
             of = "never" if wanted else "unknown"

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from digestry.fleet.audit import Report
-from digestry.fleet.reports.values import container_row
+from digestry.fleet.reports.values import AdvisoryRow, container_row
+from digestry.fleet.reports.words import NOT_FROM_TAG, STATUS_WORDS
 from digestry.model.text import printable
 
 HEADINGS: Final = (
@@ -41,11 +42,11 @@ def write(report: Report) -> Iterator[str]:
                 row.reference or "",
                 row.running_digest or "",
                 row.found_by or "",
-                row.tag_state,
+                NOT_FROM_TAG if row.tag_state == "never" else row.tag_state,
                 row.tag_digest or "",
                 row.moved_at or "",
-                row.advisory_state,
-                "; ".join(f"{one.id} {one.status}" for one in row.advisories),
+                row.advisory_state.replace("_", " "),
+                "; ".join(_said(one) for one in row.advisories),
                 row.action,
                 "; ".join(row.reasons),
                 row.source,
@@ -58,6 +59,11 @@ def write(report: Report) -> Iterator[str]:
         values = {"row": "problem", "source": problem.source, "reasons": problem.message}
         values["action"] = problem.hint
         yield _line([values.get(heading, "") for heading in HEADINGS])
+
+
+def _said(advisory: AdvisoryRow) -> str:
+    by = f" by {advisory.author}" if advisory.author else ""
+    return f"{advisory.id} {STATUS_WORDS[advisory.status]}{by}"
 
 
 def _line(cells: Sequence[str]) -> str:

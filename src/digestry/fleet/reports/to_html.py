@@ -26,6 +26,7 @@ from digestry.fleet.reports.words import (
     Standing,
     called,
     number,
+    sayings,
     short_reference,
     standing,
     state_word,
@@ -39,14 +40,15 @@ MOST_ROWS: Final = 5000
 """Containers that stand well and are listed; further ones are counted, unless all are wanted."""
 MOST_IN_CARD: Final = 200
 
-_QUIET: Final = {"moved", "good"}
+_QUIET: Final = {"not_assessed", "moved", "good"}
 
 _LABELS: Final[dict[Standing, str]] = {
     "affected": "vulnerable",
-    "never": "NEVER",
+    "never": "not from their tag",
     "unknown": "unknown",
+    "not_assessed": "not assessed",
     "moved": "moved",
-    "good": "fixed or clear, not moved",
+    "good": "fixed or not affected",
 }
 
 
@@ -74,6 +76,7 @@ def write(
         ' placeholder="Filter: container, host, image, digest, CVE, state…"><output></output></label>\n'
     )
     yield from _findings(report, fixes=fixes, every=every)
+    yield from _sayings(report, every=every)
     yield from _problems(report)
     yield from timeline_cards(
         histories, until=max((f.sighting.seen_at for f in report.findings), default=None)
@@ -127,6 +130,10 @@ def _headline(report: Report) -> str:
     unsure = sum(standing(finding) in {"never", "unknown"} for finding in report.findings)
     if unsure or report.problems:
         return f"Nothing vulnerable was found in {number(total, 'container')}, but not everything is known"
+    unassessed = sum(finding.verdict.state == "not_assessed" for finding in report.findings)
+    if unassessed:
+        of = f"{unassessed} of {number(total, 'container')} {'is' if unassessed == 1 else 'are'}"
+        return f"Nothing vulnerable was found, but {of} not assessed"
     return f"Nothing vulnerable runs in {number(total, 'container')}"
 
 
@@ -197,6 +204,15 @@ def _findings(report: Report, *, fixes: Origins | None, every: bool) -> Iterator
     yield "</section>\n"
 
 
+def _sayings(report: Report, *, every: bool) -> Iterator[str]:
+    said = sayings(report.findings)
+    if not said:
+        return
+    yield "<section>\n<h2>Said to be fixed, or not affected</h2>\n<ul>\n"
+    yield from (f"<li>{text(line)}</li>\n" for line in (said if every else said[:MOST_IN_CARD]))
+    yield "</ul>\n</section>\n"
+
+
 def _fixes(members: Iterable[Finding], origins: Origins) -> Iterator[str]:
     lines = []
     for finding in members:
@@ -256,17 +272,26 @@ def _image(group: Group, most: int) -> Iterator[str]:
     yield f"<details data-holder{'' if group.good else ' open'}><summary><b>{text(group.key)}</b> "
     yield f"{_badges(group.findings)}</summary>\n"
     bad = [finding for finding in group.findings if standing(finding) not in _QUIET]
-    good = [finding for finding in group.findings if standing(finding) in _QUIET]
+    # What nobody assessed is never among what is known to be good.
+    unassessed = [finding for finding in group.findings if standing(finding) == "not_assessed"]
+    good = [finding for finding in group.findings if standing(finding) in _QUIET - {"not_assessed"}]
     if bad:
         yield from _rows(bad, "container")
-        if good:
-            yield f"<details data-holder><summary>the others: {_badges(good)}</summary>\n"
-    if good[:most]:
-        yield from _rows(good[:most], "container")
-    if len(good) > most:
-        more = number(len(good) - most, "more container")
-        yield f'<p class="soft">… and {more} (--all-rows lists each)</p>\n'
-    yield "</details></details>\n" if bad and good else "</details>\n"
+    alone = len([one for one in (bad, unassessed, good) if one]) == 1
+    for quiet in (unassessed, good):
+        if not quiet:
+            continue
+        if not alone:
+            yield f"<details data-holder><summary>{_badges(quiet)}</summary>\n"
+        if quiet[:most]:
+            yield from _rows(quiet[:most], "container")
+        if len(quiet) > most:
+            more = number(len(quiet) - most, "more container")
+            yield f'<p class="soft">… and {more} (--all-rows lists each)</p>\n'
+        if not alone:
+            yield "</details>\n"
+        most = max(0, most - len(quiet))
+    yield "</details>\n"
 
 
 def _badges(findings: Iterable[Finding]) -> str:

@@ -1,4 +1,8 @@
-"""JUnit XML, for a build server: a test case a container, a failure for each that fails the audit."""
+"""JUnit XML, for a build server: a test case a container, a failure for each that fails the audit.
+
+Only a container of which somebody said that it is fixed, or not affected, passes. Any other that
+fails nothing is skipped, which no build server shows in green.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,34 @@ from xml.sax.saxutils import escape, quoteattr
 
 from digestry.fleet.audit import Finding, Report
 from digestry.fleet.reports.words import (
+    NOT_FROM_TAG,
     FailState,
     called,
     short_reference,
+    standing,
+    state_word,
     statement_words,
     states,
+    tag_words,
 )
 from digestry.fleet.sighting import Problem
 from digestry.model.text import printable
 
-_ORDER: Final[tuple[FailState, ...]] = ("affected", "never", "unknown", "moved")
+_ORDER: Final[tuple[FailState, ...]] = ("affected", "never", "unknown", "not_assessed", "moved")
 
 
 def write(report: Report, *, fail_on: frozenset[Any] = frozenset({"affected"})) -> Iterator[str]:
     """The document, in pieces. Containers in one of the states ``fail_on`` are failures; what could
     not be seen is an error."""
-    failures = sum(not fail_on.isdisjoint(states(finding)) for finding in report.findings)
+    failing = [not fail_on.isdisjoint(states(finding)) for finding in report.findings]
+    failures = sum(failing)
+    skipped = sum(
+        not fails and not _passes(finding) for finding, fails in zip(report.findings, failing, strict=True)
+    )
     cases = len(report.findings) + len(report.problems)
     counts = f'tests="{cases}" failures="{failures}" errors="{len(report.problems)}"'
     yield f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="digestry audit" {counts}>\n'
-    yield f'<testsuite name="digestry audit" {counts} skipped="0">\n'
+    yield f'<testsuite name="digestry audit" {counts} skipped="{skipped}">\n'
     for finding in report.findings:
         yield _container(finding, fail_on)
     for problem in report.problems:
@@ -46,17 +58,30 @@ def _container(finding: Finding, fail_on: frozenset[Any]) -> str:
     about = [
         f"runs {running}",
         f"started as {short_reference(seen.reference)}",
-        f"advisories: {finding.verdict.state}; tag: {finding.tag.state}",
+        f"advisories: {_words(finding.verdict.state)}; tag: {tag_words(finding)}",
         *(statement_words(advisory) for advisory in finding.verdict.advisories),
         *finding.reasons,
     ]
     if not failing:
-        return f"{head}><system-out>{_lines(about)}</system-out></testcase>\n"
-    names = ", ".join(failing)
+        skipped = "" if _passes(finding) else f"<skipped message={_attribute(_why(finding))}/>"
+        return f"{head}>{skipped}<system-out>{_lines(about)}</system-out></testcase>\n"
+    names = ", ".join(_words(state) for state in failing)
     return (
         f"{head}><failure type={_attribute(failing[0])} message={_attribute(f'{names}: {finding.action}')}>"
         f"{_lines(about)}</failure></testcase>\n"
     )
+
+
+def _passes(finding: Finding) -> bool:
+    return standing(finding) in {"good", "moved"}
+
+
+def _why(finding: Finding) -> str:
+    return f"{state_word(finding)}: {finding.action}"
+
+
+def _words(state: str) -> str:
+    return NOT_FROM_TAG if state == "never" else state.replace("_", " ")
 
 
 def _problem(problem: Problem) -> str:

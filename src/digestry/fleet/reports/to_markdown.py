@@ -20,6 +20,7 @@ from digestry.fleet.reports.words import (
     called,
     number,
     place,
+    sayings,
     short_reference,
     standing,
     state_word,
@@ -33,15 +34,19 @@ MOST_ROWS: Final = 50
 """Bad containers that are listed, unless all are wanted: a comment has a limit of 65,536 characters."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9 ._:/@+,=()…-]+")
-_MARKS: Final = {"affected": "🔴", "never": "🟣", "unknown": "🟡", "moved": "🔵", "good": "🟢"}
+_MARKS: Final = {
+    "affected": "🔴", "never": "🟣", "unknown": "🟡", "not_assessed": "⚪", "moved": "🔵", "good": "🟢",
+}  # fmt: skip
 
 
 def write(report: Report, *, fixes: Origins | None = None, every: bool = False) -> Iterator[str]:
     """The text, in pieces. ``every`` lists each container, however many there are."""
     worst = worst_first(report.findings)
     bad = [finding for finding in worst if standing(finding) in {"affected", "never", "unknown"}]
-    mark = _MARKS[standing(worst[0])] if worst else "🟢"
-    yield f"### {mark if worst or not report.problems else '🟡'} digestry audit\n\n"
+    mark = _MARKS[standing(worst[0])] if worst else "⚪"
+    if report.problems and mark not in {"🔴", "🟣"}:
+        mark = "🟡"
+    yield f"### {mark} digestry audit\n\n"
     yield f"{code(summary(report))}\n\n"
     if report.problems:
         yield f"**{number(len(report.problems), 'thing')} could not be seen:**\n\n"
@@ -55,6 +60,10 @@ def write(report: Report, *, fixes: Origins | None = None, every: bool = False) 
         yield "\n"
         lines = [plain(line) for line in findings(report, Look())]
         yield from _details("Why, and what to do", lines if every else lines[: 4 * MOST_ROWS])
+    said = sayings(report.findings)
+    if said:
+        lines = [printable(line) for line in (said if every else said[:MOST_ROWS])]
+        yield from _details("Who says that something is fixed, or not affected", lines)
     if fixes is not None:
         yield from _details(
             "What would mend it (nothing of it was run)", list(_fixes(worst, fixes, every=every))

@@ -23,9 +23,11 @@ same image is the same result."""
 _NEVER: Final = "tag-never-pointed-here"
 _UNKNOWN: Final = "not-known"
 _MOVED: Final = "tag-moved"
+_NOT_ASSESSED: Final = "not-assessed"
 _OWN_RULES: Final[dict[str, tuple[str, str]]] = {
     _NEVER: ("A container runs what its tag never pointed to", "error"),
     _UNKNOWN: ("It is not known what a container runs, or whether it is vulnerable", "warning"),
+    _NOT_ASSESSED: ("Nobody has stated whether the image that a container runs is vulnerable", "note"),
     _MOVED: ("A container's tag has moved away from what it runs", "note"),
 }
 _ENCODER: Final = msgspec.json.Encoder()
@@ -97,7 +99,9 @@ def _results(findings: Iterable[Finding], index: dict[str, int]) -> Iterator[dic
             yield _result(finding, _NEVER, "error", index, "its tag never pointed to what runs")
         if state == "unknown":
             yield _result(finding, _UNKNOWN, "warning", index, "; ".join(finding.reasons))
-        elif tag == "moved" and state != "affected":
+        elif state == "not_assessed":
+            yield _result(finding, _NOT_ASSESSED, "note", index, "nobody has assessed it")
+        if tag == "moved" and state not in {"affected", "unknown"}:
             yield _result(finding, _MOVED, "note", index, "its tag points elsewhere now")
 
 

@@ -16,12 +16,14 @@ from digestry.fleet.reports.words import (
     BY_ID,
     ELLIPSIS,
     NEVER,
+    NOT_FROM_TAG,
     WORDS,
     called,
     counted,
     number,
     parsed,
     place,
+    sayings,
     short_reference,
     standing,
     state_word,
@@ -54,7 +56,9 @@ _STYLES: Final[dict[str, Style]] = {
     WORDS["affected"]: "bad",
     WORDS["unknown"]: "doubt",
     WORDS["fixed"]: "good",
+    WORDS["not_affected"]: "good",
     NEVER: "alarm",
+    NOT_FROM_TAG: "alarm",
 }
 
 
@@ -80,6 +84,15 @@ def write(report: Report, look: Look | None = None) -> Iterator[Text]:
             yield ()
             yield (("FINDINGS", "title"),)
             yield from below
+        said = sayings(report.findings)
+        if said:
+            yield ()
+            yield (("SAID TO BE FIXED, OR NOT AFFECTED", "title"),)
+            shown = said if look.whole or look.every else said[:_MOST_GOOD]
+            for line in shown:
+                yield from _wrapped(line, look)
+            if len(shown) < len(said):
+                yield _plain(f"  {ELLIPSIS} and {number(len(said) - len(shown), 'more statement')}")
         yield ()
     if report.problems:
         yield (("PROBLEMS", "title"),)
@@ -119,19 +132,30 @@ def table(report: Report, look: Look) -> Iterator[Text]:
 
 
 def _groups(groups: Sequence[Group], by: By, look: Look) -> Iterator[_Row | str]:
-    bad = [group for group in groups if not group.good]
-    good = [group for group in groups if group.good]
+    bad = [group for group in groups if not group.good and not group.unassessed]
     for position, group in enumerate(bad):
         if position:
             yield ""
         yield f"{group.key}: {number(len(group.findings), 'container')}: {counted(group.findings)}"
         for line in group.lines:
             yield _row(line, look)
-    if not good:
-        return
-    if bad:
+    first = not bad
+    # What nobody assessed has a heading of its own: it is no part of what is known to be good.
+    for title, quiet in (
+        ("nobody has assessed what runs", [group for group in groups if group.unassessed]),
+        ("nothing is known against what runs", [group for group in groups if group.good]),
+    ):
+        if quiet:
+            yield from _quiet(quiet, by, look, title, first=first)
+            first = False
+
+
+def _quiet(good: Sequence[Group], by: By, look: Look, title: str, *, first: bool) -> Iterator[_Row | str]:
+    """Groups that take a line each, below one heading unless nothing comes before it."""
+    if not first:
         yield ""
-        yield f"{_PLURALS[by][len(good) > 1]}: nothing is known against what runs"
+    if not first or good[0].unassessed:
+        yield f"{_PLURALS[by][len(good) > 1]}: {title}"
     shown = good if look.every or look.whole else good[:_MOST_GOOD]
     for group in shown:
         for line in group.lines:

@@ -92,7 +92,13 @@ class ContainerRow(Struct, frozen=True):
     tag_state: Literal["current", "moved", "pinned", "never", "unknown"]
     tag_digest: Annotated[_Digest | None, Meta(description="Where the tag points now.")]
     moved_at: Annotated[_Time | None, Meta(description="When the tag left running_digest.")]
-    advisory_state: Literal["affected", "fixed", "clear", "unknown"]
+    advisory_state: Annotated[
+        Literal["affected", "fixed", "not_affected", "not_assessed", "unknown"],
+        Meta(
+            description="fixed and not_affected: the advisories say so, and name who. not_assessed: "
+            "everything was read, and nobody stated anything. unknown: the reasons say why."
+        ),
+    ]
     advisories: list[AdvisoryRow]
     action: Annotated[str, Meta(description="What to do, in one line for a person.")]
     reasons: Annotated[list[str], Meta(description="Why, and what could not be known.")]
@@ -136,7 +142,8 @@ class Summary(Struct, frozen=True):
     affected: _Count
     unknown: _Count
     fixed: _Count
-    clear: _Count
+    not_affected: _Count
+    not_assessed: Annotated[_Count, Meta(description="Of which nobody has stated anything.")]
     moved: Annotated[_Count, Meta(description="Whose tag points elsewhere now.")]
     never: Annotated[_Count, Meta(description="Whose tag never pointed to what they run.")]
     problems: _Count
@@ -176,7 +183,7 @@ def as_values(report: Report, *, fixes: Origins | None = None) -> dict[str, Any]
 
 def totals(report: Report) -> Summary:
     """The counts of a whole report."""
-    advisory = dict.fromkeys(("affected", "unknown", "fixed", "clear"), 0)
+    advisory = dict.fromkeys(("affected", "unknown", "fixed", "not_affected", "not_assessed"), 0)
     moved = never = 0
     for finding in report.findings:
         advisory[finding.verdict.state] += 1

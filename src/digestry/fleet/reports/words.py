@@ -10,31 +10,49 @@ from digestry.errors import InvalidReference
 from digestry.fleet.advisories import Advisory, State
 from digestry.fleet.audit import Finding, Report
 from digestry.fleet.tags import moment
+from digestry.fleet.vex import Status
 from digestry.model.reference import Reference
 
-Standing: TypeAlias = Literal["affected", "never", "unknown", "moved", "good"]
-"""How a container stands, in one word: the worst that is known of it."""
-FailState: TypeAlias = Literal["affected", "never", "moved", "unknown"]
+Standing: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]
+"""How a container stands, in one word: the worst that is known of it. ``moved`` and ``good`` are of
+containers of which somebody said that they are fixed, or not affected."""
+FailState: TypeAlias = Literal["affected", "never", "moved", "unknown", "not_assessed"]
 
-STANDINGS: Final[tuple[Standing, ...]] = ("affected", "never", "unknown", "moved", "good")
+STANDINGS: Final[tuple[Standing, ...]] = ("affected", "never", "unknown", "not_assessed", "moved", "good")
 """Worst first."""
-FAIL_STATES: Final[tuple[FailState, ...]] = ("affected", "never", "moved", "unknown")
+FAIL_STATES: Final[tuple[FailState, ...]] = ("affected", "never", "moved", "unknown", "not_assessed")
+STATED: Final[frozenset[State]] = frozenset({"fixed", "not_affected"})
+"""The states that are good because somebody said so."""
 WORDS: Final[dict[State, str]] = {
     "affected": "VULNERABLE",
     "unknown": "unknown",
+    "not_assessed": "not assessed",
     "fixed": "FIXED",
-    "clear": "clear",
+    "not_affected": "not affected",
 }
-NEVER: Final = "NEVER"
+NEVER: Final = "NOT FROM TAG"
+NOT_FROM_TAG: Final = "not from this tag"
+STATUS_WORDS: Final[dict[Status, str]] = {
+    "affected": "affected",
+    "not_affected": "not affected",
+    "fixed": "fixed",
+    "under_investigation": "under investigation",
+}
 ELLIPSIS: Final = "…"
 BY_ID: Final = "(started by image ID)"
 
 _COUNTED: Final = {
     WORDS["affected"]: "vulnerable",
-    NEVER: NEVER,
+    NEVER: "not from tag",
     WORDS["unknown"]: "unknown",
+    WORDS["not_assessed"]: "not assessed",
     WORDS["fixed"]: "fixed",
-    WORDS["clear"]: "clear",
+    WORDS["not_affected"]: "not affected",
+}
+_FAILING: Final[dict[State, FailState]] = {
+    "affected": "affected",
+    "unknown": "unknown",
+    "not_assessed": "not_assessed",
 }
 _RANK: Final = {standing: rank for rank, standing in enumerate(STANDINGS)}
 
@@ -45,8 +63,9 @@ def standing(finding: Finding) -> Standing:
         return "affected"
     if finding.tag.state == "never":
         return "never"
-    if finding.verdict.state == "unknown":
-        return "unknown"
+    state = finding.verdict.state
+    if state not in STATED:
+        return "not_assessed" if state == "not_assessed" else "unknown"
     return "moved" if finding.tag.state == "moved" else "good"
 
 
@@ -58,10 +77,9 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 def states(finding: Finding) -> set[FailState]:
     """Which of the states that may fail an audit a container is in."""
     found: set[FailState] = set()
-    if finding.verdict.state == "affected":
-        found.add("affected")
-    elif finding.verdict.state == "unknown":
-        found.add("unknown")
+    state = finding.verdict.state
+    if state in _FAILING:
+        found.add(_FAILING[state])
     if finding.tag.state == "never":
         found.add("never")
     elif finding.tag.state == "moved":
@@ -116,7 +134,7 @@ def tag_words(finding: Finding, *, whole: bool = False, digits: int = 4) -> str:
     moved to is shown with so many hex ``digits``, unless the ``whole`` is wanted."""
     tag = finding.tag
     if tag.state == "never":
-        return NEVER
+        return NOT_FROM_TAG
     if tag.state != "moved":
         return tag.state
     when = ""
@@ -130,10 +148,22 @@ def tag_words(finding: Finding, *, whole: bool = False, digits: int = 4) -> str:
 def statement_words(advisory: Advisory) -> str:
     """One advisory in one line."""
     statement = advisory.statement
-    says = f"{statement.vulnerability}: {statement.status}, {statement.timestamp:%Y-%m-%d %H:%MZ}"
-    by = f" by {advisory.author}" if advisory.author else ""
+    says = (
+        f"{statement.vulnerability}: {STATUS_WORDS[statement.status]}, {statement.timestamp:%Y-%m-%d %H:%MZ}"
+    )
+    by = f" by {advisory.author or 'an author who is not named'}"
     note = statement.notes or statement.impact
     return f"{says}{by}" + (f": {note}" if note else "")
+
+
+def sayings(findings: Iterable[Finding]) -> list[str]:
+    """Who says of which containers that they are fixed, or not affected: one line for each statement
+    on containers that stand well by it, with how many these are."""
+    counts: Counter[str] = Counter()
+    for finding in findings:
+        if finding.verdict.state in STATED:
+            counts.update(dict.fromkeys(map(statement_words, finding.verdict.advisories), 1))
+    return [f"{number(count, 'container')}: {said}" for said, count in counts.most_common()]
 
 
 def number(count: int, thing: str) -> str:
@@ -142,12 +172,12 @@ def number(count: int, thing: str) -> str:
 
 
 def state_word(finding: Finding) -> str:
-    """One word for the worst that is known: what is vulnerable, else ``NEVER``, else the state."""
+    """One word for the worst that is known: what is vulnerable, else :data:`NEVER`, else the state."""
     return NEVER if standing(finding) == "never" else WORDS[finding.verdict.state]
 
 
 def counted(findings: Iterable[Finding]) -> str:
-    """``2 vulnerable, 1 NEVER, 1 unknown, 212 fixed``: each container once, by its worst."""
+    """``2 vulnerable, 1 not from tag, 1 unknown, 212 fixed``: each container once, by its worst."""
     counts = Counter(state_word(finding) for finding in findings)
     return ", ".join(f"{counts[word]} {_COUNTED[word]}" for word in _COUNTED if counts[word])
 
