@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from digestry.errors import DigestryError, Unreachable
-from digestry.fleet.graph import beginning_with
+from digestry.fleet.graph import MOST_TAGS, beginning_with
 from digestry.fleet.identity import Identity, identify, unconfirmed
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Names
@@ -209,19 +209,36 @@ class Finder:
 
     def _explain(self) -> None:
         """Says why nothing is known of what runs."""
-        named = [claim for claim in self._sighting.claims if claim.found_by != "image-id"]
-        if self.failure is not None:
-            return
-        if self._sighting.abbreviations:
+        if self.failure is not None or self._sighting.abbreviations:
             return  # each was told
-        if named:
+        claims = self._sighting.claims
+        if not claims:
+            if not self._sighting.remarks:
+                self.reasons.append("nothing is known of the image that runs")
+            return
+        named = [claim for claim in claims if claim.found_by != "image-id"]
+        given = named[0] if named else claims[0]
+        asked = self._own if self._sighting.registry_named else None
+        local = "built or loaded locally, never pushed or pulled"
+        if asked is None:
+            lack = "no name is known" if self._own is None else "its name has no registry in it"
             self.reasons.append(
-                f"{named[0].read_from} names {named[0].digest}, which its registry never had: "
-                "built or loaded locally, never pushed or pulled"
+                f"{given.read_from} is {given.digest}, and {lack} to look it up by: perhaps {local}"
             )
-        elif self._sighting.image_id is not None:
+        elif self._remembers(asked, given.digest):
             self.reasons.append(
-                "the image has no digest in any registry: built or loaded locally, never pushed or pulled"
+                f"{given.read_from} is {given.digest}, which {asked.name} never had, as a manifest, an index "
+                f"or a config: {local}"
             )
-        elif not self._sighting.remarks:
-            self.reasons.append("nothing is known of the image that runs")
+        else:
+            self.reasons.append(
+                f"{given.read_from} is {given.digest}, which {asked.name} does not have now, as far as its "
+                f"first {MOST_TAGS} tags tell; {asked.host} does not remember what it had: perhaps {local}"
+            )
+
+    def _remembers(self, repository: Reference, digest: Digest) -> bool:
+        """Whether the registry itself can say that it never had ``digest``."""
+        try:
+            return self._lookup.holders(repository, digest) is not None
+        except DigestryError:
+            return False

@@ -8,9 +8,11 @@ comparison of two strings.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from digestry.fleet.graph import MOST_TAGS, Graph
+from digestry.errors import DigestryError, Unreachable
+from digestry.fleet.graph import MOST_TAGS, Graph, Node
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Claim, FoundBy
 from digestry.model.digest import Digest
@@ -24,8 +26,9 @@ class Identity:
 
     ``running`` is what the runtime obtained, ``manifest`` the platform's manifest if it is known,
     ``config`` the code. ``closure`` is everything that is or holds the code. ``possible`` are an
-    index's children of which one runs, and it is not known which. ``confirmed`` tells whether the
-    registry knows ``running``.
+    index's children that may be what runs: all of them where it is not known which one does, and the
+    others where one was chosen by a platform of which the runtime is not certain. ``confirmed`` tells
+    whether the registry knows ``running``.
     """
 
     repository: Reference
@@ -56,18 +59,26 @@ def identify(
     """
     graph = Graph(reference.repository_only(), lookup)
     tag = reference.tag if reference.digest is None else None
-    known = [claim for claim in claims if graph.learn(claim.digest, is_config=claim.kind == "config")]
+    known, refused = _known(graph, claims)
     if not known and not graph.complete:
-        known = _search(graph, claims, tag, platform)
+        try:
+            known = _search(graph, claims, tag, platform)
+        except Unreachable:
+            raise
+        except DigestryError as error:
+            refused.append(error)
     if not known:
+        if refused:
+            raise refused[0]
         return None
     code = _code(graph, claims, known, platform, platform_manifest)
     if code is None:
         return None
     if code.config is not None:
         graph.learn(code.config, is_config=True)  # siblings that share the config are the same code
-    closure = graph.closure(code.config or code.manifest or known[0].digest)
-    reasons = [
+    closure = graph.closure(code.config or code.manifest or code.obtained)
+    reasons = [f"a digest that was given could not be looked up: {error.message}" for error in refused]
+    reasons += [
         f"{claim.read_from} also names {claim.digest}, which is other code: it was not believed"
         for claim in known
         if claim.digest not in closure
@@ -79,9 +90,7 @@ def identify(
         running = _holding(graph, closure, tag) or running
         reasons.append(f"found by the image ID, the digest of a config that {running} holds")
     if code.possible:
-        reasons.append(
-            f"the index has {len(code.possible)} different images, and it is not known which of them runs"
-        )
+        reasons.append(_which(code))
     return Identity(
         repository=graph.repository,
         graph=graph,
@@ -133,31 +142,79 @@ def extended(
     return replace(identity, closure=identity.closure | graph.closure(identity.config))
 
 
+def _known(graph: Graph, claims: tuple[Claim, ...]) -> tuple[list[Claim], list[DigestryError]]:
+    """The claims whose digests the repository has or had, in any role, and what it refused to answer.
+
+    One question that is refused does not hide the answers to the others.
+    """
+    known: list[Claim] = []
+    refused: list[DigestryError] = []
+    for claim in claims:
+        try:
+            if graph.learn(claim.digest, is_config=claim.kind == "config"):
+                known.append(claim)
+        except Unreachable:
+            raise
+        except DigestryError as error:
+            refused.append(error)
+    return known, refused
+
+
 def _search(
     graph: Graph, claims: tuple[Claim, ...], tag: str | None, platform: Platform | None
 ) -> list[Claim]:
-    """Looks for configs behind the tags of a registry that cannot be asked for them."""
+    """Looks for configs behind the tags of a registry that cannot be asked for them: behind ``tag``
+    first, since who may pull it may not be allowed to list the others."""
     wanted = [claim for claim in claims if claim.kind in {"config", "unknown"}]
     if not wanted:
         return []
-    others = [other for other in graph.lookup.tags(graph.repository, most=MOST_TAGS) if other != tag]
-    for name in ([tag] if tag else []) + others:
-        target = graph.lookup.resolve(graph.repository, name)
-        if target is None or not graph.learn(target.digest):
+    refused: DigestryError | None = None
+    for name in _names(graph, tag):
+        try:
+            target = graph.lookup.resolve(graph.repository, name)
+            if target is None or not graph.learn(target.digest):
+                continue
+            if graph.nodes[target.digest].is_index:
+                graph.learn_children(target.digest, platform)
+        except Unreachable:
+            raise
+        except DigestryError as error:
+            refused = refused or error
             continue
-        if graph.nodes[target.digest].is_index:
-            graph.learn_children(target.digest, platform)
         found = [c for c in wanted if any(node.config == c.digest for node in graph.nodes.values())]
         if found:
             return found
+    if refused is not None:
+        raise refused
     return []
+
+
+def _names(graph: Graph, tag: str | None) -> Iterator[str]:
+    if tag is not None:
+        yield tag
+    for other in graph.lookup.tags(graph.repository, most=MOST_TAGS):
+        if other != tag:
+            yield other
 
 
 @dataclass(frozen=True, slots=True)
 class _Code:
+    """What runs: a config, its manifest, or which manifests it may be. ``obtained`` is the digest by
+    which it was found."""
+
+    obtained: Digest
     config: Digest | None = None
     manifest: Digest | None = None
     possible: frozenset[Digest] = frozenset()
+
+
+def _which(code: _Code) -> str:
+    if code.config is not None or code.manifest is not None:
+        return (
+            f"the index has {len(code.possible)} more images, and the runtime does not say which one runs: "
+            "the one for its own platform was taken"
+        )
+    return f"the index has {len(code.possible)} different images, and it is not known which of them runs"
 
 
 def _code(
@@ -169,33 +226,63 @@ def _code(
 ) -> _Code | None:
     """The config that runs and its manifest, or, if it cannot be told, which manifests it may be.
 
-    None if the runtime is sure of a config that nothing known here holds: then the claims are about
-    other code.
+    None if the image ID speaks against all else that is known: then the claims are about other code.
     """
     if platform_manifest is not None and graph.learn(platform_manifest):
-        return _Code(graph.nodes[platform_manifest].config, platform_manifest)
-    image_ids = [claim.digest for claim in claims if claim.found_by == "image-id"]
+        node = graph.nodes[platform_manifest]
+        if not node.is_index:
+            return _Code(platform_manifest, node.config, platform_manifest)
+    ids = [claim for claim in claims if claim.found_by == "image-id"]
+    digests = [claim.digest for claim in ids]
     for claim in known:
         node = graph.nodes.get(claim.digest)
-        if node is not None and node.is_index and not _has_config(graph, image_ids):
+        if node is not None and node.is_index and not _has_config(graph, digests):
             graph.learn_children(node.digest, platform)
-    for digest in image_ids:
+    for digest in digests:
         if _has_config(graph, [digest]):
-            return _Code(digest)
+            return _Code(digest, digest)
+        node = graph.nodes.get(digest)
+        if node is not None:
+            # The ID of a store that has no digest of the config: of a manifest, or of an index.
+            return _of_node(graph, node, platform, certain=False)
     if any(claim.kind == "config" for claim in claims):
         return None
-    node = graph.nodes.get(known[0].digest)
-    if node is None:
-        return _Code(known[0].digest)
+    believable = known
+    if ids and not any(claim.kind in {"manifest", "index"} for claim in ids):
+        # Nothing here has the image ID: a pair that the runtime may have made up is no evidence.
+        believable = [claim for claim in known if claim.obtained]
+    for claim in believable:
+        node = graph.nodes.get(claim.digest)
+        return _Code(claim.digest, claim.digest) if node is None else _of_node(graph, node, platform)
+    return None
+
+
+def _of_node(graph: Graph, node: Node, platform: Platform | None, *, certain: bool = True) -> _Code | None:
+    """What runs, of a manifest or an index that the runtime obtained. ``certain`` is False if
+    ``platform`` is that of the machine, on which an image of another one may run all the same."""
     if node.config is not None:
-        return _Code(node.config, node.digest)
-    known_whole = graph.lookup.manifest(graph.repository, node.digest) is not None
+        return _Code(node.digest, node.config, node.digest)
+    whole = graph.lookup.manifest(graph.repository, node.digest) is not None
     graph.learn_children(node.digest, platform)
-    choice = graph.images_of(node.digest, platform) if known_whole else node.children
-    images = [graph.nodes[child] for child in choice if child in graph.nodes]
-    if len({image.config for image in images}) == 1:
-        return _Code(images[0].config, images[0].digest)
-    return _Code(possible=frozenset(image.digest for image in images))
+    every = graph.images_of(node.digest, None) if whole else list(node.children)
+    choice = (graph.images_of(node.digest, platform) if whole else []) or every
+    if not choice:
+        return None  # an index of no image
+    codes = {_config_of(graph, child) for child in choice}
+    if len(codes) > 1:
+        return _Code(node.digest, possible=frozenset(choice))
+    (chosen,) = codes
+    others = frozenset[Digest]()
+    if not certain:
+        others = frozenset(child for child in every if child not in choice)
+    known = graph.nodes.get(choice[0])
+    return _Code(node.digest, None if known is None else chosen, choice[0], others)
+
+
+def _config_of(graph: Graph, manifest: Digest) -> Digest:
+    """The config of an image; the manifest itself, where the registry does not have it."""
+    node = graph.nodes.get(manifest)
+    return manifest if node is None or node.config is None else node.config
 
 
 def _has_config(graph: Graph, configs: list[Digest]) -> bool:
