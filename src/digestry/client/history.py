@@ -15,6 +15,7 @@ from digestry.model.descriptor import Descriptor, decode_hook
 from digestry.model.digest import Digest, shown
 from digestry.model.history import (
     TAG_EVENT,
+    TAG_OBSERVED,
     TAG_TIMESTAMP,
     Holders,
     JournalPage,
@@ -24,6 +25,7 @@ from digestry.model.history import (
     TagsAsOf,
     TagSpan,
     Whose,
+    observer,
 )
 from digestry.model.manifest import Manifest
 
@@ -69,16 +71,18 @@ def _event(repository: Repository, tag: str, entry: Descriptor, current: Digest 
         ) from error
     if at.tzinfo is None:
         at = at.replace(tzinfo=datetime.UTC)
+    seen_in = annotations.get(TAG_OBSERVED)
+    actor = observer(seen_in) if seen_in else ""
     if kind == "deleted":
         return TagEvent(
             at, repository.reference.repository, tag, "deleted", current or entry.digest, None,
-            entry.media_type, entry.size,
+            entry.media_type, entry.size, actor,
         )  # fmt: skip
     if kind != "created":
         raise ProtocolViolation(f"the history of {repository.named(tag)} has an event {shown(kind)}")
     return TagEvent(
         at, repository.reference.repository, tag, "created" if current is None else "moved", current,
-        entry.digest, entry.media_type, entry.size,
+        entry.digest, entry.media_type, entry.size, actor,
     )  # fmt: skip
 
 

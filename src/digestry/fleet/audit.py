@@ -269,11 +269,14 @@ class _Look:
                 sighting.platform,
                 names=self._names,
                 error=finder.failure,
+                claims=finder.digests,
             )
         if finder.failure is not None:
             return TagVerdict("unknown")  # the finder has said why
         if sighting.claims or (sighting.abbreviations and identity is not None):
-            return judge_tag(self._lookup, reference, identity, sighting.platform, self._names)
+            return judge_tag(
+                self._lookup, reference, identity, sighting.platform, self._names, claims=finder.digests
+            )
         return point(self._lookup, reference)
 
 

@@ -46,6 +46,15 @@ class Finder:
         self.reasons: list[str] = []
         self.missed: list[Problem] = []
 
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """Every digest that the runtime gave, whatever it is of."""
+        seen = self._sighting
+        given = [claim.digest for claim in seen.claims]
+        return tuple(
+            dict.fromkeys(given if seen.platform_manifest is None else [*given, seen.platform_manifest])
+        )
+
     def find(self) -> Identity | None:
         own = self._claims(self._own)
         identity = None
@@ -227,8 +236,8 @@ class Finder:
             )
         elif self._remembers(asked, given.digest):
             self.reasons.append(
-                f"{given.read_from} is {given.digest}, which {asked.name} never had, as a manifest, an index "
-                f"or a config: {local}"
+                f"{given.read_from} is {given.digest}, which {asked.name} never had, as far as this "
+                f"account may see, as a manifest, an index or a config: {local}"
             )
         else:
             self.reasons.append(

@@ -235,26 +235,26 @@ def _code(
     ids = [claim for claim in claims if claim.found_by == "image-id"]
     digests = [claim.digest for claim in ids]
     for claim in known:
-        node = graph.nodes.get(claim.digest)
-        if node is not None and node.is_index and not _has_config(graph, digests):
-            graph.learn_children(node.digest, platform)
+        found = graph.nodes.get(claim.digest)
+        if found is not None and found.is_index and not _has_config(graph, digests):
+            graph.learn_children(found.digest, platform)
     for digest in digests:
         if _has_config(graph, [digest]):
             return _Code(digest, digest)
-        node = graph.nodes.get(digest)
-        if node is not None:
+        if digest in graph.nodes:
             # The ID of a store that has no digest of the config: of a manifest, or of an index.
-            return _of_node(graph, node, platform, certain=False)
+            return _of_node(graph, graph.nodes[digest], platform, certain=False)
     if any(claim.kind == "config" for claim in claims):
         return None
     believable = known
     if ids and not any(claim.kind in {"manifest", "index"} for claim in ids):
         # Nothing here has the image ID: a pair that the runtime may have made up is no evidence.
         believable = [claim for claim in known if claim.obtained]
-    for claim in believable:
-        node = graph.nodes.get(claim.digest)
-        return _Code(claim.digest, claim.digest) if node is None else _of_node(graph, node, platform)
-    return None
+    if not believable:
+        return None
+    first = believable[0].digest
+    named = graph.nodes.get(first)
+    return _Code(first, first) if named is None else _of_node(graph, named, platform)
 
 
 def _of_node(graph: Graph, node: Node, platform: Platform | None, *, certain: bool = True) -> _Code | None:

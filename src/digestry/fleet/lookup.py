@@ -29,6 +29,8 @@ PARALLEL: Final = 8
 MOST_SPANS: Final = 1000
 """Times that tags came to one digest that are asked for, the newest."""
 
+_EACH: Final = 200  # digests of one query
+
 _Answer = TypeVar("_Answer")
 
 
@@ -199,6 +201,16 @@ class Lookup:
             return None if found is None else found.resolutions[0].prefixes.get(encoded)
 
         return self._once(repository, ("prefix", repository, encoded), ask)
+
+    def learn_digests(self, repository: Reference, digests: Sequence[Digest]) -> None:
+        """As :meth:`learn`, about many digests of one repository."""
+        unasked = [one for one in dict.fromkeys(digests) if ("holders", repository, one) not in self._answers]
+        if len(unasked) > 1:
+            queries = [
+                ResolveQuery(repository.repository, tuple(unasked[start : start + _EACH]))
+                for start in range(0, len(unasked), _EACH)
+            ]
+            self.learn(repository.host, queries)
 
     def learn(self, host: str, queries: Sequence[ResolveQuery]) -> None:
         """Asks ``host`` all of this with as few requests as it takes, for later questions.

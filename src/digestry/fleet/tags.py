@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from digestry.errors import DigestryError, Unreachable
+from digestry.fleet.graph import Graph
 from digestry.fleet.identity import Identity, extended
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Names
@@ -39,11 +41,14 @@ def judge_tag(
     identity: Identity | None,
     platform: Platform | None,
     names: Names = NO_NAMES,
+    *,
+    claims: tuple[Digest, ...] = (),
 ) -> TagVerdict:
     """Compares ``reference``'s tag with what runs; None for ``identity`` is code that the tag's
     repository does not know. Errors are reasons.
 
-    The repository's other ``names`` are asked only if its registry cannot be reached.
+    ``claims`` are all digests that the runtime gave: the tag is only said never to have pointed to
+    what runs if the registry's whole history has none of them, as an index, a manifest or a config. The repository's other ``names`` are asked only if its registry cannot be reached.
     """
     if reference.digest is not None:
         return TagVerdict("pinned")
@@ -54,7 +59,9 @@ def judge_tag(
     try:
         target = lookup.resolve(repository, tag)
     except Unreachable as error:
-        return judge_tag_elsewhere(lookup, reference, identity, platform, names=names, error=error)
+        return judge_tag_elsewhere(
+            lookup, reference, identity, platform, names=names, error=error, claims=claims
+        )
     except DigestryError as error:
         return _failed("the tag could not be looked up", error, None)
     current = None if target is None else target.digest
@@ -73,7 +80,7 @@ def judge_tag(
     if history is None:
         return _without_history(reference, current)
     closure = frozenset[Digest]() if identity is None else identity.closure
-    return _with_history(history, tag, current, closure)
+    return _with_history(lookup, reference, history, current, closure, claims)
 
 
 def judge_tag_elsewhere(
@@ -84,13 +91,16 @@ def judge_tag_elsewhere(
     *,
     names: Names,
     error: Unreachable,
+    claims: tuple[Digest, ...] = (),
 ) -> TagVerdict:
     """As :func:`judge_tag`, if ``error`` is all that the reference's own registry says: by the first
     of the repository's other names that can be asked about tags. A mirror may be behind."""
     for other in names.others(reference.repository_only()):
         if not other.tags or reference.tag is None:
             continue
-        verdict = judge_tag(lookup, other.repository.with_tag(reference.tag), identity, platform)
+        verdict = judge_tag(
+            lookup, other.repository.with_tag(reference.tag), identity, platform, claims=claims
+        )
         if verdict.complete:
             why = f"{reference.host} does not answer: the tag is judged by {other.repository.name}"
             return replace(verdict, reasons=(why, *verdict.reasons))
@@ -132,8 +142,14 @@ def _without_history(reference: Reference, current: Digest | None) -> TagVerdict
 
 
 def _with_history(
-    history: tuple[TagEvent, ...], tag: str, current: Digest | None, closure: frozenset[Digest]
+    lookup: Lookup,
+    reference: Reference,
+    history: tuple[TagEvent, ...],
+    current: Digest | None,
+    closure: frozenset[Digest],
+    claims: Iterable[Digest],
 ) -> TagVerdict:
+    tag = reference.tag
     gone: tuple[str, ...] = ()
     if current is None:
         newest = history[0] if history else None
@@ -151,7 +167,76 @@ def _with_history(
                 reasons=("the tag moved while the audit ran, so that the time is not known",),
             )
         return TagVerdict("moved", current, history[position - 1].at.astimezone(datetime.UTC), gone)
+    if not history and not closure:
+        # A registry answers so, too, for a repository that the account may not read.
+        why = f"{reference.host} has no tag {tag!r} in {reference.repository}, or does not show it to this account"
+        return TagVerdict("unknown", current, reasons=(why,))
+    try:
+        doubt = _doubt(lookup, reference.repository_only(), history, closure.union(claims))
+    except DigestryError as error:
+        return _failed("what the tag pointed to could not be looked up", error, current)
+    if doubt:
+        return TagVerdict("unknown", current, reasons=(doubt, *gone))
     return TagVerdict("never", current, reasons=(f"the tag {tag!r} never pointed to what runs", *gone))
+
+
+def _doubt(
+    lookup: Lookup, repository: Reference, history: tuple[TagEvent, ...], digests: frozenset[Digest]
+) -> str:
+    """Why it cannot be said that the tag never pointed to any of ``digests``; empty if it can be said.
+
+    It can where the registry knows all that the tag pointed to, down to the configs, and none of that
+    is one of ``digests``. Raises what the lookup raises.
+    """
+    observed = next((event.observed_in for event in history if event.observed_in), "")
+    if observed:
+        return (
+            f"{repository.host} only mirrors {observed}: it knows what the tag pointed to when it was asked, "
+            "and not what it pointed to in between"
+        )
+    if not digests:
+        return "nothing is known of what runs that could be compared with the tag's history"
+    pointed = tuple(dict.fromkeys(event.to_digest for event in history if event.to_digest is not None))
+    lookup.learn_digests(repository, (*pointed, *digests))
+    graph = Graph(repository, lookup)
+    for digest in digests:
+        graph.learn(digest)
+    for digest in pointed:
+        if digest not in graph.nodes and not graph.learn(digest):
+            return (
+                f"the tag pointed to {digest}, of which {repository.host} does not know any more what it was"
+            )
+    for digest in pointed:
+        missing = _unknown_inside(graph, digest)
+        if missing is not None:
+            return (
+                f"the tag pointed to {digest}, and {repository.host} never had {missing}, which belongs to it"
+            )
+    if not graph.complete:
+        return f"{repository.host} cannot say which images hold what runs"
+    for digest in digests:
+        holding = graph.closure(digest)
+        found = next((one for one in pointed if one in holding), None)
+        if found is not None:
+            return (
+                f"the tag pointed to {found}, which holds {digest}: it is not certain that this is what runs"
+            )
+    return ""
+
+
+def _unknown_inside(graph: Graph, digest: Digest) -> Digest | None:
+    """What an index lists, at any depth, that the registry never had; None if it had all."""
+    pending = list(graph.nodes[digest].children)
+    seen: set[Digest] = set()
+    while pending:
+        child = pending.pop()
+        if child in seen:
+            continue
+        seen.add(child)
+        if child not in graph.nodes and not graph.learn(child):
+            return child
+        pending += graph.nodes[child].children
+    return None
 
 
 def moment(at: datetime.datetime) -> str:

@@ -19,6 +19,11 @@ TAG_TIMESTAMP: Final = "org.opencontainers.distribution.tag.timestamp"
 TAG_EVENT: Final = "org.opencontainers.distribution.tag.event"
 """Annotation of a tag-history entry: ``created`` or ``deleted``. opencontainers/distribution-spec#606."""
 
+TAG_OBSERVED: Final = "digestry.tag.observed"
+"""Annotation of a tag-history entry that a mirror made: the registry that it saw the tag in."""
+
+_MIRROR: Final = "mirror:"
+
 EventKind = Literal["created", "moved", "deleted"]
 
 
@@ -46,6 +51,19 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     sequence: int | None = None
     previous_hash: str = ""
     hash: str = ""
+
+    @property
+    def observed_in(self) -> str:
+        """The registry in which a mirror saw this; empty for what was pushed here.
+
+        A mirror looks when it is asked: what a tag pointed to in between, nobody wrote down.
+        """
+        return self.actor.removeprefix(_MIRROR) if self.actor.startswith(_MIRROR) else ""
+
+
+def observer(host: str) -> str:
+    """The actor of the events that a mirror of ``host`` notes."""
+    return f"{_MIRROR}{host}"
 
 
 class JournalPage(msgspec.Struct, frozen=True, rename="camel"):

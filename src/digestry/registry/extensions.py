@@ -11,7 +11,7 @@ from typing import Any, Final
 from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP, JournalPage, TagEvent
+from digestry.model.history import TAG_EVENT, TAG_OBSERVED, TAG_TIMESTAMP, JournalPage, TagEvent
 from digestry.model.reference import check_tag
 from digestry.registry import memory, sightings
 from digestry.registry.exchange import Exchange
@@ -84,11 +84,14 @@ async def handle_tag_history(service: Service, exchange: Exchange, name: str, ta
 
 def _history_entry(event: TagEvent) -> dict[str, Any]:
     gone = event.event == "deleted"
+    annotations = {TAG_TIMESTAMP: _timestamp(event), TAG_EVENT: "deleted" if gone else "created"}
+    if event.observed_in:
+        annotations[TAG_OBSERVED] = event.observed_in
     return {
         "mediaType": event.media_type,
         "digest": str(event.from_digest if gone else event.to_digest),
         "size": event.size,
-        "annotations": {TAG_TIMESTAMP: _timestamp(event), TAG_EVENT: "deleted" if gone else "created"},
+        "annotations": annotations,
     }
 
 

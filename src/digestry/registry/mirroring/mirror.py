@@ -18,6 +18,7 @@ from digestry import fsio
 from digestry.catalog.journal import Origin
 from digestry.errors import ContentError, ProtocolViolation, RemoteError
 from digestry.model.digest import Digest
+from digestry.model.history import observer
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.mirroring.limit import Limit
@@ -81,7 +82,7 @@ class Mirror:
     def __init__(self, config: MirrorConfig, upstream: Upstream, root: Path) -> None:
         self.config = config
         self.upstream = upstream
-        self.origin = Origin(actor=f"mirror:{config.host}")
+        self.origin = Origin(actor=observer(config.host))
         self.counts = Counts()
         self.stopping = threading.Event()
         self.downloading = ThreadPoolExecutor(config.downloads, thread_name_prefix="mirror-download")
