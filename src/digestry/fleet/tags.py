@@ -48,7 +48,8 @@ def judge_tag(
     repository does not know. Errors are reasons.
 
     ``claims`` are all digests that the runtime gave: the tag is only said never to have pointed to
-    what runs if the registry's whole history has none of them, as an index, a manifest or a config. The repository's other ``names`` are asked only if its registry cannot be reached.
+    what runs if the registry's whole history has none of them, as an index, a manifest or a config.
+    The repository's other ``names`` are asked only if its registry cannot be reached.
     """
     if reference.digest is not None:
         return TagVerdict("pinned")
@@ -80,7 +81,7 @@ def judge_tag(
     if history is None:
         return _without_history(reference, current)
     closure = frozenset[Digest]() if identity is None else identity.closure
-    return _with_history(lookup, reference, history, current, closure, claims)
+    return _with_history(lookup, reference, history, current, closure=closure, claims=claims)
 
 
 def judge_tag_elsewhere(
@@ -146,6 +147,7 @@ def _with_history(
     reference: Reference,
     history: tuple[TagEvent, ...],
     current: Digest | None,
+    *,
     closure: frozenset[Digest],
     claims: Iterable[Digest],
 ) -> TagVerdict:
@@ -167,10 +169,6 @@ def _with_history(
                 reasons=("the tag moved while the audit ran, so that the time is not known",),
             )
         return TagVerdict("moved", current, history[position - 1].at.astimezone(datetime.UTC), gone)
-    if not history and not closure:
-        # A registry answers so, too, for a repository that the account may not read.
-        why = f"{reference.host} has no tag {tag!r} in {reference.repository}, or does not show it to this account"
-        return TagVerdict("unknown", current, reasons=(why,))
     try:
         doubt = _doubt(lookup, reference.repository_only(), history, closure.union(claims))
     except DigestryError as error:
@@ -196,6 +194,9 @@ def _doubt(
         )
     if not digests:
         return "nothing is known of what runs that could be compared with the tag's history"
+    if not history and not lookup.tags(repository, most=1):
+        # A registry answers so, too, for a repository that the account may not read.
+        return f"{repository.host} has no repository {repository.repository}, or does not show it to this account"
     pointed = tuple(dict.fromkeys(event.to_digest for event in history if event.to_digest is not None))
     lookup.learn_digests(repository, (*pointed, *digests))
     graph = Graph(repository, lookup)
