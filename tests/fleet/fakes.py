@@ -248,6 +248,8 @@ class FakeRegistries:
         self.trouble: Callable[[Reference, str], None] = _no_trouble
         self.asked: Counter[tuple[str, str, str]] = Counter()
         self.recorded: list[tuple[str, Sighted]] = []
+        self.accounts: set[str] = set()
+        """The hosts that ask who asks."""
         self._repositories: dict[str, FakeRepository] = {}
         self._lock = threading.Lock()
 
@@ -274,6 +276,9 @@ class FakeRegistries:
             known = self.repository(Reference(host, query.repository))
             answers.append(_resolution(replace(known, owner=quiet), query, sent))
         return Resolutions(tuple(answers), sent if contents else {})
+
+    def authenticated(self, host: str) -> bool:
+        return host in self.accounts
 
     def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
         """As a digestry registry that knows all of it."""

@@ -50,6 +50,11 @@ class Authenticator:
         self._schemes: dict[str, Challenge] = {}
         self._tokens: dict[tuple[str, tuple[str, ...]], _Token] = {}
 
+    def challenged(self, host: str) -> bool:
+        """Whether the registry has asked who asks."""
+        with self._lock:
+            return host in self._schemes
+
     def header(self, host: str, scopes: Sequence[str]) -> str | None:
         """What to send now; None before the first challenge. Raises as :meth:`answer` does."""
         with self._locked(host):

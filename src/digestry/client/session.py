@@ -78,6 +78,10 @@ class Session:
 
         return client.record(self, host, sightings)
 
+    def authenticated(self, host: str) -> bool:
+        """Whether ``host`` asked for credentials: then its answers are those for one account."""
+        return self._auth.challenged(host)
+
     def close(self) -> None:
         """Ends all connections."""
         self.transport.close()

@@ -236,18 +236,19 @@ class Finder:
             )
         elif self._remembers(asked, given.digest):
             self.reasons.append(
-                f"{given.read_from} is {given.digest}, which {asked.name} never had, as far as this "
-                f"account may see, as a manifest, an index or a config: {local}"
+                f"{given.read_from} is {given.digest}, which {asked.name} never had as a manifest, "
+                f"an index or a config: {local}"
             )
         else:
             self.reasons.append(
                 f"{given.read_from} is {given.digest}, which {asked.name} does not have now, as far as its "
-                f"first {MOST_TAGS} tags tell; {asked.host} does not remember what it had: perhaps {local}"
+                f"first {MOST_TAGS} tags tell; {asked.host} does not say what it had before: perhaps {local}"
             )
 
     def _remembers(self, repository: Reference, digest: Digest) -> bool:
         """Whether the registry itself can say that it never had ``digest``."""
         try:
-            return self._lookup.holders(repository, digest) is not None
+            known = self._lookup.holders(repository, digest) is not None
+            return known and self._lookup.shows(repository)
         except DigestryError:
             return False

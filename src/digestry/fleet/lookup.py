@@ -68,6 +68,8 @@ class Registries(Protocol):
         self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False
     ) -> Resolutions | None: ...
 
+    def authenticated(self, host: str) -> bool: ...
+
     def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None: ...
 
 
@@ -201,6 +203,13 @@ class Lookup:
             return None if found is None else found.resolutions[0].prefixes.get(encoded)
 
         return self._once(repository, ("prefix", repository, encoded), ask)
+
+    def shows(self, repository: Reference) -> bool:
+        """Whether the registry shows the repository, or would if there were one. To an account that may
+        not read it, a registry answers as if it were not there. Raises what the questions raise."""
+        if not self._registries.authenticated(repository.host):
+            return True
+        return bool(self.tags(repository, most=1))
 
     def learn_digests(self, repository: Reference, digests: Sequence[Digest]) -> None:
         """As :meth:`learn`, about many digests of one repository."""

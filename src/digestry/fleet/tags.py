@@ -194,9 +194,8 @@ def _doubt(
         )
     if not digests:
         return "nothing is known of what runs that could be compared with the tag's history"
-    if not history and not lookup.tags(repository, most=1):
-        # A registry answers so, too, for a repository that the account may not read.
-        return f"{repository.host} has no repository {repository.repository}, or does not show it to this account"
+    if not history and not lookup.shows(repository):
+        return f"{repository.name} is not there, or not shown to the account that asks"
     pointed = tuple(dict.fromkeys(event.to_digest for event in history if event.to_digest is not None))
     lookup.learn_digests(repository, (*pointed, *digests))
     graph = Graph(repository, lookup)
