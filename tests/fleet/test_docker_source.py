@@ -75,7 +75,7 @@ def test_started_by_image_id_has_no_reference(seen: dict[str, Sighting]) -> None
 
 def test_loaded_from_an_archive_has_only_its_image_id(seen: dict[str, Sighting]) -> None:
     loaded = seen["loaded"]
-    assert [(one.kind, one.found_by) for one in loaded.claims] == [("config", "image-id")]
+    assert [(one.kind, one.found_by) for one in loaded.claims] == [("unknown", "image-id")]
     assert loaded.registry_named
 
 

@@ -65,7 +65,7 @@ def test_docker_inspect_of_containers_and_images_is_as_good_as_the_engine(tmp_pa
         assert "gone" not in seen
         assert seen["web-bad"].namespace == "shop"
         assert [where for where, _, _ in claims(seen["multi"])] == ["localhost:5610/golftrack"] * 2 + [None]
-        assert claims(seen["multi"])[-1][2] == "config"
+        assert claims(seen["multi"])[-1][2] == "unknown"
         assert seen["by-id"].reference is None
         assert not seen["local"].registry_named
         assert str(seen["multi"].platform) == "linux/amd64"
@@ -124,7 +124,7 @@ def test_dockers_api_list_shows_an_id_where_the_name_moved(tmp_path: Path) -> No
 def test_docker_images_lines_give_an_id_its_digests(tmp_path: Path) -> None:
     images = [{"ID": A, "Repository": APP, "Tag": tag, "Digest": B} for tag in ("1", "<none>")]
     seen = one(tmp_path, {"Id": "1", "Image": A, "Config": {"Image": f"{APP}:1"}}, *map(json.dumps, images))
-    assert claims(seen) == [(APP, B, "unknown"), (None, A, "config")]
+    assert claims(seen) == [(APP, B, "unknown"), (None, A, "unknown")]
 
 
 # -- podman -------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_crictl_inspect_has_the_repositorys_digest(tmp_path: Path) -> None:
     for documents in ([inspected()], [[inspected()]], [json.dumps(inspected())]):
         seen = one(tmp_path, *documents)
         assert seen.reference == f"{APP}:1"
-        assert claims(seen) == [(APP, B, "unknown"), (None, A, "config")]
+        assert claims(seen) == [(APP, B, "unknown"), (None, A, "unknown")]
         assert seen.claims[0].obtained
     several = observe(tmp_path, inspected(), inspected(status={"id": "c2"}))
     assert [each.id for each in several] == ["c1", "c2"]

@@ -4,8 +4,12 @@ What an engine says about digests, and how far to believe it, differs between it
 
 - the classic store writes ``RepoDigests`` down at pull and push; ``Id`` is the config's digest;
 - containerd's store makes ``RepoDigests`` up from the names that it has now, so that a local build
-  has one; ``Id`` is the digest of an index or a manifest. An image with a ``Descriptor``, or a
-  container with an ``ImageManifestDescriptor``, is in that store.
+  has one; ``Id`` is the digest of an index or a manifest.
+
+An image with a ``Descriptor``, or a container with an ``ImageManifestDescriptor`` (API 1.48), is in
+containerd's store, and so is one whose ``Id`` is one of its ``RepoDigests``. Older engines with that
+store show nothing of the kind for an image whose tag has moved. So an ID has no kind here, unless the
+engine tells it: a registry's graph gives it one.
 """
 
 from __future__ import annotations
@@ -150,7 +154,8 @@ def sighting(
     """
     child = fields(detail.get("ImageManifestDescriptor"))
     target = fields(image.get("Descriptor"))
-    in_containerd = bool(child or target)
+    pairs = [repository_digest(entry) for entry in items(image.get("RepoDigests"))]
+    in_containerd = bool(child or target) or any(pair is not None and pair[1] == image_id for pair in pairs)
     reference = _reference(typed, image_id, image, remarks)
     claims: list[Claim] = []
     parsed = _parsed(reference)
@@ -166,8 +171,7 @@ def sighting(
                 obtained=True,
             )
         )
-    for entry in items(image.get("RepoDigests")):
-        pair = repository_digest(entry)
+    for entry, pair in zip(items(image.get("RepoDigests")), pairs, strict=True):
         if pair is None:
             if not text(entry).startswith("<none>@"):
                 remarks.append(f"the engine gives a repository digest that is none: {shown(entry)}")
@@ -183,8 +187,9 @@ def sighting(
             )
         )
     if image_id is not None:
-        kind: DigestKind = _kind(target, image_id) if in_containerd else "config"
-        claims.append(Claim(image_id, kind, None, "the image ID", "image-id", obtained=False))
+        claims.append(
+            Claim(image_id, _kind(target, image_id), None, "the image ID", "image-id", obtained=False)
+        )
     named = parsed is not None and (parsed.host != DOCKER_HUB or typed.startswith(DOCKER_HUB + "/"))
     return Sighting(
         source=source,

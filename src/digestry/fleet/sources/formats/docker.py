@@ -139,14 +139,7 @@ def engine_image(
             remarks=said,
             made_up=made_up,
         )
-        claims = seen.claims
-        if listed is None and not child and not made_up:
-            # Whether it is a config's digest depends on the engine's store, of which nothing is known.
-            claims = tuple(
-                replace(one, kind="unknown") if one.found_by == "image-id" and one.kind == "config" else one
-                for one in claims
-            )
-        return replace(Image.of(seen), claims=claims)
+        return Image.of(seen)
 
     return reading.shared(("engine", typed, image_id, child, made_up, remarks), make)
 
