@@ -203,7 +203,7 @@ def test_crictl_inspect_has_the_repositorys_digest(tmp_path: Path) -> None:
     for documents in ([inspected()], [[inspected()]], [json.dumps(inspected())]):
         seen = one(tmp_path, *documents)
         assert seen.reference == f"{APP}:1"
-        assert claims(seen) == [(APP, B, "unknown"), (None, A, "unknown")]
+        assert claims(seen) == [(APP, B, "unknown"), (None, A, "config")]
         assert seen.claims[0].obtained
     several = observe(tmp_path, inspected(), inspected(status={"id": "c2"}))
     assert [each.id for each in several] == ["c1", "c2"]

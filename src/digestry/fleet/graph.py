@@ -85,6 +85,7 @@ class Graph:
             for one in level:
                 manifest = self.lookup.manifest(self.repository, one)
                 if manifest is None:
+                    found.setdefault(one)  # what is in it, nobody knows
                     continue
                 if one not in self.nodes:
                     self.add(manifest)
