@@ -1,8 +1,9 @@
 """Builds the real programs that come as Go modules, each once: ``python3 tests/peers/build.py [NAME …]``.
 
 Each folder beside this file is a module whose ``go.mod`` pins one program (its ``tool`` line), or has a
-small program of its own; ``go.sum`` pins every byte that is downloaded. What was built is kept in the
-folder ``DIGESTRY_PEERS_CACHE``, else ``~/.cache/digestry/peers``, by a hash of all that decides it.
+small program of its own; ``go.sum`` pins every byte that is downloaded, and a file ``env`` has lines of
+the environment that Go needs for it. What was built is kept in the folder ``DIGESTRY_PEERS_CACHE``, else
+``~/.cache/digestry/peers``, by a hash of all that decides it.
 
 Needs nothing but Python itself and Go.
 """
@@ -73,7 +74,8 @@ def build(name: str) -> Path:
         if not target.exists():
             made = target.with_name(f"{name}.new")
             command = [go, "build", *_OPTIONS, f"-o={made}", _package(name)]
-            subprocess.run(command, cwd=HERE / name, check=True, stdout=sys.stderr)
+            environment = {**os.environ, **_environment(name)}
+            subprocess.run(command, cwd=HERE / name, env=environment, check=True, stdout=sys.stderr)
             made.replace(target)
     return target
 
@@ -83,6 +85,12 @@ def _package(name: str) -> str:
         if line.startswith("tool "):
             return line.split()[1]
     return "."
+
+
+def _environment(name: str) -> dict[str, str]:
+    file = HERE / name / "env"
+    lines = file.read_text().split() if file.exists() else []
+    return dict(line.split("=", 1) for line in lines)
 
 
 @contextlib.contextmanager
@@ -108,7 +116,7 @@ def main(wanted: list[str]) -> int:
         except subprocess.CalledProcessError as error:
             print(f"{name}: not built: go ended with {error.returncode}", file=sys.stderr)
             return 1
-        print(f"{name} {version(name)}: {path} ({time.monotonic() - begun:.0f} s)")
+        print(f"{name} {version(name) or '(own)'}: {path} ({time.monotonic() - begun:.0f} s)")
     return 0
 
 

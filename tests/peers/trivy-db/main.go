@@ -45,6 +45,9 @@ func write(folder, vulnerability, name, fixed string) error {
 		if err := config.PutAdvisoryDetail(tx, vulnerability, name, []string{platform}, advisory); err != nil {
 			return err
 		}
+		if err := config.SaveAdvisoryDetails(tx, vulnerability); err != nil {
+			return err
+		}
 		about := types.Vulnerability{Title: "made up, for a test", Severity: types.SeverityHigh.String()}
 		if err := config.PutVulnerability(tx, vulnerability, about); err != nil {
 			return err
