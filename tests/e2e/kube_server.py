@@ -7,8 +7,6 @@ import contextlib
 import csv
 import http.client
 import json
-import os
-import shutil
 import ssl
 import subprocess
 import tempfile
@@ -27,7 +25,6 @@ from tests.fleet.kube import Papers, make_papers
 from tests.support import PATIENCE, free_port, lacking
 
 ADMIN = "the-administrator's-token"
-_RELEASE = os.environ.get("DIGESTRY_PEERS_FORKY", "/opt/eng/forky")
 _MERGE = "application/strategic-merge-patch+json"
 _SLOW = 30.0
 
@@ -203,9 +200,7 @@ def _post(address: str, path: str, body: Any) -> Any:
 
 @contextlib.contextmanager
 def running_etcd(directory: Path) -> Iterator[Etcd]:
-    path = shutil.which("etcd") or shutil.which("etcd", path=f"{_RELEASE}/usr/bin")
-    if path is None:
-        lacking("etcd", "no such program on the PATH")
+    path = str(built("etcd"))
     client, peer = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     with (directory / "etcd.log").open("wb") as log:
         process = subprocess.Popen(

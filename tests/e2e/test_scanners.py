@@ -1,0 +1,125 @@
+"""Scanners and signers: Trivy reads what digestry states, and digestry reads what cosign attaches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.engines import Engine
+from tests.e2e.peers import built
+from tests.support import RegistryServer
+
+VULNERABILITY = "CVE-2026-4242"
+INSTALLED = """P:openssl
+V:3.3.1-r0
+A:x86_64
+o:openssl
+
+"""
+
+
+@pytest.fixture
+def trivy(tmp_path: Path) -> Engine:
+    """Trivy, with a database of its own that knows one vulnerability of one package, and no network."""
+    program, maker = built("trivy"), built("trivy-db")
+    cache = tmp_path / "trivy"
+    Engine((str(maker),))(cache, VULNERABILITY, "openssl", "3.3.2-r0")
+    return Engine((str(program), "--cache-dir", str(cache), "--quiet"), {"HOME": str(tmp_path)})
+
+
+@pytest.fixture
+def image(tool: Engine, registry: RegistryServer, repository: str, tmp_path: Path) -> str:
+    """An image that digestry packed, of an Alpine that has the vulnerable package."""
+    root = tmp_path / "root"
+    for name, content in {
+        "etc/os-release": "ID=alpine\nVERSION_ID=3.20.1\n",
+        "etc/alpine-release": "3.20.1\n",
+        "lib/apk/db/installed": INSTALLED,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    name = f"{registry.host}/{repository}"
+    tool("pack", root, "-t", f"{name}:1", "--push")
+    answer = registry.request("HEAD", f"/v2/{repository}/manifests/1")
+    return f"{name}@{answer.headers['docker-content-digest']}"
+
+
+def scanned(trivy: Engine, image: str, *options: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The vulnerabilities that Trivy reports, and what it suppresses, with the status that it read."""
+    command = ("image", "--skip-db-update", "--offline-scan", "--scanners", "vuln", "--format", "json")
+    report = trivy.json(*command, "--insecure", *options, image)
+    found: list[str] = []
+    suppressed: list[tuple[str, str]] = []
+    for result in report.get("Results", []):
+        found += [one["VulnerabilityID"] for one in result.get("Vulnerabilities") or []]
+        for one in result.get("ExperimentalModifiedFindings") or []:
+            suppressed.append((one["Finding"]["VulnerabilityID"], one["Status"]))
+    return found, suppressed
+
+
+@pytest.mark.parametrize("status", ["not_affected", "fixed"])
+def test_trivy_believes_an_advisory(trivy: Engine, tool: Engine, image: str, status: str) -> None:
+    assert scanned(trivy, image) == ([VULNERABILITY], [])
+    why = ("--justification", "vulnerable_code_not_present") if status == "not_affected" else ()
+    tool("advisory", "add", image, "--status", status, "--id", VULNERABILITY, *why)
+    options = ("--vex", "oci", "--show-suppressed")
+    assert scanned(trivy, image, *options) == ([], [(VULNERABILITY, status)])
+
+
+def test_trivy_still_reports_what_is_affected(trivy: Engine, tool: Engine, image: str) -> None:
+    tool("advisory", "add", image, "--status", "affected", "--id", VULNERABILITY)
+    assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([VULNERABILITY], [])
+
+
+@pytest.fixture
+def cosign(tmp_path: Path) -> Engine:
+    """cosign 3, with a key of its own; it talks to no transparency log."""
+    release = os.environ.get("DIGESTRY_PEERS_FORKY", "/opt/eng/forky")
+    program = shutil.which("cosign") or shutil.which("cosign", path=f"{release}/usr/bin")
+    if program is None:
+        pytest.skip("needs cosign: no such program on the PATH")
+    home = {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path), "COSIGN_PASSWORD": ""}
+    engine = Engine((program,), home)
+    engine("generate-key-pair", "--output-key-prefix", tmp_path / "cosign")
+    return engine
+
+
+@pytest.mark.parametrize("status", ["affected", "not_affected", "fixed"])
+def test_what_cosign_attaches_is_read(
+    cosign: Engine, tool: Engine, image: str, status: str, tmp_path: Path
+) -> None:
+    product, _, digest = image.partition("@sha256:")
+    last = product.rpartition("/")[2]
+    purl = (
+        f"pkg:oci/{last}@sha256%3A{digest}?repository_url={product.replace(':', '%3A').replace('/', '%2F')}"
+    )
+    statement: dict[str, Any] = {
+        "vulnerability": {"name": VULNERABILITY},
+        "products": [{"@id": purl}],
+        "status": status,
+    }
+    if status == "not_affected":
+        statement["justification"] = "vulnerable_code_not_present"
+    if status == "affected":
+        statement["action_statement"] = "update"
+    document = {
+        "@context": "https://openvex.dev/ns/v0.2.0",
+        "@id": "https://example.org/vex/1",
+        "author": "somebody",
+        "timestamp": "2026-01-01T00:00:00Z",
+        "version": 1,
+        "statements": [statement],
+    }
+    predicate = tmp_path / "vex.json"
+    predicate.write_text(json.dumps(document))
+    cosign(
+        *("attest", "--yes", "--key", tmp_path / "cosign.key", "--type", "openvex", "--predicate", predicate),
+        *("--use-signing-config=false", "--tlog-upload=false", "--allow-insecure-registry", image),
+    )
+    listed = tool("advisory", "list", image).splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, status]]
