@@ -57,8 +57,8 @@ def scanned(trivy: Engine, image: str, *options: str) -> tuple[list[str], list[t
     suppressed: list[tuple[str, str]] = []
     for result in report.get("Results", []):
         found += [one["VulnerabilityID"] for one in result.get("Vulnerabilities") or []]
-        for one in result.get("ExperimentalModifiedFindings") or []:
-            suppressed.append((one["Finding"]["VulnerabilityID"], one["Status"]))
+        modified = result.get("ExperimentalModifiedFindings") or []
+        suppressed += [(one["Finding"]["VulnerabilityID"], one["Status"]) for one in modified]
     return found, suppressed
 
 
