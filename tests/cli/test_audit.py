@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,67 @@ def test_the_story_of_one_moved_tag(environment: dict[str, str], registry: Regis
     assert "\x1b" not in table  # no colours into a pipe
 
 
-def test_no_engine_is_said_plainly(environment: dict[str, str]) -> None:
-    done = run(environment, "audit")
-    assert done.returncode == 3
-    assert "no container engine answers" in done.stderr
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DOCKER_HOST", "unix:///nowhere/docker.sock"),
+        ("DOCKER_HOST", "tcp://127.0.0.1:1"),
+        ("DOCKER_HOST", "npipe:////./pipe/docker_engine"),
+        ("DOCKER_HOST", "nonsense"),
+        ("DOCKER_CONTEXT", "missing"),
+        ("CONTAINER_HOST", "unix:///nowhere/podman.sock"),
+        ("CONTAINER_HOST", "ssh://nobody@127.0.0.1:1/run/podman/podman.sock"),
+        ("CONTAINER_CONNECTION", "missing"),
+    ],
+)
+def test_a_named_engine_that_is_dead_is_a_problem(
+    environment: dict[str, str], variable: str, value: str
+) -> None:
+    del environment["DOCKER_HOST"]
+    environment[variable] = value
     done = run(environment, "audit", "--format", "json")
     assert done.returncode == 3
-    assert json.loads(done.stdout)["containers"] == []
-    assert len(json.loads(done.stdout)["problems"]) == 2
+    report = json.loads(done.stdout)
+    assert report["containers"] == []
+    kind = "docker" if variable.startswith("DOCKER") else "podman"
+    (problem,) = [one for one in report["problems"] if one["source"].startswith(kind)]
+    assert problem["message"]
+    table = run(environment, "audit")
+    assert table.returncode == 3
+    assert "PROBLEMS" in table.stdout
+
+
+def test_the_current_context_names_an_engine(environment: dict[str, str], tmp_path: Path) -> None:
+    del environment["DOCKER_HOST"]
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "desktop-linux"}')
+    done = run(environment, "audit")
+    assert done.returncode == 3
+    assert "desktop-linux" in done.stdout
+
+
+def test_a_socket_that_is_there_and_silent_is_a_problem(environment: dict[str, str], tmp_path: Path) -> None:
+    # Nobody named it, but something made it: what runs there is not known.
+    (tmp_path / "podman").mkdir()
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(tmp_path / "podman" / "podman.sock"))
+    del environment["DOCKER_HOST"]
+    done = run(environment, "audit")
+    assert done.returncode == 3
+    assert "podman.sock" in done.stdout
+
+
+@pytest.mark.skipif(
+    any(Path(path).exists() for path in ("/var/run/docker.sock", "/run/podman/podman.sock")),
+    reason="this machine has an engine",
+)
+def test_where_nothing_is_found_that_is_said(environment: dict[str, str]) -> None:
+    del environment["DOCKER_HOST"]
+    done = run(environment, "audit")
+    assert done.returncode == 3
+    assert "no container engine was found: nothing was looked at" in done.stdout
+    report = json.loads(run(environment, "audit", "--format", "json").stdout)
+    assert [one["source"] for one in report["problems"]] == ["this machine"]
 
 
 def test_an_engine_that_does_not_answer_is_a_problem(environment: dict[str, str]) -> None:
@@ -140,7 +194,7 @@ def test_hostile_names_do_not_reach_the_terminal(environment: dict[str, str]) ->
         "id": "\u200b",
     }
     done = run(environment, "audit", "--source", "file:-", stdin=inventory(entry))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # no registry could be asked of what that is
     assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr)
     values = run(environment, "audit", "--source", "file:-", "--format", "json", stdin=inventory(entry))
     assert json.loads(values.stdout)["containers"][0]["name"]

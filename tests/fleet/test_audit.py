@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from digestry.errors import Unauthorized, Unreachable
 from digestry.fleet import publish, vex
@@ -14,6 +15,7 @@ from digestry.fleet.audit import Finding, Report, audit
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Problem, Sighting
 from digestry.model.digest import Digest
+from digestry.model.history import observer
 from digestry.model.reference import Reference
 from tests.fleet.fakes import ARM64, HOST, START, FakeRegistries, Listed, claim, image_id, sighted
 from tests.support import PATIENCE
@@ -199,6 +201,98 @@ def test_never_pushed_and_real_digests_side_by_side(registries: FakeRegistries) 
     )  # fmt: skip
     assert running(found) == one.manifest
     assert found.tag.state == "current"
+
+
+@pytest.mark.parametrize("kind", ["unknown", "config"])
+def test_an_id_is_looked_up_in_every_role(registries: FakeRegistries, kind: str) -> None:
+    # A store whose IDs are manifests' or indexes' digests, on an engine that does not say which store
+    # it has; the tag moved twice, and the older images have no name left.
+    app = registries.at(APP)
+    first, second, third = app.image("one", "1"), app.image("two"), app.image("three")
+    index = app.index({"linux/amd64": second}, "1")
+    app.point("1", third.manifest)
+    state(registries, f"{APP}@{first.manifest}", "affected")
+    by_id = {"a": first.manifest, "b": index, "c": third.manifest}
+    if kind == "config":
+        by_id = {"a": first.config, "b": second.config, "c": third.config}
+        if not registries.remembers:
+            app.point("old", first.manifest)  # where a registry has to be searched, by its tags
+            app.point("older", index)
+    seen = [
+        sighted(f"{APP}:1", image_id(digest, kind="unknown"), name=name) for name, digest in by_id.items()
+    ]
+    found = {one.sighting.name: one for one in run(registries, *seen).findings}
+    middle = index if registries.remembers or kind == "unknown" else second.manifest
+    assert [running(found[name]) for name in "abc"] == [first.manifest, middle, third.manifest]
+    moved = "moved" if registries.remembers else "unknown"
+    assert [found[name].tag.state for name in "abc"] == [moved, moved, "current"]
+    assert [found[name].verdict.state for name in "abc"] == ["affected", "not_assessed", "not_assessed"]
+
+
+def test_never_is_not_said_of_what_the_history_may_have_held(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    past = app.image("past", "1")
+    app.image("now", "1")
+    stranger = sighted(f"{APP}:1", image_id(Digest.of(b"local"), kind="unknown"))
+    assert only(rich, stranger).tag.state == "never"
+    del app.manifests[past.manifest]  # the journal has its digest, and nobody knows what it was
+    found = only(rich, stranger)
+    assert found.tag.state == "unknown"
+    assert any(f"the tag pointed to {past.manifest}" in reason for reason in found.reasons)
+
+
+def test_never_is_not_said_by_a_mirror(rich: FakeRegistries) -> None:
+    # It knows what the tag pointed to when it was asked, and not what it pointed to in between.
+    app = rich.at(APP)
+    app.image("seen", "1")
+    app.events[0] = structs.replace(app.events[0], actor=observer("docker.io"))
+    found = only(rich, sighted(f"{APP}:1", image_id(Digest.of(b"missed"), kind="unknown")))
+    assert found.tag.state == "unknown"
+    assert any("only mirrors docker.io" in reason for reason in found.reasons)
+
+
+def test_never_is_not_said_of_what_an_account_may_not_see(rich: FakeRegistries) -> None:
+    hidden = sighted(f"{HOST}/secret:1", image_id(Digest.of(b"hidden"), kind="unknown"))
+    rich.accounts.add(HOST)
+    assert only(rich, hidden).tag.state == "unknown"
+    rich.at(f"{HOST}/secret").image("shown", "2")
+    assert only(rich, hidden).tag.state == "never"
+
+
+def test_another_platforms_image_may_run_where_only_an_index_is_known(rich: FakeRegistries) -> None:
+    # The machine's platform is no proof: an engine runs what it was told to, and does not say it here.
+    app = rich.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    seen = sighted(f"{APP}:1", image_id(index, kind="unknown"))
+    assert only(rich, seen).verdict.state == "not_assessed"
+    state(rich, f"{APP}@{amd.manifest}", "fixed")
+    state(rich, f"{APP}@{arm.manifest}", "affected")
+    found = only(rich, seen)
+    assert found.verdict.state == "unknown"
+    assert any("may be what runs" in reason for reason in found.reasons)
+
+
+def test_a_child_that_the_registry_lacks_is_not_passed_over(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    del app.manifests[arm.manifest]
+    found = only(registries, sighted(f"{APP}:1", claim(index, APP), platform=None))
+    assert found.identity is not None
+    assert found.identity.config is None
+    assert found.identity.possible == {amd.manifest, arm.manifest}
+
+
+def test_a_list_of_tags_that_is_forbidden_does_not_hide_the_containers_own(plain: FakeRegistries) -> None:
+    one = plain.at(APP).image("one", "1")
+    plain.fail(HOST, Unauthorized("no lists for you", status=403), only="tags")
+    found = only(plain, sighted(f"{APP}:1", image_id(one.config, kind="unknown")))
+    assert running(found) == one.manifest
+    assert found.tag.state == "current"
+    other = only(plain, sighted(f"{APP}:1", image_id(Digest.of(b"other"), kind="unknown")))
+    assert running(other) is None
+    assert any("no lists for you" in reason for reason in other.reasons)
 
 
 def test_a_local_build_has_a_row_that_says_so(registries: FakeRegistries) -> None:
@@ -421,6 +515,25 @@ def test_a_hanging_registry_costs_one_timeout(rich: FakeRegistries) -> None:
     assert len(report.problems) == 1
     # Those that were under way at once; nobody asks after the first has given up.
     assert sum(rich.asked.values()) <= 8
+
+
+def test_one_kind_of_question_that_hangs_does_not_hide_the_other_answers(rich: FakeRegistries) -> None:
+    rich.bulk = False
+    over = threading.Event()
+    one = rich.at(APP).image("one", "1")
+
+    def hang(reference: Reference, what: str) -> None:
+        if what == "referrers":
+            over.wait(PATIENCE)
+
+    rich.trouble = hang
+    seen = [sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config), name="a")]
+    report = run(rich, *seen, timeout=0.3)
+    over.set()
+    assert running(report.findings[0]) == one.manifest
+    assert report.findings[0].tag.state == "current"
+    assert report.findings[0].verdict.state == "unknown"
+    assert [problem.source for problem in report.problems] == [f"registry {HOST}"]
 
 
 @pytest.mark.parametrize("what", ["holders", "resolve", "history", "referrers"])

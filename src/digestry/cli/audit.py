@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli import audit_output, exit_codes
-from digestry.cli.output import complain
 
 if TYPE_CHECKING:
     from digestry.cli.audit_output import Wanted
@@ -155,8 +154,9 @@ def audit(
     With --record, what each registry was told is said on standard error; a registry that could not be
     told is a warning there, and no other exit code.
 
-    Ends with 1 if a container is in a state of --fail-on, and with 3 if none is but something could
-    not be seen.
+    Ends with 1 if a container is in a state of --fail-on; with 3 if none is, but something could not be
+    seen, or it is unknown whether what a container runs is affected; and with 0 only if all was looked at
+    and answered.
     """
     chosen = format_ or (_SUFFIXES.get(output.suffix.lower(), "table") if output else "table")
     if fix_plan and chosen not in _WITH_FIXES:
@@ -187,7 +187,8 @@ def _status(report: Report, wanted: Wanted) -> int:
 
     if any(not wanted.fail_on.isdisjoint(states(finding)) for finding in report.findings):
         return exit_codes.FINDINGS
-    return exit_codes.REMOTE if report.problems else exit_codes.OK
+    unknown = any(finding.verdict.state == "unknown" for finding in report.findings)
+    return exit_codes.REMOTE if report.problems or unknown else exit_codes.OK
 
 
 class _Auditor:
@@ -236,20 +237,17 @@ class _Auditor:
         from digestry.fleet.audit import Report
         from digestry.fleet.audit import audit as run
         from digestry.fleet.lookup import Lookup
-        from digestry.fleet.sources import answering
+        from digestry.fleet.sources import engines_here, nothing_found
         from digestry.fleet.timelines import timelines
 
         chosen: list[Source] = list(self._sources)
         silent: list[Problem] = []
         if not chosen:
-            chosen, silent = answering(include_stopped=self._include_stopped, timeout=self._timeout)
+            chosen, silent = engines_here(include_stopped=self._include_stopped, timeout=self._timeout)
         if not chosen:
             # Nothing was looked at: that must not pass for "nothing was found".
-            if wanted.format != "json":
-                complain(
-                    "no container engine answers", "name one with --source, such as docker:tcp://HOST:2375"
-                )
-            return Report((), tuple(silent)), []
+            nothing = () if silent else (nothing_found(),)
+            return Report((), (*silent, *nothing, *self._fleet.problems)), []
         options = ClientOptions(
             insecure_hosts=frozenset(self._settings.insecure_registries) | self._fleet.plain_hosts,
             docker_config=self._settings.docker_config,
@@ -264,4 +262,4 @@ class _Auditor:
                 from digestry.fleet.recording import record
 
                 self._recording = record(report, lookup, self.origins)
-        return replace(report, problems=(*report.problems, *self._fleet.problems)), histories
+        return replace(report, problems=(*silent, *report.problems, *self._fleet.problems)), histories

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
-from digestry.errors import DigestryError, RemoteDamaged, RemoteNotFound, Unreachable
+from digestry.errors import DigestryError, RemoteDamaged, RemoteError, RemoteNotFound, Unreachable
 from digestry.fleet.told import told
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -74,19 +74,41 @@ class Registries(Protocol):
 
 
 class _Lane:
-    """One registry's questions: so many at a time, and none after it failed to answer."""
+    """One registry's questions: so many at a time, and none after it failed to answer.
+
+    A registry that has answered something is only not asked again what it left unanswered: one
+    endpoint that hangs does not hide what the others say.
+    """
 
     def __init__(self) -> None:
         self.room = threading.Semaphore(PARALLEL)
+        self.answered = False
         self.failure: Unreachable | None = None
+        self._silent: dict[str, Unreachable] = {}
+
+    def refusal(self, kind: str) -> Unreachable | None:
+        """Why a question of this kind is not asked; None if it is."""
+        return self.failure or self._silent.get(kind)
+
+    def fail(self, kind: str, error: Unreachable) -> None:
+        """Notes that a question of this kind was left unanswered. A second kind is one too many."""
+        if not self.answered or self._silent.keys() - {kind}:
+            self.failure = self.failure or error
+        self._silent.setdefault(kind, error)
+
+    @property
+    def problem(self) -> Unreachable | None:
+        """Why the registry, or one kind of question to it, was given up."""
+        return self.failure or next(iter(self._silent.values()), None)
 
 
 class Lookup:
     """Questions to registries, remembered for the length of one audit. Safe for threads.
 
     The first question that a registry leaves unanswered for ``timeout`` seconds, or that finds it
-    unreachable, is the last that it is asked: :meth:`unreachable` lists such registries. An answer
-    that is an error is remembered and raised again.
+    unreachable, is the last that it is asked, or, if it has answered others, the last of its kind:
+    :meth:`unreachable` lists such registries. An answer that is an error is remembered and raised
+    again.
     """
 
     def __init__(self, registries: Registries, *, timeout: float = TIMEOUT) -> None:
@@ -229,7 +251,7 @@ class Lookup:
         left = list(queries)
         while left:
             try:
-                found = self._now(host, partial(self._ask_many, host, left[:MOST_QUERIES]))
+                found = self._now(host, "many", partial(self._ask_many, host, left[:MOST_QUERIES]))
             except DigestryError:
                 return
             if found is None:
@@ -245,7 +267,7 @@ class Lookup:
         left = list(sightings)
         while left:
             some = left[: batch(left)]
-            noted = self._now(host, partial(self._registries.record_sightings, host, some))
+            noted = self._now(host, "record", partial(self._registries.record_sightings, host, some))
             if noted is None:
                 return None
             result += noted
@@ -270,11 +292,13 @@ class Lookup:
         """The registries that did not answer, by name."""
         with self._lock:
             return sorted(
-                ((host, lane.failure) for host, lane in self._lanes.items() if lane.failure is not None),
+                ((host, problem) for host, lane in self._lanes.items() if (problem := lane.problem)),
                 key=lambda pair: pair[0],
             )
 
-    def _once(self, repository: Reference, key: Hashable, ask: Callable[[], _Answer]) -> _Answer:
+    def _once(
+        self, repository: Reference, key: tuple[str, *tuple[Hashable, ...]], ask: Callable[[], _Answer]
+    ) -> _Answer:
         with self._lock:
             future = self._answers.get(key)
             lane = self._lanes.setdefault(repository.host, _Lane())
@@ -284,24 +308,27 @@ class Lookup:
         if mine:
             # Nothing that is asked waits for another question, so that waiting here cannot deadlock.
             with lane.room:
-                if lane.failure is not None:
-                    future.set_exception(lane.failure)
+                refusal = lane.refusal(key[0])
+                if refusal is not None:
+                    future.set_exception(refusal)
                 else:
-                    self._answer(repository.host, lane, ask, future)
+                    self._answer(repository.host, key[0], ask, future)
         answer: _Answer = future.result()
         return answer
 
-    def _now(self, host: str, ask: Callable[[], _Answer]) -> _Answer:
+    def _now(self, host: str, kind: str, ask: Callable[[], _Answer]) -> _Answer:
         """Asks what is not remembered."""
         lane = self._lane(host)
         future: Future[_Answer] = Future()
         with lane.room:
-            if lane.failure is not None:
-                raise lane.failure
-            self._answer(host, lane, ask, future)
+            refusal = lane.refusal(kind)
+            if refusal is not None:
+                raise refusal
+            self._answer(host, kind, ask, future)
         return future.result()
 
-    def _answer(self, host: str, lane: _Lane, ask: Callable[[], _Answer], future: Future[_Answer]) -> None:
+    def _answer(self, host: str, kind: str, ask: Callable[[], _Answer], future: Future[_Answer]) -> None:
+        lane = self._lane(host)
         outcome: Future[_Answer] = Future()
 
         def run() -> None:
@@ -314,13 +341,16 @@ class Lookup:
         threading.Thread(target=run, name=f"ask {host}", daemon=True).start()
         try:
             future.set_result(outcome.result(self._timeout))
+            lane.answered = True
         except TimeoutError:
-            lane.failure = Unreachable(f"{host} did not answer within {self._timeout:g} s")
-            future.set_exception(lane.failure)
+            silence = Unreachable(f"{host} did not answer within {self._timeout:g} s")
+            lane.fail(kind, silence)
+            future.set_exception(silence)
         except Unreachable as error:
-            lane.failure = error
+            lane.fail(kind, error)
             future.set_exception(error)
         except BaseException as error:
+            lane.answered = lane.answered or isinstance(error, RemoteError)
             future.set_exception(error)
             if not isinstance(error, DigestryError):
                 raise

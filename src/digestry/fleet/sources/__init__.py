@@ -5,7 +5,6 @@ A new kind is a module with a :class:`~digestry.fleet.sighting.Source` and a lin
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -15,7 +14,9 @@ from digestry.fleet.sighting import Problem, Source
 from digestry.fleet.sources.docker import DockerSource
 from digestry.fleet.sources.endpoints import (
     docker_endpoint,
+    docker_is_here,
     podman_endpoint,
+    podman_is_here,
     podman_sockets,
     users_sockets,
 )
@@ -43,40 +44,40 @@ def parse_source(text: str, *, include_stopped: bool = False, timeout: float = T
     return maker(text, where, include_stopped, timeout)
 
 
-def answering(
+def nothing_found() -> Problem:
+    """What is said where there is no engine to ask: nothing was looked at."""
+    return Problem(
+        "this machine",
+        "no container engine was found: nothing was looked at",
+        "name one with --source, such as docker:tcp://HOST:2376, or a file that lists containers",
+    )
+
+
+def engines_here(
     *, include_stopped: bool = False, timeout: float = TIMEOUT
 ) -> tuple[list[Source], list[Problem]]:
-    """The engines of this machine that answer, and why each of the others does not.
+    """The engines to ask where none was named on the command line, and what is wrong with those that
+    cannot be asked at all.
 
-    To root, those that users run for themselves are engines of this machine, too.
+    An engine that the environment names (``DOCKER_HOST``, ``DOCKER_CONTEXT``, docker's current context,
+    ``CONTAINER_HOST``, ``CONTAINER_CONNECTION``), or whose socket or program is there, is to be asked,
+    and its silence is a problem: what it runs is not known. To root, those that users run for
+    themselves are engines of this machine, too.
     """
     found: list[Source] = []
     silent: list[Problem] = []
-    probes: tuple[tuple[str, Callable[[], None]], ...] = (
-        ("docker", lambda: _ask_docker(timeout)),
-        ("podman", lambda: _ask_podman(timeout)),
-    )
-    for kind, ask in probes:
+    for kind, present in (("docker", docker_is_here), ("podman", podman_is_here)):
         try:
-            ask()
+            where = present()
+            if where is not None:
+                text = f"{kind}:{where}" if where else kind
+                found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
         except DigestryError as error:
             silent.append(Problem(kind, error.message, error.hint))
-        else:
-            found.append(parse_source(kind, include_stopped=include_stopped, timeout=timeout))
     for kind, path in users_sockets():
         text = f"{kind}:unix://{path}"
         found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
     return found, silent
-
-
-def _ask_docker(timeout: float) -> None:
-    with contextlib.closing(Engine(docker_endpoint(), timeout=timeout)) as engine:
-        engine.get("/info")
-
-
-def _ask_podman(timeout: float) -> None:
-    if _podman_address(timeout) is None:
-        PodmanProgram().info()
 
 
 def _podman_address(timeout: float) -> str | None:

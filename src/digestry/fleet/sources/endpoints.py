@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -218,6 +219,25 @@ def _contexts(directory: Path) -> list[str]:
     return names[:_LISTED] + (["…"] if len(names) > _LISTED else [])
 
 
+def docker_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What :func:`docker_endpoint` is to be given for the engine that is named or is here: empty for
+    docker's own default; None if none is named and none is here. Raises :class:`InvalidConfiguration`.
+    """
+    named = environment.get("DOCKER_HOST") or _current_context(environment) != DEFAULT_CONTEXT
+    return "" if named or _is_there(Path(urlsplit(DEFAULT_SOCKET).path)) else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something at ``path``, or whoever asks may not see whether there is."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 # -- podman -------------------------------------------------------------------------------------
 
 
@@ -229,6 +249,17 @@ def podman_sockets(environment: Mapping[str, str] = os.environ) -> list[Path]:
         places.append(Path(f"/run/user/{os.geteuid()}"))
     found = [place / "podman" / "podman.sock" for place in dict.fromkeys(places)]
     return [*found, Path("/run/podman/podman.sock")]
+
+
+def podman_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What :func:`podman_endpoint` is to be given for the podman that is named; empty for one that is
+    here, by a socket or its program; None if none is named and none is here."""
+    # As podman has it: an address before the name of a connection.
+    named = environment.get("CONTAINER_HOST") or environment.get("CONTAINER_CONNECTION")
+    if named:
+        return named
+    here = any(map(_is_there, podman_sockets(environment))) or shutil.which("podman") is not None
+    return "" if here else None
 
 
 def podman_endpoint(where: str) -> Endpoint:
