@@ -93,6 +93,26 @@ def cosign(tmp_path: Path) -> Engine:
 def test_what_cosign_attaches_is_read(
     cosign: Engine, tool: Engine, image: str, status: str, tmp_path: Path
 ) -> None:
+    attach(cosign, image, status, tmp_path)
+    listed = tool("advisory", "list", image).splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, status]]
+
+
+def test_what_cosign_attaches_in_a_registry_without_referrers(
+    cosign: Engine, tool: Engine, image: str, peer_registry: str, tmp_path: Path
+) -> None:
+    repository = image.partition("@")[0].partition("/")[2]
+    name = f"{peer_registry}/{repository}"
+    tool("pull", image)
+    tool("pack", tmp_path / "root", "-t", f"{name}:1", "--push")
+    there = f"{name}@{image.partition('@')[2]}"
+    attach(cosign, there, "affected", tmp_path)
+    listed = tool("advisory", "list", there).splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, "affected"]]
+
+
+def attach(cosign: Engine, image: str, status: str, tmp_path: Path) -> None:
+    """Has cosign sign an OpenVEX statement about ``image`` and hang it on that."""
     product, _, digest = image.partition("@sha256:")
     last = product.rpartition("/")[2]
     purl = (
@@ -121,5 +141,3 @@ def test_what_cosign_attaches_is_read(
         *("attest", "--yes", "--key", tmp_path / "cosign.key", "--type", "openvex", "--predicate", predicate),
         *("--use-signing-config=false", "--tlog-upload=false", "--allow-insecure-registry", image),
     )
-    listed = tool("advisory", "list", image).splitlines()
-    assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, status]]

@@ -6,7 +6,7 @@ in which scanners look for it. Whoever may push to a repository may state someth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -126,14 +126,15 @@ class _Reader:
             self.miss(f"{subject} has {len(wanted)} attestations: only {MOST_REFERRERS} were read")
         for referrer in wanted[:MOST_REFERRERS]:
             try:
-                self._referrer(subject, referrer.digest, about)
+                self._referrer(subject, referrer, about)
             except DigestryError as error:
                 self.miss(f"the advisory {referrer.digest} could not be read: {error.message}")
                 if isinstance(error, Unreachable):
                     return False
         return True
 
-    def _referrer(self, subject: Digest, digest: Digest, about: frozenset[Digest]) -> None:
+    def _referrer(self, subject: Digest, referrer: Descriptor, about: frozenset[Digest]) -> None:
+        digest = referrer.digest
         skip = self.reading.reasons.append
         manifest = self._lookup.listed(self._repository, digest)
         if manifest is None:
@@ -141,6 +142,9 @@ class _Reader:
             return
         if manifest.subject is None or manifest.subject.digest != subject:
             skip(f"the referrer {digest} is attached to something else: it was skipped")
+            return
+        own = manifest.artifact_type or ""
+        if _tells_nothing(referrer) and not _may_hold_openvex(own, manifest.annotations):
             return
         for layer in manifest.layers[:_MOST_LAYERS]:
             if layer.size > LARGEST_ADVISORY:
@@ -174,12 +178,23 @@ def _announces(referrer: Descriptor) -> bool:
     return vex.is_openvex((referrer.annotations or {}).get(PREDICATE_ANNOTATION, ""))
 
 
+def _tells_nothing(referrer: Descriptor) -> bool:
+    announced = PREDICATE_ANNOTATION in (referrer.annotations or {})
+    return not announced and (referrer.artifact_type or "") in {"", media_types.OCI_EMPTY}
+
+
 def _may_be_openvex(referrer: Descriptor) -> bool:
-    announced = (referrer.annotations or {}).get(PREDICATE_ANNOTATION)
+    return _may_hold_openvex(referrer.artifact_type or "", referrer.annotations)
+
+
+def _may_hold_openvex(kind: str, annotations: Mapping[str, str] | None) -> bool:
+    announced = (annotations or {}).get(PREDICATE_ANNOTATION)
     if announced is not None:
         return vex.is_openvex(announced)
-    kind = referrer.artifact_type or ""
-    return kind == media_types.IN_TOTO or kind.startswith((_BUNDLE, _ENVELOPE, _OPENVEX))
+    # cosign lists its bundles by the type of their empty config, in a registry without referrers.
+    return kind in {"", media_types.OCI_EMPTY, media_types.IN_TOTO} or kind.startswith(
+        (_BUNDLE, _ENVELOPE, _OPENVEX)
+    )
 
 
 def _attribute(reading: Reading) -> None:
