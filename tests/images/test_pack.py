@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import io
+import itertools
 import os
 import random
 import socket
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
@@ -19,15 +21,19 @@ from digestry.images import pack as packing
 from digestry.images import tarball
 from digestry.images.pack import Recipe, pack
 from digestry.images.store import ImageStore
+from digestry.images.stored_gzip import BLOCK, StoredGzip
 from digestry.images.untar import TarReader
 from digestry.model import media_types
+from digestry.model.digest import Digest
 from digestry.model.manifest import ImageConfig, Manifest
 from digestry.model.platform import Platform
 from tests.images.making import tree
 
 AMD64 = Platform("amd64", "linux")
-LAYER = "sha256:e5f0446e47f1f983fcb9ad8bf51eba0bf659dd5465055bf2c0a079ca20f66195"
-MANIFEST = "sha256:89eda2ba537c259ac4167153bf6d6095fd122f5e802c7095899bc01f99193756"
+ARCHIVE = "sha256:e5f0446e47f1f983fcb9ad8bf51eba0bf659dd5465055bf2c0a079ca20f66195"
+MANIFEST_OF_ARCHIVE = "sha256:89eda2ba537c259ac4167153bf6d6095fd122f5e802c7095899bc01f99193756"
+LAYER = ""
+MANIFEST = ""
 FILES = {"etc__motd": "hello", "bin__tool": "#!/bin/sh\n", "a.txt": "a", "a__b": "ab", "B": "upper"}
 
 
@@ -57,6 +63,38 @@ def test_the_digest_is_what_it_has_always_been(store: ImageStore, tmp_path: Path
     made = pack(build(tmp_path / "root"), Recipe(AMD64), store.blobs)
     assert str(made.layer.digest) == LAYER
     assert str(made.manifest.digest) == MANIFEST
+    plain = pack(tmp_path / "root", Recipe(AMD64, compression="none"), store.blobs)
+    assert str(plain.layer.digest) == ARCHIVE
+    assert str(plain.manifest.digest) == MANIFEST_OF_ARCHIVE
+
+
+def test_what_the_layer_is_to_a_reader(store: ImageStore, tmp_path: Path) -> None:
+    made = pack(build(tmp_path / "root"), Recipe(AMD64), store.blobs)
+    assert made.layer.media_type == media_types.OCI_LAYER_GZIP
+    archive = gzip.decompress(store.blobs.read(made.layer.digest))
+    config = ImageConfig.parse(store.blobs.read(made.config.digest))
+    assert config.diff_ids == (Digest.of(archive),)
+    assert str(Digest.of(archive)) == ARCHIVE
+
+
+@given(st.binary(max_size=300_000), st.lists(st.integers(0, 300_000), max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_the_stream_depends_on_the_bytes_alone(content: bytes, cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(content)]
+    parts = [content[start:end] for start, end in itertools.pairwise(places)]
+    pieces, whole = StoredGzip(), StoredGzip()
+    stream = b"".join([*map(pieces.compress, parts), pieces.flush()])
+    assert stream == whole.compress(content) + whole.flush()
+    assert gzip.decompress(stream) == content
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1])
+def test_blocks_are_full_and_the_last_says_so(size: int) -> None:
+    content = os.urandom(size)
+    writer = StoredGzip()
+    stream = writer.compress(content) + writer.flush()
+    assert gzip.decompress(stream) == content
+    assert len(stream) == 10 + 5 * max(1, -(-size // BLOCK)) + size + 8
 
 
 def test_nothing_of_the_machine_is_in_the_digest(store: ImageStore, tmp_path: Path) -> None:
@@ -174,7 +212,8 @@ def test_the_config(store: ImageStore, tmp_path: Path) -> None:
     assert manifest.config == made.config
     assert (config.os, config.architecture, config.variant) == ("linux", "arm", "v7")
     assert config.created == "1970-01-02T00:00:00Z"
-    assert config.diff_ids == (made.layer.digest,)
+    archive = gzip.decompress(store.blobs.read(made.layer.digest))
+    assert config.diff_ids == (Digest.of(archive),)
     assert config.settings == {
         "User": "65532:65532",
         "ExposedPorts": {"53/udp": {}, "8080/tcp": {}},
@@ -189,7 +228,8 @@ def test_the_config(store: ImageStore, tmp_path: Path) -> None:
 
 def test_gzip(store: ImageStore, tmp_path: Path) -> None:
     root = build(tmp_path / "root")
-    plain = pack(root, Recipe(AMD64), store.blobs)
+    plain = pack(root, Recipe(AMD64, compression="none"), store.blobs)
+    assert plain.layer.media_type == media_types.OCI_LAYER
     small = pack(root, Recipe(AMD64, compression="gzip"), store.blobs)
     assert small.layer.media_type == media_types.OCI_LAYER_GZIP
     assert small.layer.size < plain.layer.size

@@ -25,10 +25,11 @@ from digestry.cli.output import human_size, note, say
 @click.option("--expose", "ports", multiple=True, metavar="PORT[/PROTOCOL]", help="Repeatable.")
 @click.option(
     "--compress",
-    type=click.Choice(["none", "gzip"]),
-    default="none",
+    type=click.Choice(["stored", "gzip", "none"]),
+    default="stored",
     show_default=True,
-    help="gzip is smaller, but its bytes, and so the digest, depend on the build of zlib.",
+    help="How the layer is written. stored: gzip of the bytes as they are, the same everywhere. gzip: smaller, "
+    "but its bytes, and so the digest, depend on the build of zlib. none: a plain tar archive.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the digest only.")
 def pack(
@@ -82,7 +83,7 @@ def pack(
         packed = packing.pack(directory, recipe, store.blobs)
         before = store.point(reference, packed.manifest)
     if not quiet:
-        note(f"{packed.entries} entries, {human_size(packed.layer.size)}")
+        note(f"{packed.entries} {'entry' if packed.entries == 1 else 'entries'}, {human_size(packed.layer.size)}")
         if before is not None and before != packed.manifest.digest:
             note(f"{reference} pointed to {before} before")
     if push_:

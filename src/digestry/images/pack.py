@@ -3,8 +3,9 @@
 On any machine and day, for any user and umask, in any order of the file system, with any Python:
 entries are sorted by the bytes of their paths; owners are 0:0; every time is SOURCE_DATE_EPOCH;
 modes are 0755 for directories and what its owner may execute, else 0644 (set-uid bits go);
-symlinks are kept, hard links become files, extended attributes are dropped. The layer is an
-uncompressed tar: what gzip makes depends on the build of zlib.
+symlinks are kept, hard links become files, extended attributes are dropped. The layer is gzip of
+stored blocks, which no library has a say in: what deflate makes depends on the build of zlib
+(docs/adr/0010-stored-gzip-layers.md).
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from digestry.blobs.protocols import BlobWriter, Ingest
 from digestry.errors import Conflict, InvalidConfiguration, NotFound
 from digestry.fsio import storage_error
 from digestry.images import tarball
+from digestry.images.stored_gzip import StoredGzip
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, new_hasher, shown
 from digestry.model.manifest import encode
 from digestry.model.platform import Platform
 
-Compression = Literal["none", "gzip"]
+Compression = Literal["stored", "gzip", "none"]
+"""How a layer is written: gzip of stored blocks, gzip that is smaller, or a plain tar archive."""
 _CHUNK: Final = 1 << 20
 _GZIP: Final = 31  # zlib's window bits for a gzip stream; its header has no name and no time
 _KINDS: Final = (
@@ -55,7 +58,7 @@ class Recipe:
     working_directory: str = ""
     user: str = ""
     ports: tuple[str, ...] = ()
-    compression: Compression = "none"
+    compression: Compression = "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +189,24 @@ def _layer(directory: Path, recipe: Recipe, blobs: BlobWriter) -> tuple[Descript
     return Descriptor(kind, digest, size), diff_id, count
 
 
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def _compressor(compression: Compression) -> _Compressor | None:
+    if compression == "none":
+        return None
+    return StoredGzip() if compression == "stored" else zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+
+
 class _Output:
     """Collects small writes, and compresses if asked to."""
 
     def __init__(self, ingest: Ingest, compression: Compression) -> None:
         self._ingest = ingest
-        self._compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP) if compression == "gzip" else None
+        self._compressor = _compressor(compression)
         self._hasher = new_hasher("sha256")
         self._pending: list[bytes] = []
         self._size = 0
