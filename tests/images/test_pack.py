@@ -32,8 +32,8 @@ from tests.images.making import tree
 AMD64 = Platform("amd64", "linux")
 ARCHIVE = "sha256:e5f0446e47f1f983fcb9ad8bf51eba0bf659dd5465055bf2c0a079ca20f66195"
 MANIFEST_OF_ARCHIVE = "sha256:89eda2ba537c259ac4167153bf6d6095fd122f5e802c7095899bc01f99193756"
-LAYER = ""
-MANIFEST = ""
+LAYER = "sha256:8905d65bdac47ebcfc64e96b1e0802033debc7ab94168c1f136b28a7fb8a1953"
+MANIFEST = "sha256:bb5b46c73f15eaf8f1bf4fd456d770088be8e7c5152317caf4306a4294336c70"
 FILES = {"etc__motd": "hello", "bin__tool": "#!/bin/sh\n", "a.txt": "a", "a__b": "ab", "B": "upper"}
 
 
