@@ -83,7 +83,9 @@ def pack(
         packed = packing.pack(directory, recipe, store.blobs)
         before = store.point(reference, packed.manifest)
     if not quiet:
-        note(f"{packed.entries} {'entry' if packed.entries == 1 else 'entries'}, {human_size(packed.layer.size)}")
+        note(
+            f"{packed.entries} {'entry' if packed.entries == 1 else 'entries'}, {human_size(packed.layer.size)}"
+        )
         if before is not None and before != packed.manifest.digest:
             note(f"{reference} pointed to {before} before")
     if push_:
