@@ -13,7 +13,7 @@ import pytest
 
 from digestry.catalog import clock as time_of
 from digestry.catalog.catalog import Catalog
-from digestry.errors import CallerError, NotFound, StorageError
+from digestry.errors import NotFound, StorageError
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, Clock, image, pushed, put
 
@@ -266,32 +266,3 @@ def test_deleting_what_is_not_there_is_no_event(story: Catalog) -> None:
     with pytest.raises(NotFound):
         story.delete_tag("never", "t", origin=ORIGIN)
     assert len(story.journal("x", limit=10)) == 4
-
-
-@pytest.mark.parametrize(
-    ("text", "microseconds"),
-    [
-        ("1970-01-01T00:00:00Z", 0),
-        ("1970-01-01T00:00:00.000001Z", 1),
-        ("1970-01-01T01:00:00+01:00", 0),
-        ("1969-12-31T23:59:59z", -1_000_000),
-        ("2026-11-21t10:02:03.5Z", 1_795_255_323_500_000),
-        ("1970-01-01T00:00:00.123456789Z", 123_456),
-    ],
-)
-def test_times(text: str, microseconds: int) -> None:
-    assert time_of.from_rfc3339(text) == microseconds
-
-
-@pytest.mark.parametrize("microseconds", [0, 1, 1_795_255_323_500_000, -1])
-def test_times_come_back(microseconds: int) -> None:
-    assert time_of.from_rfc3339(time_of.to_rfc3339(microseconds)) == microseconds
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "now", "2026-11-21", "2026-11-21T10:02:03", "2026-11-21 10:02:03Z", "0", "2026-02-30T00:00:00Z"],
-)
-def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(CallerError, match="RFC 3339"):
-        time_of.from_rfc3339(text)

@@ -32,7 +32,9 @@ def test_add_list_show(environment: dict[str, str], registry: RegistryServer, na
     assert f"CVE-7: affected: {where}@{bad}" in done.stdout
     assert f"CVE-7: fixed: {where}@{good}" in done.stdout
     listed = run(environment, "advisory", "list", f"{where}@{bad}")
-    assert re.search(rf"CVE-7 +affected +{good.short} +sec@example +2026-11-21T10:02:00Z", listed.stdout)
+    assert re.search(
+        rf"CVE-7 +affected +{good.short} +sec@example +2026-11-21T10:02:00.000000Z", listed.stdout
+    )
     answer = json.loads(run(environment, "advisory", "list", f"{where}:2", "--format", "json").stdout)
     assert [(one["id"], one["status"]) for one in answer["advisories"]] == [("CVE-7", "fixed")]
     (shown,) = json.loads(run(environment, "advisory", "show", f"{where}:1").stdout)

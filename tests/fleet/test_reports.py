@@ -95,7 +95,7 @@ def test_json_has_the_promised_keys() -> None:
     bad = found["containers"][0]
     assert bad["advisory_state"] == "affected"
     assert bad["tag_state"] == "moved"
-    assert bad["moved_at"] == "2026-11-21T10:01:00Z"
+    assert bad["moved_at"] == "2026-11-21T10:01:00.000000Z"
     assert datetime.datetime.fromisoformat(bad["moved_at"]).tzinfo is not None
     assert bad["advisories"][0]["id"] == "CVE-1"
     assert bad["action"].startswith(f"restart from {APP}@sha256:")
@@ -172,7 +172,7 @@ def test_few_containers_have_a_row_each() -> None:
     assert re.search(
         r"golftrack-api +reg\.example:5000/golftrack@[0-9a-f]{12} +[0-9a-f]{12} +pinned", found[1]
     )
-    assert "moved 2026-11-21 10:01Z to " in found[2]
+    assert "moved 2026-11-21T10:01:00.000000Z to " in found[2]
     assert "golftrack:1.5" in found[2]
 
 
@@ -255,7 +255,7 @@ def test_nothing_is_cut_if_asked() -> None:
 def test_findings_say_why_and_what_to_do() -> None:
     below = [plain(line) for line in to_table.findings(story(), Look())]
     assert below[0] == "VULNERABLE: web on node"
-    assert below[1].startswith("  CVE-1: affected, 2026-11-21 10:00Z by me")
+    assert below[1].startswith("  CVE-1: affected, 2026-11-21T10:00:00.000000Z by me")
     assert any(line.startswith(f"  -> restart from {APP}@sha256:") for line in below)
     assert all(len(line) <= to_table.WIDTH for line in below if not line.startswith("  ->"))
     assert not any("web-2" in line for line in below)

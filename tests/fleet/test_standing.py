@@ -40,7 +40,7 @@ def test_every_tag_that_ever_held_it(bulk: bool) -> None:
         ("alone", str(old.manifest)),
         ("1.5", str(index)),
     ]
-    assert row["past_tags"][1]["until"] == row["moved_at"] == "2026-11-21T10:03:00Z"
+    assert row["past_tags"][1]["until"] == row["moved_at"] == "2026-11-21T10:03:00.000000Z"
     asked_alone = sum(count for (what, *_), count in registries.asked.items() if what == "whose")
     assert asked_alone == (0 if bulk else 1)
 

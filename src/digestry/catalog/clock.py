@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from digestry.errors import CallerError
-from digestry.model.digest import shown
+from digestry.model.moments import rfc3339
 
 Clock = Callable[[], int]
 """Gives the present in microseconds since 1970, UTC. Tests put their own here."""
@@ -35,20 +34,7 @@ def from_datetime(moment: datetime.datetime) -> int:
 
 def to_rfc3339(microseconds: int) -> str:
     """As ``2026-11-21T10:02:03.000004Z``, always with six decimals, so that text sorts as time."""
-    return to_datetime(microseconds).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def from_rfc3339(text: str) -> int:
-    """Reads an RFC 3339 time. Raises :class:`CallerError` for anything else."""
-    try:
-        moment = datetime.datetime.fromisoformat(text.upper())
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or "T" not in text.upper():
-        raise CallerError(
-            f"{shown(text)} is not a time as RFC 3339 has it", hint="such as 2026-11-21T10:02:03Z"
-        )
-    return from_datetime(moment)
+    return rfc3339(to_datetime(microseconds))
 
 
 class Clocks:

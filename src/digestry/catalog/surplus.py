@@ -160,7 +160,7 @@ def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
 
 def date(microseconds: int) -> str:
     """A time, for a reason that people read."""
-    return clock.to_datetime(microseconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return clock.to_rfc3339(microseconds)
 
 
 def runs(

@@ -134,7 +134,7 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
                     one.statement.status,
                     ", ".join(_shown(fix.digest, no_trunc) for fix in one.statement.fixed_by) or "-",
                     one.author or "-",
-                    moment(one.statement.timestamp.replace(microsecond=0)),
+                    moment(one.statement.timestamp),
                     _shown(one.referrer, no_trunc),
                 )
                 for one in current

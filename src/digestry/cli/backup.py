@@ -15,6 +15,7 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, printable, say
+from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
     from digestry.blobs.protocols import Chunk
@@ -184,7 +185,7 @@ def _tell(taken: Taken, tell: Callable[[str], None]) -> None:
     told = taken.description
     tell(
         f"Backed up: {told.blobs} blobs ({human_size(told.size)}) and"
-        f" {told.journal.entries} journal entries, as of {told.taken_at:%Y-%m-%d %H:%M:%S}Z"
+        f" {told.journal.entries} journal entries, as of {rfc3339(told.taken_at)}"
     )
     tell(
         f"Copied: {taken.copied} blobs ({human_size(taken.copied_bytes)}); there already: {taken.kept};"

@@ -67,15 +67,24 @@ def _cells(image: Image, digests: bool, no_trunc: bool) -> list[str]:
     identity = "<none>"
     if image.image_id is not None:
         identity = str(image.image_id) if no_trunc else image.image_id.short
-    created = (image.created or "-")[:19].replace("T", " ")
     return [
         image.name,
         image.tag or "<none>",
         *([str(image.digest)] if digests else []),
         identity,
-        created,
+        _created(image.created),
         human_size(image.size),
     ]
+
+
+def _created(text: str | None) -> str:
+    """As all times are printed; what an image says of itself need not be one."""
+    from digestry.model.moments import parse, rfc3339
+
+    try:
+        return rfc3339(parse(text).first) if text else "-"
+    except ValueError:
+        return text or "-"
 
 
 def _plain(image: Image) -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli.output import format_option, json_document, table
-from digestry.cli.times import moment, shown
+from digestry.cli.times import rfc3339, time_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("reference", metavar="REPO[:TAG]")
 @click.option("--limit", "-n", type=click.IntRange(min=1), help="Show the newest entries only.")
-@click.option("--since", type=moment, metavar="TIME", help="From then on: a date (UTC), or RFC 3339.")
-@click.option("--until", type=moment, metavar="TIME", help="Up to then.")
+@time_option("--since", last=False, help="From then on: a time as it is printed, a date, 2h, yesterday.")
+@time_option("--until", last=True, help="Up to then, the whole second or day included.")
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
 def log(
@@ -58,10 +58,10 @@ def log(
         return
     whole = wanted.tag is None
     table(
-        ["WHEN (UTC)", *(["TAG"] if whole else []), "EVENT", "FROM", "TO", "BY", "CLIENT"],
+        ["WHEN", *(["TAG"] if whole else []), "EVENT", "FROM", "TO", "BY", "CLIENT"],
         [
             [
-                shown(event.at),
+                rfc3339(event.at),
                 *([event.tag] if whole else []),
                 event.event,
                 _shown(event.from_digest, no_trunc),
@@ -115,7 +115,7 @@ def _shown(digest: Digest | None, no_trunc: bool) -> str:
 
 def _plain(event: TagEvent) -> dict[str, Any]:
     return {
-        "at": event.at.isoformat().replace("+00:00", "Z"),
+        "at": rfc3339(event.at),
         "repository": event.repository,
         "tag": event.tag,
         "event": event.event,

@@ -28,8 +28,8 @@ from digestry.cli.output import human_size, note, say
     type=click.Choice(["stored", "gzip", "none"]),
     default="stored",
     show_default=True,
-    help="How the layer is written. stored: gzip of the bytes as they are, the same everywhere. gzip: smaller, "
-    "but its bytes, and so the digest, depend on the build of zlib. none: a plain tar archive.",
+    help="How the layer is written. stored: gzip of the bytes as they are, the same everywhere. "
+    "gzip: smaller, but its bytes, and so the digest, depend on the build of zlib. none: a tar archive.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the digest only.")
 def pack(
@@ -83,9 +83,8 @@ def pack(
         packed = packing.pack(directory, recipe, store.blobs)
         before = store.point(reference, packed.manifest)
     if not quiet:
-        note(
-            f"{packed.entries} {'entry' if packed.entries == 1 else 'entries'}, {human_size(packed.layer.size)}"
-        )
+        noun = "entry" if packed.entries == 1 else "entries"
+        note(f"{packed.entries} {noun}, {human_size(packed.layer.size)}")
         if before is not None and before != packed.manifest.digest:
             note(f"{reference} pointed to {before} before")
     if push_:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import note, printable, say
-from digestry.cli.times import moment, stamp
+from digestry.cli.times import rfc3339, time_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     "--platform", metavar="OS/ARCH", help="The image of an index to pull.  [default: this machine's]"
 )
 @click.option("--all-platforms", is_flag=True, help="Pull all images of an index.")
-@click.option(
-    "--at", type=moment, metavar="TIME", help="What the tag pointed to then: a date (UTC), or RFC 3339."
+@time_option(
+    "--at", last=True, help="What the tag pointed to then: a time as `log` prints it, a date, 2h, yesterday."
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's name only.")
 def pull(
@@ -96,7 +96,7 @@ def _as_of(remote: Repository, wanted: Reference, at: datetime.datetime) -> Refe
             f"{wanted.host} keeps no history of its tags, so that nobody knows what {wanted.tag} was then",
             hint="pull it as it is now, or by a digest that was noted",
         )
-    until = "still does" if span.until is None else f"did until {stamp(span.until)}"
-    since = stamp(span.since)
-    note(f"{wanted.tag} pointed to {span.digest} at {stamp(at)}: it came there at {since}, and {until}")
+    until = "still does" if span.until is None else f"did until {rfc3339(span.until)}"
+    since = rfc3339(span.since)
+    note(f"{wanted.tag} pointed to {span.digest} at {rfc3339(at)}: it came there at {since}, and {until}")
     return Reference(wanted.host, wanted.repository, wanted.tag, span.digest)

@@ -7,12 +7,12 @@ import datetime
 import click
 
 from digestry.cli.output import note, say
-from digestry.cli.times import moment
+from digestry.cli.times import time_option
 
 
 @click.command()
 @click.argument("reference", metavar="REPO:TAG")
-@click.option("--at", type=moment, metavar="TIME", help="What it had then: a date (UTC), or RFC 3339.")
+@time_option("--at", last=True, help="What it had then: a time as `log` prints it, a date, 2h, yesterday.")
 @click.option("--to", metavar="DIGEST", help="A digest that it had.")
 def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> None:
     """Point a tag back at a digest that it had, at a time or by its name.

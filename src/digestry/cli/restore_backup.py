@@ -12,6 +12,7 @@ from digestry.cli import exit_codes
 from digestry.cli.backup import rate_option, tell_missing
 from digestry.cli.journal import hashes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say
+from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
     from digestry.registry.backup.restoring import Restored
@@ -117,7 +118,7 @@ def _tell(restored: Restored, root: Path) -> None:
     told = restored.description
     say(
         f"Restored: {restored.blobs} blobs ({human_size(restored.bytes)}) and {told.journal.entries} journal"
-        f" entries, as of {told.taken_at:%Y-%m-%d %H:%M:%S}Z"
+        f" entries, as of {rfc3339(told.taken_at)}"
     )
     if told.journal.broken is None:
         say(f"Journal: the chain holds, and its last hash is {told.journal.last_hash}")

@@ -15,7 +15,7 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
-from digestry.cli.times import shown, stamp
+from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
     from digestry.catalog.catalog import Catalog
@@ -201,11 +201,11 @@ def _tell(catalog: Catalog, root: Path, found: Pass | None, rows: list[DamagedCo
 
     if damaged:
         table(
-            ["DIGEST", "FOUND (UTC)", "PROBLEM", "NEEDED BY"],
+            ["DIGEST", "FOUND", "PROBLEM", "NEEDED BY"],
             [
                 [
                     str(row.digest),
-                    shown(clock.to_datetime(row.found_at)),
+                    rfc3339(clock.to_datetime(row.found_at)),
                     row.problem,
                     ", ".join(map(_cell, catalog.damage.affected(row.digest, limit=_TAGS_IN_A_CELL))) or "-",
                 ]
@@ -227,7 +227,7 @@ def _summary(found: Pass | None) -> str:
     if found.finished_at is None:
         state = f"a scrub is at {found.done:.0%}"
     else:
-        state = f"scrubbed until {shown(clock.to_datetime(found.finished_at))} UTC"
+        state = f"scrubbed until {rfc3339(clock.to_datetime(found.finished_at))}"
     unread = f", {found.unread} could not be read" if found.unread else ""
     return f"{state}: {_count(found.blobs, 'blob')}, {human_size(found.bytes)}{unread}"
 
@@ -246,9 +246,9 @@ def _cell(affected: Affected) -> str:
 def _plain(found: Pass) -> dict[str, Any]:
     from digestry.catalog import clock
 
-    ended = None if found.finished_at is None else stamp(clock.to_datetime(found.finished_at))
+    ended = None if found.finished_at is None else rfc3339(clock.to_datetime(found.finished_at))
     return {
-        "started_at": stamp(clock.to_datetime(found.started_at)),
+        "started_at": rfc3339(clock.to_datetime(found.started_at)),
         "finished_at": ended,
         "blobs": found.blobs,
         "bytes": found.bytes,
@@ -267,7 +267,7 @@ def _damaged(catalog: Catalog, root: Path, rows: list[DamagedContent]) -> list[d
         return {
             "digest": str(row.digest),
             "problem": row.problem,
-            "found_at": stamp(clock.to_datetime(row.found_at)),
+            "found_at": rfc3339(clock.to_datetime(row.found_at)),
             "files": [str(path.relative_to(root)) for path in blobs.aside(row.digest)],
             "repositories": [
                 {"name": one.repository, "tags": one.tags, "more_tags": one.more}

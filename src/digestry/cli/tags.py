@@ -9,7 +9,7 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import format_option, json_document, note, printable, table
-from digestry.cli.times import moment, stamp
+from digestry.cli.times import rfc3339, time_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -20,7 +20,7 @@ _MOST_EVENTS: Final = 10_000
 
 @click.command()
 @click.argument("repository", metavar="REPO")
-@click.option("--at", type=moment, metavar="TIME", help="As they were then: a date (UTC), or RFC 3339.")
+@time_option("--at", last=True, help="As they were then: a time as `log` prints it, a date, 2h, yesterday.")
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
 @click.pass_context
@@ -67,7 +67,7 @@ def _now(remote: Repository) -> list[dict[str, Any]]:
         rows = list(pool.map(lambda name: _row(remote, name), names))
     updated: dict[str, str] = {}
     for event in remote.journal(limit=_MOST_EVENTS) or []:
-        updated.setdefault(event.tag, _seconds(event.at))
+        updated.setdefault(event.tag, rfc3339(event.at))
     for row in rows:
         row["updated"] = updated.get(row["tag"])
     return rows
@@ -84,13 +84,9 @@ def _then(remote: Repository, at: datetime.datetime) -> list[dict[str, Any]]:
             hint="digestry log REPO:TAG shows the history of one tag, if it keeps any",
         )
     return [
-        {"tag": span.tag, "digest": span.digest, "updated": _seconds(span.since), "problem": None}
+        {"tag": span.tag, "digest": span.digest, "updated": rfc3339(span.since), "problem": None}
         for span in spans
     ]
-
-
-def _seconds(at: datetime.datetime) -> str:
-    return stamp(at.replace(microsecond=0))
 
 
 def _row(remote: Repository, name: str) -> dict[str, Any]:

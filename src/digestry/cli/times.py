@@ -1,37 +1,79 @@
-"""Times on the command line: a date, which is its first moment in UTC, or RFC 3339."""
+"""Times on the command line: what an option takes, which moment that is, and how times are printed."""
 
 from __future__ import annotations
 
 import datetime
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 
-_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_TIME: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})",
-    re.ASCII | re.IGNORECASE,
+from digestry.cli.output import note
+from digestry.model.moments import Moments, parse, rfc3339
+
+__all__ = ["moment", "rfc3339", "time_option"]
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_AGO: Final = re.compile(
+    r"(?:(?P<number>[0-9]{1,9})\s*(?P<unit>seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d|weeks?|w)\s*)",
+    re.ASCII,
+)
+_FORMS: Final = (
+    "write 2026-11-27T02:34:31.123456Z as it is printed, 2026-11-27 02:34:31 or 2026-11-27 (in UTC), "
+    "2h or 3d for so long ago, now, today or yesterday"
 )
 
 
-def moment(text: str) -> datetime.datetime:
-    """Reads an option's value, for click: an aware datetime in UTC."""
+def time_option(name: str, *, last: bool, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: A002 - click's word
+    """Return an option that is a time, as an aware datetime; which moment was taken goes to standard error.
+
+    Of a whole second, minute or day it is the ``last`` moment, or else the first.
+    """
+
+    def read(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return None
+        now = datetime.datetime.now(datetime.UTC)
+        at = moment(text, last=last, now=now)
+        later = ", which is still to come by this machine's clock" if at > now else ""
+        note(f"{name} is {rfc3339(at)}{later}")
+        return at
+
+    return click.option(name, callback=read, metavar="TIME", help=help)
+
+
+def moment(text: str, *, last: bool, now: datetime.datetime) -> datetime.datetime:
+    """Read an option's value, for click: an aware datetime in UTC."""
+    words = text.strip().lower()
     try:
-        if _DATE.fullmatch(text):
-            return datetime.datetime.fromisoformat(f"{text}T00:00:00+00:00")
-        if _TIME.fullmatch(text):
-            return datetime.datetime.fromisoformat(text.upper()).astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise click.BadParameter(f"{text!r} is no time; write 2026-11-01, or 2026-11-01T08:00:00Z.")
+        if words in {"now", "today", "yesterday"}:
+            if words == "now":
+                return now
+            day = now.date() - datetime.timedelta(days=words == "yesterday")
+            found = parse(day.isoformat())
+        else:
+            ago = _ago(words)
+            if ago is not None:
+                return now - ago
+            found = parse(text)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is not a time; {_FORMS}.") from error
+    return _one(found, last=last)
 
 
-def stamp(at: datetime.datetime) -> str:
-    """A time as RFC 3339 in UTC, to the second or, where it has more, to the microsecond."""
-    return at.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+def _one(found: Moments, *, last: bool) -> datetime.datetime:
+    return found.last if last else found.first
 
 
-def shown(at: datetime.datetime) -> str:
-    """A time for a table whose heading says UTC, to the second."""
-    return at.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _ago(text: str) -> datetime.timedelta | None:
+    """``2h``, ``1d12h``, ``90 minutes ago``; None if ``text`` is nothing of the kind."""
+    rest = text.removesuffix(" ago")
+    seconds = position = 0
+    while position < len(rest):
+        match = _AGO.match(rest, position)
+        if match is None:
+            return None
+        seconds += int(match["number"]) * _UNITS[match["unit"][0]]
+        position = match.end()
+    return datetime.timedelta(seconds=seconds) if position else None

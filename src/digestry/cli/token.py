@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import note, say
+from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
     from digestry.catalog.robots import Robots
@@ -55,8 +56,8 @@ def create(root: Path, days: int, name: str) -> None:
         secret = robots.create(name.removeprefix(ROBOT_PREFIX), expires_at=clock.from_datetime(ends))
     finally:
         robots.close()
-    _audit(root, "create-token", name, ends=f"{ends:%Y-%m-%dT%H:%M:%SZ}")
-    note(f"user {ROBOT_PREFIX}{name.removeprefix(ROBOT_PREFIX)}, until {ends:%Y-%m-%d %H:%M} UTC")
+    _audit(root, "create-token", name, ends=rfc3339(ends))
+    note(f"user {ROBOT_PREFIX}{name.removeprefix(ROBOT_PREFIX)}, until {rfc3339(ends)}")
     say(secret)
 
 
@@ -76,7 +77,7 @@ def show(root: Path) -> None:
     now = clock.now()
 
     def day(time: int | None) -> str:
-        return "never" if time is None else f"{clock.to_datetime(time):%Y-%m-%d %H:%M}"
+        return "never" if time is None else clock.to_rfc3339(time)
 
     def state(revoked: bool, holds: bool) -> str:
         return "valid" if holds else "revoked" if revoked else "expired"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from digestry.cli.output import format_option, json_document, say, table
-from digestry.cli.times import shown, stamp
+from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,10 +69,10 @@ def list_(*, root: Path, name: str | None, format_: str) -> None:
                 {
                     "webhook": one.webhook,
                     "sequence": one.sequence,
-                    "queued_at": stamp(clock.to_datetime(one.queued_at)),
-                    "due_at": stamp(clock.to_datetime(one.due_at)) if one.due_at else None,
+                    "queued_at": rfc3339(clock.to_datetime(one.queued_at)),
+                    "due_at": rfc3339(clock.to_datetime(one.due_at)) if one.due_at else None,
                     "attempts": one.attempts,
-                    "dead_at": None if one.dead_at is None else stamp(clock.to_datetime(one.dead_at)),
+                    "dead_at": None if one.dead_at is None else rfc3339(clock.to_datetime(one.dead_at)),
                     "problem": one.problem,
                 }
                 for one in found
@@ -80,13 +80,13 @@ def list_(*, root: Path, name: str | None, format_: str) -> None:
         )
         return
     table(
-        ["WEBHOOK", "EVENT", "STATE", "SINCE (UTC)", "ATTEMPTS", "PROBLEM"],
+        ["WEBHOOK", "EVENT", "STATE", "SINCE", "ATTEMPTS", "PROBLEM"],
         [
             [
                 one.webhook,
                 str(one.sequence),
                 "waiting" if one.dead_at is None else "DEAD",
-                shown(clock.to_datetime(one.queued_at if one.dead_at is None else one.dead_at)),
+                rfc3339(clock.to_datetime(one.queued_at if one.dead_at is None else one.dead_at)),
                 str(one.attempts),
                 one.problem or "-",
             ]

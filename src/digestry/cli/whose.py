@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.output import format_option, json_document, note, printable, say, table
-from digestry.cli.times import shown, stamp
+from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,8 +72,8 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
                 {
                     "repository": span.repository,
                     "tag": span.tag,
-                    "since": stamp(span.since),
-                    "until": None if span.until is None else stamp(span.until),
+                    "since": rfc3339(span.since),
+                    "until": None if span.until is None else rfc3339(span.until),
                     "still": span.still,
                     "via": span.digest,
                     "sequence": span.sequence,
@@ -85,13 +85,13 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
         return
     several = "@" not in reference
     table(
-        [*(["REPOSITORY"] if several else []), "TAG", "SINCE (UTC)", "UNTIL (UTC)", "VIA"],
+        [*(["REPOSITORY"] if several else []), "TAG", "SINCE", "UNTIL", "VIA"],
         [
             [
                 *([span.repository] if several else []),
                 span.tag,
-                shown(span.since),
-                "still" if span.until is None else shown(span.until),
+                rfc3339(span.since),
+                "still" if span.until is None else rfc3339(span.until),
                 "-"
                 if span.digest == known.digest
                 else str(span.digest)
@@ -110,8 +110,8 @@ def _seen(known: _Known, repository: str) -> list[dict[str, object]]:
         {
             "place": one.place,
             "containers": one.containers,
-            "first": stamp(one.first),
-            "last": stamp(one.last),
+            "first": rfc3339(one.first),
+            "last": rfc3339(one.last),
         }
         for one in (found.sightings if found is not None else ())
     ]
@@ -123,8 +123,8 @@ def _print_seen(known: _Known, *, several: bool) -> None:
             *([repository] if several else []),
             one.place,
             str(one.containers),
-            shown(one.first),
-            shown(one.last),
+            rfc3339(one.first),
+            rfc3339(one.last),
         ]
         for repository, found in known.seen.items()
         for one in found.sightings
@@ -132,7 +132,7 @@ def _print_seen(known: _Known, *, several: bool) -> None:
     if not rows:
         return
     say()
-    table([*(["REPOSITORY"] if several else []), "SEEN AT", "CONTAINERS", "FIRST (UTC)", "LAST (UTC)"], rows)
+    table([*(["REPOSITORY"] if several else []), "SEEN AT", "CONTAINERS", "FIRST", "LAST"], rows)
     more = sum(found.places for found in known.seen.values()) - len(rows)
     if more > 0:
         say(f"… and {more} more places")

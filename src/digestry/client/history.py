@@ -28,6 +28,7 @@ from digestry.model.history import (
     observer,
 )
 from digestry.model.manifest import Manifest
+from digestry.model.moments import rfc3339
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -94,7 +95,7 @@ def journal(
     until: datetime.datetime | None = None,
 ) -> list[TagEvent] | None:
     """See :meth:`Repository.journal`."""
-    bounds = {name: _text(at) for name, at in (("since", since), ("until", until)) if at is not None}
+    bounds = {name: rfc3339(at) for name, at in (("since", since), ("until", until)) if at is not None}
     events: list[TagEvent] = []
     before: int | None = None
     while limit is None or len(events) < limit:
@@ -127,10 +128,6 @@ def within(event: TagEvent, since: datetime.datetime | None, until: datetime.dat
     return (since is None or event.at >= since) and (until is None or event.at <= until)
 
 
-def _text(at: datetime.datetime) -> str:
-    return at.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
-
-
 def holders(repository: Repository, digest: Digest) -> Holders | None:
     """See :meth:`Repository.holders`."""
     if _lacks(repository, "holders/<digest>"):
@@ -151,13 +148,13 @@ def _lacks(repository: Repository, endpoint: str) -> bool:
 
 def tag_at(repository: Repository, tag: str, at: datetime.datetime) -> TagSpan | None:
     """See :meth:`Repository.tag_at`."""
-    with repository.ask("GET", f"_digestry/tag/{tag}?{urlencode({'at': _text(at)})}") as answer:
+    with repository.ask("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as answer:
         if answer.status == 200:
             found: TagAsOf = answer.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
             return found.span
         if answer.status not in _UNSUPPORTED:
-            answer.fail(f"ask what {repository.named(tag)} was at {_text(at)}")
-        _fail_if_known(answer, f"find {repository.named(tag)} at {_text(at)}")
+            answer.fail(f"ask what {repository.named(tag)} was at {rfc3339(at)}")
+        _fail_if_known(answer, f"find {repository.named(tag)} at {rfc3339(at)}")
     events = tag_history(repository, tag)
     if events is None:
         return None
@@ -177,7 +174,7 @@ def tag_at(repository: Repository, tag: str, at: datetime.datetime) -> TagSpan |
             )
         later = event
     raise RemoteNotFound(
-        f"there was no tag {tag} in {repository.reference.name} at {_text(at)}",
+        f"there was no tag {tag} in {repository.reference.name} at {rfc3339(at)}",
         status=404,
         code=_NO_SUCH_TAG,
     )
@@ -198,11 +195,11 @@ def _fail_if_known(answer: Answer, action: str) -> None:
 def tags_at(repository: Repository, at: datetime.datetime) -> list[TagSpan] | None:
     """See :meth:`Repository.tags_at`."""
     spans: list[TagSpan] = []
-    for answer in pages(repository, f"_digestry/tags?{urlencode({'at': _text(at), 'n': _PAGE})}"):
+    for answer in pages(repository, f"_digestry/tags?{urlencode({'at': rfc3339(at), 'n': _PAGE})}"):
         if answer.status in _UNSUPPORTED:
             return None
         if answer.status != 200:
-            answer.fail(f"list the tags of {repository.reference.name} at {_text(at)}")
+            answer.fail(f"list the tags of {repository.reference.name} at {rfc3339(at)}")
         found: TagsAsOf = answer.json(TagsAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
         spans += found.tags
     return spans
@@ -228,7 +225,7 @@ def whose(repository: Repository, digest: Digest, limit: int | None) -> list[Tag
 
 def restore(repository: Repository, tag: str, wanted: Digest | datetime.datetime) -> Restored | None:
     """See :meth:`Repository.restore`."""
-    query = {"to": str(wanted)} if isinstance(wanted, Digest) else {"at": _text(wanted)}
+    query = {"to": str(wanted)} if isinstance(wanted, Digest) else {"at": rfc3339(wanted)}
     path = f"_digestry/restore/{tag}?{urlencode(query)}"
     with repository.ask("POST", path, push=True) as answer:
         if answer.status == 200:

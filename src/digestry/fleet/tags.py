@@ -14,6 +14,7 @@ from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Names
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
+from digestry.model.moments import rfc3339
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 
@@ -239,6 +240,5 @@ def _unknown_inside(graph: Graph, digest: Digest) -> Digest | None:
     return None
 
 
-def moment(at: datetime.datetime) -> str:
-    """A time as RFC 3339 in UTC, to the second, with its fraction only if there is one."""
-    return at.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+moment = rfc3339
+"""A time as every report prints it, and ``--at`` takes it."""

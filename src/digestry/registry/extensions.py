@@ -150,7 +150,7 @@ async def _journal(service: Service, exchange: Exchange, name: str) -> None:
         tag=None if tag is None else check_tag(tag),
         before_sequence=sequence_parameter(exchange, "before"),
         since=None if since is None else since - 1,
-        until=time_parameter(exchange, "until"),
+        until=time_parameter(exchange, "until", last=True),
         limit=limit + 1,
     )
     page = events[:limit]

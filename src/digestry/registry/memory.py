@@ -8,9 +8,10 @@ from typing import Final
 from msgspec import structs
 
 from digestry.catalog import clock
-from digestry.errors import CallerError, NotFound
+from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import TagAsOf, TagsAsOf, TagSpan, Whose
+from digestry.model.moments import parse_rfc3339
 from digestry.model.reference import check_tag
 from digestry.registry.access.session import Session
 from digestry.registry.exchange import Exchange
@@ -22,17 +23,19 @@ _PAGE: Final = 100
 _MOST: Final = 1000
 
 
-def time_parameter(exchange: Exchange, name: str) -> int | None:
-    """A query parameter that is an RFC 3339 time, in microseconds since 1970."""
+def time_parameter(exchange: Exchange, name: str, *, last: bool = False) -> int | None:
+    """A query parameter that is a time, in microseconds since 1970: of a whole second its ``last`` one,
+    or else its first."""
     value = exchange.parameter(name)
     if value is None:
         return None
     try:
-        return clock.from_rfc3339(value)
-    except CallerError as error:
+        found = parse_rfc3339(value)
+    except ValueError as error:
         raise bad_parameter(
-            name, value, "an RFC 3339 time is wanted, such as 2026-11-21T10:02:03Z"
+            name, value, "it must be a time as RFC 3339 has it, such as 2026-11-21T10:02:03.000004Z"
         ) from error
+    return clock.from_datetime(found.last if last else found.first)
 
 
 def sequence_parameter(exchange: Exchange, name: str) -> int | None:
@@ -45,7 +48,7 @@ def sequence_parameter(exchange: Exchange, name: str) -> int | None:
 
 async def _moment(service: Service, exchange: Exchange) -> int:
     """The time ``at``; without it the present, even if the newest entry says that it is later."""
-    at = time_parameter(exchange, "at")
+    at = time_parameter(exchange, "at", last=True)
     return max(service.now(), await service.disk(service.catalog.memory.latest)) if at is None else at
 
 
@@ -137,7 +140,7 @@ async def handle_restore(service: Service, exchange: Exchange, name: str, tag: s
     if exchange.method != "POST":
         raise not_allowed(exchange.method, "POST")
     check_tag(tag)
-    to, at = exchange.parameter("to"), time_parameter(exchange, "at")
+    to, at = exchange.parameter("to"), time_parameter(exchange, "at", last=True)
     wanted = at if to is None else Digest.parse(to)
     if wanted is None or (to is not None and at is not None):
         raise Problem(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")

@@ -11,6 +11,7 @@ from digestry.fleet.audit import Finding
 from digestry.fleet.reports.words import NOT_FROM_TAG, WORDS, called, number, standing
 from digestry.fleet.timelines import Era, Timeline
 from digestry.model.digest import Digest
+from digestry.model.moments import rfc3339
 from digestry.model.text import printable
 
 _WIDTH: Final = 1000
@@ -52,8 +53,8 @@ def _card(line: Timeline, until: datetime.datetime | None) -> Iterator[str]:
     yield f'<article class="card" data-holder>\n<h3>{name} <span class="soft">{moves}</span></h3>\n'
     yield _bar(eras, end, fills)
     yield (
-        f'<div class="ends"><span>{_time(eras[0].since)}</span><span class="key">underlined: '
-        f"containers run it</span><span>{_time(end)}</span></div>\n"
+        f'<div class="ends"><span>{rfc3339(eras[0].since)}</span><span class="key">underlined: '
+        f"containers run it</span><span>{rfc3339(end)}</span></div>\n"
     )
     yield '<ul class="eras">\n'
     yield from _unplaced(line)
@@ -75,7 +76,7 @@ def _bar(eras: Sequence[Era], end: datetime.datetime, fills: dict[Digest | None,
         width = least + rest * length / total if sum(seconds) else _WIDTH / len(eras)
         name = "no tag" if era.digest is None else era.digest.short
         box = f'x="{position:.1f}" width="{max(width - 2, 1):.1f}"'
-        title = f"<title>{name}: {_time(era.since)} to {_time(era.until) if era.until else 'now'}</title>"
+        title = f"<title>{name}: {rfc3339(era.since)} to {rfc3339(era.until) if era.until else 'now'}</title>"
         parts.append(f'<rect {box} y="0" height="20" class="{fills[era.digest]}">{title}</rect>')
         if era.findings:
             parts.append(f'<rect {box} y="24" height="4" class="fill-runs"/>')
@@ -107,7 +108,11 @@ def _fills(line: Timeline) -> dict[Digest | None, str]:
 
 
 def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
-    when = f"since {_time(era.since)}" if era.until is None else f"{_time(era.since)} to {_time(era.until)}"
+    when = (
+        f"since {rfc3339(era.since)}"
+        if era.until is None
+        else f"{rfc3339(era.since)} to {rfc3339(era.until)}"
+    )
     if era.digest is None:
         words = "<b>deleted</b>"
     else:
@@ -148,10 +153,6 @@ def _names(findings: Sequence[Finding]) -> str:
     names = ", ".join(_text(called(finding)) for finding in findings[:_MOST_NAMES])
     more = len(findings) - _MOST_NAMES
     return names + (f" and {more} more" if more > 0 else "")
-
-
-def _time(at: datetime.datetime) -> str:
-    return f"{at.astimezone(datetime.UTC):%Y-%m-%d %H:%MZ}"
 
 
 def _text(value: str) -> str:

@@ -34,6 +34,7 @@ from digestry.fleet.reports.words import (
     tag_words,
 )
 from digestry.fleet.timelines import Timeline
+from digestry.model.moments import rfc3339
 from digestry.model.text import printable
 
 MOST_ROWS: Final = 5000
@@ -151,7 +152,7 @@ def _header(report: Report) -> Iterator[str]:
     yield f"<header>\n<h1>{text(_headline(report))}</h1>\n"
     about = [number(len(hosts), "host"), number(len(images), "different digest")] if report.findings else []
     if latest is not None:
-        about.insert(0, f"{latest:%Y-%m-%d %H:%MZ}")
+        about.insert(0, rfc3339(latest))
     yield f'<p class="soft">{" · ".join(about)}</p>\n<ul class="tiles">\n'
     for each in STANDINGS:
         zero = "" if counts[each] else " zero"

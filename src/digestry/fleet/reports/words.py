@@ -137,9 +137,7 @@ def tag_words(finding: Finding, *, whole: bool = False, digits: int = 4) -> str:
         return NOT_FROM_TAG
     if tag.state != "moved":
         return tag.state
-    when = ""
-    if tag.moved_at is not None:
-        when = f" {moment(tag.moved_at)}" if whole else f" {tag.moved_at:%Y-%m-%d %H:%MZ}"
+    when = "" if tag.moved_at is None else f" {moment(tag.moved_at)}"
     if tag.digest is None:
         return f"moved{when}, deleted"
     return f"moved{when} to {tag.digest if whole else tag.digest.encoded[:digits] + ELLIPSIS}"
@@ -148,9 +146,7 @@ def tag_words(finding: Finding, *, whole: bool = False, digits: int = 4) -> str:
 def statement_words(advisory: Advisory) -> str:
     """One advisory in one line."""
     statement = advisory.statement
-    says = (
-        f"{statement.vulnerability}: {STATUS_WORDS[statement.status]}, {statement.timestamp:%Y-%m-%d %H:%MZ}"
-    )
+    says = f"{statement.vulnerability}: {STATUS_WORDS[statement.status]}, {moment(statement.timestamp)}"
     by = f" by {advisory.author or 'an author who is not named'}"
     note = statement.notes or statement.impact
     return f"{says}{by}" + (f": {note}" if note else "")
