@@ -11,13 +11,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from digestry.errors import DigestryError, RemoteDamaged, RemoteNotFound, TooLarge
-from digestry.fleet.sighting import Claim, FoundBy, Sighting
+from digestry.fleet.sighting import Claim, FoundBy, Note, Sighting
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -449,6 +449,11 @@ def flooding(out: BinaryIO) -> None:
     out.write(b"HTTP/1.1 200 OK\r\n\r\n[")
     while True:
         out.write(b" " * 65536)
+
+
+def without_notes(observations: Iterable[Any]) -> list[Any]:
+    """What was seen and what could not be, without what a file was read as."""
+    return [one for one in observations if not isinstance(one, Note)]
 
 
 def names(observations: Sequence[Any]) -> dict[str, Sighting]:

@@ -12,6 +12,7 @@ import pytest
 from digestry.fleet.sighting import Problem, Sighting
 from digestry.fleet.sources.file import FileSource
 from digestry.fleet.sources.formats.purl import read_purl, read_url
+from tests.fleet.fakes import without_notes
 
 A, B = ("sha256:" + letter * 64 for letter in "ab")
 QUOTED = quote(A, safe="")
@@ -20,7 +21,7 @@ QUOTED = quote(A, safe="")
 def observe(tmp_path: Path, document: Any) -> list[Any]:
     path = tmp_path / "sbom.json"
     path.write_text(json.dumps(document, indent=2))
-    return list(FileSource("file:sbom", str(path)).observe())
+    return without_notes(FileSource("file:sbom", str(path)).observe())
 
 
 def told(seen: Sighting) -> tuple[str, str | None, list[tuple[str | None, str]]]:

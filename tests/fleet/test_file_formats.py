@@ -14,7 +14,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.fleet.sighting import Problem, Sighting
 from digestry.fleet.sources import parse_source
 from digestry.fleet.sources.file import FileSource
-from tests.fleet.fakes import names, recording
+from tests.fleet.fakes import names, recording, without_notes
 
 A, B, C, D = ("sha256:" + letter * 64 for letter in "abcd")
 APP = "reg.example/app"
@@ -26,7 +26,7 @@ def observe(tmp_path: Path, *documents: Any, **options: Any) -> list[Any]:
     path.write_text(
         "\n".join(one if isinstance(one, str) else json.dumps(one, indent=4) for one in documents)
     )
-    return list(FileSource("file:f", str(path), **options).observe())
+    return without_notes(FileSource("file:f", str(path), **options).observe())
 
 
 def one(tmp_path: Path, *documents: Any, **options: Any) -> Sighting:
@@ -444,7 +444,7 @@ def test_what_is_not_known_says_what_was_expected(tmp_path: Path, text: str, say
 def test_what_powershell_writes_is_named(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes('[{"digest": 1}]'.encode("utf-16"))
-    (problem,) = FileSource("f", str(path)).observe()
+    (problem,) = without_notes(FileSource("f", str(path)).observe())
     assert isinstance(problem, Problem)
     assert "UTF-16" in problem.message
 
@@ -465,10 +465,10 @@ def test_containers_that_do_not_run(tmp_path: Path) -> None:
 def test_options_of_the_source(tmp_path: Path) -> None:
     path = tmp_path / "what?.json"
     path.write_text(json.dumps([{"digest": A}, {"digest": B, "host": "own"}]))
-    seen = list(parse_source(f"file:{path}?host=n1&limit=1MiB").observe())
+    seen = without_notes(parse_source(f"file:{path}?host=n1&limit=1MiB").observe())
     assert [each.host for each in seen if isinstance(each, Sighting)] == ["n1", "own"]
-    assert len(list(parse_source(f"file:{path}").observe())) == 2  # the question mark is the name's
-    (problem,) = parse_source(f"file:{path}?limit=20").observe()
+    assert len(without_notes(parse_source(f"file:{path}").observe())) == 2  # the question mark is the name's
+    (problem,) = without_notes(parse_source(f"file:{path}?limit=20").observe())
     assert isinstance(problem, Problem)
     assert "longer than 20 bytes" in problem.message
     for bad in ("file:", "file:?host=x", "file:x?limit=lots"):
@@ -488,10 +488,10 @@ def test_the_limit_counts_what_standard_input_sends(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.stdin", stdin)
     for content in (f'[\n{{"digest": "{A}"}}\n]', f'{{"digest": "{A}"}}\n' * 3, f"digest\n{A}\n"):
         stdin.buffer = Pipe(content.encode())
-        found = list(FileSource("file:-", "-").observe())
+        found = without_notes(FileSource("file:-", "-").observe())
         assert {type(each) for each in found} == {Sighting}
         stdin.buffer = Pipe(content.encode())
-        found = list(FileSource("file:-", "-", largest=60).observe())
+        found = without_notes(FileSource("file:-", "-", largest=60).observe())
         assert isinstance(found[0], Problem)
         assert "longer than 60 bytes" in found[0].message
 

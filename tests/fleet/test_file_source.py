@@ -11,6 +11,7 @@ import pytest
 
 from digestry.fleet.sighting import Problem, Sighting
 from digestry.fleet.sources.file import FileSource
+from tests.fleet.fakes import without_notes
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -19,7 +20,7 @@ OTHER = "sha256:" + "b" * 64
 def observe(tmp_path: Path, content: str | bytes) -> list[Any]:
     path = tmp_path / "inventory"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(FileSource(f"file:{path}", str(path)).observe())
+    return without_notes(FileSource(f"file:{path}", str(path)).observe())
 
 
 def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, content: str | bytes, says:
 
 
 def test_a_missing_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (problem,) = FileSource("file:x", str(tmp_path / "x")).observe()
+    (problem,) = without_notes(FileSource("file:x", str(tmp_path / "x")).observe())
     assert isinstance(problem, Problem)
     assert "No such file" in problem.message
 
@@ -103,7 +104,7 @@ def test_a_missing_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.M
         buffer = io.BytesIO(json.dumps([{"digest": DIGEST}]).encode())
 
     monkeypatch.setattr("sys.stdin", Stdin())
-    (one,) = FileSource("file:-", "-").observe()
+    (one,) = without_notes(FileSource("file:-", "-").observe())
     assert isinstance(one, Sighting)
 
 

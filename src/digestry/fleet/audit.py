@@ -17,7 +17,7 @@ from digestry.fleet.identity import Identity
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Names
 from digestry.fleet.prefetch import of_images, prefetch
-from digestry.fleet.sighting import Abbreviation, Claim, Problem, Sighting, Source
+from digestry.fleet.sighting import Abbreviation, Claim, Note, Problem, Sighting, Source
 from digestry.fleet.standing import NOWHERE, Standing, standing
 from digestry.fleet.tags import TagVerdict, judge_tag, judge_tag_elsewhere, point
 from digestry.fleet.waiting import Waiting
@@ -61,10 +61,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of an audit: the findings, worst first, and what could not be seen."""
+    """The result of an audit: the findings, worst first, what could not be seen, and what the sources
+    say of themselves."""
 
     findings: tuple[Finding, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[Note, ...] = ()
 
     @property
     def affected(self) -> bool:
@@ -102,7 +104,7 @@ def audit(
         judged = list(pool.map(lambda one: _judge(lookup, one, stated), seen_images))
     findings = _findings(gathered.sightings, of_sighting, judged)
     problems = gathered.problems + _registry_problems(lookup, [one.missed for one in seen_images])
-    return Report(tuple(findings), tuple(problems))
+    return Report(tuple(findings), tuple(problems), tuple(gathered.notes))
 
 
 class _Numbers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from digestry.errors import DigestryError
-from digestry.fleet.sighting import Observation, Problem, Sighting, Source
+from digestry.fleet.sighting import Note, Observation, Problem, Sighting, Source
 
 SOURCE_TIMEOUT: Final = 300.0
 """Seconds that one source may take for everything that it has to say."""
@@ -38,7 +38,7 @@ class Bounded:
             yield from self.source.observe()
             return
         for seen in self.source.observe():
-            if isinstance(seen, Problem):
+            if isinstance(seen, Problem | Note):
                 yield replace(seen, source=self.name)
             else:
                 yield replace(seen, source=self.name, host=self.host or seen.host)
@@ -50,6 +50,7 @@ class Gathered:
 
     sightings: list[Sighting] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gathered:
@@ -68,6 +69,8 @@ def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gat
         for seen in asking.finish():
             if isinstance(seen, Problem):
                 result.problems.append(seen)
+            elif isinstance(seen, Note):
+                result.notes.append(seen)
             else:
                 result.sightings.append(seen)
     return result

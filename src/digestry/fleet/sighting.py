@@ -1,4 +1,4 @@
-"""What a source of containers says: sightings, and problems where something could not be seen."""
+"""What a source of containers says: sightings, problems where something could not be seen, and notes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,17 @@ class Problem:
     hint: str = ""
 
 
-Observation: TypeAlias = Sighting | Problem
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about a source that a reader should know and that is no failure: what a file was read
+    as, or why no container in it runs."""
+
+    source: str
+    message: str
+    hint: str = ""
+
+
+Observation: TypeAlias = Sighting | Problem | Note
 
 
 class Source(Protocol):

@@ -33,6 +33,7 @@ from digestry.fleet.reports.words import (
     statement_words,
     tag_words,
 )
+from digestry.fleet.sighting import Note, Problem
 from digestry.fleet.timelines import Timeline
 from digestry.model.moments import rfc3339
 from digestry.model.text import printable
@@ -163,12 +164,17 @@ def _header(report: Report) -> Iterator[str]:
 
 
 def _problems(report: Report) -> Iterator[str]:
-    if not report.problems:
+    yield from _said("What could not be seen", "card unknown", report.problems)
+    yield from _said("Notes", "card", report.notes)
+
+
+def _said(title: str, style: str, lines: Sequence[Problem | Note]) -> Iterator[str]:
+    if not lines:
         return
-    yield '<section>\n<h2>What could not be seen</h2>\n<div class="card unknown"><ul>\n'
-    for problem in report.problems:
-        hint = f'<br><span class="soft">{text(problem.hint)}</span>' if problem.hint else ""
-        yield f"<li><b>{text(problem.source)}</b>: {text(problem.message)}{hint}</li>\n"
+    yield f'<section>\n<h2>{title}</h2>\n<div class="{style}"><ul>\n'
+    for line in lines:
+        hint = f'<br><span class="soft">{text(line.hint)}</span>' if line.hint else ""
+        yield f"<li><b>{text(line.source)}</b>: {text(line.message)}{hint}</li>\n"
     yield "</ul></div>\n</section>\n"
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from digestry.fleet.audit import Finding, Report
 from digestry.fleet.fix_plan import Origins
-from digestry.fleet.reports.values import VERSION, container_row, problem_row, rows, totals
+from digestry.fleet.reports.values import VERSION, container_row, note_row, problem_row, rows, totals
 from digestry.model.text import printable_json
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -22,6 +22,8 @@ def write(report: Report, *, fixes: Origins | None = None) -> Iterator[str]:
     yield from _joined(_containers(report.findings) if fixes is None else _rows(report.findings, fixes))
     yield '],\n"problems": ['
     yield from _joined(_line(problem_row(problem)) for problem in report.problems)
+    yield '],\n"notes": ['
+    yield from _joined(_line(note_row(note)) for note in report.notes)
     yield "]\n}\n"
 
 

@@ -53,6 +53,8 @@ def write(report: Report, *, fixes: Origins | None = None, every: bool = False) 
         for problem in report.problems:
             yield f"- {code(f'{problem.source}: {problem.message}')}\n"
         yield "\n"
+    for note in report.notes:
+        yield f"{code(f'{note.source}: {note.message}')}\n\n"
     if bad:
         yield from _table(bad if every else bad[:MOST_ROWS])
         if not every and len(bad) > MOST_ROWS:

@@ -101,6 +101,13 @@ def write(report: Report, look: Look | None = None) -> Iterator[Text]:
             if problem.hint:
                 yield _plain(f"    hint: {problem.hint}")
         yield ()
+    if report.notes:
+        yield (("NOTES", "title"),)
+        for note in report.notes:
+            yield _plain(f"  {note.source}: {note.message}")
+            if note.hint:
+                yield _plain(f"    hint: {note.hint}")
+        yield ()
     yield _plain(summary(report))
 
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from digestry.fleet.advisories import Advisory
 from digestry.fleet.audit import Finding, Report
 from digestry.fleet.fix_plan import Fix, Origins, plan
-from digestry.fleet.sighting import Problem
+from digestry.fleet.sighting import Note, Problem
 from digestry.fleet.tags import moment
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
@@ -135,6 +135,14 @@ class ProblemRow(Struct, frozen=True):
     hint: str | None
 
 
+class NoteRow(Struct, frozen=True):
+    """What a source says of itself: what a file was read as, or why no container in it runs."""
+
+    source: str
+    message: str
+    hint: str | None
+
+
 class Summary(Struct, frozen=True):
     """How many containers there are of each kind."""
 
@@ -156,6 +164,7 @@ class AuditDocument(Struct, frozen=True):
     summary: Summary
     containers: Annotated[list[ContainerRow], Meta(description="The vulnerable first.")]
     problems: list[ProblemRow]
+    notes: list[NoteRow] = []
 
 
 def schema() -> dict[str, Any]:
@@ -176,6 +185,7 @@ def as_values(report: Report, *, fixes: Origins | None = None) -> dict[str, Any]
         totals(report),
         [container_row(finding, fixes=fixes) for finding in report.findings],
         [problem_row(problem) for problem in report.problems],
+        [note_row(note) for note in report.notes],
     )
     values: dict[str, Any] = msgspec.to_builtins(document)
     return values
@@ -237,6 +247,11 @@ def _fix(fix: Fix | None) -> FixRow | UnsetType:
 def problem_row(problem: Problem) -> ProblemRow:
     """Something that could not be seen."""
     return ProblemRow(problem.source, problem.message, problem.hint or None)
+
+
+def note_row(note: Note) -> NoteRow:
+    """What a source says of itself."""
+    return NoteRow(note.source, note.message, note.hint or None)
 
 
 def advisory_row(advisory: Advisory) -> AdvisoryRow:

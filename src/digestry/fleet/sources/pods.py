@@ -28,6 +28,9 @@ PodRemark: TypeAlias = Callable[[dict[str, Any], str, str], str]
 """What else is known of a pod's container: called with pod, container's name and its image as
 typed; empty if there is nothing to say."""
 
+LeftOut: TypeAlias = Callable[[int], None]
+"""Called with the number of containers that ended and have no row."""
+
 ENDED: Final = frozenset({"Succeeded", "Failed"})
 """The phases of a pod in which nothing of it runs any more, nor will."""
 
@@ -52,14 +55,16 @@ def sightings_of_pods(
     nodes_unknown: str = "",
     include_stopped: bool = False,
     remark: PodRemark | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Observation]:
     """The containers of ``pods``, decoded objects of any quality, each as one sighting.
 
     A container that waits has a row that says so; one that ended has one if ``include_stopped``. An
     image volume is a row of its own. ``nodes`` are the platforms of nodes, by name;
-    ``nodes_unknown`` is why there are none. Raises nothing: an entry that is no pod is a problem.
+    ``nodes_unknown`` is why there are none. ``left_out`` is told of those without a row. Raises
+    nothing: an entry that is no pod is a problem.
     """
-    asked = _Asked(source, nodes, nodes_unknown, include_stopped, remark)
+    asked = _Asked(source, nodes, nodes_unknown, include_stopped, remark, left_out)
     seen_at = now()
     for position, entry in enumerate(pods):
         pod = fields(entry)
@@ -109,6 +114,7 @@ class _Asked:
     nodes_unknown: str
     include_stopped: bool
     remark: PodRemark | None
+    left_out: LeftOut | None = None
     images: PodImages = field(default_factory=PodImages)
 
 
@@ -151,7 +157,9 @@ class _Pod:
     def sightings(self) -> Iterator[Observation]:
         ended = text(self._status.get("phase")) in ENDED
         if ended and not self._asked.include_stopped:
+            self._leave_out(sum(len(items(self._spec.get(key))) for key, _ in _STATUSES) or 1)
             return
+        empty = True
         statuses: list[dict[str, Any]] = []
         for specified, reported in _STATUSES:
             specs = {
@@ -167,13 +175,21 @@ class _Pod:
                     continue
                 seen.add(name)
                 statuses.append(status)
+                empty = False
                 yield from self._container(name, specs.get(name, {}), status)
             if not ended:
                 for name, spec in specs.items():
                     if name and name not in seen:
+                        empty = False
                         yield self._sighting(name, spec, {}, self._not_started())
         if self._runs:
             yield from self._volumes(statuses)
+        if empty:
+            yield self._problem("it has no containers in it, as if it had been cut off")
+
+    def _leave_out(self, count: int) -> None:
+        if self._asked.left_out is not None:
+            self._asked.left_out(count)
 
     # -- containers ---------------------------------------------------------------------------
 
@@ -181,6 +197,7 @@ class _Pod:
         state = _state(status)
         self._runs = self._runs or state.runs
         if state.ended and not self._asked.include_stopped:
+            self._leave_out(1)
             return
         yield self._sighting(name, spec, status, state)
 

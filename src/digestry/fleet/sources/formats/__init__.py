@@ -7,26 +7,75 @@ from __future__ import annotations
 
 from typing import Final
 
+from digestry.fleet.sources.formats.azure import (
+    AzureApp,
+    AzureContainer,
+    AzureGroup,
+    AzureReplica,
+    AzureRevision,
+)
+from digestry.fleet.sources.formats.cloud_run import CloudRun
 from digestry.fleet.sources.formats.containerd import Containerd
 from digestry.fleet.sources.formats.cri import CriImages, CriInspect, CriList, CriPods
-from digestry.fleet.sources.formats.docker import DockerInspect, DockerList, ImageInspect, ImageList
+from digestry.fleet.sources.formats.docker import (
+    ComposeImages,
+    DockerInspect,
+    DockerList,
+    ImageInspect,
+    ImageList,
+)
+from digestry.fleet.sources.formats.ecs import EcsContainer, EcsService, EcsTask, EcsTaskDefinition
 from digestry.fleet.sources.formats.inventory import Inventory
 from digestry.fleet.sources.formats.kubernetes import Kubernetes
 from digestry.fleet.sources.formats.listed import SPDX2, SPDX3, CycloneDX
+from digestry.fleet.sources.formats.metrics import PrometheusAnswer
+from digestry.fleet.sources.formats.nomad import NomadAllocation, NomadJob
 from digestry.fleet.sources.formats.podman import PodmanInspect, PodmanList
 from digestry.fleet.sources.formats.rows import Format
+from digestry.fleet.sources.formats.scans import ImageScan, TrivyCluster, VulnerabilityReport
+from digestry.fleet.sources.formats.statuses import ContainerSpec, ContainerStatus, PodStatus
+from digestry.fleet.sources.formats.swarm import (
+    SwarmService,
+    SwarmServiceList,
+    SwarmTask,
+    SwarmTaskList,
+)
 
 FORMATS: Final[tuple[type[Format], ...]] = (
     # In this order: the first that recognises an entry reads it.
     CycloneDX,
     SPDX2,
     SPDX3,
+    CloudRun,
+    VulnerabilityReport,
     Kubernetes,
+    TrivyCluster,
+    ImageScan,
+    PrometheusAnswer,
+    PodStatus,
+    ContainerStatus,
+    ContainerSpec,
+    SwarmTaskList,
+    SwarmTask,
+    SwarmServiceList,
+    SwarmService,
+    EcsTask,
+    EcsContainer,
+    EcsTaskDefinition,
+    EcsService,
+    AzureGroup,
+    AzureContainer,
+    AzureApp,
+    AzureRevision,
+    AzureReplica,
+    NomadAllocation,
+    NomadJob,
     CriList,
     CriImages,
     CriPods,
     CriInspect,
     ImageInspect,
+    ComposeImages,
     ImageList,
     Containerd,
     PodmanInspect,
@@ -39,5 +88,7 @@ FORMATS: Final[tuple[type[Format], ...]] = (
 EXPECTED: Final = (
     "expected an inventory (JSON, JSON lines, CSV), or what these print: `docker inspect`, `podman inspect`,"
     " `podman ps --format json`, `kubectl get pods -A -o json`, `crictl ps -o json`, `crictl inspect`,"
-    " `ctr container info`, `nerdctl inspect`; or a CycloneDX or SPDX bill of materials in JSON"
+    " `ctr container info`, `nerdctl inspect`, `docker stack ps --format json`, `aws ecs describe-tasks`,"
+    " `az container show`, `az containerapp revision list`, `gcloud run revisions list --format json`,"
+    " `nomad alloc status -json`; kube-state-metrics; or a CycloneDX or SPDX bill of materials in JSON"
 )

@@ -64,6 +64,7 @@ class _Record(msgspec.Struct):
 class Containerd(OneByOne[_Container]):
     title: ClassVar[str] = "`ctr container info`"
     usable: ClassVar[str] = "containers with an ID and an Image"
+    reads: ClassVar[frozenset[str]] = frozenset()
     entry = _Container
 
     @staticmethod

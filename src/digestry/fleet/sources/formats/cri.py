@@ -34,7 +34,9 @@ CONTAINERD: Final = "containerd"
 CRI_O: Final = "cri-o"
 SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause container"
 
-_RUNNING: Final = frozenset({"CONTAINER_RUNNING", ""})
+_ENDED: Final = frozenset({"CONTAINER_EXITED", "CONTAINER_CREATED", 0, 2})
+_BESIDE: Final = frozenset({"kind", "spec", "image"})
+"""Keys that show that a ``status`` is none of crictl's."""
 _READY: Final = frozenset({"SANDBOX_READY", ""})
 _CHOSEN: Final = "the image's name is one that the runtime chose: it may know the image by several"
 _NO_NAME: Final = "the runtime does not say which image name this container was started from"
@@ -77,6 +79,7 @@ def crictl_name(metadata: _Metadata | None, labels: Labels | None) -> str:
 class CriList(OneByOne[_Container]):
     title: ClassVar[str] = "`crictl ps -o json`"
     usable: ClassVar[str] = "containers with an imageRef"
+    reads: ClassVar[frozenset[str]] = frozenset({"imageRef", "imageId"})
     entry = _Container
 
     @staticmethod
@@ -99,8 +102,8 @@ class CriList(OneByOne[_Container]):
 
 
 def _runs(state: str | int | None) -> bool:
-    # The CRI's enum, by name or by number (CONTAINER_RUNNING is 1).
-    return state in _RUNNING or state in {1, None}
+    # The CRI's enum, by name or by number. What is in no known state has not been seen to end.
+    return state not in _ENDED
 
 
 # -- inspect ------------------------------------------------------------------------------------
@@ -149,7 +152,11 @@ class CriInspect(OneByOne[_Inspected]):
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
-        return begins_with(fields.get("status"), "{") and "kind" not in fields and "spec" not in fields
+        status = fields.get("status")
+        if not begins_with(status, "{") or not _BESIDE.isdisjoint(fields):
+            return False
+        known = bytes(status or b"")
+        return "info" in fields or b'"imageRef"' in known or b'"CONTAINER_' in known or b'"SANDBOX_' in known
 
     def made(self, one: _Inspected, fields: Fields, place: Place) -> Iterable[Made]:
         status, info = one.status, one.info or _Info()

@@ -28,14 +28,16 @@ from digestry.fleet.sources.formats.rows import (
     Reading,
     begins_with,
 )
+from digestry.fleet.sources.formats.states import state_of
+from digestry.fleet.sources.formats.told import remarks_on
 from digestry.model.digest import Digest, shown
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
-RUNNING: Final = frozenset({"running", "paused", "restarting", "removing", "stopping"})
-"""The states that ``docker ps`` and ``podman ps`` list without ``--all``."""
 NAME_CAN_MOVE: Final = "containerd keeps the image's name, and not its digest: the name may have moved since"
 
-_IN_TEXT: Final = re.compile(rf"(?:^|,){re.escape(COMPOSE_PROJECT)}=([^,]*)")
+_COMPOSE_IMAGE: Final = "com.docker.compose.image"
+"""The label in which Compose keeps the ID of the image that it started."""
+_COMPOSE_LISTS: Final = "`docker compose images` does not say whether it runs"
 _NO_DIGEST: Final = "what `docker ps` prints has no digest in it: `docker inspect` of the container has"
 _ID_ALONE: Final = (
     "the file has only the ID of its image; with the image's own `inspect` beside it there would be digests"
@@ -70,6 +72,7 @@ class _Container(msgspec.Struct, rename="pascal"):
 class DockerInspect(OneByOne[_Container]):
     title: ClassVar[str] = "`docker inspect` of a container"
     usable: ClassVar[str] = "containers with an Id and an Image"
+    reads: ClassVar[frozenset[str]] = frozenset()
     entry = _Container
 
     @staticmethod
@@ -82,7 +85,7 @@ class DockerInspect(OneByOne[_Container]):
 
     def made(self, one: _Container, fields: Fields, place: Place) -> Iterable[Made]:
         state = one.state
-        runs = state is None or state.running is True or (state.status or "running") in RUNNING
+        runs = state is None or state.running is True or state_of(state.status or "running") != "ended"
         if self._reading.left_out(runs=runs):
             return ()
         config = one.config or _Config()
@@ -185,6 +188,7 @@ class DockerList(OneByOne[_Listed]):
 
     title: ClassVar[str] = "`docker ps --format json`"
     usable: ClassVar[str] = "containers with an ID and an Image"
+    reads: ClassVar[frozenset[str]] = frozenset()
     entry = _Listed
 
     @staticmethod
@@ -197,27 +201,65 @@ class DockerList(OneByOne[_Listed]):
         )
 
     def made(self, one: _Listed, fields: Fields, place: Place) -> Iterable[Made]:
-        runs = one.state in RUNNING if one.state else not one.status.startswith(("Exited", "Created", "Dead"))
-        if self._reading.left_out(runs=runs):
+        word = one.state or one.status
+        state = state_of(word) if word else "runs"
+        if self._reading.left_out(runs=state != "ended"):
             return ()
-        project = one.project
-        if isinstance(one.labels, dict):
-            project = project or one.labels.get(COMPOSE_PROJECT, "")
-        elif one.labels and (match := _IN_TEXT.search(one.labels)):
-            project = project or match[1]
+        remarks = (_NO_DIGEST, *remarks_on(state, word))
+        project = one.project or _label(one.labels, COMPOSE_PROJECT)
+        image_id = _label(one.labels, _COMPOSE_IMAGE)
         name = (one.names or one.name).partition(",")[0]
-        return (self.row(place, project, name, one.id, self._image(one.image)),)
+        if digest_of(image_id) is not None:
+            typed = "" if _SHORT.fullmatch(one.image) else one.image
+            image = engine_image(self._reading, typed, image_id, remarks=remarks_on(state, word))
+        else:
+            image = self._image(one.image, remarks)
+        return (self.row(place, project, name, one.id, image),)
 
-    def _image(self, typed: str) -> Awaited:
+    def _image(self, typed: str, remarks: tuple[str, ...]) -> Awaited:
         # An image without a name is shown by the first digits of its ID.
         if _SHORT.fullmatch(typed):
             return self._reading.shared(
-                ("short", typed),
+                ("short", typed, remarks),
                 lambda: Image(
-                    None, remarks=(f"{_NO_DIGEST}; its image has lost its name, and has the ID {typed}…",)
+                    None, remarks=(*remarks, f"its image has lost its name, and has the ID {typed}…")
                 ),
             )
-        return named_only(self._reading, typed, _NO_DIGEST)
+        return named_only(self._reading, typed, *remarks)
+
+
+def _label(labels: str | dict[str, str] | None, name: str) -> str:
+    """A label's value, in an object or in the text that ``docker ps`` prints; "" if it is not there."""
+    if isinstance(labels, dict):
+        return labels.get(name, "")
+    match = re.search(rf"(?:^|,){re.escape(name)}=([^,]*)", labels or "")
+    return match[1] if match else ""
+
+
+class _ComposeImage(msgspec.Struct):
+    id: str = msgspec.field(default="", name="ID")
+    container: str = msgspec.field(default="", name="ContainerName")
+    repository: str = msgspec.field(default="", name="Repository")
+    tag: str = msgspec.field(default="", name="Tag")
+
+
+class ComposeImages(OneByOne[_ComposeImage]):
+    """``docker compose images``, which lists a project's containers, the stopped ones too."""
+
+    title: ClassVar[str] = "`docker compose images --format json`"
+    usable: ClassVar[str] = "containers with an ID of an image"
+    reads: ClassVar[frozenset[str]] = frozenset()
+    entry = _ComposeImage
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "ID" in fields and "ContainerName" in fields and "Repository" in fields
+
+    def made(self, one: _ComposeImage, fields: Fields, place: Place) -> Iterable[Made]:
+        named = one.repository not in {"", "<none>"}
+        typed = f"{one.repository}:{one.tag}" if named and one.tag else one.repository if named else ""
+        image = engine_image(self._reading, typed, one.id, remarks=(_COMPOSE_LISTS,))
+        return (self.row(place, "", one.container, "", image),)
 
 
 # -- images -------------------------------------------------------------------------------------

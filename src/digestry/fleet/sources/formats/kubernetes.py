@@ -68,8 +68,12 @@ class Kubernetes:
             source=self._reading.source,
             nodes=platforms_of_nodes(self._nodes),
             include_stopped=self._reading.include_stopped,
+            left_out=self._left_out,
         )
         yield from broken
+
+    def _left_out(self, count: int) -> None:
+        self._reading.stopped += count
 
     def _decoded(
         self, pods: Iterable[tuple[msgspec.Raw, Place, int]], broken: list[Problem]

@@ -16,10 +16,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from digestry.fleet.sighting import Observation, Problem
+from digestry.fleet.sighting import Note, Problem, Sighting
 from digestry.fleet.sources.engine import fields, text
 from digestry.fleet.sources.formats.documents import Input
 from digestry.fleet.sources.formats.pod_fields import decode_pod
+from digestry.fleet.sources.formats.rows import Reading
 from digestry.fleet.sources.pods import platforms_of_nodes, sightings_of_pods
 
 _PIECE: Final = 1 << 22
@@ -54,13 +55,11 @@ _tail: Final = msgspec.json.Decoder(_Tail)
 _entry: Final = msgspec.json.Decoder(_Entry)
 
 
-def read_pod_list(
-    source: Input, first: bytes, *, name: str, include_stopped: bool = False
-) -> list[Observation] | None:
+def read_pod_list(source: Input, first: bytes, reading: Reading) -> list[Sighting | Problem | Note] | None:
     """The containers of the pods in ``source``, of which the line ``first`` was read.
 
     None, with ``source`` where it was, if it has anything else in it, or if nothing came of it.
-    Raises ``OSError``, and :class:`~digestry.errors.TooLarge`. ``name`` is the source's.
+    Raises ``OSError``, and :class:`~digestry.errors.TooLarge`.
     """
     if first != b"{\n":
         return None
@@ -68,19 +67,26 @@ def read_pod_list(
     if start is None:
         return None
     nodes: list[Any] = []
+    ended: list[int] = []
     try:
         seen = list(
-            sightings_of_pods(_pods(_pieces(source), nodes), source=name, include_stopped=include_stopped)
+            sightings_of_pods(
+                _pods(_pieces(source), nodes),
+                source=reading.source,
+                include_stopped=reading.include_stopped,
+                left_out=ended.append,
+            )
         )
     except (_Unfit, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         seen = []
     if not seen:
         source.back(start)
         return None
+    reading.stopped += sum(ended)
     # kubectl prints the nodes after the pods.
     platforms = platforms_of_nodes(nodes)
     for at, one in enumerate(seen if platforms else ()):
-        if not isinstance(one, Problem) and one.host in platforms:
+        if isinstance(one, Sighting) and one.host in platforms:
             seen[at] = replace(one, platform=platforms[one.host])
     return seen
 

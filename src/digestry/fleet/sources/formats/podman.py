@@ -14,10 +14,11 @@ import msgspec
 
 from digestry.fleet.sighting import Sighting, now
 from digestry.fleet.sources.docker import digest_of
-from digestry.fleet.sources.formats.docker import COMPOSE_PROJECT, RUNNING, engine_image
+from digestry.fleet.sources.formats.docker import COMPOSE_PROJECT, engine_image
 from digestry.fleet.sources.formats.one_by_one import OneByOne
 from digestry.fleet.sources.formats.places import Place
 from digestry.fleet.sources.formats.rows import Awaited, Fields, Image, Made, Reading, begins_with
+from digestry.fleet.sources.formats.states import state_of
 from digestry.fleet.sources.podman import with_image_digest
 
 _PAUSE: Final = "this is its pod's own pause container"
@@ -53,6 +54,7 @@ class _Container(msgspec.Struct, rename="pascal"):
 class PodmanInspect(OneByOne[_Container]):
     title: ClassVar[str] = "`podman inspect` of a container"
     usable: ClassVar[str] = "containers with an Id and an Image"
+    reads: ClassVar[frozenset[str]] = frozenset({"ImageDigest"})
     entry = _Container
 
     @staticmethod
@@ -61,7 +63,7 @@ class PodmanInspect(OneByOne[_Container]):
 
     def made(self, one: _Container, fields: Fields, place: Place) -> Iterable[Made]:
         state = one.state
-        runs = state is None or state.running is True or (state.status or "running") in RUNNING
+        runs = state is None or state.running is True or state_of(state.status or "running") != "ended"
         if self._reading.left_out(runs=runs):
             return ()
         config = one.config or _Config()
@@ -77,6 +79,7 @@ class _Listed(msgspec.Struct, rename="pascal"):
     id: str
     image: str | None = None
     image_id: str | None = msgspec.field(default=None, name="ImageID")
+    image_digest: str | None = None
     names: tuple[str, ...] | None = None
     state: str | None = None
     is_infra: bool | None = None
@@ -89,6 +92,7 @@ class PodmanList(OneByOne[_Listed]):
 
     title: ClassVar[str] = "`podman ps --format json`"
     usable: ClassVar[str] = "containers with an Id and an ImageID"
+    reads: ClassVar[frozenset[str]] = frozenset({"ImageID", "ImageDigest"})
     entry = _Listed
 
     @staticmethod
@@ -96,12 +100,12 @@ class PodmanList(OneByOne[_Listed]):
         return "Id" in fields and "ImageID" in fields
 
     def made(self, one: _Listed, fields: Fields, place: Place) -> Iterable[Made]:
-        if self._reading.left_out(runs=(one.state or "running").lower() in RUNNING):
+        if self._reading.left_out(runs=state_of(one.state or "running") != "ended"):
             return ()
         remarks = (_PAUSE,) if one.is_infra else ()
         typed, image_id = one.image or "", one.image_id or ""
         if "PodName" in fields or "IsInfra" in fields:
-            image = podman_image(self._reading, typed, image_id, "", remarks)
+            image = podman_image(self._reading, typed, image_id, one.image_digest or "", remarks)
         else:
             # Docker's list shows a bare ID where the name has moved, as if it had been started by it.
             image = engine_image(self._reading, "" if digest_of(typed) else typed, image_id, remarks=remarks)

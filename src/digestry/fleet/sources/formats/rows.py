@@ -10,8 +10,9 @@ import msgspec
 
 from digestry.client.options import is_loopback
 from digestry.errors import InvalidReference
-from digestry.fleet.sighting import Abbreviation, Claim, Problem, Sighting, now
+from digestry.fleet.sighting import Abbreviation, Claim, Note, Problem, Sighting, now
 from digestry.fleet.sources.formats.places import Place
+from digestry.fleet.waiting import Waiting
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -37,6 +38,7 @@ class Image:
     registry_named: bool = True
     runs: bool = True
     abbreviations: tuple[Abbreviation, ...] = ()
+    waiting: Waiting = ""
 
     @classmethod
     def of(cls, seen: Sighting) -> Image:
@@ -51,6 +53,7 @@ class Image:
             seen.registry_named,
             seen.runs,
             seen.abbreviations,
+            seen.waiting,
         )
 
 
@@ -85,7 +88,7 @@ class Row(NamedTuple):
     image: Image | Awaited
 
 
-Made: TypeAlias = Row | Sighting | Problem
+Made: TypeAlias = Row | Sighting | Problem | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,10 @@ class Reading:
     include_stopped: bool = False
     stopped: int = 0
     """Containers that were left out because they do not run."""
+    answered: bool = False
+    """Whether something in it says in so many words that there is nothing to be listed."""
     images: dict[Digest, Listed] = field(default_factory=dict)
+    _said: set[Hashable] = field(default_factory=set)
     _shared: dict[Hashable, Awaited] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
 
@@ -151,6 +157,16 @@ class Reading:
 
     def problem(self, message: str, hint: str = "") -> Problem:
         return Problem(self.source, f"{self.where}: {message}", hint)
+
+    def note(self, message: str, hint: str = "") -> Note:
+        return Note(self.source, message, hint)
+
+    def first(self, *what: Hashable) -> bool:
+        """Whether ``what`` is to be said, because it was not said of this file before."""
+        if what in self._said:
+            return False
+        self._said.add(what)
+        return True
 
 
 class Format(Protocol):
@@ -202,6 +218,7 @@ def sightings(rows: Iterable[Row], *, source: str, host: str) -> Iterator[Sighti
             image.registry_named,
             image.runs,
             image.abbreviations,
+            image.waiting,
         )
 
 

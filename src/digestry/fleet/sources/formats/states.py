@@ -1,0 +1,37 @@
+"""The words by which programs say whether a container runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, TypeAlias
+
+State: TypeAlias = Literal["runs", "waits", "ended", ""]
+"""``waits`` is what has not been started yet; ``""`` is a word that is not known."""
+
+_WORD: Final = re.compile(r"[a-z]+")
+_WORDS: Final[dict[State, str]] = {
+    "runs": """
+        running up paused pausing restarting removing stopping started active healthy unhealthy true yes
+        degraded ready runningatmaxscale processing deactivating
+    """,
+    "waits": """
+        waiting pending provisioning new allocated assigned accepted preparing starting activating queued
+        scheduled initialized creating containercreating podinitializing imagepullbackoff errimagepull
+        crashloopbackoff configured unscheduled activationfailed
+    """,
+    "ended": """
+        exited exit dead created stopped terminated completed complete succeeded failed shutdown shut
+        rejected removed remove deprovisioning deprovisioned deleted finished inactive done evicted killed
+        cancelled canceled scaledtozero scaled retired false error oomkilled notrunning suspended stop ended
+    """,
+}
+_STATES: Final = {word: state for state, words in _WORDS.items() for word in words.split()}
+
+
+def state_of(text: str) -> State:
+    """What a program means by ``text``, such as ``Up 2 hours``, ``Exited (0)``, ``STOPPED``.
+
+    The first word decides.
+    """
+    match = _WORD.search(text.lower().replace("not running", "notrunning"))
+    return _STATES.get(match[0], "") if match else ""
