@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.fleet.sighting import Problem, Sighting
+from digestry.fleet.sighting import Note, Problem, Sighting
 from digestry.fleet.sources import parse_source
 from digestry.fleet.sources.file import FileSource
 from tests.fleet.fakes import names, recording, without_notes
@@ -371,7 +371,6 @@ def test_templates_are_not_what_runs(tmp_path: Path) -> None:
     assert len(found) == 2
     assert "a Deployment is a template" in problems[0].message
     assert "kubectl get pods" in problems[0].hint
-    assert observe(tmp_path, {"apiVersion": "v1", "kind": "List", "items": []}) == []
 
 
 # -- streams, positions, options ----------------------------------------------------------------
@@ -423,7 +422,9 @@ def test_a_document_without_an_end_is_named_by_where_it_breaks(tmp_path: Path) -
     [
         ("CONTAINER ID   IMAGE     COMMAND\n1 2 3\n", "a table for people"),
         ("NAMESPACE   NAME    READY\n", "a table for people"),
-        ("apiVersion: v1\nkind: List\n", "YAML"),
+        ("apiVersion: v1\nkind: List\n", "a List is not what runs"),
+        ("kind: [\n", "not YAML"),
+        ("a: &a [x]\nb: *a\n", "anchors"),
         ("SPDXVersion: SPDX-2.3\n", "tag-value"),
         ("<?xml version='1.0'?>\n", "XML"),
         ('{"a": 1, "b": 2}', "in an object with 'a', 'b'"),
@@ -441,11 +442,16 @@ def test_what_is_not_known_says_what_was_expected(tmp_path: Path, text: str, say
     assert all(isinstance(each, Problem) for each in found)
 
 
-def test_what_powershell_writes_is_named(tmp_path: Path) -> None:
+def test_what_powershell_writes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_bytes('[{"digest": 1}]'.encode("utf-16"))
+    for text in (f'[\r\n{{"digest": "{A}"}}\r\n]\r\n', f"name,digest\r\nweb,{A}\r\n"):
+        for encoding in ("utf-16", "utf-8-sig"):
+            path.write_bytes(text.encode(encoding))
+            (seen,) = without_notes(FileSource("f", str(path)).observe())
+            assert isinstance(seen, Sighting), seen
+            assert [str(claim.digest) for claim in seen.claims] == [A]
+    path.write_bytes(b"\xff\xfe[")
     (problem,) = without_notes(FileSource("f", str(path)).observe())
-    assert isinstance(problem, Problem)
     assert "UTF-16" in problem.message
 
 
@@ -457,8 +463,14 @@ def test_many_bad_entries_are_counted(tmp_path: Path) -> None:
 
 def test_containers_that_do_not_run(tmp_path: Path) -> None:
     entry = {"Id": "1", "Image": A, "Config": {"Image": "x"}, "State": {"Status": "exited", "Running": False}}
-    (problem,) = observe(tmp_path, [entry])
-    assert "none of the 1 containers in it runs" in problem.message
+    path = tmp_path / "ended"
+    path.write_text(json.dumps([entry]))
+    form, note = FileSource("f", str(path)).observe()
+    assert isinstance(form, Note)
+    assert isinstance(note, Note)
+    assert form.message == "read as `docker inspect` of a container"
+    assert note.message == "1 container in it does not run, and no other is in it"
+    assert "--all" in note.hint
     assert len(observe(tmp_path, [entry], include_stopped=True)) == 1
 
 

@@ -108,5 +108,15 @@ def test_a_missing_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(one, Sighting)
 
 
-def test_an_empty_list_is_no_problem(tmp_path: Path) -> None:
-    assert observe(tmp_path, "[]") == []
+@pytest.mark.parametrize(
+    "content", ["[]", "[[]]", '{"containers": []}', '{"kind": "List", "items": []}', "digest\n"]
+)
+def test_nothing_in_it_does_not_show_that_nothing_runs(tmp_path: Path, content: str) -> None:
+    (problem,) = observe(tmp_path, content)
+    assert isinstance(problem, Problem)
+    assert "does not show that nothing runs" in problem.message
+
+
+@pytest.mark.parametrize("content", ['{"kind": "PodList", "items": []}', '{"host": "n1", "containers": []}'])
+def test_a_list_that_says_whose_it_is_may_be_empty(tmp_path: Path, content: str) -> None:
+    assert observe(tmp_path, content) == []

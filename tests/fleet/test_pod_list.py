@@ -147,7 +147,7 @@ def test_bytes_that_are_no_text(tmp_path: Path, whole: Callable[..., list[Observ
     path.write_bytes(printed(POD, POD).encode().replace(name, b'"\xff"', 1))
     seen = observe(path)
     assert seen == whole(path)
-    assert {type(one) for one in seen} == {Sighting, Problem}
+    assert {type(one) for one in seen} == {Sighting, Problem, Note}
 
 
 def test_an_entry_that_does_not_end_is_not_searched_for_ever(

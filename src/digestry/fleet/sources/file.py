@@ -260,7 +260,7 @@ class _Entries:
         elif not self._formats:
             yield reading.problem(
                 "there is nothing in it, which does not show that nothing runs",
-                "an empty list is of anything",
+                "an empty list may be one of anything",
             )
         else:
             for kind in self._formats:

@@ -119,7 +119,8 @@ class Inventory:
         """A problem for each of ``paths`` that was not named before."""
         for path in dict.fromkeys(paths):
             if self._reading.first("unread", path):
-                yield self._reading.problem(f"{where}: {shown(path)} {UNREAD}", RENAME)
+                message = f"{self._reading.where}, {where}: {shown(path)} {UNREAD}"
+                yield Problem(self._reading.source, message, RENAME)
 
     def finish(self) -> Iterable[Made]:
         return ()
@@ -291,22 +292,25 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
     Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line
     that is ``source.number``, and what reading raises.
     """
-    here = f"line {source.number}"
+    first_line = source.number
     separator = max(_SEPARATORS, key=first.count)
     try:
         headings = [cell.strip() for cell in next(csv.reader([first], strict=True, delimiter=separator))]
     except csv.Error as error:
-        yield reading.problem(f"{here}: neither JSON nor CSV: {error}")
+        yield reading.problem_on(first_line, f"neither JSON nor CSV: {error}")
         return
     by = plan(headings)
     if not by.identifies:
         found = ", ".join(map(shown, headings))
-        yield reading.problem(
-            f"{here}: the headings have none of reference, digest, image_id: {found}",
+        yield reading.problem_on(
+            first_line,
+            f"the headings have none of reference, digest, image_id: {found}",
             f"the first line names the columns: {', '.join(KEYS)}",
         )
         return
-    yield from inventory.not_read((heading for heading in headings if heading in by.suspect), here)
+    yield from inventory.not_read(
+        (heading for heading in headings if heading in by.suspect), f"line {first_line}"
+    )
     others = [at for at, heading in enumerate(headings) if heading not in by.read]
     kept = [headings[at] for at in others]
     yield reading.note(
@@ -323,12 +327,12 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
             break
         except csv.Error as error:
             # What follows a broken quote cannot be told apart from what is inside it.
-            yield reading.problem(f"line {begins}: not CSV: {error}; nothing from here on was read")
+            yield reading.problem_on(begins, f"not CSV: {error}; nothing from here on was read")
             return
         if len(cells) != len(headings):
             if any(cell.strip() for cell in cells):
-                yield reading.problem(
-                    f"line {begins}: {len(cells)} fields where the headings have {len(headings)}"
+                yield reading.problem_on(
+                    begins, f"{len(cells)} fields where the headings have {len(headings)}"
                 )
             continue
         for at in others:
@@ -338,9 +342,9 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
             yield from inventory.row(by.values([cell.strip() for cell in cells]))
         except DigestryError as error:
             if any(cell.strip() for cell in cells):
-                yield reading.problem(f"line {begins}: {error.message}", error.hint)
+                yield reading.problem_on(begins, error.message, error.hint)
     if source.number <= begun + 1:
-        yield reading.problem("there is no line below the headings", "which does not show that nothing runs")
+        yield reading.problem("no line follows the headings, which does not show that nothing runs")
 
 
 def _decoded(source: Input) -> Iterator[str]:

@@ -57,7 +57,7 @@ def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Made
         if stripped and not stripped.startswith("#"):
             match = _SAMPLE.fullmatch(stripped)
             if match is None or not _is_number(match[3]):
-                yield reading.problem(f"line {source.number}: no sample of a metric")
+                yield reading.problem_on(source.number, "no sample of a metric")
             else:
                 labels = {name: _unescaped(value) for name, value in _LABEL.findall(match[2] or "")}
                 metrics.add(match[1], labels, float(match[3]))

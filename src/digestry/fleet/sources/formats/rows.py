@@ -158,6 +158,10 @@ class Reading:
     def problem(self, message: str, hint: str = "") -> Problem:
         return Problem(self.source, f"{self.where}: {message}", hint)
 
+    def problem_on(self, line: int, message: str, hint: str = "") -> Problem:
+        """A problem on one line of the file."""
+        return Problem(self.source, f"{self.where}, line {line}: {message}", hint)
+
     def note(self, message: str, hint: str = "") -> Note:
         return Note(self.source, message, hint)
 
