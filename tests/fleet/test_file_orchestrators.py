@@ -194,7 +194,6 @@ SPEC = {"containers": [{"name": "c", "image": f"{APP}:1"}]}
 @pytest.mark.parametrize(
     ("document", "runs"),
     [
-        (resource("Revision", SPEC, imageDigest=PAIR), [True]),
         (resource("Revision", SPEC, [("Active", "True", "")], imageDigest=PAIR), [True]),
         (resource("Revision", SPEC, [("Active", "False", "NoTraffic")], imageDigest=PAIR), [False]),
         (resource("Revision", SPEC, [("Active", "False", "Retired")], imageDigest=PAIR), []),
@@ -205,6 +204,9 @@ def test_revisions_of_cloud_run(tmp_path: Path, document: Any, runs: list[bool])
     assert [one.runs for one in seen.rows.values()] == runs
     assert all(seen.digests(name) == [A] for name in seen.rows)
     assert not seen.problems
+    cut = see(tmp_path, [resource("Revision", SPEC, imageDigest=PAIR)])
+    assert [one.runs for one in cut.rows.values()] == [True]
+    assert "whether it runs" in cut.problems[0].message
 
 
 def test_services_and_jobs_of_cloud_run_are_templates(tmp_path: Path) -> None:

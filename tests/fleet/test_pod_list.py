@@ -187,7 +187,7 @@ def test_what_is_not_decoded_tells_nothing(data: st.DataObject) -> None:
     raw = json.dumps(pod).replace("Infinity", "0").replace("NaN", "0")
     read, decoded = (
         [
-            one if isinstance(one, Problem) else replace(one, seen_at=START)
+            replace(one, seen_at=START) if isinstance(one, Sighting) else one
             for one in sightings_of_pods([one], source="k", include_stopped=True)
         ]
         for one in (decode_pod(raw.encode()), json.loads(raw))

@@ -53,6 +53,10 @@ class CloudRun(Whole):
         state: State = "runs"
         if kind == "Revision":
             state, remarks, template = _revision(status)
+            if not items(status.get("conditions")) and self._reading.first("conditions"):
+                yield self._reading.problem(
+                    f"the revision {shown(name)} has no conditions in it, which say whether it runs", _WHERE
+                )
         elif not template:
             state, remarks = _execution(status)
         else:
