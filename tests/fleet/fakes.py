@@ -248,6 +248,8 @@ class FakeRegistries:
         self.trouble: Callable[[Reference, str], None] = _no_trouble
         self.asked: Counter[tuple[str, str, str]] = Counter()
         self.recorded: list[tuple[str, Sighted]] = []
+        self.outdated: dict[tuple[str, str], str] = {}
+        """What a mirror says of tags, and of the referrers of digests, that it could not look at."""
         self.accounts: set[str] = set()
         """The hosts that ask who asks."""
         self._repositories: dict[str, FakeRepository] = {}
@@ -276,6 +278,9 @@ class FakeRegistries:
             known = self.repository(Reference(host, query.repository))
             answers.append(_resolution(replace(known, owner=quiet), query, sent))
         return Resolutions(tuple(answers), sent if contents else {})
+
+    def stale(self, repository: Reference, target: str) -> str:
+        return self.outdated.get((repository.name, target), "")
 
     def authenticated(self, host: str) -> bool:
         return host in self.accounts

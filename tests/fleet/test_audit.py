@@ -251,6 +251,19 @@ def test_never_is_not_said_by_a_mirror(rich: FakeRegistries) -> None:
     assert any("only mirrors docker.io" in reason for reason in found.reasons)
 
 
+def test_a_mirror_that_could_not_look_tells_neither_the_tag_nor_the_advisories() -> None:
+    registries = FakeRegistries()
+    one = registries.at(APP).image("one", "1")
+    state(registries, f"{APP}@{one.manifest}", "fixed")
+    seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
+    registries.outdated[APP, "1"] = "unreachable; registry=docker.io"
+    found = only(registries, seen)
+    assert (found.tag.state, found.verdict.state) == ("unknown", "fixed")
+    assert any("could not see where it points now" in reason for reason in found.reasons)
+    registries.outdated[APP, str(one.manifest)] = "unreachable; registry=docker.io"
+    assert only(registries, seen).verdict.state == "unknown"
+
+
 def test_never_is_not_said_of_what_an_account_may_not_see(rich: FakeRegistries) -> None:
     hidden = sighted(f"{HOST}/secret:1", image_id(Digest.of(b"hidden"), kind="unknown"))
     rich.accounts.add(HOST)

@@ -48,9 +48,12 @@ def tag_history(repository: Repository, tag: str) -> list[TagEvent] | None:
         if answer.status != 200:
             answer.fail(f"get the history of {repository.named(tag)}")
         try:
-            entries += Manifest.parse(answer.read(_LARGEST_PAGE), media_types.OCI_INDEX).manifests
+            page = Manifest.parse(answer.read(_LARGEST_PAGE), media_types.OCI_INDEX)
         except InvalidManifest as error:
             raise ProtocolViolation(f"{answer.host} sent no tag history: {error.message}") from error
+        if not page.manifests and not entries and TAG_OBSERVED in (page.annotations or {}):
+            return None  # a mirror that never looked has no history to tell
+        entries += page.manifests
     events: list[TagEvent] = []
     current: Digest | None = None
     for entry in reversed(entries):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, BinaryIO, Final, NoReturn
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from digestry.blobs.protocols import SMALL, Ingest
 from digestry.blobs.verify import Verifier, wrong_hash
 from digestry.client import download, history, manifests, referrers, sightings, upload
-from digestry.client.answers import Answer
+from digestry.client.answers import Answer, escaped
 from digestry.client.paging import pages
 from digestry.client.session import Session
 from digestry.client.transport import Body, Call
@@ -26,6 +26,7 @@ from digestry.model.reference import Reference, check_tag
 from digestry.model.sightings import SightingsOf
 
 LARGEST_MANIFEST: Final = 16 << 20
+_MIRRORED: Final = ("/manifests", "/referrers")
 _TAGS_PAGE: Final = 1000
 _TAGS_BODY: Final = 16 << 20
 ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
@@ -75,7 +76,13 @@ class Repository:
         url = path if "://" in path else self.url(path)
         own = self._delete if method == "DELETE" else self._push if push else self._pull
         call = Call(method, url, headers or {}, body, repeatable)
-        return self.session.send(self.reference.host, call, (*own, *scopes))
+        answer = self.session.send(self.reference.host, call, (*own, *scopes))
+        upstream = answer.headers.get("Digestry-Upstream")
+        if upstream is not None:
+            what, _, target = urlsplit(url).path.rpartition("/")
+            if what.endswith(_MIRRORED):
+                self.session.upstream[self.reference.name, target] = escaped(upstream)
+        return answer
 
     def named(self, target: str) -> str:
         """``target`` of this repository as messages name it."""

@@ -39,6 +39,8 @@ class Session:
         """The extensions' endpoints of each registry that was asked; None if it could not tell."""
         self.bulk_refused: set[str] = set()
         """Registries that did not answer many questions at once."""
+        self.upstream: dict[tuple[str, str], str] = {}
+        """What a mirror said of the registry that it mirrors, by repository and tag or digest."""
         self._auth = Authenticator(self.transport, credentials or DockerCredentials(options.docker_config))
 
     def repository(self, reference: Reference) -> Repository:
@@ -77,6 +79,13 @@ class Session:
         from digestry.client import sightings as client  # noqa: PLC0415 - few verbs need it
 
         return client.record(self, host, sightings)
+
+    def stale(self, repository: Reference, target: str) -> str:
+        """Why a tag that a mirror resolved, or the referrers of a digest that it listed, may not be what
+        the registry that is mirrored has, in the mirror's words; empty if they are, or if nothing is
+        mirrored (docs/mirror.md)."""
+        said = self.upstream.get((repository.name, target), "")
+        return "" if said.partition(";")[0].strip() in {"", "current"} else said
 
     def authenticated(self, host: str) -> bool:
         """Whether ``host`` asked for credentials: then its answers are those for one account."""

@@ -70,6 +70,8 @@ class Registries(Protocol):
 
     def authenticated(self, host: str) -> bool: ...
 
+    def stale(self, repository: Reference, target: str) -> str: ...
+
     def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None: ...
 
 
@@ -174,9 +176,13 @@ class Lookup:
 
         def ask() -> tuple[Descriptor, ...]:
             try:
-                return tuple(self._registries.repository(repository).referrers(digest))
+                found = tuple(self._registries.repository(repository).referrers(digest))
             except RemoteNotFound:
                 return ()
+            stale = self._registries.stale(repository, str(digest))
+            if stale:
+                raise RemoteError(f"{repository.host} could not ask the registry that it mirrors: {stale}")
+            return found
 
         return self._once(repository, ("referrers", repository, digest), ask)
 
@@ -225,6 +231,11 @@ class Lookup:
             return None if found is None else found.resolutions[0].prefixes.get(encoded)
 
         return self._once(repository, ("prefix", repository, encoded), ask)
+
+    def stale(self, repository: Reference, tag: str) -> str:
+        """Why what :meth:`resolve` told of a tag may be out of date; empty if nothing is known that
+        speaks against it."""
+        return self._registries.stale(repository, tag)
 
     def shows(self, repository: Reference) -> bool:
         """Whether the registry shows the repository, or would if there were one. To an account that may

@@ -74,6 +74,10 @@ def judge_tag(
         except DigestryError as error:
             return _failed("what the tag points to could not be read", error, current)
         if current in identity.closure:
+            stale = lookup.stale(repository, tag)
+            if stale:
+                why = f"{repository.host} mirrors the tag, and could not see where it points now: {stale}"
+                return TagVerdict("unknown", current, reasons=(why,))
             return TagVerdict("current", current)
     try:
         history = lookup.tag_history(repository, tag)

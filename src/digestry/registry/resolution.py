@@ -16,6 +16,7 @@ from digestry.model.resolution import (
     LARGEST_REQUEST,
     MOST_QUERIES,
     MOST_THINGS,
+    Resolution,
     Resolutions,
     ResolveRequest,
 )
@@ -42,24 +43,35 @@ async def handle(service: Service, exchange: Exchange) -> None:
     hidden = service.gate.hidden(exchange, set(names))
     # No repository has the empty name: what may not be seen is answered as what is not there.
     names = ["" if name in hidden else name for name in names]
-    answer = await service.disk(_answer, service, request, names)
+    mirrored = {name for name in names if service.origin(name)}
+    answer = await service.disk(_answer, service, request, names, mirrored)
     await exchange.answer(200, [("Content-Type", JSON)], answer)
 
 
-def _answer(service: Service, request: ResolveRequest, names: list[str]) -> bytes:
-    """``names`` are the repositories that the queries are about, as this registry calls them."""
+def _answer(service: Service, request: ResolveRequest, names: list[str], mirrored: set[str]) -> bytes:
+    """``names`` are the repositories that the queries are about, as this registry calls them, and
+    ``mirrored`` those of them that are another registry's."""
     queries = [
         query if query.repository == name else structs.replace(query, repository=name)
         for query, name in zip(request.queries, names, strict=True)
     ]
     found = service.catalog.resolve(queries, contents=request.contents)
     resolutions = tuple(
-        answer
-        if answer.repository == query.repository
-        else structs.replace(answer, repository=query.repository)
+        _as_asked(answer, query.repository, mirrored=answer.repository in mirrored)
         for answer, query in zip(found.resolutions, request.queries, strict=False)
     )
     return _encoder.encode(Resolutions(resolutions, _contents(service, found.pieces)))
+
+
+def _as_asked(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:
+    """An answer about the repository by the name that was asked.
+
+    Where the tags of a mirrored repository point, and what refers to what, upstream is asked first:
+    whoever wants that asks for it by itself.
+    """
+    if mirrored:
+        return structs.replace(answer, repository=name, tags=(), referrers={})
+    return answer if answer.repository == name else structs.replace(answer, repository=name)
 
 
 def _parse(body: bytes) -> ResolveRequest:

@@ -159,6 +159,10 @@ class Service:
         """The repository that ``name`` is of where nobody else is asked: its history and so on."""
         return name if self.mirrors is None else self.mirrors.kept(name)
 
+    def origin(self, name: str) -> str:
+        """The host of the registry that a repository is mirrored from; empty for one of our own."""
+        return "" if self.mirrors is None else self.mirrors.origin(name)
+
     async def disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls ``function`` in a thread that may wait for the disk."""
         return await self._call(self._disk, function, *args, **kwargs)

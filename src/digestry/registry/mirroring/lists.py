@@ -76,19 +76,23 @@ def _all_tags(place: Place) -> tuple[str, ...]:
 async def referring(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
     """What refers to a digest: what upstream lists is fetched first, so that it is found here as well."""
     mirror, word = place.mirror, trouble.CURRENT
-    if place.fetch and mirror.remembered("referrers", f"{place.name}@{digest}") is None:
+    known = mirror.remembered("referrers", f"{place.name}@{digest}")
+    if place.fetch and known is None:
         try:
-            await mirror.once(
+            known = await mirror.once(
                 (place.name, str(digest), "referrers"), _bring_referrers, service, place, digest
             )
         except TROUBLE as error:
             word = trouble.word(error)
             mirror.count("stale")
+    if known:
+        word = trouble.INCOMPLETE
     exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     await referrers.handle(service, exchange, place.name, str(digest))
 
 
-def _bring_referrers(service: Service, place: Place, digest: Digest) -> None:
+def _bring_referrers(service: Service, place: Place, digest: Digest) -> tuple[str, ...]:
+    """Fetches what upstream lists; returns what was left out of it. Blocks."""
     mirror = place.mirror
     mirror.count("misses")
     try:
@@ -96,10 +100,12 @@ def _bring_referrers(service: Service, place: Place, digest: Digest) -> None:
             listed = mirror.upstream.referrers(place.upstream, digest)
     except RemoteNotFound:
         listed = ()
+    left_out = ["…"] if len(listed) > _MOST_REFERRERS else []
     for entry in listed[:_MOST_REFERRERS]:
         try:
             manifests.bring(service, place, entry.digest)
         except (RemoteNotFound, ProtocolViolation, ContentError, TooLarge) as error:
+            left_out.append(str(entry.digest))
             log.warning(
                 "mirror %s: a referrer of %s is left out: %s", mirror.config.host, digest, error.message
             )
@@ -109,7 +115,8 @@ def _bring_referrers(service: Service, place: Place, digest: Digest) -> None:
             with mirror.question():  # who does not even know the subject says nothing of what refers to it
                 mirror.upstream.resolve(place.upstream, str(digest))
             _drop(service, place, withdrawn)
-    mirror.remember("referrers", f"{place.name}@{digest}", ())
+    mirror.remember("referrers", f"{place.name}@{digest}", tuple(left_out))
+    return tuple(left_out)
 
 
 def _withdrawn(service: Service, place: Place, subject: Digest, listed: set[Digest]) -> list[Digest]:

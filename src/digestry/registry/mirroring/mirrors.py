@@ -91,6 +91,18 @@ class Mirrors:
             return name
         return local if default.config.fetches(upstream) and self._hot.repository(local) else name
 
+    def origin(self, name: str) -> str:
+        """The host of the registry whose repository ``name`` is: where its tags point now, and pointed
+        when nobody asked, only that one knows. Empty for a repository of this registry's own."""
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                config, inner = mirror.config, name.removeprefix(start)
+                return config.host if config.fetches(config.upstream_name(inner)) else ""
+        default = self._default
+        if default is None or self._hot.repository(name):
+            return ""
+        return default.config.host if default.config.fetches(default.config.upstream_name(name)) else ""
+
     def refuse(self, name: str) -> None:
         """Raises :class:`Problem` if ``name`` is an upstream's: its tags are moved there."""
         for start, mirror in self._by_start:

@@ -36,6 +36,8 @@ FULL: Final = "full"
 """This registry has no room to write down what upstream says."""
 HELD: Final = "held"
 """Upstream's tag has moved, but a rule of this registry does not let the tag here move."""
+INCOMPLETE: Final = "incomplete"
+"""Upstream lists referrers that could not be fetched, so that the list here lacks them."""
 
 _TOO_MANY: Final = 429
 LONGEST_LIMIT: Final = 24 * 3600.0
