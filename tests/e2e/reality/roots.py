@@ -133,10 +133,17 @@ def entered(release: str) -> Iterator[Root]:
             if holder.stdout.readline() != b"ready\n":
                 said = holder.stderr.read().decode(errors="replace")
                 lacking(f"the programs of {release}", f"namespaces cannot be made here: {said}")
-            yield Root(release, Path(directory), holder)
+            inside = Root(release, Path(directory), holder)
+            try:
+                yield inside
+            finally:
+                holder.stdin.close()
+                holder.wait(PATIENCE)  # the first process has ended, and so has every other inside
+                for daemon in inside.daemons.values():
+                    daemon.wait(PATIENCE)
         finally:
             holder.stdin.close()
-            holder.wait(PATIENCE)  # the first process has ended, and so has every other inside
+            holder.wait(PATIENCE)
             holder.stdout.close()
             holder.stderr.close()
 
