@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?=
 
-.PHONY: demo test check bench lock format clean setup
+.PHONY: demo test reality check bench lock format clean setup
 
 setup: $(VENV)/.ready
 
@@ -16,7 +16,11 @@ demo: setup
 	@$(BIN)/digestry demo $(if $(ENGINE),--engine $(ENGINE))
 
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not reality" $(ARGS)
+
+# Real engines of three Debian releases, which `tools/debian_roots.py` fetches into a folder (root).
+reality: setup
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m reality tests/e2e/reality $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check src tests bench tools

@@ -67,9 +67,7 @@ def made(says: str, architecture: str = ARCHITECTURE, **annotations: str) -> Ima
 
 def index(*children: Image) -> bytes:
     entries = [child.entry() for child in children]
-    return json.dumps(
-        {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}
-    ).encode()
+    return json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}).encode()
 
 
 def publish(name: str, *children: Image, whole: bytes | None = None) -> Digest:

@@ -17,7 +17,6 @@ MACHINE = "bookworm"
 """The release whose programs are the machine's own."""
 
 
-
 def cache() -> Path:
     """Where other releases' programs are kept; outside of the checkout."""
     named = os.environ.get("DIGESTRY_PEERS_CACHE")
@@ -97,7 +96,7 @@ class Root:
         """Stops a daemon as its administrator would; what it started may go on."""
         daemon = self.daemons.pop(name)
         identity = (self.scratch / f"{name}.started").read_text().strip()
-        self.engine("kill", "-TERM").attempt(identity)
+        self.engine("sh", "-c")('kill -TERM "$1"', "sh", identity)
         daemon.wait(PATIENCE)
 
     def wait_for(self, name: str, engine: Engine, *question: str) -> None:
@@ -146,5 +145,3 @@ def entered(release: str) -> Iterator[Root]:
             holder.wait(PATIENCE)
             holder.stdout.close()
             holder.stderr.close()
-
-

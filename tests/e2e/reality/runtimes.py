@@ -109,19 +109,26 @@ class Docker(Runtime):
     def start(self) -> None:
         scratch = self.root.scratch
         containerd = self.kind.family == "docker-containerd"
-        (scratch / "daemon.json").write_text(json.dumps({"features": {"containerd-snapshotter": True}} if containerd else {}))
+        (scratch / "daemon.json").write_text(
+            json.dumps({"features": {"containerd-snapshotter": True}} if containerd else {})
+        )
         self._start()
 
     def _start(self) -> None:
         scratch = self.root.scratch
         self.docker = Engine(
             (program("docker"),),
-            {"DOCKER_HOST": f"unix://{scratch}/docker.sock", "DOCKER_CONFIG": f"{scratch}/config", "DOCKER_BUILDKIT": "0"},
+            {
+                "DOCKER_HOST": f"unix://{scratch}/docker.sock",
+                "DOCKER_CONFIG": f"{scratch}/config",
+                "DOCKER_BUILDKIT": "0",
+            },
         )
         self.root.start(
             "dockerd",
             ["dockerd", f"--config-file={scratch}/daemon.json", f"--data-root={scratch}/data",
-             f"--exec-root={scratch}/exec", f"--host=unix://{scratch}/docker.sock", f"--pidfile={scratch}/pid",
+             f"--exec-root={scratch}/exec", f"--host=unix://{scratch}/docker.sock",
+             f"--pidfile={scratch}/pid",
              "--bridge=none", "--iptables=false", "--ip6tables=false"],
         )  # fmt: skip
         self.root.wait_for("dockerd", self.docker, "version")
@@ -192,7 +199,9 @@ class Podman(Runtime):
         (scratch / "podman.sock").unlink(missing_ok=True)
         inside = self.podman.command[self.podman.command.index("--") + 1 :]
         self.root.start(
-            "podman", [*inside, "system", "service", "--time=0", f"unix://{scratch}/podman.sock"], HOME=str(scratch)
+            "podman",
+            [*inside, "system", "service", "--time=0", f"unix://{scratch}/podman.sock"],
+            HOME=str(scratch),
         )
         self.root.wait_for("podman", Engine(("test", "-S", f"{scratch}/podman.sock")))
 
@@ -209,7 +218,16 @@ class Podman(Runtime):
     def run(self, image: str, name: str) -> None:
         # The limits of the machine's defaults may be above what this process may set.
         limits = ("--ulimit=nofile=256:256", "--ulimit=nproc=512:512")
-        self.podman("run", "--detach", "--pull=never", "--network=none", "--log-driver=k8s-file", *limits, f"--name={name}", image)
+        self.podman(
+            "run",
+            "--detach",
+            "--pull=never",
+            "--network=none",
+            "--log-driver=k8s-file",
+            *limits,
+            f"--name={name}",
+            image,
+        )
 
     def image_id(self, image: str) -> str:
         return self.podman("image", "inspect", "--format={{.Id}}", image)
@@ -256,7 +274,9 @@ class Containerd(Runtime):
             f'version = 2\n{self._disabled()}root = "{scratch}/root"\nstate = "{scratch}/state"\n'
             f'[grpc]\naddress = "{scratch}/containerd.sock"\n{self._plugins()}'
         )
-        self.ctr = self.root.engine("ctr", f"--address={scratch}/containerd.sock", f"--namespace={self.namespace}")
+        self.ctr = self.root.engine(
+            "ctr", f"--address={scratch}/containerd.sock", f"--namespace={self.namespace}"
+        )
         self._start()
 
     def _disabled(self) -> str:
@@ -323,7 +343,9 @@ class Cri(Containerd):
         socket = f"unix://{self.root.scratch}/containerd.sock"
         built = sorted(cache().glob("crictl-*/crictl"))
         crictl = str(built[-1]) if built else program("crictl")
-        self.crictl = Engine((crictl, f"--runtime-endpoint={socket}", f"--image-endpoint={socket}", "--timeout=60s"))
+        self.crictl = Engine(
+            (crictl, f"--runtime-endpoint={socket}", f"--image-endpoint={socket}", "--timeout=60s")
+        )
         wait_until(lambda: self.crictl.attempt("info").returncode == 0, what="the CRI's first answer")
         self._sandbox = self.root.scratch / "pod.json"
         self._sandbox.write_text(json.dumps({
@@ -339,7 +361,7 @@ class Cri(Containerd):
     def _plugins(self) -> str:
         return (
             f'[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "{self._pause}/pause:1"\n'
-            'disable_apparmor = true\n'
+            "disable_apparmor = true\n"
             '[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n'
         )
 

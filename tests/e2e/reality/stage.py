@@ -52,6 +52,10 @@ class Stage:
         assert done.returncode in {0, 1, 3}, done.stderr
         return done.returncode, json.loads(done.stdout)
 
+    def digest(self, label: str | None) -> str | None:
+        """What a label stands for, as reports write it."""
+        return None if label is None else str(self.labels[label])
+
     def name(self, image: str) -> str:
         """The whole reference that a row's short name stands for."""
         which, _, rest = image.rpartition("!")
@@ -145,7 +149,7 @@ class Stage:
 
 @contextlib.contextmanager
 def staged(runtime: Runtime, registry: str, plain: str, row: Row, home: str) -> Iterator[Stage]:
-    slug = row.name.replace(" ", "-")
+    slug = row.name.replace(" ", "-").lower()
     stage = Stage(runtime, registry, plain, f"reality/{runtime.kind.name}/{slug}", home)
     try:
         yield stage
