@@ -209,7 +209,8 @@ ROWS: Final = (
         "publish v1 app:1", "pull app:1", "start-id by-id app:1", "affected v1 app",
         less=(
             Less(
-                frozenset({"podman", "cri"}), {"by-id": (Right("v1", "current", "affected"),)}, frozenset({1}),
+                frozenset({"podman", "cri"}), {"by-id": (Right("v1", "current", "affected"),)},
+                frozenset({1}),
                 "the runtime itself puts a name of the image in the place of the ID",
             ),
         ),
