@@ -11,6 +11,9 @@ from typing import Final, TypeAlias
 
 from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.fleet.sighting import Problem, Source
+from digestry.fleet.sources.containerd import ContainerdSource
+from digestry.fleet.sources.containerd_api import Containerd
+from digestry.fleet.sources.cri import CriSource, Runtime
 from digestry.fleet.sources.docker import DockerSource
 from digestry.fleet.sources.endpoints import (
     docker_endpoint,
@@ -22,8 +25,10 @@ from digestry.fleet.sources.endpoints import (
 )
 from digestry.fleet.sources.engine import TIMEOUT, Engine
 from digestry.fleet.sources.file import FileSource
+from digestry.fleet.sources.grpc import Channel
 from digestry.fleet.sources.kubernetes import KubernetesSource, Where
 from digestry.fleet.sources.podman import PodmanAPI, PodmanProgram, PodmanSource
+from digestry.fleet.sources.runtime_endpoints import containerd_socket, cri_socket
 from digestry.model.digest import shown
 
 _Maker: TypeAlias = Callable[[str, str, bool, float], Source]
@@ -109,6 +114,23 @@ def _podman(name: str, where: str, include_stopped: bool, timeout: float) -> Sou
     return PodmanSource(name, PodmanAPI(engine), include_stopped=include_stopped, fallback=compatible)
 
 
+def _containerd(name: str, where: str, include_stopped: bool, timeout: float) -> Source:
+    path, options = containerd_socket(where)
+    return ContainerdSource(
+        name,
+        Containerd(Channel(path, timeout=timeout)),
+        include_stopped=include_stopped,
+        namespaces=options.get("namespace", ()),
+        without=options.get("without", ()),
+    )
+
+
+def _cri(name: str, where: str, include_stopped: bool, timeout: float) -> Source:
+    return CriSource(
+        name, Runtime(Channel(cri_socket(where), timeout=timeout)), include_stopped=include_stopped
+    )
+
+
 def _file(name: str, where: str, include_stopped: bool, timeout: float) -> Source:
     return FileSource.parse(name, where, include_stopped=include_stopped)
 
@@ -120,6 +142,8 @@ def _kubernetes(name: str, where: str, include_stopped: bool, timeout: float) ->
 _KINDS: Final[dict[str, _Maker]] = {
     "docker": _docker,
     "podman": _podman,
+    "containerd": _containerd,
+    "cri": _cri,
     "file": _file,
     "kubernetes": _kubernetes,
 }

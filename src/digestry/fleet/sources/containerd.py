@@ -242,21 +242,16 @@ def _image(
             0, f"the name {container.image} is given to {image.digest}, which is not its own"
         )
         return found
-    if not same and pinned is None:
-        found = _by_layers(container, chain, reference, shelf)
-        said = "is now another image: its layers are not those that run"
-        found.remarks.insert(0, f"{container.image} {said}")
-        return found
     if same and (unmoved or pinned is not None):
         return _by_target(image, {part.config for part in same}, {part.manifest for part in same}, shelf)
     found = _by_layers(container, chain, reference, shelf)
     if not same:
-        found.remarks.insert(0, "its layers are not those of the image that its name has")
+        found.remarks.insert(0, f"{container.image} is another image: its layers are not those that run")
     elif not found.claims:
         found.remarks.insert(
             0,
-            f"{container.image} has been given anew since it was started: another image, "
-            "with the same layers, may be what runs",
+            f"{container.image} was set again after this container was made: it may have been another image "
+            "with the same layers",
         )
     return found
 
@@ -295,6 +290,7 @@ def _by_config(config: Digest, read_from: str, reference: str | None, shelf: She
     except DigestryError as error:
         pairs = []
         found.remarks.append(f"containerd does not show its images: {error.message}")
+    pairs = [claim for claim in pairs if claim.repository is not None] or pairs
     found.claims += sorted(pairs, key=lambda claim: (claim.repository != own, not claim.obtained))
     found.claims.append(Claim(config, "config", None, read_from, "image-id", obtained=False))
     return found
@@ -311,7 +307,7 @@ def _by_layers(container: Container, chain: str, reference: str | None, shelf: S
     if len(made) == 1 and len(here) == 1:
         found = _by_config(made[0].digest, "the layers that run", reference, shelf)
         found.remarks.append(
-            f"found by the layers that run: of the images here, only that of the config {made[0].digest} has them"
+            f"found by the layers that run: of the images here, only {made[0].digest} (a config) has them"
         )
         return found
     listed = ", ".join(str(code.digest) for code in here[:4]) + (", …" if len(here) > 4 else "")

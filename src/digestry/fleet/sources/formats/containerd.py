@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from digestry.fleet.sighting import Problem
-from digestry.fleet.sources.formats.cri import CONTAINERD, SANDBOX, cri_image
+from digestry.fleet.sources.cri_images import CONTAINERD
+from digestry.fleet.sources.formats.cri import SANDBOX, cri_image
 from digestry.fleet.sources.formats.docker import NAME_CAN_MOVE, named_only
 from digestry.fleet.sources.formats.documents import Input
 from digestry.fleet.sources.formats.one_by_one import OneByOne

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from digestry.errors import InvalidConfiguration
-from digestry.fleet.sighting import Claim, DigestKind
+from digestry.fleet.sources.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.fleet.sources.docker import digest_of
 from digestry.fleet.sources.formats.one_by_one import Images, OneByOne
 from digestry.fleet.sources.formats.places import Place
@@ -25,21 +25,15 @@ from digestry.fleet.sources.formats.rows import (
     Made,
     Reading,
     begins_with,
-    repository_of,
 )
-from digestry.fleet.sources.image_ids import parsed, read_image_id
 from digestry.model.digest import Digest
 
-CONTAINERD: Final = "containerd"
-CRI_O: Final = "cri-o"
 SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause container"
 
 _ENDED: Final = frozenset({"CONTAINER_EXITED", "CONTAINER_CREATED", 0, 2})
 _BESIDE: Final = frozenset({"kind", "spec", "image"})
 """Keys that show that a ``status`` is none of crictl's."""
 _READY: Final = frozenset({"SANDBOX_READY", ""})
-_CHOSEN: Final = "the image's name is one that the runtime chose: it may know the image by several"
-_NO_NAME: Final = "the runtime does not say which image name this container was started from"
 
 
 class Labels(msgspec.Struct):
@@ -211,48 +205,20 @@ def cri_image(
     """
 
     def make() -> Image:
-        said = list(remarks)
-        reference = typed
-        if not reference and shown and digest_of(shown) is None and not shown.startswith("sha256:"):
-            reference = shown
-            said.append(_CHOSEN)
-        elif not reference:
-            said.append(_NO_NAME)
-        own = repository_of(reference)
-        claims: list[Claim] = []
-        identity = digest_of(image_id) or digest_of(shown)
-        if image_ref:
-            read = read_image_id(image_ref, runtime=runtime, own=own, field="imageRef")
-            claims += read.claims
-            said += read.remarks
-            identity = read.image_id or identity
-        elif identity is None:
-            said.append("only the image's name is in it, which may have moved since")
-        if identity is not None:
-            claims += _by_id(reading, identity, runtime, given=any(one.digest == identity for one in claims))
-        name = parsed(reference)
-        if name is not None and name.digest is not None:
-            claims.append(
-                Claim(name.digest, "unknown", own, "the container's image name", "repo-digest", obtained=True)
-            )
-        # Pairs of repository and digest before the bare ID, which is the last resort.
-        ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
-        return Image(reference or None, tuple(ordered), identity, remarks=tuple(dict.fromkeys(said)))
+        found = read_cri_image(
+            typed,
+            shown,
+            *remarks,
+            image_ref=image_ref,
+            image_id=image_id,
+            runtime=runtime,
+            repo_digests=lambda identity: (
+                listed.repo_digests if (listed := reading.images.get(identity)) else ()
+            ),
+        )
+        return Image(found.reference, found.claims, found.image_id, remarks=found.remarks)
 
     return reading.shared(("cri", typed, shown, image_ref, image_id, runtime, remarks), make)
-
-
-def _by_id(reading: Reading, identity: Digest, runtime: str, *, given: bool) -> list[Claim]:
-    """What the file's list of images says of an ID, and the ID itself, unless it was ``given``."""
-    claims: list[Claim] = []
-    listed = reading.images.get(identity)
-    for pair in listed.repo_digests if listed else ():
-        claims += read_image_id(pair, runtime=runtime, own=None, field="repoDigests").claims
-    if given:
-        return claims
-    kind: DigestKind = "config" if runtime == CONTAINERD else "unknown"
-    claims.append(Claim(identity, kind, None, "the image ID", "image-id", obtained=False))
-    return claims
 
 
 # -- images and sandboxes -----------------------------------------------------------------------

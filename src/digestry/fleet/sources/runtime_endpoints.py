@@ -1,0 +1,113 @@
+"""Where containerd and CRI runtimes listen: what was named, and the usual sockets.
+
+``CONTAINERD_ADDRESS`` is what ``ctr`` and ``nerdctl`` read; ``CONTAINER_RUNTIME_ENDPOINT`` and
+``/etc/crictl.yaml`` are what ``crictl`` reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
+
+import yaml
+
+from digestry.errors import InvalidConfiguration
+from digestry.model.digest import shown
+
+CONTAINERD_SOCKET: Final = "/run/containerd/containerd.sock"
+CRI_SOCKETS: Final = (CONTAINERD_SOCKET, "/run/crio/crio.sock", "/run/cri-dockerd.sock")
+CRICTL_FILE: Final = Path("/etc/crictl.yaml")
+
+_ADDRESS: Final = "CONTAINERD_ADDRESS"
+_ENDPOINT: Final = "CONTAINER_RUNTIME_ENDPOINT"
+_LARGEST_FILE: Final = 1 << 20
+
+
+class Named(NamedTuple):
+    """A runtime that was named: ``source`` as ``--source`` takes it, and ``by`` what."""
+
+    source: str
+    by: str
+
+
+def named_runtimes(environment: Mapping[str, str] = os.environ, crictl: Path = CRICTL_FILE) -> list[Named]:
+    """The runtimes that this machine's configuration names, whether they are there or not.
+
+    Raises :class:`InvalidConfiguration` for a ``crictl.yaml`` that cannot be read.
+    """
+    found = []
+    if address := environment.get(_ADDRESS):
+        found.append(Named(f"containerd:{address}", _ADDRESS))
+    if endpoint := environment.get(_ENDPOINT):
+        found.append(Named(f"cri:{endpoint}", _ENDPOINT))
+    elif endpoint := _of_crictl(crictl):
+        found.append(Named(f"cri:{endpoint}", str(crictl)))
+    return found
+
+
+def present_runtimes(run: Path = Path("/run")) -> list[str]:
+    """The runtimes whose usual sockets are there, as ``--source`` takes them.
+
+    cri-dockerd's containers are docker's, so that its socket is not among them.
+    """
+    places = (("containerd", run / "containerd/containerd.sock"), ("cri", run / "crio/crio.sock"))
+    return [f"{kind}:unix://{path}" for kind, path in places if path.is_socket()]
+
+
+def containerd_socket(
+    where: str, environment: Mapping[str, str] = os.environ
+) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """The socket that ``[ADDRESS][?namespace=A,B][&without=C]`` means, and its options by name.
+
+    Raises :class:`InvalidConfiguration`.
+    """
+    address, _, query = where.partition("?")
+    options = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in {"namespace", "without"} or not value or name in options:
+            raise InvalidConfiguration(
+                f"containerd:{where}: the option {shown(name)} is not one",
+                hint="there are ?namespace=A,B and ?without=A,B",
+            )
+        options[name] = tuple(part for part in value.split(",") if part)
+    if query and not options:
+        raise InvalidConfiguration(
+            f"containerd:{where}: {shown(query)} is no option",
+            hint="there are ?namespace=A,B and ?without=A,B",
+        )
+    return _path("containerd", address or environment.get(_ADDRESS) or CONTAINERD_SOCKET), options
+
+
+def cri_socket(where: str, environment: Mapping[str, str] = os.environ, crictl: Path = CRICTL_FILE) -> str:
+    """The socket that ``where`` means, or, if it is empty, crictl's own default: what is named, else
+    the first of the usual ones that is there. Raises :class:`InvalidConfiguration`."""
+    if not where:
+        named = environment.get(_ENDPOINT) or _of_crictl(crictl)
+        usual = (path for path in CRI_SOCKETS if Path(path).exists())
+        where = named or next(usual, CRI_SOCKETS[0])
+    return _path("cri", where)
+
+
+def _path(kind: str, address: str) -> str:
+    path = address.removeprefix("unix://")
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidConfiguration(
+            f"{kind}:{address} is not supported: the address must be a unix socket's",
+            hint=f"write it as {kind}:unix:///run/containerd/containerd.sock",
+        )
+    return path
+
+
+def _of_crictl(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            document = yaml.safe_load(file.read(_LARGEST_FILE))
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InvalidConfiguration(f"{path} cannot be read: {error}") from error
+    endpoint = document.get("runtime-endpoint") if isinstance(document, dict) else None
+    return endpoint if isinstance(endpoint, str) else ""
