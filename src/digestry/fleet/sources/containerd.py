@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from digestry.client.options import is_loopback
 from digestry.errors import DigestryError, InvalidDigest, RemoteNotFound
 from digestry.fleet.sighting import Claim, Observation, Problem, Sighting, now
 from digestry.fleet.sources.containerd_api import Container, Containerd, NamedImage
@@ -311,12 +312,8 @@ def _by_layers(container: Container, chain: str, reference: str | None, shelf: S
         )
         return found
     listed = ", ".join(str(code.digest) for code in here[:4]) + (", …" if len(here) > 4 else "")
-    return _Found(
-        remarks=[
-            f"the layers that run are those of the config {listed}, but may be of others, too",
-            _NO_DIGEST,
-        ]
-    )
+    said = f"the layers that run are those of {listed} (of the config), but other images may have them, too"
+    return _Found(remarks=[said, _NO_DIGEST])
 
 
 def _nameless(
@@ -352,16 +349,23 @@ def _claims_of(image: NamedImage, shelf: Shelf) -> list[Claim]:
     repositories: dict[Reference, bool] = {}
     named = parsed(image.name)
     if named is not None and _is_full(image.name):
-        repositories[named.repository_only()] = f"{named.host}/{named.repository}" in pulled
-    for where in sorted(pulled):
-        repository = parsed(where)
-        if repository is not None and repository not in repositories:
-            repositories[repository] = True
+        repositories[named.repository_only()] = _portless(named) in pulled
+    known = {_portless(one): one for name in shelf.images() if (one := parsed(name)) and _is_full(name)}
+    for where in sorted(pulled - {_portless(one) for one in repositories}):
+        # The note has no port: another name that is known here may tell it.
+        repository = known.get(where) or parsed(where)
+        if repository is not None and (where in known or not is_loopback(repository.host)):
+            repositories.setdefault(repository.repository_only(), True)
     kind = kind_of(image.media_type)
     return [
         Claim(target, kind, repository, _READ_FROM, "repo-digest", obtained)
         for repository, obtained in repositories.items()
     ] or [Claim(target, kind, None, _READ_FROM, "repo-digest", obtained=False)]
+
+
+def _portless(name: Reference) -> str:
+    host = name.host if name.host.endswith("]") else name.host.rpartition(":")[0] or name.host
+    return f"{host}/{name.repository}"
 
 
 def _is_full(name: str) -> bool:

@@ -207,7 +207,8 @@ class Shelf:
         return self._containerd.parent(self._namespace, snapshotter, key)
 
     def pulled_from(self, target: Digest) -> frozenset[str]:
-        """The repositories, ``host/path``, from which containerd noted that it had pulled a blob."""
+        """The repositories, ``host/path`` without the host's port, from which containerd noted that it
+        had pulled a blob."""
         if target not in self._sources:
             try:
                 labels = self._containerd.stored(self._namespace, target).labels

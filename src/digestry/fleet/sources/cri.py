@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,11 +26,25 @@ from digestry.model.platform import Platform
 
 _VERSIONS: Final = ("v1", "v1alpha2")
 _CREATED, _RUNNING, _EXITED = 0, 1, 2
-_LISTED_IMAGE: Final = 4  # the number of a listed container's image
 _POD: Final = "io.kubernetes.pod.name"
 _POD_NAMESPACE: Final = "io.kubernetes.pod.namespace"
 _POD_CONTAINER: Final = "io.kubernetes.container.name"
 _RUNTIMES: Final = {"containerd": "containerd", "cri-o": CRI_O, "docker": "docker"}
+
+
+class _Numbers(NamedTuple):
+    """The numbers of the same fields in Container and in ContainerStatus."""
+
+    metadata: int
+    image: int
+    image_ref: int
+    state: int
+    labels: int
+    image_id: int
+
+
+_LISTED: Final = _Numbers(metadata=3, image=4, image_ref=5, state=6, labels=8, image_id=10)
+_STATUS: Final = _Numbers(metadata=2, image=8, image_ref=9, state=3, labels=12, image_id=17)
 
 
 class _Annotations(msgspec.Struct):
@@ -111,12 +125,12 @@ class Runtime:
 
     def containers(self) -> list[_Container]:
         answer = Message(self._ask("RuntimeService/ListContainers"))
-        return [_container(one, 4, 5, 6, 8, 10) for one in answer.messages(1)]
+        return [_container(one, _LISTED) for one in answer.messages(1)]
 
     def container(self, identity: str) -> _Container:
         wanted = string(1, identity) + integer(2, 1)
         answer = Message(self._ask("RuntimeService/ContainerStatus", wanted))
-        one = _container(answer.message(1), 8, 9, 3, 12, 17)
+        one = _container(answer.message(1), _STATUS)
         return replace(one, typed=_typed(answer.labels(2).get("info", "")) or one.typed)
 
     def image(self, reference: str) -> _Image:
@@ -131,20 +145,17 @@ class Runtime:
         return self._channel.unary(f"/runtime.{self._version}.{method}", message)
 
 
-def _container(
-    one: Message, image: int, image_ref: int, state: int, labels: int, image_id: int
-) -> _Container:
-    """A Container or a ContainerStatus: the same fields by other numbers."""
-    spec = one.message(image)
+def _container(one: Message, numbers: _Numbers) -> _Container:
+    spec = one.message(numbers.image)
     return _Container(
         one.text(1),
-        one.message(3 if image == _LISTED_IMAGE else 2).text(1),
-        dict(one.labels(labels)),
+        one.message(numbers.metadata).text(1),
+        dict(one.labels(numbers.labels)),
         spec.text(1),
         spec.text(18),
-        one.text(image_ref),
-        one.text(image_id),
-        one.number(state),
+        one.text(numbers.image_ref),
+        one.text(numbers.image_id),
+        one.number(numbers.state),
     )
 
 
