@@ -36,6 +36,8 @@ Metadata = tuple[tuple[str, str], ...]
 _CHUNK: Final = 1 << 18
 _WINDOW: Final = 1 << 22
 _PREFIX: Final = 5
+_FRAME_HEADER: Final = 9
+_SETTINGS: Final = 4
 _RETRY: Final = 0.02
 _LONGEST_MESSAGE: Final = 300
 _CALLER: Final = "digestry"
@@ -137,19 +139,31 @@ class _Link:
     def __init__(self, path: str, deadline: float) -> None:
         self.socket = _connected(path, deadline)
         self.ended = False
+        self._first = b""
         self.http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        self.http.local_settings.update({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
         self.http.initiate_connection()
+        self.http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
         self.http.increment_flow_control_window(_WINDOW)
 
     def exchange(self, deadline: float) -> list[h2.events.Event]:
         """Sends what is to be sent, and returns what came then."""
         self._wait_until(deadline)
-        self.socket.sendall(self.http.data_to_send())
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            # What it said before it hung up tells more: that it speaks another protocol, say.
+            self.socket.sendall(self.http.data_to_send())
         self._wait_until(deadline)
         received = self.socket.recv(_CHUNK)
         if not received:
             raise ConnectionResetError("the connection was closed in the middle of an answer")
+        if len(self._first) < _FRAME_HEADER:
+            self._first += received
+            if len(self._first) < _FRAME_HEADER:
+                return []
+            received = self._first
+            # A server begins with its settings (RFC 9113, section 3.4); the library would wait for
+            # the end of what another protocol's first bytes announce as a frame.
+            if received[3] != _SETTINGS or received[0]:
+                raise h2.exceptions.ProtocolError(f"it begins with {received[:_FRAME_HEADER]!r}")
         return self.http.receive_data(received)
 
     def _wait_until(self, deadline: float) -> None:
