@@ -29,6 +29,9 @@ _CALLED: Final[dict[_Column, str]] = {
 _COLUMNS: Final = {name: column for column, names in _CALLED.items() for name in names.split()}
 _RANK: Final = {name: rank for names in _CALLED.values() for rank, name in enumerate(names.split())}
 
+WHO: Final[tuple[_Column, ...]] = ("host", "namespace", "name", "id")
+"""The columns that say which container it is, and not which image it has."""
+
 IDENTIFYING: Final[dict[str, Role]] = {"digest": "digest", "image_id": "image-id"}
 """What the documented keys for an identity hold."""
 
@@ -59,36 +62,54 @@ class Plan:
     suspect: frozenset[str]
 
     @property
+    def of_image(self) -> tuple[int, ...]:
+        """The positions of all cells that decide which image a container has, and whether it runs."""
+        cells = [at for column, found in self.columns.items() if column not in WHO for at in found]
+        return (*cells, *(at for _, at in self.identities))
+
+    @property
+    def of_container(self) -> tuple[int, ...] | None:
+        """The positions of host, namespace, name and ID, -1 where there is none.
+
+        None if one of these is to be chosen from several cells.
+        """
+        if "pod" in self.columns or any(len(self.columns.get(one, ())) > 1 for one in WHO):
+            return None
+        return tuple(next(iter(self.columns.get(one, ())), -1) for one in WHO)
+
+    @property
     def identifies(self) -> bool:
         """Whether any column says which image a container has."""
         return bool(self.identities) or "reference" in self.columns or "repository" in self.columns
 
     def values(self, cells: Sequence[str]) -> Values:
         """What is in one row."""
-        columns = self.columns
-
-        def cell(column: _Column) -> str:
-            return next((cells[at] for at in columns.get(column, ()) if cells[at]), "")
-
-        reference, name, pod = cell("reference"), cell("name"), cell("pod")
-        if not reference and (repository := cell("repository")):
-            tag = cell("tag")
+        found: dict[_Column, str] = {}
+        for column, positions in self.columns.items():
+            for at in positions:
+                if cells[at]:
+                    found[column] = cells[at]
+                    break
+        get = found.get
+        reference, name, pod = get("reference", ""), get("name", ""), get("pod", "")
+        if not reference and (repository := get("repository", "")):
+            tag = get("tag", "")
             reference = f"{repository}:{tag}" if tag and tag != "<none>" else repository
+        identities: list[tuple[str, str]] = []
+        for heading, at in self.identities:
+            cell = cells[at]
+            # Of several in one cell, each is one.
+            parts = cell.replace(",", " ").split() if " " in cell or "," in cell else (cell,)
+            identities += [(heading, part) for part in parts if part and part not in _EMPTY]
         return Values(
-            cell("host"),
-            cell("namespace"),
+            get("host", ""),
+            get("namespace", ""),
             f"{pod}/{name}" if pod and name else pod or name,
-            cell("id"),
+            get("id", ""),
             reference,
-            cell("platform"),
-            cell("state"),
-            tuple(
-                (heading, part)
-                for heading, at in self.identities
-                # Of several in one cell, each is one.
-                for part in cells[at].replace(",", " ").split()
-                if part not in _EMPTY
-            ),
+            get("platform", ""),
+            get("state", ""),
+            tuple(identities),
         )
 
 

@@ -28,7 +28,8 @@ from digestry.fleet.sources.formats.columns import (
 from digestry.fleet.sources.formats.documents import Input
 from digestry.fleet.sources.formats.identities import holds_digest, plain, unread
 from digestry.fleet.sources.formats.places import Place
-from digestry.fleet.sources.formats.rows import Fields, Image, Made, Reading, Row, repository_of
+from digestry.fleet.sources.formats.rows import Awaited, Fields, Image, Made, Reading, Row, repository_of
+from digestry.fleet.sources.formats.states import State
 from digestry.fleet.sources.formats.told import stated
 from digestry.fleet.sources.image_ids import read_image_id
 from digestry.model.digest import Digest, shown
@@ -104,16 +105,16 @@ class Inventory:
             where = f"{self._reading.where}, {place.where(index)}"
             yield Problem(self._reading.source, f"{where}: {error.message}{found}", error.hint)
 
-    def row(self, values: Values, host: str = "") -> Iterator[Row]:
+    def row(self, values: Values, host: str = "") -> tuple[Row, ...]:
         """The container that ``values`` are of; none if it does not run. Raises :class:`DigestryError`."""
-        state, remarks = stated(values.state)
+        state, remarks = stated(values.state) if values.state else _RUNS
         image = self.image(
             values.reference, values.identities, values.platform, remarks, waits=state == "waits"
         )
         if state == "ended" and self._reading.left_out(runs=False):
-            return
+            return ()
         text = self._reading.text
-        yield Row(text(values.host or host), text(values.namespace), values.name, values.id, image)
+        return (Row(text(values.host or host), text(values.namespace), values.name, values.id, image),)
 
     def not_read(self, paths: Iterable[str], where: str) -> Iterator[Made]:
         """A problem for each of ``paths`` that was not named before."""
@@ -184,6 +185,7 @@ class Inventory:
 
 
 _PLAIN: Final = frozenset(KEYS)
+_RUNS: Final[tuple[State, tuple[str, ...]]] = ("runs", ())
 _DEEPEST: Final = 4
 _OTHER_TIME: Final = re.compile(r"last(?!status)|previous|desired|old|health")
 _ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.ASCII)
@@ -318,6 +320,9 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
         + (f"; not read: {', '.join(map(shown, kept))}" if kept else "")
     )
     begun = source.number
+    text, who, of_image = reading.text, by.of_container, by.of_image
+    # A container like one before it has its image.
+    images: dict[tuple[str, ...], Image | Awaited] = {}
     rows = csv.reader(_decoded(source), strict=True, delimiter=separator)
     while True:
         begins = source.number + 1
@@ -338,8 +343,18 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
         for at in others:
             if holds_digest(headings[at], cells[at]):
                 yield from inventory.not_read((headings[at],), f"line {begins}")
+        cells = [cell.strip() for cell in cells]
+        key = tuple([cells[at] for at in of_image])
+        image = images.get(key)
+        if image is not None and who is not None:
+            cells.append("")  # for the columns that are not there
+            host, namespace, name, identity = [cells[at] for at in who]
+            yield Row(text(host), text(namespace), name, identity, image)
+            continue
         try:
-            yield from inventory.row(by.values([cell.strip() for cell in cells]))
+            for row in inventory.row(by.values(cells)):
+                images[key] = row.image
+                yield row
         except DigestryError as error:
             if any(cell.strip() for cell in cells):
                 yield reading.problem_on(begins, error.message, error.hint)
