@@ -55,6 +55,10 @@ class NotFound(CallerError):
     """The thing that was named is not there."""
 
 
+class Ambiguous(CallerError):
+    """The name that was given is several things'; the message lists them."""
+
+
 class Conflict(CallerError):
     """The thing changed, or is held, so that the request cannot be carried out as it stands."""
 

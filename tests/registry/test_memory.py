@@ -339,3 +339,68 @@ def test_discovery_names_them(registry: RegistryServer) -> None:
         "_digestry/whose/<digest>",
         "_digestry/restore/<tag>",
     }
+
+
+# -- the beginning of a digest ----------------------------------------------------------------------
+
+
+def beginning(registry: RegistryServer, name: str, text: str) -> Any:
+    found = registry.request(
+        "GET", f"/v2/{name}/_digestry/digests/{text}" if name else f"/v2/_digestry/digests/{text}"
+    )
+    assert found.status == 200, found.body
+    return found.json()
+
+
+def test_digests_by_their_beginning_in_all_roles_and_times(registry: RegistryServer) -> None:
+    name = "memory/beginnings"
+    raws = [new(registry, name) for _ in range(3)]
+    overwritten, deleted, current = map(Digest.of, raws)
+    for raw in raws:
+        assert put(registry, name, "t", raw).status == 201
+    assert registry.request("DELETE", f"/v2/{name}/manifests/{deleted}").status == 202
+    config = Digest.parse(json.loads(raws[0])["config"]["digest"])
+    missing = Digest.of(os.urandom(8))
+    index = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [descriptor(media_types.OCI_MANIFEST, current, len(raws[2]))],
+    }
+    assert put(registry, name, "i", json.dumps(index).encode()).status == 201
+    for digest in (overwritten, deleted, current, config, Digest.of(json.dumps(index).encode())):
+        for text in (digest.encoded[:7], str(digest)[:20], digest.encoded, str(digest)):
+            assert beginning(registry, name, text) == {"prefix": text, "digests": [str(digest)]}, digest
+            assert str(digest) in beginning(registry, "", text)["digests"]
+    assert beginning(registry, name, missing.short)["digests"] == []
+    assert beginning(registry, "", missing.short)["digests"] == []
+    other = "memory/beginnings-elsewhere"
+    registry.push_image(other, "t")
+    assert beginning(registry, other, current.short)["digests"] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["abcdef", "ABCDEF01", "sha256:", "md5:abcdef01", "latest", "a" * 129, "%27"]
+)
+def test_what_begins_no_digest(registry: RegistryServer, text: str) -> None:
+    for path in (f"/v2/memory/any/_digestry/digests/{text}", f"/v2/_digestry/digests/{text}"):
+        answer = registry.request("GET", path)
+        assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+    unknown = registry.request("GET", "/v2/memory/nowhere/_digestry/digests/abcdef01")
+    assert (unknown.status, unknown.code) == (404, "NAME_UNKNOWN")
+    assert registry.request("POST", "/v2/_digestry/digests/abcdef01").status == 405
+
+
+def test_a_time_to_the_second_is_that_whole_second(registry: RegistryServer) -> None:
+    name = "memory/seconds"
+    digests, times = story(registry, name)
+    while len({time[:19] for time in times}) > 1:  # all within one second
+        name += "x"
+        digests, times = story(registry, name)
+    second = f"{times[0][:19]}Z"
+    assert (
+        registry.request("GET", f"/v2/{name}/_digestry/tag/t?at={second}").json()["span"]["since"] == times[3]
+    )
+    exact = registry.request("GET", f"/v2/{name}/_digestry/tag/t?at={times[0]}").json()["span"]
+    assert (exact["since"], exact["digest"]) == (times[0], str(digests[0]))
+    journal = registry.request("GET", f"/v2/{name}/_digestry/journal?since={second}&until={second}").json()
+    assert [entry["at"] for entry in journal["entries"]] == times[::-1]

@@ -28,6 +28,7 @@ from digestry.catalog.mirrored import Mirrored
 from digestry.catalog.outbox import Outbox, Subscription
 from digestry.catalog.pace import Pace
 from digestry.catalog.policy import TagPolicy
+from digestry.catalog.prefixes import Prefixes
 from digestry.catalog.quotas import Quota
 from digestry.catalog.resolution import Found
 from digestry.catalog.retention import Retention
@@ -68,8 +69,9 @@ class Catalog(Links):
 
     Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
     What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
-    ``memory`` answers questions about the past, ``outbox`` has what webhooks are still to be told,
-    ``jobs`` what the registry's own work came to, ``damage`` what cannot be served.
+    ``memory`` answers questions about the past, ``prefixes`` which digests begin so, ``outbox`` has what
+    webhooks are still to be told, ``jobs`` what the registry's own work came to, ``damage`` what cannot be
+    served.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Catalog(Links):
     ) -> None:
         super().__init__(Database(root), now, lease, quotas)
         self.memory = Memory(self._database)
+        self.prefixes = Prefixes(self._database)
         self.outbox = Outbox(self._database)
         self.jobs = Jobs(self._database)
         self.figures = Figures(self._database)

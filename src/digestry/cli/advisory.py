@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digestry.cli.named import completed, in_registry
 from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
+from digestry.model.prefix import DigestPrefix
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.fleet.advisories import Reading
     from digestry.fleet.publish import Target
+    from digestry.model.reference import Reference
 
 _STATUSES = ("affected", "not_affected", "fixed", "under_investigation")
 _JUSTIFICATIONS = (
@@ -83,14 +86,9 @@ def add(
         note=remark,
     )
     statement.check(fixes=bool(fixes))
-    named = settings.reference(reference)
-    cures = [
-        named.with_digest(_digest(text))
-        if text.startswith(("sha256:", "sha512:"))
-        else settings.reference(text)
-        for text in fixes
-    ]
     with _session(settings) as session:
+        named = in_registry(settings, session, reference)
+        cures = [_cure(settings, session, named, text) for text in fixes]
         subject = publish.find(session, named)
         # All are looked up before anything is written.
         targets = [publish.find(session, cure) for cure in cures]
@@ -109,7 +107,10 @@ def add(
 @click.option("--no-trunc", is_flag=True, help="Whole digests.")
 @format_option
 def list_(reference: str, no_trunc: bool, format_: str) -> None:
-    """List what is in force about an image: one line for each vulnerability."""
+    """List what is in force about an image: one line for each vulnerability.
+
+    REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough.
+    """
     from digestry.fleet import reports
     from digestry.fleet.tags import moment
 
@@ -170,7 +171,7 @@ def _read(reference: str) -> tuple[Target, Reading]:
 
     settings = load()
     with _session(settings) as session:
-        target = publish.find(session, settings.reference(reference))
+        target = publish.find(session, in_registry(settings, session, reference))
         return target, read(Lookup(session, timeout=60), target.image.repository_only(), [target.digest])
 
 
@@ -205,10 +206,12 @@ def _shown(digest: Any, whole: bool) -> str:
     return str(digest) if whole else digest.short
 
 
-def _digest(text: str) -> Any:
-    from digestry.model.digest import Digest
-
-    return Digest.parse(text)
+def _cure(settings: Settings, session: Session, named: Reference, text: str) -> Reference:
+    """What --fixed-by names: a digest, or its beginning, is of the same repository."""
+    prefix = DigestPrefix.parse(text) if text.startswith(("sha256:", "sha512:")) else DigestPrefix.read(text)
+    if prefix is None:
+        return in_registry(settings, session, text)
+    return named.with_digest(completed(session, named, prefix))
 
 
 def _time(text: str) -> datetime.datetime:

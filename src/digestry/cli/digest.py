@@ -16,13 +16,15 @@ def digest(*, reference: str, local: bool) -> None:
     The registry is asked, without fetching anything. Of an index it is the index's digest, which is
     the one to pin.
     """
+    from digestry.cli.named import in_registry
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
+    from digestry.images.names import look_up
 
     settings = load()
-    wanted = settings.reference(reference).or_latest()
     if local:
-        say(str(open_store(settings).find(wanted).digest))
+        say(str(look_up(open_store(settings), reference, settings.reference).descriptor.digest))
         return
     with open_session(settings) as session:
+        wanted = in_registry(settings, session, reference).or_latest()
         say(str(session.repository(wanted).resolve(wanted.target).digest))

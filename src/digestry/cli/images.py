@@ -10,6 +10,9 @@ from digestry.cli import exit_codes
 from digestry.cli.output import complain, format_option, human_size, json_document, say, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from digestry.cli.settings import Settings
     from digestry.images.store import Broken, Image
 
 
@@ -35,16 +38,14 @@ def images(
     from digestry.images.store import Broken
 
     settings = load()
-    wanted = settings.reference(reference) if reference else None
+    wanted = _filter(settings, reference) if reference is not None else None
     rows = open_store(settings).images()
     found: list[Image] = []
     broken: list[Broken] = []
     for row in rows:
         if isinstance(row, Broken):
             broken.append(row)
-        elif wanted is None or (
-            row.name == wanted.name and wanted.tag in {None, row.tag} and wanted.digest in {None, row.digest}
-        ):
+        elif wanted is None or wanted(row):
             found.append(row)
     if format_ == "json":
         json_document([*map(_plain, found), *map(_plain_broken, broken)])
@@ -61,6 +62,36 @@ def images(
         )
     if broken:
         ctx.exit(exit_codes.CONTENT)
+
+
+def _filter(settings: Settings, text: str) -> Callable[[Image], bool]:
+    """Which images ``text`` means: a name as it is listed, a repository, one of its images, or a digest or
+    image ID."""
+    from digestry.errors import InvalidReference
+    from digestry.model.prefix import DigestPrefix
+    from digestry.model.reference import Reference
+
+    name, at, rest = text.partition("@")
+    prefix = DigestPrefix.read(rest if at else text)
+    named: Reference | None
+    try:
+        named = settings.reference(name if prefix is not None and at else text)
+    except InvalidReference:
+        if prefix is None or at:
+            raise
+        named = None
+
+    def is_of(image: Image) -> bool:
+        begins = prefix is not None and any(
+            prefix.begins(digest) for digest in (image.digest, image.image_id) if digest is not None
+        )
+        of_name = named is not None and image.name == named.name and named.tag in {None, image.tag}
+        if at:
+            whole = named is not None and named.digest == image.digest
+            return of_name and (whole or begins)
+        return of_name or begins or (image.tag is None and image.name == text)
+
+    return is_of
 
 
 def _cells(image: Image, digests: bool, no_trunc: bool) -> list[str]:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from digestry.cli.settings import Settings
     from digestry.model.manifest import ImageConfig, Manifest
     from digestry.model.platform import Platform
-    from digestry.model.reference import Reference
 
 
 @click.command()
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, format_: str) -> None:
     """Show an image's manifest and config: from the local store, else from its registry.
 
+    REF is a name as `images` lists it, NAME@DIGEST, or a digest or an image ID of the local store; of either
+    the first 7 or more digits are enough.
+
     \b
     JSON: name, digest, media_type, size, source (local, registry), annotations;
       manifests  of an index: digest, media_type, size, platform (or null)
@@ -36,9 +38,8 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
     from digestry.model.platform import Platform
 
     settings = load()
-    wanted = settings.reference(reference).or_latest()
     place = Platform.parse(platform) if platform else None
-    document = _look(settings, wanted, place, remote=remote, raw=raw)
+    document = _look(settings, reference, place, remote=remote, raw=raw)
     if isinstance(document, bytes):
         click.echo(document, nl=False)  # bytes go out as they are
     elif format_ == "json":
@@ -48,19 +49,24 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
 
 
 def _look(
-    settings: Settings, wanted: Reference, place: Platform | None, *, remote: bool, raw: bool
+    settings: Settings, text: str, place: Platform | None, *, remote: bool, raw: bool
 ) -> bytes | dict[str, Any]:
+    from digestry.cli.named import in_registry
     from digestry.cli.sessions import open_session, open_store
-    from digestry.errors import NotFound
+    from digestry.errors import InvalidReference, NotFound, RemoteNotFound
+    from digestry.images.names import look_up
+    from digestry.model.prefix import DigestPrefix
 
     store = open_store(settings)
-    descriptor = None
+    found, missing = None, None
     if not remote:
         try:
-            descriptor = store.find(wanted)
-        except NotFound:
-            descriptor = None
-    if descriptor is not None:
+            found = look_up(store, text, settings.reference)
+        except NotFound as error:
+            missing = error
+    if found is not None:
+        descriptor = found.descriptor
+        wanted = str(found.reference or text)
         top = store.manifest(descriptor)
         if raw:
             return top.raw
@@ -73,14 +79,21 @@ def _look(
         config = store.config(image) if _is_image(image) else None
         return _document(wanted, top, "local", image, config)
     with open_session(settings) as session:
-        repository = session.repository(wanted)
-        top = repository.manifest(wanted.target)
+        try:
+            named = in_registry(settings, session, text).or_latest()
+            repository = session.repository(named)
+            top = repository.manifest(named.target)
+        except (InvalidReference, RemoteNotFound) as error:
+            # A digest alone names no repository: that the local store does not have it is the answer.
+            if missing is not None and DigestPrefix.read(text) is not None:
+                raise missing from error
+            raise
         if raw:
             return top.raw
-        return _remote(wanted, top, place, repository)
+        return _remote(str(named), top, place, repository)
 
 
-def _remote(wanted: Reference, top: Manifest, place: Platform | None, repository: Any) -> dict[str, Any]:
+def _remote(wanted: str, top: Manifest, place: Platform | None, repository: Any) -> dict[str, Any]:
     from digestry.errors import InvalidManifest, NotFound, ProtocolViolation
     from digestry.images.transfer import image_of
     from digestry.model.manifest import ImageConfig
@@ -110,10 +123,10 @@ def _is_image(manifest: Manifest) -> bool:
 
 
 def _document(
-    wanted: Reference, top: Manifest, source: str, image: Manifest | None, config: ImageConfig | None
+    wanted: str, top: Manifest, source: str, image: Manifest | None, config: ImageConfig | None
 ) -> dict[str, Any]:
     return {
-        "name": str(wanted),
+        "name": wanted,
         "digest": top.digest,
         "media_type": top.media_type,
         "size": top.size,

@@ -35,10 +35,11 @@ def pull(
 ) -> None:
     """Fetch an image, by tag or by digest, verified, into the local store.
 
-    REF is NAME:TAG, NAME@DIGEST, or both: then the digest decides, and it is said if the tag points
-    elsewhere by now. An index stays what the name means; its images come by platform. --at wants a
-    registry that keeps the history of its tags.
+    REF is NAME:TAG, NAME@DIGEST (the first 7 or more digits are enough), or both: then the digest decides,
+    and it is said if the tag points elsewhere by now. An index stays what the name means; its images come by
+    platform. --at wants a registry that keeps the history of its tags.
     """
+    from digestry.cli.named import in_registry
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
@@ -51,10 +52,10 @@ def pull(
     if at is not None and "@" in reference:
         raise InvalidConfiguration("--at is for a tag; a digest means the same at any time")
     settings = load()
-    wanted = settings.reference(reference).or_latest()
-    if not quiet:
-        note(f"{wanted.target}: pulling from {wanted.name}")
     with open_session(settings) as session, watching(quiet=quiet) as watcher:
+        wanted = in_registry(settings, session, reference).or_latest()
+        if not quiet:
+            note(f"{wanted.target}: pulling from {wanted.name}")
         if at is not None:
             wanted = _as_of(session.repository(wanted), wanted, at)
         result = transfer.pull(

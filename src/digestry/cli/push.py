@@ -10,6 +10,7 @@ from digestry.cli.output import note, printable, say
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
+    from digestry.model.descriptor import Descriptor
     from digestry.model.reference import Reference
 
 
@@ -19,17 +20,31 @@ if TYPE_CHECKING:
 def push(*, reference: str, quiet: bool) -> None:
     """Send an image from the local store to its registry, and say where its tag pointed before.
 
+    REF is a name as `images` lists it, or NAME@DIGEST with the first 7 or more digits of the digest.
+
     Its bytes are verified while they are sent. Of an index, the images that are in the local store
     are sent; the others must be in the registry already.
     """
+    from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
+    from digestry.errors import InvalidReference
+    from digestry.images.names import look_up
 
     settings = load()
-    send(settings, settings.reference(reference).or_latest(), quiet=quiet)
+    found = look_up(open_store(settings), reference, settings.reference)
+    if found.reference is None:
+        raise InvalidReference(
+            f"{reference} is {found.descriptor.digest}, which does not say where to push it",
+            hint=f"give it a name of the registry, and push that: digestry tag {reference} HOST/REPO:TAG",
+        )
+    send(settings, found.reference, what=found.descriptor, quiet=quiet)
 
 
-def send(settings: Settings, reference: Reference, *, quiet: bool) -> None:
-    """Pushes ``reference`` and prints what came of it; ``digestry pack --push`` ends here too."""
+def send(settings: Settings, reference: Reference, *, what: Descriptor | None = None, quiet: bool) -> None:
+    """Pushes ``reference``, or ``what`` under that name, and prints what came of it.
+
+    ``digestry pack --push`` ends here too.
+    """
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
     from digestry.images import transfer
@@ -37,7 +52,7 @@ def send(settings: Settings, reference: Reference, *, quiet: bool) -> None:
     if not quiet:
         note(f"{reference.target}: pushing to {reference.name}")
     with open_session(settings) as session, watching(quiet=quiet) as watcher:
-        result = transfer.push(session, reference, open_store(settings), watcher=watcher)
+        result = transfer.push(session, reference, open_store(settings), what=what, watcher=watcher)
     for skipped in result.skipped:
         note(f"skipped {skipped.descriptor.digest}: {printable(skipped.reason)}")
     if quiet:

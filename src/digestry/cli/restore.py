@@ -13,26 +13,29 @@ from digestry.cli.times import time_option
 @click.command()
 @click.argument("reference", metavar="REPO:TAG")
 @time_option("--at", last=True, help="What it had then: a time as `log` prints it, a date, 2h, yesterday.")
-@click.option("--to", metavar="DIGEST", help="A digest that it had.")
+@click.option("--to", metavar="DIGEST", help="A digest that it had, or the first 7 or more digits of it.")
 def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> None:
     """Point a tag back at a digest that it had, at a time or by its name.
 
     A move like any other: it is in the journal, and goes by the registry's rules. Only to what the
     repository still has.
     """
+    from digestry.cli.named import completed
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
     from digestry.errors import InvalidReference, RemoteError
-    from digestry.model.digest import Digest
+    from digestry.model.prefix import DigestPrefix
 
     settings = load()
     wanted = settings.reference(reference)
     if wanted.tag is None or wanted.digest is not None:
         raise InvalidReference(f"{wanted} is not a tag", hint="write REPO:TAG")
-    target = at if to is None else Digest.parse(to)
-    if target is None or (at is not None and to is not None):
-        raise click.UsageError("Either --at or --to is wanted.")
+    if (at is None) == (to is None):
+        raise click.UsageError("Give either --at or --to.")
+    prefix = None if to is None else DigestPrefix.parse(to)
     with open_session(settings) as session:
+        target = at if prefix is None else completed(session, wanted, prefix)
+        assert target is not None  # noqa: S101 - one of the two was given
         remote = session.repository(wanted)
         done = remote.restore(wanted.tag, target)
         if done is None:

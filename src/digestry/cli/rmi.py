@@ -12,14 +12,17 @@ from digestry.cli.output import human_size, note, say
 def rmi(*, references: tuple[str, ...]) -> None:
     """Remove names, and the content that no name holds any more, from the local store.
 
-    NAME@DIGEST stands for all names of that digest in the repository. If one REF is not there,
+    REF is a name as `images` lists it, or a digest or an image ID, or the first 7 or more digits of one,
+    which stands for all of its names; NAME@DIGEST for those in that repository. If one REF is not there,
     nothing is removed. Registries are not touched.
     """
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
+    from digestry.images.names import removable
 
     settings = load()
-    removal = open_store(settings).remove([settings.reference(text).or_latest() for text in references])
+    store = open_store(settings)
+    removal = store.remove([removable(store, text, settings.reference) for text in references])
     for name in removal.names:
         say(f"Untagged: {name}")
     for digest in removal.deleted:

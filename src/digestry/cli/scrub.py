@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.damage import Affected, DamagedContent
     from digestry.model.digest import Digest
+    from digestry.model.prefix import DigestPrefix
     from digestry.registry.scrub import Pass
 
 _MOST: Final = 1000
@@ -75,7 +76,8 @@ def scrub(
 ) -> None:
     """Read all that a registry holds again, and find what is damaged.
 
-    With DIGESTs, that content alone, at once: such as what a client says it got wrong.
+    With DIGESTs (the first 7 or more digits are enough), that content alone, at once: such as what a client
+    says it got wrong.
 
     What is not what its digest says is moved to ROOT/quarantine, and not served any more: pushing an
     image that holds it once more puts it back. A served registry does the same on its own schedule;
@@ -88,16 +90,17 @@ def scrub(
     """
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.database import reading
-    from digestry.model.digest import Digest
+    from digestry.model.prefix import DigestPrefix
     from digestry.registry.root import check_user
     from digestry.registry.scrub import last
 
     if from_start and digests:
         raise click.UsageError("--from-start is for all that the registry holds.")
-    among = [Digest.parse(text) for text in dict.fromkeys(digests)]
+    prefixes = [DigestPrefix.parse(text) for text in dict.fromkeys(digests)]
     with reading(root):  # a directory that is no registry must not become one
         catalog = Catalog(root)
     try:
+        among = [_whole(catalog, root, prefix) for prefix in prefixes]
         if list_only:
             found = last(catalog)
         else:
@@ -122,6 +125,18 @@ def scrub(
         ctx.exit(exit_codes.FINDINGS)
     if found is not None and found.unread and not list_only:
         ctx.exit(exit_codes.STORAGE)
+
+
+def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
+    """The digest that begins so, of all that the registry holds. Raises NotFound, and Ambiguous."""
+    from digestry.client.prefixes import one
+
+    digest = prefix.whole or one(
+        prefix, catalog.prefixes.of_content(prefix, limit=20), f"the registry in {root}"
+    )
+    if str(prefix) != str(digest):
+        note(f"{prefix} is {digest}")
+    return digest
 
 
 def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Sequence[Digest]) -> Pass:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from digestry.client.session import Session
     from digestry.model.digest import Digest
     from digestry.model.history import TagSpan
+    from digestry.model.prefix import DigestPrefix
     from digestry.model.sightings import SightingsOf
 
 _MOST_REPOSITORIES: Final = 20
@@ -33,7 +34,7 @@ class _Known:
 
 
 @click.command()
-@click.argument("reference", metavar="[REPO@]DIGEST")
+@click.argument("reference", metavar="[REPO@]DIGEST|REPO:TAG")
 @click.option(
     "--registry",
     metavar="HOST",
@@ -44,26 +45,30 @@ class _Known:
 def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str) -> None:
     """Show which tags point, or pointed, to a digest, and from when until when, newest first.
 
-    A digest alone is looked for in every repository of a registry that may be pulled from. Also
-    through an index that lists it, and for an image ID, which is the digest of a config: VIA is
-    what the tag itself pointed to. Exit code 4 if no tag ever did. Where it was seen running comes
-    from audits with --record.
+    Of a digest the first 7 or more digits are enough; a tag stands for what it points to now. A digest alone
+    is looked for in every repository of a registry that may be pulled from. Also through an index that lists
+    it, and for an image ID, which is the digest of a config: VIA is what the tag itself pointed to. Exit code
+    4 if no tag ever did. Where it was seen running comes from audits with --record.
 
     JSON: a list of objects with repository, tag, since, until (null while it still does), still, via,
     sequence, and seen: a list of place, containers, first, last, of the whole repository.
     """
     from digestry.cli.settings import check_value, load
     from digestry.errors import InvalidReference
-    from digestry.model.digest import Digest
+    from digestry.model.prefix import DigestPrefix
 
     settings = load()
     # What can be read as a digest is one, and not a repository "sha256" with a tag of 64 digits.
-    digest = Digest.parse(reference) if _is_digest(reference) else None
-    if digest is not None:
+    begins_so = reference.startswith(("sha256:", "sha512:"))
+    prefix = DigestPrefix.parse(reference) if begins_so else DigestPrefix.read(reference)
+    if prefix is not None:
         host = settings.registry if registry is None else check_value("registry", registry)
-        known = _anywhere(settings, host, digest)
+        known = _anywhere(settings, host, prefix)
     elif registry is not None:
-        raise InvalidReference("--registry is for a digest alone", hint="write HOST/REPO@sha256:…")
+        raise InvalidReference(
+            "--registry is for a digest alone",
+            hint=f"write the registry before the name: {registry}/REPO:TAG",
+        )
     else:
         known = _of_repository(settings, reference)
     if format_ == "json":
@@ -83,7 +88,7 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
             ]
         )
         return
-    several = "@" not in reference
+    several = prefix is not None
     table(
         [*(["REPOSITORY"] if several else []), "TAG", "SINCE", "UNTIL", "VIA"],
         [
@@ -160,46 +165,43 @@ def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str
     return found
 
 
-def _is_digest(text: str) -> bool:
-    from digestry.errors import InvalidDigest
-    from digestry.model.digest import Digest
-
-    try:
-        Digest.parse(text)
-    except InvalidDigest:
-        return False
-    return True
-
-
 def _of_repository(settings: Settings, reference: str) -> _Known:
     from msgspec import structs
 
+    from digestry.cli.named import in_registry
     from digestry.cli.sessions import open_session
-    from digestry.errors import InvalidReference, NotFound, RemoteError
+    from digestry.errors import NotFound, RemoteError
 
-    wanted = settings.reference(reference)
-    if wanted.digest is None:
-        raise InvalidReference(f"{wanted} has no digest", hint="write REPO@sha256:…, or sha256:… alone")
     with open_session(settings) as session:
-        spans = session.repository(wanted).whose(wanted.digest)
+        wanted = in_registry(settings, session, reference).or_latest()
+        remote = session.repository(wanted)
+        digest = wanted.digest
+        if digest is None:
+            digest = remote.resolve(wanted.target).digest
+            note(f"{wanted} is {digest}")
+        spans = remote.whose(digest)
         names = [wanted.repository] if spans else []
-        seen = _where_seen(session, wanted.host, wanted.digest, names)
+        seen = _where_seen(session, wanted.host, digest, names)
     if spans is None:
         raise RemoteError(
             f"{wanted.host} cannot tell which tags point to a digest",
             hint="digestry tags lists where each of them points now",
         )
     if not spans:
-        raise NotFound(f"no tag of {wanted.name} ever pointed to {wanted.digest}")
+        raise NotFound(f"no tag of {wanted.name} ever pointed to {digest}")
     spans = [structs.replace(span, repository=wanted.repository) for span in spans]
-    return _Known(wanted.digest, spans, seen)
+    return _Known(digest, spans, seen)
 
 
-def _anywhere(settings: Settings, host: str, digest: Digest) -> _Known:
+def _anywhere(settings: Settings, host: str, prefix: DigestPrefix) -> _Known:
     from digestry.cli.sessions import open_session
+    from digestry.client.prefixes import anywhere
     from digestry.errors import NotFound, RemoteError
 
     with open_session(settings) as session:
+        digest = anywhere(session, host, prefix)
+        if str(prefix) != str(digest):
+            note(f"{prefix} is {digest}")
         spans = session.whose(host, digest)
         seen = _where_seen(session, host, digest, (span.repository for span in spans or ()))
     if spans is None:

@@ -110,6 +110,18 @@ class Layout:
         self._items[:] = kept
         return dropped
 
+    def discard(self, entry: Entry) -> bool:
+        """Removes what lists ``entry``'s digest under its name, or without one; False if nothing does."""
+        digest = str(entry.descriptor.digest)
+        kept = [
+            item
+            for item in self._items
+            if (item.get("annotations") or {}).get(NAME) != entry.name or item["digest"] != digest
+        ]
+        dropped = len(kept) != len(self._items)
+        self._items[:] = kept
+        return dropped
+
     def write(self) -> None:
         """Writes it durably. Raises :class:`StorageError`."""
         self._document.setdefault("mediaType", media_types.OCI_INDEX)

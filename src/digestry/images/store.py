@@ -99,20 +99,20 @@ class ImageStore:
             if known is None or known.repository_only() != reference.repository_only():
                 continue
             if entry.descriptor.digest == wanted if wanted else known.tag == reference.tag:
-                return _bare(entry.descriptor)
+                return bare(entry.descriptor)
         if wanted is not None:
             # One platform of an index that is known by its own name.
             for entry, known in here:
                 if known is not None and known.repository_only() == reference.repository_only():
-                    for child in self._below(entry.descriptor):
+                    for child in self.below(entry.descriptor):
                         if child.digest == wanted and self.blobs.stat(wanted) is not None:
-                            return _bare(child)
+                            return bare(child)
         raise NotFound(
             f"{reference} is not in the local store",
             hint="`digestry images --digests` lists what is there; `digestry pull` fetches what is not",
         )
 
-    def _below(self, descriptor: Descriptor) -> Iterator[Descriptor]:
+    def below(self, descriptor: Descriptor) -> Iterator[Descriptor]:
         """What an index lists, and what the indexes in it list, each once."""
         waiting, seen = [descriptor], set[Digest]()
         while waiting:
@@ -139,15 +139,19 @@ class ImageStore:
             layout.point(str(repository.with_digest(descriptor.digest)), descriptor)
         return before
 
-    def tag(self, source: Reference, target: Reference) -> tuple[Descriptor, Digest | None]:
+    def tag(self, source: Reference | Descriptor, target: Reference) -> tuple[Descriptor, Digest | None]:
         """Gives ``source``'s image the name ``target`` too; returns the image and what the name
         meant before. Raises :class:`NotFound`."""
         with self.adding():
-            descriptor = self.find(source)
+            descriptor = self.find(source) if isinstance(source, Reference) else source
+            if self.blobs.stat(descriptor.digest) is None:
+                raise NotFound(f"{descriptor.digest} is not in the local store any more")
             return descriptor, self.point(target.or_latest(), descriptor)
 
-    def remove(self, references: Iterable[Reference]) -> Removal:
+    def remove(self, references: Iterable[Reference | tuple[Entry, ...]]) -> Removal:
         """Removes names, and then the content that no name holds any more.
+
+        Entries of the index stand for themselves, also without a name.
 
         A digest stands for all its names in that repository; the last tag of a digest takes the
         digest's own name with it. Raises :class:`NotFound`, and then removes nothing.
@@ -155,8 +159,12 @@ class ImageStore:
         wanted = list(references)
         gone: list[str] = []
         with self._changing() as layout:
-            for reference in wanted:
-                self._remove_one(layout, reference, gone)
+            for one in wanted:
+                if isinstance(one, Reference):
+                    self._remove_one(layout, one, gone)
+                    continue
+                dropped = [entry for entry in one if layout.discard(entry)]
+                gone += [entry.name or str(entry.descriptor.digest) for entry in dropped]
         deleted, freed, kept = self._sweep()
         return Removal(tuple(gone), deleted, freed, kept)
 
@@ -356,7 +364,8 @@ class ImageStore:
         return live
 
 
-def _bare(descriptor: Descriptor) -> Descriptor:
+def bare(descriptor: Descriptor) -> Descriptor:
+    """``descriptor`` without what a list says beside it."""
     # Its annotations name it, and its platform chose it: neither is a part of the content.
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 

@@ -265,9 +265,15 @@ def _config(remote: Repository, image: Manifest) -> ImageConfig | None:
 
 
 def push(
-    session: Session, reference: Reference, store: ImageStore, *, watcher: Watcher | None = None
+    session: Session,
+    reference: Reference,
+    store: ImageStore,
+    *,
+    what: Descriptor | None = None,
+    watcher: Watcher | None = None,
 ) -> PushResult:
-    """Sends an image, or an index with the images of it that are here, to its registry.
+    """Sends an image, or an index with the images of it that are here, to its registry: ``what``, or
+    else what ``reference`` means in ``store``.
 
     Raises :class:`NotFound` if it, or a part that the registry lacks too, is not in ``store``;
     :class:`ContentError` if the store's copy is damaged; and what :class:`Repository` does.
@@ -276,7 +282,7 @@ def push(
     watch = watcher or Silence()
     tally = _Tally()
     with store.adding():  # so that no sweep takes away what is being sent
-        top = store.manifest(store.find(reference))
+        top = store.manifest(what or store.find(reference))
         before = None
         if reference.tag is not None:
             try:

@@ -142,6 +142,18 @@ class Whose(msgspec.Struct, frozen=True, rename="camel"):
     spans: tuple[TagSpan, ...]
 
 
+class DigestsBeginning(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """``GET /v2/<name>/_digestry/digests/<prefix>``: the manifests, indexes and configs that the repository
+    has or had whose digests begin with ``prefix``, in the order of their text; ``more`` tells of others.
+
+    ``GET /v2/_digestry/digests/<prefix>`` is the same of all repositories that the asker may see.
+    """
+
+    prefix: str
+    digests: tuple[Digest, ...]
+    more: bool = False
+
+
 class Restored(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """``POST /v2/<name>/_digestry/restore/<tag>``: what the tag pointed to, and points to now.
     ``event`` is the journal's entry, None if nothing had to change."""

@@ -58,7 +58,7 @@ _ROUTES: Final = {
     "tag-history": "history",
 }
 _EXTENSIONS: Final = frozenset(
-    ("advisories", "holders", "journal", "resolve", "restore", "sightings", "tag", "tags", "whose")
+    ("advisories", "digests", "holders", "journal", "resolve", "restore", "sightings", "tag", "tags", "whose")
 )
 
 
@@ -191,6 +191,9 @@ class RegistryApp:
         elif path.startswith("_digestry/whose/"):
             service.gate.require_catalog(exchange)
             await memory.handle_whose_anywhere(service, exchange, path.removeprefix("_digestry/whose/"))
+        elif path.startswith("_digestry/digests/"):
+            service.gate.require_catalog(exchange)
+            await memory.handle_digests_anywhere(service, exchange, path.removeprefix("_digestry/digests/"))
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
             name = service.meant(name)

@@ -42,6 +42,7 @@ _DISCOVERY: Final = {
                 "_digestry/tag/<tag>",
                 "_digestry/tags",
                 "_digestry/whose/<digest>",
+                "_digestry/digests/<prefix>",
                 "_digestry/restore/<tag>",
                 "_digestry/resolve",
                 "_digestry/sightings",
@@ -122,6 +123,8 @@ async def handle_digestry(service: Service, exchange: Exchange, name: str, what:
         await memory.handle_tags(service, exchange, name)
     elif resource == "whose" and rest:
         await memory.handle_whose(service, exchange, name, rest)
+    elif resource == "digests" and rest:
+        await memory.handle_digests(service, exchange, name, rest)
     elif resource == "sightings" and rest:
         await sightings.handle_of(service, exchange, name, rest)
     else:

@@ -10,8 +10,9 @@ from msgspec import structs
 from digestry.catalog import clock
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
-from digestry.model.history import TagAsOf, TagsAsOf, TagSpan, Whose
+from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagSpan, Whose
 from digestry.model.moments import parse_rfc3339
+from digestry.model.prefix import DigestPrefix
 from digestry.model.reference import check_tag
 from digestry.registry.access.session import Session
 from digestry.registry.exchange import Exchange
@@ -21,6 +22,7 @@ from digestry.registry.service import Service
 
 _PAGE: Final = 100
 _MOST: Final = 1000
+_MOST_DIGESTS: Final = 20
 
 
 def time_parameter(exchange: Exchange, name: str, *, last: bool = False) -> int | None:
@@ -129,6 +131,37 @@ def _anywhere(
         if len(found) > limit:
             found = heapq.nlargest(limit, found, key=_sequence)
     return sorted(found, key=_sequence, reverse=True)
+
+
+async def handle_digests(service: Service, exchange: Exchange, name: str, text: str) -> None:
+    """Which digests of a repository, as it is and was, begin so."""
+    prefix = DigestPrefix.parse(text)
+    found = await service.disk(service.catalog.prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1)
+    if not found and not await service.disk(service.catalog.has_repository, name):
+        raise name_unknown(name)
+    await exchange.json(_beginning(prefix, found))
+
+
+async def handle_digests_anywhere(service: Service, exchange: Exchange, text: str) -> None:
+    """The same over all repositories that the asker may see."""
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    prefix = DigestPrefix.parse(text)
+    found = await service.disk(_beginning_anywhere, service, exchange.asker, prefix, _MOST_DIGESTS + 1)
+    await exchange.json(_beginning(prefix, found))
+
+
+def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsBeginning:
+    return DigestsBeginning(str(prefix), tuple(found[:_MOST_DIGESTS]), more=len(found) > _MOST_DIGESTS)
+
+
+def _beginning_anywhere(service: Service, asker: Session, prefix: DigestPrefix, limit: int) -> list[Digest]:
+    """The first ``limit`` digests in what ``asker`` may see. Blocks."""
+    found: set[Digest] = set()
+    for name in service.catalog.prefixes.repositories(prefix):
+        if asker.may_see(name):
+            found.update(service.catalog.prefixes.in_repository(name, prefix, limit=limit))
+    return sorted(found)[:limit]
 
 
 def _sequence(span: TagSpan) -> int:

@@ -1,0 +1,39 @@
+"""Names of images on the command line whose digest is given by its beginning, completed in the registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from digestry.cli.output import note
+from digestry.model.prefix import DigestPrefix
+from digestry.model.reference import Reference
+
+if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
+    from digestry.client.session import Session
+    from digestry.model.digest import Digest
+
+
+def in_registry(settings: Settings, session: Session, text: str) -> Reference:
+    """Return the name that ``text`` is, with the whole digest, which is said if it was found by its
+    beginning.
+
+    Nothing is asked of a registry unless the digest is short. Raises :class:`InvalidReference`,
+    :class:`NotFound`, :class:`Ambiguous`, and what :class:`Repository` does.
+    """
+    name, at, rest = text.partition("@")
+    prefix = DigestPrefix.read(rest) if at else None
+    if prefix is None:
+        return settings.reference(text)
+    named = settings.reference(name)
+    return Reference(named.host, named.repository, named.tag, completed(session, named, prefix))
+
+
+def completed(session: Session, repository: Reference, prefix: DigestPrefix) -> Digest:
+    """Return the repository's one digest that begins so. Raises as :func:`in_registry` does."""
+    from digestry.client.prefixes import find
+
+    digest = find(session.repository(repository), prefix)
+    if str(prefix) != str(digest):
+        note(f"{prefix} is {digest}")
+    return digest

@@ -1,0 +1,68 @@
+"""The beginning of a digest, as tables print it and people give it back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.errors import InvalidDigest
+from digestry.model.digest import ALGORITHMS, Digest, shown
+
+SHORTEST_GIVEN: Final = 7
+"""Hex digits that a person must give at the least, as Git prints them."""
+
+_SHAPE: Final = re.compile(rf"(?:(sha256|sha512):)?([0-9a-f]{{{SHORTEST_GIVEN},128}})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class DigestPrefix:
+    """Some of the first hex digits of a digest; ``algorithm`` is empty if it was not given."""
+
+    algorithm: str
+    encoded: str
+
+    @classmethod
+    def parse(cls, text: str) -> DigestPrefix:
+        """Read ``[algorithm:]hex``, also a whole digest. Raises :class:`InvalidDigest`."""
+        prefix = cls.read(text)
+        if prefix is None:
+            raise InvalidDigest(
+                f"{shown(text)} is neither a digest nor the beginning of one",
+                hint=f"write {SHORTEST_GIVEN} hex digits of it or more, in lower case, with or without "
+                f"sha256:",
+            )
+        return prefix
+
+    @classmethod
+    def read(cls, text: str) -> DigestPrefix | None:
+        """As :meth:`parse`; None for what is nothing of the kind."""
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            return None
+        prefix = cls(match[1] or "", match[2])
+        return prefix if prefix.algorithms else None
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Those that a digest which begins so can have."""
+        return tuple(
+            name
+            for name, digits in ALGORITHMS.items()
+            if self.algorithm in {"", name} and len(self.encoded) <= digits
+        )
+
+    @property
+    def whole(self) -> Digest | None:
+        """The digest, if it is all there: 64 digits without an algorithm are sha256's."""
+        algorithm = self.algorithm or "sha256"
+        if ALGORITHMS[algorithm] != len(self.encoded):
+            return None
+        return Digest(algorithm, self.encoded)
+
+    def begins(self, digest: Digest) -> bool:
+        """Whether ``digest`` begins so."""
+        return self.algorithm in {"", digest.algorithm} and digest.encoded.startswith(self.encoded)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.encoded}" if self.algorithm else self.encoded
