@@ -292,7 +292,7 @@ def test_commands(server: RegistryServer) -> None:
         "digestry token create",
         "erin",
     )
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", created["ends"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", created["ends"])
     assert (revoked["action"], revoked["robot"]) == ("revoke-token", "robot$nightly")
     assert (rotated["action"], rotated["key"]) == ("rotate-key", key)
     assert retired["retired"] is True
