@@ -58,6 +58,7 @@ def cri(
     image_id: str = "",
     pairs: tuple[str, ...] = (),
     typed: str = "reg.example/app:1",
+    shown: str = "",
 ) -> Answers:
     """A runtime with one container."""
     labels = b"".join(
@@ -67,10 +68,10 @@ def cri(
             (8, "io.kubernetes.pod.namespace", "n"),
         )
     )
-    listed = string(1, "c1") + nested(3, string(1, "web")) + nested(4, string(1, typed))
+    listed = string(1, "c1") + nested(3, string(1, "web")) + nested(4, string(1, shown or typed))
     listed += string(5, listed_ref) + integer(6, state) + labels
     status = string(1, "c1") + nested(2, string(1, "web")) + integer(3, state)
-    status += nested(8, string(1, typed) + string(18, typed)) + string(9, ref) + string(17, image_id)
+    status += nested(8, string(1, shown or typed) + string(18, typed)) + string(9, ref) + string(17, image_id)
     image = string(1, IDENTITY) + b"".join(string(3, pair) for pair in pairs)
 
     def answer(namespace: str, method: str, message: bytes) -> Answer:
@@ -102,6 +103,15 @@ def test_a_bare_id_has_no_kind_unless_it_is_containerd_s() -> None:
     for runtime, kind in (("cri-o", "unknown"), ("containerd", "config"), ("other", "unknown")):
         (seen,) = by_name(observed(cri(runtime=runtime, ref=IDENTITY))).values()
         assert [(str(one.digest), one.kind) for one in seen.claims] == [(IDENTITY, kind)]
+
+
+def test_a_name_that_the_runtime_chose_is_no_tag_to_judge() -> None:
+    (seen,) = by_name(observed(cri(typed="", shown="reg.example/app:other"))).values()
+    assert seen.reference is None
+    assert any(
+        "reg.example/app:other is one name that the runtime knows it by" in one for one in seen.remarks
+    )
+    assert str(seen.claims[0].repository) == "reg.example/app"
 
 
 def test_an_older_runtime_speaks_v1alpha2() -> None:

@@ -221,7 +221,7 @@ def test_crio_pairs_names_and_digests_itself(tmp_path: Path) -> None:
         },
     }
     seen = one(tmp_path, inspected(info=info))
-    assert seen.reference == f"{APP}:1"
+    assert seen.reference is None
     assert [each.obtained for each in seen.claims] == [False]
     bare = one(tmp_path, inspected(info=info, status={"imageRef": "a" * 64}))
     assert claims(bare) == [(None, A, "unknown")]
@@ -229,8 +229,9 @@ def test_crio_pairs_names_and_digests_itself(tmp_path: Path) -> None:
 
 def test_a_name_that_the_runtime_chose_is_said_to_be_one(tmp_path: Path) -> None:
     seen = one(tmp_path, inspected(info={"config": None}))
-    assert seen.reference == f"{APP}:latest"
-    assert "the runtime chose" in said(seen)
+    assert seen.reference is None  # a tag that nobody typed is not judged
+    assert claims(seen)[0] == (APP, B, "unknown")
+    assert f"{APP}:latest is one name that the runtime knows it by" in said(seen)
 
 
 def test_a_sandbox_is_listed_as_what_it_is(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     multiple=True,
     metavar="KIND[:WHERE]",
     help="Where containers run; repeatable. docker[:URL or CONTEXT], podman[:URL or CONNECTION],"
+    " containerd[:SOCKET][?namespace=a,b], cri[:SOCKET],"
     " kubernetes[:CONTEXT][?namespace=a,b&selector=app%3Dx], file:PATH (file:- is standard input;"
     " inventories, and what docker, podman, kubectl, crictl, ctr and nerdctl print, are recognised)."
     " docs/sources.md has them all. Without it: the engines of this machine that answer.",

@@ -47,15 +47,8 @@ _LISTED: Final = _Numbers(metadata=3, image=4, image_ref=5, state=6, labels=8, i
 _STATUS: Final = _Numbers(metadata=2, image=8, image_ref=9, state=3, labels=12, image_id=17)
 
 
-class _Annotations(msgspec.Struct):
-    crio_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.ImageName")
-
-
-class _RuntimeSpec(msgspec.Struct):
-    annotations: _Annotations | None = None
-
-
 class _ConfigImage(msgspec.Struct):
+    image: str = ""
     typed: str = msgspec.field(default="", name="user_specified_image")
 
 
@@ -65,7 +58,6 @@ class _Config(msgspec.Struct):
 
 class _ContainerInfo(msgspec.Struct):
     config: _Config | None = None
-    spec: _RuntimeSpec | None = msgspec.field(default=None, name="runtimeSpec")
 
 
 class _ImageSpec(msgspec.Struct):
@@ -160,14 +152,14 @@ def _container(one: Message, numbers: _Numbers) -> _Container:
 
 
 def _typed(info: str) -> str:
-    """The name that a container was started by, from a runtime's own words; "" if they have none."""
+    """The name that a container was started by, in what containerd adds; "" if it is not there."""
     try:
         read = msgspec.json.decode(info, type=_ContainerInfo)
     except (ValueError, RecursionError):
         return ""
-    typed = read.config.image.typed if read.config and read.config.image else ""
-    crio = read.spec.annotations.crio_image if read.spec and read.spec.annotations else ""
-    return next((one for one in (typed, crio) if one and digest_of(one) is None), "")
+    spec = read.config.image if read.config and read.config.image else _ConfigImage()
+    # A kubelet gives an ID as the image, and the name beside it.
+    return next((one for one in (spec.typed, spec.image) if one and digest_of(one) is None), "")
 
 
 def _platform(info: str) -> Platform | None:

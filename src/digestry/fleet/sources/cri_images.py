@@ -18,7 +18,9 @@ from digestry.model.digest import Digest
 CONTAINERD: Final = "containerd"
 CRI_O: Final = "cri-o"
 
-_CHOSEN: Final = "the image's name is one that the runtime chose: it may know the image by several"
+_CHOSEN: Final = (
+    "is one name that the runtime knows it by: which one it was started by, and so its tag, is not known"
+)
 _NO_NAME: Final = "the runtime does not say which image name this container was started from"
 _IN_IMAGES: Final = "repoDigests"
 
@@ -49,13 +51,11 @@ def read_cri_image(
     runtime lists for an image ID.
     """
     said = list(remarks)
-    reference = typed
-    if not reference and shown and digest_of(shown) is None and not shown.startswith("sha256:"):
-        reference = shown
-        said.append(_CHOSEN)
-    elif not reference:
-        said.append(_NO_NAME)
-    name = parsed(reference)
+    if not typed:
+        # A name that the runtime chose of several is no tag to be judged by.
+        is_name = shown and digest_of(shown) is None and not shown.startswith("sha256:")
+        said.append(f"{shown} {_CHOSEN}" if is_name else _NO_NAME)
+    name = parsed(typed)
     own = None if name is None else name.repository_only()
     claims: list[Claim] = []
     identity = digest_of(image_id) or digest_of(shown)
@@ -79,4 +79,4 @@ def read_cri_image(
         )
     # Pairs of repository and digest before the bare ID, which is the last resort.
     ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
-    return CriImage(reference or None, tuple(ordered), identity, tuple(dict.fromkeys(said)))
+    return CriImage(typed or None, tuple(ordered), identity, tuple(dict.fromkeys(said)))

@@ -107,7 +107,7 @@ class _Annotations(msgspec.Struct):
     containerd_kind: str = msgspec.field(default="", name="io.kubernetes.cri.container-type")
     containerd_image: str = msgspec.field(default="", name="io.kubernetes.cri.image-name")
     crio_kind: str = msgspec.field(default="", name="io.kubernetes.cri-o.ContainerType")
-    crio_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.ImageName")
+    crio_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.ImageName")  # one of several
     crio_sandbox_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.Image")
 
 
@@ -175,11 +175,12 @@ class CriInspect(OneByOne[_Inspected]):
             raise InvalidConfiguration("a status without an id is no container's")
         spec = status.image or _Spec()
         config = (info.config.image if info.config else None) or _ConfigImage()
-        typed = config.typed or spec.typed or notes.crio_image or notes.containerd_image
+        # What the runtime was given: an ID, from kubelets.
+        typed = config.typed or spec.typed or config.image
         image = cri_image(
             self._reading,
             "" if digest_of(typed) else typed,
-            spec.image,
+            spec.image or notes.crio_image or notes.containerd_image,
             image_ref=status.image_ref or "",
             image_id=status.image_id or (config.image if digest_of(config.image) else ""),
             runtime=runtime,
