@@ -251,6 +251,18 @@ def test_never_is_not_said_by_a_mirror(rich: FakeRegistries) -> None:
     assert any("only mirrors docker.io" in reason for reason in found.reasons)
 
 
+def test_digests_that_contradict_each_other_are_no_answer(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    bad, good = app.image("bad"), app.image("good", "1")
+    state(registries, f"{APP}@{good.manifest}", "fixed")
+    state(registries, f"{APP}@{bad.manifest}", "affected", vulnerability="CVE-2")
+    for first, second in ((good, bad), (bad, good)):
+        found = only(registries, sighted(f"{APP}:1", claim(first.manifest, APP), claim(second.manifest, APP)))
+        assert found.verdict.state in {"unknown", "affected"}
+        assert found.tag.state != "current"
+        assert any("other code" in reason for reason in found.reasons)
+
+
 def test_a_mirror_that_could_not_look_tells_neither_the_tag_nor_the_advisories() -> None:
     registries = FakeRegistries()
     one = registries.at(APP).image("one", "1")

@@ -340,7 +340,7 @@ def conclude(
             for one in current
             if one.statement.status == "under_investigation"
         ]
-    elif not reading.complete or not identity.confirmed:
+    elif not reading.complete or not identity.confirmed or identity.contested:
         state = "unknown"
     elif "fixed" in statuses:
         state = "fixed"

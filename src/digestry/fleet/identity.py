@@ -28,7 +28,8 @@ class Identity:
     ``config`` the code. ``closure`` is everything that is or holds the code. ``possible`` are an
     index's children that may be what runs: all of them where it is not known which one does, and the
     others where one was chosen by a platform of which the runtime is not certain. ``confirmed`` tells
-    whether the registry knows ``running``.
+    whether the registry knows ``running``. ``contested`` are digests of other code that the source also
+    gave, though no runtime can have made them up: what runs is one or the other.
     """
 
     repository: Reference
@@ -41,6 +42,7 @@ class Identity:
     manifest: Digest | None = None
     possible: frozenset[Digest] = frozenset()
     reasons: tuple[str, ...] = ()
+    contested: tuple[Digest, ...] = ()
 
 
 def identify(
@@ -102,6 +104,18 @@ def identify(
         manifest=code.manifest or _manifest_of(graph, running, closure),
         possible=code.possible,
         reasons=tuple(reasons),
+        contested=_contested(claims, known, closure | code.possible),
+    )
+
+
+def _contested(
+    claims: tuple[Claim, ...], known: list[Claim], closure: frozenset[Digest]
+) -> tuple[Digest, ...]:
+    """The digests that speak against what was found out. A pair that the runtime may have made up does
+    not, where the image ID is known to be of the code."""
+    sure = any(claim.found_by == "image-id" and claim.digest in closure for claim in claims)
+    return tuple(
+        claim.digest for claim in known if claim.digest not in closure and (claim.obtained or not sure)
     )
 
 

@@ -73,6 +73,9 @@ def judge_tag(
                 identity = extended(identity, current, platform, repository)
         except DigestryError as error:
             return _failed("what the tag points to could not be read", error, current)
+        if current in identity.closure and identity.contested:
+            why = f"it may as well be {identity.contested[0]} that runs, which the tag does not point to"
+            return TagVerdict("unknown", current, reasons=(why,))
         if current in identity.closure:
             stale = lookup.stale(repository, tag)
             if stale:
