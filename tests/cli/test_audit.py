@@ -83,6 +83,8 @@ def test_the_story_of_one_moved_tag(environment: dict[str, str], registry: Regis
         ("CONTAINER_HOST", "unix:///nowhere/podman.sock"),
         ("CONTAINER_HOST", "ssh://nobody@127.0.0.1:1/run/podman/podman.sock"),
         ("CONTAINER_CONNECTION", "missing"),
+        ("CONTAINERD_ADDRESS", "/nowhere/containerd.sock"),
+        ("CONTAINER_RUNTIME_ENDPOINT", "unix:///nowhere/crio.sock"),
     ],
 )
 def test_a_named_engine_that_is_dead_is_a_problem(
@@ -94,7 +96,8 @@ def test_a_named_engine_that_is_dead_is_a_problem(
     assert done.returncode == 3
     report = json.loads(done.stdout)
     assert report["containers"] == []
-    kind = "docker" if variable.startswith("DOCKER") else "podman"
+    kinds = {"DOCKER": "docker", "CONTAINERD": "containerd", "CONTAINER_RUNTIME": "cri"}
+    kind = kinds.get(variable.rpartition("_")[0], "podman")
     (problem,) = [one for one in report["problems"] if one["source"].startswith(kind)]
     assert problem["message"]
     table = run(environment, "audit")

@@ -5,13 +5,14 @@ A new kind is a module with a :class:`~digestry.fleet.sighting.Source` and a lin
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.fleet.sighting import Problem, Source
-from digestry.fleet.sources.containerd import ContainerdSource
+from digestry.fleet.sources.containerd import DOCKERS, KUBERNETES, ContainerdSource
 from digestry.fleet.sources.containerd_api import Containerd
 from digestry.fleet.sources.cri import CriSource, Runtime
 from digestry.fleet.sources.docker import DockerSource
@@ -28,7 +29,12 @@ from digestry.fleet.sources.file import FileSource
 from digestry.fleet.sources.grpc import Channel
 from digestry.fleet.sources.kubernetes import KubernetesSource, Where
 from digestry.fleet.sources.podman import PodmanAPI, PodmanProgram, PodmanSource
-from digestry.fleet.sources.runtime_endpoints import containerd_socket, cri_socket
+from digestry.fleet.sources.runtime_endpoints import (
+    containerd_socket,
+    cri_socket,
+    named_runtimes,
+    present_runtimes,
+)
 from digestry.model.digest import shown
 
 _Maker: TypeAlias = Callable[[str, str, bool, float], Source]
@@ -65,9 +71,9 @@ def engines_here(
     cannot be asked at all.
 
     An engine that the environment names (``DOCKER_HOST``, ``DOCKER_CONTEXT``, docker's current context,
-    ``CONTAINER_HOST``, ``CONTAINER_CONNECTION``), or whose socket or program is there, is to be asked,
-    and its silence is a problem: what it runs is not known. To root, those that users run for
-    themselves are engines of this machine, too.
+    ``CONTAINER_HOST``, ``CONTAINER_CONNECTION``, ``CONTAINERD_ADDRESS``, crictl's configuration), or whose
+    socket or program is there, is to be asked, and its silence is a problem: what it runs is not known.
+    To root, those that users run for themselves are engines of this machine, too.
     """
     found: list[Source] = []
     silent: list[Problem] = []
@@ -79,10 +85,43 @@ def engines_here(
                 found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
         except DigestryError as error:
             silent.append(Problem(kind, error.message, error.hint))
-    for kind, path in users_sockets():
-        text = f"{kind}:unix://{path}"
-        found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
+    try:
+        texts = _runtimes(beside_docker=any(source.name.startswith("docker") for source in found))
+    except DigestryError as error:
+        texts = []
+        silent.append(Problem("cri", error.message, error.hint))
+    texts += [f"{kind}:unix://{path}" for kind, path in users_sockets()]
+    for text in texts:
+        try:
+            found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
+        except DigestryError as error:
+            silent.append(Problem(text, error.message, error.hint))
     return found, silent
+
+
+def _runtimes(*, beside_docker: bool) -> list[str]:
+    """The runtimes that are named or here, each once, as ``--source`` takes them; with
+    ``beside_docker``, without docker's own containers, and without a containerd that nobody named and
+    that is closed to this user: it is docker's part."""
+    named = dict.fromkeys(one.source for one in named_runtimes())
+    addresses = {text.partition(":")[2].removeprefix("unix://") for text in named}
+    for text in present_runtimes():
+        path = text.partition(":")[2].removeprefix("unix://")
+        if path in addresses or (beside_docker and not os.access(path, os.R_OK | os.W_OK)):
+            continue
+        named[text] = None
+    asked_by_cri = {
+        text.partition(":")[2].removeprefix("unix://") for text in named if text.startswith("cri:")
+    }
+    texts = []
+    for text in named:
+        kind, _, where = text.partition(":")
+        left_out = [DOCKERS] if beside_docker else []
+        if where.removeprefix("unix://") in asked_by_cri:
+            left_out.append(KUBERNETES)
+        leaving = kind == "containerd" and left_out and "?" not in where
+        texts.append(f"{text}?without={','.join(left_out)}" if leaving else text)
+    return texts
 
 
 def _podman_address(timeout: float) -> str | None:

@@ -31,6 +31,8 @@ from digestry.model.reference import Reference
 
 DOCKERS: Final = "moby"
 """The namespace that docker's engine keeps for itself."""
+KUBERNETES: Final = "k8s.io"
+"""The namespace of what a kubelet has started, which the CRI shows as well."""
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 _RECORD: Final = "io.cri-containerd.container.metadata"
