@@ -228,7 +228,7 @@ def test_a_fault_of_remove_is_told(tmp_path: Path) -> None:
     path.touch()
     with broken(unlink=errno.EROFS), pytest.raises(StorageError, match="Read-only") as raised:
         fsio.remove_file(path)
-    assert "may write there" in raised.value.hint
+    assert "mounted read-only" in raised.value.hint
     assert path.exists()
 
 

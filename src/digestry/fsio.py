@@ -32,8 +32,10 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
     if error.errno in _NO_ROOM or error.errno == errno.EFBIG:
         hint = "free some space on that file system; nothing that was stored before is lost"
         return StorageFull(f"cannot {action} {path}: {reason}", hint=hint)
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        hint = "check that this user may write there"
+    if error.errno == errno.EROFS:
+        hint = "that file system is mounted read-only"
+    elif error.errno in {errno.EACCES, errno.EPERM}:
+        hint = f"check that this user may {'read' if action.startswith('read') else 'write'} there"
     return StorageError(f"cannot {action} {path}: {reason}", hint=hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sqlite3
 import threading
 from pathlib import Path
@@ -78,9 +79,33 @@ def test_settings(catalog: Catalog) -> None:
     database.close()
 
 
+def test_who_may_not_write_is_told_why(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions do not bind root, so that they are told here."""
+    database = Database(catalog.path.parent)
+
+    def hint() -> str:
+        with pytest.raises(StorageError) as caught, database.read() as connection:
+            connection.execute(text("DELETE FROM uploads"))
+        return caught.value.hint
+
+    writable = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != catalog.path and writable(path, mode))
+    assert hint() == f"{catalog.path} is write-protected (chmod u+w)"
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert (
+        hint()
+        == f"{catalog.path} belongs to user {pwd.getpwuid(os.getuid()).pw_name}, this is nobody: call it as that user"
+    )
+    mounted = os.statvfs(catalog.path.parent)
+    fields = (*mounted[:8], mounted.f_flag | os.ST_RDONLY, *mounted[9:], 0)
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(fields))
+    assert hint() == f"the file system of {catalog.path.parent} is mounted read-only"
+    database.close()
+
+
 def test_a_reader_cannot_write(catalog: Catalog) -> None:
     database = Database(catalog.path.parent)
-    with pytest.raises(StorageError, match="readonly"), database.read() as connection:
+    with pytest.raises(StorageError, match="cannot write the catalog"), database.read() as connection:
         connection.execute(text("DELETE FROM uploads"))
     database.close()
     hot = connect_directly(catalog.path)
@@ -160,8 +185,9 @@ def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         HotReads(tmp_path / "catalog.db")
     catalog = Catalog(tmp_path / "no-such-directory")
-    with pytest.raises(StorageError, match="unable to open"):
+    with pytest.raises(StorageError, match="cannot open the catalog") as caught:
         catalog.upload_ids()
+    assert caught.value.hint == f"there is no directory {tmp_path / 'no-such-directory'}"
     catalog.close()
 
 

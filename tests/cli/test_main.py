@@ -122,6 +122,28 @@ def test_wrong_usage(run: Run, arguments: list[str]) -> None:
     assert "Usage: digestry" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "proposal"),
+    [
+        (["imags"], "Did you mean images"),
+        (["PUSH"], "Did you mean push"),
+        (["build"], "Did you mean pack?"),
+        (["login"], "docker login HOST"),
+        (["token", "rotatekey"], "Did you mean rotate-key?"),
+        (["images", "--digest"], "'--digests'"),
+        (["config", "get", "registri"], "Did you mean registry?"),
+    ],
+)
+def test_what_was_meant(run: Run, arguments: list[str], proposal: str) -> None:
+    code, _, err = run(*arguments)
+    assert code == exit_codes.USAGE
+    assert proposal in err
+
+
+def test_what_nothing_is_like(run: Run) -> None:
+    assert "Did you mean" not in run("frobnicate")[2]
+
+
 @pytest.mark.parametrize("arguments", [["\x1b[31m"], ["--\x9b31m"], ["config", "get", "\x1b[31m"]])
 def test_wrong_usage_is_not_echoed_raw(run: Run, arguments: list[str]) -> None:
     code, _, err = run(*arguments)

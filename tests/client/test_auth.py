@@ -423,3 +423,31 @@ def test_no_credentials_where_some_are_wanted(liar: Liar, hostile: Repository) -
     with pytest.raises(Unauthorized) as caught:
         hostile.manifest("latest")
     assert caught.value.hint.endswith(f"docker login {liar.host}")
+
+
+def test_who_is_logged_in_is_not_told_to_log_in_as_if_nobody_were(liar: Liar, tmp_path: Path) -> None:
+    """Also not to the token server, which is another host."""
+    denied = json.dumps({"errors": [{"code": "DENIED", "message": "ann may not push"}]}).encode()
+    write_config(tmp_path, {"auths": {liar.host: {"auth": basic("ann", "right")}}})
+
+    def answer(request: Request) -> Reply:
+        if "Authorization" not in request.headers:
+            return Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return Reply(403, denied)
+
+    liar.answer = answer
+    with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(Unauthorized) as caught:
+        session.repository(Reference(liar.host, "a")).manifest("latest")
+    assert caught.value.hint.startswith("the account ann is known there and may not")
+
+    def refuse(request: Request) -> Reply:
+        if request.path == "/token":
+            return Reply(401, b"incorrect username or password")
+        realm = f'Bearer realm="http://{liar.host}/token",service="s"'
+        return Reply(401, headers={"WWW-Authenticate": realm})
+
+    liar.answer = refuse
+    with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(Unauthorized) as caught:
+        session.repository(Reference(liar.host, "a")).manifest("latest")
+    assert f"docker login {liar.host}" in caught.value.hint
+    assert "the account ann" in caught.value.hint

@@ -293,6 +293,36 @@ def test_the_registry_s_own_words(liar: Liar, hostile: Repository) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "message", "hint"),
+    [
+        ("DENIED", "repository quota of 10 GB exceeded", "no login changes that"),
+        ("DENIED", "tag v1 is immutable and cannot be overwritten", "a rule of the registry"),
+        (
+            "DENIED",
+            "current image with 3 vulnerabilities cannot be pulled due to policy",
+            "a rule of the registry",
+        ),
+        ("TOOMANYREQUESTS", "pull rate limit", "limits how often it may be asked: wait"),
+        ("DENIED", "requested access to the resource is denied", "nobody is logged in"),
+        ("", "", "the registry does not say why"),
+    ],
+)
+def test_what_to_do_about_a_403_is_what_the_registry_says(
+    liar: Liar, hostile: Repository, code: str, message: str, hint: str
+) -> None:
+    body = (
+        json.dumps({"errors": [{"code": code, "message": message}]}).encode() if code else b"<html>no</html>"
+    )
+    liar.answer = always(Reply(403, body))
+    with pytest.raises(Unauthorized) as caught:
+        hostile.manifest("latest")
+    assert hint in caught.value.hint
+    assert ("docker login" in caught.value.hint) == ("rule" not in hint and "no login" not in hint), (
+        "a login is proposed only where it may help"
+    )
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"",

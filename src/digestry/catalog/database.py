@@ -7,6 +7,7 @@ reads what it will change under the lock; the reader cannot write. Blocks; for w
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -45,9 +46,41 @@ def _failure(path: Path, error: BaseException, *, hint: str = "") -> StorageErro
             return StorageFull(message, hint=hint)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StorageBusy(message, hint=_BUSY)
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return StorageError(f"cannot write the catalog {path}", hint=_why_not(path, str(cause)))
+        case sqlite3.SQLITE_CANTOPEN:
+            return StorageError(f"cannot open the catalog {path}", hint=_why_not(path, str(cause)))
         case sqlite3.SQLITE_ERROR if str(cause).startswith(("no such table", "no such column")):
             hint = hint or "it may be of an older digestry: serving it with this one brings it up to date"
     return StorageError(message, hint=hint)
+
+
+def _why_not(path: Path, cause: str) -> str:
+    """What keeps this process from the catalog: SQLite has one word for all of it."""
+    root = path.parent
+    try:
+        if not root.is_dir():
+            return f"there is no directory {root}"
+        if os.statvfs(root).f_flag & os.ST_RDONLY:
+            return f"the file system of {root} is mounted read-only"
+        for one in (root, path, path.with_name(f"{FILE}-wal"), path.with_name(f"{FILE}-shm")):
+            if one.exists() and not os.access(one, os.W_OK):
+                owner, own = one.stat().st_uid, os.geteuid()
+                if owner != own:
+                    return f"{one} belongs to user {_user(owner)}, this is {_user(own)}: call it as that user"
+                return f"{one} is write-protected (chmod u+w)"
+    except OSError as error:
+        return f"{root} cannot be looked at: {error.strerror or error}"
+    return f"SQLite says: {cause}"
+
+
+def _user(number: int) -> str:
+    import pwd  # noqa: PLC0415 - rarely needed
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def connect_directly(path: Path) -> sqlite3.Connection:

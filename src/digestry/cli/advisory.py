@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digestry.cli.groups import Group
 from digestry.cli.named import completed, in_registry
 from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
 from digestry.model.prefix import DigestPrefix
@@ -28,7 +29,7 @@ _JUSTIFICATIONS = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def advisory() -> None:
     """Say, and see, which digests are vulnerable and which are fixed.
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 import click
 
 from digestry.cli import settings as user_settings
+from digestry.cli.groups import Group
 from digestry.cli.output import printable, say, table
 
 
-@click.group()
+def _key(_context: click.Context, _parameter: click.Parameter, key: str) -> str:
+    from digestry.errors import InvalidConfiguration
+
+    try:
+        return user_settings.check_key(key)
+    except InvalidConfiguration as error:
+        raise click.UsageError(f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}.") from error
+
+
+@click.group(cls=Group)
 def config() -> None:
     """Show and change settings."""
 
@@ -28,7 +38,7 @@ def show() -> None:
 
 
 @config.command("get")
-@click.argument("key", type=click.Choice(list(user_settings.KEYS)))
+@click.argument("key", callback=_key)
 def get(key: str) -> None:
     """Print one setting's value; nothing if it is not set."""
     value = user_settings.read_values(user_settings.locate()[0]).get(key)
@@ -37,7 +47,7 @@ def get(key: str) -> None:
 
 
 @config.command("set")
-@click.argument("key", type=click.Choice(list(user_settings.KEYS)))
+@click.argument("key", callback=_key)
 @click.argument("value")
 def set_(key: str, value: str) -> None:
     """Set KEY to VALUE."""
@@ -46,7 +56,7 @@ def set_(key: str, value: str) -> None:
 
 
 @config.command("unset")
-@click.argument("key", type=click.Choice(list(user_settings.KEYS)))
+@click.argument("key", callback=_key)
 def unset(key: str) -> None:
     """Go back to KEY's default."""
     user_settings.change(key, None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from digestry.cli import exit_codes
+from digestry.cli.groups import Group
 from digestry.cli.output import format_option, json_document, note, printable, say
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _root(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def journal() -> None:
     """Prove a registry's journal, and export it."""
 

@@ -12,6 +12,7 @@ import click
 
 from digestry import __version__
 from digestry.cli import exit_codes
+from digestry.cli.groups import Group
 from digestry.cli.output import complain, note, printable
 from digestry.errors import DigestryError
 
@@ -45,7 +46,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class _Verbs(click.Group):
+class _Verbs(Group):
     """A group that lists its verbs without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

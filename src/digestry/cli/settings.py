@@ -14,6 +14,7 @@ from typing import Final
 from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.model.digest import shown
 from digestry.model.reference import DOCKER_HUB, Reference, check_host
+from digestry.model.text import did_you_mean
 
 HOME_VARIABLE: Final = "DIGESTRY_HOME"
 
@@ -22,6 +23,7 @@ KEYS: Final[dict[str, str]] = {
     "insecure-registries": "hosts, separated by commas, that may be spoken to over plain HTTP",
     "docker-config": "the directory of docker's config.json, which holds the credentials",
 }
+_THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +89,23 @@ def read_values(config_file: Path) -> dict[str, str]:
     for key, value in document.items():
         if key not in KEYS:
             raise InvalidConfiguration(
-                f"{config_file}: unknown setting {shown(key)}", hint=f"the settings are: {', '.join(KEYS)}"
+                f"{config_file}: unknown setting {shown(key)}.{did_you_mean(key, KEYS)}", hint=_THERE_ARE
             )
         if not isinstance(value, str):
             raise InvalidConfiguration(f"{config_file}: {key} must be a string")
     return document
 
 
+def check_key(key: str) -> str:
+    """Return ``key`` if there is such a setting. Raises :class:`InvalidConfiguration`."""
+    if key not in KEYS:
+        raise InvalidConfiguration(f"unknown setting {shown(key)}.{did_you_mean(key, KEYS)}", hint=_THERE_ARE)
+    return key
+
+
 def check_value(key: str, value: str) -> str:
     """Returns ``value`` if setting ``key`` may have it. Raises :class:`InvalidConfiguration`."""
-    if key not in KEYS:
-        raise InvalidConfiguration(
-            f"unknown setting {shown(key)}", hint=f"the settings are: {', '.join(KEYS)}"
-        )
+    check_key(key)
     try:
         if key == "registry":
             Reference(value, "any")  # a host alone: one that names can be read back with

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.groups import Group
 from digestry.cli.output import note, say
 from digestry.cli.times import rfc3339
 
@@ -22,7 +23,7 @@ _ROOT = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Make, list and revoke the tokens that programs log in with.
 

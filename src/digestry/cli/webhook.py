@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from digestry.cli.groups import Group
 from digestry.cli.output import format_option, json_document, say, table
 from digestry.cli.times import rfc3339
 
@@ -39,7 +40,7 @@ def _open(root: Path) -> Catalog:
         return Catalog(root)
 
 
-@click.group()
+@click.group(cls=Group)
 def webhook() -> None:
     """See what webhooks have not taken yet, and try it again."""
 

@@ -13,6 +13,7 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from digestry.client import refusals
 from digestry.client.failures import unreachable
 from digestry.errors import (
     InvalidDigest,
@@ -45,6 +46,10 @@ class Answer:
         self.url = url
         self.status = response.status
         self.headers = response.headers
+        self.registry = ""
+        """The registry, as people call it, where that is not :attr:`host`."""
+        self.account: str | None = None
+        """Who was logged in: None for nobody, empty for a token without a name."""
 
     @property
     def host(self) -> str:
@@ -126,7 +131,9 @@ class Answer:
                 message,
                 status=self.status,
                 code=code,
-                hint=f"log in with an account that may: docker login {self.host}",
+                hint=refusals.hint(
+                    self.status, code, text, registry=self.registry or self.host, account=self.account
+                ),
             )
         if self.status == 404:
             raise (RemoteDamaged if damaged else RemoteNotFound)(message, status=404, code=code)

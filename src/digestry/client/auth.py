@@ -55,6 +55,13 @@ class Authenticator:
         with self._lock:
             return host in self._schemes
 
+    def account(self, host: str) -> str | None:
+        """Who is logged in to ``host``, if it asked: None for nobody, empty for a token without a name."""
+        if not self.challenged(host):
+            return None
+        with self._locked(host):
+            return _account(self._credentials.get(host))
+
     def header(self, host: str, scopes: Sequence[str]) -> str | None:
         """What to send now; None before the first challenge. Raises as :meth:`answer` does."""
         with self._locked(host):
@@ -136,6 +143,7 @@ class Authenticator:
         began = self._clock()
         call, authorization = _token_call(realm, service, wanted, credential)
         with self._transport.send(call, authorization=authorization) as answer:
+            answer.registry, answer.account = host, _account(credential)
             if answer.status != 200:
                 try:
                     answer.fail(f"get a token for {host}")
@@ -159,6 +167,10 @@ class Authenticator:
                 f"{host} wants your password sent to {shown(parts.netloc)} over plain HTTP; it was not sent",
                 hint=f"if you accept the risk: digestry config set insecure-registries {parts.netloc}",
             )
+
+
+def _account(credential: Credential | None) -> str | None:
+    return None if credential is None else credential.username
 
 
 def _token_call(

@@ -105,7 +105,7 @@ class Session:
         # An upload may be sent to another host, which has no right to these credentials.
         ours = origin_of(call.url) == origin_of(base)
         header = self._auth.header(host, scopes) if ours else None
-        answer = self.transport.send(call, authorization=header)
+        answer = self._sent(host, call, header)
         if answer.status != 401 or not ours or origin_of(answer.url) != origin_of(base):
             return answer
         try:
@@ -116,7 +116,14 @@ class Session:
         if other is None:
             return answer
         answer.close()
-        return self.transport.send(call, authorization=other)
+        return self._sent(host, call, other)
+
+    def _sent(self, host: str, call: Call, authorization: str | None) -> Answer:
+        answer = self.transport.send(call, authorization=authorization)
+        answer.registry = host
+        if answer.status in {401, 403} and authorization is not None:
+            answer.account = self._auth.account(host)
+        return answer
 
     def __enter__(self) -> Self:
         return self

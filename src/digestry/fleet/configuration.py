@@ -20,6 +20,7 @@ from digestry.fleet.sighting import Problem
 from digestry.fleet.sources import parse_source
 from digestry.fleet.sources.engine import TIMEOUT
 from digestry.model.digest import shown
+from digestry.model.text import did_you_mean
 
 SOURCE_DEFAULTS: Final[dict[str, str | float | bool | None]] = {
     "kind": None,
@@ -113,7 +114,9 @@ class _File:
     def read(self, document: Mapping[str, Any]) -> FleetConfiguration:
         for key in document:
             if key not in TABLES:
-                raise self._wrong(f"unknown key {shown(key)}", "", 0, key, hint=_known(TABLES))
+                raise self._wrong(
+                    f"unknown key {shown(key)}.{did_you_mean(key, TABLES)}", "", 0, key, hint=_known(TABLES)
+                )
         entries = document.get("source", [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise self._wrong("source must be written as [[source]]", "", 0, "source")
@@ -136,7 +139,7 @@ class _File:
         for key, value in entry.items():
             if key not in SOURCE_DEFAULTS:
                 raise self._wrong(
-                    f"unknown key {shown(key)} in [[source]]",
+                    f"unknown key {shown(key)} in [[source]].{did_you_mean(key, SOURCE_DEFAULTS)}",
                     "source", number, key, hint=_known(SOURCE_DEFAULTS),
                 )  # fmt: skip
             wanted: type | tuple[type, ...] = str
@@ -175,7 +178,11 @@ class _File:
         for key, value in table.items():
             if key not in MIRROR_DEFAULTS:
                 raise self._wrong(
-                    f"unknown key {shown(key)} in [mirrors]", "mirrors", 0, key, hint=_known(MIRROR_DEFAULTS)
+                    f"unknown key {shown(key)} in [mirrors].{did_you_mean(key, MIRROR_DEFAULTS)}",
+                    "mirrors",
+                    0,
+                    key,
+                    hint=_known(MIRROR_DEFAULTS),
                 )
             if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
                 raise self._wrong(f"{key} must be a list of paths", "mirrors", 0, key)

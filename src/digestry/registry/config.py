@@ -17,6 +17,7 @@ from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
+from digestry.model.text import did_you_mean
 from digestry.registry import immutability, quotas, retention, scrub, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
@@ -131,7 +132,8 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
     for name in document:
         if name not in {key.name for key in KEYS}:
             known = [key.name for key in KEYS] + [f"[{section}]" for section in sorted(SECTIONS)]
-            raise where.wrong(f"unknown key {shown(name)}", hint=f"there are: {', '.join(known)}")
+            meant = did_you_mean(name, [*(key.name for key in KEYS), *SECTIONS])
+            raise where.wrong(f"unknown key {shown(name)}.{meant}", hint=f"there are: {', '.join(known)}")
     top = toml.read(document, KEYS, where)
     limits = toml.read(sections.get("limits", {}), LIMIT_KEYS, Where(where.file, "limits"))
     given = {name: value for name, value in options.items() if value is not None}

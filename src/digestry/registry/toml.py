@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
-from digestry.model.text import length_of_time
+from digestry.model.text import did_you_mean, length_of_time
 
 _UNITS: Final = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _SPANS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -64,7 +64,8 @@ def read(table: Any, keys: Iterable[Key], where: Where) -> dict[str, Any]:
     known = {key.name: key for key in keys}
     for name in table:
         if name not in known:
-            raise where.wrong(f"unknown key {shown(name)}", hint=f"the keys are: {', '.join(known)}")
+            meant = did_you_mean(name, known)
+            raise where.wrong(f"unknown key {shown(name)}.{meant}", hint=f"the keys are: {', '.join(known)}")
     values = {}
     for key in known.values():
         if key.name not in table:

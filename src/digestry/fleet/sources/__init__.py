@@ -36,6 +36,7 @@ from digestry.fleet.sources.runtime_endpoints import (
     present_runtimes,
 )
 from digestry.model.digest import shown
+from digestry.model.text import did_you_mean
 
 _Maker: TypeAlias = Callable[[str, str, bool, float], Source]
 
@@ -50,7 +51,8 @@ def parse_source(text: str, *, include_stopped: bool = False, timeout: float = T
     maker = _KINDS.get(kind)
     if maker is None:
         raise InvalidConfiguration(
-            f"there is no source of the kind {shown(kind)}", hint=f"the kinds are: {', '.join(_KINDS)}"
+            f"there is no source of the kind {shown(kind)}.{did_you_mean(kind, _KINDS)}",
+            hint=f"the kinds are: {', '.join(_KINDS)}",
         )
     return maker(text, where, include_stopped, timeout)
 

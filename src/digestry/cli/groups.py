@@ -1,0 +1,47 @@
+"""Groups of commands that say what was meant by one that is not there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from digestry.model.text import did_you_mean
+
+# What other tools call them.
+_ELSEWHERE: Final = {
+    "build": "pack",
+    "commit": "pack",
+    "cp": "pull",
+    "copy": "pull",
+    "history": "log",
+    "image": "images",
+    "list": "images",
+    "ls": "images",
+    "manifest": "inspect",
+    "ps": "audit",
+    "prune": "rmi",
+    "rm": "rmi",
+    "scan": "audit",
+    "vex": "advisory",
+}
+_LOGIN: Final = "digestry uses what docker login, podman login and credential helpers keep: docker login HOST"
+
+
+class Group(click.Group):
+    """click's, for a command that is not there with a proposal."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that ``args`` begin with. Raises :class:`click.UsageError`."""
+        name = args[0]
+        if name.startswith("-") or self.get_command(ctx, name) is not None:
+            return super().resolve_command(ctx, args)
+        known = self.list_commands(ctx)
+        if name in {"login", "logout"}:
+            proposal = f" {_LOGIN}"
+        else:
+            other = _ELSEWHERE.get(name)
+            proposal = f" Did you mean {other}?" if other in known else did_you_mean(name, known)
+        return ctx.fail(f"There is no command {name!r}.{proposal}")

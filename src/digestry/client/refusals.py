@@ -1,0 +1,55 @@
+"""What to do about a registry's refusal: by what it says, and by who asked."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_LIMIT: Final = re.compile(
+    r"quota|exceed|too (?:large|many)|storage (?:limit|space)|limit reached|\bfull\b", re.IGNORECASE
+)
+_RATE: Final = re.compile(r"rate.?limit|too ?many ?requests|throttl|slow down", re.IGNORECASE)
+_RULE: Final = re.compile(
+    r"immutab|overwrit|already exists|polic(?:y|ies)|vulnerab|unscanned|unsigned|not signed|signature|"
+    r"blocked|forbidden by|read.?only|maintenance|archived|disabled|retention|licen[sc]e|billing|payment|"
+    r"region|\bIP\b|not allowed from",
+    re.IGNORECASE,
+)
+_WRONG_LOGIN: Final = re.compile(
+    r"invalid (?:username|password|credential|token)|incorrect (?:username|password)|bad credentials|"
+    r"authentication failed|password is wrong|(?:token|password) .{0,20}expired",
+    re.IGNORECASE,
+)
+
+
+def hint(status: int, code: str, text: str, *, registry: str, account: str | None) -> str:
+    """Return what a person can do about a 401 or 403; empty if the registry's own words say all.
+
+    ``text`` are the registry's words, ``code`` its error code. ``account`` is who was logged in: None for
+    nobody, empty for a token without a name.
+    """
+    login = f"docker login {registry}"
+    if _RATE.search(f"{code} {text}"):
+        return "the registry limits how often it may be asked: wait" + (
+            "" if account is not None else f", or log in for a higher limit: {login}"
+        )
+    who = f"the account {account}" if account else "the account that is logged in"
+    if status == 401:
+        if account is None:
+            return f"log in with an account that may: {login}"
+        if code == "UNAUTHORIZED" and not _WRONG_LOGIN.search(text) and "log in to" in text:
+            return f"{who} may not; log in with one that may: {login}"
+        return (
+            f"the registry does not take what {who} is logged in with, or that may not: log in again: {login}"
+        )
+    if _LIMIT.search(text):
+        return "no login changes that: make room, or ask who runs the registry for more"
+    if _RULE.search(text):
+        return "that is a rule of the registry, which a login does not change: ask who runs it"
+    if account is None:
+        if text:
+            return f"nobody is logged in to {registry}; if an account may: {login}"
+        return f"the registry does not say why; if an account may: {login}"
+    return (
+        f"{who} is known there and may not: ask who runs the registry, or log in with one that may: {login}"
+    )
