@@ -252,17 +252,20 @@ class AdvisoryVerdict:
     complete: bool = True
 
 
-def gather(lookup: Lookup, identity: Identity, elsewhere: Iterable[Reference] = ()) -> Reading:
+def gather(
+    lookup: Lookup, identity: Identity, elsewhere: Mapping[Reference, frozenset[Digest]] | None = None
+) -> Reading:
     """Reads the advisories of everything that is or holds the code of ``identity``.
 
-    In the repositories ``elsewhere``, which are said to have the same code, they are looked for as
-    well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, and
+    In the repositories ``elsewhere``, which have the same code as the given digests, they are looked for
+    as well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, and
     those from elsewhere leave the reading complete.
     """
     subjects = identity.closure - {identity.config} if identity.config else identity.closure
     reading = read(lookup, identity.repository, subjects, same_code=identity.closure)
-    for repository in elsewhere:
-        other = read(lookup, repository, subjects, same_code=identity.closure)
+    for repository, there in (elsewhere or {}).items():
+        about = there - {identity.config} if identity.config else there
+        other = read(lookup, repository, about, same_code=identity.closure | there)
         reading.attached += other.attached
         reading.advisories += other.advisories
         reading.reasons += [f"in {repository.name}: {reason}" for reason in other.reasons]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from digestry.errors import DigestryError, Unreachable
-from digestry.fleet.graph import MOST_TAGS, beginning_with
+from digestry.fleet.graph import MOST_TAGS, Graph, beginning_with
 from digestry.fleet.identity import Identity, identify, unconfirmed
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Names
@@ -130,16 +130,41 @@ class Finder:
                 return identity
         return None
 
-    def elsewhere(self, identity: Identity) -> list[Reference]:
-        """Other repositories that have the code of ``identity``: by the runtime's word, or because
-        they are its own by another name."""
-        named = dict.fromkeys(
-            claim.repository for claim in self._sighting.claims if claim.digest in identity.closure
-        )
-        named |= dict.fromkeys(other.repository for other in self._same)
-        if self._same:
-            named[self._own] = None
-        return [one for one in named if one is not None and one != identity.repository]
+    def elsewhere(self, identity: Identity) -> dict[Reference, frozenset[Digest]]:
+        """Other repositories that have the code of ``identity``, and what is or holds it there: by the
+        runtime's word, or because they are its own by another name."""
+        named: dict[Reference, frozenset[Digest]] = {}
+        for claim in self._sighting.claims:
+            if claim.repository is None or claim.repository in named:
+                continue
+            if claim.digest in identity.closure:
+                named[claim.repository] = identity.closure
+            elif claim.repository != identity.repository:
+                # What was pulled from there may be another manifest with the same config.
+                there = self._same_code(claim.repository, identity)
+                if there:
+                    named[claim.repository] = identity.closure | there
+        same = [other.repository for other in self._same]
+        for repository in [*same, *([self._own] if same and self._own is not None else [])]:
+            named.setdefault(repository, identity.closure)
+        named.pop(identity.repository, None)
+        return named
+
+    def _same_code(self, repository: Reference, identity: Identity) -> frozenset[Digest]:
+        """What another repository, which the runtime names, has of the code of ``identity``."""
+        if identity.config is None:
+            return frozenset()
+        graph = Graph(repository, self._lookup)
+        try:
+            for claim in self._sighting.claims:
+                if claim.repository == repository:
+                    graph.learn(claim.digest)
+                    graph.learn_children(claim.digest, self._sighting.platform)
+            graph.learn(identity.config, is_config=True)
+        except DigestryError as error:
+            self.reasons.append(f"{repository.name} could not be asked: {error.message}")
+            self.missed.append(Problem(f"registry {repository.name}", error.message, error.hint))
+        return graph.closure(identity.config) - {identity.config}
 
     def questions(self) -> Iterator[Questions]:
         """What is going to be asked of which repository, as far as that can be told before."""

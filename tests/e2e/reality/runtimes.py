@@ -144,7 +144,9 @@ class Docker(Runtime):
         self.docker("pull", "--quiet", image)
 
     def run(self, image: str, name: str) -> None:
-        self.docker("run", "--detach", "--network=none", "--restart=always", f"--name={name}", image)
+        # The program heeds no signal: an engine that stops would wait for it.
+        options = ("--detach", "--network=none", "--restart=always", "--stop-signal=KILL")
+        self.docker("run", *options, f"--name={name}", image)
 
     def image_id(self, image: str) -> str:
         return self.docker("image", "inspect", "--format={{.Id}}", image)
@@ -296,8 +298,13 @@ class Containerd(Runtime):
     def version(self) -> str:
         return self.root.engine("containerd")("--version").split()[2]
 
+    def _images(self, verb: str, *words: str | Path) -> None:
+        # Release 2 has its service do it, which unpacks for the default snapshotter alone.
+        local = ("--local",) if "--local" in self.ctr("images", verb, "--help") else ()
+        self.ctr("images", verb, *local, *words)
+
     def pull(self, image: str) -> None:
-        self.ctr("images", "pull", "--plain-http", "--snapshotter=native", image)
+        self._images("pull", "--plain-http", "--snapshotter=native", image)
 
     def run(self, image: str, name: str) -> None:
         self.ctr("run", "--detach", "--snapshotter=native", image, name)
@@ -315,10 +322,10 @@ class Containerd(Runtime):
         self.ctr("images", "rm", "--sync", image)
 
     def load(self, archive: Path) -> None:
-        self.ctr("images", "import", "--snapshotter=native", archive)
+        self._images("import", "--snapshotter=native", archive)
 
     def push(self, image: str) -> None:
-        self.ctr("images", "push", "--plain-http", image)
+        self._images("push", "--plain-http", image)
 
     def restart(self, containers: list[str]) -> None:
         self.root.stop("containerd")
@@ -361,7 +368,7 @@ class Cri(Containerd):
     def _plugins(self) -> str:
         return (
             f'[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "{self._pause}/pause:1"\n'
-            "disable_apparmor = true\n"
+            "disable_apparmor = true\nrestrict_oom_score_adj = true\n"
             '[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n'
         )
 
@@ -389,9 +396,6 @@ class Cri(Containerd):
 
     def forget(self, image: str) -> None:
         self.crictl("rmi", image)
-
-    def load(self, archive: Path) -> None:
-        self.ctr("images", "import", "--snapshotter=native", archive)
 
     def clear(self) -> None:
         for identity in self.crictl("ps", "--all", "--quiet").split():
