@@ -370,6 +370,7 @@ class Cri(Containerd):
             f'[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "{self._pause}/pause:1"\n'
             "disable_apparmor = true\nrestrict_oom_score_adj = true\n"
             '[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n'
+            f'[plugins."io.containerd.grpc.v1.cri".cni]\nconf_dir = "{self.root.scratch}/cni"\n'
         )
 
     @property
