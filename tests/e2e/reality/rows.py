@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, TypeAlias
-
-from tests.e2e.reality.runtimes import Family
 
 Step: TypeAlias = tuple[str, ...]
 """``publish LABEL IMAGE``: makes an image and points a tag to it, from elsewhere.
@@ -37,9 +36,10 @@ class Right:
 
 @dataclass(frozen=True)
 class Less:
-    """What a family of runtimes cannot know in a row: the other answers that are honest there, and why."""
+    """What a family of runtimes, or one of them, cannot know in a row: the other answers that are honest
+    there, and why."""
 
-    families: frozenset[Family]
+    families: frozenset[str]
     answers: Mapping[str, tuple[Right, ...]]
     exits: frozenset[int]
     why: str
@@ -55,12 +55,26 @@ class Row:
 
 
 UNKNOWN: Final = Right(None, "unknown", "unknown")
+_ID_ONLY: Final = "containerd 1.6 keeps the ID that a kubelet gives, and not the name that the pod has"
 _BARE: Final = "a bare containerd keeps the name of a container's image, and no digest"
 
 
-def _row(name: str, exit_code: int, right: dict[str, Right], *steps: str, less: tuple[Less, ...] = ()) -> Row:
+def _row(
+    name: str,
+    exit_code: int,
+    right: dict[str, Right],
+    *steps: str,
+    less: tuple[Less, ...] = (),
+    others: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> Row:
+    """``others`` are the labels of digests with the same code that a runtime without a name may tell."""
     bare = Less(frozenset({"ctr"}), dict.fromkeys(right, (UNKNOWN,)), frozenset({exit_code, 3}), _BARE)
-    return Row(name, tuple(tuple(step.split()) for step in steps), right, exit_code, (bare, *less))
+    nameless = {
+        name: (UNKNOWN, *(Right(runs, "unknown", one.advisory) for runs in {one.runs, *others.get(name, ())}))
+        for name, one in right.items()
+    }
+    by_id = Less(frozenset({"containerd-1.6-cri"}), nameless, frozenset({exit_code, 3}), _ID_ONLY)
+    return Row(name, tuple(tuple(step.split()) for step in steps), right, exit_code, (bare, by_id, *less))
 
 
 ROWS: Final = (
@@ -157,11 +171,13 @@ ROWS: Final = (
         # What an engine pushes may be another manifest than what it pulled, with the same config.
         "publish v1 app:1", "pull app:1", "tag app:1 other:1", "push other:1", "pushed pushed other:1",
         "start renamed other:1", "affected v1 app",
+        others={"renamed": ("v1",)},
     ),
     _row(
         "two repositories with one config", 1,
         {"first": Right("a", "current", "affected"), "second": Right("b", "current", "affected")},
         "publish a one:1", "sibling b a two:1", "run first one:1", "run second two:1", "affected a one",
+        others={"second": ("a",), "first": ("b",)},
     ),
     _row(
         "image removed", 1,

@@ -17,7 +17,7 @@ import msgspec
 
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.fleet.sighting import Observation, Problem, Sighting, now
-from digestry.fleet.sources.cri_images import CRI_O, read_cri_image
+from digestry.fleet.sources.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.fleet.sources.docker import digest_of, platform_of
 from digestry.fleet.sources.grpc import Channel, Unimplemented
 from digestry.fleet.sources.protobuf import Message, integer, nested, string
@@ -86,6 +86,7 @@ class _Container:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
+    names: tuple[str, ...] = ()
     repo_digests: tuple[str, ...] = ()
     platform: Platform | None = None
 
@@ -131,7 +132,7 @@ class Runtime:
         image = answer.message(1)
         if not image.text(1):
             raise RemoteNotFound(f"{self.url} has no image {reference}", status=404)
-        return _Image(image.texts(3), _platform(answer.labels(2).get("info", "")))
+        return _Image(image.texts(2), image.texts(3), _platform(answer.labels(2).get("info", "")))
 
     def _ask(self, method: str, message: bytes = b"") -> bytes:
         return self._channel.unary(f"/runtime.{self._version}.{method}", message)
@@ -243,13 +244,18 @@ class CriSource:
         def repo_digests(identity: Digest) -> tuple[str, ...]:
             return image.repo_digests
 
+        typed = one.typed or listed.typed
+        given = listed.image.removeprefix("sha256:")
+        if not typed and kind == CONTAINERD and not image_id.removeprefix("sha256:").startswith(given):
+            typed = listed.image  # its list has what was given, its status a name that it chose
         read = read_cri_image(
-            one.typed or listed.typed,
+            typed,
             one.image or listed.image,
             *remarks,
             image_ref=one.image_ref or listed.image_ref,
             image_id=image_id,
             runtime=kind,
+            several=len(image.names) > 1,
             repo_digests=repo_digests,
         )
         labels = one.labels or listed.labels
