@@ -276,9 +276,14 @@ class _Look:
         if finder.failure is not None:
             return TagVerdict("unknown")  # the finder has said why
         if sighting.claims or (sighting.abbreviations and identity is not None):
-            return judge_tag(
+            verdict = judge_tag(
                 self._lookup, reference, identity, sighting.platform, self._names, claims=finder.digests
             )
+            confirmed = identity is not None and identity.confirmed
+            if verdict.state == "never" and not confirmed and any(one.rewritten for one in sighting.claims):
+                why = "the engine's store may have written this digest itself, of an image that it loaded"
+                return replace(verdict, state="unknown", reasons=(why,))
+            return verdict
         return point(self._lookup, reference)
 
 

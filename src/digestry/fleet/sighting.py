@@ -27,7 +27,9 @@ class Claim:
     ``repository`` is the one that the digest was said to be of, or None where none was said.
     ``obtained`` is True if the runtime wrote the digest down when it pulled or pushed; it is False
     if the runtime may have put name and digest together itself, so that the pair need never have
-    been in any registry.
+    been in any registry. ``rewritten`` is True if it may be the digest of a manifest that the runtime's
+    store wrote itself, of an image that it loaded or took over from another store: that no registry has
+    it then says nothing of the code.
     """
 
     digest: Digest
@@ -36,6 +38,7 @@ class Claim:
     read_from: str
     found_by: FoundBy
     obtained: bool
+    rewritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ ROWS: Final = (
         less=(
             Less(
                 frozenset({"docker-containerd", "ctr"}),
-                {"loaded": (UNKNOWN, Right(None, "never", "unknown"))},
+                {"loaded": (UNKNOWN,)},
                 frozenset({3}),
                 "the store writes a manifest of its own for such an archive, and tells its digest only",
             ),
@@ -149,6 +149,13 @@ ROWS: Final = (
         "built and never pushed", 3,
         {"local": Right(None, "never", "unknown")},
         "publish v1 app:1", "build app:local", "start local app:local", "affected v1 app",
+        less=(
+            Less(
+                frozenset({"docker-containerd"}), {"local": (UNKNOWN,)}, frozenset({3}),
+                "the store writes manifests of its own also of what it loads: that no registry has one tells "
+                "nothing",
+            ),
+        ),
     ),
     _row(
         "built and pushed", 1,

@@ -30,6 +30,11 @@ from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import DOCKER_HUB, Reference
 
+_CLASSIC_STORES: Final = frozenset(
+    {"aufs", "devicemapper", "fuse-overlayfs", "overlay", "overlay2", "vfs", "windowsfilter"}
+)
+"""What keeps the layers where an image's ID is its config's digest for sure: containerd's store has other
+names, and some (btrfs, zfs) are of both."""
 _COMPOSE_PROJECT: Final = "com.docker.compose.project"
 _IMAGE_ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 
@@ -156,6 +161,8 @@ def sighting(
     target = fields(image.get("Descriptor"))
     pairs = [repository_digest(entry) for entry in items(image.get("RepoDigests"))]
     in_containerd = bool(child or target) or any(pair is not None and pair[1] == image_id for pair in pairs)
+    store = text(detail.get("Driver")) or text(fields(image.get("GraphDriver")).get("Name"))
+    rewrites = in_containerd or (bool(store) and store not in _CLASSIC_STORES and not made_up)
     reference = _reference(typed, image_id, image, remarks)
     claims: list[Claim] = []
     parsed = _parsed(reference)
@@ -188,7 +195,15 @@ def sighting(
         )
     if image_id is not None:
         claims.append(
-            Claim(image_id, _kind(target, image_id), None, "the image ID", "image-id", obtained=False)
+            Claim(
+                image_id,
+                _kind(target, image_id),
+                None,
+                "the image ID",
+                "image-id",
+                obtained=False,
+                rewritten=rewrites,
+            )
         )
     named = parsed is not None and (parsed.host != DOCKER_HUB or typed.startswith(DOCKER_HUB + "/"))
     return Sighting(
