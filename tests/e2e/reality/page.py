@@ -1,4 +1,4 @@
-"""The table as docs/engines.md shows it: ``python -m tests.e2e.reality.page`` prints it."""
+"""The table as docs/engines.md shows it: ``python -m tests.e2e.reality.page >docs/engines.md``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,39 @@ _FAMILIES = {
     "cri": "the CRI",
     "containerd-1.6-cri": "the CRI of containerd 1.6",
 }
+
+
+_HEAD = """\
+# Engines
+
+`make reality` makes every situation below on every one of these runtimes, with real containers, and
+compares what `digestry audit` says with the one right answer. It needs root; `.ci/run` requires it. The
+situations and their answers are data, in `tests/e2e/reality/rows.py`, and this page is written from them.
+
+`tools/debian_roots.py` fetches the programs of the other Debian releases into `~/.cache/digestry/peers`, or
+`DIGESTRY_PEERS_CACHE`, by debootstrap. Each engine runs in namespaces of its own, from a folder that is not
+written to. The CRI is asked to start containers as a kubelet does: by the image's ID, with the name that
+the pod has beside it. CRI-O, cri-dockerd and Docker Desktop were not run.
+"""
+
+_TABLE = """\
+## The right answers
+
+`v1`, `v2`, … are the digests of images; `a-own` is this platform's image in the index `a`. The advisory is
+about `v1` (or `a`), and names the last image as the one that fixes it.
+"""
+
+_LESS = """\
+## What a runtime cannot know
+
+There the audit may say less, with a reason, and never "fixed", "current" or exit code 0 in its place.
+
+- **containerd by `ctr`** keeps the name of a container's image, and no digest. What runs is told only as
+  far as the layers of what the name means now are those that run; else it is `unknown`, in any situation.
+- **The CRI of containerd 1.6** keeps the ID that a kubelet gives, and not the name that the pod has. The
+  tag is `unknown` in any situation; with several repositories for one ID, what runs may be named by another
+  of them, and without any, nothing is known.
+"""
 
 
 def table() -> str:
@@ -56,5 +89,10 @@ def _others(row: Row, answers: object) -> str:
     )
 
 
+def page() -> str:
+    """All of docs/engines.md."""
+    return f"{_HEAD}\n{kinds()}\n\n{_TABLE}\n{table()}\n\n{_LESS}\n{less()}\n"
+
+
 if __name__ == "__main__":
-    print(kinds(), table(), less(), sep="\n\n")
+    print(page(), end="")
