@@ -7,9 +7,9 @@ from email.utils import formatdate
 
 import pytest
 
-from digestry.client.answers import retry_after
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
+from digestry.client.waiting import retry_after
 from digestry.errors import Refused
 from digestry.model.reference import Reference
 from tests.client.liar import Reply, lying
@@ -25,6 +25,13 @@ from tests.client.liar import Reply, lying
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-1"}, None),
         ({"Retry-After": "9" * 30}, None),
+        # What registries do send.
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"Retry-After": "880.092us"}, 0.00088),
+        ({"Retry-After": "880.092\xc2\xb5s"}, 0.00088),
+        ({"Retry-After": "1m30s"}, 90),
+        ({"Retry-After": "5s, maybe"}, None),
+        ({"Retry-After": "inf"}, None),
         ({"Retry-After": "Wed, 99 Oct 2015 07:28:00 GMT"}, None),
     ],
 )
@@ -33,7 +40,7 @@ def test_what_the_headers_mean(headers: dict[str, str], seconds: float | None) -
     if seconds is None:
         assert found is None
     else:
-        assert found == pytest.approx(seconds, abs=30)
+        assert found == pytest.approx(seconds, abs=0.001)
 
 
 def test_times_of_the_day() -> None:

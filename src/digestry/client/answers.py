@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 from urllib.parse import urlsplit
@@ -14,7 +13,9 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from digestry.client import refusals
+from digestry.client.encodings import Decoder, decoder_of
 from digestry.client.failures import unreachable
+from digestry.client.waiting import Waiting, retry_after, seconds
 from digestry.errors import (
     InvalidDigest,
     ProtocolViolation,
@@ -29,18 +30,29 @@ from digestry.model.digest import Digest, shown
 ERROR_BODY: Final = 64 << 10
 _LONGEST_TEXT: Final = 400
 _MOST_ERRORS: Final = 3
+_RAW: Final = 64 << 10  # of an encoded body, decoded at once
 
 
 class Answer:
     """One HTTP answer, its body not read yet. A context manager that gives the connection back.
 
-    ``patience`` is how many seconds its body may take, unless it is streamed.
+    ``patience`` is how many seconds its body may take, unless it is streamed; ``waiting`` is where
+    the time counts that its body keeps somebody waiting. ``remark`` is what else an error must say.
     """
 
     def __init__(
-        self, response: urllib3.BaseHTTPResponse, method: str, url: str, *, patience: float | None = None
+        self,
+        response: urllib3.BaseHTTPResponse,
+        method: str,
+        url: str,
+        *,
+        patience: float | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         self._response = response
+        self._waiting = waiting
+        self._decoder: Decoder | None = None
+        self.remark = ""
         self._until = None if patience is None else time.monotonic() + patience
         self._method = method
         self.url = url
@@ -61,24 +73,60 @@ class Answer:
         text = self.headers.get("Content-Length", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
 
+    @property
+    def encoding(self) -> str:
+        """``Content-Encoding``, which nobody asked for; empty if there is none."""
+        said = self.headers.get("Content-Encoding", "").strip().lower()
+        return "" if said == "identity" else said
+
+    def decode(self) -> None:
+        """From now on the body is read as it was before its ``Content-Encoding``.
+
+        Raises :class:`ProtocolViolation` for an encoding that cannot be undone.
+        """
+        if self.encoding and self._decoder is None:
+            self._decoder = decoder_of(self.encoding, self.host)
+
     def read_some(self, count: int) -> bytes:
-        """Up to ``count`` bytes of the body; empty at its end. Raises :class:`Unreachable`."""
-        try:
-            return self._response.read(count, decode_content=False) or b""
-        except (HTTPError, OSError) as error:
-            raise unreachable(self.host, error) from error
+        """Up to ``count`` bytes of the body, as many as come in a second; empty at its end. Raises
+        :class:`Unreachable`."""
+        parts: list[bytes] = []
+        size = 0
+        until = time.monotonic() + 1
+        while size < count and (part := self.read_ready(count - size)):
+            parts.append(part)
+            size += len(part)
+            if time.monotonic() > until:
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_ready(self, count: int) -> bytes:
         """As :meth:`read_some`, but gives what has arrived, without waiting for ``count`` bytes."""
+        if self._decoder is None:
+            return self._read_raw(count)
+        while not (part := self._decoder.take(count)):
+            raw = self._read_raw(_RAW)
+            if not raw:
+                return self._decoder.finish(count)
+            self._decoder.feed(raw)
+        return part
+
+    def _read_raw(self, count: int) -> bytes:
+        began = time.monotonic()
         try:
-            return self._response.read1(count, decode_content=False) or b""
+            part: bytes = self._response.read1(count, decode_content=False) or b""
         except (HTTPError, OSError) as error:
             raise unreachable(self.host, error) from error
+        if self._waiting is not None:
+            self._waiting.received(self.host, began, len(part))
+        return part
 
     def read(self, limit: int) -> bytes:
-        """The whole body. Raises :class:`ProtocolViolation` if it has more than ``limit`` bytes."""
+        """The whole body, decoded. Raises :class:`ProtocolViolation` if it has more than ``limit``
+        bytes."""
         if self.length is not None and self.length > limit:
             self._too_long(limit)
+        self.decode()
         parts: list[bytes] = []
         size = 0
         while part := self._read_soon(min(limit + 1 - size, 1 << 20)):
@@ -126,6 +174,11 @@ class Answer:
         """Raises what this answer, not the one hoped for, means while trying to ``action``."""
         code, text, damaged = self._reason()
         message = f"cannot {action}: {self.host} answers {self.status}" + (f", {text}" if text else "")
+        pause = retry_after(self.headers) if self.status not in {401, 403, 404} else None
+        if pause:
+            message += f"; it asks to wait {seconds(pause)} (Retry-After)"
+        if self.remark and self.status in {401, 403, 404}:
+            message += f"; {self.remark}"
         if self.status in {401, 403}:
             raise Unauthorized(
                 message,
@@ -144,9 +197,7 @@ class Answer:
             hint = "the registry limits how often it may be asked: wait, or log in for a higher limit"
         elif self.status >= 500:
             hint = "the registry has a problem of its own: try again later, or look at its log"
-        raise Refused(
-            message, status=self.status, code=code, hint=hint, retry_after=retry_after(self.headers)
-        )
+        raise Refused(message, status=self.status, code=code, hint=hint, retry_after=pause)
 
     def _reason(self) -> tuple[str, str, bool]:
         """The error code and the registry's words (distribution-spec, "Error Codes"), escaped; and
@@ -154,6 +205,7 @@ class Answer:
         if self._method == "HEAD":
             return "", "", False
         try:
+            self.decode()
             body = b"".join(self._capped(ERROR_BODY))
         except Exception:  # noqa: BLE001 - the status alone is the error; its words are a help
             return "", "", False
@@ -207,26 +259,6 @@ class Answer:
             response.close()
         finally:
             response.release_conn()
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """In how many seconds an answer says that it may be asked again; None if it does not.
-
-    ``Retry-After`` is seconds or a date (RFC 9110, 10.2.3); Docker Hub's ``X-Retry-After`` is a time in
-    seconds since 1970.
-    """
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit() and len(text) <= 9:
-        return float(text)
-    try:
-        if text:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        pass
-    text = headers.get("X-Retry-After", "").strip()
-    if text.isascii() and text.isdigit() and len(text) <= 12:
-        return max(0.0, float(text) - time.time())
-    return None
 
 
 def escaped(text: str) -> str:

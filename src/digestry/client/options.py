@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +18,9 @@ class ClientOptions:
     stands. ``retries`` counts further attempts. ``parallel`` is how many blobs of an image travel at
     once. ``authorities`` is a file of certificates (PEM) that are trusted beside the system's.
     ``patience`` is how many seconds an answer's head, and its body unless that is streamed, may take in
-    all, however they trickle in.
+    all, however they trickle in. ``waiting`` is how many seconds may be spent waiting for registries in
+    all, ``longest_pause`` how many a registry may ask for at once (``Retry-After``); ``tell`` is told, in
+    a sentence, what a person should hear meanwhile.
     """
 
     insecure_hosts: frozenset[str] = frozenset()
@@ -28,6 +31,9 @@ class ClientOptions:
     parallel: int = 4
     authorities: Path | None = None
     patience: float | None = None
+    waiting: float | None = None
+    longest_pause: float = 60.0
+    tell: Callable[[str], None] | None = None
 
     def may_be_plain(self, host: str) -> bool:
         """Whether ``host[:port]`` may be spoken to without TLS."""

@@ -5,28 +5,39 @@ from __future__ import annotations
 import hashlib
 import ssl
 import threading
-import urllib.request
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError
-from urllib3.util import Retry, Timeout, make_headers
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+from urllib3.util import Timeout
 
 from digestry import __version__
 from digestry.client.answers import Answer
 from digestry.client.failures import is_certificate_failure, is_not_http, is_not_tls, unreachable
 from digestry.client.options import ClientOptions, bare_host, is_loopback
 from digestry.client.prompt import hasten
+from digestry.client.proxies import credentials_of, proxy_for
+from digestry.client.waiting import Waiting, retry_after
 from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 
-_LONGEST_WAIT: Final = 60.0
 _MOST_REDIRECTS: Final = 5
+_BACKOFF: Final = 0.2
 _TRANSIENT: Final = frozenset({429, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_TO_SEE: Final = 303
+"""Tells to read something else: what is sent is not sent there (RFC 9110, 15.4.4)."""
 _DOCKER_HUB: Final = {"docker.io": "registry-1.docker.io"}
 
 Body = bytes | Callable[[], Iterable[bytes]]
@@ -44,14 +55,6 @@ class Call:
     repeatable: bool = True
 
 
-class _PatientRetry(Retry):
-    """Retries as urllib3's, but nobody can make the client wait for hours with ``Retry-After``."""
-
-    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
-        seconds = super().get_retry_after(response)
-        return None if seconds is None else min(seconds, _LONGEST_WAIT)
-
-
 class Transport:
     """Connections to any number of hosts. Thread-safe."""
 
@@ -62,6 +65,7 @@ class Transport:
         self._bases: dict[str, str] = {}
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._pins: dict[str, str] = {}
+        self.waiting = Waiting(options.waiting, options.longest_pause, options.tell)
 
     def close(self) -> None:
         """Ends all connections."""
@@ -146,7 +150,8 @@ class Transport:
     # -- asking -------------------------------------------------------------------------------
 
     def send(self, call: Call, *, authorization: str | None = None) -> Answer:
-        """Sends ``call`` and follows redirects of reads; the last answer, whatever its status.
+        """Sends ``call`` and follows redirects, by the same method; the last answer, whatever its
+        status.
 
         ``authorization`` goes to the call's own origin only. Raises :class:`Unreachable`, and
         :class:`ProtocolViolation` for redirects that lead nowhere or out of TLS.
@@ -161,7 +166,9 @@ class Transport:
             except (HTTPError, OSError) as error:
                 raise unreachable(urlsplit(url).netloc, error) from error
             location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or location is None or call.method not in {"GET", "HEAD"}:
+            if answer.status not in _REDIRECTS or location is None:
+                return answer
+            if answer.status == _TO_SEE and call.method not in {"GET", "HEAD"}:
                 return answer
             answer.close()
             url = self.follow(url, location)
@@ -191,12 +198,43 @@ class Transport:
         return target
 
     def _open(self, call: Call, authorization: Mapping[str, str]) -> Answer:
-        """One exchange, without redirects. Raises what urllib3 raises."""
+        """One exchange, without redirects, again after a failure that may pass. Raises what urllib3
+        raises, and :class:`Unreachable`."""
+        # Whoever streams repeats by himself: what was sent in part cannot be sent on.
+        attempts = self.options.retries if call.repeatable and not callable(call.body) else 0
+        host = urlsplit(call.url).netloc
+        tried = 0
+        while True:
+            pause: float | None = None
+            try:
+                answer = self._exchange(call, authorization)
+            except (NewConnectionError, ConnectTimeoutError):
+                if tried >= min(1, attempts):
+                    raise
+            except (ProtocolError, ReadTimeoutError):
+                if tried >= attempts:
+                    raise
+            else:
+                if answer.status not in _TRANSIENT or tried >= attempts:
+                    return answer
+                pause = retry_after(answer.headers)
+                if pause is not None and self.waiting.too_long(pause):
+                    return answer  # its error says for how long
+                answer.close()
+            tried += 1
+            backoff = _BACKOFF * 2 ** (tried - 1) if tried > 1 else 0.0
+            self.waiting.pause(host, max(pause or 0.0, backoff), pause is not None)
+
+    def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Answer:
         options = self.options
-        # urllib3 would send the rest of a half-used iterator: whoever streams repeats by himself.
-        retries = options.retries if call.repeatable and not callable(call.body) else 0
+        host = urlsplit(call.url).netloc
+        self.waiting.check(host)
+        left = self.waiting.left()
+        # A little more than is left, so that what ends it is the time in all, which is said.
+        longest = options.timeout if left is None else min(options.timeout, left + 1.1)
         headers = {"User-Agent": f"digestry/{__version__}", **call.headers, **authorization}
         body = call.body() if callable(call.body) else call.body
+        began = time.monotonic()
         try:
             response = self._manager(call.url).urlopen(
                 call.method,
@@ -206,26 +244,23 @@ class Transport:
                 redirect=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=Timeout(connect=min(options.connect_timeout, options.timeout), read=options.timeout),
-                retries=_PatientRetry(
-                    total=retries,
-                    connect=min(1, retries),
-                    redirect=False,
-                    status_forcelist=_TRANSIENT,
-                    allowed_methods=None,
-                    backoff_factor=0.2,
-                    raise_on_status=False,
-                ),
+                timeout=Timeout(connect=min(options.connect_timeout, longest), read=longest),
+                retries=False,
             )
         except LocationParseError as error:
             raise Unreachable(f"{shown(call.url)} is no web address") from error
-        return Answer(response, call.method, call.url, patience=options.patience)
+        except HTTPError:
+            self.waiting.answered(host, began)
+            raise
+        if not callable(call.body):  # else the time went into sending it
+            self.waiting.answered(host, began)
+        return Answer(response, call.method, call.url, patience=options.patience, waiting=self.waiting)
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
         with self._lock:
             pin = self._pins.get(parts.netloc) if parts.scheme == "https" else None
-            key = pin or _proxy_of(parts.scheme, parts.netloc) or ""
+            key = pin or proxy_for(parts.scheme, parts.netloc) or ""
             manager = self._managers.get(key)
             if manager is None:
                 manager = self._managers[key] = self._make_manager(pin, "" if pin else key)
@@ -240,12 +275,11 @@ class Transport:
         context = self._trust()
         if not proxy:
             return urllib3.PoolManager(maxsize=connections, ssl_context=context)
-        parts = urlsplit(proxy)
-        user = f"{parts.username}:{parts.password or ''}" if parts.username else None
+        address, user = credentials_of(proxy)
         return urllib3.ProxyManager(
-            proxy,
+            address,
             maxsize=connections,
-            proxy_headers=make_headers(proxy_basic_auth=user) if user else None,
+            proxy_headers={"Proxy-Authorization": user} if user else None,
             ssl_context=context,
         )
 
@@ -266,12 +300,3 @@ def origin_of(url: str) -> tuple[str, str | None, int | None]:
     """Scheme, host and port: what may share credentials."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _proxy_of(scheme: str, host: str) -> str | None:
-    """The environment's proxy for ``host`` (HTTPS_PROXY and so on, NO_PROXY); this machine has none."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or is_loopback(host) or urllib.request.proxy_bypass(host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,122 @@
+"""How long registries may make a client wait: in all, and at once when they ask for it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from digestry.errors import Unreachable
+
+SLOWEST: Final = 1024
+"""Bytes in a second: whoever sends less is waited for."""
+_PROMPT: Final = 1.0  # seconds in which an answer begins that nobody has waited for
+_WORTH_SAYING: Final = 1.0
+_LONGEST_NUMBER: Final = 19
+_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
+_DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?(?:ns|us|\xb5s|\u03bcs|ms|s|m|h))+", re.ASCII)
+_PART: Final = re.compile(r"([0-9.]+)(ns|us|\xb5s|\u03bcs|ms|s|m|h)", re.ASCII)
+_UNITS: Final = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "\xb5s": 1e-6,
+    "\u03bcs": 1e-6,
+    "ms": 1e-3,
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+}
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """In how many seconds an answer says that it may be asked again; None if it does not.
+
+    ``Retry-After`` is seconds or a date (RFC 9110, 10.2.3); some registries write ``0.5`` or Go's
+    ``880.092µs``. Docker Hub's ``X-Retry-After`` is a time in seconds since 1970.
+    """
+    text = headers.get("Retry-After", "").strip()
+    with contextlib.suppress(UnicodeEncodeError, UnicodeDecodeError):
+        text = text.encode("latin-1").decode()  # http.client reads headers as Latin-1
+    if len(text) <= _LONGEST_NUMBER and _SECONDS.fullmatch(text):
+        return float(text)
+    if len(text) <= 4 * _LONGEST_NUMBER and _DURATION.fullmatch(text):
+        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    try:
+        if text and "," in text:
+            at = parsedate_to_datetime(text)
+            moment = at.timestamp() if at.tzinfo is not None else at.timestamp() - time.timezone
+            return max(0.0, moment - time.time())
+    except (ValueError, OverflowError, TypeError):
+        pass
+    text = headers.get("X-Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return max(0.0, float(text) - time.time())
+    return None
+
+
+def seconds(count: float) -> str:
+    """For a message: ``3600 s``, ``0.5 s``."""
+    return f"{count:.0f} s" if count >= 10 else f"{count:.1f} s".replace(".0 s", " s")
+
+
+class Waiting:
+    """The time that was spent waiting for registries, of which there is ``limit`` in seconds, or no end
+    of it. Waiting for several at once counts once. Thread-safe.
+
+    ``longest`` is how many seconds a registry may ask for at once. ``tell`` is told, in a sentence, what
+    is waited for.
+    """
+
+    def __init__(self, limit: float | None, longest: float, tell: Callable[[str], None] | None) -> None:
+        self._limit = limit
+        self._longest = longest
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._spent = 0.0
+        self._until = time.monotonic()
+
+    def left(self) -> float | None:
+        """Seconds that may still be waited; None without a limit."""
+        return None if self._limit is None else max(0.0, self._limit - self._spent)
+
+    def check(self, host: str) -> None:
+        """Raises :class:`Unreachable` if all of the time was spent."""
+        if self._limit is not None and self._spent >= self._limit:
+            raise Unreachable(
+                f"gave up on {host}: registries have kept this command waiting for {seconds(self._limit)}",
+                hint="--timeout SECONDS waits longer",
+            )
+
+    def answered(self, host: str, began: float) -> None:
+        """An answer has begun that was waited for since ``began`` (of the monotonic clock)."""
+        self._spend(began + _PROMPT, time.monotonic())
+        self.check(host)
+
+    def received(self, host: str, began: float, count: int) -> None:
+        """``count`` bytes have come since ``began``."""
+        self._spend(began + count / SLOWEST, time.monotonic())
+        self.check(host)
+
+    def too_long(self, pause: float) -> bool:
+        """Whether nobody waits for ``pause`` seconds now."""
+        left = self.left()
+        return pause > self._longest or (left is not None and pause > left)
+
+    def pause(self, host: str, pause: float, asked: bool) -> None:
+        """Sleeps, before ``host`` is asked again; ``asked`` says that it wants that."""
+        if self._tell is not None and asked and pause >= _WORTH_SAYING:
+            self._tell(f"{host} asks to wait {seconds(pause)} (Retry-After): waiting")
+        began = time.monotonic()
+        time.sleep(pause)
+        self._spend(began, time.monotonic())
+        self.check(host)
+
+    def _spend(self, began: float, ended: float) -> None:
+        with self._lock:
+            if ended > began:
+                self._spent += max(0.0, ended - max(began, self._until))
+                self._until = max(self._until, ended)
