@@ -25,6 +25,7 @@ _DEFAULT_LIFE: Final = 60.0  # what the token specification gives a token that s
 _MARGIN: Final = 5.0
 _MOST_TOKENS: Final = 1000
 _CLIENT_ID: Final = "digestry"
+_NO_POST: Final = frozenset({404, 405, 501})
 
 
 @dataclass(slots=True)
@@ -69,9 +70,9 @@ class Authenticator:
             if challenge is None:
                 return None
             if challenge.scheme == "basic":
-                return self._basic(host)
+                return self._basic(host, scopes)
             try:
-                return self._bearer(host, challenge, tuple(sorted(scopes)), fresh=False)
+                return self._bearer(host, challenge, tuple(scopes), fresh=False)
             except RemoteError:
                 del self._schemes[host]  # the next request hears where the token server is by then
                 raise
@@ -85,17 +86,17 @@ class Authenticator:
         """
         offered = challenges.parse(values)
         with self._locked(host):
-            credential = self._credentials.get(host)
+            credential = self._credential(host, scopes)
             for challenge in offered:
                 if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
                     self._schemes[host] = challenge
-                    wanted = tuple(sorted(scopes))
+                    wanted = tuple(scopes)
                     bearer = self._bearer(host, challenge, wanted, fresh=False)
                     # The same again: it ended early, or never was enough.
                     return self._bearer(host, challenge, wanted, fresh=True) if bearer == used else bearer
                 if challenge.scheme == "basic" and credential is not None and credential.username:
                     self._schemes[host] = challenge
-                    basic = self._basic(host)
+                    basic = self._basic(host, scopes)
                     return None if basic == used else basic
         return None
 
@@ -103,14 +104,24 @@ class Authenticator:
         with self._lock:
             return self._host_locks.setdefault(host, threading.Lock())
 
-    def _basic(self, host: str) -> str | None:
-        credential = self._credentials.get(host)
+    def problem(self, host: str) -> str:
+        """Why there are no credentials for ``host`` that there should be; empty if nothing is known."""
+        return self._credentials.problem(host)
+
+    def _credential(self, host: str, scopes: Sequence[str]) -> Credential | None:
+        """Those of the repository that a request is about, which its first scope names."""
+        kind, _, rest = (scopes[0] if scopes else "").partition(":")
+        return self._credentials.get(host, rest.rpartition(":")[0] if kind == "repository" else "")
+
+    def _basic(self, host: str, scopes: Sequence[str]) -> str | None:
+        credential = self._credential(host, scopes)
         if credential is None or not credential.username:
             return None
         return _basic_header(credential)
 
     def _bearer(self, host: str, challenge: Challenge, scopes: tuple[str, ...], *, fresh: bool) -> str:
-        credential = self._credentials.get(host)
+        asked = [scope for scope in scopes if scope.startswith("repository:")]
+        credential = self._credential(host, asked)
         if credential is not None and credential.registry_token:
             return f"Bearer {credential.registry_token}"
         key = (host, scopes)
@@ -142,7 +153,17 @@ class Authenticator:
         self._check_realm(host, realm, credential)
         began = self._clock()
         call, authorization = _token_call(realm, service, wanted, credential)
-        with self._transport.send(call, authorization=authorization) as answer:
+        answer = self._transport.send(call, authorization=authorization)
+        if call.method == "POST" and answer.status in _NO_POST:
+            # A token server without OAuth: it takes what else there is, or nobody's name.
+            answer.close()
+            plain = None if credential is None or not credential.password else credential
+            if plain is not None:
+                plain = Credential(plain.username, plain.password)
+            call, authorization = _token_call(realm, service, wanted, plain)
+            answer = self._transport.send(call, authorization=authorization)
+        with answer:
+            answer.remark = self.problem(host)
             answer.registry, answer.account = host, _account(credential)
             if answer.status != 200:
                 try:

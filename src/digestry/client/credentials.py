@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -16,7 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from digestry.client.answers import escaped
-from digestry.errors import InvalidConfiguration, RemoteError
+from digestry.errors import DigestryError, InvalidConfiguration, RemoteError
 from digestry.model.digest import shown
 from digestry.model.reference import DOCKER_HUB
 
@@ -26,6 +27,7 @@ _HUB_HOSTS: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docke
 _HELPER_TIMEOUT: Final = 30.0
 _HELPER_NAME: Final = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _LARGEST_FILE: Final = 4 << 20
+_LEGACY_PATHS: Final = frozenset({"v1", "v2"})
 _TOKEN_USER: Final = "<token>"  # noqa: S105 - what helpers call the user of an identity token
 
 
@@ -42,57 +44,136 @@ class Credential:
 class Credentials(Protocol):
     """Where credentials come from."""
 
-    def get(self, host: str) -> Credential | None:
-        """What to log in to ``host[:port]`` with; None if there is nothing."""
+    def get(self, host: str, repository: str = "") -> Credential | None:
+        """What to log in to ``host[:port]`` with, for ``repository`` of it; None if there is nothing."""
+        ...
+
+    def problem(self, host: str) -> str:
+        """Why there is nothing for ``host`` where there should be; empty if that is not so."""
         ...
 
 
+def podman_files(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Where podman and skopeo keep credentials (containers-auth.json(5)), in their order."""
+    named = environment.get("REGISTRY_AUTH_FILE")
+    if named:
+        return (Path(named),)
+    runtime, config = environment.get("XDG_RUNTIME_DIR"), environment.get("XDG_CONFIG_HOME")
+    home = environment.get("HOME")
+    bases = [runtime, config or (f"{home}/.config" if home else None)]
+    return tuple(Path(base) / "containers" / "auth.json" for base in bases if base)
+
+
 class DockerCredentials:
-    """Reads ``config.json`` when first asked, and each helper once a host. Thread-safe."""
+    """Reads ``config.json`` when first asked, and each helper once a name. Thread-safe.
 
-    def __init__(self, directory: Path | None) -> None:
-        self._file = None if directory is None else directory / CONFIG_FILE
+    ``given`` is such a document itself (``DOCKER_AUTH_CONFIG``), which goes before the file in
+    ``directory``; ``more`` are files of the same form that are read after it. A helper that does not
+    work leaves nothing to log in with, which is what a public image needs: ``tell`` is told.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        more: Sequence[Path] = (),
+        given: str = "",
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self._file = Path() if directory is None else directory / CONFIG_FILE
+        self._files = [] if directory is None else [self._file]
+        self._more = tuple(more)
+        self._given = given
+        self._tell = tell
         self._lock = threading.Lock()
-        self._config: dict[str, Any] | None = None
-        self._known: dict[str, Credential | None] = {}
+        self._configs: list[tuple[Path, dict[str, Any]]] | None = None
+        self._known: dict[tuple[str, str], Credential | None] = {}
+        self._helpers: dict[tuple[str, str], Credential | None] = {}
+        self._problems: dict[str, str] = {}
 
-    def get(self, host: str) -> Credential | None:
-        """What to log in to ``host[:port]`` with; None if there is nothing.
+    def get(self, host: str, repository: str = "") -> Credential | None:
+        """What to log in to ``host[:port]`` with, for ``repository`` of it; None if there is nothing.
 
-        Raises :class:`InvalidConfiguration` for a file that cannot be used, and
-        :class:`RemoteError` for a helper that fails.
+        The key with the longest path that ``host/repository`` begins with wins, as in podman. Raises
+        :class:`InvalidConfiguration` for a file that cannot be used.
         """
         with self._lock:
-            if host not in self._known:
-                self._known[host] = self._find(host)
-            return self._known[host]
+            key = (host, repository)
+            if key not in self._known:
+                self._known[key] = self._find(host, repository)
+            return self._known[key]
 
-    def _find(self, host: str) -> Credential | None:
-        config = self._read()
-        helpers = self._object(config, "credHelpers")
-        address = _HUB_KEY if host == DOCKER_HUB else host
-        helper = helpers.get(host) or helpers.get(address) or config.get("credsStore")
-        if helper:
-            found = self._ask(helper, address)
+    def problem(self, host: str) -> str:
+        with self._lock:
+            return self._problems.get(host, "")
+
+    def _find(self, host: str, repository: str) -> Credential | None:
+        if self._configs is None:
+            self._configs = self._load_all()
+        for file, config in self._configs:
+            self._file = file  # for messages
+            found = self._find_in(config, host, repository)
             if found is not None:
                 return found
-        return self._entry(config, host)
+        return None
 
-    def _read(self) -> dict[str, Any]:
-        if self._config is None:
-            self._config = self._load()
-        return self._config
+    def _find_in(self, config: dict[str, Any], host: str, repository: str) -> Credential | None:
+        helpers = self._object(config, "credHelpers")
+        for name in _names(host, repository):
+            keys = [key for key in helpers if _name_of(key) == name]
+            helper = next((helpers[key] for key in sorted(keys, key=lambda key: key != name)), None)
+            if helper:
+                found = self._helped(helper, name, host)
+                if found is not None:
+                    return found
+            found = self._entry(config, name, whole=name == _plain(host))
+            if found is not None:
+                return found
+        store = config.get("credsStore")
+        return self._helped(store, _plain(host), host) if store else None
 
-    def _load(self) -> dict[str, Any]:
-        if self._file is None:
-            return {}
+    def _helped(self, helper: Any, name: str, host: str) -> Credential | None:
+        address = _HUB_KEY if name == DOCKER_HUB else name
+        key = (str(helper), address)
+        if key not in self._helpers:
+            try:
+                self._helpers[key] = self._ask(helper, address)
+            except DigestryError as error:
+                self._helpers[key] = None
+                self._problems[host] = f"nobody was logged in: {error.message}"
+                if self._tell is not None:
+                    self._tell(f"{host} is asked without credentials: {error.message}")
+        return self._helpers[key]
+
+    def _load_all(self) -> list[tuple[Path, dict[str, Any]]]:
+        configs: list[tuple[Path, dict[str, Any]]] = []
+        if self._given.strip():
+            self._file = Path("DOCKER_AUTH_CONFIG")
+            configs.append((self._file, self._decoded(self._given.encode())))
+        for file in self._files:
+            self._file = file
+            configs.append((file, self._load(file)))
+        for file in self._more:
+            self._file = file
+            try:
+                configs.append((file, self._load(file)))
+            except InvalidConfiguration as error:
+                # Another program's: whoever logs in with that will hear of it there.
+                if self._tell is not None:
+                    self._tell(error.message)
+        return configs
+
+    def _load(self, path: Path) -> dict[str, Any]:
         try:
-            with self._file.open("rb") as file:
+            with path.open("rb") as file:
                 content = file.read(_LARGEST_FILE)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
-            raise InvalidConfiguration(f"cannot read {self._file}: {error.strerror}") from error
+            raise InvalidConfiguration(f"cannot read {path}: {error.strerror}") from error
+        return self._decoded(content) if content.strip() or path not in self._more else {}
+
+    def _decoded(self, content: bytes) -> dict[str, Any]:
         try:
             document = msgspec.json.decode(content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -109,12 +190,11 @@ class DockerCredentials:
             raise self._unusable(f'"{key}" is not an object')
         return value
 
-    def _entry(self, config: dict[str, Any], host: str) -> Credential | None:
+    def _entry(self, config: dict[str, Any], name: str, *, whole: bool) -> Credential | None:
         entries = self._object(config, "auths")
-        wanted = _HUB_HOSTS if host in _HUB_HOSTS else {host}
         # The exact name first; then the legacy forms, which are addresses.
-        for key in sorted(entries, key=lambda key: key != host):
-            if key == host or _host_of(key) in wanted:
+        for key in sorted(entries, key=lambda key: key != name):
+            if key == name or _name_of(key) == name or (whole and _host_of(key) == name):
                 found = self._decode(key, entries[key])
                 if found is not None:
                     return found
@@ -195,6 +275,27 @@ class DockerCredentials:
         )
 
 
+def _names(host: str, repository: str) -> list[str]:
+    """``host/team/app``, ``host/team``, ``host``."""
+    base = _plain(host)
+    parts = repository.split("/") if repository else []
+    return ["/".join((base, *parts[:count])) for count in range(len(parts), -1, -1)]
+
+
+def _plain(host: str) -> str:
+    """One name for all of Docker Hub's."""
+    return DOCKER_HUB if host in _HUB_HOSTS else host
+
+
+def _name_of(key: str) -> str:
+    """What a key such as ``https://index.docker.io/v1/`` or ``registry.example:5000/team`` is for."""
+    host, _, path = key.partition("://")[2].partition("/") if "://" in key else key.partition("/")
+    path = path.strip("/")
+    if "://" in key or path in _LEGACY_PATHS:
+        path = ""
+    return f"{_plain(host)}/{path}" if path else _plain(host)
+
+
 def _host_of(key: str) -> str:
-    """The host of a key such as ``https://index.docker.io/v1/`` or ``registry.example:5000``."""
-    return key.partition("://")[2].partition("/")[0] if "://" in key else key.partition("/")[0]
+    """The host of a key that is an address."""
+    return _name_of(key) if "://" in key else ""

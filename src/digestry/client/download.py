@@ -28,10 +28,11 @@ def fetch(
 ) -> None:
     """See :meth:`Repository.fetch`."""
     attempts = repository.session.options.retries
+    encoded = [False]
     while True:
         before = sink.offset
         try:
-            _attempt(repository, descriptor, sink, progress)
+            _attempt(repository, descriptor, sink, progress, encoded)
             break
         except Unreachable:
             # An attempt that brought bytes does not count: the line is bad, but not dead.
@@ -43,18 +44,30 @@ def fetch(
 
 
 def _attempt(
-    repository: Repository, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
+    repository: Repository,
+    descriptor: Descriptor,
+    sink: Ingest,
+    progress: Callable[[int], None] | None,
+    encoded: list[bool],
 ) -> None:
+    """``encoded`` is whether the blob came encoded before: then no range can be asked for."""
     start = sink.offset
     if start == descriptor.size and start:
         return
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = {"Range": f"bytes={start}-"} if start and not encoded[0] else {}
     with repository.ask("GET", f"blobs/{descriptor.digest}", headers=headers) as answer:
         skip = _begin(answer, descriptor, start)
         if skip is None:
             answer.fail(f"get blob {descriptor.digest} of {repository.reference.name}")
         left = descriptor.size - start
-        if answer.length is not None and answer.length != left + skip:
+        if answer.encoding and answer.length != left + skip:
+            if answer.status == 206:
+                encoded[0] = True
+                raise Unreachable(f"{answer.host} sends a part of {descriptor.digest} encoded")
+            # A layer that is called encoded because it is a gzip has its own size: it is as it should be.
+            answer.decode()
+            encoded[0] = True
+        elif answer.length is not None and answer.length != left + skip:
             if answer.length > left + skip:
                 raise too_long(descriptor.digest, descriptor.size)
             raise too_short(descriptor.digest, descriptor.size, start + answer.length - skip)

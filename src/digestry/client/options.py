@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 class ClientOptions:
     """``insecure_hosts`` are those (``host``, or ``host:port``) that may be spoken to over plain
     HTTP or with a certificate that cannot be checked; this machine's own addresses always may.
-    ``docker_config`` is the directory of docker's ``config.json``; without it nobody has
-    credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a connection
+    ``docker_config`` is the directory of docker's ``config.json``, ``auth_files`` are read
+    after it (podman's ``auth.json``), ``auth_config`` is such a document, which goes before both; without
+    any of them nobody has credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a connection
     stands. ``retries`` counts further attempts. ``parallel`` is how many blobs of an image travel at
     once. ``authorities`` is a file of certificates (PEM) that are trusted beside the system's.
     ``patience`` is how many seconds an answer's head, and its body unless that is streamed, may take in
@@ -34,6 +35,8 @@ class ClientOptions:
     waiting: float | None = None
     longest_pause: float = 60.0
     tell: Callable[[str], None] | None = None
+    auth_files: tuple[Path, ...] = ()
+    auth_config: str = field(default="", repr=False)
 
     def may_be_plain(self, host: str) -> bool:
         """Whether ``host[:port]`` may be spoken to without TLS."""

@@ -41,7 +41,15 @@ class Session:
         """Registries that did not answer many questions at once."""
         self.upstream: dict[tuple[str, str], str] = {}
         """What a mirror said of the registry that it mirrors, by repository and tag or digest."""
-        self._auth = Authenticator(self.transport, credentials or DockerCredentials(options.docker_config))
+        self.mounts_refused: set[tuple[str, str]] = set()
+        """Pairs of repositories of which the first does not get blobs from the second."""
+        self._auth = Authenticator(
+            self.transport,
+            credentials
+            or DockerCredentials(
+                options.docker_config, more=options.auth_files, given=options.auth_config, tell=options.tell
+            ),
+        )
 
     def repository(self, reference: Reference) -> Repository:
         """The repository of ``reference``. Nothing is asked yet."""
@@ -120,7 +128,7 @@ class Session:
 
     def _sent(self, host: str, call: Call, authorization: str | None) -> Answer:
         answer = self.transport.send(call, authorization=authorization)
-        answer.registry = host
+        answer.registry, answer.remark = host, self._auth.problem(host)
         if answer.status in {401, 403} and authorization is not None:
             answer.account = self._auth.account(host)
         return answer

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from digestry.blobs.verify import verified
-from digestry.client.answers import complain_digest
-from digestry.errors import ProtocolViolation, StorageError, Unreachable
+from digestry.blobs.verify import Verifier, verified
+from digestry.client.answers import Answer, complain_digest
+from digestry.client.failures import broke_off
+from digestry.errors import ProtocolViolation, Refused, StorageError, Unreachable
 from digestry.model.descriptor import Descriptor
 
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 Outcome = Literal["present", "mounted", "sent"]
 _CHUNK: Final = 1 << 20
+_TOO_LARGE: Final = 413
+_LARGEST_PART: Final = 8 << 20
+_SMALLEST_PART: Final = 64 << 10
+_SMALLEST_REFUSED: Final = 1 << 20  # what proxies let pass unless they are told otherwise
 
 
 def push_blob(
@@ -28,83 +34,231 @@ def push_blob(
     """See :meth:`Repository.push_blob`."""
     if repository.has_blob(descriptor.digest):
         return "present"
-    attempts = repository.session.options.retries
-    while True:
-        location = _begin(repository, descriptor, mount_from)
-        if location is None:
+    if mount_from is not None and mount_from != repository.reference.repository:
+        mounted, begun = _mount(repository, descriptor, mount_from)
+        if mounted:
             return "mounted"
-        sent = [0]
+    else:
+        begun = None
+    attempts = repository.session.options.retries
+    in_parts = False
+    while True:
+        upload = begun or _begin(repository, descriptor)
+        begun = None
+        sent = _Sent(progress)
         try:
-            _send(repository, descriptor, source, location, progress=progress, sent=sent)
+            if not in_parts and _send_whole(repository, descriptor, source, upload, sent):
+                return "sent"
+            if not in_parts:
+                # Too large for somebody on the way, who may have ended the upload too.
+                in_parts = True
+                sent.again()
+                upload = _begin(repository, descriptor)
+            _send_in_parts(repository, descriptor, source, upload, sent)
             return "sent"
-        except Unreachable:
+        except Unreachable as error:
             attempts -= 1
             if attempts < 0:
                 raise
-            if progress is not None:
-                progress(-sent[0])
-            mount_from = None
+            sent.again()
+            # Who refuses a large body may do it by closing the connection.
+            in_parts = in_parts or (broke_off(error) and descriptor.size > _SMALLEST_REFUSED)
 
 
-def _begin(repository: Repository, descriptor: Descriptor, mount_from: str | None) -> str | None:
-    """Begins an upload and returns its address; None if the blob was mounted instead."""
-    query: dict[str, str] = {}
-    scopes: list[str] = []
-    if mount_from is not None and mount_from != repository.reference.repository:
-        query = {"mount": str(descriptor.digest), "from": mount_from}
-        scopes = [f"repository:{mount_from}:pull"]
-    elif descriptor.digest.algorithm != "sha256":
-        query = {"digest-algorithm": descriptor.digest.algorithm}  # a hint of the spec's draft
-    path = "blobs/uploads/" + (f"?{urlencode(query)}" if query else "")
-    with repository.ask("POST", path, push=True, scopes=scopes, headers={"Content-Length": "0"}) as answer:
-        if answer.status == 201 and mount_from is not None:
-            return None
+class _Sent:
+    """How many bytes have left, for whoever watches."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self._progress = progress
+        self.count = 0
+
+    def more(self, count: int) -> None:
+        self.count += count
+        if self._progress is not None:
+            self._progress(count)
+
+    def again(self) -> None:
+        """All of it will be sent once more."""
+        if self.count:
+            self.more(-self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """A session that the registry has begun: where it goes on, and the fewest bytes of its parts but
+    the last (``OCI-Chunk-Min-Length``)."""
+
+    location: str
+    least: int = 0
+
+
+def _mount(repository: Repository, descriptor: Descriptor, origin: str) -> tuple[bool, _Upload | None]:
+    """Whether the blob was mounted; if not, the upload that the registry may have begun instead.
+
+    A mount saves a transfer, and is the registry's to refuse, and the token server's: the blob is sent
+    then, as all clients do it.
+    """
+    refused = repository.session.mounts_refused
+    key = (repository.reference.name, f"{repository.reference.host}/{origin}")
+    if key in refused:
+        return False, None
+    query = urlencode({"mount": str(descriptor.digest), "from": origin})
+    scopes = [f"repository:{origin}:pull"]
+    try:
+        with repository.ask(
+            "POST", f"blobs/uploads/?{query}", push=True, scopes=scopes, headers={"Content-Length": "0"}
+        ) as answer:
+            if answer.status == 201:
+                return True, None
+            if answer.status == 202 and answer.headers.get("Location"):
+                return False, _upload(repository, answer)
+    except (Refused, ProtocolViolation):
+        pass
+    refused.add(key)
+    return False, None
+
+
+def _begin(repository: Repository, descriptor: Descriptor) -> _Upload:
+    query = ""
+    if descriptor.digest.algorithm != "sha256":
+        # A hint of the spec's draft.
+        query = "?" + urlencode({"digest-algorithm": descriptor.digest.algorithm})
+    with repository.ask(
+        "POST", f"blobs/uploads/{query}", push=True, headers={"Content-Length": "0"}
+    ) as answer:
         if answer.status != 202:
             answer.fail(f"begin an upload to {repository.reference.name}")
-        location = answer.headers.get("Location")
-        if not location:
-            raise ProtocolViolation(f"{answer.host} began an upload and does not say where")
-        return repository.session.transport.follow(answer.url, location)
+        return _upload(repository, answer)
 
 
-def _send(
+def _upload(repository: Repository, answer: Answer) -> _Upload:
+    location = answer.headers.get("Location")
+    if not location:
+        raise ProtocolViolation(f"{answer.host} began an upload and does not say where")
+    least = answer.headers.get("OCI-Chunk-Min-Length", "").strip()
+    return _Upload(
+        repository.session.transport.follow(answer.url, location),
+        int(least) if least.isascii() and least.isdigit() and len(least) <= 12 else 0,
+    )
+
+
+def _send_whole(
     repository: Repository,
     descriptor: Descriptor,
     source: Callable[[], BinaryIO],
-    location: str,
-    *,
-    progress: Callable[[int], None] | None,
-    sent: list[int],
-) -> None:
-    parts = urlsplit(location)
-    digest = urlencode({"digest": str(descriptor.digest)})
-    # The location is opaque: its own query stays as it is.
-    url = urlunsplit(parts._replace(query=f"{parts.query}&{digest}" if parts.query else digest))
+    upload: _Upload,
+    sent: _Sent,
+) -> bool:
+    """Sends the blob in one request; False if that is too large for somebody on the way."""
 
     def body() -> Iterator[bytes]:
+        sent.again()  # it may be sent on to somewhere else
         # verified() holds the last chunk back, so that damaged bytes are never a whole upload.
         for chunk in verified(_read(source), descriptor.digest, descriptor.size):
             yield chunk
-            sent[0] += len(chunk)
-            if progress is not None:
-                progress(len(chunk))
+            sent.more(len(chunk))
 
     headers = {"Content-Length": str(descriptor.size), "Content-Type": "application/octet-stream"}
-    with repository.ask("PUT", url, headers=headers, body=body, push=True, repeatable=False) as answer:
-        if answer.status not in {201, 204}:
-            answer.fail(f"push blob {descriptor.digest} to {repository.reference.name}")
-        said = answer.digest()
-        if said is not None and said.algorithm == descriptor.digest.algorithm and said != descriptor.digest:
-            raise complain_digest(answer.host, said, descriptor.digest)
+    with repository.ask(
+        "PUT",
+        _closing(upload.location, descriptor),
+        headers=headers,
+        body=body,
+        push=True,
+        repeatable=False,
+    ) as answer:
+        if answer.status == _TOO_LARGE and descriptor.size > _SMALLEST_PART:
+            return False
+        _check_end(repository, descriptor, answer)
+    return True
+
+
+def _send_in_parts(
+    repository: Repository,
+    descriptor: Descriptor,
+    source: Callable[[], BinaryIO],
+    upload: _Upload,
+    sent: _Sent,
+) -> None:
+    """Sends the blob in parts (distribution-spec, "Pushing a blob in chunks"), smaller ones when they
+    are refused as too large."""
+    size = _LARGEST_PART
+    while size >= descriptor.size and size > _SMALLEST_PART:
+        size //= 2
+    verifier = Verifier(descriptor.digest, descriptor.size)
+    location, offset, held = upload.location, 0, b""
+    with source() as file:
+        while True:
+            size = max(size, upload.least)
+            if len(held) < size:
+                more = _some(file, size - len(held))
+                verifier.update(more)
+                held += more
+            if not held:
+                break
+            part = held[:size]
+            headers = {
+                "Content-Length": str(len(part)),
+                "Content-Range": f"{offset}-{offset + len(part) - 1}",
+                "Content-Type": "application/octet-stream",
+            }
+            with repository.ask(
+                "PATCH", location, headers=headers, body=part, push=True, repeatable=False
+            ) as answer:
+                if answer.status == _TOO_LARGE and size > max(_SMALLEST_PART, upload.least):
+                    size = max(size // 2, _SMALLEST_PART)
+                    continue
+                if answer.status not in {202, 204}:
+                    answer.fail(f"push a part of blob {descriptor.digest} to {repository.reference.name}")
+                following = answer.headers.get("Location")
+                if following:
+                    location = repository.session.transport.follow(answer.url, following)
+                _check_range(answer, offset + len(part))
+            sent.more(len(part))
+            offset += len(part)
+            held = held[len(part) :]
+    verifier.finish()  # before the registry is told that this is all
+    with repository.ask(
+        "PUT",
+        _closing(location, descriptor),
+        headers={"Content-Length": "0"},
+        body=b"",
+        push=True,
+        repeatable=False,
+    ) as answer:
+        _check_end(repository, descriptor, answer)
+
+
+def _check_range(answer: Answer, expected: int) -> None:
+    """Raises :class:`ProtocolViolation` if the registry has less than was sent to it."""
+    _, dash, last = answer.headers.get("Range", "").strip().rpartition("-")
+    if dash and last.isascii() and last.isdigit() and len(last) <= 19 and int(last) + 1 != expected:
+        raise ProtocolViolation(f"{answer.host} was sent {expected} bytes, and says that it has {last}")
+
+
+def _closing(location: str, descriptor: Descriptor) -> str:
+    parts = urlsplit(location)
+    digest = urlencode({"digest": str(descriptor.digest)})
+    # The location is opaque: its own query stays as it is.
+    return urlunsplit(parts._replace(query=f"{parts.query}&{digest}" if parts.query else digest))
+
+
+def _check_end(repository: Repository, descriptor: Descriptor, answer: Answer) -> None:
+    if answer.status not in {201, 204}:
+        answer.fail(f"push blob {descriptor.digest} to {repository.reference.name}")
+    said = answer.digest()
+    if said is not None and said.algorithm == descriptor.digest.algorithm and said != descriptor.digest:
+        raise complain_digest(answer.host, said, descriptor.digest)
 
 
 def _read(source: Callable[[], BinaryIO]) -> Iterator[bytes]:
     with source() as file:
-        while True:
-            try:
-                chunk = file.read(_CHUNK)
-            except OSError as error:  # would be taken for a broken connection
-                raise StorageError(f"cannot read {file.name}: {error.strerror or error}") from error
-            if not chunk:
-                return
+        while chunk := _some(file, _CHUNK):
             yield chunk
+
+
+def _some(file: BinaryIO, count: int) -> bytes:
+    try:
+        return file.read(count)
+    except OSError as error:  # would be taken for a broken connection
+        raise StorageError(f"cannot read {file.name}: {error.strerror or error}") from error

@@ -58,7 +58,10 @@ class _Login:
     def __init__(self, options: UpstreamOptions) -> None:
         self._options = options
 
-    def get(self, host: str) -> Credential | None:
+    def problem(self, host: str) -> str:
+        return ""
+
+    def get(self, host: str, repository: str = "") -> Credential | None:
         options = self._options
         if host != options.host or options.username is None or options.password_file is None:
             return None
