@@ -18,7 +18,7 @@ from digestry.client.credentials import Credential, DockerCredentials
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import InvalidConfiguration, ProtocolViolation, RemoteError, RemoteNotFound, Unauthorized
+from digestry.errors import InvalidConfiguration, ProtocolViolation, RemoteNotFound, Unauthorized
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request
 
@@ -114,8 +114,6 @@ def test_without_a_file(tmp_path: Path) -> None:
         '{"auths": {"a": {"auth": "bm9jb2xvbg=="}}}',
         '{"auths": {"a": {"identitytoken": 7}}}',
         '{"credHelpers": []}',
-        '{"credsStore": "../evil"}',
-        '{"credsStore": "surely-not-installed"}',
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, document: str) -> None:
@@ -136,12 +134,12 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Writes ``docker-credential-test``, a shell script, and puts it on the PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
-    def write(script: str, config: Mapping[str, Any] | None = None) -> DockerCredentials:
+    def write(script: str, config: Mapping[str, Any] | None = None, **more: Any) -> DockerCredentials:
         path = tmp_path / "docker-credential-test"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         write_config(tmp_path / "docker", config or {"credsStore": "test"})
-        return DockerCredentials(tmp_path / "docker")
+        return DockerCredentials(tmp_path / "docker", **more)
 
     return write
 
@@ -178,14 +176,20 @@ def test_a_helper_that_has_nothing(helper: Any) -> None:
     "script", ["cat >/dev/null; echo locked; exit 1", "exit 3", "echo nonsense", "echo '{\"Username\":1}'"]
 )
 def test_a_helper_that_fails(helper: Any, script: str) -> None:
-    with pytest.raises(RemoteError, match="docker-credential-test"):
-        helper(f"cat >/dev/null; {script}").get("a")
+    told: list[str] = []
+    credentials = helper(f"cat >/dev/null; {script}", tell=told.append)
+    # A public image needs nobody's name; who is refused hears why nobody was logged in.
+    assert credentials.get("a") is None
+    assert "docker-credential-test" in credentials.problem("a")
+    assert len(told) == 1
+    assert credentials.problem("b") == ""
 
 
 def test_a_helper_that_hangs(helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("digestry.client.credentials._HELPER_TIMEOUT", 0.1)
-    with pytest.raises(RemoteError, match="did not answer within"):
-        helper("exec sleep 5").get("a")
+    credentials = helper("exec sleep 5")
+    assert credentials.get("a") is None
+    assert "did not answer within" in credentials.problem("a")
 
 
 # -- tokens ---------------------------------------------------------------------------------------

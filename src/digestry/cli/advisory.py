@@ -10,6 +10,7 @@ import click
 from digestry.cli.groups import Group
 from digestry.cli.named import completed, in_registry
 from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
+from digestry.cli.timeouts import timeout_option
 from digestry.model.prefix import DigestPrefix
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def advisory() -> None:
 
 
 @advisory.command("add")
+@timeout_option
 @click.argument("reference", metavar="REF@DIGEST|REF:TAG")
 @click.option("--status", required=True, type=click.Choice(_STATUSES), help="What is the case.")
 @click.option("--id", "vulnerability", required=True, metavar="CVE-…", help="The vulnerability's identifier.")
@@ -104,6 +106,7 @@ def add(
 
 
 @advisory.command("list")
+@timeout_option
 @click.argument("reference", metavar="REF")
 @click.option("--no-trunc", is_flag=True, help="Whole digests.")
 @format_option
@@ -146,6 +149,7 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
 
 
 @advisory.command("show")
+@timeout_option
 @click.argument("reference", metavar="REF")
 def show(reference: str) -> None:
     """Print the OpenVEX documents that hang on an image, as JSON."""
@@ -188,14 +192,9 @@ def _finish(reading: Reading, *, quiet: bool = False) -> None:
 
 
 def _session(settings: Settings) -> Session:
-    from digestry.client.options import ClientOptions
-    from digestry.client.session import Session
+    from digestry.cli.sessions import open_session
 
-    return Session(
-        ClientOptions(
-            insecure_hosts=frozenset(settings.insecure_registries), docker_config=settings.docker_config
-        )
-    )
+    return open_session(settings)
 
 
 def _tell_resolved(target: Target) -> None:

@@ -233,6 +233,10 @@ class _Auditor:
 
     def run(self, wanted: Wanted) -> tuple[Report, list[Timeline]]:
         """Audits, and records if that is wanted; with the tags' histories if the format shows them."""
+        import os
+
+        from digestry.cli.output import note, printable
+        from digestry.client.credentials import podman_files
         from digestry.client.options import ClientOptions
         from digestry.client.session import Session
         from digestry.fleet.audit import Report
@@ -252,7 +256,13 @@ class _Auditor:
         options = ClientOptions(
             insecure_hosts=frozenset(self._settings.insecure_registries) | self._fleet.plain_hosts,
             docker_config=self._settings.docker_config,
+            auth_files=podman_files(),
+            auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),
             timeout=self._timeout,
+            patience=self._timeout,
+            # So that a registry that limits is one that answered, within the time of one question.
+            longest_pause=self._timeout / 4,
+            tell=lambda text: note(printable(f"digestry: {text}")),
             retries=1,
         )
         with Session(options) as session:

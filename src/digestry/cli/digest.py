@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 
 from digestry.cli.output import say
+from digestry.cli.timeouts import timeout_option
 
 
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.option("--local", is_flag=True, help="Ask the local store, not the registry.")
+@timeout_option
 def digest(*, reference: str, local: bool) -> None:
     """Print the digest that a name points to, and nothing else.
 

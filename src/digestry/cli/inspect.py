@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli.output import format_option, human_size, json_document, printable, say
+from digestry.cli.timeouts import timeout_option
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--remote", is_flag=True, help="Ask the registry, even if it is in the local store.")
 @click.option("--raw", is_flag=True, help="The exact bytes of the manifest or index, and nothing else.")
 @format_option
+@timeout_option
 def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, format_: str) -> None:
     """Show an image's manifest and config: from the local store, else from its registry.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli.output import format_option, json_document, table
+from digestry.cli.timeouts import timeout_option
 from digestry.cli.times import rfc3339, time_option
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @time_option("--until", last=True, help="Up to then, the whole second or day included.")
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
+@timeout_option
 def log(
     *,
     reference: str,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from digestry.cli.output import human_size, note, say
+from digestry.cli.timeouts import timeout_option
 
 
 @click.command()
@@ -32,6 +33,7 @@ from digestry.cli.output import human_size, note, say
     "gzip: smaller, but its bytes, and so the digest, depend on the build of zlib. none: a tar archive.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the digest only.")
+@timeout_option
 def pack(
     *,
     directory: Path,

@@ -7,6 +7,7 @@ import datetime
 import click
 
 from digestry.cli.output import note, say
+from digestry.cli.timeouts import timeout_option
 from digestry.cli.times import time_option
 
 
@@ -14,6 +15,7 @@ from digestry.cli.times import time_option
 @click.argument("reference", metavar="REPO:TAG")
 @time_option("--at", last=True, help="What it had then: a time as `log` prints it, a date, 2h, yesterday.")
 @click.option("--to", metavar="DIGEST", help="A digest that it had, or the first 7 or more digits of it.")
+@timeout_option
 def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> None:
     """Point a tag back at a digest that it had, at a time or by its name.
 

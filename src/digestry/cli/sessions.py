@@ -11,13 +11,26 @@ if TYPE_CHECKING:
 
 
 def open_session(settings: Settings) -> Session:
-    """A session that goes by ``settings``; the caller closes it."""
+    """A session that goes by ``settings``, and waits as long as ``--timeout`` says; the caller closes it."""
+    import os
+
+    from digestry.cli.output import note, printable
+    from digestry.cli.timeouts import timeout
+    from digestry.client.credentials import podman_files
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session
 
+    waiting = timeout()
     return Session(
         ClientOptions(
-            insecure_hosts=frozenset(settings.insecure_registries), docker_config=settings.docker_config
+            insecure_hosts=frozenset(settings.insecure_registries),
+            docker_config=settings.docker_config,
+            auth_files=podman_files(),
+            auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),
+            patience=waiting,
+            waiting=waiting,
+            longest_pause=waiting,
+            tell=lambda text: note(printable(f"digestry: {text}")),
         )
     )
 

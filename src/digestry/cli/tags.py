@@ -9,6 +9,7 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import format_option, json_document, note, printable, table
+from digestry.cli.timeouts import timeout_option
 from digestry.cli.times import rfc3339, time_option
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _MOST_EVENTS: Final = 10_000
 @time_option("--at", last=True, help="As they were then: a time as `log` prints it, a date, 2h, yesterday.")
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
+@timeout_option
 @click.pass_context
 def tags(
     ctx: click.Context, *, repository: str, at: datetime.datetime | None, no_trunc: bool, format_: str
@@ -30,8 +32,10 @@ def tags(
     """List a repository's tags, the digests they point to, and, where the registry keeps a journal,
     since when.
 
-    Exit code 3 if a tag could not be resolved, which is said. JSON: a list of objects with tag,
-    digest, updated (RFC 3339, or null), problem (null, or why there is no digest).
+    Exit code 3 if a tag could not be read, which is said; the others are shown.
+
+    JSON: a list of objects with tag, digest, updated (RFC 3339, or null), problem (null, or why there
+    is no digest); tag is null where the list has something that is no tag, or came short.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -48,13 +52,18 @@ def tags(
         table(
             ["TAG", "DIGEST", *(["UPDATED"] if updated else [])],
             [
-                [row["tag"], _shown(row["digest"], no_trunc), *([row["updated"] or "-"] if updated else [])]
+                [
+                    row["tag"] or "-",
+                    _shown(row["digest"], no_trunc),
+                    *([row["updated"] or "-"] if updated else []),
+                ]
                 for row in rows
             ],
         )
     problems = [row for row in rows if row["problem"]]
     for row in problems:
-        note(printable(f"{reference.name}:{row['tag']}: {row['problem']}"))
+        name = reference.name if row["tag"] is None else f"{reference.name}:{row['tag']}"
+        note(printable(f"{name}: {row['problem']}"))
     if problems:
         ctx.exit(exit_codes.REMOTE)
 
@@ -62,15 +71,46 @@ def tags(
 def _now(remote: Repository) -> list[dict[str, Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
-    names = list(remote.tags())
+    names, odd = _listed(remote)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         rows = list(pool.map(lambda name: _row(remote, name), names))
-    updated: dict[str, str] = {}
-    for event in remote.journal(limit=_MOST_EVENTS) or []:
-        updated.setdefault(event.tag, rfc3339(event.at))
+    updated = _updated(remote)
     for row in rows:
         row["updated"] = updated.get(row["tag"])
-    return rows
+    return rows + odd
+
+
+def _listed(remote: Repository) -> tuple[list[str], list[dict[str, Any]]]:
+    """The tags, and a row for each thing in the list, or end of it, that could not be read."""
+    from digestry.errors import RemoteError
+
+    odd: list[dict[str, Any]] = []
+
+    def problem(text: str) -> None:
+        odd.append({"tag": None, "digest": None, "updated": None, "problem": text})
+
+    names: dict[str, None] = {}
+    try:
+        for name in remote.tags(problem):
+            names.setdefault(name)
+    except RemoteError as error:
+        if not names and not odd:
+            raise
+        problem(f"the list of tags came short: {error.message}")
+    return list(names), odd
+
+
+def _updated(remote: Repository) -> dict[str, str]:
+    """Since when tags point where they point, where the registry tells."""
+    from digestry.errors import RemoteError
+
+    updated: dict[str, str] = {}
+    try:
+        for event in remote.journal(limit=_MOST_EVENTS) or []:
+            updated.setdefault(event.tag, rfc3339(event.at))
+    except RemoteError as error:
+        note(printable(f"digestry: since when is not known: {error.message}"))
+    return updated
 
 
 def _then(remote: Repository, at: datetime.datetime) -> list[dict[str, Any]]:

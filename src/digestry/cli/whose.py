@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.output import format_option, json_document, note, printable, say, table
+from digestry.cli.timeouts import timeout_option
 from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class _Known:
 )
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
+@timeout_option
 def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str) -> None:
     """Show which tags point, or pointed, to a digest, and from when until when, newest first.
 

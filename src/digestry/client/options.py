@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 class ClientOptions:
     """``insecure_hosts`` are those (``host``, or ``host:port``) that may be spoken to over plain
     HTTP or with a certificate that cannot be checked; this machine's own addresses always may.
-    ``docker_config`` is the directory of docker's ``config.json``, ``auth_files`` are read
-    after it (podman's ``auth.json``), ``auth_config`` is such a document, which goes before both; without
-    any of them nobody has credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a connection
-    stands. ``retries`` counts further attempts. ``parallel`` is how many blobs of an image travel at
+    ``docker_config`` is the directory of docker's ``config.json``; ``auth_files`` are read after it
+    (podman's ``auth.json``); ``auth_config`` is such a document, which goes before both. Without any of
+    them nobody has credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a
+    connection stands. ``retries`` counts further attempts. ``parallel`` is how many blobs travel at
     once. ``authorities`` is a file of certificates (PEM) that are trusted beside the system's.
     ``patience`` is how many seconds an answer's head, and its body unless that is streamed, may take in
     all, however they trickle in. ``waiting`` is how many seconds may be spent waiting for registries in

@@ -19,7 +19,7 @@ from digestry.client.transport import Body, Call
 from digestry.errors import InvalidManifest, InvalidReference, ProtocolViolation, TooLarge
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
-from digestry.model.digest import Digest
+from digestry.model.digest import Digest, shown
 from digestry.model.history import Holders, Restored, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference, check_tag
@@ -162,7 +162,9 @@ class Repository:
             page: _TagList = answer.json(_TagList, _TAGS_BODY)
             for tag in page.tags or ():
                 try:
-                    yield check_tag(tag if isinstance(tag, str) else repr(tag))
+                    if not isinstance(tag, str):
+                        raise InvalidReference(f"{shown(str(tag))} is no text")
+                    yield check_tag(tag)
                 except InvalidReference as error:
                     if odd is not None:
                         odd(f"{self.reference.name} lists what is no tag: {error.message}")
