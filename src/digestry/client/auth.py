@@ -56,12 +56,12 @@ class Authenticator:
         with self._lock:
             return host in self._schemes
 
-    def account(self, host: str) -> str | None:
+    def account(self, host: str, scopes: Sequence[str] = ()) -> str | None:
         """Who is logged in to ``host``, if it asked: None for nobody, empty for a token without a name."""
         if not self.challenged(host):
             return None
         with self._locked(host):
-            return _account(self._credentials.get(host))
+            return _account(self._credential(host, scopes))
 
     def header(self, host: str, scopes: Sequence[str]) -> str | None:
         """What to send now; None before the first challenge. Raises as :meth:`answer` does."""

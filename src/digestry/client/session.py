@@ -113,7 +113,7 @@ class Session:
         # An upload may be sent to another host, which has no right to these credentials.
         ours = origin_of(call.url) == origin_of(base)
         header = self._auth.header(host, scopes) if ours else None
-        answer = self._sent(host, call, header)
+        answer = self._sent(host, call, header, scopes)
         if answer.status != 401 or not ours or origin_of(answer.url) != origin_of(base):
             return answer
         try:
@@ -124,13 +124,13 @@ class Session:
         if other is None:
             return answer
         answer.close()
-        return self._sent(host, call, other)
+        return self._sent(host, call, other, scopes)
 
-    def _sent(self, host: str, call: Call, authorization: str | None) -> Answer:
+    def _sent(self, host: str, call: Call, authorization: str | None, scopes: Sequence[str]) -> Answer:
         answer = self.transport.send(call, authorization=authorization)
         answer.registry, answer.remark = host, self._auth.problem(host)
         if answer.status in {401, 403} and authorization is not None:
-            answer.account = self._auth.account(host)
+            answer.account = self._auth.account(host, scopes)
         return answer
 
     def __enter__(self) -> Self:
