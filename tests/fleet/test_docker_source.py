@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -111,7 +111,22 @@ def changed(path_of: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_container_that_ended_meanwhile_is_dropped() -> None:
-    assert observe(changed("web-good", container={"status": 404, "body": {"message": "No such"}})) == []
+    answers = changed("web-good")
+    listed = answers["/containers/json"]["body"]
+
+    def ended(reply: BinaryIO) -> None:
+        listed.clear()
+        reply.write(b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+
+    answers[f"/containers/{listed[0]['Id']}/json"] = ended
+    assert observe(answers) == []
+
+
+def test_a_container_that_is_still_listed_is_not_dropped() -> None:
+    (one,) = observe(changed("web-good", container={"status": 404, "body": {"message": "No such"}}))
+    assert one.name == "web-good"
+    assert "says that it is not there" in one.remarks[0]
+    assert one.image_id is not None  # the list had it
 
 
 def test_a_container_that_the_engine_fails_to_show_keeps_its_row() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -42,6 +42,14 @@ def test_a_refusal_says_what_the_engine_said(status: int, kind: type[DigestryErr
 def test_what_is_not_json_is_a_violation(body: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         ask({"status": 200, "raw": body})
+
+
+def test_an_answer_that_ends_early_is_none() -> None:
+    def cut(reply: BinaryIO) -> None:
+        reply.write(b"HTTP/1.0 200 OK\r\nContent-Length: 500\r\n\r\n[]")
+
+    with pytest.raises(ProtocolViolation, match="cut short"):
+        ask(cut)
 
 
 def test_an_endless_answer_is_cut() -> None:

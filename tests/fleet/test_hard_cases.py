@@ -14,6 +14,7 @@ from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Alias, Mirror, Names, Place
 from digestry.fleet.sighting import Abbreviation, Sighting
 from digestry.fleet.sources import parse_source
+from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.fleet.fakes import (
     AMD64,
@@ -22,6 +23,7 @@ from tests.fleet.fakes import (
     FakeRegistries,
     Listed,
     claim,
+    entry,
     image_id,
     sighted,
 )
@@ -148,6 +150,99 @@ def test_never_is_an_alarm_of_its_own(rich: FakeRegistries) -> None:
     assert (found.tag.state, found.tag.moved_at) == ("never", None)
     assert any("never pointed to what runs" in reason for reason in found.reasons)
     assert "find out where" in found.action
+
+
+@pytest.mark.parametrize("left", ["moved", "deleted"])
+def test_a_history_that_begins_when_the_tag_left_what_runs(rich: FakeRegistries, left: str) -> None:
+    app = rich.at(APP)
+    old, other = app.image("old", "1"), app.image("other", "2")
+    if left == "deleted":
+        app.point("1", None)
+    app.image("new", "1")
+    app.events = [event for event in app.events if event.to_digest != old.manifest]
+    found = only(rich, sighted(f"{APP}:1", claim(old.manifest, APP)))
+    assert (found.tag.state, found.tag.moved_at) == (
+        "moved",
+        [one.at for one in app.events if one.tag == "1"][-1],
+    )
+    # What it pointed to before, nobody knows.
+    assert only(rich, sighted(f"{APP}:1", claim(other.manifest, APP))).tag.state == "unknown"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_history_that_does_not_lead_to_where_the_tag_points(rich: FakeRegistries, kept: int) -> None:
+    app = rich.at(APP)
+    app.image("first", "1")
+    lost = app.image("lost", "1")
+    app.image("now", "1")
+    app.events = app.events[-kept:] if kept else []
+    found = only(rich, sighted(f"{APP}:1", claim(lost.manifest, APP)))
+    assert found.tag.state == "unknown"
+    assert "one of the two is wrong" in found.tag.reasons[0]
+
+
+def test_a_tag_that_is_gone_without_a_deletion_is_not_moved(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one = app.image("one", "1")
+    app.point("1", None)
+    del app.events[0]
+    assert only(rich, sighted(f"{APP}:1", claim(one.manifest, APP))).tag.state == "unknown"
+
+
+def test_a_tag_has_not_moved_if_it_points_to_what_may_run(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    amd, arm = app.image("amd"), app.image("arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    app.point("1", arm.manifest)
+    seen = sighted(f"{APP}:1", claim(index, APP), platform=None)
+    assert only(rich, seen).tag.state == "unknown"
+    app.index({"linux/amd64": app.image("new amd"), "linux/arm64": arm}, "1")
+    assert only(rich, seen).tag.state == "unknown"
+    app.point("1", app.image("later").manifest)
+    assert only(rich, seen).tag.state == "moved"
+
+
+def test_digests_that_contradict_each_other_of_which_the_tag_has_one(rich: FakeRegistries) -> None:
+    app = rich.at(APP)
+    one, two, never = app.image("one", "1"), app.image("two", "1"), app.image("never", "2")
+    seen = sighted(f"{APP}:1", claim(one.manifest, APP), claim(two.manifest, APP))
+    assert only(rich, seen).tag.state == "unknown"
+    app.image("three", "1")
+    assert only(rich, seen).tag.state == "moved"  # the tag had both
+    seen = sighted(f"{APP}:1", claim(one.manifest, APP), claim(never.manifest, APP))
+    assert only(rich, seen).tag.state == "unknown"
+
+
+def test_an_image_id_that_is_not_of_the_digest_that_was_pulled(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "1")
+    state(registries, f"{APP}:1", "fixed")
+    other = image_id(Digest.of(b"something else"), kind="unknown")
+    found = only(registries, sighted(f"{APP}:1", claim(one.manifest, APP), other))
+    assert (found.tag.state, found.verdict.state) == ("unknown", "unknown")
+    found = only(registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
+    assert (found.tag.state, found.verdict.state) == ("current", "fixed")
+
+
+def test_what_is_said_of_an_inner_index_counts_for_what_may_run(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    amd, arm = app.image("amd"), app.image("arm")
+    inner = app.index({"linux/amd64": amd})
+    outer = app.put(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_INDEX,
+            "manifests": [
+                entry(media_types.OCI_INDEX, inner, app.manifests[inner].size),
+                entry(media_types.OCI_MANIFEST, arm.manifest, app.manifests[arm.manifest].size),
+            ],
+        },
+        "1",
+    )
+    state(registries, f"{APP}@{inner}", "affected")
+    found = only(registries, sighted(f"{APP}:1", claim(outer, APP), platform=None))
+    assert found.verdict.state == "unknown"
+    assert any("may be what runs" in reason for reason in found.reasons)
 
 
 def test_missing_digests_are_a_row(rich: FakeRegistries) -> None:

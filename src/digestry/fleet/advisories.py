@@ -363,7 +363,7 @@ def _doubts(lookup: Lookup, identity: Identity) -> list[str]:
     """What is said against images of which one may be what runs."""
     found = []
     for digest in sorted(identity.possible):
-        reading = read(lookup, identity.repository, [digest])
+        reading = read(lookup, identity.repository, identity.holding(digest))
         bad = [one for one in reading.current() if one.statement.status == "affected"]
         found += [f"{one.statement.vulnerability} affects {digest}, which may be what runs" for one in bad]
         if not reading.complete:

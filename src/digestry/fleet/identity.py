@@ -44,6 +44,13 @@ class Identity:
     reasons: tuple[str, ...] = ()
     contested: tuple[Digest, ...] = ()
 
+    def holding(self, image: Digest) -> frozenset[Digest]:
+        """``image``, one of those that may be what runs, and all that holds its code."""
+        node = self.graph.nodes.get(image)
+        if node is None or node.config is None:
+            return self.graph.closure(image)
+        return self.graph.closure(node.config) - {node.config}
+
 
 def identify(
     lookup: Lookup,
@@ -113,10 +120,15 @@ def _contested(
 ) -> tuple[Digest, ...]:
     """The digests that speak against what was found out. A pair that the runtime may have made up does
     not, where the image ID is known to be of the code."""
-    sure = any(claim.found_by == "image-id" and claim.digest in closure for claim in claims)
-    return tuple(
+    ids = [claim.digest for claim in claims if claim.found_by == "image-id"]
+    sure = any(digest in closure for digest in ids)
+    against = [
         claim.digest for claim in known if claim.digest not in closure and (claim.obtained or not sure)
-    )
+    ]
+    if not sure and any(claim.obtained and claim.digest in closure for claim in known):
+        # A store that writes down what it pulled has an ID that the registry of it knows, too.
+        against += [one.digest for one in claims if one.found_by == "image-id" and one.kind == "unknown"]
+    return tuple(dict.fromkeys(against))
 
 
 def unconfirmed(lookup: Lookup, repository: Reference, claims: tuple[Claim, ...], reason: str) -> Identity:

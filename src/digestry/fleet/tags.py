@@ -82,6 +82,13 @@ def judge_tag(
                 why = f"{repository.host} mirrors the tag, and could not see where it points now: {stale}"
                 return TagVerdict("unknown", current, reasons=(why,))
             return TagVerdict("current", current)
+        try:
+            other = _pointed_instead(lookup, repository, identity, current)
+        except DigestryError as error:
+            return _failed("what the tag points to could not be read", error, current)
+        if other is not None:
+            why = f"it may be {other} that runs, which the tag points to"
+            return TagVerdict("unknown", current, reasons=(why,))
     try:
         history = lookup.tag_history(repository, tag)
     except DigestryError as error:
@@ -89,7 +96,38 @@ def judge_tag(
     if history is None:
         return _without_history(reference, current)
     closure = frozenset[Digest]() if identity is None else identity.closure
-    return _with_history(lookup, reference, history, current, closure=closure, claims=claims)
+    verdict = _with_history(lookup, reference, history, current, closure=closure, claims=claims)
+    if verdict.state == "moved" and identity is not None:
+        pointed = {event.to_digest for event in history}
+        elsewhere = next((one for one in identity.contested if one not in pointed), None)
+        if elsewhere is not None:
+            why = f"it may as well be {elsewhere} that runs, which the tag is not known to have pointed to"
+            return TagVerdict("unknown", current, reasons=(why,))
+    return verdict
+
+
+def _pointed_instead(
+    lookup: Lookup, repository: Reference, identity: Identity, current: Digest
+) -> Digest | None:
+    """An image that may be what runs in place of the one that was believed, and that ``current``, where
+    the tag points, is or holds; None if there is none. Raises what the lookup raises."""
+    others: set[Digest] = set(identity.possible)
+    for digest in identity.contested:
+        node = identity.graph.nodes.get(digest)
+        inside = identity.graph.images_of(digest, None) if node is not None and node.is_index else [digest]
+        others.update((digest, *inside))
+    if not others - identity.closure:
+        return None
+    graph = Graph(repository, lookup)
+    if graph.learn(current) and graph.nodes[current].is_index:
+        graph.learn_children(current, None)
+    for digest in sorted(others - identity.closure):
+        known = identity.graph.nodes.get(digest)
+        config = None if known is None else known.config
+        graph.learn(config or digest, is_config=config is not None)
+        if current in graph.closure(config or digest):
+            return digest
+    return None
 
 
 def judge_tag_elsewhere(
@@ -171,19 +209,41 @@ def _with_history(
         if event.to_digest not in closure:
             continue
         if position == 0:
-            return TagVerdict(
-                "moved",
-                current,
-                reasons=("the tag moved while the audit ran, so that the time is not known",),
-            )
+            return TagVerdict("unknown", current, reasons=(_contradicted(reference, history, current),))
         return TagVerdict("moved", current, history[position - 1].at.astimezone(datetime.UTC), gone)
+    if history and history[-1].from_digest in closure:
+        return TagVerdict("moved", current, history[-1].at.astimezone(datetime.UTC), gone)
     try:
-        doubt = _doubt(lookup, reference.repository_only(), history, closure.union(claims))
+        doubt = _cut(reference, history, current) or _doubt(
+            lookup, reference.repository_only(), history, closure.union(claims)
+        )
     except DigestryError as error:
         return _failed("what the tag pointed to could not be looked up", error, current)
     if doubt:
         return TagVerdict("unknown", current, reasons=(doubt, *gone))
     return TagVerdict("never", current, reasons=(f"the tag {tag!r} never pointed to what runs", *gone))
+
+
+def _contradicted(reference: Reference, history: tuple[TagEvent, ...], current: Digest | None) -> str:
+    last = history[0].to_digest if history else None
+    now = "nowhere" if current is None else f"to {current}"
+    then = "nowhere" if last is None else f"to {last}"
+    return (
+        f"the tag points {now}, and by the history that {reference.host} keeps {then}: it moved while the "
+        "audit ran, or one of the two is wrong"
+    )
+
+
+def _cut(reference: Reference, history: tuple[TagEvent, ...], current: Digest | None) -> str:
+    """Why ``history`` cannot be all that became of the tag; empty if nothing speaks against it."""
+    if (history[0].to_digest if history else None) != current:
+        return _contradicted(reference, history, current)
+    if history and history[-1].from_digest is not None:
+        return (
+            f"the history that {reference.host} keeps begins when the tag left {history[-1].from_digest}: "
+            "what it pointed to before is not known"
+        )
+    return ""
 
 
 def _doubt(

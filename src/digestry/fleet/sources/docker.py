@@ -63,9 +63,7 @@ class DockerSource:
 
     def _observe(self) -> Iterator[Observation]:
         try:
-            listed = self._engine.get(
-                "/containers/json", **({"all": "true"} if self._include_stopped else {})
-            )
+            listed = self._list()
         except DigestryError as error:
             yield Problem(self._name, error.message, error.hint)
             return
@@ -80,7 +78,32 @@ class DockerSource:
             return self._container(fields(entry), host, platform)
 
         with ThreadPoolExecutor(self._engine.parallel, "docker") as pool:
-            yield from (found for found in pool.map(one, listed) if found is not None)
+            gone = []
+            for entry, found in zip(listed, pool.map(one, listed), strict=True):
+                if found is None:
+                    gone.append(fields(entry))
+                else:
+                    yield found
+        if gone:
+            yield from self._not_shown(gone, host, platform)
+
+    def _list(self) -> Any:
+        return self._engine.get("/containers/json", **({"all": "true"} if self._include_stopped else {}))
+
+    def _not_shown(
+        self, entries: list[dict[str, Any]], host: str, platform: Platform | None
+    ) -> Iterator[Observation]:
+        """Those of ``entries`` that are still listed, though the engine says that they are not there."""
+        try:
+            listed = {text(fields(entry).get("Id")) for entry in items(self._list())}
+        except DigestryError as error:
+            yield Problem(self._name, error.message, error.hint)
+            return
+        for entry in entries:
+            if text(entry.get("Id")) in listed:
+                found = self._container(entry, host, platform, is_shown=False)
+                if found is not None:
+                    yield found
 
     def _describe(self) -> tuple[str, Platform | None, Problem | None]:
         try:
@@ -91,7 +114,9 @@ class DockerSource:
         platform = platform_of(info.get("Architecture"), info.get("OSType"))
         return text(info.get("Name")) or self._engine.url, platform, None
 
-    def _container(self, entry: dict[str, Any], host: str, platform: Platform | None) -> Observation | None:
+    def _container(
+        self, entry: dict[str, Any], host: str, platform: Platform | None, *, is_shown: bool = True
+    ) -> Observation | None:
         identity = text(entry.get("Id"))
         if not identity:
             return Problem(self._name, f"{self._engine.url}: the list has a container without an ID")
@@ -103,7 +128,9 @@ class DockerSource:
         try:
             detail = fields(self._engine.get(f"/containers/{quote(identity, safe='')}/json"))
         except RemoteNotFound:
-            return None  # it ended between the list and now
+            if is_shown:
+                return None  # it ended between the list and now, or so it seems
+            remarks.append("the engine lists this container, and says that it is not there")
         except DigestryError as error:
             remarks.append(f"the engine does not show this container: {error.message}")
         image_id = digest_of(detail.get("Image")) or digest_of(entry.get("ImageID"))

@@ -159,6 +159,8 @@ class Engine:
                     limit=self._limit,
                 )
             parts.append(part)
+        if response.length:
+            raise ProtocolViolation(f"{self.url}: the answer was cut short")
         return b"".join(parts)
 
     def _silent(self, connection: http.client.HTTPConnection) -> Unreachable:
