@@ -455,6 +455,20 @@ def test_referrers_filtered_here_when_the_registry_did_not(liar: Liar, hostile: 
     assert len(hostile.referrers(DIGEST)) == 2
 
 
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_list_that_goes_on_where_there_is_no_page(liar: Liar, hostile: Repository, status: int) -> None:
+    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
+
+    def answer(request: Request) -> Reply:
+        if "last" in request.query:
+            return Reply(status, b"{}")
+        return Reply(200, json.dumps(index).encode(), {"Link": '<?last=a>; rel="next"'})
+
+    liar.answer = answer
+    with pytest.raises(ProtocolViolation, match="a page that it does not have"):
+        hostile.referrers(DIGEST)
+
+
 # -- pushes ---------------------------------------------------------------------------------------
 
 

@@ -30,12 +30,14 @@ def next_link(header: str | None) -> str | None:
 def pages(repository: Repository, path: str) -> Iterator[Answer]:
     """The answers to ``path`` and to the pages after it, each closed when the next is asked for.
 
-    Raises :class:`ProtocolViolation` for a link to another host, or one that goes in a circle.
+    Raises :class:`ProtocolViolation` for a link to another host, to no page, or one that goes in a circle.
     """
     url = repository.url(path)
     seen = {url}
     while True:
         with repository.ask("GET", url) as answer:
+            if len(seen) > 1 and answer.status in {404, 405}:
+                raise ProtocolViolation(f"{answer.host} links to a page that it does not have: {shown(url)}")
             yield answer
             link = next_link(answer.headers.get("Link"))
             if link is None or answer.status != 200:
