@@ -466,7 +466,7 @@ def test_a_push_again_is_a_promise_under_any_rule(catalog: Catalog, later: Clock
     later.now += LEASE
     [tag] = [item for item in collected(catalog, one) if item.kind == "tag"]
     assert isinstance(tag, Removed)
-    moved, again = "2027-01-15T08:00:00Z", "2027-01-30T08:00:00Z"
+    moved, again = "2027-01-15T08:00:00.000000Z", "2027-01-30T08:00:00.000000Z"
     why = f"a newer one is kept; it moved last at {moved}, and was pushed last at {again}"
     assert (tag.name, tag.why) == ("old", why)
 
@@ -577,7 +577,7 @@ def test_the_reason_is_said_as_people_say_it(
     put(catalog, "x", image(catalog, "x"), "t")
     later.now += 15 * DAY
     [tag] = [item for item in collected(catalog, rules(rule)) if item.kind == "tag"]
-    assert tag.why == f"{why}; it moved last at 2027-01-15T08:00:00Z"
+    assert tag.why == f"{why}; it moved last at 2027-01-15T08:00:00.000000Z"
 
 
 def test_many_tags_are_counted_over_the_windows(

@@ -324,3 +324,9 @@ def test_encoding_new_content_repeats() -> None:
     assert again.blobs() == descriptors
     with pytest.raises(NotImplementedError):
         encode({"a": object()})
+
+
+def test_a_null_beside_wrong_types_is_explained() -> None:
+    raw = b'{"mediaType": null, "manifests": 2, "config": {"platform": null}}'
+    with pytest.raises(InvalidManifest):
+        Manifest.parse(raw)

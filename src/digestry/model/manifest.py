@@ -177,7 +177,8 @@ def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
 
 def _plain_platforms(index: Any) -> Any:
     """A decoded index with what its platforms say, and without what they say as null."""
-    for entry in index.get("manifests") or () if isinstance(index, dict) else ():
+    entries = index.get("manifests") if isinstance(index, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("platform"), dict):
             entry["platform"] = {key: told for key, told in entry["platform"].items() if told is not None}
     return index

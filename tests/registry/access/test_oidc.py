@@ -83,7 +83,7 @@ def test_whom_a_token_stands_for(tmp_path: Path) -> None:
         (issued(exp=int(time.time()) - 60), "expired"),
         (issued(exp=None), "expired"),
         (issued(exp="tomorrow"), "expired"),
-        (issued(nbf=int(time.time()) + 900), "not valid yet"),
+        (issued(nbf=int(time.time()) + 86_400, exp=int(time.time()) + 90_000), "not valid yet"),
         (issued(sub="repo:evil/track:ref:refs/heads/main"), "does not know"),
         (issued(sub="repo:golf/track:ref:refs/heads/main2"), "does not know"),
         (issued(sub=None), "does not know"),
