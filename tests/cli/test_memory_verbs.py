@@ -137,6 +137,53 @@ def test_log_between_two_times(run: Run, registry: RegistryServer, name: str) ->
     assert "nothing happened" in run("log", full, "--until", "2000-01-01", status=4).stderr
 
 
+def test_what_nobody_knows_of_is_not_said_to_have_never_been(
+    run: Run, registry: RegistryServer, name: str
+) -> None:
+    """A repository that is mistyped, or not shown to who asks, is not one without a past."""
+    (a, _), _ = story(registry, name)
+    nowhere = f"{registry.host}/{name}x"
+    for command in (
+        ["log", f"{nowhere}:1"],
+        ["log", nowhere],
+        ["whose", f"{nowhere}@{a}"],
+        ["tags", nowhere],
+    ):
+        said = run(*command, status=4).stderr
+        assert f"repository {name}x is not known" in said
+        assert "check the name; or it may be private" in said
+    assert "has nothing about" in run("log", f"{registry.host}/{name}:9", status=4).stderr
+
+
+def test_tags_of_a_name_with_a_tag(run: Run, registry: RegistryServer, name: str) -> None:
+    (a, _), _ = story(registry, name)
+    full = f"{registry.host}/{name}"
+    registry.push_image(name, "other")
+    assert [row["tag"] for row in parsed(run("tags", f"{full}:1.5", "--format", "json"))] == ["1.5"]
+    assert "is not there" in run("tags", f"{full}:9", status=4).stderr
+    assert "digestry whose" in run("tags", f"{full}@{a}", status=2).stderr
+
+
+def test_an_export_without_entries_proves_nothing(run: Run, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    assert "nothing to verify" in run("journal", "verify", "--file", empty, status=4).stderr
+
+
+def test_a_server_that_is_no_registry(run: Run) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            host = f"127.0.0.1:{server.server_port}"
+            said = run("pull", f"{host}/app:1", status=3).stderr
+            assert host in said
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "is a registry, and names no repository" in run("pull", "localhost:5000", status=2).stderr
+
+
 def test_pull_as_of_a_time(run: Run, registry: RegistryServer, name: str) -> None:
     (a, b), times = story(registry, name)
     tag = f"{registry.host}/{name}:1.5"
@@ -163,7 +210,7 @@ def test_whose(run: Run, registry: RegistryServer, name: str) -> None:
     lines = run("whose", f"{full}@{a}").stdout.splitlines()
     assert lines[0].split() == ["TAG", "SINCE", "UNTIL", "VIA"]
     assert lines[1].split()[0] == "1.5"
-    assert "ever pointed to" in run("whose", f"{full}@{Digest.of(b'never')}", status=4).stderr
+    assert "knows of no tag of" in run("whose", f"{full}@{Digest.of(b'never')}", status=4).stderr
 
 
 def test_whose_without_a_repository(run: Run, registry: RegistryServer, name: str) -> None:
@@ -178,7 +225,7 @@ def test_whose_without_a_repository(run: Run, registry: RegistryServer, name: st
     lines = run("whose", str(a)).stdout.splitlines()
     assert lines[0].split() == ["REPOSITORY", "TAG", "SINCE", "UNTIL", "VIA"]
     assert lines[1].split()[:2] == [name, "1.5"]
-    assert "ever pointed to" in run("whose", str(Digest.of(b"never")), status=4).stderr
+    assert "knows of no tag that" in run("whose", str(Digest.of(b"never")), status=4).stderr
     assert "for a digest alone" in run("whose", f"{name}@{a}", "--registry", registry.host, status=2).stderr
     run("whose", "sha256:1234", status=2)
 

@@ -15,7 +15,7 @@ def _key(_context: click.Context, _parameter: click.Parameter, key: str) -> str:
     try:
         return user_settings.check_key(key)
     except InvalidConfiguration as error:
-        raise click.UsageError(f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}.") from error
+        raise click.UsageError(f"{error.message} ({error.hint})") from error
 
 
 @click.group(cls=Group)

@@ -40,8 +40,8 @@ class Group(click.Group):
             return super().resolve_command(ctx, args)
         known = self.list_commands(ctx)
         if name in {"login", "logout"}:
-            proposal = f" {_LOGIN}"
+            proposal = f". {_LOGIN}"
         else:
             other = _ELSEWHERE.get(name)
-            proposal = f" Did you mean {other}?" if other in known else did_you_mean(name, known)
-        return ctx.fail(f"There is no command {name!r}.{proposal}")
+            proposal = f". Did you mean {other}?" if other in known else did_you_mean(name, known)
+        return ctx.fail(f"There is no command {name!r}{proposal}")

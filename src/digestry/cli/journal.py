@@ -63,11 +63,17 @@ def verify(
     """
     from digestry.catalog import chain
     from digestry.catalog.database import reading
+    from digestry.errors import NotFound
 
     if (root is None) == (file is None):
-        raise click.UsageError("Either --root or --file is wanted.")
+        raise click.UsageError("Give either --root or --file.")
     if root is None:
         verdict = chain.verify_lines(file, expect)
+        if not verdict.entries and verdict.broken is None:
+            raise NotFound(
+                f"{file.name} has no entries, so that there is nothing to verify",
+                hint="an export that failed leaves such a file, too: digestry journal export --root DIR",
+            )
     else:
         with reading(root) as connection:
             verdict = chain.verify(connection, expect)
@@ -91,16 +97,20 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
+
+
 def _tell(verdict: Verdict) -> None:
     if verdict.broken is not None:
         say(
             printable(
                 f"BROKEN at entry {verdict.broken.sequence}: {verdict.broken.reason}."
-                f" {verdict.entries} entries before it hold."
+                f" {_entries(verdict.entries)} before it hold{'s' if verdict.entries == 1 else ''}."
             )
         )
     else:
-        say(f"The chain holds: {verdict.entries} entries, the last hash is {verdict.last_hash}")
+        say(f"The chain holds: {_entries(verdict.entries)}, the last hash is {verdict.last_hash}")
     for value in verdict.absent:
         say(f"NOT THERE: {value}")
     if verdict.first > 1:

@@ -54,7 +54,9 @@ def log(
     if not events:
         if since is not None or until is not None:
             raise NotFound(f"nothing happened to {wanted} in that time")
-        raise NotFound(f"{wanted} has no history: it never pointed to anything")
+        raise NotFound(
+            f"the journal of {wanted.host} has nothing about {wanted}", hint="check the name: digestry tags"
+        )
     if format_ == "json":
         json_document([_plain(event) for event in events])
         return
@@ -92,8 +94,11 @@ def _events(
         events = remote.tag_history(tag)
         if events is not None:
             events = [event for event in events if within(event, since, until)]
-    if events is not None:
+    if events:
         return events if limit is None else events[:limit]
+    if events is not None:
+        next(remote.tags(), None)  # a repository that is not there, or is not shown, says so
+        return []
     # A registry that does not know the repository or tag says the same as one without a journal.
     if tag is None:
         next(remote.tags(), None)

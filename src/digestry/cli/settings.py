@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ KEYS: Final[dict[str, str]] = {
     "insecure-registries": "hosts, separated by commas, that may be spoken to over plain HTTP",
     "docker-config": "the directory of docker's config.json, which holds the credentials",
 }
+_HOST_ALONE: Final = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?", re.ASCII)
 _THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
 
@@ -38,7 +40,20 @@ class Settings:
 
     def reference(self, text: str) -> Reference:
         """Reads an image name from the command line. Raises :class:`InvalidReference`."""
-        return Reference.parse(text, default_host=self.registry)
+        if _HOST_ALONE.fullmatch(text):
+            raise InvalidReference(
+                f"{text} is a registry, and names no repository of it", hint=f"write {text}/REPO"
+            )
+        try:
+            return Reference.parse(text, default_host=self.registry)
+        except InvalidReference as error:
+            rest = text.partition("@")[2]
+            if error.hint or not rest.startswith(("sha256:", "sha512:")):
+                raise
+            raise InvalidReference(
+                error.message,
+                hint="write the whole digest, or the first 7 or more digits of it, in lower case",
+            ) from error
 
 
 def locate() -> tuple[Path, Path]:
@@ -89,7 +104,7 @@ def read_values(config_file: Path) -> dict[str, str]:
     for key, value in document.items():
         if key not in KEYS:
             raise InvalidConfiguration(
-                f"{config_file}: unknown setting {shown(key)}.{did_you_mean(key, KEYS)}", hint=_THERE_ARE
+                f"{config_file}: unknown setting {shown(key)}{did_you_mean(key, KEYS)}", hint=_THERE_ARE
             )
         if not isinstance(value, str):
             raise InvalidConfiguration(f"{config_file}: {key} must be a string")
@@ -99,7 +114,7 @@ def read_values(config_file: Path) -> dict[str, str]:
 def check_key(key: str) -> str:
     """Return ``key`` if there is such a setting. Raises :class:`InvalidConfiguration`."""
     if key not in KEYS:
-        raise InvalidConfiguration(f"unknown setting {shown(key)}.{did_you_mean(key, KEYS)}", hint=_THERE_ARE)
+        raise InvalidConfiguration(f"unknown setting {shown(key)}{did_you_mean(key, KEYS)}", hint=_THERE_ARE)
     return key
 
 

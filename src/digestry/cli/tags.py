@@ -20,7 +20,7 @@ _MOST_EVENTS: Final = 10_000
 
 
 @click.command()
-@click.argument("repository", metavar="REPO")
+@click.argument("repository", metavar="REPO[:TAG]")
 @time_option("--at", last=True, help="As they were then: a time as `log` prints it, a date, 2h, yesterday.")
 @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
 @format_option
@@ -29,8 +29,8 @@ _MOST_EVENTS: Final = 10_000
 def tags(
     ctx: click.Context, *, repository: str, at: datetime.datetime | None, no_trunc: bool, format_: str
 ) -> None:
-    """List a repository's tags, the digests they point to, and, where the registry keeps a journal,
-    since when.
+    """List a repository's tags, or the one that is named, the digests they point to, and, where the
+    registry keeps a journal, since when.
 
     Exit code 3 if a tag could not be read, which is said; the others are shown.
 
@@ -39,12 +39,21 @@ def tags(
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
+    from digestry.errors import InvalidReference, NotFound
 
     settings = load()
     reference = settings.reference(repository)
+    if reference.digest is not None:
+        raise InvalidReference(
+            f"{reference} has a digest, not a repository alone", hint=f"its tags: digestry whose {repository}"
+        )
     with open_session(settings) as session:
         remote = session.repository(reference)
         rows = _now(remote) if at is None else _then(remote, at)
+    if reference.tag is not None:
+        rows = [row for row in rows if row["tag"] in {None, reference.tag}]
+        if not rows:
+            raise NotFound(f"{reference} is not there", hint=f"digestry tags {reference.name} lists what is")
     updated = [row for row in rows if row["updated"]]
     if format_ == "json":
         json_document(rows)

@@ -182,6 +182,8 @@ def _of_repository(settings: Settings, reference: str) -> _Known:
             digest = remote.resolve(wanted.target).digest
             note(f"{wanted} is {digest}")
         spans = remote.whose(digest)
+        if not spans and spans is not None:
+            next(remote.tags(), None)  # a repository that is not there, or is not shown, says so
         names = [wanted.repository] if spans else []
         seen = _where_seen(session, wanted.host, digest, names)
     if spans is None:
@@ -190,7 +192,7 @@ def _of_repository(settings: Settings, reference: str) -> _Known:
             hint="digestry tags lists where each of them points now",
         )
     if not spans:
-        raise NotFound(f"no tag of {wanted.name} ever pointed to {digest}")
+        raise NotFound(f"{wanted.host} knows of no tag of {wanted.name} that points, or pointed, to {digest}")
     spans = [structs.replace(span, repository=wanted.repository) for span in spans]
     return _Known(digest, spans, seen)
 
@@ -213,5 +215,5 @@ def _anywhere(settings: Settings, host: str, prefix: DigestPrefix) -> _Known:
             "digestry config set registry HOST",
         )
     if not spans:
-        raise NotFound(f"no tag that you may see at {host} ever pointed to {digest}")
+        raise NotFound(f"{host} knows of no tag that you may see and that points, or pointed, to {digest}")
     return _Known(digest, spans, seen)

@@ -173,6 +173,7 @@ class Answer:
     def fail(self, action: str) -> NoReturn:
         """Raises what this answer, not the one hoped for, means while trying to ``action``."""
         code, text, damaged = self._reason()
+        registry = self.registry or self.host
         message = f"cannot {action}: {self.host} answers {self.status}" + (f", {text}" if text else "")
         pause = retry_after(self.headers) if self.status not in {401, 403, 404} else None
         if pause:
@@ -184,17 +185,20 @@ class Answer:
                 message,
                 status=self.status,
                 code=code,
-                hint=refusals.hint(
-                    self.status, code, text, registry=self.registry or self.host, account=self.account
-                ),
+                hint=refusals.hint(self.status, code, text, registry=registry, account=self.account),
             )
         if self.status == 404:
-            raise (RemoteDamaged if damaged else RemoteNotFound)(message, status=404, code=code)
+            hint = (
+                ""
+                if damaged
+                else refusals.missing(self._method, code, registry=registry, account=self.account)
+            )
+            raise (RemoteDamaged if damaged else RemoteNotFound)(message, status=404, code=code, hint=hint)
         if 200 <= self.status < 400:
             raise ProtocolViolation(f"{message}, which is no answer to {self._method}")
         hint = ""
         if self.status == 429:
-            hint = "the registry limits how often it may be asked: wait, or log in for a higher limit"
+            hint = refusals.limited(registry=registry, account=self.account)
         elif self.status >= 500:
             hint = "the registry has a problem of its own: try again later, or look at its log"
         raise Refused(message, status=self.status, code=code, hint=hint, retry_after=pause)

@@ -74,7 +74,7 @@ def unreachable(host: str, error: BaseException) -> Unreachable:
         )
     elif isinstance(cause, http.NameResolutionError | socket.gaierror):
         reason = "there is no such host"
-        hint = "check the name for a typing error"
+        hint = "check the name for a typo"
     elif isinstance(cause, http.ConnectTimeoutError | http.ReadTimeoutError | TimeoutError):
         reason = "it does not answer in time"
     elif isinstance(cause, ConnectionRefusedError):

@@ -22,6 +22,29 @@ _WRONG_LOGIN: Final = re.compile(
 )
 
 
+def missing(method: str, code: str, *, registry: str, account: str | None) -> str:
+    """Return what a person can check about a 404 with an error ``code``; empty if there is nothing to say."""
+    if code == "MANIFEST_UNKNOWN":
+        return "digestry tags lists the tags that there are, digestry log those that there were"
+    if code == "NAME_UNKNOWN":
+        if account is not None:
+            return f"check the name; or it may be one that {_who(account)} is not shown"
+        return f"check the name; or it may be private, and shown to who is logged in: docker login {registry}"
+    if not code and method != "HEAD":
+        return f"that is not how registries say it: check that a registry answers at {registry}"
+    return ""
+
+
+def limited(*, registry: str, account: str | None) -> str:
+    """Return what to do about a 429."""
+    more = "" if account is not None else f", or log in for a higher limit: docker login {registry}"
+    return f"the registry limits how often it may be asked: wait{more}"
+
+
+def _who(account: str) -> str:
+    return f"the account {account}" if account else "the account that is logged in"
+
+
 def hint(status: int, code: str, text: str, *, registry: str, account: str | None) -> str:
     """Return what a person can do about a 401 or 403; empty if the registry's own words say all.
 
@@ -30,10 +53,8 @@ def hint(status: int, code: str, text: str, *, registry: str, account: str | Non
     """
     login = f"docker login {registry}"
     if _RATE.search(f"{code} {text}"):
-        return "the registry limits how often it may be asked: wait" + (
-            "" if account is not None else f", or log in for a higher limit: {login}"
-        )
-    who = f"the account {account}" if account else "the account that is logged in"
+        return limited(registry=registry, account=account)
+    who = _who(account or "")
     if status == 401:
         if account is None:
             return f"log in with an account that may: {login}"

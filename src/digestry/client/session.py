@@ -129,7 +129,7 @@ class Session:
     def _sent(self, host: str, call: Call, authorization: str | None, scopes: Sequence[str]) -> Answer:
         answer = self.transport.send(call, authorization=authorization)
         answer.registry, answer.remark = host, self._auth.problem(host)
-        if answer.status in {401, 403} and authorization is not None:
+        if answer.status in {401, 403, 404, 429} and authorization is not None:
             answer.account = self._auth.account(host, scopes)
         return answer
 

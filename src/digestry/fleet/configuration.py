@@ -115,7 +115,7 @@ class _File:
         for key in document:
             if key not in TABLES:
                 raise self._wrong(
-                    f"unknown key {shown(key)}.{did_you_mean(key, TABLES)}", "", 0, key, hint=_known(TABLES)
+                    f"unknown key {shown(key)}{did_you_mean(key, TABLES)}", "", 0, key, hint=_known(TABLES)
                 )
         entries = document.get("source", [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -139,7 +139,7 @@ class _File:
         for key, value in entry.items():
             if key not in SOURCE_DEFAULTS:
                 raise self._wrong(
-                    f"unknown key {shown(key)} in [[source]].{did_you_mean(key, SOURCE_DEFAULTS)}",
+                    f"unknown key {shown(key)} in [[source]]{did_you_mean(key, SOURCE_DEFAULTS)}",
                     "source", number, key, hint=_known(SOURCE_DEFAULTS),
                 )  # fmt: skip
             wanted: type | tuple[type, ...] = str
@@ -178,7 +178,7 @@ class _File:
         for key, value in table.items():
             if key not in MIRROR_DEFAULTS:
                 raise self._wrong(
-                    f"unknown key {shown(key)} in [mirrors].{did_you_mean(key, MIRROR_DEFAULTS)}",
+                    f"unknown key {shown(key)} in [mirrors]{did_you_mean(key, MIRROR_DEFAULTS)}",
                     "mirrors",
                     0,
                     key,

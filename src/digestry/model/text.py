@@ -55,11 +55,11 @@ def _json_escape(character: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean …?`` with what is written nearly so, beginning with a space; empty if nothing is."""
+    """``. Did you mean …?`` with what is written nearly so, to end a sentence; empty if nothing is."""
     import difflib  # noqa: PLC0415 - of use to few calls
 
     close = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    return f". Did you mean {' or '.join(close)}?" if close else ""
 
 
 def length_of_time(seconds: float) -> str:

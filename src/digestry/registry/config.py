@@ -133,7 +133,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         if name not in {key.name for key in KEYS}:
             known = [key.name for key in KEYS] + [f"[{section}]" for section in sorted(SECTIONS)]
             meant = did_you_mean(name, [*(key.name for key in KEYS), *SECTIONS])
-            raise where.wrong(f"unknown key {shown(name)}.{meant}", hint=f"there are: {', '.join(known)}")
+            raise where.wrong(f"unknown key {shown(name)}{meant}", hint=f"there are: {', '.join(known)}")
     top = toml.read(document, KEYS, where)
     limits = toml.read(sections.get("limits", {}), LIMIT_KEYS, Where(where.file, "limits"))
     given = {name: value for name, value in options.items() if value is not None}
@@ -219,7 +219,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _HIGHEST_PORT:
         raise InvalidConfiguration(
-            f"{shown(text)} is no address to listen on",
+            f"{shown(text)} is not an address to listen on",
             hint=f"write it as HOST:PORT, such as {DEFAULT_LISTEN}",
         )
     return host, int(port)

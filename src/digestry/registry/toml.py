@@ -65,7 +65,7 @@ def read(table: Any, keys: Iterable[Key], where: Where) -> dict[str, Any]:
     for name in table:
         if name not in known:
             meant = did_you_mean(name, known)
-            raise where.wrong(f"unknown key {shown(name)}.{meant}", hint=f"the keys are: {', '.join(known)}")
+            raise where.wrong(f"unknown key {shown(name)}{meant}", hint=f"the keys are: {', '.join(known)}")
     values = {}
     for key in known.values():
         if key.name not in table:

@@ -51,7 +51,7 @@ def parse_source(text: str, *, include_stopped: bool = False, timeout: float = T
     maker = _KINDS.get(kind)
     if maker is None:
         raise InvalidConfiguration(
-            f"there is no source of the kind {shown(kind)}.{did_you_mean(kind, _KINDS)}",
+            f"there is no source of the kind {shown(kind)}{did_you_mean(kind, _KINDS)}",
             hint=f"the kinds are: {', '.join(_KINDS)}",
         )
     return maker(text, where, include_stopped, timeout)
