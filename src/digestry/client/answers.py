@@ -79,13 +79,14 @@ class Answer:
         said = self.headers.get("Content-Encoding", "").strip().lower()
         return "" if said == "identity" else said
 
-    def decode(self) -> None:
-        """From now on the body is read as it was before its ``Content-Encoding``.
+    def decode(self, *, of_gzip: bool = False) -> None:
+        """From now on the body is read as it was before its ``Content-Encoding``; ``of_gzip`` says that it
+        was a gzip then.
 
         Raises :class:`ProtocolViolation` for an encoding that cannot be undone.
         """
         if self.encoding and self._decoder is None:
-            self._decoder = decoder_of(self.encoding, self.host)
+            self._decoder = decoder_of(self.encoding, self.host, of_gzip=of_gzip)
 
     def read_some(self, count: int) -> bytes:
         """Up to ``count`` bytes of the body, as many as come in a second; empty at its end. Raises
@@ -248,7 +249,7 @@ class Answer:
 
     def close(self) -> None:
         """Gives the connection back if the body has ended, or has little left; else ends it."""
-        response = self._response
+        response, self._decoder = self._response, None
         if self._method != "HEAD" and (self.length is None or self.length > ERROR_BODY):
             # Nobody knows how long the rest is. A finished body has given its connection back.
             response.close()

@@ -65,7 +65,7 @@ def _attempt(
                 encoded[0] = True
                 raise Unreachable(f"{answer.host} sends a part of {descriptor.digest} encoded")
             # A layer that is called encoded because it is a gzip has its own size: it is as it should be.
-            answer.decode()
+            answer.decode(of_gzip=descriptor.media_type.endswith("gzip"))
             encoded[0] = True
         elif answer.length is not None and answer.length != left + skip:
             if answer.length > left + skip:

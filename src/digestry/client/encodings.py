@@ -10,25 +10,29 @@ from digestry.model.digest import shown
 
 _GZIP: Final = b"\x1f\x8b"
 _ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
+_ENOUGH: Final = 512  # to tell what it is: a gzip's header with a name, and what follows
 
 
-def decoder_of(encoding: str, host: str) -> Decoder:
-    """What undoes a ``Content-Encoding``. Raises :class:`ProtocolViolation` for one unknown here."""
+def decoder_of(encoding: str, host: str, *, of_gzip: bool = False) -> Decoder:
+    """What undoes a ``Content-Encoding``, of something that is a gzip itself if ``of_gzip``. Raises
+    :class:`ProtocolViolation` for one unknown here."""
     if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise ProtocolViolation(
             f"{host} sends its answer encoded as {shown(encoding)}, which it was not asked for",
             hint="the registry, or a proxy before it, must send what it was given",
         )
-    return Decoder(encoding, host)
+    return Decoder(encoding, host, of_gzip)
 
 
 class Decoder:
     """Undoes gzip or deflate, never more at once than is asked for.
 
-    A body that is called gzip and is none is what it is: there are servers that mislabel.
+    A body that is called gzip and is none, or that is called encoded for being a gzip, is what it is:
+    there are servers that mislabel.
     """
 
-    def __init__(self, encoding: str, host: str) -> None:
+    def __init__(self, encoding: str, host: str, of_gzip: bool) -> None:
+        self._of_gzip = of_gzip
         self._encoding = encoding
         self._host = host
         self._inflate: zlib._Decompress | None = None
@@ -43,7 +47,7 @@ class Decoder:
     def take(self, count: int) -> bytes:
         """Up to ``count`` decoded bytes; empty if more must be fed. Raises :class:`ProtocolViolation`."""
         if not self._began:
-            if len(self._raw) < len(_GZIP):
+            if len(self._raw) < _ENOUGH:
                 return b""
             self._begin()
         if self._plain:
@@ -66,7 +70,7 @@ class Decoder:
     def finish(self, count: int) -> bytes:
         """As :meth:`take`, when nothing more comes. Raises :class:`ProtocolViolation` if it broke off."""
         if not self._began and self._raw:
-            self._plain = self._began = True
+            self._begin()
         part = self.take(count)
         if not part and self._inflate is not None and self._began:
             raise self._broken("it ends early")
@@ -74,13 +78,25 @@ class Decoder:
 
     def _begin(self) -> None:
         self._began = True
-        if self._raw.startswith(_GZIP):
+        if self._raw.startswith(_GZIP) and self._of_gzip and not self._is_twice():
+            self._plain = True
+        elif self._raw.startswith(_GZIP):
             self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
         elif self._encoding == "deflate":
-            is_zlib = self._raw[0] & 15 == zlib.DEFLATED and int.from_bytes(self._raw[:2], "big") % 31 == 0
+            is_zlib = (
+                len(self._raw) > 1
+                and self._raw[0] & 15 == zlib.DEFLATED
+                and int.from_bytes(self._raw[:2], "big") % 31 == 0
+            )
             self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP if is_zlib else -zlib.MAX_WBITS)
         else:
             self._plain = True
+
+    def _is_twice(self) -> bool:
+        try:
+            return zlib.decompressobj(_ZLIB_OR_GZIP).decompress(self._raw, len(_GZIP)) == _GZIP
+        except zlib.error:
+            return False
 
     def _inflated(self, inflate: zlib._Decompress, count: int) -> bytes:
         try:

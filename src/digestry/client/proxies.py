@@ -98,10 +98,11 @@ def _matches(
     bare, wanted = _split(entry)
     if wanted is not None and wanted != port:
         return False
-    try:
-        return address is not None and address == ipaddress.ip_address(bare)
-    except ValueError:
-        pass
+    if address is not None:
+        try:
+            return address == ipaddress.ip_address(bare)
+        except ValueError:
+            return False
     bare = bare.rstrip(".")
     if bare.startswith("*."):
         bare = bare[1:]

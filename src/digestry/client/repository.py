@@ -167,7 +167,7 @@ class Repository:
                     yield check_tag(tag)
                 except InvalidReference as error:
                     if odd is not None:
-                        odd(f"{self.reference.name} lists what is no tag: {error.message}")
+                        odd(f"the registry lists what is no tag: {error.message}")
 
     # -- blobs --------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Repository:
             if answer.status != 200:
                 answer.fail(f"get blob {descriptor.digest} of {self.reference.name}")
             if answer.encoding and answer.length != descriptor.size:
-                answer.decode()
+                answer.decode(of_gzip=descriptor.media_type.endswith("gzip"))
             verifier = Verifier(descriptor.digest, descriptor.size)
             parts: list[bytes] = []
             for chunk in answer.chunks(min(1 << 20, descriptor.size + 1)):

@@ -250,7 +250,7 @@ class Transport:
         except LocationParseError as error:
             raise Unreachable(f"{shown(call.url)} is no web address") from error
         except HTTPError:
-            self.waiting.answered(host, began)
+            self.waiting.failed(host, began)
             raise
         if not callable(call.body):  # else the time went into sending it
             self.waiting.answered(host, began)

@@ -112,8 +112,8 @@ def _mount(repository: Repository, descriptor: Descriptor, origin: str) -> tuple
                 return True, None
             if answer.status == 202 and answer.headers.get("Location"):
                 return False, _upload(repository, answer)
-    except (Refused, ProtocolViolation):
-        pass
+    except (Refused, ProtocolViolation, Unreachable):
+        pass  # whatever it is, it comes again if it is about more than the mount
     refused.add(key)
     return False, None
 

@@ -96,6 +96,11 @@ class Waiting:
         self._spend(began + _PROMPT, time.monotonic())
         self.check(host)
 
+    def failed(self, host: str, began: float) -> None:
+        """No answer has come since ``began``."""
+        self._spend(began, time.monotonic())
+        self.check(host)
+
     def received(self, host: str, began: float, count: int) -> None:
         """``count`` bytes have come since ``began``."""
         self._spend(began + count / SLOWEST, time.monotonic())
