@@ -11,17 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.engines import Engine
+from tests.peers import build
 from tests.support import PATIENCE, lacking, program, wait_until
 
 MACHINE = "bookworm"
 """The release whose programs are the machine's own."""
-
-
-def cache() -> Path:
-    """Where other releases' programs are kept; outside of the checkout."""
-    named = os.environ.get("DIGESTRY_PEERS_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(named) if named else Path(home) / "digestry" / "peers"
 
 
 # The first process of the namespaces: it reaps what is left to it, and ends with its standard input.
@@ -53,7 +47,7 @@ def root_of(release: str) -> Path:
     """The folder that has a release's programs, or the end of the test."""
     if release == MACHINE:
         return Path("/")
-    root = cache() / "debian" / release
+    root = build.cache() / "debian" / release
     if not (root / "usr" / "sbin" / "dockerd").exists():
         lacking(f"the programs of {release}", f"{root} does not have them; tools/debian_roots.py makes it")
     return root

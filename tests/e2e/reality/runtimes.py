@@ -14,7 +14,8 @@ from digestry.cli.demo_program import executable
 from tests.client.docker_registry import running_docker_registry
 from tests.e2e.engines import Engine, tar
 from tests.e2e.reality import images
-from tests.e2e.reality.roots import Root, cache, entered
+from tests.e2e.reality.roots import Root, entered
+from tests.peers import build
 from tests.support import program, wait_until
 
 Family: TypeAlias = Literal["docker-classic", "docker-containerd", "podman", "ctr", "cri"]
@@ -348,8 +349,8 @@ class Cri(Containerd):
         images.publish(f"{self._pause}/pause:1", images.made("pause"))
         super().start()
         socket = f"unix://{self.root.scratch}/containerd.sock"
-        built = sorted(cache().glob("crictl-*/crictl"))
-        crictl = str(built[-1]) if built else program("crictl")
+        built = build.place("crictl")
+        crictl = str(built) if built.exists() else program("crictl")
         self.crictl = Engine(
             (crictl, f"--runtime-endpoint={socket}", f"--image-endpoint={socket}", "--timeout=60s")
         )
