@@ -33,7 +33,7 @@ def test_add_list_show(environment: dict[str, str], registry: RegistryServer, na
     assert f"CVE-7: fixed: {where}@{good}" in done.stdout
     listed = run(environment, "advisory", "list", f"{where}@{bad}")
     assert re.search(
-        rf"CVE-7 +affected +{good.short} +sec@example +2026-11-21T10:02:00.000000Z", listed.stdout
+        rf"CVE-7 +affected +- +{good.short} +sec@example +2026-11-21T10:02:00.000000Z", listed.stdout
     )
     answer = json.loads(run(environment, "advisory", "list", f"{where}:2", "--format", "json").stdout)
     assert [(one["id"], one["status"]) for one in answer["advisories"]] == [("CVE-7", "fixed")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from digestry.fleet import publish
-from digestry.fleet.advisories import State
+from digestry.fleet.assessment import State
 from digestry.fleet.audit import Finding, audit
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.sighting import Observation, Problem, Sighting

@@ -111,7 +111,7 @@ def add(
 @click.option("--no-trunc", is_flag=True, help="Whole digests.")
 @format_option
 def list_(reference: str, no_trunc: bool, format_: str) -> None:
-    """List what is in force about an image: one line for each vulnerability.
+    """List what is in force about an image: a line for each vulnerability, and each component of it.
 
     REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough.
     """
@@ -132,11 +132,12 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
     else:
         _tell_resolved(target)
         table(
-            ["VULNERABILITY", "STATUS", "FIXED BY", "AUTHOR", "WHEN", "ADVISORY"],
+            ["VULNERABILITY", "STATUS", "OF", "FIXED BY", "AUTHOR", "WHEN", "ADVISORY"],
             [
                 (
                     one.statement.vulnerability,
                     one.statement.status,
+                    one.component or one.product or "-",
                     ", ".join(_shown(fix.digest, no_trunc) for fix in one.statement.fixed_by) or "-",
                     one.author or "-",
                     moment(one.statement.timestamp),
@@ -152,13 +153,14 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
 @timeout_option
 @click.argument("reference", metavar="REF")
 def show(reference: str) -> None:
-    """Print the OpenVEX documents that hang on an image, as JSON."""
+    """Print the documents that hang on an image, as JSON: OpenVEX, CycloneDX and CSAF."""
     target, reading = _read(reference)
     json_document(
         [
             {
                 "image": str(target.image),
                 "referrer": str(one.referrer),
+                "kind": one.document.kind,
                 "signature": "not verified" if one.document.enveloped else None,
                 "document": one.document.predicate,
             }
@@ -171,13 +173,23 @@ def show(reference: str) -> None:
 def _read(reference: str) -> tuple[Target, Reading]:
     from digestry.cli.settings import load
     from digestry.fleet import publish
-    from digestry.fleet.advisories import read
+    from digestry.fleet.attachments import read
     from digestry.fleet.lookup import Lookup
+    from digestry.model import media_types
 
     settings = load()
     with _session(settings) as session:
-        target = publish.find(session, in_registry(settings, session, reference))
-        return target, read(Lookup(session, timeout=60), target.image.repository_only(), [target.digest])
+        target = publish.find(
+            session, in_registry(settings, session, reference), hint="check the name and the tag"
+        )
+        is_index = target.descriptor.media_type in media_types.INDEXES
+        reading = read(
+            Lookup(session, timeout=60),
+            target.image.repository_only(),
+            [target.digest],
+            indexes=frozenset({target.digest} if is_index else ()),
+        )
+        return target, reading
 
 
 def _finish(reading: Reading, *, quiet: bool = False) -> None:
@@ -215,7 +227,7 @@ def _cure(settings: Settings, session: Session, named: Reference, text: str) -> 
 
 
 def _time(text: str) -> datetime.datetime:
-    from digestry.fleet.vex import parse_time
+    from digestry.fleet.statements import parse_time
 
     if not text:
         return datetime.datetime.now(datetime.UTC)

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from digestry.client.paging import pages
-from digestry.errors import InvalidManifest, ProtocolViolation, RemoteNotFound
+from digestry.errors import InvalidManifest, ProtocolViolation, RemoteDamaged, RemoteNotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -33,8 +33,8 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
     """See :meth:`Repository.referrers`."""
     query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
     found: list[Descriptor] = []
-    for answer in pages(repository, f"referrers/{digest}{query}"):
-        if answer.status in {404, 405}:
+    for number, answer in enumerate(pages(repository, f"referrers/{digest}{query}")):
+        if answer.status in {404, 405} and number == 0:
             found = list(_by_tag(repository, digest))
             break
         if answer.status != 200:
@@ -43,6 +43,8 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
             page = Manifest.parse(answer.read(_LARGEST_LIST), media_types.OCI_INDEX)
         except InvalidManifest as error:
             raise ProtocolViolation(f"{answer.host} sent no list of referrers: {error.message}") from error
+        if artifact_type is None and answer.headers.get("OCI-Filters-Applied"):
+            raise ProtocolViolation(f"{answer.host} left some of what refers to {digest} out of its list")
         found += page.manifests
     if artifact_type is None:
         return found
@@ -51,10 +53,16 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
 
 
 def _by_tag(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
+    tag = fallback_tag(digest)
     try:
-        return repository.manifest(fallback_tag(digest)).manifests
+        listing = repository.manifest(tag)
+    except RemoteDamaged:
+        raise
     except RemoteNotFound:
         return ()
+    if not listing.is_index:
+        raise ProtocolViolation(f"{repository.named(tag)} should list referrers, but is an image")
+    return listing.manifests
 
 
 def extend_tag(repository: Repository, manifest: Manifest) -> None:

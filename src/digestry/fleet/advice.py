@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from digestry.errors import DigestryError
-from digestry.fleet.advisories import Advisory, AdvisoryVerdict, read
+from digestry.fleet.assessment import AdvisoryVerdict
+from digestry.fleet.fixes import Fixes, find_fix
 from digestry.fleet.identity import Identity
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.tags import TagVerdict
 from digestry.fleet.waiting import ADVICE, PRESENT, Waiting
 from digestry.model.reference import Reference
 
-_LONGEST_CHAIN: Final = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """``text`` is one line for a person; ``image`` is what to run in place of what is vulnerable."""
+    """``text`` is one line for a person; ``image`` is what to run in place of what is vulnerable;
+    ``notes`` name images that were called a fix, and are none."""
 
     text: str
     image: Reference | None = None
+    notes: tuple[str, ...] = ()
 
 
 def advise(
@@ -41,14 +40,8 @@ def advise(
     """
     if verdict.state == "affected":
         bad = [one for one in verdict.advisories if one.statement.status == "affected"]
-        names = ", ".join(one.statement.vulnerability for one in bad)
-        good = _fixed_image(lookup, bad)
-        if not runs:
-            instead = f"before it runs again, let it name {good}"
-            return Advice(instead if good is not None else f"let it not run again: {names} has no fix", good)
-        if good is not None:
-            return Advice(f"restart from {good}", good)
-        return Advice(f"stop it or shield it: no fixed image is named for {names}")
+        names = ", ".join(dict.fromkeys(one.statement.vulnerability for one in bad))
+        return _replace(find_fix(lookup, identity, bad), names, runs=runs)
     if verdict.state == "unknown":
         if waiting and identity is None:
             # What could be pulled may be judged: that it is not pulled comes first.
@@ -73,35 +66,17 @@ def advise(
     return Advice("nothing to do")
 
 
-def _fixed_image(lookup: Lookup, bad: list[Advisory]) -> Reference | None:
-    """The image that fixes most of ``bad``, itself not known to be bad; None if there is none."""
-    named: dict[Reference, int] = {}
-    for advisory in bad:
-        for image in advisory.statement.fixed_by:
-            named[image] = named.get(image, 0) + 1
-    for image in sorted(named, key=lambda one: -named[one]):
-        good = _followed(lookup, image)
-        if good is not None:
-            return good
-    return None
-
-
-def _followed(lookup: Lookup, image: Reference) -> Reference | None:
-    """``image``, or, if it was found bad later, what fixes it in turn."""
-    seen: set[Reference] = set()
-    while image not in seen and len(seen) < _LONGEST_CHAIN:
-        seen.add(image)
-        if image.digest is None:
-            return None
-        try:
-            current = read(lookup, image.repository_only(), [image.digest]).current()
-        except DigestryError:
-            return image
-        worse = [one for one in current if one.statement.status == "affected"]
-        if not worse:
-            return image
-        following = [fix for one in worse for fix in one.statement.fixed_by]
-        if not following:
-            return None
-        image = following[0]
-    return None
+def _replace(fixes: Fixes, names: str, *, runs: bool) -> Advice:
+    good, notes = fixes.image, fixes.refused
+    if good is not None:
+        return Advice(
+            f"restart from {good}" if runs else f"before it runs again, let it name {good}", good, notes
+        )
+    why = "; ".join(notes) or f"no fixed image is named for {names}"
+    if not runs:
+        return Advice(
+            f"let it not run again: {why}" if notes else f"let it not run again: {names} has no fix",
+            None,
+            notes,
+        )
+    return Advice(f"stop it or shield it: {why}", None, notes)

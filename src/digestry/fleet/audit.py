@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from digestry.errors import DigestryError, InvalidReference, Unreachable
 from digestry.fleet.advice import advise
-from digestry.fleet.advisories import AdvisoryVerdict, Reading, State, Stated, conclude, gather
-from digestry.fleet.finder import Finder
+from digestry.fleet.advisories import Reading
+from digestry.fleet.assessment import AdvisoryVerdict, State, Stated, conclude
+from digestry.fleet.attachments import attestation_tag, gather, list_tag, subjects_of
+from digestry.fleet.finder import Finder, Questions
 from digestry.fleet.gathering import SOURCE_TIMEOUT
 from digestry.fleet.gathering import gather as gather_sources
 from digestry.fleet.identity import Identity
@@ -46,7 +48,8 @@ _Image: TypeAlias = tuple[
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One container, and what is known of it. ``action`` is one line for a person: what to do;
-    ``cure`` is the image to run in its place, if it is vulnerable and one is known. Of a template,
+    ``cure`` is the image to run in its place, if it is vulnerable and one is known; ``refused`` name
+    those that were called a fix and are none. Of a template,
     which does not run and so has no ``identity``, it is what would be started now that is judged."""
 
     sighting: Sighting
@@ -57,6 +60,7 @@ class Finding:
     reasons: tuple[str, ...]
     cure: Reference | None = None
     standing: Standing = NOWHERE
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,8 @@ def audit(
     looks = [_Look(lookup, sighting, names) for sighting in numbers.images]
     prefetch(lookup, (question for look in looks for question in look.finder.questions()))
     with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
+        list(pool.map(_Look.identify, looks))
+        prefetch(lookup, (question for look in looks for question in look.attachments()))
         seen_images = list(pool.map(_Look.look, looks))
         # The same code may run from several repositories, of which one has the advisory.
         stated = Stated()
@@ -160,6 +166,7 @@ def _findings(
                 why,
                 image.cure,
                 image.standing,
+                image.refused,
             )
         )
     findings.sort(key=_order)
@@ -220,15 +227,32 @@ class _Look:
         self._sighting = sighting
         self._reference = _reference(sighting, self._reasons)
         self.finder = Finder(lookup, sighting, self._reference, names)
+        self._identity: Identity | None = None
+
+    def identify(self) -> None:
+        """Finds out what the image is, and remembers what could not be asked."""
+        if not self._sighting.runs:
+            self._sighting = _next_run(self._lookup, self._sighting, self._reference)
+            self.finder = Finder(self._lookup, self._sighting, self._reference, self._names)
+        self._identity = self.finder.find()
+
+    def attachments(self) -> Iterator[Questions]:
+        """The tags at which something may hang on the image, to be asked for with those of others."""
+        identity = self._identity
+        if identity is None:
+            return
+        without = self._without_tags()
+        where = {identity.repository: identity.closure} | self.finder.elsewhere(identity)
+        for repository, there in where.items():
+            if repository not in without:
+                subjects = sorted(subjects_of(identity, there))
+                tags = [tag for one in subjects for tag in (list_tag(one), attestation_tag(one))]
+                yield Questions(repository, (), tuple(tags))
 
     def look(self) -> _Seen:
-        """Asks, and remembers what could not be asked."""
+        """Asks for the rest, after :meth:`identify`."""
         reasons, reference = self._reasons, self._reference
-        finder, sighting = self.finder, self._sighting
-        if not sighting.runs:
-            sighting = _next_run(self._lookup, sighting, reference)
-            finder = Finder(self._lookup, sighting, reference, self._names)
-        identity = finder.find()
+        finder, sighting, identity = self.finder, self._sighting, self._identity
         reasons += finder.reasons
         missed = list(finder.missed)
         if identity is not None:
@@ -237,14 +261,31 @@ class _Look:
         reasons += tag.reasons
         reading = Reading()
         if identity is not None:
-            reading = gather(self._lookup, identity, finder.elsewhere(identity))
+            reading = self._gather(finder, identity, tag)
         if reference is not None and not tag.complete:
             missed += [Problem(f"registry {reference.name}", reason) for reason in tag.reasons]
-        if identity is not None and not reading.complete:
-            where = f"registry {identity.repository.name}"
-            missed += [Problem(where, reason) for reason in reading.reasons[:1]]
+        missed += [Problem(f"registry {where.name}", reason) for where, reason in reading.missed[:1]]
         stands = self._standing(identity, tag, missed) if sighting.runs else NOWHERE
         return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed), stands)
+
+    def _without_tags(self) -> frozenset[Reference]:
+        """Mirrors of the image's repository that are not to be asked for tags."""
+        if self._reference is None:
+            return frozenset()
+        others = self._names.others(self._reference.repository_only())
+        return frozenset(other.repository for other in others if not other.tags)
+
+    def _gather(self, finder: Finder, identity: Identity, tag: TagVerdict) -> Reading:
+        """What is said of what runs, by the index too that the container's tag points to now."""
+        own = self._reference.repository_only() if self._reference is not None else None
+        if tag.state == "current" and tag.digest is not None and identity.repository == own:
+            identity = replace(identity, closure=identity.closure | {tag.digest})
+        others = finder.elsewhere(identity)
+        reading = gather(self._lookup, identity, others, own=own, without_tags=self._without_tags())
+        if finder.failure is not None and own not in (identity.repository, *others):
+            why = f"what hangs on it in its own repository is not known: {finder.failure.message}"
+            reading.miss(own or identity.repository, why)
+        return reading
 
     def _standing(self, identity: Identity | None, tag: TagVerdict, missed: list[Problem]) -> Standing:
         if identity is None:
@@ -304,9 +345,10 @@ def _judge(lookup: Lookup, seen: _Seen, stated: Stated) -> Finding:
         tag=seen.tag,
         verdict=verdict,
         action=advice.text,
-        reasons=(*seen.reasons, *verdict.reasons),
+        reasons=(*seen.reasons, *verdict.reasons, *advice.notes),
         cure=advice.image,
         standing=seen.standing,
+        refused=advice.notes,
     )
 
 

@@ -49,8 +49,8 @@ def plan(finding: Finding, origins: Origins = NO_ORIGINS) -> Fix | None:
     state, tag = finding.verdict.state, finding.tag
     if state == "affected":
         if finding.cure is None:
-            return Fix((), (_without_cure(finding),))
-        return _replaced(finding, origin, finding.cure, ())
+            return Fix((), (*finding.refused, _without_cure(finding)))
+        return _replaced(finding, origin, finding.cure, finding.refused)
     if state == "unknown" or tag.state == "never":
         return Fix((), (finding.action,))
     if tag.state != "moved" or tag.digest is None:
@@ -75,7 +75,11 @@ def lines(finding: Finding, origins: Origins = NO_ORIGINS) -> list[str]:
 
 
 def _without_cure(finding: Finding) -> str:
-    bad = [one.statement.vulnerability for one in finding.verdict.advisories]
+    bad = dict.fromkeys(
+        one.statement.vulnerability
+        for one in finding.verdict.advisories
+        if one.statement.status == "affected"
+    )
     return f"no fixed image is known for {', '.join(bad)}: stop it or shield it, until an advisory names one"
 
 

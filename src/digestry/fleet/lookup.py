@@ -30,6 +30,7 @@ MOST_SPANS: Final = 1000
 """Times that tags came to one digest that are asked for, the newest."""
 
 _EACH: Final = 200  # digests of one query
+_LARGEST_REMEMBERED: Final = 256 << 10  # bytes of a blob
 
 _Answer = TypeVar("_Answer")
 
@@ -154,11 +155,13 @@ class Lookup:
 
     def blob(self, repository: Reference, descriptor: Descriptor, *, limit: int) -> bytes:
         """A small blob's verified bytes. Raises :class:`~digestry.errors.TooLarge` over ``limit``."""
-        return self._once(
-            repository,
-            ("blob", repository, descriptor.digest, descriptor.size),
-            lambda: self._registries.repository(repository).blob(descriptor, limit=limit),
-        )
+
+        def ask() -> bytes:
+            return self._registries.repository(repository).blob(descriptor, limit=limit)
+
+        if descriptor.size > _LARGEST_REMEMBERED:
+            return self._now(repository.host, "blob", ask)
+        return self._once(repository, ("blob", repository, descriptor.digest, descriptor.size), ask)
 
     def tags(self, repository: Reference, *, most: int) -> tuple[str, ...]:
         """The repository's tags, up to ``most`` of them; empty if there is no such repository."""

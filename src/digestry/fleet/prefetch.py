@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from digestry.fleet.attachments import attestation_tag, list_tag
 from digestry.fleet.finder import Questions
 from digestry.fleet.lookup import Lookup
 from digestry.model.digest import Digest
@@ -52,10 +53,11 @@ def prefetch(lookup: Lookup, questions: Iterable[Questions]) -> None:
 
 
 def of_images(images: Iterable[Reference]) -> Iterator[Questions]:
-    """Questions about images that are named by their digests."""
+    """Questions about images that are named by their digests, and what hangs on them."""
     for image in images:
         if image.digest is not None:
-            yield Questions(image.repository_only(), (image.digest,))
+            tags = (list_tag(image.digest), attestation_tag(image.digest))
+            yield Questions(image.repository_only(), (image.digest,), tags)
 
 
 def _queries(repository: str, wanted: _Wanted) -> Iterator[ResolveQuery]:

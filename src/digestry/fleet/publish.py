@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound
 from digestry.fleet import vex
-from digestry.fleet.advisories import PREDICATE_ANNOTATION, Reading, latest, read
+from digestry.fleet.advisories import Reading, latest
+from digestry.fleet.attachments import read
 from digestry.fleet.lookup import Lookup, Registries
+from digestry.fleet.statements import Status
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -39,7 +41,7 @@ class Target:
 class Written:
     """One advisory that was attached: the statement's status, on what, and the referrer's digest."""
 
-    status: vex.Status
+    status: Status
     subject: Reference
     referrer: Digest
     version: int
@@ -50,7 +52,7 @@ class Statement:
     """What is to be stated about an image. ``timestamp`` is when it was known to be true."""
 
     vulnerability: str
-    status: vex.Status
+    status: Status
     author: str
     timestamp: datetime.datetime
     justification: str = ""
@@ -71,15 +73,18 @@ class Statement:
             raise InvalidConfiguration("--fixed-by goes with --status affected only")
 
 
-def find(registries: Registries, reference: Reference) -> Target:
-    """The image that ``reference`` names, its tag resolved. Raises :class:`NotFound`."""
+def find(
+    registries: Registries,
+    reference: Reference,
+    *,
+    hint: str = "nothing was written; check the name, or push it first",
+) -> Target:
+    """The image that ``reference`` names, its tag resolved. Raises :class:`NotFound` with ``hint``."""
     named = reference.or_latest()
     try:
         descriptor = registries.repository(named).resolve(named.target)
     except RemoteNotFound as error:
-        raise NotFound(
-            f"{named} is not in its registry", hint="nothing was written; check the name, or push it first"
-        ) from error
+        raise NotFound(f"{named} is not in its registry", hint=hint) from error
     tag = named.tag if named.digest is None else None
     return Target(named.with_digest(descriptor.digest), descriptor, tag)
 
@@ -137,7 +142,7 @@ def _attach(registries: Registries, target: Target, new: dict[str, Any], stateme
         version=version,
     )
     config = Descriptor(media_types.OCI_EMPTY, Digest.of(_EMPTY), len(_EMPTY))
-    annotations = {PREDICATE_ANNOTATION: vex.PREDICATE_TYPE}
+    annotations = {media_types.PREDICATE_TYPE: vex.PREDICATE_TYPE}
     layer = Descriptor(media_types.IN_TOTO, Digest.of(content), len(content), annotations=annotations)
     raw = encode(
         {
@@ -170,9 +175,11 @@ def _carried_on(reading: Reading, statement: Statement) -> list[dict[str, Any]]:
     What others wrote, and perhaps signed, stays where it is: it is not for us to state again.
     """
     ours = {one.referrer for one in reading.attached if one.document.ours}
-    return [
-        one.statement.raw
+    # A statement about several components is in force as often, and is carried on once.
+    kept = {
+        id(one.statement): one.statement.raw
         for one in latest(one for one in reading.advisories if one.referrer in ours)
         if one.statement.vulnerability != statement.vulnerability
         or one.statement.timestamp > statement.timestamp
-    ]
+    }
+    return list(kept.values())

@@ -44,6 +44,7 @@ class AdvisoryRow(Struct, frozen=True):
     action_statement: str | None
     subject: Annotated[str, Meta(description="The image that it is about: REPOSITORY@DIGEST.")]
     referrer: Annotated[_Digest, Meta(description="The manifest that carries it.")]
+    component: Annotated[str | None, Meta(description="What of the image it is about; null if all of it.")]
     signature: Annotated[
         Literal["not verified"] | None,
         Meta(description="'not verified' if it came in an envelope with signatures."),
@@ -269,6 +270,7 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
         action_statement=statement.action or None,
         subject=f"{advisory.repository.name}@{advisory.subject}",
         referrer=str(advisory.referrer),
+        component=advisory.component or advisory.product or None,
         signature="not verified" if advisory.enveloped else None,
     )
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 
 from digestry.errors import InvalidReference
-from digestry.fleet.advisories import Advisory, State
+from digestry.fleet.advisories import Advisory
+from digestry.fleet.assessment import State
 from digestry.fleet.audit import Finding, Report
+from digestry.fleet.statements import Status
 from digestry.fleet.tags import moment
-from digestry.fleet.vex import Status
 from digestry.model.reference import Reference
 
 Standing: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]

@@ -1,0 +1,76 @@
+"""Kinds of attachments that state nothing about vulnerabilities, by the names that they go by.
+
+Everything else is fetched and looked into: a name is its author's word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+PREDICATE_ANNOTATIONS: Final = (
+    "in-toto.io/predicate-type",
+    "predicateType",
+    "dev.sigstore.bundle.predicateType",
+)
+"""Where a manifest, a layer or a descriptor says what an in-toto statement's predicate is: BuildKit's,
+cosign's in its ``.att`` tags, and cosign's for a bundle."""
+
+_MEDIA_TYPES: Final = (
+    "application/vnd.cncf.notary.",
+    "application/vnd.dev.cosign.simplesigning.",
+    "application/vnd.dev.cosign.artifact.sig.",
+    "application/spdx",
+    "text/spdx",
+    "application/vnd.syft+json",
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+    "application/vnd.amazon.soci.",
+    "application/vnd.cncf.helm.",
+    "application/vnd.wasm.",
+    "application/wasm",
+)
+_PREDICATES: Final = (
+    "https://slsa.dev/",
+    "https://spdx.dev/Document/v2",
+    "https://syft.dev/",
+    "https://sigstore.dev/cosign/sign/",
+    "https://in-toto.io/Link/",
+    "https://in-toto.io/attestation/link/",
+    "https://in-toto.io/attestation/release/",
+    "https://in-toto.io/attestation/scai/",
+    "https://in-toto.io/attestation/test-result/",
+    "https://mobyproject.org/buildkit",
+    "https://tekton.dev/",
+)
+_EXACT: Final = frozenset({"https://spdx.dev/Document", "cosign.sigstore.dev/attestation/sign/v1"})
+_SPEAKS: Final = re.compile(
+    rb"vulnerab|\bcve-\d|\bghsa-|openvex|\bvex\b|vexstatus|csaf|not_affected|exploitable", re.IGNORECASE
+)
+
+
+def is_other_media_type(media_type: str) -> bool:
+    """Whether content of this type is known to state nothing."""
+    return media_type.lower().startswith(_MEDIA_TYPES)
+
+
+def is_other_predicate(predicate_type: str) -> bool:
+    """Whether an in-toto predicate of this type is known to state nothing."""
+    return predicate_type in _EXACT or predicate_type.startswith(_PREDICATES)
+
+
+def announced(annotations: Mapping[str, str] | None) -> str:
+    """The predicate type that annotations tell; empty if they tell none."""
+    known = annotations or {}
+    return next((known[name] for name in PREDICATE_ANNOTATIONS if known.get(name)), "")
+
+
+def may_speak(content: bytes) -> bool:
+    """Whether something is said of vulnerabilities in ``content``, which no reader here knows; also
+    where it cannot be told, since it is no text."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return True
+    return b"\0" in content or _SPEAKS.search(content) is not None

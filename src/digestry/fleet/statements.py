@@ -1,0 +1,152 @@
+"""What advisories say, in whatever form they came: documents, their statements, and the products these
+are about."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from digestry.errors import InvalidDigest
+from digestry.model.digest import Digest
+from digestry.model.reference import Reference
+
+Status: TypeAlias = Literal["affected", "not_affected", "fixed", "under_investigation"]
+STATUSES: Final[tuple[Status, ...]] = ("affected", "not_affected", "fixed", "under_investigation")
+GOOD: Final[frozenset[Status]] = frozenset({"fixed", "not_affected"})
+LONG_AGO: Final = datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)
+"""The time of what says none, in formats that do not demand one: anything that has a time is newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product of a statement. ``names`` are its identifiers as they were written (purls, image names,
+    IRIs, CPEs), ``hashes`` its hashes by algorithm. ``inside`` tells that it is a component that the
+    document itself lists for what it is attached to. ``components`` are the subcomponents that the
+    statement is about; none is all of the product."""
+
+    names: tuple[str, ...] = ()
+    hashes: tuple[tuple[str, str], ...] = ()
+    components: tuple[str, ...] = ()
+    inside: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What people call it."""
+        if self.names:
+            return self.names[0]
+        return ":".join(self.hashes[0]) if self.hashes else "a product without a name"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement, with what it inherits from its document filled in.
+
+    Without ``products`` it is about whatever it is attached to. ``fixed_by`` are the images that its
+    action names. ``raw`` is its JSON, with its time filled in.
+    """
+
+    vulnerability: str
+    aliases: tuple[str, ...]
+    status: Status
+    timestamp: datetime.datetime
+    version: int
+    author: str
+    products: tuple[Product, ...]
+    raw: dict[str, Any]
+    fixed_by: tuple[Reference, ...] = ()
+    action: str = ""
+    notes: str = ""
+    justification: str = ""
+    impact: str = ""
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document. ``kind`` is ``OpenVEX``, ``CycloneDX`` or ``CSAF``; ``identity`` with ``author``
+    tells which document it is a version of. ``subjects`` are the digests that the in-toto statement
+    around it is about; ``enveloped`` tells that it came in an envelope with signatures, which were not
+    verified; ``ours`` that digestry wrote it. ``faults`` are statements that could not be read."""
+
+    kind: str
+    predicate: dict[str, Any]
+    version: int
+    author: str
+    identity: str
+    statements: tuple[Statement, ...]
+    faults: tuple[str, ...] = ()
+    subjects: frozenset[Digest] = frozenset()
+    enveloped: bool = False
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes in which something may be stated that cannot be read, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A document of another kind, which states nothing: a bill of materials, a provenance."""
+
+    kind: str
+
+
+# -- reading values that may be anything -------------------------------------------------------------
+
+
+def text(value: object) -> str:
+    """``value`` if it is a string, else the empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def items(value: object) -> list[Any]:
+    """``value`` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """``value`` if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def digest(value: str) -> Digest | None:
+    """``value`` as a digest; None if it is none."""
+    try:
+        return Digest.parse(value)
+    except InvalidDigest:
+        return None
+
+
+def number(value: object, default: int = 1) -> int:
+    """A version that is a number, or a number in a string."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+def status(value: object) -> Status | None:
+    """One of :data:`STATUSES`, in whatever case it was written; None for anything else."""
+    word = text(value).strip().lower().replace("-", "_").replace(" ", "_")
+    return next((known for known in STATUSES if known == word), None)
+
+
+def key(value: object) -> str:
+    """Any JSON value as a string by which equal ones are told."""
+    return value if isinstance(value, str) else msgspec.json.encode(value, order="sorted").decode()
+
+
+def parse_time(value: str) -> datetime.datetime:
+    """Reads RFC 3339; a time without a zone is in UTC. Raises ``ValueError``."""
+    read = datetime.datetime.fromisoformat(value)
+    if read.tzinfo is None:
+        return read.replace(tzinfo=datetime.UTC)
+    try:
+        return read.astimezone(datetime.UTC)
+    except OverflowError as error:
+        raise ValueError(value) from error
