@@ -330,3 +330,21 @@ def test_a_null_beside_wrong_types_is_explained() -> None:
     raw = b'{"mediaType": null, "manifests": 2, "config": {"platform": null}}'
     with pytest.raises(InvalidManifest):
         Manifest.parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [
+        ({}, Platform()),
+        ({"architecture": "arm64"}, Platform("arm64")),
+        ({"os": "linux"}, Platform("", "linux")),
+        ({"os": None, "architecture": "arm64", "variant": None, "features": None}, Platform("arm64")),
+        ({"os": "linux", "architecture": "arm64", "what": {"is": ["this"]}}, Platform("arm64", "linux")),
+        (None, None),
+    ],
+)
+def test_platforms_that_say_little(platform: object, expected: Platform | None) -> None:
+    raw = index(manifests=[descriptor(platform=platform)])
+    parsed = Manifest.parse(raw)
+    assert parsed.manifests[0].platform == expected
+    assert parsed.raw == raw

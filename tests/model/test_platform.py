@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.model.platform import Platform
+from digestry.model.platform import Platform, by_preference, possible
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,115 @@ def test_the_json_form_has_the_dotted_names() -> None:
 def test_the_host_in_gos_names(monkeypatch: pytest.MonkeyPatch, machine: str, expected: str) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
     assert str(Platform.of_host()) == expected
+
+
+def at(*texts: str | None) -> list[Platform | None]:
+    return [None if text is None else Platform.parse(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "order"),
+    [
+        ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm/v8"], [2, 1, 0]),
+        ("linux/arm/v6", ["linux/arm/v7", "linux/arm/v5"], [1]),
+        ("linux/arm/v6", ["linux/arm", "linux/arm/v5"], [1, 0]),  # podman takes it; better than nothing
+        ("linux/arm64", ["linux/arm/v7", "linux/arm64", "linux/arm/v6"], [1, 0, 2]),
+        ("linux/arm64", ["linux/arm64/v9", "linux/arm64/v8"], [1]),
+        ("linux/arm64/v9", ["linux/arm64", "linux/arm64/v8.5", "linux/arm64/v9"], [2, 1, 0]),
+        ("linux/arm64/v8.2", ["linux/arm64", "linux/arm64/v8.3", "linux/arm64/v8.1"], [2, 0]),
+        ("linux/amd64", ["linux/386", "linux/amd64/v2", "linux/amd64"], [2, 0]),
+        ("linux/amd64/v4", ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/386"], [2, 1, 0, 3]),
+        ("linux/amd64/v2", ["linux/amd64/v3"], []),
+        ("linux/riscv64/rva20u64", ["linux/riscv64", "linux/riscv64/rva20u64"], [1, 0]),
+        ("linux/amd64", ["windows/amd64", None, "unknown/unknown", "linux/arm64"], []),
+        ("linux/amd64", ["linux/amd64/v1", "linux/amd64"], [0, 1]),
+    ],
+)
+def test_what_runs_on_a_platform(wanted: str, offered: list[str | None], order: list[int]) -> None:
+    assert by_preference(at(*offered), Platform.parse(wanted)) == order
+
+
+def windows(version: str | None, *features: str) -> Platform:
+    return Platform("amd64", "windows", os_version=version, os_features=features or None)
+
+
+@pytest.mark.parametrize(
+    ("host", "offered", "order"),
+    [
+        ("10.0.20348.2113", ["10.0.17763.1", "10.0.20348.1", "10.0.20348.99"], [2, 1]),
+        ("10.0.26100.1", ["10.0.20348.1", "10.0.25398.1", "10.0.17763.1", None], [3, 1, 0]),
+        ("10.0.17763.5", ["10.0.20348.1", "10.0.17134.1", "10.0.17763.5000"], [2]),
+        ("10.0.20348", ["10.0.20348.7"], [0]),
+        ("nonsense", ["10.0.20348.7", "10.0.17763.1"], [0, 1]),
+        (None, ["10.0.20348.7", "10.0.17763.1"], [0, 1]),
+    ],
+)
+def test_builds_of_windows(host: str | None, offered: list[str | None], order: list[int]) -> None:
+    assert by_preference([windows(version) for version in offered], windows(host)) == order
+
+
+def test_what_needs_a_feature_comes_last() -> None:
+    offered = [windows("10.0.20348.1", "win32k"), windows("10.0.20348.1")]
+    assert by_preference(offered, windows("10.0.20348.1")) == [1, 0]
+    assert by_preference(offered, windows("10.0.20348.1", "win32k")) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("node", "offered", "may_be"),
+    [
+        # The variant and the level are not known: nothing is guessed.
+        ("linux/arm", ["linux/arm/v6", "linux/arm/v7", "linux/arm64"], [0, 1]),
+        ("linux/amd64", ["linux/amd64", "linux/amd64/v3", "linux/386"], [0, 1]),
+        ("linux/arm64", ["linux/arm64/v8", "linux/arm64/v9", "linux/arm/v7"], [0, 1]),
+        # They are: engines agree.
+        ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6"], [1]),
+        ("linux/arm/v7", ["linux/arm/v6", "linux/arm/v7"], [1]),
+        ("linux/amd64/v3", ["linux/amd64", "linux/amd64/v3"], [1]),
+        ("linux/arm64/v8", ["linux/arm64", "linux/arm64/v9"], [0]),
+        # Engines do not: containerd takes a bare arm for v7, podman takes v6 first.
+        ("linux/arm/v7", ["linux/arm", "linux/arm/v6"], [0, 1]),
+        ("linux/amd64/v3", ["linux/amd64", "linux/amd64/v2"], [0, 1]),
+        # Alike: one may be compressed in another way.
+        ("linux/amd64", ["linux/amd64", "linux/amd64"], [0, 1]),
+        # What else the processor runs, only if there is nothing of its own.
+        ("linux/amd64", ["linux/386", "linux/arm64"], [0]),
+        ("linux/arm64", ["linux/arm/v7", "linux/arm/v6"], [0, 1]),
+        # What does not say what it is, only if nothing else says that it is the right one.
+        ("linux/amd64", [None, "linux/amd64"], [1]),
+        ("linux/amd64", [None, "linux/arm64", None], [0, 2]),
+        ("linux/amd64", ["windows/amd64", "unknown/unknown"], []),
+        (None, ["linux/amd64", None, "unknown/unknown"], [0, 1]),
+    ],
+)
+def test_what_may_run_on_a_node(node: str | None, offered: list[str | None], may_be: list[int]) -> None:
+    if node == "linux/arm":
+        platform: Platform | None = Platform("arm", "linux")
+    else:
+        platform = None if node is None else Platform.parse(node)
+    entries = at(*offered)
+    assert possible(entries, platform) == may_be
+
+
+@pytest.mark.parametrize(
+    ("build", "offered", "may_be"),
+    [
+        ("10.0.20348.2113", ["10.0.17763.1", "10.0.20348.1"], [1]),
+        ("10.0.20348.2113", ["10.0.20348.1", "10.0.20348.2700"], [1]),
+        (None, ["10.0.17763.1", "10.0.20348.1"], [0, 1]),
+        ("10.0.26100.1", ["10.0.20348.1", "10.0.25398.1", "10.0.17763.1"], [0, 1]),
+        # None should run there: something does, and nobody knows which.
+        ("10.0.17763.1", ["10.0.20348.1", "10.0.17134.1"], [0, 1]),
+    ],
+)
+def test_builds_that_may_run_on_a_node(build: str | None, offered: list[str], may_be: list[int]) -> None:
+    assert possible([windows(version) for version in offered], windows(build)) == may_be
+
+
+@pytest.mark.parametrize(
+    ("platform", "text"),
+    [(Platform(), "?/?"), (Platform("arm64"), "?/arm64"), (Platform("", "linux"), "linux/?")],
+)
+def test_one_that_does_not_say_what_it_is(platform: Platform, text: str) -> None:
+    assert not platform.is_stated
+    assert str(platform) == text
+    assert by_preference([platform], Platform("arm64", "linux")) == []

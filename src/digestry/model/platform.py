@@ -155,7 +155,10 @@ def _possible_variants(known: list[tuple[int, Platform]], node: Platform) -> lis
     if not node.variant:
         return [position for position, _ in known]
     plain = node.normalized()
-    ranks = {position: _variant_rank(platform.normalized(), plain) for position, platform in known}
+    ranks = {
+        position: _variant_rank(platform.normalized(), plain, says_variant=bool(platform.variant))
+        for position, platform in known
+    }
     best = min((rank for rank in ranks.values() if rank is not None), default=None)
     chosen = {position for position, rank in ranks.items() if rank is not None and rank == best}
     order = _PODMANS_ORDER.get(plain.architecture, ())
@@ -185,10 +188,11 @@ _Rank = tuple[int, int, int, int]
 
 def _rank(offered: Platform, wanted: Platform) -> _Rank | None:
     """The less, the better; None for what does not run."""
+    says_variant = bool(offered.variant)
     offered, wanted = offered.normalized(), wanted.normalized()
     if offered.os != wanted.os or not offered.is_stated or offered.is_unknown:
         return None
-    variant = _variant_rank(offered, wanted)
+    variant = _variant_rank(offered, wanted, says_variant=says_variant)
     if variant is None:
         return None
     build = (0, 0)
@@ -202,16 +206,14 @@ def _rank(offered: Platform, wanted: Platform) -> _Rank | None:
     return (variant, *build, needs)
 
 
-def _variant_rank(offered: Platform, wanted: Platform) -> int | None:
+def _variant_rank(offered: Platform, wanted: Platform, *, says_variant: bool) -> int | None:
     """Of normalized platforms of one operating system."""
     order = _order(wanted.architecture, wanted.variant)
     mine = (offered.architecture, offered.variant)
     if mine in order:
         return order.index(mine)
-    if offered.architecture == wanted.architecture and not offered.variant:
+    if offered.architecture == wanted.architecture and not says_variant:
         return len(order)
-    if mine == ("arm", "v7") and wanted.architecture == "arm":
-        return len(order)  # a bare arm, or what is the same
     return None
 
 
