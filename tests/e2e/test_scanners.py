@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.engines import Engine
 from tests.e2e.peers import built
+from tests.peers.build import cache
 from tests.support import RegistryServer
 
 VULNERABILITY = "CVE-2026-4242"
@@ -79,7 +80,7 @@ def test_trivy_still_reports_what_is_affected(trivy: Engine, tool: Engine, image
 @pytest.fixture
 def cosign(tmp_path: Path) -> Engine:
     """cosign 3, with a key of its own; it talks to no transparency log."""
-    release = os.environ.get("DIGESTRY_PEERS_FORKY", "/opt/eng/forky")
+    release = os.environ.get("DIGESTRY_PEERS_FORKY") or cache() / "debian" / "forky"
     program = shutil.which("cosign") or shutil.which("cosign", path=f"{release}/usr/bin")
     if program is None:
         pytest.skip("needs cosign: no such program on the PATH")
