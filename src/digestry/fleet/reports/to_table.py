@@ -47,8 +47,7 @@ _GAP: Final = "   "
 _COMFORTABLE: Final = 22
 _NARROWEST: Final = 4
 _SHOWN: Final = 12
-_YEAR: Final = re.compile(r"^moved \d{4}-")
-_TIME: Final = re.compile(r" \d\d:\d\dZ")
+_TIME_OF_DAY: Final = re.compile(r"(?<=\d{4}-\d\d-\d\d)T[0-9:.]+Z")
 _SHORT: Final = re.compile(r"[0-9a-f]{12}")
 _MOST_GOOD: Final = 12
 _MOST_NAMES: Final = 5
@@ -256,11 +255,11 @@ def _widths(rows: Sequence[_Row], shown: Sequence[int], look: Look) -> dict[int,
     hosts = _without_hosts(rows)
     steps: tuple[Callable[[], None], ...] = (
         lambda: cut(_REFERENCE, lambda name: hosts.get(name, name)),
-        lambda: cut(_TAG, lambda tag: _YEAR.sub("moved ", tag)),
         lambda: cut(_RUNS, lambda digest: digest[:7] if _SHORT.fullmatch(digest) else digest),
         lambda: cut(_TAG, lambda tag: tag.partition(" to ")[0]),
-        lambda: cut(_TAG, lambda tag: _TIME.sub("", tag)),
         lambda: squeeze(_COMFORTABLE, _CONTAINER, _HOST, _REFERENCE),
+        # What is left of a time is one: a day. The findings below have it in full.
+        lambda: cut(_TAG, lambda tag: _TIME_OF_DAY.sub("", tag)),
         lambda: cut(_TAG, lambda tag: tag.partition(" ")[0] if tag.startswith("moved") else tag),
         lambda: squeeze(_NARROWEST, _CONTAINER, _HOST, _REFERENCE, _TAG),
     )
