@@ -204,7 +204,9 @@ def test_two_bad_ones_are_found_among_three_hundred() -> None:
         re.match(r"FIXED +221 containers +30 hosts +golftrack:1.5 +[0-9a-f]{7} +current", r) for r in found
     )
     assert any(re.match(r"NOT FROM TAG +golftrack-web-200 .* not from this tag$", row) for row in found)
-    assert any(re.match(r"not assessed +3 containers +3 hosts .* moved \d{4}-\d\d-\d\d", row) for row in found)
+    assert any(
+        re.match(r"not assessed +3 containers +3 hosts .* moved \d{4}-\d\d-\d\d", row) for row in found
+    )
 
 
 def test_every_container_has_a_row_if_asked() -> None:

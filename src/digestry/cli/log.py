@@ -46,9 +46,12 @@ def log(
     from digestry.errors import InvalidReference, NotFound
 
     settings = load()
+    if "@" in reference:
+        raise InvalidReference(
+            f"{reference} has a digest, which never moves",
+            hint=f"write REPO:TAG, or: digestry whose {reference}",
+        )
     wanted = settings.reference(reference)
-    if wanted.digest is not None:
-        raise InvalidReference(f"{wanted} has a digest, which never moves", hint="write REPO:TAG")
     with open_session(settings) as session:
         events = _events(session.repository(wanted), wanted.tag, limit, since, until)
     if not events:

@@ -42,11 +42,12 @@ def tags(
     from digestry.errors import InvalidReference, NotFound
 
     settings = load()
-    reference = settings.reference(repository)
-    if reference.digest is not None:
+    if "@" in repository:
         raise InvalidReference(
-            f"{reference} has a digest, not a repository alone", hint=f"its tags: digestry whose {repository}"
+            f"{repository} has a digest, not a repository alone",
+            hint=f"its tags: digestry whose {repository}",
         )
+    reference = settings.reference(repository)
     with open_session(settings) as session:
         remote = session.repository(reference)
         rows = _now(remote) if at is None else _then(remote, at)
