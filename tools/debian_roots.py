@@ -71,7 +71,10 @@ def make(release: str) -> None:
                    str(partial), mirror(), str(script)]  # fmt: skip
         log = folder / f"{release}.log"
         with log.open("w") as output:
-            code = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
+            # The lock goes with it: nobody else begins while it still runs.
+            code = subprocess.run(
+                command, stdout=output, stderr=output, pass_fds=(lock.fileno(),), check=False
+            ).returncode
         if code or not whole(partial):
             end = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             sys.exit(f"debian_roots: {release} could not be made (exit code {code}):\n{end}")
