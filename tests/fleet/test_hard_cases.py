@@ -108,6 +108,37 @@ def test_several_repositories_share_a_config(registries: FakeRegistries) -> None
         assert found.tag.state == "current"
 
 
+def test_what_was_pulled_there_and_pushed_here_anew(registries: FakeRegistries) -> None:
+    """An engine writes another manifest when it pushes: what is said of the first one counts all the same."""
+    first, app = registries.at(f"{HOST}/aaa"), registries.at(APP)
+    pulled, pushed = first.image("one", "1", squeezed="zstd"), app.image("one", "1")
+    state(registries, f"{HOST}/aaa@{pulled.manifest}", "affected")
+    seen = sighted(
+        f"{APP}:1",
+        claim(pulled.manifest, f"{HOST}/aaa"),
+        claim(pushed.manifest, APP),
+        image_id(pushed.config),
+    )
+    found = only(registries, seen)
+    assert (running(found), found.tag.state, found.verdict.state) == (pushed.manifest, "current", "affected")
+    other = first.image("two", "2")  # other code in that repository says nothing
+    state(registries, f"{HOST}/aaa@{other.manifest}", "affected")
+    alone = sighted(f"{APP}:1", claim(pushed.manifest, APP), image_id(pushed.config))
+    assert only(registries, alone).verdict.state == "not_assessed"
+
+
+def test_a_digest_that_the_store_wrote_is_not_never(rich: FakeRegistries) -> None:
+    """containerd's store has digests of its own for what it loaded: they say nothing of the code."""
+    rich.at(APP).image("one", "1")
+    written = Digest.of(b"a manifest that no registry has")
+    own = replace(image_id(written, kind="unknown"), rewritten=True)
+    found = only(rich, sighted(f"{APP}:1", own))
+    assert (found.identity, found.tag.state, found.verdict.state) == (None, "unknown", "unknown")
+    assert "may have written" in " ".join(found.reasons)
+    sure = only(rich, sighted(f"{APP}:1", image_id(written)))
+    assert sure.tag.state == "never"
+
+
 def test_an_index_is_not_outdated_because_a_manifest_runs(registries: FakeRegistries) -> None:
     app = registries.at(APP)
     amd, arm = app.image("one amd"), app.image("one arm")
