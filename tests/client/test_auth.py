@@ -14,11 +14,12 @@ from urllib.parse import parse_qs
 import pytest
 
 from digestry.client import challenges
-from digestry.client.credentials import Credential, DockerCredentials
+from digestry.client.credentials import Credential, DockerCredentials, podman_files
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import InvalidConfiguration, ProtocolViolation, RemoteNotFound, Unauthorized
+from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request
 
@@ -455,3 +456,114 @@ def test_who_is_logged_in_is_not_told_to_log_in_as_if_nobody_were(liar: Liar, tm
         session.repository(Reference(liar.host, "a")).manifest("latest")
     assert f"docker login {liar.host}" in caught.value.hint
     assert "the account ann" in caught.value.hint
+
+
+# -- keys with paths, other files -----------------------------------------------------------------
+
+
+def entry(user: str) -> dict[str, str]:
+    return {"auth": basic(user, "p")}
+
+
+@pytest.mark.parametrize(
+    ("repository", "user"),
+    [("team/app", "app"), ("team/app/sub", "app"), ("team/apple", "team"), ("other", "host"), ("", "host")],
+)
+def test_the_longest_path_wins(tmp_path: Path, repository: str, user: str) -> None:
+    auths = {"r.example": entry("host"), "r.example/team": entry("team"), "r.example/team/app": entry("app")}
+    credentials = DockerCredentials(write_config(tmp_path, {"auths": auths}))
+    assert credentials.get("r.example", repository) == Credential(user, "p")
+
+
+def test_a_path_is_not_for_the_whole_host(tmp_path: Path) -> None:
+    auths = {"r.example/team": entry("team"), "docker.io/library/nginx": entry("nginx")}
+    credentials = DockerCredentials(write_config(tmp_path, {"auths": auths}))
+    assert credentials.get("r.example", "other") is None
+    assert credentials.get("docker.io", "library/alpine") is None
+    assert credentials.get("docker.io", "library/nginx") == Credential("nginx", "p")
+    assert credentials.get("registry-1.docker.io", "library/nginx") == Credential("nginx", "p")
+
+
+def test_a_helper_for_a_path(helper: Any) -> None:
+    credentials = helper(
+        ECHO, {"credHelpers": {"r.example/team": "test"}, "auths": {"r.example": entry("host")}}
+    )
+    assert credentials.get("r.example", "team/app") == Credential("get", "r.example/team")
+    assert credentials.get("r.example", "other") == Credential("host", "p")
+
+
+def test_docker_goes_before_podman(tmp_path: Path) -> None:
+    docker = write_config(tmp_path / "docker", {"auths": {"a": entry("docker")}})
+    podman = write_config(tmp_path / "podman", {"auths": {"a": entry("podman"), "b": entry("podman")}})
+    given = json.dumps({"auths": {"c": entry("given")}})
+    credentials = DockerCredentials(docker, more=[podman / "config.json", tmp_path / "none"], given=given)
+    assert [credentials.get(host) for host in "abcd"] == [
+        Credential("docker", "p"),
+        Credential("podman", "p"),
+        Credential("given", "p"),
+        None,
+    ]
+
+
+def test_another_programs_file_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "auth.json").write_text("{")
+    told: list[str] = []
+    credentials = DockerCredentials(None, more=[tmp_path / "auth.json"], tell=told.append)
+    assert credentials.get("a") is None
+    assert "auth.json" in told[0]
+
+
+def test_a_variable_that_cannot_be_used() -> None:
+    with pytest.raises(InvalidConfiguration, match="DOCKER_AUTH_CONFIG"):
+        DockerCredentials(None, given="nonsense").get("a")
+
+
+@pytest.mark.parametrize(
+    ("environment", "files"),
+    [
+        ({"REGISTRY_AUTH_FILE": "/x", "XDG_RUNTIME_DIR": "/run", "HOME": "/h"}, ["/x"]),
+        (
+            {"XDG_RUNTIME_DIR": "/run", "HOME": "/h"},
+            ["/run/containers/auth.json", "/h/.config/containers/auth.json"],
+        ),
+        ({"XDG_CONFIG_HOME": "/c", "HOME": "/h"}, ["/c/containers/auth.json"]),
+        ({}, []),
+    ],
+)
+def test_where_podman_keeps_them(environment: dict[str, str], files: list[str]) -> None:
+    assert [str(file) for file in podman_files(environment)] == files
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_token_server_without_post(tokens: TokenRegistry, tmp_path: Path, status: int) -> None:
+    liar, given = tokens.liar, tokens.liar.answer
+    liar.answer = lambda request: Reply(status) if request.method == "POST" else given(request)
+    config = write_config(tmp_path, {"auths": {liar.host: {"identitytoken": "id"}}})
+    with Session(ClientOptions(docker_config=config)) as session:
+        session.repository(Reference(liar.host, "team/app")).has_blob(Digest.of(b""))
+    assert [r.method for r in liar.seen if r.path == "/token"] == ["POST", "GET"]
+
+
+def test_the_repository_s_own_login_is_sent(liar: Liar, tmp_path: Path) -> None:
+    liar.answer = lambda request: (
+        Reply(404)
+        if "Authorization" in request.headers
+        else Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    )
+    auths = {liar.host: entry("host"), f"{liar.host}/team": entry("team")}
+    config = write_config(tmp_path, {"auths": auths})
+    with Session(ClientOptions(docker_config=config)) as session:
+        for name in ("team/app", "other", "team/app"):
+            session.repository(Reference(liar.host, name)).has_blob(Digest.of(b""))
+    sent = [r.headers["Authorization"] for r in liar.seen if "Authorization" in r.headers]
+    assert sent == [f"Basic {basic(user, 'p')}" for user in ("team", "host", "team")]
+
+
+def test_a_refusal_names_the_helper_that_failed(liar: Liar, tmp_path: Path) -> None:
+    liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    config = write_config(tmp_path, {"credsStore": "surely-not-installed"})
+    with (
+        Session(ClientOptions(docker_config=config)) as session,
+        pytest.raises(Unauthorized, match="docker-credential-surely-not-installed"),
+    ):
+        session.repository(Reference(liar.host, "team/app")).manifest("1")

@@ -264,3 +264,35 @@ def test_a_wrong_type_anywhere_never_crashes(data: st.DataObject) -> None:
     for one in found:
         if isinstance(one, Sighting):
             assert all(isinstance(value, str) for value in (one.name, one.host, one.namespace, one.id))
+
+
+def windows_node(kernel: object, label: object = None) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "n", "labels": {"node.kubernetes.io/windows-build": label}},
+        "status": {
+            "nodeInfo": {"architecture": "amd64", "operatingSystem": "windows", "kernelVersion": kernel}
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("kernel", "label", "build"),
+    [
+        ("10.0.20348.2113", "10.0.20348", "10.0.20348.2113"),
+        ("10.0.20348.2113", None, "10.0.20348.2113"),
+        ("", "10.0.20348", "10.0.20348"),
+        ("6.1.0-18-amd64", "10.0.20348", "10.0.20348"),
+        # Two builds are none.
+        ("10.0.17763.5", "10.0.20348", None),
+        ("nonsense", "nonsense", None),
+        (5, ["10.0.20348"], None),
+    ],
+)
+def test_the_build_of_a_windows_node(kernel: object, label: object, build: str | None) -> None:
+    assert platforms_of_nodes([windows_node(kernel, label)])["n"].os_version == build
+
+
+def test_a_kernel_is_no_build() -> None:
+    node = windows_node("10.0.20348.2113")
+    node["status"]["nodeInfo"]["operatingSystem"] = "linux"
+    assert platforms_of_nodes([node])["n"].os_version is None

@@ -122,6 +122,7 @@ class Session:
             answer.close()
             raise
         if other is None:
+            answer.remark = self._auth.problem(host)  # by now the credentials were looked for
             return answer
         answer.close()
         return self._sent(host, call, other, scopes)
