@@ -86,3 +86,13 @@ def test_wrong_usage(environment: dict[str, str], arguments: tuple[str, ...]) ->
 
 def test_a_registry_that_does_not_answer(environment: dict[str, str]) -> None:
     assert run(environment, "advisory", "list", "127.0.0.1:9/x:1").returncode == 3
+
+
+@pytest.mark.parametrize("command", ["list", "show"])
+def test_nothing_was_to_be_written_by_a_look(
+    environment: dict[str, str], registry: RegistryServer, name: str, command: str
+) -> None:
+    done = run(environment, "advisory", command, f"{registry.host}/{name}:nosuch")
+    assert done.returncode == 4
+    assert "is not in its registry" in done.stderr
+    assert "nothing was written" not in done.stderr

@@ -10,6 +10,7 @@ from digestry.fleet.advisories import Advisory, Reading, contradictions, latest
 from digestry.fleet.attachments import read
 from digestry.fleet.identity import Identity
 from digestry.fleet.lookup import Lookup
+from digestry.fleet.products import About, judge
 from digestry.fleet.statements import GOOD
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -47,7 +48,9 @@ class Stated:
         """What is about the code of ``identity``, wherever it was read."""
         found: dict[int, Advisory] = {}
         for digest in sorted(identity.closure):
-            found |= self._by_subject.get(digest, {})
+            # What hangs on a shared index may be about another image of it.
+            some = self._by_subject.get(digest, {})
+            found |= {key: one for key, one in some.items() if _is_about(one, identity)}
         if identity.config is not None:
             found |= self._by_config.get(identity.config, {})
         return list(found.values())
@@ -61,6 +64,12 @@ class Stated:
             if one.statement.status == "affected"
             for image in one.statement.fixed_by
         }
+
+
+def _is_about(advisory: Advisory, identity: Identity) -> bool:
+    about = About(identity.closure, (advisory.repository,))
+    named = advisory.statement.products
+    return not named or any(judge(product, about).match == "digest" for product in named)
 
 
 def conclude(

@@ -22,7 +22,7 @@ from digestry.fleet import products, vex
 from digestry.fleet.advisories import Advisory, Attached, Reading, settle
 from digestry.fleet.documents import decode
 from digestry.fleet.identity import Identity
-from digestry.fleet.kinds import announced, is_other_media_type, is_other_predicate
+from digestry.fleet.kinds import announced, is_file_system, is_other_media_type, is_other_predicate
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.products import About
 from digestry.fleet.statements import GOOD, Document, Foreign, Product, Statement, Unreadable
@@ -258,6 +258,8 @@ class _Reader:
         predicate = announced(layer.annotations) or announced(manifest.annotations)
         if is_other_predicate(predicate) or is_other_media_type(layer.media_type):
             return
+        if is_file_system(layer, manifest):
+            return
         digest = manifest.digest
         if layer.size > LARGEST_ADVISORY:
             raise TooLarge(f"it is larger than {LARGEST_ADVISORY} bytes", limit=LARGEST_ADVISORY)
@@ -274,6 +276,9 @@ class _Reader:
 
     def _document(self, attached: Attached, about: About) -> None:
         document, digest = attached.document, attached.referrer
+        if document.subjects and not any(map(about.comparable, document.subjects)):
+            self.miss(f"which image the advisory {digest} is about cannot be told by its subject's digests")
+            return
         if (
             document.subjects
             and not document.subjects & about.digests

@@ -49,12 +49,15 @@ def read_document(value: dict[str, Any]) -> Document | Unreadable:
         timestamp = parse_time(when)
     except ValueError:
         return Unreadable(f"the time of its CSAF document is {shown(when)}")
+    entries = value.get("vulnerabilities")
+    if entries is not None and not isinstance(entries, list):
+        return Unreadable("the vulnerabilities of its CSAF document are not a list")
     products = _products(mapping(value.get("product_tree")))
     version = number(text(tracking.get("version")).partition(".")[0])
     author = text(mapping(document.get("publisher")).get("name"))
     statements: list[Statement] = []
     faults: list[str] = []
-    for position, entry in enumerate(items(value.get("vulnerabilities"))):
+    for position, entry in enumerate(items(entries)):
         vulnerability = mapping(entry)
         ids = [text(mapping(one).get("text")) for one in items(vulnerability.get("ids"))]
         names = [name for name in (text(vulnerability.get("cve")), *ids) if name]

@@ -44,7 +44,7 @@ def find_fix(lookup: Lookup, identity: Identity | None, bad: Sequence[Advisory])
         if identity is not None and image.digest in identity.closure:
             refused.append(f"{image} was named as the fix, but is what runs")
             continue
-        why, following = _trouble(lookup, image)
+        why, following = _trouble(lookup, image, None if identity is None else identity.config)
         if not why:
             return Fixes(image, tuple(refused))
         refused.append(f"{image} was named as the fix, but {why}")
@@ -55,7 +55,7 @@ def find_fix(lookup: Lookup, identity: Identity | None, bad: Sequence[Advisory])
     return Fixes(None, tuple(refused))
 
 
-def _trouble(lookup: Lookup, image: Reference) -> tuple[str, Iterable[Reference]]:
+def _trouble(lookup: Lookup, image: Reference, bad_config: Digest | None) -> tuple[str, Iterable[Reference]]:
     """Why an image is no fix, empty if it is one, and what is said to fix it in turn."""
     if image.digest is None:
         return "is named without a digest", ()
@@ -74,6 +74,8 @@ def _trouble(lookup: Lookup, image: Reference) -> tuple[str, Iterable[Reference]
         closure = frozenset[Digest]().union(*map(graph.closure, codes))
     except DigestryError as error:
         return f"it cannot be told whether it is affected itself: {error.message}", ()
+    if bad_config is not None and bad_config in closure:
+        return "has the code that runs", ()
     manifests = frozenset(one for one in closure if one in graph.nodes or one == image.digest)
     indexes = frozenset(one for one in manifests if one in graph.nodes and graph.nodes[one].is_index)
     reading = read(lookup, graph.repository, manifests, same_code=closure, indexes=indexes)

@@ -9,6 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.manifest import Manifest
+
 PREDICATE_ANNOTATIONS: Final = (
     "in-toto.io/predicate-type",
     "predicateType",
@@ -24,13 +28,13 @@ _MEDIA_TYPES: Final = (
     "application/spdx",
     "text/spdx",
     "application/vnd.syft+json",
-    "application/vnd.oci.image.layer.",
-    "application/vnd.docker.image.rootfs.",
     "application/vnd.amazon.soci.",
     "application/vnd.cncf.helm.",
     "application/vnd.wasm.",
     "application/wasm",
 )
+_LAYERS: Final = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+_EMPTY_SIZE: Final = len("{}")
 _PREDICATES: Final = (
     "https://slsa.dev/",
     "https://spdx.dev/Document/v2",
@@ -46,13 +50,21 @@ _PREDICATES: Final = (
 )
 _EXACT: Final = frozenset({"https://spdx.dev/Document", "cosign.sigstore.dev/attestation/sign/v1"})
 _SPEAKS: Final = re.compile(
-    rb"vulnerab|\bcve-\d|\bghsa-|openvex|\bvex\b|vexstatus|csaf|not_affected|exploitable", re.IGNORECASE
+    rb"vuln|\bcve-\d|\bghsa-|openvex|\bvex\b|vexstatus|csaf|affected\b|exploitable", re.IGNORECASE
 )
 
 
 def is_other_media_type(media_type: str) -> bool:
     """Whether content of this type is known to state nothing."""
     return media_type.lower().startswith(_MEDIA_TYPES)
+
+
+def is_file_system(layer: Descriptor, manifest: Manifest) -> bool:
+    """Whether ``layer`` is one of an image's. ORAS gives every file the media type of one."""
+    config = manifest.config
+    if config is None or config.media_type not in media_types.IMAGE_CONFIGS or config.size <= _EMPTY_SIZE:
+        return False
+    return layer.media_type.startswith(_LAYERS)
 
 
 def is_other_predicate(predicate_type: str) -> bool:

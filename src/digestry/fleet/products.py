@@ -36,6 +36,10 @@ class About:
     digests: frozenset[Digest]
     repositories: tuple[Reference, ...]
 
+    def comparable(self, one: Digest) -> bool:
+        """Whether one of the image's digests is of the same algorithm, so that another is another's."""
+        return any(own.algorithm == one.algorithm for own in self.digests)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -56,6 +60,8 @@ def judge(product: Product, about: About) -> Verdict:
     if digests:
         if any(one.match == "digest" for one in digests):
             return Verdict("digest")
+        if any(one.match == "package" for one in found):
+            return Verdict("package")  # the hash is its file's
         return Verdict("other", others=tuple(other for one in digests for other in one.others))
     order: tuple[Match, ...] = ("name", "package", "other", "unclear")
     return next(
@@ -74,7 +80,9 @@ def _hashed(product: Product, about: About) -> list[Verdict]:
 
 
 def _digest(one: Digest, about: About) -> Verdict:
-    return Verdict("digest") if one in about.digests else Verdict("other", others=(one,))
+    if one in about.digests:
+        return Verdict("digest")
+    return Verdict("other", others=(one,)) if about.comparable(one) else Verdict("unclear")
 
 
 def _named(name: str, about: About) -> Verdict:
@@ -106,7 +114,7 @@ def _named(name: str, about: About) -> Verdict:
 def _same(name: str, about: About) -> bool:
     """Whether an image name without tag is one of the repository's, or, if it has no registry, its end."""
     try:
-        read = Reference.parse(_without_alias(name.rstrip("/")))
+        read = Reference.parse(_without_alias(name.rstrip("/").lower()))
     except InvalidReference:
         return False
     if read.repository_only() in about.repositories:

@@ -10,7 +10,7 @@ from digestry.errors import InvalidReference
 from digestry.fleet.advisories import Advisory
 from digestry.fleet.assessment import State
 from digestry.fleet.audit import Finding, Report
-from digestry.fleet.statements import Status
+from digestry.fleet.statements import LONG_AGO, Status
 from digestry.fleet.tags import moment
 from digestry.model.reference import Reference
 
@@ -147,7 +147,10 @@ def tag_words(finding: Finding, *, whole: bool = False, digits: int = 4) -> str:
 def statement_words(advisory: Advisory) -> str:
     """One advisory in one line."""
     statement = advisory.statement
-    says = f"{statement.vulnerability}: {STATUS_WORDS[statement.status]}, {moment(statement.timestamp)}"
+    about = advisory.component or advisory.product
+    of = f" ({about})" if about else ""
+    when = "undated" if statement.timestamp == LONG_AGO else moment(statement.timestamp)
+    says = f"{statement.vulnerability}{of}: {STATUS_WORDS[statement.status]}, {when}"
     by = f" by {advisory.author or 'an author who is not named'}"
     note = statement.notes or statement.impact
     return f"{says}{by}" + (f": {note}" if note else "")
