@@ -30,6 +30,7 @@ _MIRRORED: Final = ("/manifests", "/referrers")
 _TAGS_PAGE: Final = 1000
 _TAGS_BODY: Final = 16 << 20
 _LIMITED: Final = 429
+_OUTAGES: Final = frozenset({502, 503, 504})
 _UNTOLD_BY_HEAD: Final = frozenset({400, 403, 405, 500, 501})
 ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
 Progress = Callable[[int], None]
@@ -101,7 +102,7 @@ class Repository:
                 if digest is not None and size is not None and kind in media_types.MANIFESTS:
                     _check_asked(target, digest, answer)
                     return Descriptor(kind, digest, size)
-            elif answer.status == _LIMITED:
+            elif answer.status == _LIMITED or answer.status in _OUTAGES:  # a second question makes it worse
                 answer.fail(f"find {self.named(target)}")
         # What a HEAD was refused, or answered without a digest, a GET may tell: HEAD comes first all the
         # same, since limits count pulls.
