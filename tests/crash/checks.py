@@ -6,6 +6,7 @@ same of a registry that it runs without a socket.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -220,7 +221,8 @@ def check_files(root: Path) -> None:
     assert {directory.name for directory in directories} <= set(ALGORITHMS)
     for directory in directories:
         for path in directory.iterdir():
-            assert str(Digest.of(path.read_bytes(), directory.name)) == f"{directory.name}:{path.name}"
+            with contextlib.suppress(FileNotFoundError):  # a collection that runs may take it away
+                assert str(Digest.of(path.read_bytes(), directory.name)) == f"{directory.name}:{path.name}"
     assert [path for path in root.rglob(".*") if not path.name.startswith(".gc-dry-run-")] == []
 
 
