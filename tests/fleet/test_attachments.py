@@ -15,7 +15,8 @@ from digestry.fleet.assessment import AdvisoryVerdict
 from digestry.fleet.attachments import attestation_tag, list_tag
 from digestry.fleet.audit import Finding, audit
 from digestry.fleet.lookup import Lookup
-from digestry.fleet.reports import to_csv, to_table
+from digestry.fleet.reports import to_csv, to_sarif, to_table
+from digestry.fleet.reports.grouping import grouped
 from digestry.fleet.reports.to_table import Look, plain
 from digestry.fleet.statements import Status
 from digestry.model import media_types
@@ -207,6 +208,25 @@ def test_a_referrer_is_judged_by_what_is_in_it(
         manifest(app, (layer, openvex(said(author=layer))), artifactType=kind, subject=subject)
     assert verdict(registries, image).state == "affected"
     assert len(verdict(registries, image).advisories) == 1
+
+
+def test_a_type_that_its_layer_contradicts_rules_nothing_out(
+    registries: FakeRegistries, app: FakeRepository, image: Image
+) -> None:
+    digest = manifest(app, (media_types.IN_TOTO, openvex(said())), artifactType="application/spdx+json")
+    entries = [entry(media_types.OCI_MANIFEST, digest, app.manifests[digest].size)]
+    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}
+    app.put(index, list_tag(image.manifest))
+    assert verdict(registries, image).state == "affected"
+
+
+@pytest.mark.parametrize(("status", "expected"), [("affected", "affected"), ("fixed", "unknown")])
+def test_a_subject_that_is_no_digest_here_could_be_anything(
+    registries: FakeRegistries, app: FakeRepository, image: Image, status: str, expected: str
+) -> None:
+    value = in_toto(openvex(said(status))) | {"subject": [{"digest": {"gitCommit": "0" * 40}}]}
+    hang(app, image.manifest, value)
+    assert verdict(registries, image).state == expected
 
 
 # -- other formats ---------------------------------------------------------------------------------
@@ -539,6 +559,30 @@ def test_several_documents_in_one_layer_are_all_read(
     two = openvex(said("affected", purl(image.manifest), vulnerability={"name": "CVE-2"}))
     lines = "\n".join(json.dumps(each) for each in (one, two)).encode()
     hang(app, image.manifest, lines)
+    assert verdict(registries, image).state == "affected"
+
+
+def test_one_vulnerability_of_two_components_is_one_result(
+    registries: FakeRegistries, app: FakeRepository, image: Image
+) -> None:
+    for name in ("curl", "openssl"):
+        hang(app, image.manifest, openvex(said("affected", part(image, name))))
+    one = found(registries, image)
+    assert len(one.verdict.advisories) == 2
+    (group,) = grouped([one], "advisory")
+    assert group.findings == (one,)
+    report = audit([Listed(one.sighting)], Lookup(registries))
+    (run,) = json.loads("".join(to_sarif.write(report)))["runs"]
+    assert [result["ruleId"] for result in run["results"]].count("CVE-1") == 1
+    shown = [plain(line) for line in to_table.write(report, Look(whole=True))]
+    assert any("CVE-1 (pkg:deb/debian/curl): affected" in line for line in shown)
+
+
+def test_a_statement_about_another_manifest_with_its_config_is_about_it(
+    registries: FakeRegistries, app: FakeRepository, image: Image
+) -> None:
+    again = app.image("one", squeezed="zstd")
+    hang(app, image.manifest, openvex(said("affected", purl(again.manifest))))
     assert verdict(registries, image).state == "affected"
 
 

@@ -244,9 +244,10 @@ class _Reader:
             self.miss(f"the referrer {manifest.digest} is an index, which is not known here as an advisory")
             return
         predicate = announced(manifest.annotations)
-        if is_other_predicate(predicate) or is_other_media_type(manifest.artifact_type or ""):
-            return
         layers = manifest.layers or _config_alone(manifest)
+        silent = is_other_predicate(predicate) or is_other_media_type(manifest.artifact_type or "")
+        if silent and not any(_is_stating(layer.media_type) for layer in layers):
+            return
         if len(layers) > MOST_LAYERS:
             self.miss(
                 f"the referrer {manifest.digest} has {len(layers)} layers: only {MOST_LAYERS} were read"
@@ -264,8 +265,7 @@ class _Reader:
         if layer.size > LARGEST_ADVISORY:
             raise TooLarge(f"it is larger than {LARGEST_ADVISORY} bytes", limit=LARGEST_ADVISORY)
         content = self._lookup.blob(self._repository, layer, limit=LARGEST_ADVISORY)
-        kinds = (layer.media_type.lower(), (manifest.artifact_type or "").lower())
-        stating = bool(predicate) or any(kind.startswith(_STATING) or "vex" in kind for kind in kinds)
+        stating = bool(predicate) or any(map(_is_stating, (layer.media_type, manifest.artifact_type or "")))
         for found in decode(content, stating=stating):
             if isinstance(found, Unreadable):
                 self.miss(f"the referrer {digest} of {subject} cannot be decoded: {found.reason}")
@@ -276,6 +276,8 @@ class _Reader:
 
     def _document(self, attached: Attached, about: About) -> None:
         document, digest = attached.document, attached.referrer
+        if document.vague:
+            self.miss(f"which image the advisory {digest} is about cannot be told by its subject")
         if document.subjects and not any(map(about.comparable, document.subjects)):
             self.miss(f"which image the advisory {digest} is about cannot be told by its subject's digests")
             return
@@ -351,7 +353,7 @@ class _Reader:
         return verdict.match
 
     def _holds(self, digests: Iterable[Digest], about: About) -> bool:
-        """Whether one of ``digests`` is an index that holds the image, which may not be known yet."""
+        """Whether one of ``digests`` holds the image or has its config, which may not be known yet."""
         for digest in digests:
             if self._looked_up == _MOST_LOOKUPS:
                 return False
@@ -362,7 +364,11 @@ class _Reader:
                 raise
             except DigestryError:
                 continue
-            if manifest is not None and any(one.digest in about.digests for one in manifest.manifests):
+            if manifest is None:
+                continue
+            inside = {one.digest for one in manifest.manifests}
+            inside |= {manifest.config.digest} if manifest.config is not None else set()
+            if inside & about.digests:
                 return True
         return False
 
@@ -373,6 +379,12 @@ def _now() -> datetime.datetime:
 
 def _announces(entry: Descriptor) -> bool:
     return vex.is_openvex(announced(entry.annotations))
+
+
+def _is_stating(media_type: str) -> bool:
+    """Whether this is the type of attestations or advisories."""
+    kind = media_type.lower()
+    return kind.startswith(_STATING) or "vex" in kind or "csaf" in kind
 
 
 def _ruled_out(entry: Descriptor) -> bool:

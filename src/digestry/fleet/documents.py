@@ -150,7 +150,8 @@ def _statement(value: dict[str, Any], depth: int) -> Read | None:
             return Unreadable(f"its predicate, {predicate_type[:100]}, is not known here")
         return Foreign(predicate_type)
     if isinstance(read, Document):
-        return replace(read, subjects=read.subjects | _subjects(value.get("subject")))
+        subjects = read.subjects | _subjects(value.get("subject"))
+        return replace(read, subjects=subjects, vague=not subjects and bool(value.get("subject")))
     return read
 
 

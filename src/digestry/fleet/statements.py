@@ -68,8 +68,9 @@ class Statement:
 class Document:
     """One document. ``kind`` is ``OpenVEX``, ``CycloneDX`` or ``CSAF``; ``identity`` with ``author``
     tells which document it is a version of. ``subjects`` are the digests that the in-toto statement
-    around it is about; ``enveloped`` tells that it came in an envelope with signatures, which were not
-    verified; ``ours`` that digestry wrote it. ``faults`` are statements that could not be read."""
+    around it is about, and ``vague`` tells that it names subjects by other means only; ``enveloped``
+    that it came in an envelope with signatures, which were not verified; ``ours`` that digestry wrote
+    it. ``faults`` are statements that could not be read."""
 
     kind: str
     predicate: dict[str, Any]
@@ -79,6 +80,7 @@ class Document:
     statements: tuple[Statement, ...]
     faults: tuple[str, ...] = ()
     subjects: frozenset[Digest] = frozenset()
+    vague: bool = False
     enveloped: bool = False
     ours: bool = False
 

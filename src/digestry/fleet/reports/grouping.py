@@ -148,7 +148,7 @@ def repository(finding: Finding) -> str:
 
 
 def _advisories(finding: Finding) -> list[str]:
-    return [one.statement.vulnerability for one in finding.verdict.advisories] or [""]
+    return list(dict.fromkeys(one.statement.vulnerability for one in finding.verdict.advisories)) or [""]
 
 
 _KEYS: Final[dict[By, Callable[[Finding], list[str]]]] = {

@@ -91,10 +91,14 @@ def _rules(report: Report) -> list[dict[str, Any]]:
 def _results(findings: Iterable[Finding], index: dict[str, int]) -> Iterator[dict[str, Any]]:
     for finding in findings:
         state, tag = finding.verdict.state, finding.tag.state
+        # One result a vulnerability, whatever it is said of.
+        said: dict[str, list[str]] = {}
         for advisory in finding.verdict.advisories:
             if advisory.statement.status == "affected":
                 name = printable(advisory.statement.vulnerability)
-                yield _result(finding, name, "error", index, statement_words(advisory))
+                said.setdefault(name, []).append(statement_words(advisory))
+        for name, several in said.items():
+            yield _result(finding, name, "error", index, "; ".join(several))
         if tag == "never":
             yield _result(finding, _NEVER, "error", index, "its tag never pointed to what runs")
         if state == "unknown":
