@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,27 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Run
 from tests.client.liar import Reply, Request, lying
 from tests.images.test_choosing import Shelf, stated
-from tests.support import digestry
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
-    environment |= {"DIGESTRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
-
-    def run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            digestry(*arguments), capture_output=True, text=True, env=environment, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
 
 
 @pytest.fixture

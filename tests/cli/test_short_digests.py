@@ -5,34 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from digestry.model.digest import Digest
+from tests.cli.conftest import Run
 from tests.client.docker_registry import running_docker_registry
-from tests.support import RegistryServer, digestry
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Runs a command with a home of its own; ``status`` is the exit code that it must have."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
-    environment |= {"DIGESTRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
-
-    def run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            digestry(*arguments), capture_output=True, text=True, env=environment, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
+from tests.support import RegistryServer
 
 
 @pytest.fixture

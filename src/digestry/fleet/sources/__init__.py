@@ -106,24 +106,27 @@ def _runtimes(*, beside_docker: bool) -> list[str]:
     ``beside_docker``, without docker's own containers, and without a containerd that nobody named and
     that is closed to this user: it is docker's part."""
     named = dict.fromkeys(one.source for one in named_runtimes())
-    addresses = {text.partition(":")[2].removeprefix("unix://") for text in named}
+    addresses = {_socket(text) for text in named}
     for text in present_runtimes():
-        path = text.partition(":")[2].removeprefix("unix://")
+        path = _socket(text)
         if path in addresses or (beside_docker and not os.access(path, os.R_OK | os.W_OK)):
             continue
         named[text] = None
-    asked_by_cri = {
-        text.partition(":")[2].removeprefix("unix://") for text in named if text.startswith("cri:")
-    }
+    asked_by_cri = {_socket(text) for text in named if text.startswith("cri:")}
     texts = []
     for text in named:
         kind, _, where = text.partition(":")
         left_out = [DOCKERS] if beside_docker else []
-        if where.removeprefix("unix://") in asked_by_cri:
+        if _socket(text) in asked_by_cri:
             left_out.append(KUBERNETES)
         leaving = kind == "containerd" and left_out and "?" not in where
         texts.append(f"{text}?without={','.join(left_out)}" if leaving else text)
     return texts
+
+
+def _socket(text: str) -> str:
+    """The path of the socket that a runtime's source names."""
+    return text.partition(":")[2].removeprefix("unix://")
 
 
 def _podman_address(timeout: float) -> str | None:

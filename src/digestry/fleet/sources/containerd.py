@@ -24,6 +24,7 @@ from digestry.fleet.sighting import Claim, Observation, Problem, Sighting, now
 from digestry.fleet.sources.containerd_api import Container, Containerd, NamedImage
 from digestry.fleet.sources.containerd_images import Shelf, kind_of
 from digestry.fleet.sources.docker import digest_of
+from digestry.fleet.sources.formats.containerd import Record, RecordMetadata
 from digestry.fleet.sources.image_ids import parsed
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
@@ -46,23 +47,6 @@ _SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause c
 _UNKNOWN_STATE: Final = "containerd does not know whether it runs"
 _READ_FROM: Final = "containerd's images"
 _NO_DIGEST: Final = "containerd keeps no digest with a container, only the image's name, which can move"
-
-
-class _RecordImage(msgspec.Struct):
-    typed: str = msgspec.field(default="", name="user_specified_image")
-
-
-class _RecordConfig(msgspec.Struct):
-    image: _RecordImage | None = None
-
-
-class _RecordMetadata(msgspec.Struct):
-    image_ref: str = msgspec.field(default="", name="ImageRef")
-    config: _RecordConfig | None = msgspec.field(default=None, name="Config")
-
-
-class _Record(msgspec.Struct):
-    metadata: _RecordMetadata | None = msgspec.field(default=None, name="Metadata")
 
 
 @dataclass(slots=True)
@@ -213,16 +197,16 @@ class ContainerdSource:
 # -- what runs ----------------------------------------------------------------------------------
 
 
-def _record(container: Container) -> _RecordMetadata | None:
+def _record(container: Container) -> RecordMetadata | None:
     """The CRI plugin's own record of a container; None if there is none that can be read."""
     try:
-        return msgspec.json.decode(container.extensions.get(_RECORD, b""), type=_Record).metadata
+        return msgspec.json.decode(container.extensions.get(_RECORD, b""), type=Record).metadata
     except ValueError:  # msgspec's errors are ValueErrors
         return None
 
 
 def _image(
-    container: Container, record: _RecordMetadata | None, reference: str | None, shelf: Shelf
+    container: Container, record: RecordMetadata | None, reference: str | None, shelf: Shelf
 ) -> _Found:
     config = digest_of(record.image_ref) if record else None
     if config is not None:

@@ -53,13 +53,15 @@ class _RecordConfig(msgspec.Struct):
     image: _RecordImage | None = None
 
 
-class _RecordMetadata(msgspec.Struct):
+class RecordMetadata(msgspec.Struct):
     image_ref: str = msgspec.field(default="", name="ImageRef")
     config: _RecordConfig | None = msgspec.field(default=None, name="Config")
 
 
-class _Record(msgspec.Struct):
-    metadata: _RecordMetadata | None = msgspec.field(default=None, name="Metadata")
+class Record(msgspec.Struct):
+    """What the CRI plugin notes of a container, in an extension of it."""
+
+    metadata: RecordMetadata | None = msgspec.field(default=None, name="Metadata")
 
 
 class Containerd(OneByOne[_Container]):
@@ -96,14 +98,14 @@ class Containerd(OneByOne[_Container]):
         return (self.row(place, labels.pod_namespace or labels.namespace, name, one.id, image),)
 
 
-def _record(extensions: dict[str, Any]) -> _RecordMetadata | None:
+def _record(extensions: dict[str, Any]) -> RecordMetadata | None:
     """The CRI plugin's own record of a container; None if there is none that can be read."""
     extension = extensions.get(_CRI_RECORD)
     value = extension.get("value", extension.get("Value")) if isinstance(extension, dict) else None
     if not isinstance(value, str):
         return None
     try:
-        return msgspec.json.decode(b64decode(value, validate=True), type=_Record).metadata
+        return msgspec.json.decode(b64decode(value, validate=True), type=Record).metadata
     except (binascii.Error, ValueError):  # msgspec's errors are ValueErrors
         return None
 
