@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 from typing import Final
 
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
+from digestry.registry import ranges
 from digestry.registry.exchange import Exchange
 from digestry.registry.parts import AMONG_OTHERS
-from digestry.registry.problems import ClientGone, Problem, blob_damaged, blob_unknown, not_allowed
+from digestry.registry.problems import ClientGone, blob_damaged, blob_unknown, not_allowed
 from digestry.registry.service import Damaged, Service
 
 SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
 
+MEDIA_TYPE: Final = "application/octet-stream"
+
 _PROBED: Final = 512 << 10
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
-_RANGE: Final = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
 
 async def handle(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
@@ -59,34 +60,28 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         size, lease_end = manifest.size, manifest.lease_end
     else:
         size, lease_end = found.size, found.lease_end
-    etag, headers = f'"{digest}"', headers_of(digest)
+    headers = headers_of(digest)
     if exchange.scope["method"] == "HEAD":
         if not await service.promise(name, digest, lease_end):
             raise blob_unknown(digest, name)
         await exchange.begin(200, headers, size)
         await exchange.finish()
         return
-    wanted = exchange.header(b"range")
-    selected = None if wanted is None else select(wanted, size)
-    status = 200
-    if selected is not None and exchange.header(b"if-range") in {None, etag}:
-        status = 206
-        headers.append((b"content-range", f"bytes {selected[0]}-{selected[1]}/{size}".encode()))
-    first, last = selected if selected is not None and status == 206 else (0, size - 1)
+    selection = ranges.choose(exchange, size, etag=f'"{digest}"', media_type=MEDIA_TYPE)
+    headers = selection.headers(headers)
     if size > SMALL and found is not None:
-        await _send_part(service, exchange, digest, status, headers, selected=(first, last), size=size)
+        await _send_file(service, exchange, digest, headers, selection=selection, size=size)
         return
     content = service.read(digest, size) if size <= SMALL else await service.disk(service.read, digest, size)
-    if status == 206:
-        content = content[first : last + 1]
-    await exchange.begin(status, headers, len(content))
-    await exchange.finish(content)
+    body = b"".join(part.head + content[part.first : part.last + 1] for part in selection.parts)
+    await exchange.begin(selection.status, headers, selection.length)
+    await exchange.finish(body + selection.foot)
 
 
 def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
     """What the answer to each GET and HEAD of a blob has."""
     return [
-        (b"content-type", b"application/octet-stream"),
+        (b"content-type", MEDIA_TYPE.encode()),
         (b"docker-content-digest", str(digest).encode()),
         (b"etag", f'"{digest}"'.encode()),
         (b"accept-ranges", b"bytes"),
@@ -94,63 +89,38 @@ def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def select(header: str, size: int) -> tuple[int, int] | None:
-    """The first and last byte that a ``Range`` wants (RFC 9110, section 14); None for the whole.
-
-    Raises :class:`Problem` 416 if there are no such bytes. Several ranges at once are not served,
-    as the RFC allows: the answer is then the whole.
-    """
-    match = _RANGE.fullmatch(header.replace(" ", "").lower())
-    if match is None or match[0] == "bytes=-":
-        return None
-    if match[1] == "":
-        length = int(match[2])
-        first, last = max(0, size - length), size - 1
-        satisfiable = length > 0 and size > 0
-    else:
-        first = int(match[1])
-        last = min(int(match[2]), size - 1) if match[2] else size - 1
-        satisfiable = first <= last
-    if not satisfiable:
-        raise Problem(
-            416,
-            "SIZE_INVALID",
-            f"the blob has {size} bytes: {header} is not in it",
-            headers={"Content-Range": f"bytes */{size}"},
-        )
-    return first, last
-
-
-async def _send_part(
+async def _send_file(
     service: Service,
     exchange: Exchange,
     digest: Digest,
-    status: int,
     headers: list[tuple[bytes, bytes]],
     *,
-    selected: tuple[int, int],
+    selection: ranges.Selection,
     size: int,
 ) -> None:
-    position, last = selected
     file = await service.disk(service.open, digest, size)
     watch: asyncio.Task[None] | None = None
+    answered = service.observer.answered
+
+    async def read(position: int, last: int) -> bytes:
+        nonlocal answered
+        before, answered = answered, service.observer.answered
+        count = min(service.parts.size(alone=before == answered), last + 1 - position)
+        try:
+            part = await _read(service, file.fileno(), count, position)
+        except OSError as error:
+            raise Damaged(digest, size, f"it cannot be read: {error.strerror}") from error
+        if not part:
+            raise Damaged(digest, size, f"it ended at byte {position} of {size}")
+        return part
+
     try:
         with service.parts.sending():
-            await exchange.begin(status, headers, last - position + 1)
+            await exchange.begin(selection.status, headers, selection.length)
             answered = service.observer.answered
-            if last - position >= AMONG_OTHERS:
+            if selection.length > AMONG_OTHERS:
                 watch = asyncio.create_task(until_gone(exchange))
-            while position <= last and (watch is None or not watch.done()):
-                before, answered = answered, service.observer.answered
-                count = min(service.parts.size(alone=before == answered), last + 1 - position)
-                try:
-                    part = await _read(service, file.fileno(), count, position)
-                except OSError as error:
-                    raise Damaged(digest, size, f"it cannot be read: {error.strerror}") from error
-                if not part:
-                    raise Damaged(digest, size, f"it ended at byte {position} of {size}")
-                position += len(part)
-                await exchange.finish(part, more=position <= last)
+            await ranges.send(exchange, selection, read, stopped=lambda: watch is not None and watch.done())
     finally:
         file.close()
         if watch is not None:

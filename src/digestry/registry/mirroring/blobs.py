@@ -10,7 +10,7 @@ from typing import Final
 
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.model.digest import Digest
-from digestry.registry import blobs
+from digestry.registry import blobs, ranges
 from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.download import HELD_BACK, Abandoned, Download
@@ -126,25 +126,20 @@ async def _wait(download: Download, watch: asyncio.Task[None], condition: Callab
 
 
 async def _send(service: Service, exchange: Exchange, download: Download, watch: asyncio.Task[None]) -> None:
-    size, file, etag = download.size, download.file, f'"{download.digest}"'
+    size, file = download.size, download.file
     assert size is not None  # noqa: S101 - that was waited for
     assert file is not None  # noqa: S101 - it is opened before the size is told
-    status, headers = 200, blobs.headers_of(download.digest)
-    position, last = 0, size - 1
-    wanted = exchange.header(b"range")
-    selected = None if wanted is None else blobs.select(wanted, size)
-    if selected is not None and exchange.header(b"if-range") in {None, etag}:
-        position, last = selected
-        status = 206
-        headers.append((b"content-range", f"bytes {position}-{last}/{size}".encode()))
-    await exchange.begin(status, headers, last - position + 1)
-    while position <= last:
+
+    async def read(position: int, last: int) -> bytes:
         # From here on an error breaks the connection: the client has the beginning, and no end.
-        await _wait(download, watch, lambda here=position: download.ready > here)  # type: ignore[misc]
+        await _wait(download, watch, lambda: download.ready > position)
         count = min(_PART, last + 1 - position, download.ready - position)
-        part = await service.disk(os.pread, file.fileno(), count, position)
-        position += len(part)
-        await exchange.finish(part, more=position <= last)
+        return await service.disk(os.pread, file.fileno(), count, position)
+
+    selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)
+    headers = selection.headers(blobs.headers_of(download.digest))
+    await exchange.begin(selection.status, headers, selection.length)
+    await ranges.send(exchange, selection, read)
 
 
 def _problem(place: Place, digest: Digest, error: DigestryError) -> Problem:
