@@ -24,6 +24,7 @@ from digestry.registry import (
     manifests,
     memory,
     problems,
+    proxies,
     referrers,
     resolution,
     sightings,
@@ -83,10 +84,14 @@ class RegistryApp:
             await self._lifespan(receive, send)
 
     async def _http(self, exchange: Exchange) -> None:
-        observer = exchange.observer = self.service.observer
+        service = self.service
+        observer = exchange.observer = service.observer
         began = time.perf_counter()
         CURRENT.set(exchange)
         try:
+            if service.config.proxy:
+                exchange.forwarding = proxies.apply(service.config.proxy, exchange.scope)
+                exchange.host = exchange.forwarding.host
             await self._dispatch(exchange)
         except ClientGone:
             if not exchange.answered:
@@ -118,6 +123,8 @@ class RegistryApp:
         head, _, last = path[len(_PREFIX) :].rpartition("/")
         name, _, resource = head.rpartition("/")
         exchange.route = _ROUTES.get(resource) or _rare_route(path[len(_PREFIX) :])
+        if not await service.admission.admit(exchange):
+            return
         await _identify(service, exchange)
         if service.mirrors is not None:
             asked = name.removesuffix("/blobs") if resource == "uploads" else name
@@ -157,6 +164,8 @@ class RegistryApp:
         await mirroring.handle(found, exchange, place, resource, last)
 
     async def _dispatch_outside(self, service: Service, exchange: Exchange, path: str) -> None:
+        if not await service.admission.admit(exchange):
+            return
         match path:
             case "/v2":
                 exchange.route = "base"

@@ -18,13 +18,15 @@ from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
 from digestry.model.text import did_you_mean
-from digestry.registry import immutability, quotas, retention, scrub, toml, webhooks
+from digestry.registry import cors, hosts, immutability, proxies, quotas, retention, scrub, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
+from digestry.registry.cors import CorsConfig
 from digestry.registry.mirroring import config as mirroring_config
 from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.observing import config as observing
 from digestry.registry.observing.config import HealthConfig, LogConfig, MetricsConfig
+from digestry.registry.proxies import ProxyConfig
 from digestry.registry.retention import CollectionConfig
 from digestry.registry.scrub import ScrubConfig
 from digestry.registry.toml import Key, Where
@@ -38,6 +40,7 @@ KEYS: Final = (
     Key("listen", toml.text, DEFAULT_LISTEN),
     Key("workers", toml.whole(1, 64), 1),
     Key("allow-anonymous", toml.flag, False),
+    Key("hosts", hosts.names, ()),
 )
 LIMIT_KEYS: Final = (
     Key("manifest", toml.size, 4 << 20),
@@ -54,6 +57,8 @@ SECTIONS: Final = frozenset(
     {
         "limits",
         "tls",
+        "proxy",
+        "cors",
         "auth",
         "rule",
         "oidc",
@@ -104,7 +109,11 @@ class RegistryConfig:
     patience: float = 120.0
     """A request whose body stops coming for so long is given up: a connection that died without a
     word must not hold its upload for ever."""
+    hosts: tuple[str, ...] = ()
+    """The names that clients may have for this registry; without any, see :mod:`.admission`."""
     tls: TlsConfig | None = None
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    cors: CorsConfig = field(default_factory=CorsConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     quotas: tuple[Quota, ...] = ()
     tags: TagPolicy = field(default_factory=TagPolicy)
@@ -119,6 +128,11 @@ class RegistryConfig:
     @property
     def scheme(self) -> str:
         return "http" if self.tls is None else "https"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the address that it listens on."""
+        return is_loopback(self.host)
 
 
 def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
@@ -163,6 +177,9 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         upload_timeout=limits["upload_idle_seconds"],
         patience=limits["body_seconds"],
         tls=_tls(sections["tls"], Where(where.file, "tls")) if "tls" in sections else None,
+        hosts=top["hosts"],
+        proxy=proxies.parse(sections, where),
+        cors=cors.parse(sections, where),
         access=access_config.parse(sections, where),
         quotas=tuple(quotas.parse(table, here) for table, here in toml.tables(sections, "quota", where)),
         tags=immutability.parse(sections, where),

@@ -15,7 +15,9 @@ from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
 from digestry.registry.access.session import EVERYBODY, Session
+from digestry.registry.hosts import Host
 from digestry.registry.problems import ClientGone, ClientSilent, Problem, bad_parameter
+from digestry.registry.proxies import Forwarding
 
 JSON: Final = "application/json"
 READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -24,7 +26,12 @@ OTHER: Final = "other"
 
 Headers = Sequence[tuple[str, str]]
 
-_ALWAYS: Final = (b"docker-distribution-api-version", b"registry/2.0")
+_ALWAYS: Final = (
+    (b"docker-distribution-api-version", b"registry/2.0"),
+    # What is stored here is strangers' content: no browser may guess that it is a page, nor run it.
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+)
 _LONGEST_CLIENT: Final = 256
 _DRAINED: Final = 16 << 20
 _DRAIN_SECONDS: Final = 5.0
@@ -68,6 +75,12 @@ class Exchange(Request):
     """What a write did, for the audit log, beside what the request itself says."""
     also: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the answer has, whatever it is."""
+    policy: Sequence[tuple[bytes, bytes]] = ()
+    """Headers that the answer has for the page that a browser asks for."""
+    forwarding: Forwarding = Forwarding()
+    """What proxies that are trusted say of this request."""
+    host: Host | None = None
+    """The host that the client asked for, as far as it is known."""
     _identified: bytes | None = None
     _answer: Sequence[tuple[bytes, bytes]] = ()
 
@@ -87,10 +100,16 @@ class Exchange(Request):
         """Who asks, for the journal."""
         return Origin(
             actor=self.asker.identity.name,
-            address=self.client.host if self.client else "",
+            address=self.address,
             client=self.headers.get("user-agent", "")[:_LONGEST_CLIENT],
             may_move=self.may_move,
         )
+
+    @property
+    def address(self) -> str:
+        """Where who asks is, as far as it can be believed; empty for who connected to a unix socket."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
 
     def header(self, name: bytes) -> str | None:
         """One header's value, by its lower-case name, without building a map of all."""
@@ -205,7 +224,13 @@ class Exchange(Request):
         self.status = status
         self.length = length
         self._answer = headers
-        lines = [_ALWAYS, (b"x-request-id", self._identified or self._identify()), *self.also, *headers]
+        lines = [
+            *_ALWAYS,
+            (b"x-request-id", self._identified or self._identify()),
+            *self.policy,
+            *self.also,
+            *headers,
+        ]
         if length is not None:
             lines.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": status, "headers": lines})

@@ -35,6 +35,7 @@ from digestry.errors import (
 )
 from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
+from digestry.registry.admission import Admission
 from digestry.registry.config import RegistryConfig
 from digestry.registry.courier import Courier
 from digestry.registry.mirroring.mirrors import Mirrors
@@ -130,6 +131,7 @@ class Service:
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
         self.parts = Parts()
+        self.admission = Admission(config)
         self.gate = Gate(config.access, config.root, self.catalog.path)
         self.mirrors: Mirrors | None = None
         if config.mirrors:

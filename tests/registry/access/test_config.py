@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import config, immutability, quotas, retention, scrub, webhooks
+from digestry.registry import config, cors, immutability, proxies, quotas, retention, scrub, webhooks
 from digestry.registry.access import config as access
 from digestry.registry.access import issuers, passwords, rules
 from digestry.registry.config import RegistryConfig, load
@@ -23,6 +23,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "registry.md"
 SECTIONS: dict[str, Iterable[Key]] = {
     "At the top": config.KEYS,
     "`[tls]`": config.TLS_KEYS,
+    "`[proxy]`": proxies.KEYS,
+    "`[cors]`": cors.KEYS,
     "`[auth]`": access.KEYS,
     "`[[rule]]`": rules.KEYS,
     "`[[oidc]]`": issuers.KEYS,

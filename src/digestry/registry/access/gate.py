@@ -29,6 +29,7 @@ from digestry.registry.access.rules import Rules
 from digestry.registry.access.session import EVERYBODY, Session
 from digestry.registry.access.tokens import NotBelieved, Tokens, Verified, peek
 from digestry.registry.problems import Problem
+from digestry.registry.proxies import says_https
 
 if TYPE_CHECKING:
     from digestry.registry.exchange import Exchange
@@ -154,7 +155,7 @@ class Gate:
                 raise self.unauthorized(exchange, str(error)) from error
         elif self._passwords is not None:
             key = self._key(f"{name}:{password}".encode().decode("latin-1"))
-            address = exchange.client.host if exchange.client else ""
+            address = exchange.address
             if await self._passwords.verify(name, password, key=key, address=address):
                 proof = Proof(Identity(name), self._passwords.fingerprint(name) or "")
         if proof is None:
@@ -283,13 +284,14 @@ class Gate:
         """The token endpoint's URL, as this client reaches the registry."""
         if self.config.realm is not None:
             return self.config.realm
-        host = exchange.header(b"host") or ""
-        if not host or not set(host) <= _HOST:
+        if exchange.host is None:
             raise Problem(400, "UNSUPPORTED", "the request names no host that an answer could lead to")
-        return f"{exchange.scope['scheme']}://{host}/token"
-
-
-_HOST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")
+        scheme = exchange.scope["scheme"]
+        told = exchange.forwarding.scheme is not None
+        if scheme == "http" and not told and says_https(exchange.scope["headers"]):
+            # Nobody knows who says so. At the worst, they are led to a port of that host that is closed.
+            scheme = "https"
+        return f"{scheme}://{exchange.host}/token"
 
 
 def denied(identity: Identity, action: str, repository: str) -> Problem:

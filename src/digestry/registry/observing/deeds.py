@@ -64,7 +64,7 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
         "time": clock.to_rfc3339(clock.now()),
         "request_id": exchange.request_id,
         "user": exchange.asker.identity.name,
-        "address": exchange.client.host if exchange.client else "",
+        "address": exchange.address,
         "client": cut(exchange.header(b"user-agent") or ""),
         "repository": exchange.repository,
         "status": status,

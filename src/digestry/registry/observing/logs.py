@@ -108,7 +108,7 @@ def about(exchange: Exchange) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "request_id": exchange.request_id,
         "user": exchange.asker.identity.name,
-        "address": exchange.client.host if exchange.client else "",
+        "address": exchange.address,
         "method": exchange.scope["method"],
         "path": cut(exchange.scope["path"]),
         "route": exchange.route,
@@ -139,7 +139,7 @@ def note_request(exchange: Exchange, status: int, seconds: float) -> None:
     REQUESTS.log(
         level,
         "%s %s %s %s %d, %d bytes in, %d out, %.1f ms%s%s",
-        exchange.client.host if exchange.client else "-",
+        exchange.address or "-",
         exchange.asker.identity.name,
         exchange.scope["method"],
         cut(exchange.scope["path"]),

@@ -1,0 +1,139 @@
+"""Whether a request is looked at at all: its ``Host``, and what a browser says of the page that made it.
+
+A registry that knows its users by passwords and tokens is safe from web pages: a page has none of them. One
+that needs no login is not: whatever page somebody visits can send requests to the loopback address and to
+the network of the visitor's machine. Browsers say so, in headers that no page can change; other clients of
+registries send none of them.
+
+A page can also have its own host's name lead to this registry (DNS rebinding): then the browser takes both
+for one, and only the name in ``Host`` tells.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.model.digest import shown
+from digestry.registry.config import RegistryConfig
+from digestry.registry.cors import parse_origin
+from digestry.registry.exchange import READS, Exchange
+from digestry.registry.hosts import Host, is_one_of, parse_host
+from digestry.registry.problems import Problem
+
+_NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
+_OURS: Final = frozenset((b"same-origin", b"none"))
+"""``Sec-Fetch-Site`` (Fetch Metadata, 2.3) of this registry's own pages, and of what somebody typed."""
+_DEFAULT_PORTS: Final = frozenset((80, 443, None))
+_VARY: Final = (b"vary", b"Origin")
+_VARY_PREFLIGHT: Final = (
+    b"vary",
+    b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+)
+
+
+class Admission:
+    """The rules of one registry, for every request."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self._cors = config.cors
+        self._names = config.hosts
+        self._open = not config.access.enabled
+        self._local = self._open and config.loopback
+
+    async def admit(self, exchange: Exchange) -> bool:
+        """Whether the request is to be answered; False if it was, because it is a browser's preflight.
+
+        Raises :class:`Problem` 400 for a ``Host`` that cannot be, 403 for one that may be a trick, and 403
+        for a page of another origin.
+        """
+        host: bytes | None = None
+        origin: bytes | None = None
+        site: bytes | None = None
+        for name, value in exchange.scope["headers"]:
+            if name in _NOTED:
+                if name == b"host":
+                    if host is not None:
+                        raise Problem(400, "UNSUPPORTED", "the request has more than one Host header")
+                    host = value
+                elif name == b"origin":
+                    origin = value if origin is None else b"null"
+                else:
+                    site = value
+        self._check_host(exchange, host)
+        if self._cors:
+            exchange.policy = (_VARY,)
+        if origin is None and site is None:
+            return True
+        return await self._check_page(exchange, None if origin is None else origin.decode("latin-1"), site)
+
+    def _check_host(self, exchange: Exchange, raw: bytes | None) -> None:
+        if raw is None:
+            if exchange.scope.get("http_version") == "1.1":
+                raise Problem(400, "UNSUPPORTED", "the request has no Host header (RFC 9112, section 3.2)")
+            return
+        host = parse_host(raw.decode("latin-1"))
+        if host is None:
+            raise Problem(400, "UNSUPPORTED", "the request's Host header is not HOST or HOST:PORT")
+        self._check_name(host)
+        if exchange.host is None:
+            exchange.host = host
+        elif self._names:
+            self._check_name(exchange.host)
+
+    def _check_name(self, host: Host) -> None:
+        if not (self._local or self._names) or host.is_local or is_one_of(host, self._names):
+            return
+        why = "it is not in hosts"
+        if not self._names:
+            why = "it listens on loopback without a login, and any web page could have that name lead here"
+        raise Problem(
+            403,
+            "DENIED",
+            f"this registry does not answer to the name {shown(host.name)}: {why}"
+            ' (for a name of its own, write hosts = ["NAME"] into registry.toml)',
+        )
+
+    async def _check_page(self, exchange: Exchange, origin: str | None, site: bytes | None) -> bool:
+        method = exchange.scope["method"]
+        if origin is not None and self._cors.allows(origin):
+            exchange.policy = (_VARY, *self._cors.headers(origin))
+            asked = exchange.header(b"access-control-request-method")
+            if method == "OPTIONS" and asked is not None:
+                exchange.policy = (_VARY_PREFLIGHT, *self._cors.preflight(origin))
+                await exchange.answer(204)
+                return False
+            if method in READS or method in self._cors.methods:
+                return True
+        elif (site is None or site in _OURS) and (origin is None or self._is_own(exchange, origin)):
+            return True
+        elif method in READS and (not self._open or self._is_visit(exchange)):
+            return True  # a page cannot read the answer, nor has it a password to send along
+        page = "of another origin" if origin is None else f"of {shown(origin)}"
+        raise Problem(
+            403,
+            "DENIED",
+            f"a web page {page} may not {method if method.isalpha() else 'do this'} here: [cors] in"
+            " registry.toml says which pages may do what",
+        )
+
+    def _is_own(self, exchange: Exchange, origin: str) -> bool:
+        """Whether a page was loaded from this registry, by a name that is its own."""
+        host = exchange.host
+        known = parse_origin(origin)
+        if host is None or known is None:
+            return False
+        page = parse_host(known.partition("://")[2])
+        if page is None or page.name != host.name:
+            return False
+        if page.port != host.port and not {page.port, host.port} <= _DEFAULT_PORTS:
+            return False
+        return not self._open or host.is_local or is_one_of(host, self._names)
+
+    def _is_visit(self, exchange: Exchange) -> bool:
+        """Whether somebody follows a link to this registry, which shows the answer to nobody else."""
+        return (
+            exchange.scope["method"] in {"GET", "HEAD"}
+            and exchange.header(b"origin") is None
+            and exchange.header(b"sec-fetch-mode") == "navigate"
+            and exchange.header(b"sec-fetch-dest") == "document"
+        )

@@ -1,0 +1,331 @@
+"""``[proxy]``: whose word counts on who asks, and how they reached this registry (docs/registry.md).
+
+A proxy says for whom it asks in ``Forwarded`` (RFC 7239) or in ``X-Forwarded-For``, ``-Proto``, ``-Host`` and
+``-Port``. Anybody can write these headers, so that they are read from right to left, and only as far as
+trusted addresses wrote them: what stands left of the first address that is not trusted is a stranger's word.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.types import Scope
+
+from digestry.registry import toml
+from digestry.registry.hosts import Host, parse_host
+from digestry.registry.problems import Problem
+from digestry.registry.toml import Key, Where
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+UNIX: Final = "unix"
+"""In ``trusted``, who connects to a unix socket."""
+
+_MOST_HOPS: Final = 64
+_LONGEST: Final = 8 << 10
+_LONGEST_NODE: Final = 64
+_PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
+_PAIR: Final = re.compile(
+    r'[ \t]*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s";,]*))[ \t]*(?:;|$)', re.ASCII
+)
+_FORWARDED: Final = b"forwarded"
+_FOR: Final = b"x-forwarded-for"
+_PROTO: Final = b"x-forwarded-proto"
+_HOST: Final = b"x-forwarded-host"
+_PORT_HEADER: Final = b"x-forwarded-port"
+_NOTED: Final = frozenset((_FORWARDED, _FOR, _PROTO, _HOST, _PORT_HEADER))
+
+
+def _networks(value: Any, where: Where) -> tuple[str, ...]:
+    found = toml.texts(value, where)
+    for item in found:
+        if item != UNIX:
+            try:
+                ipaddress.ip_network(item)
+            except ValueError as error:
+                raise ValueError(
+                    f'addresses and networks are wanted, such as "10.0.0.0/8" or "::1", and "{UNIX}": {error}'
+                ) from error
+    return found
+
+
+KEYS: Final = (
+    Key("trusted", toml.unless_empty(_networks), ()),
+    Key("headers", toml.one_of("either", "forwarded", "x-forwarded"), "either"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """The peers whose word on others counts: ``networks`` and, with ``unix``, those of a unix socket.
+
+    ``headers`` says which kind they write: ``forwarded``, ``x-forwarded``, or ``either``.
+    """
+
+    networks: tuple[Network, ...] = ()
+    unix: bool = False
+    headers: str = "either"
+
+    def __bool__(self) -> bool:
+        return self.unix or bool(self.networks)
+
+    def trusts(self, peer: str) -> bool:
+        """Whether what this address says of others counts. The peer of a unix socket has an empty one."""
+        if not peer:
+            return self.unix
+        address = parse_address(peer)
+        return address is not None and self._contains(address)
+
+    def _contains(self, address: Address) -> bool:
+        return any(address in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What trusted proxies say of a request; None for what they do not say."""
+
+    address: str | None = None
+    scheme: str | None = None
+    host: Host | None = None
+
+
+def parse(document: Mapping[str, Any], where: Where) -> ProxyConfig:
+    """Reads ``[proxy]`` of a document. Raises :class:`InvalidConfiguration`."""
+    values = toml.read(document.get("proxy", {}), KEYS, Where(where.file, "proxy"))
+    trusted = values["trusted"]
+    networks = tuple(_unmapped(ipaddress.ip_network(item)) for item in trusted if item != UNIX)
+    return ProxyConfig(networks, UNIX in trusted, values["headers"])
+
+
+def _unmapped(network: Network) -> Network:
+    """``::ffff:10.0.0.0/104`` is ``10.0.0.0/8``: a socket of both kinds shows IPv4 peers in that form."""
+    mapped = None if network.version == 4 else network.network_address.ipv4_mapped
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+
+
+@functools.lru_cache(4096)
+def parse_address(text: str) -> Address | None:
+    """An IP address, without its zone, and IPv4 where IPv6 only wraps it; None for anything else."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if address.version == 6 else address
+
+
+def parse_node(text: str) -> Address | None:
+    """The address of a hop (RFC 7239, section 6): bare, with a port, IPv6 in brackets or without.
+
+    None for ``unknown``, for a name that hides the address (``_gateway``), and for garbage.
+    """
+    text = text.strip(" \t")
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+    if not text or len(text) > _LONGEST_NODE or "%" in text:
+        return None
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
+        if not closed or (port and not _is_port(port)) or ":" not in host:
+            return None
+        return parse_address(host)
+    if text.count(":") == 1:
+        text, _, port = text.partition(":")
+        if not _is_port(":" + port):
+            return None
+    return parse_address(text)
+
+
+def _is_port(text: str) -> bool:
+    # RFC 7239 lets a port be hidden as well.
+    return bool(re.fullmatch(r":(?:[0-9]{1,5}|_[A-Za-z0-9._-]{1,32})", text, re.ASCII))
+
+
+def apply(config: ProxyConfig, scope: Scope) -> Forwarding:
+    """Puts the client's address and scheme into ``scope``, and returns what the peer says, if it is trusted.
+
+    Raises :class:`Problem` 400 if it says two things: one of them a stranger wrote.
+    """
+    peer = scope.get("client")
+    address = peer[0] if peer else ""
+    if not config.trusts(address):
+        return Forwarding()
+    found = read(config, address, scope["headers"])
+    if found.address is not None:
+        scope["client"] = (found.address, 0)
+    if found.scheme is not None:
+        scope["scheme"] = found.scheme
+    return found
+
+
+def read(config: ProxyConfig, peer: str, headers: RawHeaders) -> Forwarding:
+    """What a trusted ``peer`` says of the request. Raises as :func:`apply` does."""
+    lines: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        if name in _NOTED:
+            lines.setdefault(name, []).append(value.decode("latin-1"))
+    standard = other = None
+    if _FORWARDED in lines and config.headers != "x-forwarded":
+        standard = _standard(config, lines[_FORWARDED])
+    if config.headers != "forwarded" and len(lines) > (_FORWARDED in lines):
+        other = _common(config, lines)
+    if standard is None or other is None:
+        return standard or other or Forwarding()
+    for one, another in (
+        (standard.address, other.address),
+        (standard.scheme, other.scheme),
+        (standard.host, other.host),
+    ):
+        if one is not None and another is not None and one != another:
+            # A proxy that writes the one kind passes the other on, as whoever asked it wrote it.
+            raise Problem(
+                400,
+                "UNSUPPORTED",
+                f"the proxy {peer or 'on the socket'} says two things in Forwarded and X-Forwarded-*: [proxy]"
+                " headers has to name the kind that it writes itself",
+            )
+    return Forwarding(
+        standard.address or other.address, standard.scheme or other.scheme, standard.host or other.host
+    )
+
+
+def _walk(config: ProxyConfig, nodes: Iterable[str]) -> tuple[Address | None, int]:
+    """The client among hops from right to left, and how many hops were read to get there."""
+    found: Address | None = None
+    number = 0
+    for number, node in enumerate(nodes, 1):
+        address = parse_node(node)
+        if address is None:
+            break  # the proxy that wrote this hides who asked it, and only it knows
+        found = address
+        if number >= _MOST_HOPS or not config._contains(address):
+            break
+    return found, number
+
+
+def _standard(config: ProxyConfig, lines: Sequence[str]) -> Forwarding:
+    elements: list[dict[str, str]] = []
+
+    def nodes() -> Iterator[str]:
+        for text in _from_right(lines, quoted=True):
+            elements.append(_pairs(text))
+            yield elements[-1].get("for", "")
+
+    address, _ = _walk(config, nodes())
+    scheme = host = None
+    # Each was written by a trusted proxy; the last one read is nearest to the client.
+    for element in reversed(elements):
+        scheme = scheme or _scheme(element.get("proto", ""))
+        host = host or parse_host(element.get("host", ""))
+    return Forwarding(None if address is None else str(address), scheme, host)
+
+
+def _common(config: ProxyConfig, lines: Mapping[bytes, Sequence[str]]) -> Forwarding:
+    address, hops = _walk(config, _from_right(lines.get(_FOR, ())))
+    written = _count(lines.get(_FOR, ()))
+
+    def value(name: bytes) -> str:
+        """What was said where the client's address was; of one that does not go along, the peer's own."""
+        found = lines.get(name, ())
+        place = hops if hops and _count(found) == written else 1
+        text = ""
+        for number, text in enumerate(_from_right(found), 1):  # noqa: B007 - the last one is it
+            if number >= place:
+                break
+        return text.strip(" \t")
+
+    scheme = _scheme(value(_PROTO))
+    host = parse_host(value(_HOST))
+    port = value(_PORT_HEADER)
+    if host is not None and host.port is None and _PORT.fullmatch(port) and 0 < int(port) < 65536:
+        default = {"http": 80, "https": 443}.get(scheme or "")
+        host = Host(host.name, None if int(port) == default else int(port))
+    return Forwarding(None if address is None else str(address), scheme, host)
+
+
+def _count(lines: Sequence[str]) -> int:
+    return sum(line[-_LONGEST:].count(",") + 1 for line in lines)
+
+
+def _scheme(text: str) -> str | None:
+    text = text.lower()
+    return text if text in {"http", "https"} else None
+
+
+def _from_right(lines: Sequence[str], *, quoted: bool = False) -> Iterator[str]:
+    """The elements of a list in a header, the last one first; several lines are one list.
+
+    From the right, so that what a stranger wrote before them, a quote that never closes or 8 KiB, cannot
+    change what the nearest proxies wrote.
+    """
+    left = _MOST_HOPS
+    for line in reversed(lines):
+        for text in _split_from_right(line[-_LONGEST:], quoted=quoted):
+            if text.strip(" \t"):
+                yield text
+                left -= 1
+                if left == 0:
+                    return
+
+
+def _split_from_right(text: str, *, quoted: bool) -> Iterator[str]:
+    if not quoted:
+        while True:
+            text, comma, last = text.rpartition(",")
+            yield last
+            if not comma:
+                return
+    end = len(text)
+    inside = False
+    for place in range(len(text) - 1, -1, -1):
+        character = text[place]
+        if character == '"' and not _is_escaped(text, place):
+            inside = not inside
+        elif character == "," and not inside:
+            yield text[place + 1 : end]
+            end = place
+    yield text[:end]
+
+
+def _is_escaped(text: str, place: int) -> bool:
+    first = place
+    while first and text[first - 1] == "\\":
+        first -= 1
+    return (place - first) % 2 == 1
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """The parameters of one element of ``Forwarded``, by lower-case name; empty if it is garbage."""
+    found: dict[str, str] = {}
+    place = 0
+    while place < len(text):
+        match = _PAIR.match(text, place)
+        if match is None:
+            return {}
+        name = match[1].lower()
+        if name in found:
+            return {}
+        found[name] = re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
+        place = match.end()
+    return found
+
+
+def says_https(headers: RawHeaders) -> bool:
+    """Whether whoever passed a request on, trusted or not, says that it came over TLS.
+
+    For what can only become safer by it: a password goes to ``https`` of the same host, or nowhere.
+    """
+    for name, value in headers:
+        if name == _PROTO and b"https" in value.lower():
+            return True
+        if name == _FORWARDED and re.search(rb'proto="?https', value[-_LONGEST:], re.IGNORECASE):
+            return True
+    return False
