@@ -129,9 +129,31 @@ class Cluster:
     users: set[str] = field(default_factory=lambda: {f"Bearer {TOKEN}"})
     asked: list[Asked] = field(default_factory=list)
     page: int = 500
+    version: int = 100
+    events: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    watches: list[Answer] = field(default_factory=list)
+    """What the next watches get, one after another; then they get what is true."""
+    forgotten: int = 0
+    """Versions up to this one are compacted."""
 
     def paths(self) -> list[str]:
         return [one.path for one in self.asked]
+
+    def watched(self) -> list[Asked]:
+        return [one for one in self.asked if "watch" in one.query]
+
+    def change(self, kind: str, pod: dict[str, Any], *, lose: bool = False) -> None:
+        """A pod that comes (``ADDED``), changes or goes; with ``lose``, no watch tells of it."""
+        self.version += 1
+        pods = self.lists.setdefault("/api/v1/pods", [])
+        name = pod["metadata"]["name"]
+        pods[:] = [one for one in pods if one["metadata"]["name"] != name]
+        if kind != "DELETED":
+            pods.append(pod)
+        metadata = {**pod["metadata"], "resourceVersion": str(self.version)}
+        if not lose:
+            event = {"type": kind, "object": {"kind": "Pod", **pod, "metadata": metadata}}
+            self.events.append((self.version, event))
 
     def fill(self) -> None:
         """The constructed cluster."""
@@ -185,9 +207,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
             objects = [
                 one for one in cluster.lists.get(whole, []) if one["metadata"].get("namespace") == inside
             ]
-        start, size = int(asked.query.get("continue", "0")), min(int(asked.query["limit"]), cluster.page)
+        size = min(int(asked.query.get("limit", "500")), cluster.page)
+        start = int(asked.query.get("continue", "0"))
         following = str(start + size) if start + size < len(objects) else ""
-        self.say(200, listing(objects[start : start + size], following))
+        if "watch" in asked.query:
+            (cluster.watches.pop(0) if cluster.watches else tell)(self, asked)
+            return
+        document = listing(objects[start : start + size], following)
+        document["metadata"]["resourceVersion"] = str(cluster.version)
+        if following and "labelSelector" not in asked.query:
+            document["metadata"]["remainingItemCount"] = len(objects) - start - size
+        self.say(200, document)
+
+    def stream(self, *events: Any) -> None:
+        """Begins an answer that comes in chunks, and sends some of it."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.more(*events)
+
+    def more(self, *events: Any) -> None:
+        for event in events:
+            raw = event if isinstance(event, bytes) else json.dumps(event).encode() + b"\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
+
+    def end(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
 
     def say(self, code: int, body: Any, **headers: str) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -198,6 +244,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(raw)
+
+
+def tell(handler: Handler, asked: Asked) -> None:
+    """What a watch gets from a server that is in order: what happened since, a bookmark, and its end."""
+    cluster = handler.server.cluster
+    since = int(asked.query["resourceVersion"])
+    if since < cluster.forgotten:
+        handler.stream({"type": "ERROR", "object": status(410, "too old resource version")})
+        handler.end()
+        return
+    handler.stream(*(event for version, event in cluster.events if version > since))
+    handler.more(bookmark(cluster.version))
+    handler.end()
+
+
+def bookmark(version: int) -> dict[str, Any]:
+    metadata = {"resourceVersion": str(version), "creationTimestamp": None}
+    return {"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1", "metadata": metadata}}
 
 
 def listing(objects: list[Any], following: Any = "") -> dict[str, Any]:

@@ -167,7 +167,9 @@ def audit(
     from digestry.cli.settings import load
     from digestry.fleet.reports.to_table import Look
 
-    auditor = _Auditor(load(), sources, fleet_file, include_stopped, timeout, record=record)
+    auditor = _Auditor(
+        load(), sources, fleet_file, include_stopped, timeout, record=record, again=bool(watch)
+    )
     wanted = audit_output.Wanted(
         format=chosen,
         output=output,
@@ -204,9 +206,11 @@ class _Auditor:
         timeout: float,
         *,
         record: bool,
+        again: bool = False,
     ) -> None:
         from digestry.fleet.configuration import FleetConfiguration
         from digestry.fleet.configuration import load as load_fleet
+        from digestry.fleet.gathering import keep
         from digestry.fleet.sources import parse_source
 
         self._settings = settings
@@ -220,6 +224,8 @@ class _Auditor:
             for text in dict.fromkeys(sources)
         ]
         self._sources += self._fleet.sources(include_stopped=include_stopped, timeout=timeout)
+        if again:
+            keep(self._sources)
 
     @property
     def origins(self) -> dict[str, str]:

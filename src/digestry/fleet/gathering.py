@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from digestry.errors import DigestryError
-from digestry.fleet.sighting import Note, Observation, Problem, Sighting, Source
+from digestry.fleet.sighting import Lasting, Note, Observation, Problem, Sighting, Source
 
 SOURCE_TIMEOUT: Final = 300.0
 """Seconds that one source may take for everything that it has to say."""
@@ -42,6 +42,14 @@ class Bounded:
                 yield replace(seen, source=self.name)
             else:
                 yield replace(seen, source=self.name, host=self.host or seen.host)
+
+
+def keep(sources: Iterable[Source]) -> None:
+    """Tells those of ``sources`` that care that they will be asked again and again."""
+    for source in sources:
+        inner = source.source if isinstance(source, Bounded) else source
+        if isinstance(inner, Lasting):
+            inner.keep()
 
 
 @dataclass(slots=True)

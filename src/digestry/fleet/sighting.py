@@ -6,7 +6,7 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from digestry.errors import InvalidReference
 from digestry.fleet.waiting import Waiting
@@ -125,6 +125,16 @@ class Source(Protocol):
 
         Raises nothing of :class:`~digestry.errors.DigestryError`: failures are problems.
         """
+        ...
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """A source that does better if it knows that it will be asked again and again."""
+
+    def keep(self) -> None:
+        """From now on keeps, between one :meth:`Source.observe` and the next, what saves asking for all of
+        it anew. What each says is as fresh as ever."""
         ...
 
 

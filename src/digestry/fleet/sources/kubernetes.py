@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from digestry.errors import DigestryError, InvalidConfiguration, RemoteNotFound, Unauthorized, Unreachable
-from digestry.fleet.sighting import Observation, Problem, Sighting
+from digestry.fleet.sighting import Note, Observation, Problem, Sighting
 from digestry.fleet.sources.engine import TIMEOUT, fields, text
 from digestry.fleet.sources.kube_api import DEADLINE, KubeAPI
 from digestry.fleet.sources.kube_credentials import Credentials
+from digestry.fleet.sources.kube_follow import Followed, Fresh
 from digestry.fleet.sources.kubeconfig import find_access
 from digestry.fleet.sources.pods import platforms_of_nodes, sightings_of_pods
 from digestry.fleet.sources.workloads import Workloads
@@ -32,6 +35,8 @@ _WORKLOADS: Final = (
     ("CronJob", "/apis/batch/v1", "cronjobs"),
     ("Job", "/apis/batch/v1", "jobs"),
 )
+_PARALLEL: Final = 8
+_WATCH: Final = "what stands between here and the API server may have changed what it said"
 _GRANT: Final = "grant it with deploy/kubernetes/rbac.yaml (docs/kubernetes.md)"
 
 
@@ -88,12 +93,28 @@ class KubernetesSource:
         self._timeout = timeout
         self._deadline = deadline
         self._environment = environment
+        self._kept: dict[tuple[str, str], Followed] | None = None
+        self._busy = threading.Lock()
 
     @property
     def name(self) -> str:
         return self._name
 
+    def keep(self) -> None:
+        """Keeps the pods from one observation to the next, which asks only for what changed since."""
+        if self._kept is None:
+            self._kept = {}
+
     def observe(self) -> Iterator[Observation]:
+        if not self._busy.acquire(blocking=False):
+            yield Problem(self._name, "it is still being asked, as it was in the round before")
+            return
+        try:
+            yield from self._observe()
+        finally:
+            self._busy.release()
+
+    def _observe(self) -> Iterator[Observation]:
         try:
             access = find_access(self._where.context, environment=self._environment)
             credentials = Credentials(access.user, access.cluster, environment=self._environment)
@@ -103,15 +124,41 @@ class KubernetesSource:
             yield Problem(self._name, error.message, error.hint)
             return
         try:
-            yield from _Reading(self._name, self._where, api, include_stopped=self._include_stopped).all()
+            followed = self._followed(api.server)
+            reading = _Reading(
+                self._name, self._where, api, include_stopped=self._include_stopped, followed=followed
+            )
+            yield from reading.all()
         finally:
             api.close()
+
+    def _followed(self, server: str) -> dict[str, Followed] | None:
+        """The pods of each namespace, as the round before left them at this server."""
+        if self._kept is None:
+            return None
+        kept: dict[tuple[str, str], Followed] = {}
+        for namespace in self._where.namespaces or ("",):
+            path = f"/api/v1{_scope(namespace)}/pods"
+            kept[server, namespace] = self._kept.get((server, namespace)) or Followed(
+                path, "pods", "Pod", _query(self._where)
+            )
+        self._kept = kept
+        return {namespace: one for (_, namespace), one in kept.items()}
 
 
 class _Reading:
     """One reading of a cluster, from its nodes to the workloads that have no pods."""
 
-    def __init__(self, name: str, where: Where, api: KubeAPI, *, include_stopped: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        where: Where,
+        api: KubeAPI,
+        *,
+        include_stopped: bool,
+        followed: Mapping[str, Followed] | None = None,
+    ) -> None:
+        self._followed = followed
         self._name = name
         self._where = where
         self._api = api
@@ -124,9 +171,10 @@ class _Reading:
         nodes, why = self._nodes()
         yield from self._templates()
         empty = []
+        fresh = self._refresh()
         for namespace in self._where.namespaces or ("",):
             count = 0
-            for seen in self._pods(namespace, nodes, why):
+            for seen in self._pods(namespace, nodes, why, fresh.get(namespace)):
                 count += 1
                 yield seen
             if not count and namespace:
@@ -167,10 +215,27 @@ class _Reading:
                     if isinstance(error, Unreachable):
                         return
 
-    def _pods(self, namespace: str, nodes: Mapping[str, Platform], why: str) -> Iterator[Observation]:
+    def _refresh(self) -> dict[str, Future[Fresh]]:
+        """The pods of each namespace that is followed; those of several are asked for at once."""
+        if self._followed is None:
+            return {}
+        with ThreadPoolExecutor(_PARALLEL, "watch") as pool:
+            return {name: pool.submit(one.refresh, self._api) for name, one in self._followed.items()}
+
+    def _pods(
+        self, namespace: str, nodes: Mapping[str, Platform], why: str, fresh: Future[Fresh] | None
+    ) -> Iterator[Observation]:
         try:
+            pods: Iterable[Any]
+            if fresh is None:
+                pods = _once(self._pages("/api/v1", "pods", namespace))
+            else:
+                result = fresh.result()
+                pods = result.objects
+                yield from (Note(self._name, text) for text in result.notes)
+                yield from (Problem(self._name, text, _WATCH) for text in result.problems)
             yield from sightings_of_pods(
-                self._workloads.seeing(_once(self._pages("/api/v1", "pods", namespace))),
+                self._workloads.seeing(pods),
                 source=self._name,
                 nodes=nodes,
                 nodes_unknown=why,
@@ -206,15 +271,22 @@ class _Reading:
     # -- asking -------------------------------------------------------------------------------
 
     def _pages(self, group: str, resource: str, namespace: str) -> Iterator[list[Any]]:
-        scope = f"/namespaces/{namespace}" if namespace else ""
-        query = {"labelSelector": self._where.selector} if self._where.selector else {}
-        return self._api.pages(f"{group}{scope}/{resource}", f"list {resource}", **query)
+        path = f"{group}{_scope(namespace)}/{resource}"
+        return self._api.pages(path, f"list {resource}", **_query(self._where))
 
     def _problem(self, error: DigestryError, consequence: str, hint: str = "") -> Problem:
         message = f"{error.message}; {consequence}" if consequence else error.message
         if isinstance(error, Unauthorized) and error.status == 403:
             hint = hint or _GRANT
         return Problem(self._name, message, hint or error.hint)
+
+
+def _scope(namespace: str) -> str:
+    return f"/namespaces/{namespace}" if namespace else ""
+
+
+def _query(where: Where) -> dict[str, str]:
+    return {"labelSelector": where.selector} if where.selector else {}
 
 
 def _once(pages: Iterator[list[Any]]) -> Iterator[Any]:
