@@ -5,23 +5,33 @@ There is no kubelet: pods are made through the API, and their statuses are patch
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
+import socket
+import socketserver
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
+from digestry.errors import Refused
 from digestry.fleet import publish
-from digestry.fleet.sighting import Problem, Sighting, now
+from digestry.fleet.gathering import keep
+from digestry.fleet.sighting import Note, Problem, Sighting, now
 from digestry.fleet.sources import kube_api
+from digestry.fleet.sources.kube_credentials import Credentials
+from digestry.fleet.sources.kubeconfig import find_access
 from digestry.fleet.sources.kubernetes import KubernetesSource, Where
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -264,24 +274,7 @@ def test_who_may_read_one_namespace_only(
     image, good = f"{application.repository}:1", application.good
     cluster.pod(namespace, "app", spec(image), status(container(image, f"{application.repository}@{good}")))
     cluster.account(namespace, "narrow")
-    group = "/apis/rbac.authorization.k8s.io/v1"
-    rules = [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
-        {
-            "apiGroups": ["apps", "batch"],
-            "resources": ["deployments", "statefulsets", "daemonsets", "cronjobs", "jobs"],
-            "verbs": ["list"],
-        },
-    ]
-    where = f"{group}/namespaces/{namespace}"
-    cluster.ask("POST", f"{where}/roles", {"metadata": {"name": "narrow"}, "rules": rules})
-    subject = {"kind": "ServiceAccount", "name": "narrow", "namespace": namespace}
-    binding = {
-        "metadata": {"name": "narrow"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "narrow"},
-        "subjects": [subject],
-    }
-    cluster.ask("POST", f"{where}/rolebindings", binding)
+    allow(cluster, namespace, "narrow", ["list"])
     narrow = Auditor(auditor.directory, cluster, namespace, "narrow")
 
     code, report = narrow.run("kubernetes")
@@ -375,12 +368,17 @@ def test_a_list_that_expires_is_begun_again(
     assert sorted(names) == sorted(expected | {"pod-0000-late/main"})
 
 
-def test_five_thousand_pods(
-    cluster: KubeServer, auditor: Auditor, namespace: str, application: Application
-) -> None:
-    cluster.pods(namespace, many(5000, application))
+@pytest.fixture(scope="module")
+def thousands(cluster: KubeServer, application: Application) -> str:
+    """A namespace of 5,000 pods."""
+    cluster.namespace("thousands")
+    cluster.pods("thousands", many(5000, application))
+    return "thousands"
+
+
+def test_five_thousand_pods(auditor: Auditor, thousands: str) -> None:
     begun = time.monotonic()
-    code, report = auditor.run(f"kubernetes:?namespace={namespace}")
+    code, report = auditor.run(f"kubernetes:?namespace={thousands}")
     took = time.monotonic() - begun
     assert (code, report["problems"]) == (1, [])
     names = [one["name"] for one in report["containers"]]
@@ -391,7 +389,223 @@ def test_five_thousand_pods(
     assert took < PATIENCE
 
 
-def test_each_round_of_a_watch_lists_anew(
+@dataclass
+class Counted:
+    """A way to the API server that counts what is asked and what comes back."""
+
+    url: str = ""
+    connections: int = 0
+    received: int = 0
+
+    def taken(self) -> tuple[int, int]:
+        """What was counted since the last time."""
+        counted = self.connections, self.received
+        self.connections = self.received = 0
+        return counted
+
+
+@contextlib.contextmanager
+def counting(port: int) -> Iterator[Counted]:
+    counted = Counted()
+
+    class Through(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            counted.connections += 1
+            with socket.create_connection(("127.0.0.1", port)) as other, contextlib.suppress(OSError):
+                ends = {self.request: other, other: self.request}
+                while True:
+                    for end in select.select(list(ends), [], [])[0]:
+                        content = end.recv(1 << 16)
+                        if not content:
+                            return
+                        counted.received += len(content) if end is other else 0
+                        ends[end].sendall(content)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Through) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        counted.url = f"https://127.0.0.1:{server.server_address[1]}"
+        try:
+            yield counted
+        finally:
+            server.shutdown()
+
+
+def watching(environment: Mapping[str, str], *namespaces: str) -> KubernetesSource:
+    source = KubernetesSource("kubernetes", Where(namespaces=namespaces), environment=environment)
+    keep([source])
+    return source
+
+
+def seen(source: KubernetesSource) -> tuple[set[str], list[str]]:
+    """The pods of one round, and what was said beside them."""
+    observed = list(source.observe())
+    rows = [one for one in observed if isinstance(one, Sighting) and one.runs]
+    assert len(rows) == len({(row.namespace, row.name) for row in rows})
+    return {row.name.partition("/")[0] for row in rows}, [
+        one.message for one in observed if isinstance(one, Note | Problem)
+    ]
+
+
+def requests(api: pytest.MonkeyPatch) -> list[str]:
+    """What is asked from now on."""
+    asked: list[str] = []
+    whole = kube_api.KubeAPI._open
+
+    def note(self: Any, address: str, seconds: float) -> Any:
+        asked.append(address)
+        return whole(self, address, seconds)
+
+    api.setattr(kube_api.KubeAPI, "_open", note)
+    return asked
+
+
+def test_what_a_watch_spares(
+    cluster: KubeServer,
+    auditor: Auditor,
+    thousands: str,
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """5,000 pods, of which a few come, change and go between one round and the next."""
+    pods = f"/api/v1/namespaces/{thousands}/pods"
+    image = f"{application.repository}:1"
+    said = container(image, f"{application.repository}@{application.bad}")
+    with counting(cluster.port) as counted:
+        environment = auditor.environment()
+        config = Path(environment["KUBECONFIG"])
+        config.write_text(config.read_text().replace(cluster.url, counted.url))
+        source = watching(environment, thousands)
+        asked = requests(monkeypatch)
+        names, told = seen(source)
+        listed, listed_bytes = [one for one in asked if pods in one], counted.taken()[1]
+        asked.clear()
+        assert (len(names), told) == (5000, [])
+
+        new = {f"new-{number}" for number in range(5)}
+        cluster.pods(thousands, {name: (spec(image), status(said)) for name in new})
+        again, told = seen(source)
+        watched, watched_bytes = [one for one in asked if pods in one], counted.taken()[1]
+        assert (again, told) == (names | new, [])
+        for name in new:
+            cluster.ask("DELETE", f"{pods}/{name}?gracePeriodSeconds=0")
+        begun = time.monotonic()
+        assert seen(source) == (names, [])
+        print(f"a round without much took {time.monotonic() - begun:.1f} s")
+    print(f"listed: {len(listed)} requests, {listed_bytes:,} bytes")
+    print(f"watched: {len(watched)} requests, {watched_bytes:,} bytes")
+    assert (len(listed), len(watched)) == (10, 2)
+    assert watched_bytes * 50 < listed_bytes
+
+
+def test_a_version_that_etcd_has_forgotten(
+    cluster: KubeServer,
+    auditor: Auditor,
+    namespace: str,
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What happened while nobody watched is compacted away, and the server has no memory of its own."""
+    image = f"{application.repository}:1"
+    good = container(image, f"{application.repository}@{application.good}")
+    cluster.pods(namespace, {name: (spec(image), status(good)) for name in ("stays", "goes")})
+    source = watching(auditor.environment(), namespace)
+    assert seen(source) == ({"stays", "goes"}, [])
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    cluster.ask("DELETE", f"{path}/goes?gracePeriodSeconds=0")
+    cluster.pod(namespace, "comes", spec(image), status(good))
+    cluster.etcd.compact(cluster.etcd.revision())
+    cluster.stop()
+    cluster.start()
+    asked = requests(monkeypatch)
+    assert seen(source) == ({"stays", "comes"}, [])
+    of_pods = [parse_qs(urlsplit(one).query) for one in asked if one.startswith(path)]
+    assert ["watch" in one for one in of_pods] == [False, True, False]
+    assert "limit" in of_pods[2]
+    [version] = of_pods[1]["resourceVersion"]
+    access = find_access("", environment=auditor.environment())
+    api = kube_api.KubeAPI(access, Credentials(access.user, access.cluster))
+    api.prepare()
+    with pytest.raises(Refused) as refused:
+        list(api.watch(path, "watch pods", kind="Pod", version=version, seconds=1))
+    assert refused.value.status == 410
+    cluster.pod(namespace, "later", spec(image), status(good))
+    asked.clear()
+    assert seen(source) == ({"stays", "comes", "later"}, [])
+    assert len([one for one in asked if one.startswith(path)]) == 2
+
+
+def test_a_server_that_restarts_between_rounds(
+    cluster: KubeServer, auditor: Auditor, namespace: str, application: Application
+) -> None:
+    image = f"{application.repository}:1"
+    good = container(image, f"{application.repository}@{application.good}")
+    cluster.pod(namespace, "app", spec(image), status(good))
+    source = watching(auditor.environment(), namespace)
+    assert seen(source) == ({"app"}, [])
+    cluster.stop()
+    try:
+        names, told = seen(source)
+        assert names == set()
+        assert "connection refused" in told[0]
+    finally:
+        cluster.start()
+    assert seen(source) == ({"app"}, [])
+
+
+def test_who_may_list_and_not_watch(
+    cluster: KubeServer, auditor: Auditor, namespace: str, application: Application
+) -> None:
+    image = f"{application.repository}:1"
+    good = container(image, f"{application.repository}@{application.good}")
+    cluster.pod(namespace, "first", spec(image), status(good))
+    cluster.account(namespace, "lister")
+    allow(cluster, namespace, "lister", ["list"])
+    source = watching(Auditor(auditor.directory, cluster, namespace, "lister").environment(), namespace)
+    assert seen(source) == ({"first"}, [])
+    names, told = seen(source)
+    assert names == {"first"}
+    assert len(told) == 1
+    assert '"watch" on "pods" (403)' in told[0]
+    cluster.pod(namespace, "second", spec(image), status(good))
+    assert seen(source) == ({"first", "second"}, [])
+
+
+def test_all_namespaces_are_watched_by_the_account_that_is_shipped(
+    cluster: KubeServer, auditor: Auditor, namespace: str, application: Application
+) -> None:
+    source = watching(auditor.environment())
+    before, told = seen(source)
+    assert told == []
+    image = f"{application.repository}:1"
+    good = container(image, f"{application.repository}@{application.good}")
+    cluster.pod(namespace, "only-here", spec(image), status(good))
+    after, told = seen(source)
+    assert (after - before, told) == ({"only-here"}, [])
+
+
+def allow(cluster: KubeServer, namespace: str, account: str, verbs: list[str]) -> None:
+    """A role for one namespace: ``verbs`` on pods, and listing workloads."""
+    group = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    rules = [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": verbs},
+        {
+            "apiGroups": ["apps", "batch"],
+            "resources": ["deployments", "statefulsets", "daemonsets", "cronjobs", "jobs"],
+            "verbs": ["list"],
+        },
+    ]
+    cluster.ask("POST", f"{group}/roles", {"metadata": {"name": account}, "rules": rules})
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    binding = {
+        "metadata": {"name": account},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
+        "subjects": [subject],
+    }
+    cluster.ask("POST", f"{group}/rolebindings", binding)
+
+
+def test_rounds_of_the_command(
     cluster: KubeServer, auditor: Auditor, namespace: str, application: Application, tmp_path: Path
 ) -> None:
     image = f"{application.repository}:1"

@@ -135,9 +135,7 @@ def test_a_watch_begins_where_a_bookmark_was(cluster: Cluster, source: Kubernete
     assert [one.query["resourceVersion"] for one in cluster.watched()] == ["102", "152"]
 
 
-def test_a_pod_that_came_and_went_and_one_that_came_again(
-    cluster: Cluster, source: KubernetesSource
-) -> None:
+def test_a_pod_that_came_and_went_and_one_that_came_again(cluster: Cluster, source: KubernetesSource) -> None:
     list(source.observe())
     cluster.change("ADDED", pod("brief"))
     cluster.change("DELETED", pod("brief"))

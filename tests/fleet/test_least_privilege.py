@@ -7,7 +7,7 @@ from pathlib import Path
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "rbac.yaml"
 GRANTED = {
-    "pods": "list", "deployments, statefulsets, daemonsets": "list", "cronjobs, jobs": "list",
+    "pods": "list, watch", "deployments, statefulsets, daemonsets": "list", "cronjobs, jobs": "list",
     "nodes": "list", "namespaces": "get",
 }  # fmt: skip
 
