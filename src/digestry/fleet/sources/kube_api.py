@@ -178,9 +178,7 @@ class KubeAPI:
         if not isinstance(remaining, int) or isinstance(remaining, bool):
             remaining = None
         if remaining and not following:
-            raise ProtocolViolation(
-                f"{self.server}{path}: the list has more, and does not say where"
-            )
+            raise ProtocolViolation(f"{self.server}{path}: the list has more, and does not say where")
         return Page(items(document.get("items")), text(metadata.get("resourceVersion")), following, remaining)
 
     def watch(
