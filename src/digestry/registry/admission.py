@@ -31,10 +31,15 @@ _VARY_PREFLIGHT: Final = (
 )
 
 
+_NO_WRITES: Final = frozenset(("token", "resolve"))
+"""Routes whose POST changes nothing."""
+
+
 class Admission:
     """The rules of one registry, for every request."""
 
     def __init__(self, config: RegistryConfig) -> None:
+        self._read_only = config.read_only
         self._cors = config.cors
         self._names = config.hosts
         self._open = not config.access.enabled
@@ -65,6 +70,18 @@ class Admission:
         if origin is None and site is None:
             return True
         return await self._check_page(exchange, None if origin is None else origin.decode("latin-1"), site)
+
+    def check_writable(self, exchange: Exchange) -> None:
+        """Raises :class:`Problem` 405 for what would change a registry that is read-only."""
+        method = exchange.scope["method"]
+        if self._read_only and method not in READS and exchange.route not in _NO_WRITES:
+            raise Problem(
+                405,
+                "UNSUPPORTED",
+                "this registry is read-only: it takes no pushes and removes nothing, and all that it has can be"
+                " pulled",
+                headers={"Allow": "GET, HEAD"},
+            )
 
     def _check_host(self, exchange: Exchange, raw: bytes | None) -> None:
         if raw is None:

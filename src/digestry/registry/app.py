@@ -126,6 +126,7 @@ class RegistryApp:
         if not await service.admission.admit(exchange):
             return
         await _identify(service, exchange)
+        service.admission.check_writable(exchange)
         if service.mirrors is not None:
             asked = name.removesuffix("/blobs") if resource == "uploads" else name
             place = service.mirrors.place(exchange, asked, resource)
@@ -158,7 +159,7 @@ class RegistryApp:
         self, service: Service, exchange: Exchange, place: Place, *, resource: str, last: str
     ) -> None:
         found = _allowed(service, exchange, place.name, "push" if "uploads" in {resource, last} else None)
-        if found is not service:
+        if found is not service or service.config.read_only:
             # Whoever may not see the repository: upstream is not asked for them.
             place = replace(place, fetch=False)
         await mirroring.handle(found, exchange, place, resource, last)

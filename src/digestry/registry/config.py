@@ -41,6 +41,7 @@ KEYS: Final = (
     Key("workers", toml.whole(1, 64), 1),
     Key("allow-anonymous", toml.flag, False),
     Key("hosts", hosts.names, ()),
+    Key("read-only", toml.flag, False),
 )
 LIMIT_KEYS: Final = (
     Key("manifest", toml.size, 4 << 20),
@@ -111,6 +112,8 @@ class RegistryConfig:
     word must not hold its upload for ever."""
     hosts: tuple[str, ...] = ()
     """The names that clients may have for this registry; without any, see :mod:`.admission`."""
+    read_only: bool = False
+    """Nothing that is stored changes: no pushes, no deletions, no collection."""
     tls: TlsConfig | None = None
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     cors: CorsConfig = field(default_factory=CorsConfig)
@@ -178,6 +181,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         patience=limits["body_seconds"],
         tls=_tls(sections["tls"], Where(where.file, "tls")) if "tls" in sections else None,
         hosts=top["hosts"],
+        read_only=top["read_only"],
         proxy=proxies.parse(sections, where),
         cors=cors.parse(sections, where),
         access=access_config.parse(sections, where),

@@ -27,7 +27,7 @@ from digestry.catalog import clock
 from digestry.catalog.outbox import Delivery, Outbox
 from digestry.errors import Conflict, DigestryError
 from digestry.model.history import TagEvent
-from digestry.registry.webhooks import Webhook
+from digestry.registry.webhooks import Webhook, trusting
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -153,7 +153,7 @@ class Sender:
 
     def __init__(self, webhook: Webhook) -> None:
         self.webhook = webhook
-        self._tls = ssl.create_default_context() if webhook.url.startswith("https:") else None
+        self._tls = trusting(webhook.ca) if urlsplit(webhook.url).scheme == "https" else None
         self._socket: socket.socket | None = None
 
     def cut(self) -> None:
@@ -178,7 +178,7 @@ class Sender:
         watch.start()
         try:
             for _ in range(_MOST_REDIRECTS + 1):
-                status, answer = self._post(urlsplit(url), body, headers)
+                status, answer = self._post(urlsplit(url), body, headers, late)
                 if late.is_set():
                     raise TimeoutError  # the answer may have been cut anywhere, and still look like one
                 if 200 <= status < 300:
@@ -199,7 +199,7 @@ class Sender:
             watch.cancel()
 
     def _post(
-        self, url: SplitResult, body: bytes, headers: Mapping[str, str]
+        self, url: SplitResult, body: bytes, headers: Mapping[str, str], late: threading.Event
     ) -> tuple[int, http.client.HTTPMessage]:
         host, port, timeout = url.hostname or "", url.port, self.webhook.timeout
         connection = (
@@ -208,9 +208,9 @@ class Sender:
             else http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
         )
         try:
-            connection.connect()
-            # The connection forgets it as soon as the answer has begun.
-            self._socket = connection.sock
+            self._connect(connection)
+            if late.is_set():
+                raise TimeoutError  # there was nothing to cut yet
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             ours = {"User-Agent": f"digestry/{__version__}", "Connection": "close"}
             connection.request("POST", path, body, {**ours, **headers})
@@ -220,6 +220,19 @@ class Sender:
         finally:
             self._socket = None
             connection.close()
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        opened = socket.create_connection((connection.host, connection.port), connection.timeout)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            # A receiver may drip its half of the handshake as well.
+            opened = self._tls.wrap_socket(
+                opened, server_hostname=connection.host, do_handshake_on_connect=False
+            )
+        # Kept here: the connection forgets it as soon as the answer has begun.
+        connection.sock = self._socket = opened
+        if isinstance(opened, ssl.SSLSocket):
+            opened.do_handshake()
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -26,7 +26,7 @@ def jobs(config: RegistryConfig) -> list[Job]:
 
     audit = AuditLog(config.log, config.root)
     return [
-        CollectionJob(config, audit=audit),
+        *([] if config.read_only else [CollectionJob(config, audit=audit)]),
         ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
         *([StoreCount(config, audit)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),

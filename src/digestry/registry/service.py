@@ -306,7 +306,8 @@ class Service:
     async def _sweep_forever(self) -> None:
         while True:
             try:
-                await self.disk(self.sweep_uploads)
+                if not self.config.read_only:
+                    await self.disk(self.sweep_uploads)
             except Exception:
                 log.exception("dropping stale uploads failed; trying again")
             await asyncio.sleep(min(_SWEEP_INTERVAL, self.config.upload_timeout / 2))

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ KEYS: Final = (
     Key("repository", patterns, ("**",)),
     Key("events", _events, frozenset(_EVENTS)),
     Key("source", toml.text, ""),
+    Key("ca", toml.file, None),
     Key("timeout-seconds", toml.seconds(1, 60), 10.0),
     Key("give-up-days", toml.whole(1, 30), 3),
 )
@@ -77,7 +79,8 @@ KEYS: Final = (
 @dataclass(frozen=True, slots=True)
 class Webhook:
     """One receiver. ``secret`` are the key's bytes; ``source`` is put before the events' own source.
-    A message may take ``timeout`` seconds; what was not taken for ``patience`` seconds is given up."""
+    ``ca`` is a PEM file of authorities that are trusted beside the system's. A message may take ``timeout``
+    seconds; what was not taken for ``patience`` seconds is given up."""
 
     name: str
     url: str
@@ -85,6 +88,7 @@ class Webhook:
     repositories: tuple[str, ...] = ("**",)
     events: frozenset[EventKind] = frozenset(_EVENTS)
     source: str = ""
+    ca: Path | None = None
     timeout: float = 10.0
     patience: float = 3 * 86400.0
 
@@ -136,10 +140,32 @@ def parse(document: Mapping[str, Any], where: Where) -> tuple[Webhook, ...]:
             repositories=values["repository"],
             events=values["events"],
             source=values["source"].rstrip("/"),
+            ca=_ca(values["ca"], values["url"], here),
             timeout=values["timeout_seconds"],
             patience=values["give_up_days"] * 86400.0,
         )
     return tuple(found.values())
+
+
+def _ca(file: Path | None, url: str, where: Where) -> Path | None:
+    if file is None:
+        return None
+    if urlsplit(url).scheme != "https":
+        raise where.wrong("ca is for a url that begins with https:")
+    try:
+        trusting(file)
+    except (OSError, ssl.SSLError) as error:
+        reason = "it has no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise where.wrong(f"ca: cannot use {file}: {reason}") from error
+    return file
+
+
+def trusting(ca: Path | None) -> ssl.SSLContext:
+    """What TLS needs to believe a receiver. Raises OSError, and so :class:`ssl.SSLError`."""
+    context = ssl.create_default_context()
+    if ca is not None:
+        context.load_verify_locations(cafile=ca)
+    return context
 
 
 def _secret(text: str | None, file: Path | None, where: Where) -> bytes:
