@@ -78,7 +78,7 @@ class Admission:
             raise Problem(
                 405,
                 "UNSUPPORTED",
-                "this registry is read-only: it takes no pushes and removes nothing, and all that it has can be"
+                "this registry is read-only: it takes no pushes and removes nothing; what it has can be"
                 " pulled",
                 headers={"Allow": "GET, HEAD"},
             )
