@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from digestry.cli.output import human_size, note, say
-from digestry.cli.timeouts import timeout_option
+from digestry.cli.timeouts import transfer_timeout_option
 
 
 @click.command()
@@ -33,7 +33,7 @@ from digestry.cli.timeouts import timeout_option
     "gzip: smaller, but its bytes, and so the digest, depend on the build of zlib. none: a tar archive.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the digest only.")
-@timeout_option
+@transfer_timeout_option
 def pack(
     *,
     directory: Path,

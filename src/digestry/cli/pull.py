@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import note, printable, say
-from digestry.cli.timeouts import timeout_option
+from digestry.cli.timeouts import transfer_timeout_option
 from digestry.cli.times import rfc3339, time_option
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--at", last=True, help="What the tag pointed to then: a time as `log` prints it, a date, 2h, yesterday."
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's name only.")
-@timeout_option
+@transfer_timeout_option
 def pull(
     *,
     reference: str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import note, printable, say
-from digestry.cli.timeouts import timeout_option
+from digestry.cli.timeouts import transfer_timeout_option
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's digest only.")
-@timeout_option
+@transfer_timeout_option
 def push(*, reference: str, quiet: bool) -> None:
     """Send an image from the local store to its registry, and say where its tag pointed before.
 

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 def open_session(settings: Settings) -> Session:
-    """A session that goes by ``settings``, and waits as long as ``--timeout`` says; the caller closes it."""
+    """A session that goes by ``settings``, and ends as ``--timeout`` and ``--time-limit`` say; the caller
+    closes it."""
     import os
 
     from digestry.cli.output import note, printable
-    from digestry.cli.timeouts import timeout
+    from digestry.cli.timeouts import time_limit, timeout
     from digestry.client.credentials import podman_files
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session
@@ -29,6 +30,7 @@ def open_session(settings: Settings) -> Session:
             auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),
             patience=waiting,
             waiting=waiting,
+            longest_command=time_limit(),
             longest_pause=waiting,
             tell=lambda text: note(printable(f"digestry: {text}")),
         )

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from digestry.client import refusals
 from digestry.client.encodings import Decoder, decoder_of
 from digestry.client.failures import unreachable
-from digestry.client.waiting import Waiting, retry_after, seconds
+from digestry.client.waiting import retry_after, seconds
 from digestry.errors import (
     InvalidDigest,
     ProtocolViolation,
@@ -36,8 +36,8 @@ _RAW: Final = 64 << 10  # of an encoded body, decoded at once
 class Answer:
     """One HTTP answer, its body not read yet. A context manager that gives the connection back.
 
-    ``patience`` is how many seconds its body may take, unless it is streamed; ``waiting`` is where
-    the time counts that its body keeps somebody waiting. ``remark`` is what else an error must say.
+    ``patience`` is how many seconds its body may take, unless it is streamed. ``remark`` is what else an
+    error must say.
     """
 
     def __init__(
@@ -47,10 +47,8 @@ class Answer:
         url: str,
         *,
         patience: float | None = None,
-        waiting: Waiting | None = None,
     ) -> None:
         self._response = response
-        self._waiting = waiting
         self._decoder: Decoder | None = None
         self.remark = ""
         self._until = None if patience is None else time.monotonic() + patience
@@ -62,6 +60,10 @@ class Answer:
         """The registry, as people call it, where that is not :attr:`host`."""
         self.account: str | None = None
         """Who was logged in: None for nobody, empty for a token without a name."""
+        self.entries = 0
+        """How many entries it had, if it is a page of a list; whoever reads it says so."""
+        self.took = 0.0
+        """Seconds that :meth:`read` took."""
 
     @property
     def host(self) -> str:
@@ -113,14 +115,10 @@ class Answer:
         return part
 
     def _read_raw(self, count: int) -> bytes:
-        began = time.monotonic()
         try:
-            part: bytes = self._response.read1(count, decode_content=False) or b""
+            return self._response.read1(count, decode_content=False) or b""
         except (HTTPError, OSError) as error:
             raise unreachable(self.host, error) from error
-        if self._waiting is not None:
-            self._waiting.received(self.host, began, len(part))
-        return part
 
     def read(self, limit: int) -> bytes:
         """The whole body, decoded. Raises :class:`ProtocolViolation` if it has more than ``limit``
@@ -130,11 +128,13 @@ class Answer:
         self.decode()
         parts: list[bytes] = []
         size = 0
+        began = time.monotonic()
         while part := self._read_soon(min(limit + 1 - size, 1 << 20)):
             parts.append(part)
             size += len(part)
             if size > limit:
                 self._too_long(limit)
+        self.took += time.monotonic() - began
         return b"".join(parts)
 
     def _read_soon(self, count: int) -> bytes:

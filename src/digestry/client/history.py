@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from digestry.client.answers import Answer
 from digestry.client.discovery import lacks
-from digestry.client.paging import pages
+from digestry.client.paging import pages, progress_of
 from digestry.errors import InvalidManifest, ProtocolViolation, Refused, RemoteNotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
@@ -53,6 +54,7 @@ def tag_history(repository: Repository, tag: str) -> list[TagEvent] | None:
             raise ProtocolViolation(f"{answer.host} sent no tag history: {error.message}") from error
         if not page.manifests and not entries and TAG_OBSERVED in (page.annotations or {}):
             return None  # a mirror that never looked has no history to tell
+        answer.entries = len(page.manifests)
         entries += page.manifests
     events: list[TagEvent] = []
     current: Digest | None = None
@@ -101,7 +103,9 @@ def journal(
     bounds = {name: rfc3339(at) for name, at in (("since", since), ("until", until)) if at is not None}
     events: list[TagEvent] = []
     before: int | None = None
+    progress = progress_of(repository.session, repository.reference.host)
     while limit is None or len(events) < limit:
+        began = time.monotonic()
         query: dict[str, str | int] = {**bounds} if tag is None else {"tag": tag, **bounds}
         query["n"] = _PAGE if limit is None else min(_PAGE, limit - len(events))
         if before is not None:
@@ -119,6 +123,7 @@ def journal(
             raise ProtocolViolation(f"{answer.host} sent a journal whose entries are not in order")
         events += page.entries
         before = last
+        progress.page(len(page.entries), time.monotonic() - began)
         if last <= 1:
             break  # the registry's very first entry
     # A registry that does not know the bounds sends what is outside of them as well.
@@ -204,6 +209,7 @@ def tags_at(repository: Repository, at: datetime.datetime) -> list[TagSpan] | No
         if answer.status != 200:
             answer.fail(f"list the tags of {repository.reference.name} at {rfc3339(at)}")
         found: TagsAsOf = answer.json(TagsAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
+        answer.entries = len(found.tags)
         spans += found.tags
     return spans
 
@@ -220,6 +226,7 @@ def whose(repository: Repository, digest: Digest, limit: int | None) -> list[Tag
         if answer.status != 200:
             answer.fail(f"ask whose {repository.named(str(digest))} is")
         found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
+        answer.entries = len(found.spans)
         spans += found.spans
         if limit is not None and len(spans) >= limit:
             return spans[:limit]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
+from digestry.client.paging import progress_of
 from digestry.client.transport import Call
 from digestry.errors import ProtocolViolation
 from digestry.model.descriptor import decode_hook
@@ -27,7 +29,9 @@ def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
     base = f"{address}_digestry/whose/{digest}?n={_PAGE}"
     spans: list[TagSpan] = []
     before: int | None = None
+    progress = progress_of(session, host)
     while True:
+        began = time.monotonic()
         url = base if before is None else f"{base}&before={before}"
         with session.send(host, Call("GET", url), _SCOPES) as answer:
             if answer.status in _UNSUPPORTED:
@@ -42,3 +46,4 @@ def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
         if last is None or (before is not None and last >= before):
             raise ProtocolViolation(f"{host} sent spans that are not in order")
         before = last
+        progress.page(len(found.spans), time.monotonic() - began)

@@ -20,7 +20,8 @@ class ClientOptions:
     once. ``authorities`` is a file of certificates (PEM) that are trusted beside the system's.
     ``patience`` is how many seconds an answer's head, and its body unless that is streamed, may take in
     all, however they trickle in. ``waiting`` is how many seconds may be spent waiting for registries in
-    all, ``longest_pause`` how many a registry may ask for at once (``Retry-After``); ``tell`` is told, in
+    all, ``longest_command`` how many anything here may take, from the first question to the last byte,
+    ``longest_pause`` how many a registry may ask for at once (``Retry-After``); ``tell`` is told, in
     a sentence, what a person should hear meanwhile.
     """
 
@@ -33,6 +34,7 @@ class ClientOptions:
     authorities: Path | None = None
     patience: float | None = None
     waiting: float | None = None
+    longest_command: float | None = None
     longest_pause: float = 60.0
     tell: Callable[[str], None] | None = None
     auth_files: tuple[Path, ...] = ()

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from digestry.client.answers import Answer
 from digestry.client.transport import origin_of
-from digestry.errors import ProtocolViolation
+from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
+    from digestry.client.session import Session
 
 _LINK: Final = re.compile(r'<([^>]*)>\s*((?:;\s*[a-zA-Z*]+\s*=\s*(?:"[^"]*"|[^\s";,]+)\s*)*)')
 _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next\b)', re.IGNORECASE)
-_MOST_PAGES: Final = 10_000
+MOST_PAGES: Final = 10_000
+MOST_ENTRIES: Final = 1_000_000
+MOST_EMPTY: Final = 64
+"""Pages in a row without an entry, as a registry sends them that looks for few among many."""
+SLOWEST: Final = 25
+"""Entries in a second: a list that comes slower makes somebody wait."""
+_PATIENCE: Final = 30.0
 
 
 def next_link(header: str | None) -> str | None:
@@ -27,27 +35,72 @@ def next_link(header: str | None) -> str | None:
     return None
 
 
-def pages(repository: Repository, path: str) -> Iterator[Answer]:
-    """The answers to ``path`` and to the pages after it, each closed when the next is asked for.
+class Progress:
+    """How a list goes on, whose pages lead to each other: for so long as it gets on.
 
-    Raises :class:`ProtocolViolation` for a link to another host, to no page, or one that goes in a circle.
+    ``patience`` is how many seconds it may take more than its entries are worth.
+    """
+
+    def __init__(self, host: str, patience: float | None = None) -> None:
+        self._host = host
+        self._patience = _PATIENCE if patience is None else patience
+        self._pages = self._entries = self._empty = 0
+        self._waited = 0.0
+
+    def page(self, entries: int, took: float) -> None:
+        """Counts a page of ``entries`` that took so many seconds.
+
+        Raises :class:`ProtocolViolation` for a list that has no end, :class:`Unreachable` for one that
+        comes too slowly.
+        """
+        self._pages += 1
+        self._entries += entries
+        self._empty = 0 if entries else self._empty + 1
+        self._waited = max(0.0, self._waited + took - entries / SLOWEST)
+        if self._pages >= MOST_PAGES or self._entries > MOST_ENTRIES or self._empty >= MOST_EMPTY:
+            raise ProtocolViolation(
+                f"{self._host} never ends its list: it has sent {self._pages} pages with {self._entries} "
+                "entries, and says that there are more"
+            )
+        if self._waited > self._patience:
+            raise Unreachable(
+                f"gave up on {self._host}: its list comes slower than {SLOWEST} entries in a second, after "
+                f"{self._pages} pages with {self._entries} entries"
+            )
+
+
+def progress_of(session: Session, host: str) -> Progress:
+    """How a list of ``host`` goes on, of which nothing has come yet."""
+    return Progress(host, session.options.patience)
+
+
+def pages(repository: Repository, path: str) -> Iterator[Answer]:
+    """The answers to ``path`` and to the pages after it, each closed when the next is asked for. Whoever
+    reads one notes in it how many entries it had.
+
+    Raises :class:`ProtocolViolation` for a link to another host, to no page, one that goes in a circle, and
+    for pages without an end, :class:`Unreachable` for a list that comes too slowly.
     """
     url = repository.url(path)
     seen = {url}
+    progress = progress_of(repository.session, repository.reference.host)
     while True:
+        began = time.monotonic()
         with repository.ask("GET", url) as answer:
+            took = time.monotonic() - began
             if len(seen) > 1 and answer.status in {404, 405}:
                 raise ProtocolViolation(f"{answer.host} links to a page that it does not have: {shown(url)}")
             yield answer
             link = next_link(answer.headers.get("Link"))
             if link is None or answer.status != 200:
                 return
+            progress.page(answer.entries, took + answer.took)
             following = repository.session.transport.follow(url, link)
             if origin_of(following) != origin_of(url):
                 raise ProtocolViolation(
                     f"{answer.host} links to another host for the next page: {shown(following)}"
                 )
-        if following in seen or len(seen) >= _MOST_PAGES:
+        if following in seen:
             raise ProtocolViolation(
                 f"{answer.host} never ends its list: its pages lead to {shown(following)}"
             )

@@ -45,6 +45,7 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
             raise ProtocolViolation(f"{answer.host} sent no list of referrers: {error.message}") from error
         if artifact_type is None and answer.headers.get("OCI-Filters-Applied"):
             raise ProtocolViolation(f"{answer.host} left some of what refers to {digest} out of its list")
+        answer.entries = len(page.manifests)
         found += page.manifests
     if artifact_type is None:
         return found

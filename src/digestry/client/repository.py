@@ -161,6 +161,7 @@ class Repository:
             if answer.status != 200:
                 answer.fail(f"list the tags of {self.reference.name}")
             page: _TagList = answer.json(_TagList, _TAGS_BODY)
+            answer.entries = len(page.tags or ())
             for tag in page.tags or ():
                 try:
                     if not isinstance(tag, str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,9 +25,9 @@ from digestry import __version__
 from digestry.client.answers import Answer
 from digestry.client.failures import is_certificate_failure, is_not_http, is_not_tls, unreachable
 from digestry.client.options import ClientOptions, bare_host, is_loopback
-from digestry.client.prompt import hasten
 from digestry.client.proxies import credentials_of, proxy_for
 from digestry.client.waiting import Waiting, retry_after
+from digestry.client.wire import Patience, bound
 from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 
@@ -65,7 +64,9 @@ class Transport:
         self._bases: dict[str, str] = {}
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._pins: dict[str, str] = {}
-        self.waiting = Waiting(options.waiting, options.longest_pause, options.tell)
+        self.waiting = Waiting(
+            options.waiting, options.longest_pause, options.tell, longest_command=options.longest_command
+        )
 
     def close(self) -> None:
         """Ends all connections."""
@@ -234,7 +235,6 @@ class Transport:
         longest = options.timeout if left is None else min(options.timeout, left + 1.1)
         headers = {"User-Agent": f"digestry/{__version__}", **call.headers, **authorization}
         body = call.body() if callable(call.body) else call.body
-        began = time.monotonic()
         try:
             response = self._manager(call.url).urlopen(
                 call.method,
@@ -249,12 +249,7 @@ class Transport:
             )
         except LocationParseError as error:
             raise Unreachable(f"{shown(call.url)} is no web address") from error
-        except HTTPError:
-            self.waiting.failed(host, began)
-            raise
-        if not callable(call.body):  # else the time went into sending it
-            self.waiting.answered(host, began)
-        return Answer(response, call.method, call.url, patience=options.patience, waiting=self.waiting)
+        return Answer(response, call.method, call.url, patience=options.patience)
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
@@ -264,8 +259,7 @@ class Transport:
             manager = self._managers.get(key)
             if manager is None:
                 manager = self._managers[key] = self._make_manager(pin, "" if pin else key)
-                if self.options.patience is not None:
-                    hasten(manager, self.options.patience)
+                bound(manager, Patience(self.options.patience, self.options.timeout, self.waiting))
             return manager
 
     def _make_manager(self, pin: str | None, proxy: str) -> urllib3.PoolManager:

@@ -68,11 +68,20 @@ class Waiting:
     of it. Waiting for several at once counts once. Thread-safe.
 
     ``longest`` is how many seconds a registry may ask for at once. ``tell`` is told, in a sentence, what
-    is waited for.
+    is waited for. ``longest_command`` seconds from now everything ends, however fast it goes on.
     """
 
-    def __init__(self, limit: float | None, longest: float, tell: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        limit: float | None,
+        longest: float,
+        tell: Callable[[str], None] | None,
+        *,
+        longest_command: float | None = None,
+    ) -> None:
         self._limit = limit
+        self._longest_command = longest_command
+        self._end = None if longest_command is None else time.monotonic() + longest_command
         self._longest = longest
         self._tell = tell
         self._lock = threading.Lock()
@@ -81,10 +90,20 @@ class Waiting:
 
     def left(self) -> float | None:
         """Seconds that may still be waited; None without a limit."""
-        return None if self._limit is None else max(0.0, self._limit - self._spent)
+        left = None if self._limit is None else max(0.0, self._limit - self._spent)
+        if self._end is None:
+            return left
+        until_end = max(0.0, self._end - time.monotonic())
+        return until_end if left is None else min(left, until_end)
 
     def check(self, host: str) -> None:
         """Raises :class:`Unreachable` if all of the time was spent."""
+        if self._end is not None and time.monotonic() >= self._end:
+            raise Unreachable(
+                f"gave up on {host}: this command has taken {seconds(self._longest_command or 0)}, the most "
+                "that it may",
+                hint="--time-limit SECONDS allows more",
+            )
         if self._limit is not None and self._spent >= self._limit:
             raise Unreachable(
                 f"gave up on {host}: registries have kept this command waiting for {seconds(self._limit)}",

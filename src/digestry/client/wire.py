@@ -1,0 +1,272 @@
+"""Connections that bound what the other side sends, and for how long it may take.
+
+A timeout of a socket begins anew with every byte, and http.client reads interim answers, chunk lines and
+trailers for as long as they come. Here everything that a connection carries passes one place, which
+counts it: the head of an answer, what surrounds its body, and the time that somebody waits for either.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from digestry.client.waiting import Waiting
+from digestry.errors import ProtocolViolation
+
+LARGEST_HEAD: Final = 256 << 10
+"""Bytes of an answer's head, with the interim answers before it."""
+MOST_INTERIM: Final = 16
+"""Interim answers (RFC 9110, 15.2) before an answer."""
+LARGEST_TRAILER: Final = 64 << 10
+TRAILER_SECONDS: Final = 10.0
+FRAMING: Final = 16
+"""Bytes on the wire for each byte of a body, at most: a chunk of one byte takes six."""
+FRAMING_AT_LEAST: Final = 1 << 20
+COMMITTED: Final = 32 << 20
+"""Bytes in a second at which a registry may look through what it was sent before it answers."""
+_GRACE: Final = 1.1  # so that what ends a wait is the time in all, which is said
+_PIECE: Final = 1 << 20
+_SWITCHING: Final = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long answers may take: ``head`` is the seconds for a head, None for no bound but ``timeout``,
+    the seconds without a byte. ``waiting`` is where the time counts."""
+
+    head: float | None
+    timeout: float
+    waiting: Waiting
+
+
+class _Reader(io.RawIOBase):
+    """What comes from a connection, for one answer."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, host: str, patience: Patience) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._host = host
+        self._waiting = patience.waiting
+        self._timeout = sock.gettimeout()
+        self._until: float | None = None
+        self._by_rate = False
+        self._taken = 0
+        self._most = 0
+        self._what = ""
+
+    def expect(self, most: int, what: str, seconds: float | None) -> None:
+        """Allows ``most`` bytes more, which are ``what``, within ``seconds``; None for no such end."""
+        self._most, self._what = self._taken + most, what
+        self._until = None if seconds is None else time.monotonic() + seconds
+
+    def begin_body(self) -> Callable[[int], None]:
+        """From now on who sends slower than the least rate makes somebody wait. What is returned allows
+        so many bytes in all for the body and what surrounds it."""
+        began = self._taken
+        self._until = None
+        self._by_rate = True
+
+        def allow(most: int) -> None:
+            self._most, self._what = began + most, "more around its answer than in it"
+
+        return allow
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._taken > self._most:
+            raise ProtocolViolation(f"{self._host} sends {self._what}: the rest was not read")
+        began = time.monotonic()
+        self._set_timeout(began)
+        try:
+            count = self._raw.readinto(buffer)
+        except TimeoutError:
+            if self._by_rate:
+                self._waiting.failed(self._host, began)
+            raise
+        self._taken += count or 0
+        if self._by_rate:
+            self._waiting.received(self._host, began, count or 0)
+        return count
+
+    def _set_timeout(self, now: float) -> None:
+        shortest = self._timeout
+        if self._until is not None:
+            left = self._until - now
+            if left <= 0:
+                raise TimeoutError("timed out")
+            shortest = left if shortest is None else min(shortest, left)
+        allowed = self._waiting.left()
+        if allowed is not None:
+            shortest = allowed + _GRACE if shortest is None else min(shortest, allowed + _GRACE)
+        if shortest != self._sock.gettimeout():
+            self._sock.settimeout(shortest)
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose parts are bounded; ``extra`` is the seconds that its head may take besides."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *args: Any,
+        host: str,
+        patience: Patience,
+        extra: Callable[[], float],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._host = host
+        self._waiting = patience.waiting
+        self._extra = extra()
+        self._began = time.monotonic()
+        if self._extra:
+            sock.settimeout(patience.timeout + self._extra)
+        seconds = None if patience.head is None else patience.head + self._extra
+        self._reader = _Reader(self.fp.detach(), sock, host, patience)
+        self._reader.expect(LARGEST_HEAD, f"a head of more than {LARGEST_HEAD} bytes", seconds)
+        self._allow: Callable[[int], None] = lambda _: None
+        self._got = 0
+        self.fp = io.BufferedReader(self._reader)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MOST_INTERIM + 1):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200:
+                return version, status, reason
+            if status == _SWITCHING:
+                raise ProtocolViolation(f"{self._host} switches to another protocol, which nobody asked for")
+            http.client.parse_headers(self.fp)
+        raise ProtocolViolation(f"{self._host} sends one interim answer ({status}) after the other")
+
+    def begin(self) -> None:
+        try:
+            super().begin()
+        except TimeoutError:
+            self._waiting.failed(self._host, self._began + self._extra)
+            raise
+        self._waiting.answered(self._host, self._began + self._extra)
+        self._allow = self._reader.begin_body()
+        self._allow(FRAMING_AT_LEAST)
+
+    def read1(self, n: int = -1) -> bytes:
+        self._allow(max(n, 0) + FRAMING * self._got + FRAMING_AT_LEAST)
+        part = super().read1(n)
+        self._got += len(part)
+        return part
+
+    def _read_and_discard_trailer(self) -> None:
+        self._reader.expect(
+            LARGEST_TRAILER, f"trailers of more than {LARGEST_TRAILER} bytes", TRAILER_SECONDS
+        )
+        super()._read_and_discard_trailer()  # type: ignore[misc]
+
+
+class _Bounded:
+    """What a connection does beside urllib3's: it bounds answers, and sends at a least rate."""
+
+    sock: socket.socket | None
+    _sent: int = 0
+
+    def _bound(self, connection: Any, patience: Patience) -> None:
+        self._patience = patience
+        self._name = f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
+        connection.response_class = functools.partial(
+            _Response, host=self._name, patience=patience, extra=self._take_extra
+        )
+
+    def _take_extra(self) -> float:
+        """The seconds that a registry may take to look through what it was sent since its last answer."""
+        sent, self._sent = self._sent, 0
+        return float(sent // COMMITTED)
+
+    def _connecting(self, connect: Callable[[], None]) -> None:
+        began = time.monotonic()
+        try:
+            connect()
+        except Exception:
+            self._patience.waiting.failed(self._name, began)
+            raise
+        self._patience.waiting.answered(self._name, began)
+
+    def _send_all(self, sock: socket.socket, data: bytes) -> None:
+        waiting, view = self._patience.waiting, memoryview(data)
+        while view:
+            began = time.monotonic()
+            left = waiting.left()
+            limit = self._patience.timeout if left is None else min(self._patience.timeout, left + _GRACE)
+            if limit != sock.gettimeout():
+                sock.settimeout(limit)
+            try:
+                count = sock.send(view[:_PIECE])
+            except TimeoutError:
+                waiting.failed(self._name, began)
+                raise
+            waiting.received(self._name, began, count)
+            self._sent += count
+            view = view[count:]
+
+
+class _Plain(_Bounded, HTTPConnection):
+    def connect(self) -> None:
+        self._connecting(super().connect)
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if isinstance(data, bytes) and self.sock is not None:
+            self._send_all(self.sock, data)
+        else:
+            super().send(data)
+
+
+class _Encrypted(_Bounded, HTTPSConnection):
+    def connect(self) -> None:
+        self._connecting(super().connect)
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if isinstance(data, bytes) and self.sock is not None:
+            self._send_all(self.sock, data)
+        else:
+            super().send(data)
+
+
+def bound(manager: urllib3.PoolManager, patience: Patience) -> None:
+    """Bounds all that ``manager`` asks from now on."""
+
+    class Plain(_Plain):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._bound(self, patience)
+
+    class Encrypted(_Encrypted):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._bound(self, patience)
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class EncryptedPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Encrypted
+
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}
