@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.client.dripping import SLOW, dripping
 from tests.support import PATIENCE, digestry
 
 _LOOP = """
@@ -73,6 +74,35 @@ def test_it_is_not_lost(body: str, grace: float) -> None:
             assert process.wait(timeout=50) == 130  # before any of the sixty seconds are over
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("verb", ["pull", "tags", "audit"])
+def test_a_command_ends_at_once_while_a_registry_drips(tmp_path: Path, verb: str) -> None:
+    with dripping(SLOW["a body a byte at a time"]) as server:
+        fleet = tmp_path / "fleet.json"
+        fleet.write_text(json.dumps([{"host": "h", "name": "n", "reference": f"{server.host}/a/b:1"}]))
+        arguments = {
+            "pull": [f"{server.host}/a/b:1"],
+            "tags": [f"{server.host}/a/b"],
+            "audit": ["--source", f"file:{fleet}", "--timeout", "60"],
+        }
+        with subprocess.Popen(
+            digestry(verb, *arguments[verb]),
+            env=os.environ | {"DIGESTRY_HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                deadline = time.monotonic() + 20
+                while not server.seen and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                begun = time.monotonic()
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=50)
+                assert time.monotonic() - begun < 10
+                assert (process.returncode, said.splitlines()[-1]) == (130, b"digestry: interrupted")
+            finally:
+                process.kill()
 
 
 def test_rounds_of_an_audit_end_whenever_it_comes(tmp_path: Path) -> None:

@@ -241,6 +241,7 @@ class _Auditor:
         """Audits, and records if that is wanted; with the tags' histories if the format shows them."""
         import os
 
+        from digestry.cli.interrupts import end_promptly
         from digestry.cli.output import note, printable
         from digestry.client.credentials import podman_files
         from digestry.client.options import ClientOptions
@@ -251,6 +252,7 @@ class _Auditor:
         from digestry.fleet.sources import engines_here, nothing_found
         from digestry.fleet.timelines import timelines
 
+        end_promptly()
         chosen: list[Source] = list(self._sources)
         silent: list[Problem] = []
         if not chosen:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -19,6 +20,7 @@ from digestry.cli import exit_codes
 
 _GRACE: Final = 5.0
 _STEP: Final = 0.1
+_PROMPT: Final = 1.0
 
 
 class Interrupts:
@@ -77,6 +79,31 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def end_promptly() -> None:
+    """From now on SIGINT ends the process within a second, with the exit code of an interrupted one, also
+    while threads wait for registries. Nothing is done where somebody else takes SIGINT.
+
+    What is lost with the process is swept from the local store later, as after a kill.
+    """
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        signal.signal(signal.SIGALRM, _end_and_say)
+        signal.signal(signal.SIGINT, _interrupt_promptly)
+
+
+def _interrupt_promptly(_: int, __: FrameType | None) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, _PROMPT)
+    raise KeyboardInterrupt
+
+
+def _end_and_say(_: int, __: FrameType | None) -> NoReturn:
+    with contextlib.suppress(OSError):
+        os.write(2, b"digestry: interrupted\n")  # no stream: its lock may be held
+    os._exit(exit_codes.INTERRUPTED)
 
 
 def _end(_: int, __: FrameType | None) -> NoReturn:

@@ -15,12 +15,14 @@ def open_session(settings: Settings) -> Session:
     closes it."""
     import os
 
+    from digestry.cli.interrupts import end_promptly
     from digestry.cli.output import note, printable
     from digestry.cli.timeouts import time_limit, timeout
     from digestry.client.credentials import podman_files
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session
 
+    end_promptly()
     waiting = timeout()
     return Session(
         ClientOptions(

@@ -16,6 +16,8 @@ DEEPEST: Final = 8
 """How many indexes may be inside of each other."""
 _MOST_UNSTATED: Final = 64
 """Entries that do not say for which platform they are that are looked into, of one index."""
+_MOST_LOOKED_INTO: Final = 256
+"""Manifests that are read to find one: an index may list thousands of others, each with thousands."""
 
 
 class Content(Protocol):
@@ -61,6 +63,11 @@ class _Search:
     content: Content
     offered: list[Platform] = field(default_factory=list)
     seen: set[Digest] = field(default_factory=set)
+    looked_into: int = 0
+
+    def manifest(self, entry: Descriptor) -> Manifest | None:
+        self.looked_into += 1
+        return None if self.looked_into > _MOST_LOOKED_INTO else self.content.manifest(entry)
 
     def within(self, index: Manifest, depth: int) -> Chosen | None:
         self.seen.add(index.digest)
@@ -82,7 +89,7 @@ class _Search:
     def _inner(self, entry: Descriptor, depth: int) -> Chosen | None:
         if depth >= DEEPEST or entry.digest in self.seen:
             return None
-        index = self.content.manifest(entry)
+        index = self.manifest(entry)
         found = None if index is None else self.within(index, depth + 1)
         return None if index is None or found is None else Chosen(found.entry, (index, *found.inside))
 
@@ -100,7 +107,7 @@ class _Search:
     def _by_config(self, entries: list[Descriptor]) -> Chosen | None:
         images: list[tuple[Descriptor, Platform]] = []
         for entry in entries[:_MOST_UNSTATED]:
-            image = self.content.manifest(entry)
+            image = self.manifest(entry)
             platform = None if image is None else self.content.platform(image)
             if platform is not None:
                 images.append((entry, platform))
