@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -161,16 +162,39 @@ def test_this_machine_is_let_in(tmp_path: Path, host: str) -> None:
         ("alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "is not a bcrypt hash"),
         ("alice:$apr1$xyz$abc", "htpasswd -B"),
         ("alice:plain", "is not a bcrypt hash"),
-        ("alice", "is not a bcrypt hash"),
+        ("alice", "no colon"),
         ("alice:$2y$31$" + "a" * 53, "has cost 31"),
-        ("anonymous:$2y$05$" + "a" * 53, "a meaning of its own"),
-        ("robot$x:$2y$05$" + "a" * 53, "a meaning of its own"),
+        ("anonymous:$2y$05$" + "a" * 53, "cannot be a user's name"),
+        ("robot$x:$2y$05$" + "a" * 53, "cannot be a user's name"),
         (":$2y$05$" + "a" * 53, "cannot be a user's name"),
-        ("first:$2y$05$" + "a" * 53, "is there twice"),
+        ("first:$2y$05$" + "a" * 53, "the user of line 3 is there again"),
     ],
 )
 def test_users_that_are_refused(line: str, message: str) -> None:
     text = f"# users\n\nfirst:$2y$05${'a' * 53}\n{line}\n"
     with pytest.raises(InvalidConfiguration, match="users, line 4") as caught:
         passwords.parse(text, Path("users"))
-    assert message in caught.value.message + caught.value.hint
+    told = caught.value.message + caught.value.hint
+    assert message in told
+    assert not any(part in told for part in line.split(":")[:1] if part not in {"", "anonymous"})
+
+
+def test_nothing_of_a_file_of_passwords_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong may be a password in the wrong place, or a file that is something else altogether."""
+    file = tmp_path / "users"
+    good = f"alice:$2y$05${'a' * 53}\n"
+    for content in (b"S3CRET", b"S3CRET word:x", b"S3CRET word:$2y$05$" + b"a" * 53, b"bob:S3CRET",
+                    b"bob:$2y$99$" + b"S3CRETS3CRET" * 5, b"S3CRET\xff:", b"\xff\xfeS\x003\x00"):  # fmt: skip
+        file.write_bytes(good.encode() + content)
+        with pytest.raises(InvalidConfiguration) as caught:
+            passwords.read(file)
+        text = "".join(traceback.format_exception(caught.value))
+        assert "S3CRET" not in text.replace(repr(content), "")
+        file.write_text(good)
+        users = passwords.Passwords(file)
+        users.start()
+        file.write_bytes(good.encode() + content)
+        assert users.refresh() is False
+        users.close()
+    assert caplog.text
+    assert "S3CRET" not in caplog.text

@@ -13,7 +13,7 @@ from digestry.model.digest import shown
 from digestry.model.reference import check_repository
 from digestry.registry.access.gate import OIDC_USER, Gate, Proof
 from digestry.registry.access.identity import ANONYMOUS
-from digestry.registry.access.tokens import NotBelieved
+from digestry.registry.access.strangers import NotBelieved
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import Problem, bad_parameter, not_allowed
 

@@ -6,7 +6,6 @@ hash, until what it stands for ends: the requests that follow cost one look-up.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from digestry.catalog.robots import PREFIX, RobotReader
 from digestry.errors import StorageError
+from digestry.registry.access import strangers
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
 from digestry.registry.access.keys import KeyRing
@@ -27,7 +27,8 @@ from digestry.registry.access.oidc import TrustedIssuer, Untrusted
 from digestry.registry.access.passwords import Passwords
 from digestry.registry.access.rules import Rules
 from digestry.registry.access.session import EVERYBODY, Session
-from digestry.registry.access.tokens import NotBelieved, Tokens, Verified, peek
+from digestry.registry.access.strangers import NotBelieved
+from digestry.registry.access.tokens import Tokens, Verified
 from digestry.registry.problems import Problem
 from digestry.registry.proxies import says_https
 
@@ -84,6 +85,8 @@ class Gate:
             self._robots.close()
         if self._passwords is not None:
             self._passwords.close()
+        for issuer in self._issuers.values():
+            issuer.close()
 
     def refresh(self) -> None:
         """Looks for changed files; called every now and then."""
@@ -168,7 +171,7 @@ class Gate:
                 proof = self._robot(token)
                 if proof is None:
                     raise NotBelieved("the robot's token is wrong, expired or revoked")
-            elif peek(token, 1).get("iss") in self._issuers:
+            elif strangers.issuer(token) in self._issuers:
                 proof = await self._outside(token)
             else:
                 return self._own(self.tokens.verify(token, "access"))
@@ -203,11 +206,10 @@ class Gate:
         return Proof(Identity(ROBOT_PREFIX + found.name), found.fingerprint, ends)
 
     async def _outside(self, token: str) -> Proof:
-        issuer = self._issuers.get(str(peek(token, 1).get("iss")))
+        issuer = self._issuers.get(strangers.issuer(token) or "")
         if issuer is None:
             raise Untrusted("the token is of an issuer that this registry does not trust")
-        # In a thread: the issuer's keys may have to be fetched.
-        identity, ends = await asyncio.to_thread(issuer.verify, token, peek(token, 0))
+        identity, ends = await issuer.verify(token)
         return Proof(identity, OIDC_USER, ends)
 
     # -- what they may do ----------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Users of an ``htpasswd`` file, bcrypt only, read again when the file changes.
 
-A password costs tens of milliseconds to verify, on purpose. So it is done in a thread, what was
-found is remembered for a short time under a keyed hash, and how many wait for it is bounded, in all
-and for each address: a flood of wrong passwords keeps one thread busy, and nobody else waiting.
+A password costs tens of milliseconds to verify, on purpose. So it is done in a thread, in a fair
+order (:mod:`.login_queue`), and what was found is remembered for a time under a keyed hash: a flood
+of wrong passwords keeps one thread busy, and nobody out.
 """
 
 from __future__ import annotations
@@ -12,68 +12,73 @@ import hashlib
 import logging
 import re
 import time
-from collections import Counter, OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import bcrypt
 
 from digestry.errors import InvalidConfiguration
-from digestry.model.digest import shown
 from digestry.registry.access.identity import check_user
-from digestry.registry.problems import Problem
+from digestry.registry.access.login_queue import LoginQueue
 
 log: Final = logging.getLogger("digestry.registry")
 
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 _HIGHEST_COST: Final = 16  # four seconds; 2^31 rounds would be hours
 _LONGEST: Final = 72  # what bcrypt reads of a password, and htpasswd(1) gives it
-_KEPT_SECONDS: Final = 60.0
+_KEPT_SECONDS: Final = 3600.0
 _KEPT_WRONG_SECONDS: Final = 10.0
 _KEPT: Final = 10_000
-_WAITING: Final = 64
-_WAITING_OF_ONE: Final = 4
-
-# For a name that nobody has another's hash is compared, so that the time does not tell which names
-# there are; this one if there is nobody.
-_NOBODY: Final = b"$2b$10$7HZyub2OjC5.AG7ql0MaieShVqIBpxWevHP1zcKAKFhFtUx96ERLa"
+_SALT: Final = "7HZyub2OjC5.AG7ql0Maie"
+_USUAL_COST: Final = 10
+_HINT: Final = "write the line with: htpasswd -B FILE USER"
+_NAMES: Final = (
+    "a name is printable, at most 128 characters, without spaces, commas and quotes, and none of anonymous,"
+    " authenticated and robot$…"
+)
 
 
 def parse(text: str, file: Path) -> dict[str, bytes]:
-    """The users and their hashes. Raises :class:`InvalidConfiguration`, which names the line."""
+    """The users and their hashes. Raises :class:`InvalidConfiguration`, which names the line.
+
+    Nothing of a line is quoted: what is wrong may be a password in a place where a name belongs.
+    """
     users: dict[str, bytes] = {}
+    lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, hashed = line.strip().partition(":")
+        name, colon, hashed = line.strip().partition(":")
         place = f"{file}, line {number}"
+        if not colon:
+            raise InvalidConfiguration(f"{place}: there is no colon after a user's name", hint=_HINT)
         found = _BCRYPT.fullmatch(hashed)
-        if found is None or not 4 <= int(found[1]) <= _HIGHEST_COST:
-            why = "is not a bcrypt hash"
-            if found is not None:
-                why = f"has cost {found[1]}; 04 to {_HIGHEST_COST} are taken"
-            raise InvalidConfiguration(
-                f"{place}: the password of {shown(name)} {why}",
-                hint="write the line with: htpasswd -B FILE USER",
-            )
+        if found is None:
+            raise InvalidConfiguration(f"{place}: the password is not a bcrypt hash", hint=_HINT)
+        if not 4 <= int(found[1]) <= _HIGHEST_COST:
+            why = f"has cost {found[1]}; 04 to {_HIGHEST_COST} are taken"
+            raise InvalidConfiguration(f"{place}: the bcrypt hash {why}", hint=_HINT)
         try:
             check_user(name)
-        except ValueError as error:
-            raise InvalidConfiguration(f"{place}: {error}") from error
+        except ValueError:
+            # Without its text, which quotes the name, and without itself, which a log would print.
+            raise InvalidConfiguration(f"{place}: this cannot be a user's name", hint=_NAMES) from None
         if name in users:
-            raise InvalidConfiguration(f"{place}: {shown(name)} is there twice")
-        users[name] = hashed.encode()
+            raise InvalidConfiguration(f"{place}: the user of line {lines[name]} is there again")
+        users[name], lines[name] = hashed.encode(), number
     return users
 
 
 def read(file: Path) -> dict[str, bytes]:
     """The users of ``file`` and their hashes. Raises :class:`InvalidConfiguration`."""
     try:
-        return parse(file.read_text(encoding="utf-8"), file)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidConfiguration(f"cannot read the users of {file}: {reason}") from error
+        return parse(file.read_bytes().decode(), file)
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot read the users of {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InvalidConfiguration(f"cannot read the users of {file}: it is not UTF-8") from None
 
 
 class Passwords:
@@ -83,10 +88,12 @@ class Passwords:
         self._file = file
         self._users: dict[str, bytes] = {}
         self._seen: tuple[int, int, int] | None = None
-        self._kept: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
-        self._waiting: Counter[str] = Counter()
+        self._costliest = _USUAL_COST
+        # Apart, so that however many wrong ones never push out a right one.
+        self._right: OrderedDict[bytes, float] = OrderedDict()
+        self._wrong: OrderedDict[bytes, float] = OrderedDict()
         self._pending: dict[bytes, asyncio.Task[bool]] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
+        self._queue = LoginQueue()
 
     def start(self) -> None:
         """Reads the file. Raises :class:`InvalidConfiguration`."""
@@ -95,9 +102,10 @@ class Passwords:
         except OSError:
             self._seen = None  # reading it says what is wrong
         self._users = read(self._file)
+        self._costliest = max(map(_cost, self._users.values()), default=_USUAL_COST)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._queue.close()
 
     def refresh(self) -> bool:
         """Reads the file again if it changed; whether the users did. Errors leave them as they were."""
@@ -110,7 +118,8 @@ class Passwords:
             told = error.message if isinstance(error, InvalidConfiguration) else error
             log.error("%s; the users stay as they were", told)
             return False
-        self._kept.clear()
+        self._right.clear()
+        self._wrong.clear()
         return self._users != before
 
     def _stamp(self) -> tuple[int, int, int]:
@@ -128,49 +137,61 @@ class Passwords:
         Raises :class:`Problem` 429 while too many are waiting.
         """
         now = time.monotonic()
-        kept = self._kept.get(key)
-        if kept is not None and kept[1] > now:
-            self._kept.move_to_end(key)
-            return kept[0]
-        pending = self._pending.get(key)
-        if pending is not None:
-            return await asyncio.shield(pending)  # a client that opens several connections at once
-        if self._waiting[address] >= _WAITING_OF_ONE or self._waiting.total() >= _WAITING:
-            raise Problem(
-                429,
-                "TOOMANYREQUESTS",
-                "too many passwords are waiting to be verified; try again in a moment",
-                headers={"Retry-After": "2"},
-            )
-        self._waiting[address] += 1
-        task = asyncio.get_running_loop().create_task(self._verify(name, password, key, address))
-        self._pending[key] = task
+        for right, kept in ((True, self._right), (False, self._wrong)):
+            if kept.get(key, now) > now:
+                kept.move_to_end(key)
+                return right
+        task = self._pending.get(key)  # a client that opens several connections at once
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._verify(name, password, key, address))
+            self._pending[key] = task
+            task.add_done_callback(_heard)
         # A client that leaves does not take away what others wait for.
         return await asyncio.shield(task)
 
     async def _verify(self, name: str, password: str, key: bytes, address: str) -> bool:
         try:
             hashed = self._users.get(name)
-            compared = hashed or next(iter(self._users.values()), _NOBODY)
-            right = await asyncio.get_running_loop().run_in_executor(
-                self._thread, _check, password.encode(), compared
-            )
+            work = partial(_check, password.encode()[:_LONGEST], hashed, self._costliest)
+            right = await self._queue.verify(name, address, work)
             # The file may have changed while the thread was busy.
-            right = right and hashed is not None and self._users.get(name) == hashed
+            right = right and self._users.get(name) == hashed
         finally:
             self._pending.pop(key, None)
-            self._waiting[address] -= 1
-            if self._waiting[address] <= 0:
-                del self._waiting[address]
-        seconds = _KEPT_SECONDS if right else _KEPT_WRONG_SECONDS
-        self._kept[key] = (right, time.monotonic() + seconds)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        kept, seconds = (self._right, _KEPT_SECONDS) if right else (self._wrong, _KEPT_WRONG_SECONDS)
+        kept[key] = time.monotonic() + seconds
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
         return right
 
 
-def _check(password: bytes, hashed: bytes) -> bool:
-    try:
-        return bcrypt.checkpw(password[:_LONGEST], hashed)
-    except ValueError:  # a zero byte, which no htpasswd has
-        return False
+def _heard(task: asyncio.Task[bool]) -> None:
+    """Takes note of an error, which nobody may be there for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _cost(hashed: bytes) -> int:
+    return int(hashed[4:6])
+
+
+def _check(password: bytes, hashed: bytes | None, costliest: int) -> bool:
+    """Whether the password has this hash; None is of a name that nobody has.
+
+    To say no takes the time of the costliest hash, whose ever it is: a cheaper one is followed by as
+    many rounds as it lacks, 2^c + (2^c + 2^(c+1) + … + 2^(costliest-1)) = 2^costliest. So the time
+    does not tell which names there are.
+    """
+    cost = costliest if hashed is None else _cost(hashed)
+    hashable = password.replace(b"\0", b"")  # with one bcrypt takes no time, and no htpasswd has one
+    if hashed is None:
+        _spend(hashable, cost)
+    elif bcrypt.checkpw(hashable, hashed) and hashable == password:
+        return True
+    for missing in range(cost, costliest):
+        _spend(hashable, missing)
+    return False
+
+
+def _spend(password: bytes, cost: int) -> None:
+    bcrypt.hashpw(password, f"$2b${cost:02d}${_SALT}".encode())

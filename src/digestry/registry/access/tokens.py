@@ -6,17 +6,17 @@ the rules whenever it is used. A refresh token, which docker keeps after a login
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
 from joserfc import jwt
-from joserfc.errors import JoseError
 
+from digestry.registry.access import strangers
 from digestry.registry.access.keys import KeyRing
+from digestry.registry.access.strangers import NotBelieved
 
 ALGORITHM: Final = "Ed25519"
 Purpose = Literal["access", "refresh"]
@@ -37,8 +37,21 @@ class Verified:
     catalog: bool
 
 
-class NotBelieved(Exception):
-    """A token that this registry did not sign, or that does not hold any more; the text says why."""
+class _Entry(msgspec.Struct):
+    type: str
+    name: str
+    actions: tuple[str, ...]
+
+
+class _Claims(msgspec.Struct):
+    iss: str
+    aud: str
+    sub: str
+    exp: int
+    purpose: str
+    credential: str
+    nbf: int = 0
+    access: tuple[_Entry, ...] = ()
 
 
 class Tokens:
@@ -75,46 +88,30 @@ class Tokens:
 
     def verify(self, token: str, purpose: Purpose) -> Verified:
         """What a token says. Raises :class:`NotBelieved`."""
-        header = peek(token, 0)
-        key = self._keys.get(header.get("kid"))
+        header = strangers.header(token)
+        key = self._keys.get(header.kid)
         # One algorithm: what the token itself says about how to verify it counts for nothing.
-        if key is None or header.get("alg") != ALGORITHM:
+        payload = None if key is None or header.alg != ALGORITHM else strangers.signed(token, key, ALGORITHM)
+        if payload is None:
             raise NotBelieved("the token is not signed by this registry")
         try:
-            claims = jwt.decode(token, key, algorithms=[ALGORITHM]).claims
-        except (JoseError, ValueError) as error:
-            raise NotBelieved("the token is not signed by this registry") from error
-        if claims.get("iss") != self._service or claims.get("aud") != self._service:
+            claims = msgspec.json.decode(payload, type=_Claims)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise NotBelieved("the token's claims cannot be read") from error
+        if claims.iss != self._service or claims.aud != self._service:
             raise NotBelieved(f"the token is not for {self._service}")
-        if claims.get("purpose") != purpose:
+        if claims.purpose != purpose:
             raise NotBelieved(f"this is not an {purpose} token")
-        now, ends = time.time(), claims.get("exp")
-        if not isinstance(ends, int) or ends <= now:
+        now, ends = time.time(), strangers.moment(claims.exp)
+        if ends is None or ends <= now:
             raise NotBelieved("the token has expired")
-        if claims.get("nbf", 0) > now + LEEWAY:
+        if claims.nbf > now + LEEWAY:
             raise NotBelieved("the token is not valid yet")
         grants: dict[str, frozenset[str]] = {}
         catalog = False
-        for entry in claims["access"]:
-            if entry["type"] == "repository":
-                grants[entry["name"]] = grants.get(entry["name"], frozenset()) | frozenset(entry["actions"])
-            elif entry["type"] == "registry" and entry["name"] == "catalog":
+        for entry in claims.access:
+            if entry.type == "repository":
+                grants[entry.name] = grants.get(entry.name, frozenset()) | frozenset(entry.actions)
+            elif entry.type == "registry" and entry.name == "catalog":
                 catalog = True
-        return Verified(claims["sub"], float(ends), claims["credential"], grants, catalog)
-
-
-def peek(token: str, part: int) -> dict[str, Any]:
-    """The header (0) or the claims (1) of a token as they stand there: not verified.
-
-    Raises :class:`NotBelieved` if it is none.
-    """
-    parts = token.split(".")
-    try:
-        if len(parts) != 3:
-            raise ValueError("three parts are wanted")
-        document = json.loads(base64.urlsafe_b64decode(parts[part] + "=" * (-len(parts[part]) % 4)))
-        if not isinstance(document, dict):
-            raise ValueError("an object is wanted")
-    except (ValueError, RecursionError) as error:
-        raise NotBelieved("this is no token") from error
-    return document
+        return Verified(claims.sub, ends, claims.credential, grants, catalog)

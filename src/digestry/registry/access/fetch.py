@@ -1,0 +1,102 @@
+"""A small document from a URL that somebody else answers: within a time, up to a size, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+import ssl
+import time
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+_LARGEST_PATH: Final = 8 << 10
+
+
+def fetch(url: str, *, seconds: float, most: int) -> bytes:
+    """What ``url`` answers to a GET, if that is 200 and has ``most`` bytes or fewer. Blocks.
+
+    All of it takes ``seconds`` at most, however slowly the other side sends (looking up the host's name
+    is the system's, and has its own limit). Redirects are not followed. Raises OSError and ValueError.
+    """
+    ends = time.monotonic() + seconds
+    parts = urlsplit(url)
+    host = parts.hostname
+    if host is None or parts.scheme not in {"http", "https"} or len(url) > _LARGEST_PATH:
+        raise ValueError(f"{url} is not a URL that can be asked")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    plain = _connected(host, port, ends)
+    with contextlib.closing(plain if parts.scheme == "http" else _secured(plain, host, ends)) as stream:
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = _Timed(stream, ends)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            connection.request("GET", path, headers={"Accept": "application/json", "Connection": "close"})
+            answer = connection.getresponse()
+            if answer.status != http.HTTPStatus.OK:
+                raise ValueError(f"{url} answered {answer.status}")
+            content = answer.read(most + 1)
+        except http.client.HTTPException as error:
+            raise ValueError(f"{url} did not answer as HTTP does: {type(error).__name__}") from error
+    if len(content) > most:
+        raise ValueError(f"{url} answered with more than {most} bytes")
+    if answer.length:
+        raise ValueError(f"{url} broke off before the end of its answer")
+    return content
+
+
+def _left(ends: float) -> float:
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("it took too long to answer")
+    return left
+
+
+def _connected(host: str, port: int, ends: float) -> socket.socket:
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = socket.socket(family, kind, protocol)
+        try:
+            found.settimeout(_left(ends))
+            found.connect(address)
+        except OSError as error:
+            found.close()
+            failure = error
+        else:
+            return found
+    raise failure or OSError(f"{host} has no address")
+
+
+def _secured(plain: socket.socket, host: str, ends: float) -> ssl.SSLSocket:
+    try:
+        plain.settimeout(_left(ends))  # of the whole handshake
+        return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+class _Timed(io.RawIOBase):
+    """A socket as :mod:`http.client` uses it, each of whose waits ends when the whole must."""
+
+    def __init__(self, stream: socket.socket, ends: float) -> None:
+        self._stream = stream
+        self._ends = ends
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.settimeout(_left(self._ends))
+        return self._stream.recv_into(buffer)
+
+    def sendall(self, content: bytes) -> None:
+        self._stream.settimeout(_left(self._ends))
+        self._stream.sendall(content)
+
+    def close(self) -> None:
+        """Leaves the socket to who opened it: the answer is read after the connection is given up."""
+
+    def makefile(self, *_: Any) -> io.BufferedReader:
+        return io.BufferedReader(self)

@@ -1,0 +1,206 @@
+"""Who is next: passwords that wait to be verified, one at a time, in a fair order.
+
+Nobody can be kept out by those who guess: each address has its turn, and at one address each name,
+however many wait. Those who logged in from there before go first, and addresses from which wrong
+passwords came go last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from digestry.registry.problems import Problem
+
+MOST_WAITING: Final = 1024
+"""Passwords that wait at once."""
+MOST_OF_ONE: Final = 4
+"""Passwords for one name that wait at once from one address."""
+LONGEST_WAIT: Final = 30.0
+
+_KNOWN, _NEW, _SUSPECT = range(3)
+_LANES: Final = (_KNOWN, _NEW, _SUSPECT)
+# One turn in eight each is for the lanes that would otherwise wait for all of those before them.
+_ORDERS: Final = {3: (_NEW, _KNOWN, _SUSPECT), 7: (_SUSPECT, _NEW, _KNOWN)}
+_PERIOD: Final = 8
+_REMEMBERED: Final = 50_000
+_SUSPECT_SECONDS: Final = 600.0
+_FORGIVEN: Final = 3
+_PREFIX_BITS: Final = 64
+_LONGEST_NAME: Final = 128
+
+
+def network(address: str) -> str:
+    """Whose share an address counts for: an IPv4 address itself, an IPv6 address with its /64."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.version == 4:
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), _PREFIX_BITS), strict=False))
+
+
+@dataclass(slots=True)
+class _Ticket:
+    name: str
+    network: str
+    work: Callable[[], bool]
+    answer: asyncio.Future[bool]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Tickets by network and name. The first of each is the next."""
+
+    waiting: OrderedDict[str, OrderedDict[str, deque[_Ticket]]] = field(default_factory=OrderedDict)
+
+    def add(self, ticket: _Ticket) -> None:
+        names = self.waiting.setdefault(ticket.network, OrderedDict())
+        names.setdefault(ticket.name, deque()).append(ticket)
+
+    def of(self, network: str, name: str) -> int:
+        names = self.waiting.get(network)
+        return 0 if names is None else len(names.get(name, ()))
+
+    def pop(self) -> _Ticket:
+        """Takes the next one; its network, and its name there, go to the end of their lines."""
+        network, names = next(iter(self.waiting.items()))
+        name, tickets = next(iter(names.items()))
+        ticket = tickets.popleft()
+        self.waiting.move_to_end(network)
+        names.move_to_end(name)
+        self._clear(network, name)
+        return ticket
+
+    def heaviest(self) -> str:
+        return max(self.waiting, key=lambda network: sum(map(len, self.waiting[network].values())))
+
+    def drop(self, network: str) -> _Ticket:
+        """Takes away the last one of the name that has most tickets in ``network``."""
+        names = self.waiting[network]
+        name = max(reversed(names), key=lambda each: len(names[each]))
+        ticket = names[name].pop()
+        self._clear(network, name)
+        return ticket
+
+    def take(self, network: str) -> list[_Ticket]:
+        """Takes away all of ``network``, in their order."""
+        names = self.waiting.pop(network, OrderedDict())
+        return [ticket for tickets in names.values() for ticket in tickets]
+
+    def _clear(self, network: str, name: str) -> None:
+        names = self.waiting[network]
+        if not names[name]:
+            del names[name]
+        if not names:
+            del self.waiting[network]
+
+
+class LoginQueue:
+    """Of one worker process, on its event loop; the work is done in one thread."""
+
+    def __init__(self) -> None:
+        self._lanes = tuple(_Lane() for _ in _LANES)
+        self._size = 0
+        self._turn = 0
+        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._suspects: OrderedDict[str, float] = OrderedDict()
+        self._pump: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def verify(self, name: str, address: str, work: Callable[[], bool]) -> bool:
+        """What ``work`` says of a password for ``name`` from ``address``, when its turn has come.
+
+        Raises :class:`Problem` 429 if too many wait, or it waited for :data:`LONGEST_WAIT` seconds.
+        """
+        name, source = name[: _LONGEST_NAME + 1], network(address)
+        lane = self._lane(name, source)
+        if lane.of(source, name) >= MOST_OF_ONE:
+            raise _too_many()
+        ticket = _Ticket(name, source, work, asyncio.get_running_loop().create_future())
+        lane.add(ticket)
+        self._size += 1
+        if self._size > MOST_WAITING:
+            self._drop()
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._run())
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                return await ticket.answer
+        except TimeoutError as error:
+            raise _too_many() from error
+
+    def _lane(self, name: str, source: str) -> _Lane:
+        if (name, source) in self._known:
+            return self._lanes[_KNOWN]
+        until = self._suspects.get(source)
+        return self._lanes[_NEW if until is None or until < time.monotonic() else _SUSPECT]
+
+    def _drop(self) -> None:
+        """Makes room: of those who come last, whoever has most waiting loses one."""
+        lane = next(lane for lane in reversed(self._lanes) if lane.waiting)
+        ticket = lane.drop(lane.heaviest())
+        self._size -= 1
+        if not ticket.answer.done():
+            ticket.answer.set_exception(_too_many())
+
+    async def _run(self) -> None:
+        for ticket in self._tickets():
+            if ticket.answer.done():
+                continue  # nobody waits for it any more
+            try:
+                right = await asyncio.get_running_loop().run_in_executor(self._thread, ticket.work)
+            except Exception as error:  # noqa: BLE001 - who waits hears of it
+                if not ticket.answer.done():
+                    ticket.answer.set_exception(error)
+                continue
+            self._note(ticket, right=right)
+            if not ticket.answer.done():
+                ticket.answer.set_result(right)
+
+    def _tickets(self) -> Iterator[_Ticket]:
+        while self._size:
+            order = _ORDERS.get(self._turn % _PERIOD, _LANES)
+            self._turn += 1
+            lane = next(self._lanes[number] for number in order if self._lanes[number].waiting)
+            self._size -= 1
+            yield lane.pop()
+
+    def _note(self, ticket: _Ticket, *, right: bool) -> None:
+        pair = ticket.name, ticket.network
+        if right:
+            self._known[pair] = 0
+            self._known.move_to_end(pair)
+        elif pair in self._known:
+            self._known[pair] += 1
+            if self._known[pair] > _FORGIVEN:
+                del self._known[pair]
+        else:
+            self._suspects[ticket.network] = time.monotonic() + _SUSPECT_SECONDS
+            self._suspects.move_to_end(ticket.network)
+            for other in self._lanes[_NEW].take(ticket.network):
+                self._lanes[_SUSPECT].add(other)
+        for remembered in (self._known, self._suspects):
+            while len(remembered) > _REMEMBERED:
+                remembered.popitem(last=False)
+
+
+def _too_many() -> Problem:
+    return Problem(
+        429,
+        "TOOMANYREQUESTS",
+        "too many passwords are waiting to be verified; try again in a moment",
+        headers={"Retry-After": "2"},
+    )

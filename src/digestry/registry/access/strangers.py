@@ -1,0 +1,84 @@
+"""Tokens that anybody may have written (JWT, RFC 7519): read by a schema, never as they come.
+
+What is not of the form is no token, whatever it is instead: :class:`NotBelieved`, and so a 401.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+import msgspec
+from joserfc import jws
+from joserfc.errors import JoseError
+
+LONGEST: Final = 128 << 10
+"""In characters, of a whole token."""
+
+_LONGEST_HEADER: Final = 4 << 10
+_PARTS: Final = 3
+_FAR: Final = 1e12  # seconds; in the year 33658
+
+
+class NotBelieved(Exception):
+    """A token that does not hold; the text says why, to whoever sent it."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What of a token's header is looked at (RFC 7515, section 4). With ``crit`` it would have to be
+    understood as nobody here does."""
+
+    alg: str
+    kid: str | None = None
+    crit: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Issued(msgspec.Struct, frozen=True):
+    iss: Any = None
+
+
+class _Registry(jws.JWSRegistry):
+    max_header_length = _LONGEST_HEADER
+    max_payload_length = LONGEST
+
+
+def header(token: str) -> Header:
+    """A token's header as it stands there, not verified. Raises :class:`NotBelieved`."""
+    found: Header = _read(token, 0, Header)
+    if found.crit is not msgspec.UNSET:
+        raise NotBelieved("the token has critical headers, which are not understood here")
+    return found
+
+
+def issuer(token: str) -> str | None:
+    """Who issued a token, as it says itself: not verified. Raises :class:`NotBelieved` if it is none."""
+    found: _Issued = _read(token, 1, _Issued)
+    return found.iss if isinstance(found.iss, str) else None
+
+
+def _read(token: str, part: int, kind: Any) -> Any:
+    parts = token.split(".", _PARTS)
+    if len(parts) != _PARTS or len(token) > LONGEST or len(parts[0]) > _LONGEST_HEADER:
+        raise NotBelieved("this is no token")
+    try:
+        raw = base64.urlsafe_b64decode(parts[part] + "=" * (-len(parts[part]) % 4))
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise NotBelieved("this is no token") from error
+
+
+def signed(token: str, key: Any, algorithm: str) -> bytes | None:
+    """The claims of a token that this key signed, as JSON; None if it did not."""
+    try:
+        registry = _Registry(algorithms=[algorithm], strict_check_header=False)
+        found = jws.deserialize_compact(token, key, algorithms=[algorithm], registry=registry)
+    except (JoseError, ValueError, TypeError, RecursionError):
+        return None
+    return found.payload
+
+
+def moment(value: Any) -> float | None:
+    """A claim that is a time, in seconds since 1970; None if it is none: a text, NaN, of 400 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if -_FAR < value < _FAR else None
