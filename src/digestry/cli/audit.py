@@ -263,6 +263,7 @@ class _Auditor:
             return Report((), (*silent, *nothing, *self._fleet.problems)), []
         options = ClientOptions(
             insecure_hosts=frozenset(self._settings.insecure_registries) | self._fleet.plain_hosts,
+            token_servers=frozenset(self._settings.token_servers),
             docker_config=self._settings.docker_config,
             auth_files=podman_files(),
             auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),

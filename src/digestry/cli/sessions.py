@@ -27,6 +27,7 @@ def open_session(settings: Settings) -> Session:
     return Session(
         ClientOptions(
             insecure_hosts=frozenset(settings.insecure_registries),
+            token_servers=frozenset(settings.token_servers),
             docker_config=settings.docker_config,
             auth_files=podman_files(),
             auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),

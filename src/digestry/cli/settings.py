@@ -22,6 +22,7 @@ HOME_VARIABLE: Final = "DIGESTRY_HOME"
 KEYS: Final[dict[str, str]] = {
     "registry": "the registry that a name without a host means, such as localhost:5000",
     "insecure-registries": "hosts, separated by commas, that may be spoken to over plain HTTP",
+    "token-servers": "hosts, separated by commas, that may be sent your logins for registries elsewhere",
     "docker-config": "the directory of docker's config.json, which holds the credentials",
 }
 _HOST_ALONE: Final = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?", re.ASCII)
@@ -36,6 +37,7 @@ class Settings:
     store: Path
     registry: str = DOCKER_HUB
     insecure_registries: tuple[str, ...] = ()
+    token_servers: tuple[str, ...] = ()
     docker_config: Path = Path()
 
     def reference(self, text: str) -> Reference:
@@ -124,7 +126,7 @@ def check_value(key: str, value: str) -> str:
     try:
         if key == "registry":
             Reference(value, "any")  # a host alone: one that names can be read back with
-        elif key == "insecure-registries":
+        elif key in {"insecure-registries", "token-servers"}:
             for host in _hosts(value):
                 check_host(host)
     except InvalidReference as error:
@@ -146,6 +148,7 @@ def load() -> Settings:
         store=store,
         registry=values.get("registry", DOCKER_HUB),
         insecure_registries=tuple(_hosts(values.get("insecure-registries", ""))),
+        token_servers=tuple(_hosts(values.get("token-servers", ""))),
         docker_config=_expanded(docker),
     )
 

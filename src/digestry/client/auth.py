@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from digestry.client import challenges
+from digestry.client import challenges, realms
 from digestry.client.challenges import Challenge
 from digestry.client.credentials import Credential, Credentials
 from digestry.client.transport import Call, Transport
@@ -50,6 +50,7 @@ class Authenticator:
         self._host_locks: dict[str, threading.Lock] = {}
         self._schemes: dict[str, Challenge] = {}
         self._tokens: dict[tuple[str, tuple[str, ...]], _Token] = {}
+        self._withheld: dict[str, str] = {}
 
     def challenged(self, host: str) -> bool:
         """Whether the registry has asked who asks."""
@@ -106,7 +107,7 @@ class Authenticator:
 
     def problem(self, host: str) -> str:
         """Why there are no credentials for ``host`` that there should be; empty if nothing is known."""
-        return self._credentials.problem(host)
+        return self._withheld.get(host, "") or self._credentials.problem(host)
 
     def _credential(self, host: str, scopes: Sequence[str]) -> Credential | None:
         """Those of the repository that a request is about, which its first scope names."""
@@ -150,7 +151,7 @@ class Authenticator:
         service = challenge.parameters.get("service", "")
         # What the challenge asks for counts too: a registry may know a scope that we do not.
         wanted = [*scopes, *(s for s in challenge.parameters.get("scope", "").split() if s not in scopes)]
-        self._check_realm(host, realm, credential)
+        credential = self._allowed(host, realm, credential)
         began = self._clock()
         call, authorization = _token_call(realm, service, wanted, credential)
         answer = self._transport.send(call, authorization=authorization)
@@ -179,15 +180,31 @@ class Authenticator:
         seconds = float(life) if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
         return _Token(value, began + max(seconds - _MARGIN, seconds / 2))
 
-    def _check_realm(self, host: str, realm: str, credential: Credential | None) -> None:
-        parts = urlsplit(realm)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ProtocolViolation(f"{host} names {shown(realm)} as its token server, which is no address")
-        if parts.scheme == "http" and credential and not self._transport.options.may_be_plain(parts.netloc):
-            raise ProtocolViolation(
-                f"{host} wants your password sent to {shown(parts.netloc)} over plain HTTP; it was not sent",
-                hint=f"if you accept the risk: digestry config set insecure-registries {parts.netloc}",
+    def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
+        """The credential, if the token server may have it; None, which is said, if it is a stranger's."""
+        options = self._transport.options
+        trust = realms.trust(host, self._transport.base(host), realm, options)
+        netloc = urlsplit(realm).netloc
+        if credential is None or trust == "trusted":
+            self._withheld.pop(host, None)
+            return credential
+        if trust == "stranger":
+            if host not in self._withheld and options.tell is not None:
+                options.tell(
+                    f"your login for {host} is not sent to {netloc}, which it names as its token server"
+                )
+            self._withheld[host] = (
+                f"your login was not sent to {netloc}, another host, which it names as its token server: to "
+                f"allow that, digestry config set token-servers {netloc}"
             )
+            return None
+        if realm.startswith("http:") and not options.may_be_plain(netloc):
+            raise ProtocolViolation(
+                f"{host} wants your password sent to {shown(netloc)} over plain HTTP; it was not sent",
+                hint=f"if you accept the risk: digestry config set insecure-registries {netloc}",
+            )
+        self._withheld.pop(host, None)
+        return credential
 
 
 def _account(credential: Credential | None) -> str | None:
@@ -206,7 +223,7 @@ def _token_call(
             "refresh_token": credential.identity_token,
         }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return Call("POST", realm, headers, urlencode(form).encode()), None
+        return Call("POST", realm, headers, urlencode(form).encode(), secret=True), None
     parts = urlsplit(realm)
     query = parse_qsl(parts.query, keep_blank_values=True)
     query += [("service", service)] if service else []

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 class ClientOptions:
     """``insecure_hosts`` are those (``host``, or ``host:port``) that may be spoken to over plain
     HTTP or with a certificate that cannot be checked; this machine's own addresses always may.
+    ``token_servers`` are hosts that may be sent passwords for registries elsewhere.
     ``docker_config`` is the directory of docker's ``config.json``; ``auth_files`` are read after it
     (podman's ``auth.json``); ``auth_config`` is such a document, which goes before both. Without any of
     them nobody has credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a
@@ -39,10 +40,15 @@ class ClientOptions:
     tell: Callable[[str], None] | None = None
     auth_files: tuple[Path, ...] = ()
     auth_config: str = field(default="", repr=False)
+    token_servers: frozenset[str] = frozenset()
 
     def may_be_plain(self, host: str) -> bool:
         """Whether ``host[:port]`` may be spoken to without TLS."""
-        return is_loopback(host) or host in self.insecure_hosts or bare_host(host) in self.insecure_hosts
+        return is_loopback(host) or self.is_insecure(host)
+
+    def is_insecure(self, host: str) -> bool:
+        """Whether the user said so of ``host[:port]``."""
+        return host in self.insecure_hosts or bare_host(host) in self.insecure_hosts
 
 
 def bare_host(host: str) -> str:
@@ -59,3 +65,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_inside(host: str) -> bool:
+    """Whether ``host[:port]`` is this machine, or what only this machine's own network has: loopback,
+    unspecified and link-local addresses, where clouds keep the machine's credentials."""
+    if is_loopback(host):
+        return True
+    try:
+        address = ipaddress.ip_address(bare_host(host).partition("%")[0])
+    except ValueError:
+        return bare_host(host).endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified

@@ -24,8 +24,9 @@ from urllib3.util import Timeout
 from digestry import __version__
 from digestry.client.answers import Answer
 from digestry.client.failures import is_certificate_failure, is_not_http, is_not_tls, unreachable
-from digestry.client.options import ClientOptions, bare_host, is_loopback
+from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
 from digestry.client.proxies import credentials_of, proxy_for
+from digestry.client.realms import parts_of
 from digestry.client.waiting import Waiting, retry_after
 from digestry.client.wire import Patience, bound
 from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
@@ -45,13 +46,15 @@ Body = bytes | Callable[[], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. ``repeatable`` requests are sent again after a failure that may pass."""
+    """One request. ``repeatable`` requests are sent again after a failure that may pass; the body of a
+    ``secret`` one goes to its own origin only."""
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body | None = None
     repeatable: bool = True
+    secret: bool = False
 
 
 class Transport:
@@ -173,6 +176,11 @@ class Transport:
                 return answer
             answer.close()
             url = self.follow(url, location)
+            if call.secret and origin_of(url) != origin:
+                raise ProtocolViolation(
+                    f"{urlsplit(call.url).netloc} sends your login on to {urlsplit(url).netloc}; it was not "
+                    "sent there"
+                )
         raise ProtocolViolation(f"{urlsplit(call.url).netloc} redirects more than {_MOST_REDIRECTS} times")
 
     def follow(self, url: str, location: str) -> str:
@@ -183,15 +191,17 @@ class Transport:
         host = urlsplit(url).netloc
         try:
             target = urljoin(url, location)
-            parts = urlsplit(target)
-            port_is_valid = parts.port is None or parts.port > 0
         except ValueError as error:
             raise ProtocolViolation(f"{host} sends to {shown(location)}, which is no address") from error
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
+        parts = parts_of(target)
+        if parts is None:
             raise ProtocolViolation(f"{host} sends to {shown(location)}, which is no web address")
-        if parts.scheme == "http" and not (
-            self.options.may_be_plain(parts.netloc) or urlsplit(url).scheme == "http"
-        ):
+        inside = is_inside(parts.netloc) and not is_inside(host)
+        if self.options.is_insecure(parts.netloc):
+            return target
+        if inside:
+            raise ProtocolViolation(f"{host} sends to this machine itself, at {shown(parts.netloc)}")
+        if parts.scheme == "http" and not (is_inside(parts.netloc) or urlsplit(url).scheme == "http"):
             raise ProtocolViolation(
                 f"{host} sends from TLS to plain HTTP at {shown(parts.netloc)}",
                 hint="a registry behind a TLS proxy must be told its own address (X-Forwarded-Proto)",
