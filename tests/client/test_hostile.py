@@ -455,6 +455,26 @@ def test_referrers_filtered_here_when_the_registry_did_not(liar: Liar, hostile: 
     assert len(hostile.referrers(DIGEST)) == 2
 
 
+@pytest.mark.parametrize(
+    ("applied", "asked", "whole"),
+    [
+        ("artifactType", None, False), ("artifactType", "c/d", True), ("ARTIFACTTYPE", "c/d", True),
+        ("annotation", "c/d", False), ("artifactType, annotation", "c/d", False), ("annotation", None, False),
+        (" , ", None, True), ("", None, True),
+    ],
+)  # fmt: skip
+def test_a_filter_that_was_not_asked_for_leaves_something_out(
+    liar: Liar, hostile: Repository, applied: str, asked: str | None, whole: bool
+) -> None:
+    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
+    liar.answer = always(Reply(200, json.dumps(index).encode(), {"OCI-Filters-Applied": applied}))
+    if whole:
+        assert hostile.referrers(DIGEST, asked) == []
+        return
+    with pytest.raises(ProtocolViolation, match="out of its list"):
+        hostile.referrers(DIGEST, asked)
+
+
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_list_that_goes_on_where_there_is_no_page(liar: Liar, hostile: Repository, status: int) -> None:
     index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}

@@ -269,7 +269,10 @@ def test_other_attestations_are_passed_over_in_silence(
     registries: FakeRegistries, app: FakeRepository
 ) -> None:
     image = app.image("one", "1")
-    sbom = attestation(image.manifest) | {"predicateType": "https://spdx.dev/Document"}
+    sbom = attestation(image.manifest) | {
+        "predicateType": "https://spdx.dev/Document",
+        "predicate": {"spdxVersion": "SPDX-2.3"},
+    }
     app.attach(image.manifest, json.dumps(sbom).encode())
     app.attach(image.manifest, b"huge", **{"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"})
     reading = read(registries, image.manifest)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from digestry.errors import ProtocolViolation, RemoteNotFound, Unauthorized
-from digestry.fleet import publish
+from digestry.fleet import attachments, publish
 from digestry.fleet.assessment import AdvisoryVerdict
 from digestry.fleet.attachments import attestation_tag, list_tag
 from digestry.fleet.audit import Finding, audit
@@ -269,9 +269,59 @@ def test_a_bill_of_materials_without_vulnerabilities_states_nothing(
 ) -> None:
     bom = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": COMPONENTS}
     hang(app, image.manifest, bom, CYCLONEDX)
-    hang(app, image.manifest, b"\x00" * 8, "application/spdx+json")
+    hang(app, image.manifest, {"spdxVersion": "SPDX-2.3"}, "application/spdx+json")
+    hang(app, image.manifest, b"\x00" * 8, "text/spdx")
     told = verdict(registries, image)
     assert (told.state, told.reasons) == ("not_assessed", ())
+
+
+def spdx_3(*kinds: str) -> dict[str, Any]:
+    elements = [{"type": kind, "spdxId": f"urn:{number}"} for number, kind in enumerate(kinds)]
+    return {
+        "@context": "https://spdx.org/rdf/3.0.1/spdx-context.jsonld",
+        "@graph": [{"type": "SpdxDocument"}, *elements],
+    }
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        (["software_Package"], "not_assessed"),
+        (["security_VexAffectedVulnAssessmentRelationship", "security_Vulnerability"], "unknown"),
+        (["https://spdx.org/rdf/3.0.1/terms/Security/Vulnerability"], "unknown"),
+    ],
+)
+@pytest.mark.parametrize(
+    "how",
+    ["application/spdx+json", "https://spdx.dev/Document", "https://spdx.dev/Document/v3.0", "graph alone"],
+)
+def test_spdx_3_that_speaks_of_vulnerabilities_is_named(
+    registries: FakeRegistries, types: list[str], expected: str, how: str
+) -> None:
+    """It is not read here; SPDX 2 has nothing of the kind."""
+    app = registries.at(APP)
+    image = app.image("one", "1")
+    hang(app, image.manifest, in_toto(openvex(said("fixed")), image.manifest))
+    value = spdx_3(*types)
+    if how.startswith("https://"):
+        said_to_be: dict[str, Any] = {"annotations": {"in-toto.io/predicate-type": how}}
+        digest = hang(app, image.manifest, in_toto(value, image.manifest, kind=how), **said_to_be)
+    else:
+        if how == "graph alone":
+            del value["@context"]
+        digest = hang(app, image.manifest, value, "application/spdx+json")
+    told = verdict(registries, image)
+    assert told.state == ("fixed" if expected == "not_assessed" else expected)
+    assert any(str(digest) in reason for reason in told.reasons) == (expected == "unknown")
+
+
+@pytest.mark.parametrize(("value", "expected"), [({"spdxVersion": "SPDX-2.3"}, True), (spdx_3(), False)])
+def test_a_large_bill_of_materials_is_no_reason_to_know_nothing(
+    registries: FakeRegistries, app: FakeRepository, image: Image, value: dict[str, Any], expected: bool
+) -> None:
+    content = json.dumps(value).encode() + b" " * attachments.LARGEST_ADVISORY
+    hang(app, image.manifest, content, "application/spdx+json")
+    assert verdict(registries, image).complete is expected
 
 
 def test_a_reference_that_leads_nowhere_is_said(

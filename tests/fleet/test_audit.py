@@ -299,6 +299,26 @@ def test_another_platforms_image_may_run_where_only_an_index_is_known(rich: Fake
     assert any("may be what runs" in reason for reason in found.reasons)
 
 
+@pytest.mark.parametrize(
+    ("assumed", "others", "expected"),
+    [(False, "", "fixed"), (True, "", "unknown"), (True, "fixed", "fixed"), (True, "affected", "unknown")],
+)
+def test_a_platform_that_is_assumed_makes_nothing_good(
+    rich: FakeRegistries, assumed: bool, others: Any, expected: str
+) -> None:
+    """Where the engine tells its machine's platform, that is taken to be the one that runs."""
+    app = rich.at(APP)
+    amd, arm = app.image("one amd"), app.image("one arm")
+    index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
+    seen = sighted(f"{APP}:1", image_id(index, kind="unknown"), platform_assumed=assumed)
+    state(rich, f"{APP}@{amd.manifest}", "fixed")
+    if others:
+        state(rich, f"{APP}@{arm.manifest}", others)
+    found = only(rich, seen)
+    assert found.verdict.state == expected
+    assert any("may be what runs" in reason for reason in found.reasons) == (expected == "unknown")
+
+
 def test_a_child_that_the_registry_lacks_is_not_passed_over(registries: FakeRegistries) -> None:
     app = registries.at(APP)
     amd, arm = app.image("one amd"), app.image("one arm")

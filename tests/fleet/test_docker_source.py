@@ -162,6 +162,28 @@ def test_the_containerd_store_is_told_from_the_classic_one() -> None:
     assert [(claim.kind, claim.obtained) for claim in one.claims] == [("index", False), ("index", False)]
 
 
+@pytest.mark.parametrize(
+    ("machine", "image", "assumed"),
+    [("x86_64", "amd64", False), ("x86_64", "arm64", True), (None, "amd64", True), ("x86_64", None, False)],
+)
+def test_the_platform_is_the_machines_or_is_assumed(
+    machine: str | None, image: str | None, assumed: bool
+) -> None:
+    answers = changed("web-good", image_fields={"Architecture": image, "Os": image and "linux"})
+    answers["/info"]["body"] |= {"Architecture": machine}
+    (one,) = observe(answers)
+    assert one.platform_assumed is assumed
+    assert one.platform is not None
+    assert one.platform.architecture == (image or "amd64")
+
+
+def test_a_list_of_which_only_a_part_is_sent_is_no_list() -> None:
+    answers = recording("docker-20.10")
+    answers["/containers/json"]["status"] = 206
+    (problem,) = observe(answers)
+    assert "HTTP 206" in problem.message
+
+
 def test_hostile_shapes_are_problems_or_remarks_never_crashes() -> None:
     answers = recording("docker-20.10")
     answers["/containers/json"]["body"] = [None, 7, {}, {"Id": "x", "Names": 3, "Labels": [], "ImageID": 5}]

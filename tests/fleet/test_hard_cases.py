@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from digestry.errors import Unauthorized, Unreachable
+from digestry.errors import DigestryError, Unauthorized, Unreachable
 from digestry.fleet.audit import Finding, Report, audit
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Alias, Mirror, Names, Place
@@ -443,15 +443,45 @@ def test_a_mirror_that_resolves_nothing_judges_no_tag(rich: FakeRegistries) -> N
     assert not any(what in {"resolve", "history"} and name.startswith(MIRROR) for what, name, _ in rich.asked)
 
 
-def test_a_mirror_that_is_unreachable_changes_nothing_that_is_known(registries: FakeRegistries) -> None:
+@pytest.mark.parametrize(
+    ("stated", "expected"), [("", "unknown"), ("fixed", "unknown"), ("affected", "affected")]
+)
+@pytest.mark.parametrize(
+    "failure", [Unreachable(f"{MIRROR} does not answer"), Unauthorized("not for you", status=403)]
+)
+def test_what_hangs_on_an_image_in_a_mirror_that_says_nothing_is_not_known(
+    registries: FakeRegistries, stated: Any, expected: str, failure: DigestryError
+) -> None:
+    """It may be worse than what was read; what runs, and where the tag points, is known all the same."""
     one = registries.at(APP).image("one", "1")
-    registries.fail(MIRROR, Unreachable(f"{MIRROR} does not answer"))
+    if stated:
+        state(registries, f"{APP}@{one.manifest}", stated)
+    registries.fail(MIRROR, failure)
     report = run(
         registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)), names=ALIASED
     )
     (found,) = report.findings
-    assert (found.tag.state, found.verdict.state) == ("current", "not_assessed")
-    assert [problem.source for problem in report.problems] == [f"registry {MIRROR}"]
+    assert (found.tag.state, found.verdict.state) == ("current", expected)
+    assert any(MIRROR in reason and "could not be read" in reason for reason in found.reasons)
+    assert [problem.source.partition("/")[0] for problem in report.problems] == [f"registry {MIRROR}"]
+
+
+@pytest.mark.parametrize(("stated", "expected"), [("fixed", "unknown"), ("affected", "affected")])
+def test_a_repository_that_the_engine_names_and_that_says_nothing(
+    registries: FakeRegistries, stated: Any, expected: str
+) -> None:
+    """The image was pulled from there as another manifest: whether that is bad, nobody says."""
+    other = f"{MIRROR}/elsewhere"
+    one = registries.at(APP).image("one", "1")
+    state(registries, f"{APP}@{one.manifest}", stated)
+    seen = sighted(
+        f"{APP}:1", claim(one.manifest, APP), claim(Digest.of(b"copy"), other), image_id(one.config)
+    )
+    assert only(registries, seen).verdict.state == stated
+    registries.fail(MIRROR, Unauthorized("not for you", status=403))
+    found = only(registries, seen)
+    assert found.verdict.state == expected
+    assert any(other in reason for reason in found.reasons)
 
 
 def test_a_large_fleet_behind_a_mirror_is_few_questions() -> None:

@@ -32,6 +32,7 @@ def fallback_tag(digest: Digest) -> str:
 def listed(repository: Repository, digest: Digest, artifact_type: str | None) -> list[Descriptor]:
     """See :meth:`Repository.referrers`."""
     query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+    asked = frozenset({"artifacttype"} if artifact_type else ())
     found: list[Descriptor] = []
     for number, answer in enumerate(pages(repository, f"referrers/{digest}{query}")):
         if answer.status in {404, 405} and number == 0:
@@ -43,7 +44,7 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
             page = Manifest.parse(answer.read(_LARGEST_LIST), media_types.OCI_INDEX)
         except InvalidManifest as error:
             raise ProtocolViolation(f"{answer.host} sent no list of referrers: {error.message}") from error
-        if artifact_type is None and answer.headers.get("OCI-Filters-Applied"):
+        if _filters(answer.headers.get("OCI-Filters-Applied") or "") - asked:
             raise ProtocolViolation(f"{answer.host} left some of what refers to {digest} out of its list")
         answer.entries = len(page.manifests)
         found += page.manifests
@@ -51,6 +52,11 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
         return found
     # Filtered in any case: it costs nothing, and a filter that was "applied" is a claim.
     return [entry for entry in found if entry.artifact_type == artifact_type]
+
+
+def _filters(applied: str) -> frozenset[str]:
+    """The names in ``OCI-Filters-Applied``. What was filtered and not asked for is not the whole list."""
+    return frozenset(name.strip().lower() for name in applied.split(",")) - {""}
 
 
 def _by_tag(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:

@@ -96,7 +96,7 @@ def conclude(
     state, why = _state(current, reading, identity)
     reasons += why
     if state != "affected":
-        doubts = _doubts(lookup, identity)
+        doubts = _doubts(lookup, identity, good=state in GOOD)
         if doubts:
             state = "unknown"
             reasons += doubts
@@ -139,8 +139,9 @@ def _state(current: list[Advisory], reading: Reading, identity: Identity) -> tup
     return "not_assessed", []
 
 
-def _doubts(lookup: Lookup, identity: Identity) -> list[str]:
-    """What is said against images of which one may be what runs."""
+def _doubts(lookup: Lookup, identity: Identity, *, good: bool) -> list[str]:
+    """What is said against images of which one may be what runs; and, if something ``good`` is said of the
+    one that was taken on a mere assumption, which others nobody has assessed."""
     found = []
     for digest in sorted(identity.possible):
         reading = read(lookup, identity.repository, identity.holding(digest))
@@ -150,4 +151,6 @@ def _doubts(lookup: Lookup, identity: Identity) -> list[str]:
                 found.append(f"{one.statement.vulnerability} {verb} {digest}, which may be what runs")
         if not reading.complete:
             found += reading.reasons
+        if good and identity.assumed and not reading.advisories:
+            found.append(f"nobody has stated anything about {digest}, which may be what runs")
     return found

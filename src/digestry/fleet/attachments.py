@@ -22,7 +22,7 @@ from digestry.fleet import products, vex
 from digestry.fleet.advisories import Advisory, Attached, Reading, settle
 from digestry.fleet.documents import decode
 from digestry.fleet.identity import Identity
-from digestry.fleet.kinds import announced, is_file_system, is_other_media_type, is_other_predicate
+from digestry.fleet.kinds import announced, is_file_system, is_other_media_type, is_other_predicate, is_spdx
 from digestry.fleet.lookup import Lookup
 from digestry.fleet.products import About
 from digestry.fleet.statements import GOOD, Document, Foreign, Product, Statement, Unreadable
@@ -34,6 +34,8 @@ from digestry.model.reference import Reference
 
 LARGEST_ADVISORY: Final = 8 << 20
 """In bytes."""
+LARGEST_SPDX: Final = 64 << 20
+"""In bytes, of a bill of materials in SPDX, which is not decoded if it is larger than an advisory."""
 MOST_REFERRERS: Final = 100
 """Of one digest; further ones are not read, and that is said."""
 MOST_SUBJECTS: Final = 64
@@ -94,15 +96,13 @@ def gather(
     identity: Identity,
     elsewhere: Mapping[Reference, frozenset[Digest]] = NOWHERE_ELSE,
     *,
-    own: Reference | None = None,
     without_tags: Container[Reference] = (),
 ) -> Reading:
     """Reads the advisories of everything that is or holds the code of ``identity``.
 
     In the repositories ``elsewhere``, which have the same code as the given digests, they are looked for
-    as well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, and
-    those from elsewhere leave the reading complete, but for those from ``own``, the container's.
-    Repositories ``without_tags`` are asked for no tag.
+    as well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, wherever
+    they are from: what was not read may be worse. Repositories ``without_tags`` are asked for no tag.
     """
     indexes = frozenset(node.digest for node in identity.graph.nodes.values() if node.is_index)
 
@@ -123,8 +123,7 @@ def gather(
         reading.attached += other.attached
         reading.advisories += other.advisories
         reading.reasons += [f"in {repository.name}: {reason}" for reason in other.reasons]
-        if repository == own:
-            reading.missed += other.missed
+        reading.missed += other.missed
     return reading
 
 
@@ -262,9 +261,16 @@ class _Reader:
         if is_file_system(layer, manifest):
             return
         digest = manifest.digest
-        if layer.size > LARGEST_ADVISORY:
-            raise TooLarge(f"it is larger than {LARGEST_ADVISORY} bytes", limit=LARGEST_ADVISORY)
-        content = self._lookup.blob(self._repository, layer, limit=LARGEST_ADVISORY)
+        types = (predicate, layer.media_type, manifest.artifact_type or "")
+        largest = LARGEST_SPDX if any(map(is_spdx, types)) else LARGEST_ADVISORY
+        if layer.size > largest:
+            raise TooLarge(f"it is larger than {largest} bytes", limit=largest)
+        content = self._lookup.blob(self._repository, layer, limit=largest)
+        if len(content) > LARGEST_ADVISORY:
+            # SPDX 2 has no graph, and states nothing.
+            if b"@graph" in content or b"@context" in content:
+                self.miss(f"the referrer {digest} of {subject} is SPDX 3, and too large to be read")
+            return
         stating = bool(predicate) or any(map(_is_stating, (layer.media_type, manifest.artifact_type or "")))
         for found in decode(content, stating=stating):
             if isinstance(found, Unreadable):

@@ -42,6 +42,7 @@ _Image: TypeAlias = tuple[
     bool,
     tuple[Abbreviation, ...],
     Waiting,
+    bool,
 ]
 
 
@@ -134,6 +135,7 @@ class _Numbers:
             sighting.runs,
             id(sighting.abbreviations),
             sighting.waiting,
+            sighting.platform_assumed,
         )
         number = self._by_identity.get(key)
         if number is None:
@@ -184,6 +186,7 @@ def _image(sighting: Sighting) -> _Image:
         sighting.runs,
         sighting.abbreviations,
         sighting.waiting,
+        sighting.platform_assumed,
     )
 
 
@@ -264,7 +267,9 @@ class _Look:
             reading = self._gather(finder, identity, tag)
         if reference is not None and not tag.complete:
             missed += [Problem(f"registry {reference.name}", reason) for reason in tag.reasons]
-        missed += [Problem(f"registry {where.name}", reason) for where, reason in reading.missed[:1]]
+        # One for each repository: more would be as many as there are images.
+        first = dict(reversed(reading.missed))
+        missed += [Problem(f"registry {where.name}", reason) for where, reason in first.items()]
         stands = self._standing(identity, tag, missed) if sighting.runs else NOWHERE
         return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed), stands)
 
@@ -281,10 +286,12 @@ class _Look:
         if tag.state == "current" and tag.digest is not None and identity.repository == own:
             identity = replace(identity, closure=identity.closure | {tag.digest})
         others = finder.elsewhere(identity)
-        reading = gather(self._lookup, identity, others, own=own, without_tags=self._without_tags())
+        reading = gather(self._lookup, identity, others, without_tags=self._without_tags())
         if finder.failure is not None and own not in (identity.repository, *others):
             why = f"what hangs on it in its own repository is not known: {finder.failure.message}"
             reading.miss(own or identity.repository, why)
+        for repository, why in finder.silent.items():
+            reading.miss(repository, f"what hangs on it in {repository.name} is not known: {why}")
         return reading
 
     def _standing(self, identity: Identity | None, tag: TagVerdict, missed: list[Problem]) -> Standing:

@@ -164,12 +164,28 @@ def _bare(value: dict[str, Any]) -> Read | None:
         return cyclonedx.read_document(value)
     if csaf.is_csaf(value):
         return csaf.read_document(value)
+    if "@graph" in value or any("spdx" in one.lower() for one in contexts):
+        return _linked(value)
     if "spdxVersion" in value:
         return Foreign("SPDX")
     critical = mapping(value.get("critical"))
     if "image" in critical and "type" in critical:
         return Foreign("a signature")
     return None
+
+
+def _linked(value: dict[str, Any]) -> Read | None:
+    """JSON-LD: SPDX 3, whose security profile is not read here; None for what is not known."""
+    elements = [value, *items(value.get("@graph"))]
+    types = [
+        one
+        for element in map(mapping, elements)
+        for said in (element.get("type"), element.get("@type"))
+        for one in (said if isinstance(said, list) else [said])
+    ]
+    if any("security" in text(one).lower() or "vuln" in text(one).lower() for one in types):
+        return Unreadable("it is SPDX 3 with elements of the security profile, which are not read")
+    return Foreign("SPDX") if any(text(one) == "SpdxDocument" for one in types) else None
 
 
 def _subjects(value: object) -> frozenset[Digest]:

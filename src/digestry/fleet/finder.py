@@ -29,7 +29,8 @@ class Questions:
 class Finder:
     """Looks for what a container runs: in its own repository first, by all of that one's names, then
     in any that was named. ``failure`` is why its own repository could not be asked, ``missed`` what
-    could not be asked at all."""
+    could not be asked at all, and ``silent`` the repositories of which it is not known whether they have
+    the same code, with the reasons."""
 
     def __init__(
         self, lookup: Lookup, sighting: Sighting, reference: Reference | None, names: Names = NO_NAMES
@@ -45,6 +46,7 @@ class Finder:
         self.failure: DigestryError | None = None
         self.reasons: list[str] = []
         self.missed: list[Problem] = []
+        self.silent: dict[Reference, str] = {}
 
     @property
     def digests(self) -> tuple[Digest, ...]:
@@ -164,6 +166,7 @@ class Finder:
         except DigestryError as error:
             self.reasons.append(f"{repository.name} could not be asked: {error.message}")
             self.missed.append(Problem(f"registry {repository.name}", error.message, error.hint))
+            self.silent[repository] = error.message
         return graph.closure(identity.config) - {identity.config}
 
     def questions(self) -> Iterator[Questions]:
@@ -210,6 +213,7 @@ class Finder:
                 claims,
                 platform=self._sighting.platform,
                 platform_manifest=self._sighting.platform_manifest,
+                platform_assumed=self._sighting.platform_assumed,
             )
         except DigestryError as error:
             self._failed(reference, error)

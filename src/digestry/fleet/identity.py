@@ -30,6 +30,7 @@ class Identity:
     others where one was chosen by a platform of which the runtime is not certain. ``confirmed`` tells
     whether the registry knows ``running``. ``contested`` are digests of other code that the source also
     gave, though no runtime can have made them up: what runs is one or the other.
+    ``assumed`` tells that one of ``possible`` was chosen by a platform that need not be the one that runs.
     """
 
     repository: Reference
@@ -43,6 +44,7 @@ class Identity:
     possible: frozenset[Digest] = frozenset()
     reasons: tuple[str, ...] = ()
     contested: tuple[Digest, ...] = ()
+    assumed: bool = False
 
     def holding(self, image: Digest) -> frozenset[Digest]:
         """``image``, one of those that may be what runs, and all that holds its code."""
@@ -59,6 +61,7 @@ def identify(
     *,
     platform: Platform | None = None,
     platform_manifest: Digest | None = None,
+    platform_assumed: bool = False,
 ) -> Identity | None:
     """Joins ``claims`` with what the repository of ``reference`` holds; None if it knows none.
 
@@ -112,6 +115,7 @@ def identify(
         possible=code.possible,
         reasons=tuple(reasons),
         contested=_contested(claims, known, closure | code.possible),
+        assumed=platform_assumed and bool(code.possible),
     )
 
 

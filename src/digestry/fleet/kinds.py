@@ -25,7 +25,6 @@ _MEDIA_TYPES: Final = (
     "application/vnd.cncf.notary.",
     "application/vnd.dev.cosign.simplesigning.",
     "application/vnd.dev.cosign.artifact.sig.",
-    "application/spdx",
     "text/spdx",
     "application/vnd.syft+json",
     "application/vnd.amazon.soci.",
@@ -48,7 +47,10 @@ _PREDICATES: Final = (
     "https://mobyproject.org/buildkit",
     "https://tekton.dev/",
 )
-_EXACT: Final = frozenset({"https://spdx.dev/Document", "cosign.sigstore.dev/attestation/sign/v1"})
+_EXACT: Final = frozenset({"cosign.sigstore.dev/attestation/sign/v1"})
+_SPDX: Final = "https://spdx.dev/Document"
+"""Of any version: SPDX 2 states nothing of vulnerabilities, and SPDX 3 may."""
+_SPDX_TYPE: Final = "application/spdx"
 _SPEAKS: Final = re.compile(
     rb"vuln|\bcve-\d|\bghsa-|openvex|\bvex\b|vexstatus|csaf|affected\b|exploitable", re.IGNORECASE
 )
@@ -56,7 +58,15 @@ _SPEAKS: Final = re.compile(
 
 def is_other_media_type(media_type: str) -> bool:
     """Whether content of this type is known to state nothing."""
-    return media_type.lower().startswith(_MEDIA_TYPES)
+    kind = media_type.lower()
+    if kind.startswith(_SPDX_TYPE):
+        return "json" not in kind or "version=2" in kind
+    return kind.startswith(_MEDIA_TYPES)
+
+
+def is_spdx(name: str) -> bool:
+    """Whether a media type or a predicate type is that of a bill of materials in SPDX."""
+    return name.startswith(_SPDX) or name.lower().startswith(_SPDX_TYPE)
 
 
 def is_file_system(layer: Descriptor, manifest: Manifest) -> bool:

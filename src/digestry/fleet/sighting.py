@@ -88,6 +88,9 @@ class Sighting:
     abbreviations: tuple[Abbreviation, ...] = ()
     waiting: Waiting = ""
     """Why nothing of it runs yet, if it waits to be started."""
+    platform_assumed: bool = False
+    """True if ``platform`` is what the engine shows of the image, and not known to be that of its machine:
+    of an image for several platforms, another one may run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,7 @@ class DockerSource:
                 remarks.append(f"the engine does not show this container's image: {error.message}")
         # The list's own `Image` is a bare ID as soon as the name means another image.
         typed = text(fields(detail.get("Config")).get("Image")) or text(entry.get("Image"))
+        own = platform_of(image.get("Architecture"), image.get("Os"), image.get("Variant"))
         named = _parsed(typed)
         if self._engine.is_remote and named is not None and is_loopback(named.host):
             remarks.append(f"{named.host} is a registry on {host} itself; what was asked is the one here")
@@ -158,10 +159,10 @@ class DockerSource:
             image_id=image_id,
             detail=detail,
             image=image,
-            platform=platform_of(image.get("Architecture"), image.get("Os"), image.get("Variant"))
-            or platform,
+            platform=own or platform,
             remarks=remarks,
             made_up=self._made_up,
+            platform_assumed=own is not None and not _same_machine(own, platform),
         )
 
 
@@ -179,6 +180,7 @@ def sighting(
     platform: Platform | None,
     remarks: list[str],
     made_up: bool = False,
+    platform_assumed: bool = False,
 ) -> Sighting:
     """The sighting that an engine's ``detail`` of a container and of its ``image`` amount to.
 
@@ -247,6 +249,7 @@ def sighting(
         platform=platform,
         remarks=tuple(remarks),
         registry_named=named or any(claim.repository is not None for claim in claims),
+        platform_assumed=platform_assumed,
     )
 
 
@@ -274,6 +277,10 @@ def _parsed(reference: str | None) -> Reference | None:
         return Reference.parse(reference)
     except InvalidReference:
         return None
+
+
+def _same_machine(one: Platform, other: Platform | None) -> bool:
+    return other is not None and (one.os, one.architecture) == (other.os, other.architecture)
 
 
 def _kind(target: dict[str, Any], digest: Digest) -> DigestKind:

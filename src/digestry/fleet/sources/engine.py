@@ -175,8 +175,10 @@ class Engine:
             if status < 400:
                 raise ProtocolViolation(f"{self.url}{path}: the answer is not JSON") from error
             value = None
-        if 200 <= status < 300:
+        if status == 200:
             return value
+        if 200 < status < 300:
+            raise ProtocolViolation(f"{self.url}{path}: HTTP {status}, which is no whole answer")
         said = text(fields(value).get("message"))
         message = f"{self.url}{path}: HTTP {status}"
         if said:

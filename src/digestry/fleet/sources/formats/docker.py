@@ -141,6 +141,7 @@ def engine_image(
             platform=platform_of(known.architecture, known.system, known.variant),
             remarks=said,
             made_up=made_up,
+            platform_assumed=True,
         )
         return Image.of(seen)
 

@@ -39,6 +39,7 @@ class Image:
     runs: bool = True
     abbreviations: tuple[Abbreviation, ...] = ()
     waiting: Waiting = ""
+    platform_assumed: bool = False
 
     @classmethod
     def of(cls, seen: Sighting) -> Image:
@@ -54,6 +55,7 @@ class Image:
             seen.runs,
             seen.abbreviations,
             seen.waiting,
+            seen.platform_assumed,
         )
 
 
@@ -223,6 +225,7 @@ def sightings(rows: Iterable[Row], *, source: str, host: str) -> Iterator[Sighti
             image.runs,
             image.abbreviations,
             image.waiting,
+            image.platform_assumed,
         )
 
 
