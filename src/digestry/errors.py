@@ -117,6 +117,18 @@ class ProtocolViolation(RemoteError):
     """The remote's answer breaks its own protocol, so that nothing in it can be trusted."""
 
 
+class RedirectRefused(ProtocolViolation):
+    """The remote sends on to another host, which refuses or must not be asked: that says nothing of what the
+    remote itself has. ``status`` is what the other host answers; None if it was not asked."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, hint: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.retry_after = retry_after
+
+
 # -- the content is to blame: bytes that are not what they claim to be -------------------------
 
 

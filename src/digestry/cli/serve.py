@@ -71,10 +71,13 @@ def upstream(mirror: MirrorConfig) -> Upstream:
         UpstreamOptions(
             mirror.host,
             mirror.url,
+            project=mirror.project,
             username=mirror.username,
             password_file=mirror.password_file,
             authorities=mirror.ca,
             timeout=mirror.timeout,
             patience=mirror.timeout * PATIENCE,
+            internal=mirror.internal,
+            realms=mirror.realm,
         )
     )

@@ -6,13 +6,14 @@ But a connection that the other side gave up while it was idle is no answer: the
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 from digestry.client.answers import Answer
@@ -20,15 +21,40 @@ from digestry.client.credentials import Credential
 from digestry.client.failures import broke_off
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
-from digestry.client.session import Session
-from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
+from digestry.client.transport import origin_of
+from digestry.errors import InvalidConfiguration, ProtocolViolation, RedirectRefused, Refused, Unreachable
+from digestry.mirror.deadline import begin_stream, limited
+from digestry.mirror.guard import Guard
+from digestry.mirror.transport import GuardedSession
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 
+LISTS: Final = 4
+"""A list of many pages may take so many times as long as one answer."""
+
 _CONNECT_TIMEOUT: Final = 3.0
 _CONNECTIONS: Final = 32
+_OK: Final = 200
+_PART: Final = 206
+_NO_SUCH_PART: Final = 416
+_ASK_LATER: Final = frozenset({429, 502, 503, 504})
+_FINAL: Final = frozenset({_NO_SUCH_PART})
+"""What a storage says of a blob itself."""
+_CODES: Final = frozenset(
+    {
+        "BLOB_UNKNOWN",
+        "DENIED",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "TOOMANYREQUESTS",
+        "UNAUTHORIZED",
+        "UNSUPPORTED",
+    }
+)
+"""Error codes of the distribution-spec: who sends them is a registry, wherever it is."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", re.ASCII)
 
 T = TypeVar("T")
@@ -36,20 +62,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOptions:
-    """Where a registry is (``scheme://host[:port]``), and how it is asked.
+    """Where a registry is (``scheme://host[:port][/path]``, with its ``/v2/`` below that), and how it is
+    asked.
 
-    ``password_file`` is read whenever a password is wanted, so that it may change. ``authorities``
-    is a file of certificates (PEM) that are trusted beside the system's. ``timeout`` is in seconds
-    without a byte, ``patience`` for all of an answer, but for a blob's bytes.
+    ``project`` goes before the names of its repositories. ``password_file`` is read whenever a password is
+    wanted, so that it may change. ``authorities`` is a file of certificates (PEM) that are trusted beside
+    the system's. ``timeout`` is in seconds without a byte, ``patience`` for all of an answer; a blob may
+    take longer as long as it comes at :data:`~digestry.mirror.deadline.LEAST_RATE`. ``internal`` and
+    ``realms`` are those of :class:`~digestry.mirror.guard.Guard`.
     """
 
     host: str
     url: str
+    project: str = ""
     username: str | None = None
     password_file: Path | None = None
     authorities: Path | None = None
     timeout: float = 10.0
     patience: float = 30.0
+    internal: tuple[str, ...] = ()
+    realms: tuple[str, ...] = ()
 
 
 class _Login:
@@ -104,11 +136,14 @@ class ClientUpstream:
     """A registry, through the client. Thread-safe.
 
     Every method may raise :class:`Unreachable`, :class:`RemoteNotFound`, :class:`Unauthorized`,
-    :class:`Refused` and :class:`ProtocolViolation`.
+    :class:`Refused` and :class:`ProtocolViolation`, and ends within ``patience``; a list within
+    :data:`LISTS` times that.
     """
 
     def __init__(self, options: UpstreamOptions) -> None:
         self._host = options.host
+        self._project = f"{options.project}/" if options.project else ""
+        self._patience = options.patience
         address = urlsplit(options.url)
         plain = frozenset({options.host, address.netloc}) if address.scheme == "http" else frozenset()
         client = ClientOptions(
@@ -118,23 +153,35 @@ class ClientUpstream:
             retries=0,
             parallel=_CONNECTIONS // 2,
             authorities=options.authorities,
-            patience=options.patience,
         )
-        self._session = Session(client, credentials=_Login(options))
+        guard = Guard(options.host, options.url, options.internal, options.realms)
+        self._session = GuardedSession(client, guard, _Login(options))
         self._session.transport.place(options.host, options.url)
+        self._origin = origin_of(options.url)
 
     def _repository(self, name: str) -> Repository:
-        return self._session.repository(Reference(self._host, name))
+        return self._session.repository(Reference(self._host, self._project + name))
 
-    def _asked(self, question: Callable[[], T]) -> T:
-        try:
+    def _asked(self, question: Callable[[], T], *, lists: bool = False) -> T:
+        with limited(self._patience, self._patience * (LISTS if lists else 1)), self._readable():
+            try:
+                return question()
+            except Unreachable as error:
+                # Whatever came between may have ended all that are as old.
+                self._session.transport.drop_idle()
+                if not broke_off(error):
+                    raise
             return question()
-        except Unreachable as error:
-            # Whatever came between may have ended all that are as old.
-            self._session.transport.drop_idle()
-            if not broke_off(error):
-                raise
-        return question()
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What a stranger sent that nobody thought of is his violation, and no defect here."""
+        try:
+            yield
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ProtocolViolation(
+                f"{self._host} sent what cannot be read ({type(error).__name__}: {error})"
+            ) from error
 
     def resolve(self, repository: str, target: str) -> Descriptor:
         """What a tag points to. It is asked with HEAD, which Docker Hub does not count as a pull."""
@@ -145,40 +192,96 @@ class ClientUpstream:
         return self._asked(lambda: self._repository(repository).manifest(target))
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """A blob's size in bytes; None if upstream does not tell."""
-        with self._asked(lambda: self._repository(repository).ask("HEAD", f"blobs/{digest}")) as answer:
-            if answer.status != 200:
-                answer.fail(f"find blob {digest} of {self._host}/{repository}")
-            return answer.length
+        """A blob's size in bytes; None if upstream does not tell.
+
+        A HEAD that is refused is asked again as a GET of one byte: some registries, and storages that they
+        lead to, know no HEAD.
+        """
+
+        def ask() -> int | None:
+            asked = self._repository(repository)
+            with asked.ask("HEAD", f"blobs/{digest}") as answer:
+                if answer.status == _OK and (answer.length or digest == Digest.of(b"", digest.algorithm)):
+                    return answer.length
+                if answer.status in _ASK_LATER:
+                    self._fail(answer, f"find blob {digest} of {repository}")
+            with asked.ask("GET", f"blobs/{digest}", headers={"Range": "bytes=0-0"}) as answer:
+                if answer.status == _PART:
+                    return self._part(answer, digest, 0)
+                if answer.status == _NO_SUCH_PART:  # a blob without a byte
+                    return 0 if answer.headers.get("Content-Range", "").strip() == "bytes */0" else None
+                if answer.status != _OK:
+                    self._fail(answer, f"find blob {digest} of {repository}")
+                return answer.length
+
+        return self._asked(ask)
 
     def blob(self, repository: str, digest: Digest, start: int) -> BlobStream:
-        """A blob from byte ``start`` on, or, from an upstream that cannot do that, from 0 on."""
+        """A blob from byte ``start`` on, or, from an upstream that cannot do that, from 0 on.
+
+        What a storage refuses that the registry leads to is asked of the registry once more: the address
+        that it gave may have been too old.
+        """
+
+        def ask() -> BlobStream:
+            answer = self._open(repository, digest, start)
+            if self._is_elsewhere(answer) and 400 <= answer.status < 500 and answer.status not in _FINAL:
+                answer.close()
+                answer = self._open(repository, digest, start)
+            try:
+                if answer.status == _PART and start:
+                    size = self._part(answer, digest, start)
+                    stream = BlobStream(answer, start, size)
+                elif answer.status == _OK:
+                    stream = BlobStream(answer)
+                else:
+                    self._fail(answer, f"get blob {digest} of {repository}")
+                begin_stream()
+            except BaseException:
+                answer.close()
+                raise
+            return stream
+
+        return self._asked(ask)
+
+    def _open(self, repository: str, digest: Digest, start: int) -> Answer:
         headers = {"Range": f"bytes={start}-"} if start else {}
-        answer = self._asked(
-            lambda: self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
-        )
+        return self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
+
+    def _part(self, answer: Answer, digest: Digest, start: int) -> int | None:
+        """The whole size that a 206 tells. Raises :class:`ProtocolViolation` for another part."""
+        match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+        if match is None or int(match[1]) != start:
+            raise ProtocolViolation(
+                f"{answer.host} was asked for {digest} from byte {start}, and sends another part"
+            )
+        return None if match[2] == "*" else int(match[2])
+
+    def _is_elsewhere(self, answer: Answer) -> bool:
+        return origin_of(answer.url) != self._origin
+
+    def _fail(self, answer: Answer, action: str) -> NoReturn:
+        """Raise what an answer means that is none of the hoped for."""
         try:
-            if answer.status == 206 and start:
-                match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-                if match is None or int(match[1]) != start:
-                    raise ProtocolViolation(
-                        f"{answer.host} was asked for {digest} from byte {start}, and sends another part"
-                    )
-                return BlobStream(answer, start, None if match[2] == "*" else int(match[2]))
-            if answer.status != 200:
-                answer.fail(f"get blob {digest} of {self._host}/{repository}")
-            return BlobStream(answer)
-        except BaseException:
-            answer.close()
-            raise
+            answer.fail(action)
+        except Refused as error:
+            if not self._is_elsewhere(answer) or error.code in _CODES or error.status in _FINAL:
+                raise
+            # Of a storage: it says nothing of what the registry has, or who may have it.
+            raise RedirectRefused(
+                f"{self._host} leads to {answer.host} for it: {error.message}",
+                status=error.status,
+                retry_after=error.retry_after,
+            ) from error
 
     def tags(self, repository: str, most: int) -> list[str]:
         """The first ``most`` tags, in upstream's order."""
-        return self._asked(lambda: list(itertools.islice(self._repository(repository).tags(), most)))
+        tags = self._repository(repository).tags
+        return self._asked(lambda: list(itertools.islice(tags(), most)), lists=True)
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
         """What refers to ``digest``, by the referrers tag where upstream knows no such list."""
-        return self._asked(lambda: self._repository(repository).referrers(digest))
+        return self._asked(lambda: self._repository(repository).referrers(digest), lists=True)
 
     def close(self) -> None:
         """Ends all connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
 from collections.abc import Iterable, Mapping
@@ -20,20 +21,70 @@ from digestry.registry.toml import Key, Where
 SECTION: Final = "mirror"
 _HUB_URL: Final = "https://registry-1.docker.io"
 _HUB_LIBRARY: Final = "library/"
+_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)*", re.ASCII)
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)
 
 
 def _url(value: Any, where: Where) -> str:
-    """``scheme://host[:port]``, and nothing after it."""
+    """``scheme://host[:port]``, and the path to a project of that registry's."""
     text = toml.text(value, where).rstrip("/")
     try:
         parts = urlsplit(text)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
-    if not good or text != f"{parts.scheme}://{parts.netloc}" or not _ADDRESS.fullmatch(parts.netloc):
-        raise ValueError("https://HOST or https://HOST:PORT is wanted (or http), without a path")
+    if not good or not _ADDRESS.fullmatch(parts.netloc):
+        raise ValueError("https://HOST, https://HOST:PORT or https://HOST/PROJECT is wanted (or http)")
+    if text != f"{parts.scheme}://{parts.netloc}{parts.path}" or not _PATH.fullmatch(parts.path):
+        raise ValueError(f"{shown(parts.path or text)} is no path to a registry's project")
+    try:
+        check_repository(_split(parts.path)[1] or "x")
+    except InvalidReference as error:
+        raise ValueError(
+            f"what goes before the names of its repositories is wrong: {error.message}; where the registry"
+            " itself is below a path, write that with its /v2 at the end"
+        ) from error
     return text
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The path that ``/v2/`` is below, and what goes before a repository's name: ``/v2`` in ``path`` parts
+    them, and without it all is a project's."""
+    base, api, project = f"{path}/".partition("/v2/")
+    return (base, project.rstrip("/")) if api else ("", path.strip("/"))
+
+
+def _inside(value: Any, where: Where) -> tuple[str, ...]:
+    found = toml.unless_empty(toml.texts)(value, where)
+    for text in found:
+        if not (_is_network(text) or _is_host(text)):
+            raise ValueError(f"{shown(text)} is no host, host:port, address or network")
+    return tuple(found)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _realm(value: Any, where: Where) -> tuple[str, ...]:
+    found = toml.unless_empty(toml.texts)(value, where)
+    for text in found:
+        scheme, _, host = text.rpartition("://")
+        if scheme not in {"", "http", "https"} or not _is_host(host):
+            raise ValueError(f"{shown(text)} is no host or host:port, with or without http:// before it")
+    return tuple(found)
+
+
+def _is_host(text: str) -> bool:
+    try:
+        parts = urlsplit(f"//{text}")
+        return bool(_ADDRESS.fullmatch(text)) and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _user(value: Any, where: Where) -> str:
@@ -60,6 +111,8 @@ KEYS: Final = (
     Key("username", _user, None),
     Key("password-file", toml.file, None),
     Key("ca", toml.file, None),
+    Key("realm", _realm, ()),
+    Key("internal", _inside, ()),
     Key("tag-ttl", toml.span(0, 366 * 86400), 300.0),
     Key("stale", _or_never(toml.span(0, 100 * 366 * 86400)), None),
     Key("timeout", toml.span(0.1, 300), 10.0),
@@ -71,18 +124,24 @@ KEYS: Final = (
 class MirrorConfig:
     """One other registry, and what of it is kept here. Times are in seconds.
 
-    ``stale`` is how long after it was last checked a tag is still served while upstream cannot be
-    asked; None is for ever. ``downloads`` is how many blobs one worker process fetches at once.
+    ``url`` is where its ``/v2/`` is, and ``project`` what goes before the names of its repositories there.
+    ``realm`` are the hosts of its token servers, and ``internal`` what of the inside it may lead to, beside
+    what goes without saying (docs/mirror.md). ``stale`` is how long after it was last checked a tag is still
+    served while upstream cannot be asked; None is for ever. ``downloads`` is how many blobs one worker
+    process fetches at once.
     """
 
     host: str
     url: str
     prefix: str
+    project: str = ""
     patterns: tuple[str, ...] = ("**",)
     default: bool = False
     username: str | None = None
     password_file: Path | None = None
     ca: Path | None = None
+    realm: tuple[str, ...] = ()
+    internal: tuple[str, ...] = ()
     tag_ttl: float = 300.0
     stale: float | None = None
     timeout: float = 10.0
@@ -174,4 +233,7 @@ def _mirror(host: str, table: Any, where: Where) -> MirrorConfig:
     if (values["username"] is None) != (values["password_file"] is None):
         raise where.wrong("username and password-file go together")
     url = values.pop("url") or (_HUB_URL if host == DOCKER_HUB else f"https://{host}")
-    return MirrorConfig(host=host, url=url, prefix=prefix, patterns=patterns, **values)
+    parts = urlsplit(url)
+    base, project = _split(parts.path)
+    address = f"{parts.scheme}://{parts.netloc}{base}"
+    return MirrorConfig(host=host, url=address, prefix=prefix, project=project, patterns=patterns, **values)

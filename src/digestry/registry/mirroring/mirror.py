@@ -93,8 +93,8 @@ class Mirror:
         self.downloads: dict[tuple[str, Digest], Any] = {}
         """Those under way, by repository and digest (:class:`.download.Download`)."""
         self._locks = root / DIRECTORY
-        name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
-        self._limit = Limit(self._locks / f"{name}.limit", longest=trouble.LONGEST_LIMIT)
+        self._name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
+        self._limit = Limit(self._locks / f"{self._name}.limit", longest=trouble.LONGEST_LIMIT)
         self._lock = threading.Lock()
         self._resting = ""
         self._rest_until = 0.0
@@ -241,6 +241,9 @@ class Mirror:
     # -- one at a time -------------------------------------------------------------------------
 
     def turn(self, *key: str) -> contextlib.AbstractContextManager[None]:
-        """Keeps others, of all workers, from asking the same at the same time. Blocks."""
+        """Keeps others, of all workers, from asking the same at the same time. Blocks.
+
+        Mirrors have locks of their own: who waits for one upstream does not wait for another.
+        """
         number = hashlib.blake2b("\0".join(key).encode(), digest_size=2).digest()
-        return fsio.locked(self._locks / f"{int.from_bytes(number, 'big') % _LOCKS:02x}.lock")
+        return fsio.locked(self._locks / f"{self._name}.{int.from_bytes(number, 'big') % _LOCKS:02x}.lock")

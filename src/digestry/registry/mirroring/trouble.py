@@ -10,6 +10,7 @@ from digestry.errors import (
     ContentError,
     DigestryError,
     InvalidConfiguration,
+    RedirectRefused,
     Refused,
     RemoteDamaged,
     RemoteError,
@@ -80,39 +81,75 @@ def says_gone(error: DigestryError) -> bool:
 
 def is_outage(error: DigestryError) -> bool:
     """Whether upstream is better left alone for a while."""
-    if isinstance(error, Refused):
-        return error.status >= _SERVER_ERROR or error.status == _TOO_MANY
+    if isinstance(error, Refused | RedirectRefused):
+        status = error.status or 0
+        return status >= _SERVER_ERROR or status == _TOO_MANY
     return isinstance(error, Unreachable)
 
 
 def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
-    """The answer for what is not here, and could not be got."""
+    """The answer for what is not here, and could not be got.
+
+    It has no words of a stranger's, who may be somebody inside that upstream led to: those are in the log.
+    """
     if isinstance(error, StorageFull):
         return problems.of(error)
-    text = f"{mirror.host}: {error.message}"
+    text = f"{mirror.host}: {_told(error)}"
+    if not isinstance(error, Unasked | RemoteNotFound):
+        hint = f" ({error.hint})" if error.hint else ""
+        log.warning("mirror %s: %s%s", mirror.host, error.message, hint)
     seconds = error.seconds if isinstance(error, Unasked) else rest_seconds(error)
-    match word(error):
-        case "rate-limited":
-            return Problem(
-                429,
-                "TOOMANYREQUESTS",
-                f"{text}; it is asked again when it allows that",
-                headers={"Retry-After": _seconds(seconds)},
-            )
-        case "unreachable" | "failing" if isinstance(error, Unasked | Unreachable | Refused):
-            return Problem(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
+    if word(error) == RATE_LIMITED:
+        text += "; it is asked again when it allows that"
+        return Problem(429, "TOOMANYREQUESTS", text, headers={"Retry-After": _seconds(seconds)})
+    failed = word(error) in {UNREACHABLE, FAILING} and isinstance(error, Unreachable | Refused)
+    if isinstance(error, Unasked) or is_outage(error) or failed:
+        return Problem(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
     if isinstance(error, RemoteNotFound):
         return Problem(404, "NAME_UNKNOWN", text)
     if isinstance(error, Unauthorized):
         return Problem(
             403, "DENIED", f"{text} (there is no such repository, or this registry may not read it)"
         )
-    log.error("mirror %s: %s", mirror.host, error.message)
-    if isinstance(error, InvalidConfiguration):
-        text = f"this registry cannot ask {mirror.host} as it is configured; its log says why"
     return Problem(502, "UNKNOWN", text)
 
 
+def _told(error: DigestryError) -> str:
+    """What is wrong, for who pulls."""
+    match error:
+        case Unasked():
+            return error.message
+        case Unreachable():
+            return "it cannot be reached, or does not answer in time"
+        case Refused():
+            code = f", {error.code}" if error.code in CODES else ""
+            return f"it answers {error.status}{code}"
+        case RedirectRefused(status=None):
+            return "it leads to an address that this registry does not ask; its log says which"
+        case RedirectRefused():
+            return f"it leads to a storage that answers {error.status}"
+        case InvalidConfiguration():
+            return "this registry cannot ask it as it is configured; its log says why"
+        case ContentError():
+            return "what it sent is not what was asked for; the log of this registry says more"
+    return "it sent what this registry cannot use; its log says more"
+
+
+CODES: Final = frozenset(
+    {
+        "BLOB_UNKNOWN",
+        "DENIED",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "TOOMANYREQUESTS",
+        "UNAUTHORIZED",
+        "UNAVAILABLE",
+        "UNKNOWN",
+        "UNSUPPORTED",
+    }
+)
+"""Error codes of an upstream's that are told to who pulls: those of the distribution-spec."""
 RATE_LIMIT_SECONDS: Final = 60.0
 """So long an upstream is left alone that limits its rate and does not say for how long."""
 SHORTEST_LIMIT: Final = 1.0
@@ -125,7 +162,7 @@ LONGEST_SAID_REST: Final = 600.0
 
 def rest_seconds(error: DigestryError) -> float:
     """How long an upstream is left alone that answered with ``error``, at least."""
-    said = error.retry_after if isinstance(error, Refused) else None
+    said = error.retry_after if isinstance(error, Refused | RedirectRefused) else None
     if word(error) == RATE_LIMITED:
         return RATE_LIMIT_SECONDS if said is None else max(SHORTEST_LIMIT, min(said, LONGEST_LIMIT))
     return REST_SECONDS if said is None else max(REST_SECONDS, min(said, LONGEST_SAID_REST))

@@ -1,0 +1,92 @@
+"""How long an answer may take in all, however it comes in: a timeout alone begins anew with every byte."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from digestry.errors import Unreachable
+
+LEAST_RATE: Final = 8 << 10
+"""Bytes of a blob in a second, on the average: an upstream that sends fewer is too slow."""
+
+
+class Deadline:
+    """The time for one question to an upstream, in seconds: ``patience`` for each answer, with what leads
+    to it, and ``total`` for all of them. For one thread.
+
+    A blob's bytes take their own time: each buys some more, by :data:`LEAST_RATE`, but never more than
+    ``patience`` in advance. Only the time counts in which they are waited for.
+    """
+
+    def __init__(self, patience: float, total: float) -> None:
+        self.patience = patience
+        self._end = time.monotonic() + total
+        self._until = min(self._end, time.monotonic() + patience)
+        self._credit: float | None = None
+        self._waiting_since = 0.0
+
+    def next_answer(self, host: str) -> None:
+        """One more answer is asked for, of ``host``. Raises :class:`Unreachable` if it is too late."""
+        self._credit = None
+        if time.monotonic() >= self._end:
+            raise Unreachable(f"cannot reach {host}: it does not answer in time")
+        self._until = min(self._end, time.monotonic() + self.patience)
+
+    def begin_stream(self) -> None:
+        """The answer's head is here, and its body is a blob."""
+        self._credit = self.patience
+        self._waiting_since = time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While some of a blob is waited for."""
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._credit is not None:
+                self._credit -= time.monotonic() - self._waiting_since
+
+    def received(self, count: int) -> None:
+        """``count`` bytes of the body are here."""
+        if self._credit is not None:
+            self._credit = min(self.patience, self._credit + count / LEAST_RATE)
+
+    def left(self) -> float:
+        """Seconds until it is too late, none below 0."""
+        now = time.monotonic()
+        if self._credit is None:
+            return max(0.0, self._until - now)
+        return max(0.0, self._credit - (now - self._waiting_since))
+
+
+class _Current(threading.local):
+    deadline: Deadline | None = None
+
+
+_current: Final = _Current()
+
+
+def current() -> Deadline | None:
+    """The deadline of what this thread asks."""
+    return _current.deadline
+
+
+@contextlib.contextmanager
+def limited(patience: float, total: float) -> Iterator[Deadline]:
+    """Gives what this thread asks in the block so many seconds."""
+    before, _current.deadline = _current.deadline, Deadline(patience, total)
+    try:
+        yield _current.deadline
+    finally:
+        _current.deadline = before
+
+
+def begin_stream() -> None:
+    """What this thread has asked for is a blob, whose bytes come from now on."""
+    if _current.deadline is not None:
+        _current.deadline.begin_stream()

@@ -1,0 +1,100 @@
+"""The client's transport and authentication, for who is led by a stranger's answers."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import urllib3
+
+from digestry.client.answers import Answer
+from digestry.client.auth import Authenticator
+from digestry.client.credentials import Credential, Credentials
+from digestry.client.options import ClientOptions
+from digestry.client.proxies import proxy_for
+from digestry.client.session import Session
+from digestry.client.transport import Call, Transport
+from digestry.errors import RedirectRefused
+from digestry.mirror.deadline import current
+from digestry.mirror.guard import Guard, parse_url
+from digestry.mirror.wire import guard_connections
+from digestry.model.digest import shown
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class _Token(threading.local):
+    is_asked: bool = False
+
+
+class GuardedTransport(Transport):
+    """Asks only whom ``guard`` allows, and never goes from TLS to plain HTTP."""
+
+    def __init__(self, options: ClientOptions, guard: Guard) -> None:
+        super().__init__(options)
+        self.guard = guard
+        self._guarding = threading.Lock()
+        self._guarded: weakref.WeakSet[urllib3.PoolManager] = weakref.WeakSet()
+        self._token = _Token()
+
+    @contextlib.contextmanager
+    def asking_for_a_token(self) -> Iterator[None]:
+        """In the block this thread asks token servers alone: a redirect leads to another one, or nowhere."""
+        self._token.is_asked = True
+        try:
+            yield
+        finally:
+            self._token.is_asked = False
+
+    def follow(self, url: str, location: str) -> str:
+        target = super().follow(url, location)
+        if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
+            raise RedirectRefused(f"{urlsplit(url).netloc} sends from TLS to plain HTTP")
+        if self._token.is_asked:
+            self.guard.check_realm(target)
+        return target
+
+    def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Answer:
+        try:
+            parts = parse_url(call.url)
+        except ValueError as error:
+            raise RedirectRefused(f"an upstream leads to {shown(call.url)}, and {error}") from None
+        if proxy_for(parts.scheme, parts.netloc) is not None:
+            host = parts.hostname or ""
+            self.guard.check_proxied(host, parts.port or _DEFAULT_PORTS[parts.scheme])
+        deadline = current()
+        if deadline is not None:
+            deadline.next_answer(parts.netloc)
+        return super()._exchange(call, authorization)
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        manager = super()._manager(url)
+        with self._guarding:
+            if manager not in self._guarded:
+                guard_connections(manager, self.guard)
+                self._guarded.add(manager)
+        return manager
+
+
+class GuardedSession(Session):
+    """A session with one registry, by a :class:`GuardedTransport`."""
+
+    def __init__(self, options: ClientOptions, guard: Guard, credentials: Credentials) -> None:
+        super().__init__(options, credentials=credentials)
+        self.transport: GuardedTransport = GuardedTransport(options, guard)
+        self._auth = _Authenticator(self.transport, credentials)
+
+
+class _Authenticator(Authenticator):
+    _transport: GuardedTransport
+
+    def _check_realm(self, host: str, realm: str, credential: Credential | None) -> None:
+        self._transport.guard.check_realm(realm)
+
+    def _fetch(self, *args: Any, **kwargs: Any) -> Any:
+        with self._transport.asking_for_a_token():
+            return super()._fetch(*args, **kwargs)

@@ -1,0 +1,137 @@
+"""Connections to an upstream: to addresses that were looked at, and within the time that there is."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+from typing import Any, Final
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from digestry.mirror.deadline import Deadline, current
+from digestry.mirror.guard import Guard
+
+LARGEST_HEAD: Final = 256 << 10
+"""Bytes of an answer's head, with the interim answers before it."""
+_PATIENCE: Final = 30.0
+_MOST_ADDRESSES: Final = 4
+_SWITCHING: Final = 101
+
+
+class _Reader(io.RawIOBase):
+    """What comes from a connection for one answer, until its deadline."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._timeout = sock.gettimeout()
+        self._deadline = deadline
+        self.head_left: int | None = LARGEST_HEAD
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline.left()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        if self.head_left is not None and self.head_left <= 0:
+            raise http.client.HTTPException("its head is too long")
+        with contextlib.suppress(OSError):  # it may have been closed
+            self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
+        count = self._raw.readinto(buffer)
+        if self.head_left is not None:
+            self.head_left -= count or 0
+        return count
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._deadline = current() or Deadline(_PATIENCE, _PATIENCE)
+        self._reader = _Reader(self.fp.detach(), sock, self._deadline)
+        self.fp = io.BufferedReader(self._reader)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == _SWITCHING:
+                return version, status, reason
+            http.client.parse_headers(self.fp)  # an interim answer (RFC 9110, 15.2): the head bounds them
+
+    def begin(self) -> None:
+        super().begin()
+        self._reader.head_left = None
+
+    def read1(self, n: int = -1) -> bytes:
+        with self._deadline.waiting():
+            part = super().read1(n)
+        self._deadline.received(len(part))
+        return part
+
+
+def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
+    """Look the host up once, and connect to what was looked at: another look-up might say otherwise."""
+    host: str = connection._dns_host  # with the dot at its end, which the resolver needs
+    port = connection.port or connection.default_port
+    deadline = current()
+    try:
+        found = guard.resolve(host.strip("[]"), port)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
+        raise NameResolutionError(host, connection, reason) from error
+    failure: OSError = OSError("no address")
+    for family, address in found[:_MOST_ADDRESSES]:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            timeout = connection.timeout
+            if deadline is not None:
+                left = max(0.001, deadline.left())
+                timeout = left if timeout is None else min(left, timeout)
+            sock.settimeout(timeout)
+            sock.connect(address)
+        except OSError as error:
+            failure = error
+            sock.close()
+        else:
+            return sock
+    if isinstance(failure, TimeoutError):
+        raise ConnectTimeoutError(connection, f"Connection to {host} timed out.") from failure
+    raise NewConnectionError(connection, f"Failed to establish a new connection: {failure}") from failure
+
+
+def guard_connections(manager: urllib3.PoolManager, guard: Guard) -> None:
+    """Makes all connections of ``manager``'s obey ``guard`` and the deadline of the thread that asks."""
+
+    class Plain(HTTPConnection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return _connect(self, guard) if self.proxy is None else super()._new_conn()
+
+    class Encrypted(HTTPSConnection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return _connect(self, guard) if self.proxy is None else super()._new_conn()
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class EncryptedPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Encrypted
+
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}
