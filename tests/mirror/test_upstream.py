@@ -7,6 +7,7 @@ import contextlib
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,8 +111,11 @@ HEAD = b"HTTP/1.1 %d X\r\nContent-Length: 60000\r\n"
         (HEAD % 200 + b"\r\n", b"x"),
         (HEAD % 404 + b"\r\n", b"x"),
         (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"X-More: x\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
     ],
-    ids=["lines", "a line", "a body", "an error", "chunks"],
+    ids=["lines", "a line", "a body", "an error", "chunks", "trailers", "continue", "hints"],
 )
 def test_an_answer_that_trickles_in_is_none(head: bytes, drop: bytes) -> None:
     with trickling(head, drop) as url:
@@ -123,10 +127,35 @@ def test_an_answer_that_trickles_in_is_none(head: bytes, drop: bytes) -> None:
 
 
 def test_a_blob_may_take_its_time() -> None:
-    with trickling(HEAD % 200 + b"\r\n", b"x") as url:
-        upstream = ClientUpstream(UpstreamOptions("a.test", url, timeout=60, patience=0.2))
+    with trickling(HEAD % 200 + b"\r\n", b"x" * 2000) as url:
+        options = UpstreamOptions("a.test", url, timeout=60, patience=0.5, least_rate=4000)
+        upstream = ClientUpstream(options)
         with upstream.blob("a", DIGEST, 0) as stream:
-            assert b"".join(stream.read(1) for _ in range(8)) == b"xxxxxxxx"  # twice as long
+            came = 0
+            while came < 40_000:  # that takes twice as long
+                came += len(stream.read(2000))
+        upstream.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "drop"),
+    [
+        (HEAD % 200 + b"\r\n", b"x"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 100),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"X-More: x\r\n"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"X: y\r\n" * 5000),
+    ],
+    ids=["a body", "chunks", "a chunk's line", "trailers", "many trailers"],
+)
+def test_a_blob_that_comes_too_slowly_ends(head: bytes, drop: bytes) -> None:
+    with trickling(head, drop) as url:
+        options = UpstreamOptions("a.test", url, timeout=60, patience=0.4, least_rate=4000)
+        upstream = ClientUpstream(options)
+        began = time.monotonic()
+        with pytest.raises(Unreachable), upstream.blob("a", DIGEST, 0) as stream:
+            list(iter(lambda: stream.read(2000), b""))
+        assert time.monotonic() - began < 10
         upstream.close()
 
 

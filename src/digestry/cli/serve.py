@@ -65,7 +65,7 @@ def serve(config: Path | None, **options: Any) -> None:
 def upstream(mirror: MirrorConfig) -> Upstream:
     """How a registry asks another one. Called in each of its processes."""
     from digestry.mirror.upstream import ClientUpstream, UpstreamOptions
-    from digestry.registry.mirroring.upstream import PATIENCE
+    from digestry.registry.mirroring.upstream import LEAST_RATE, PATIENCE
 
     return ClientUpstream(
         UpstreamOptions(
@@ -77,6 +77,7 @@ def upstream(mirror: MirrorConfig) -> Upstream:
             authorities=mirror.ca,
             timeout=mirror.timeout,
             patience=mirror.timeout * PATIENCE,
+            least_rate=LEAST_RATE,
             internal=mirror.internal,
             realms=mirror.realm,
         )

@@ -10,20 +10,18 @@ from typing import Final
 
 from digestry.errors import Unreachable
 
-LEAST_RATE: Final = 8 << 10
-"""Bytes of a blob in a second, on the average: an upstream that sends fewer is too slow."""
-
 
 class Deadline:
     """The time for one question to an upstream, in seconds: ``patience`` for each answer, with what leads
     to it, and ``total`` for all of them. For one thread.
 
-    A blob's bytes take their own time: each buys some more, by :data:`LEAST_RATE`, but never more than
+    A blob's bytes take their own time: each buys some more, by ``rate`` in a second, but never more than
     ``patience`` in advance. Only the time counts in which they are waited for.
     """
 
-    def __init__(self, patience: float, total: float) -> None:
+    def __init__(self, patience: float, total: float, rate: float) -> None:
         self.patience = patience
+        self._rate = rate
         self._end = time.monotonic() + total
         self._until = min(self._end, time.monotonic() + patience)
         self._credit: float | None = None
@@ -54,7 +52,7 @@ class Deadline:
     def received(self, count: int) -> None:
         """``count`` bytes of the body are here."""
         if self._credit is not None:
-            self._credit = min(self.patience, self._credit + count / LEAST_RATE)
+            self._credit = min(self.patience, self._credit + count / self._rate)
 
     def left(self) -> float:
         """Seconds until it is too late, none below 0."""
@@ -77,9 +75,9 @@ def current() -> Deadline | None:
 
 
 @contextlib.contextmanager
-def limited(patience: float, total: float) -> Iterator[Deadline]:
-    """Gives what this thread asks in the block so many seconds."""
-    before, _current.deadline = _current.deadline, Deadline(patience, total)
+def limited(patience: float, total: float, rate: float) -> Iterator[Deadline]:
+    """Gives what this thread asks in the block so many seconds, and a blob's bytes a least rate."""
+    before, _current.deadline = _current.deadline, Deadline(patience, total, rate)
     try:
         yield _current.deadline
     finally:

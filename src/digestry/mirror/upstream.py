@@ -68,7 +68,7 @@ class UpstreamOptions:
     ``project`` goes before the names of its repositories. ``password_file`` is read whenever a password is
     wanted, so that it may change. ``authorities`` is a file of certificates (PEM) that are trusted beside
     the system's. ``timeout`` is in seconds without a byte, ``patience`` for all of an answer; a blob may
-    take longer as long as it comes at :data:`~digestry.mirror.deadline.LEAST_RATE`. ``internal`` and
+    take longer if it comes at ``least_rate`` bytes a second. ``internal`` and
     ``realms`` are those of :class:`~digestry.mirror.guard.Guard`.
     """
 
@@ -80,6 +80,7 @@ class UpstreamOptions:
     authorities: Path | None = None
     timeout: float = 10.0
     patience: float = 30.0
+    least_rate: int = 8 << 10
     internal: tuple[str, ...] = ()
     realms: tuple[str, ...] = ()
 
@@ -144,6 +145,7 @@ class ClientUpstream:
         self._host = options.host
         self._project = f"{options.project}/" if options.project else ""
         self._patience = options.patience
+        self._least_rate = options.least_rate
         address = urlsplit(options.url)
         plain = frozenset({options.host, address.netloc}) if address.scheme == "http" else frozenset()
         client = ClientOptions(
@@ -163,7 +165,8 @@ class ClientUpstream:
         return self._session.repository(Reference(self._host, self._project + name))
 
     def _asked(self, question: Callable[[], T], *, lists: bool = False) -> T:
-        with limited(self._patience, self._patience * (LISTS if lists else 1)), self._readable():
+        total = self._patience * (LISTS if lists else 1)
+        with limited(self._patience, total, self._least_rate), self._readable():
             try:
                 return question()
             except Unreachable as error:

@@ -18,6 +18,7 @@ from digestry.mirror.guard import Guard
 LARGEST_HEAD: Final = 256 << 10
 """Bytes of an answer's head, with the interim answers before it."""
 _PATIENCE: Final = 30.0
+_RATE: Final = 1 << 10
 _MOST_ADDRESSES: Final = 4
 _SWITCHING: Final = 101
 
@@ -59,7 +60,7 @@ class _Reader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._deadline = current() or Deadline(_PATIENCE, _PATIENCE)
+        self._deadline = current() or Deadline(_PATIENCE, _PATIENCE, _RATE)
         self._reader = _Reader(self.fp.detach(), sock, self._deadline)
         self.fp = io.BufferedReader(self._reader)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from typing import Final
 
+from digestry.catalog.catalog import MissingContent
 from digestry.catalog.tags import ANYTHING, Expected
 from digestry.errors import InvalidManifest, InvalidReference, NotFound
 from digestry.model import media_types
@@ -13,6 +15,7 @@ from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
 from digestry.registry.exchange import Exchange
+from digestry.registry.mirroring import promised
 from digestry.registry.problems import (
     Problem,
     bad_parameter,
@@ -155,7 +158,13 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
     expected = expectation(exchange)
     with contextlib.ExitStack() as guarded:
-        await service.disk(_keep, service, name, manifest, tags=tags, expected=expected, guarded=guarded)
+        keep = functools.partial(_keep, tags=tags, expected=expected, guarded=guarded)
+        try:
+            await service.disk(keep, service, name, manifest)
+        except MissingContent as error:
+            if not await promised.bring(service, exchange, name, error.digests):
+                raise
+            await service.disk(keep, service, name, manifest)
         events = await service.write(
             service.catalog.put_manifest,
             name,

@@ -100,7 +100,7 @@ def test_wrong_bytes_are_never_whole(mirror: RegistryServer, hub: Upstream, name
         with begun(mirror, here, digest) as broken, pytest.raises(http.client.IncompleteRead) as failure:
             broken.read()
         assert len(failure.value.partial) <= size - HELD_BACK
-        line = f"blobs/{digest} is broken off: fresh.test: content that should be {digest} hashes to"
+        line = f"mirror fresh.test: content that should be {digest} hashes to"
         wait_until(lambda: line in mirror.log.read_text(), what="the reason in the log")
     assert not linked(mirror, digest)
     assert left_behind(mirror) == []
@@ -118,7 +118,7 @@ def test_a_connection_that_is_broken_on_purpose_has_one_line_in_the_log(
         with begun(mirror, f"fresh.test/{name}", digest) as broken, pytest.raises(http.client.IncompleteRead):
             broken.read()
     log = mirror.log.read_text()[before:]
-    assert log.count(f"blobs/{digest} is broken off: fresh.test: content that should be") == 3
+    assert log.count(f"blobs/{digest} is broken off: fresh.test: what it sent is not what was asked for") == 3
     assert "Application callable raised" not in log
 
 

@@ -78,17 +78,24 @@ def test_names() -> None:
         ("mirror = 3", "a table for each registry"),
         ("[mirror]\nurl = 'https://x.test'", "a table for each registry"),
         ('[mirror."a/b"]', "names no registry"),
-        ('[mirror."index.docker.io"]', "docker.io"),
+        ('[mirror."index.docker.io"]\n[mirror."docker.io"]\nprefix = "hub"', "the same registry"),
+        ('[mirror."a.test"]\n[mirror."a.test:443"]\nprefix = "b"', "the same registry"),
         ("[mirror.quay.io]\ndefault = true", "in quotes"),
         ('[mirror."Quay.IO"]', "lower case: quay.io"),
         ('[mirror."localhost:5001"]', "cannot begin the name"),
         ('[mirror."a.test"]\nprefix = "Upper"', "cannot begin the name"),
         ('[mirror."a.test"]\nurl = "ftp://a.test"', "url: https://HOST"),
-        ('[mirror."a.test"]\nurl = "https://a.test/v2"', "url: https://HOST"),
+        ('[mirror."a.test"]\nurl = "https://a.test/Cache"', "lower-case"),
+        ('[mirror."a.test"]\nurl = "https://a.test/a//b"', "no path to a registry's project"),
+        ('[mirror."a.test"]\nurl = "https://a.test/a%2fb"', "no path to a registry's project"),
+        ('[mirror."a.test"]\nrealm = "ftp://auth.test"', "realm: "),
+        ('[mirror."a.test"]\nrealm = ["auth.test/token"]', "realm: "),
+        ('[mirror."a.test"]\ninternal = "10.0.0.0/33"', "internal: "),
+        ('[mirror."a.test"]\ninternal = [7]', "internal: "),
         ('[mirror."a.test"]\nurl = "https://me:secret@a.test"', "url: https://HOST"),
         ('[mirror."a.test"]\nurl = "https://[::1"', "url: https://HOST"),
         ('[mirror."a.test"]\nurl = "https://a b.test"', "url: https://HOST"),
-        ('[mirror."a.test"]\nurl = "https://a.test?x"', "url: https://HOST"),
+        ('[mirror."a.test"]\nurl = "https://a.test?x"', "no path to a registry's project"),
         ('[mirror."a.test"]\nusername = "me:secret"\npassword-file = "p"', "without a colon"),
         ('[mirror."a.test"]\nrepository = "A B"', "matches no name"),
         ('[mirror."a.test"]\nusername = "me"', "go together"),
@@ -104,6 +111,31 @@ def test_what_is_refused(tmp_path: Path, text: str, says: str) -> None:
         mirrors(tmp_path, text)
     assert says in refused.value.message
     assert "registry.toml" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "project"),
+    [
+        ("https://a.test", "https://a.test", ""),
+        ("https://a.test/", "https://a.test", ""),
+        ("https://a.test/v2/", "https://a.test", ""),
+        ("https://a.test/hub-cache", "https://a.test", "hub-cache"),
+        ("https://a.test:8443/v2/hub/cache/", "https://a.test:8443", "hub/cache"),
+        ("http://a.test/artifactory/api/docker/Key/v2", "http://a.test/artifactory/api/docker/Key", ""),
+        ("https://a.test/below/v2/hub", "https://a.test/below", "hub"),
+    ],
+)
+def test_an_upstream_may_be_a_project_of_a_registrys(
+    tmp_path: Path, url: str, address: str, project: str
+) -> None:
+    [found] = mirrors(tmp_path, f'[mirror."docker.io"]\nurl = "{url}"')
+    assert (found.url, found.project) == (address, project)
+
+
+@pytest.mark.parametrize("name", ["index.docker.io", "registry-1.docker.io", "docker.io"])
+def test_docker_hub_has_several_names(tmp_path: Path, name: str) -> None:
+    [found] = mirrors(tmp_path, f'[mirror."{name}"]')
+    assert (found.host, found.prefix, found.url) == ("docker.io", "docker.io", "https://registry-1.docker.io")
 
 
 def test_prefixes_that_only_begin_alike(tmp_path: Path) -> None:

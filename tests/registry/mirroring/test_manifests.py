@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from digestry.model import media_types
+from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request
 from tests.registry.mirroring.support import KIND, Upstream, get, get_blob, moves, state
 from tests.registry.support import query
@@ -334,13 +335,38 @@ def test_a_repository_of_ones_own_goes_before_the_default(
     assert get(mirror, f"docker.io/{name}", "1").headers["docker-content-digest"] == str(theirs)
 
 
-def test_a_push_is_not_told_that_its_blobs_are_here(mirror: RegistryServer, hub: Upstream, name: str) -> None:
-    hub.image(name, "1")
+def test_a_push_may_leave_out_what_the_default_mirror_has(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    content = b"layer of " + name.encode()
+    layer = hub.blob(name, content)
+    assert get_blob(mirror, name, layer, "HEAD").headers["content-length"] == str(len(content))
+    image = mirror.image(name)
+    image["layers"].append(descriptor(media_types.OCI_LAYER, layer, len(content)))
+    assert get_blob(mirror, name, layer, "HEAD").status == 404  # by now the name is ours
+    digest = mirror.push_manifest(name, "1", image)
+    assert get(mirror, name, "1").headers["docker-content-digest"] == str(digest)
+    assert get_blob(mirror, name, layer).body == content
+
+
+def test_what_nobody_has_is_missing_in_a_push(mirror: RegistryServer, name: str) -> None:
+    image = mirror.image(name)
+    image["layers"].append(descriptor(media_types.OCI_LAYER, Digest.of(name.encode()), 9))
+    answer = mirror.request(
+        "PUT", f"/v2/{name}/manifests/1", json.dumps(image).encode(), {"Content-Type": KIND}
+    )
+    assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
+
+
+def test_a_push_goes_on_though_the_default_mirror_does_not_answer(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    hub.troubles[name] = lambda _: Reply(403, b"{}")
     layer = hub.blob(name, b"layer")
+    assert get_blob(mirror, f"docker.io/{name}", layer, "HEAD").status == 403
     assert get_blob(mirror, name, layer, "HEAD").status == 404
-    assert get_blob(mirror, f"docker.io/{name}", layer, "HEAD").status == 200
-    mirror.push_image(name, "1", b"layer")
-    assert get_blob(mirror, name, layer, "HEAD").status == 200
+    digest = mirror.push_image(name, "1", b"layer")
+    assert get(mirror, name, "1").headers["docker-content-digest"] == str(digest)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from digestry.model.digest import Digest
 from digestry.registry import blobs, ranges
 from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring import trouble
-from digestry.registry.mirroring.download import HELD_BACK, Abandoned, Download
+from digestry.registry.mirroring.download import HELD_BACK, Abandoned, Download, check_room
 from digestry.registry.mirroring.mirror import Mirror, Place
 from digestry.registry.mirroring.trouble import TROUBLE
 from digestry.registry.problems import ClientGone, Problem, blob_unknown
@@ -31,8 +31,7 @@ async def get(service: Service, exchange: Exchange, place: Place, digest: Digest
         await blobs.handle(service, exchange, place.name, str(digest))
         return
     mirror.count("misses")
-    if exchange.scope["method"] == "HEAD":
-        await _head(exchange, place, digest)
+    if exchange.scope["method"] == "HEAD" and await _head(service, exchange, place, digest):
         return
     watch = asyncio.create_task(blobs.until_gone(exchange))
     try:
@@ -42,7 +41,8 @@ async def get(service: Service, exchange: Exchange, place: Place, digest: Digest
         watch.cancel()
 
 
-async def _head(exchange: Exchange, place: Place, digest: Digest) -> None:
+async def _head(service: Service, exchange: Exchange, place: Place, digest: Digest) -> bool:
+    """Answers what a GET would; False if upstream does not tell the size, so that only a download will."""
     mirror = place.mirror
 
     def ask() -> int | None:
@@ -52,9 +52,16 @@ async def _head(exchange: Exchange, place: Place, digest: Digest) -> None:
     try:
         size = await mirror.once((place.name, str(digest), "HEAD"), ask)
     except TROUBLE as error:
+        if place.by_default and "push" in exchange.asker.allowed(place.asked):
+            # A push asks this as well, and must go on while upstream is away.
+            raise blob_unknown(digest, place.asked) from error
         raise _problem(place, digest, error) from error
+    if size is None:
+        return False
+    await service.disk(check_room, service, place.name, digest, size)
     await exchange.begin(200, blobs.headers_of(digest), size)
     await exchange.finish()
+    return True
 
 
 async def _download(
@@ -72,6 +79,10 @@ async def _download(
             raise _problem(place, digest, error) from error
         if download.linked:
             await blobs.handle(service, exchange, place.name, str(digest))
+            return True
+        if exchange.scope["method"] == "HEAD":
+            await exchange.begin(200, blobs.headers_of(digest), download.size)
+            await exchange.finish()
             return True
         try:
             await _send(service, exchange, download, watch)
@@ -146,3 +157,15 @@ def _problem(place: Place, digest: Digest, error: DigestryError) -> Problem:
     if isinstance(error, RemoteNotFound):
         return blob_unknown(digest, place.name)
     return trouble.answer(place.mirror.config, error)
+
+
+async def bring(service: Service, place: Place, digest: Digest) -> None:
+    """Gets a blob, unless it is here. Raises what asking an upstream may raise."""
+    while service.hot.blob(place.name, str(digest)) is None:
+        async with _joined(service, place, digest) as download:
+            while not download.linked:
+                if isinstance(download.error, Abandoned):
+                    break
+                if download.error is not None:
+                    raise download.error
+                await download.changed()

@@ -16,6 +16,7 @@ from digestry.model.digest import shown
 from digestry.model.pattern import check_pattern, matches
 from digestry.model.reference import DOCKER_HUB, Reference, check_repository
 from digestry.registry import toml
+from digestry.registry.mirroring.names import HUB_NAMES, canonical
 from digestry.registry.toml import Key, Where
 
 SECTION: Final = "mirror"
@@ -193,6 +194,8 @@ def parse(document: Mapping[str, Any], where: Where) -> tuple[MirrorConfig, ...]
     )
     for number, mirror in enumerate(mirrors):
         for other in mirrors[:number]:
+            if canonical(mirror.host) == canonical(other.host):
+                raise where.wrong(f"{other.host} and {mirror.host} are the same registry")
             if f"{mirror.prefix}/".startswith(f"{other.prefix}/") or f"{other.prefix}/".startswith(
                 f"{mirror.prefix}/"
             ):
@@ -210,6 +213,7 @@ def _mirror(host: str, table: Any, where: Where) -> MirrorConfig:
         raise where.wrong("a registry's name goes in quotes", hint=f'write [{SECTION}."quay.io"]')
     if host != host.lower():
         raise where.wrong(f"write the registry's name in lower case: {host.lower()}")
+    host = DOCKER_HUB if host in HUB_NAMES else host
     try:
         if Reference(host, "x/y").host != host:
             raise InvalidReference(f"write {host} as docker.io")

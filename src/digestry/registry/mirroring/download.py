@@ -37,7 +37,7 @@ from digestry.model.digest import Digest
 from digestry.registry.mirroring import trouble
 from digestry.registry.mirroring.mirror import DIRECTORY, Place
 from digestry.registry.mirroring.trouble import Unasked
-from digestry.registry.mirroring.upstream import BlobStream
+from digestry.registry.mirroring.upstream import LEAST_RATE, PATIENCE, BlobStream
 from digestry.registry.observing import deeds
 from digestry.registry.service import Service
 
@@ -57,8 +57,21 @@ _MOST_ATTEMPTS: Final = 50
 _PAUSE: Final = 0.3
 _NO_SUCH_RANGE: Final = 416
 _POLL: Final = 0.03
+_SLOWER: Final = 1.3
+_LONGEST_POLL: Final = 0.5
 _TELL_BYTES: Final = 256 << 10
 _TELL_SECONDS: Final = 0.02
+
+
+def check_room(service: Service, name: str, digest: Digest, size: int) -> None:
+    """Raises :class:`TooLarge` or :class:`OverQuota` for a blob that repository ``name`` has no room for.
+    Blocks."""
+    limit = service.config.upload_limit
+    if size > limit:
+        raise TooLarge(f"{digest} has {size} bytes; {limit} are allowed here", limit=limit)
+    left = service.catalog.bytes_left(name)
+    if left is not None and size > left:
+        raise OverQuota(f"the quota of repository {name} has no room for {size} bytes")
 
 
 class Abandoned(RemoteError):
@@ -89,6 +102,7 @@ class Download:
         self._note = service.config.root / DIRECTORY / f"{key}.size"
         self._fresh_note = self._note.with_suffix(".new")
         self._told = (0, 0.0)
+        self._seen = 0
 
     @property
     def ended(self) -> bool:
@@ -187,11 +201,15 @@ class Download:
         Raises :class:`Unreachable` if it failed.
         """
         blobs = self._service.blobs
-        while not self._mirror.stopping.wait(_POLL):
+        pause = _POLL
+        while not self._mirror.stopping.wait(pause):
+            # Many that wait for a slow upstream must not keep the machine busy with looking.
+            pause = min(pause * _SLOWER, _LONGEST_POLL)
             try:
                 ingest = blobs.ingest(self._name, create=False, algorithm=self.digest.algorithm)
             except Conflict:
-                self._look()
+                if self._look():
+                    pause = _POLL
             except NotFound:
                 # Between its rename and its link the other holds the guard: this waits for it.
                 with blobs.guard(self.digest, exclusive=True):
@@ -225,16 +243,19 @@ class Download:
     def _failed_elsewhere(self) -> Unreachable:
         return Unreachable(f"the process that fetched {self.digest} could not")
 
-    def _look(self) -> None:
-        """Tells how far the other one is."""
+    def _look(self) -> bool:
+        """Tells how far the other one is, and returns whether it is further than before."""
         if self.file is None:
             try:
                 size = int(self._note.read_text())
                 self._open(size)
             except (OSError, ValueError, NotFound):
-                return  # it has only begun, or has just ended
+                return False  # it has only begun, or has just ended
         assert self.file is not None  # noqa: S101 - opened above, in this thread
-        self._tell(os.fstat(self.file.fileno()).st_size)
+        size, before = os.fstat(self.file.fileno()).st_size, self._seen
+        self._seen = size
+        self._tell(size)
+        return size > before
 
     def _open(self, size: int) -> None:
         self.file = self._service.blobs.open_ingest(self._name)
@@ -277,6 +298,8 @@ class Download:
     def _fetch(self, ingest: DiskIngest) -> None:
         size: int | None = None
         failures = 0
+        began, first = time.monotonic(), ingest.offset
+        patience = self._mirror.config.timeout * PATIENCE * _ATTEMPTS
         for attempt in range(_MOST_ATTEMPTS):
             before = ingest.offset
             try:
@@ -293,7 +316,8 @@ class Download:
             except Unreachable as error:
                 # An attempt that brought bytes does not count: the line is bad, but not dead.
                 failures = 1 if ingest.offset > before else failures + 1
-                if failures >= _ATTEMPTS or attempt + 1 == _MOST_ATTEMPTS:
+                late = time.monotonic() - began > patience + (ingest.offset - first) / LEAST_RATE
+                if failures >= _ATTEMPTS or attempt + 1 == _MOST_ATTEMPTS or late:
                     raise
                 log.info("mirror: going on with %s at byte %d: %s", self.digest, ingest.offset, error.message)
                 if self._mirror.stopping.wait(_PAUSE * 3 ** (failures - 1)):
@@ -308,13 +332,7 @@ class Download:
             raise ProtocolViolation(f"{self.digest} had {known} bytes, and now it has {size}")
         if known is not None or size is None:
             return known
-        service = self._service
-        if size > service.config.upload_limit:
-            limit = service.config.upload_limit
-            raise TooLarge(f"{self.digest} has {size} bytes; {limit} are allowed here", limit=limit)
-        left = service.catalog.bytes_left(self.place.name)
-        if left is not None and size > left:
-            raise OverQuota(f"the quota of repository {self.place.name} has no room for {size} bytes")
+        check_room(self._service, self.place.name, self.digest, size)
         if ingest.offset > size:
             raise too_long(self.digest, size)
         if self.file is None and size > HELD_BACK:

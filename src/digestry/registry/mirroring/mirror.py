@@ -61,7 +61,8 @@ class Place:
     """A repository of an upstream's. ``name`` is what it is called here, ``upstream`` there, and
     ``asked`` by this client.
 
-    Without ``fetch`` upstream must not be asked for it: only what is here is served.
+    Without ``fetch`` upstream must not be asked for it: only what is here is served. ``by_default`` is a
+    name that says nothing of the mirror, which is the default.
     """
 
     mirror: Mirror
@@ -69,6 +70,7 @@ class Place:
     upstream: str
     asked: str
     fetch: bool = True
+    by_default: bool = False
 
 
 class Mirror:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from digestry import fsio
 from digestry.catalog.hot import HotReads
 from digestry.errors import InvalidReference
-from digestry.model.reference import check_repository
+from digestry.model.reference import DOCKER_HUB, check_repository
 from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.mirroring.mirror import DIRECTORY, Mirror, Place
+from digestry.registry.mirroring.names import HUB_NAMES, canonical
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.problems import Problem
 
@@ -32,7 +34,13 @@ class Mirrors:
         self.all = [Mirror(config, make_upstream(config), root) for config in configs]
         self._directory = root / DIRECTORY
         self._by_start = [(f"{mirror.config.prefix}/", mirror) for mirror in self.all]
-        self._by_host = {mirror.config.host: mirror for mirror in self.all}
+        self._by_start += [
+            (f"{name}/", mirror)
+            for mirror in self.all
+            if mirror.config.prefix == DOCKER_HUB == mirror.config.host
+            for name in HUB_NAMES
+        ]
+        self._by_host = {canonical(mirror.config.host): mirror for mirror in self.all}
         self._default = next((mirror for mirror in self.all if mirror.config.default), None)
         self._hot = hot
 
@@ -62,7 +70,7 @@ class Mirrors:
                 return self._at(mirror, name.removeprefix(start), asked=name)
         if b"ns=" in exchange.scope["query_string"]:
             meant = exchange.query_params.get("ns", "")
-            found = self._by_host.get(meant)
+            found = self._by_host.get(canonical(meant))
             if found is not None:
                 return self._at(found, name, asked=name)
             if meant:
@@ -70,17 +78,28 @@ class Mirrors:
         default = self._default
         if default is None or exchange.scope["method"] not in _READING or resource == "uploads":
             return None
-        if resource == "blobs" and exchange.scope["method"] == "HEAD":
-            # So a push asks what it need not send. Who pulls by a name without a prefix (docker) does not.
-            return None
         if self._hot.repository(name):
             return None
-        place = self._at(default, name, asked=name)
+        place = replace(self._at(default, name, asked=name), by_default=True)
+        return place if place.fetch else None
+
+    def default_place(self, name: str) -> Place | None:
+        """The repository of the default mirror's that has the name ``name``, if it may be fetched from."""
+        if self._default is None or any(name.startswith(start) for start, _ in self._by_start):
+            return None
+        try:
+            place = self._at(self._default, name, asked=name)
+        except InvalidReference:
+            return None
         return place if place.fetch else None
 
     def kept(self, name: str) -> str:
-        """The repository that a name without a prefix means, where nobody is asked: the default mirror's,
-        if that has it and nobody here does."""
+        """The repository that a name means, where nobody is asked: below another name of a mirror's registry,
+        the mirror's; without a prefix the default mirror's, if that has it and nobody here does."""
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                config = mirror.config
+                return config.local_name(config.upstream_name(name.removeprefix(start)))
         default = self._default
         if default is None or self._hot.repository(name):
             return name

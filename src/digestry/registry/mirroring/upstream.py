@@ -16,6 +16,10 @@ PATIENCE: Final = 3
 may take longer."""
 
 
+LEAST_RATE: Final = 8 << 10
+"""Bytes of a blob in a second, on the average: an upstream that sends fewer is too slow."""
+
+
 class BlobStream(Protocol):
     """A blob as it comes in."""
 
