@@ -35,7 +35,6 @@ _SHARED: Final = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598
 _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
 _COMPATIBLE: Final = ipaddress.ip_network("::/96")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
-_LOCAL_NAT64: Final = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214
 _LOW_32: Final = 0xFFFFFFFF
 
@@ -62,7 +61,7 @@ def kind(address: Address) -> str:
         return _LINK_LOCAL
     if address.is_multicast or address.is_reserved:
         return _RESERVED
-    if address in _SHARED or address in _LOCAL_NAT64 or _is_private(address):
+    if address in _SHARED or _is_private(address):
         return PRIVATE
     return PUBLIC if address.is_global else _RESERVED
 

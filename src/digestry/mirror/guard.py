@@ -16,27 +16,21 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from digestry.client import realms
 from digestry.errors import RedirectRefused
 from digestry.mirror import addresses
 from digestry.mirror.addresses import Address, Network
 from digestry.model.digest import shown
 
-_NETLOC: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _PRINTABLE: Final = re.compile(r"[!-~]+", re.ASCII)
 _PORTS: Final = {"http": 80, "https": 443}
+_MOST_OWN: Final = 1000
 
-_TOKENS_FOR: Final = {
-    "auth.docker.io": frozenset({"docker.io", "registry.hub.docker.com", "dhi.io"}),
-    "gitlab.com": frozenset({"registry.gitlab.com"}),
-    "ghcr.io": frozenset({"lscr.io"}),
-    "quay.io": frozenset({"quay.io"}),
-}
-"""Public token servers, and the registries beside their own host that name them."""
-
-_REGISTRIES: Final = frozenset(
-    {"ac", "co", "com", "edu", "gob", "gov", "go", "ne", "net", "nom", "or", "org"}
-)
-"""Second labels below which, in many countries, others' names are."""
+_BELONG: Final = {"lscr.io": "ghcr.io"}
+"""Registries, and whose tokens they want, beside those that every client knows."""
+_FOR_ALL: Final = frozenset({"auth.docker.io", "gcr.io", "ghcr.io", "gitlab.com", "quay.io"})
+"""Token servers of the public, which names of other domains lead to. They get nobody's password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +55,7 @@ def parse_inside(text: str) -> Inside:
 
 
 def _host_and_port(text: str) -> tuple[str, int | None]:
-    if not _NETLOC.fullmatch(text):
+    if not _HOST.fullmatch(text):
         raise ValueError(f"{shown(text)} is no host")
     parts = urlsplit(f"//{text}")
     return _plain(parts.hostname or ""), parts.port
@@ -72,13 +66,11 @@ def _plain(host: str) -> str:
 
 
 def parse_url(url: str) -> SplitResult:
-    """Split an address that a stranger wrote. Raises :class:`ValueError` for one that two readers could
-    read in two ways: with a user, a backslash, a blank, or a host of odd letters."""
-    parts = urlsplit(url)
-    if not _PRINTABLE.fullmatch(url) or "\\" in url or not _NETLOC.fullmatch(parts.netloc):
-        raise ValueError("it is not written plainly")
-    if parts.scheme not in _PORTS or not parts.hostname or parts.port == 0:
-        raise ValueError("it is no web address")
+    """Split an address that a stranger wrote. Raises :class:`ValueError` for one that is none, or that two
+    readers could read in two ways."""
+    parts = realms.parts_of(url)
+    if parts is None or "\\" in url or not _PRINTABLE.fullmatch(url):
+        raise ValueError("that is no plain web address")
     return parts
 
 
@@ -168,44 +160,49 @@ class Guard:
         return kind == addresses.PUBLIC
 
     def _is_configured(self, host: str, port: int, address: Address) -> bool:
+        # What a cloud tells a machine must be named as what it is: a name or a network may mean less.
+        is_service = addresses.kind(address) == addresses.METADATA
         for entry in self._inside:
             if entry.network is not None:
-                is_service = addresses.kind(address) == addresses.METADATA
                 if address in entry.network and (not is_service or entry.network.num_addresses == 1):
                     return True
-            elif entry.host == host and entry.port in {None, port}:
+            elif entry.host == host and entry.port in {None, port} and not is_service:
                 return True
-        return any(realm.host == host and realm.port in {None, port} for realm in self._realms)
+        return not is_service and any(
+            realm.host == host and realm.port in {None, port} for realm in self._realms
+        )
 
     # -- token servers --------------------------------------------------------------------------
 
-    def check_realm(self, realm: str) -> None:
-        """Raise :class:`RedirectRefused` unless ``realm`` may be asked for a token, with a password or
-        without: the upstream's own host, one of the same domain, a known one of its, or a configured one."""
+    def trusts(self, realm: str) -> bool:
+        """Whether the token server ``realm`` gets the password: the upstream's own host, one that belongs
+        to it, or a configured one. One for everybody gets none.
+
+        Raises :class:`RedirectRefused` for any other, which is not asked at all.
+        """
         name = self._names[1]
         try:
             parts = parse_url(realm)
-            host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]
-        except ValueError:
-            raise RedirectRefused(
-                f"{name} names {shown(realm)} as its token server, which is no plain web address"
-            ) from None
+        except ValueError as error:
+            raise RedirectRefused(f"{name} names {shown(realm)} as its token server: {error}") from None
+        host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]
         for known in self._realms:
             if known.host == host and known.port in {None, port} and (parts.scheme == "https" or known.plain):
-                return
-        if parts.scheme == "http" and self._scheme == "https":
+                return True
+        is_own = any(own == host or {own, host} <= _THIS_MACHINE for own in self._names)
+        if parts.scheme == "http" and not (is_own and self._scheme == "http"):
             raise RedirectRefused(
-                f"{name} names a token server without TLS: {shown(parts.netloc)}",
+                f"{name} names a token server without TLS: {parts.netloc}",
                 hint=f'if it is to be asked all the same: realm = "http://{parts.netloc}"',
             )
-        if not any(_is_kin(own, host) for own in self._names):
-            raise RedirectRefused(
-                f"{name} names a token server of another domain: {shown(parts.netloc)}; it was not asked",
-                hint=f'if it is the right one: realm = "{parts.netloc}"',
-            )
-
-
-_MOST_OWN: Final = 1000
+        if is_own or any(_is_kin(own, host) for own in self._names):
+            return True
+        if parts.scheme == "https" and host in _FOR_ALL:
+            return False
+        raise RedirectRefused(
+            f"{name} names a token server of another domain: {parts.netloc}; it was not asked",
+            hint=f'if it is the right one: realm = "{parts.netloc}"',
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,23 +232,7 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _is_kin(own: str, host: str) -> bool:
-    if own == host or {own, host} <= _THIS_MACHINE:
-        return True
-    if own in _TOKENS_FOR.get(host, frozenset()):
-        return True
-    if addresses.literal(own) is not None or addresses.literal(host) is not None:
-        return False
-    domain = _domain(own)
-    return domain != "" and (host == domain or host.endswith(f".{domain}"))
-
-
-def _domain(host: str) -> str:
-    """The last labels of ``host`` that one owner has, most likely; empty for a name of one label."""
-    labels = host.split(".")
-    count = 3 if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _REGISTRIES else 2
-    if len(labels) < count or (count == 2 and len(labels[-1]) == 2 and labels[-2] in _REGISTRIES):
-        return ""
-    return ".".join(labels[-count:])
+    return realms.belongs(own, host) or realms.neighbours(own, host) or _BELONG.get(own) == host
 
 
 def _leads_inside(name: str, host: str, address: Address) -> RedirectRefused:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
@@ -51,18 +51,25 @@ class GuardedTransport(Transport):
             self._token.is_asked = False
 
     def follow(self, url: str, location: str) -> str:
-        target = super().follow(url, location)
-        if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
-            raise RedirectRefused(f"{urlsplit(url).netloc} sends from TLS to plain HTTP")
+        host = urlsplit(url).netloc
+        try:
+            target = urljoin(url, location)
+            parts = parse_url(target)
+        except ValueError:
+            raise RedirectRefused(
+                f"{host} sends to {shown(location)}, which is no plain web address"
+            ) from None
+        if parts.scheme == "http" and urlsplit(url).scheme == "https":
+            raise RedirectRefused(f"{host} sends from TLS to plain HTTP at {parts.netloc}")
         if self._token.is_asked:
-            self.guard.check_realm(target)
+            self.guard.trusts(target)
         return target
 
     def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Answer:
         try:
             parts = parse_url(call.url)
         except ValueError as error:
-            raise RedirectRefused(f"an upstream leads to {shown(call.url)}, and {error}") from None
+            raise RedirectRefused(f"an upstream leads to {shown(call.url)}: {error}") from None
         if proxy_for(parts.scheme, parts.netloc) is not None:
             host = parts.hostname or ""
             self.guard.check_proxied(host, parts.port or _DEFAULT_PORTS[parts.scheme])
@@ -92,8 +99,8 @@ class GuardedSession(Session):
 class _Authenticator(Authenticator):
     _transport: GuardedTransport
 
-    def _check_realm(self, host: str, realm: str, credential: Credential | None) -> None:
-        self._transport.guard.check_realm(realm)
+    def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
+        return credential if self._transport.guard.trusts(realm) else None
 
     def _fetch(self, *args: Any, **kwargs: Any) -> Any:
         with self._transport.asking_for_a_token():
