@@ -91,7 +91,8 @@ class Inside:
     ) -> Response:
         """As :meth:`request`, on the running loop."""
         parts = [body] if isinstance(body, bytes) else list(body)
-        sent = {"Accept": ", ".join(sorted(media_types.MANIFESTS)), **(headers or {})}
+        accepted = ", ".join(sorted(media_types.MANIFESTS))
+        sent = {"Host": "localhost", "Accept": accepted, **(headers or {})}
         if parts != [b""] and not leaves:
             sent.setdefault("Content-Length", str(sum(map(len, parts))))
         where, _, query = path.partition("?")

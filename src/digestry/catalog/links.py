@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from digestry.catalog import clock, content, damage, quotas, statements
 from digestry.catalog.database import Database
 from digestry.catalog.quotas import Quota
-from digestry.catalog.uploads import Uploads
+from digestry.catalog.uploads import Upload, Uploads
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 
@@ -44,10 +44,11 @@ class Links(Uploads):
         """Makes a stored blob visible in the repository, and ends the upload that brought it."""
         now = self._now()
         with self._database.write() as connection:
+            if upload is not None:
+                # Before it is checked what the repository holds: these bytes count once.
+                connection.execute(statements.END_UPLOAD, {"upload": upload})
             self._link(connection, repository, str(digest), size, now)
             damage.healed(connection, str(digest))
-            if upload is not None:
-                connection.execute(statements.END_UPLOAD, {"upload": upload})
 
     def mount_blob(
         self,
@@ -84,6 +85,34 @@ class Links(Uploads):
             return None
         with self._database.read() as connection:
             return quotas.bytes_left(connection, self._quotas, repository)
+
+    def limits_bytes(self, repository: str) -> bool:
+        """Whether a quota limits what the repository may hold."""
+        return quotas.limits_bytes(self._quotas, repository)
+
+    def reserve(self, upload: Upload, least: int, wished: int) -> int:
+        """Lets an upload come to ``wished`` bytes, or to ``least`` or more if quotas leave less; how many.
+
+        What other uploads and requests bring meanwhile finds that room taken. Raises :class:`OverQuota`
+        if there is less, and :class:`NotFound` if the upload was cancelled.
+        """
+        with self._database.write() as connection:
+            self._reserve(connection, upload, 0)
+            left = quotas.bytes_left(connection, self._quotas, upload.repository)
+            room = wished if left is None else max(least, min(wished, left + upload.offset))
+            self._reserve(connection, upload, room)
+            quotas.check_bytes(connection, self._quotas, upload.repository)
+        return room
+
+    def release(self, upload: Upload, size: int) -> None:
+        """Lets others have the room that an upload of ``size`` bytes on the disk has not used."""
+        with self._database.write() as connection:
+            connection.execute(statements.RESERVE, {"upload": upload.id, "to": size})
+
+    def _reserve(self, connection: Connection, upload: Upload, size: int) -> None:
+        values = {"upload": upload.id, "to": size}
+        if connection.execute(statements.RESERVE, values).rowcount == 0:
+            raise NotFound(f"upload {upload.id} was cancelled")
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """A blob's size in bytes if the repository may serve it."""

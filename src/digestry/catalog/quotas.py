@@ -1,7 +1,8 @@
 """Quotas: how many bytes and tags repositories may hold, checked where they would become more.
 
 Functions on a transaction, for ``catalog.py``: what counts is what is there when the change is
-made, in the table that triggers keep. Content that two repositories share counts in each of them.
+made, in the table that triggers keep, and what unfinished uploads have reserved, which is on the disk as
+well. Content that two repositories share counts in each of them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Column, Connection, case, func, select
 
-from digestry.catalog.schema import repositories, usage
+from digestry.catalog.schema import repositories, uploads, usage
 from digestry.errors import Forbidden
 from digestry.model.pattern import matches
 
@@ -35,12 +36,17 @@ class Quota:
     each: Literal["repository", "pattern"] = "repository"
 
 
+def limits_bytes(quotas: Iterable[Quota], repository: str) -> bool:
+    """Whether there is a quota for the repository's bytes."""
+    return any(quota.bytes is not None and matches(quota.pattern, repository) for quota in quotas)
+
+
 def bytes_left(connection: Connection, quotas: Iterable[Quota], repository: str) -> int | None:
     """How many bytes more the repository may hold; negative if it is over, None for any number."""
     least = None
     for quota in quotas:
         if quota.bytes is not None and matches(quota.pattern, repository):
-            left = quota.bytes - _held(connection, quota, repository, usage.c.bytes)
+            left = quota.bytes - _bytes(connection, quota, repository)
             least = left if least is None else min(least, left)
     return least
 
@@ -50,9 +56,9 @@ def check_bytes(connection: Connection, quotas: Iterable[Quota], repository: str
     for quota in quotas:
         if quota.bytes is None or not matches(quota.pattern, repository):
             continue
-        held = _held(connection, quota, repository, usage.c.bytes)
+        held = _bytes(connection, quota, repository)
         if held > quota.bytes:
-            raise over(quota, repository, f"{held} bytes", f"{quota.bytes} bytes")
+            raise over(quota, repository, f"{held} bytes, with unfinished uploads", f"{quota.bytes} bytes")
 
 
 def check_tags(connection: Connection, quotas: Iterable[Quota], repository: str) -> None:
@@ -72,6 +78,19 @@ def over(quota: Quota, repository: str, would: str, allowed: str) -> OverQuota:
         f"the quota of repository {repository} is used up: {what} would hold {would}, {allowed} are allowed",
         hint="delete what is not needed any more, or ask who runs the registry for more",
     )
+
+
+def _bytes(connection: Connection, quota: Quota, repository: str) -> int:
+    return _held(connection, quota, repository, usage.c.bytes) + _unfinished(connection, quota, repository)
+
+
+def _unfinished(connection: Connection, quota: Quota, repository: str) -> int:
+    held = case((uploads.c.offset > uploads.c.reserved, uploads.c.offset), else_=uploads.c.reserved)
+    query = select(uploads.c.repository, func.sum(held))
+    if quota.each == "repository":
+        query = query.where(uploads.c.repository == repository)
+    rows = connection.execute(query.group_by(uploads.c.repository))
+    return sum(int(size) for name, size in rows if quota.each == "repository" or matches(quota.pattern, name))
 
 
 def _held(connection: Connection, quota: Quota, repository: str, column: Column[int]) -> int:

@@ -112,7 +112,8 @@ journal = Table(
 )
 
 # ``digest`` is of the bytes 0 to ``offset``, if one PATCH wrote them all; it may be believed only
-# while the machine has not restarted since (``boot``), for an upload's bytes are not fsynced.
+# while the machine has not restarted since (``boot``), for an upload's bytes are not fsynced. ``actor`` is
+# whose share of all uploads it counts in; ``reserved`` is what it may come to on the disk, for quotas.
 uploads = Table(
     "uploads",
     metadata,
@@ -125,6 +126,7 @@ uploads = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("actor", Text, nullable=False, server_default="anonymous"),
+    Column("reserved", BigInteger, nullable=False, server_default="0"),
     Index("uploads_by_age", "updated_at"),
     Index("uploads_by_actor", "actor"),
 )

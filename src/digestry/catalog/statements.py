@@ -97,7 +97,22 @@ ADVANCE_UPLOAD: Final = (
     update(uploads)
     .where(uploads.c.id == bindparam("upload"))
     .values(
-        offset=bindparam("to"), digest=bindparam("known"), boot=bindparam("run"), updated_at=bindparam("at")
+        offset=bindparam("to"),
+        reserved=bindparam("to"),
+        digest=bindparam("known"),
+        boot=bindparam("run"),
+        updated_at=bindparam("at"),
     )
+)
+RESERVE: Final = update(uploads).where(uploads.c.id == bindparam("upload")).values(reserved=bindparam("to"))
+MOST_UPLOADS: Final = (
+    select(uploads.c.actor, func.count().label("held"))
+    .group_by(uploads.c.actor)
+    .order_by(func.count().desc(), func.min(uploads.c.updated_at))
+    .limit(1)
+)
+"""Who has the most uploads under way; of several, whoever has let one wait the longest."""
+IDLE_UPLOAD: Final = (
+    select(uploads).where(uploads.c.actor == bindparam("actor")).order_by(uploads.c.updated_at).limit(1)
 )
 END_UPLOAD: Final = delete(uploads).where(uploads.c.id == bindparam("upload"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from digestry.catalog import clock, statements
 from digestry.catalog.database import Database
@@ -20,7 +20,7 @@ from digestry.model.digest import Digest
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An upload under way. ``offset`` counts the bytes received; ``digest`` is of them, if known;
-    ``started_at`` is in microseconds since 1970."""
+    ``started_at`` is in microseconds since 1970; ``replaced`` is an upload that made room for it."""
 
     id: str
     repository: str
@@ -28,6 +28,7 @@ class Upload:
     offset: int
     digest: Digest | None
     started_at: int = 0
+    replaced: Upload | None = None
 
 
 class Uploads:
@@ -47,20 +48,26 @@ class Uploads:
         most: int | None = None,
         most_of_one: int | None = None,
     ) -> Upload:
-        """A new upload, empty. Raises :class:`TooMany` if ``most`` are under way, or of this actor
-        ``most_of_one``."""
+        """A new upload, empty, of ``actor``: a user, or an address of somebody who is not known.
+
+        Raises :class:`TooMany` if ``most_of_one`` of that actor are under way. Where ``most`` are in all,
+        one of whoever has the most makes room, the one that has waited longest: nobody's uploads keep others
+        out. Raises :class:`TooMany` if nobody has more than this actor.
+        """
         now = self._now()
         upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None, now)
         with self._database.write() as connection:
-            if most_of_one is not None and most_of_one <= (
-                connection.execute(statements.COUNT_UPLOADS_OF, {"actor": actor}).scalar() or 0
-            ):
+            held = connection.execute(statements.COUNT_UPLOADS_OF, {"actor": actor}).scalar() or 0
+            if most_of_one is not None and most_of_one <= held:
                 raise TooMany(
                     f"{actor} has {most_of_one} uploads under way, which is as many as one user may",
                     hint="finish or cancel some",
                 )
             if most is not None and most <= (connection.execute(statements.COUNT_UPLOADS).scalar() or 0):
-                raise TooMany(f"this registry has {most} uploads under way, and takes no more at once")
+                replaced = _make_room(connection, held)
+                if replaced is None:
+                    raise TooMany(f"this registry has {most} uploads under way, and takes no more at once")
+                upload = dataclasses.replace(upload, replaced=replaced)
             values = {
                 "id": upload.id,
                 "repository": repository,
@@ -135,6 +142,16 @@ class Uploads:
         """All uploads under way."""
         with self._database.read() as connection:
             return set(connection.execute(select(uploads.c.id)).scalars())
+
+
+def _make_room(connection: Connection, held: int) -> Upload | None:
+    """Ends the upload that has waited longest of whoever has most; None if nobody has more than ``held``."""
+    most = connection.execute(statements.MOST_UPLOADS).first()
+    if most is None or most.held <= held:
+        return None
+    row = connection.execute(statements.IDLE_UPLOAD, {"actor": most.actor}).one()
+    connection.execute(statements.END_UPLOAD, {"upload": row.id})
+    return Upload(row.id, row.repository, row.algorithm, row.offset, None, row.started_at)
 
 
 _PROCESS: Final = "process "

@@ -122,6 +122,14 @@ def parse_address(text: str) -> Address | None:
     return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
+def share_of(address: str) -> str:
+    """Whose share of what is limited an address counts in: its own, or its network's of 64 bits in IPv6."""
+    found = parse_address(address)
+    if found is None or found.version == 4:
+        return address if found is None else str(found)
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+
+
 def parse_node(text: str) -> Address | None:
     """The address of a hop (RFC 7239, section 6): bare, with a port, IPv6 in brackets or without.
 

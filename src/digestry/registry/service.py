@@ -324,18 +324,24 @@ class Service:
             except Conflict:
                 continue  # somebody writes to it right now
             self.catalog.end_upload(upload.id)
-            self._note_dropped(upload)
+            self._note_dropped(upload, "nobody went on with it")
             dropped += 1
         known = self.catalog.upload_ids()
         return dropped + len(self.blobs.sweep_ingests(self.config.upload_timeout, keep=known))
 
-    def _note_dropped(self, upload: Upload) -> None:
+    def drop_replaced(self, upload: Upload) -> None:
+        """Removes the file of an upload that has ended to make room for another user's. Blocks."""
+        with contextlib.suppress(Conflict, StorageError):  # who writes to it removes it, or the sweep does
+            self.blobs.discard(upload.id)
+        self._note_dropped(upload, "whoever has most uploads under way makes room for others")
+
+    def _note_dropped(self, upload: Upload, reason: str) -> None:
         entry = deeds.of_itself(
             "uploads",
             "drop-upload",
             repository=upload.repository,
             upload=upload.id,
             size=upload.offset,
-            reason="nobody went on with it",
+            reason=reason,
         )
         self.observer.note([entry])

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.blobs.ingest import DiskIngest
-from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
 from digestry.errors import CallerError, DigestryError, NotFound, StorageError, StorageFull, TooLarge
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import ClientGone, ClientSilent, Problem, upload_unknown
 from digestry.registry.service import Service
+from digestry.registry.upload_room import UploadRoom, over_quota
 
 _BATCH: Final = 1 << 20
 """So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
@@ -68,9 +68,13 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
     loop = asyncio.get_running_loop()
     ingest, name = session.ingest, session.upload.repository
     began = ingest.offset
-    most, refusal = await ceiling(service, name)
-    if began + (length or 0) > most:
-        raise refusal
+    limit = service.config.upload_limit
+    if began + (length or 0) > limit:
+        raise too_large(limit)
+    room = None
+    if service.catalog.limits_bytes(name):
+        room = UploadRoom(service, session.upload, began, length)
+        await room.check(began + (length or 0))
     batch: list[bytes] = []
     held = received = 0
     job: asyncio.Task[None] | None = None
@@ -82,12 +86,14 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
                 batch.append(part)
                 held += len(part)
                 received += len(part)
-                if began + received > most:
-                    raise refusal
+                if began + received > limit:
+                    raise too_large(limit)
                 if length is not None and received > length:
                     raise Problem(
                         400, "SIZE_INVALID", f"more than the {length} bytes that were declared came"
                     )
+            if room is not None:
+                await room.take(began + received)
             if batch and (held >= _BATCH or not more):
                 if job is not None:
                     await job
@@ -96,6 +102,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
         if job is not None:
             await job
             job = None
+        room = None  # it is counted anew with what the upload has come to
     except (ClientGone, ClientSilent):
         # What came counts for who sends ranges: also what was not yet handed over.
         if job is not None:
@@ -110,12 +117,14 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
             await asyncio.wait([job])
             if not job.cancelled():
                 job.exception()
+        if room is not None:
+            await room.give_back(ingest.offset)
     if length is not None and ingest.offset - began != length:
         raise Problem(400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came")
 
 
 async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:
-    """How many bytes an upload may have as things are, and the error for more.
+    """How many bytes a blob may have as things are, and the error for more.
 
     The quota is checked again in the transaction that links the blob: others may be faster.
     """
@@ -124,12 +133,13 @@ async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:
     if service.config.quotas:
         left = await service.disk(service.catalog.bytes_left, name)
     if left is None or left >= limit:
-        text = f"the blob has more than the {limit} bytes that this registry takes"
-        return limit, TooLarge(text, limit=limit)
-    return max(0, left), OverQuota(
-        f"the quota of repository {name} has {max(0, left)} bytes left, and the blob has more",
-        hint="delete what is not needed any more, or ask who runs the registry for more",
-    )
+        return limit, too_large(limit)
+    return max(0, left), over_quota(name, max(0, left))
+
+
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a blob that is larger than any may be."""
+    return TooLarge(f"the blob has more than the {limit} bytes that this registry takes", limit=limit)
 
 
 async def note(service: Service, session: UploadSession) -> Upload:

@@ -31,6 +31,7 @@ from digestry.registry.problems import (
     not_allowed,
     upload_unknown,
 )
+from digestry.registry.proxies import share_of
 from digestry.registry.service import Service
 from digestry.registry.upload_session import UploadSession
 
@@ -63,11 +64,13 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
         service.catalog.begin_upload,
         name,
         algorithm,
-        actor=exchange.asker.identity.name,
+        actor=_holder(exchange),
         most=service.config.uploads,
         most_of_one=service.config.uploads_per_user,
     )
     exchange.did(upload=upload.id)
+    if upload.replaced is not None:
+        await service.disk(service.drop_replaced, upload.replaced)
     if digest is not None:
         try:
             await _finish(service, exchange, name, upload.id, digest, start=0)
@@ -78,6 +81,12 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
             raise
         return
     await exchange.answer(202, _progress(upload))
+
+
+def _holder(exchange: Exchange) -> str:
+    """Whose share of all uploads this one counts in. Who is not known is an address."""
+    identity = exchange.asker.identity
+    return f"{identity.name} {share_of(exchange.address)}" if identity.anonymous else identity.name
 
 
 async def _mount(service: Service, exchange: Exchange, name: str, digest: Digest) -> bool:

@@ -1,0 +1,67 @@
+"""The room that quotas leave for an upload's bytes, taken while they come in.
+
+Bytes of unfinished uploads count, and of several uploads at once only so many are taken as there is room for
+all of them. Room is taken in steps: an upload that declares much and sends little keeps little from others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from digestry.catalog.quotas import OverQuota
+from digestry.catalog.uploads import Upload
+from digestry.errors import DigestryError, NotFound
+from digestry.registry.problems import upload_unknown
+from digestry.registry.service import Service
+
+LEAST_STEP: Final = 1 << 20
+MOST_STEP: Final = 16 << 20
+"""Bytes that are taken at once beyond those that came: as many as came, within these bounds; of a body
+whose length is known the most, so that of several that race one comes to its end."""
+
+
+class UploadRoom:
+    """Of one request to an upload, whose file has ``began`` bytes. ``length`` is of the body, if known."""
+
+    def __init__(self, service: Service, upload: Upload, began: int, length: int | None) -> None:
+        self._service = service
+        self._upload = upload
+        self._began = began
+        self._most = service.config.upload_limit if length is None else began + length
+        self._step = LEAST_STEP if length is None else MOST_STEP
+        self._size = began
+
+    async def check(self, size: int) -> None:
+        """Raises :class:`OverQuota` if there is no room for ``size`` bytes now; takes none."""
+        name = self._upload.repository
+        left = await self._service.disk(self._service.catalog.bytes_left, name)
+        if left is not None and size > left + self._upload.offset:
+            raise over_quota(name, max(0, left))
+
+    async def take(self, size: int) -> None:
+        """Takes room for ``size`` bytes in all. Raises :class:`OverQuota`, and 404 if it was cancelled."""
+        if size <= self._size:
+            return
+        step = min(max(size - self._began, self._step), MOST_STEP)
+        service, upload = self._service, self._upload
+        try:
+            self._size = await service.write(
+                service.catalog.reserve, upload, size, max(size, min(self._most, size + step))
+            )
+        except NotFound as error:
+            raise upload_unknown(upload.id, upload.repository) from error
+
+    async def give_back(self, size: int) -> None:
+        """The request failed, with ``size`` bytes in the upload's file: others may have the rest."""
+        if self._size > size:
+            with contextlib.suppress(DigestryError):  # why it failed is what is to be heard of
+                await self._service.write(self._service.catalog.release, self._upload, size)
+
+
+def over_quota(name: str, left: int) -> OverQuota:
+    """The refusal of more bytes than a quota has left."""
+    return OverQuota(
+        f"the quota of repository {name} has {left} bytes left, and the blob has more",
+        hint="delete what is not needed any more, or ask who runs the registry for more",
+    )
