@@ -176,6 +176,11 @@ def verify_lines(lines: Iterable[bytes], expect: Collection[str] = ()) -> Verdic
             entry = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ContentError(f"line {number} is no journal entry: {error}") from error
+        if entry.withheld:
+            raise ContentError(
+                f"line {number} is an entry whose hash was withheld",
+                hint="digestry journal export --root DIR has all; over HTTP, who may audit the repository",
+            )
         if entry.sequence is None:
             raise ContentError(f"line {number} is no journal entry: it has no sequence")
         if number == 1 and entry.sequence > 1:

@@ -38,9 +38,10 @@ class Memory:
                 return None
             return _span(found, _next_time(connection, found))
 
-    def latest(self) -> int:
-        """The time of the newest entry; 0 if there is none."""
-        query = select(journal.c.at).order_by(journal.c.sequence.desc()).limit(1)
+    def latest(self, repository: str) -> int:
+        """The time of the repository's newest entry; 0 if there is none."""
+        mine = select(journal.c.at).where(journal.c.repository == repository)
+        query = mine.order_by(journal.c.sequence.desc()).limit(1)
         with self._database.read() as connection:
             return connection.execute(query).scalar() or 0
 
@@ -59,11 +60,22 @@ class Memory:
             return found[:limit]
 
     def whose(
-        self, repository: str, digest: Digest, *, before: int | None = None, limit: int
+        self,
+        repository: str,
+        digest: Digest,
+        *,
+        before: int | None = None,
+        before_time: int | None = None,
+        limit: int,
     ) -> list[TagSpan]:
-        """Each time that a tag came to ``digest``, or to an index or image that holds it, newest
-        first; ``before`` is the sequence number of an entry, exclusive."""
+        """Each time that a tag came to ``digest``, or to an index or image that holds it, newest first.
+
+        ``before`` is the sequence number of an entry, and ``before_time`` a time in microseconds since
+        1970, both exclusive.
+        """
         with self._database.read() as connection:
+            if before_time is not None:
+                before = sequence_at(connection, before_time - 1) + 1
             row = content.repository_id(connection, repository)
             holders = [] if row is None else content.holders(connection, row, str(digest))
             digests = sorted({str(digest), *(str(holder.digest) for holder in holders)})

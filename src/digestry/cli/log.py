@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from digestry.cli.output import format_option, json_document, table
+from digestry.cli.output import format_option, json_document, note, printable, table
 from digestry.cli.timeouts import timeout_option
 from digestry.cli.times import rfc3339, time_option
 
@@ -39,7 +39,8 @@ def log(
     Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history.
 
     JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
-    from_digest, to_digest, actor, address, client, sequence; what is not known is null.
+    from_digest, to_digest, actor, address, client, sequence; what is not known is null. withheld is true of
+    an entry of which the registry tells the last four only to who may audit the repository.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -60,6 +61,8 @@ def log(
         raise NotFound(
             f"the journal of {wanted.host} has nothing about {wanted}", hint="check the name: digestry tags"
         )
+    if any(event.withheld for event in events):
+        note(printable(f"digestry: {wanted.host} tells who moved tags only to who may audit {wanted.name}"))
     if format_ == "json":
         json_document([_plain(event) for event in events])
         return
@@ -135,4 +138,5 @@ def _plain(event: TagEvent) -> dict[str, Any]:
         "address": event.address or None,
         "client": event.client or None,
         "sequence": event.sequence,
+        "withheld": event.withheld,
     }

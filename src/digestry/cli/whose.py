@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_REPOSITORIES: Final = 20
 """Of which it is asked where their digest was seen."""
+_WITHHELD: Final = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
     4 if no tag ever did. Where it was seen running comes from audits with --record.
 
     JSON: a list of objects with repository, tag, since, until (null while it still does), still, via,
-    sequence, and seen: a list of place, containers, first, last, of the whole repository.
+    sequence, and seen: a list of place, containers, first, last, of the whole repository; null if the
+    registry does not tell where it was seen.
     """
     from digestry.cli.settings import check_value, load
     from digestry.errors import InvalidReference
@@ -111,8 +113,10 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
     _print_seen(known, several=several)
 
 
-def _seen(known: _Known, repository: str) -> list[dict[str, object]]:
+def _seen(known: _Known, repository: str) -> list[dict[str, object]] | None:
     found = known.seen.get(repository)
+    if found is None:
+        return None
     return [
         {
             "place": one.place,
@@ -120,7 +124,7 @@ def _seen(known: _Known, repository: str) -> list[dict[str, object]]:
             "first": rfc3339(one.first),
             "last": rfc3339(one.last),
         }
-        for one in (found.sightings if found is not None else ())
+        for one in found.sightings
     ]
 
 
@@ -147,21 +151,28 @@ def _print_seen(known: _Known, *, several: bool) -> None:
 
 def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str]) -> dict[str, SightingsOf]:
     """Where the digest was seen, by repository; none of a registry that keeps no sightings."""
-    from digestry.errors import RemoteError
+    from digestry.errors import Refused, RemoteError
     from digestry.model.reference import Reference
 
     asked = list(dict.fromkeys(names))
     found = {}
+    withheld = []
     for name in asked[:_MOST_REPOSITORIES]:
         try:
             seen = session.repository(Reference(host, name)).sightings(digest)
         except RemoteError as error:
+            if isinstance(error, Refused) and error.status in _WITHHELD:
+                withheld.append(name)
+                continue
             # The tags were told, and are the answer.
             note(printable(f"digestry: where {digest} was seen is not known: {error.message}"))
             break
         if seen is None:
             break
         found[name] = seen
+    if withheld:
+        which = withheld[0] if len(withheld) == 1 else f"{len(withheld)} repositories"
+        note(printable(f"digestry: {host} tells where images ran only to who may audit {which}"))
     if len(asked) > _MOST_REPOSITORIES and found:
         note(f"digestry: where it was seen was asked of the first {_MOST_REPOSITORIES} repositories only")
     return found

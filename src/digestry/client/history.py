@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 from digestry.client.answers import Answer
 from digestry.client.discovery import lacks
-from digestry.client.paging import pages, progress_of
-from digestry.errors import InvalidManifest, ProtocolViolation, Refused, RemoteNotFound
+from digestry.client.paging import next_link, pages, progress_of
+from digestry.errors import InvalidManifest, ProtocolViolation, Refused, RemoteNotFound, Unauthorized
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
 from digestry.model.digest import Digest, shown
@@ -102,7 +102,8 @@ def journal(
     """See :meth:`Repository.journal`."""
     bounds = {name: rfc3339(at) for name, at in (("since", since), ("until", until)) if at is not None}
     events: list[TagEvent] = []
-    before: int | None = None
+    before: int | str | None = None
+    asked_who = False
     progress = progress_of(repository.session, repository.reference.host)
     while limit is None or len(events) < limit:
         began = time.monotonic()
@@ -118,17 +119,35 @@ def journal(
             page: JournalPage = answer.json(JournalPage, _LARGEST_PAGE, dec_hook=decode_hook)
         if not page.entries:
             break
-        last = page.entries[-1].sequence
-        if last is None or (before is not None and last >= before):
+        oldest = page.entries[-1]
+        if oldest.withheld and not asked_who:
+            asked_who = True
+            if _log_in(repository):
+                continue
+        if events and oldest.at >= events[-1].at:
             raise ProtocolViolation(f"{answer.host} sent a journal whose entries are not in order")
         events += page.entries
-        before = last
+        # Who may not audit the repository is told no numbers; no two entries have the same time.
+        before = rfc3339(oldest.at) if oldest.sequence is None else oldest.sequence
         progress.page(len(page.entries), time.monotonic() - began)
-        if last <= 1:
-            break  # the registry's very first entry
+        numbered = oldest.sequence is not None
+        if oldest.sequence == 1 or (not numbered and next_link(answer.headers.get("Link")) is None):
+            break  # the registry's very first entry, or the last one of a list
     # A registry that does not know the bounds sends what is outside of them as well.
     events = [event for event in events if within(event, since, until)]
     return events if limit is None else events[:limit]
+
+
+def _log_in(repository: Repository) -> bool:
+    """Finds out who asks, where everybody may pull and so nobody was asked; whether that is any news."""
+    session, host = repository.session, repository.reference.host
+    if session.authenticated(host):
+        return False
+    try:
+        with repository.ask("GET", f"{session.transport.base(host)}/v2/") as answer:
+            return answer.status == 200 and session.authenticated(host)
+    except Unauthorized:
+        return False  # what was told to nobody in particular is what can be told
 
 
 def within(event: TagEvent, since: datetime.datetime | None, until: datetime.datetime | None) -> bool:

@@ -10,6 +10,7 @@ from digestry.client.transport import Call
 from digestry.errors import ProtocolViolation
 from digestry.model.descriptor import decode_hook
 from digestry.model.history import TagSpan, Whose
+from digestry.model.moments import rfc3339
 
 if TYPE_CHECKING:
     from digestry.client.session import Session
@@ -28,7 +29,7 @@ def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
     session.send(host, Call("GET", address), _SCOPES).close()
     base = f"{address}_digestry/whose/{digest}?n={_PAGE}"
     spans: list[TagSpan] = []
-    before: int | None = None
+    before: int | str | None = None
     progress = progress_of(session, host)
     while True:
         began = time.monotonic()
@@ -39,11 +40,12 @@ def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
             if answer.status != 200:
                 answer.fail(f"ask whose {digest} is")
             found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
-        spans += found.spans
-        if len(found.spans) < _PAGE:
-            return spans
-        last = found.spans[-1].sequence
-        if last is None or (before is not None and last >= before):
+        oldest = found.spans[-1] if found.spans else None
+        if oldest is not None and spans and oldest.since >= spans[-1].since:
             raise ProtocolViolation(f"{host} sent spans that are not in order")
-        before = last
+        spans += found.spans
+        if oldest is None or len(found.spans) < _PAGE:
+            return spans
+        # Who may not audit a repository is told no numbers; no two entries have the same time.
+        before = rfc3339(oldest.since) if oldest.sequence is None else oldest.sequence
         progress.page(len(found.spans), time.monotonic() - began)

@@ -35,6 +35,7 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     is the authenticated user, or ``anonymous``; ``address`` where the request came from;
     ``client`` its User-Agent, which anybody may write. ``sequence`` counts a registry's entries
     from 1; ``hash`` covers this entry and ``previous_hash``, that of the entry before it.
+    ``withheld`` tells that the registry keeps from who asks all of these from ``actor`` on.
     """
 
     at: datetime.datetime
@@ -51,6 +52,7 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     sequence: int | None = None
     previous_hash: str = ""
     hash: str = ""
+    withheld: bool = False
 
     @property
     def observed_in(self) -> str:

@@ -91,6 +91,8 @@ class Exchange(Request):
         """Who asks, and what they may do."""
         self.may_move = True
         """Whether they may move tags of the repository that this request is about."""
+        self.may_audit = True
+        """Whether they may read who did what in it."""
         self._read_whole = False
 
     # -- the request ---------------------------------------------------------------------------

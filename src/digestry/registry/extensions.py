@@ -13,9 +13,9 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.history import TAG_EVENT, TAG_OBSERVED, TAG_TIMESTAMP, JournalPage, TagEvent
 from digestry.model.reference import check_tag
-from digestry.registry import memory, sightings
+from digestry.registry import memory, sightings, withholding
 from digestry.registry.exchange import Exchange
-from digestry.registry.memory import sequence_parameter, time_parameter
+from digestry.registry.memory import time_parameter
 from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.referrers import describe, index
 from digestry.registry.service import Service
@@ -148,13 +148,16 @@ async def _advisories(service: Service, exchange: Exchange, name: str) -> None:
 
 async def _journal(service: Service, exchange: Exchange, name: str) -> None:
     tag = exchange.parameter("tag")
+    audits = exchange.may_audit
+    cursor = withholding.cursor(exchange, audits=audits)
     since = time_parameter(exchange, "since")
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     events = await service.disk(
         service.catalog.journal,
         name,
         tag=None if tag is None else check_tag(tag),
-        before_sequence=sequence_parameter(exchange, "before"),
+        before_sequence=cursor.sequence,
+        before=cursor.time,
         since=None if since is None else since - 1,
         until=time_parameter(exchange, "until", last=True),
         limit=limit + 1,
@@ -162,8 +165,10 @@ async def _journal(service: Service, exchange: Exchange, name: str) -> None:
     page = events[:limit]
     links = []
     if limit > 0 and len(events) > limit:
-        links.append(exchange.next_page(n=limit, before=page[-1].sequence or 0))
-    await exchange.json(JournalPage(repository=name, entries=tuple(page)), headers=links)
+        before = withholding.position(page[-1].sequence, page[-1].at, audits=audits)
+        links.append(exchange.next_page(n=limit, before=before))
+    told = tuple(withholding.event(entry, audits=audits) for entry in page)
+    await exchange.json(JournalPage(repository=name, entries=told), headers=links)
 
 
 def _only_get(exchange: Exchange) -> None:

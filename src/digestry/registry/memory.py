@@ -14,11 +14,13 @@ from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagSpan,
 from digestry.model.moments import parse_rfc3339
 from digestry.model.prefix import DigestPrefix
 from digestry.model.reference import check_tag
+from digestry.registry import withholding
 from digestry.registry.access.session import Session
 from digestry.registry.exchange import Exchange
 from digestry.registry.manifests import expectation
 from digestry.registry.problems import Problem, bad_parameter, manifest_unknown, name_unknown, not_allowed
 from digestry.registry.service import Service
+from digestry.registry.withholding import Cursor
 
 _PAGE: Final = 100
 _MOST: Final = 1000
@@ -40,24 +42,18 @@ def time_parameter(exchange: Exchange, name: str, *, last: bool = False) -> int 
     return clock.from_datetime(found.last if last else found.first)
 
 
-def sequence_parameter(exchange: Exchange, name: str) -> int | None:
-    """A query parameter that is a journal entry's number."""
-    value = exchange.parameter(name)
-    if value is not None and not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise bad_parameter(name, value, "the sequence number of an entry is wanted")
-    return None if value is None else int(value)
-
-
-async def _moment(service: Service, exchange: Exchange) -> int:
+async def _moment(service: Service, exchange: Exchange, name: str) -> int:
     """The time ``at``; without it the present, even if the newest entry says that it is later."""
     at = time_parameter(exchange, "at", last=True)
-    return max(service.now(), await service.disk(service.catalog.memory.latest)) if at is None else at
+    if at is not None:
+        return at
+    return max(service.now(), await service.disk(service.catalog.memory.latest, name))
 
 
 async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
     """What a tag pointed to at the time ``at``, or points to now."""
     check_tag(tag)
-    moment = await _moment(service, exchange)
+    moment = await _moment(service, exchange, name)
     span = await service.disk(service.catalog.memory.tag_at, name, tag, moment)
     if span is None:
         if not await service.disk(service.catalog.has_repository, name):
@@ -68,12 +64,13 @@ async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) 
             f"there was no tag {tag} in {name} at {clock.to_rfc3339(moment)}",
             detail={"reference": tag},
         )
+    span = withholding.span(span, audits=exchange.may_audit)
     await exchange.json(TagAsOf(repository=name, at=clock.to_datetime(moment), span=span))
 
 
 async def handle_tags(service: Service, exchange: Exchange, name: str) -> None:
     """The tags that there were at the time ``at``, or are now, in pages of ``n`` after ``last``."""
-    moment = await _moment(service, exchange)
+    moment = await _moment(service, exchange, name)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
     after = exchange.parameter("last") or ""
     spans = await service.disk(service.catalog.memory.tags_at, name, moment, after=after, limit=limit + 1)
@@ -86,21 +83,32 @@ async def handle_tags(service: Service, exchange: Exchange, name: str) -> None:
         if len(spans) > limit
         else []
     )
-    body = TagsAsOf(repository=name, at=clock.to_datetime(moment), tags=tuple(page))
+    told = tuple(withholding.span(span, audits=exchange.may_audit) for span in page)
+    body = TagsAsOf(repository=name, at=clock.to_datetime(moment), tags=told)
     await exchange.json(body, headers=links)
 
 
 async def handle_whose(service: Service, exchange: Exchange, name: str, text: str) -> None:
     """Which tags point, or pointed, to a digest, or to what holds it; in pages of ``n``."""
     digest = Digest.parse(text)
-    before = sequence_parameter(exchange, "before")
+    audits = exchange.may_audit
+    cursor = withholding.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    spans = await service.disk(service.catalog.memory.whose, name, digest, before=before, limit=limit + 1)
+    spans = await service.disk(
+        service.catalog.memory.whose,
+        name,
+        digest,
+        before=cursor.sequence,
+        before_time=cursor.time,
+        limit=limit + 1,
+    )
     page = spans[:limit]
     links = []
     if len(spans) > limit:
-        links.append(exchange.next_page(n=limit, before=page[-1].sequence or 0))
-    await exchange.json(Whose(digest=digest, spans=tuple(page)), headers=links)
+        before = withholding.position(page[-1].sequence, page[-1].since, audits=audits)
+        links.append(exchange.next_page(n=limit, before=before))
+    told = tuple(withholding.span(span, audits=audits) for span in page)
+    await exchange.json(Whose(digest=digest, spans=told), headers=links)
 
 
 async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str) -> None:
@@ -108,25 +116,29 @@ async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str)
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     digest = Digest.parse(text)
-    before = sequence_parameter(exchange, "before")
+    asker = exchange.asker
+    audits = asker.audits_everything()
+    cursor = withholding.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    spans = await service.disk(_anywhere, service, exchange.asker, digest, before, limit + 1)
+    spans = await service.disk(_anywhere, service, asker, digest, cursor, limit + 1)
     page = spans[:limit]
     links = []
     if len(spans) > limit:
-        links.append(exchange.next_page(n=limit, before=page[-1].sequence or 0))
-    await exchange.json(Whose(digest=digest, spans=tuple(page)), headers=links)
+        before = withholding.position(page[-1].sequence, page[-1].since, audits=audits)
+        links.append(exchange.next_page(n=limit, before=before))
+    told = tuple(withholding.span(span, audits=asker.audits(span.repository)) for span in page)
+    await exchange.json(Whose(digest=digest, spans=told), headers=links)
 
 
-def _anywhere(
-    service: Service, asker: Session, digest: Digest, before: int | None, limit: int
-) -> list[TagSpan]:
+def _anywhere(service: Service, asker: Session, digest: Digest, cursor: Cursor, limit: int) -> list[TagSpan]:
     """The newest ``limit`` spans in what ``asker`` may see. Blocks."""
     found: list[TagSpan] = []
     for name in service.catalog.repositories_of(digest):
         if not asker.may_see(name):
             continue
-        spans = service.catalog.memory.whose(name, digest, before=before, limit=limit)
+        spans = service.catalog.memory.whose(
+            name, digest, before=cursor.sequence, before_time=cursor.time, limit=limit
+        )
         found += (structs.replace(span, repository=name) for span in spans)
         if len(found) > limit:
             found = heapq.nlargest(limit, found, key=_sequence)
@@ -195,4 +207,7 @@ async def handle_restore(service: Service, exchange: Exchange, name: str, tag: s
         raise Problem(404, problem.code, f"{error.message}{hint}", detail=problem.detail) from error
     exchange.did(digest=restored.to_digest, events=[] if restored.event is None else [restored.event])
     headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
+    if restored.event is not None:
+        told = withholding.event(restored.event, audits=exchange.may_audit)
+        restored = structs.replace(restored, event=told)
     await exchange.json(restored, headers=headers)

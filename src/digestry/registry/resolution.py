@@ -20,6 +20,7 @@ from digestry.model.resolution import (
     Resolutions,
     ResolveRequest,
 )
+from digestry.registry import withholding
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.service import Damaged, Service
@@ -44,23 +45,39 @@ async def handle(service: Service, exchange: Exchange) -> None:
     # No repository has the empty name: what may not be seen is answered as what is not there.
     names = ["" if name in hidden else name for name in names]
     mirrored = {name for name in names if service.origin(name)}
-    answer = await service.disk(_answer, service, request, names, mirrored)
+    audited = {name for name in names if exchange.asker.audits(name)}
+    answer = await service.disk(_answer, service, request, names, mirrored, audited)
     await exchange.answer(200, [("Content-Type", JSON)], answer)
 
 
-def _answer(service: Service, request: ResolveRequest, names: list[str], mirrored: set[str]) -> bytes:
-    """``names`` are the repositories that the queries are about, as this registry calls them, and
-    ``mirrored`` those of them that are another registry's."""
+def _answer(
+    service: Service, request: ResolveRequest, names: list[str], mirrored: set[str], audited: set[str]
+) -> bytes:
+    """``names`` are the repositories that the queries are about, as this registry calls them,
+    ``mirrored`` those of them that are another registry's, and ``audited`` those of which who asks is told
+    who moved tags."""
     queries = [
         query if query.repository == name else structs.replace(query, repository=name)
         for query, name in zip(request.queries, names, strict=True)
     ]
     found = service.catalog.resolve(queries, contents=request.contents)
     resolutions = tuple(
-        _as_asked(answer, query.repository, mirrored=answer.repository in mirrored)
+        _as_asked(
+            answer if answer.repository in audited else _withheld(answer),
+            query.repository,
+            mirrored=answer.repository in mirrored,
+        )
         for answer, query in zip(found.resolutions, request.queries, strict=False)
     )
     return _encoder.encode(Resolutions(resolutions, _contents(service, found.pieces)))
+
+
+def _withheld(answer: Resolution) -> Resolution:
+    tags = tuple(
+        structs.replace(tag, events=tuple(withholding.event(event, audits=False) for event in tag.events))
+        for tag in answer.tags
+    )
+    return structs.replace(answer, tags=tags)
 
 
 def _as_asked(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:

@@ -1,4 +1,4 @@
-"""What runs where: audits tell it, and whoever may pull asks (docs/http-api.md)."""
+"""What runs where: audits tell it, and who may audit a repository asks (docs/http-api.md)."""
 
 from __future__ import annotations
 
@@ -65,5 +65,6 @@ def _parse(body: bytes) -> list[Sighted]:
 async def handle_of(service: Service, exchange: Exchange, name: str, text: str) -> None:
     """Where a digest ran; never a 404: what was not seen was seen nowhere."""
     digest = Digest.parse(text)
+    service.gate.require_audit(exchange, name)
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     await exchange.json(await service.disk(service.catalog.sightings.of, name, digest, limit=limit))

@@ -23,7 +23,7 @@ RULES = """
 [[rule]]
 who = ["alice"]
 repository = "team/**"
-actions = ["pull", "push", "move-tag", "delete"]
+actions = ["pull", "push", "move-tag", "delete", "audit"]
 
 [[rule]]
 who = "bob"

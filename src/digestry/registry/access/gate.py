@@ -224,6 +224,7 @@ class Gate:
         session = exchange.asker
         allowed = session.allowed(repository)
         exchange.may_move = "move-tag" in allowed
+        exchange.may_audit = "audit" in allowed
         if action in allowed:
             return True
         ruled = session.ruled(repository)
@@ -239,6 +240,19 @@ class Gate:
         if action == "pull":
             return False
         raise denied(session.identity, action, repository)
+
+    def require_audit(self, exchange: Exchange, repository: str) -> None:
+        """For what only tells who did what, or what runs where. Raises :class:`Problem` 401 and 403.
+
+        As :meth:`require`, which was before it, by the rules alone; who may not even pull sees the
+        repository as not there.
+        """
+        if exchange.may_audit or not exchange.asker.may_pull(repository):
+            return
+        if exchange.asker.identity.anonymous:
+            text = f"log in to see where images of repository {repository} ran"
+            raise self.unauthorized(exchange, text, scope=f"repository:{repository}:pull")
+        raise denied(exchange.asker.identity, "audit", repository)
 
     def hidden(self, exchange: Exchange, repositories: set[str]) -> set[str]:
         """Those of ``repositories`` that the request must see as not there. Raises :class:`Problem` 401."""
@@ -302,6 +316,7 @@ def denied(identity: Identity, action: str, repository: str) -> Problem:
         "push": f"push to repository {repository}",
         "move-tag": f"move tags of repository {repository} that are there already",
         "delete": f"take anything out of repository {repository}",
+        "audit": f"see where images of repository {repository} ran",
         "admin": f"administer repository {repository}",
     }
     text = f"{identity.name} may not {words[action]}: no rule of this registry allows it"

@@ -12,9 +12,9 @@ from digestry.registry import toml
 from digestry.registry.access.identity import ANONYMOUS_NAME, Identity
 from digestry.registry.toml import Key, Where
 
-Action = Literal["pull", "push", "move-tag", "delete", "admin"]
+Action = Literal["pull", "push", "move-tag", "delete", "audit", "admin"]
 
-ACTIONS: Final[tuple[Action, ...]] = ("pull", "push", "move-tag", "delete", "admin")
+ACTIONS: Final[tuple[Action, ...]] = ("pull", "push", "move-tag", "delete", "audit", "admin")
 ALL: Final[frozenset[str]] = frozenset(ACTIONS)
 NONE: Final[frozenset[str]] = frozenset()
 
@@ -119,6 +119,10 @@ class Rules:
     def anything(self, identity: Identity) -> bool:
         """Whether there is any repository's name in which ``identity`` may pull."""
         return any("pull" in rule.actions for rule in self._of(identity))
+
+    def everywhere(self, identity: Identity, action: Action) -> bool:
+        """Whether one rule allows ``action`` to ``identity`` whatever the repository's name is."""
+        return any(action in rule.actions and "**" in rule.repositories for rule in self._of(identity))
 
     def _of(self, identity: Identity) -> tuple[Rule, ...]:
         found = self._mine.get(identity.name)

@@ -12,7 +12,7 @@ _REMEMBERED: Final = 2000
 
 # What a token must have been asked for, so that it is good for an action.
 _GRANTED: Final = {
-    "pull": frozenset({"pull"}),
+    "pull": frozenset({"pull", "audit"}),
     "push": frozenset({"push", "move-tag"}),
     "delete": frozenset({"delete", "admin"}),
 }
@@ -66,6 +66,18 @@ class Session:
     def may_see(self, repository: str) -> bool:
         """Whether a list may name the repository."""
         return "pull" in self.ruled(repository)
+
+    def audits(self, repository: str) -> bool:
+        """Whether a list may tell who did what in the repository."""
+        return "audit" in self.ruled(repository)
+
+    def audits_everything(self) -> bool:
+        """Whether that is so whatever a repository is called."""
+        return self._rules.everywhere(self.identity, "audit")
+
+    def pulls_everything(self) -> bool:
+        """Whether every repository may be pulled from, whatever it is called."""
+        return self._rules.everywhere(self.identity, "pull")
 
     def sees_anything(self) -> bool:
         return self._rules.anything(self.identity)

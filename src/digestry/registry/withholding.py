@@ -1,0 +1,67 @@
+"""What of the journal only those read who may audit a repository: who, from where, with what.
+
+The number and the hashes of an entry go with it: the number counts the moves in repositories that the
+reader may not know of, and from a hash the address that it covers could be guessed.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Final, NamedTuple
+
+from msgspec import structs
+
+from digestry.catalog import clock
+from digestry.model.history import TagEvent, TagSpan
+from digestry.model.moments import parse_rfc3339, rfc3339
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import bad_parameter
+
+_DIGITS: Final = 19
+
+
+def event(entry: TagEvent, *, audits: bool) -> TagEvent:
+    """The entry as it is told to who may audit its repository, or may not.
+
+    That a mirror saw a move in another registry is not about a person, and stays.
+    """
+    if audits:
+        return entry
+    actor = entry.actor if entry.observed_in else ""
+    nothing: dict[str, Any] = {"address": "", "client": "", "sequence": None, "previous_hash": "", "hash": ""}
+    return structs.replace(entry, actor=actor, withheld=True, **nothing)
+
+
+def span(found: TagSpan, *, audits: bool) -> TagSpan:
+    """The same of a span."""
+    return found if audits else structs.replace(found, sequence=None)
+
+
+class Cursor(NamedTuple):
+    """Where a page of entries ends: before an entry's number, or its time (microseconds since 1970)."""
+
+    sequence: int | None = None
+    time: int | None = None
+
+
+def cursor(exchange: Exchange, *, audits: bool) -> Cursor:
+    """The query parameter ``before``: an entry's number, or its time (RFC 3339), exclusive.
+
+    Numbers are only for who is told numbers: whoever else could ask for all before one would find out
+    which numbers the entries have. Raises :class:`Problem`.
+    """
+    value = exchange.parameter("before")
+    if value is None:
+        return Cursor()
+    if value.isascii() and value.isdigit() and audits and len(value) < _DIGITS:
+        return Cursor(sequence=int(value))
+    try:
+        return Cursor(time=clock.from_datetime(parse_rfc3339(value).first))
+    except ValueError as error:
+        wanted = "the sequence number of an entry" if audits else "the time of an entry, as a Link has it,"
+        raise bad_parameter("before", value, f"{wanted} is wanted") from error
+
+
+def position(sequence: int | None, at: datetime.datetime, *, audits: bool) -> str:
+    """The ``before`` that leads to what is older than this entry."""
+    return str(sequence) if audits and sequence is not None else rfc3339(at)
