@@ -85,6 +85,7 @@ def test_the_story_of_one_moved_tag(environment: dict[str, str], registry: Regis
         ("CONTAINER_CONNECTION", "missing"),
         ("CONTAINERD_ADDRESS", "/nowhere/containerd.sock"),
         ("CONTAINER_RUNTIME_ENDPOINT", "unix:///nowhere/crio.sock"),
+        ("CRI_CONFIG_FILE", "/nowhere/crictl.yaml"),
     ],
 )
 def test_a_named_engine_that_is_dead_is_a_problem(
@@ -96,7 +97,7 @@ def test_a_named_engine_that_is_dead_is_a_problem(
     assert done.returncode == 3
     report = json.loads(done.stdout)
     assert report["containers"] == []
-    kinds = {"DOCKER": "docker", "CONTAINERD": "containerd", "CONTAINER_RUNTIME": "cri"}
+    kinds = {"DOCKER": "docker", "CONTAINERD": "containerd", "CONTAINER_RUNTIME": "cri", "CRI_CONFIG": "cri"}
     kind = kinds.get(variable.rpartition("_")[0], "podman")
     (problem,) = [one for one in report["problems"] if one["source"].startswith(kind)]
     assert problem["message"]
@@ -112,6 +113,65 @@ def test_the_current_context_names_an_engine(environment: dict[str, str], tmp_pa
     done = run(environment, "audit")
     assert done.returncode == 3
     assert "desktop-linux" in done.stdout
+
+
+def test_a_context_that_is_no_text_names_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    del environment["DOCKER_HOST"]
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text('{"currentContext": 5}')
+    done = run(environment, "audit")
+    assert done.returncode == 3
+    assert "current context is not known" in done.stdout
+
+
+DEAD = {
+    "docker-unix": 'kind = "docker"\nwhere = "unix:///nowhere/docker.sock"',
+    "docker-tcp": 'kind = "docker"\nwhere = "tcp://127.0.0.1:1"',
+    "podman": 'kind = "podman"\nwhere = "unix:///nowhere/podman.sock"',
+    "containerd": 'kind = "containerd"\nwhere = "/nowhere/containerd.sock"',
+    "cri": 'kind = "cri"\nwhere = "/nowhere/crio.sock"',
+    "kubernetes": 'kind = "kubernetes"\nwhere = "nowhere"',
+    "file": 'kind = "file"\nwhere = "nowhere.json"',
+}
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "csv", "sarif", "junit", "markdown", "html"])
+def test_one_dead_source_among_living_ones_is_named_in_every_format(
+    environment: dict[str, str], tmp_path: Path, registry: RegistryServer, format_: str
+) -> None:
+    """What lives is listed, what is dead is named, each by its own name, and the exit code says so."""
+    good = registry.push_image("cli/audit/fleet", "1", b"fleet")
+    where = f"{registry.host}/cli/audit/fleet@{good}"
+    run(environment, "advisory", "add", where, "--status", "fixed", "--id", "CVE-1")
+    for name in ("first", "last"):
+        (tmp_path / f"{name}.json").write_text(inventory({"name": f"{name}-web", "reference": where}))
+    blocks = [f'kind = "file"\nwhere = "{tmp_path}/{name}.json"' for name in ("first", "last")]
+    blocks[1:1] = [f'name = "dead {name}"\n{lines}' for name, lines in DEAD.items()]
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text("".join(f"[[source]]\n{block}\n" for block in blocks))
+    for output in (None, tmp_path / "report"):
+        options = [] if output is None else ["--output", str(output)]
+        arguments = ("--config", str(fleet), "--format", format_, "--all-rows", *options)
+        done = run(environment, "audit", *arguments)
+        assert done.returncode == 3, done.stderr
+        said = done.stdout if output is None else output.read_text()
+        living = [] if format_ == "sarif" else ["first-web", "last-web"]  # which has what is bad alone
+        for name in (*living, *(f"dead {name}" for name in DEAD)):
+            assert name in said
+    alone = tmp_path / "alone.toml"
+    alone.write_text(f"[[source]]\n{blocks[0]}\n[[source]]\n{blocks[-1]}\n")
+    assert run(environment, "audit", "--config", str(alone), "--format", format_).returncode == 0
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "csv", "sarif", "junit", "markdown", "html"])
+def test_a_fleet_that_is_all_dead_is_no_empty_fleet(
+    environment: dict[str, str], tmp_path: Path, format_: str
+) -> None:
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(f'[[source]]\nname = "the dead one"\n{DEAD["docker-tcp"]}\n')
+    done = run(environment, "audit", "--config", str(fleet), "--format", format_)
+    assert done.returncode == 3
+    assert "the dead one" in done.stdout
 
 
 def test_a_socket_that_is_there_and_silent_is_a_problem(environment: dict[str, str], tmp_path: Path) -> None:

@@ -275,10 +275,15 @@ def test_where_a_cri_runtime_is(crictl: Path, tmp_path: Path) -> None:
         "containerd:/a",
         "cri:unix:///run/x.sock",
     ]
-    for text in ("- 1", "runtime-endpoint: [1]", ""):
+    named = {"CRI_CONFIG_FILE": str(crictl)}
+    assert cri_socket("", named, none) == "/run/x.sock"
+    assert named_runtimes(named, none)[0].by == str(crictl)
+    with pytest.raises(InvalidConfiguration, match="cannot be read"):
+        named_runtimes({"CRI_CONFIG_FILE": str(none)}, crictl)
+    for text in ("timeout: 2", "runtime-endpoint:", ""):
         crictl.write_text(text)
         assert named_runtimes({}, crictl) == []
-    for text in ("{", "\0"):
+    for text in ("{", "\0", "- 1", "runtime-endpoint: [1]"):
         crictl.write_text(text)
         with pytest.raises(InvalidConfiguration, match=r"crictl\.yaml cannot be read"):
             named_runtimes({}, crictl)

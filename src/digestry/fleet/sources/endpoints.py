@@ -171,8 +171,12 @@ def _current_context(environment: Mapping[str, str]) -> str:
         raise InvalidConfiguration(
             f"{path} cannot be read, so that docker's current context is not known: {error}"
         ) from error
-    current = document.get("currentContext") if isinstance(document, dict) else None
-    return current if isinstance(current, str) and current else DEFAULT_CONTEXT
+    current = document.get("currentContext") if isinstance(document, dict) else document
+    if not isinstance(current, str | None):
+        raise InvalidConfiguration(
+            f"{path} cannot be read, so that docker's current context is not known: it is no text"
+        )
+    return current or DEFAULT_CONTEXT
 
 
 def _of_context(name: str, environment: Mapping[str, str]) -> Endpoint:

@@ -1,7 +1,7 @@
 """Where containerd and CRI runtimes listen: what was named, and the usual sockets.
 
-``CONTAINERD_ADDRESS`` is what ``ctr`` and ``nerdctl`` read; ``CONTAINER_RUNTIME_ENDPOINT`` and
-``/etc/crictl.yaml`` are what ``crictl`` reads.
+``CONTAINERD_ADDRESS`` is what ``ctr`` and ``nerdctl`` read; ``CONTAINER_RUNTIME_ENDPOINT``, the file that
+``CRI_CONFIG_FILE`` names, and ``/etc/crictl.yaml`` are what ``crictl`` reads.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ CRICTL_FILE: Final = Path("/etc/crictl.yaml")
 
 _ADDRESS: Final = "CONTAINERD_ADDRESS"
 _ENDPOINT: Final = "CONTAINER_RUNTIME_ENDPOINT"
+_CONFIGURATION: Final = "CRI_CONFIG_FILE"
 _LARGEST_FILE: Final = 1 << 20
 
 
@@ -43,8 +44,8 @@ def named_runtimes(environment: Mapping[str, str] = os.environ, crictl: Path = C
         found.append(Named(f"containerd:{address}", _ADDRESS))
     if endpoint := environment.get(_ENDPOINT):
         found.append(Named(f"cri:{endpoint}", _ENDPOINT))
-    elif endpoint := _of_crictl(crictl):
-        found.append(Named(f"cri:{endpoint}", str(crictl)))
+    elif endpoint := _of_crictl(environment, crictl):
+        found.append(Named(f"cri:{endpoint}", environment.get(_CONFIGURATION) or str(crictl)))
     return found
 
 
@@ -85,7 +86,7 @@ def cri_socket(where: str, environment: Mapping[str, str] = os.environ, crictl: 
     """The socket that ``where`` means, or, if it is empty, crictl's own default: what is named, else
     the first of the usual ones that is there. Raises :class:`InvalidConfiguration`."""
     if not where:
-        named = environment.get(_ENDPOINT) or _of_crictl(crictl)
+        named = environment.get(_ENDPOINT) or _of_crictl(environment, crictl)
         usual = (path for path in CRI_SOCKETS if Path(path).exists())
         where = named or next(usual, CRI_SOCKETS[0])
     return _path("cri", where)
@@ -101,13 +102,18 @@ def _path(kind: str, address: str) -> str:
     return path
 
 
-def _of_crictl(path: Path) -> str:
+def _of_crictl(environment: Mapping[str, str], usual: Path) -> str:
+    """The endpoint that crictl's configuration names; empty if it names none."""
+    named = environment.get(_CONFIGURATION)
+    path = Path(named) if named else usual
     try:
         with path.open("rb") as file:
             document = yaml.safe_load(file.read(_LARGEST_FILE))
-    except FileNotFoundError:
-        return ""
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, FileNotFoundError) and not named:
+            return ""
         raise InvalidConfiguration(f"{path} cannot be read: {error}") from error
-    endpoint = document.get("runtime-endpoint") if isinstance(document, dict) else None
-    return endpoint if isinstance(endpoint, str) else ""
+    endpoint = document.get("runtime-endpoint") if isinstance(document, dict) else document
+    if endpoint is not None and not isinstance(endpoint, str):
+        raise InvalidConfiguration(f"{path} cannot be read: its runtime-endpoint is no text")
+    return endpoint or ""
