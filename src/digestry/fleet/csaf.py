@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from digestry.fleet.statements import (
     mapping,
     number,
     parse_time,
+    read_each,
     text,
 )
 from digestry.model.digest import shown
@@ -55,37 +57,36 @@ def read_document(value: dict[str, Any]) -> Document | Unreadable:
     products = _products(mapping(value.get("product_tree")))
     version = number(text(tracking.get("version")).partition(".")[0])
     author = text(mapping(document.get("publisher")).get("name"))
-    statements: list[Statement] = []
-    faults: list[str] = []
-    for position, entry in enumerate(items(entries)):
+
+    def read(entry: object) -> Iterator[Statement | Unreadable]:
         vulnerability = mapping(entry)
         ids = [text(mapping(one).get("text")) for one in items(vulnerability.get("ids"))]
         names = [name for name in (text(vulnerability.get("cve")), *ids) if name]
         said = mapping(vulnerability.get("product_status"))
         unknown = sorted(said.keys() - _STATUSES.keys() - _SILENT)
         if not names or unknown or not said:
-            why = f"its status is {shown(unknown[0])}" if unknown else "it has no name, or no status"
-            faults.append(f"vulnerability {position + 1}: {why}")
-        if names:
-            statements += [
-                replace(
-                    one,
-                    vulnerability=names[0],
-                    aliases=tuple(names[1:]),
-                    timestamp=timestamp,
-                    version=version,
-                    author=author,
-                )
-                for one in _statements(vulnerability, said, products)
-            ]
+            yield Unreadable(
+                f"its status is {shown(unknown[0])}" if unknown else "it has no name, or no status"
+            )
+        for one in _statements(vulnerability, said, products) if names else ():
+            yield replace(
+                one,
+                vulnerability=names[0],
+                aliases=tuple(names[1:]),
+                timestamp=timestamp,
+                version=version,
+                author=author,
+            )
+
+    statements, faults = read_each(items(entries), "vulnerability", read)
     return Document(
         kind="CSAF",
         predicate=value,
         version=version,
         author=author,
         identity=text(tracking.get("id")),
-        statements=tuple(statements),
-        faults=tuple(faults),
+        statements=statements,
+        faults=faults,
     )
 
 

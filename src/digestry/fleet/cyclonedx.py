@@ -22,6 +22,7 @@ from digestry.fleet.statements import (
     mapping,
     number,
     parse_time,
+    read_each,
     text,
 )
 from digestry.model.digest import shown
@@ -46,22 +47,15 @@ def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
     if not isinstance(entries, list):
         return Unreadable("the vulnerabilities of its CycloneDX document are not a list")
     reader = _Reader(bom)
-    faults: list[str] = []
-    statements: list[Statement] = []
-    for position, entry in enumerate(entries):
-        read = reader.statement(entry)
-        if isinstance(read, Unreadable):
-            faults.append(f"vulnerability {position + 1}: {read.reason}")
-        else:
-            statements.append(read)
+    statements, faults = read_each(entries, "vulnerability", lambda one: (reader.statement(one),))
     return Document(
         kind="CycloneDX",
         predicate=bom,
         version=reader.version,
         author=reader.author,
         identity=text(bom.get("serialNumber")),
-        statements=tuple(statements),
-        faults=tuple(faults),
+        statements=statements,
+        faults=faults,
     )
 
 

@@ -4,6 +4,7 @@ are about."""
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -97,6 +98,22 @@ class Foreign:
     """A document of another kind, which states nothing: a bill of materials, a provenance."""
 
     kind: str
+
+
+def read_each(
+    entries: Iterable[object], what: str, read: Callable[[object], Iterable[Statement | Unreadable]]
+) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
+    """The statements that ``read`` finds in each of ``entries``, and the faults: what could not be read,
+    named by ``what`` an entry is and its position."""
+    statements: list[Statement] = []
+    faults: list[str] = []
+    for position, entry in enumerate(entries, 1):
+        for found in read(entry):
+            if isinstance(found, Unreadable):
+                faults.append(f"{what} {position}: {found.reason}")
+            else:
+                statements.append(found)
+    return tuple(statements), tuple(faults)
 
 
 # -- reading values that may be anything -------------------------------------------------------------

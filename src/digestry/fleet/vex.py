@@ -24,6 +24,7 @@ from digestry.fleet.statements import (
     mapping,
     number,
     parse_time,
+    read_each,
     status,
     text,
 )
@@ -60,22 +61,15 @@ def read_document(predicate: dict[str, Any]) -> Document | Unreadable:
     if not isinstance(entries, list):
         return Unreadable("its OpenVEX document has no list of statements")
     version = number(predicate.get("version"))
-    statements: list[Statement] = []
-    faults: list[str] = []
-    for position, entry in enumerate(entries):
-        read = _statement(entry, predicate, version)
-        if isinstance(read, Unreadable):
-            faults.append(f"statement {position + 1}: {read.reason}")
-        else:
-            statements.append(read)
+    statements, faults = read_each(entries, "statement", lambda one: (_statement(one, predicate, version),))
     return Document(
         kind="OpenVEX",
         predicate=predicate,
         version=version,
         author=text(predicate.get("author")),
         identity=text(predicate.get("@id")),
-        statements=tuple(statements),
-        faults=tuple(faults),
+        statements=statements,
+        faults=faults,
         ours=text(predicate.get("tooling")).startswith(_TOOLING),
     )
 

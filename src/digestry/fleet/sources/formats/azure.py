@@ -29,10 +29,24 @@ def _all_containers(template: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
             yield prefix, one
 
 
-def _group(identity: str) -> str:
-    parts = identity.split("/")
+def _group(one: dict[str, Any]) -> str:
+    """The resource group, by its own key or as a part of the ID."""
+    parts = text(one.get("id")).split("/")
     lower = [part.lower() for part in parts]
-    return parts[lower.index("resourcegroups") + 1] if "resourcegroups" in lower[:-1] else ""
+    of_id = parts[lower.index("resourcegroups") + 1] if "resourcegroups" in lower[:-1] else ""
+    return text(one.get("resourceGroup")) or of_id
+
+
+def _templated(
+    one: dict[str, Any], what: str
+) -> tuple[dict[str, Any], str, str, list[tuple[str, dict[str, Any]]]]:
+    """An app's, or a revision's, properties, name, resource group and containers, as its template has them."""
+    properties = object_of(one.get("properties"))
+    name = text(one.get("name"))
+    containers = list(_all_containers(object_of(properties.get("template"))))
+    if not containers:
+        raise InvalidConfiguration(f"the {what} {shown(name)} has no template with containers")
+    return properties, name, _group(one), containers
 
 
 class AzureGroup(Whole):
@@ -52,7 +66,7 @@ class AzureGroup(Whole):
         inner = one if "containers" in one else object_of(one.get("properties"))
         view = object_of(inner.get("instanceView"))
         of_group, group_remarks = stated(text(view.get("state")))
-        group = text(one.get("resourceGroup")) or _group(text(one.get("id")))
+        group = _group(one)
         found = list(_all_containers(inner))
         if not found:
             raise InvalidConfiguration(
@@ -102,12 +116,7 @@ class AzureApp(Whole):
         return _is_type(fields, b"microsoft.app/containerapps") or _is_type(fields, b"microsoft.app/jobs")
 
     def made(self, one: dict[str, Any], fields: Fields, place: Place) -> Iterator[Made]:
-        properties = object_of(one.get("properties"))
-        name = text(one.get("name"))
-        group = text(one.get("resourceGroup")) or _group(text(one.get("id")))
-        containers = list(_all_containers(object_of(properties.get("template"))))
-        if not containers:
-            raise InvalidConfiguration(f"the app {shown(name)} has no template with containers")
+        properties, name, group, containers = _templated(one, "app")
         stopped = text(properties.get("runningStatus")).lower() == "stopped"
         if not stopped and self._reading.first("revisions"):
             yield self._reading.problem(
@@ -134,12 +143,7 @@ class AzureRevision(Whole):
         return b'"template"' in properties and b'"active"' in properties and b'"replicas"' in properties
 
     def made(self, one: dict[str, Any], fields: Fields, place: Place) -> Iterator[Made]:
-        properties = object_of(one.get("properties"))
-        name = text(one.get("name"))
-        group = text(one.get("resourceGroup")) or _group(text(one.get("id")))
-        containers = list(_all_containers(object_of(properties.get("template"))))
-        if not containers:
-            raise InvalidConfiguration(f"the revision {shown(name)} has no template with containers")
+        properties, name, group, containers = _templated(one, "revision")
         state, remarks = _revision_state(properties)
         template = state == "waits"
         for prefix, container in containers:
