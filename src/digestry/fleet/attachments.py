@@ -152,9 +152,7 @@ class _Reader:
 
     def subject(self, subject: Digest, about: About, *, is_index: bool) -> bool:
         """Reads what hangs on one digest; False if there is no use in asking for more."""
-        steps: list[Callable[[], None]] = [
-            lambda: self._referrers(subject, about),
-        ]
+        steps: list[Callable[[], None]] = [lambda: self._referrers(subject, about)]
         if self._tags:
             steps += [lambda: self._listed_by_tag(subject, about), lambda: self._cosign(subject, about)]
         if is_index:
@@ -284,14 +282,11 @@ class _Reader:
         document, digest = attached.document, attached.referrer
         if document.vague:
             self.miss(f"which image the advisory {digest} is about cannot be told by its subject")
-        if document.subjects and not any(map(about.comparable, document.subjects)):
+        named = document.subjects
+        if named and not any(map(about.comparable, named)):
             self.miss(f"which image the advisory {digest} is about cannot be told by its subject's digests")
             return
-        if (
-            document.subjects
-            and not document.subjects & about.digests
-            and not self._holds(document.subjects, about)
-        ):
+        if named and not named & about.digests and not self._holds(named, about):
             self.note(f"the advisory {digest} says that it is about another image: it was passed over")
             return
         self.reading.attached.append(attached)

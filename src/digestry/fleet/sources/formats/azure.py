@@ -40,7 +40,7 @@ def _group(one: dict[str, Any]) -> str:
 def _templated(
     one: dict[str, Any], what: str
 ) -> tuple[dict[str, Any], str, str, list[tuple[str, dict[str, Any]]]]:
-    """An app's, or a revision's, properties, name, resource group and containers, as its template has them."""
+    """The properties, name, resource group and template's containers of an app or a revision."""
     properties = object_of(one.get("properties"))
     name = text(one.get("name"))
     containers = list(_all_containers(object_of(properties.get("template"))))
