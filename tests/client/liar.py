@@ -66,6 +66,7 @@ def not_found(_: Request) -> Reply:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else an answer in two pieces waits for an acknowledgement
     liar: Liar
 
     def log_message(self, *_: Any) -> None:

@@ -168,7 +168,8 @@ class Answer:
             return msgspec.json.decode(body, type=kind, **decoding)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolViolation(
-                f"{self.host} sent something that is not the JSON of {urlsplit(self.url).path}: {error}"
+                f"{self.host} sent something that is not the JSON of {urlsplit(self.url).path}: "
+                f"{escaped(str(error))}"
             ) from error
 
     def fail(self, action: str) -> NoReturn:

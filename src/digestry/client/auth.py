@@ -6,12 +6,15 @@ The token protocol is distribution's (docs/spec/auth/token.md and oauth.md).
 from __future__ import annotations
 
 import base64
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
 
 from digestry.client import challenges, realms
 from digestry.client.challenges import Challenge
@@ -22,6 +25,8 @@ from digestry.model.digest import shown
 
 _TOKEN_BODY: Final = 1 << 20
 _DEFAULT_LIFE: Final = 60.0  # what the token specification gives a token that says nothing
+_LONGEST_LIFE: Final = 86400
+_LARGEST_NUMBER: Final = 2**63
 _MARGIN: Final = 5.0
 _MOST_TOKENS: Final = 1000
 _CLIENT_ID: Final = "digestry"
@@ -32,6 +37,27 @@ _NO_POST: Final = frozenset({404, 405, 501})
 class _Token:
     value: str
     ends: float
+
+
+class _TokenAnswer(msgspec.Struct):
+    """What a token server says (distribution, docs/spec/auth/token.md, "Token Response Fields")."""
+
+    token: str | None = None
+    access_token: str | None = None
+    expires_in: Any = None
+
+    @property
+    def life(self) -> float:
+        """Seconds that the token is good for; the usual ones where that is no number of them.
+
+        Raises :class:`ProtocolViolation` for a number that no program means.
+        """
+        life = self.expires_in
+        if isinstance(life, int) and abs(life) > _LARGEST_NUMBER:
+            raise ProtocolViolation('it sent a token whose "expires_in" is no number of seconds')
+        if isinstance(life, bool) or not isinstance(life, int | float) or not 0 < life < math.inf:
+            return _DEFAULT_LIFE
+        return float(min(life, _LONGEST_LIFE))
 
 
 class Authenticator:
@@ -172,12 +198,16 @@ class Authenticator:
                 except RemoteNotFound as error:
                     # Of the token server: it says nothing of what the registry has.
                     raise ProtocolViolation(error.message) from error
-            document = answer.json(dict[str, Any], _TOKEN_BODY)
-        value = document.get("token") or document.get("access_token")
-        if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+            said: _TokenAnswer = answer.json(_TokenAnswer, _TOKEN_BODY)
+        value = said.token or said.access_token
+        if not value or not value.isascii() or not value.isprintable() or " " in value:
             raise ProtocolViolation(f"{answer.host} sent no token for {host}")
-        life = document.get("expires_in")
-        seconds = float(life) if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
+        try:
+            seconds = said.life
+        except ProtocolViolation as error:
+            raise ProtocolViolation(
+                f"{answer.host}, asked for a token for {host}: {error.message}"
+            ) from error
         return _Token(value, began + max(seconds - _MARGIN, seconds / 2))
 
     def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:

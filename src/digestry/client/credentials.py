@@ -41,6 +41,13 @@ class Credential:
     registry_token: str = field(default="", repr=False)
 
 
+class _HelperAnswer(msgspec.Struct, rename="pascal"):
+    """What a credential helper prints (docker-credential-helpers, credentials/credentials.go)."""
+
+    username: str
+    secret: str
+
+
 class Credentials(Protocol):
     """Where credentials come from."""
 
@@ -217,6 +224,8 @@ class DockerCredentials:
         tokens = entry.get("identitytoken") or "", entry.get("registrytoken") or ""
         if not all(isinstance(value, str) for value in (username, password, *tokens)):
             raise self._unusable(f"the entry of {shown(key)} has something that is not a string")
+        if not tokens[1].isascii() or not tokens[1].isprintable():
+            raise self._unusable(f'the "registrytoken" of {shown(key)} cannot be one')
         if not username and not any(tokens):
             return None
         return Credential(username, password, *tokens)
@@ -256,14 +265,12 @@ class DockerCredentials:
                 f"the credential helper {program} failed for {address}: {escaped(words) or 'it says nothing'}"
             )
         try:
-            answer = msgspec.json.decode(done.stdout, type=dict[str, Any])
-            username, secret = answer["Username"], answer["Secret"]
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+            answer = msgspec.json.decode(done.stdout, type=_HelperAnswer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteError(
                 f"the credential helper {program} did not answer with Username and Secret"
             ) from error
-        if not isinstance(username, str) or not isinstance(secret, str):
-            raise RemoteError(f"the credential helper {program} did not answer with strings")
+        username, secret = answer.username, answer.secret
         if username == _TOKEN_USER:
             return Credential(identity_token=secret)
         return Credential(username, secret) if username else None
