@@ -30,6 +30,7 @@ from digestry.model.reference import Reference
 from digestry.model.resolution import ResolveQuery
 from digestry.model.sightings import Sighted
 from tests.client.liar import Liar, Reply, Request
+from tests.client.test_hostile import always
 from tests.support import PATIENCE
 from tests.typefuzz import mutations
 
@@ -374,7 +375,6 @@ def test_a_header(header: str, liar: Liar, tmp_path: Path) -> None:
     statuses = itertools.cycle([200, 202, 206, 307, 401, 404, 429])
     for value in ODD:
         for (name, ask), status in zip(ASKING.items(), statuses, strict=False):
-            reply = Reply(status, b"{}", {header: value})
-            liar.answer = lambda _, reply=reply: reply
+            liar.answer = always(Reply(status, b"{}", {header: value}))
             with Session(options) as session:
                 holds(f"{value[:50]!r} to {name}", ask, session.repository(Reference(liar.host, "a")))
