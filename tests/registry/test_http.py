@@ -39,6 +39,7 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "catalog.db",
         "catalog.db-wal",
         "catalog.db-shm",
+        "audit-refused.log",
         "audit.log",
         "collection.lock",
         "guards",

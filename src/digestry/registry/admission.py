@@ -58,7 +58,9 @@ class Admission:
             if name in _NOTED:
                 if name == b"host":
                     if host is not None:
-                        raise Problem(400, "UNSUPPORTED", "the request has more than one Host header")
+                        raise Problem(
+                            400, "UNSUPPORTED", "the request has more than one Host header", reason="host"
+                        )
                     host = value
                 elif name == b"origin":
                     origin = value if origin is None else b"null"
@@ -81,16 +83,24 @@ class Admission:
                 "this registry is read-only: it takes no pushes and removes nothing; what it has can be"
                 " pulled",
                 headers={"Allow": "GET, HEAD"},
+                reason="read-only",
             )
 
     def _check_host(self, exchange: Exchange, raw: bytes | None) -> None:
         if raw is None:
             if exchange.scope.get("http_version") == "1.1":
-                raise Problem(400, "UNSUPPORTED", "the request has no Host header (RFC 9112, section 3.2)")
+                raise Problem(
+                    400,
+                    "UNSUPPORTED",
+                    "the request has no Host header (RFC 9112, section 3.2)",
+                    reason="host",
+                )
             return
         host = parse_host(raw.decode("latin-1"))
         if host is None:
-            raise Problem(400, "UNSUPPORTED", "the request's Host header is not HOST or HOST:PORT")
+            raise Problem(
+                400, "UNSUPPORTED", "the request's Host header is not HOST or HOST:PORT", reason="host"
+            )
         self._check_name(host)
         if exchange.host is None:
             exchange.host = host
@@ -108,6 +118,7 @@ class Admission:
             "DENIED",
             f"this registry does not answer to the name {shown(host.name)}: {why}"
             ' (for a name of its own, write hosts = ["NAME"] into registry.toml)',
+            reason="host",
         )
 
     async def _check_page(self, exchange: Exchange, origin: str | None, site: bytes | None) -> bool:
@@ -131,6 +142,7 @@ class Admission:
             "DENIED",
             f"a web page {page} may not {method if method.isalpha() else 'do this'} here: [cors] in"
             " registry.toml says which pages may do what",
+            reason="page",
         )
 
     def _is_own(self, exchange: Exchange, origin: str) -> bool:

@@ -71,6 +71,8 @@ class Exchange(Request):
     """Bytes of the answer's body that were sent."""
     failure: str = ""
     """Why the answer is an error, if it is one. Words: an exception's traceback would hold all of this."""
+    reason: str = ""
+    """Why it was refused, in a word for the metrics, where its status does not say it."""
     deed: dict[str, Any] | None = None
     """What a write did, for the audit log, beside what the request itself says."""
     also: Sequence[tuple[bytes, bytes]] = ()
@@ -250,6 +252,7 @@ class Exchange(Request):
     async def problem(self, problem: Problem) -> None:
         """Answers with an error."""
         self.failure = problem.message
+        self.reason = problem.reason
         await self._drain()
         body = msgspec.json.encode(problem.body())
         await self.answer(problem.status, [("Content-Type", JSON), *problem.headers.items()], body)

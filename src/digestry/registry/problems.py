@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from digestry.catalog.catalog import MissingContent
 from digestry.catalog.links import UnknownRepository
+from digestry.catalog.quotas import OverQuota
 from digestry.catalog.tags import TagChanged, TagRefused
 from digestry.errors import (
     CallerError,
@@ -36,7 +37,10 @@ log: Final = logging.getLogger("digestry.registry")
 
 
 class Problem(DigestryError):
-    """An answer that is an error: HTTP status, code, message, and headers that go with it."""
+    """An answer that is an error: HTTP status, code, message, and headers that go with it.
+
+    ``reason`` is for the metrics, where the status does not say it: one of a few words.
+    """
 
     def __init__(
         self,
@@ -46,8 +50,10 @@ class Problem(DigestryError):
         *,
         detail: Any = None,
         headers: Mapping[str, str] | None = None,
+        reason: str = "",
     ) -> None:
         super().__init__(message)
+        self.reason = reason
         self.status = status
         self.code = code
         self.detail = detail
@@ -151,6 +157,8 @@ def of(error: DigestryError) -> Problem:
             return Problem(400, "SIZE_INVALID", text)
         case TooMany():
             return Problem(429, "TOOMANYREQUESTS", text, headers={"Retry-After": "5"})
+        case OverQuota():
+            return Problem(403, "DENIED", text, reason="quota")
         case Forbidden():
             return Problem(403, "DENIED", text)
         case NotFound():
@@ -159,7 +167,8 @@ def of(error: DigestryError) -> Problem:
             detail = {"tag": error.tag, "digest": error.digest}
             return Problem(412, "PRECONDITION_FAILED", text, detail=detail)
         case TagRefused():
-            return Problem(409, "DENIED", text, detail={"tag": error.tag, "digest": error.digest})
+            detail = {"tag": error.tag, "digest": error.digest}
+            return Problem(409, "DENIED", text, detail=detail, reason="immutable")
         case Conflict():
             return Problem(409, "DENIED", text)
         case CallerError() | ContentError():

@@ -109,6 +109,7 @@ def _prepare(config: RegistryConfig) -> None:
     finally:
         catalog.close()
     AuditLog(config.log, config.root).check()
+    AuditLog(config.log.of_strangers(config.root), config.root).check()
     tell_place(config.log, config.root)
     retention.note_served(config.root, config.collection.retention)
     try:

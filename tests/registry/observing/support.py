@@ -65,5 +65,6 @@ def logged(server: RegistryServer) -> list[dict[str, Any]]:
 
 
 def audited(server: RegistryServer) -> list[dict[str, Any]]:
-    """The audit log below the root."""
-    return lines(server.root / "audit.log")
+    """The audit log below the root, with what was refused to who has not logged in, by time."""
+    found = lines(server.root / "audit.log") + lines(server.root / "audit-refused.log")
+    return sorted(found, key=lambda entry: str(entry["time"]))

@@ -34,6 +34,7 @@ _GOES_WITHOUT_SAYING: Final = frozenset(
 )
 _WHY_NOT: Final = {
     "audit.log": "copy it as you copy other logs",
+    "audit-refused.log": "copy it as you copy other logs",
     "ingest": "uploads under way",
     "quarantine": "damaged content",
 }

@@ -121,15 +121,15 @@ class AuditLog:
 
 
 class AuditMeter:
-    """Counts the lost lines of a log among the measures of its process."""
+    """Counts the lost lines of logs among the measures of their process."""
 
-    def __init__(self, measures: Measures, audit: AuditLog) -> None:
-        self._audit = audit
+    def __init__(self, measures: Measures, *logs: AuditLog) -> None:
+        self._logs = logs
         self._lost = measures.counter(LOST)
 
     def read(self) -> None:
         """Notes what they have come to."""
-        self._lost.reached(self._audit.lost)
+        self._lost.reached(sum(audit.lost for audit in self._logs))
 
 
 def _write_to_file(descriptor: int, content: bytes) -> int:
@@ -180,25 +180,27 @@ def told_place(root: Path) -> LogConfig:
 
 
 class Rotation:
-    """Puts a large audit log aside, as ``audit.log.1`` and so on. A job of the maintenance process."""
+    """Puts a large audit log aside, as ``audit.log.1`` and so on, and strangers'. A job of the
+    maintenance process."""
 
     name = "audit log"
     _SECONDS: Final = 30.0
 
     def __init__(self, config: LogConfig, root: Path) -> None:
-        self._file = config.audit_file(root)
+        self._files = [config.audit_file(root), config.of_strangers(root).audit_file(root)]
         self._size = config.audit_size
         self._keep = config.audit_files
 
     def run(self, _stop: threading.Event) -> float:
         """Looks how large it is."""
-        try:
-            if self._file is not None and self._size and self._file.stat().st_size > self._size:
-                self._rotate(self._file)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            log.error("the audit log %s cannot be put aside: %s", self._file, error.strerror)
+        for file in self._files:
+            try:
+                if file is not None and self._size and file.stat().st_size > self._size:
+                    self._rotate(file)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                log.error("the audit log %s cannot be put aside: %s", file, error.strerror)
         return self._SECONDS
 
     def _rotate(self, file: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,6 +70,13 @@ class LogConfig:
         if self.audit is None:
             return root / AUDIT_FILE
         return self.audit if isinstance(self.audit, Path) else None
+
+    def of_strangers(self, root: Path) -> LogConfig:
+        """The same for what was refused to who has not logged in: beside the file, a file of its own."""
+        file = self.audit_file(root)
+        if file is None:
+            return self
+        return replace(self, audit=file.with_name(f"{file.stem}-refused{file.suffix}"))
 
 
 def metrics(document: Mapping[str, Any], where: Where) -> MetricsConfig:

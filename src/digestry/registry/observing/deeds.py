@@ -57,9 +57,14 @@ def is_write(exchange: Exchange, status: int) -> bool:
     return method != "PATCH" or (status >= 400 and status != GONE)
 
 
+def action_of(exchange: Exchange) -> str:
+    """What a request was to do: one of a few words, whatever it says."""
+    route, method = exchange.route, exchange.scope["method"]
+    return _ACTIONS.get((route, method)) or f"{method.lower() if method in METHODS else OTHER}-{route}"
+
+
 def of_request(exchange: Exchange, status: int) -> list[Entry]:
     """The lines of a request that is answered with ``status``: of itself, and of the tags it moved."""
-    route, method = exchange.route, exchange.scope["method"]
     common: Entry = {
         "time": clock.to_rfc3339(clock.now()),
         "request_id": exchange.request_id,
@@ -71,8 +76,7 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
     }
     deed = dict(exchange.deed or _intent(exchange))
     events: Sequence[TagEvent] = deed.pop("events", ())
-    other = f"{method.lower() if method in METHODS else OTHER}-{route}"
-    own: Entry = {**common, "action": _ACTIONS.get((route, method), other), **_plain(deed)}
+    own: Entry = {**common, "action": action_of(exchange), **_plain(deed)}
     if status >= 400:
         own["path"] = cut(exchange.scope["path"])
         own["error"] = cut(exchange.failure)

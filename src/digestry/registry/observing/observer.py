@@ -16,6 +16,7 @@ from digestry.registry.observing import deeds, processes
 from digestry.registry.observing.audit import AuditLog, AuditMeter, Entry
 from digestry.registry.observing.logs import note_request
 from digestry.registry.observing.measures import GONE, SECONDS, Measures, size_class
+from digestry.registry.observing.refusals import REFUSED, Refusals, reason_of
 from digestry.registry.observing.request_id import RequestIds
 from digestry.registry.observing.slots import Slot
 
@@ -37,14 +38,17 @@ class Observer:
         self._slot = self._claim(config)
         self.measures = Measures(None if self._slot is None else self._slot.inherited)
         self.audit = AuditLog(config.log, config.root)
+        self._strangers = AuditLog(config.log.of_strangers(config.root), config.root)
+        self._refusals = Refusals()
         self.answered = 0
         """So many requests have ended."""
         self._noted_from = _FROM[config.log.requests]
         self._noted_all = config.log.requests == "all"
         self._meters = [
             processes.Meter(self.measures, "worker").read,
-            AuditMeter(self.measures, self.audit).read,
+            AuditMeter(self.measures, self.audit, self._strangers).read,
         ]
+        self._refused = self.measures.counter(REFUSED)
         self._failed = False
         self._turn = asyncio.Lock()
         # A thread of its own: a line must not wait for transfers, nor change places with another.
@@ -66,10 +70,17 @@ class Observer:
         tally.seconds += seconds
         tally.sent += exchange.sent
         tally.received += exchange.received
+        if status >= 400 and (reason := reason_of(exchange, status)) is not None:
+            self.refused(reason)
         if exchange.route == "blob" and exchange.sent == exchange.length and status in _WITH_CONTENT:
             self.measures.pull_seconds.observe(seconds, size_class(exchange.sent))
         if status >= self._noted_from and (self._noted_all or status not in _EVERYDAY):
             note_request(exchange, status, seconds)
+
+    def refused(self, reason: str) -> None:
+        """Somebody was refused something, for a reason of one or two words, never theirs. Thread-safe."""
+        self._refused.add(reason)
+        self.measures.changed = True
 
     def uploaded(self, size: int, seconds: float) -> None:
         """A blob of that size came, and was kept."""
@@ -77,9 +88,21 @@ class Observer:
 
     async def note_write(self, exchange: Exchange, status: int) -> None:
         """Writes the audit log's lines of a request that is about to be answered, or never will be."""
-        if self.audit.enabled and deeds.is_write(exchange, status):
-            entries = deeds.of_request(exchange, status)
-            await asyncio.get_running_loop().run_in_executor(self._writer, self.audit.write, entries)
+        if not self.audit.enabled or not deeds.is_write(exchange, status):
+            return
+        audit = self.audit
+        if status >= 400:
+            if not self._refusals.admits(exchange, deeds.action_of(exchange), status):
+                return
+            if exchange.asker.identity.anonymous:
+                audit = self._strangers
+        entries = deeds.of_request(exchange, status)
+        await asyncio.get_running_loop().run_in_executor(self._writer, audit.write, entries)
+
+    def _write_summaries(self, of_users: Sequence[Entry], of_strangers: Sequence[Entry]) -> None:
+        for audit, entries in (self.audit, of_users), (self._strangers, of_strangers):
+            if entries:
+                audit.write(entries)
 
     def note(self, entries: Sequence[Entry]) -> None:
         """Writes lines that are not a request's. Blocks."""
@@ -112,6 +135,11 @@ class Observer:
         """Publishes what has changed, every second."""
         idle = 0.0
         while True:
+            summaries = self._refusals.summaries()
+            if any(summaries):
+                await asyncio.get_running_loop().run_in_executor(
+                    self._writer, self._write_summaries, *summaries
+                )
             if self.measures.changed or idle >= _PROCESS_SECONDS:
                 idle = 0.0
                 await self.publish()
@@ -121,8 +149,10 @@ class Observer:
     def close(self) -> None:
         """Publishes a last time. Blocks."""
         self._writer.shutdown(wait=True)
+        self._write_summaries(*self._refusals.summaries(last=True))
         if self._slot is not None:
             with contextlib.suppress(OSError):
                 self._slot.write(self.measures.snapshot())
             self._slot.close()
         self.audit.close()
+        self._strangers.close()
