@@ -123,14 +123,16 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def lying(answer: Answering = not_found, tls: ssl.SSLContext | None = None) -> Iterator[Liar]:
+def lying(
+    answer: Answering = not_found, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1"
+) -> Iterator[Liar]:
     """A server on a port of its own, for the block; with ``tls`` it speaks nothing else."""
     handler = type("Handler", (_Handler,), {})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = _Server((address, 0), handler)
     server.daemon_threads = True
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    liar = Liar(f"127.0.0.1:{server.server_address[1]}", answer)
+    liar = Liar(f"{address}:{server.server_address[1]}", answer)
     handler.liar = liar  # type: ignore[attr-defined]
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True)
     thread.start()

@@ -201,18 +201,20 @@ class ClientUpstream:
         lead to, know no HEAD.
         """
 
+        is_empty = digest == Digest.of(b"", digest.algorithm)
+        one_byte = {} if is_empty else {"Range": "bytes=0-0"}
+
         def ask() -> int | None:
             asked = self._repository(repository)
             with asked.ask("HEAD", f"blobs/{digest}") as answer:
-                if answer.status == _OK and (answer.length or digest == Digest.of(b"", digest.algorithm)):
+                if answer.status == _OK and (answer.length or is_empty):
                     return answer.length
                 if answer.status in _ASK_LATER:
                     self._fail(answer, f"find blob {digest} of {repository}")
-            with asked.ask("GET", f"blobs/{digest}", headers={"Range": "bytes=0-0"}) as answer:
+            with asked.ask("GET", f"blobs/{digest}", headers=one_byte) as answer:
                 if answer.status == _PART:
-                    return self._part(answer, digest, 0)
-                if answer.status == _NO_SUCH_PART:  # a blob without a byte
-                    return 0 if answer.headers.get("Content-Range", "").strip() == "bytes */0" else None
+                    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+                    return None if match is None or match[2] == "*" else int(match[2])
                 if answer.status != _OK:
                     self._fail(answer, f"find blob {digest} of {repository}")
                 return answer.length

@@ -17,6 +17,9 @@ from digestry.mirror.guard import Guard
 
 LARGEST_HEAD: Final = 256 << 10
 """Bytes of an answer's head, with the interim answers before it."""
+FRAMING: Final = 16
+"""Bytes on the wire for each byte of a body, at most: a chunk of one byte takes six."""
+FRAMING_AT_LEAST: Final = 1 << 20
 _PATIENCE: Final = 30.0
 _RATE: Final = 1 << 10
 _MOST_ADDRESSES: Final = 4
@@ -31,7 +34,8 @@ class _Reader(io.RawIOBase):
         self._sock = sock
         self._timeout = sock.gettimeout()
         self._deadline = deadline
-        self.head_left: int | None = LARGEST_HEAD
+        self.left = LARGEST_HEAD
+        """Bytes that may still come: of the head, then of the body and what surrounds it."""
 
     def readable(self) -> bool:
         return True
@@ -40,13 +44,12 @@ class _Reader(io.RawIOBase):
         left = self._deadline.left()
         if left <= 0:
             raise TimeoutError("timed out")
-        if self.head_left is not None and self.head_left <= 0:
-            raise http.client.HTTPException("its head is too long")
+        if self.left <= 0:
+            raise http.client.HTTPException("it sends more around its answer than in it")
         with contextlib.suppress(OSError):  # it may have been closed
             self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
         count = self._raw.readinto(buffer)
-        if self.head_left is not None:
-            self.head_left -= count or 0
+        self.left -= count or 0
         return count
 
     def fileno(self) -> int:
@@ -73,11 +76,12 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        self._reader.head_left = None
+        self._reader.left = FRAMING_AT_LEAST
 
     def read1(self, n: int = -1) -> bytes:
         with self._deadline.waiting():
             part = super().read1(n)
+        self._reader.left += len(part) * FRAMING
         self._deadline.received(len(part))
         return part
 

@@ -171,7 +171,9 @@ class Download:
         except Refused as error:
             if isinstance(error, RemoteNotFound) or trouble.is_outage(error):
                 raise
-            return False  # some storage that a download leads to knows no HEAD
+            return False  # a download may bring it all the same
+        except ProtocolViolation:
+            return False
         with service.blobs.guard(self.digest):
             if size is None or service.blobs.stat(self.digest) != size:
                 return False

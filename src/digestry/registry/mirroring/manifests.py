@@ -7,7 +7,7 @@ from typing import Final
 
 from digestry.catalog import clock
 from digestry.catalog.tags import TagRefused
-from digestry.errors import ContentError, DigestryError, InvalidReference, RemoteNotFound, StorageFull
+from digestry.errors import DigestryError, InvalidReference, RemoteNotFound, StorageFull
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
@@ -159,7 +159,7 @@ def _fetched(service: Service, place: Place, target: str) -> Manifest:
     place.mirror.count("fetched_bytes", manifest.size)
     limit = service.config.manifest_limit
     if manifest.size > limit:
-        raise ContentError(
+        raise trouble.TooLargeHere(
             f"manifest {target} of {place.upstream} has {manifest.size} bytes; {limit} are allowed here"
         )
     return manifest

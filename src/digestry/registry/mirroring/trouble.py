@@ -55,6 +55,10 @@ class Unasked(RemoteError):
         self.seconds = seconds
 
 
+class TooLargeHere(ContentError):
+    """Upstream has a manifest that is larger than what this registry takes."""
+
+
 def word(error: DigestryError) -> str:
     """What is wrong, as the header ``Digestry-Upstream`` says it."""
     match error:
@@ -117,7 +121,7 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
 def _told(error: DigestryError) -> str:
     """What is wrong, for who pulls."""
     match error:
-        case Unasked():
+        case Unasked() | TooLargeHere():
             return error.message
         case Unreachable():
             return "it cannot be reached, or does not answer in time"
