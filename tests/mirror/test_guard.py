@@ -19,10 +19,10 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     known: dict[str, list[str]] = {}
     real = socket.getaddrinfo
 
-    def look_up(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+    def look_up(host: str, port: int, **kwargs: Any) -> list[Any]:
         if host in known:
-            return [found for address in known[host] for found in real(address, port, *args, **kwargs)]
-        return real(host, port, *args, flags=socket.AI_NUMERICHOST, **kwargs)
+            return [found for address in known[host] for found in real(address, port, **kwargs)]
+        return real(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return known
