@@ -21,6 +21,8 @@ PACKAGES = ("docker.io", "containerd", "runc", "podman", "iptables")
 PROGRAMS = ("usr/sbin/dockerd", "usr/bin/containerd", "usr/bin/ctr", "usr/sbin/runc", "usr/bin/podman")
 RELEASES = {"trixie": "trixie", "forky": "sid"}
 """Each release, and the script of debootstrap's that serves for it."""
+MORE = {"forky": ("cosign",)}
+"""What a release has besides: packages that are one program each, of the same name."""
 _SCRIPTS = Path("/usr/share/debootstrap/scripts")
 _MIRROR = re.compile(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+)", re.MULTILINE)
 
@@ -43,9 +45,10 @@ def mirror() -> str:
     sys.exit("debian_roots: no source of packages is configured in /etc/apt")
 
 
-def whole(root: Path) -> bool:
+def whole(root: Path, release: str) -> bool:
     """Whether a folder has everything. debootstrap keeps a folder of its own until it has finished."""
-    return all((root / name).exists() for name in PROGRAMS) and not (root / "debootstrap").exists()
+    programs = [*PROGRAMS, *(f"usr/bin/{name}" for name in MORE.get(release, ()))]
+    return all((root / name).exists() for name in programs) and not (root / "debootstrap").exists()
 
 
 def make(release: str) -> None:
@@ -55,7 +58,7 @@ def make(release: str) -> None:
     root, archives = folder / release, folder / f"{release}.packages"
     with (folder / f"{release}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if whole(root):
+        if whole(root, release):
             return
         partial = folder / f"{release}.partial"
         for path in (partial, root):
@@ -65,9 +68,10 @@ def make(release: str) -> None:
         archives.mkdir(exist_ok=True)
         own = _SCRIPTS / release
         script = own if own.exists() else _SCRIPTS / RELEASES[release]
+        packages = ",".join((*PACKAGES, *MORE.get(release, ())))
         # What debootstrap mounts is gone with its namespace, however it ends.
         command = ["unshare", "--mount", "--propagation=private", "debootstrap", "--variant=minbase",
-                   f"--include={','.join(PACKAGES)}", f"--cache-dir={archives}", release,
+                   f"--include={packages}", f"--cache-dir={archives}", release,
                    str(partial), mirror(), str(script)]  # fmt: skip
         log = folder / f"{release}.log"
         with log.open("w") as output:
@@ -75,7 +79,7 @@ def make(release: str) -> None:
             code = subprocess.run(
                 command, stdout=output, stderr=output, pass_fds=(lock.fileno(),), check=False
             ).returncode
-        if code or not whole(partial):
+        if code or not whole(partial, release):
             end = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             sys.exit(f"debian_roots: {release} could not be made (exit code {code}):\n{end}")
         partial.replace(root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from tests.e2e.engines import Engine
 from tests.e2e.peers import built
 from tests.peers.build import cache
-from tests.support import RegistryServer
+from tests.support import RegistryServer, lacking
 
 VULNERABILITY = "CVE-2026-4242"
 INSTALLED = """P:openssl
@@ -80,10 +79,9 @@ def test_trivy_still_reports_what_is_affected(trivy: Engine, tool: Engine, image
 @pytest.fixture
 def cosign(tmp_path: Path) -> Engine:
     """cosign 3, with a key of its own; it talks to no transparency log."""
-    release = os.environ.get("DIGESTRY_PEERS_FORKY") or cache() / "debian" / "forky"
-    program = shutil.which("cosign") or shutil.which("cosign", path=f"{release}/usr/bin")
+    program = shutil.which("cosign") or shutil.which("cosign", path=cache() / "debian/forky/usr/bin")
     if program is None:
-        pytest.skip("needs cosign: no such program on the PATH")
+        lacking("cosign", "no such program on the PATH; tools/debian_roots.py brings one")
     home = {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path), "COSIGN_PASSWORD": ""}
     engine = Engine((program,), home)
     engine("generate-key-pair", "--output-key-prefix", tmp_path / "cosign")

@@ -64,7 +64,8 @@ def test_killed_it_comes_back_each_time(said: Path) -> None:
     for _ in range(2):
         wait_until(lambda: int(said.read_text()) not in killed, what="another process")
         process = int(said.read_text())
-        assert os.getpriority(os.PRIO_PROCESS, process) == maintenance._NICENESS
+        nicest = min(19, os.nice(0) + maintenance._NICENESS)
+        assert os.getpriority(os.PRIO_PROCESS, process) == nicest
         os.kill(process, signal.SIGKILL)
         killed.add(process)
     wait_until(lambda: int(said.read_text()) not in killed, what="another process")
