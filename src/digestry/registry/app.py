@@ -33,7 +33,7 @@ from digestry.registry import (
 )
 from digestry.registry.access import endpoint as tokens
 from digestry.registry.config import RegistryConfig
-from digestry.registry.exchange import OTHER, Exchange
+from digestry.registry.exchange import OTHER, Exchange, Sealed
 from digestry.registry.mirroring import handler as mirroring
 from digestry.registry.mirroring.mirror import Place
 from digestry.registry.mirroring.upstream import MakeUpstream
@@ -158,11 +158,29 @@ class RegistryApp:
     async def _dispatch_mirrored(
         self, service: Service, exchange: Exchange, place: Place, *, resource: str, last: str
     ) -> None:
-        found = _allowed(service, exchange, place.name, "push" if "uploads" in {resource, last} else None)
+        if place.guest:
+            exchange.repository, found = (
+                place.asked,
+                service,
+            )  # the rules were asked, of the name that is meant
+        else:
+            found = _allowed(service, exchange, place.name, "push" if "uploads" in {resource, last} else None)
         if found is not service or service.config.read_only:
             # Whoever may not see the repository: upstream is not asked for them.
             place = replace(place, fetch=False)
-        await mirroring.handle(found, exchange, place, resource, last)
+        exchange.sealed = place.sealed
+        try:
+            await mirroring.handle(found, exchange, place, resource, last)
+        except Sealed:
+            # A name of our own that must not be seen, and upstream has it too: nobody is given a stranger's
+            # image instead. The answer is that to a name which neither has.
+            exchange.sealed, exchange.also = False, ()
+            _ask_for_login(service, exchange, place)
+            place = replace(place, fetch=False)
+            await mirroring.handle(service.absent, exchange, place, resource, last)
+        except DigestryError:
+            _ask_for_login(service, exchange, place)
+            raise
 
     async def _dispatch_outside(self, service: Service, exchange: Exchange, path: str) -> None:
         if not await service.admission.admit(exchange):
@@ -206,14 +224,14 @@ class RegistryApp:
             await memory.handle_digests_anywhere(service, exchange, path.removeprefix("_digestry/digests/"))
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
-            name = service.meant(name)
+            name = service.meant(name, exchange.asker)
             await extensions.handle_tag_history(_allowed(service, exchange, name), exchange, name, tag)
         elif "/_digestry/" in path:
             name, _, what = path.partition("/_digestry/")
             if service.mirrors is not None and exchange.scope["method"] not in _ACTIONS:
                 service.mirrors.refuse(name)
             elif exchange.scope["method"] in {"GET", "HEAD"}:
-                name = service.meant(name)
+                name = service.meant(name, exchange.asker)
             await extensions.handle_digestry(_allowed(service, exchange, name), exchange, name, what)
         else:
             raise problems.not_found(_PREFIX + path)
@@ -273,6 +291,14 @@ def _allowed(service: Service, exchange: Exchange, name: str, action: str | None
     if exchange.scope["method"] in _TAKES:
         service.reserve.check()
     return service if visible else service.absent
+
+
+def _ask_for_login(service: Service, exchange: Exchange, place: Place) -> None:
+    """Raises :class:`Problem` 401 for a guest who was not given what the name without a prefix is: it may be
+    a repository here that they see once they logged in."""
+    if place.guest and not exchange.answered:
+        exchange.also = ()
+        service.gate.require(exchange, place.asked, "pull")
 
 
 async def _base(service: Service, exchange: Exchange) -> None:

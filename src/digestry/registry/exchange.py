@@ -33,10 +33,15 @@ _ALWAYS: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 )
 _LONGEST_CLIENT: Final = 256
+_ERRORS: Final = 400
 _DRAINED: Final = 16 << 20
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_PATIENCE: Final = 1.0
 _DIGEST: Final = b"docker-content-digest"
+
+
+class Sealed(Exception):
+    """An answer that is no error was begun, and must not be given."""
 
 
 class Onlooker(Protocol):
@@ -75,6 +80,8 @@ class Exchange(Request):
     """Why it was refused, in a word for the metrics, where its status does not say it."""
     deed: dict[str, Any] | None = None
     """What a write did, for the audit log, beside what the request itself says."""
+    sealed: bool = False
+    """Whether only an error may be answered."""
     also: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the answer has, whatever it is."""
     policy: Sequence[tuple[bytes, bytes]] = ()
@@ -221,7 +228,12 @@ class Exchange(Request):
         await self.finish(b"" if self.method == "HEAD" else body)
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-        """Starts an answer with already encoded headers; ``length`` of its body in bytes."""
+        """Starts an answer with already encoded headers; ``length`` of its body in bytes.
+
+        Raises :class:`Sealed`.
+        """
+        if self.sealed and status < _ERRORS:
+            raise Sealed
         if self.scope["method"] not in READS and self.observer is not None:
             await self.observer.note_write(self, status)  # before the client is told
         self.answered = True

@@ -40,11 +40,11 @@ async def handle(service: Service, exchange: Exchange) -> None:
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.disk(_parse, body)
-    names = [service.meant(query.repository) for query in request.queries]
+    names = [service.meant(query.repository, exchange.asker) for query in request.queries]
     hidden = service.gate.hidden(exchange, set(names))
     # No repository has the empty name: what may not be seen is answered as what is not there.
     names = ["" if name in hidden else name for name in names]
-    mirrored = {name for name in names if service.origin(name)}
+    mirrored = {name for name in names if service.origin(name, exchange.asker)}
     audited = {name for name in names if exchange.asker.audits(name)}
     answer = await service.disk(_answer, service, request, names, mirrored, audited)
     await exchange.answer(200, [("Content-Type", JSON)], answer)

@@ -35,6 +35,7 @@ from digestry.errors import (
 )
 from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
+from digestry.registry.access.session import Session
 from digestry.registry.admission import Admission
 from digestry.registry.config import RegistryConfig
 from digestry.registry.courier import Courier
@@ -157,13 +158,14 @@ class Service:
             self._absent.hot = HotReads(self._absent.catalog.path)
         return self._absent
 
-    def meant(self, name: str) -> str:
+    def meant(self, name: str, asker: Session) -> str:
         """The repository that ``name`` is of where nobody else is asked: its history and so on."""
-        return name if self.mirrors is None else self.mirrors.kept(name)
+        return name if self.mirrors is None else self.mirrors.kept(name, asker)
 
-    def origin(self, name: str) -> str:
-        """The host of the registry that a repository is mirrored from; empty for one of our own."""
-        return "" if self.mirrors is None else self.mirrors.origin(name)
+    def origin(self, name: str, asker: Session) -> str:
+        """The host of the registry that a repository is mirrored from; empty for one of our own, as far as
+        who asks may see those."""
+        return "" if self.mirrors is None else self.mirrors.origin(name, asker)
 
     async def disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls ``function`` in a thread that may wait for the disk."""

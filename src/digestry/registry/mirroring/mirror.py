@@ -62,7 +62,10 @@ class Place:
     ``asked`` by this client.
 
     Without ``fetch`` upstream must not be asked for it: only what is here is served. ``by_default`` is a
-    name that says nothing of the mirror, which is the default.
+    name that says nothing of the mirror, which is the default. ``sealed`` is one of those that a
+    repository here has too, which who asks must not see: upstream is asked as for any, and what it has is
+    not given to them. ``guest`` is a place that somebody asks for who did not log in and must not see a
+    repository of this name here: what is not upstream's they are asked to log in for.
     """
 
     mirror: Mirror
@@ -71,6 +74,8 @@ class Place:
     asked: str
     fetch: bool = True
     by_default: bool = False
+    sealed: bool = False
+    guest: bool = False
 
 
 class Mirror:

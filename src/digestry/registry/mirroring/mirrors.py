@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +15,7 @@ from digestry import fsio
 from digestry.catalog.hot import HotReads
 from digestry.errors import InvalidReference
 from digestry.model.reference import DOCKER_HUB, check_repository
+from digestry.registry.access.session import Session
 from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.mirroring.mirror import DIRECTORY, Mirror, Place
@@ -43,6 +46,7 @@ class Mirrors:
         self._by_host = {canonical(mirror.config.host): mirror for mirror in self.all}
         self._default = next((mirror for mirror in self.all if mirror.config.default), None)
         self._hot = hot
+        self._secret = os.urandom(32)
 
     def start(self) -> None:
         """Makes the directory of the locks, and clears it of what a killed process left."""
@@ -60,8 +64,11 @@ class Mirrors:
         """The upstream's repository that a request is about; None for one of this registry's own.
 
         By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
-        reading alone, because no repository here has that name, one mirror is the default, and no
-        other registry is meant.
+        reading alone, because no repository here that who asks may see has that name, one mirror is the
+        default, and no other registry is meant.
+
+        What who asks may see is decided by the rules, which know nothing of what there is. So a name that
+        must not be seen is answered as one that is not there: both are the upstream's, which is asked.
         """
         if resource not in _RESOURCES:
             return None  # the history, and so on, of what is here
@@ -78,10 +85,33 @@ class Mirrors:
         default = self._default
         if default is None or exchange.scope["method"] not in _READING or resource == "uploads":
             return None
-        if self._hot.repository(name):
+        here = self._hot.repository(name)
+        seen = exchange.asker.may_see(name)
+        if here and seen:
             return None
         place = replace(self._at(default, name, asked=name), by_default=True)
-        return place if place.fetch else None
+        if not place.fetch or not (seen or exchange.asker.may_see(place.name)):
+            return None
+        if seen:
+            return place
+        if exchange.header(b"authorization") is not None:
+            return replace(place, sealed=here)
+        if resource == "referrers":
+            return (
+                None  # where there is nothing the answer is no error, and they would not be asked to log in
+            )
+        # Who did not log in may be somebody who sees the name: upstream is not told it, but asked something.
+        return replace(self._decoy(place) if here else place, sealed=here, guest=True)
+
+    def _decoy(self, place: Place) -> Place:
+        """The place of a name that nobody has, and from which nobody learns that of ``place``."""
+        upstream = "/".join(
+            hashlib.blake2b(part.encode(), key=self._secret, digest_size=10).hexdigest()
+            for part in place.asked.split("/")
+        )
+        config = place.mirror.config
+        upstream = config.upstream_name(upstream)
+        return replace(place, upstream=upstream, name=config.local_name(upstream))
 
     def default_place(self, name: str) -> Place | None:
         """The repository of the default mirror's that has the name ``name``, if it may be fetched from."""
@@ -93,7 +123,7 @@ class Mirrors:
             return None
         return place if place.fetch else None
 
-    def kept(self, name: str) -> str:
+    def kept(self, name: str, asker: Session) -> str:
         """The repository that a name means, where nobody is asked: below another name of a mirror's registry,
         the mirror's; without a prefix the default mirror's, if that has it and nobody here does."""
         for start, mirror in self._by_start:
@@ -108,9 +138,11 @@ class Mirrors:
             local = check_repository(default.config.local_name(upstream))
         except InvalidReference:
             return name
-        return local if default.config.fetches(upstream) and self._hot.repository(local) else name
+        if not asker.may_see(local) or not default.config.fetches(upstream):
+            return name
+        return local if self._hot.repository(local) else name
 
-    def origin(self, name: str) -> str:
+    def origin(self, name: str, asker: Session) -> str:
         """The host of the registry whose repository ``name`` is: where its tags point now, and pointed
         when nobody asked, only that one knows. Empty for a repository of this registry's own."""
         for start, mirror in self._by_start:
@@ -118,7 +150,7 @@ class Mirrors:
                 config, inner = mirror.config, name.removeprefix(start)
                 return config.host if config.fetches(config.upstream_name(inner)) else ""
         default = self._default
-        if default is None or self._hot.repository(name):
+        if default is None or (asker.may_see(name) and self._hot.repository(name)):
             return ""
         return default.config.host if default.config.fetches(default.config.upstream_name(name)) else ""
 
