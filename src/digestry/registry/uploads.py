@@ -16,6 +16,8 @@ from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
 from digestry.errors import (
     ContentError,
+    InvalidDigest,
+    InvalidReference,
     StorageError,
     TooLarge,
 )
@@ -46,8 +48,7 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
     """``POST``: begin an upload, mount a blob, or push one in a single request."""
     if exchange.scope["method"] != "POST":
         raise not_allowed(exchange.scope["method"], "POST")
-    mount = exchange.parameter("mount")
-    if mount is not None and await _mount(service, exchange, name, Digest.parse(mount)):
+    if await _mount(service, exchange, name):
         return
     whole = exchange.parameter("digest")
     digest = None if whole is None else Digest.parse(whole)
@@ -89,13 +90,26 @@ def _holder(exchange: Exchange) -> str:
     return f"{identity.name} {share_of(exchange.address)}" if identity.anonymous else identity.name
 
 
-async def _mount(service: Service, exchange: Exchange, name: str, digest: Digest) -> bool:
-    source = exchange.parameter("from")
-    if source is not None:
-        check_repository(source)
+async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
+    """Mounts what ``mount`` and ``from`` say; whether that answered the request.
+
+    They are hints: one that cannot be used is passed over, and an upload begins (distribution-spec,
+    "Mounting a blob from another repository"). What who asks must not see is not looked for at all.
+    """
+    mounts, sources = exchange.query_params.getlist("mount"), exchange.query_params.getlist("from")
+    if len(mounts) != 1 or len(sources) > 1:
+        return False
+    source = sources[0] if sources else None
+    try:
+        digest = Digest.parse(mounts[0])
+        if source is not None:
+            check_repository(source)
+    except (InvalidDigest, InvalidReference):
+        return False
     may_pull = exchange.asker.may_pull
-    if source is not None and not may_pull(source):
-        return False  # as if it were not there
+    # From anywhere is for who may pull everything: else the time would tell of repositories that are hidden.
+    if not (exchange.asker.pulls_everything() if source is None else may_pull(source)):
+        return False
     size = await service.write(service.catalog.mount_blob, name, digest, source=source, may_pull=may_pull)
     if size is None:
         return False

@@ -192,8 +192,12 @@ def test_mounting_needs_pull_on_the_source(server: RegistryServer) -> None:
         alice.request("DELETE", answer.headers["location"])
     assert alice.request("HEAD", f"/v2/team/mounts/blobs/{digest}").status == 404
     public = Digest.of(b"public/base")
-    for query in (f"mount={public}&from=public/base", f"mount={public}"):
-        assert alice.request("POST", f"/v2/team/mounts/blobs/uploads/?{query}").status == 201
+    path = "/v2/team/mounts/blobs/uploads/?mount="
+    assert alice.request("POST", f"{path}{public}&from=public/base").status == 201
+    # From wherever it is, that is for who may pull everything: what is hidden is not looked through.
+    for blob in (digest, public):
+        assert alice.request("POST", f"{path}{blob}").status == 202
+        assert of(server, "carol").request("POST", f"{path}{blob}").status == 201
 
 
 def test_one_question_about_many_images(server: RegistryServer) -> None:
