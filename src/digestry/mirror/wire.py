@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import socket
+import time
 from typing import Any, Final
 
 import urllib3
@@ -17,12 +18,18 @@ from digestry.mirror.guard import Guard
 
 LARGEST_HEAD: Final = 256 << 10
 """Bytes of an answer's head, with the interim answers before it."""
+MOST_INTERIM: Final = 16
+"""Interim answers (RFC 9110, 15.2) before an answer."""
 FRAMING: Final = 16
 """Bytes on the wire for each byte of a body, at most: a chunk of one byte takes six."""
 FRAMING_AT_LEAST: Final = 1 << 20
 _PATIENCE: Final = 30.0
 _RATE: Final = 1 << 10
 _MOST_ADDRESSES: Final = 4
+_SMALL: Final = 512
+_DRIPS: Final = 8
+_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
 _SWITCHING: Final = 101
 
 
@@ -34,6 +41,7 @@ class _Reader(io.RawIOBase):
         self._sock = sock
         self._timeout = sock.gettimeout()
         self._deadline = deadline
+        self._small = 0
         self.left = LARGEST_HEAD
         """Bytes that may still come: of the head, then of the body and what surrounds it."""
 
@@ -46,11 +54,18 @@ class _Reader(io.RawIOBase):
             raise TimeoutError("timed out")
         if self.left <= 0:
             raise http.client.HTTPException("it sends more around its answer than in it")
+        self._gather(left)
         with contextlib.suppress(OSError):  # it may have been closed
             self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
         count = self._raw.readinto(buffer)
         self.left -= count or 0
+        self._small = self._small + 1 if count and count < _SMALL else 0
         return count
+
+    def _gather(self, left: float) -> None:
+        """Lets what drips gather: to be woken for each drop, from many connections, keeps others waiting."""
+        if self._small >= _DRIPS:
+            time.sleep(min(left, _LONGEST_PAUSE, _PAUSE * (self._small - _DRIPS + 1)))
 
     def fileno(self) -> int:
         return self._raw.fileno()
@@ -68,11 +83,12 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._reader)
 
     def _read_status(self) -> tuple[str, int, str]:
-        while True:
+        for _ in range(MOST_INTERIM + 1):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == _SWITCHING:
                 return version, status, reason
-            http.client.parse_headers(self.fp)  # an interim answer (RFC 9110, 15.2): the head bounds them
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("it sends one interim answer after the other")
 
     def begin(self) -> None:
         super().begin()

@@ -1,0 +1,74 @@
+"""Ten hostile upstreams at once, beside a good one."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.client.dripping import SLOW, dripping
+from tests.client.liar import lying
+from tests.registry.mirroring.support import Upstream, get, get_blob, mirroring
+from tests.support import RegistryServer
+
+HOSTILE = dict(list(SLOW.items())[:10])
+CLIENTS = 20
+"""Of each hostile upstream at once, half of them for tags, half for blobs: each asks for another."""
+ASKED = 20
+DIGEST = Digest.of(b"content")
+
+
+def _served(server: RegistryServer, hub: Upstream, batch: str) -> list[float]:
+    """The seconds that images of the good upstream take that are not here yet: tag, manifest, layer."""
+    took = []
+    for number in range(ASKED):
+        name = f"own/{batch}{number}"
+        layer = f"layer {batch} {number}".encode() * 10_000
+        digest = hub.image(name, "1", layer=layer)
+        began = time.monotonic()
+        assert get(server, f"good.test/{name}", "1").headers["docker-content-digest"] == str(digest)
+        assert get_blob(server, f"good.test/{name}", Digest.of(layer)).body == layer
+        took.append(time.monotonic() - began)
+    return took
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ten_hostile_upstreams_do_not_slow_a_good_one(tmp_path: Path, workers: int) -> None:
+    with contextlib.ExitStack() as running:
+        liar = running.enter_context(lying())
+        hub = Upstream(liar)
+        liar.answer = hub.answer
+        hosts = {
+            f"bad{number}.test": running.enter_context(dripping(drip)).host
+            for number, drip in enumerate(HOSTILE.values())
+        }
+        tables = "\n".join(
+            f'[mirror."{name}"]\nurl = "http://{host}"\ntimeout = "20s"\ntag-ttl = 0'
+            for name, host in {**hosts, "good.test": liar.host}.items()
+        )
+        server = running.enter_context(mirroring(tmp_path / "mirror", f"workers = {workers}\n{tables}"))
+        alone = _served(server, hub, "alone")
+
+        clients = [_ask(server, host, number) for host in hosts for number in range(CLIENTS)]
+        for client in clients:
+            running.enter_context(client)
+        time.sleep(1)
+        beside = _served(server, hub, "beside")
+        answered, _, _ = select.select(clients, [], [], 0)
+        server.kill()
+    assert len(answered) < len(clients) // 2  # the others were held all the while
+    assert statistics.median(beside) < 5 * statistics.median(alone) + 0.2
+
+
+def _ask(server: RegistryServer, host: str, number: int) -> socket.socket:
+    """A client that waits for something that nobody else wants."""
+    path = f"manifests/t{number}" if number % 2 else f"blobs/{Digest.of(b'%d' % number)}"
+    client = socket.create_connection(("127.0.0.1", server.port))
+    client.sendall(f"GET /v2/{host}/own/x/{path} HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+    return client
