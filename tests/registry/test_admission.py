@@ -186,6 +186,21 @@ def test_open_to_a_network_a_page_writes_only_from_a_name_of_the_registry(tmp_pa
         assert put_index(server, "3", Host="10.0.0.5", Origin="http://evil.example").status == 403
 
 
+def test_rules_that_let_anybody_write_are_no_login() -> None:
+    with guarded(
+        '[[rule]]\nwho = "anonymous"\nactions = ["pull", "push"]\n', auth='realm = "https://r.example/token"'
+    ) as server:
+        assert put_index(server, "1").status == 201
+        assert put_index(server, "2", Host="r.example").status == 201
+        for headers in (
+            {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"},
+            {"Host": "evil.example"},
+            {"Origin": "https://evil.example"},
+        ):
+            assert put_index(server, "3", **headers).status == 403
+            assert server.request("GET", "/v2/x/app/tags/list", headers=headers).status == 403
+
+
 def test_with_a_login_pages_read_nothing_and_write_nothing() -> None:
     with guarded("") as server:
         alice = basic("alice")

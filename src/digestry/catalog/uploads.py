@@ -20,7 +20,8 @@ from digestry.model.digest import Digest
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An upload under way. ``offset`` counts the bytes received; ``digest`` is of them, if known;
-    ``started_at`` is in microseconds since 1970; ``replaced`` is an upload that made room for it."""
+    ``reserved`` is what quotas count of it; ``started_at`` is in microseconds since 1970; ``replaced`` is an
+    upload that made room for it."""
 
     id: str
     repository: str
@@ -29,6 +30,7 @@ class Upload:
     digest: Digest | None
     started_at: int = 0
     replaced: Upload | None = None
+    reserved: int = 0
 
 
 class Uploads:
@@ -91,7 +93,15 @@ class Uploads:
                 return None
             trusted = row.digest is not None and row.boot == self._boot
             digest = Digest.parse(row.digest) if trusted else None
-        return Upload(row.id, row.repository, row.algorithm, row.offset, digest, row.started_at)
+        return Upload(
+            row.id,
+            row.repository,
+            row.algorithm,
+            row.offset,
+            digest,
+            row.started_at,
+            reserved=max(row.offset, row.reserved),
+        )
 
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
         """Notes how far the upload has come; ``digest`` is of all bytes up to there, or None."""
@@ -106,7 +116,7 @@ class Uploads:
             result = connection.execute(statements.ADVANCE_UPLOAD, values)
             if result.rowcount == 0:
                 raise NotFound(f"upload {upload.id} was cancelled")
-        return dataclasses.replace(upload, offset=offset, digest=digest)
+        return dataclasses.replace(upload, offset=offset, digest=digest, reserved=offset)
 
     def end_upload(self, upload_id: str) -> None:
         """Forgets an upload."""

@@ -12,8 +12,10 @@ for one, and only the name in ``Host`` tells.
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlsplit
 
 from digestry.model.digest import shown
+from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.config import RegistryConfig
 from digestry.registry.cors import parse_origin
 from digestry.registry.exchange import READS, Exchange
@@ -35,14 +37,23 @@ _NO_WRITES: Final = frozenset(("token", "resolve"))
 """Routes whose POST changes nothing."""
 
 
+def _named(realm: str | None) -> tuple[str, ...]:
+    """The name that clients are led to for their tokens is one of the registry's own."""
+    host = None if realm is None else parse_host(urlsplit(realm).netloc)
+    return () if host is None else (host.name,)
+
+
 class Admission:
     """The rules of one registry, for every request."""
 
     def __init__(self, config: RegistryConfig) -> None:
         self._read_only = config.read_only
         self._cors = config.cors
-        self._names = config.hosts
-        self._open = not config.access.enabled
+        self._listed = bool(config.hosts)
+        self._names = (*config.hosts, *_named(config.access.realm))
+        self._open = not config.access.enabled or any(
+            rule.is_for(ANONYMOUS) and rule.actions - {"pull", "audit"} for rule in config.access.rules
+        )
         self._local = self._open and config.loopback
 
     async def admit(self, exchange: Exchange) -> bool:
@@ -104,14 +115,14 @@ class Admission:
         self._check_name(host)
         if exchange.host is None:
             exchange.host = host
-        elif self._names:
+        elif self._listed:
             self._check_name(exchange.host)
 
     def _check_name(self, host: Host) -> None:
-        if not (self._local or self._names) or host.is_local or is_one_of(host, self._names):
+        if not (self._local or self._listed) or host.is_local or is_one_of(host, self._names):
             return
         why = "it is not in hosts"
-        if not self._names:
+        if not self._listed:
             why = "it listens on loopback without a login, and any web page could have that name lead here"
         raise Problem(
             403,

@@ -36,7 +36,7 @@ class UploadRoom:
         """Raises :class:`OverQuota` if there is no room for ``size`` bytes now; takes none."""
         name = self._upload.repository
         left = await self._service.disk(self._service.catalog.bytes_left, name)
-        if left is not None and size > left + self._upload.offset:
+        if left is not None and size > left + self._upload.reserved:
             raise over_quota(name, max(0, left))
 
     async def take(self, size: int) -> None:

@@ -184,6 +184,22 @@ def test_who_declares_much_and_sends_little_keeps_little_from_others(
     assert alice.push_blob("large/declared", bytes((62 << 20) - 1000)).status == 201
 
 
+def test_what_broke_off_can_be_sent_again(server: RegistryServer, alice: As) -> None:
+    content = os.urandom(QUOTA)
+    path = begun(alice, "small/again")
+    head = (
+        f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {alice.headers['Authorization']}\r\n"
+        f"Content-Length: {QUOTA}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head.encode() + content[:-1000])
+        wait_until(lambda: unfinished(server) > QUOTA // 2, what="the bytes")
+    wait_until(lambda: alice.request("PATCH", path, content).status == 202, what="a second try")
+    other = begun(alice, "small/again")
+    assert alice.request("PATCH", other, b"x").status == 403
+    assert alice.request("PUT", f"{path}?digest={Digest.of(content)}").status == 201
+
+
 def _reserved(root: Path) -> int:
     with closing(sqlite3.connect(f"file:{root / 'catalog.db'}?mode=ro", uri=True)) as connection:
         return int(connection.execute("SELECT coalesce(sum(reserved), 0) FROM uploads").fetchone()[0])
