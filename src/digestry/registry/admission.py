@@ -26,6 +26,8 @@ _NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
 _OURS: Final = frozenset((b"same-origin", b"none"))
 """``Sec-Fetch-Site`` (Fetch Metadata, 2.3) of this registry's own pages, and of what somebody typed."""
 _DEFAULT_PORTS: Final = frozenset((80, 443, None))
+_REMEMBERED: Final = 1000
+"""So many values of ``Host`` that were looked at are known; after that it begins anew."""
 _VARY: Final = (b"vary", b"Origin")
 _VARY_PREFLIGHT: Final = (
     b"vary",
@@ -47,6 +49,7 @@ class Admission:
     """The rules of one registry, for every request."""
 
     def __init__(self, config: RegistryConfig) -> None:
+        self._known: dict[bytes, Host] = {}
         self._read_only = config.read_only
         self._cors = config.cors
         self._listed = bool(config.hosts)
@@ -107,16 +110,25 @@ class Admission:
                     reason="host",
                 )
             return
+        host = self._known.get(raw)
+        if host is None:
+            host = self._look_at(raw)
+        if exchange.host is None:
+            exchange.host = host
+        elif self._listed:
+            self._check_name(exchange.host)
+
+    def _look_at(self, raw: bytes) -> Host:
         host = parse_host(raw.decode("latin-1"))
         if host is None:
             raise Problem(
                 400, "UNSUPPORTED", "the request's Host header is not HOST or HOST:PORT", reason="host"
             )
         self._check_name(host)
-        if exchange.host is None:
-            exchange.host = host
-        elif self._listed:
-            self._check_name(exchange.host)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[raw] = host
+        return host
 
     def _check_name(self, host: Host) -> None:
         if not (self._local or self._listed) or host.is_local or is_one_of(host, self._names):
