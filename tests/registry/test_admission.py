@@ -156,6 +156,11 @@ def test_a_host_that_cannot_be_is_refused(server: RegistryServer, lines: bytes) 
         assert statuses(raw_exchange(server, request)) == [400]
 
 
+def test_before_http_1_1_a_host_need_not_be(server: RegistryServer) -> None:
+    for request in (b"GET /livez HTTP/1.0\r\n\r\n", b"GET /v2/ HTTP/1.0\r\nHost: localhost\r\n\r\n"):
+        assert b" 200 OK" in raw_exchange(server, request).partition(b"\r\n")[0]
+
+
 def test_every_answer_is_no_page(server: RegistryServer) -> None:
     digest = server.push_blob("x/app", b"<script>alert(1)</script>")
     for path in (f"/v2/x/app/blobs/{digest}", "/v2/x/app/manifests/1", "/v2/", "/v2/none/tags/list", "/"):

@@ -101,7 +101,7 @@ class Admission:
             )
 
     def _check_host(self, exchange: Exchange, raw: bytes | None) -> None:
-        if raw is None:
+        if not raw:  # the server makes an empty one of none
             if exchange.scope.get("http_version") == "1.1":
                 raise Problem(
                     400,
