@@ -132,6 +132,18 @@ def test_cancelled_ones_give_their_room_back(server: RegistryServer, alice: As) 
     assert alice.push_blob("small/cancelled", os.urandom(QUOTA)).status == 201
 
 
+def test_dropped_ones_give_their_room_back() -> None:
+    text = '[limits]\nupload-idle-seconds = 1\n[[quota]]\nrepository = "**"\nbytes = 100_000\n'
+    with guarded(text) as server:
+        alice = of(server, "alice")
+        path = begun(alice, "a")
+        assert alice.request("PATCH", path, os.urandom(90_000)).status == 202
+        content = os.urandom(90_000)
+        assert alice.push_blob("a", content).status == 403
+        wait_until(lambda: alice.request("GET", path).status == 404, what="the end of the upload")
+        wait_until(lambda: alice.push_blob("a", content).status == 201, what="the room")
+
+
 @pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
 def test_many_at_once_do_not_pass_the_quota(server: RegistryServer, alice: As, chunked: bool) -> None:
     """Sixteen at once, of two worker processes, that would come to eight times the quota."""
