@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,17 @@ _COMPRESSIONS = {
 
 def image_of(store: ImageStore, *layers: bytes, kind: str = media_types.OCI_LAYER) -> Manifest:
     """An image of these archives; compressed, where ``kind`` says so."""
-    store.blobs.prepare()
     compress = next((made for end, made in _COMPRESSIONS.items() if kind.endswith(end)), bytes)
-    blobs = [compress(layer) for layer in layers]
+    return _image(store, [compress(layer) for layer in layers], layers, kind)
+
+
+def of_blob(store: ImageStore, blob: bytes, plain: bytes, kind: str) -> Manifest:
+    """An image of one layer, whose ``blob`` was compressed by whoever calls."""
+    return _image(store, [blob], [plain], kind)
+
+
+def _image(store: ImageStore, blobs: Sequence[bytes], layers: Sequence[bytes], kind: str) -> Manifest:
+    store.blobs.prepare()
     config = json.dumps(
         {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [str(Digest.of(x)) for x in layers]}}
     ).encode()

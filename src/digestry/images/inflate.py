@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -16,12 +16,25 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, shown
 
 _CHUNK: Final = 1 << 20
+_PIECE: Final = 32 << 10
+"""What is inflated at once: what is left of it is copied for each member of a gzip, and each may be tiny."""
+_LARGEST_WINDOW: Final = 128 << 20  # of zstd's, which is held in memory
 
 
 class LayerStream:
-    """A layer's archive: read from the blob, verified, inflated, verified again."""
+    """A layer's archive: read from the blob, verified, inflated, verified again.
 
-    def __init__(self, file: BinaryIO, descriptor: Descriptor, diff_id: Digest) -> None:
+    ``taken`` is told how many bytes more were inflated; what it raises ends the reading.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        descriptor: Descriptor,
+        diff_id: Digest,
+        taken: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._taken = taken
         self._chunks = _inflated(self._blob(file, descriptor), descriptor)
         self._diff_id = diff_id
         self._hasher = diff_id.hasher()
@@ -47,6 +60,7 @@ class LayerStream:
             chunk = next(self._chunks, b"")
             if not chunk:
                 return b""
+            self._taken(len(chunk))
             self._hasher.update(chunk)
             self._pending = memoryview(chunk)
         part = bytes(self._pending[:count])
@@ -87,8 +101,8 @@ def _gunzip(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
     inflater = module.decompressobj(wbits=31)
     started = False
     try:
-        for chunk in chunks:
-            rest = chunk
+        for piece in _pieces(chunks):
+            rest = piece
             while rest:
                 if inflater.eof:
                     # Another member follows, or padding (RFC 1952, 2.2).
@@ -116,11 +130,19 @@ def _gunzip(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
         yield output
 
 
+def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for start in range(0, len(chunk), _PIECE):
+            yield chunk[start : start + _PIECE]
+
+
 def _unzstd(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
     import zstandard  # noqa: PLC0415 - of use to few layers
 
     source = cast("BinaryIO", _Joined(chunks))
-    reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
+    reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
+        source, read_across_frames=True
+    )
     while True:
         try:
             output = reader.read(_CHUNK)

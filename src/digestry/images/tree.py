@@ -9,31 +9,56 @@ from __future__ import annotations
 import errno
 import math
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import Final
 
-from digestry.errors import ContentError
+from digestry.errors import ContentError, TooLarge
 from digestry.fsio import storage_errors
 from digestry.images import untar
+from digestry.images.removal import DIRECTORY_FLAGS as _DIRECTORY_FLAGS
+from digestry.images.removal import is_directory, remove
 from digestry.images.untar import TarEntry, TarReader
 from digestry.model.digest import shown
 
+DEEPEST: Final = 2048
+"""Directories inside of each other: as many as a path of 4096 bytes can name."""
+MOST_STEPS: Final = 1 << 26
+"""Directories that are opened on the way to the entries of one layer."""
 _MOST_LINKS: Final = 40
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
-_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _Folder:
+    """A directory that a layer has something in; ``mode`` and ``mtime`` if the layer has it itself.
+
+    A node of a tree: whole paths, of which each has those above it in it, would take the square of a
+    path's length.
+    """
+
+    __slots__ = ("children", "mode", "mtime")
+
+    def __init__(self) -> None:
+        self.children: dict[bytes, _Folder | None] = {}
+        self.mode: int | None = None
+        self.mtime = 0.0
+
+    def inner(self, name: bytes) -> _Folder:
+        folder = self.children.get(name)
+        if folder is None:
+            folder = self.children[name] = _Folder()
+        return folder
 
 
 class Tree:
-    """An open root directory; a context manager."""
+    """An open root directory, to which one layer is applied; a context manager."""
 
     def __init__(self, root: Path) -> None:
         with storage_errors("open", root):
             self._root = os.open(root, _DIRECTORY_FLAGS)
-        self._mine: set[tuple[bytes, ...]] = set()
-        self._times: list[tuple[tuple[bytes, ...], int, float]] = []
+        self._mine = _Folder()
+        self._steps = 0
 
     def __enter__(self) -> Tree:
         return self
@@ -50,22 +75,29 @@ class Tree:
         name = parts[-1]
         try:
             if name == _OPAQUE:
-                self._hide_all(parent, resolved)
+                self._hide_all(parent, self._known(resolved))
             elif name.startswith(_WHITEOUT):
                 hidden = name[len(_WHITEOUT) :]
                 if hidden in {b"", b".", b".."}:
                     raise ContentError(f"the archive has a whiteout of {shown(hidden)}")
-                _remove(parent, hidden)
+                remove(parent, hidden)
             else:
-                self._place(parent, name, resolved, entry, reader)
-                for depth in range(len(resolved) + 1):
-                    self._mine.add((*resolved, name)[: depth + 1])
+                if len(resolved) >= DEEPEST:
+                    raise _too_deep(entry.name)
+                folder = self._known(resolved)
+                self._place(parent, name, folder, entry, reader)
+                if entry.kind != untar.DIRECTORY:
+                    folder.children[name] = None
         finally:
             os.close(parent)
 
-    def _place(
-        self, parent: int, name: bytes, resolved: tuple[bytes, ...], entry: TarEntry, reader: TarReader
-    ) -> None:
+    def _known(self, path: tuple[bytes, ...]) -> _Folder:
+        folder = self._mine
+        for part in path:
+            folder = folder.inner(part)
+        return folder
+
+    def _place(self, parent: int, name: bytes, folder: _Folder, entry: TarEntry, reader: TarReader) -> None:
         mode = entry.mode & 0o777
         mtime = entry.mtime if math.isfinite(entry.mtime) and 0 <= entry.mtime < 2**33 else 0.0
         if entry.kind == untar.DIRECTORY:
@@ -77,13 +109,16 @@ class Tree:
             except FileNotFoundError:
                 os.mkdir(name, 0o700, dir_fd=parent)
             # Its mode and time come last: it must stay writable for what is put into it.
-            self._times.append(((*resolved, name), mode, mtime))
+            mine = folder.inner(name)
+            mine.mode, mine.mtime = mode, mtime
             return
         if entry.kind == untar.HARD_LINK:
             self._hard_link(parent, name, entry)
             return
         if entry.kind == untar.SYMLINK:
-            _remove(parent, name)
+            if b"\0" in entry.link or not entry.link:
+                raise ContentError(f"the archive has {shown(entry.name)}, a symlink to what is no path")
+            remove(parent, name)
             os.symlink(entry.link, name, dir_fd=parent)
             os.utime(name, (mtime, mtime), dir_fd=parent, follow_symlinks=False)
             return
@@ -92,7 +127,7 @@ class Tree:
                 f"the archive has {shown(entry.name)}, a device, FIFO or other special file (type "
                 f"{shown(entry.kind)}), which is not unpacked"
             )
-        _remove(parent, name)
+        remove(parent, name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o600, dir_fd=parent)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -114,7 +149,7 @@ class Tree:
                 raise ContentError(f"the archive has {shown(entry.name)}, a hard link to a directory")
             same = os.fstat(parent).st_ino == os.fstat(directory).st_ino and name == target[-1]
             if not same:
-                _remove(parent, name)
+                remove(parent, name)
                 os.link(target[-1], name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError as error:
             raise ContentError(
@@ -126,74 +161,124 @@ class Tree:
     def _directory(self, parts: tuple[bytes, ...], *, make: bool) -> tuple[int, tuple[bytes, ...]]:
         """Opens a directory below the root; symlinks on the way are followed inside the root."""
         waiting = list(reversed(parts))
-        stack: list[int] = [os.dup(self._root)]
+        current = os.dup(self._root)
         names: list[bytes] = []
         links = 0
         try:
             while waiting:
+                self._steps += 1
+                if self._steps > MOST_STEPS:
+                    raise TooLarge("a layer has too many deep paths", limit=MOST_STEPS)
                 part = waiting.pop()
                 if part == b"..":
                     if not names:
                         raise ContentError("the archive has a symlink that leads out of the image")
                     names.pop()
-                    os.close(stack.pop())
+                    # What was opened last is a directory inside of the one before: nobody else moves any.
+                    current = _instead(current, os.open("..", _DIRECTORY_FLAGS, dir_fd=current))
                     continue
+                if len(names) >= DEEPEST:
+                    raise _too_deep(b"/".join(parts))
                 try:
-                    descriptor = os.open(part, _DIRECTORY_FLAGS, dir_fd=stack[-1])
+                    descriptor = os.open(part, _DIRECTORY_FLAGS, dir_fd=current)
                 except FileNotFoundError:
                     if not make:
                         raise
-                    os.mkdir(part, 0o755, dir_fd=stack[-1])
-                    descriptor = os.open(part, _DIRECTORY_FLAGS, dir_fd=stack[-1])
+                    os.mkdir(part, 0o755, dir_fd=current)
+                    descriptor = os.open(part, _DIRECTORY_FLAGS, dir_fd=current)
                 except OSError as error:
                     if error.errno not in {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}:
                         raise
-                    target = _link_target(part, stack[-1])
+                    target = _link_target(part, current)
                     if target is None:
                         raise
                     links += 1
                     if links > _MOST_LINKS:
                         raise ContentError("the archive has symlinks that lead in a circle") from error
                     if target.startswith(b"/"):
-                        while len(stack) > 1:
-                            os.close(stack.pop())
+                        current = _instead(current, os.dup(self._root))
                         names.clear()
                     waiting += [p for p in reversed(target.split(b"/")) if p not in {b"", b"."}]
                     continue
-                stack.append(descriptor)
+                current = _instead(current, descriptor)
                 names.append(part)
-            return stack.pop(), tuple(names)
-        finally:
-            for descriptor in stack:
-                os.close(descriptor)
+        except BaseException:
+            os.close(current)
+            raise
+        return current, tuple(names)
 
-    def _hide_all(self, directory: int, resolved: tuple[bytes, ...]) -> None:
+    def _hide_all(self, directory: int, folder: _Folder) -> None:
         """An opaque whiteout: what lower layers have here goes, what this layer brought stays."""
-        for name in os.listdir(directory):
-            encoded = os.fsencode(name)
-            path = (*resolved, encoded)
-            if path not in self._mine:
-                _remove(directory, encoded)
-            elif _is_directory(directory, encoded):
-                child = os.open(encoded, _DIRECTORY_FLAGS, dir_fd=directory)
-                try:
-                    self._hide_all(child, path)
-                finally:
-                    os.close(child)
+        current = os.dup(directory)
+        levels = [_hide_here(current, folder)]
+        try:
+            while levels:
+                if levels[-1]:
+                    name, inner = levels[-1].pop()
+                    current = _instead(current, os.open(name, _DIRECTORY_FLAGS, dir_fd=current))
+                    levels.append(_hide_here(current, inner))
+                else:
+                    levels.pop()
+                    if levels:
+                        current = _instead(current, os.open("..", _DIRECTORY_FLAGS, dir_fd=current))
+        finally:
+            os.close(current)
 
     def finish(self) -> None:
-        """Gives the directories their modes and times, the deepest first."""
-        for path, mode, mtime in sorted(self._times, key=lambda item: -len(item[0])):
-            try:
-                descriptor, _ = self._directory(path, make=False)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # a later entry took its place
-            try:
-                # Its owner keeps it usable: the next layer must be able to write there.
-                os.fchmod(descriptor, mode | 0o700)
-                os.utime(descriptor, (mtime, mtime))
-            finally:
-                os.close(descriptor)
+        """Gives the directories their modes and times, those inside of others first."""
+        current = os.dup(self._root)
+        levels = [(self._mine, list(self._mine.children.items()))]
+        try:
+            while levels:
+                folder, waiting = levels[-1]
+                if waiting:
+                    name, inner = waiting.pop()
+                    if inner is not None:
+                        try:
+                            descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=current)
+                        except (FileNotFoundError, NotADirectoryError):
+                            continue  # a later entry took its place
+                        except OSError as error:
+                            if error.errno != errno.ELOOP:
+                                raise
+                            continue
+                        current = _instead(current, descriptor)
+                        levels.append((inner, list(inner.children.items())))
+                    continue
+                if folder.mode is not None:
+                    # Its owner keeps it usable: the next layer must be able to write there.
+                    os.fchmod(current, folder.mode | 0o700)
+                    os.utime(current, (folder.mtime, folder.mtime))
+                levels.pop()
+                if levels:
+                    current = _instead(current, os.open("..", _DIRECTORY_FLAGS, dir_fd=current))
+        finally:
+            os.close(current)
+
+
+def _instead(before: int, now: int) -> int:
+    os.close(before)
+    return now
+
+
+def _hide_here(directory: int, folder: _Folder) -> list[tuple[bytes, _Folder]]:
+    """Removes what the layer did not bring; returns the directories that it has something in."""
+    inside: list[tuple[bytes, _Folder]] = []
+    for text in os.listdir(directory):
+        name = os.fsencode(text)
+        if name not in folder.children:
+            remove(directory, name)
+            continue
+        inner = folder.children[name]
+        if inner is not None and is_directory(directory, name):
+            inside.append((name, inner))
+    return inside
+
+
+def _too_deep(name: bytes) -> ContentError:
+    return ContentError(
+        f"the archive has {shown(name[:100])} and more, which is more than {DEEPEST} directories deep"
+    )
 
 
 def _parts(name: bytes) -> tuple[bytes, ...]:
@@ -210,19 +295,3 @@ def _link_target(name: bytes, directory: int) -> bytes | None:
         return os.readlink(name, dir_fd=directory)
     except OSError:
         return None
-
-
-def _is_directory(parent: int, name: bytes) -> bool:
-    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-
-
-def _remove(parent: int, name: bytes) -> None:
-    """Removes whatever has this name; symlinks are not followed."""
-    try:
-        is_directory = _is_directory(parent, name)
-    except FileNotFoundError:
-        return
-    if is_directory:
-        shutil.rmtree(name, dir_fd=parent)
-    else:
-        os.unlink(name, dir_fd=parent)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import secrets
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from digestry.errors import Conflict, ContentError, TooLarge
 from digestry.fsio import storage_error, storage_errors
 from digestry.images.inflate import LayerStream
+from digestry.images.removal import DIRECTORY_FLAGS, remove_tree
 from digestry.images.store import ImageStore
 from digestry.images.tree import Tree
 from digestry.images.untar import TarEntry, TarReader
@@ -27,13 +29,22 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 
+_RANDOM: Final = 6
+_ENTRY_IS_WRONG: Final = frozenset(
+    {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EINVAL, errno.ENAMETOOLONG, errno.EMLINK}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an image may unpack to: bytes of all files, and entries, over all layers."""
+    """How much an image may unpack to, over all layers: ``size`` in bytes of its files and, by itself, of
+    its archives; ``entries``; and ``ratio``, how many bytes may come of each byte of a layer's blob, beyond
+    ``free`` bytes. What of memory it takes goes by the entries of one layer: some 300 bytes each."""
 
     size: int = 64 << 30
     entries: int = 2_000_000
+    ratio: int = 250
+    free: int = 4 << 30
 
 
 def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits | None = None) -> None:
@@ -52,29 +63,55 @@ def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits
             destination.exists() and not (destination.is_dir() and not any(destination.iterdir()))
         ):
             raise Conflict(f"{destination} is there already, and not empty", hint="choose another directory")
-    work = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}")
     budget = _Budget(limits or Limits())
-    try:
-        with storage_errors("create", work):
-            work.mkdir(parents=True)
+    with _work_beside(destination) as work:
         for descriptor, diff_id in zip(layers, config.diff_ids, strict=True):
             _unpack_layer(store, descriptor, diff_id, work, budget)
         with storage_errors("create", destination):
             work.replace(destination)
+
+
+@contextlib.contextmanager
+def _work_beside(destination: Path) -> Iterator[Path]:
+    """A new directory beside ``destination``, locked, that does not outlive the block unless it was renamed.
+
+    One that a kill left there, which nobody holds any more, is removed first.
+    """
+    parent = destination.parent
+    with storage_errors("create", destination):
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in _left_behind(destination):
+            with contextlib.suppress(OSError):
+                _remove_if_unlocked(left)
+        work = parent / f".{destination.name}.{secrets.token_hex(_RANDOM)}"
+        work.mkdir()
+    lock = -1
+    try:
+        with storage_errors("create", work):
+            lock = os.open(work, DIRECTORY_FLAGS)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield work
     except BaseException:
-        _remove_tree(work)
-        raise
-
-
-def _remove_tree(path: Path) -> None:
-    def force(function: Callable[..., Any], name: str, _: Any) -> None:
-        # A directory without its owner's permissions, as a layer may have it.
         with contextlib.suppress(OSError):
-            Path(name).parent.chmod(0o700)
-            Path(name).chmod(0o700)
-            function(name)
+            remove_tree(work)
+        raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
 
-    shutil.rmtree(path, onerror=force)
+
+def _left_behind(destination: Path) -> list[Path]:
+    ours = re.compile(rf"\.{re.escape(destination.name)}\.[0-9a-f]{{{2 * _RANDOM}}}")
+    return [path for path in destination.parent.iterdir() if ours.fullmatch(path.name)]
+
+
+def _remove_if_unlocked(path: Path) -> None:
+    lock = os.open(path, DIRECTORY_FLAGS)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_tree(path)
+    finally:
+        os.close(lock)
 
 
 class _Budget:
@@ -95,19 +132,35 @@ class _Budget:
                 f"the image unpacks to more than {self._limits.size} bytes", limit=self._limits.size
             )
 
+    def of(self, layer: Descriptor) -> Callable[[int], None]:
+        """Counts what comes out of one layer: also what is no file."""
+        limits = self._limits
+        most = min(2 * limits.size, limits.free + limits.ratio * layer.size)
+        came = 0
+
+        def taken(count: int) -> None:
+            nonlocal came
+            came += count
+            if came > most:
+                raise TooLarge(
+                    f"layer {layer.digest} of {layer.size} bytes inflates to more than {most}", limit=most
+                )
+
+        return taken
+
 
 def _unpack_layer(
     store: ImageStore, descriptor: Descriptor, diff_id: Digest, root: Path, budget: _Budget
 ) -> None:
     with store.blobs.open(descriptor.digest) as file, Tree(root) as tree:
-        layer = LayerStream(file, descriptor, diff_id)
+        layer = LayerStream(file, descriptor, diff_id, budget.of(descriptor))
         reader = TarReader(layer.read)
         for entry in reader:
             budget.take(entry)
             try:
                 tree.apply(entry, reader)
             except OSError as error:
-                if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EINVAL}:
+                if error.errno in _ENTRY_IS_WRONG:
                     raise ContentError(
                         f"layer {descriptor.digest}: {shown(entry.name)} cannot be there: {error.strerror}"
                     ) from error

@@ -10,6 +10,7 @@ from digestry.errors import ContentError
 
 BLOCK: Final = 512
 _LARGEST_EXTENSION: Final = 1 << 20
+_MOST_EXTENSIONS: Final = 16  # headers before one entry: four are of use
 _LONGEST_PATH: Final = 4096
 _CHUNK: Final = 1 << 20
 
@@ -66,6 +67,7 @@ class TarReader:
 
     def __iter__(self) -> Iterator[TarEntry]:
         overrides = _Overrides()
+        extensions = 0
         while True:
             for _ in self.content():
                 pass
@@ -78,10 +80,15 @@ class TarReader:
                 raise ContentError("the archive ends in the middle of a header")
             entry = _parse(block)
             if entry.kind in {_GNU_NAME, _GNU_LINK, _PAX, _PAX_GLOBAL}:
+                extensions += 1
+                if extensions > _MOST_EXTENSIONS:
+                    raise ContentError(
+                        f"the archive has more than {_MOST_EXTENSIONS} extension headers before an entry"
+                    )
                 self._extend(entry, overrides)
                 continue
             self._apply(entry, overrides)
-            overrides = _Overrides()
+            overrides, extensions = _Overrides(), 0
             if entry.kind in {SYMLINK, DIRECTORY, HARD_LINK}:
                 entry.size = 0
             self._left = entry.size
