@@ -260,7 +260,7 @@ def raw(answer: bytes) -> Iterator[str]:
 
 
 def test_nobody_who_pulls_is_told_a_strangers_words(tmp_path: Path) -> None:
-    statuses = (200, 206, 301, 400, 401, 403, 404, 416, 418, 429, 500, 503)
+    statuses = (200, 206, 301, 401, 404, 418, 429, 500)
     with contextlib.ExitStack() as running:
         hosts = [
             (f"m{number}-{status}.test", running.enter_context(raw(answer.replace(b"%d", b"%d" % status))))
