@@ -264,6 +264,22 @@ def test_digests_that_contradict_each_other_are_no_answer(registries: FakeRegist
         assert any("other code" in reason for reason in found.reasons)
 
 
+def test_a_config_as_image_id_decides_between_digests(registries: FakeRegistries) -> None:
+    """Whatever else an image was called by: its own config is the code that runs."""
+    app = registries.at(APP)
+    bad, good = app.image("bad", "1"), app.image("good", "2")
+    state(registries, f"{APP}@{good.manifest}", "fixed")
+    state(registries, f"{APP}@{bad.manifest}", "affected", vulnerability="CVE-2")
+    names = (claim(good.manifest, APP), claim(bad.manifest, APP))
+    for claims in (names, names[::-1], names[:1]):
+        found = only(registries, sighted(f"{APP}:1", *claims, image_id(bad.config)))
+        assert running(found) == bad.manifest
+        assert (found.verdict.state, found.tag.state) == ("affected", "current")
+        other = only(registries, sighted(f"{APP}:1", *claims, image_id(good.config)))
+        assert other.verdict.state == "fixed"
+        assert other.tag.state != "current"
+
+
 def test_a_mirror_that_could_not_look_tells_neither_the_tag_nor_the_advisories() -> None:
     registries = FakeRegistries()
     one = registries.at(APP).image("one", "1")

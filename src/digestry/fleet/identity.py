@@ -114,17 +114,20 @@ def identify(
         manifest=code.manifest or _manifest_of(graph, running, closure),
         possible=code.possible,
         reasons=tuple(reasons),
-        contested=_contested(claims, known, closure | code.possible),
+        contested=_contested(claims, known, closure | code.possible, code.config),
         assumed=platform_assumed and bool(code.possible),
     )
 
 
 def _contested(
-    claims: tuple[Claim, ...], known: list[Claim], closure: frozenset[Digest]
+    claims: tuple[Claim, ...], known: list[Claim], closure: frozenset[Digest], config: Digest | None
 ) -> tuple[Digest, ...]:
     """The digests that speak against what was found out. A pair that the runtime may have made up does
-    not, where the image ID is known to be of the code."""
+    not, where the image ID is known to be of the code; and where it is the config's digest, nothing does:
+    that is the code, whatever else the image was called by."""
     ids = [claim.digest for claim in claims if claim.found_by == "image-id"]
+    if config is not None and set(ids) == {config}:
+        return ()
     sure = any(digest in closure for digest in ids)
     against = [
         claim.digest for claim in known if claim.digest not in closure and (claim.obtained or not sure)
