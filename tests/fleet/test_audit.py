@@ -271,7 +271,7 @@ def test_a_config_as_image_id_decides_between_digests(registries: FakeRegistries
     state(registries, f"{APP}@{good.manifest}", "fixed")
     state(registries, f"{APP}@{bad.manifest}", "affected", vulnerability="CVE-2")
     names = (claim(good.manifest, APP), claim(bad.manifest, APP))
-    for claims in (names, names[::-1], names[:1]):
+    for claims in (names, names[::-1]):
         found = only(registries, sighted(f"{APP}:1", *claims, image_id(bad.config)))
         assert running(found) == bad.manifest
         assert (found.verdict.state, found.tag.state) == ("affected", "current")
