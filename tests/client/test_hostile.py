@@ -475,6 +475,34 @@ def test_a_filter_that_was_not_asked_for_leaves_something_out(
         hostile.referrers(DIGEST, asked)
 
 
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ('<?b=2>; rel="next"', 2), ("<?b=2>; REL=NEXT", 2),
+        ('<?a=1>; rel="prev", <?b=2>; rel="last next"', 2),
+        ('</next>; rel="prev"', 1), ("<x>", 1), ("", 1),
+        ('?b=2; rel="next"', 0), ('<?b=2; rel="next"', 0), ("<?b=2>; rel='next'", 0),
+        (f'<?{"a" * 9000}>; rel="prev", <?b=2>; rel="next"', 0),
+    ],
+)  # fmt: skip
+def test_a_link_that_cannot_be_read_is_not_the_end(
+    liar: Liar, hostile: Repository, link: str, expected: int
+) -> None:
+    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
+
+    def answer(request: Request) -> Reply:
+        headers = {} if "b" in request.query else {"Link": link}
+        return Reply(200, json.dumps(index).encode(), headers)
+
+    liar.answer = answer
+    if expected:
+        assert hostile.referrers(DIGEST) == []
+        assert len([one for one in liar.seen if "/referrers/" in one.path]) == expected
+        return
+    with pytest.raises(ProtocolViolation, match="next page cannot be read"):
+        hostile.referrers(DIGEST)
+
+
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_list_that_goes_on_where_there_is_no_page(liar: Liar, hostile: Repository, status: int) -> None:
     index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}

@@ -324,6 +324,34 @@ def test_a_large_bill_of_materials_is_no_reason_to_know_nothing(
     assert verdict(registries, image).complete is expected
 
 
+@pytest.mark.parametrize("affects", [{"ref": "curl-1"}, "curl-1", 7, True])
+def test_what_a_vulnerability_affects_is_a_list(
+    registries: FakeRegistries, app: FakeRepository, image: Image, affects: Any
+) -> None:
+    bom = cyclonedx("resolved", "", components=COMPONENTS)
+    bom["vulnerabilities"][0]["affects"] = affects
+    hang(app, image.manifest, bom, CYCLONEDX)
+    assert verdict(registries, image).state == "unknown"
+
+
+@pytest.mark.parametrize("name", ["vulnerabilities", "v:vulnerabilities"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_vulnerabilities_inside_of_components_are_not_passed_over(
+    registries: FakeRegistries, name: str, beside: bool
+) -> None:
+    """As the extension of CycloneDX 1.2 has them."""
+    app = registries.at(APP)
+    image = app.image("one", "1")
+    inner = {"name": "x", "components": [{"name": "y", name: [{"id": "CVE-2"}]}]}
+    bom = cyclonedx("resolved", purl(image.manifest), components=[inner])
+    if not beside:
+        del bom["vulnerabilities"]
+    digest = hang(app, image.manifest, bom, CYCLONEDX)
+    told = verdict(registries, image)
+    assert told.state == "unknown"
+    assert any(str(digest) in reason for reason in told.reasons)
+
+
 def test_a_reference_that_leads_nowhere_is_said(
     registries: FakeRegistries, app: FakeRepository, image: Image
 ) -> None:

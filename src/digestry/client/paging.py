@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _LINK: Final = re.compile(r'<([^>]*)>\s*((?:;\s*[a-zA-Z*]+\s*=\s*(?:"[^"]*"|[^\s";,]+)\s*)*)')
 _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next\b)', re.IGNORECASE)
+_TARGET: Final = re.compile(r"<[^<>]*>")
+_NEXT_SAID: Final = re.compile(r"\bnext\b", re.IGNORECASE)
+_LONGEST_LINK: Final = 8192
 MOST_PAGES: Final = 10_000
 MOST_ENTRIES: Final = 1_000_000
 MOST_EMPTY: Final = 64
@@ -28,10 +31,14 @@ _PATIENCE: Final = 30.0
 
 
 def next_link(header: str | None) -> str | None:
-    """The target of the link with ``rel=next``; None if there is none."""
-    for target, parameters in _LINK.findall((header or "")[:8192]):
+    """The target of the link with ``rel=next``; None if there is none. Raises :class:`ProtocolViolation` for
+    a header that speaks of a next page in no way that is understood: the list is not whole without it."""
+    said = header or ""
+    for target, parameters in _LINK.findall(said[:_LONGEST_LINK]):
         if _NEXT.search(parameters):
             return str(target)
+    if len(said) > _LONGEST_LINK or _NEXT_SAID.search(_TARGET.sub("", said)):
+        raise ProtocolViolation(f"the Link to the next page cannot be read: {shown(said)}")
     return None
 
 

@@ -42,6 +42,8 @@ _MOST_COMPONENTS: Final = 100_000
 def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
     """A CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign."""
     entries = bom.get("vulnerabilities")
+    if _hides(bom):
+        return Unreadable("its CycloneDX document has vulnerabilities inside of components")
     if entries is None or entries == []:
         return Foreign("CycloneDX")
     if not isinstance(entries, list):
@@ -83,8 +85,11 @@ class _Reader:
         timestamp = self._time(analysis, entry)
         if isinstance(timestamp, Unreadable):
             return timestamp
+        affects = entry.get("affects")
+        if not isinstance(affects, list | None):
+            return Unreadable("what it affects is not a list")
         products = []
-        for affected in items(entry.get("affects")):
+        for affected in affects or []:
             ref = affected if isinstance(affected, str) else text(mapping(affected).get("ref"))
             products.append(self._product(ref))
         return Statement(
@@ -125,6 +130,21 @@ class _Reader:
         if link.lower().startswith("pkg:"):
             return Product((link,))
         return Product((f"urn:cdx-ref:{link}",) if link else ())
+
+
+def _hides(bom: dict[str, Any]) -> bool:
+    """Whether a part of the document has vulnerabilities of its own, as no version of CycloneDX has them but
+    an extension of 1.2 and 1.3."""
+    pending: list[Any] = [value for name, value in bom.items() if name != "vulnerabilities"]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if any(name.lower().endswith("vulnerabilities") and value[name] for name in value):
+                return True
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return False
 
 
 def _author(metadata: dict[str, Any]) -> str:
