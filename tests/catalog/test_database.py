@@ -249,6 +249,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
     ).fetchall():
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute("DROP TABLE usage")
+    connection.execute("DROP TABLE identity")
     connection.execute("UPDATE alembic_version SET version_num = '0004'")
     connection.commit()
     catalog.migrate()

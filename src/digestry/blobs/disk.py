@@ -3,6 +3,7 @@
 ::
 
     ROOT/oci-layout                   makes ROOT a layout that other tools can read
+    ROOT/blobs/registry-id            which registry it is of: see :meth:`DiskBlobs.mark`
     ROOT/blobs/<algorithm>/<hex>      content; a name here means: complete, checked, durable
     ROOT/ingest/<name>                content on its way in
     ROOT/guards/<two digits>          locks: see :meth:`DiskBlobs.guard`
@@ -18,6 +19,7 @@ import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -25,6 +27,7 @@ from digestry.blobs.protocols import SMALL
 from digestry.blobs.verify import wrong_hash
 from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
 from digestry.fsio import (
+    Lock,
     locked,
     make_directory,
     move,
@@ -39,6 +42,10 @@ from digestry.model.digest import ALGORITHMS, Digest, shown
 if TYPE_CHECKING:
     from digestry.blobs.ingest import DiskIngest
 
+MARK_FILE: Final = "registry-id"
+_MARK: Final = re.compile(rb"\s*([0-9a-f]{32})\s+([0-9]{1,18})\s*", re.ASCII)
+_LONGEST_MARK: Final = 256
+
 LAYOUT_FILE: Final = "oci-layout"
 LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 NO_FILE: Final = frozenset({errno.ENXIO, errno.ENODEV})
@@ -47,6 +54,14 @@ NO_FILE: Final = frozenset({errno.ENXIO, errno.ENODEV})
 _AGAIN: Final = "pull or push the image that holds it once more: that replaces the damaged file"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _HEX: Final = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMark:
+    """Which registry the content is of, and how recent its catalog was when that was noted last."""
+
+    id: str
+    generation: int
 
 
 class DiskBlobs:
@@ -75,6 +90,35 @@ class DiskBlobs:
             missing = not marker.exists()
         if missing:
             write_file(marker, LAYOUT)
+
+    # -- whose it is ------------------------------------------------------------------------
+
+    @property
+    def mark_file(self) -> Path:
+        """Where :meth:`mark` is kept: with the content, so that it goes where that goes."""
+        return self._blobs / MARK_FILE
+
+    def mark(self) -> StoreMark | None:
+        """Return which registry the content is of; None if that was never noted.
+
+        Raises :class:`StorageError`, also if the file says something else.
+        """
+        path = self.mark_file
+        with storage_errors("read", path):
+            try:
+                with path.open("rb") as file:
+                    text = file.read(_LONGEST_MARK)
+            except FileNotFoundError:
+                return None
+        found = _MARK.fullmatch(text)
+        if found is None:
+            raise StorageError(f"{path} does not say which registry the content is of: it is damaged")
+        return StoreMark(found[1].decode(), int(found[2]))
+
+    def set_mark(self, mark: StoreMark) -> None:
+        """Note, durably, which registry the content is of."""
+        make_directory(self._blobs)
+        write_file(self.mark_file, f"{mark.id} {mark.generation}\n".encode(), mode=0o600)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -171,7 +215,7 @@ class DiskBlobs:
 
     def guard(
         self, digest: Digest, *, exclusive: bool = False, wait: bool = True
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[Lock]:
         """Keeps the bytes of ``digest`` where they are, or with ``exclusive`` lets them be removed.
 
         Who makes content visible holds it shared from before :meth:`Ingest.commit` until the catalog
@@ -181,9 +225,10 @@ class DiskBlobs:
         """
         with storage_errors("create the directory", self._guards):
             if not self._guards.is_dir():
-                self._guards.mkdir(exist_ok=True)
+                self._guards.mkdir(mode=0o700, exist_ok=True)
         name = self._guards / self.guarded_by(digest)
-        return locked(name, shared=not exclusive, wait=wait, held=f"{digest} is being pushed")
+        held = f"{digest} is being pushed"
+        return locked(name, shared=not exclusive, wait=wait, held=held, mode=0o600)
 
     def guarded_by(self, digest: Digest) -> str:
         """Which of the guards is that of ``digest``."""

@@ -20,6 +20,7 @@ from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database
 from digestry.catalog.figures import Figures
+from digestry.catalog.identity import Identities
 from digestry.catalog.jobs import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.links import LEASE, Links, UnknownRepository
@@ -71,7 +72,7 @@ class Catalog(Links):
     What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
     ``memory`` answers questions about the past, ``prefixes`` which digests begin so, ``outbox`` has what
     webhooks are still to be told, ``jobs`` what the registry's own work came to, ``damage`` what cannot be
-    served.
+    served, ``identities`` which registry this is.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Catalog(Links):
         self.prefixes = Prefixes(self._database)
         self.outbox = Outbox(self._database)
         self.jobs = Jobs(self._database)
+        self.identities = Identities(self._database)
         self.figures = Figures(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)

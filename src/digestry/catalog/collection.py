@@ -22,6 +22,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    case,
     delete,
     exists,
     func,
@@ -177,6 +178,15 @@ class Collection:
                     yield batch
             if not found:
                 return
+
+    def measure(self, place: Place) -> Iterator[tuple[int, int]]:
+        """Yield, in parts, how many manifests can be pulled, and how many of them nothing else holds now."""
+        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
+        held = holding.manifest(place, self._retention, self._rules.now())
+        columns = func.count(), func.coalesce(func.sum(case((held, 0), else_=1)), 0)
+        for window in self._windows(manifests.c.digest, visible):
+            ((total, dead),) = self._read(select(*columns).select_from(manifests).where(window, visible))
+            yield total, dead
 
     def _pass(self, place: Place) -> Iterator[Batch]:
         now = self._rules.now()

@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from digestry.catalog import schema_version
 from digestry.catalog.turnstile import Turnstile
 from digestry.errors import InvalidDigest, NotFound, StorageBusy, StorageError, StorageFull
 from digestry.fsio import lacks_room
@@ -83,6 +84,15 @@ def _user(number: int) -> str:
         return str(number)
 
 
+@contextlib.contextmanager
+def failures(path: Path) -> Iterator[None]:
+    """Turns an error of SQLite's in the block into a :class:`StorageError` about the catalog ``path``."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _failure(path, error) from error
+
+
 def connect_directly(path: Path) -> sqlite3.Connection:
     """A bare connection for hot reads, without SQLAlchemy's cost for each statement. Read-only."""
     try:
@@ -100,15 +110,16 @@ def connect_directly(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def reading(root: Path) -> Iterator[Connection]:
+def reading(root: Path, *, older: bool = False) -> Iterator[Connection]:
     """One consistent view of the catalog under ``root``, whether or not it is being served.
 
-    Nothing is written, nothing is made. Raises :class:`NotFound`, :class:`StorageError`.
+    Nothing is written, nothing is made. With ``older`` its schema may be an older one. Raises
+    :class:`NotFound`, :class:`StorageError`.
     """
     path = root / FILE
     if not path.is_file():
         raise NotFound(f"there is no registry under {root}: it has no {FILE}")
-    engine = create_engine("sqlite://", creator=lambda: connect_directly(path), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _checked(path, older=older), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
@@ -117,6 +128,17 @@ def reading(root: Path) -> Iterator[Connection]:
         raise _failure(path, error) from error
     finally:
         engine.dispose()
+
+
+def _checked(path: Path, *, older: bool) -> sqlite3.Connection:
+    connection = connect_directly(path)
+    try:
+        with failures(path):
+            schema_version.check(connection, path, older=older)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _begin_reading(connection: Connection) -> None:
@@ -151,6 +173,7 @@ class Database:
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
+        self._migrating = False
         # Writers queue here, fairly, those of one process and then one of each process, and not in
         # SQLite's sleeping busy handler.
         self._turn = threading.Lock()
@@ -185,6 +208,8 @@ class Database:
         )
 
         def on_connect(connection: Any, _: ConnectionPoolEntry) -> None:
+            if not self._migrating:
+                schema_version.check(connection, self.path)
             connection.isolation_level = None  # transactions are begun below, not by the driver
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
@@ -242,15 +267,18 @@ class Database:
         from alembic.config import Config  # noqa: PLC0415
         from alembic.util import CommandError  # noqa: PLC0415
 
+        self._migrating = True  # by a connection of this thread's
         config = Config()
         config.set_main_option("script_location", "digestry.catalog:migrations")
-        with self.write() as connection:
-            config.attributes["connection"] = connection
-            try:
+        try:
+            with self.write() as connection:
+                config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-            except CommandError as error:
-                hint = "a newer digestry has changed it: serve it with that one, or one newer still"
-                raise _failure(self.path, error, hint=hint) from error
+        except CommandError as error:
+            hint = "a newer digestry has changed it: serve it with that one, or one newer still"
+            raise _failure(self.path, error, hint=hint) from error
+        finally:
+            self._migrating = False
 
     def close(self) -> None:
         """Ends all connections."""

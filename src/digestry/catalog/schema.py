@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy.types import TypeEngine
 
 metadata: Final = MetaData()
@@ -208,4 +208,14 @@ upstream_tags = Table(
     Column("tag", Text, primary_key=True),
     Column("digest", Text, nullable=False),
     Column("checked_at", BigInteger, nullable=False),
+)
+
+# One row: which registry this is, whether the store of its blobs is known to have that ID too, and a number
+# that rises, so that an older copy of the catalog can be told.
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("bound", Boolean, nullable=False),
+    Column("generation", BigInteger, nullable=False),
 )

@@ -7,7 +7,6 @@ bytes are not content yet.
 from __future__ import annotations
 
 import contextlib
-import pkgutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Final, Self
 from digestry.catalog import chain
 from digestry.catalog.chain import Verdict
 from digestry.catalog.database import FILE, connect_directly, reading
-from digestry.catalog.migrations import versions
+from digestry.catalog.schema_version import newest_schema
 from digestry.catalog.triggers import TRIGGERS
 from digestry.errors import Conflict, InvalidDigest, NotFound, StorageError
 from digestry.model.digest import Digest
@@ -51,11 +50,6 @@ WITH RECURSIVE above(digest) AS (
 SELECT name FROM tags WHERE repository_id = :repository AND digest IN (SELECT digest FROM above)
 ORDER BY name LIMIT :most
 """
-
-
-def newest_schema() -> str:
-    """The newest schema that this digestry knows, such as ``0004``."""
-    return max(module.name[1:5] for module in pkgutil.iter_modules(versions.__path__))
 
 
 def copy(root: Path, directory: Path) -> None:
@@ -96,7 +90,7 @@ def _copied(root: Path, directory: Path) -> Iterator[sqlite3.Connection]:
 
 def prove(directory: Path, expect: tuple[str, ...] = ()) -> Verdict:
     """Walks the chain of the journal of the snapshot in ``directory``; see :func:`chain.verify`."""
-    with reading(directory) as connection:
+    with reading(directory, older=True) as connection:
         return chain.verify(connection, expect)
 
 

@@ -14,7 +14,8 @@ from digestry.model.text import printable_json
 
 if TYPE_CHECKING:
     from digestry.catalog.collection import Removed, Stayed
-    from digestry.registry.collection import Tally
+    from digestry.registry.most import Share
+    from digestry.registry.sweep import Tally
 
 
 @click.command()
@@ -30,8 +31,21 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Only list what would go, and why.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not list what goes; only count it.")
+@click.option(
+    "--really-remove-most",
+    is_flag=True,
+    help="Also if that is more than half of the manifests or blobs there are, or of their bytes.",
+)
 @format_option
-def gc(*, config: Path | None, root: Path | None, dry_run: bool, quiet: bool, format_: str) -> None:
+def gc(
+    *,
+    config: Path | None,
+    root: Path | None,
+    dry_run: bool,
+    quiet: bool,
+    really_remove_most: bool,
+    format_: str,
+) -> None:
     """Remove what nothing holds any more: tags by the retention rules, manifests without a tag, and
     the blobs that only those needed.
 
@@ -39,28 +53,35 @@ def gc(*, config: Path | None, root: Path | None, dry_run: bool, quiet: bool, fo
     meanwhile. What a tag has left stays for 90 days unless the configuration says otherwise, and so
     does what an audit has seen running.
 
+    Nothing is removed with another registry's catalog, or with one that is older than the blobs beside it.
+
     JSON: an object with dry_run, items (kind: tag, manifest, link or blob; repository, name, why, size
     in bytes, and stays, true for what should have gone and could not), and totals.
     """
     from digestry.registry import collection, retention
     from digestry.registry.config import load
+    from digestry.registry.most import OPTION
     from digestry.registry.observing.deeds import operator
 
     loaded = load(config, {"root": root, "allow_anonymous": True})
     if config is None:
         retention.check_as_served(loaded.root, loaded.collection.retention)
-    by_hand = partial(collection.collect, by=operator("digestry gc"))
-    run = collection.dry_run if dry_run else by_hand
+    most: list[Share] = []
+    if dry_run:
+        run = partial(collection.dry_run, ask=most.append)
+    else:
+        run = partial(collection.collect, by=operator("digestry gc"), really=really_remove_most)
     if format_ == "json":
-        # As it goes: there may be millions.
-        say(f'{{"dry_run": {"true" if dry_run else "false"}, "items": [', end="")
-        tally = run(loaded, tell=_ignore if quiet else _Items().tell)
-        say(f'], "totals": {_json(tally)}}}')
-        return
-    tally = run(loaded, tell=_ignore if quiet else _tell)
-    say(_summary(tally, dry_run=dry_run))
+        items = _Items(dry_run=dry_run)
+        tally = run(loaded, tell=_ignore if quiet else items.tell)
+        items.end(tally)
+    else:
+        tally = run(loaded, tell=_ignore if quiet else _tell)
+        say(_summary(tally, dry_run=dry_run))
     if dry_run:
         note("nothing was removed: this was a dry run")
+        for share in most:
+            note(f"this is most of the {share.kind}s: without {OPTION} they would stay")
 
 
 def _ignore(_: Removed | Stayed) -> None:
@@ -76,17 +97,22 @@ def _tell(item: Removed | Stayed) -> None:
 
 
 class _Items:
-    """Prints each thing as an item of a JSON list."""
+    """Prints each thing as an item of a JSON list, as it goes: there may be millions."""
 
-    def __init__(self) -> None:
-        self._comma = ""
+    def __init__(self, *, dry_run: bool) -> None:
+        self._before = f'{{"dry_run": {"true" if dry_run else "false"}, "items": ['
 
     def tell(self, item: Removed | Stayed) -> None:
         from digestry.catalog.collection import Stayed
 
         fields = {**asdict(item), "stays": isinstance(item, Stayed)}
-        say(f"{self._comma}\n  {_json(fields)}", end="")
-        self._comma = ","
+        say(f"{self._before}\n  {_json(fields)}", end="")
+        self._before = ","
+
+    def end(self, tally: Tally) -> None:
+        """The end of the document, or all of it if nothing was told."""
+        before = "" if self._before == "," else self._before
+        say(f'{before}], "totals": {_json(tally)}}}')
 
 
 def _json(value: Any) -> str:

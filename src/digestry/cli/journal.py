@@ -75,7 +75,7 @@ def verify(
                 hint="an export that failed leaves such a file, too: digestry journal export --root DIR",
             )
     else:
-        with reading(root) as connection:
+        with reading(root, older=True) as connection:
             verdict = chain.verify(connection, expect)
     if format_ == "json":
         json_document(_plain(verdict))
@@ -140,7 +140,7 @@ def export(*, root: Path, since_sequence: int) -> None:
     from digestry.errors import StorageError
 
     stream = sys.stdout.buffer
-    with reading(root) as connection:
+    with reading(root, older=True) as connection:
         for line in chain.export(connection, since=since_sequence):
             try:
                 stream.write(line)

@@ -140,18 +140,17 @@ def _audit(root: Path, action: str, name: str, **what: str) -> None:
 
 def _robots(root: Path) -> Robots:
     """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
-    from digestry import fsio
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.robots import Robots
     from digestry.errors import Conflict, NotFound
-    from digestry.registry.root import LOCK_FILE
+    from digestry.registry.root import hold
 
     catalog = Catalog(root)
     try:
         if not catalog.path.exists():
             raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one")
         try:
-            with fsio.locked(root / LOCK_FILE, wait=False):
+            with hold(root):
                 catalog.migrate()
         except Conflict:
             pass  # it is served, and so it is up to date

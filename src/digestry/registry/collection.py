@@ -8,13 +8,12 @@ lease on them by then (rule 7 of docs/design.md).
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,24 +21,22 @@ from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock, snapshot
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.collection import Batch, Collection, Removed, Stayed
+from digestry.catalog.collection import Removed, Stayed
 from digestry.catalog.database import FILE
-from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
+from digestry.catalog.jobs import COLLECTION, JobState
 from digestry.catalog.pace import Pace
 from digestry.errors import Conflict, NotFound, StorageError, StorageFull
-from digestry.model.digest import Digest
+from digestry.registry import identity
 from digestry.registry.config import RegistryConfig
+from digestry.registry.most import Share, TooMuch
 from digestry.registry.observing.audit import AuditLog
 from digestry.registry.observing.deeds import By, Removals
 from digestry.registry.reserve import Reserve
-from digestry.registry.root import check_user
+from digestry.registry.root import check_user, hold_content
+from digestry.registry.sweep import Run, Tally, Tell, refuse
 
 log: Final = logging.getLogger("digestry.registry")
 
-_BATCH: Final = 5000
-_ASKED: Final = 500
-_UNDER_ONE_GUARD: Final = 50
-"""Files that are removed at a time: who pushes what is guarded alike waits for no longer."""
 _FIRST_SECONDS: Final = 60.0
 _LEAST_SECONDS: Final = 0.05
 _SHARE: Final = 0.05
@@ -55,39 +52,6 @@ _DOUBT_SECONDS: Final = 3600.0
 """After a start so long after the last run: the clock of a machine that was off may be wrong at first."""
 _DRY_MARGIN: Final = 0.01  # the times of files are coarser than the clock's
 _DRY: Final = ".gc-dry-run-"
-
-Tell = Callable[[Removed | Stayed], None]
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run removed, and how much stayed that should have gone. ``bytes`` are those of files."""
-
-    tags: int = 0
-    manifests: int = 0
-    links: int = 0
-    blobs: int = 0
-    bytes: int = 0
-    stayed: int = 0
-
-    def add(self, item: Removed | Stayed) -> None:
-        if isinstance(item, Stayed):
-            self.stayed += 1
-            return
-        match item.kind:
-            case "tag":
-                self.tags += 1
-            case "manifest":
-                self.manifests += 1
-            case "link":
-                self.links += 1
-            case _:
-                self.blobs += 1
-                self.bytes += item.size
-
-
-class _Stopped(Exception):
-    """The run was asked to end. What it did until then is whole."""
 
 
 def open_catalog(
@@ -113,20 +77,29 @@ def collect(
     pace: Pace | None = None,
     audit: AuditLog | None = None,
     by: By | None = None,
+    really: bool = False,
 ) -> Tally:
     """Runs one collection of the root, whether or not it is being served; ``tell`` hears of each thing,
     and so does the audit log, with ``by`` for who asked for it.
 
-    Returns early, with what it did so far, once ``stop`` is set. Raises :class:`Conflict` while
-    another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
+    Returns early, with what it did so far, once ``stop`` is set. Raises :class:`TooMuch` before it removes
+    most of what there is, unless ``really``; :class:`Conflict` for a catalog that is another registry's, and
+    while another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
     :class:`StorageError`. On a disk that is full it works with the room that is kept for it.
     """
     _check_there(config.root)
     held = f"{config.root} is being collected, or backed up, already"
-    with fsio.locked(config.root / COLLECTION_LOCK, wait=False, held=held):
+    with hold_content(config.root, wait=False, held=held) as lock:
+        fsio.check_locks(config.root)
         _sweep_dry_runs(config.root)
         reserve = Reserve(config.root)
+        blobs = DiskBlobs(config.root)
         catalog = open_catalog(config, now=now)
+        try:
+            identity.ensure(catalog, blobs)
+        except BaseException:
+            catalog.close()
+            raise
         audit = audit or AuditLog(config.log, config.root)
         note = Removals(audit, by)
 
@@ -134,15 +107,18 @@ def collect(
             note(item)
             tell(item)
 
-        run = _Run(
+        run = Run(
             catalog,
-            DiskBlobs(config.root),
+            blobs,
             config,
             removed,
             stop,
+            lock=lock,
+            ask=(lambda _: None) if really else refuse,
             pace=pace or Pace(_SHARE_BY_HAND, _SHARE_REMOVING),
         )
         try:
+            identity.advance(catalog, blobs)
             return _noted(catalog, run, now)
         except StorageFull:
             if not reserve.release():
@@ -155,13 +131,18 @@ def collect(
             catalog.close()
 
 
-def _noted(catalog: Catalog, run: _Run, now: clock.Clock) -> Tally:
+def _noted(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
     """Runs, and adds what it came to to what all runs before it came to, for metrics."""
     started, began = now(), time.monotonic()
     last = catalog.jobs.state(COLLECTION)
     totals: dict[str, Any] = dict(last.state) if last else {}
     try:
         tally = run.run()
+    except TooMuch:
+        totals["refused"] = totals.get("refused", 0) + 1
+        totals["refuses"] = 1
+        catalog.jobs.note(JobState(COLLECTION, started, None, totals))
+        raise
     except Exception:
         totals["failures"] = totals.get("failures", 0) + 1
         with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
@@ -174,14 +155,29 @@ def _noted(catalog: Catalog, run: _Run, now: clock.Clock) -> Tally:
     for name, count in asdict(tally).items():
         totals[name] = totals.get(name, 0) + count
     totals["runs"] = totals.get("runs", 0) + 1
+    totals["refuses"] = 0
     totals["seconds"] = round(time.monotonic() - began, 3)
     catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals))
     return tally
 
 
-def dry_run(config: RegistryConfig, *, tell: Tell, now: clock.Clock = clock.now) -> Tally:
-    """As :func:`collect`, on a copy of the catalog, which goes afterwards: nothing else is touched."""
+def dry_run(
+    config: RegistryConfig,
+    *,
+    tell: Tell,
+    now: clock.Clock = clock.now,
+    ask: Callable[[Share], None] = lambda _: None,
+) -> Tally:
+    """As :func:`collect`, on a copy of the catalog, which goes afterwards: nothing else is touched.
+
+    ``ask`` hears of what a run would not remove without a word more.
+    """
     _check_there(config.root)
+    catalog = Catalog(config.root)
+    try:
+        identity.check(catalog, DiskBlobs(config.root))
+    finally:
+        catalog.close()
     _sweep_dry_runs(config.root)
     with contextlib.ExitStack() as held:
         with fsio.storage_errors("write to", config.root):
@@ -193,7 +189,7 @@ def dry_run(config: RegistryConfig, *, tell: Tell, now: clock.Clock = clock.now)
         _copy_catalog(config.root, copy)
         catalog = open_catalog(config, copy, now=now)
         try:
-            return _Run(catalog, DiskBlobs(config.root), config, tell, dry=began).run()
+            return Run(catalog, DiskBlobs(config.root), config, tell, ask=ask, dry=began).run()
         finally:
             catalog.close()
 
@@ -222,115 +218,6 @@ def _sweep_dry_runs(root: Path) -> None:
                 folder.rmdir()
         except (Conflict, OSError, StorageError):
             continue  # another dry run has it
-
-
-class _Run:
-    """One collection. The same on the catalog and on a copy, but for the bytes."""
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        blobs: DiskBlobs,
-        config: RegistryConfig,
-        tell: Tell,
-        stop: threading.Event | None = None,
-        *,
-        pace: Pace | None = None,
-        dry: float | None = None,
-    ) -> None:
-        """``dry``: only tell, on a copy of the catalog that was begun at that time (seconds since 1970)."""
-        self._collection: Collection = catalog.collection(config.collection.retention, pace=pace)
-        self._pace = pace
-        self._blobs = blobs
-        self._tell = tell
-        self._stop = stop
-        self._tally = Tally()
-        self._dry = dry
-        self.stopped = False
-
-    def run(self) -> Tally:
-        try:
-            for place in self._collection.repositories():
-                self._count(self._collection.drop_tags(place))
-                self._count(self._collection.delete_manifests(place))
-                self._count(self._collection.unlink(place))
-            digests = self._blobs.digests()
-            while batch := list(itertools.islice(digests, _BATCH)):
-                self._count(self._sweep_bytes(batch))
-            self._count(self._sweep_aside())
-            self._collection.forget()
-        except _Stopped:
-            self.stopped = True
-        return self._tally
-
-    def _count(self, batches: Iterable[Batch]) -> None:
-        for batch in batches:
-            for item in batch:
-                self._tally.add(item)
-            for item in batch:
-                self._tell(item)
-            self._check(working=True)
-        self._check()
-
-    def _check(self, *, working: bool = False) -> None:
-        if self._pace is not None:
-            self._pace.breathe(working=working)
-        if self._stop is not None and self._stop.is_set():
-            raise _Stopped
-
-    def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
-        dead = set(batch) - self._held(batch)
-        if dead:
-            self._collection.prove()
-        if self._dry is not None:
-            began = self._dry
-            yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
-            return
-        together = sorted(dead, key=self._blobs.guarded_by)
-        for _, alike in itertools.groupby(together, key=self._blobs.guarded_by):
-            while some := list(itertools.islice(alike, _UNDER_ONE_GUARD)):
-                removed: list[Removed | Stayed] = []
-                try:
-                    with self._blobs.guard(some[0], exclusive=True, wait=False):
-                        pushed_since = self._collection.held(some)
-                        for digest in some:
-                            if digest not in pushed_since:
-                                removed.append(self._gone(digest))  # noqa: PERF401 - one may fail
-                except Conflict:
-                    why = "it, or what shares its guard, is being pushed"
-                    removed = [Stayed("blob", "", str(digest), why) for digest in some]
-                except StorageError:
-                    yield removed  # these went
-                    raise
-                yield removed
-
-    def _held(self, batch: list[Digest]) -> set[Digest]:
-        parts = (batch[start : start + _ASKED] for start in range(0, len(batch), _ASKED))
-        return {digest for part in parts for digest in self._collection.held(part)}
-
-    def _gone(self, digest: Digest) -> Removed:
-        size = self._blobs.stat(digest) or 0
-        if self._dry is None:
-            self._blobs.delete(digest, durable=False)
-        return Removed("blob", "", str(digest), "no repository holds it", size)
-
-    def _sweep_aside(self) -> Iterable[Batch]:
-        """Removes what was set aside as damaged content that nobody can miss any more."""
-        for digest, path in self._blobs.all_aside():
-            if self._collection.held([digest]):
-                continue
-            self._collection.prove()
-            size = path.lstat().st_size
-            if self._dry is None:
-                fsio.remove_file(path)
-            yield [Removed("blob", "", str(digest), "it was damaged, and no repository holds it", size)]
-
-    def _since(self, digest: Digest, began: float) -> bool:
-        """Whether the copy of the catalog is too old to know this content."""
-        try:
-            return self._blobs.path(digest).stat().st_ctime >= began
-        except OSError:
-            return True
 
 
 class CollectionJob:
@@ -412,6 +299,8 @@ class CollectionJob:
         try:
             tally = collect(self._config, stop=stop, now=self._now, pace=self._pace, audit=self._audit)
             self._pace.breathe()
+        except TooMuch:
+            raise  # nobody is waited for, but a person
         except Conflict as error:
             log.info("collection waits: %s", error.message)
             return False

@@ -17,7 +17,10 @@ _SETTLED_SECONDS: Final = 60.0
 
 def jobs(config: RegistryConfig) -> list[Job]:
     """What this registry does beside its requests; called in the process that does it."""
+    from digestry.blobs.disk import DiskBlobs  # noqa: PLC0415
+    from digestry.catalog.catalog import Catalog  # noqa: PLC0415
     from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
+    from digestry.registry.identity import IdentityJob  # noqa: PLC0415
     from digestry.registry.observing.audit import AuditLog, Rotation  # noqa: PLC0415
     from digestry.registry.observing.deeds import Findings  # noqa: PLC0415
     from digestry.registry.observing.store import StoreCount  # noqa: PLC0415
@@ -31,4 +34,5 @@ def jobs(config: RegistryConfig) -> list[Job]:
         *([StoreCount(config, audit)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
         Refill(config.root),
+        IdentityJob(Catalog(config.root), DiskBlobs(config.root)),
     ]

@@ -69,7 +69,8 @@ class Quarantine:
             return False
         # Pushers hold it from before their rename until the catalog has committed: what is under the
         # name now stays there, and whoever put it there is done.
-        with self._blobs.guard(digest, exclusive=True):
+        with self._blobs.guard(digest, exclusive=True) as guard:
+            guard.check()
             if identity(path) != finding.file:
                 return False  # a push was faster: its bytes were verified as they came
             if finding.problem is None:

@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from digestry.catalog.jobs import COLLECTION_LOCK
 from digestry.errors import Conflict, StorageFull
-from digestry.fsio import locked, storage_errors
+from digestry.fsio import storage_errors
+from digestry.registry.root import hold_content
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -111,7 +111,7 @@ class Reserve:
             _, held, size = self._measured()
         # The lock is what collections and backups ask for: it is not taken to look.
         if size > held:
-            with contextlib.suppress(Conflict, StorageFull), locked(self._root / COLLECTION_LOCK, wait=False):
+            with contextlib.suppress(Conflict, StorageFull), hold_content(self._root, wait=False):
                 self.fill()
 
     def _measured(self) -> tuple[int, int, int]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
+from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
-from digestry.catalog.database import FILE
+from digestry.catalog.database import FILE, connect_directly, failures
+from digestry.catalog.jobs import COLLECTION_LOCK
 from digestry.errors import Conflict, InvalidConfiguration
 from digestry.fsio import storage_errors
 
@@ -19,6 +23,23 @@ RESTORING: Final = "restoring"
 
 BACKUP_LOCK: Final = "backup.lock"
 """In a directory that holds a backup, finished or not."""
+
+
+def hold(root: Path, *, held: str = "") -> AbstractContextManager[fsio.Lock]:
+    """Lock ``root`` for who serves it, or makes it anew. Raises :class:`Conflict`, worded ``held``."""
+    # Beside it a directory that nobody removes: a lock file that was removed would keep nobody out.
+    return fsio.locked(root / LOCK_FILE, wait=False, held=held, mode=0o600, beside=_if_there(root / "ingest"))
+
+
+def hold_content(root: Path, *, wait: bool = True, held: str = "") -> AbstractContextManager[fsio.Lock]:
+    """Lock the content of ``root``, for who removes it and for who copies it."""
+    return fsio.locked(
+        root / COLLECTION_LOCK, wait=wait, held=held, mode=0o600, beside=_if_there(root / "blobs")
+    )
+
+
+def _if_there(directory: Path) -> Path | None:
+    return directory if directory.is_dir() else None
 
 
 def check_servable(root: Path) -> None:
@@ -48,6 +69,23 @@ def _empty(catalog: Path) -> bool:
             return catalog.stat().st_size == 0
         except FileNotFoundError:
             return True
+
+
+def check_catalog(root: Path, blobs: DiskBlobs) -> None:
+    """Raise :class:`Conflict` for a catalog from before there were IDs, beside blobs that have one."""
+    if _empty(root / FILE):
+        return
+    with contextlib.closing(connect_directly(root / FILE)) as connection, failures(root / FILE):
+        (known,) = connection.execute(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
+        ).fetchone()
+    if not known and blobs.mark() is not None:
+        raise Conflict(
+            f"the blobs under {root} have the ID of a registry, and the catalog beside them has none: it is"
+            " another registry's, or older",
+            hint="put the right one back, or restore a backup; if they belong together all the same, remove"
+            f" {blobs.mark_file}",
+        )
 
 
 def check_user(root: Path) -> None:

@@ -26,7 +26,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.errors import InvalidConfiguration, StorageError, StorageFull
-from digestry.registry import retention, tls
+from digestry.registry import identity, retention, tls
 from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
@@ -38,7 +38,7 @@ from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
 from digestry.registry.observing.audit import AuditLog, tell_place
 from digestry.registry.reserve import A_BIT, Reserve
-from digestry.registry.root import LOCK_FILE, check_servable
+from digestry.registry.root import check_catalog, check_servable, hold
 from digestry.registry.service import ABSENT
 
 _BACKPRESSURE: Final = 8192
@@ -102,9 +102,13 @@ def _prepare(config: RegistryConfig) -> None:
     check_files(config.mirrors)
     DiskBlobs(config.root).prepare()
     fsio.sweep_temporaries(config.root)
+    blobs = DiskBlobs(config.root)
     catalog = Catalog(config.root)
     try:
+        check_catalog(config.root, blobs)
         catalog.migrate()
+        identity.ensure(catalog, blobs)
+        identity.advance(catalog, blobs)
         begun = exposition.Begun(clock.now(), catalog.figures.last_entry())
     finally:
         catalog.close()
@@ -138,9 +142,12 @@ def serve(
     address cannot be used, :class:`StorageError`.
     """
     fsio.make_directory(config.root)
+    check_servable(config.root)
+    fsio.make_directory(config.root / "ingest")  # which is locked as well
     held = f"{config.root} is served by another digestry already"
-    with fsio.locked(config.root / LOCK_FILE, wait=False, held=held):
+    with hold(config.root, held=held):
         check_servable(config.root)
+        fsio.check_locks(config.root)
         prepare(config)
         _raise_file_limit()
         address, port = free_address(config.host, config.port)
@@ -168,7 +175,19 @@ def serve(
             workers.run()
         finally:
             maintenance.stop()
+            _settle(config)
             tls.clear(config.root)
+
+
+def _settle(config: RegistryConfig) -> None:
+    """Makes copies of the catalog that were taken meanwhile known as older ones."""
+    catalog = Catalog(config.root)
+    try:
+        identity.advance(catalog, DiskBlobs(config.root))
+    except StorageError as error:
+        log.error("it was not noted how recent the catalog is: %s", error.message)
+    finally:
+        catalog.close()
 
 
 class _Workers:

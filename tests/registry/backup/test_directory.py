@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import create_engine
 
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.database import Database
-from digestry.catalog.snapshot import Snapshot, newest_schema
+from digestry.catalog.schema_version import newest_schema
+from digestry.catalog.snapshot import Snapshot
 from digestry.catalog.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
@@ -288,17 +289,17 @@ def test_a_catalog_of_a_newer_digestry_is_not_guessed_at(root: Path, tmp_path: P
 def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) -> None:
     root = tmp_path / "root"
     DiskBlobs(root).prepare()
-    database = Database(root)
+    engine = create_engine(f"sqlite:///{root}/catalog.db")
     config = Config()
     config.set_main_option("script_location", "digestry.catalog:migrations")
-    with database.write() as connection:
+    with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
-    with database.write() as connection:
+    with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO repositories VALUES (1, 'golftrack', 0)")
         digest = DiskBlobs(root).put(b"old")
         connection.exec_driver_sql("INSERT INTO links VALUES (1, ?, 3, 0)", (str(digest),))
-    database.close()
+    engine.dispose()
     assert back_up(root, tmp_path / "backup").description.schema == "0001"
     restore(tmp_path / "backup", tmp_path / "again")
     with Snapshot(tmp_path / "again") as found:

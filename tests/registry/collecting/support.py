@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from digestry.catalog import clock
 from digestry.catalog.collection import Removed, Stayed
-from digestry.registry.collection import Tally
 from digestry.registry.config import RegistryConfig, load
+from digestry.registry.sweep import Tally
 from tests.support import RegistryServer
 
 AT_ONCE: Final = """

@@ -23,9 +23,10 @@ from digestry.catalog.retention import Retention, TagRetention
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry import collection
-from digestry.registry.collection import CollectionJob, Tally, collect, dry_run
+from digestry.registry.collection import CollectionJob, collect, dry_run
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.retention import CollectionConfig, check_as_served, note_served
+from digestry.registry.sweep import Tally
 from tests.registry.collecting.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
 from tests.support import PATIENCE, RegistryServer, digestry, start_registry, wait_until

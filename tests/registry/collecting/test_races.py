@@ -22,9 +22,10 @@ from digestry.errors import Conflict, StorageError
 from digestry.fsio import locked
 from digestry.model.digest import Digest
 from digestry.registry import collection
-from digestry.registry.collection import CollectionJob, Tally, collect, dry_run
+from digestry.registry.collection import CollectionJob, collect, dry_run
 from digestry.registry.config import RegistryConfig
 from digestry.registry.retention import CollectionConfig
+from digestry.registry.sweep import Tally
 from tests.registry.collecting.support import config, gathered, later
 from tests.registry.support import end_leases
 from tests.support import PATIENCE, RegistryServer
@@ -221,9 +222,8 @@ def test_a_root_of_an_older_version_is_left_as_it_is(tmp_path: Path) -> None:
     stray = blobs.put(b"stray")
     loaded = RegistryConfig(tmp_path)
     for run in (collect, dry_run):
-        with pytest.raises(StorageError, match="no such table") as caught:
+        with pytest.raises(StorageError, match="does not say which schema"):
             gathered(run, loaded)
-        assert "older digestry" in caught.value.hint
     assert blobs.stat(stray) == 5
 
 
@@ -265,7 +265,7 @@ def test_of_what_shares_a_guard_only_what_nobody_holds_goes(
     monkeypatch.setattr(DiskBlobs, "guarded_by", lambda *_: "00")
     guard = DiskBlobs.guard
 
-    def pushed_just_before(store: DiskBlobs, digest: Digest, **how: bool) -> AbstractContextManager[None]:
+    def pushed_just_before(store: DiskBlobs, digest: Digest, **how: bool) -> AbstractContextManager[object]:
         server.push_blob("x", b"3")
         return guard(store, digest, **how)
 

@@ -18,7 +18,6 @@ from digestry import __version__, fsio
 from digestry.blobs.disk import LAYOUT_FILE
 from digestry.catalog import snapshot
 from digestry.catalog.database import FILE as CATALOG_FILE
-from digestry.catalog.jobs import COLLECTION_LOCK
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, NotFound
 from digestry.registry import retention
@@ -26,6 +25,7 @@ from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
 from digestry.registry.observing.audit import PLACE_FILE
+from digestry.registry.root import hold_content
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
     {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
@@ -121,12 +121,7 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
 
     ``follows`` is the hash that an earlier backup's journal ended with, which must be in this one's.
     """
-    lock = root / COLLECTION_LOCK
-    with fsio.locked(lock):
-        if os.geteuid() == 0:
-            # The collector must be able to open it, too.
-            owner = root.stat()
-            os.chown(lock, owner.st_uid, owner.st_gid)
+    with hold_content(root):
         mark = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
         with fsio.storage_errors("write to", place):
             for left in place.glob(f"{mark}*"):  # of one that was killed: who has the lock is alone

@@ -16,7 +16,7 @@ from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.errors import Conflict
 from digestry.model.digest import shown
 from digestry.registry.access import keys
-from digestry.registry.root import LOCK_FILE, RESTORING
+from digestry.registry.root import LOCK_FILE, RESTORING, hold
 
 _STAYS: Final = frozenset({LOCK_FILE, "lost+found"})
 _OURS: Final = re.compile(
@@ -39,7 +39,7 @@ def made(root: Path) -> Iterator[Path]:
     _check_empty(root)
     fsio.make_directory(root)
     staging = root / RESTORING
-    with fsio.locked(root / LOCK_FILE, wait=False, held=f"{root} is in use by another digestry"):
+    with hold(root, held=f"{root} is in use by another digestry"):
         _check_empty(root)
         _clear(root)
         with fsio.storage_errors("create", staging):

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs
+from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs, StoreMark
 from digestry.catalog import clock, snapshot
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import FILE as CATALOG_FILE
+from digestry.catalog.database import connect_directly, failures
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
@@ -122,6 +123,7 @@ def from_directory(
         _prove(staging, told, expect)
         if differs:
             _note_missing(staging, missing)
+        _keep_identity(staging, found.target)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
@@ -152,6 +154,7 @@ def from_archive(
         _prove(staging, told, expect)
         if differs:
             _note_missing(staging, missing)
+        _keep_identity(staging, found.target)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
@@ -195,6 +198,15 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
         catalog.damage.settle({one.digest: f"{_NOT_RESTORED}: {one.problem}" for one in missing}, clock.now())
     finally:
         catalog.close()
+
+
+def _keep_identity(staging: Path, target: DiskBlobs) -> None:
+    """The blobs get the catalog's ID; a catalog from before there were IDs gets one when it is served."""
+    path = staging / CATALOG_FILE
+    with contextlib.closing(connect_directly(path)) as connection, failures(path):
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'identity'").fetchone():
+            (one,) = connection.execute("SELECT id, generation FROM identity").fetchall()
+            target.set_mark(StoreMark(*one))
 
 
 # -- from a directory --------------------------------------------------------------------------

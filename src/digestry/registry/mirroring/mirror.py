@@ -247,7 +247,7 @@ class Mirror:
 
     # -- one at a time -------------------------------------------------------------------------
 
-    def turn(self, *key: str) -> contextlib.AbstractContextManager[None]:
+    def turn(self, *key: str) -> contextlib.AbstractContextManager[object]:
         """Keeps others, of all workers, from asking the same at the same time. Blocks.
 
         Mirrors have locks of their own: who waits for one upstream does not wait for another.

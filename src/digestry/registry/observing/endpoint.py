@@ -8,7 +8,7 @@ import msgspec
 
 from digestry.registry.access.rules import Rule
 from digestry.registry.exchange import JSON, Exchange
-from digestry.registry.observing.health import OK
+from digestry.registry.observing.health import ADVICE, OK
 from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.service import Service
 
@@ -23,7 +23,7 @@ async def handle_health(service: Service, exchange: Exchange, path: str) -> None
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     checks = {} if path == LIVE else await service.health.checks()
-    good = all(result == OK for result in checks.values())
+    good = all(result == OK or name in ADVICE for name, result in checks.items())
     body = msgspec.json.encode({"status": OK if good else "unavailable", "checks": checks})
     headers = [("Content-Type", JSON), ("Cache-Control", "no-store")]
     await exchange.answer(200 if good else 503, headers, body)

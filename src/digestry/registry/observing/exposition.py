@@ -52,7 +52,9 @@ BEGUN: Final = "begun.json"
 _OPENMETRICS: Final = "application/openmetrics-text"
 _EVENTS: Final = ("created", "moved", "deleted")
 _RISING: Final = {
-    COLLECTION: frozenset(("tags", "manifests", "links", "blobs", "bytes", "stayed", "runs", "failures")),
+    COLLECTION: frozenset(
+        ("tags", "manifests", "links", "blobs", "bytes", "stayed", "runs", "failures", "refused")
+    ),
     SCRUB: frozenset(("passes",)),
 }
 """What a job counts over all its runs; all else is of the last one, finished or not."""

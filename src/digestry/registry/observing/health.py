@@ -16,12 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.jobs import COLLECTION
 from digestry.errors import DigestryError
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observing.slots import FOLDER
 from digestry.registry.reserve import Reserve
 
 OK: Final = "ok"
+ADVICE: Final = frozenset({"collection"})
+"""What is told and keeps nobody away: requests are answered all the same."""
 
 _HOLDS_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 3.0
@@ -39,6 +42,7 @@ class Health:
         self._catalog = catalog
         self._found: Checks = {}
         self._until = 0.0
+        self._refuses = False
         self._turn = asyncio.Lock()
         self._probes = [
             _Probe("catalog", self._read),
@@ -54,12 +58,16 @@ class Health:
                 self._found = {
                     probe.name: result for probe, result in zip(self._probes, results, strict=True)
                 }
+                if self._refuses:
+                    self._found["collection"] = "it would remove most of the store"
                 self._until = time.monotonic() + _HOLDS_SECONDS
         return self._found
 
     def _read(self) -> str:
         try:
             self._catalog.figures.last_entry()
+            last = self._catalog.jobs.state(COLLECTION)
+            self._refuses = last is not None and bool(last.state.get("refuses"))
         except DigestryError:
             return "cannot be read"
         return OK

@@ -1,0 +1,23 @@
+"""Which registry the catalog is of: the store of its blobs has the same name."""
+
+from __future__ import annotations
+
+import uuid
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    table = op.create_table(
+        "identity",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("bound", sa.Boolean, nullable=False),
+        sa.Column("generation", sa.BigInteger, nullable=False),
+    )
+    op.bulk_insert(table, [{"id": uuid.uuid4().hex, "bound": False, "generation": 0}])

@@ -1,0 +1,123 @@
+"""Whether the catalog and the blobs beside it are of one registry.
+
+Beside another registry's catalog, a new one or an older one, the blobs would be what nobody needs. So both
+have one ID, and the store notes how recent the catalog was: that is compared before the registry is served,
+and before anything is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import sqlite3
+import threading
+from typing import Final
+
+from digestry.blobs.disk import DiskBlobs, StoreMark
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.database import connect_directly, failures
+from digestry.catalog.identity import Identity
+from digestry.errors import Conflict, StorageFull
+
+log: Final = logging.getLogger("digestry.registry")
+
+_LOOKED_AT: Final = 10_000
+_ASKED: Final = 500
+_LOOK_SECONDS: Final = 60.0
+
+
+def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
+    """As :func:`check`; what has no ID yet gets one."""
+    found, marked = catalog.identities.get(), check(catalog, blobs)
+    if not marked:
+        blobs.set_mark(StoreMark(found.id, found.generation))
+    if not found.bound:
+        catalog.identities.bind()
+
+
+def check(catalog: Catalog, blobs: DiskBlobs) -> bool:
+    """Return whether the store has the catalog's ID; False for a registry from before there were IDs.
+
+    Raises :class:`Conflict` if the two are not of one registry, or if the catalog is older than it was.
+    """
+    found, mark = catalog.identities.get(), blobs.mark()
+    if mark is None:
+        _check_new(catalog, blobs, found)
+        return False
+    if mark.id != found.id:
+        raise Conflict(
+            f"the catalog {catalog.path} is of the registry {found.id}, and the blobs beside it are of"
+            f" {mark.id}",
+            hint="put the right one back, or restore a backup; " + _all_the_same(blobs, found),
+        )
+    if mark.generation > found.generation:
+        raise Conflict(
+            f"the catalog {catalog.path} is older than the blobs beside it: what was pushed since would be"
+            " removed as content that nobody needs",
+            hint="put the newer one back, or restore a backup; " + _all_the_same(blobs, found),
+        )
+    return True
+
+
+def _check_new(catalog: Catalog, blobs: DiskBlobs, found: Identity) -> None:
+    """Raise :class:`Conflict` unless blobs without an ID are those that the catalog is about."""
+    if found.bound:
+        raise Conflict(
+            f"the blobs beside the catalog {catalog.path} do not say which registry they are of: they are"
+            " another's, lost, or on a disk that is not there",
+            hint="put them back, or restore a backup; " + _all_the_same(blobs, found),
+        )
+    digests = itertools.islice(blobs.digests(), _LOOKED_AT)
+    total = known = 0
+    while some := list(itertools.islice(digests, _ASKED)):
+        total += len(some)
+        known += catalog.identities.knows(some)
+    if total > 2 * known:
+        raise Conflict(
+            f"of {total} blobs beside the catalog {catalog.path}, it knows {known}: they are another"
+            " registry's",
+            hint="put the right catalog back, or restore a backup; " + _all_the_same(blobs, found),
+        )
+    if not total and catalog.identities.has_content():
+        raise Conflict(
+            f"the catalog {catalog.path} has content, and there are no blobs beside it: they are lost, or on"
+            " a disk that is not there",
+            hint="put them back, or restore a backup; " + _all_the_same(blobs, found),
+        )
+
+
+def _all_the_same(blobs: DiskBlobs, found: Identity) -> str:
+    return f"if they belong together all the same, write '{found.id} {found.generation}' to {blobs.mark_file}"
+
+
+def advance(catalog: Catalog, blobs: DiskBlobs) -> None:
+    """Make older copies of the catalog known as such. Where there is no room for that, they are not."""
+    with contextlib.suppress(StorageFull):
+        found = catalog.identities.advance()
+        blobs.set_mark(StoreMark(found.id, found.generation))
+
+
+class IdentityJob:
+    """Advances the identity of a served registry after changes, at most once a minute."""
+
+    name = "identity"
+
+    def __init__(self, catalog: Catalog, blobs: DiskBlobs) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+        self._connection: sqlite3.Connection | None = None
+        self._seen = -1
+
+    def run(self, _: threading.Event) -> float:
+        """Advance if anything was written since; return after how many seconds to look again."""
+        if self._connection is None:
+            self._connection = connect_directly(self._catalog.path)
+        if self._version(self._connection) != self._seen:
+            advance(self._catalog, self._blobs)
+            self._seen = self._version(self._connection)
+        return _LOOK_SECONDS
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        with failures(self._catalog.path):
+            return int(connection.execute("PRAGMA data_version").fetchone()[0])

@@ -1,0 +1,50 @@
+"""What asks for a word more: to remove most of what a registry has.
+
+What is right for a whole store is seldom so sudden: a wrong catalog, a retention that was mistyped, or
+somebody who deleted all tags look the same from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.errors import Conflict
+
+FEW: Final = 100
+"""So many manifests, or blobs, are never most of a store."""
+LITTLE: Final = 1 << 30
+"""Nor are so many bytes of blobs."""
+OPTION: Final = "--really-remove-most"
+
+
+class TooMuch(Conflict):
+    """A run would remove most of what there is. It has removed nothing of that kind."""
+
+
+@dataclass(slots=True)
+class Share:
+    """How many there are of a kind, and how many of them a run would remove; blobs with their bytes."""
+
+    kind: str
+    total: int = 0
+    dead: int = 0
+    dead_bytes: int = 0
+    live_bytes: int | None = None
+    """None where nobody looked."""
+
+    @property
+    def most(self) -> bool:
+        """Whether it is more than half, by number or by bytes, and not just a few."""
+        by_number = self.dead > FEW and 2 * self.dead > self.total
+        by_bytes = self.live_bytes is not None and self.dead_bytes > max(LITTLE, self.live_bytes)
+        return by_number or by_bytes
+
+    def error(self) -> TooMuch:
+        """The error that this is most of what there is."""
+        size = f", of {self.dead_bytes} bytes," if self.dead_bytes else ""
+        return TooMuch(
+            f"{self.dead} of {self.total} {self.kind}s{size} would be removed: that is most of the store, and"
+            " none was",
+            hint=f"digestry gc --dry-run lists what would go, and why; if it is right: digestry gc {OPTION}",
+        )
