@@ -12,7 +12,9 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +344,57 @@ def test_shared_locks_share(tmp_path: Path) -> None:
         pytest.fail("an exclusive lock was taken beside shared ones")
     with fsio.locked(path), pytest.raises(Conflict), fsio.locked(path, shared=True, wait=False):
         pytest.fail("a shared lock was taken beside an exclusive one")
+
+
+def test_a_lock_file_that_was_removed_or_replaced_is_noticed(tmp_path: Path) -> None:
+    path, beside = tmp_path / "lock", tmp_path / "beside"
+    beside.mkdir()
+    with fsio.locked(path, beside=beside) as lock:
+        lock.check()
+        path.unlink()
+        with pytest.raises(Conflict, match="removed or replaced"):
+            lock.check()
+        # Who comes now gets the new file, but not the directory.
+        with (
+            pytest.raises(Conflict, match="served"),
+            fsio.locked(path, wait=False, held="served", beside=beside),
+        ):
+            pytest.fail("the lock was taken twice")
+        path.write_bytes(b"")
+        with pytest.raises(Conflict, match="removed or replaced"):
+            lock.check()
+    with fsio.locked(path, wait=False, beside=beside) as lock:
+        lock.check()
+
+
+def test_who_waited_for_a_file_that_was_removed_meanwhile_locks_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with ThreadPoolExecutor(1) as pool:
+
+        def wait() -> None:
+            with fsio.locked(path) as lock:
+                lock.check()
+
+        with fsio.locked(path):
+            waiting = pool.submit(wait)
+            time.sleep(0.2)
+            path.unlink()
+        waiting.result(timeout=10)
+
+
+def test_locks_that_lock(tmp_path: Path) -> None:
+    fsio.check_locks(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["flock", "fcntl"])
+def test_locks_that_do_not_lock_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(fcntl, kind, lambda *_: 0)
+    with pytest.raises(StorageError, match="do not lock"):
+        fsio.check_locks(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_in_the_block_is_the_blocks_and_frees_the_lock(tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute("DROP TABLE usage")
     connection.execute("DROP TABLE identity")
+    connection.execute("ALTER TABLE uploads DROP COLUMN reserved")
     connection.execute("UPDATE alembic_version SET version_num = '0004'")
     connection.commit()
     catalog.migrate()

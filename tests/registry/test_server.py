@@ -263,3 +263,15 @@ def test_users_that_cannot_be_read_are_told_before_a_worker_starts(tmp_path: Pat
     assert "line 1" in weak.stderr
     assert "bcrypt" in weak.stderr
     assert "_granian" not in weak.stderr
+
+
+def test_a_second_server_is_kept_out_though_the_lock_file_was_removed(tmp_path: Path) -> None:
+    server = start_registry(tmp_path / "root")
+    try:
+        (server.root / "serve.lock").unlink()
+        command = digestry("serve", "--root", server.root, "--listen", "127.0.0.1:0")
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 2
+        assert "is served by another digestry already" in second.stderr
+    finally:
+        server.stop()

@@ -95,6 +95,7 @@ def backup(
     from digestry.cli.progress import measuring
     from digestry.registry.backup import taking
     from digestry.registry.backup.copying import Flow
+    from digestry.registry.private import set_umask
 
     archive = destination == Path("-") or destination.suffix == ".tar"
     if archive and (verify or keep):
@@ -105,6 +106,7 @@ def backup(
         raise click.UsageError(
             "Archives are not compressed: write - and pipe it through a program that does."
         )
+    set_umask(destination)
     with measuring("backup", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         with stopping(flow.stop):

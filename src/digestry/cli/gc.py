@@ -62,8 +62,10 @@ def gc(
     from digestry.registry.config import load
     from digestry.registry.most import OPTION
     from digestry.registry.observing.deeds import operator
+    from digestry.registry.private import set_umask
 
     loaded = load(config, {"root": root, "allow_anonymous": True})
+    set_umask(loaded.root)
     if config is None:
         retention.check_as_served(loaded.root, loaded.collection.retention)
     most: list[Share] = []

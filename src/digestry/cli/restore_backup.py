@@ -67,7 +67,9 @@ def restore_backup(
     from digestry.registry.backup import restoring
     from digestry.registry.backup.copying import Flow
     from digestry.registry.observing.deeds import note_command
+    from digestry.registry.private import set_umask
 
+    set_umask(root)
     with measuring("restore", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         options: dict[str, Any] = {

@@ -140,15 +140,20 @@ def _audit(root: Path, action: str, name: str, **what: str) -> None:
 
 def _robots(root: Path) -> Robots:
     """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
+    from digestry.blobs.disk import DiskBlobs
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.robots import Robots
     from digestry.errors import Conflict, NotFound
-    from digestry.registry.root import hold
+    from digestry.registry.private import set_umask
+    from digestry.registry.root import check_catalog, check_servable, hold
 
+    set_umask(root)
     catalog = Catalog(root)
     try:
         if not catalog.path.exists():
             raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one")
+        check_servable(root)
+        check_catalog(root, DiskBlobs(root))
         try:
             with hold(root):
                 catalog.migrate()

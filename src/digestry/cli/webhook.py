@@ -35,7 +35,9 @@ def _name(function: Callable[..., Any]) -> Callable[..., Any]:
 def _open(root: Path) -> Catalog:
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.database import reading
+    from digestry.registry.private import set_umask
 
+    set_umask(root)
     with reading(root):  # a directory that is no registry must not become one
         return Catalog(root)
 

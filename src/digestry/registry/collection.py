@@ -118,7 +118,6 @@ def collect(
             pace=pace or Pace(_SHARE_BY_HAND, _SHARE_REMOVING),
         )
         try:
-            identity.advance(catalog, blobs)
             return _noted(catalog, run, now)
         except StorageFull:
             if not reserve.release():
@@ -158,6 +157,8 @@ def _noted(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
     totals["refuses"] = 0
     totals["seconds"] = round(time.monotonic() - began, 3)
     catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals))
+    if tally != Tally():
+        identity.advance(catalog, run.blobs)
     return tally
 
 

@@ -40,8 +40,12 @@ KEYS: Final = (
     Key("listen", toml.text, DEFAULT_LISTEN),
     Key("workers", toml.whole(1, 64), 1),
     Key("allow-anonymous", toml.flag, False),
+<<<<<<< HEAD
     Key("hosts", hosts.names, ()),
     Key("read-only", toml.flag, False),
+=======
+    Key("group-access", toml.flag, False),
+>>>>>>> 05931d7 (The root is private; tests of identity, removals of most, and locks; docs)
 )
 LIMIT_KEYS: Final = (
     Key("manifest", toml.size, 4 << 20),
@@ -95,6 +99,8 @@ class RegistryConfig:
     workers: int = 1
     allow_anonymous: bool = False
     """Whether a registry that knows nobody may listen where others reach it."""
+    group_access: bool = False
+    """Whether the group of the root may read it."""
     manifest_limit: int = 4 << 20
     """The largest manifest that is taken; distribution-spec, "Pushing Manifests", wants 4 MiB or more."""
     upload_limit: int = 100 << 30
@@ -172,6 +178,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         port=port,
         workers=top["workers"],
         allow_anonymous=top["allow_anonymous"],
+        group_access=top["group_access"],
         manifest_limit=manifest_limit,
         upload_limit=limits["upload"],
         uploads=limits["uploads"],

@@ -12,13 +12,14 @@ import itertools
 import logging
 import sqlite3
 import threading
+from pathlib import Path
 from typing import Final
 
 from digestry.blobs.disk import DiskBlobs, StoreMark
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import connect_directly, failures
 from digestry.catalog.identity import Identity
-from digestry.errors import Conflict, StorageFull
+from digestry.errors import Conflict, StorageError, StorageFull
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -58,6 +59,29 @@ def check(catalog: Catalog, blobs: DiskBlobs) -> bool:
             hint="put the newer one back, or restore a backup; " + _all_the_same(blobs, found),
         )
     return True
+
+
+def of_copy(path: Path) -> StoreMark | None:
+    """Return the ID and the generation of a catalog's copy; None for one from before there were IDs."""
+    with contextlib.closing(connect_directly(path)) as connection, failures(path):
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'identity'").fetchone():
+            return None
+        rows = connection.execute("SELECT id, generation FROM identity").fetchall()
+    if len(rows) != 1:
+        raise StorageError(f"the catalog {path} does not say which registry it is of")
+    return StoreMark(*rows[0])
+
+
+def check_copy(path: Path, blobs: DiskBlobs) -> StoreMark | None:
+    """Return :func:`of_copy`. Raises :class:`Conflict` if the blobs are another registry's, or if the catalog
+    is older than it was when they were marked."""
+    found, mark = of_copy(path), blobs.mark()
+    if mark is None or (found is not None and mark.id == found.id and mark.generation <= found.generation):
+        return found
+    raise Conflict(
+        f"the blobs under {blobs.root} are another registry's than the catalog, or of a later state of it",
+        hint="put the right catalog back, or choose another directory",
+    )
 
 
 def _check_new(catalog: Catalog, blobs: DiskBlobs, found: Identity) -> None:

@@ -25,7 +25,7 @@ from digestry.catalog.damage import HeldContent
 from digestry.catalog.jobs import SCRUB, JobState
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest
-from digestry.registry import toml
+from digestry.registry import identity, toml
 from digestry.registry.quarantine import Note, Quarantine
 from digestry.registry.toml import Key, Where
 
@@ -162,7 +162,8 @@ class Scrub:
         self._root = root
         self._rate = rate
         self._now = now
-        self._quarantine = Quarantine(DiskBlobs(root), catalog.damage, now=now, note=note)
+        self._blobs = DiskBlobs(root)
+        self._quarantine = Quarantine(self._blobs, catalog.damage, now=now, note=note)
 
     def run(
         self,
@@ -178,7 +179,8 @@ class Scrub:
         in trouble is more than one file.
         """
         held = f"a scrub of {self._root} is under way in another process"
-        with fsio.locked(self._root / LOCK_FILE, wait=False, held=held):
+        with fsio.locked(self._root / LOCK_FILE, wait=False, held=held, mode=0o600):
+            identity.check(self._catalog, self._blobs)
             before = last(self._catalog)
             current = before
             if current is None or current.finished_at is not None or from_start:
@@ -206,6 +208,7 @@ class Scrub:
         Returns early, with ``finished_at`` None, once ``stop`` is set. Raises :class:`NotFound` for what
         no repository has, and :class:`StorageError`.
         """
+        identity.check(self._catalog, self._blobs)
         wanted = []
         for digest in digests:
             held = self._catalog.damage.find(digest)

@@ -37,6 +37,7 @@ from digestry.registry.mirroring.config import check_files
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import exposition, logs
 from digestry.registry.observing.audit import AuditLog, tell_place
+from digestry.registry.private import make_private, umask
 from digestry.registry.reserve import A_BIT, Reserve
 from digestry.registry.root import check_catalog, check_servable, hold
 from digestry.registry.service import ABSENT
@@ -141,12 +142,14 @@ def serve(
     Raises :class:`Conflict` if another server has this root, :class:`InvalidConfiguration` if the
     address cannot be used, :class:`StorageError`.
     """
+    os.umask(umask(group=config.group_access))
     fsio.make_directory(config.root)
     check_servable(config.root)
     fsio.make_directory(config.root / "ingest")  # which is locked as well
     held = f"{config.root} is served by another digestry already"
     with hold(config.root, held=held):
         check_servable(config.root)
+        make_private(config.root, group=config.group_access)
         fsio.check_locks(config.root)
         prepare(config)
         _raise_file_limit()

@@ -86,7 +86,7 @@ class Run:
         self._ask = ask
         self._collection: Collection = catalog.collection(config.collection.retention, pace=pace)
         self._pace = pace
-        self._blobs = blobs
+        self.blobs = blobs
         self._tell = tell
         self._stop = stop
         self._tally = Tally()
@@ -125,13 +125,13 @@ class Run:
             dead = set(batch) - self._held(batch)
             share.total += len(batch)
             share.dead += len(dead)
-            share.dead_bytes += sum(self._blobs.stat(digest) or 0 for digest in dead)
+            share.dead_bytes += sum(self.blobs.stat(digest) or 0 for digest in dead)
             self._check()
         if share.dead_bytes > LITTLE and not share.most:
             # By number it is not most of them; but it may be the large ones.
             size = 0
             for batch in self._batches():
-                size += sum(self._blobs.stat(digest) or 0 for digest in batch)
+                size += sum(self.blobs.stat(digest) or 0 for digest in batch)
                 self._check()
             share.live_bytes = size - share.dead_bytes
         self._ask_about(share)
@@ -142,7 +142,7 @@ class Run:
             self._ask(share)
 
     def _batches(self) -> Iterator[list[Digest]]:
-        digests = self._blobs.digests()
+        digests = self.blobs.digests()
         while batch := list(itertools.islice(digests, _BATCH)):
             yield batch
 
@@ -171,12 +171,12 @@ class Run:
             began = self._dry
             yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
             return
-        together = sorted(dead, key=self._blobs.guarded_by)
-        for _, alike in itertools.groupby(together, key=self._blobs.guarded_by):
+        together = sorted(dead, key=self.blobs.guarded_by)
+        for _, alike in itertools.groupby(together, key=self.blobs.guarded_by):
             while some := list(itertools.islice(alike, _UNDER_ONE_GUARD)):
                 removed: list[Removed | Stayed] = []
                 try:
-                    with self._blobs.guard(some[0], exclusive=True, wait=False) as guard:
+                    with self.blobs.guard(some[0], exclusive=True, wait=False) as guard:
                         guard.check()
                         pushed_since = self._collection.held(some)
                         for digest in some:
@@ -195,14 +195,14 @@ class Run:
         return {digest for part in parts for digest in self._collection.held(part)}
 
     def _gone(self, digest: Digest) -> Removed:
-        size = self._blobs.stat(digest) or 0
+        size = self.blobs.stat(digest) or 0
         if self._dry is None:
-            self._blobs.delete(digest, durable=False)
+            self.blobs.delete(digest, durable=False)
         return Removed("blob", "", str(digest), "no repository holds it", size)
 
     def _sweep_aside(self) -> Iterable[Batch]:
         """Removes what was set aside as damaged content that nobody can miss any more."""
-        for digest, path in self._blobs.all_aside():
+        for digest, path in self.blobs.all_aside():
             if self._collection.held([digest]):
                 continue
             self._collection.prove()
@@ -214,6 +214,6 @@ class Run:
     def _since(self, digest: Digest, began: float) -> bool:
         """Whether the copy of the catalog is too old to know this content."""
         try:
-            return self._blobs.path(digest).stat().st_ctime >= began
+            return self.blobs.path(digest).stat().st_ctime >= began
         except OSError:
             return True

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from digestry import __version__, fsio
-from digestry.blobs.disk import LAYOUT_FILE
+from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs, StoreMark
 from digestry.catalog import snapshot
 from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, NotFound
-from digestry.registry import retention
+from digestry.registry import identity, retention
 from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
@@ -71,6 +71,7 @@ class Frozen:
     root: Path
     staging: Path
     catalog: Snapshot
+    mark: StoreMark | None
     part: Part
     journal: JournalEnd
     taken_at: datetime.datetime
@@ -122,19 +123,20 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
     ``follows`` is the hash that an earlier backup's journal ended with, which must be in this one's.
     """
     with hold_content(root):
-        mark = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
+        prefix = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
         with fsio.storage_errors("write to", place):
-            for left in place.glob(f"{mark}*"):  # of one that was killed: who has the lock is alone
+            for left in place.glob(f"{prefix}*"):  # of one that was killed: who has the lock is alone
                 shutil.rmtree(left, ignore_errors=True)
-            staging = Path(tempfile.mkdtemp(prefix=mark, dir=place))
+            staging = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         try:
             taken_at = datetime.datetime.now(datetime.UTC)
             snapshot.take(root, staging)
+            mark = identity.check_copy(staging / CATALOG_FILE, DiskBlobs(root))
             with Snapshot(staging) as catalog:
                 journal = _journal_end(staging, () if follows is None else (follows,))
                 size, sha256 = description.hash_file(catalog.path)
                 part = Part(f"catalog-{sha256[:16]}.db", size, sha256)
-                yield Frozen(root, staging, catalog, part, journal, taken_at)
+                yield Frozen(root, staging, catalog, mark, part, journal, taken_at)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.errors import Conflict
 from digestry.model.digest import shown
 from digestry.registry.access import keys
+from digestry.registry.private import is_shared, make_private
 from digestry.registry.root import LOCK_FILE, RESTORING, hold
 
 _STAYS: Final = frozenset({LOCK_FILE, "lost+found"})
@@ -42,6 +43,7 @@ def made(root: Path) -> Iterator[Path]:
     with hold(root, held=f"{root} is in use by another digestry"):
         _check_empty(root)
         _clear(root)
+        make_private(root, group=is_shared(root))
         with fsio.storage_errors("create", staging):
             staging.mkdir(mode=0o700)
         fsio.sync_directory(root)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs, StoreMark
+from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs
 from digestry.catalog import clock, snapshot
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import FILE as CATALOG_FILE
-from digestry.catalog.database import connect_directly, failures
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
+from digestry.registry import identity
 from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveReader, Entry
@@ -202,11 +202,8 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
 
 def _keep_identity(staging: Path, target: DiskBlobs) -> None:
     """The blobs get the catalog's ID; a catalog from before there were IDs gets one when it is served."""
-    path = staging / CATALOG_FILE
-    with contextlib.closing(connect_directly(path)) as connection, failures(path):
-        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'identity'").fetchone():
-            (one,) = connection.execute("SELECT id, generation FROM identity").fetchall()
-            target.set_mark(StoreMark(*one))
+    if (mark := identity.of_copy(staging / CATALOG_FILE)) is not None:
+        target.set_mark(mark)
 
 
 # -- from a directory --------------------------------------------------------------------------

@@ -19,12 +19,14 @@ from digestry.blobs.protocols import Chunk
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, ContentError, NotFound
 from digestry.model.digest import Digest
+from digestry.registry import identity
 from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveWriter
 from digestry.registry.backup.copying import Flow, Source, Unusable
 from digestry.registry.backup.description import Description, Part
 from digestry.registry.backup.frozen import Frozen, Tally, check_root, frozen
+from digestry.registry.private import is_shared, make_private
 from digestry.registry.root import BACKUP_LOCK
 
 
@@ -77,11 +79,13 @@ def to_directory(
     _check_destination(root, destination)
     fsio.make_directory(destination)
     held = f"another backup is being written to {destination}"
-    with fsio.locked(destination / BACKUP_LOCK, wait=False, held=held):
+    with fsio.locked(destination / BACKUP_LOCK, wait=False, held=held, mode=0o600):
+        make_private(destination, group=is_shared(destination))
         earlier = _earlier(destination)
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
         with frozen(root, destination, follows) as source:
             target = DiskBlobs(destination)
+            identity.check_copy(source.catalog.path, target)
             target.prepare()
             target.sweep_ingests(0)
             tally = _copy_blobs(source, target, verify=verify, flow=flow, watcher=watcher)
@@ -91,6 +95,8 @@ def to_directory(
                 source.catalog.path.chmod(0o600)
             fsio.publish(source.catalog.path, destination / source.part.path)
             fsio.write_file(destination / description.FILE, told.encode())
+            if source.mark is not None:
+                target.set_mark(source.mark)
             removed = _tidy(destination, told, None if keep else source.catalog, target)
             return Taken(
                 told, tally.copied, tally.copied_bytes, tally.blobs - tally.copied, removed, source.left_out()
