@@ -27,7 +27,7 @@ def test_what_is_served_and_backed_up_is_private_whatever_the_umask(tmp_path: Pa
     before = os.umask(mask)
     try:
         settings = tmp_path / "registry.toml"
-        settings.write_text("[collection]\nevery = \"off\"\n")
+        settings.write_text('[collection]\nevery = "off"\n')
         server = start_registry(tmp_path / "root", "--config", str(settings))
         try:
             server.push_image("x", "t")

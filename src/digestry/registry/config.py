@@ -40,12 +40,9 @@ KEYS: Final = (
     Key("listen", toml.text, DEFAULT_LISTEN),
     Key("workers", toml.whole(1, 64), 1),
     Key("allow-anonymous", toml.flag, False),
-<<<<<<< HEAD
     Key("hosts", hosts.names, ()),
     Key("read-only", toml.flag, False),
-=======
     Key("group-access", toml.flag, False),
->>>>>>> 05931d7 (The root is private; tests of identity, removals of most, and locks; docs)
 )
 LIMIT_KEYS: Final = (
     Key("manifest", toml.size, 4 << 20),
