@@ -14,6 +14,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from digestry.blobs.disk import MARK_FILE
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.model import media_types
@@ -217,7 +218,7 @@ def _shown(root: Path) -> tuple[list[tuple[str, str, str]], dict[tuple[str, str]
 
 def check_files(root: Path) -> None:
     """A name in ``blobs`` means: complete, checked. Nobody's temporary files are left beside it."""
-    directories = list((root / "blobs").iterdir())
+    directories = [path for path in (root / "blobs").iterdir() if path.name != MARK_FILE]
     assert {directory.name for directory in directories} <= set(ALGORITHMS)
     for directory in directories:
         for path in directory.iterdir():

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from digestry.blobs.disk import MARK_FILE
 from digestry.catalog import chain
 from digestry.catalog.database import reading
 from digestry.catalog.jobs import COLLECTION
@@ -87,7 +88,7 @@ def _left(root: Path) -> list[str]:
         str(path.relative_to(root))
         for folder in ("blobs", "ingest", "quarantine")
         for path in (root / folder).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != MARK_FILE
     ]
     asked = {
         "links": "SELECT digest FROM links",

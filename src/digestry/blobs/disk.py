@@ -34,6 +34,7 @@ from digestry.fsio import (
     remove_file,
     storage_error,
     storage_errors,
+    sweep_temporaries,
     sync_directory,
     write_file,
 )
@@ -82,6 +83,7 @@ class DiskBlobs:
         for algorithm in ALGORITHMS:
             make_directory(self._blobs / algorithm)
         make_directory(self._ingest)
+        sweep_temporaries(self._blobs, older_than=0)
         # Who made them may have been killed before the names were on disk.
         for directory in (self._blobs, self.root):
             sync_directory(directory)
@@ -117,6 +119,8 @@ class DiskBlobs:
 
     def set_mark(self, mark: StoreMark) -> None:
         """Note, durably, which registry the content is of."""
+        if self.mark() == mark:
+            return
         make_directory(self._blobs)
         write_file(self.mark_file, f"{mark.id} {mark.generation}\n".encode(), mode=0o600)
 

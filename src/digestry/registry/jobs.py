@@ -34,5 +34,5 @@ def jobs(config: RegistryConfig) -> list[Job]:
         *([StoreCount(config, audit)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
         Refill(config.root),
-        IdentityJob(Catalog(config.root), DiskBlobs(config.root)),
+        *([] if config.read_only else [IdentityJob(Catalog(config.root), DiskBlobs(config.root))]),
     ]

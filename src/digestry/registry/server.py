@@ -109,7 +109,8 @@ def _prepare(config: RegistryConfig) -> None:
         check_catalog(config.root, blobs)
         catalog.migrate()
         identity.ensure(catalog, blobs)
-        identity.advance(catalog, blobs)
+        if not config.read_only:
+            identity.advance(catalog, blobs)
         begun = exposition.Begun(clock.now(), catalog.figures.last_entry())
     finally:
         catalog.close()
@@ -178,7 +179,8 @@ def serve(
             workers.run()
         finally:
             maintenance.stop()
-            _settle(config)
+            if not config.read_only:
+                _settle(config)
             tls.clear(config.root)
 
 

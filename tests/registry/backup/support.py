@@ -103,7 +103,7 @@ def tree(root: Path) -> dict[str, tuple[int, int]]:
 def blob_files(root: Path) -> dict[str, bytes]:
     return {
         f"{path.parent.name}:{path.name}": path.read_bytes()
-        for path in (root / "blobs").rglob("*")
+        for path in (root / "blobs").glob("*/*")
         if path.is_file()
     }
 
