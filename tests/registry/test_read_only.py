@@ -103,7 +103,10 @@ def test_logins_work(tmp_path: Path) -> None:
 
 def test_no_job_removes(tmp_path: Path) -> None:
     names = {job.name for job in jobs(RegistryConfig(tmp_path))}
-    assert names - {job.name for job in jobs(RegistryConfig(tmp_path, read_only=True))} == {"collection"}
+    assert names - {job.name for job in jobs(RegistryConfig(tmp_path, read_only=True))} == {
+        "collection",
+        "identity",
+    }
 
 
 def test_a_mirror_serves_what_it_has(tmp_path: Path) -> None:

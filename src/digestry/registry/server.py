@@ -25,7 +25,7 @@ from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.errors import InvalidConfiguration, StorageError, StorageFull
+from digestry.errors import Conflict, InvalidConfiguration, StorageError, StorageFull
 from digestry.registry import identity, retention, tls
 from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
@@ -145,8 +145,9 @@ def serve(
     """
     os.umask(umask(group=config.group_access))
     fsio.make_directory(config.root)
-    check_servable(config.root)
-    fsio.make_directory(config.root / "ingest")  # which is locked as well
+    with contextlib.suppress(Conflict):  # raised below: who has the root is told of first
+        check_servable(config.root)
+        fsio.make_directory(config.root / "ingest")  # which is locked as well
     held = f"{config.root} is served by another digestry already"
     with hold(config.root, held=held):
         check_servable(config.root)
