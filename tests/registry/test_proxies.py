@@ -239,7 +239,13 @@ def test_without_a_setting_nobody_is_believed() -> None:
 
 def test_a_password_is_never_led_from_https_to_http() -> None:
     with guarded() as server:
-        for forwarded in ({"X-Forwarded-Proto": "https"}, {"Forwarded": 'for=x;proto="https"'}):
+        for forwarded in (
+            {"X-Forwarded-Proto": "https"},
+            {"X-Forwarded-Scheme": "HTTPS"},
+            {"X-Forwarded-Ssl": "on"},
+            {"Front-End-Https": "On"},
+            {"Forwarded": 'for=x;proto="https"'},
+        ):
             headers = {"Host": "r.example", "X-Forwarded-Host": "evil.example", **forwarded}
             answer = server.request("GET", "/v2/", headers=headers)
             assert challenge(answer)["realm"] == "https://r.example/token"

@@ -40,6 +40,13 @@ _FOR: Final = b"x-forwarded-for"
 _PROTO: Final = b"x-forwarded-proto"
 _HOST: Final = b"x-forwarded-host"
 _PORT_HEADER: Final = b"x-forwarded-port"
+_SAY_HTTPS: Final = {
+    _PROTO: b"https",
+    b"x-forwarded-scheme": b"https",
+    b"x-forwarded-ssl": b"on",
+    b"front-end-https": b"on",
+}
+"""Headers by which proxies say that a request came over TLS, and a part of their values then."""
 _NOTED: Final = frozenset((_FORWARDED, _FOR, _PROTO, _HOST, _PORT_HEADER))
 
 
@@ -332,7 +339,7 @@ def says_https(headers: RawHeaders) -> bool:
     For what can only become safer by it: a password goes to ``https`` of the same host, or nowhere.
     """
     for name, value in headers:
-        if name == _PROTO and b"https" in value.lower():
+        if name in _SAY_HTTPS and _SAY_HTTPS[name] in value.lower():
             return True
         if name == _FORWARDED and re.search(rb'proto="?https', value[-_LONGEST:], re.IGNORECASE):
             return True
