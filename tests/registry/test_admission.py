@@ -98,6 +98,8 @@ def test_what_the_registry_itself_shows_and_what_somebody_typed_is_answered(serv
         "localhost.evil.example",
         "evil.localhost.example",
         "registry.local",
+        "host.docker.internal.evil.example",
+        "evil.internal",
     ],
 )
 def test_a_name_that_somebody_lets_lead_here_is_refused(server: RegistryServer, host: str) -> None:

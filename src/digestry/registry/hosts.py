@@ -15,10 +15,9 @@ from digestry.registry.toml import Where
 _HOST: Final = re.compile(
     r"(?:([A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253}))|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?", re.ASCII
 )
-_CONTAINERS: Final = frozenset(
-    ("host.docker.internal", "host.containers.internal", "host.lima.internal", "host.minikube.internal")
-)
-"""What container engines call the machine from inside. Nobody can own a name below ``internal``."""
+_MACHINE: Final = re.compile(r"host\.[a-z0-9-]+\.internal", re.ASCII)
+"""What container engines (``host.docker.internal``) call the machine from inside. Nobody can own a name below
+``internal``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,12 @@ class Host:
         network: nobody can register it.
         """
         name = self.name.removesuffix(".")
-        return "." not in name or name.endswith(".localhost") or name in _CONTAINERS or self.is_address
+        return (
+            "." not in name
+            or name.endswith(".localhost")
+            or bool(_MACHINE.fullmatch(name))
+            or self.is_address
+        )
 
 
 @functools.lru_cache(4096)
