@@ -120,3 +120,74 @@ def test_nothing_in_it_does_not_show_that_nothing_runs(tmp_path: Path, content: 
 @pytest.mark.parametrize("content", ['{"kind": "PodList", "items": []}', '{"host": "n1", "containers": []}'])
 def test_a_list_that_says_whose_it_is_may_be_empty(tmp_path: Path, content: str) -> None:
     assert observe(tmp_path, content) == []
+
+
+A, B = (f"sha256:{digit * 64}" for digit in "ab")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"name": "a", "reference": "r.example/a:1", "digest": "{A}", "digest": "{B}"}}',
+        f'{{"name": "a", "reference": "r.example/a@{A}", "reference": "r.example/a@{B}"}}',
+        f'{{"name": "a", "digest": "{A}", "dig\\u0065st": "{B}"}}',
+        f'{{"name": "a", "team": "x", "digest": "{A}", "team": "y"}}',
+        f'{{"Id": "1", "Name": "/a", "Image": "{A}", "Image": "{B}", "Config": {{"Image": "r/a:1"}}}}',
+        f'{{"Id": "1", "Name": "/a", "Image": "{A}", "Config": {{"Image": "r.example/a", "Image": "b"}}}}',
+    ],
+)
+def test_what_is_said_twice_is_no_answer(tmp_path: Path, text: str) -> None:
+    """Each reader of JSON believes another of the two."""
+    (problem,) = observe(tmp_path, f"[{text}]")
+    assert isinstance(problem, Problem)
+    assert "twice" in problem.message
+
+
+def test_a_key_in_one_object_and_in_another_is_not_said_twice(tmp_path: Path) -> None:
+    entry = {"name": 'a "name": b', "reference": "r.example/a:1", "digest": A, "team": {"name": "x"}}
+    (seen,) = observe(tmp_path, json.dumps([entry]))
+    assert isinstance(seen, Sighting)
+
+
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "p", "namespace": "n"},
+    "spec": {"containers": [{"name": "c", "image": "r.example/a:1"}]},
+    "status": {
+        "phase": "Running",
+        "containerStatuses": [{"name": "c", "imageID": f"r.example/a@{A}", "state": {"running": {}}}],
+    },
+}
+GROUP = {
+    "name": "g",
+    "osType": "Linux",
+    "containers": [{"name": "c", "properties": {"image": f"r.example/a@{A}"}}],
+}
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize(
+    ("document", "rows"),
+    [
+        ({"apiVersion": "v1", "items": [POD], "kind": "List", "metadata": {"continue": "x"}}, 1),
+        ({"apiVersion": "v1", "items": [POD], "kind": "List", "metadata": {"remainingItemCount": 5}}, 1),
+        ({"apiVersion": "v1", "items": [], "kind": "PodList", "metadata": {"continue": "x"}}, 0),
+        ({"value": [GROUP], "nextLink": "https://management.example/?skip=1"}, 1),
+        ({"containers": [{"name": "a", "digest": A}], "nextToken": "x"}, 1),
+    ],
+)
+def test_a_page_of_a_list_is_not_all_of_it(
+    tmp_path: Path, document: dict[str, Any], rows: int, indent: int | None
+) -> None:
+    seen = observe(tmp_path, json.dumps(document, indent=indent) + "\n")
+    assert sum(isinstance(one, Sighting) for one in seen) == rows
+    (problem,) = [one for one in seen if isinstance(one, Problem)]
+    assert "there is more than this file has" in problem.message
+
+
+@pytest.mark.parametrize("metadata", [{}, {"continue": ""}, {"continue": None, "remainingItemCount": 0}])
+def test_a_list_that_ends_is_all_of_it(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    document = {"apiVersion": "v1", "items": [POD], "kind": "List", "metadata": metadata}
+    (seen,) = observe(tmp_path, json.dumps(document, indent=4) + "\n")
+    assert isinstance(seen, Sighting)

@@ -78,6 +78,32 @@ def test_what_ended_is_there_if_asked_for() -> None:
     assert "backup-29401200-4xk2b/dump" in rest
 
 
+def test_a_container_that_runs_in_a_pod_that_has_ended_is_a_row() -> None:
+    """The pod's phase may be told before the end of its containers."""
+    pod = running("r.example/app:1")
+    ended = {"name": "done", "state": {"terminated": {}}}
+    pod["spec"]["containers"].append({"name": "done", "image": "app"})
+    pod["status"] = {
+        "phase": "Failed", "containerStatuses": [*pod["status"]["containerStatuses"], ended],
+    }  # fmt: skip
+    row = only(pod)
+    assert row.name == "p/c"
+    assert "its pod is Failed" in row.remarks[0]
+    pod["status"]["containerStatuses"] = [ended]
+    assert list(sightings_of_pods([pod], source="k")) == []
+
+
+def test_two_statuses_of_one_container_must_say_the_same() -> None:
+    pod = running("r.example/app:1")
+    [status] = pod["status"]["containerStatuses"]
+    pod["status"]["containerStatuses"] = [status, dict(status)]
+    only(pod)
+    pod["status"]["containerStatuses"] = [status, status | {"imageID": "r.example/app@sha256:" + "1" * 64}]
+    row, problem = list(sightings_of_pods([pod], source="k"))
+    assert isinstance(row, Sighting)
+    assert "twice" in getattr(problem, "message", "")
+
+
 def test_what_waits_is_a_row_without_a_digest() -> None:
     rest = seen()
     crash = rest["waiting/crash"]

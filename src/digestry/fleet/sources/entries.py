@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from digestry.errors import DigestryError
+from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.fleet.sighting import Problem
 from digestry.fleet.sources.engine import text
 from digestry.fleet.sources.formats import EXPECTED, FORMATS
@@ -17,6 +18,7 @@ from digestry.fleet.sources.formats.columns import is_state
 from digestry.fleet.sources.formats.documents import Entry, Fault
 from digestry.fleet.sources.formats.identities import role_of, unread
 from digestry.fleet.sources.formats.inventory import RENAME, UNREAD
+from digestry.fleet.sources.formats.kubernetes import Kubernetes
 from digestry.fleet.sources.formats.places import Entries, Place
 from digestry.fleet.sources.formats.rows import Fields, Format, Made, Reading, begins_with
 from digestry.fleet.sources.formats.states import state_of
@@ -26,6 +28,8 @@ _LISTS: Final = ("containers", "items", "images", "value")
 _PREDICATE: Final = "predicate"
 _AROUND: Final = frozenset({"host", "kind", "apiVersion", "metadata"})
 _EMPTY: Final = (b"null", b'""', b"[]", b"{}")
+_NEXT: Final = frozenset({"continue", "remainingitemcount", "nexttoken", "nextlink", "nextpagetoken"})
+_PAGE: Final = "write all of it: the other pages are not read"
 _DEEPEST: Final = 5
 _KEYS_SHOWN: Final = 8
 _SHOWN: Final = 40
@@ -112,7 +116,13 @@ class EntryReader:
             one = self._formats[kind] = kind(self._reading)
         self._counts[kind.title] += 1
         try:
-            made = (*self._not_read(place, index, fields), *one.read(raw, fields, place, index))
+            if kind is not Kubernetes:
+                _once(raw, fields)
+            made = (
+                *self._more(place, index, fields),
+                *self._not_read(place, index, fields),
+                *one.read(raw, fields, place, index),
+            )
         except DigestryError as error:
             made = (self._problem(place, index, error.message, error.hint),)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -154,6 +164,7 @@ class EntryReader:
         around = {key: value for key, value in fields.items() if key not in _LISTS}
         ended = any(is_state(key) and state_of(text(_value(raw))) == "ended" for key, raw in around.items())
         yield from self._unread(place, index, around)
+        yield from self._more(place, index, around)
         for key in lists:
             entries = self._arrays.decode(fields[key]) if begins_with(fields[key], "[") else []
             if not entries and (kind == "Pod" or host) and key != "images":
@@ -174,6 +185,24 @@ class EntryReader:
                     if self._reading.first("unread", path):
                         yield self._problem(place, index, f"{shown(path)} {UNREAD}", RENAME)
 
+    def _more(self, place: Place, index: int, fields: Fields) -> Iterator[Made]:
+        """A problem for a list that is a page of a longer one, by what it says of the next."""
+        around = {**fields, **self._metadata(fields)}
+        for key, raw in around.items():
+            told = bytes(raw) if key.lower() in _NEXT else b""
+            if told and told not in {*_EMPTY, b"0"} and self._reading.first("more", key):
+                yield self._problem(
+                    place, index, f"{shown(key)} says that there is more than this file has", _PAGE
+                )
+
+    def _metadata(self, fields: Fields) -> Fields:
+        raw = fields.get("metadata")
+        if raw is None or not begins_with(raw, "{"):
+            return {}
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._objects.decode(raw)
+        return {}
+
     def _unknown(self, place: Place, index: int, fields: Fields) -> Problem:
         keys = ", ".join(shown(key) for key in list(fields)[:_KEYS_SHOWN]) or "no keys"
         said = f"there is no list of containers, nor anything else that is known, in an object with {keys}"
@@ -189,6 +218,22 @@ class EntryReader:
 
     def _problem(self, place: Place, index: int, message: str, hint: str = "") -> Problem:
         return Problem(self._reading.source, f"{self._reading.where}, {place.where(index)}: {message}", hint)
+
+
+def _once(raw: msgspec.Raw, fields: Fields) -> None:
+    """Raises :class:`InvalidConfiguration` for an object that has a key twice, of which each reader
+    believes another."""
+    content = bytes(raw)
+    if b"\\u" not in content and all(content.count(b'"%s"' % key.encode()) == 1 for key in fields):
+        return
+    json.loads(content, object_pairs_hook=_unique, parse_int=str, parse_float=str)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    names = Counter(name for name, _ in pairs)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise InvalidConfiguration(f"it has {shown(twice)} twice, and which of the two counts is not known")
 
 
 def left_out_note(reading: Reading, *, others: bool = True) -> Iterator[Made]:

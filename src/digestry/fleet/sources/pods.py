@@ -156,7 +156,7 @@ class _Pod:
 
     def sightings(self) -> Iterator[Observation]:
         ended = text(self._status.get("phase")) in ENDED
-        if ended and not self._asked.include_stopped:
+        if ended and not self._asked.include_stopped and not self._still_runs():
             self._leave_out(sum(len(items(self._spec.get(key))) for key, _ in _STATUSES) or 1)
             return
         empty = True
@@ -165,15 +165,17 @@ class _Pod:
             specs = {
                 text(one.get("name")): one for one in map(fields, items(self._spec.get(specified))) if one
             }
-            seen: set[str] = set()
+            seen: dict[str, dict[str, Any]] = {}
             for status in map(fields, items(self._status.get(reported))):
                 name = text(status.get("name"))
                 if not name:
                     yield self._problem(f"{reported} has an entry without a name")
                     continue
                 if name in seen:
+                    if status != seen[name]:
+                        yield self._problem(f"{reported} has {shown(name)} twice, and does not say the same")
                     continue
-                seen.add(name)
+                seen[name] = status
                 statuses.append(status)
                 empty = False
                 yield from self._container(name, specs.get(name, {}), status)
@@ -186,6 +188,19 @@ class _Pod:
             yield from self._volumes(statuses)
         if empty:
             yield self._problem("it has no containers in it, as if it had been cut off")
+
+    def _still_runs(self) -> bool:
+        """Whether a container of a pod that has ended is said to run: a kubelet may tell of a pod's end
+        before that of its containers."""
+        phase = text(self._status.get("phase"))
+        runs = any(
+            _state(status).runs
+            for _, reported in _STATUSES
+            for status in map(fields, items(self._status.get(reported)))
+        )
+        if runs:
+            self._remarks.append(f"its pod is {phase}, and the container is said to run all the same")
+        return runs
 
     def _leave_out(self, count: int) -> None:
         if self._asked.left_out is not None:

@@ -36,11 +36,18 @@ class _Unfit(Exception):
     """It is not such a list."""
 
 
+class _Metadata(msgspec.Struct, frozen=True):
+    """``continue`` leads to the next page of a list that is not all of it."""
+
+    following: str | None = msgspec.field(default=None, name="continue")
+    remaining: int | None = msgspec.field(default=None, name="remainingItemCount")
+
+
 class _Tail(msgspec.Struct, forbid_unknown_fields=True):
     """What follows the entries: no further ``items``, of which the last would count."""
 
     kind: Literal["List"]
-    metadata: msgspec.Raw = msgspec.Raw()
+    metadata: _Metadata = _Metadata()
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -130,4 +137,6 @@ def _pieces(source: Input) -> Iterator[bytes]:
             raise _Unfit
     if not tail.startswith(b","):
         raise _Unfit
-    _tail.decode(b"{" + tail[1:])
+    metadata = _tail.decode(b"{" + tail[1:]).metadata
+    if metadata.following or metadata.remaining:
+        raise _Unfit
