@@ -30,7 +30,11 @@ NASTY = (
     "=HYPERLINK(\"http://evil\")", "+1", "-1", "@SUM(A1)", "\t=1", "a|b`c``<img src=x>", "\\|<b>",
     "]]>&bogus;",
     "\ufffe\x00\x0b", "'; rm -rf / #", "$(reboot)", "-rf", "line\nbreak", "@someone #1 ![](http://evil/x.png)",
-    "```\n</details><h1>", "www.evil.example", "<!--",
+    "```\n</details><h1>", "www.evil.example", "<!--", "[login](https://evil.example)", "[rule](1)",
+    "\\[x\\](0)",
+    "..", "../../etc/passwd", "%2e%2e", "javascript:alert(1)", "https://evil.example/", "C:\\x",
+    "/abs", "{0}",
+    "::error file=x::owned", " ::add-mask::x", "##vso[task.setvariable variable=PATH]x", "##[group]x",
 )  # fmt: skip
 
 

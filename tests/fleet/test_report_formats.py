@@ -13,6 +13,7 @@ import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -141,6 +142,28 @@ def test_sarif_locations_are_relative_references(nasty: Fleet) -> None:
     for result in log(nasty.report)["results"]:
         uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
         assert re.fullmatch(r"(?:[A-Za-z0-9._~-]|%[0-9A-F]{2}|/)+", uri)
+        base = "https://base.example/a/b/"
+        assert urljoin(base, uri) == base + uri, "it leads nowhere else"
+
+
+def test_sarif_messages_have_no_links_and_no_placeholders(nasty: Fleet) -> None:
+    run = log(nasty.report)
+    messages = [result["message"]["text"] for result in run["results"]]
+    messages += [one["message"]["text"] for one in run["invocations"][0]["toolExecutionNotifications"]]
+    for rule in run["tool"]["driver"]["rules"]:
+        messages += [rule["shortDescription"]["text"], rule.get("fullDescription", {}).get("text", "")]
+    assert any("evil.example" in message for message in messages)
+    for message in messages:
+        # What is left without what is escaped (SARIF 2.1.0, 3.11.5 and 3.11.6).
+        bare = re.sub(r"\\[\\\[\]]|\{\{|\}\}", "", message)
+        assert not set(bare) & set("[]{}"), message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_line_is_a_command_of_a_build_server(name: str, nasty: Fleet) -> None:
+    for line in "".join(FORMATS[name](nasty)).splitlines():
+        assert not re.search(r"##(?:vso)?\[", line, re.IGNORECASE)
+        assert not re.match(r"\s*::[a-z-]+.*::", line)
 
 
 # -- JUnit --------------------------------------------------------------------------------------

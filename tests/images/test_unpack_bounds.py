@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterable, Iterator
@@ -176,13 +177,13 @@ def test_awkward_names_are_names(store: ImageStore, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == sorted(names)  # noqa: PTH208
 
 
-@pytest.fixture(autouse=True)
-def gone_again(tmp_path: Path) -> Iterator[None]:
-    """What is left by a test that fails may be deeper than what takes such directories away."""
-    yield
-    for path in tmp_path.iterdir():
-        if path.is_dir():
-            remove_tree(path)
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that pytest does not take away: what a test that is killed leaves may be deeper than it
+    can."""
+    path = Path(tempfile.mkdtemp(prefix="digestry-deep-"))
+    yield path
+    remove_tree(path)
 
 
 def depth_of(root: Path) -> int:

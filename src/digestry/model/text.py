@@ -1,16 +1,23 @@
-"""Text of strangers, made harmless: names come from them, and a terminal obeys escape sequences."""
+"""Text of strangers, made harmless: names come from them, a terminal obeys escape sequences, and what runs
+builds obeys lines of a log."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
+_LOGGED: Final = re.compile(r"##(?=vso\[|\[)", re.IGNORECASE)
+_COMMAND: Final = re.compile(r"::(?=[A-Za-z][^:]*::)")
 _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def printable(text: str) -> str:
-    """``text`` with every control and formatting character escaped."""
+    """``text`` with every control and formatting character escaped, and a backslash in what Azure Pipelines
+    (``##vso[``, ``##[``) or GitHub Actions (``::command::``) would carry out."""
+    if "##" in text or "::" in text:
+        text = _COMMAND.sub(r"\\\g<0>", _LOGGED.sub(r"#\\#", text))
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -26,6 +33,8 @@ def harmless(character: str) -> bool:
 
 def printable_json(text: str) -> str:
     """JSON text, line ends included, with what is not harmless escaped: the values stay the same."""
+    if "##" in text:
+        text = _LOGGED.sub(r"\\u0023#", text)
     # Below U+0020 JSON escapes by itself; outside of strings it is ASCII.
     if text.isascii() and "\x7f" not in text:
         return text

@@ -30,6 +30,7 @@ _OWN_RULES: Final[dict[str, tuple[str, str]]] = {
     _NOT_ASSESSED: ("Nobody has stated whether the image that a container runs is vulnerable", "note"),
     _MOVED: ("A container's tag has moved away from what it runs", "note"),
 }
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", "[": "\\[", "]": "\\]", "{": "{{", "}": "}}"})
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -66,10 +67,12 @@ def _rules(report: Report) -> list[dict[str, Any]]:
     rules = [
         {
             "id": printable(name),
-            "shortDescription": {"text": f"A container runs an image with {printable(name)}"},
+            "shortDescription": {"text": _message(f"A container runs an image with {name}")},
             "fullDescription": {
-                "text": printable(f"An OpenVEX statement says that the image is affected by {name}.")
-                + (f" Also known as {printable(', '.join(aliases))}." if aliases else "")
+                "text": _message(
+                    f"An OpenVEX statement says that the image is affected by {name}."
+                    + (f" Also known as {', '.join(aliases)}." if aliases else "")
+                )
             },
             "defaultConfiguration": {"level": "error"},
             "properties": {"tags": ["security", "container"]},
@@ -113,8 +116,7 @@ def _result(finding: Finding, rule: str, level: str, index: dict[str, int], why:
     seen, identity = finding.sighting, finding.identity
     running = "" if identity is None else str(identity.running)
     names = [name for name in (seen.host, seen.namespace, seen.name or seen.id) if name]
-    # A name's own slashes are no steps, and a first step with a colon would be a scheme.
-    uri = "/".join(quote(printable(name), safe="") for name in names) or "container"
+    uri = "/".join(map(_step, names)) or "container"
     parts = [seen.host, seen.namespace, seen.name or seen.id, rule, running]
     fingerprint = hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
     message = (
@@ -126,7 +128,7 @@ def _result(finding: Finding, rule: str, level: str, index: dict[str, int], why:
         "ruleIndex": index.get(rule, -1),
         "kind": "fail",
         "level": level,
-        "message": {"text": printable(message)},
+        "message": {"text": _message(message)},
         "locations": [
             {
                 "physicalLocation": {"artifactLocation": {"uri": uri}},
@@ -154,7 +156,20 @@ def _result(finding: Finding, rule: str, level: str, index: dict[str, int], why:
 
 def _notification(problem: Problem) -> dict[str, Any]:
     hint = f" ({problem.hint})" if problem.hint else ""
-    return {"level": "error", "message": {"text": printable(f"{problem.source}: {problem.message}{hint}")}}
+    return {"level": "error", "message": {"text": _message(f"{problem.source}: {problem.message}{hint}")}}
+
+
+def _message(text: str) -> str:
+    """A message's text, in which a stranger's brackets make no link (3.11.6), and braces no placeholder
+    (3.11.5)."""
+    return printable(text).translate(_ESCAPES)
+
+
+def _step(name: str) -> str:
+    """One step of a relative address. A name's own slashes are no steps, a colon in the first would end a
+    scheme, and dots alone would lead elsewhere, encoded or not."""
+    shown = printable(name)
+    return quote(shown if shown.strip(".") else f"_{shown}", safe="")
 
 
 def _json(value: Any) -> str:
