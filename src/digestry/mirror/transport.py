@@ -17,18 +17,20 @@ from digestry.client.credentials import Credential, Credentials
 from digestry.client.options import ClientOptions
 from digestry.client.proxies import proxy_for
 from digestry.client.session import Session
-from digestry.client.transport import Call, Transport
+from digestry.client.transport import Call, Transport, origin_of
 from digestry.errors import RedirectRefused
 from digestry.mirror.deadline import current
 from digestry.mirror.guard import Guard, parse_url
 from digestry.mirror.wire import guard_connections
 from digestry.model.digest import shown
 
+_MOST_SAID: Final = 1000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-class _Token(threading.local):
-    is_asked: bool = False
+class _Asking(threading.local):
+    token: bool = False
+    led_to: str | None = None
 
 
 class GuardedTransport(Transport):
@@ -39,16 +41,28 @@ class GuardedTransport(Transport):
         self.guard = guard
         self._guarding = threading.Lock()
         self._guarded: weakref.WeakSet[urllib3.PoolManager] = weakref.WeakSet()
-        self._token = _Token()
+        self._asking = _Asking()
 
     @contextlib.contextmanager
     def asking_for_a_token(self) -> Iterator[None]:
         """In the block this thread asks token servers alone: a redirect leads to another one, or nowhere."""
-        self._token.is_asked = True
+        self._asking.token = True
         try:
             yield
         finally:
-            self._token.is_asked = False
+            self._asking.token = False
+
+    @property
+    def led_to(self) -> str | None:
+        """The host that gave this thread's last answer; None if it is the one that was asked."""
+        return self._asking.led_to
+
+    def send(self, call: Call, *, authorization: str | None = None) -> Answer:
+        self._asking.led_to = None
+        answer = super().send(call, authorization=authorization)
+        if origin_of(answer.url) != origin_of(call.url):
+            self._asking.led_to = answer.host
+        return answer
 
     def follow(self, url: str, location: str) -> str:
         host = urlsplit(url).netloc
@@ -61,7 +75,7 @@ class GuardedTransport(Transport):
             ) from None
         if parts.scheme == "http" and urlsplit(url).scheme == "https":
             raise RedirectRefused(f"{host} sends from TLS to plain HTTP at {parts.netloc}")
-        if self._token.is_asked:
+        if self._asking.token:
             self.guard.trusts(target)
         return target
 
@@ -93,7 +107,19 @@ class GuardedSession(Session):
     def __init__(self, options: ClientOptions, guard: Guard, credentials: Credentials) -> None:
         super().__init__(options, credentials=credentials)
         self.transport: GuardedTransport = GuardedTransport(options, guard)
+        self.upstream = _Latest()
         self._auth = _Authenticator(self.transport, credentials)
+
+
+class _Latest(dict[tuple[str, str], str]):
+    """What was said of the latest names: a mirror is asked for ever more of them."""
+
+    def __setitem__(self, key: tuple[str, str], value: str) -> None:
+        self.pop(key, None)
+        while len(self) >= _MOST_SAID:
+            with contextlib.suppress(StopIteration, KeyError, RuntimeError):  # another thread was faster
+                del self[next(iter(self))]
+        super().__setitem__(key, value)
 
 
 class _Authenticator(Authenticator):

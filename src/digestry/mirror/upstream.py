@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NoReturn, Self, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from digestry.client.answers import Answer
@@ -21,7 +21,6 @@ from digestry.client.credentials import Credential
 from digestry.client.failures import broke_off
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
-from digestry.client.transport import origin_of
 from digestry.errors import InvalidConfiguration, ProtocolViolation, RedirectRefused, Refused, Unreachable
 from digestry.mirror.deadline import begin_stream, limited
 from digestry.mirror.guard import Guard
@@ -39,6 +38,7 @@ _CONNECTIONS: Final = 32
 _OK: Final = 200
 _PART: Final = 206
 _NO_SUCH_PART: Final = 416
+_SERVER_ERROR: Final = 500
 _ASK_LATER: Final = frozenset({429, 502, 503, 504})
 _FINAL: Final = frozenset({_NO_SUCH_PART})
 """What a storage says of a blob itself."""
@@ -159,22 +159,40 @@ class ClientUpstream:
         guard = Guard(options.host, options.url, options.internal, options.realms)
         self._session = GuardedSession(client, guard, _Login(options))
         self._session.transport.place(options.host, options.url)
-        self._origin = origin_of(options.url)
 
     def _repository(self, name: str) -> Repository:
         return self._session.repository(Reference(self._host, self._project + name))
 
     def _asked(self, question: Callable[[], T], *, lists: bool = False) -> T:
+        """Ask, and once more after a connection that was given up, or after what a storage refuses that the
+        registry leads to: the address that it gave may have been too old."""
         total = self._patience * (LISTS if lists else 1)
         with limited(self._patience, total, self._least_rate), self._readable():
             try:
-                return question()
+                return self._led(question)
             except Unreachable as error:
                 # Whatever came between may have ended all that are as old.
                 self._session.transport.drop_idle()
                 if not broke_off(error):
                     raise
+            except RedirectRefused as error:
+                if error.status is None or error.status in _ASK_LATER or error.status >= _SERVER_ERROR:
+                    raise
+            return self._led(question)
+
+    def _led(self, question: Callable[[], T]) -> T:
+        """Ask; what another host refuses says nothing of what the registry has, or who may have it, unless
+        that one is a registry too. Raises :class:`RedirectRefused` then."""
+        try:
             return question()
+        except Refused as error:
+            if self._session.transport.led_to is None or error.code in _CODES or error.status in _FINAL:
+                raise
+            raise RedirectRefused(
+                f"{self._host} leads to {self._session.transport.led_to} for it: {error.message}",
+                status=error.status,
+                retry_after=error.retry_after,
+            ) from error
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
@@ -210,37 +228,30 @@ class ClientUpstream:
                 if answer.status == _OK and (answer.length or is_empty):
                     return answer.length
                 if answer.status in _ASK_LATER:
-                    self._fail(answer, f"find blob {digest} of {repository}")
+                    answer.fail(f"find blob {digest} of {repository}")
             with asked.ask("GET", f"blobs/{digest}", headers=one_byte) as answer:
                 if answer.status == _PART:
                     match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
                     return None if match is None or match[2] == "*" else int(match[2])
                 if answer.status != _OK:
-                    self._fail(answer, f"find blob {digest} of {repository}")
+                    answer.fail(f"find blob {digest} of {repository}")
                 return answer.length
 
         return self._asked(ask)
 
     def blob(self, repository: str, digest: Digest, start: int) -> BlobStream:
-        """A blob from byte ``start`` on, or, from an upstream that cannot do that, from 0 on.
-
-        What a storage refuses that the registry leads to is asked of the registry once more: the address
-        that it gave may have been too old.
-        """
+        """A blob from byte ``start`` on, or, from an upstream that cannot do that, from 0 on."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
 
         def ask() -> BlobStream:
-            answer = self._open(repository, digest, start)
-            if self._is_elsewhere(answer) and 400 <= answer.status < 500 and answer.status not in _FINAL:
-                answer.close()
-                answer = self._open(repository, digest, start)
+            answer = self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
             try:
                 if answer.status == _PART and start:
-                    size = self._part(answer, digest, start)
-                    stream = BlobStream(answer, start, size)
+                    stream = BlobStream(answer, start, _whole_size(answer, digest, start))
                 elif answer.status == _OK:
                     stream = BlobStream(answer)
                 else:
-                    self._fail(answer, f"get blob {digest} of {repository}")
+                    answer.fail(f"get blob {digest} of {repository}")
                 begin_stream()
             except BaseException:
                 answer.close()
@@ -248,36 +259,6 @@ class ClientUpstream:
             return stream
 
         return self._asked(ask)
-
-    def _open(self, repository: str, digest: Digest, start: int) -> Answer:
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        return self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
-
-    def _part(self, answer: Answer, digest: Digest, start: int) -> int | None:
-        """The whole size that a 206 tells. Raises :class:`ProtocolViolation` for another part."""
-        match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-        if match is None or int(match[1]) != start:
-            raise ProtocolViolation(
-                f"{answer.host} was asked for {digest} from byte {start}, and sends another part"
-            )
-        return None if match[2] == "*" else int(match[2])
-
-    def _is_elsewhere(self, answer: Answer) -> bool:
-        return origin_of(answer.url) != self._origin
-
-    def _fail(self, answer: Answer, action: str) -> NoReturn:
-        """Raise what an answer means that is none of the hoped for."""
-        try:
-            answer.fail(action)
-        except Refused as error:
-            if not self._is_elsewhere(answer) or error.code in _CODES or error.status in _FINAL:
-                raise
-            # Of a storage: it says nothing of what the registry has, or who may have it.
-            raise RedirectRefused(
-                f"{self._host} leads to {answer.host} for it: {error.message}",
-                status=error.status,
-                retry_after=error.retry_after,
-            ) from error
 
     def tags(self, repository: str, most: int) -> list[str]:
         """The first ``most`` tags, in upstream's order."""
@@ -288,6 +269,22 @@ class ClientUpstream:
         """What refers to ``digest``, by the referrers tag where upstream knows no such list."""
         return self._asked(lambda: self._repository(repository).referrers(digest), lists=True)
 
+    def stale(self, repository: str, target: str) -> str:
+        """What upstream, itself a mirror, said when it was last asked for a tag, or for the referrers of a
+        digest: why it may be old, in a word; empty if it is not, or nothing was said."""
+        name = Reference(self._host, self._project + repository)
+        return self._session.stale(name, target).partition(";")[0].strip()
+
     def close(self) -> None:
         """Ends all connections."""
         self._session.close()
+
+
+def _whole_size(answer: Answer, digest: Digest, start: int) -> int | None:
+    """The size of the whole that a 206 tells. Raises :class:`ProtocolViolation` for another part."""
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    if match is None or int(match[1]) != start:
+        raise ProtocolViolation(
+            f"{answer.host} was asked for {digest} from byte {start}, and sends another part"
+        )
+    return None if match[2] == "*" else int(match[2])

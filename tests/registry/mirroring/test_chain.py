@@ -14,7 +14,7 @@ import pytest
 
 from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request
-from tests.registry.mirroring.support import KIND, Upstream, get, get_blob, mirroring, upstream
+from tests.registry.mirroring.support import KIND, Upstream, get, get_blob, mirroring, state, upstream
 from tests.support import PATIENCE, RegistryServer, free_port, program
 
 
@@ -293,3 +293,24 @@ def test_digestry_behind_digestry(chained: RegistryServer, hub: Upstream, name: 
         head = get_blob(server, name, Digest.parse(layer["digest"]), "HEAD")
         assert (head.status, head.headers["content-length"]) == (200, str(layer["size"]))
         assert get_blob(server, name, Digest.parse(layer["digest"])).body == b"layer of " + name.encode()
+
+
+def test_what_a_mirror_behind_says_of_its_own_upstream_is_told(
+    hub: Upstream, name: str, tmp_path: Path
+) -> None:
+    digest = hub.image(name, "1")
+    first = f'[mirror."a.test"]\nurl = "{hub.url}"\ntag-ttl = 0'
+    with mirroring(tmp_path / "first", first) as inner:
+        second = (
+            f'[mirror."b.test"]\nurl = "http://{inner.host}/a.test"\ntag-ttl = 0\n'
+            f'[mirror."kept.test"]\nurl = "http://{inner.host}/a.test"\ntag-ttl = "1h"\n'
+        )
+        with mirroring(tmp_path / "second", second) as outer:
+            assert state(get(outer, f"b.test/{name}", "1")) == "current"
+            hub.troubles[name] = lambda _: Reply(403, b"{}")
+            for host in ("b.test", "kept.test", "kept.test"):
+                answer = get(outer, f"{host}/{name}", "1")
+                assert answer.headers["docker-content-digest"] == str(digest)
+                assert state(answer) == "refused"
+            del hub.troubles[name]
+            assert state(get(outer, f"b.test/{name}", "1")) == "current"

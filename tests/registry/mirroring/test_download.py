@@ -74,6 +74,9 @@ class Slow:
     def tags(self, repository: str, most: int) -> Sequence[str]:
         return ()
 
+    def stale(self, repository: str, target: str) -> str:
+        return ""
+
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
         return ()
 

@@ -198,7 +198,16 @@ def test_what_a_storage_refuses_is_not_what_the_registry_refuses(
         if answered == 502:
             assert f"it leads to a storage that answers {status}" in answer.body.decode()
         assert SECRET not in told([answer])
-        assert len(storage.seen) <= 5
+        assert len(storage.seen) <= 6
+
+
+@pytest.mark.parametrize("asked", ["manifests/1", f"manifests/{DIGEST}", "tags/list"])
+def test_a_storage_of_manifests_and_lists_is_a_storage_too(led: Led, asked: str) -> None:
+    with lying(lambda _: Reply(403, b"<Error/>")) as storage:
+        led.liar.answer = lambda _: Reply(307, b"", {"Location": f"http://{storage.host}/signed"})
+        answer = led.server.request("GET", f"/v2/{led.name}/{asked}")
+        assert (answer.status, answer.code) == (502, "UNKNOWN")
+        assert len([request for request in storage.seen if request.method == "GET"]) == 2
 
 
 def test_what_a_registry_refuses_to_which_another_leads_is_what_it_says(led: Led) -> None:

@@ -87,6 +87,9 @@ async def referring(service: Service, exchange: Exchange, place: Place, digest: 
             mirror.count("stale")
     if known:
         word = trouble.INCOMPLETE
+    elif word == trouble.CURRENT:
+        said = mirror.said.get((place.name, str(digest)), "")
+        word = said if said in trouble.STALE else word
     exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     await referrers.handle(service, exchange, place.name, str(digest))
 
@@ -100,6 +103,7 @@ def _bring_referrers(service: Service, place: Place, digest: Digest) -> tuple[st
             listed = mirror.upstream.referrers(place.upstream, digest)
     except RemoteNotFound:
         listed = ()
+    mirror.hear(place, str(digest))
     left_out = ["…"] if len(listed) > _MOST_REFERRERS else []
     for entry in listed[:_MOST_REFERRERS]:
         try:

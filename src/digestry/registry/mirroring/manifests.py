@@ -53,6 +53,7 @@ async def _by_tag(service: Service, exchange: Exchange, place: Place, tag: str) 
     seen, here = service.hot.seen(place.name, tag), service.hot.manifest(place.name, tag)
     if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
         mirror.count("hits")
+        word = _said_before(place, tag)
     else:
         try:
             check_tag(tag)
@@ -62,6 +63,7 @@ async def _by_tag(service: Service, exchange: Exchange, place: Place, tag: str) 
         try:
             await mirror.once((place.name, tag), refresh, service, place, tag)
             mirror.count("misses")
+            word = _said_before(place, tag)
         except (*TROUBLE, StorageFull) as error:
             word = trouble.word(error)
             _may_be_served(service, place, tag, error)
@@ -87,6 +89,12 @@ def _said(place: Place, word: str, checked_at: int | None) -> bytes:
     return f"{word}; registry={place.mirror.config.host}{checked}".encode()
 
 
+def _said_before(place: Place, tag: str) -> str:
+    """What upstream, itself a mirror, said of the tag when it was asked."""
+    said = place.mirror.said.get((place.name, tag), "")
+    return said if said in trouble.STALE else trouble.CURRENT
+
+
 def refresh(service: Service, place: Place, tag: str) -> None:
     """Makes the tag here point to what it points to upstream. Blocks."""
     service.reserve.check()  # what cannot be written down need not be asked
@@ -106,6 +114,7 @@ def refresh(service: Service, place: Place, tag: str) -> None:
                     event = mirrored.gone(place.name, tag, origin=mirror.origin)
                     service.observer.note(deeds.of_mirror(mirror.origin, place.name, event=event))
             return
+        mirror.hear(place, tag)
         if found.digest == here:
             mirrored.note(place.name, tag, found.digest)
             return

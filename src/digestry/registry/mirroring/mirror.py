@@ -99,6 +99,8 @@ class Mirror:
         self._list_weight = 0
         self.downloads: dict[tuple[str, Digest], Any] = {}
         """Those under way, by repository and digest (:class:`.download.Download`)."""
+        self.said: dict[tuple[str, str], str] = {}
+        """By repository and tag or digest: why upstream, a mirror itself, may have told what is old."""
         self._locks = root / DIRECTORY
         self._name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
         self._limit = Limit(self._locks / f"{self._name}.limit", longest=trouble.LONGEST_LIMIT)
@@ -158,6 +160,17 @@ class Mirror:
         del self._asked[key]
         if not task.cancelled():
             task.exception()  # somebody may have waited for it, or nobody any more
+
+    def hear(self, place: Place, target: str) -> None:
+        """Notes what upstream said of a tag, or of the referrers of a digest, beside what they are."""
+        said, key = self.upstream.stale(place.upstream, target), (place.name, target)
+        with self._lock:
+            if not said:
+                self.said.pop(key, None)
+                return
+            if len(self.said) >= _MOST_LISTS:
+                self.said.clear()
+            self.said[key] = said
 
     def fresh(self, checked_at: int, now: int) -> bool:
         """Whether what was asked then need not be asked again. Times in microseconds."""

@@ -40,6 +40,9 @@ HELD: Final = "held"
 INCOMPLETE: Final = "incomplete"
 """Upstream lists referrers that could not be fetched, so that the list here lacks them."""
 
+STALE: Final = frozenset({UNREACHABLE, FAILING, RATE_LIMITED, REFUSED, FULL, HELD, INCOMPLETE})
+"""What a mirror behind this one may say, and is passed on."""
+
 _TOO_MANY: Final = 429
 LONGEST_LIMIT: Final = 24 * 3600.0
 """A limit of its rate that an upstream tells is obeyed for no longer, in seconds."""

@@ -69,6 +69,11 @@ class Upstream(Protocol):
         """What refers to a manifest."""
         ...
 
+    def stale(self, repository: str, target: str) -> str:
+        """Why what a tag, or the referrers of a digest, were told to be may be old, in a word of upstream's,
+        which is a mirror itself; empty if they are not."""
+        ...
+
     def close(self) -> None: ...
 
 
