@@ -86,6 +86,20 @@ def test_who_comes_from_elsewhere_passes_a_flood() -> None:
     run(scene)
 
 
+def test_who_comes_while_a_flood_begins_is_served_soon() -> None:
+    """Nobody of them has failed yet: who sends one password goes before who sends many."""
+
+    async def scene(turns: Turns) -> None:
+        for number in range(200):
+            for _ in range(MOST_OF_ONE):
+                await turns.ask("alice", f"192.0.2.{number}", "guess")
+        await turns.ask("alice", "198.51.100.1", "right", right=True)
+        assert await turns.end() == []
+        assert turns.done.index("right") < 4
+
+    run(scene)
+
+
 def test_who_is_known_goes_before_who_is_new() -> None:
     async def scene(turns: Turns) -> None:
         await turns.ask("alice", "198.51.100.1", right=True)

@@ -2,7 +2,7 @@
 
 Nobody can be kept out by those who guess: each address has its turn, and at one address each name,
 however many wait. Those who logged in from there before go first, and addresses from which wrong
-passwords came go last.
+passwords came go last. In each of the three, who has fewest waiting has every second turn.
 """
 
 from __future__ import annotations
@@ -71,9 +71,14 @@ class _Lane:
         names = self.waiting.get(network)
         return 0 if names is None else len(names.get(name, ()))
 
-    def pop(self) -> _Ticket:
-        """Takes the next one; its network, and its name there, go to the end of their lines."""
-        network, names = next(iter(self.waiting.items()))
+    def pop(self, *, lightest: bool) -> _Ticket:
+        """Takes the next one; its network, and its name there, go to the end of their lines.
+
+        With ``lightest`` it is of the network that has fewest waiting: who logs in sends one password,
+        and who guesses many.
+        """
+        network = min(self.waiting, key=self._weight) if lightest else next(iter(self.waiting))
+        names = self.waiting[network]
         name, tickets = next(iter(names.items()))
         ticket = tickets.popleft()
         self.waiting.move_to_end(network)
@@ -82,7 +87,10 @@ class _Lane:
         return ticket
 
     def heaviest(self) -> str:
-        return max(self.waiting, key=lambda network: sum(map(len, self.waiting[network].values())))
+        return max(self.waiting, key=self._weight)
+
+    def _weight(self, network: str) -> int:
+        return sum(map(len, self.waiting[network].values()))
 
     def drop(self, network: str) -> _Ticket:
         """Takes away the last one of the name that has most tickets in ``network``."""
@@ -176,7 +184,7 @@ class LoginQueue:
             self._turn += 1
             lane = next(self._lanes[number] for number in order if self._lanes[number].waiting)
             self._size -= 1
-            yield lane.pop()
+            yield lane.pop(lightest=bool(self._turn % 2))
 
     def _note(self, ticket: _Ticket, *, right: bool) -> None:
         pair = ticket.name, ticket.network
