@@ -11,7 +11,8 @@ from digestry.model.digest import shown
 
 _LONGEST: Final = 512
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9._/*?-]+", re.ASCII)
-_ACROSS: Final = re.compile(r"\*\*+")
+_TOKENS: Final = re.compile(r"\*\*(?:\**)|\*|[^*]")
+_WILD: Final = frozenset("*?")
 
 
 def check_pattern(pattern: str) -> str:
@@ -30,30 +31,50 @@ def matches(pattern: str, name: str) -> bool:
     ``*`` is any number of characters but ``/``, ``**`` any number of any, ``?`` one but ``/``.
     Case counts.
     """
-    return _compiled(pattern).fullmatch(name) is not None
+    return _compiled(pattern).matches(name)
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    first, *rest = _ACROSS.split(pattern)
-    text = _group(first, ends=not rest)
-    for number, group in enumerate(rest, 1):
-        ends = number == len(rest)
-        # As early as can be, and for good: a later place leaves less for what follows. So no pattern takes
-        # longer than the square of a name's length, whoever chose the name.
-        text += f".*?{_group(group, ends=ends)}" if ends else f"(?>.*?{_group(group, ends=ends)})"
-    return re.compile(text)
+def _compiled(pattern: str) -> _Pattern:
+    return _Pattern(pattern)
 
 
-def _group(pattern: str, *, ends: bool) -> str:
-    """What has no ``**`` in it, as a regular expression; with ``ends`` it is the end of the name."""
-    first, *rest = map(_exactly, pattern.split("*"))
-    if not rest:
-        return first
-    *middle, last = rest
-    early = "".join(f"(?>[^/]*?{part})" for part in middle)
-    return f"{first}{early}[^/]*{last}" if ends else f"{first}{early}(?>[^/]*?{last})"
+class _Pattern:
+    """A pattern as a machine that reads a name once, however the two are made.
 
+    Bit ``i`` of its state is set if the first ``i`` tokens can be what was read so far, all of it.
+    """
 
-def _exactly(part: str) -> str:
-    return re.escape(part).replace(r"\?", "[^/]")
+    __slots__ = ("_across", "_end", "_literals", "_one", "_skip", "_start", "_text", "_within")
+
+    def __init__(self, pattern: str) -> None:
+        tokens = [token[:2] for token in _TOKENS.findall(pattern)]
+        self._text = None if _WILD.intersection(pattern) else pattern
+        bits = dict.fromkeys(tokens, 0)
+        for number, token in enumerate(tokens):
+            bits[token] |= 1 << number
+        self._across = bits.pop("**", 0)
+        self._within = bits.pop("*", 0) | self._across  # of which each may be any text but a slash
+        self._one = bits.pop("?", 0)
+        self._literals = bits
+        self._skip = self._within
+        self._start = self._skipped(1)
+        self._end = 1 << len(tokens)
+
+    def matches(self, name: str) -> bool:
+        if self._text is not None:
+            return name == self._text
+        state, literals, one, within, skip = self._start, self._literals, self._one, self._within, self._skip
+        for character in name:
+            if character == "/":
+                taken, stay = state & literals.get("/", 0), state & self._across
+            else:
+                taken, stay = state & (literals.get(character, 0) | one), state & within
+            state = taken << 1 | stay
+            state |= (state & skip) << 1  # two of those that may be nothing never follow each other
+            if not state:
+                return False
+        return bool(state & self._end)
+
+    def _skipped(self, state: int) -> int:
+        return state | (state & self._skip) << 1

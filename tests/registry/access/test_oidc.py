@@ -121,6 +121,8 @@ def test_keys_that_are_none(tmp_path: Path) -> None:
         {"algorithms": ["HS256"]},
         {"algorithms": ["none"]},
         {"jwks": "http://ci.example.com/jwks"},
+        {"jwks": "https://[ci"},
+        {"jwks": "https://ci:port/"},
         {"identity": []},
         {"identity": [{"pattern": "*", "name": "robot$ci"}]},
         {"identity": [{"pattern": "*", "name": "anonymous"}]},

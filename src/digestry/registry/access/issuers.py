@@ -63,7 +63,13 @@ def parse(table: Any, where: Where) -> Issuer:
                 f"algorithm {algorithm!r} is not taken", hint=f"choose from {', '.join(ALGORITHMS)}"
             )
     jwks: str | Path = values["jwks"]
-    parts = urlsplit(str(jwks))
+    try:
+        parts = urlsplit(str(jwks))
+        good = parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise where.wrong("jwks: a URL, or the path of a file, is wanted")
     if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
         raise where.wrong("jwks: keys that come over plain HTTP can be anybody's; write https://")
     if parts.scheme not in {"http", "https"}:

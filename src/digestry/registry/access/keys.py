@@ -76,10 +76,13 @@ class KeyRing:
                 keys[kid] = self._keys.get(kid) or OKPKey.import_key(json.loads(file.read_bytes()))
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError, JoseError) as error:
+            except OSError as error:
+                raise StorageError(f"cannot read the key {file}: {error.strerror}") from error
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, JoseError):
+                # Not what is wrong with it, which may be a part of it.
                 raise StorageError(
-                    f"{file} holds no key: {error}", hint="remove it, or restore it from a backup"
-                ) from error
+                    f"{file} holds no key", hint="remove it, or restore it from a backup"
+                ) from None
         self._keys, self._seen = keys, stamp
         self._signing = max(keys, default="")
         return True
