@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from digestry.registry.access.rules import Rules
 from digestry.registry.access.session import Session
 from digestry.registry.exchange import Exchange
 from digestry.registry.observing import refusals
+from digestry.registry.observing.config import LogConfig
 from digestry.registry.observing.refusals import Refusals
 from tests.registry.access.support import basic, guarded, of
 from tests.registry.observing.support import Metrics, audited, lines
@@ -113,6 +115,15 @@ def test_an_open_registry_has_them_too() -> None:
         assert server.request("PUT", "/v2/a/manifests/1", b"{").status == 400
         wait_until(lambda: len(audited(server)) == 2, what="both lines")
         assert [entry["status"] for entry in lines(server.root / "audit-refused.log")] == [400]
+
+
+def test_a_pipe_has_no_other_beside_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/stdout"), Path("/proc/self/fd/1"), "stderr", "off"):
+        config = LogConfig(audit=place)
+        assert config.of_strangers(tmp_path) == config
+    assert LogConfig(audit=tmp_path / "writes").of_strangers(tmp_path).audit == tmp_path / "writes-refused"
+    assert LogConfig().of_strangers(tmp_path).audit == tmp_path / "audit-refused.log"
 
 
 # -- the shares ---------------------------------------------------------------------------------

@@ -72,9 +72,14 @@ class LogConfig:
         return self.audit if isinstance(self.audit, Path) else None
 
     def of_strangers(self, root: Path) -> LogConfig:
-        """The same for what was refused to who has not logged in: beside the file, a file of its own."""
+        """The same for what was refused to who has not logged in: beside the file, a file of its own.
+
+        Where it goes to a pipe or a device, there is no other, and nothing that could be put aside.
+        """
         file = self.audit_file(root)
-        if file is None:
+        if file is None or file.is_relative_to("/dev") or file.is_relative_to("/proc"):
+            return self
+        if file.exists() and not file.is_file():
             return self
         return replace(self, audit=file.with_name(f"{file.stem}-refused{file.suffix}"))
 
