@@ -150,6 +150,40 @@ def test_what_fails_is_told(lost: str) -> None:
             assert any("does not show" in remark for remark in sighting.remarks)
 
 
+def test_a_container_that_is_listed_and_not_there_has_a_row() -> None:
+    """One that has really ended is not listed any more when it is looked for again."""
+    answers = cri()
+    for lists, rows in ((2, 1), (1, 0)):
+        left = lists
+
+        def answer(namespace: str, method: str, message: bytes) -> Answer:
+            nonlocal left
+            if method.endswith("/ContainerStatus"):
+                return Status(5, "not found")
+            if method.endswith("/ListContainers"):
+                left -= 1
+                return answers(namespace, method, message) if left >= 0 else [b""]
+            return answers(namespace, method, message)
+
+        seen = list(by_name(observed(answer)).values())
+        assert len(seen) == rows
+        assert all("says that it is not there" in one.remarks[0] for one in seen)
+
+
+def test_another_container_in_its_place_is_not_believed() -> None:
+    answers = cri()
+
+    def answer(namespace: str, method: str, message: bytes) -> Answer:
+        if method.endswith("/ContainerStatus"):
+            other = f"reg.example/app@sha256:{'9' * 64}"
+            return [nested(1, string(1, "another") + integer(3, 1) + string(9, other))]
+        return answers(namespace, method, message)
+
+    (seen,) = by_name(observed(answer)).values()
+    assert "another container" in seen.remarks[0]
+    assert not any(claim.digest.encoded.startswith("9") for claim in seen.claims)
+
+
 def test_hostile_fields() -> None:
     for hostile in ("", "\0", "sha256:" + "g" * 64, "@", "a@b@c", "x" * 100_000, "\ud7ff@sha256:1"):
         seen = observed(

@@ -136,6 +136,22 @@ def test_a_container_that_the_engine_fails_to_show_keeps_its_row() -> None:
     assert one.image_id is not None  # the list had it
 
 
+def test_another_container_in_its_place_is_not_believed() -> None:
+    other = "sha256:" + "e" * 64
+    (one,) = observe(changed("web-good", container_fields={"Id": "f" * 64, "Image": other}))
+    assert one.name == "web-good"
+    assert "another container" in one.remarks[0]
+    assert one.image_id is not None  # the list's own
+    assert str(one.image_id) != other
+
+
+def test_two_image_ids_are_none() -> None:
+    (one,) = observe(changed("web-good", container_fields={"Image": "sha256:" + "e" * 64}))
+    assert one.image_id is None
+    assert one.claims == ()
+    assert "lists this container with the image ID" in one.remarks[0]
+
+
 def test_an_image_that_is_gone_keeps_the_row() -> None:
     (one,) = observe(changed("web-good", image={"status": 404, "body": {"message": "No such image"}}))
     assert [claim.found_by for claim in one.claims] == ["image-id"]
@@ -149,6 +165,7 @@ def test_the_containerd_store_is_told_from_the_classic_one() -> None:
         "web-good",
         container_fields={"Image": index, "ImageManifestDescriptor": {"digest": child}},
     )
+    answers["/containers/json"]["body"][0]["ImageID"] = index
     answers[f"/images/{index}/json"] = {
         "status": 200,
         "body": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -99,17 +99,23 @@ def test_a_docker_compatible_socket_without_podmans_own_api() -> None:
 
 def test_a_container_that_ended_is_dropped_and_a_failure_is_a_row() -> None:
     answers = recording("podman-4.3-libpod")
-    paths = [
-        f"/v4.0.0/libpod/containers/{one['Id']}/json"
-        for one in answers["/v4.0.0/libpod/containers/json?pod=true"]["body"]
-    ]
+    listed = answers["/v4.0.0/libpod/containers/json?pod=true"]["body"]
+    first, second = listed[0]["Names"][0], listed[1]["Names"][0]
+    paths = [f"/v4.0.0/libpod/containers/{one['Id']}/json" for one in listed]
+
+    def ended(reply: BinaryIO) -> None:
+        del listed[0]
+        reply.write(b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+
     answers[paths[0]] = {"status": 404, "body": {"message": "no such container"}}
     answers[paths[1]] = {"status": 500, "body": {"message": "storage is locked"}}
     seen = names(over_api(answers))
+    assert len(seen) == 8
+    assert "says that it is not there" in seen[first].remarks[0]  # it is listed all the same
+    answers[paths[0]] = ended
+    seen = names(over_api(answers))
     assert len(seen) == 7
-    assert [one.name for one in seen.values() if "storage is locked" in " ".join(one.remarks)] == [
-        answers["/v4.0.0/libpod/containers/json?pod=true"]["body"][1]["Names"][0]
-    ]
+    assert [one.name for one in seen.values() if "storage is locked" in " ".join(one.remarks)] == [second]
 
 
 @pytest.mark.parametrize("script", ["exit 3", "echo nonsense", "echo '{}'"])

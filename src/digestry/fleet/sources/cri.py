@@ -21,7 +21,7 @@ from digestry.fleet.sources.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.fleet.sources.docker import digest_of, platform_of
 from digestry.fleet.sources.grpc import Channel, Unimplemented
 from digestry.fleet.sources.protobuf import Message, integer, nested, string
-from digestry.model.digest import Digest
+from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 
 _VERSIONS: Final = ("v1", "v1alpha2")
@@ -197,8 +197,9 @@ class CriSource:
             return
         kind = _RUNTIMES.get(name, "")
         images: dict[str, _Image | DigestryError] = {}
+        gone = []
         for one in listed:
-            if not self._include_stopped and one.state in {_CREATED, _EXITED}:
+            if not self._is_wanted(one):
                 continue
             if not one.id:
                 yield Problem(self._name, f"{self._runtime.url}: the list has a container without an ID")
@@ -206,19 +207,44 @@ class CriSource:
             found = self._container(one, kind, images)
             if found is not None:
                 yield found
+            else:
+                gone.append(one)
+        if gone:
+            try:
+                there = {one.id for one in self._runtime.containers() if self._is_wanted(one)}
+            except DigestryError as error:
+                yield Problem(self._name, error.message, error.hint)
+                return
+            for one in gone:
+                found = self._container(one, kind, images, is_shown=False) if one.id in there else None
+                if found is not None:
+                    yield found
+
+    def _is_wanted(self, one: _Container) -> bool:
+        return self._include_stopped or one.state not in {_CREATED, _EXITED}
 
     def _container(
-        self, listed: _Container, kind: str, images: dict[str, _Image | DigestryError]
+        self,
+        listed: _Container,
+        kind: str,
+        images: dict[str, _Image | DigestryError],
+        *,
+        is_shown: bool = True,
     ) -> Sighting | None:
         remarks: list[str] = []
         one = listed
         try:
             one = self._runtime.container(listed.id)
+            if one.id != listed.id:
+                remarks.append(f"the runtime shows another container in its place: {shown(one.id)}")
+                one = listed
         except RemoteNotFound:
-            return None  # it ended between the list and now
+            if is_shown:
+                return None  # it ended between the list and now, or so it seems
+            remarks.append("the runtime lists this container, and says that it is not there")
         except DigestryError as error:
             remarks.append(f"the runtime does not show this container: {error.message}")
-        if not self._include_stopped and one.state in {_CREATED, _EXITED}:
+        if is_shown and not self._is_wanted(one):
             return None
         if one.state not in {_CREATED, _RUNNING, _EXITED}:
             remarks.append("the runtime does not know whether it runs")

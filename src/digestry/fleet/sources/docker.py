@@ -133,7 +133,8 @@ class DockerSource:
             remarks.append("the engine lists this container, and says that it is not there")
         except DigestryError as error:
             remarks.append(f"the engine does not show this container: {error.message}")
-        image_id = digest_of(detail.get("Image")) or digest_of(entry.get("ImageID"))
+        detail = own_detail(identity, detail, remarks)
+        image_id = image_id_of(detail, entry, remarks)
         if image_id is None:
             remarks.append("the engine gives no image ID for this container")
         else:
@@ -251,6 +252,26 @@ def sighting(
         registry_named=named or any(claim.repository is not None for claim in claims),
         platform_assumed=platform_assumed,
     )
+
+
+def own_detail(identity: str, detail: dict[str, Any], remarks: list[str]) -> dict[str, Any]:
+    """``detail``, what an engine shows of the container ``identity``; nothing, and a remark, if it is of
+    another one."""
+    said = text(detail.get("Id"))
+    if not said or said == identity:
+        return detail
+    remarks.append(f"the engine shows another container in its place: {shown(said)}")
+    return {}
+
+
+def image_id_of(detail: dict[str, Any], entry: dict[str, Any], remarks: list[str]) -> Digest | None:
+    """The image ID of a container, which an engine shows of it, and lists with it; None, and a remark, if
+    these are two."""
+    of_detail, listed = digest_of(detail.get("Image")), digest_of(entry.get("ImageID"))
+    if of_detail is not None and listed is not None and of_detail != listed:
+        remarks.append(f"the engine lists this container with the image ID {listed}, and shows {of_detail}")
+        return None
+    return of_detail or listed
 
 
 def _reference(typed: str, image_id: Digest | None, image: dict[str, Any], remarks: list[str]) -> str | None:

@@ -17,7 +17,14 @@ from urllib.parse import quote
 
 from digestry.errors import DigestryError, ProtocolViolation, Refused, RemoteNotFound, TooLarge, Unreachable
 from digestry.fleet.sighting import Claim, Observation, Problem, Sighting
-from digestry.fleet.sources.docker import DockerSource, digest_of, platform_of, sighting
+from digestry.fleet.sources.docker import (
+    DockerSource,
+    digest_of,
+    image_id_of,
+    own_detail,
+    platform_of,
+    sighting,
+)
 from digestry.fleet.sources.engine import LARGEST_ANSWER, Engine, fields, items, text
 from digestry.model.digest import shown
 from digestry.model.platform import Platform
@@ -170,10 +177,25 @@ class PodmanSource:
         except DigestryError as error:
             yield Problem(self._name, f"the host's name: {error.message}")
         images: dict[str, dict[str, Any] | DigestryError] = {}
-        for entry in listed:
-            found = self._container(fields(entry), host or self._name, platform, images)
+        gone = []
+        for entry in map(fields, listed):
+            found = self._container(entry, host or self._name, platform, images)
             if found is not None:
                 yield found
+            else:
+                gone.append(entry)
+        if gone:
+            try:
+                again = self._podman.containers(include_stopped=self._include_stopped)
+            except DigestryError as error:
+                yield Problem(self._name, error.message, error.hint)
+                return
+            there = {text(fields(entry).get("Id")) for entry in again}
+            for entry in gone:
+                if text(entry.get("Id")) in there:
+                    found = self._container(entry, host or self._name, platform, images, is_shown=False)
+                    if found is not None:
+                        yield found
 
     def _container(
         self,
@@ -181,6 +203,8 @@ class PodmanSource:
         host: str,
         platform: Platform | None,
         images: dict[str, dict[str, Any] | DigestryError],
+        *,
+        is_shown: bool = True,
     ) -> Observation | None:
         identity = text(entry.get("Id"))
         if not identity:
@@ -190,10 +214,13 @@ class PodmanSource:
         try:
             detail = self._podman.container(identity)
         except RemoteNotFound:
-            return None  # it ended between the list and now
+            if is_shown:
+                return None  # it ended between the list and now, or so it seems
+            remarks.append("podman lists this container, and says that it is not there")
         except DigestryError as error:
             remarks.append(f"podman does not show this container: {error.message}")
-        image_id = digest_of(detail.get("Image")) or digest_of(entry.get("ImageID"))
+        detail = own_detail(identity, detail, remarks)
+        image_id = image_id_of(detail, entry, remarks)
         image: dict[str, Any] = {}
         if image_id is None:
             remarks.append("podman gives no image ID for this container (a plain root directory?)")
