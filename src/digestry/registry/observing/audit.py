@@ -46,6 +46,7 @@ class AuditLog:
     def __init__(self, config: LogConfig, root: Path) -> None:
         self.lost = 0
         """How many lines could not be written."""
+        self._root = root
         self._file = config.audit_file(root)
         self._stderr = config.audit == STDERR
         self._lock = threading.Lock()
@@ -100,11 +101,21 @@ class AuditLog:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
-            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
+            self._descriptor = self._open(self._file)
             opened = os.fstat(self._descriptor)
             self._open_as = opened.st_dev, opened.st_ino
             self._regular = stat.S_ISREG(opened.st_mode)
         return self._descriptor
+
+    def _open(self, file: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        try:
+            descriptor = os.open(file, flags | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(file, flags, 0o600)
+        if not file.is_relative_to(self._root):
+            os.fchmod(descriptor, 0o640)  # for who collects logs: the umask is that of the root's files
+        return descriptor
 
     def _complain(self, reason: str) -> None:
         now = time.monotonic()
