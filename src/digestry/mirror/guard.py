@@ -127,6 +127,20 @@ class Guard:
             with contextlib.suppress(socket.gaierror, UnicodeError):
                 self.resolve(host, port)
 
+    def check_beside(self, parts: SplitResult) -> None:
+        """Raise :class:`RedirectRefused` if a redirect must not lead to ``parts`` for words, such as tokens
+        and names of tags: to another service inside, unless it is configured."""
+        host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]
+        if host == self._host and parts.scheme == "https" and port == _PORTS["https"]:
+            return
+        with contextlib.suppress(socket.gaierror, UnicodeError):  # nobody will be asked, or a proxy will
+            for _, (text, _) in self.resolve(host, port):
+                address = ipaddress.ip_address(text)
+                if addresses.kind(address) != addresses.PUBLIC and not self._is_configured(
+                    host, port, address
+                ):
+                    raise _leads_inside(self._names[1], host, address)
+
     def _allowed(self, host: str, port: int, found: Sequence[Address]) -> frozenset[Address]:
         """Which of the addresses of ``host`` may be asked. Raises :class:`RedirectRefused` if none may."""
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -24,12 +25,16 @@ from digestry.mirror.guard import Guard, parse_url
 from digestry.mirror.wire import guard_connections
 from digestry.model.digest import shown
 
+_OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
+"""What has a form that only a registry's content has, wherever it comes from."""
 _MOST_SAID: Final = 1000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class _Asking(threading.local):
     token: bool = False
+    origin: tuple[str, str | None, int | None] | None = None
+    is_content: bool = False
     led_to: str | None = None
 
 
@@ -59,6 +64,8 @@ class GuardedTransport(Transport):
 
     def send(self, call: Call, *, authorization: str | None = None) -> Answer:
         self._asking.led_to = None
+        self._asking.origin = origin_of(call.url)
+        self._asking.is_content = _OF_A_REGISTRY.search(urlsplit(call.url).path) is not None
         answer = super().send(call, authorization=authorization)
         if origin_of(answer.url) != origin_of(call.url):
             self._asking.led_to = answer.host
@@ -87,6 +94,8 @@ class GuardedTransport(Transport):
         if proxy_for(parts.scheme, parts.netloc) is not None:
             host = parts.hostname or ""
             self.guard.check_proxied(host, parts.port or _DEFAULT_PORTS[parts.scheme])
+        if origin_of(call.url) != self._asking.origin and not self._asking.is_content:
+            self.guard.check_beside(parts)
         deadline = current()
         if deadline is not None:
             deadline.next_answer(parts.netloc)

@@ -20,6 +20,8 @@ from digestry.registry.problems import ClientGone, Problem, blob_unknown
 from digestry.registry.service import Service
 
 _PART: Final = 512 << 10
+_PUSH_WAITS: Final = 5.0
+"""So many seconds who may push waits for what the default mirror has of a blob."""
 
 
 async def get(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
@@ -49,11 +51,13 @@ async def _head(service: Service, exchange: Exchange, place: Place, digest: Dige
         with mirror.question():
             return mirror.upstream.blob_size(place.upstream, digest)
 
+    # A push asks this as well, and must go on while upstream is away.
+    may_push = place.by_default and "push" in exchange.asker.allowed(place.asked)
     try:
-        size = await mirror.once((place.name, str(digest), "HEAD"), ask)
-    except TROUBLE as error:
-        if place.by_default and "push" in exchange.asker.allowed(place.asked):
-            # A push asks this as well, and must go on while upstream is away.
+        async with asyncio.timeout(_PUSH_WAITS if may_push else None):
+            size = await mirror.once((place.name, str(digest), "HEAD"), ask)
+    except (*TROUBLE, TimeoutError) as error:
+        if may_push or isinstance(error, TimeoutError):
             raise blob_unknown(digest, place.asked) from error
         raise _problem(place, digest, error) from error
     if size is None:
