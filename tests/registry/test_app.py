@@ -19,6 +19,7 @@ from digestry.model.digest import Digest
 from digestry.registry import problems
 from digestry.registry.app import RegistryApp
 from digestry.registry.config import RegistryConfig
+from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.service import BytesCache, Service
 
 SILENCE = b"silence"
@@ -33,7 +34,7 @@ class Direct:
         catalog = Catalog(root)
         catalog.migrate()
         catalog.close()
-        self.service = Service(RegistryConfig(root, patience=0.1))
+        self.service = Service(RegistryConfig(root, connections=ConnectionLimits(body_seconds=0.1)))
         self._app = RegistryApp(lambda: self.service)
         self._app._service = self.service
         self._loop = asyncio.new_event_loop()

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="The directory that holds everything; made if it is not there.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="Port 0: a free one.  [default: 127.0.0.1:5000]")
+@click.option(
+    "--listen", metavar="HOST:PORT|unix:PATH", help="Port 0: a free one.  [default: 127.0.0.1:5000]"
+)
 @click.option("--workers", type=click.IntRange(1, 64), help="Server processes.  [default: 1]")
 @click.option(
     "--manifest-limit",

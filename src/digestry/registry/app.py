@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Final
 
@@ -33,11 +33,13 @@ from digestry.registry import (
 )
 from digestry.registry.access import endpoint as tokens
 from digestry.registry.config import RegistryConfig
+from digestry.registry.connections.guard import Guard
 from digestry.registry.exchange import OTHER, Exchange, Sealed
 from digestry.registry.mirroring import handler as mirroring
 from digestry.registry.mirroring.mirror import Place
 from digestry.registry.mirroring.upstream import MakeUpstream
 from digestry.registry.observing import endpoint as observing
+from digestry.registry.observing.connections import ConnectionMeter
 from digestry.registry.observing.logs import CURRENT
 from digestry.registry.observing.measures import GONE
 from digestry.registry.problems import BrokenOff, ClientGone, Problem, not_allowed
@@ -66,9 +68,21 @@ _EXTENSIONS: Final = frozenset(
 class RegistryApp:
     """The registry as an ASGI application. ``make_service`` is called in the worker's own process."""
 
-    def __init__(self, make_service: Callable[[], Service]) -> None:
+    def __init__(
+        self,
+        make_service: Callable[[], Service],
+        *,
+        address: tuple[str, int] | None = None,
+        beat: Callable[[], Coroutine[None, None, None]] | None = None,
+    ) -> None:
+        """``address`` is where the connections come in, if they do by TCP; ``beat`` says for ever that this
+        process lives."""
         self._make_service = make_service
         self._service: Service | None = None
+        self._address = address
+        self._beat = beat
+        self._guard: Guard | None = None
+        self._beating: asyncio.Task[None] | None = None
 
     @property
     def service(self) -> Service:
@@ -87,6 +101,8 @@ class RegistryApp:
         service = self.service
         observer = exchange.observer = service.observer
         began = time.perf_counter()
+        exchange.limits = service.config.connections
+        connection = exchange.connection = service.connections.enter(exchange.scope.get("client"))
         CURRENT.set(exchange)
         try:
             if service.config.proxy:
@@ -105,6 +121,7 @@ class RegistryApp:
             )
         finally:
             observer.ended(exchange, time.perf_counter() - began)
+            service.connections.leave(connection)
             CURRENT.set(None)  # else the server, whose context this is, and the request hold each other
 
     async def _fail(self, exchange: Exchange, problem: Problem) -> None:
@@ -243,6 +260,7 @@ class RegistryApp:
                 try:
                     self._service = self._make_service()
                     self._service.start()
+                    self._begin(self._service)
                 except DigestryError as error:
                     await send({"type": "lifespan.startup.failed", "message": error.message})
                     return
@@ -254,10 +272,23 @@ class RegistryApp:
                     return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                if self._guard is not None:
+                    self._guard.stop()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self.service.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    def _begin(self, service: Service) -> None:
+        if self._beat is not None:
+            self._beating = asyncio.get_running_loop().create_task(self._beat())
+        if self._address is not None:
+            config = service.config
+            self._guard = Guard(
+                config.connections, service.connections, self._address, exempt=config.is_exempt
+            )
+            self._guard.start()
+            service.observer.watch(ConnectionMeter(service.observer.measures, self._guard).read)
 
 
 def _rare_route(path: str) -> str:
@@ -308,6 +339,13 @@ async def _base(service: Service, exchange: Exchange) -> None:
     await exchange.answer(200, [("Content-Type", "application/json")], b"{}")
 
 
-def create_app(config: RegistryConfig, make_upstream: MakeUpstream | None = None) -> ASGIApp:
-    """The registry's application for one worker process; ``make_upstream`` if it has mirrors."""
-    return RegistryApp(lambda: Service(config, make_upstream=make_upstream))
+def create_app(
+    config: RegistryConfig,
+    make_upstream: MakeUpstream | None = None,
+    *,
+    address: tuple[str, int] | None = None,
+    beat: Callable[[], Coroutine[None, None, None]] | None = None,
+) -> ASGIApp:
+    """The registry's application for one worker process; ``make_upstream`` if it has mirrors. The rest is as
+    :class:`RegistryApp` has it."""
+    return RegistryApp(lambda: Service(config, make_upstream=make_upstream), address=address, beat=beat)

@@ -21,6 +21,8 @@ from digestry.model.text import did_you_mean
 from digestry.registry import cors, hosts, immutability, proxies, quotas, retention, scrub, toml, webhooks
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
+from digestry.registry.connections import config as connections
+from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.cors import CorsConfig
 from digestry.registry.mirroring import config as mirroring_config
 from digestry.registry.mirroring.config import MirrorConfig
@@ -43,15 +45,15 @@ KEYS: Final = (
     Key("hosts", hosts.names, ()),
     Key("read-only", toml.flag, False),
     Key("group-access", toml.flag, False),
+    *connections.LISTEN_KEYS,
 )
 LIMIT_KEYS: Final = (
     Key("manifest", toml.size, 4 << 20),
     Key("upload", toml.size, 100 << 30),
     Key("uploads", toml.whole(1, 1_000_000), 2000),
     Key("uploads-per-user", toml.whole(1, 1_000_000), 500),
-    Key("header-seconds", toml.seconds(1, 600), 30.0),
-    Key("body-seconds", toml.seconds(1, 3600), 120.0),
     Key("upload-idle-seconds", toml.seconds(1, 30 * 86400), 24 * 3600.0),
+    *connections.LIMIT_KEYS,
 )
 TLS_KEYS: Final = (Key("certificate", toml.file), Key("key", toml.file))
 
@@ -93,6 +95,11 @@ class RegistryConfig:
     root: Path
     host: str = "127.0.0.1"
     port: int = 5000
+    socket: Path | None = None
+    """The unix socket that it listens on, instead of host and port."""
+    socket_mode: int = 0o660
+    http2: bool = False
+    """Whether HTTP/2 is spoken as well."""
     workers: int = 1
     allow_anonymous: bool = False
     """Whether a registry that knows nobody may listen where others reach it."""
@@ -106,13 +113,9 @@ class RegistryConfig:
     """Uploads under way at once, in all."""
     uploads_per_user: int = 500
     """Uploads under way at once that one user began."""
-    header_seconds: float = 30.0
-    """A connection whose request's headers take longer is closed."""
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     upload_timeout: float = 24 * 3600.0
     """An upload that nothing was written to for so long is dropped."""
-    patience: float = 120.0
-    """A request whose body stops coming for so long is given up: a connection that died without a
-    word must not hold its upload for ever."""
     hosts: tuple[str, ...] = ()
     """The names that clients may have for this registry; without any, see :mod:`.admission`."""
     read_only: bool = False
@@ -138,7 +141,18 @@ class RegistryConfig:
     @property
     def loopback(self) -> bool:
         """Whether only this machine reaches the address that it listens on."""
-        return is_loopback(self.host)
+        return self.socket is None and is_loopback(self.host)
+
+    def is_exempt(self, peer: str) -> bool:
+        """Whether that address may have any number of connections: this machine, and trusted proxies."""
+        address = proxies.parse_address(peer)
+        return (address is not None and address.is_loopback) or self.proxy.trusts(peer)
+
+    @property
+    def patience(self) -> float:
+        """A request whose body stops coming for so many seconds is given up: a connection that died without
+        a word must not hold its upload for ever."""
+        return self.connections.body_seconds
 
 
 def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
@@ -168,11 +182,16 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         raise InvalidConfiguration(
             "there is no directory to keep the content in", hint="give --root, or root in the configuration"
         )
-    host, port = parse_listen(top["listen"])
+    base = Path.cwd() if given.get("listen") is not None or file is None else file.parent
+    path = connections.socket_path(top["listen"], base)
+    host, port = ("", 0) if path is not None else parse_listen(top["listen"])
     config = RegistryConfig(
         root=top["root"].absolute(),
         host=host,
         port=port,
+        socket=path,
+        socket_mode=int(top["socket_mode"], 8),
+        http2=top["http2"],
         workers=top["workers"],
         allow_anonymous=top["allow_anonymous"],
         group_access=top["group_access"],
@@ -180,9 +199,8 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         upload_limit=limits["upload"],
         uploads=limits["uploads"],
         uploads_per_user=limits["uploads_per_user"],
-        header_seconds=limits["header_seconds"],
+        connections=connections.limits(limits),
         upload_timeout=limits["upload_idle_seconds"],
-        patience=limits["body_seconds"],
         tls=_tls(sections["tls"], Where(where.file, "tls")) if "tls" in sections else None,
         hosts=top["hosts"],
         read_only=top["read_only"],
@@ -219,7 +237,8 @@ def _tls(table: Any, where: Where) -> TlsConfig:
 
 
 def _check_open(config: RegistryConfig) -> None:
-    if config.access.enabled or config.allow_anonymous or is_loopback(config.host):
+    # Who reaches a unix socket, the permissions of its file and folder say.
+    if config.access.enabled or config.allow_anonymous or config.socket or is_loopback(config.host):
         return
     raise InvalidConfiguration(
         f"this registry will not listen on {config.host}, which is not a loopback address, without asking"
@@ -245,6 +264,6 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _HIGHEST_PORT:
         raise InvalidConfiguration(
             f"{shown(text)} is not an address to listen on",
-            hint=f"write it as HOST:PORT, such as {DEFAULT_LISTEN}",
+            hint=f"write it as HOST:PORT, such as {DEFAULT_LISTEN}, or as unix:PATH",
         )
     return host, int(port)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
 from digestry.registry.access.session import EVERYBODY, Session
+from digestry.registry.connections.config import ConnectionLimits
+from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
 from digestry.registry.hosts import Host
-from digestry.registry.problems import ClientGone, ClientSilent, Problem, bad_parameter
+from digestry.registry.problems import BrokenOff, ClientGone, ClientSilent, Problem, bad_parameter
 from digestry.registry.proxies import Forwarding
 
 JSON: Final = "application/json"
@@ -37,6 +40,7 @@ _ERRORS: Final = 400
 _DRAINED: Final = 16 << 20
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_PATIENCE: Final = 1.0
+_SOON: Final = 0.5
 _DIGEST: Final = b"docker-content-digest"
 
 
@@ -88,6 +92,12 @@ class Exchange(Request):
     """Headers that the answer has for the page that a browser asks for."""
     forwarding: Forwarding = Forwarding()
     """What proxies that are trusted say of this request."""
+    connection: Connection | None = None
+    """What this request came in by."""
+    limits: ConnectionLimits = ConnectionLimits()
+    """How slow the client may be."""
+    slow: bool = False
+    """Whether the client lets the answer wait."""
     host: Host | None = None
     """The host that the client asked for, as far as it is known."""
     _identified: bytes | None = None
@@ -103,6 +113,8 @@ class Exchange(Request):
         self.may_audit = True
         """Whether they may read who did what in it."""
         self._read_whole = False
+        self._waited = 0.0
+        self._came = 0
 
     # -- the request ---------------------------------------------------------------------------
 
@@ -174,15 +186,13 @@ class Exchange(Request):
     async def part(self, patience: float | None) -> tuple[bytes, bool]:
         """The next part of the body, and whether more comes.
 
-        Raises :class:`ClientGone`, and :class:`ClientSilent` after ``patience`` seconds without a byte
-        (None: never).
+        Raises :class:`ClientGone`, and :class:`ClientSilent` after ``patience`` seconds without a byte, or
+        with too few of them (None: never).
         """
-        try:
-            async with asyncio.timeout(patience):
-                message = await self._receive()
-        except TimeoutError as error:
-            self._read_whole = True  # as far as anybody will wait for it
-            raise ClientSilent(f"nothing came for {patience} s") from error
+        if patience is None:
+            message = await self._receive()
+        else:
+            message = await self._wait_for_body(patience)
         if message["type"] == "http.disconnect":
             self._read_whole = True
             raise ClientGone
@@ -190,7 +200,39 @@ class Exchange(Request):
         self._read_whole = not more
         body = message.get("body", b"")
         self.received += len(body)
+        if patience is not None and more:
+            self._check_rate(len(body), patience)
         return body, more
+
+    async def _wait_for_body(self, patience: float) -> Message:
+        connection = self.connection
+        began = time.perf_counter()
+        if connection is not None:
+            connection.waiting = True
+        try:
+            async with asyncio.timeout(patience):
+                return await self._receive()
+        except TimeoutError as error:
+            raise self._too_slow(f"nothing came for {patience:g} s") from error
+        finally:
+            # Only this counts: while something else is waited for, the client is not to blame.
+            self._waited += time.perf_counter() - began
+            if connection is not None:
+                connection.waiting = False
+
+    def _check_rate(self, came: int, patience: float) -> None:
+        self._came += came
+        if self._waited < patience:
+            return
+        if self._came < self.limits.least_rate * patience:
+            raise self._too_slow(f"only {self._came} bytes came in {self._waited:.0f} s")
+        self._waited, self._came = 0.0, 0
+
+    def _too_slow(self, message: str) -> ClientSilent:
+        self._read_whole = True  # as far as anybody will wait for it
+        if self.connection is not None:
+            self.connection.break_off(SLOW_BODY)
+        return ClientSilent(message)
 
     # -- for those who look on -----------------------------------------------------------------
 
@@ -252,9 +294,42 @@ class Exchange(Request):
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     async def finish(self, body: bytes = b"", *, more: bool = False) -> None:
-        """Sends the body, or with ``more`` a part of it."""
+        """Sends the body, or with ``more`` a part of it.
+
+        Raises :class:`BrokenOff` if the client does not take what it was sent before.
+        """
+        connection = self.connection
+        if connection is not None:
+            connection.sent += len(body)
+        parts = more or self.sent > 0
         self.sent += len(body)
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        sending = self._send({"type": "http.response.body", "body": body, "more_body": more})
+        if parts and connection is not None:
+            await self._wait_until_taken(sending, connection)
+        else:
+            await sending  # the server keeps it, whole
+
+    async def _wait_until_taken(self, sending: Awaitable[None], connection: Connection) -> None:
+        """Waits until the server has room for a part, which it has when the client took an earlier one."""
+        patience = self.limits.body_seconds
+        taken: int | None = None
+        task = asyncio.ensure_future(sending)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=_SOON)
+            self.slow = not done
+            while not task.done():
+                connection.waiting = True
+                done, _ = await asyncio.wait({task}, timeout=patience)
+                if done:
+                    break
+                before, taken = taken or 0, connection.taken()
+                if taken is None or taken - before < max(1, self.limits.least_rate * patience):
+                    connection.break_off(STALLED)
+                    raise BrokenOff(f"the client has not taken its answer for {patience:g} s")
+            task.result()
+        finally:
+            connection.waiting = False
+            task.cancel()
 
     async def json(self, value: Any, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
         """Answers 200 with ``value`` as JSON."""

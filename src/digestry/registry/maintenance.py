@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Event
 from typing import Any, Final, Protocol
 
 from digestry.errors import DigestryError
@@ -25,6 +26,7 @@ _TROUBLE_SECONDS: Final = 60.0
 _RESPAWN_SECONDS: Final = 5.0
 _PARENT_SECONDS: Final = 0.5
 _STOP_SECONDS: Final = 5.0
+_BEGIN_SECONDS: Final = 5.0
 
 
 class Job(Protocol):
@@ -47,8 +49,9 @@ class Maintenance:
     """The process, kept running until :meth:`stop`. ``make_jobs`` is called in it, and is pickled."""
 
     def __init__(self, make_jobs: MakeJobs, logging_config: dict[str, Any]) -> None:
-        self._arguments = (make_jobs, logging_config, os.getpid())
         self._context = multiprocessing.get_context("spawn")
+        self._runs = self._context.Event()
+        self._arguments = (make_jobs, logging_config, os.getpid(), self._runs)
         self._process: Any = None
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="maintenance", daemon=True)
@@ -56,6 +59,10 @@ class Maintenance:
     def start(self) -> None:
         """Begins; returns at once."""
         self._keeper.start()
+
+    def wait(self) -> None:
+        """Waits until it runs, for some seconds at most."""
+        self._runs.wait(_BEGIN_SECONDS)
 
     def stop(self) -> None:
         """Ends the process; what it had half done goes on at the next start."""
@@ -80,7 +87,7 @@ class Maintenance:
                 self._process.kill()
 
 
-def _main(make_jobs: MakeJobs, logging_config: dict[str, Any], parent: int) -> None:
+def _main(make_jobs: MakeJobs, logging_config: dict[str, Any], parent: int, runs: Event) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when
@@ -91,6 +98,7 @@ def _main(make_jobs: MakeJobs, logging_config: dict[str, Any], parent: int) -> N
     ]
     for thread in threads:
         thread.start()
+    runs.set()
     while not stop.wait(_PARENT_SECONDS):
         if os.getppid() != parent:
             stop.set()

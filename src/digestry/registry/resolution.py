@@ -37,6 +37,7 @@ async def handle(service: Service, exchange: Exchange) -> None:
     """Answers many queries at once. What is not known has an empty answer: this is never a 404."""
     if exchange.method != "POST":
         raise not_allowed(exchange.method, "POST")
+    service.gate.require_reader(exchange, "log in to ask about images")
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.disk(_parse, body)

@@ -8,29 +8,33 @@ import logging
 import os
 import resource
 import signal
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
 from granian import Granian
-from granian.constants import Interfaces
-from granian.http import HTTP1Settings
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
+from granian.net import SocketHolder  # type: ignore[attr-defined]
 
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.errors import Conflict, InvalidConfiguration, StorageError, StorageFull
+from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.registry import identity, retention, tls
 from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
+from digestry.registry.connections import listening
+from digestry.registry.connections.guard import most_connections
+from digestry.registry.connections.heartbeat import Heartbeat
+from digestry.registry.connections.listening import Listening
 from digestry.registry.jobs import jobs
 from digestry.registry.maintenance import Maintenance
 from digestry.registry.mirroring.config import check_files
@@ -42,11 +46,19 @@ from digestry.registry.reserve import A_BIT, Reserve
 from digestry.registry.root import check_catalog, check_servable, hold
 from digestry.registry.service import ABSENT
 
-_BACKPRESSURE: Final = 8192
-"""Connections that one worker has open at once: slow ones must not keep others out."""
 _READ_BUFFER: Final = 480 << 10
 """Bytes that one connection may read ahead: large uploads are the faster for it. It bounds a request's
-head as well, at twice as much."""
+head as well, at twice as much; the guard ends what waits with a long one."""
+_HTTP2: Final = HTTP2Settings(
+    initial_connection_window_size=1 << 20,
+    initial_stream_window_size=256 << 10,
+    keep_alive_interval=20_000,
+    keep_alive_timeout=20,
+    max_concurrent_streams=32,
+    max_headers_size=32 << 10,
+    max_send_buffer_size=64 << 10,
+)
+"""What a connection of HTTP/2 may hold, where it is spoken at all."""
 _STOP_SECONDS: Final = 10
 _PARENT_SECONDS: Final = 0.5
 _BEGUN_MOST: Final = 5
@@ -56,29 +68,11 @@ _BEGUN_SECONDS: Final = 120.0
 log: Final = logging.getLogger("digestry.registry")
 
 
-def free_address(host: str, port: int) -> tuple[str, int]:
-    """The IP address and the port to listen on; for port 0, a free one.
-
-    Raises :class:`InvalidConfiguration` if the host has no address here, or the port is taken.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Not SO_REUSEPORT: the workers share a port by it, and so would a second server.
-            probe.bind(address)
-            found = probe.getsockname()
-            return str(found[0]), int(found[1])
-    except OSError as error:
-        raise InvalidConfiguration(
-            f"cannot listen on {host}:{port}: {error.strerror or error}",
-            hint="choose another address with --listen; port 0 takes a free one",
-        ) from error
-
-
 def free_port(host: str, port: int) -> int:
-    """As :func:`free_address`, the port alone."""
-    return free_address(host, port)[1]
+    """The port, or for 0 a free one. Raises :class:`InvalidConfiguration` if it is taken."""
+    probe = listening.listen(host, port, patience=1)
+    probe.close()
+    return probe.port
 
 
 def prepare(config: RegistryConfig) -> None:
@@ -155,26 +149,28 @@ def serve(
         fsio.check_locks(config.root)
         prepare(config)
         _raise_file_limit()
-        address, port = free_address(config.host, config.port)
         tls.clear(config.root)
         certificate = None if config.tls is None else tls.Certificate(config.tls, config.root)
-        shown_host = f"[{config.host}]" if ":" in config.host else config.host
-        url = f"{config.scheme}://{shown_host}:{port}"
-        load = partial(_load, config, os.getpid(), make_upstream)
-        workers = _Workers(config, address, port, certificate, load)
+        heartbeat = Heartbeat(config.connections.worker_seconds)
+        socket = _listen(config)
+        load = partial(_load, config, os.getpid(), make_upstream, address=socket.address, beat=heartbeat.beat)
+        workers = _Workers(config, socket, certificate, load)
+        heartbeat.watch(workers.processes)
+
+        maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
 
         def answers() -> None:
             workers.answered = True
-            ready(url)
+            maintenance.wait()  # all of the server runs, and takes no more than it does at rest
+            ready(socket.url(config.scheme, config.host))
 
         # Of itself, over loopback: whose certificate it is does not matter here. Made now, because a worker
         # that is forked while a thread is in the middle of that inherits its locks.
         context = None if certificate is None else ssl._create_unverified_context()  # noqa: S323
-        announce = partial(_announce, address, port, context, answers)
+        announce = partial(_announce, socket, context, answers)
         threading.Thread(target=announce, name="announce", daemon=True).start()
         if certificate is not None:
             certificate.watch(workers.renew)
-        maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
         maintenance.start()
         try:
             workers.run()
@@ -183,6 +179,28 @@ def serve(
             if not config.read_only:
                 _settle(config)
             tls.clear(config.root)
+            socket.close()
+
+
+def _listen(config: RegistryConfig) -> Listening:
+    if config.socket is not None:
+        return listening.listen_unix(config.socket, config.socket_mode)
+    return listening.listen(config.host, config.port, patience=config.patience)
+
+
+class _Server(Granian):  # type: ignore[misc,valid-type]
+    """Granian, on a socket that is bound already, the same one for all workers."""
+
+    def __init__(self, socket: Listening, **options: Any) -> None:
+        super().__init__("digestry.registry.app", **options)
+        self._listening = socket
+
+    def _init_shared_socket(self) -> None:
+        socket = self._listening.socket
+        self._ssp, self._sso = None, None
+        holder: Any = SocketHolder
+        self._shd = holder(socket.fileno(), self._listening.path is not None, listening.BACKLOG)
+        self._sfd = socket.fileno()
 
 
 def _settle(config: RegistryConfig) -> None:
@@ -207,14 +225,12 @@ class _Workers:
     def __init__(
         self,
         config: RegistryConfig,
-        address: str,
-        port: int,
+        socket: Listening,
         certificate: tls.Certificate | None,
         load: Callable[[], Any],
     ) -> None:
         self._config = config
-        self._address = address
-        self._port = port
+        self._socket = socket
         self._certificate = certificate
         self._load = load
         self._server = self._make()
@@ -223,23 +239,29 @@ class _Workers:
 
     def _make(self) -> Any:
         config = self._config
-        return Granian(
-            "digestry.registry.app",
-            address=self._address,
-            port=self._port,
+        limits = config.connections
+        return _Server(
+            self._socket,
             interface=Interfaces.ASGI,
             workers=config.workers,
             websockets=False,
-            backpressure=_BACKPRESSURE,
+            # The guard keeps them fewer: what is not accepted, nobody can tell from an attack.
+            backpressure=most_connections(limits) * 5 // 4,
+            http=HTTPModes.auto if config.http2 else HTTPModes.http1,
             http1_settings=HTTP1Settings(
-                header_read_timeout=int(config.header_seconds * 1000), max_buffer_size=_READ_BUFFER
+                header_read_timeout=int(limits.header_seconds * 1000), max_buffer_size=_READ_BUFFER
             ),
+            http2_settings=_HTTP2,
             **({} if self._certificate is None else self._certificate.options()),
             log_level=LogLevels.warning,
             log_dictconfig=logs.configuration(config.log.format),
             workers_kill_timeout=_STOP_SECONDS,
             respawn_failed_workers=True,
         )
+
+    def processes(self) -> list[int]:
+        """The worker processes that there are."""
+        return [worker.inner.pid for worker in list(self._server.wrks) if worker.is_alive()]
 
     def renew(self, certificate: tls.Certificate) -> None:
         """Replaces the workers one after the other, by some that have the ``certificate`` as it is now."""
@@ -278,10 +300,17 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _load(config: RegistryConfig, parent: int, make_upstream: MakeUpstream | None) -> Any:
+def _load(
+    config: RegistryConfig,
+    parent: int,
+    make_upstream: MakeUpstream | None,
+    *,
+    address: tuple[str, int] | None,
+    beat: Callable[[], Coroutine[None, None, None]],
+) -> Any:
     """Makes the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    return create_app(config, make_upstream)
+    return create_app(config, make_upstream, address=address, beat=beat)
 
 
 def _end_with(parent: int) -> None:
@@ -294,13 +323,13 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _announce(host: str, port: int, context: ssl.SSLContext | None, ready: Callable[[], None]) -> None:
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+def _announce(listens: Listening, context: ssl.SSLContext | None, ready: Callable[[], None]) -> None:
     while True:
         try:
-            connection = http.client.HTTPConnection(address, port, timeout=5)
+            connection = http.client.HTTPConnection("localhost", timeout=5)
+            connection.sock = listens.connect(timeout=5)
             if context is not None:
-                connection = http.client.HTTPSConnection(address, port, timeout=5, context=context)
+                connection.sock = context.wrap_socket(connection.sock)
             connection.request("GET", "/v2/")
             if connection.getresponse().status in {200, 401}:
                 ready()

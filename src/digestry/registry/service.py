@@ -38,6 +38,7 @@ from digestry.registry.access.gate import Gate
 from digestry.registry.access.session import Session
 from digestry.registry.admission import Admission
 from digestry.registry.config import RegistryConfig
+from digestry.registry.connections.table import Connections
 from digestry.registry.courier import Courier
 from digestry.registry.mirroring.mirrors import Mirrors
 from digestry.registry.mirroring.upstream import MakeUpstream
@@ -112,6 +113,7 @@ class Service:
         self.now = now
         self.clocks = clock.Clocks(now)
         self.observer = Observer(config)
+        self.connections = Connections()
         self.blobs = DiskBlobs(config.root)
         self.reserve = Reserve(config.root)
         self._lease = int(config.collection.lease * clock.SECOND)

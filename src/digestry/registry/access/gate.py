@@ -274,6 +274,12 @@ class Gate:
         if exchange.asker is not EVERYBODY and exchange.asker.identity.anonymous:
             raise self.unauthorized(exchange, text)
 
+    def require_reader(self, exchange: Exchange, text: str) -> None:
+        """For what has a body, and is no good to who may read nothing. Raises :class:`Problem` 401."""
+        session = exchange.asker
+        if session.identity.anonymous and not session.sees_anything():
+            raise self.unauthorized(exchange, text)
+
     def require_catalog(self, exchange: Exchange) -> None:
         """For lists of repositories. Raises :class:`Problem` 401."""
         session = exchange.asker

@@ -31,7 +31,7 @@ from digestry.catalog.jobs import COLLECTION, SCRUB, JobState
 from digestry.errors import StorageError
 from digestry.registry import scrub
 from digestry.registry.config import RegistryConfig
-from digestry.registry.observing import processes, slots, store
+from digestry.registry.observing import connections, processes, slots, store
 from digestry.registry.observing.measures import (
     CPU,
     RECEIVED,
@@ -63,6 +63,8 @@ _GAUGES: Final = {
     processes.MEMORY: "Resident memory of all processes of a kind.",
     processes.FILES: "Open files of all processes of a kind.",
     processes.PROCESSES: "Processes of a kind that run.",
+    connections.OPEN: "Connections that clients have open.",
+    connections.MOST: "Connections that clients may have open.",
     f"{store.PREFIX}repositories": "Repositories.",
     f"{store.PREFIX}tags": "Tags.",
     f"{store.PREFIX}manifests": "Manifests that can be pulled, in each repository.",

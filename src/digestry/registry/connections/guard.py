@@ -1,0 +1,300 @@
+"""The guard: ends connections that ask for nothing, hold too much, or are too many.
+
+A thread of each worker process that walks the process's own sockets several times a second. The server's
+own limits begin with a request's headers; what is there before, TLS included, and what stays after an answer,
+it does not see. How far a client has taken an answer only the kernel knows.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import logging
+import resource
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from digestry.registry.connections import kernel
+from digestry.registry.connections.config import ConnectionLimits
+from digestry.registry.connections.kernel import Peer
+from digestry.registry.connections.table import STALLED, Connection, Connections
+
+log: Final = logging.getLogger("digestry.registry")
+
+SILENT: Final = "silent"
+SLOW_HEAD: Final = "slow-head"
+LONG_HEAD: Final = "long-head"
+IDLE: Final = "idle"
+CROWDED: Final = "too-many"
+ADDRESS: Final = "too-many-of-one-address"
+REASONS: Final = (SILENT, SLOW_HEAD, LONG_HEAD, IDLE, STALLED, "slow-body", CROWDED, ADDRESS)
+
+_LONGEST_HEAD: Final = 16 << 10
+_INTERVAL: Final = 0.25
+_BUSY: Final = 0.1
+"""The share of its time that it may take, at most, of the process."""
+_GRACE: Final = 1.0
+"""A connection so young is not ended only because there are many."""
+_SAMPLE_SECONDS: Final = 5.0
+_FAULT_SECONDS: Final = 1.0
+"""So long an answer that says why may take to the client."""
+_SAID_SECONDS: Final = 10.0
+_SPARE: Final = 512
+"""Descriptors that are not for clients: files, the catalog, other registries."""
+_OVERHEAD: Final = 64 << 10
+"""What headers and TLS add to a connection's answers, and their 64th."""
+_PASSING_SECONDS: Final = 2.0
+"""A connection that no look has found for so long came and went between two of them."""
+
+
+@dataclass(slots=True)
+class _Socket:
+    """An open socket of this process. Without a ``peer`` it is no client's connection."""
+
+    inode: int
+    since: float
+    peer: Peer | None = None
+    group: str = ""
+    connection: Connection = field(default_factory=Connection)
+    seen: int = 0
+    idle: float = 0.0
+    """Since when it asks for nothing, and has taken all that it asked for."""
+    answered: float = 0.0
+    """The end of the last request that was noticed, when ``received`` bytes had come."""
+    received: int = 0
+    taking: bool = False
+    """Whether the client has yet to take some of an answer, whose request has ended."""
+    long: bool = False
+    """Whether it had brought a long head, and no end of it, at the last look."""
+    mark: float = 0.0
+    """When ``moved`` was measured last."""
+    moved: int = 0
+    slow: float = 0.0
+    """Since when it has moved fewer bytes than it must; 0 if it has not."""
+    fault: float = 0.0
+
+
+class Guard:
+    """The connections of one worker process that come in at ``address``."""
+
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        table: Connections,
+        address: tuple[str, int],
+        *,
+        exempt: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """``exempt``: addresses that may have any number of connections, such as a proxy's, which brings many
+        clients."""
+        self._limits = limits
+        self._table = table
+        self._address = address
+        self._exempt = functools.lru_cache(1024)(exempt)
+        self._sockets: dict[int, _Socket] = {}
+        self._round = 0
+        self._said = 0.0
+        self._unsaid: Counter[str] = Counter()
+        self._stop = threading.Event()
+        self.total = most_connections(limits)
+        """Connections that there may be."""
+        self.open = 0
+        """Connections that there are."""
+        self.ended: Counter[str] = Counter()
+        """How many were ended, by reason."""
+
+    def start(self) -> None:
+        """Begins, where the system tells what is needed."""
+        if kernel.available():
+            self._table.guarded = True
+            threading.Thread(target=self._run, name="guard", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        took = 0.0
+        while not self._stop.wait(max(_INTERVAL, took / _BUSY)):
+            began = time.perf_counter()
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking after connections failed; trying again")
+            took = time.perf_counter() - began
+
+    def look(self) -> None:
+        """Looks at all of them once."""
+        now = time.perf_counter()
+        self._find(now)
+        clients = [(number, one) for number, one in self._sockets.items() if one.peer is not None]
+        self.open = len(clients)
+        left = [(number, one) for number, one in clients if not self._ends(number, one, now)]
+        self._thin(self._thin_addresses(left), now)
+        self._table.drop_passing(now - _PASSING_SECONDS)
+        self._say(now)
+
+    # -- which there are -----------------------------------------------------------------------
+
+    def _find(self, now: float) -> None:
+        self._round += 1
+        for number, inode in kernel.sockets():
+            one = self._sockets.get(number)
+            if one is None or one.inode != inode:
+                if one is not None:
+                    self._forget(one)
+                one = self._sockets[number] = self._new(number, inode, now)
+            one.seen = self._round
+        for number in [number for number, one in self._sockets.items() if one.seen != self._round]:
+            self._forget(self._sockets.pop(number))
+
+    def _new(self, number: int, inode: int, now: float) -> _Socket:
+        peer = kernel.peer(number, inode, self._address)
+        one = _Socket(inode, now, peer, idle=now, mark=now)
+        if peer is not None:
+            one.group = group(peer[0])
+            # The application may know it by its first request already.
+            one.connection = self._table.fresh.get(peer) or one.connection
+            one.connection.descriptor, one.connection.inode = number, inode
+            self._table.known[peer] = one.connection
+            self._table.fresh.pop(peer, None)
+        return one
+
+    def _forget(self, one: _Socket) -> None:
+        one.connection.descriptor = -1
+        if one.peer is not None and self._table.known.get(one.peer) is one.connection:
+            del self._table.known[one.peer]
+
+    # -- what each of them does ----------------------------------------------------------------
+
+    def _ends(self, number: int, one: _Socket, now: float) -> bool:
+        """Ends a connection that is no good, if it is; whether it was."""
+        connection, limits = one.connection, self._limits
+        if connection.fault:
+            one.fault = one.fault or now
+            if now - one.fault < _FAULT_SECONDS and connection.fault != STALLED:
+                return False
+            return self._cut(number, one, connection.fault)
+        if connection.active:
+            one.idle, one.taking, one.long = now, False, False
+            self._measure(number, one, now)
+            return False
+        found = kernel.counts(number, one.inode)
+        if found is None:
+            return False
+        if connection.ended > one.answered:
+            one.answered, one.received = connection.ended, found.received
+            one.idle = max(one.idle, connection.ended)
+        sent = connection.sent
+        one.taking = bool(sent) and found.waiting > 0 and found.acked < sent + sent // 64 + _OVERHEAD
+        if one.taking:
+            one.idle = now
+            self._measure(number, one, now)
+            return (
+                bool(one.slow) and now - one.slow >= limits.body_seconds and self._cut(number, one, STALLED)
+            )
+        # The server read on and on, and found no request. (Of a body it reads what is asked of it.)
+        long = found.received - one.received > _LONGEST_HEAD + kernel.unread(number)
+        if long and one.long:
+            return self._cut(number, one, LONG_HEAD)
+        one.long = long  # one that comes in at once is no burden
+        if now - one.idle < limits.header_seconds:
+            return False
+        if connection.used:
+            return self._cut(number, one, IDLE)
+        return self._cut(number, one, SLOW_HEAD if found.received else SILENT)
+
+    def _measure(self, number: int, one: _Socket, now: float) -> None:
+        """Notes every few seconds whether it moves as many bytes as it must."""
+        if now - one.mark < _SAMPLE_SECONDS:
+            return
+        found = kernel.counts(number, one.inode)
+        if found is None:
+            return
+        moved = found.acked + found.received
+        enough = moved - one.moved >= max(1, self._limits.least_rate * (now - one.mark))
+        one.slow = 0.0 if enough else (one.slow or one.mark)
+        one.mark, one.moved = now, moved
+
+    # -- how many there are --------------------------------------------------------------------
+
+    def _thin_addresses(self, clients: list[tuple[int, _Socket]]) -> list[tuple[int, _Socket]]:
+        """Ends those that one address has too many of: first those that ask for nothing, then the newest."""
+        most = self._limits.per_address
+        if len(clients) <= most:
+            return clients
+        groups: defaultdict[str, list[tuple[int, _Socket]]] = defaultdict(list)
+        for item in clients:
+            groups[item[1].group].append(item)
+        gone: set[int] = set()
+        for members in groups.values():
+            over = len(members) - most
+            peer = members[0][1].peer
+            if over <= 0 or peer is None or self._exempt(peer[0]):
+                continue
+            members.sort(key=lambda item: (item[1].connection.active > 0, -item[1].since))
+            gone.update(number for number, one in members[:over] if self._cut(number, one, ADDRESS))
+        return [item for item in clients if item[0] not in gone]
+
+    def _thin(self, clients: list[tuple[int, _Socket]], now: float) -> None:
+        """Ends some if there are too many: those first that have asked for nothing for longest, then those
+        whose client lets the server wait."""
+        over = len(clients) - self.total * 3 // 4
+        if over <= 0:
+            return
+        full = len(clients) >= self.total
+        idle = sorted(
+            (one.connection.used, one.idle, number)
+            for number, one in clients
+            if not one.connection.active and not one.taking and (full or now - one.idle >= _GRACE)
+        )
+        slow = sorted(
+            (one.slow, number)
+            for number, one in clients
+            if one.slow and (one.taking or one.connection.waiting)
+        )
+        numbers = [number for _, _, number in idle] + [number for _, number in slow]
+        for number in numbers[:over]:
+            self._cut(number, self._sockets[number], CROWDED)
+
+    def _cut(self, number: int, one: _Socket, reason: str) -> bool:
+        if kernel.cut(number, one.inode):
+            self.ended[reason] += 1
+            self._unsaid[reason] += 1
+        return True
+
+    def _say(self, now: float) -> None:
+        if not self._unsaid or now - self._said < _SAID_SECONDS:
+            return
+        # Idle ones are everyday.
+        told = ", ".join(
+            f"{count} {reason}" for reason, count in sorted(self._unsaid.items()) if reason != IDLE
+        )
+        self._said = now
+        self._unsaid.clear()
+        if told:
+            log.warning("connections were ended: %s", told)
+
+
+def most_connections(limits: ConnectionLimits) -> int:
+    """How many connections a process may have: fewer than configured if it may not open as many files."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return min(limits.total, max(16, (files - _SPARE) * 3 // 4))
+
+
+@functools.lru_cache(16384)
+def group(address: str) -> str:
+    """Whom an address is counted as: of IPv6 the /64, which one host has all of."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 6 and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    if found.version == 4 or found.is_loopback:
+        return str(found)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))

@@ -1,0 +1,87 @@
+"""Whether worker processes live: each says so over a pipe, and the parent replaces one that does not.
+
+What says so is the event loop, between the requests that it answers: a worker that is stopped, waits for
+ever or computes without an end says nothing, though its process is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+log: Final = logging.getLogger("digestry.registry")
+
+_BEAT_SECONDS: Final = 0.5
+_MESSAGE: Final = struct.Struct("=q")
+_READ: Final = 512 * _MESSAGE.size
+
+
+class Heartbeat:
+    """One pipe for all workers. Made in the parent, before they are forked."""
+
+    def __init__(self, patience: float) -> None:
+        """``patience``: after so many seconds without a sign a worker is taken for dead."""
+        self._patience = patience
+        self._read, self._write = os.pipe()
+        for end in (self._read, self._write):
+            os.set_blocking(end, False)
+        self._silent: dict[int, float] = {}
+
+    async def beat(self) -> None:
+        """Says for ever that this process lives. In a worker, on its event loop."""
+        message = _MESSAGE.pack(os.getpid())
+        while True:
+            with contextlib.suppress(OSError):  # full: the parent itself has no time
+                os.write(self._write, message)
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    def watch(self, workers: Callable[[], Iterable[int]], kill: Callable[[int], None] | None = None) -> None:
+        """Kills workers that say nothing any more, from a thread of its own. In the parent.
+
+        ``workers`` gives the processes that there are now; one that has never said anything is only
+        starting. Whoever runs them starts another one when one ends.
+        """
+        threading.Thread(
+            target=self._watch, args=(workers, kill or _kill), name="heartbeat", daemon=True
+        ).start()
+
+    def _watch(self, workers: Callable[[], Iterable[int]], kill: Callable[[int], None]) -> None:
+        while True:
+            # Its own ticks are counted, not the clock's: if the machine stood still, nobody is to blame.
+            time.sleep(_BEAT_SECONDS)
+            self.tick(workers(), kill)
+
+    def tick(self, workers: Iterable[int], kill: Callable[[int], None]) -> None:
+        """Half a second has passed."""
+        for process in self._heard():
+            self._silent[process] = 0.0
+        there = set(workers)
+        for process, silent in list(self._silent.items()):
+            if process not in there:
+                del self._silent[process]
+            elif silent >= self._patience:
+                del self._silent[process]
+                log.error("worker %d has not answered for %.0f s, and is replaced", process, silent)
+                kill(process)
+            else:
+                self._silent[process] = silent + _BEAT_SECONDS
+
+    def _heard(self) -> set[int]:
+        heard: set[int] = set()
+        with contextlib.suppress(BlockingIOError):
+            while content := os.read(self._read, _READ):  # each message came whole: pipe(7), PIPE_BUF
+                heard.update(process for (process,) in _MESSAGE.iter_unpack(content))
+        return heard
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)

@@ -1,0 +1,85 @@
+"""The connections of a worker process, as the application knows them: who asks for something right now.
+
+The event loop's thread writes here, for each request a few plain numbers; the guard's thread reads them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from digestry.registry.connections import kernel
+from digestry.registry.connections.kernel import Peer
+
+STALLED: Final = "stalled"
+SLOW_BODY: Final = "slow-body"
+
+
+class Connection:
+    """One client's connection. Times are of ``time.perf_counter``."""
+
+    __slots__ = ("active", "descriptor", "ended", "fault", "inode", "sent", "used", "waiting")
+
+    def __init__(self) -> None:
+        self.active = 0
+        """Requests that are under way."""
+        self.used = False
+        """Whether there ever was one."""
+        self.ended = 0.0
+        """When the last one ended."""
+        self.sent = 0
+        """Bytes of answers' bodies that the server was given."""
+        self.waiting = False
+        """Whether the application waits for the client: for a body, or until it takes an answer."""
+        self.fault = ""
+        """Why the connection must end, once it must."""
+        self.descriptor = -1
+        self.inode = 0
+
+    def taken(self) -> int | None:
+        """Bytes that the client has verifiably taken; None if nobody knows."""
+        if self.descriptor < 0:
+            return None
+        found = kernel.counts(self.descriptor, self.inode)
+        return None if found is None else found.acked
+
+    def break_off(self, fault: str) -> None:
+        """Has the connection ended soon, for that reason."""
+        self.fault = self.fault or fault
+
+
+class Connections:
+    """By the client's address and port. Requests that came in by a unix socket have no connection of their
+    own here: nothing tells which one it is."""
+
+    def __init__(self) -> None:
+        self.known: dict[Peer, Connection] = {}
+        """Those that the guard has found in the kernel."""
+        self.fresh: dict[Peer, Connection] = {}
+        """Those that it has yet to find."""
+        self.guarded = False
+        """Whether a guard looks after this."""
+
+    def enter(self, client: Peer | None) -> Connection:
+        """A request has begun."""
+        if client is None or not client[0] or not self.guarded:
+            found = Connection()
+        else:
+            known = self.known.get(client) or self.fresh.get(client)
+            found = self.fresh.setdefault(client, Connection()) if known is None else known
+        found.active += 1
+        found.used = True
+        return found
+
+    @staticmethod
+    def leave(connection: Connection) -> None:
+        """A request has ended."""
+        connection.active -= 1
+        connection.ended = time.perf_counter()
+        connection.waiting = False
+
+    def drop_passing(self, before: float) -> None:
+        """Forgets those that came and went without the guard's seeing them, the last time ``before`` then."""
+        for client, connection in list(self.fresh.items()):
+            if not connection.active and connection.ended < before:
+                self.fresh.pop(client, None)
