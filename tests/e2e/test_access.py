@@ -18,7 +18,7 @@ RULES = """
 [[rule]]
 who = "alice"
 repository = "team/**"
-actions = ["pull", "push", "move-tag", "delete"]
+actions = ["pull", "push", "move-tag", "delete", "audit"]
 
 [[rule]]
 who = ["bob", "robot$reader"]
@@ -227,7 +227,8 @@ def test_digestry(server: RegistryServer, tool: Engine, tmp_path: Path) -> None:
     assert "bob may not push to repository team/digestry" in refused(tool, "push", image)
     log_in_as("robot$ci", robot(server, "ci"))
     tool("push", image)
-    assert "robot$ci" in tool("log", image)
+    assert "robot$ci" not in tool("log", image)  # that takes a right of its own
     log_in_as("alice", PASSWORDS["alice"])
+    assert "robot$ci" in tool("log", image)
     tool("tags", f"{server.host}/team/digestry")
     assert "secret/x" in refused(tool, "pull", f"{server.host}/secret/x:1")

@@ -137,10 +137,13 @@ class Passwords:
         Raises :class:`Problem` 429 while too many are waiting.
         """
         now = time.monotonic()
-        for right, kept in ((True, self._right), (False, self._wrong)):
-            if kept.get(key, now) > now:
-                kept.move_to_end(key)
-                return right
+        if self._right.get(key, now) > now:
+            # Who comes again and again never has to stand in line with those who guess.
+            self._right[key] = now + _KEPT_SECONDS
+            self._right.move_to_end(key)
+            return True
+        if self._wrong.get(key, now) > now:
+            return False
         task = self._pending.get(key)  # a client that opens several connections at once
         if task is None:
             task = asyncio.get_running_loop().create_task(self._verify(name, password, key, address))
