@@ -12,7 +12,7 @@ import bcrypt
 import pytest
 
 from digestry.registry.access import login_queue, passwords
-from digestry.registry.access.login_queue import MOST_OF_ONE, MOST_WAITING, LoginQueue, network
+from digestry.registry.access.login_queue import MOST_OF_ONE, MOST_WAITING, LoginQueue
 from digestry.registry.access.passwords import Passwords
 from digestry.registry.problems import Problem
 from tests.support import PATIENCE
@@ -186,12 +186,6 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         assert turns.done == []  # it was not worth the work any more
 
     run(scene)
-
-
-def test_an_address_is_a_v4_address_or_a_v6_network() -> None:
-    assert network("192.0.2.7") == network("::ffff:192.0.2.7") == "192.0.2.7"
-    assert network("2001:db8::1") == network("2001:db8::ffff%eth0") != network("2001:db8:0:1::1")
-    assert network("") == ""
 
 
 # -- what a verification costs ---------------------------------------------------------------------

@@ -8,7 +8,6 @@ passwords came go last. In each of the three, who has fewest waiting has every s
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from digestry.registry.problems import Problem
+from digestry.registry.proxies import share_of
 
 MOST_WAITING: Final = 1024
 """Passwords that wait at once."""
@@ -32,21 +32,7 @@ _PERIOD: Final = 8
 _REMEMBERED: Final = 50_000
 _SUSPECT_SECONDS: Final = 600.0
 _FORGIVEN: Final = 3
-_PREFIX_BITS: Final = 64
 _LONGEST_NAME: Final = 128
-
-
-def network(address: str) -> str:
-    """Whose share an address counts for: an IPv4 address itself, an IPv6 address with its /64."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if found.version == 4:
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), _PREFIX_BITS), strict=False))
 
 
 @dataclass(slots=True)
@@ -133,7 +119,7 @@ class LoginQueue:
 
         Raises :class:`Problem` 429 if too many wait, or it waited for :data:`LONGEST_WAIT` seconds.
         """
-        name, source = name[: _LONGEST_NAME + 1], network(address)
+        name, source = name[: _LONGEST_NAME + 1], share_of(address)
         lane = self._lane(name, source)
         if lane.of(source, name) >= MOST_OF_ONE:
             raise _too_many()
