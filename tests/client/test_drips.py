@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import threading
 import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from digestry.blobs.disk import DiskBlobs
 from digestry.client.options import ClientOptions
 from digestry.client.paging import MOST_EMPTY
 from digestry.client.repository import Repository
@@ -198,3 +204,46 @@ def test_an_answer_after_a_large_upload_may_take_longer(liar: Liar) -> None:
     liar.answer = answer
     assert repository(liar.host).push_blob(blob, lambda: io.BytesIO(content)) == "sent"
     assert manifest_reply().status == 200
+
+
+def test_a_connection_that_breaks_after_every_byte(liar: Liar, tmp_path: Path) -> None:
+    """Each attempt gets on, and there is no end of them."""
+    content = bytes(1 << 20)
+    blob = Descriptor(media_types.OCI_LAYER, Digest.of(content), len(content))
+
+    def answer(request: Request) -> Reply:
+        start = int(request.headers.get("Range", "bytes=0-").partition("=")[2].rstrip("-"))
+        if not start:
+            return Reply(200, b"\0", length=len(content))
+        part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        return Reply(206, b"\0", part, length=len(content) - start)
+
+    liar.answer = answer
+    store = DiskBlobs(tmp_path)
+    store.prepare()
+    with pytest.raises(Unreachable), store.begin(blob.digest, blob.size) as sink:
+        repository(liar.host, waiting=60.0).fetch(blob, sink)
+    assert len(liar.seen) < 50
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "x-gzip"])
+def test_an_answer_that_inflates_without_end(liar: Liar, encoding: str) -> None:
+    """64 MiB of spaces in some kilobytes, for each kind of document: no more of it is held than is read."""
+    bomb = b'{"tags":[' + b" " * (64 << 20) + b"]}"
+    body = zlib.compress(bomb) if encoding == "deflate" else gzip.compress(bomb)
+    liar.answer = lambda _: Reply(200, body, {"Content-Encoding": encoding})
+    remote = repository(liar.host, waiting=60.0, patience=60.0)
+    asking: list[Callable[[], object]] = [
+        lambda: list(remote.tags()),
+        lambda: remote.manifest("1"),
+        lambda: remote.referrers(Digest.of(b"")),
+        lambda: remote.blob(Descriptor(media_types.OCI_CONFIG, Digest.of(b""), 100)),
+    ]
+    for ask in asking:
+        tracemalloc.start()
+        try:
+            with pytest.raises(DigestryError):
+                ask()
+            assert tracemalloc.get_traced_memory()[1] < 48 << 20
+        finally:
+            tracemalloc.stop()

@@ -150,3 +150,23 @@ def test_an_image_for_less_than_what_is_wanted(shelf: Shelf, session: Session, s
     assert pulled(shelf, session, store, Platform("arm", "linux", "v7")) == image["digest"]
     with pytest.raises(NotFound, match="not for linux/amd64"):
         pulled(shelf, session, store, AMD)
+
+
+def test_not_everything_is_looked_into(shelf: Shelf, session: Session, store: ImageStore) -> None:
+    """Indexes that list indexes that list indexes: as many questions as there are paths through them."""
+    said = {"os": "linux", "architecture": "s390x"}
+    inner = [shelf.index([shelf.image(n=n, m=m, **said) for m in range(2)]) for n in range(200)]
+    shelf.index([*inner, stated(shelf.image(), "s390x")], "1")
+    with pytest.raises(NotFound, match="s390x"):
+        pulled(shelf, session, store, Platform("riscv64", "linux"))
+    assert len(shelf.liar.seen) <= 2 * 256 + 2  # and a config for each
+
+
+def test_a_list_of_more_than_anybody_wants(
+    shelf: Shelf, session: Session, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("digestry.images.transfer._MOST_MANIFESTS", 10)
+    shelf.index([shelf.image(n=n) for n in range(12)], "1")
+    with pytest.raises(ContentError, match="more than 10 manifests"):
+        pull(session, Reference(shelf.liar.host, "app", "1"), store, all_platforms=True)
+    assert store.images() == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from digestry.client.session import Session
-from digestry.errors import DigestMismatch, NotFound, RemoteNotFound, SizeMismatch
+from digestry.errors import ContentError, DigestMismatch, NotFound, RemoteNotFound, SizeMismatch
 from digestry.images.store import ImageStore
 from digestry.images.transfer import Stage, pull, push
 from digestry.model import media_types
@@ -248,3 +248,18 @@ def test_skopeo_agrees(
         check=True,
     )
     assert pull(session, target, second).descriptor.digest == made.manifest.digest
+
+
+def test_indexes_deep_inside_of_each_other_are_refused(
+    store: ImageStore, session: Session, name: Reference, tmp_path: Path
+) -> None:
+    """Another tool may have brought them into the store."""
+    made = packed(store, tmp_path / "a", str(name), file="x").manifest
+    for _ in range(1100):
+        raw = index_of((made, None))
+        made = Descriptor(media_types.OCI_INDEX, store.blobs.put(raw), len(raw))
+    with store.adding():
+        store.point(name, made)
+    with pytest.raises(ContentError, match="inside of each other"):
+        push(session, name, store)
+    assert [image.digest for image in store.present_images(store.manifest(made))]

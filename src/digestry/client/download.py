@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 20
 _AHEAD: Final = 4  # chunks that may have been read and wait to be written
+_MOST_BREAKS: Final = 32
+_WORTH_A_BREAK: Final = 1 << 20
+"""Bytes for which a connection may break once more: who sends one byte each time never comes to an end."""
 _WORTH_A_THREAD: Final = 4 << 20
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.ASCII)
 
@@ -28,6 +31,7 @@ def fetch(
 ) -> None:
     """See :meth:`Repository.fetch`."""
     attempts = repository.session.options.retries
+    breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
     encoded = [False]
     while True:
         before = sink.offset
@@ -35,6 +39,9 @@ def fetch(
             _attempt(repository, descriptor, sink, progress, encoded)
             break
         except Unreachable:
+            breaks -= 1
+            if breaks < 0:
+                raise
             # An attempt that brought bytes does not count: the line is bad, but not dead.
             if sink.offset == before:
                 attempts -= 1

@@ -25,7 +25,7 @@ MOST_PAGES: Final = 10_000
 MOST_ENTRIES: Final = 1_000_000
 MOST_EMPTY: Final = 64
 """Pages in a row without an entry, as a registry sends them that looks for few among many."""
-SLOWEST: Final = 25
+SLOWEST: Final = 50
 """Entries in a second: a list that comes slower makes somebody wait."""
 _PATIENCE: Final = 30.0
 

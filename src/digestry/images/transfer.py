@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from digestry.client.repository import Repository
 from digestry.client.session import Session
@@ -20,6 +20,7 @@ from digestry.model.manifest import ImageConfig, Manifest
 from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
 
+_MOST_MANIFESTS: Final = 10_000
 Stage = Literal["waiting", "present", "done", "mounted", "sent", "skipped"]
 
 
@@ -193,6 +194,8 @@ def _everything(remote: Repository, top: Manifest, tally: _Tally) -> list[Manife
             if child.media_type not in media_types.MANIFESTS:
                 tally.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
             elif child.digest not in found:
+                if len(found) >= _MOST_MANIFESTS:
+                    raise ContentError(f"{top.digest} lists more than {_MOST_MANIFESTS} manifests")
                 walk(content.fetched(child), depth + 1)
         found.setdefault(manifest.digest, manifest)
 
@@ -332,12 +335,14 @@ def _parts(store: ImageStore, remote: Repository, top: Manifest) -> list[Manifes
     """The manifests to push, children before their index."""
     found: dict[Digest, Manifest] = {}
 
-    def walk(manifest: Manifest) -> None:
+    def walk(manifest: Manifest, depth: int) -> None:
+        if depth > DEEPEST:
+            raise ContentError(f"{top.digest} has more than {DEEPEST} indexes inside of each other")
         for child in manifest.manifests:
             if child.digest in found:
                 continue
             if store.blobs.stat(child.digest) is not None:
-                walk(store.manifest(child))
+                walk(store.manifest(child), depth + 1)
                 continue
             try:
                 remote.resolve(str(child.digest))
@@ -349,7 +354,7 @@ def _parts(store: ImageStore, remote: Repository, top: Manifest) -> list[Manifes
                 ) from error
         found.setdefault(manifest.digest, manifest)
 
-    walk(top)
+    walk(top, 0)
     return list(found.values())
 
 
