@@ -99,7 +99,6 @@ def test_a_kind_that_disagrees_is_refused() -> None:
     assert "text/plain" in refusal(manifest(mediaType="text/plain"))
     assert "config" in refusal(without(index(), "mediaType"), media_types.OCI_MANIFEST)
     assert "manifests" in refusal(without(manifest(), "mediaType"), media_types.OCI_INDEX)
-    assert "media type ''" in refusal(manifest(mediaType=""))
 
 
 def test_a_document_that_is_both_kinds_is_refused() -> None:
@@ -242,9 +241,7 @@ def test_other_embedded_data_is_refused(changes: dict[str, Any], complaint: str)
         (manifest(layers=[descriptor(artifactType="a/b\x1b")]), "$.layers[0].artifactType"),
         (manifest(artifactType="a/\N{KELVIN SIGN}"), "$.artifactType"),
         (manifest(layers=[descriptor(urls="https://example.com")]), "$.layers[0].urls"),
-        (manifest(layers=[descriptor(urls=[None])]), "$.layers[0].urls[0]"),
         (manifest(annotations={"a": 1}), "$.annotations"),
-        (manifest(annotations={"a": None}), "$.annotations"),
         (manifest(annotations=["a"]), "$.annotations"),
         (manifest(subject="nope"), "$.subject"),
         (manifest(subject={}), "$.subject"),

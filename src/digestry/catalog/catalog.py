@@ -41,6 +41,7 @@ from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, Restored, TagEvent
 from digestry.model.manifest import Manifest
+from digestry.model.pattern import matches
 from digestry.model.resolution import ResolveQuery
 
 
@@ -69,6 +70,7 @@ class Catalog(Links):
     """The catalog of the registry whose files are under ``root``. Thread-safe.
 
     Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
+    In repositories that a pattern of ``sparse`` matches, an index may list manifests that are not there.
     What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
     ``memory`` answers questions about the past, ``prefixes`` which digests begin so, ``outbox`` has what
     webhooks are still to be told, ``jobs`` what the registry's own work came to, ``damage`` what cannot be
@@ -84,7 +86,9 @@ class Catalog(Links):
         policy: TagPolicy | None = None,
         subscriptions: Sequence[Subscription] = (),
         quotas: Sequence[Quota] = (),
+        sparse: Sequence[str] = (),
     ) -> None:
+        self._sparse = tuple(sparse)
         super().__init__(Database(root), now, lease, quotas)
         self.memory = Memory(self._database)
         self.prefixes = Prefixes(self._database)
@@ -176,9 +180,11 @@ class Catalog(Links):
         if not tag_names and expected is not ANYTHING:
             there = content.manifest(connection, place.row, digest)
             expected.check(place.name, digest, None if there is None else digest)
+        listed = {str(one.digest) for one in (*manifest.layers, *manifest.manifests)}
         for name in tag_names:
-            tags.check(connection, self._rules, place, name, digest, expected=expected)
-        lacking = content.missing(connection, place.row, manifest)
+            tags.check(connection, self._rules, place, name, digest, expected=expected, refers=listed)
+        sparse = any(matches(pattern, place.name) for pattern in self._sparse)
+        lacking = content.missing(connection, place.row, manifest, sparse=sparse)
         if lacking:
             raise MissingContent(lacking)
 

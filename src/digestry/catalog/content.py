@@ -120,10 +120,13 @@ def lease_end(connection: Connection, digest: str) -> int | None:
     return connection.execute(select(leases.c.expires_at).where(leases.c.digest == digest)).scalar()
 
 
-def missing(connection: Connection, repository: int, manifest: Manifest) -> list[str]:
+def missing(
+    connection: Connection, repository: int, manifest: Manifest, *, sparse: bool = False
+) -> list[str]:
     """The digests that ``manifest`` refers to and the repository does not have, or cannot serve.
 
-    Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
+    What an index lists may be a blob, as in a build cache; with ``sparse``, manifests that it lists may be
+    missing. Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
     neither need a subject (distribution-spec, "Push").
     """
     wanted_blobs = [
@@ -131,10 +134,16 @@ def missing(connection: Connection, repository: int, manifest: Manifest) -> list
         for blob in manifest.blobs()
         if not (media_types.is_foreign(blob.media_type) and blob.urls)
     ]
-    wanted_manifests = [str(child.digest) for child in manifest.manifests]
+    wanted_manifests = [
+        str(child.digest)
+        for child in manifest.manifests
+        if not (sparse and child.media_type in media_types.MANIFESTS)
+    ]
     have_blobs = _have(connection, statements.HAVE_LINKS, repository, wanted_blobs)
     have_manifests = _have(connection, statements.HAVE_MANIFESTS, repository, wanted_manifests)
     lacking = [digest for digest in wanted_blobs if digest not in have_blobs]
+    other = {str(one.digest) for one in manifest.manifests if one.media_type not in media_types.MANIFESTS}
+    have_manifests |= _have(connection, statements.HAVE_LINKS, repository, sorted(other))
     lacking += [digest for digest in wanted_manifests if digest not in have_manifests]
     return list(dict.fromkeys(lacking))
 

@@ -126,7 +126,10 @@ class Links(Uploads):
             row = content.repository_id(connection, repository)
             if row is None:
                 raise UnknownRepository(repository)
-            needed_by = content.users(connection, row, str(digest), roles=("config", "layer"))
+            roles = ["config", "layer"]
+            if content.manifest(connection, row, str(digest)) is None:
+                roles.append("manifest")  # an index lists it
+            needed_by = content.users(connection, row, str(digest), roles=roles)
             if needed_by:
                 raise Conflict(
                     f"blob {digest} is still needed by manifest {needed_by[0]}",

@@ -6,12 +6,13 @@ the same state, because the writer's transaction holds the lock from its beginni
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import clock, content, journal, outbox, statements
+from digestry.catalog import clock, content, journal, outbox, signatures, statements
 from digestry.catalog.journal import Move, Origin
 from digestry.catalog.memory import entry_at
 from digestry.catalog.outbox import Subscription
@@ -121,8 +122,10 @@ def check(
     digest: str,
     *,
     expected: Expected = ANYTHING,
+    refers: Collection[str] | None = None,
 ) -> str | None:
-    """Where the tag points now, if it may be moved to ``digest``.
+    """Where the tag points now, if it may be moved to ``digest``, a manifest that ``refers`` to these layers
+    or manifests (None: the repository has it).
 
     Raises :class:`TagChanged`, :class:`TagRefused`.
     """
@@ -133,6 +136,9 @@ def check(
     rule = rules.policy.rule(place.name, tag)
     name = f"tag {tag} of {place.name}"
     if rule.mode in {"immutable", "write-once"} and current is not None:
+        listed = signatures.parts(connection, place.row, digest) if refers is None else refers
+        if signatures.grows(connection, place.row, tag, current, listed):
+            return current  # a signature more is no other release
         raise TagRefused(
             f"{name} is {rule.mode} and points to {current}",
             tag=tag,

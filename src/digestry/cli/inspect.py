@@ -78,7 +78,7 @@ def _look(
             if place is not None:
                 raise
             return _document(wanted, top, "local", None, None)
-        config = store.config(image) if _is_image(image) else None
+        config = store.stated_config(image)
         return _document(wanted, top, "local", image, config)
     with open_session(settings) as session:
         try:

@@ -222,6 +222,13 @@ class ImageStore:
         except InvalidManifest as error:
             raise ContentError(f"{self.blobs.path(manifest.config.digest)}: {error.message}") from error
 
+    def stated_config(self, manifest: Manifest) -> ImageConfig | None:
+        """As :meth:`config`; None for what has none: an index, an artifact, or a config that says nothing."""
+        config = manifest.config
+        if config is None or not config.size or config.media_type not in media_types.IMAGE_CONFIGS:
+            return None
+        return self.config(manifest)
+
     def image(self, descriptor: Descriptor, platform: Platform | None = None) -> Manifest:
         """The image manifest of ``descriptor`` for ``platform`` (this machine's unless given).
 
@@ -308,8 +315,7 @@ class ImageStore:
                     for blob in image.blobs()
                     if self.blobs.stat(blob.digest) is not None
                 }
-                if image.config is not None and image.config.media_type in media_types.IMAGE_CONFIGS:
-                    config = self.config(image)
+                if (config := self.stated_config(image)) is not None:
                     configs.append((config.platform, config))
         except (ContentError, NotFound) as error:
             return Broken("", descriptor.digest, error.message)
@@ -382,9 +388,7 @@ class _Local:
         return self._store.manifest(descriptor)
 
     def platform(self, image: Manifest) -> Platform | None:
-        config = image.config
-        if config is None or config.media_type not in media_types.IMAGE_CONFIGS:
+        if image.config is None or self._store.blobs.stat(image.config.digest) is None:
             return None
-        return (
-            self._store.config(image).platform if self._store.blobs.stat(config.digest) is not None else None
-        )
+        config = self._store.stated_config(image)
+        return None if config is None else config.platform

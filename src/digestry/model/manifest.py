@@ -5,13 +5,12 @@ OCI image-spec manifest.md and image-index.md, and docker's schema 2 manifest an
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from digestry.errors import InvalidManifest
-from digestry.model import media_types
+from digestry.model import go_json, media_types
 from digestry.model.descriptor import Descriptor, MediaType, decode_hook, encode_hook
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
@@ -99,9 +98,14 @@ class Manifest:
 
         Raises :class:`InvalidManifest`, which says what is wrong and where in the JSON.
         """
-        kind = _kind(raw, media_type)
-        decoder = _manifest if kind in media_types.IMAGE_MANIFESTS else _index
-        parsed: _ManifestJSON | _IndexJSON = _decode(decoder, raw, "manifest")
+        text = _as_go_reads(raw) if go_json.is_odd(raw) else raw
+        try:
+            kind, parsed = _parsed(text, media_type)
+        except InvalidManifest as error:
+            try:
+                kind, parsed = _parsed(_as_go_reads(raw), media_type)
+            except InvalidManifest:
+                raise error from None  # about what came in
         # One document that is both kinds would mean different things to different readers
         # (image-spec, GHSA-77vh-xpmg-72qh): it is refused.
         if isinstance(parsed, _ManifestJSON):
@@ -131,6 +135,20 @@ class Manifest:
         return f"Manifest({str(self.digest)!r}, {self.media_type!r})"
 
 
+def _parsed(text: bytes, media_type: str | None) -> tuple[str, _ManifestJSON | _IndexJSON]:
+    kind = _kind(text, media_type)
+    decoder = _manifest if kind in media_types.IMAGE_MANIFESTS else _index
+    return kind, _decode(decoder, text, "manifest")
+
+
+def _as_go_reads(raw: bytes) -> bytes:
+    """The manifest in its usual form, if it has one; else as it is, so that the error is about that."""
+    try:
+        return go_json.plain(raw)
+    except (ValueError, RecursionError):
+        return raw
+
+
 def _kind(raw: bytes, media_type: str | None) -> str:
     probe: _Probe = _decode(_probe, raw, "manifest")
     if probe.schema_version == 1 and not isinstance(probe.schema_version, bool):
@@ -142,7 +160,7 @@ def _kind(raw: bytes, media_type: str | None) -> str:
             f"media type {shown(media_type)} is not one of a manifest",
             hint="use an OCI image manifest or index, or docker's schema 2 manifest or list",
         )
-    if probe.media_type is not None:
+    if probe.media_type:  # Go writes an empty one for none
         if media_type is not None and probe.media_type != media_type:
             raise InvalidManifest(
                 f"the manifest says it is {shown(probe.media_type)}, but came as {shown(media_type)}",
@@ -164,24 +182,11 @@ def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        # Go reads null as if it were not there, and there are indexes with platforms of nulls.
-        if b'"platform"' in raw and b"null" in raw:
-            with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
-                return decoder.decode(msgspec.json.encode(_plain_platforms(msgspec.json.decode(raw))))
         raise InvalidManifest(f"the {what} is not valid: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidManifest(f"the {what} is not JSON: {error}") from error
     except RecursionError as error:
         raise InvalidManifest(f"the {what} is nested too deeply") from error
-
-
-def _plain_platforms(index: Any) -> Any:
-    """A decoded index with what its platforms say, and without what they say as null."""
-    entries = index.get("manifests") if isinstance(index, dict) else None
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("platform"), dict):
-            entry["platform"] = {key: told for key, told in entry["platform"].items() if told is not None}
-    return index
 
 
 # -- configs ------------------------------------------------------------------------------------

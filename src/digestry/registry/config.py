@@ -18,7 +18,18 @@ from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
 from digestry.model.text import did_you_mean
-from digestry.registry import cors, hosts, immutability, proxies, quotas, retention, scrub, toml, webhooks
+from digestry.registry import (
+    cors,
+    hosts,
+    immutability,
+    proxies,
+    quotas,
+    retention,
+    scrub,
+    sparse,
+    toml,
+    webhooks,
+)
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.connections import config as connections
@@ -68,6 +79,7 @@ SECTIONS: Final = frozenset(
         "oidc",
         "quota",
         "immutability",
+        "sparse",
         "webhook",
         "collection",
         "retention",
@@ -126,6 +138,8 @@ class RegistryConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     quotas: tuple[Quota, ...] = ()
     tags: TagPolicy = field(default_factory=TagPolicy)
+    sparse: tuple[str, ...] = ()
+    """Patterns of repositories in which an index may list manifests that are not there."""
     webhooks: tuple[Webhook, ...] = ()
     mirrors: tuple[MirrorConfig, ...] = ()
     collection: CollectionConfig = field(default_factory=CollectionConfig)
@@ -209,6 +223,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         access=access_config.parse(sections, where),
         quotas=tuple(quotas.parse(table, here) for table, here in toml.tables(sections, "quota", where)),
         tags=immutability.parse(sections, where),
+        sparse=sparse.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
         mirrors=mirroring_config.parse(sections, where),
         collection=retention.parse(sections, where),

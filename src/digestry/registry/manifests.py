@@ -9,7 +9,7 @@ from typing import Final
 
 from digestry.catalog.catalog import MissingContent
 from digestry.catalog.tags import ANYTHING, Expected
-from digestry.errors import InvalidManifest, InvalidReference, NotFound
+from digestry.errors import InvalidReference, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
@@ -153,8 +153,6 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
             "DIGEST_INVALID",
             f"the manifest's bytes hash to {manifest.digest}, not to {wanted}; it was not stored",
         )
-    if manifest.config is not None and manifest.config.size == 0:
-        raise InvalidManifest("the manifest's config has size 0")
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
     expected = expectation(exchange)
     with contextlib.ExitStack() as guarded:

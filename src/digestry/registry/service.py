@@ -123,6 +123,7 @@ class Service:
             lease=self._lease,
             policy=config.tags,
             quotas=config.quotas,
+            sparse=config.sparse,
             subscriptions=[webhook.subscription for webhook in config.webhooks],
         )
         self.health = Health(config, self.catalog)

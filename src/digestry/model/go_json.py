@@ -1,0 +1,124 @@
+"""JSON of manifests as Go's ``encoding/json`` reads it, which nearly all that write and read them use.
+
+It takes null for what is not there, a field's name in any case, and text that is not UTF-8. What other
+registries hold of that kind is brought into the form that the types of this package read. What means
+something else to nobody stays as it is: a wrong type is wrong for Go, too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+_TOP: Final = (
+    "schemaVersion",
+    "mediaType",
+    "artifactType",
+    "config",
+    "layers",
+    "manifests",
+    "subject",
+    "annotations",
+)
+_DESCRIPTOR: Final = (
+    "mediaType",
+    "digest",
+    "size",
+    "urls",
+    "annotations",
+    "data",
+    "platform",
+    "artifactType",
+)
+_PLATFORM: Final = ("architecture", "os", "os.version", "os.features", "variant")
+_NAMES: Final = frozenset((*_TOP, *_DESCRIPTOR, *_PLATFORM))
+_ANY_CASE: Final = re.compile(
+    rb'"(' + "|".join(re.escape(name) for name in sorted(_NAMES)).encode() + rb')"[ \t\r\n]*:', re.IGNORECASE
+)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+Fields = dict[str, Callable[[Any], Any]]
+
+
+def is_odd(raw: bytes) -> bool:
+    """Return whether a field's name is written in another case than it has."""
+    return any(found[1].decode() not in _NAMES for found in _ANY_CASE.finditer(raw))
+
+
+def plain(raw: bytes) -> bytes:
+    """Return the manifest or index ``raw`` in the usual form: nulls left out, names in their case.
+
+    Raises :class:`ValueError` for what is no JSON, and :class:`RecursionError`.
+    """
+    document = json.loads(raw.decode("utf-8", "replace"), parse_constant=_no_constant)
+    return json.dumps(_object(document, _TOP, _MANIFEST)).encode()
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _object(value: Any, names: tuple[str, ...], kinds: Fields) -> Any:
+    if not isinstance(value, dict):
+        return value
+    cases = {name.lower(): name for name in names}
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        name = cases.get(key.lower(), str(key))
+        if item is None:
+            continue
+        kind = kinds.get(str(name))
+        result[_text(name)] = _texts(item) if kind is None else kind(item)
+    return result
+
+
+def _list_of(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: [kind(item) for item in value] if isinstance(value, list) else value
+
+
+def _map(value: Any) -> Any:
+    """A map of texts: a null in it is the empty one."""
+    if not isinstance(value, dict):
+        return value
+    return {_text(key): _text("" if item is None else item) for key, item in value.items()}
+
+
+def _text(value: Any) -> Any:
+    return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+def _texts(value: Any) -> Any:
+    """A value with all text in it as Go has it."""
+    match value:
+        case str():
+            return _text(value)
+        case list():
+            return [_texts(item) for item in value]
+        case dict():
+            return {_text(key): _texts(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _text_or_empty(value: Any) -> Any:
+    return "" if value is None else _text(value)
+
+
+def _platform(value: Any) -> Any:
+    return _object(value, _PLATFORM, {"os.features": _list_of(_text_or_empty)})
+
+
+def _descriptor(value: Any) -> Any:
+    kinds: Fields = {"urls": _list_of(_text_or_empty), "annotations": _map, "platform": _platform}
+    return _object(value, _DESCRIPTOR, kinds)
+
+
+_MANIFEST: Final[Fields] = {
+    "config": _descriptor,
+    "layers": _list_of(_descriptor),
+    "manifests": _list_of(_descriptor),
+    "subject": _descriptor,
+    "annotations": _map,
+}
