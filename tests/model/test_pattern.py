@@ -8,7 +8,7 @@ import re
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.model.pattern import check_pattern, matches
+from digestry.model.pattern import beginning, check_pattern, matches
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,14 @@ def test_none_takes_long(star: str, name: str) -> None:
     assert not matches(f"{star}a" * 40 + f"{star}c", name)
     assert matches(f"{star}a**", name)
     assert not matches("**" + f"?{star}" * 80 + "c", name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "start"),
+    [("team/**", "team/"), ("team/app", "team/app"), ("**", ""), ("v?.*", "v"), ("a*b", "a")],
+)
+def test_what_all_that_it_matches_begins_with(pattern: str, start: str) -> None:
+    assert beginning(pattern) == start
 
 
 @pytest.mark.parametrize("wrong", ["", "[a-z]", "^v$", "a b", "a\n", "ü", "a" * 513])

@@ -327,13 +327,16 @@ class Catalog(Links):
             rows = connection.execute(query.order_by(tag_rows.c.name).limit(limit)).all()
             return [TagRow(found.name, Digest.parse(found.digest), found.moved_at) for found in rows]
 
-    def repositories(self, *, after: str = "", limit: int) -> list[str]:
-        """Repositories that have anything to pull, in the order of their bytes."""
+    def repositories(self, *, after: str = "", beginning: str = "", limit: int) -> list[str]:
+        """Repositories that have anything to pull and whose names begin so, in the order of their bytes."""
         has_manifest = exists().where(
             manifests.c.repository_id == repositories.c.id, manifests.c.deleted_at.is_(None)
         )
         has_link = exists().where(links.c.repository_id == repositories.c.id)
         query = select(repositories.c.name).where(repositories.c.name > after, has_manifest | has_link)
+        if beginning:
+            end = f"{beginning}\x7f"  # after every character that a name may have
+            query = query.where(repositories.c.name >= beginning, repositories.c.name < end)
         with self._database.read() as connection:
             return list(connection.execute(query.order_by(repositories.c.name).limit(limit)).scalars())
 

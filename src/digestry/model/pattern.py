@@ -12,6 +12,7 @@ from digestry.model.digest import shown
 _LONGEST: Final = 512
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9._/*?-]+", re.ASCII)
 _TOKENS: Final = re.compile(r"\*\*(?:\**)|\*|[^*]")
+_FIRST_WILD: Final = re.compile(r"[*?]")
 _WILD: Final = frozenset("*?")
 
 
@@ -23,6 +24,11 @@ def check_pattern(pattern: str) -> str:
             hint="a pattern has letters, digits, . _ - and /, and *, ** or ? where anything may be",
         )
     return pattern
+
+
+def beginning(pattern: str) -> str:
+    """What every name begins with that ``pattern`` matches: the part before anything may be."""
+    return _FIRST_WILD.split(pattern, maxsplit=1)[0]
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -45,15 +45,23 @@ async def handle_catalog(service: Service, exchange: Exchange) -> None:
 
 
 def _visible(service: Service, asker: Session, after: str, limit: int) -> list[str]:
-    """The first ``limit`` repositories after ``after`` that ``asker`` may see. Blocks."""
+    """The first ``limit`` repositories after ``after`` that ``asker`` may see. Blocks.
+
+    Only names are read that begin as the rules have it: how many there are of others, the time does not tell.
+    """
     batch = limit if asker is EVERYBODY else max(limit, _BATCH)
     found: list[str] = []
-    while True:
-        names = service.catalog.repositories(after=after, limit=batch)
-        found += [name for name in names if asker.may_see(name)]
-        if len(found) >= limit or len(names) < batch:
-            return found[:limit]
-        after = names[-1]
+    for beginning in asker.seen_beginnings():
+        last = after
+        while True:
+            names = service.catalog.repositories(after=last, beginning=beginning, limit=batch)
+            found += [name for name in names if asker.may_see(name)]
+            if len(found) >= limit:
+                return found[:limit]
+            if len(names) < batch:
+                break
+            last = names[-1]
+    return found
 
 
 def _only_get(exchange: Exchange) -> None:

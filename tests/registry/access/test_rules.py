@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from digestry.model.digest import Digest
+from digestry.registry import tags
+from digestry.registry.access.identity import Identity
+from digestry.registry.access.rules import Rule, Rules
+from digestry.registry.access.session import Session
 from tests.registry.access.support import As, basic, bearer, challenge, nobody, of, token
 from tests.registry.support import every_page, joined
 from tests.support import RegistryServer, Response
@@ -283,3 +287,39 @@ def test_what_runs_is_told_by_who_has_a_name_and_may_pull(server: RegistryServer
     mine = token(server, "repository:public/base:pull", headers=basic("bob"))["token"]
     answer = server.request("POST", "/v2/_digestry/sightings", body("public/base"), bearer(mine))
     assert answer.json() == {"noted": 1, "unknown": 0}
+
+
+def test_a_list_reads_nothing_of_what_is_hidden() -> None:
+    """So that its time does not tell how much there is: counted by what is looked at, whatever there is."""
+    asked: list[str] = []
+
+    class Watched:
+        def repositories(self, *, after: str, beginning: str, limit: int) -> list[str]:
+            there = [
+                f"{start}{n:04}" for start in ("a/", "public/", "secret/", "team/", "z/") for n in range(3000)
+            ]
+            names = [name for name in there if name > after and name.startswith(beginning)][:limit]
+            asked.extend(names)
+            return names
+
+    class Inside:
+        catalog = Watched()
+
+    def listed(*rules: Rule, limit: int, after: str = "") -> list[str]:
+        asked.clear()
+        return tags._visible(cast("Any", Inside()), Session(Identity("bob"), Rules(rules)), after, limit)
+
+    public = Rule(("anonymous",), ("public/**", "public/0*"), frozenset({"pull"}))
+    mine = Rule(("bob",), ("team/0*", "secret/0007", "nothing/**"), frozenset({"pull"}))
+    other = Rule(("alice",), ("**",), frozenset({"pull"}))
+    assert listed(public, mine, other, limit=1) == ["public/0000"]
+    found = listed(public, mine, other, limit=10_000)
+    assert found == [
+        *(f"public/{n:04}" for n in range(3000)),
+        "secret/0007",
+        *(f"team/{n:04}" for n in range(1000)),
+    ]
+    assert asked == found
+    assert listed(public, mine, limit=3, after="public/2999") == ["secret/0007", "team/0000", "team/0001"]
+    assert listed(mine, limit=5, after="z") == asked == []
+    assert len(listed(other, Rule(("bob",), ("**",), frozenset({"pull"})), limit=20_000)) == 15_000

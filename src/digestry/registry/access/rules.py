@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from digestry.errors import InvalidConfiguration
-from digestry.model.pattern import check_pattern, matches
+from digestry.model.pattern import beginning, check_pattern, matches
 from digestry.registry import toml
 from digestry.registry.access.identity import ANONYMOUS_NAME, Identity
 from digestry.registry.toml import Key, Where
@@ -119,6 +119,16 @@ class Rules:
     def anything(self, identity: Identity) -> bool:
         """Whether there is any repository's name in which ``identity`` may pull."""
         return any("pull" in rule.actions for rule in self._of(identity))
+
+    def beginnings(self, identity: Identity, action: Action) -> list[str]:
+        """What the names begin with of all repositories in which ``action`` is allowed, in the order of
+        their bytes; none begins with another."""
+        patterns = {p for rule in self._of(identity) if action in rule.actions for p in rule.repositories}
+        found: list[str] = []
+        for each in sorted({beginning(pattern) for pattern in patterns}):
+            if not found or not each.startswith(found[-1]):
+                found.append(each)
+        return found
 
     def everywhere(self, identity: Identity, action: Action) -> bool:
         """Whether one rule allows ``action`` to ``identity`` whatever the repository's name is."""

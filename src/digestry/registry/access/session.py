@@ -79,6 +79,10 @@ class Session:
         """Whether every repository may be pulled from, whatever it is called."""
         return self._rules.everywhere(self.identity, "pull")
 
+    def seen_beginnings(self) -> list[str]:
+        """What the names begin with of all that a list may name, by the rules; none begins with another."""
+        return self._rules.beginnings(self.identity, "pull")
+
     def sees_anything(self) -> bool:
         return self._rules.anything(self.identity)
 
