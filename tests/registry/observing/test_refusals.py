@@ -53,12 +53,15 @@ def test_strangers_cannot_put_the_lines_of_others_aside() -> None:
         server.stop()
         assert (server.root / "audit.log").read_bytes() == before
         told = [entry for file in files(server, "audit-refused") for entry in lines(file)]
-        (summary,) = [entry for entry in told if entry["action"] == "refused-requests"]
-        assert len(told) - 1 == refusals.OF_AN_ADDRESS
-        assert summary["count"] + refusals.OF_AN_ADDRESS == 3500
-        assert sum(summary["actions"].values()) == sum(summary["statuses"].values()) == summary["count"]
-        assert (summary["user"], summary["address"]) == ("anonymous", "127.0.0.1")
-        assert summary["since"] < summary["time"]
+        summaries = [entry for entry in told if entry["action"] == "refused-requests"]
+        own = len(told) - len(summaries)
+        # One window, unless the machine is very slow.
+        assert refusals.OF_AN_ADDRESS <= own <= refusals.OF_AN_ADDRESS * (len(summaries) + 1)
+        assert sum(entry["count"] for entry in summaries) + own == 3500
+        for entry in summaries:
+            assert sum(entry["actions"].values()) == sum(entry["statuses"].values()) == entry["count"]
+            assert (entry["user"], entry["address"]) == ("anonymous", "127.0.0.1")
+            assert entry["since"] < entry["time"]
 
 
 def test_a_user_has_a_share_too() -> None:
@@ -69,11 +72,14 @@ def test_a_user_has_a_share_too() -> None:
         assert of(server, "alice").request("PUT", "/v2/a/b/manifests/2", b"{}").status == 400
         server.stop()
         told = lines(server.root / "audit.log")
-        assert sum(entry["user"] == "bob" for entry in told) == refusals.OF_A_USER + 1
-        assert told[-2]["user"] == "alice"  # has a share of her own
-        assert told[-1]["count"] == 500 - refusals.OF_A_USER
-        assert told[-1]["statuses"] == {"403": 500 - refusals.OF_A_USER}
-        assert told[-1]["actions"] == {"push-manifest": 500 - refusals.OF_A_USER}
+        summaries = [entry for entry in told if entry["action"] == "refused-requests"]
+        own = sum(entry["user"] == "bob" for entry in told) - len(summaries)
+        assert refusals.OF_A_USER <= own <= refusals.OF_A_USER * (len(summaries) + 1)
+        assert sum(entry["count"] for entry in summaries) + own == 500
+        assert sum(entry["statuses"]["403"] for entry in summaries) + own == 500
+        assert sum(entry["actions"]["push-manifest"] for entry in summaries) + own == 500
+        # Who has a share of her own is not hidden by it.
+        assert [entry["status"] for entry in told if entry["user"] == "alice"][-1] == 400
 
 
 def test_what_was_refused_is_counted_by_why(tmp_path: Path) -> None:
