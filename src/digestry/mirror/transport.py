@@ -27,6 +27,7 @@ from digestry.model.digest import shown
 
 _OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
 """What has a form that only a registry's content has, wherever it comes from."""
+_REFUSALS: Final = frozenset({400, 401, 403})
 _MOST_SAID: Final = 1000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -59,7 +60,7 @@ class GuardedTransport(Transport):
 
     @property
     def led_to(self) -> str | None:
-        """The host that gave this thread's last answer; None if it is the one that was asked."""
+        """The host that gave this thread's last answer; None if it is the registry that was asked."""
         return self._asking.led_to
 
     def send(self, call: Call, *, authorization: str | None = None) -> Answer:
@@ -67,8 +68,14 @@ class GuardedTransport(Transport):
         self._asking.origin = origin_of(call.url)
         self._asking.is_content = _OF_A_REGISTRY.search(urlsplit(call.url).path) is not None
         answer = super().send(call, authorization=authorization)
-        if origin_of(answer.url) != origin_of(call.url):
-            self._asking.led_to = answer.host
+        if not _is_beside(call.url, answer.url):
+            return answer
+        self._asking.led_to = answer.host
+        if authorization and answer.status in _REFUSALS and origin_of(answer.url) == origin_of(call.url):
+            # A storage at the registry's own address: its signed addresses may take no other authentication.
+            answer.close()
+            signed = Call(call.method, answer.url, call.headers)
+            answer = super().send(signed)
         return answer
 
     def follow(self, url: str, location: str) -> str:
@@ -118,6 +125,12 @@ class GuardedSession(Session):
         self.transport: GuardedTransport = GuardedTransport(options, guard)
         self.upstream = _Latest()
         self._auth = _Authenticator(self.transport, credentials)
+
+
+def _is_beside(asked: str, answered: str) -> bool:
+    """Whether a redirect led out of the registry that was asked, to another origin or out of its API."""
+    root, api, _ = urlsplit(asked).path.partition("/v2/")
+    return origin_of(asked) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
 
 
 class _Latest(dict[tuple[str, str], str]):

@@ -49,7 +49,7 @@ class Led:
 def unused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Led]]:
     """Mirrors that no test has used."""
     with contextlib.ExitStack() as running:
-        liars = {f"m{number}.test": running.enter_context(lying()) for number in range(24)}
+        liars = {f"m{number}.test": running.enter_context(lying()) for number in range(48)}
         tables = (
             f'[mirror."{host}"]\nurl = "http://{liar.host}"\ntag-ttl = 0\ntimeout = "2s"'
             for host, liar in liars.items()
@@ -197,42 +197,55 @@ def test_nothing_goes_from_tls_to_plain_http(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def storing(led: Led, refuse: Callable[[int], Reply | None]) -> Iterator[Liar]:
-    """A storage that the registry leads to, and that answers the request of a number as ``refuse`` says."""
+def storing(
+    led: Led, refuse: Callable[[int], Reply | None], *, apart: bool = True
+) -> Iterator[list[Request]]:
+    """What a storage is asked that the registry leads to, at an address of its own if ``apart``. It answers
+    the request of a number as ``refuse`` says."""
+    asked: list[Request] = []
 
     def store(request: Request) -> Reply:
-        refused = refuse(len(storage.seen))
+        asked.append(request)
+        refused = refuse(len(asked))
         if refused is not None:
             return refused
         return Reply(200, b"content") if "fresh" in request.target else Reply(403, b"<Expired/>")
 
     def registry(request: Request) -> Reply:
+        if request.path.startswith("/storage/"):
+            return store(request)
         if "/blobs/" not in request.path:
             return not_found(request)
-        where = f"http://{storage.host}/{request.path[-64:]}?fresh={len(led.liar.seen)}"
+        host = storage.host if apart else led.liar.host
+        where = f"http://{host}/storage/{request.path[-64:]}?fresh={len(led.liar.seen)}"
         return Reply(307, b"", {"Location": where})
 
     with lying(store) as storage:
         led.liar.answer = registry
-        yield storage
+        yield asked
 
 
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_what_a_storage_refuses_is_asked_of_the_registry_once_more(led: Led, status: int) -> None:
-    with storing(led, lambda number: Reply(status, b"<Error/>") if number == 1 else None) as storage:
+def test_what_a_storage_refuses_is_asked_of_the_registry_once_more(
+    led: Led, status: int, *, apart: bool
+) -> None:
+    refuse = lambda number: Reply(status, b"<Error/>") if number == 1 else None  # noqa: E731
+    with storing(led, refuse, apart=apart) as asked:
         answer = get_blob(led.server, led.name, DIGEST)
         assert (answer.status, answer.body) == (200, b"content")
-        assert len({request.target for request in storage.seen}) == 2
+        assert len({request.target for request in asked}) == 2
 
 
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize(
     ("status", "answered"), [(401, 502), (403, 502), (404, 502), (410, 502), (429, 503), (503, 503)]
 )
 def test_what_a_storage_refuses_is_not_what_the_registry_refuses(
-    led: Led, status: int, answered: int
+    led: Led, status: int, answered: int, *, apart: bool
 ) -> None:
     error = b"<Error><Code>AccessDenied</Code><Message>" + SECRET.encode() + b"</Message></Error>"
-    with storing(led, lambda _: Reply(status, error)) as storage:
+    with storing(led, lambda _: Reply(status, error), apart=apart) as asked:
         other = Digest.of(b"%d" % status)
         head = get_blob(led.server, led.name, other, "HEAD")
         assert (head.status, head.body) == (answered, b"")
@@ -241,7 +254,22 @@ def test_what_a_storage_refuses_is_not_what_the_registry_refuses(
         if answered == 502:
             assert f"it leads to a storage that answers {status}" in answer.body.decode()
         assert SECRET not in told([answer])
-        assert len(storage.seen) <= 6
+        assert len(asked) <= 6
+
+
+def test_a_storage_at_the_registrys_own_address_may_take_no_token(led: Led) -> None:
+    def registry(request: Request) -> Reply:
+        given = request.headers.get("Authorization")
+        if request.path == "/token":
+            return Reply(200, b'{"token":"abc"}')
+        if request.path == "/storage":
+            return Reply(200, b"content") if given is None else Reply(400, b"<Error/>")
+        if given != "Bearer abc":
+            return Reply(401, b"{}", {"WWW-Authenticate": f'Bearer realm="http://{led.liar.host}/token"'})
+        return Reply(307, b"", {"Location": "/storage?signed=yes"})
+
+    led.liar.answer = registry
+    assert get_blob(led.server, led.name, DIGEST).body == b"content"
 
 
 @pytest.mark.parametrize("asked", [f"manifests/{DIGEST}"])
