@@ -234,14 +234,6 @@ def _parse_realm(text: str) -> _Realm:
     return _Realm(host, port, plain=scheme == "http")
 
 
-def check_settings(internal: Iterable[str], realms: Iterable[str]) -> None:
-    """Raise :class:`ValueError` for what cannot be read of these two settings."""
-    for text in internal:
-        parse_inside(text)
-    for text in realms:
-        _parse_realm(text)
-
-
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
+from digestry.mirror.guard import parse_inside
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.mirroring.config import MirrorConfig
 from digestry.registry.server import prepare
@@ -92,6 +93,10 @@ def test_names() -> None:
         ('[mirror."a.test"]\nrealm = ["auth.test/token"]', "realm: "),
         ('[mirror."a.test"]\ninternal = "10.0.0.0/33"', "internal: "),
         ('[mirror."a.test"]\ninternal = [7]', "internal: "),
+        ('[mirror."a.test"]\ninternal = "a.test:"', "internal: "),
+        ('[mirror."a.test"]\ninternal = "a.test:99999"', "internal: "),
+        ('[mirror."a.test"]\nrealm = "[::1"', "realm: "),
+        ('[mirror."a.test"]\nrealm = "me@auth.test"', "realm: "),
         ('[mirror."a.test"]\nurl = "https://me:secret@a.test"', "url: https://HOST"),
         ('[mirror."a.test"]\nurl = "https://[::1"', "url: https://HOST"),
         ('[mirror."a.test"]\nurl = "https://a b.test"', "url: https://HOST"),
@@ -111,6 +116,25 @@ def test_what_is_refused(tmp_path: Path, text: str, says: str) -> None:
         mirrors(tmp_path, text)
     assert says in refused.value.message
     assert "registry.toml" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.0/8",
+        "10.0.0.1",
+        "::1",
+        "[::1]",
+        "[::1]:9000",
+        "fd00::/8",
+        "minio.corp",
+        "MINIO.corp.:9000",
+        "a-b_c",
+    ],
+)
+def test_what_may_be_inside_is_understood_where_it_counts(tmp_path: Path, text: str) -> None:
+    [found] = mirrors(tmp_path, f'[mirror."a.test"]\ninternal = "{text}"')
+    assert len([parse_inside(entry) for entry in found.internal]) == 1
 
 
 @pytest.mark.parametrize(

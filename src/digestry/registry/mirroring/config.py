@@ -23,6 +23,7 @@ SECTION: Final = "mirror"
 _HUB_URL: Final = "https://registry-1.docker.io"
 _HUB_LIBRARY: Final = "library/"
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)*", re.ASCII)
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)
 
 
@@ -83,7 +84,7 @@ def _realm(value: Any, where: Where) -> tuple[str, ...]:
 def _is_host(text: str) -> bool:
     try:
         parts = urlsplit(f"//{text}")
-        return bool(_ADDRESS.fullmatch(text)) and bool(parts.hostname) and parts.port != 0
+        return bool(_HOST.fullmatch(text)) and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 
