@@ -100,6 +100,21 @@ def test_who_comes_while_a_flood_begins_is_served_soon() -> None:
     run(scene)
 
 
+def test_more_addresses_than_can_wait_keep_nobody_out() -> None:
+    """None of them is ever verified: that they ask again and again is enough."""
+
+    async def scene(turns: Turns) -> None:
+        for _ in range(10):
+            for number in range(MOST_WAITING + 200):
+                await turns.ask("alice", f"10.1.{number // 250}.{number % 250}", "guess")
+        await turns.ask("alice", "198.51.100.1", "right", right=True)
+        assert set(await turns.end()) == {429}
+        assert turns.done.index("right") < 4
+        assert len(turns.done) <= MOST_WAITING + 1
+
+    run(scene)
+
+
 def test_who_is_known_goes_before_who_is_new() -> None:
     async def scene(turns: Turns) -> None:
         await turns.ask("alice", "198.51.100.1", right=True)

@@ -2,7 +2,7 @@
 
 Nobody can be kept out by those who guess: each address has its turn, and at one address each name,
 however many wait. Those who logged in from there before go first, and addresses from which wrong
-passwords came go last. In each of the three, who has fewest waiting has every second turn.
+passwords came, or very many, go last. In each of the three, who has fewest waiting has every second turn.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _ORDERS: Final = {3: (_NEW, _KNOWN, _SUSPECT), 7: (_SUSPECT, _NEW, _KNOWN)}
 _PERIOD: Final = 8
 _REMEMBERED: Final = 50_000
 _SUSPECT_SECONDS: Final = 600.0
+_STRIKES: Final = 8
+"""Passwords without success from one address; with more it is suspect. A wrong one alone is too much."""
 _FORGIVEN: Final = 3
 _LONGEST_NAME: Final = 128
 
@@ -48,10 +50,12 @@ class _Lane:
     """Tickets by network and name. The first of each is the next."""
 
     waiting: OrderedDict[str, OrderedDict[str, deque[_Ticket]]] = field(default_factory=OrderedDict)
+    _sizes: dict[str, int] = field(default_factory=dict)
 
     def add(self, ticket: _Ticket) -> None:
         names = self.waiting.setdefault(ticket.network, OrderedDict())
         names.setdefault(ticket.name, deque()).append(ticket)
+        self._sizes[ticket.network] = self._sizes.get(ticket.network, 0) + 1
 
     def of(self, network: str, name: str) -> int:
         names = self.waiting.get(network)
@@ -63,7 +67,7 @@ class _Lane:
         With ``lightest`` it is of the network that has fewest waiting: who logs in sends one password,
         and who guesses many.
         """
-        network = min(self.waiting, key=self._weight) if lightest else next(iter(self.waiting))
+        network = min(self._sizes, key=self._sizes.__getitem__) if lightest else next(iter(self.waiting))
         names = self.waiting[network]
         name, tickets = next(iter(names.items()))
         ticket = tickets.popleft()
@@ -73,10 +77,7 @@ class _Lane:
         return ticket
 
     def heaviest(self) -> str:
-        return max(self.waiting, key=self._weight)
-
-    def _weight(self, network: str) -> int:
-        return sum(map(len, self.waiting[network].values()))
+        return max(self._sizes, key=self._sizes.__getitem__)
 
     def drop(self, network: str) -> _Ticket:
         """Takes away the last one of the name that has most tickets in ``network``."""
@@ -89,14 +90,16 @@ class _Lane:
     def take(self, network: str) -> list[_Ticket]:
         """Takes away all of ``network``, in their order."""
         names = self.waiting.pop(network, OrderedDict())
+        self._sizes.pop(network, None)
         return [ticket for tickets in names.values() for ticket in tickets]
 
     def _clear(self, network: str, name: str) -> None:
         names = self.waiting[network]
+        self._sizes[network] -= 1
         if not names[name]:
             del names[name]
         if not names:
-            del self.waiting[network]
+            del self.waiting[network], self._sizes[network]
 
 
 class LoginQueue:
@@ -107,7 +110,7 @@ class LoginQueue:
         self._size = 0
         self._turn = 0
         self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._suspects: OrderedDict[str, float] = OrderedDict()
+        self._strikes: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._pump: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
 
@@ -120,6 +123,7 @@ class LoginQueue:
         Raises :class:`Problem` 429 if too many wait, or it waited for :data:`LONGEST_WAIT` seconds.
         """
         name, source = name[: _LONGEST_NAME + 1], share_of(address)
+        self._strike(source, 1)
         lane = self._lane(name, source)
         if lane.of(source, name) >= MOST_OF_ONE:
             raise _too_many()
@@ -139,8 +143,21 @@ class LoginQueue:
     def _lane(self, name: str, source: str) -> _Lane:
         if (name, source) in self._known:
             return self._lanes[_KNOWN]
-        until = self._suspects.get(source)
-        return self._lanes[_NEW if until is None or until < time.monotonic() else _SUSPECT]
+        return self._lanes[_NEW if self._struck(source) <= _STRIKES else _SUSPECT]
+
+    def _struck(self, source: str) -> int:
+        strikes, until = self._strikes.get(source, (0, 0.0))
+        return strikes if until > time.monotonic() else 0
+
+    def _strike(self, source: str, by: int) -> None:
+        before = self._struck(source)
+        self._strikes[source] = max(0, before + by), time.monotonic() + _SUSPECT_SECONDS
+        self._strikes.move_to_end(source)
+        while len(self._strikes) > _REMEMBERED:
+            self._strikes.popitem(last=False)
+        if before <= _STRIKES < before + by:
+            for ticket in self._lanes[_NEW].take(source):
+                self._lanes[_SUSPECT].add(ticket)
 
     def _drop(self) -> None:
         """Makes room: of those who come last, whoever has most waiting loses one."""
@@ -175,20 +192,17 @@ class LoginQueue:
     def _note(self, ticket: _Ticket, *, right: bool) -> None:
         pair = ticket.name, ticket.network
         if right:
+            self._strike(ticket.network, -1)
             self._known[pair] = 0
             self._known.move_to_end(pair)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
         elif pair in self._known:
             self._known[pair] += 1
             if self._known[pair] > _FORGIVEN:
                 del self._known[pair]
         else:
-            self._suspects[ticket.network] = time.monotonic() + _SUSPECT_SECONDS
-            self._suspects.move_to_end(ticket.network)
-            for other in self._lanes[_NEW].take(ticket.network):
-                self._lanes[_SUSPECT].add(other)
-        for remembered in (self._known, self._suspects):
-            while len(remembered) > _REMEMBERED:
-                remembered.popitem(last=False)
+            self._strike(ticket.network, _STRIKES)
 
 
 def _too_many() -> Problem:
