@@ -257,3 +257,35 @@ def test_whose_says_what_is_withheld(server: RegistryServer, tmp_path: Path) -> 
     done = run(tmp_path / "alice", "whose", name, "--format", "json", user="alice")
     assert done.stderr == ""
     assert rows(done)[0]["seen"][0]["place"] == "prod/payments"
+
+
+def test_an_audit_finds_the_same_without_what_is_withheld(server: RegistryServer, tmp_path: Path) -> None:
+    reference = f"{server.host}/public/app:1"
+    ran = [entry["toDigest"] for entry in entries(of(server, "carol"))]
+    fleet = [
+        {"host": f"h{n}", "name": f"c{n}", "reference": reference, "digest": each}
+        for n, each in enumerate(ran)
+    ]
+    fleet.append({"host": "h", "name": "never", "reference": reference, "digest": str(Digest.of(b"never"))})
+    (tmp_path / "fleet.json").write_text(json.dumps(fleet))
+
+    def audited(user: str | None) -> list[tuple[str, Any, Any]]:
+        arguments = ("audit", "--source", f"file:{tmp_path / 'fleet.json'}", "--format", "json")
+        home = tmp_path / str(user)
+        home.mkdir()
+        if user is not None:
+            pair = basic(user)["Authorization"].partition(" ")[2]
+            (home / "config.json").write_text(json.dumps({"auths": {server.host: {"auth": pair}}}))
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
+        environment |= {"DIGESTRY_HOME": str(home), "DOCKER_CONFIG": str(home)}
+        done = subprocess.run(
+            digestry(*arguments), capture_output=True, text=True, env=environment, check=False
+        )
+        assert "Traceback" not in done.stderr
+        found = json.loads(done.stdout)["containers"]
+        return sorted((one["name"], one["tag_state"], one["reasons"]) for one in found)
+
+    told = audited(None)
+    assert len(told) == len(fleet)
+    assert len({state for _, state, _ in told}) > 1
+    assert audited("bob") == audited("carol") == told
