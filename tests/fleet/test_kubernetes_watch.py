@@ -135,6 +135,18 @@ def test_a_watch_begins_where_a_bookmark_was(cluster: Cluster, source: Kubernete
     assert [one.query["resourceVersion"] for one in cluster.watched()] == ["102", "152"]
 
 
+def test_where_nothing_happened_nothing_is_watched(cluster: Cluster, source: KubernetesSource) -> None:
+    for _ in range(4):
+        seen = list(source.observe())
+        assert (names(seen), said(seen)) == (["a", "b"], [])
+    assert len(cluster.watched()) == 1  # which showed that it may
+    cluster.lists[PODS].pop()  # a version that stays though something changed is not believed
+    seen = list(source.observe())
+    assert names(seen) == ["a"]
+    assert "the list has 1" in said(seen)[0]
+    assert lists(cluster) == 2
+
+
 def test_a_pod_that_came_and_went_and_one_that_came_again(cluster: Cluster, source: KubernetesSource) -> None:
     list(source.observe())
     cluster.change("ADDED", pod("brief"))

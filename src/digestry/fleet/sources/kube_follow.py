@@ -63,6 +63,7 @@ class Followed:
         self._objects: dict[_Key, dict[str, Any]] = {}
         self._version = ""
         self._watchable = True
+        self._watched = False
 
     def refresh(self, api: KubeAPI) -> Fresh:
         """The objects as they are now. Raises what :meth:`KubeAPI.get` raises if they cannot be had; the
@@ -97,7 +98,9 @@ class Followed:
         if _reaches(self._version, present.version) and self._version != present.version:
             return False  # another life of that server: what it counts began anew
         try:
-            beyond = self._catch_up(api, present)
+            # Of one version nothing can have changed; but whether it may watch is known only when it did.
+            quiet = self._watched and self._version == present.version
+            beyond = not quiet and self._catch_up(api, present)
         except ProtocolViolation as error:
             problems.append(f"{error.message}; all {self._resource} were listed instead")
             return False
@@ -113,6 +116,7 @@ class Followed:
         except DigestryError as error:
             notes.append(f"{error.message}; all {self._resource} were listed instead")
             return False
+        self._watched = True
         expected = None
         if present.remaining is not None or not present.following:
             expected = len(present.objects) + (present.remaining or 0)
