@@ -19,7 +19,7 @@ from digestry.client.credentials import DockerCredentials
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import DigestryError
+from digestry.errors import DigestryError, InvalidDigest, InvalidReference, TooLarge
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -191,11 +191,17 @@ CASES: dict[str, Case] = {
 }
 
 
+_NOT_THEIRS = (InvalidReference, InvalidDigest, TooLarge)
+
+
 def holds(what: str, ask: Callable[..., object], *arguments: Any) -> None:
-    """``ask`` returns, or raises an error of digestry's own that is no longer than a page."""
+    """``ask`` returns, or raises an error of digestry's own that is no longer than a page, and that does not
+    blame whoever called."""
     failed = ""
     try:
         ask(*arguments)
+    except _NOT_THEIRS as error:
+        failed = f"{error!r} blames the caller"
     except DigestryError as error:
         failed = f"a message of {len(error.message)}" if len(error.message) > 5000 else ""
     except Exception as error:  # noqa: BLE001 - what is looked for

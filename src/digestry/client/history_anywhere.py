@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from digestry.client.paging import progress_of
 from digestry.client.transport import Call
-from digestry.errors import ProtocolViolation
+from digestry.errors import InvalidReference, ProtocolViolation
 from digestry.model.descriptor import decode_hook
 from digestry.model.history import TagSpan, Whose
 from digestry.model.moments import rfc3339
+from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
     from digestry.client.session import Session
@@ -41,11 +42,27 @@ def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
                 answer.fail(f"ask whose {digest} is")
             found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
         oldest = found.spans[-1] if found.spans else None
-        if oldest is not None and spans and oldest.since >= spans[-1].since:
+        if oldest is not None and spans and not _is_older(oldest, spans[-1]):
             raise ProtocolViolation(f"{host} sent spans that are not in order")
+        _check(host, found)
         spans += found.spans
         if oldest is None or len(found.spans) < _PAGE:
             return spans
         # Who may not audit a repository is told no numbers; no two entries have the same time.
         before = rfc3339(oldest.since) if oldest.sequence is None else oldest.sequence
         progress.page(len(found.spans), time.monotonic() - began)
+
+
+def _is_older(one: TagSpan, other: TagSpan) -> bool:
+    if one.sequence is not None and other.sequence is not None:
+        return one.sequence < other.sequence
+    return one.since < other.since
+
+
+def _check(host: str, found: Whose) -> None:
+    """Raises :class:`ProtocolViolation` for spans of what cannot be a repository."""
+    for name in {span.repository for span in found.spans}:
+        try:
+            Reference(host, name)
+        except InvalidReference as error:
+            raise ProtocolViolation(f"{host} names a repository that is none: {error.message}") from error
