@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import config, cors, immutability, proxies, quotas, retention, scrub, webhooks
+from digestry.registry import config, cors, immutability, proxies, quotas, retention, scrub, sparse, webhooks
 from digestry.registry.access import config as access
 from digestry.registry.access import issuers, passwords, rules
 from digestry.registry.config import RegistryConfig, load
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[[oidc.identity]]`": issuers.IDENTITY_KEYS,
     "`[[quota]]`": quotas.KEYS,
     "`[[immutability]]`": immutability.KEYS,
+    "`[[sparse]]`": sparse.KEYS,
     "`[[webhook]]`": webhooks.KEYS,
     "`[scrub]`": scrub.KEYS,
     "`[collection]`": retention.COLLECTION_KEYS,
