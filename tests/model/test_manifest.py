@@ -345,3 +345,14 @@ def test_platforms_that_say_little(platform: object, expected: Platform | None) 
     parsed = Manifest.parse(raw)
     assert parsed.manifests[0].platform == expected
     assert parsed.raw == raw
+
+
+@pytest.mark.parametrize("words", [0, 20_000])
+def test_names_in_another_case_are_read_as_go_reads_them(words: int) -> None:
+    """In large documents as in small ones; the last of two counts."""
+    known = {"annotations": {str(number): "Words" for number in range(words)}}
+    layers = [descriptor()]
+    found = Manifest.parse(manifest(Layers=layers * 2, **known))
+    assert len(found.layers) == 2
+    assert len(Manifest.parse(manifest(LAYERS=None, **known)).layers) == len(Manifest.parse(manifest()).layers)
+    assert len(found.annotations) == words

@@ -33,18 +33,22 @@ _DESCRIPTOR: Final = (
     "artifactType",
 )
 _PLATFORM: Final = ("architecture", "os", "os.version", "os.features", "variant")
-_NAMES: Final = frozenset((*_TOP, *_DESCRIPTOR, *_PLATFORM))
-_ANY_CASE: Final = re.compile(
-    rb'"(' + "|".join(re.escape(name) for name in sorted(_NAMES)).encode() + rb')"[ \t\r\n]*:', re.IGNORECASE
-)
+_NAMES: Final = frozenset(name.encode() for name in (*_TOP, *_DESCRIPTOR, *_PLATFORM))
+_LOWER: Final = frozenset(name.lower() for name in _NAMES)
+_SMALL: Final = 64 << 10
+_WORD: Final = re.compile(rb'"([A-Za-z.]{2,13})"')
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Fields = dict[str, Callable[[Any], Any]]
 
 
 def is_odd(raw: bytes) -> bool:
-    """Return whether a field's name is written in another case than it has."""
-    return any(found[1].decode() not in _NAMES for found in _ANY_CASE.finditer(raw))
+    """Return whether a field's name, or a text like one, is written in another case than it has."""
+    if len(raw) <= _SMALL:
+        return any(word.lower() in _LOWER for word in set(_WORD.findall(raw)) - _NAMES)
+    # A pass for each name, whatever there is: of many words in quotes the above would take long.
+    lower = raw.lower()
+    return any(lower.count(b'"%b"' % name.lower()) != raw.count(b'"%b"' % name) for name in _NAMES)
 
 
 def plain(raw: bytes) -> bytes:

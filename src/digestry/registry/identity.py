@@ -25,7 +25,7 @@ log: Final = logging.getLogger("digestry.registry")
 
 _LOOKED_AT: Final = 10_000
 _ASKED: Final = 500
-_LOOK_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 10.0
 
 
 def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
@@ -123,7 +123,7 @@ def advance(catalog: Catalog, blobs: DiskBlobs) -> None:
 
 
 class IdentityJob:
-    """Advances the identity of a served registry after changes, at most once a minute."""
+    """Advances the identity of a served registry after changes, at most once in ten seconds."""
 
     name = "identity"
 
