@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+from functools import partial
 from typing import Final
 
 from digestry.catalog.catalog import MissingContent
@@ -26,6 +27,8 @@ from digestry.registry.problems import (
 )
 from digestry.registry.service import Damaged, Service
 
+_PARSED_AT_ONCE: Final = 128 << 10
+"""Larger ones take so long that others are answered meanwhile."""
 _MOST_TAGS: Final = 100
 _TAGS_IN_A_HEADER: Final = 20
 _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
@@ -145,7 +148,8 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     if kind in {"application/json", "application/octet-stream", ""}:
         kind = None  # a client that does not know: the manifest's own field, or its form, decides
     algorithm = "sha256" if wanted is None else wanted.algorithm
-    manifest = Manifest.parse(raw, kind, algorithm=algorithm)
+    parse = partial(Manifest.parse, raw, kind, algorithm=algorithm)
+    manifest = parse() if len(raw) <= _PARSED_AT_ONCE else await service.disk(parse)
     exchange.did(digest=manifest.digest, size=len(raw))
     if wanted is not None and manifest.digest != wanted:
         raise Problem(
