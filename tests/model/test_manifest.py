@@ -354,5 +354,7 @@ def test_names_in_another_case_are_read_as_go_reads_them(words: int) -> None:
     layers = [descriptor()]
     found = Manifest.parse(manifest(Layers=layers * 2, **known))
     assert len(found.layers) == 2
-    assert len(Manifest.parse(manifest(LAYERS=None, **known)).layers) == len(Manifest.parse(manifest()).layers)
+    assert len(Manifest.parse(manifest(LAYERS=None, **known)).layers) == len(
+        Manifest.parse(manifest()).layers
+    )
     assert len(found.annotations) == words

@@ -127,9 +127,11 @@ class Catalog(Links):
         tag_names: Sequence[str] = (),
         origin: Origin,
         expected: Expected = ANYTHING,
+        extends: frozenset[str] = frozenset(),
     ) -> list[TagEvent]:
         """Makes a stored manifest visible and points tags at it: all of it, or nothing.
 
+        ``extends`` are manifests of which it has all, and more: tags of signatures that point there may move.
         ``expected`` is of each tag, or of the manifest itself if there is none. Returns the
         journal's entries for the tags that came to it; a tag that was there already makes none.
         Raises :class:`MissingContent`, :class:`TagChanged`, :class:`TagRefused`.
@@ -138,13 +140,13 @@ class Catalog(Links):
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._database.write() as connection:
             place = Place(content.make_repository(connection, repository, now), repository)
-            self._check(connection, place, manifest, tag_names, expected)
+            self._check(connection, place, manifest, tag_names, expected, extends=extends)
             new = content.manifest(connection, place.row, target.digest) is None
             content.store_manifest(connection, place.row, manifest, now)
             damage.healed(connection, target.digest)
             content.extend_lease(connection, target.digest, now + self._lease)
             made = [
-                tags.point(connection, self._rules, place, name, target, origin=origin)
+                tags.point(connection, self._rules, place, name, target, origin=origin, extends=extends)
                 for name in dict.fromkeys(tag_names)
             ]
             events = [event for event in made if event is not None]
@@ -161,12 +163,13 @@ class Catalog(Links):
         *,
         tag_names: Sequence[str] = (),
         expected: Expected = ANYTHING,
+        extends: frozenset[str] = frozenset(),
     ) -> None:
         """Raises what :meth:`put_manifest` would raise now."""
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
             place = Place(NOWHERE if row is None else row, repository)
-            self._check(connection, place, manifest, tag_names, expected)
+            self._check(connection, place, manifest, tag_names, expected, extends=extends)
 
     def _check(
         self,
@@ -175,14 +178,15 @@ class Catalog(Links):
         manifest: Manifest,
         tag_names: Sequence[str],
         expected: Expected,
+        *,
+        extends: frozenset[str],
     ) -> None:
         digest = str(manifest.digest)
         if not tag_names and expected is not ANYTHING:
             there = content.manifest(connection, place.row, digest)
             expected.check(place.name, digest, None if there is None else digest)
-        listed = {str(one.digest) for one in (*manifest.layers, *manifest.manifests)}
         for name in tag_names:
-            tags.check(connection, self._rules, place, name, digest, expected=expected, refers=listed)
+            tags.check(connection, self._rules, place, name, digest, expected=expected, extends=extends)
         sparse = any(matches(pattern, place.name) for pattern in self._sparse)
         lacking = content.missing(connection, place.row, manifest, sparse=sparse)
         if lacking:

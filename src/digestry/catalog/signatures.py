@@ -6,22 +6,23 @@ Each new signature replaces the one manifest that such a tag points to by a larg
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import Connection, select
 
-from digestry.catalog.schema import manifest_references, manifests
+from digestry.catalog.schema import manifests
 
 # distribution-spec, "Referrers Tag Schema": both parts may be cut, the second at 64 characters.
 _TAG: Final = re.compile(r"(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(?:\.sig|\.att|\.sbom)?", re.ASCII)
 
 
-def grows(connection: Connection, repository: int, tag: str, current: str, refers: Collection[str]) -> bool:
-    """Return whether ``tag`` is about a manifest that is here, and loses nothing by what ``refers`` to these.
+def is_about(tag: str) -> bool:
+    """Return whether a tag's name says that it collects what is about a manifest."""
+    return _TAG.fullmatch(tag) is not None
 
-    ``current`` is the manifest that it points to.
-    """
+
+def has_subject(connection: Connection, repository: int, tag: str) -> bool:
+    """Return whether ``tag`` is about a manifest that the repository has."""
     found = _TAG.fullmatch(tag)
     if found is None:
         return False
@@ -32,16 +33,4 @@ def grows(connection: Connection, repository: int, tag: str, current: str, refer
         manifests.c.digest < subject + "g",  # whatever begins with it
         manifests.c.deleted_at.is_(None),
     )
-    if connection.execute(about.limit(1)).first() is None:
-        return False
-    return parts(connection, repository, current) <= set(refers)
-
-
-def parts(connection: Connection, repository: int, digest: str) -> set[str]:
-    """Return what a manifest of the repository lists: its layers, or its manifests."""
-    query = select(manifest_references.c.child).where(
-        manifest_references.c.repository_id == repository,
-        manifest_references.c.parent == digest,
-        manifest_references.c.role != "config",
-    )
-    return set(connection.execute(query).scalars())
+    return connection.execute(about.limit(1)).first() is not None

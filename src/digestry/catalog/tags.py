@@ -6,7 +6,6 @@ the same state, because the writer's transaction holds the lock from its beginni
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -122,10 +121,10 @@ def check(
     digest: str,
     *,
     expected: Expected = ANYTHING,
-    refers: Collection[str] | None = None,
+    extends: frozenset[str] = frozenset(),
 ) -> str | None:
-    """Where the tag points now, if it may be moved to ``digest``, a manifest that ``refers`` to these layers
-    or manifests (None: the repository has it).
+    """Where the tag points now, if it may be moved to ``digest``, which has all that the manifests
+    ``extends`` have, and more.
 
     Raises :class:`TagChanged`, :class:`TagRefused`.
     """
@@ -136,8 +135,7 @@ def check(
     rule = rules.policy.rule(place.name, tag)
     name = f"tag {tag} of {place.name}"
     if rule.mode in {"immutable", "write-once"} and current is not None:
-        listed = signatures.parts(connection, place.row, digest) if refers is None else refers
-        if signatures.grows(connection, place.row, tag, current, listed):
+        if current in extends and signatures.has_subject(connection, place.row, tag):
             return current  # a signature more is no other release
         raise TagRefused(
             f"{name} is {rule.mode} and points to {current}",
@@ -181,12 +179,13 @@ def point(
     *,
     origin: Origin,
     expected: Expected = ANYTHING,
+    extends: frozenset[str] = frozenset(),
 ) -> TagEvent | None:
     """Points the tag at a manifest that is there; None if it did so already.
 
     Raises :class:`TagChanged`, :class:`TagRefused`, and :class:`Forbidden` if it is not theirs to move.
     """
-    current = check(connection, rules, place, tag, target.digest, expected=expected)
+    current = check(connection, rules, place, tag, target.digest, expected=expected, extends=extends)
     if current == target.digest:
         return None
     if current is not None and not origin.may_move:

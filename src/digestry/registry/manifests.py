@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from functools import partial
 from typing import Final
 
 from digestry.catalog.catalog import MissingContent
@@ -15,6 +14,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
+from digestry.registry import growth
 from digestry.registry.exchange import Exchange
 from digestry.registry.mirroring import promised
 from digestry.registry.problems import (
@@ -148,7 +148,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     if kind in {"application/json", "application/octet-stream", ""}:
         kind = None  # a client that does not know: the manifest's own field, or its form, decides
     algorithm = "sha256" if wanted is None else wanted.algorithm
-    parse = partial(Manifest.parse, raw, kind, algorithm=algorithm)
+    parse = functools.partial(Manifest.parse, raw, kind, algorithm=algorithm)
     manifest = parse() if len(raw) <= _PARSED_AT_ONCE else await service.disk(parse)
     exchange.did(digest=manifest.digest, size=len(raw))
     if wanted is not None and manifest.digest != wanted:
@@ -159,8 +159,9 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
         )
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
     expected = expectation(exchange)
+    extends = await growth.extended(service, name, manifest, tags)
     with contextlib.ExitStack() as guarded:
-        keep = functools.partial(_keep, tags=tags, expected=expected, guarded=guarded)
+        keep = functools.partial(_keep, tags=tags, expected=expected, extends=extends, guarded=guarded)
         try:
             await service.disk(keep, service, name, manifest)
         except MissingContent as error:
@@ -174,6 +175,7 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
             tag_names=tags,
             origin=exchange.origin,
             expected=expected,
+            extends=extends,
         )
     exchange.did(events=events)
     service.manifests.put(str(manifest.digest), raw)
@@ -199,10 +201,11 @@ def _keep(
     *,
     tags: list[str],
     expected: Expected,
+    extends: frozenset[str],
     guarded: contextlib.ExitStack,
 ) -> None:
     # Asked here too, so that a manifest that will be refused leaves no file behind.
-    service.catalog.check_references(name, manifest, tag_names=tags, expected=expected)
+    service.catalog.check_references(name, manifest, tag_names=tags, expected=expected, extends=extends)
     guarded.enter_context(service.blobs.guard(manifest.digest))
     service.blobs.put(manifest.raw, manifest.digest)
 
