@@ -267,6 +267,8 @@ def test_the_page_tells_of_every_metric() -> None:
     unseen = {name for name in told - names if not name.startswith(("digestry_mirror_", "digestry_store_"))}
     assert unseen <= {
         "digestry_collection_failures_total",
+        "digestry_collection_refused_total",
+        "digestry_refused_requests_total",
         "digestry_webhook_deliveries",
         "digestry_upload_seconds",
         "digestry_pull_seconds",
