@@ -48,7 +48,7 @@ LOGIN = {"auth": basic("ann", SECRET)}
         ("https://ghcr.io", "https://ghcr.io/token"),
         ("https://harbor.example.com", "https://harbor.example.com/service/token"),
         ("https://company.jfrog.io", "https://company.jfrog.io/artifactory/api/docker/x/v2/token"),
-        ("http://localhost:5000", "http://127.0.0.1:5001/auth"),
+        ("http://localhost:5000", "http://localhost:5001/auth"),
         ("http://registry:5000", "https://registry:5001/auth"),
     ],
 )
@@ -86,6 +86,7 @@ def test_a_stranger(base: str, realm: str) -> None:
     [
         ("https://registry.example.com", "http://auth.example.com/token"),
         ("http://127.0.0.1:5000", "http://127.0.0.2:5001/token"),
+        ("http://localhost:5000", "http://127.0.0.1:5001/token"),
         ("https://registry.example.com", "http://169.254.169.254/latest/meta-data"),
         ("https://registry.example.com", "http://localhost:2375/token"),
     ],
@@ -197,12 +198,9 @@ def stranger(tmp_path: Path) -> Iterator[tuple[Liar, Path]]:
 
 
 @pytest.mark.peer("openssl")
-def test_a_stranger_is_asked_for_nobody(
-    liar: Liar, stranger: tuple[Liar, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stranger_is_asked_for_nobody(liar: Liar, stranger: tuple[Liar, Path], tmp_path: Path) -> None:
     """A public image comes; a refusal says that the login was not sent, and what allows it."""
     server, certificate = stranger
-    monkeypatch.setattr("digestry.client.realms._THIS_MACHINE", frozenset())
     remote = repository(liar, tmp_path, authorities=certificate)
     # The same machine under another name, as another host is.
     remote.session.transport.place(liar.host, f"http://localhost:{liar.host.partition(':')[2]}")

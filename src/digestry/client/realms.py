@@ -20,7 +20,6 @@ from digestry.model.digest import shown
 Trust = Literal["own", "trusted", "stranger"]
 
 _NETLOC: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HUB: Final = "auth.docker.io"
 _BELONG: Final = (
     ("hub.docker.com", _HUB),
@@ -70,7 +69,7 @@ def trust(host: str, base: str, realm: str, options: ClientOptions) -> Trust:
     if parts is None:
         raise ProtocolViolation(f"{host} names {shown(realm)} as its token server, which is no address")
     theirs, ours = _name(parts), _name(urlsplit(base))
-    if theirs == ours or {theirs, ours} <= _THIS_MACHINE:
+    if theirs == ours:
         return "own"
     named = parts.netloc.lower() in options.token_servers or theirs in options.token_servers
     if parts.scheme == "http" and not options.is_insecure(parts.netloc):

@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol
 
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch
+from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
 from digestry.images.choosing import DEEPEST, choose
 from digestry.images.store import ImageStore
 from digestry.model import media_types
@@ -263,7 +263,7 @@ def _config(remote: Repository, image: Manifest) -> ImageConfig | None:
         return None
     try:
         return ImageConfig.parse(remote.blob(image.config), algorithm=image.config.digest.algorithm)
-    except InvalidManifest as error:
+    except (InvalidManifest, TooLarge) as error:
         raise ContentError(f"the config of {image.digest} cannot be used: {error.message}") from error
 
 
