@@ -348,6 +348,49 @@ def test_metrics_in_the_text_format(tmp_path: Path) -> None:
     assert see(tmp_path, "# TYPE up gauge\nup 1\n").problems
 
 
+INFO = {
+    "__name__": "kube_pod_container_info", "namespace": "n", "pod": "p", "container": "c",
+    "image_spec": f"{APP}:1", "image_id": f"{APP}@{A}", "container_id": "containerd://a",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"warnings": ["remote read: partial response"]}, "remote read: partial response"),
+        ({"status": "error", "error": "query timed out"}, "query timed out"),
+        ({"status": 5}, "the status"),
+    ],
+)
+def test_an_answer_of_prometheus_that_need_not_be_whole(
+    tmp_path: Path, more: dict[str, Any], says: str
+) -> None:
+    data = {"resultType": "vector", "result": [{"metric": INFO, "value": [1, "1"]}]}
+    seen = see(tmp_path, {"status": "success", "data": data, **more})
+    assert any(says in one.message for one in seen.problems)
+    assert see(tmp_path, {"status": "success", "data": data, "warnings": []}).problems == []
+
+
+@pytest.mark.parametrize(
+    "labels", [f'image_id="{APP}@{A}",image_id="{APP}@{A}"', "pod=p", 'pod="p" x', 'pod="p",,image_id=']
+)
+def test_labels_that_cannot_be_read_are_a_problem(tmp_path: Path, labels: str) -> None:
+    text = f'# TYPE kube_pod_container_info gauge\nkube_pod_container_info{{namespace="n",{labels}}} 1\n'
+    assert "labels cannot be read" in see(tmp_path, text).problems[0].message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"- name: a\n  reference: {APP}:1\n  digest: '{A}'\n  digest: '{A}'\n",
+        f"containers:\n  - {{name: a, reference: '{APP}:1', \"digest\": '{A}', digest: '{A}'}}\n",
+    ],
+)
+def test_yaml_that_says_something_twice(tmp_path: Path, text: str) -> None:
+    (problem,) = see(tmp_path, text).problems
+    assert "twice" in problem.message
+
+
 def test_what_prometheus_answers(tmp_path: Path) -> None:
     labels = {"__name__": "kube_pod_container_info", **metric("p")}
     moved = {**labels, "namespace": "monitoring", "pod": "ksm", "container": "ksm",

@@ -19,6 +19,7 @@ from digestry.fleet.sources.formats.places import Place
 from digestry.fleet.sources.formats.rows import Fields, Made, Reading, Row, begins_with
 from digestry.fleet.sources.formats.states import State
 from digestry.fleet.sources.formats.told import Whole, remarks_on, told_image
+from digestry.model.digest import shown
 
 _Labels: TypeAlias = Mapping[str, str]
 _Key: TypeAlias = tuple[str, str, str, str]
@@ -37,6 +38,7 @@ _COMMENT: Final = re.compile(r"# (HELP|TYPE|EOF|UNIT)\b")
 _ESCAPES: Final = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 _NO_STATE: Final = "the metrics do not say whether it runs: a finished pod's containers are among them"
 _ASK: Final = "query kube_pod_container_status_running as well"
+_WHOLE: Final = "ask again, until the answer has neither"
 _NEEDED: Final = "kube_pod_container_info, or cAdvisor's container_last_seen, has images"
 
 
@@ -58,12 +60,20 @@ def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Made
             match = _SAMPLE.fullmatch(stripped)
             if match is None or not _is_number(match[3]):
                 yield reading.problem_on(source.number, "no sample of a metric")
+            elif (labels := _labels(match[2] or "")) is None:
+                yield reading.problem_on(source.number, "a sample whose labels cannot be read")
             else:
-                labels = {name: _unescaped(value) for name, value in _LABEL.findall(match[2] or "")}
                 metrics.add(match[1], labels, float(match[3]))
         line = source.line().decode()
     yield from metrics.rows()
     yield reading.note("read as metrics in Prometheus' text format")
+
+
+def _labels(said: str) -> dict[str, str] | None:
+    """The labels of a sample; None for what is none, or has one twice."""
+    pairs = _LABEL.findall(said)
+    labels = {name: _unescaped(value) for name, value in pairs}
+    return None if len(labels) != len(pairs) or _LABEL.sub("", said).strip() else labels
 
 
 class PrometheusAnswer(Whole):
@@ -86,6 +96,10 @@ class PrometheusAnswer(Whole):
 
     def made(self, one: dict[str, Any], fields: Fields, place: Place) -> Iterable[Made]:
         data = object_of(one.get("data"))
+        status = text(one.get("status"))
+        if "data" in one and status != "success":
+            said = text(one.get("error")) or "no error is given"
+            raise InvalidConfiguration(f"the answer has the status {shown(status)}: {said}", hint=_WHOLE)
         results = [one] if "metric" in one else [object_of(each) for each in items(data.get("result"))]
         if text(data.get("resultType")) == "matrix" or any("values" in each for each in results):
             raise InvalidConfiguration(
@@ -99,7 +113,12 @@ class PrometheusAnswer(Whole):
             # Without a name it is the result of an expression, such as a join of two metrics.
             name = labels.get("__name__", "kube_pod_container_info" if "image_id" in labels else "")
             self._metrics.add(name, labels, float(amount) if _is_number(amount) else 1.0)
-        return ()
+        warnings = [text(each) for each in items(one.get("warnings"))]
+        if not warnings:
+            return ()
+        return (
+            self._reading.problem(f"the answer need not be whole: it warns of {shown(warnings[0])}", _WHOLE),
+        )
 
     def finish(self) -> Iterable[Made]:
         return self._metrics.rows()

@@ -37,18 +37,32 @@ def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
         # A few lines of aliases can stand for more than any memory holds.
         yield Fault(f"line {begins}", "YAML with anchors is not read: write it as JSON")
         return
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        """Of a key that is there twice each reader believes another."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key.value, str) and key.value in seen:
+                    raise yaml.constructor.ConstructorError(problem=_TWICE, problem_mark=key.start_mark)
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
     place = Lines()
     try:
-        for document in yaml.load_all(content, Loader=loader):
+        for document in yaml.load_all(content, Loader=Loader):
             if document is not None:
                 yield place, begins, msgspec.Raw(msgspec.json.encode(document, enc_hook=_plain))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = begins + mark.line if mark is not None else begins
-        yield Fault(f"line {where}", "not YAML that can be read")
+        twice = getattr(error, "problem", None) == _TWICE
+        yield Fault(f"line {where}", _TWICE if twice else "not YAML that can be read")
 
 
+_TWICE: Final = "a key is there twice, and which of the two counts is not known"
 _ANCHOR: Final = re.compile(rb"(?:^|[\s\[{,:-])&[A-Za-z0-9_]+(?:\s|$)")
 
 
