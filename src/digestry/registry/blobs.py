@@ -105,7 +105,8 @@ async def _send_file(
     async def read(position: int, last: int) -> bytes:
         nonlocal answered
         before, answered = answered, service.observer.answered
-        count = min(service.parts.size(alone=before == answered), last + 1 - position)
+        size = service.parts.size(alone=before == answered, taken=exchange.taken, slow=exchange.slow)
+        count = min(size, last + 1 - position)
         try:
             part = await _read(service, file.fileno(), count, position)
         except OSError as error:

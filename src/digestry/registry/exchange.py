@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import urlencode
 
 import msgspec
@@ -19,6 +19,7 @@ from digestry.registry.access.session import EVERYBODY, Session
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
 from digestry.registry.hosts import Host
+from digestry.registry.parts import KNOWN
 from digestry.registry.problems import BrokenOff, ClientGone, ClientSilent, Problem, bad_parameter
 from digestry.registry.proxies import Forwarding
 
@@ -40,6 +41,8 @@ _ERRORS: Final = 400
 _DRAINED: Final = 16 << 20
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_PATIENCE: Final = 1.0
+_MOST_DRAINED: Final = 16
+"""So many bodies that nobody wants are read away at once: each takes the server's read buffer."""
 _SOON: Final = 0.5
 _DIGEST: Final = b"docker-content-digest"
 
@@ -100,6 +103,8 @@ class Exchange(Request):
     """Whether the client lets the answer wait."""
     host: Host | None = None
     """The host that the client asked for, as far as it is known."""
+    _draining: ClassVar[int] = 0
+    _taken: int = 0
     _identified: bytes | None = None
     _answer: Sequence[tuple[bytes, bytes]] = ()
 
@@ -309,6 +314,15 @@ class Exchange(Request):
         else:
             await sending  # the server keeps it, whole
 
+    @property
+    def taken(self) -> int:
+        """Bytes that the client has read of what this connection's answers were, as far as that is known."""
+        if self._taken < KNOWN and self.connection is not None:
+            found = self.connection.taken()
+            # Where the kernel does not say, what the server took counts, but for what it may keep itself.
+            self._taken = max(self._taken, self.sent // 8 if found is None else found)
+        return self._taken
+
     async def _wait_until_taken(self, sending: Awaitable[None], connection: Connection) -> None:
         """Waits until the server has room for a part, which it has when the client took an earlier one."""
         patience = self.limits.body_seconds
@@ -358,7 +372,10 @@ class Exchange(Request):
             return
         if length is not None and (not length.isdigit() or len(length) > 18 or int(length) > _DRAINED):
             return
+        if Exchange._draining >= _MOST_DRAINED:
+            return
         left = _DRAINED
+        Exchange._draining += 1
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 more = True
@@ -367,6 +384,8 @@ class Exchange(Request):
                     left -= len(part)
         except (ClientGone, ClientSilent, TimeoutError):
             return
+        finally:
+            Exchange._draining -= 1
 
     def next_page(self, **parameters: str | int) -> tuple[str, str]:
         """The ``Link`` header to the next page of this list (RFC 5988), its query changed so."""

@@ -9,7 +9,12 @@ from typing import Final
 LARGEST: Final = 2 << 20
 AMONG_OTHERS: Final = 512 << 10
 LEAST: Final = 128 << 10
+FIRST: Final = 64 << 10
+SMALLEST: Final = 8 << 10
+KNOWN: Final = 8 << 20
+"""Who has taken so many bytes is known to read."""
 _TOGETHER: Final = 32 << 20
+_UNKNOWN_TOGETHER: Final = 8 << 20
 
 
 class Parts:
@@ -32,9 +37,16 @@ class Parts:
         finally:
             self._sending -= 1
 
-    def size(self, *, alone: bool) -> int:
-        """Of the next part, in bytes; ``alone`` if nobody else was answered since the last one."""
+    def size(self, *, alone: bool, taken: int = KNOWN, slow: bool = False) -> int:
+        """Of the next part, in bytes; ``alone`` if nobody else was answered since the last one.
+
+        ``taken`` is how many bytes the client has verifiably read by now: who reads nothing must not have
+        large parts kept. ``slow``: it lets the server wait.
+        """
         size = LARGEST if alone else AMONG_OTHERS
         while size > LEAST and size * self._sending > _TOGETHER:
             size //= 2
-        return size
+        if taken >= KNOWN and not slow:
+            return size
+        first = min(FIRST, max(SMALLEST, _UNKNOWN_TOGETHER // max(1, self._sending)))
+        return min(size, first if slow else max(first, taken // 4))

@@ -185,7 +185,8 @@ def serve(
 def _listen(config: RegistryConfig) -> Listening:
     if config.socket is not None:
         return listening.listen_unix(config.socket, config.socket_mode)
-    return listening.listen(config.host, config.port, patience=config.patience)
+    # The guard is faster, and counts what it ends.
+    return listening.listen(config.host, config.port, patience=2 * config.patience + 10)
 
 
 class _Server(Granian):  # type: ignore[misc,valid-type]
