@@ -18,6 +18,7 @@ from digestry.model.descriptor import encode_hook
 from digestry.registry.access.session import EVERYBODY, Session
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
+from digestry.registry.connections.watch import Watch
 from digestry.registry.hosts import Host
 from digestry.registry.parts import KNOWN
 from digestry.registry.problems import BrokenOff, ClientGone, ClientSilent, Problem, bad_parameter
@@ -325,25 +326,22 @@ class Exchange(Request):
 
     async def _wait_until_taken(self, sending: Awaitable[None], connection: Connection) -> None:
         """Waits until the server has room for a part, which it has when the client took an earlier one."""
-        patience = self.limits.body_seconds
-        taken: int | None = None
-        task = asyncio.ensure_future(sending)
+        task = asyncio.current_task()
+        watch = Watch(self.limits, connection, task)
+        connection.waiting = True
+        began = time.perf_counter()
         try:
-            done, _ = await asyncio.wait({task}, timeout=_SOON)
-            self.slow = not done
-            while not task.done():
-                connection.waiting = True
-                done, _ = await asyncio.wait({task}, timeout=patience)
-                if done:
-                    break
-                before, taken = taken or 0, connection.taken()
-                if taken is None or taken - before < max(1, self.limits.least_rate * patience):
-                    connection.break_off(STALLED)
-                    raise BrokenOff(f"the client has not taken its answer for {patience:g} s")
-            task.result()
+            await sending
+        except asyncio.CancelledError:
+            if not watch.stalled or task is None:
+                raise
+            task.uncancel()
+            connection.break_off(STALLED)
+            raise BrokenOff("the client does not take its answer") from None
         finally:
+            watch.end()
             connection.waiting = False
-            task.cancel()
+            self.slow = time.perf_counter() - began > _SOON
 
     async def json(self, value: Any, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
         """Answers 200 with ``value`` as JSON."""

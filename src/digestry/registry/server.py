@@ -32,7 +32,7 @@ from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections import listening
-from digestry.registry.connections.guard import most_connections
+from digestry.registry.connections.guard import most_accepted
 from digestry.registry.connections.heartbeat import Heartbeat
 from digestry.registry.connections.listening import Listening
 from digestry.registry.jobs import jobs
@@ -247,7 +247,7 @@ class _Workers:
             workers=config.workers,
             websockets=False,
             # The guard keeps them fewer: what is not accepted, nobody can tell from an attack.
-            backpressure=most_connections(limits) * 5 // 4,
+            backpressure=most_accepted(limits),
             http=HTTPModes.auto if config.http2 else HTTPModes.http1,
             http1_settings=HTTP1Settings(
                 header_read_timeout=int(limits.header_seconds * 1000), max_buffer_size=_READ_BUFFER

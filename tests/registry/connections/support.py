@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -44,13 +43,18 @@ def connect(server: RegistryServer, content: bytes = b"", *, buffer: int = 0) ->
 
 def is_open(connection: socket.socket) -> bool:
     """Whether the server has not ended it; what it sent is read away."""
+    patience = connection.gettimeout()
+    connection.setblocking(False)
     try:
-        while select.select([connection], [], [], 0)[0]:
-            if not connection.recv(1 << 16):
-                return False
+        while connection.recv(1 << 16):
+            pass
+    except BlockingIOError:
+        return True
     except OSError:
         return False
-    return True
+    finally:
+        connection.settimeout(patience)
+    return False
 
 
 def still_open(connections: Iterable[socket.socket], *, within: float = PATIENCE) -> int:

@@ -114,7 +114,7 @@ def test_who_asks_is_answered_beside_many_that_do_not(tmp_path: Path) -> None:
         still_answers(server)
         time.sleep(1)
         assert sum(is_open(one) for one in waiting) <= 200
-        assert ended(server)[CROWDED] >= 700
+        assert ended(server)[CROWDED] >= 300  # the server itself ended what began as TLS
         still_answers(server)
 
 

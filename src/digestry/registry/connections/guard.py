@@ -45,6 +45,8 @@ _FAULT_SECONDS: Final = 1.0
 _SAID_SECONDS: Final = 10.0
 _SPARE: Final = 512
 """Descriptors that are not for clients: files, the catalog, other registries."""
+_WAITING: Final = 2048
+"""Connections that may come in between two looks."""
 _OVERHEAD: Final = 64 << 10
 """What headers and TLS add to a connection's answers, and their 64th."""
 _PASSING_SECONDS: Final = 2.0
@@ -284,6 +286,14 @@ def most_connections(limits: ConnectionLimits) -> int:
     """How many connections a process may have: fewer than configured if it may not open as many files."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return min(limits.total, max(16, (files - _SPARE) * 3 // 4))
+
+
+def most_accepted(limits: ConnectionLimits) -> int:
+    """How many connections a process takes in until the guard looks again: what is not taken in waits, and
+    nobody can tell there who asks from who only holds on."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = most_connections(limits)
+    return max(most + most // 4, min(most + _WAITING, files - _SPARE))
 
 
 @functools.lru_cache(16384)
