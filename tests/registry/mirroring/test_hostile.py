@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from digestry.model.digest import Digest
-from tests.client.dripping import SLOW, dripping
+from tests.client.dripping import FAST, SLOW, dripping
 from tests.client.liar import lying
 from tests.registry.mirroring.support import Upstream, get, get_blob, mirroring
 from tests.support import RegistryServer
@@ -70,5 +70,38 @@ def _ask(server: RegistryServer, host: str, number: int) -> socket.socket:
     """A client that waits for something that nobody else wants."""
     path = f"manifests/t{number}" if number % 2 else f"blobs/{Digest.of(b'%d' % number)}"
     client = socket.create_connection(("127.0.0.1", server.port))
-    client.sendall(f"GET /v2/{host}/own/x/{path} HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+    client.sendall(
+        f"GET /v2/{host}/own/x/{path} HTTP/1.1\r\nHost: {server.host}\r\nConnection: close\r\n\r\n".encode()
+    )
     return client
+
+
+def test_no_client_waits_for_ever(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as running:
+        hosts = {
+            f"bad{number}.test": running.enter_context(dripping(drip)).host
+            for number, drip in enumerate([*SLOW.values(), *FAST.values()])
+        }
+        tables = "\n".join(
+            f'[mirror."{name}"]\nurl = "http://{host}"\ntimeout = "0.3s"' for name, host in hosts.items()
+        )
+        server = running.enter_context(mirroring(tmp_path / "mirror", tables))
+        clients = {
+            running.enter_context(_ask(server, host, number)): (host, number)
+            for host in hosts
+            for number in range(2)
+        }
+        end = time.monotonic() + _PATIENCE
+        waiting = set(clients)
+        while waiting and time.monotonic() < end:
+            for client in select.select(list(waiting), [], [], 1)[0]:
+                if not client.recv(1 << 16):  # the answer, and then the end
+                    waiting.remove(client)
+        assert {clients[client] for client in waiting} == set()
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < _PATIENCE
+
+
+_PATIENCE = 30.0
+"""Ten times as long as three tries take of three times a timeout of 0.3 s each."""
