@@ -117,6 +117,14 @@ class ProtocolViolation(RemoteError):
     """The remote's answer breaks its own protocol, so that nothing in it can be trusted."""
 
 
+class AnswerTooLong(ProtocolViolation):
+    """The remote's answer has more than ``limit`` bytes, which is the most that is read of it."""
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
 class RedirectRefused(ProtocolViolation):
     """The remote sends on to another host, which refuses or must not be asked: that says nothing of what the
     remote itself has. ``status`` is what the other host answers; None if it was not asked."""

@@ -17,6 +17,7 @@ from tests.client.dripping import FAST, SLOW, Drip, dripping, empty_pages, silen
 PATIENCE = 0.5
 MARGIN = 10.0
 """For a machine that has other work to do: two dozen servers, of which some send as fast as they can."""
+LIMIT = 4 << 20
 DIGEST = Digest.of(b"content")
 DRIPS = {
     **{f"slow: {name}": drip for name, drip in SLOW.items()},
@@ -35,8 +36,8 @@ def _whole(upstream: ClientUpstream) -> None:
 
 
 QUESTIONS: dict[str, tuple[Callable[[ClientUpstream], object], float]] = {
-    "manifest": (lambda upstream: upstream.manifest("a", "1"), PATIENCE),
-    "tag": (lambda upstream: upstream.resolve("a", "1"), PATIENCE),
+    "manifest": (lambda upstream: upstream.manifest("a", "1", LIMIT), PATIENCE),
+    "tag": (lambda upstream: upstream.resolve("a", "1", LIMIT), PATIENCE),
     "size": (lambda upstream: upstream.blob_size("a", DIGEST), PATIENCE),
     "blob": (_whole, 2 * PATIENCE),
     "tags": (lambda upstream: upstream.tags("a", 1000), PATIENCE * LISTS),
@@ -82,7 +83,7 @@ def test_a_connection_on_which_nothing_comes_ends() -> None:
         upstream = asking(host)
         began = time.monotonic()
         with pytest.raises(RemoteError):
-            upstream.resolve("a", "1")
+            upstream.resolve("a", "1", LIMIT)
         assert time.monotonic() - began < PATIENCE + MARGIN
         upstream.close()
 
@@ -92,6 +93,6 @@ def test_a_handshake_on_which_nothing_comes_ends() -> None:
         upstream = ClientUpstream(UpstreamOptions("a.test", f"https://{host}", timeout=60, patience=PATIENCE))
         began = time.monotonic()
         with pytest.raises(RemoteError):
-            upstream.resolve("a", "1")
+            upstream.resolve("a", "1", LIMIT)
         assert time.monotonic() - began < PATIENCE + MARGIN
         upstream.close()

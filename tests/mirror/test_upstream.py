@@ -20,6 +20,7 @@ from tests.client.liar import Liar, Reply, Request, lying
 from tests.support import PATIENCE, free_port
 
 CONTENT = b"0123456789" * 1000
+LIMIT = 4 << 20
 DIGEST = Digest.of(CONTENT)
 
 
@@ -30,7 +31,7 @@ def asking(liar: Liar, host: str = "docker.io", **options: object) -> ClientUpst
 def test_docker_io_is_asked_where_it_is_said_to_be() -> None:
     with lying() as liar:
         with pytest.raises(RemoteNotFound):
-            asking(liar).resolve("library/alpine", "latest")
+            asking(liar).resolve("library/alpine", "latest", LIMIT)
         assert liar.paths()[0] == "HEAD /v2/library/alpine/manifests/latest"
 
 
@@ -38,7 +39,7 @@ def test_docker_io_is_asked_where_it_is_said_to_be() -> None:
 def test_nothing_is_asked_twice(status: int) -> None:
     with lying(lambda _: Reply(status, b"{}", {"Retry-After": "30"})) as liar:
         with pytest.raises(Refused) as refused:
-            asking(liar).manifest("a", "1")
+            asking(liar).manifest("a", "1", LIMIT)
         assert refused.value.status == status
         assert len(liar.seen) == 1
 
@@ -73,7 +74,7 @@ def test_who_ends_every_connection_is_away() -> None:
 
     with lying(leave) as liar:
         with pytest.raises(Unreachable, match="broke"):
-            asking(liar).resolve("a", "1")
+            asking(liar).resolve("a", "1", LIMIT)
         assert len(liar.seen) == 2
 
 
@@ -122,7 +123,7 @@ def test_an_answer_that_trickles_in_is_none(head: bytes, drop: bytes) -> None:
         upstream = ClientUpstream(UpstreamOptions("a.test", url, timeout=60, patience=0.4))
         # Of an error nobody waits for the words.
         with pytest.raises((Unreachable, RemoteNotFound), match=r"in time|404"):
-            upstream.manifest("a", "1")
+            upstream.manifest("a", "1", LIMIT)
         upstream.close()
 
 

@@ -17,6 +17,7 @@ from digestry.client.encodings import Decoder, decoder_of
 from digestry.client.failures import unreachable
 from digestry.client.waiting import retry_after, seconds
 from digestry.errors import (
+    AnswerTooLong,
     InvalidDigest,
     ProtocolViolation,
     Refused,
@@ -144,7 +145,8 @@ class Answer:
         return self.read_ready(count)
 
     def _too_long(self, limit: int) -> NoReturn:
-        raise ProtocolViolation(f"{self.host} sent more than {limit} bytes for {urlsplit(self.url).path}")
+        path = urlsplit(self.url).path
+        raise AnswerTooLong(f"{self.host} sent more than {limit} bytes for {path}", limit=limit)
 
     def chunks(self, size: int) -> Iterator[bytes]:
         """The body in pieces of up to ``size`` bytes. Raises :class:`Unreachable` while iterating."""

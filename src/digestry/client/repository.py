@@ -93,8 +93,11 @@ class Repository:
 
     # -- manifests ----------------------------------------------------------------------------
 
-    def resolve(self, target: str) -> Descriptor:
-        """What a tag or digest points to, as the registry says. Raises :class:`RemoteNotFound`."""
+    def resolve(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
+        """What a tag or digest points to, as the registry says. Raises :class:`RemoteNotFound`.
+
+        ``limit`` is as for :meth:`manifest`, which is asked if the registry does not say it otherwise.
+        """
         with self.ask("HEAD", f"manifests/{target}", headers=ACCEPT) as answer:
             if answer.status == 200:
                 digest, size = answer.digest(), answer.length
@@ -106,20 +109,20 @@ class Repository:
                 answer.fail(f"find {self.named(target)}")
         # What a HEAD was refused, or answered without a digest, a GET may tell: HEAD comes first all the
         # same, since limits count pulls.
-        return self.manifest(target).descriptor()
+        return self.manifest(target, limit=limit).descriptor()
 
-    def manifest(self, target: str) -> Manifest:
+    def manifest(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Manifest:
         """The manifest or index of a tag or digest.
 
-        Its bytes were checked against the digest asked for, or the one the registry claims. Raises
-        :class:`RemoteNotFound` and :class:`DigestMismatch`.
+        Its bytes, of which no more than ``limit`` are read, were checked against the digest asked for, or
+        the one the registry claims. Raises :class:`RemoteNotFound` and :class:`DigestMismatch`.
         """
         with self.ask("GET", f"manifests/{target}", headers=ACCEPT) as answer:
             if answer.status != 200:
                 answer.fail(f"get {self.named(target)}")
             claimed = answer.digest()
             kind = media_types.bare(answer.headers.get("Content-Type", ""))
-            raw = answer.read(LARGEST_MANIFEST)
+            raw = answer.read(limit)
         wanted = Digest.parse(target) if ":" in target else claimed
         for expected in {digest for digest in (wanted, claimed) if digest is not None}:
             found = Digest.of(raw, expected.algorithm)

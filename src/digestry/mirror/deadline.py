@@ -10,6 +10,10 @@ from typing import Final
 
 from digestry.errors import Unreachable
 
+LARGE: Final = 512 << 10
+"""Bytes of an answer that waits for its turn."""
+_APART: Final = threading.Semaphore()
+
 
 class Deadline:
     """The time for one question to an upstream, in seconds: ``patience`` for each answer, with what leads
@@ -17,10 +21,16 @@ class Deadline:
 
     A blob's bytes take their own time: each buys some more, by ``rate`` in a second, but never more than
     ``patience`` in advance. Only the time counts in which they are waited for.
+
+    An answer that is read as a whole, and is large, waits for ``turn``: one of an upstream's is held at a
+    time. And one of all upstreams' is taken apart at a time: that costs far more than to send it.
     """
 
-    def __init__(self, patience: float, total: float, rate: float) -> None:
+    def __init__(self, patience: float, total: float, rate: float, turn: threading.Semaphore) -> None:
         self.patience = patience
+        self._turn = turn
+        self._size = 0
+        self._turns = contextlib.ExitStack()
         self._rate = rate
         self._end = time.monotonic() + total
         self._until = min(self._end, time.monotonic() + patience)
@@ -30,6 +40,7 @@ class Deadline:
     def next_answer(self, host: str) -> None:
         """One more answer is asked for, of ``host``. Raises :class:`Unreachable` if it is too late."""
         self._credit = None
+        self.let_go()
         if time.monotonic() >= self._end:
             raise Unreachable(f"cannot reach {host}: it does not answer in time")
         self._until = min(self._end, time.monotonic() + self.patience)
@@ -53,6 +64,26 @@ class Deadline:
         """``count`` bytes of the body are here."""
         if self._credit is not None:
             self._credit = min(self.patience, self._credit + count / self._rate)
+            return
+        before, self._size = self._size, self._size + count
+        if before < LARGE <= self._size:
+            self._take(self._turn)
+
+    def ended(self) -> None:
+        """All of the body is here."""
+        if self._size >= LARGE:
+            self._size = 0
+            self._take(_APART)
+
+    def let_go(self) -> None:
+        """The answer is no longer needed."""
+        self._size = 0
+        self._turns.close()
+
+    def _take(self, turn: threading.Semaphore) -> None:
+        if not turn.acquire(timeout=self.left()):
+            raise TimeoutError("timed out")
+        self._turns.callback(turn.release)
 
     def left(self) -> float:
         """Seconds until it is too late, none below 0."""
@@ -75,12 +106,14 @@ def current() -> Deadline | None:
 
 
 @contextlib.contextmanager
-def limited(patience: float, total: float, rate: float) -> Iterator[Deadline]:
+def limited(patience: float, total: float, rate: float, turn: threading.Semaphore) -> Iterator[Deadline]:
     """Gives what this thread asks in the block so many seconds, and a blob's bytes a least rate."""
-    before, _current.deadline = _current.deadline, Deadline(patience, total, rate)
+    before, _current.deadline = _current.deadline, Deadline(patience, total, rate, turn)
+    deadline = _current.deadline
     try:
-        yield _current.deadline
+        yield deadline
     finally:
+        deadline.let_go()
         _current.deadline = before
 
 

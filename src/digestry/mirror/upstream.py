@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,7 @@ class ClientUpstream:
         self._project = f"{options.project}/" if options.project else ""
         self._patience = options.patience
         self._least_rate = options.least_rate
+        self._turn = threading.Semaphore()
         address = urlsplit(options.url)
         plain = frozenset({options.host, address.netloc}) if address.scheme == "http" else frozenset()
         client = ClientOptions(
@@ -167,7 +169,7 @@ class ClientUpstream:
         """Ask, and once more after a connection that was given up, or after what a storage refuses that the
         registry leads to: the address that it gave may have been too old."""
         total = self._patience * (LISTS if lists else 1)
-        with limited(self._patience, total, self._least_rate), self._readable():
+        with limited(self._patience, total, self._least_rate, self._turn), self._readable():
             try:
                 return self._led(question)
             except Unreachable as error:
@@ -204,13 +206,13 @@ class ClientUpstream:
                 f"{self._host} sent what cannot be read ({type(error).__name__}: {error})"
             ) from error
 
-    def resolve(self, repository: str, target: str) -> Descriptor:
+    def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
         """What a tag points to. It is asked with HEAD, which Docker Hub does not count as a pull."""
-        return self._asked(lambda: self._repository(repository).resolve(target))
+        return self._asked(lambda: self._repository(repository).resolve(target, limit=limit))
 
-    def manifest(self, repository: str, target: str) -> Manifest:
-        """A manifest or index, verified. Raises :class:`DigestMismatch`."""
-        return self._asked(lambda: self._repository(repository).manifest(target))
+    def manifest(self, repository: str, target: str, limit: int) -> Manifest:
+        """A manifest or index of at most ``limit`` bytes, verified. Raises :class:`DigestMismatch`."""
+        return self._asked(lambda: self._repository(repository).manifest(target, limit=limit))
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """A blob's size in bytes; None if upstream does not tell.

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import socket
+import threading
 import time
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from digestry.mirror.deadline import Deadline, current
+from digestry.mirror.deadline import LARGE, Deadline, current
 from digestry.mirror.guard import Guard
 
 LARGEST_HEAD: Final = 256 << 10
@@ -78,7 +79,7 @@ class _Reader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._deadline = current() or Deadline(_PATIENCE, _PATIENCE, _RATE)
+        self._deadline = current() or Deadline(_PATIENCE, _PATIENCE, _RATE, threading.Semaphore())
         self._reader = _Reader(self.fp.detach(), sock, self._deadline)
         self.fp = io.BufferedReader(self._reader)
 
@@ -93,12 +94,16 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self._reader.left = FRAMING_AT_LEAST
+        if self.getheader("Content-Encoding", "identity") != "identity":
+            self._deadline.received(LARGE)  # who knows how much it is
 
     def read1(self, n: int = -1) -> bytes:
         with self._deadline.waiting():
             part = super().read1(n)
         self._reader.left += len(part) * FRAMING
         self._deadline.received(len(part))
+        if not part or self.length == 0:
+            self._deadline.ended()
         return part
 
 

@@ -65,10 +65,10 @@ class Slow:
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         return len(CONTENT)
 
-    def resolve(self, repository: str, target: str) -> Descriptor:
+    def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
         raise RemoteNotFound("no", status=404)
 
-    def manifest(self, repository: str, target: str) -> Manifest:
+    def manifest(self, repository: str, target: str, limit: int) -> Manifest:
         raise RemoteNotFound("no", status=404)
 
     def tags(self, repository: str, most: int) -> Sequence[str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
 import socket
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from digestry.model.digest import Digest
 from tests.client.dripping import FAST, SLOW, dripping
-from tests.client.liar import lying
+from tests.client.liar import Reply, lying
 from tests.registry.mirroring.support import Upstream, get, get_blob, mirroring
 from tests.support import RegistryServer
 
@@ -101,6 +103,30 @@ def test_no_client_waits_for_ever(tmp_path: Path) -> None:
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < _PATIENCE
+
+
+def test_large_answers_are_held_one_at_a_time(tmp_path: Path) -> None:
+    tags = json.dumps({"tags": [f"{number:x}" for number in range(1_000_000)]}).encode()
+    with lying(lambda _: Reply(200, tags)) as liar:
+        table = f'[mirror."a.test"]\nurl = "http://{liar.host}"\ntimeout = "60s"'
+        with mirroring(tmp_path / "mirror", table) as server:
+            before = largest = _memory(server)
+            with ThreadPoolExecutor(8) as pool:
+                answers = [
+                    pool.submit(server.request, "GET", f"/v2/a.test/own/x{number}/tags/list")
+                    for number in range(8)
+                ]
+                while not all(answer.done() for answer in answers):
+                    largest = max(largest, _memory(server))
+                    time.sleep(0.02)
+            assert {answer.result().status for answer in answers} == {502}
+            assert largest - before < 350  # eight at once had 700
+
+
+def _memory(server: RegistryServer) -> int:
+    """MiB of all processes."""
+    status = "".join(Path(f"/proc/{process}/status").read_text() for process in server.processes())
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) >> 10
 
 
 _PATIENCE = 30.0

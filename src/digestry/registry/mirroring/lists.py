@@ -39,7 +39,7 @@ async def tags(service: Service, exchange: Exchange, place: Place) -> None:
     names: tuple[str, ...] | None = mirror.remembered("tags", place.name)
     if names is None:
         try:
-            names = await mirror.once((place.name, "", "tags"), _all_tags, place)
+            names = await mirror.listed((place.name, "", "tags"), _all_tags, place)
         except TROUBLE as error:
             if trouble.says_gone(error):
                 raise name_unknown(place.name) from error
@@ -67,6 +67,7 @@ def _all_tags(place: Place) -> tuple[str, ...]:
     with mirror.question():
         found = set(mirror.upstream.tags(place.upstream, _LONGEST_LIST + 1))
         if len(found) > _LONGEST_LIST:
+            found.clear()  # an error keeps what its frames have, until somebody collects it
             raise ProtocolViolation(f"{place.upstream} has more than {_LONGEST_LIST} tags")
     names = tuple(sorted(found))
     mirror.remember("tags", place.name, names, weight=len(names))
@@ -79,7 +80,7 @@ async def referring(service: Service, exchange: Exchange, place: Place, digest: 
     known = mirror.remembered("referrers", f"{place.name}@{digest}")
     if place.fetch and known is None:
         try:
-            known = await mirror.once(
+            known = await mirror.listed(
                 (place.name, str(digest), "referrers"), _bring_referrers, service, place, digest
             )
         except TROUBLE as error:
@@ -117,7 +118,7 @@ def _bring_referrers(service: Service, place: Place, digest: Digest) -> tuple[st
         withdrawn = _withdrawn(service, place, digest, {entry.digest for entry in listed})
         if withdrawn:
             with mirror.question():  # who does not even know the subject says nothing of what refers to it
-                mirror.upstream.resolve(place.upstream, str(digest))
+                mirror.upstream.resolve(place.upstream, str(digest), service.config.manifest_limit)
             _drop(service, place, withdrawn)
     mirror.remember("referrers", f"{place.name}@{digest}", tuple(left_out))
     return tuple(left_out)

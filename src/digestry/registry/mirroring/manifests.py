@@ -104,7 +104,7 @@ def refresh(service: Service, place: Place, tag: str) -> None:
         if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
             return  # another worker asked, while this one waited for its turn
         try:
-            found = _asked(place, tag, sure=seen is not None)
+            found = _asked(service, place, tag, sure=seen is not None)
         except RemoteNotFound as error:
             # What never was upstream's was there before the mirror; and a rule may keep what is gone.
             if seen is not None:
@@ -130,18 +130,18 @@ def refresh(service: Service, place: Place, tag: str) -> None:
             mirrored.note(place.name, tag, found.digest)
 
 
-def _asked(place: Place, tag: str, *, sure: bool) -> Descriptor:
+def _asked(service: Service, place: Place, tag: str, *, sure: bool) -> Descriptor:
     """What upstream's tag points to. If it has none, and that must be ``sure``, it is asked again for
     its reason, which the answer to a HEAD cannot have."""
-    mirror = place.mirror
+    mirror, limit = place.mirror, service.config.manifest_limit
     try:
         with mirror.question():
-            return mirror.upstream.resolve(place.upstream, tag)
+            return mirror.upstream.resolve(place.upstream, tag, limit)
     except RemoteNotFound:
         if not sure:
             raise
     with mirror.question():
-        return mirror.upstream.manifest(place.upstream, tag).descriptor()
+        return mirror.upstream.manifest(place.upstream, tag, limit).descriptor()
 
 
 def bring(service: Service, place: Place, digest: Digest) -> None:
@@ -164,13 +164,8 @@ def _known(service: Service, place: Place, digest: Digest) -> Manifest | None:
 
 def _fetched(service: Service, place: Place, target: str) -> Manifest:
     with place.mirror.question():
-        manifest = place.mirror.upstream.manifest(place.upstream, target)
+        manifest = place.mirror.upstream.manifest(place.upstream, target, service.config.manifest_limit)
     place.mirror.count("fetched_bytes", manifest.size)
-    limit = service.config.manifest_limit
-    if manifest.size > limit:
-        raise trouble.TooLargeHere(
-            f"manifest {target} of {place.upstream} has {manifest.size} bytes; {limit} are allowed here"
-        )
     return manifest
 
 

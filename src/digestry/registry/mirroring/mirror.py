@@ -31,6 +31,7 @@ DIRECTORY: Final = "mirror"
 """The folder of the root that has the mirrors' locks."""
 
 _ASKING: Final = 24
+_LISTING: Final = 2
 _LONGEST_REST: Final = 60.0
 _LOCKS: Final = 256
 _MARGIN: Final = 5.0
@@ -94,6 +95,7 @@ class Mirror:
         self.stopping = threading.Event()
         self.downloading = ThreadPoolExecutor(config.downloads, thread_name_prefix="mirror-download")
         self._asking = ThreadPoolExecutor(_ASKING, thread_name_prefix="mirror-ask")
+        self._listing = ThreadPoolExecutor(_LISTING, thread_name_prefix="mirror-list")
         self._asked: dict[tuple[str, ...], asyncio.Task[Any]] = {}
         self._lists: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
         self._list_weight = 0
@@ -119,21 +121,28 @@ class Mirror:
         """Ends what is under way; downloads go on where they were when somebody asks again."""
         self.stopping.set()
         self._asking.shutdown(wait=True, cancel_futures=True)
+        self._listing.shutdown(wait=True, cancel_futures=True)
         self.downloading.shutdown(wait=True, cancel_futures=True)
         self.upstream.close()
-
-    async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls ``function`` in a thread that may wait for upstream."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._asking, lambda: function(*args, **kwargs))
 
     async def once(
         self, key: tuple[str, ...], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As :meth:`ask`, once for all who want what ``key`` names at the same time."""
+        """Calls ``function`` in a thread that may wait for upstream, once for all who want what ``key`` names
+        at the same time."""
+        return await self._once(self._asking, key, lambda: function(*args, **kwargs))
+
+    async def listed(
+        self, key: tuple[str, ...], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As :meth:`once`, for what may be long: few are asked for at a time, and nothing else waits for
+        them."""
+        return await self._once(self._listing, key, lambda: function(*args, **kwargs))
+
+    async def _once(self, pool: ThreadPoolExecutor, key: tuple[str, ...], function: Callable[[], T]) -> T:
         task: asyncio.Task[T] | None = self._asked.get(key)
         if task is None:
-            task = asyncio.create_task(self.ask(function, *args, **kwargs))
+            task = asyncio.create_task(_call(pool, function))
             self._asked[key] = task
             task.add_done_callback(lambda done: self._answered(key, done))
         # Who leaves does not take the answer from the others.
@@ -267,3 +276,7 @@ class Mirror:
         """
         number = hashlib.blake2b("\0".join(key).encode(), digest_size=2).digest()
         return fsio.locked(self._locks / f"{self._name}.{int.from_bytes(number, 'big') % _LOCKS:02x}.lock")
+
+
+async def _call(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, function)

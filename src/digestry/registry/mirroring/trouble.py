@@ -7,6 +7,7 @@ import math
 from typing import Final
 
 from digestry.errors import (
+    AnswerTooLong,
     ContentError,
     DigestryError,
     InvalidConfiguration,
@@ -56,10 +57,6 @@ class Unasked(RemoteError):
         super().__init__(message)
         self.word = word
         self.seconds = seconds
-
-
-class TooLargeHere(ContentError):
-    """Upstream has a manifest that is larger than what this registry takes."""
 
 
 def word(error: DigestryError) -> str:
@@ -124,8 +121,10 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
 def _told(error: DigestryError) -> str:
     """What is wrong, for who pulls."""
     match error:
-        case Unasked() | TooLargeHere():
+        case Unasked():
             return error.message
+        case AnswerTooLong():
+            return f"it sent more than the {error.limit} bytes that are taken of it here"
         case Unreachable():
             return "it cannot be reached, or does not answer in time"
         case Refused():

@@ -45,12 +45,13 @@ class Upstream(Protocol):
     Unauthorized, Refused (429 with how long to wait), ProtocolViolation.
     """
 
-    def resolve(self, repository: str, target: str) -> Descriptor:
-        """What a tag points to now."""
+    def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
+        """What a tag points to now. ``limit`` is as for :meth:`manifest`, which may be asked for it."""
         ...
 
-    def manifest(self, repository: str, target: str) -> Manifest:
-        """A manifest by tag or digest, verified. Raises :class:`ContentError`."""
+    def manifest(self, repository: str, target: str, limit: int) -> Manifest:
+        """A manifest by tag or digest, verified, of at most ``limit`` bytes. Raises :class:`ContentError`,
+        and :class:`AnswerTooLong`."""
         ...
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
