@@ -108,7 +108,7 @@ def test_an_archive_of_three_kilobytes(store: ImageStore, tmp_path: Path) -> Non
 
 
 def test_memory_by_the_entry(store: ImageStore, tmp_path: Path) -> None:
-    """What is said of :class:`Limits`: of as many entries as are allowed, some 600 MB."""
+    """What is said of :class:`Limits`: as many entries as are allowed take half a gigabyte."""
     few, many = 250, 1000
     plain = [archive(Item(f"{n}", kind=DIRECTORY) for n in range(count)) for count in (few, many)]
     took = [
