@@ -6,12 +6,14 @@ import json
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from digestry.model.digest import Digest
+from tests.client.dripping import Drip, dripping
 from tests.fleet.fakes import engine, recording
 from tests.support import RegistryServer, digestry
 
@@ -261,3 +263,23 @@ def test_hostile_names_do_not_reach_the_terminal(environment: dict[str, str]) ->
     assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr)
     values = run(environment, "audit", "--source", "file:-", "--format", "json", stdin=inventory(entry))
     assert json.loads(values.stdout)["containers"][0]["name"]
+
+
+def test_an_audit_has_an_end(tmp_path: Path) -> None:
+    """A registry that answers each of very many questions just in time."""
+    slow = Drip(lambda _: iter([b"HTTP/1.1 404 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"]), 0.5)
+    with dripping(slow) as server:
+        rows = [{"host": "h", "name": f"n{n}", "reference": f"{server.host}/a{n}/b:1"} for n in range(200)]
+        fleet = tmp_path / "fleet.json"
+        fleet.write_text(json.dumps(rows))
+        begun = time.monotonic()
+        done = subprocess.run(
+            digestry("audit", "--source", f"file:{fleet}", "--time-limit", "2", "--format", "json"),
+            env=os.environ | {"DIGESTRY_HOME": str(tmp_path)},
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        assert time.monotonic() - begun < 30
+    assert done.returncode == 3
+    assert len(json.loads(done.stdout)["containers"]) == 200

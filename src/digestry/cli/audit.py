@@ -123,6 +123,15 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="Seconds to wait for each answer of an engine or a registry.",
 )
 @click.option(
+    "--time-limit",
+    type=click.FloatRange(1, 7 * 86400),
+    default=3600.0,
+    show_default="3600",
+    metavar="SECONDS",
+    help="Ask registries nothing more after so long: what is not known by then is unknown. Of each round of "
+    "--watch.",
+)
+@click.option(
     "--schema",
     is_flag=True,
     is_eager=True,
@@ -145,6 +154,7 @@ def audit(
     fix_plan: bool,
     watch: float | None,
     timeout: float,
+    time_limit: float,
 ) -> None:
     """Find which digest every container really runs, and whether it is a bad one.
 
@@ -168,7 +178,14 @@ def audit(
     from digestry.fleet.reports.to_table import Look
 
     auditor = _Auditor(
-        load(), sources, fleet_file, include_stopped, timeout, record=record, again=bool(watch)
+        load(),
+        sources,
+        fleet_file,
+        include_stopped,
+        timeout,
+        time_limit=time_limit,
+        record=record,
+        again=bool(watch),
     )
     wanted = audit_output.Wanted(
         format=chosen,
@@ -205,6 +222,7 @@ class _Auditor:
         include_stopped: bool,
         timeout: float,
         *,
+        time_limit: float,
         record: bool,
         again: bool = False,
     ) -> None:
@@ -216,6 +234,7 @@ class _Auditor:
         self._settings = settings
         self._include_stopped = include_stopped
         self._timeout = timeout
+        self._time_limit = time_limit
         self._record = record
         self._recording: Recording | None = None
         self._fleet = FleetConfiguration() if fleet_file is None else load_fleet(fleet_file)
@@ -269,6 +288,7 @@ class _Auditor:
             auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),
             timeout=self._timeout,
             patience=self._timeout,
+            longest_command=self._time_limit,
             # So that a registry that limits is one that answered, within the time of one question.
             longest_pause=self._timeout / 4,
             tell=lambda text: note(printable(f"digestry: {text}")),
