@@ -67,6 +67,8 @@ def test_whose_token_server_it_is(base: str, realm: str) -> None:
         ("https://mine.azurecr.io", "https://evil.azurecr.io/token"),
         ("https://1.dkr.ecr.us-east-1.amazonaws.com", "https://x.us-east-1.amazonaws.com/token"),
         ("https://company.jfrog.io", "https://evil.jfrog.io/token"),
+        ("https://mine.synology.me", "https://evil.synology.me/token"),
+        ("https://r.mine.svc.cluster.local", "https://r.evil.svc.cluster.local/token"),
         ("https://10.0.0.1:5000", "https://10.0.0.2:5000/token"),
         ("https://registry:5000", "https://auth:5001/token"),
         ("https://registry-1.docker.io", "https://auth.docker.io.evil.net/token"),

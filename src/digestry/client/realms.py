@@ -42,6 +42,8 @@ _SHARED: Final = (
     "ondigitalocean.app", "onrender.com", "oraclecloud.com", "pages.dev", "pkg.dev", "r2.dev",
     "railway.app", "run.app", "sslip.io", "tencentcloudcr.com", "trycloudflare.com", "vercel.app",
     "web.app", "windows.net", "workers.dev", "aliyuncs.com", "scw.cloud",
+    "b-cdn.net", "cluster.local", "dyndns.org", "eu.org", "hopto.org", "loca.lt", "no-ip.org", "serveo.net",
+    "synology.me", "ts.net", "zapto.org",
 )  # fmt: skip
 """Domains in which strangers are neighbours."""
 
