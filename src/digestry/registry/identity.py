@@ -37,14 +37,17 @@ def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
         catalog.identities.bind()
 
 
-def check(catalog: Catalog, blobs: DiskBlobs) -> bool:
+def check(catalog: Catalog, blobs: DiskBlobs, *, remove: bool = True) -> bool:
     """Return whether the store has the catalog's ID; False for a registry from before there were IDs.
+
+    Of such a one, the catalog must know most of the blobs, if any are to be removed.
 
     Raises :class:`Conflict` if the two are not of one registry, or if the catalog is older than it was.
     """
     found, mark = catalog.identities.get(), blobs.mark()
     if mark is None:
-        _check_new(catalog, blobs, found)
+        if remove or found.bound:
+            _check_new(catalog, blobs, found)
         return False
     if mark.id != found.id:
         raise Conflict(
