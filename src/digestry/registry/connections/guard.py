@@ -40,6 +40,7 @@ _BUSY: Final = 0.1
 _GRACE: Final = 1.0
 """A connection so young is not ended only because there are many."""
 _SAMPLE_SECONDS: Final = 5.0
+_CROWDED_SECONDS: Final = 2.0
 _FAULT_SECONDS: Final = 1.0
 """So long an answer that says why may take to the client."""
 _SAID_SECONDS: Final = 10.0
@@ -122,12 +123,12 @@ class Guard:
     def _run(self) -> None:
         took = 0.0
         while not self._stop.wait(max(_INTERVAL, took / _BUSY)):
-            began = time.perf_counter()
+            began = time.thread_time()  # not the time in which others had the interpreter
             try:
                 self.look()
             except Exception:
                 log.exception("looking after connections failed; trying again")
-            took = time.perf_counter() - began
+            took = time.thread_time() - began
 
     def look(self) -> None:
         """Looks at all of them once."""
@@ -212,7 +213,7 @@ class Guard:
 
     def _measure(self, number: int, one: _Socket, now: float) -> None:
         """Notes every few seconds whether it moves as many bytes as it must."""
-        if now - one.mark < _SAMPLE_SECONDS:
+        if now - one.mark < (_CROWDED_SECONDS if self.open > self.total * 3 // 4 else _SAMPLE_SECONDS):
             return
         found = kernel.counts(number, one.inode)
         if found is None:
@@ -285,7 +286,8 @@ class Guard:
 def most_connections(limits: ConnectionLimits) -> int:
     """How many connections a process may have: fewer than configured if it may not open as many files."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return min(limits.total, max(16, (files - _SPARE) * 3 // 4))
+    # Each may have a blob's file open besides.
+    return min(limits.total, max(16, (files - _SPARE) * 2 // 5))
 
 
 def most_accepted(limits: ConnectionLimits) -> int:
@@ -293,7 +295,7 @@ def most_accepted(limits: ConnectionLimits) -> int:
     nobody can tell there who asks from who only holds on."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = most_connections(limits)
-    return max(most + most // 4, min(most + _WAITING, files - _SPARE))
+    return max(most + most // 4, min(most + _WAITING, (files - _SPARE) // 2))
 
 
 @functools.lru_cache(16384)
