@@ -112,6 +112,8 @@ class RegistryApp:
         except ClientGone:
             if not exchange.answered:
                 await observer.note_write(exchange, GONE)
+        except BrokenOff:
+            raise  # the client took too little of the answer, which ends without its end
         except DigestryError as error:
             await self._fail(exchange, problems.of(error))
         except Exception:

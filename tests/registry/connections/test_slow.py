@@ -91,6 +91,7 @@ def test_who_never_reads_is_cut_off(strict: RegistryServer, size: int) -> None:
     wait_until(lambda: open_blobs(strict) == 0, what="the end of the readers")
     wait_until(lambda: held(strict) <= sockets, what="the end of their connections")
     assert ended(strict)["stalled"] >= 50
+    assert "Traceback" not in strict.log.read_text()
 
 
 def test_who_reads_slowly_but_fast_enough_gets_all(strict: RegistryServer) -> None:
