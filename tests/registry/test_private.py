@@ -98,6 +98,43 @@ def test_a_directory_for_everybody_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
 
 
+def test_what_is_not_the_registrys_keeps_its_modes(tmp_path: Path) -> None:
+    page = tmp_path / "www" / "index.html"
+    page.parent.mkdir(mode=0o755)
+    page.write_text("a page")
+    page.chmod(0o644)
+    tmp_path.chmod(0o775)
+    server = start_registry(tmp_path)
+    try:
+        server.push_image("x", "t")
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, page.parent, page)]
+        assert modes == [0o755, 0o755, 0o644]
+        made = [path for path in tmp_path.iterdir() if path not in (page.parent, server.log)]
+        assert len(made) > 5
+        assert [path for path in made if open_to_others(path)] == []
+        assert "a directory of its own" in server.log.read_text()
+    finally:
+        server.stop()
+
+
+def test_what_belongs_to_another_user_is_one_line_however_much_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DiskBlobs(tmp_path)
+    store.prepare()
+    for number in range(30):
+        store.path(store.put(b"%d" % number)).chmod(0o644)
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert make_private(tmp_path) == 0
+    assert len(caplog.records) == 1
+    assert "more" in caplog.text
+
+
 def test_a_walk_that_was_broken_off_is_begun_again(tmp_path: Path) -> None:
     store = DiskBlobs(tmp_path)
     store.prepare()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,12 @@ log: Final = logging.getLogger("digestry.registry")
 
 _NEVER_SHARED: Final = frozenset({"guards", "ingest", "tls", "restoring", keys.DIRECTORY})
 _CONTENT: Final = frozenset({"sha256", "sha512"})
+_OURS: Final = re.compile(
+    r"absent|blobs|guards|ingest|keys|metrics|mirror|quarantine|restoring|tls"
+    r"|oci-layout|reserve|kept\.json|backup\.json|audit.*|catalog.*\.db.*|[a-z]+\.lock|\..+\.[0-9a-f]{16}"
+)
+"""What is made at the top of a root or of a backup. Anything else there is whoever's it is."""
+_NOT_FOREIGN: Final = frozenset({"lost+found"})
 
 
 def set_umask(root: Path) -> None:
@@ -31,46 +38,92 @@ def umask(*, group: bool) -> int:
 
 
 def is_shared(root: Path) -> bool:
-    """Return whether the group of ``root`` may read it, and others may not."""
-    try:
-        return root.stat().st_mode & 0o044 == stat.S_IRGRP
-    except OSError:
-        return False
+    """Return whether the group of ``root`` may read what a registry keeps there, and others may not."""
+    for path in (root / "blobs", root):
+        try:
+            found = path.lstat() if path != root else path.stat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            return found.st_mode & 0o044 == stat.S_IRGRP
+    return False
 
 
 def make_private(root: Path, *, group: bool = False) -> int:
-    """Take from others, and from the group unless it may read, the access to ``root`` and all that is in it.
+    """Take from others, and from the group unless it may read, the access to ``root`` and what is made there.
 
-    Returns how many files and directories were changed. Symbolic links are not followed, and what belongs to
-    another user stays as it is; both are logged where they are a way in.
+    Returns how many files and directories were changed. What is in the root and not of a registry's making
+    stays as it is; then who could list the root itself still can. Symbolic links are not followed, and what
+    belongs to another user stays as it is; both are logged where they are a way in.
     """
+    work = _Work()
     try:
         found = root.stat()
         if found.st_mode & stat.S_ISVTX:
             log.warning("%s is a directory for everybody: other users see what is in it", root)
             return 0
-        changed = _change(root, found, group=group)
-        changed += _walk(root, group=group)
+        with os.scandir(root) as entries:
+            names = {entry.name for entry in entries if not entry.is_symlink()}
+        foreign = sorted(name for name in names - _NOT_FOREIGN if not _OURS.fullmatch(name))
+        if foreign and found.st_mode & 0o077:
+            log.warning(
+                "%s has more in it than a registry (%s): who could list it still can, nobody else writes; "
+                "give the registry a directory of its own",
+                root,
+                foreign[0],
+            )
+            work.change(root, found, wanted=found.st_mode & ~0o022)
+        else:
+            work.change(root, found, wanted=_wanted(found.st_mode, group=group))
+        _walk(root, work, group=group)
     except OSError as error:
         log.warning("other users may see what is in %s: %s", root, error.strerror or error)
-        return 0
-    if changed:
+    if work.changed:
         log.warning(
             "the modes of %d files and directories under %s let others in, or kept its group out: changed",
-            changed,
+            work.changed,
             root,
         )
-    return changed
+    if work.of_others:
+        path, owner = work.of_others[0]
+        log.warning(
+            "other users may see %s: it belongs to the user %d%s",
+            path,
+            owner,
+            f"; so do {len(work.of_others) - 1} more" if len(work.of_others) > 1 else "",
+        )
+    return work.changed
 
 
-def _walk(root: Path, *, group: bool) -> int:
-    changed = 0
+class _Work:
+    """What was changed so far, and what could not be."""
+
+    def __init__(self) -> None:
+        self.changed = 0
+        self.of_others: list[tuple[Path, int]] = []
+
+    def change(self, path: Path, found: os.stat_result, *, wanted: int) -> None:
+        if wanted == found.st_mode:
+            return
+        try:
+            path.chmod(stat.S_IMODE(wanted))
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            self.of_others.append((path, found.st_uid))
+            return
+        self.changed += 1
+
+
+def _walk(root: Path, work: _Work, *, group: bool) -> None:
     waiting = [(root, group)]
     after: list[tuple[Path, os.stat_result, bool]] = []
     while waiting:
         directory, shared = waiting.pop()
         with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
             for entry in entries:
+                if directory == root and not _OURS.fullmatch(entry.name):
+                    continue
                 try:
                     found = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
@@ -80,7 +133,8 @@ def _walk(root: Path, *, group: bool) -> int:
                     if directory == root:
                         log.warning("%s is a symbolic link: what it leads to is not made private", path)
                 elif not stat.S_ISDIR(found.st_mode):
-                    changed += _change(path, found, group=shared and not entry.name.endswith(".lock"))
+                    readable = shared and not entry.name.endswith(".lock")
+                    work.change(path, found, wanted=_wanted(found.st_mode, group=readable))
                 else:
                     mine = shared and entry.name not in _NEVER_SHARED
                     # There may be millions in it: they were changed before it was.
@@ -88,21 +142,8 @@ def _walk(root: Path, *, group: bool) -> int:
                         waiting.append((path, mine))
                     after.append((path, found, mine))
     # A directory comes after what is in it, so that a walk that was broken off is begun again.
-    return changed + sum(_change(path, found, group=mine) for path, found, mine in reversed(after))
-
-
-def _change(path: Path, found: os.stat_result, *, group: bool) -> int:
-    wanted = _wanted(found.st_mode, group=group)
-    if wanted == found.st_mode:
-        return 0
-    try:
-        path.chmod(stat.S_IMODE(wanted))
-    except FileNotFoundError:
-        return 0
-    except PermissionError:
-        log.warning("other users may see %s: it belongs to the user %d", path, found.st_uid)
-        return 0
-    return 1
+    for path, found, mine in reversed(after):
+        work.change(path, found, wanted=_wanted(found.st_mode, group=mine))
 
 
 def _wanted(mode: int, *, group: bool) -> int:
