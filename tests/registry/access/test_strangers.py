@@ -242,7 +242,7 @@ def test_a_key_that_nobody_knows_beside_good_ones(tmp_path: Path, caplog: pytest
     issuer.close()
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: json.dumps(bad)[:40])
+@pytest.mark.parametrize("bad", BAD, ids=[str(number) for number in range(len(BAD))])
 def test_what_is_no_key_is_left_out(bad: Any) -> None:
     found = key_sets.parse(json.dumps({"keys": [bad, public(EC)]}).encode())
     assert [key.kid for key in found.keys] == ["ec"]
