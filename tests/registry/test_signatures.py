@@ -138,3 +138,60 @@ def test_two_that_sign_at_once_do_not_lose_each_others(server: RegistryServer, n
     with ThreadPoolExecutor(8) as pool:
         results = sorted(pool.map(sign, range(8)))
     assert results == [201] + [409] * 7
+
+
+def image_with(server: RegistryServer, name: str, earlier: dict[str, Any], content: bytes) -> bytes:
+    """An image with all layers of another one, one more, and a config of its own."""
+    more = descriptor(media_types.OCI_LAYER, server.push_blob(name, content), len(content))
+    config = descriptor(media_types.OCI_CONFIG, server.push_blob(name, b'{"os":"linux"}'), 14)
+    return json.dumps({**earlier, "config": config, "layers": [*earlier["layers"], more]}).encode()
+
+
+@pytest.mark.parametrize("suffix", ["", ".sig", ".att", ".sbom"])
+def test_an_image_is_no_signature_whatever_its_tag_is_called(
+    server: RegistryServer, name: str, suffix: str
+) -> None:
+    release = server.push_image(name, "v1")
+    image = server.image(name, b"another")
+    grown = image_with(server, name, image, b"malware")
+    assert put(server, name, tag_of(release, suffix), json.dumps(image).encode()) == 201
+    assert put(server, name, tag_of(release, suffix), grown) == 409
+
+
+def test_a_tag_that_names_what_it_points_to_does_not_move(server: RegistryServer, name: str) -> None:
+    one, two = entry(server, name, b"one"), entry(server, name, b"two")
+    raw, grown = signatures(server, name, one), signatures(server, name, one, two)
+    named, signed = tag_of(Digest.of(raw), ""), tag_of(Digest.of(raw))
+    assert put(server, name, named, raw) == put(server, name, signed, raw) == 201
+    assert put(server, name, named, grown) == 409
+    # Nor in the company of one that could.
+    by_digest = f"/v2/{name}/manifests/{Digest.of(grown)}?tag={named}&tag="
+    for other in (signed, "sha256-" + "0" * 64):
+        answer = server.request("PUT", by_digest + other, grown, {"Content-Type": media_types.OCI_MANIFEST})
+        assert answer.status == 409
+    assert server.request("GET", f"/v2/{name}/manifests/{named}").body == raw
+
+
+def test_what_is_said_of_all_entries_stays(server: RegistryServer, name: str) -> None:
+    tag = tag_of(server.push_image(name, "v1"))
+    one, two = entry(server, name, b"one"), entry(server, name, b"two")
+
+    def said(*entries: dict[str, Any], **fields: Any) -> bytes:
+        return json.dumps({**json.loads(signatures(server, name, *entries)), **fields}).encode()
+
+    assert put(server, name, tag, said(one, annotations={"signature": "MEUC"}, artifactType="a/b")) == 201
+    for less in (
+        said(one, two),
+        said(one, two, artifactType="a/b"),
+        said(one, two, annotations={"signature": "MEUC"}),
+        said(one, two, annotations={"signature": "forged"}, artifactType="a/b"),
+        said(one, annotations={"signature": "MEUC", "more": "x"}, artifactType="a/b"),
+    ):
+        assert put(server, name, tag, less) == 409
+    assert put(server, name, tag, said(one, two, annotations={"signature": "MEUC"}, artifactType="a/b")) == 201
+
+
+def test_what_lists_nothing_is_its_config(server: RegistryServer, name: str) -> None:
+    tag = tag_of(server.push_image(name, "v1"), ".att")
+    assert put(server, name, tag, signatures(server, name)) == 201
+    assert put(server, name, tag, signatures(server, name, entry(server, name, b"one"))) == 409

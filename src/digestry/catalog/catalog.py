@@ -127,7 +127,7 @@ class Catalog(Links):
         tag_names: Sequence[str] = (),
         origin: Origin,
         expected: Expected = ANYTHING,
-        extends: frozenset[str] = frozenset(),
+        extends: frozenset[tuple[str, str]] = frozenset(),
     ) -> list[TagEvent]:
         """Makes a stored manifest visible and points tags at it: all of it, or nothing.
 
@@ -163,7 +163,7 @@ class Catalog(Links):
         *,
         tag_names: Sequence[str] = (),
         expected: Expected = ANYTHING,
-        extends: frozenset[str] = frozenset(),
+        extends: frozenset[tuple[str, str]] = frozenset(),
     ) -> None:
         """Raises what :meth:`put_manifest` would raise now."""
         with self._database.read() as connection:
@@ -179,7 +179,7 @@ class Catalog(Links):
         tag_names: Sequence[str],
         expected: Expected,
         *,
-        extends: frozenset[str],
+        extends: frozenset[tuple[str, str]],
     ) -> None:
         digest = str(manifest.digest)
         if not tag_names and expected is not ANYTHING:

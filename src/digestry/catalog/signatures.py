@@ -21,6 +21,12 @@ def is_about(tag: str) -> bool:
     return _TAG.fullmatch(tag) is not None
 
 
+def names(tag: str, digest: str) -> bool:
+    """Return whether ``digest`` is what a tag is about: then the tag is a name of that manifest."""
+    found = _TAG.fullmatch(tag)
+    return found is not None and digest.startswith(f"{found[1]}:{found[2]}")
+
+
 def has_subject(connection: Connection, repository: int, tag: str) -> bool:
     """Return whether ``tag`` is about a manifest that the repository has."""
     found = _TAG.fullmatch(tag)

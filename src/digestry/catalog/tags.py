@@ -121,7 +121,7 @@ def check(
     digest: str,
     *,
     expected: Expected = ANYTHING,
-    extends: frozenset[str] = frozenset(),
+    extends: frozenset[tuple[str, str]] = frozenset(),
 ) -> str | None:
     """Where the tag points now, if it may be moved to ``digest``, which has all that the manifests
     ``extends`` have, and more.
@@ -135,7 +135,7 @@ def check(
     rule = rules.policy.rule(place.name, tag)
     name = f"tag {tag} of {place.name}"
     if rule.mode in {"immutable", "write-once"} and current is not None:
-        if current in extends and signatures.has_subject(connection, place.row, tag):
+        if (tag, current) in extends and signatures.has_subject(connection, place.row, tag):
             return current  # a signature more is no other release
         raise TagRefused(
             f"{name} is {rule.mode} and points to {current}",
@@ -179,7 +179,7 @@ def point(
     *,
     origin: Origin,
     expected: Expected = ANYTHING,
-    extends: frozenset[str] = frozenset(),
+    extends: frozenset[tuple[str, str]] = frozenset(),
 ) -> TagEvent | None:
     """Points the tag at a manifest that is there; None if it did so already.
 

@@ -35,10 +35,17 @@ _FOREIGN: Final = (
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
 )
 
+_LAYERS: Final = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+
 
 def is_foreign(media_type: str) -> bool:
     """Whether a layer of this type may be absent from the registry that has its manifest."""
     return media_type.startswith(_FOREIGN)
+
+
+def is_image_layer(media_type: str) -> bool:
+    """Whether this is a layer of what runs in a container."""
+    return media_type.startswith(_LAYERS)
 
 
 def bare(content_type: str) -> str:

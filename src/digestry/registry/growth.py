@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from digestry.catalog import signatures
 from digestry.errors import ContentError, InvalidManifest
+from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, encode_hook
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.registry.service import Damaged, Service
 
 
-async def extended(service: Service, name: str, manifest: Manifest, tags: Sequence[str]) -> frozenset[str]:
-    """Return the digests of what ``tags`` that collect signatures point to, if ``manifest`` has all of it.
+async def extended(
+    service: Service, name: str, manifest: Manifest, tags: Sequence[str]
+) -> frozenset[tuple[str, str]]:
+    """Return those of ``tags`` that collect signatures, each with the digest that it points to, if ``manifest``
+    has all of that, and more.
 
-    All are its layers, or its manifests, with what is said of each: a signature may be in an annotation.
+    All are its layers, or its manifests, with what is said of each (a signature may be in an annotation), and
+    what it says of itself. An image is no collection of signatures, whatever the tag is called.
     """
-    about = [tag for tag in dict.fromkeys(tags) if signatures.is_about(tag)]
-    found = [there for tag in about if (there := service.hot.manifest(name, tag)) is not None]
+    found = {
+        (tag, there.digest): (Digest.parse(there.digest), there.size, there.media_type)
+        for tag in dict.fromkeys(tags)
+        if signatures.is_about(tag)
+        and (there := service.hot.manifest(name, tag)) is not None
+        and not signatures.names(tag, there.digest)
+    }
     if not found:
         return frozenset()
-    earlier = [(Digest.parse(there.digest), there.size, there.media_type) for there in found]
-    return await service.disk(_extended, service, manifest, earlier)
+    grown = await service.disk(_grown_from, service, manifest, set(found.values()))
+    return frozenset(each for each, earlier in found.items() if earlier in grown)
 
 
-def _extended(
-    service: Service, manifest: Manifest, earlier: Sequence[tuple[Digest, int, str]]
-) -> frozenset[str]:
+def _grown_from(
+    service: Service, manifest: Manifest, earlier: Iterable[tuple[Digest, int, str]]
+) -> set[tuple[Digest, int, str]]:
     has = _entries(manifest)
     result = set()
     for digest, size, media_type in earlier:
@@ -37,13 +48,31 @@ def _extended(
             before = Manifest.parse(service.read(digest, size), media_type, algorithm=digest.algorithm)
         except (Damaged, ContentError, InvalidManifest):
             continue  # what it had cannot be told
-        if before.is_index == manifest.is_index and _entries(before) <= has:
-            result.add(str(digest))
-    return frozenset(result)
+        if _collects(before) and _says_all(before, manifest) and _entries(before) < has:
+            result.add((digest, size, media_type))
+    return result
 
 
-def _entries(manifest: Manifest) -> set[bytes]:
-    return {_plain(entry) for entry in (*manifest.layers, *manifest.manifests)}
+def _collects(manifest: Manifest) -> bool:
+    """Whether its entries are what it is about: an artifact without layers is its config."""
+    if manifest.is_index:
+        return True
+    return bool(manifest.layers) and not any(
+        media_types.is_image_layer(layer.media_type) for layer in manifest.layers
+    )
+
+
+def _says_all(before: Manifest, manifest: Manifest) -> bool:
+    return (
+        before.is_index == manifest.is_index
+        and before.artifact_type == manifest.artifact_type
+        and before.subject in {None, manifest.subject}
+        and before.annotations.items() <= manifest.annotations.items()
+    )
+
+
+def _entries(manifest: Manifest) -> Counter[bytes]:
+    return Counter(_plain(entry) for entry in (*manifest.layers, *manifest.manifests))
 
 
 def _plain(entry: Descriptor) -> bytes:

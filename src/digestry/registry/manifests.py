@@ -201,7 +201,7 @@ def _keep(
     *,
     tags: list[str],
     expected: Expected,
-    extends: frozenset[str],
+    extends: frozenset[tuple[str, str]],
     guarded: contextlib.ExitStack,
 ) -> None:
     # Asked here too, so that a manifest that will be refused leaves no file behind.
