@@ -19,8 +19,8 @@ from digestry.registry.service import Damaged, Service
 async def extended(
     service: Service, name: str, manifest: Manifest, tags: Sequence[str]
 ) -> frozenset[tuple[str, str]]:
-    """Return those of ``tags`` that collect signatures, each with the digest that it points to, if ``manifest``
-    has all of that, and more.
+    """Return those of ``tags`` that collect signatures, each with the digest that it points to, if
+    ``manifest`` has all of that, and more.
 
     All are its layers, or its manifests, with what is said of each (a signature may be in an annotation), and
     what it says of itself. An image is no collection of signatures, whatever the tag is called.
