@@ -131,7 +131,7 @@ class Admission:
         return host
 
     def _check_name(self, host: Host) -> None:
-        if not (self._local or self._listed) or host.is_local or is_one_of(host, self._names):
+        if not (self._local or self._listed) or self._is_known(host):
             return
         why = "it is not in hosts"
         if not self._listed:
@@ -160,11 +160,11 @@ class Admission:
         elif method in READS and (not self._open or self._is_visit(exchange)):
             return True  # a page cannot read the answer, nor has it a password to send along
         page = "of another origin" if origin is None else f"of {shown(origin)}"
+        what = method if method.isalpha() else "do this"
         raise Problem(
             403,
             "DENIED",
-            f"a web page {page} may not {method if method.isalpha() else 'do this'} here: [cors] in"
-            " registry.toml says which pages may do what",
+            f"a web page {page} may not {what} here: {self._way(exchange, origin)}",
             reason="page",
         )
 
@@ -179,7 +179,19 @@ class Admission:
             return False
         if page.port != host.port and not {page.port, host.port} <= _DEFAULT_PORTS:
             return False
-        return not self._open or host.is_local or is_one_of(host, self._names)
+        return not self._open or self._is_known(host)
+
+    def _way(self, exchange: Exchange, origin: str | None) -> str:
+        """What to set so that a page of ``origin`` may do what it tried."""
+        known = None if origin is None else parse_origin(origin)
+        page = None if known is None else parse_host(known.partition("://")[2])
+        host = exchange.host
+        if self._open and page and host and page.name == host.name and not self._is_known(host):
+            return f"if {shown(host.name)} is a name of this registry, list it in hosts in registry.toml"
+        return "[cors] in registry.toml says which pages may do what"
+
+    def _is_known(self, host: Host) -> bool:
+        return host.is_local or is_one_of(host, self._names)
 
     def _is_visit(self, exchange: Exchange) -> bool:
         """Whether somebody follows a link to this registry, which shows the answer to nobody else."""

@@ -112,7 +112,8 @@ def _repeat(job: Job, stop: threading.Event) -> None:
         try:
             pause = job.run(stop)
         except DigestryError as error:
-            log.error("%s failed, and is tried again: %s", job.name, error.message)
+            advice = f" ({error.hint})" if error.hint else ""
+            log.error("%s failed, and is tried again: %s%s", job.name, error.message, advice)
             pause = _TROUBLE_SECONDS
         except Exception:
             log.exception("%s failed, and is tried again", job.name)
