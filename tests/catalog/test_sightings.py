@@ -90,6 +90,27 @@ def test_of_one_digest_the_latest_places_are_kept(
     assert catalog.sightings.of("x", other, limit=10).places == 1
 
 
+def test_nobody_makes_places_be_forgotten_that_others_told(
+    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MOST_PLACES", 6)
+    digest = put(catalog, "x", image(catalog, "x")).digest
+
+    def places() -> set[str]:
+        return {one.place for one in catalog.sightings.of("x", digest, limit=100).sightings}
+
+    catalog.sightings.note([seen("x", digest, f"real{number}") for number in range(3)], at=1, actor="audit")
+    real = {"real0", "real1", "real2"}
+    # Claimed by telling of them again, and buried under what is newer.
+    catalog.sightings.note([seen("x", digest, place) for place in real], at=2, actor="guest")
+    made_up = [seen("x", digest, f"made-up{number}") for number in range(50)]
+    catalog.sightings.note(made_up, at=3, actor="guest")
+    assert places() == real | {"made-up0", "made-up1", "made-up10"}
+    # Who tells alone has it all, and a third one has a share.
+    catalog.sightings.note([seen("x", digest, f"b{number}") for number in range(50)], at=4, actor="third")
+    assert {place[:3] for place in places()} == {"rea", "mad", "b0", "b1"}
+
+
 def test_the_old_is_pruned_in_parts(catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_PRUNED", 7)
     digest = put(catalog, "x", image(catalog, "x")).digest

@@ -121,7 +121,7 @@ _UPSERT: Final = _insert.on_conflict_do_update(
     set_={
         "containers": _insert.excluded.containers,
         "last_at": func.max(sightings.c.last_at, _insert.excluded.last_at),
-        "actor": _insert.excluded.actor,
+        # A place counts as told by who told of it first: nobody takes others' to have them forgotten.
     },
 )
 
@@ -155,7 +155,8 @@ def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str,
 
 
 def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
-    """Forgets the places where one of ``keys`` was seen longest ago, if there are too many."""
+    """Forgets the places where one of ``keys`` was seen longest ago, if there are too many: of who told most
+    of them."""
     wanted = pairs(sorted(keys))
     here = (sightings.c.repository == wanted.first) & (sightings.c.digest == wanted.second)
     crowded = (
@@ -166,10 +167,13 @@ def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
     )
     for repository, digest in connection.execute(crowded).all():
         mine = (sightings.c.digest == digest) & (sightings.c.repository == repository)
+        # The latest of each who tells go first: nobody makes what others told be forgotten.
+        newest = (sightings.c.last_at.desc(), sightings.c.place)
+        turn = func.row_number().over(partition_by=sightings.c.actor, order_by=newest).label("turn")
+        ranked = select(sightings.c.place, sightings.c.last_at, turn).where(mine).subquery()
         kept = (
-            select(sightings.c.place)
-            .where(mine)
-            .order_by(sightings.c.last_at.desc(), sightings.c.place)
+            select(ranked.c.place)
+            .order_by(ranked.c.turn, ranked.c.last_at.desc(), ranked.c.place)
             .limit(MOST_PLACES)
         )
         connection.execute(delete(sightings).where(mine, sightings.c.place.not_in(kept)))
