@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from digestry.model import media_types
 from tests.cli.conftest import Run
 from tests.client.liar import Reply, Request, lying
 from tests.images.test_choosing import Shelf, stated
@@ -124,6 +125,26 @@ def test_the_audit_asks_with_get_what_head_does_not_tell(shelf: Shelf, run: Run,
     digest = tagged(shelf, "1")
     before(shelf, lambda request: Reply(404) if request.method == "HEAD" else None)
     container = {"name": "c", "reference": f"{shelf.liar.host}/app:1", "digest": digest}
+    assert audited(run, tmp_path, [container])["tag_state"] == "current"
+
+
+def test_head_that_says_something_else_than_get(shelf: Shelf, run: Run, tmp_path: Path) -> None:
+    old = tagged(shelf, "1")
+    new = str(shelf.image(os="linux", architecture="arm64")["digest"])
+    shelf.manifests["2"] = shelf.manifests[new]
+    container = {"name": "c", "reference": f"{shelf.liar.host}/app:2", "digest": old}
+    lies = {"Docker-Content-Digest": old, "Content-Type": media_types.OCI_MANIFEST, "Content-Length": "9"}
+
+    def odd(request: Request) -> Reply | None:
+        lied = request.method == "HEAD" and request.path.endswith("/manifests/2")
+        return Reply(200, headers=lies) if lied else None
+
+    before(shelf, odd)
+    found = audited(run, tmp_path, [container])
+    assert (found["tag_state"], found["tag_digest"]) == ("unknown", old)
+    assert any(f"says {old} for HEAD, and gives {new} for GET" in why for why in found["reasons"])
+    # A registry that counts pulls is believed.
+    lies["RateLimit-Limit"] = "100;w=21600"
     assert audited(run, tmp_path, [container])["tag_state"] == "current"
 
 

@@ -282,6 +282,9 @@ class FakeRegistries:
     def stale(self, repository: Reference, target: str) -> str:
         return self.outdated.get((repository.name, target), "")
 
+    def contradiction(self, repository: Reference, tag: str) -> str:
+        return ""
+
     def authenticated(self, host: str) -> bool:
         return host in self.accounts
 

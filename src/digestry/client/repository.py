@@ -31,6 +31,8 @@ _TAGS_PAGE: Final = 1000
 _TAGS_BODY: Final = 16 << 20
 _LIMITED: Final = 429
 _OUTAGES: Final = frozenset({502, 503, 504})
+_LIMIT_TOLD: Final = "RateLimit-Limit"
+"""A header of registries that count pulls, which are the GETs of manifests."""
 _UNTOLD_BY_HEAD: Final = frozenset({400, 403, 405, 500, 501})
 ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
 Progress = Callable[[int], None]
@@ -104,6 +106,8 @@ class Repository:
                 kind = media_types.bare(answer.headers.get("Content-Type", ""))
                 if digest is not None and size is not None and kind in media_types.MANIFESTS:
                     _check_asked(target, digest, answer)
+                    if ":" not in target and _LIMIT_TOLD not in answer.headers:
+                        self.session.told_by_head[self.reference.name, target] = digest
                     return Descriptor(kind, digest, size)
             elif answer.status == _LIMITED or answer.status in _OUTAGES:  # a second question makes it worse
                 answer.fail(f"find {self.named(target)}")

@@ -11,11 +11,12 @@ from digestry.client.auth import Authenticator
 from digestry.client.credentials import Credentials, DockerCredentials
 from digestry.client.options import ClientOptions
 from digestry.client.transport import Call, Transport, origin_of
+from digestry.errors import DigestMismatch, DigestryError, RemoteNotFound
+from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
-    from digestry.model.digest import Digest
     from digestry.model.history import TagSpan
     from digestry.model.resolution import Resolutions, ResolveQuery
     from digestry.model.sightings import Noted, Sighted
@@ -41,6 +42,8 @@ class Session:
         """Registries that did not answer many questions at once."""
         self.upstream: dict[tuple[str, str], str] = {}
         """What a mirror said of the registry that it mirrors, by repository and tag or digest."""
+        self.told_by_head: dict[tuple[str, str], Digest] = {}
+        """Where HEAD alone said that tags point, by repository and tag, of registries that count no pulls."""
         self.mounts_refused: set[tuple[str, str]] = set()
         """Pairs of repositories of which the first does not get blobs from the second."""
         self._auth = Authenticator(
@@ -94,6 +97,24 @@ class Session:
         mirrored (docs/mirror.md)."""
         said = self.upstream.get((repository.name, target), "")
         return "" if said.partition(";")[0].strip() in {"", "current"} else said
+
+    def contradiction(self, repository: Reference, tag: str) -> str:
+        """Why HEAD cannot be believed of where a tag points: GET says something else; empty if it says the
+        same, or nothing. A registry that counts GETs as pulls is not asked."""
+        told = self.told_by_head.get((repository.name, tag))
+        if told is None:
+            return ""
+        host = repository.host
+        try:
+            raw = self.repository(repository).manifest(tag).raw
+        except RemoteNotFound:
+            return f"{host} has the tag when it is asked with HEAD, and does not have it for GET"
+        except DigestMismatch as error:
+            return error.message
+        except DigestryError:  # containerd believes HEAD, too
+            return ""
+        found = Digest.of(raw, told.algorithm)
+        return "" if found == told else f"{host} says {told} for HEAD, and gives {found} for GET"
 
     def authenticated(self, host: str) -> bool:
         """Whether ``host`` asked for credentials: then its answers are those for one account."""

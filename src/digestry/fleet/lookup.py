@@ -73,6 +73,8 @@ class Registries(Protocol):
 
     def stale(self, repository: Reference, target: str) -> str: ...
 
+    def contradiction(self, repository: Reference, tag: str) -> str: ...
+
     def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None: ...
 
 
@@ -239,6 +241,14 @@ class Lookup:
         """Why what :meth:`resolve` told of a tag may be out of date; empty if nothing is known that
         speaks against it."""
         return self._registries.stale(repository, tag)
+
+    def contradiction(self, repository: Reference, tag: str) -> str:
+        """Why the registry cannot be believed about the tag; empty if nothing speaks against it."""
+
+        def ask() -> str:
+            return self._registries.contradiction(repository, tag)
+
+        return self._once(repository, ("contradiction", repository, tag), ask)
 
     def shows(self, repository: Reference) -> bool:
         """Whether the registry shows the repository, or would if there were one. To an account that may

@@ -81,6 +81,12 @@ def judge_tag(
             if stale:
                 why = f"{repository.host} mirrors the tag, and could not see where it points now: {stale}"
                 return TagVerdict("unknown", current, reasons=(why,))
+            try:
+                contradiction = lookup.contradiction(repository, tag)
+            except DigestryError as error:
+                return _failed("the tag could not be asked for once more", error, current)
+            if contradiction:
+                return TagVerdict("unknown", current, reasons=(contradiction,))
             return TagVerdict("current", current)
         try:
             other = _pointed_instead(lookup, repository, identity, current)
