@@ -51,7 +51,7 @@ def test_another_registry_is_asked_for_nothing_of_ours() -> None:
     asked = Counter(request.path.removeprefix("/v2/").split("/")[1] for request in liar.seen)
     assert asked["ext"] == 1  # _oci/ext/discover
     assert asked["_digestry"] == 0
-    # The running manifest, where the tag points (by HEAD, and by GET), and the two tags at which something may
+    # The running manifest, where the tag points (HEAD and GET), and the two tags at which something may
     # hang on it.
     assert asked["manifests"] <= 7 * len(images)
     assert asked["referrers"] <= 2 * len(images)
