@@ -150,6 +150,21 @@ def test_a_walk_that_was_broken_off_is_begun_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
+def test_files_of_root_are_not_put_into_another_users_registry_unsaid(tmp_path: Path) -> None:
+    start_registry(tmp_path / "root").stop()
+    for path in [tmp_path / "root", *(tmp_path / "root").rglob("*")]:
+        os.chown(path, 65534, 65534)
+    command = digestry("token", "rotate-key", "--root", tmp_path / "root")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "sudo -u" in done.stderr
+    assert not list((tmp_path / "root").glob("keys/*"))
+    server = start_registry(tmp_path / "root")
+    server.stop()
+    assert "belongs to another user (number 65534)" in server.log.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
 def test_another_user_reads_nothing_and_holds_no_lock() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)

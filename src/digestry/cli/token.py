@@ -123,8 +123,10 @@ def rotate_key(root: Path, retire: bool) -> None:
     """
     from digestry.registry.access.keys import KeyRing
     from digestry.registry.observing.deeds import note_command
+    from digestry.registry.root import check_user
 
     _robots(root).close()
+    check_user(root)  # who could not read the key could not sign
     key = KeyRing(root).rotate(retire=retire)
     note_command(root, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
     say(key)

@@ -38,15 +38,11 @@ def umask(*, group: bool) -> int:
 
 
 def is_shared(root: Path) -> bool:
-    """Return whether the group of ``root`` may read what a registry keeps there, and others may not."""
-    for path in (root / "blobs", root):
-        try:
-            found = path.lstat() if path != root else path.stat()
-        except OSError:
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            return found.st_mode & 0o044 == stat.S_IRGRP
-    return False
+    """Return whether the group of ``root`` may read it, and others may not."""
+    try:
+        return root.stat().st_mode & 0o044 == stat.S_IRGRP
+    except OSError:
+        return False
 
 
 def make_private(root: Path, *, group: bool = False) -> int:
@@ -80,9 +76,10 @@ def make_private(root: Path, *, group: bool = False) -> int:
         log.warning("other users may see what is in %s: %s", root, error.strerror or error)
     if work.changed:
         log.warning(
-            "the modes of %d files and directories under %s let others in, or kept its group out: changed",
+            "the modes of %d files and directories under %s let others in, or kept its group out: changed%s",
             work.changed,
             root,
+            "" if group else " (a registry's group may read with group-access = true)",
         )
     if work.of_others:
         path, owner = work.of_others[0]

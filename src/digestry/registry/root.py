@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +15,8 @@ from digestry.catalog.database import FILE, connect_directly, failures
 from digestry.catalog.jobs import COLLECTION_LOCK
 from digestry.errors import Conflict, InvalidConfiguration
 from digestry.fsio import storage_errors
+
+log: Final = logging.getLogger("digestry.registry")
 
 LOCK_FILE: Final = "serve.lock"
 """Locked by whoever serves the root, or makes it anew."""
@@ -86,6 +89,20 @@ def check_catalog(root: Path, blobs: DiskBlobs) -> None:
             hint="put the right one back, or restore a backup; if they belong together all the same, remove"
             f" {blobs.mark_file}",
         )
+
+
+def warn_of_owner(root: Path) -> None:
+    """Logs that the files which this server will make shut out who served ``root`` until now."""
+    with contextlib.suppress(OSError):
+        owner = (root / FILE).stat().st_uid
+        if os.geteuid() != owner:
+            log.warning(
+                "%s belongs to another user (number %d), who cannot read what this server makes there:"
+                " serve it as that user, or give all of it to this one (chown -R %d)",
+                root,
+                owner,
+                os.geteuid(),
+            )
 
 
 def check_user(root: Path) -> None:

@@ -43,7 +43,7 @@ from digestry.registry.observing import exposition, logs
 from digestry.registry.observing.audit import AuditLog, tell_place
 from digestry.registry.private import make_private, umask
 from digestry.registry.reserve import A_BIT, Reserve
-from digestry.registry.root import check_catalog, check_servable, hold
+from digestry.registry.root import check_catalog, check_servable, hold, warn_of_owner
 from digestry.registry.service import ABSENT
 
 _READ_BUFFER: Final = 480 << 10
@@ -145,6 +145,7 @@ def serve(
     held = f"{config.root} is served by another digestry already"
     with hold(config.root, held=held):
         check_servable(config.root)
+        warn_of_owner(config.root)
         make_private(config.root, group=config.group_access)
         fsio.check_locks(config.root)
         prepare(config)
