@@ -84,7 +84,8 @@ def test_a_group_may_be_let_in_to_read_but_not_to_lock(tmp_path: Path) -> None:
     modes = {path: path.lstat().st_mode for path in [server.root, *server.root.rglob("*")]}
     assert not [path for path, mode in modes.items() if mode & 0o027]
     assert modes[server.root] & stat.S_IRGRP
-    assert modes[server.root / "catalog.db"] & stat.S_IRGRP
+    for name in ("catalog.db", "audit.log", "audit-refused.log"):  # at the first start, too
+        assert modes[server.root / name] & stat.S_IRGRP, name
     assert all(mode & stat.S_IRGRP for path, mode in modes.items() if path.parent.name == "sha256")
     locks = [path for path in modes if path.suffix == ".lock" or path.parent.name == "guards"]
     assert len(locks) > 2

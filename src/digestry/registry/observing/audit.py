@@ -27,6 +27,7 @@ from digestry.errors import InvalidConfiguration, StorageError
 from digestry.registry.observing.config import OFF, STDERR, LogConfig
 from digestry.registry.observing.logs import encode
 from digestry.registry.observing.measures import Family, Measures
+from digestry.registry.private import is_shared
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -113,8 +114,8 @@ class AuditLog:
             descriptor = os.open(file, flags | os.O_EXCL, 0o600)
         except FileExistsError:
             return os.open(file, flags, 0o600)
-        if not file.is_relative_to(self._root):
-            os.fchmod(descriptor, 0o640)  # for who collects logs: the umask is that of the root's files
+        if not file.is_relative_to(self._root) or is_shared(self._root):
+            os.fchmod(descriptor, 0o640)  # for who collects logs
         return descriptor
 
     def _complain(self, reason: str) -> None:
