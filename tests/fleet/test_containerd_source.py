@@ -220,6 +220,8 @@ def test_hostile_records() -> None:
         {3: b"sha256:" + b"a" * 64},
         {3: b"UPPER CASE@sha256:zz"},
         {5: b"\x12\x05{{{{{"},
+        {5: b'\x12\xbd\x17{"x":' + b"[" * 3000},
+        {9: b'\x0a\x24io.cri-containerd.container.metadata\x12\xc0\x17\x12\xbd\x17{"x":' + b"[" * 3000},
         {6: b"no\nsnapshotter", 7: b"\xff"},
         {7: b""},
         {8: b""},

@@ -292,7 +292,8 @@ def test_the_cris_own_record_has_the_configs_digest(tmp_path: Path) -> None:
     seen = one(tmp_path, container(Labels=labels, Extensions=extensions))
     assert (seen.namespace, seen.name, seen.reference) == ("shop", "shop-1/web", f"{APP}:2")
     assert claims(seen) == [(None, A, "config")]
-    for broken in ("=", base64.b64encode(b"{").decode(), 7):
+    deep = base64.b64encode(b'{"x":' + b"[" * 100_000).decode()
+    for broken in ("=", base64.b64encode(b"{").decode(), deep, 7):
         extension: dict[str, Any] = {"value": broken}
         named = container(Labels=labels, Extensions={"io.cri-containerd.container.metadata": extension})
         assert one(tmp_path, named).claims == ()

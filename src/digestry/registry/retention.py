@@ -100,7 +100,7 @@ def check_as_served(root: Path, retention: Retention) -> None:
         return  # it was never served, or not since digestry notes that
     except OSError as error:
         raise fsio.storage_error("read", root / FILE, error) from error
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(
             f"{root / FILE} is damaged: {error}", hint="give --config; the server's next start mends it"
         ) from error

@@ -357,9 +357,10 @@ def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) ->
         note_served(tmp_path, served)
         with contextlib.nullcontext() if not wrong else pytest.raises(InvalidConfiguration, match=wrong):
             check_as_served(tmp_path, mine)
-    (tmp_path / "kept.json").write_text("{")
-    with pytest.raises(StorageError, match="damaged"):
-        check_as_served(tmp_path, Retention())
+    for damage in (b"{", b"\xff", b'{"x":' + b"[" * 100_000, b"[]"):
+        (tmp_path / "kept.json").write_bytes(damage)
+        with pytest.raises(StorageError, match="damaged"):
+            check_as_served(tmp_path, Retention())
     note_served(tmp_path, Retention())
     check_as_served(tmp_path, Retention())
 

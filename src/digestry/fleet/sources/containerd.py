@@ -201,7 +201,7 @@ def _record(container: Container) -> RecordMetadata | None:
     """The CRI plugin's own record of a container; None if there is none that can be read."""
     try:
         return msgspec.json.decode(container.extensions.get(_RECORD, b""), type=Record).metadata
-    except ValueError:  # msgspec's errors are ValueErrors
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None
 
 

@@ -90,7 +90,7 @@ class Code:
         """
         try:
             process = msgspec.json.decode(container.spec, type=_Spec).process or _Process()
-        except ValueError:  # msgspec's errors are ValueErrors
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return False
         own = self.settings
         labels = {

@@ -108,7 +108,7 @@ class _Moves:
 def _begun(root: Path) -> Begun:
     try:
         return msgspec.json.decode((root / FOLDER / BEGUN).read_bytes(), type=Begun)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return Begun(0, 0)
 
 

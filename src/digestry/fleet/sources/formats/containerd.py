@@ -6,7 +6,6 @@ started has the CRI's own record beside it, which holds the digest of the image'
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
@@ -106,7 +105,7 @@ def _record(extensions: dict[str, Any]) -> RecordMetadata | None:
         return None
     try:
         return msgspec.json.decode(b64decode(value, validate=True), type=Record).metadata
-    except (binascii.Error, ValueError):  # msgspec's errors are ValueErrors
+    except (ValueError, RecursionError):  # msgspec's errors, and those of base64, are ValueErrors
         return None
 
 
