@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from digestry.registry.parts import AMONG_OTHERS, LARGEST, LEAST, Parts
+from digestry.registry.parts import AMONG_OTHERS, LARGEST, LEAST, SMALLEST, Parts
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -25,3 +25,20 @@ def test_the_more_are_sent_the_smaller_they_are(alone: bool) -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == LEAST
     assert parts.size(alone=alone) == first
+
+
+def test_the_more_are_sent_the_less_may_be_under_way_to_each_and_the_later_it_is_looked_again() -> None:
+    parts = Parts()
+    together = 0
+    with contextlib.ExitStack() as stack:
+        allowed, pause = parts.under_way, parts.pause
+        assert allowed >= LARGEST
+        for number in range(1, 10_001):
+            stack.enter_context(parts.sending())
+            assert parts.under_way <= allowed
+            assert parts.pause >= pause
+            allowed, pause = parts.under_way, parts.pause
+            together += allowed if number >= 64 else 0
+        assert allowed == SMALLEST
+        assert number / pause <= 2000
+        assert together < 200 << 20, "however they come, one after the other"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
-from typing import Final
+from typing import BinaryIO, Final
 
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
@@ -98,12 +99,17 @@ async def _send_file(
     selection: ranges.Selection,
     size: int,
 ) -> None:
-    file = await service.disk(service.open, digest, size)
+    async with service.parts.beginning:
+        file = _unbuffered(await service.disk(service.open, digest, size))
     watch: asyncio.Task[None] | None = None
     answered = service.observer.answered
 
+    def stopped() -> bool:
+        return watch is not None and watch.done()
+
     async def read(position: int, last: int) -> bytes:
         nonlocal answered
+        await exchange.room(service.parts, stopped=stopped)
         before, answered = answered, service.observer.answered
         size = service.parts.size(alone=before == answered, taken=exchange.taken, slow=exchange.slow)
         count = min(size, last + 1 - position)
@@ -121,11 +127,16 @@ async def _send_file(
             answered = service.observer.answered
             if selection.length > AMONG_OTHERS:
                 watch = asyncio.create_task(until_gone(exchange))
-            await ranges.send(exchange, selection, read, stopped=lambda: watch is not None and watch.done())
+            await ranges.send(exchange, selection, read, stopped=stopped)
     finally:
         file.close()
         if watch is not None:
             watch.cancel()
+
+
+def _unbuffered(file: BinaryIO) -> BinaryIO | io.RawIOBase:
+    """The same without its buffer, which thousands of them would have for nothing."""
+    return file.detach() if isinstance(file, io.BufferedReader) else file
 
 
 async def _read(service: Service, descriptor: int, count: int, position: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import urlencode
 
@@ -20,7 +20,7 @@ from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
 from digestry.registry.connections.watch import Watch
 from digestry.registry.hosts import Host
-from digestry.registry.parts import KNOWN
+from digestry.registry.parts import KNOWN, Parts
 from digestry.registry.problems import BrokenOff, ClientGone, ClientSilent, Problem, bad_parameter
 from digestry.registry.proxies import Forwarding
 
@@ -45,6 +45,8 @@ _DRAIN_PATIENCE: Final = 1.0
 _MOST_DRAINED: Final = 16
 """So many bodies that nobody wants are read away at once: each takes the server's read buffer."""
 _SOON: Final = 0.5
+_UNKNOWN_SECONDS: Final = 1.0
+"""The guard has found a connection by then, or it is gone."""
 _DIGEST: Final = b"docker-content-digest"
 
 
@@ -323,6 +325,31 @@ class Exchange(Request):
             # Where the kernel does not say, what the server took counts, but for what it may keep itself.
             self._taken = max(self._taken, self.sent // 8 if found is None else found)
         return self._taken
+
+    async def room(self, parts: Parts, *, stopped: Callable[[], bool]) -> None:
+        """Waits until the client has taken enough of what this connection's answers were to be sent more.
+
+        Else the kernel would be given megabytes for each that never reads, in thousands of small parts. Who
+        has taken much has room, as the server sees it. Raises :class:`BrokenOff`.
+        """
+        connection = self.connection
+        if connection is not None and connection.sought and self._far_ahead(connection, parts):
+            await self._wait_until_taken(self._until_near(connection, parts, stopped), connection)
+
+    def _far_ahead(self, connection: Connection, parts: Parts) -> bool:
+        if connection.sent <= parts.under_way or self._taken >= KNOWN or self.scope["http_version"] == "2":
+            return False  # of streams, one that is not read must not hold up the others
+        taken = self.taken
+        return taken < KNOWN and connection.sent - taken > parts.under_way + taken // 2
+
+    async def _until_near(self, connection: Connection, parts: Parts, stopped: Callable[[], bool]) -> None:
+        pause, waited = parts.pause / 64, 0.0
+        while self._far_ahead(connection, parts) and not stopped():
+            if connection.descriptor < 0 and waited > _UNKNOWN_SECONDS:
+                return  # nobody knows what it has taken
+            await asyncio.sleep(pause)
+            waited += pause
+            pause = min(2 * pause, parts.pause)
 
     async def _wait_until_taken(self, sending: Awaitable[None], connection: Connection) -> None:
         """Waits until the server has room for a part, which it has when the client took an earlier one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,6 +17,12 @@ KNOWN: Final = 8 << 20
 """Who has taken so many bytes is known to read."""
 _TOGETHER: Final = 32 << 20
 _UNKNOWN_TOGETHER: Final = 8 << 20
+_UNDER_WAY: Final = 16 << 20
+_FEW: Final = 16
+_BEGUN_AT_ONCE: Final = 32
+_LONGEST_PAUSE: Final = 0.25
+_LOOKS: Final = 2000
+"""How often in a second it is looked at most whether clients have taken what they were sent."""
 
 
 class Parts:
@@ -27,6 +35,9 @@ class Parts:
 
     def __init__(self) -> None:
         self._sending = 0
+        self.beginning = asyncio.Semaphore(_BEGUN_AT_ONCE)
+        """Around what a blob's sending begins with. Thousands who ask at once wait for each other here, and
+        not everybody else for all of them."""
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
@@ -36,6 +47,19 @@ class Parts:
             yield
         finally:
             self._sending -= 1
+
+    @property
+    def under_way(self) -> int:
+        """Bytes that may be under way to a client that has yet to show that it reads; for few, what the
+        kernel takes."""
+        # With the square: together they have not much more, though the first of many were given more.
+        others = max(1, self._sending // _FEW)
+        return max(SMALLEST, _UNDER_WAY // (others * others)) if others > 1 else sys.maxsize
+
+    @property
+    def pause(self) -> float:
+        """Seconds after which, at the latest, it is looked again whether a client has taken them."""
+        return max(_LONGEST_PAUSE, self._sending / _LOOKS)
 
     def size(self, *, alone: bool, taken: int = KNOWN, slow: bool = False) -> int:
         """Of the next part, in bytes; ``alone`` if nobody else was answered since the last one.

@@ -49,6 +49,7 @@ from digestry.registry.observing.health import Health
 from digestry.registry.observing.observer import Observer
 from digestry.registry.observing.upstreams import UpstreamMeter
 from digestry.registry.parts import Parts
+from digestry.registry.problems import Problem
 from digestry.registry.quarantine import HEALS, Quarantine
 from digestry.registry.reserve import A_BIT, Reserve
 
@@ -135,6 +136,7 @@ class Service:
         self.hot = HotReads(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
         self.parts = Parts()
+        self._stopped = False
         self.admission = Admission(config)
         self.gate = Gate(config.access, config.root, self.catalog.path)
         self.mirrors: Mirrors | None = None
@@ -195,6 +197,8 @@ class Service:
     async def _call(
         self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
+        if self._stopped:
+            raise Problem(503, "UNAVAILABLE", "the registry is being stopped", headers={"Retry-After": "5"})
         # With the context: what a thread logs is about the request that it works for.
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(
@@ -290,6 +294,7 @@ class Service:
         self._courier.stop()
         if self.mirrors is not None:
             await asyncio.to_thread(self.mirrors.stop)
+        self._stopped = True
         self._disk.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         self._warden.shutdown(wait=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,36 @@ def test_who_never_reads_is_cut_off(strict: RegistryServer, size: int) -> None:
     wait_until(lambda: held(strict) <= sockets, what="the end of their connections")
     assert ended(strict)["stalled"] >= 50
     assert "Traceback" not in strict.log.read_text()
+
+
+def unsent(server: RegistryServer, readers: list[socket.socket]) -> list[int]:
+    """Bytes that the kernel keeps of the server's for each of these clients: proc(5), tx_queue."""
+    found = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if int(local.partition(":")[2], 16) == server.port:
+            found[int(remote.partition(":")[2], 16)] = int(queues.partition(":")[0], 16)
+    return [found.get(reader.getsockname()[1], 0) for reader in readers]
+
+
+def test_of_many_that_never_read_each_is_sent_little_and_one_that_reads_gets_all(tmp_path: Path) -> None:
+    content = os.urandom(1 << 20) * 8
+    with server_with(tmp_path, "") as server:
+        digest = server.push_blob("slow/many", content)
+        head = f"GET /v2/slow/many/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n"
+        readers = [connect(server, f"{head}\r\n".encode(), buffer=4096) for _ in range(400)]
+        wait_until(lambda: open_blobs(server) == len(readers), what="the beginning of all answers")
+        time.sleep(2)  # in which megabytes could be sent to each
+        assert statistics.median(unsent(server, readers)) < 128 << 10
+        with connect(server, f"{head}Connection: close\r\n\r\n".encode()) as connection:
+            received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+        assert received.endswith(content)
+        late = readers[-1]
+        received = b""
+        while not received.endswith(content[-64:]) or len(received) < len(content):
+            part = late.recv(1 << 20)
+            assert part, "it was ended, and there was room for it"
+            received += part
 
 
 def test_who_reads_slowly_but_fast_enough_gets_all(strict: RegistryServer) -> None:

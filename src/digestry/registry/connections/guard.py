@@ -41,6 +41,7 @@ _GRACE: Final = 1.0
 """A connection so young is not ended only because there are many."""
 _SAMPLE_SECONDS: Final = 5.0
 _CROWDED_SECONDS: Final = 2.0
+_FULL_SECONDS: Final = 1.0
 _FAULT_SECONDS: Final = 1.0
 """So long an answer that says why may take to the client."""
 _SAID_SECONDS: Final = 10.0
@@ -100,6 +101,7 @@ class Guard:
         self._exempt = functools.lru_cache(1024)(exempt)
         self._sockets: dict[int, _Socket] = {}
         self._round = 0
+        self._sample = _SAMPLE_SECONDS
         self._said = 0.0
         self._unsaid: Counter[str] = Counter()
         self._stop = threading.Event()
@@ -136,6 +138,10 @@ class Guard:
         self._find(now)
         clients = [(number, one) for number, one in self._sockets.items() if one.peer is not None]
         self.open = len(clients)
+        if self.open >= self.total:
+            self._sample = _FULL_SECONDS
+        else:
+            self._sample = _CROWDED_SECONDS if self.open > self.total * 3 // 4 else _SAMPLE_SECONDS
         left = [(number, one) for number, one in clients if not self._ends(number, one, now)]
         self._thin(self._thin_addresses(left), now)
         self._table.drop_passing(now - _PASSING_SECONDS)
@@ -213,7 +219,7 @@ class Guard:
 
     def _measure(self, number: int, one: _Socket, now: float) -> None:
         """Notes every few seconds whether it moves as many bytes as it must."""
-        if now - one.mark < (_CROWDED_SECONDS if self.open > self.total * 3 // 4 else _SAMPLE_SECONDS):
+        if now - one.mark < self._sample:
             return
         found = kernel.counts(number, one.inode)
         if found is None:

@@ -18,7 +18,7 @@ SLOW_BODY: Final = "slow-body"
 class Connection:
     """One client's connection. Times are of ``time.perf_counter``."""
 
-    __slots__ = ("active", "descriptor", "ended", "fault", "inode", "sent", "used", "waiting")
+    __slots__ = ("active", "descriptor", "ended", "fault", "inode", "sent", "sought", "used", "waiting")
 
     def __init__(self) -> None:
         self.active = 0
@@ -35,6 +35,8 @@ class Connection:
         """Why the connection must end, once it must."""
         self.descriptor = -1
         self.inode = 0
+        self.sought = False
+        """Whether the guard will find it in the kernel, unless it has."""
 
     def taken(self) -> int | None:
         """Bytes that the client has verifiably taken; None if nobody knows."""
@@ -67,6 +69,7 @@ class Connections:
         else:
             known = self.known.get(client) or self.fresh.get(client)
             found = self.fresh.setdefault(client, Connection()) if known is None else known
+            found.sought = True
         found.active += 1
         found.used = True
         return found
