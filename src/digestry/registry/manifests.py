@@ -149,7 +149,11 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
         kind = None  # a client that does not know: the manifest's own field, or its form, decides
     algorithm = "sha256" if wanted is None else wanted.algorithm
     parse = functools.partial(Manifest.parse, raw, kind, algorithm=algorithm)
-    manifest = parse() if len(raw) <= _PARSED_AT_ONCE else await service.disk(parse)
+    if len(raw) <= _PARSED_AT_ONCE:
+        manifest = parse()
+    else:
+        async with service.parsing:
+            manifest = await service.disk(parse)
     exchange.did(digest=manifest.digest, size=len(raw))
     if wanted is not None and manifest.digest != wanted:
         raise Problem(

@@ -137,6 +137,8 @@ class Service:
         self.manifests = BytesCache(_MANIFEST_CACHE)
         self.parts = Parts()
         self._stopped = False
+        self.parsing = asyncio.Lock()
+        """Of large manifests: each takes a multiple of its size while it is read."""
         self.admission = Admission(config)
         self.gate = Gate(config.access, config.root, self.catalog.path)
         self.mirrors: Mirrors | None = None
