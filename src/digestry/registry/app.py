@@ -289,6 +289,7 @@ class RegistryApp:
             self._guard = Guard(
                 config.connections, service.connections, self._address, exempt=config.is_exempt
             )
+            service.connections.note_turns()
             self._guard.start()
             service.observer.watch(ConnectionMeter(service.observer.measures, self._guard).read)
 

@@ -191,6 +191,19 @@ def test_this_machine_and_proxies_have_as_many_as_they_like(listening: socket.so
         assert all(is_open(client) for client in clients)
 
 
+def test_while_the_event_loop_is_behind_nobody_is_taken_for_idle(listening: socket.socket) -> None:
+    table = Connections()
+    guard = Guard(ConnectionLimits(total=16), table, listening.getsockname())
+    table.turn = time.perf_counter()
+    with accepted(listening, 20):
+        guard.look()
+        guard.look()
+        assert not guard.ended, "they came after its last turn, and may have asked"
+        table.turn = time.perf_counter()
+        guard.look()
+        assert guard.ended["too-many"] == 8
+
+
 def test_other_sockets_of_the_process_are_let_alone(listening: socket.socket) -> None:
     """Those to other registries, to receivers of webhooks, and what listens."""
     guard = Guard(

@@ -255,11 +255,12 @@ class Guard:
         over = len(clients) - self.total * 3 // 4
         if over <= 0:
             return
-        full = len(clients) >= self.total
+        # While the event loop is behind, it has yet to see who has asked.
+        young = min(now, self._table.turn) - (0.0 if len(clients) >= self.total else _GRACE)
         idle = sorted(
             (one.connection.used, one.idle, number)
             for number, one in clients
-            if not one.connection.active and not one.taking and (full or now - one.idle >= _GRACE)
+            if not one.connection.active and not one.taking and one.idle <= young
         )
         slow = sorted(
             (one.slow, number)

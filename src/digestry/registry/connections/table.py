@@ -5,6 +5,8 @@ The event loop's thread writes here, for each request a few plain numbers; the g
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from typing import Final
 
@@ -13,6 +15,8 @@ from digestry.registry.connections.kernel import Peer
 
 STALLED: Final = "stalled"
 SLOW_BODY: Final = "slow-body"
+
+_TURN_SECONDS: Final = 0.1
 
 
 class Connection:
@@ -61,6 +65,13 @@ class Connections:
         """Those that it has yet to find."""
         self.guarded = False
         """Whether a guard looks after this."""
+        self.turn = math.inf
+        """When the event loop had its last turn, if that is noted: who asked later may not be known yet."""
+
+    def note_turns(self) -> None:
+        """Notes from now on the turns of the event loop that this is called on."""
+        self.turn = time.perf_counter()
+        asyncio.get_running_loop().call_later(_TURN_SECONDS, self.note_turns)
 
     def enter(self, client: Peer | None) -> Connection:
         """A request has begun."""
