@@ -194,7 +194,7 @@ def test_this_machine_and_proxies_have_as_many_as_they_like(listening: socket.so
 def test_while_the_event_loop_is_behind_nobody_is_taken_for_idle(listening: socket.socket) -> None:
     table = Connections()
     guard = Guard(ConnectionLimits(total=16), table, listening.getsockname())
-    table.turn = time.perf_counter()
+    table.turn = time.perf_counter() - 1
     with accepted(listening, 20):
         guard.look()
         guard.look()

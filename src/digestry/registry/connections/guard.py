@@ -39,6 +39,8 @@ _BUSY: Final = 0.1
 """The share of its time that it may take, at most, of the process."""
 _GRACE: Final = 1.0
 """A connection so young is not ended only because there are many."""
+_BEHIND: Final = 0.3
+"""The event loop notes its turns every tenth of a second, unless it has too much to do."""
 _SAMPLE_SECONDS: Final = 5.0
 _CROWDED_SECONDS: Final = 2.0
 _FULL_SECONDS: Final = 1.0
@@ -256,7 +258,8 @@ class Guard:
         if over <= 0:
             return
         # While the event loop is behind, it has yet to see who has asked.
-        young = min(now, self._table.turn) - (0.0 if len(clients) >= self.total else _GRACE)
+        turn = self._table.turn
+        young = (turn if now - turn > _BEHIND else now) - (0.0 if len(clients) >= self.total else _GRACE)
         idle = sorted(
             (one.connection.used, one.idle, number)
             for number, one in clients
