@@ -22,7 +22,7 @@ from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry.collection import collect
 from digestry.registry.config import RegistryConfig
 from tests.crash.load import Ledger
-from tests.support import RegistryServer, Response
+from tests.support import RegistryServer, Response, wait_until
 
 _ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
 _AGES: Final = 10 * 365 * 24 * 3600 * clock.SECOND
@@ -218,6 +218,8 @@ def _shown(root: Path) -> tuple[list[tuple[str, str, str]], dict[tuple[str, str]
 
 def check_files(root: Path) -> None:
     """A name in ``blobs`` means: complete, checked. Nobody's temporary files are left beside it."""
+    # The mark is replaced now and then while a registry is served, by a file that is renamed.
+    wait_until(lambda: not list((root / "blobs").glob(".*")), what="the end of a write of the mark")
     directories = [path for path in (root / "blobs").iterdir() if path.name != MARK_FILE]
     assert {directory.name for directory in directories} <= set(ALGORITHMS)
     for directory in directories:

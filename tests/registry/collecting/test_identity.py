@@ -106,7 +106,9 @@ def test_nothing_is_removed_or_served(
         ("serve", "--listen", "127.0.0.1:0", "--root", root),
     ):
         found = run(*arguments)
-        assert found.returncode in {2, 6}, (arguments, found.stderr)
+        # A scrub removes nothing, and looks at a registry from before there were IDs as it is.
+        may = {0, 2, 6} if arguments[0] == "scrub" and change is of_before else {2, 6}
+        assert found.returncode in may, (arguments, found.stderr)
         assert "Traceback" not in found.stderr
         assert files(root) == before
 
