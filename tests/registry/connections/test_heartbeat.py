@@ -59,8 +59,13 @@ def test_a_worker_that_hangs_is_replaced_and_nobody_waits_for_it(tmp_path: Path)
         assert len(before) == 2
         hanging = min(before)
         os.kill(hanging, signal.SIGSTOP)
+        lost = 0
         for _ in range(20):
-            assert server.request("GET", "/livez").status == 200
+            try:
+                assert server.request("GET", "/livez").status == 200
+            except ConnectionError:  # one that it had taken in as it stopped
+                lost += 1
+        assert lost <= 1
         wait_until(lambda: hanging not in server.processes(), what="the end of the worker that hangs")
         wait_until(
             lambda: len(set(server.processes()) - {server.process.pid} - {hanging}) == 2,
