@@ -7,6 +7,22 @@ The HTTP status of an error is mapped in ``registry/responses.py`` and its exit 
 
 from __future__ import annotations
 
+from typing import Final
+
+SPEC_CODES: Final = frozenset(
+    {
+        "BLOB_UNKNOWN",
+        "DENIED",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "TOOMANYREQUESTS",
+        "UNAUTHORIZED",
+        "UNSUPPORTED",
+    }
+)
+"""Error codes of the distribution-spec that a registry answers reads with: who sends them is one."""
+
 
 class DigestryError(Exception):
     """The root of every error that digestry raises on purpose.

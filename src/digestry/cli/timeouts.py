@@ -28,27 +28,29 @@ def _keep(key: str) -> Callable[[click.Context, click.Parameter, float], None]:
     return keep
 
 
-def _limited(longest: float) -> Callable[[_Command], _Command]:
-    timeout = click.option(
-        "--timeout",
+def _seconds(name: str, key: str, default: float, says: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        name,
         type=click.FloatRange(0, _LONGEST, min_open=True),
-        default=DEFAULT,
-        show_default=f"{DEFAULT:g}",
+        default=default,
+        show_default=f"{default:g}",
         metavar="SECONDS",
         expose_value=False,
-        callback=_keep(_KEY),
-        help="Give up when registries have kept this command waiting for so long in all: silent, slower than "
+        callback=_keep(key),
+        help=says,
+    )
+
+
+def _limited(longest: float) -> Callable[[_Command], _Command]:
+    timeout: Callable[[_Command], _Command] = _seconds(
+        "--timeout",
+        _KEY,
+        DEFAULT,
+        "Give up when registries have kept this command waiting for so long in all: silent, slower than "
         "1 KiB/s, or asking to wait.",
     )
-    limit = click.option(
-        "--time-limit",
-        type=click.FloatRange(0, _LONGEST, min_open=True),
-        default=longest,
-        show_default=f"{longest:g}",
-        metavar="SECONDS",
-        expose_value=False,
-        callback=_keep(_LIMIT),
-        help="Give up after so long in all, however well it goes on.",
+    limit: Callable[[_Command], _Command] = _seconds(
+        "--time-limit", _LIMIT, longest, "Give up after so long in all, however well it goes on."
     )
 
     def both(command: _Command) -> _Command:

@@ -35,7 +35,7 @@ COMMITTED: Final = 32 << 20
 """Bytes in a second at which a registry may look through what it was sent before it answers."""
 _GRACE: Final = 1.1  # so that what ends a wait is the time in all, which is said
 _PIECE: Final = 1 << 20
-_SWITCHING: Final = 101
+SWITCHING: Final = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _Response(http.client.HTTPResponse):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200:
                 return version, status, reason
-            if status == _SWITCHING:
+            if status == SWITCHING:
                 raise ProtocolViolation(f"{self._host} switches to another protocol, which nobody asked for")
             http.client.parse_headers(self.fp)
         raise ProtocolViolation(f"{self._host} sends one interim answer ({status}) after the other")
@@ -179,16 +179,15 @@ class _Response(http.client.HTTPResponse):
         super()._read_and_discard_trailer()  # type: ignore[misc]
 
 
-class _Bounded:
+class _Bounded(HTTPConnection):
     """What a connection does beside urllib3's: it bounds answers, and sends at a least rate."""
 
-    sock: socket.socket | None
     _sent: int = 0
 
-    def _bound(self, connection: Any, patience: Patience) -> None:
+    def _bound(self, patience: Patience) -> None:
         self._patience = patience
-        self._name = f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
-        connection.response_class = functools.partial(
+        self._name = f"{self.host}:{self.port}" if self.port else str(self.host)
+        self.response_class = functools.partial(  # type: ignore[assignment]
             _Response, host=self._name, patience=patience, extra=self._take_extra
         )
 
@@ -197,14 +196,22 @@ class _Bounded:
         sent, self._sent = self._sent, 0
         return float(sent // COMMITTED)
 
-    def _connecting(self, connect: Callable[[], None]) -> None:
+    def connect(self) -> None:
         began = time.monotonic()
         try:
-            connect()
+            super().connect()
         except Exception:
             self._patience.waiting.failed(self._name, began)
             raise
         self._patience.waiting.answered(self._name, began)
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if isinstance(data, bytes) and self.sock is not None:
+            self._send_all(self.sock, data)
+        else:
+            super().send(data)
 
     def _send_all(self, sock: socket.socket, data: bytes) -> None:
         waiting, view = self._patience.waiting, memoryview(data)
@@ -224,44 +231,22 @@ class _Bounded:
             view = view[count:]
 
 
-class _Plain(_Bounded, HTTPConnection):
-    def connect(self) -> None:
-        self._connecting(super().connect)
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if isinstance(data, bytes) and self.sock is not None:
-            self._send_all(self.sock, data)
-        else:
-            super().send(data)
-
-
 class _Encrypted(_Bounded, HTTPSConnection):
-    def connect(self) -> None:
-        self._connecting(super().connect)
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if isinstance(data, bytes) and self.sock is not None:
-            self._send_all(self.sock, data)
-        else:
-            super().send(data)
+    """The same over TLS."""
 
 
 def bound(manager: urllib3.PoolManager, patience: Patience) -> None:
     """Bounds all that ``manager`` asks from now on."""
 
-    class Plain(_Plain):
+    class Plain(_Bounded):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._bound(self, patience)
+            self._bound(patience)
 
     class Encrypted(_Encrypted):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._bound(self, patience)
+            self._bound(patience)
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain

@@ -7,7 +7,7 @@ import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -29,6 +29,7 @@ _OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
 """What has a form that only a registry's content has, wherever it comes from."""
 _REFUSALS: Final = frozenset({400, 401, 403})
 _MOST_SAID: Final = 1000
+_Said = TypeVar("_Said")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -124,6 +125,7 @@ class GuardedSession(Session):
         super().__init__(options, credentials=credentials)
         self.transport: GuardedTransport = GuardedTransport(options, guard)
         self.upstream = _Latest()
+        self.told_by_head = _Latest()
         self._auth = _Authenticator(self.transport, credentials)
 
 
@@ -133,10 +135,10 @@ def _is_beside(asked: str, answered: str) -> bool:
     return origin_of(asked) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
 
 
-class _Latest(dict[tuple[str, str], str]):
+class _Latest(dict[tuple[str, str], _Said]):
     """What was said of the latest names: a mirror is asked for ever more of them."""
 
-    def __setitem__(self, key: tuple[str, str], value: str) -> None:
+    def __setitem__(self, key: tuple[str, str], value: _Said) -> None:
         self.pop(key, None)
         while len(self) >= _MOST_SAID:
             with contextlib.suppress(StopIteration, KeyError, RuntimeError):  # another thread was faster

@@ -22,7 +22,14 @@ from digestry.client.credentials import Credential
 from digestry.client.failures import broke_off
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
-from digestry.errors import InvalidConfiguration, ProtocolViolation, RedirectRefused, Refused, Unreachable
+from digestry.errors import (
+    SPEC_CODES,
+    InvalidConfiguration,
+    ProtocolViolation,
+    RedirectRefused,
+    Refused,
+    Unreachable,
+)
 from digestry.mirror.deadline import begin_stream, limited
 from digestry.mirror.guard import Guard
 from digestry.mirror.transport import GuardedSession
@@ -43,19 +50,6 @@ _SERVER_ERROR: Final = 500
 _ASK_LATER: Final = frozenset({429, 502, 503, 504})
 _FINAL: Final = frozenset({_NO_SUCH_PART})
 """What a storage says of a blob itself."""
-_CODES: Final = frozenset(
-    {
-        "BLOB_UNKNOWN",
-        "DENIED",
-        "MANIFEST_UNKNOWN",
-        "NAME_INVALID",
-        "NAME_UNKNOWN",
-        "TOOMANYREQUESTS",
-        "UNAUTHORIZED",
-        "UNSUPPORTED",
-    }
-)
-"""Error codes of the distribution-spec: who sends them is a registry, wherever it is."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", re.ASCII)
 
 T = TypeVar("T")
@@ -188,7 +182,7 @@ class ClientUpstream:
         try:
             return question()
         except Refused as error:
-            if self._session.transport.led_to is None or error.code in _CODES or error.status in _FINAL:
+            if self._session.transport.led_to is None or error.code in SPEC_CODES or error.status in _FINAL:
                 raise
             raise RedirectRefused(
                 f"{self._host} leads to {self._session.transport.led_to} for it: {error.message}",

@@ -14,16 +14,10 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from digestry.client.wire import FRAMING, FRAMING_AT_LEAST, LARGEST_HEAD, MOST_INTERIM, SWITCHING
 from digestry.mirror.deadline import LARGE, Deadline, current
 from digestry.mirror.guard import Guard
 
-LARGEST_HEAD: Final = 256 << 10
-"""Bytes of an answer's head, with the interim answers before it."""
-MOST_INTERIM: Final = 16
-"""Interim answers (RFC 9110, 15.2) before an answer."""
-FRAMING: Final = 16
-"""Bytes on the wire for each byte of a body, at most: a chunk of one byte takes six."""
-FRAMING_AT_LEAST: Final = 1 << 20
 _PATIENCE: Final = 30.0
 _RATE: Final = 1 << 10
 _MOST_ADDRESSES: Final = 4
@@ -31,7 +25,6 @@ _SMALL: Final = 512
 _DRIPS: Final = 8
 _PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
-_SWITCHING: Final = 101
 
 
 class _Reader(io.RawIOBase):
@@ -86,7 +79,7 @@ class _Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(MOST_INTERIM + 1):
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 <= status < 200 or status == _SWITCHING:
+            if not 100 <= status < 200 or status == SWITCHING:
                 return version, status, reason
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException("it sends one interim answer after the other")

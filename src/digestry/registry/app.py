@@ -178,10 +178,8 @@ class RegistryApp:
         self, service: Service, exchange: Exchange, place: Place, *, resource: str, last: str
     ) -> None:
         if place.guest:
-            exchange.repository, found = (
-                place.asked,
-                service,
-            )  # the rules were asked, of the name that is meant
+            # The rules were asked, of the name that is meant.
+            exchange.repository, found = place.asked, service
         else:
             found = _allowed(service, exchange, place.name, "push" if "uploads" in {resource, last} else None)
         if found is not service or service.config.read_only:

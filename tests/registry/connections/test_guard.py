@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from digestry.registry.connections.config import ConnectionLimits
-from digestry.registry.connections.guard import ADDRESS, CROWDED, Guard, group
+from digestry.registry.connections.guard import ADDRESS, CROWDED, Guard
 from digestry.registry.connections.table import Connections
+from digestry.registry.proxies import share_of
 from tests.registry.access.test_tls import certificate
 from tests.registry.connections.support import connect, ended, is_open, memory, server_with, still_open
 from tests.registry.support import still_answers
@@ -228,7 +229,7 @@ def test_other_sockets_of_the_process_are_let_alone(listening: socket.socket) ->
     ],
 )
 def test_whom_an_address_is_counted_as(one: str, other: str, *, same: bool) -> None:
-    assert (group(one) == group(other)) == same
+    assert (share_of(one) == share_of(other)) == same
 
 
 def test_short_connections_leave_nothing_behind(impatient: RegistryServer) -> None:

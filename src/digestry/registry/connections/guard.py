@@ -8,7 +8,6 @@ it does not see. How far a client has taken an answer only the kernel knows.
 from __future__ import annotations
 
 import functools
-import ipaddress
 import logging
 import resource
 import threading
@@ -22,6 +21,7 @@ from digestry.registry.connections import kernel
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.kernel import Peer
 from digestry.registry.connections.table import STALLED, Connection, Connections
+from digestry.registry.proxies import share_of
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -167,7 +167,7 @@ class Guard:
         peer = kernel.peer(number, inode, self._address)
         one = _Socket(inode, now, peer, idle=now, mark=now)
         if peer is not None:
-            one.group = group(peer[0])
+            one.group = share_of(peer[0])
             # The application may know it by its first request already.
             one.connection = self._table.fresh.get(peer) or one.connection
             one.connection.descriptor, one.connection.inode = number, inode
@@ -306,17 +306,3 @@ def most_accepted(limits: ConnectionLimits) -> int:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = most_connections(limits)
     return max(most + most // 4, min(most + _WAITING, (files - _SPARE) // 2))
-
-
-@functools.lru_cache(16384)
-def group(address: str) -> str:
-    """Whom an address is counted as: of IPv6 the /64, which one host has all of."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if found.version == 6 and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    if found.version == 4 or found.is_loopback:
-        return str(found)
-    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))

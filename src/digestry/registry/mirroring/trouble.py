@@ -7,6 +7,7 @@ import math
 from typing import Final
 
 from digestry.errors import (
+    SPEC_CODES,
     AnswerTooLong,
     ContentError,
     DigestryError,
@@ -141,21 +142,8 @@ def _told(error: DigestryError) -> str:
     return "it sent what this registry cannot use; its log says more"
 
 
-CODES: Final = frozenset(
-    {
-        "BLOB_UNKNOWN",
-        "DENIED",
-        "MANIFEST_UNKNOWN",
-        "NAME_INVALID",
-        "NAME_UNKNOWN",
-        "TOOMANYREQUESTS",
-        "UNAUTHORIZED",
-        "UNAVAILABLE",
-        "UNKNOWN",
-        "UNSUPPORTED",
-    }
-)
-"""Error codes of an upstream's that are told to who pulls: those of the distribution-spec."""
+CODES: Final = SPEC_CODES | {"UNAVAILABLE", "UNKNOWN"}
+"""Error codes of an upstream's that are told to who pulls."""
 RATE_LIMIT_SECONDS: Final = 60.0
 """So long an upstream is left alone that limits its rate and does not say for how long."""
 SHORTEST_LIMIT: Final = 1.0
