@@ -15,6 +15,7 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, printable, say
+from digestry.cli.privacy import keep_private
 from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ def backup(
     from digestry.cli.progress import measuring
     from digestry.registry.backup import taking
     from digestry.registry.backup.copying import Flow
-    from digestry.registry.private import set_umask
 
     archive = destination == Path("-") or destination.suffix == ".tar"
     if archive and (verify or keep):
@@ -106,7 +106,7 @@ def backup(
         raise click.UsageError(
             "Archives are not compressed: write - and pipe it through a program that does."
         )
-    set_umask(destination)
+    keep_private(destination)
     with measuring("backup", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         with stopping(flow.stop):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli.output import format_option, note, printable, say
+from digestry.cli.privacy import keep_private
 from digestry.model.text import printable_json
 
 if TYPE_CHECKING:
@@ -62,10 +63,9 @@ def gc(
     from digestry.registry.config import load
     from digestry.registry.most import OPTION
     from digestry.registry.observing.deeds import operator
-    from digestry.registry.private import set_umask
 
     loaded = load(config, {"root": root, "allow_anonymous": True})
-    set_umask(loaded.root)
+    keep_private(loaded.root)
     if config is None:
         retention.check_as_served(loaded.root, loaded.collection.retention)
     most: list[Share] = []

@@ -12,6 +12,7 @@ from digestry.cli import exit_codes
 from digestry.cli.backup import rate_option, tell_missing
 from digestry.cli.journal import hashes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say
+from digestry.cli.privacy import keep_private
 from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ def restore_backup(
     from digestry.registry.backup import restoring
     from digestry.registry.backup.copying import Flow
     from digestry.registry.observing.deeds import note_command
-    from digestry.registry.private import set_umask
 
-    set_umask(root)
+    keep_private(root)
     with measuring("restore", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         options: dict[str, Any] = {

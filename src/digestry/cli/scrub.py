@@ -15,6 +15,7 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
+from digestry.cli.privacy import keep_private
 from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
@@ -91,14 +92,13 @@ def scrub(
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.database import reading
     from digestry.model.prefix import DigestPrefix
-    from digestry.registry.private import set_umask
     from digestry.registry.root import check_user
     from digestry.registry.scrub import last
 
     if from_start and digests:
         raise click.UsageError("--from-start is for all that the registry holds.")
     prefixes = [DigestPrefix.parse(text) for text in dict.fromkeys(digests)]
-    set_umask(root)
+    keep_private(root)
     with reading(root):  # a directory that is no registry must not become one
         catalog = Catalog(root)
     try:

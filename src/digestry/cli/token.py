@@ -10,6 +10,7 @@ import click
 
 from digestry.cli.groups import Group
 from digestry.cli.output import note, say
+from digestry.cli.privacy import keep_private
 from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
@@ -146,10 +147,9 @@ def _robots(root: Path) -> Robots:
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.robots import Robots
     from digestry.errors import Conflict, NotFound
-    from digestry.registry.private import set_umask
     from digestry.registry.root import check_catalog, check_servable, hold
 
-    set_umask(root)
+    keep_private(root)
     catalog = Catalog(root)
     try:
         if not catalog.path.exists():

@@ -9,6 +9,7 @@ import click
 
 from digestry.cli.groups import Group
 from digestry.cli.output import format_option, json_document, say, table
+from digestry.cli.privacy import keep_private
 from digestry.cli.times import rfc3339
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ def _name(function: Callable[..., Any]) -> Callable[..., Any]:
 def _open(root: Path) -> Catalog:
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.database import reading
-    from digestry.registry.private import set_umask
 
-    set_umask(root)
+    keep_private(root)
     with reading(root):  # a directory that is no registry must not become one
         return Catalog(root)
 

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,14 +28,14 @@ _OURS: Final = re.compile(
 _NOT_FOREIGN: Final = frozenset({"lost+found"})
 
 
-def set_umask(root: Path) -> None:
-    """Let this process make files that nobody can read who cannot read ``root``."""
-    os.umask(umask(group=is_shared(root)))
-
-
-def umask(*, group: bool) -> int:
-    """The mask for new files: for their owner alone, or for the group, too."""
-    return 0o027 if group else 0o077
+@contextlib.contextmanager
+def umask(*, group: bool) -> Iterator[None]:
+    """Let this process make files for their owner alone, or for the group, too, until the block ends."""
+    before = os.umask(0o027 if group else 0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def is_shared(root: Path) -> bool:

@@ -137,7 +137,11 @@ def serve(
     Raises :class:`Conflict` if another server has this root, :class:`InvalidConfiguration` if the
     address cannot be used, :class:`StorageError`.
     """
-    os.umask(umask(group=config.group_access))
+    with umask(group=config.group_access):
+        _serve(config, ready, make_upstream)
+
+
+def _serve(config: RegistryConfig, ready: Callable[[str], None], make_upstream: MakeUpstream | None) -> None:
     fsio.make_directory(config.root)
     with contextlib.suppress(Conflict):  # raised below: who has the root is told of first
         check_servable(config.root)
