@@ -74,6 +74,8 @@ class DiskBlobs:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._blobs = root / "blobs"
+        # A Path costs more to make than a small blob to read.
+        self._folders = {algorithm: f"{self._blobs / algorithm}/" for algorithm in ALGORITHMS}
         self._ingest = root / "ingest"
         self._guards = root / "guards"
         self._quarantine = root / "quarantine"
@@ -146,30 +148,41 @@ class DiskBlobs:
         Raises :class:`NotFound`, :class:`DigestMismatch` if what has its name is no file, and
         :class:`StorageError`.
         """
-        path = self.path(digest)
+        return os.fdopen(self._descriptor(digest), "rb")
+
+    def _descriptor(self, digest: Digest) -> int:
         try:
             # Without O_NONBLOCK, a pipe in a file's place would be waited for.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(
+                self._folders[digest.algorithm] + digest.encoded, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            )
         except FileNotFoundError as error:
             raise NotFound(f"{digest} is not in {self.root}") from error
         except OSError as error:
             if error.errno in NO_FILE:
-                raise self._no_file(path) from error
-            raise storage_error("open", path, error) from error
+                raise self._no_file(self.path(digest)) from error
+            raise storage_error("open", self.path(digest), error) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise self._no_file(path)
-        return os.fdopen(descriptor, "rb")
+            raise self._no_file(self.path(digest))
+        return descriptor
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
         """The whole content, verified; see :meth:`BlobReader.read` for what it raises."""
-        with self.open(digest) as file, storage_errors("read", self.path(digest)):
-            content = file.read(limit + 1)
+        descriptor = self._descriptor(digest)
+        try:
+            content = _read_up_to(descriptor, limit + 1)
+        except OSError as error:
+            raise storage_error("read", self.path(digest), error) from error
+        finally:
+            os.close(descriptor)
         if len(content) > limit:
             raise TooLarge(
                 f"{digest} in {self.root} is larger than the {limit} bytes that are read at once", limit=limit
             )
-        self._check(digest, Digest.of(content, digest.algorithm))
+        hasher = digest.hasher()
+        hasher.update(content)
+        self._check(digest, hasher.hexdigest())
         return content
 
     def verify(self, digest: Digest) -> int:
@@ -185,13 +198,14 @@ class DiskBlobs:
             while count := os.readv(file.fileno(), [buffer]):
                 hasher.update(view[:count])
                 size += count
-        self._check(digest, Digest(digest.algorithm, hasher.hexdigest()))
+        self._check(digest, hasher.hexdigest())
         return size
 
-    def _check(self, digest: Digest, found: Digest) -> None:
-        if found != digest:
+    def _check(self, digest: Digest, found: str) -> None:
+        if found != digest.encoded:
             raise DigestMismatch(
-                f"{self.path(digest)} is damaged: its bytes hash to {found}; they were not used",
+                f"{self.path(digest)} is damaged: its bytes hash to {digest.algorithm}:{found};"
+                " they were not used",
                 hint=_AGAIN,
             )
 
@@ -402,3 +416,16 @@ def _ingest(*arguments: Any, **options: Any) -> DiskIngest:
     from digestry.blobs.ingest import DiskIngest  # noqa: PLC0415
 
     return DiskIngest(*arguments, **options)
+
+
+def _read_up_to(descriptor: int, most: int) -> bytes:
+    """Return the file's first ``most`` bytes, or all if it has fewer."""
+    content = os.read(descriptor, most)
+    if len(content) == most or not content:
+        return content
+    parts = [content]  # a read may return less than there is
+    left = most - len(content)
+    while left and (part := os.read(descriptor, left)):
+        parts.append(part)
+        left -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

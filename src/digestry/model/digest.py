@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from digestry.errors import InvalidDigest
@@ -11,6 +12,7 @@ from digestry.errors import InvalidDigest
 ALGORITHMS: Final[dict[str, int]] = {"sha256": 64, "sha512": 128}
 """The algorithms that are accepted, and how many hex digits each has (image-spec, descriptor.md)."""
 
+_HASHERS: Final[dict[str, Callable[[], Hasher]]] = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _SHAPE: Final = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})", re.ASCII)
 _GRAMMAR: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
 _SHOWN: Final = 80
@@ -114,7 +116,7 @@ def new_hasher(algorithm: str) -> Hasher:
             f"digest algorithm {shown(algorithm)} is not supported",
             hint=f"use one of: {', '.join(ALGORITHMS)}",
         )
-    return hashlib.new(algorithm)
+    return _HASHERS[algorithm]()
 
 
 def _complaint(text: str) -> InvalidDigest:

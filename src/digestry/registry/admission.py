@@ -59,8 +59,9 @@ class Admission:
         )
         self._local = self._open and config.loopback
 
-    async def admit(self, exchange: Exchange) -> bool:
-        """Whether the request is to be answered; False if it was, because it is a browser's preflight.
+    def admits(self, exchange: Exchange) -> bool:
+        """Return whether the request is to be looked at further; False for a browser's preflight, whose
+        answer is :attr:`Exchange.policy` and no more.
 
         Raises :class:`Problem` 400 for a ``Host`` that cannot be, 403 for one that may be a trick, and 403
         for a page of another origin.
@@ -85,7 +86,7 @@ class Admission:
             exchange.policy = (_VARY,)
         if origin is None and site is None:
             return True
-        return await self._check_page(exchange, None if origin is None else origin.decode("latin-1"), site)
+        return self._check_page(exchange, None if origin is None else origin.decode("latin-1"), site)
 
     def check_writable(self, exchange: Exchange) -> None:
         """Raises :class:`Problem` 405 for what would change a registry that is read-only."""
@@ -144,14 +145,13 @@ class Admission:
             reason="host",
         )
 
-    async def _check_page(self, exchange: Exchange, origin: str | None, site: bytes | None) -> bool:
+    def _check_page(self, exchange: Exchange, origin: str | None, site: bytes | None) -> bool:
         method = exchange.scope["method"]
         if origin is not None and self._cors.allows(origin):
             exchange.policy = (_VARY, *self._cors.headers(origin))
             asked = exchange.header(b"access-control-request-method")
             if method == "OPTIONS" and asked is not None:
                 exchange.policy = (_VARY_PREFLIGHT, *self._cors.preflight(origin))
-                await exchange.answer(204)
                 return False
             if method in READS or method in self._cors.methods:
                 return True

@@ -122,8 +122,9 @@ class RegistryApp:
                 exchange, Problem(500, "UNKNOWN", "this is a defect of the registry; its log has more")
             )
         finally:
-            observer.ended(exchange, time.perf_counter() - began)
-            service.connections.leave(connection)
+            ended = time.perf_counter()
+            observer.ended(exchange, ended - began)
+            service.connections.leave(connection, ended)
             CURRENT.set(None)  # else the server, whose context this is, and the request hold each other
 
     async def _fail(self, exchange: Exchange, problem: Problem) -> None:
@@ -142,7 +143,8 @@ class RegistryApp:
         head, _, last = path[len(_PREFIX) :].rpartition("/")
         name, _, resource = head.rpartition("/")
         exchange.route = _ROUTES.get(resource) or _rare_route(path[len(_PREFIX) :])
-        if not await service.admission.admit(exchange):
+        if not service.admission.admits(exchange):
+            await exchange.answer(204)
             return
         await _identify(service, exchange)
         service.admission.check_writable(exchange)
@@ -200,7 +202,8 @@ class RegistryApp:
             raise
 
     async def _dispatch_outside(self, service: Service, exchange: Exchange, path: str) -> None:
-        if not await service.admission.admit(exchange):
+        if not service.admission.admits(exchange):
+            await exchange.answer(204)
             return
         match path:
             case "/v2":

@@ -74,9 +74,8 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
         await _send_file(service, exchange, digest, headers, selection=selection, size=size)
         return
     content = service.read(digest, size) if size <= SMALL else await service.disk(service.read, digest, size)
-    body = b"".join(part.head + content[part.first : part.last + 1] for part in selection.parts)
     await exchange.begin(selection.status, headers, selection.length)
-    await exchange.finish(body + selection.foot)
+    await exchange.finish(content if selection.whole else selection.body(content))
 
 
 def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:

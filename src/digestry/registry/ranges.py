@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
 
 from digestry.errors import StorageError
 from digestry.registry.exchange import Exchange
@@ -23,8 +22,7 @@ _BEYOND: Final = 10**_DIGITS
 _GATHERED: Final = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """The bytes ``first`` to ``last`` of the content, and what goes before them."""
 
     head: bytes
@@ -32,8 +30,7 @@ class Part:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """What an answer has: its status, headers beside the content's own, parts, and end.
 
     ``media_type`` is None for the content's own. ``length`` is of the whole body, in bytes.
@@ -46,8 +43,15 @@ class Selection:
     media_type: bytes | None = None
     foot: bytes = b""
 
-    def headers(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole content, as if nobody had asked for ranges."""
+        return self.status == 200
+
+    def headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """``headers`` of the whole content, as this answer has them."""
+        if self.whole:
+            return headers
         media_type = self.media_type
         if media_type is None:
             result = list(headers)
@@ -56,6 +60,11 @@ class Selection:
         if self.content_range is not None:
             result.append((b"content-range", self.content_range))
         return result
+
+    def body(self, content: bytes) -> bytes:
+        """The whole body, of the whole ``content``."""
+        parts = [part.head + content[part.first : part.last + 1] for part in self.parts]
+        return b"".join((*parts, self.foot))
 
 
 def choose(exchange: Exchange, size: int, *, etag: str, media_type: str) -> Selection:

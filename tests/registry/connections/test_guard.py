@@ -177,7 +177,7 @@ def test_an_address_has_so_many_and_no_more(listening: socket.socket) -> None:
         assert sum(is_open(client) for client in clients) == 10
         assert guard.ended[ADDRESS] == 20
         for connection in busy:
-            table.leave(connection)
+            table.leave(connection, time.perf_counter())
 
 
 def test_this_machine_and_proxies_have_as_many_as_they_like(listening: socket.socket) -> None:

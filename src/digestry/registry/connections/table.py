@@ -86,10 +86,10 @@ class Connections:
         return found
 
     @staticmethod
-    def leave(connection: Connection) -> None:
-        """A request has ended."""
+    def leave(connection: Connection, ended: float) -> None:
+        """A request has ended, at ``ended``."""
         connection.active -= 1
-        connection.ended = time.perf_counter()
+        connection.ended = ended
         connection.waiting = False
 
     def drop_passing(self, before: float) -> None:
