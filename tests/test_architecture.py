@@ -64,7 +64,7 @@ def test_the_command_line_starts_light(statement: str) -> None:
     assert ours <= {
         "digestry.cli",
         "digestry.cli.exit_codes",
-        "digestry.cli.groups",
+        "digestry.cli.command_group",
         "digestry.cli.main",
         "digestry.cli.output",
         "digestry.errors",

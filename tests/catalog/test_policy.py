@@ -14,7 +14,7 @@ from digestry.catalog.policy import Mode, TagPolicy, TagRule
 from digestry.catalog.tags import Expected, TagChanged, TagRefused
 from digestry.errors import InvalidConfiguration, NotFound
 from digestry.model.manifest import Manifest
-from digestry.model.pattern import check_pattern, matches
+from digestry.model.name_pattern import check_pattern, matches
 from tests.catalog.support import ORIGIN, image, index, pushed, put
 
 Make = Callable[..., Catalog]

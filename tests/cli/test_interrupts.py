@@ -18,7 +18,7 @@ from tests.support import PATIENCE, digestry
 
 _LOOP = """
 import gc, sys, time
-from digestry.cli.interrupts import Interrupts
+from digestry.cli.signals import Interrupts
 
 interrupts = Interrupts(grace={grace})
 print("ready", flush=True)

@@ -13,7 +13,7 @@ import pytest
 from digestry.model import media_types
 from tests.cli.conftest import Run
 from tests.client.liar import Reply, Request, lying
-from tests.images.test_choosing import Shelf, stated
+from tests.images.test_platform_selection import Shelf, stated
 
 
 @pytest.fixture

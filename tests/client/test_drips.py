@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from digestry.blobs.disk import DiskBlobs
+from digestry.client.bounded_http import LARGEST_HEAD
 from digestry.client.options import ClientOptions
 from digestry.client.paging import MOST_EMPTY
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.client.wire import LARGEST_HEAD
 from digestry.errors import DigestryError, RemoteError, Unreachable
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor

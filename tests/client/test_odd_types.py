@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from digestry.client import history_anywhere, prefixes
+from digestry.client import prefix_search, registry_search
 from digestry.client.credentials import DockerCredentials
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
@@ -23,9 +23,9 @@ from digestry.errors import DigestryError, InvalidDigest, InvalidReference, TooL
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
+from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP
 from digestry.model.manifest import ImageConfig
-from digestry.model.prefix import DigestPrefix
 from digestry.model.reference import Reference
 from digestry.model.resolution import ResolveQuery
 from digestry.model.sightings import Sighted
@@ -120,7 +120,7 @@ class Case:
 
 
 def _whose_anywhere(repository: Repository) -> object:
-    return history_anywhere.whose(repository.session, repository.reference.host, DIGEST)
+    return registry_search.whose(repository.session, repository.reference.host, DIGEST)
 
 
 def _sight(repository: Repository) -> object:
@@ -164,7 +164,7 @@ CASES: dict[str, Case] = {
     "beginnings": Case(
         {"prefix": "abcdefa", "digests": [str(DIGEST)]},
         "/digests/",
-        lambda r: prefixes.find(r, DigestPrefix("sha256", DIGEST.encoded[:9])),
+        lambda r: prefix_search.find(r, DigestPrefix("sha256", DIGEST.encoded[:9])),
     ),
     "a restored tag": Case(
         {"repository": "a", "tag": "1", "toDigest": str(DIGEST), "event": EVENT},
@@ -172,7 +172,9 @@ CASES: dict[str, Case] = {
         lambda r: r.restore("1", DIGEST),
     ),
     "extensions": Case(
-        DISCOVERY, "/ext/discover", lambda r: prefixes.find(r, DigestPrefix("sha256", DIGEST.encoded[:9]))
+        DISCOVERY,
+        "/ext/discover",
+        lambda r: prefix_search.find(r, DigestPrefix("sha256", DIGEST.encoded[:9])),
     ),
     "many questions": Case(
         {

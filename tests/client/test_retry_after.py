@@ -9,7 +9,7 @@ import pytest
 
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
-from digestry.client.waiting import retry_after
+from digestry.client.wait_budget import retry_after
 from digestry.errors import Refused
 from digestry.model.reference import Reference
 from tests.client.liar import Reply, lying

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
 from digestry.images import pack as packing
-from digestry.images import tarball
+from digestry.images import tar_writer
 from digestry.images.pack import Recipe, pack
 from digestry.images.store import ImageStore
 from digestry.images.stored_gzip import BLOCK, StoredGzip
-from digestry.images.untar import TarReader
+from digestry.images.tar_reader import TarReader
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import ImageConfig, Manifest
@@ -275,7 +275,7 @@ def test_a_file_that_changes_meanwhile(
 ) -> None:
     root = tree(tmp_path / "r", a="x" * 1000)
     victim = root / "a"
-    real = tarball.header
+    real = tar_writer.header
 
     def header(*arguments: object, **options: object) -> bytes:
         if change == "grow":
@@ -290,7 +290,7 @@ def test_a_file_that_changes_meanwhile(
     if change == "vanish":
         monkeypatch.setattr(packing, "_walk", lambda *_: iter([b"a", b"gone"]))
     else:
-        monkeypatch.setattr(tarball, "header", header)
+        monkeypatch.setattr(tar_writer, "header", header)
     with pytest.raises(Conflict, match="changed while"):
         pack(root, Recipe(AMD64), store.blobs)
     assert list(store.blobs.digests()) == []
@@ -330,13 +330,13 @@ def test_bad_recipes(store: ImageStore, tmp_path: Path, recipe: Recipe) -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [(None, 0), ("", 0), ("0", 0), ("1700000000", 1_700_000_000)])
 def test_source_date_epoch(text: str | None, expected: int) -> None:
-    assert tarball.source_date_epoch(text) == expected
+    assert tar_writer.source_date_epoch(text) == expected
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "now", " 1", "1" * 30, "9999999999", "\u0661"])
 def test_source_date_epoch_that_is_none(text: str) -> None:
     with pytest.raises(InvalidConfiguration, match="SOURCE_DATE_EPOCH"):
-        tarball.source_date_epoch(text)
+        tar_writer.source_date_epoch(text)
 
 
 # -- the two readers agree with the writer ------------------------------------------------------------
@@ -344,15 +344,17 @@ def test_source_date_epoch_that_is_none(text: str) -> None:
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda name: not {0, 47} & set(name))
 
 
-@given(NAMES, NAMES, st.integers(0, tarball.LATEST_TIME), st.integers(0, 2**40))
+@given(NAMES, NAMES, st.integers(0, tar_writer.LATEST_TIME), st.integers(0, 2**40))
 def test_headers_come_back(name: bytes, link: bytes, mtime: int, size: int) -> None:
-    symlink = tarball.header(name, tarball.SYMLINK, mode=0o777, size=0, mtime=mtime, link=link)
-    stream = io.BytesIO(symlink + tarball.header(name, tarball.REGULAR, mode=0o644, size=size, mtime=mtime))
+    symlink = tar_writer.header(name, tar_writer.SYMLINK, mode=0o777, size=0, mtime=mtime, link=link)
+    stream = io.BytesIO(
+        symlink + tar_writer.header(name, tar_writer.REGULAR, mode=0o644, size=size, mtime=mtime)
+    )
     reader = iter(TarReader(stream.read))
     first, second = next(reader), next(reader)
     assert (first.name, first.link, first.kind, first.mtime) == (name, link, b"2", mtime)
     assert (second.name, second.size, second.kind) == (name, size, b"0")
-    with tarfile.open(fileobj=io.BytesIO(symlink + tarball.END)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(symlink + tar_writer.END)) as archive:
         (entry,) = archive.getmembers()
     assert os.fsencode(entry.name).rstrip(b"/") == name.rstrip(b"/")
     assert os.fsencode(entry.linkname) == link

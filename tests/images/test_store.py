@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import ContentError, DigestMismatch, NotFound
-from digestry.images.store import Broken, Image, ImageStore
+from digestry.images.store import DamagedImage, ImageStore, StoredImage
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -22,10 +22,10 @@ NAME = "h.example:5000/app"
 ONE = Reference.parse(f"{NAME}:1")
 
 
-def images(store: ImageStore) -> list[Image]:
+def images(store: ImageStore) -> list[StoredImage]:
     found = store.images()
-    assert not any(isinstance(row, Broken) for row in found), found
-    return [row for row in found if isinstance(row, Image)]
+    assert not any(isinstance(row, DamagedImage) for row in found), found
+    return [row for row in found if isinstance(row, StoredImage)]
 
 
 def lines(store: ImageStore) -> list[tuple[str, str | None, Digest]]:
@@ -164,8 +164,8 @@ def test_damage_is_told_in_the_listing(store: ImageStore, tmp_path: Path) -> Non
     packed(store, tmp_path / "b", f"{NAME}:2", file="two")
     store.blobs.path(bad.manifest.digest).write_bytes(b"damaged")
     rows = store.images()
-    assert [type(row) for row in rows] == [Broken, Image]
-    assert isinstance(rows[0], Broken)
+    assert [type(row) for row in rows] == [DamagedImage, StoredImage]
+    assert isinstance(rows[0], DamagedImage)
     assert rows[0].name == f"{NAME}:1"
     assert "damaged" in rows[0].reason
     with pytest.raises(DigestMismatch, match="damaged"):

@@ -41,7 +41,7 @@ from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, Restored, TagEvent
 from digestry.model.manifest import Manifest
-from digestry.model.pattern import matches
+from digestry.model.name_pattern import matches
 from digestry.model.resolution import ResolveQuery
 
 

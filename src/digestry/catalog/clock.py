@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from digestry.model.moments import rfc3339
+from digestry.model.timestamps import rfc3339
 
 Clock = Callable[[], int]
 """Gives the present in microseconds since 1970, UTC. Tests put their own here."""

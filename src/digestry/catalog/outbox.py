@@ -17,7 +17,7 @@ from digestry.catalog import clock, journal
 from digestry.catalog.database import Database
 from digestry.catalog.schema import deliveries
 from digestry.model.history import EventKind, TagEvent
-from digestry.model.pattern import matches
+from digestry.model.name_pattern import matches
 
 _LONGEST_PROBLEM: Final = 500
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from digestry.model.pattern import matches
+from digestry.model.name_pattern import matches
 
 Mode = Literal["mutable", "immutable", "write-once", "forward-only"]
 """``mutable``: anything. ``immutable``: the first digest stays while the tag is there.
@@ -23,7 +23,7 @@ _FIXED: Final = frozenset({"immutable", "write-once"})
 class TagRule:
     """One rule: which tags of which repositories, and what may happen to them.
 
-    The patterns are as :func:`digestry.model.pattern.matches` has them. ``exclude`` are tags that
+    The patterns are as :func:`digestry.model.name_pattern.matches` has them. ``exclude`` are tags that
     the rule says nothing about. ``deletable`` None means: unless the mode keeps a tag where it is.
     """
 

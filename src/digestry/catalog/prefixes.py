@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, exists, or_, select
 from digestry.catalog.database import Database
 from digestry.catalog.schema import damaged, journal, links, manifest_references, manifests, repositories
 from digestry.model.digest import Digest
-from digestry.model.prefix import DigestPrefix
+from digestry.model.digest_prefix import DigestPrefix
 
 _AFTER_HEX: Final = "g"
 

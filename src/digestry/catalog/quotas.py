@@ -16,7 +16,7 @@ from sqlalchemy import Column, Connection, case, func, select
 
 from digestry.catalog.schema import repositories, uploads, usage
 from digestry.errors import Forbidden
-from digestry.model.pattern import matches
+from digestry.model.name_pattern import matches
 
 
 class OverQuota(Forbidden):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.model.pattern import matches
+from digestry.model.name_pattern import matches
 
 DAY: Final = 86400.0
 
@@ -20,7 +20,7 @@ class TagRetention:
 
     ``newest``: as many of a repository's tags under this rule, by when they last moved, are kept.
     ``seconds``: a tag that moved so recently is kept. None keeps none. The patterns are as
-    :func:`digestry.model.pattern.matches` has them.
+    :func:`digestry.model.name_pattern.matches` has them.
     """
 
     repositories: tuple[str, ...] = ("**",)

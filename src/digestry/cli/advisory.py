@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from digestry.cli.groups import Group
-from digestry.cli.named import completed, in_registry
+from digestry.cli.command_group import Group
+from digestry.cli.digest_completion import completed, in_registry
 from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
-from digestry.cli.timeouts import timeout_option
-from digestry.model.prefix import DigestPrefix
+from digestry.cli.timeout_options import timeout_option
+from digestry.model.digest_prefix import DigestPrefix
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings

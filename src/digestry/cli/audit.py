@@ -260,8 +260,8 @@ class _Auditor:
         """Audits, and records if that is wanted; with the tags' histories if the format shows them."""
         import os
 
-        from digestry.cli.interrupts import end_promptly
         from digestry.cli.output import note, printable
+        from digestry.cli.signals import end_promptly
         from digestry.client.credentials import podman_files
         from digestry.client.options import ClientOptions
         from digestry.client.session import Session

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from digestry.cli.interrupts import Interrupts
 from digestry.cli.output import complain, note, printable, say, write_pieces
+from digestry.cli.signals import Interrupts
 from digestry.errors import DigestryError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from digestry.cli import exit_codes
+from digestry.cli.file_modes import keep_private
 from digestry.cli.output import complain, format_option, human_size, json_document, note, printable, say
-from digestry.cli.privacy import keep_private
-from digestry.cli.times import rfc3339
+from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
     from digestry.blobs.protocols import Chunk
@@ -92,8 +92,8 @@ def backup(
     JSON: an object with backup (what backup.json says), copied, copied_bytes, kept, removed, and
     left_out, what else is in the root, with the reason.
     """
-    from digestry.cli.interrupts import stopping
     from digestry.cli.progress import measuring
+    from digestry.cli.signals import stopping
     from digestry.registry.backup import taking
     from digestry.registry.backup.copying import Flow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from digestry.cli import settings as user_settings
-from digestry.cli.groups import Group
+from digestry.cli.command_group import Group
 from digestry.cli.output import printable, say, table
 
 

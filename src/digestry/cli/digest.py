@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from digestry.cli.output import say
-from digestry.cli.timeouts import timeout_option
+from digestry.cli.timeout_options import timeout_option
 
 
 @click.command()
@@ -18,10 +18,10 @@ def digest(*, reference: str, local: bool) -> None:
     The registry is asked, without fetching anything. Of an index it is the index's digest, which is
     the one to pin.
     """
-    from digestry.cli.named import in_registry
+    from digestry.cli.digest_completion import in_registry
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
-    from digestry.images.names import look_up
+    from digestry.images.name_lookup import look_up
 
     settings = load()
     if local:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digestry.cli.file_modes import keep_private
 from digestry.cli.output import format_option, note, printable, say
-from digestry.cli.privacy import keep_private
 from digestry.model.text import printable_json
 
 if TYPE_CHECKING:

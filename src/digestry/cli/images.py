@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from digestry.cli.settings import Settings
-    from digestry.images.store import Broken, Image
+    from digestry.images.store import DamagedImage, StoredImage
 
 
 @click.command()
@@ -35,15 +35,15 @@ def images(
     """
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
-    from digestry.images.store import Broken
+    from digestry.images.store import DamagedImage
 
     settings = load()
     wanted = _filter(settings, reference) if reference is not None else None
     rows = open_store(settings).images()
-    found: list[Image] = []
-    broken: list[Broken] = []
+    found: list[StoredImage] = []
+    broken: list[DamagedImage] = []
     for row in rows:
-        if isinstance(row, Broken):
+        if isinstance(row, DamagedImage):
             broken.append(row)
         elif wanted is None or wanted(row):
             found.append(row)
@@ -64,11 +64,11 @@ def images(
         ctx.exit(exit_codes.CONTENT)
 
 
-def _filter(settings: Settings, text: str) -> Callable[[Image], bool]:
+def _filter(settings: Settings, text: str) -> Callable[[StoredImage], bool]:
     """Which images ``text`` means: a name as it is listed, a repository, one of its images, or a digest or
     image ID."""
     from digestry.errors import InvalidReference
-    from digestry.model.prefix import DigestPrefix
+    from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.reference import Reference
 
     name, at, rest = text.partition("@")
@@ -81,7 +81,7 @@ def _filter(settings: Settings, text: str) -> Callable[[Image], bool]:
             raise
         named = None
 
-    def is_of(image: Image) -> bool:
+    def is_of(image: StoredImage) -> bool:
         begins = prefix is not None and any(
             prefix.begins(digest) for digest in (image.digest, image.image_id) if digest is not None
         )
@@ -94,7 +94,7 @@ def _filter(settings: Settings, text: str) -> Callable[[Image], bool]:
     return is_of
 
 
-def _cells(image: Image, digests: bool, no_trunc: bool) -> list[str]:
+def _cells(image: StoredImage, digests: bool, no_trunc: bool) -> list[str]:
     identity = "<none>"
     if image.image_id is not None:
         identity = str(image.image_id) if no_trunc else image.image_id.short
@@ -110,7 +110,7 @@ def _cells(image: Image, digests: bool, no_trunc: bool) -> list[str]:
 
 def _created(text: str | None) -> str:
     """As all times are printed; what an image says of itself need not be one."""
-    from digestry.model.moments import parse, rfc3339
+    from digestry.model.timestamps import parse, rfc3339
 
     try:
         return rfc3339(parse(text).first) if text else "-"
@@ -118,7 +118,7 @@ def _created(text: str | None) -> str:
         return text or "-"
 
 
-def _plain(image: Image) -> dict[str, object]:
+def _plain(image: StoredImage) -> dict[str, object]:
     return {
         "repository": image.name,
         "tag": image.tag,
@@ -132,5 +132,5 @@ def _plain(image: Image) -> dict[str, object]:
     }
 
 
-def _plain_broken(item: Broken) -> dict[str, object]:
+def _plain_broken(item: DamagedImage) -> dict[str, object]:
     return {"name": item.name, "digest": item.digest, "problem": item.reason}

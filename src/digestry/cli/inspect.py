@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli.output import format_option, human_size, json_document, printable, say
-from digestry.cli.timeouts import timeout_option
+from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
@@ -53,11 +53,11 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
 def _look(
     settings: Settings, text: str, place: Platform | None, *, remote: bool, raw: bool
 ) -> bytes | dict[str, Any]:
-    from digestry.cli.named import in_registry
+    from digestry.cli.digest_completion import in_registry
     from digestry.cli.sessions import open_session, open_store
     from digestry.errors import InvalidReference, NotFound, RemoteNotFound
-    from digestry.images.names import look_up
-    from digestry.model.prefix import DigestPrefix
+    from digestry.images.name_lookup import look_up
+    from digestry.model.digest_prefix import DigestPrefix
 
     store = open_store(settings)
     found, missing = None, None

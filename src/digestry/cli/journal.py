@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.groups import Group
+from digestry.cli.command_group import Group
 from digestry.cli.output import format_option, json_document, note, printable, say
 
 if TYPE_CHECKING:

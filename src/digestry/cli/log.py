@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digestry.cli.output import format_option, json_document, note, printable, table
-from digestry.cli.timeouts import timeout_option
-from digestry.cli.times import rfc3339, time_option
+from digestry.cli.time_options import rfc3339, time_option
+from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository

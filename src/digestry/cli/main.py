@@ -12,7 +12,7 @@ import click
 
 from digestry import __version__
 from digestry.cli import exit_codes
-from digestry.cli.groups import Group
+from digestry.cli.command_group import Group
 from digestry.cli.output import complain, note, printable
 from digestry.errors import DigestryError
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from digestry.cli.output import human_size, note, say
-from digestry.cli.timeouts import transfer_timeout_option
+from digestry.cli.timeout_options import transfer_timeout_option
 
 
 @click.command()
@@ -61,7 +61,7 @@ def pack(
     from digestry.cli.settings import load
     from digestry.errors import InvalidReference
     from digestry.images import pack as packing
-    from digestry.images.tarball import source_date_epoch
+    from digestry.images.tar_writer import source_date_epoch
     from digestry.model.platform import Platform
 
     settings = load()

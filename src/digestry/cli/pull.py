@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import note, printable, say
-from digestry.cli.timeouts import transfer_timeout_option
-from digestry.cli.times import rfc3339, time_option
+from digestry.cli.time_options import rfc3339, time_option
+from digestry.cli.timeout_options import transfer_timeout_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -41,7 +41,7 @@ def pull(
     and it is said if the tag points elsewhere by now. An index stays what the name means; its images come by
     platform. --at wants a registry that keeps the history of its tags.
     """
-    from digestry.cli.named import in_registry
+    from digestry.cli.digest_completion import in_registry
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import note, printable, say
-from digestry.cli.timeouts import transfer_timeout_option
+from digestry.cli.timeout_options import transfer_timeout_option
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
@@ -30,7 +30,7 @@ def push(*, reference: str, quiet: bool) -> None:
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
     from digestry.errors import InvalidReference
-    from digestry.images.names import look_up
+    from digestry.images.name_lookup import look_up
 
     settings = load()
     found = look_up(open_store(settings), reference, settings.reference)

@@ -7,8 +7,8 @@ import datetime
 import click
 
 from digestry.cli.output import note, say
-from digestry.cli.timeouts import timeout_option
-from digestry.cli.times import time_option
+from digestry.cli.time_options import time_option
+from digestry.cli.timeout_options import timeout_option
 
 
 @click.command()
@@ -22,11 +22,11 @@ def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> 
     A move like any other: it is in the journal, and goes by the registry's rules. Only to what the
     repository still has.
     """
-    from digestry.cli.named import completed
+    from digestry.cli.digest_completion import completed
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
     from digestry.errors import InvalidReference, RemoteError
-    from digestry.model.prefix import DigestPrefix
+    from digestry.model.digest_prefix import DigestPrefix
 
     settings = load()
     wanted = settings.reference(reference)

@@ -10,10 +10,10 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.backup import rate_option, tell_missing
+from digestry.cli.file_modes import keep_private
 from digestry.cli.journal import hashes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say
-from digestry.cli.privacy import keep_private
-from digestry.cli.times import rfc3339
+from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
     from digestry.registry.backup.restoring import Restored
@@ -61,8 +61,8 @@ def restore_backup(
 
     JSON: an object with backup (what backup.json says), root, blobs, bytes, and missing.
     """
-    from digestry.cli.interrupts import stopping
     from digestry.cli.progress import measuring
+    from digestry.cli.signals import stopping
     from digestry.errors import NotFound
     from digestry.fsio import storage_errors
     from digestry.registry.backup import restoring

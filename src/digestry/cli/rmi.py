@@ -18,7 +18,7 @@ def rmi(*, references: tuple[str, ...]) -> None:
     """
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
-    from digestry.images.names import removable
+    from digestry.images.name_lookup import removable
 
     settings = load()
     store = open_store(settings)

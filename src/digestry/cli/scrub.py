@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from digestry.cli import exit_codes
+from digestry.cli.file_modes import keep_private
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
-from digestry.cli.privacy import keep_private
-from digestry.cli.times import rfc3339
+from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.damage import Affected, DamagedContent
     from digestry.model.digest import Digest
-    from digestry.model.prefix import DigestPrefix
+    from digestry.model.digest_prefix import DigestPrefix
     from digestry.registry.scrub import Pass
 
 _MOST: Final = 1000
@@ -91,7 +91,7 @@ def scrub(
     """
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.database import reading
-    from digestry.model.prefix import DigestPrefix
+    from digestry.model.digest_prefix import DigestPrefix
     from digestry.registry.root import check_user
     from digestry.registry.scrub import last
 
@@ -131,7 +131,7 @@ def scrub(
 
 def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
     """The digest that begins so, of all that the registry holds. Raises NotFound, and Ambiguous."""
-    from digestry.client.prefixes import one
+    from digestry.client.prefix_search import one
 
     digest = prefix.whole or one(
         prefix, catalog.prefixes.of_content(prefix, limit=20), f"the registry in {root}"

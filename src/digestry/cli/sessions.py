@@ -15,9 +15,9 @@ def open_session(settings: Settings) -> Session:
     closes it."""
     import os
 
-    from digestry.cli.interrupts import end_promptly
     from digestry.cli.output import note, printable
-    from digestry.cli.timeouts import time_limit, timeout
+    from digestry.cli.signals import end_promptly
+    from digestry.cli.timeout_options import time_limit, timeout
     from digestry.client.credentials import podman_files
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session

@@ -18,7 +18,7 @@ def tag(*, source: str, target: str) -> None:
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
     from digestry.errors import InvalidReference
-    from digestry.images.names import look_up
+    from digestry.images.name_lookup import look_up
 
     settings = load()
     name = settings.reference(target).or_latest()

@@ -9,8 +9,8 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.output import format_option, json_document, note, printable, table
-from digestry.cli.timeouts import timeout_option
-from digestry.cli.times import rfc3339, time_option
+from digestry.cli.time_options import rfc3339, time_option
+from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digestry.cli.groups import Group
+from digestry.cli.command_group import Group
+from digestry.cli.file_modes import keep_private
 from digestry.cli.output import note, say
-from digestry.cli.privacy import keep_private
-from digestry.cli.times import rfc3339
+from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
     from digestry.catalog.robots import Robots

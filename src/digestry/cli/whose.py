@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.output import format_option, json_document, note, printable, say, table
-from digestry.cli.timeouts import timeout_option
-from digestry.cli.times import rfc3339
+from digestry.cli.time_options import rfc3339
+from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.model.digest import Digest
+    from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.history import TagSpan
-    from digestry.model.prefix import DigestPrefix
     from digestry.model.sightings import SightingsOf
 
 _MOST_REPOSITORIES: Final = 20
@@ -59,7 +59,7 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
     """
     from digestry.cli.settings import check_value, load
     from digestry.errors import InvalidReference
-    from digestry.model.prefix import DigestPrefix
+    from digestry.model.digest_prefix import DigestPrefix
 
     settings = load()
     # What can be read as a digest is one, and not a repository "sha256" with a tag of 64 digits.
@@ -181,7 +181,7 @@ def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str
 def _of_repository(settings: Settings, reference: str) -> _Known:
     from msgspec import structs
 
-    from digestry.cli.named import in_registry
+    from digestry.cli.digest_completion import in_registry
     from digestry.cli.sessions import open_session
     from digestry.errors import NotFound, RemoteError
 
@@ -210,7 +210,7 @@ def _of_repository(settings: Settings, reference: str) -> _Known:
 
 def _anywhere(settings: Settings, host: str, prefix: DigestPrefix) -> _Known:
     from digestry.cli.sessions import open_session
-    from digestry.client.prefixes import anywhere
+    from digestry.client.prefix_search import anywhere
     from digestry.errors import NotFound, RemoteError
 
     with open_session(settings) as session:

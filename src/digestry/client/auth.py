@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from digestry.client import challenges, realms
+from digestry.client import challenges, token_servers
 from digestry.client.challenges import Challenge
 from digestry.client.credentials import Credential, Credentials
 from digestry.client.transport import Call, Transport
@@ -91,7 +91,7 @@ class Authenticator:
             return _account(self._credential(host, scopes))
 
     def header(self, host: str, scopes: Sequence[str]) -> str | None:
-        """What to send now; None before the first challenge. Raises as :meth:`answer` does."""
+        """What to send now; None before the first challenge. Raises as :meth:`reauthorize` does."""
         with self._locked(host):
             challenge = self._schemes.get(host)
             if challenge is None:
@@ -104,7 +104,9 @@ class Authenticator:
                 del self._schemes[host]  # the next request hears where the token server is by then
                 raise
 
-    def answer(self, host: str, values: Sequence[str], scopes: Sequence[str], used: str | None) -> str | None:
+    def reauthorize(
+        self, host: str, values: Sequence[str], scopes: Sequence[str], used: str | None
+    ) -> str | None:
         """What to send instead after a 401 with these ``WWW-Authenticate`` ``values``.
 
         ``used`` is the header that was refused. None if there is nothing else to try. Raises
@@ -180,40 +182,40 @@ class Authenticator:
         credential = self._allowed(host, realm, credential)
         began = self._clock()
         call, authorization = _token_call(realm, service, wanted, credential)
-        answer = self._transport.send(call, authorization=authorization)
-        if call.method == "POST" and answer.status in _NO_POST:
+        response = self._transport.send(call, authorization=authorization)
+        if call.method == "POST" and response.status in _NO_POST:
             # A token server without OAuth: it takes what else there is, or nobody's name.
-            answer.close()
+            response.close()
             plain = None if credential is None or not credential.password else credential
             if plain is not None:
                 plain = Credential(plain.username, plain.password)
             call, authorization = _token_call(realm, service, wanted, plain)
-            answer = self._transport.send(call, authorization=authorization)
-        with answer:
-            answer.remark = self.problem(host)
-            answer.registry, answer.account = host, _account(credential)
-            if answer.status != 200:
+            response = self._transport.send(call, authorization=authorization)
+        with response:
+            response.remark = self.problem(host)
+            response.registry, response.account = host, _account(credential)
+            if response.status != 200:
                 try:
-                    answer.fail(f"get a token for {host}")
+                    response.fail(f"get a token for {host}")
                 except RemoteNotFound as error:
                     # Of the token server: it says nothing of what the registry has.
                     raise ProtocolViolation(error.message) from error
-            said: _TokenAnswer = answer.json(_TokenAnswer, _TOKEN_BODY)
+            said: _TokenAnswer = response.json(_TokenAnswer, _TOKEN_BODY)
         value = said.token or said.access_token
         if not value or not value.isascii() or not value.isprintable() or " " in value:
-            raise ProtocolViolation(f"{answer.host} sent no token for {host}")
+            raise ProtocolViolation(f"{response.host} sent no token for {host}")
         try:
             seconds = said.life
         except ProtocolViolation as error:
             raise ProtocolViolation(
-                f"{answer.host}, asked for a token for {host}: {error.message}"
+                f"{response.host}, asked for a token for {host}: {error.message}"
             ) from error
         return _Token(value, began + max(seconds - _MARGIN, seconds / 2))
 
     def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
         """The credential, if the token server may have it; None, which is said, if it is a stranger's."""
         options = self._transport.options
-        trust = realms.trust(host, self._transport.base(host), realm, options)
+        trust = token_servers.trust(host, self._transport.base(host), realm, options)
         netloc = urlsplit(realm).netloc
         if credential is None or trust == "trusted":
             self._withheld.pop(host, None)

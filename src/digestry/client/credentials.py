@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from digestry.client.answers import escaped
+from digestry.client.responses import escaped
 from digestry.errors import DigestryError, InvalidConfiguration, RemoteError
 from digestry.model.digest import shown
 from digestry.model.reference import DOCKER_HUB
@@ -265,12 +265,12 @@ class DockerCredentials:
                 f"the credential helper {program} failed for {address}: {escaped(words) or 'it says nothing'}"
             )
         try:
-            answer = msgspec.json.decode(done.stdout, type=_HelperAnswer)
+            response = msgspec.json.decode(done.stdout, type=_HelperAnswer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteError(
                 f"the credential helper {program} did not answer with Username and Secret"
             ) from error
-        username, secret = answer.username, answer.secret
+        username, secret = response.username, response.secret
         if username == _TOKEN_USER:
             return Credential(identity_token=secret)
         return Credential(username, secret) if username else None

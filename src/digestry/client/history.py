@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from digestry.client.answers import Answer
-from digestry.client.discovery import lacks
+from digestry.client.extensions import lacks
 from digestry.client.paging import next_link, pages, progress_of
+from digestry.client.responses import Response
 from digestry.errors import InvalidManifest, ProtocolViolation, Refused, RemoteNotFound, Unauthorized
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
@@ -29,7 +29,7 @@ from digestry.model.history import (
     observer,
 )
 from digestry.model.manifest import Manifest
-from digestry.model.moments import rfc3339
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
@@ -43,18 +43,18 @@ _UNSUPPORTED: Final = frozenset({404, 405, 501})
 def tag_history(repository: Repository, tag: str) -> list[TagEvent] | None:
     """See :meth:`Repository.tag_history`."""
     entries: list[Descriptor] = []
-    for answer in pages(repository, f"_oci/tag-history/{tag}"):
-        if answer.status in _UNSUPPORTED:
+    for response in pages(repository, f"_oci/tag-history/{tag}"):
+        if response.status in _UNSUPPORTED:
             return None
-        if answer.status != 200:
-            answer.fail(f"get the history of {repository.named(tag)}")
+        if response.status != 200:
+            response.fail(f"get the history of {repository.named(tag)}")
         try:
-            page = Manifest.parse(answer.read(_LARGEST_PAGE), media_types.OCI_INDEX)
+            page = Manifest.parse(response.read(_LARGEST_PAGE), media_types.OCI_INDEX)
         except InvalidManifest as error:
-            raise ProtocolViolation(f"{answer.host} sent no tag history: {error.message}") from error
+            raise ProtocolViolation(f"{response.host} sent no tag history: {error.message}") from error
         if not page.manifests and not entries and TAG_OBSERVED in (page.annotations or {}):
             return None  # a mirror that never looked has no history to tell
-        answer.entries = len(page.manifests)
+        response.entries = len(page.manifests)
         entries += page.manifests
     events: list[TagEvent] = []
     current: Digest | None = None
@@ -111,12 +111,12 @@ def journal(
         query["n"] = _PAGE if limit is None else min(_PAGE, limit - len(events))
         if before is not None:
             query["before"] = before
-        with repository.ask("GET", f"_digestry/journal?{urlencode(query)}") as answer:
-            if answer.status in _UNSUPPORTED:
+        with repository.ask("GET", f"_digestry/journal?{urlencode(query)}") as response:
+            if response.status in _UNSUPPORTED:
                 return None
-            if answer.status != 200:
-                answer.fail(f"get the journal of {repository.reference.name}")
-            page: JournalPage = answer.json(JournalPage, _LARGEST_PAGE, dec_hook=decode_hook)
+            if response.status != 200:
+                response.fail(f"get the journal of {repository.reference.name}")
+            page: JournalPage = response.json(JournalPage, _LARGEST_PAGE, dec_hook=decode_hook)
         if not page.entries:
             break
         oldest = page.entries[-1]
@@ -125,13 +125,13 @@ def journal(
             if _log_in(repository):
                 continue
         if events and oldest.at >= events[-1].at:
-            raise ProtocolViolation(f"{answer.host} sent a journal whose entries are not in order")
+            raise ProtocolViolation(f"{response.host} sent a journal whose entries are not in order")
         events += page.entries
         # Who may not audit the repository is told no numbers; no two entries have the same time.
         before = rfc3339(oldest.at) if oldest.sequence is None else oldest.sequence
         progress.page(len(page.entries), time.monotonic() - began)
         numbered = oldest.sequence is not None
-        if oldest.sequence == 1 or (not numbered and next_link(answer.headers.get("Link")) is None):
+        if oldest.sequence == 1 or (not numbered and next_link(response.headers.get("Link")) is None):
             break  # the registry's very first entry, or the last one of a list
     # A registry that does not know the bounds sends what is outside of them as well.
     events = [event for event in events if within(event, since, until)]
@@ -144,8 +144,8 @@ def _log_in(repository: Repository) -> bool:
     if session.authenticated(host):
         return False
     try:
-        with repository.ask("GET", f"{session.transport.base(host)}/v2/") as answer:
-            return answer.status == 200 and session.authenticated(host)
+        with repository.ask("GET", f"{session.transport.base(host)}/v2/") as response:
+            return response.status == 200 and session.authenticated(host)
     except Unauthorized:
         return False  # what was told to nobody in particular is what can be told
 
@@ -159,12 +159,12 @@ def holders(repository: Repository, digest: Digest) -> Holders | None:
     """See :meth:`Repository.holders`."""
     if _lacks(repository, "holders/<digest>"):
         return None
-    with repository.ask("GET", f"_digestry/holders/{digest}") as answer:
-        if answer.status in _UNSUPPORTED:
+    with repository.ask("GET", f"_digestry/holders/{digest}") as response:
+        if response.status in _UNSUPPORTED:
             return None
-        if answer.status != 200:
-            answer.fail(f"ask who holds {repository.named(str(digest))}")
-        found: Holders = answer.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)
+        if response.status != 200:
+            response.fail(f"ask who holds {repository.named(str(digest))}")
+        found: Holders = response.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)
     return found
 
 
@@ -175,13 +175,13 @@ def _lacks(repository: Repository, endpoint: str) -> bool:
 
 def tag_at(repository: Repository, tag: str, at: datetime.datetime) -> TagSpan | None:
     """See :meth:`Repository.tag_at`."""
-    with repository.ask("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as answer:
-        if answer.status == 200:
-            found: TagAsOf = answer.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
+    with repository.ask("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as response:
+        if response.status == 200:
+            found: TagAsOf = response.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
             return found.span
-        if answer.status not in _UNSUPPORTED:
-            answer.fail(f"ask what {repository.named(tag)} was at {rfc3339(at)}")
-        _fail_if_known(answer, f"find {repository.named(tag)} at {rfc3339(at)}")
+        if response.status not in _UNSUPPORTED:
+            response.fail(f"ask what {repository.named(tag)} was at {rfc3339(at)}")
+        _fail_if_known(response, f"find {repository.named(tag)} at {rfc3339(at)}")
     events = tag_history(repository, tag)
     if events is None:
         return None
@@ -207,10 +207,10 @@ def tag_at(repository: Repository, tag: str, at: datetime.datetime) -> TagSpan |
     )
 
 
-def _fail_if_known(answer: Answer, action: str) -> None:
+def _fail_if_known(response: Response, action: str) -> None:
     """Raises if a 404 is about the tag; one about the path is of a registry without that endpoint."""
     try:
-        answer.fail(action)
+        response.fail(action)
     except RemoteNotFound as error:
         if error.code == _NO_SUCH_TAG:
             raise
@@ -222,13 +222,13 @@ def _fail_if_known(answer: Answer, action: str) -> None:
 def tags_at(repository: Repository, at: datetime.datetime) -> list[TagSpan] | None:
     """See :meth:`Repository.tags_at`."""
     spans: list[TagSpan] = []
-    for answer in pages(repository, f"_digestry/tags?{urlencode({'at': rfc3339(at), 'n': _PAGE})}"):
-        if answer.status in _UNSUPPORTED:
+    for response in pages(repository, f"_digestry/tags?{urlencode({'at': rfc3339(at), 'n': _PAGE})}"):
+        if response.status in _UNSUPPORTED:
             return None
-        if answer.status != 200:
-            answer.fail(f"list the tags of {repository.reference.name} at {rfc3339(at)}")
-        found: TagsAsOf = answer.json(TagsAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
-        answer.entries = len(found.tags)
+        if response.status != 200:
+            response.fail(f"list the tags of {repository.reference.name} at {rfc3339(at)}")
+        found: TagsAsOf = response.json(TagsAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
+        response.entries = len(found.tags)
         spans += found.tags
     return spans
 
@@ -239,13 +239,13 @@ def whose(repository: Repository, digest: Digest, limit: int | None) -> list[Tag
         return None
     spans: list[TagSpan] = []
     number = _PAGE if limit is None else min(_PAGE, limit)
-    for answer in pages(repository, f"_digestry/whose/{digest}?n={number}"):
-        if answer.status in _UNSUPPORTED:
+    for response in pages(repository, f"_digestry/whose/{digest}?n={number}"):
+        if response.status in _UNSUPPORTED:
             return None
-        if answer.status != 200:
-            answer.fail(f"ask whose {repository.named(str(digest))} is")
-        found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
-        answer.entries = len(found.spans)
+        if response.status != 200:
+            response.fail(f"ask whose {repository.named(str(digest))} is")
+        found: Whose = response.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
+        response.entries = len(found.spans)
         spans += found.spans
         if limit is not None and len(spans) >= limit:
             return spans[:limit]
@@ -256,12 +256,12 @@ def restore(repository: Repository, tag: str, wanted: Digest | datetime.datetime
     """See :meth:`Repository.restore`."""
     query = {"to": str(wanted)} if isinstance(wanted, Digest) else {"at": rfc3339(wanted)}
     path = f"_digestry/restore/{tag}?{urlencode(query)}"
-    with repository.ask("POST", path, push=True) as answer:
-        if answer.status == 200:
-            found: Restored = answer.json(Restored, _LARGEST_PAGE, dec_hook=decode_hook)
+    with repository.ask("POST", path, push=True) as response:
+        if response.status == 200:
+            found: Restored = response.json(Restored, _LARGEST_PAGE, dec_hook=decode_hook)
             return found
         action = f"restore {repository.named(tag)}"
-        if answer.status not in _UNSUPPORTED:
-            answer.fail(action)
-        _fail_if_known(answer, action)
+        if response.status not in _UNSUPPORTED:
+            response.fail(action)
+        _fail_if_known(response, action)
     return None

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from digestry.blobs.verify import wrong_hash
 from digestry.client import referrers
-from digestry.client.answers import complain_digest
+from digestry.client.responses import complain_digest
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
@@ -51,11 +51,11 @@ def _put(repository: Repository, manifest: Manifest, target: str) -> tuple[bool,
         headers={"Content-Type": manifest.media_type},
         body=manifest.raw,
         push=True,
-    ) as answer:
-        if answer.status not in {200, 201, 202}:
-            answer.fail(f"push {repository.named(target.partition('?')[0])}")
-        said = answer.digest()
+    ) as response:
+        if response.status not in {200, 201, 202}:
+            response.fail(f"push {repository.named(target.partition('?')[0])}")
+        said = response.digest()
         if said is not None and said.algorithm == manifest.digest.algorithm and said != manifest.digest:
-            raise complain_digest(answer.host, said, manifest.digest)
-        made = {tag.strip() for value in answer.headers.getlist("OCI-Tag") for tag in value.split(",")}
-        return "OCI-Subject" in answer.headers, made
+            raise complain_digest(response.host, said, manifest.digest)
+        made = {tag.strip() for value in response.headers.getlist("OCI-Tag") for tag in value.split(",")}
+        return "OCI-Subject" in response.headers, made

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from digestry.client.answers import Answer
+from digestry.client.responses import Response
 from digestry.client.transport import origin_of
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
@@ -81,7 +81,7 @@ def progress_of(session: Session, host: str) -> Progress:
     return Progress(host, session.options.patience)
 
 
-def pages(repository: Repository, path: str) -> Iterator[Answer]:
+def pages(repository: Repository, path: str) -> Iterator[Response]:
     """The answers to ``path`` and to the pages after it, each closed when the next is asked for. Whoever
     reads one notes in it how many entries it had.
 
@@ -93,23 +93,25 @@ def pages(repository: Repository, path: str) -> Iterator[Answer]:
     progress = progress_of(repository.session, repository.reference.host)
     while True:
         began = time.monotonic()
-        with repository.ask("GET", url) as answer:
+        with repository.ask("GET", url) as response:
             took = time.monotonic() - began
-            if len(seen) > 1 and answer.status in {404, 405}:
-                raise ProtocolViolation(f"{answer.host} links to a page that it does not have: {shown(url)}")
-            yield answer
-            link = next_link(answer.headers.get("Link"))
-            if link is None or answer.status != 200:
+            if len(seen) > 1 and response.status in {404, 405}:
+                raise ProtocolViolation(
+                    f"{response.host} links to a page that it does not have: {shown(url)}"
+                )
+            yield response
+            link = next_link(response.headers.get("Link"))
+            if link is None or response.status != 200:
                 return
-            progress.page(answer.entries, took + answer.took)
+            progress.page(response.entries, took + response.took)
             following = repository.session.transport.follow(url, link)
             if origin_of(following) != origin_of(url):
                 raise ProtocolViolation(
-                    f"{answer.host} links to another host for the next page: {shown(following)}"
+                    f"{response.host} links to another host for the next page: {shown(following)}"
                 )
         if following in seen:
             raise ProtocolViolation(
-                f"{answer.host} never ends its list: its pages lead to {shown(following)}"
+                f"{response.host} never ends its list: its pages lead to {shown(following)}"
             )
         seen.add(following)
         url = following

@@ -34,19 +34,19 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
     query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
     asked = frozenset({"artifacttype"} if artifact_type else ())
     found: list[Descriptor] = []
-    for number, answer in enumerate(pages(repository, f"referrers/{digest}{query}")):
-        if answer.status in {404, 405} and number == 0:
+    for number, response in enumerate(pages(repository, f"referrers/{digest}{query}")):
+        if response.status in {404, 405} and number == 0:
             found = list(_by_tag(repository, digest))
             break
-        if answer.status != 200:
-            answer.fail(f"list what refers to {repository.named(str(digest))}")
+        if response.status != 200:
+            response.fail(f"list what refers to {repository.named(str(digest))}")
         try:
-            page = Manifest.parse(answer.read(_LARGEST_LIST), media_types.OCI_INDEX)
+            page = Manifest.parse(response.read(_LARGEST_LIST), media_types.OCI_INDEX)
         except InvalidManifest as error:
-            raise ProtocolViolation(f"{answer.host} sent no list of referrers: {error.message}") from error
-        if _filters(answer.headers.get("OCI-Filters-Applied") or "") - asked:
-            raise ProtocolViolation(f"{answer.host} left some of what refers to {digest} out of its list")
-        answer.entries = len(page.manifests)
+            raise ProtocolViolation(f"{response.host} sent no list of referrers: {error.message}") from error
+        if _filters(response.headers.get("OCI-Filters-Applied") or "") - asked:
+            raise ProtocolViolation(f"{response.host} left some of what refers to {digest} out of its list")
+        response.entries = len(page.manifests)
         found += page.manifests
     if artifact_type is None:
         return found

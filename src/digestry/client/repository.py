@@ -11,9 +11,9 @@ import msgspec
 
 from digestry.blobs.protocols import SMALL, Ingest
 from digestry.blobs.verify import Verifier, wrong_hash
-from digestry.client import download, history, manifests, referrers, sightings, upload
-from digestry.client.answers import Answer, escaped
+from digestry.client import blob_download, blob_upload, history, manifests, referrers, sightings
 from digestry.client.paging import pages
+from digestry.client.responses import Response, escaped
 from digestry.client.session import Session
 from digestry.client.transport import Body, Call
 from digestry.errors import InvalidManifest, InvalidReference, ProtocolViolation, TooLarge
@@ -73,7 +73,7 @@ class Repository:
         push: bool = False,
         scopes: Sequence[str] = (),
         repeatable: bool = True,
-    ) -> Answer:
+    ) -> Response:
         """Sends one request about this repository; ``path`` may be a whole address.
 
         ``scopes`` are token scopes beside this repository's own. The answer may have any status.
@@ -81,13 +81,13 @@ class Repository:
         url = path if "://" in path else self.url(path)
         own = self._delete if method == "DELETE" else self._push if push else self._pull
         call = Call(method, url, headers or {}, body, repeatable)
-        answer = self.session.send(self.reference.host, call, (*own, *scopes))
-        upstream = answer.headers.get("Digestry-Upstream")
+        response = self.session.send(self.reference.host, call, (*own, *scopes))
+        upstream = response.headers.get("Digestry-Upstream")
         if upstream is not None:
             what, _, target = urlsplit(url).path.rpartition("/")
             if what.endswith(_MIRRORED):
                 self.session.upstream[self.reference.name, target] = escaped(upstream)
-        return answer
+        return response
 
     def named(self, target: str) -> str:
         """``target`` of this repository as messages name it."""
@@ -100,17 +100,17 @@ class Repository:
 
         ``limit`` is as for :meth:`manifest`, which is asked if the registry does not say it otherwise.
         """
-        with self.ask("HEAD", f"manifests/{target}", headers=ACCEPT) as answer:
-            if answer.status == 200:
-                digest, size = answer.digest(), answer.length
-                kind = media_types.bare(answer.headers.get("Content-Type", ""))
+        with self.ask("HEAD", f"manifests/{target}", headers=ACCEPT) as response:
+            if response.status == 200:
+                digest, size = response.digest(), response.length
+                kind = media_types.bare(response.headers.get("Content-Type", ""))
                 if digest is not None and size is not None and kind in media_types.MANIFESTS:
-                    _check_asked(target, digest, answer)
-                    if ":" not in target and _LIMIT_TOLD not in answer.headers:
+                    _check_asked(target, digest, response)
+                    if ":" not in target and _LIMIT_TOLD not in response.headers:
                         self.session.told_by_head[self.reference.name, target] = digest
                     return Descriptor(kind, digest, size)
-            elif answer.status == _LIMITED or answer.status in _OUTAGES:  # a second question makes it worse
-                answer.fail(f"find {self.named(target)}")
+            elif response.status == _LIMITED or response.status in _OUTAGES:  # asking again makes it worse
+                response.fail(f"find {self.named(target)}")
         # What a HEAD was refused, or answered without a digest, a GET may tell: HEAD comes first all the
         # same, since limits count pulls.
         return self.manifest(target, limit=limit).descriptor()
@@ -121,12 +121,12 @@ class Repository:
         Its bytes, of which no more than ``limit`` are read, were checked against the digest asked for, or
         the one the registry claims. Raises :class:`RemoteNotFound` and :class:`DigestMismatch`.
         """
-        with self.ask("GET", f"manifests/{target}", headers=ACCEPT) as answer:
-            if answer.status != 200:
-                answer.fail(f"get {self.named(target)}")
-            claimed = answer.digest()
-            kind = media_types.bare(answer.headers.get("Content-Type", ""))
-            raw = answer.read(limit)
+        with self.ask("GET", f"manifests/{target}", headers=ACCEPT) as response:
+            if response.status != 200:
+                response.fail(f"get {self.named(target)}")
+            claimed = response.digest()
+            kind = media_types.bare(response.headers.get("Content-Type", ""))
+            raw = response.read(limit)
         wanted = Digest.parse(target) if ":" in target else claimed
         for expected in {digest for digest in (wanted, claimed) if digest is not None}:
             found = Digest.of(raw, expected.algorithm)
@@ -154,9 +154,9 @@ class Repository:
 
     def delete(self, target: str) -> None:
         """Deletes a tag, or the manifest of a digest. Raises :class:`RemoteNotFound`."""
-        with self.ask("DELETE", f"manifests/{target}") as answer:
-            if answer.status not in {200, 202, 204}:
-                answer.fail(f"delete {self.named(target)}")
+        with self.ask("DELETE", f"manifests/{target}") as response:
+            if response.status not in {200, 202, 204}:
+                response.fail(f"delete {self.named(target)}")
 
     def tags(self, odd: Callable[[str], None] | None = None) -> Iterator[str]:
         """All tags, in the registry's order. Raises :class:`RemoteNotFound` while iterating.
@@ -164,11 +164,11 @@ class Repository:
         What is listed but cannot be a tag, so that nobody can ask for it, is left out; ``odd`` is told.
         """
         first = f"tags/list?{urlencode({'n': _TAGS_PAGE})}"
-        for answer in pages(self, first):
-            if answer.status != 200:
-                answer.fail(f"list the tags of {self.reference.name}")
-            page: _TagList = answer.json(_TagList, _TAGS_BODY)
-            answer.entries = len(page.tags or ())
+        for response in pages(self, first):
+            if response.status != 200:
+                response.fail(f"list the tags of {self.reference.name}")
+            page: _TagList = response.json(_TagList, _TAGS_BODY)
+            response.entries = len(page.tags or ())
             for tag in page.tags or ():
                 try:
                     if not isinstance(tag, str):
@@ -182,14 +182,14 @@ class Repository:
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the repository has this blob."""
-        with self.ask("HEAD", f"blobs/{digest}") as answer:
-            if answer.status in {200, 404}:
-                return answer.status == 200
-            if answer.status not in _UNTOLD_BY_HEAD:
-                answer.fail(f"look for blob {digest} in {self.reference.name}")
+        with self.ask("HEAD", f"blobs/{digest}") as response:
+            if response.status in {200, 404}:
+                return response.status == 200
+            if response.status not in _UNTOLD_BY_HEAD:
+                response.fail(f"look for blob {digest} in {self.reference.name}")
         # Storage may have signed its address for GET alone.
-        with self.ask("GET", f"blobs/{digest}", headers={"Range": "bytes=0-0"}) as answer:
-            return answer.status in {200, 206}
+        with self.ask("GET", f"blobs/{digest}", headers={"Range": "bytes=0-0"}) as response:
+            return response.status in {200, 206}
 
     def blob(self, descriptor: Descriptor, *, limit: int = SMALL) -> bytes:
         """A small blob, verified. Raises :class:`TooLarge` if it is declared above ``limit`` bytes,
@@ -200,14 +200,14 @@ class Repository:
                 f"more than the {limit} that are read at once",
                 limit=limit,
             )
-        with self.ask("GET", f"blobs/{descriptor.digest}") as answer:
-            if answer.status != 200:
-                answer.fail(f"get blob {descriptor.digest} of {self.reference.name}")
-            if answer.encoding and answer.length != descriptor.size:
-                answer.decode(of_gzip=descriptor.media_type.endswith("gzip"))
+        with self.ask("GET", f"blobs/{descriptor.digest}") as response:
+            if response.status != 200:
+                response.fail(f"get blob {descriptor.digest} of {self.reference.name}")
+            if response.encoding and response.length != descriptor.size:
+                response.decode(of_gzip=descriptor.media_type.endswith("gzip"))
             verifier = Verifier(descriptor.digest, descriptor.size)
             parts: list[bytes] = []
-            for chunk in answer.chunks(min(1 << 20, descriptor.size + 1)):
+            for chunk in response.chunks(min(1 << 20, descriptor.size + 1)):
                 verifier.update(chunk)
                 parts.append(chunk)
         verifier.finish()
@@ -219,7 +219,7 @@ class Repository:
         Raises :class:`RemoteNotFound`, :class:`DigestMismatch`, :class:`SizeMismatch`, and what
         the sink raises. The sink is not aborted then: that is its owner's part.
         """
-        download.fetch(self, descriptor, sink, progress)
+        blob_download.fetch(self, descriptor, sink, progress)
 
     def push_blob(
         self,
@@ -228,14 +228,14 @@ class Repository:
         *,
         mount_from: str | None = None,
         progress: Progress | None = None,
-    ) -> upload.Outcome:
+    ) -> blob_upload.Outcome:
         """Makes the repository have a blob: it is there, is mounted from the repository
         ``mount_from`` of the same registry, or is sent; says which.
 
         ``source`` opens the bytes anew for each attempt. They are verified while they are sent:
         raises :class:`DigestMismatch` or :class:`SizeMismatch` if they are damaged.
         """
-        return upload.push_blob(self, descriptor, source, mount_from, progress)
+        return blob_upload.push_blob(self, descriptor, source, mount_from, progress)
 
     # -- relations and history ----------------------------------------------------------------
 
@@ -297,13 +297,13 @@ class Repository:
         return f"Repository({str(self.reference)!r})"
 
 
-def _check_asked(target: str, digest: Digest, answer: Answer) -> None:
+def _check_asked(target: str, digest: Digest, response: Response) -> None:
     if ":" not in target:
         return
     wanted = Digest.parse(target)
     if digest.algorithm == wanted.algorithm and digest != wanted:
-        _mixed_up(answer, wanted, digest)
+        _mixed_up(response, wanted, digest)
 
 
-def _mixed_up(answer: Answer, wanted: Digest, digest: Digest) -> NoReturn:
-    raise ProtocolViolation(f"{answer.host} was asked for {wanted}, and answers that it is {digest}")
+def _mixed_up(response: Response, wanted: Digest, digest: Digest) -> NoReturn:
+    raise ProtocolViolation(f"{response.host} was asked for {wanted}, and answers that it is {digest}")

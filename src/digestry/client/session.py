@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from digestry.client.answers import Answer
 from digestry.client.auth import Authenticator
 from digestry.client.credentials import Credentials, DockerCredentials
 from digestry.client.options import ClientOptions
+from digestry.client.responses import Response
 from digestry.client.transport import Call, Transport, origin_of
 from digestry.errors import DigestMismatch, DigestryError, RemoteNotFound
 from digestry.model.digest import Digest
@@ -69,16 +69,16 @@ class Session:
         one. ``contents`` asks for the bytes of indexes and advisories, too; they were verified.
         Raises :class:`Unreachable`, :class:`Refused` and :class:`ProtocolViolation`.
         """
-        from digestry.client import resolution  # noqa: PLC0415 - it needs Session
+        from digestry.client import bulk_resolve  # noqa: PLC0415 - it needs Session
 
-        return resolution.ask(self, host, queries, contents=contents)
+        return bulk_resolve.ask(self, host, queries, contents=contents)
 
     def whose(self, host: str, digest: Digest) -> list[TagSpan] | None:
         """Which tags of any repository that may be pulled from point, or pointed, to ``digest``, or to
         what holds it, newest first; None if ``host`` cannot tell."""
-        from digestry.client import history_anywhere  # noqa: PLC0415 - it needs Session
+        from digestry.client import registry_search  # noqa: PLC0415 - it needs Session
 
-        return history_anywhere.whose(self, host, digest)
+        return registry_search.whose(self, host, digest)
 
     def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
         """Tells ``host`` what runs where, with one request: no more than
@@ -124,7 +124,7 @@ class Session:
         """Ends all connections."""
         self.transport.close()
 
-    def send(self, host: str, call: Call, scopes: Sequence[str]) -> Answer:
+    def send(self, host: str, call: Call, scopes: Sequence[str]) -> Response:
         """Sends ``call`` to the registry ``host``, authenticated if it wants that.
 
         Returns the answer, whatever its status. Raises :class:`Unreachable`,
@@ -134,26 +134,26 @@ class Session:
         # An upload may be sent to another host, which has no right to these credentials.
         ours = origin_of(call.url) == origin_of(base)
         header = self._auth.header(host, scopes) if ours else None
-        answer = self._sent(host, call, header, scopes)
-        if answer.status != 401 or not ours or origin_of(answer.url) != origin_of(base):
-            return answer
+        response = self._sent(host, call, header, scopes)
+        if response.status != 401 or not ours or origin_of(response.url) != origin_of(base):
+            return response
         try:
-            other = self._auth.answer(host, answer.headers.getlist("WWW-Authenticate"), scopes, header)
+            other = self._auth.reauthorize(host, response.headers.getlist("WWW-Authenticate"), scopes, header)
         except BaseException:
-            answer.close()
+            response.close()
             raise
         if other is None:
-            answer.remark = self._auth.problem(host)  # by now the credentials were looked for
-            return answer
-        answer.close()
+            response.remark = self._auth.problem(host)  # by now the credentials were looked for
+            return response
+        response.close()
         return self._sent(host, call, other, scopes)
 
-    def _sent(self, host: str, call: Call, authorization: str | None, scopes: Sequence[str]) -> Answer:
-        answer = self.transport.send(call, authorization=authorization)
-        answer.registry, answer.remark = host, self._auth.problem(host)
-        if answer.status in {401, 403, 404, 429} and authorization is not None:
-            answer.account = self._auth.account(host, scopes)
-        return answer
+    def _sent(self, host: str, call: Call, authorization: str | None, scopes: Sequence[str]) -> Response:
+        response = self.transport.send(call, authorization=authorization)
+        response.registry, response.remark = host, self._auth.problem(host)
+        if response.status in {401, 403, 404, 429} and authorization is not None:
+            response.account = self._auth.account(host, scopes)
+        return response
 
     def __enter__(self) -> Self:
         return self

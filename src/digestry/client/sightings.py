@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from digestry.client.discovery import lacks, offers
+from digestry.client.extensions import lacks, offers
 from digestry.client.transport import Call
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.sightings import Noted, Sighted, SightingsOf, SightingsRequest
@@ -31,10 +31,10 @@ def record(session: Session, host: str, sightings: Sequence[Sighted]) -> Noted |
     url = f"{session.transport.base(host)}/v2/{_ENDPOINT}"
     scopes = [f"repository:{name}:pull" for name in dict.fromkeys(one.repository for one in sightings)]
     call = Call("POST", url, {"Content-Type": "application/json"}, body)
-    with session.send(host, call, scopes) as answer:
-        if answer.status != 200:
-            answer.fail("tell what runs")
-        noted: Noted = answer.json(Noted, _LARGEST_ANSWER)
+    with session.send(host, call, scopes) as response:
+        if response.status != 200:
+            response.fail("tell what runs")
+        noted: Noted = response.json(Noted, _LARGEST_ANSWER)
     return noted
 
 
@@ -42,10 +42,10 @@ def of(repository: Repository, digest: Digest, limit: int) -> SightingsOf | None
     """See :meth:`Repository.sightings`."""
     if lacks(repository.session, repository.reference.host, _OF):
         return None
-    with repository.ask("GET", f"{_ENDPOINT}/{digest}?n={limit}") as answer:
-        if answer.status in _UNSUPPORTED:
+    with repository.ask("GET", f"{_ENDPOINT}/{digest}?n={limit}") as response:
+        if response.status in _UNSUPPORTED:
             return None
-        if answer.status != 200:
-            answer.fail(f"ask where {repository.named(str(digest))} was seen")
-        found: SightingsOf = answer.json(SightingsOf, _LARGEST_ANSWER, dec_hook=decode_hook)
+        if response.status != 200:
+            response.fail(f"ask where {repository.named(str(digest))} was seen")
+        found: SightingsOf = response.json(SightingsOf, _LARGEST_ANSWER, dec_hook=decode_hook)
     return found

@@ -22,13 +22,13 @@ from urllib3.exceptions import (
 from urllib3.util import Timeout
 
 from digestry import __version__
-from digestry.client.answers import Answer
-from digestry.client.failures import is_certificate_failure, is_not_http, is_not_tls, unreachable
+from digestry.client.bounded_http import Patience, bound
 from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
 from digestry.client.proxies import credentials_of, proxy_for
-from digestry.client.realms import parts_of
-from digestry.client.waiting import Waiting, retry_after
-from digestry.client.wire import Patience, bound
+from digestry.client.responses import Response
+from digestry.client.token_servers import parts_of
+from digestry.client.transport_errors import is_certificate_failure, is_not_http, is_not_tls, unreachable
+from digestry.client.wait_budget import WaitBudget, retry_after
 from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 
@@ -67,7 +67,7 @@ class Transport:
         self._bases: dict[str, str] = {}
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._pins: dict[str, str] = {}
-        self.waiting = Waiting(
+        self.waiting = WaitBudget(
             options.waiting, options.longest_pause, options.tell, longest_command=options.longest_command
         )
 
@@ -112,9 +112,9 @@ class Transport:
 
     def _probe_plain(self, host: str) -> str:
         try:
-            with self._open(Call("GET", f"http://{host}/v2/", repeatable=False), {}) as answer:
+            with self._open(Call("GET", f"http://{host}/v2/", repeatable=False), {}) as response:
                 # What nginx and Go say to plain HTTP on a TLS port.
-                if answer.status != 400 or b"HTTPS" not in answer.read(64 << 10).upper():
+                if response.status != 400 or b"HTTPS" not in response.read(64 << 10).upper():
                     return f"http://{host}"
         except HTTPError as error:
             if not is_not_http(error):
@@ -153,7 +153,7 @@ class Transport:
 
     # -- asking -------------------------------------------------------------------------------
 
-    def send(self, call: Call, *, authorization: str | None = None) -> Answer:
+    def send(self, call: Call, *, authorization: str | None = None) -> Response:
         """Sends ``call`` and follows redirects, by the same method; the last answer, whatever its
         status.
 
@@ -166,15 +166,15 @@ class Transport:
             headers = {"Authorization": authorization} if authorization and origin_of(url) == origin else {}
             step = Call(call.method, url, call.headers, call.body, call.repeatable)
             try:
-                answer = self._open(step, headers)
+                response = self._open(step, headers)
             except (HTTPError, OSError) as error:
                 raise unreachable(urlsplit(url).netloc, error) from error
-            location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or location is None:
-                return answer
-            if answer.status == _TO_SEE and call.method not in {"GET", "HEAD"}:
-                return answer
-            answer.close()
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
+            if response.status == _TO_SEE and call.method not in {"GET", "HEAD"}:
+                return response
+            response.close()
             url = self.follow(url, location)
             if call.secret and origin_of(url) != origin:
                 raise ProtocolViolation(
@@ -184,7 +184,7 @@ class Transport:
         raise ProtocolViolation(f"{urlsplit(call.url).netloc} redirects more than {_MOST_REDIRECTS} times")
 
     def follow(self, url: str, location: str) -> str:
-        """Where a ``Location`` in the answer to ``url`` leads.
+        """Where a ``Location`` in the response to ``url`` leads.
 
         Raises :class:`ProtocolViolation` if that is no web address, or leads from TLS to plain HTTP.
         """
@@ -208,7 +208,7 @@ class Transport:
             )
         return target
 
-    def _open(self, call: Call, authorization: Mapping[str, str]) -> Answer:
+    def _open(self, call: Call, authorization: Mapping[str, str]) -> Response:
         """One exchange, without redirects, again after a failure that may pass. Raises what urllib3
         raises, and :class:`Unreachable`."""
         # Whoever streams repeats by himself: what was sent in part cannot be sent on.
@@ -218,7 +218,7 @@ class Transport:
         while True:
             pause: float | None = None
             try:
-                answer = self._exchange(call, authorization)
+                response = self._exchange(call, authorization)
             except (NewConnectionError, ConnectTimeoutError):
                 if tried >= min(1, attempts):
                     raise
@@ -226,17 +226,17 @@ class Transport:
                 if tried >= attempts:
                     raise
             else:
-                if answer.status not in _TRANSIENT or tried >= attempts:
-                    return answer
-                pause = retry_after(answer.headers)
+                if response.status not in _TRANSIENT or tried >= attempts:
+                    return response
+                pause = retry_after(response.headers)
                 if pause is not None and self.waiting.too_long(pause):
-                    return answer  # its error says for how long
-                answer.close()
+                    return response  # its error says for how long
+                response.close()
             tried += 1
             backoff = _BACKOFF * 2 ** (tried - 1) if tried > 1 else 0.0
             self.waiting.pause(host, max(pause or 0.0, backoff), pause is not None)
 
-    def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Answer:
+    def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Response:
         options = self.options
         host = urlsplit(call.url).netloc
         self.waiting.check(host)
@@ -259,7 +259,7 @@ class Transport:
             )
         except LocationParseError as error:
             raise Unreachable(f"{shown(call.url)} is no web address") from error
-        return Answer(response, call.method, call.url, patience=options.patience)
+        return Response(response, call.method, call.url, patience=options.patience)
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)

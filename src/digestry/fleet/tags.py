@@ -14,9 +14,9 @@ from digestry.fleet.lookup import Lookup
 from digestry.fleet.names import NO_NAMES, Names
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
-from digestry.model.moments import rfc3339
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
+from digestry.model.timestamps import rfc3339
 
 State: TypeAlias = Literal["current", "moved", "pinned", "never", "unknown"]
 

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, Protocol
 from digestry.blobs.protocols import BlobWriter, Ingest
 from digestry.errors import Conflict, InvalidConfiguration, NotFound
 from digestry.fsio import storage_error
-from digestry.images import tarball
+from digestry.images import tar_writer
 from digestry.images.stored_gzip import StoredGzip
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -179,7 +179,7 @@ def _layer(directory: Path, recipe: Recipe, blobs: BlobWriter) -> tuple[Descript
         for name in sorted(_walk(directory, root, b"")):
             _entry(root, name, recipe.time, plain)
             count += 1
-        plain(tarball.END)
+        plain(tar_writer.END)
         output.finish()
         diff_id = Digest("sha256", hasher.hexdigest())
         digest = diff_id if recipe.compression == "none" else output.digest()
@@ -265,9 +265,9 @@ def _entry(root: bytes, name: bytes, time: int, write: Callable[[bytes], None]) 
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):
             target = os.readlink(path)  # noqa: PTH115
-            write(tarball.header(name, tarball.SYMLINK, mode=0o777, size=0, mtime=time, link=target))
+            write(tar_writer.header(name, tar_writer.SYMLINK, mode=0o777, size=0, mtime=time, link=target))
         elif stat.S_ISDIR(found.st_mode):
-            write(tarball.header(name, tarball.DIRECTORY, mode=0o755, size=0, mtime=time))
+            write(tar_writer.header(name, tar_writer.DIRECTORY, mode=0o755, size=0, mtime=time))
         elif stat.S_ISREG(found.st_mode):
             _file(path, display, name, time, write)
         else:
@@ -290,8 +290,8 @@ def _file(path: bytes, display: Path, name: bytes, time: int, write: Callable[[b
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise _changed(display)
-        mode = tarball.normal_mode(before.st_mode)
-        write(tarball.header(name, tarball.REGULAR, mode=mode, size=before.st_size, mtime=time))
+        mode = tar_writer.normal_mode(before.st_mode)
+        write(tar_writer.header(name, tar_writer.REGULAR, mode=mode, size=before.st_size, mtime=time))
         left = before.st_size
         while left:
             chunk = file.read(min(_CHUNK, left))
@@ -306,7 +306,7 @@ def _file(path: bytes, display: Path, name: bytes, time: int, write: Callable[[b
         after.st_mode,
     ):
         raise _changed(display)
-    write(tarball.padding(before.st_size))
+    write(tar_writer.padding(before.st_size))
 
 
 def _changed(path: Path) -> Conflict:

@@ -12,8 +12,8 @@ import msgspec
 from digestry.blobs.disk import DiskBlobs
 from digestry.errors import Conflict, ContentError, InvalidManifest, NotFound
 from digestry.fsio import locked
-from digestry.images.choosing import choose
 from digestry.images.layout import Entry, Layout
+from digestry.images.platform_selection import select_image
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -26,7 +26,7 @@ _INDEX_LOCK: Final = ".index.lock"
 _CONTENT_LOCK: Final = ".content.lock"
 
 
-class Image(msgspec.Struct, frozen=True):
+class StoredImage(msgspec.Struct, frozen=True):
     """One line of a listing. ``size`` is in bytes of the content that is here, as it travels.
 
     ``image_id`` and ``created`` are of this machine's platform, or of the first that is here;
@@ -44,7 +44,7 @@ class Image(msgspec.Struct, frozen=True):
     absent: tuple[str, ...] = ()
 
 
-class Broken(msgspec.Struct, frozen=True):
+class DamagedImage(msgspec.Struct, frozen=True):
     """A name whose image cannot be shown, and why."""
 
     name: str
@@ -238,7 +238,7 @@ class ImageStore:
         if not manifest.is_index:
             return manifest
         wanted = platform or Platform.of_host()
-        child = choose(manifest, wanted, _Local(self)).entry
+        child = select_image(manifest, wanted, _Local(self)).entry
         if self.blobs.stat(child.digest) is None:
             raise NotFound(
                 f"{descriptor.digest} has an image for {wanted}, but that was not pulled",
@@ -267,7 +267,7 @@ class ImageStore:
 
     # -- listing ------------------------------------------------------------------------------
 
-    def images(self) -> list[Image | Broken]:
+    def images(self) -> list[StoredImage | DamagedImage]:
         """All tags, and the digests that no tag of their repository points to any more."""
         entries = [(entry, entry.reference) for entry in self.entries()]
         tagged = {
@@ -275,8 +275,8 @@ class ImageStore:
             for entry, known in entries
             if known is not None and known.tag is not None
         }
-        seen: dict[Digest, Image | Broken] = {}
-        rows: list[Image | Broken] = []
+        seen: dict[Digest, StoredImage | DamagedImage] = {}
+        rows: list[StoredImage | DamagedImage] = []
         for entry, known in entries:
             digest = entry.descriptor.digest
             if known is not None and known.tag is None and (known.name, digest) in tagged:
@@ -285,11 +285,11 @@ class ImageStore:
             found = seen.get(digest)
             if found is None:
                 found = seen[digest] = self._describe(entry.descriptor)
-            if isinstance(found, Broken):
-                rows.append(Broken(entry.name or name, digest, found.reason))
+            if isinstance(found, DamagedImage):
+                rows.append(DamagedImage(entry.name or name, digest, found.reason))
                 continue
             rows.append(
-                Image(
+                StoredImage(
                     name,
                     known.tag if known is not None else None,
                     digest,
@@ -303,7 +303,7 @@ class ImageStore:
             )
         return rows
 
-    def _describe(self, descriptor: Descriptor) -> Image | Broken:
+    def _describe(self, descriptor: Descriptor) -> StoredImage | DamagedImage:
         try:
             manifest = self.manifest(descriptor)
             images = self.present_images(manifest)
@@ -318,10 +318,10 @@ class ImageStore:
                 if (config := self.stated_config(image)) is not None:
                     configs.append((config.platform, config))
         except (ContentError, NotFound) as error:
-            return Broken("", descriptor.digest, error.message)
+            return DamagedImage("", descriptor.digest, error.message)
         best = [*by_preference([platform for platform, _ in configs], Platform.of_host()), 0][0]
         shown = configs[best][1] if configs else None
-        return Image(
+        return StoredImage(
             "",
             None,
             descriptor.digest,

@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
-from digestry.images.choosing import DEEPEST, choose
+from digestry.images.platform_selection import DEEPEST, select_image
 from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -177,7 +177,7 @@ def image_of(remote: Repository, top: Manifest, platform: Platform) -> list[Mani
     if not top.is_index:
         return [top]
     content = _Remote(remote, top)
-    chosen = choose(top, platform, content)
+    chosen = select_image(top, platform, content)
     image = content.fetched(chosen.entry)
     return [image, *reversed(chosen.inside), top]
 

@@ -20,11 +20,11 @@ from typing import Final
 
 from digestry.errors import Conflict, ContentError, TooLarge
 from digestry.fsio import storage_error, storage_errors
-from digestry.images.inflate import LayerStream
-from digestry.images.removal import DIRECTORY_FLAGS, remove_tree
+from digestry.images.directory_removal import DIRECTORY_FLAGS, remove_tree
+from digestry.images.layer_stream import LayerStream
+from digestry.images.root_filesystem import RootFilesystem
 from digestry.images.store import ImageStore
-from digestry.images.tree import Tree
-from digestry.images.untar import TarEntry, TarReader
+from digestry.images.tar_reader import TarEntry, TarReader
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
@@ -152,7 +152,7 @@ class _Budget:
 def _unpack_layer(
     store: ImageStore, descriptor: Descriptor, diff_id: Digest, root: Path, budget: _Budget
 ) -> None:
-    with store.blobs.open(descriptor.digest) as file, Tree(root) as tree:
+    with store.blobs.open(descriptor.digest) as file, RootFilesystem(root) as tree:
         layer = LayerStream(file, descriptor, diff_id, budget.of(descriptor))
         reader = TarReader(layer.read)
         for entry in reader:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from digestry.client import realms
+from digestry.client import token_servers
 from digestry.errors import RedirectRefused
 from digestry.mirror import addresses
 from digestry.mirror.addresses import Address, Network
@@ -68,7 +68,7 @@ def _plain(host: str) -> str:
 def parse_url(url: str) -> SplitResult:
     """Split an address that a stranger wrote. Raises :class:`ValueError` for one that is none, or that two
     readers could read in two ways."""
-    parts = realms.parts_of(url)
+    parts = token_servers.parts_of(url)
     if parts is None or "\\" in url or not _PRINTABLE.fullmatch(url):
         raise ValueError("that is no plain web address")
     return parts
@@ -238,7 +238,7 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _is_kin(own: str, host: str) -> bool:
-    return realms.belongs(own, host) or realms.neighbours(own, host) or _BELONG.get(own) == host
+    return token_servers.belongs(own, host) or token_servers.neighbours(own, host) or _BELONG.get(own) == host
 
 
 def _leads_inside(name: str, host: str, address: Address) -> RedirectRefused:

@@ -12,11 +12,11 @@ from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
-from digestry.client.answers import Answer
 from digestry.client.auth import Authenticator
 from digestry.client.credentials import Credential, Credentials
 from digestry.client.options import ClientOptions
 from digestry.client.proxies import proxy_for
+from digestry.client.responses import Response
 from digestry.client.session import Session
 from digestry.client.transport import Call, Transport, origin_of
 from digestry.errors import RedirectRefused
@@ -64,20 +64,20 @@ class GuardedTransport(Transport):
         """The host that gave this thread's last answer; None if it is the registry that was asked."""
         return self._asking.led_to
 
-    def send(self, call: Call, *, authorization: str | None = None) -> Answer:
+    def send(self, call: Call, *, authorization: str | None = None) -> Response:
         self._asking.led_to = None
         self._asking.origin = origin_of(call.url)
         self._asking.is_content = _OF_A_REGISTRY.search(urlsplit(call.url).path) is not None
-        answer = super().send(call, authorization=authorization)
-        if not _is_beside(call.url, answer.url):
-            return answer
-        self._asking.led_to = answer.host
-        if authorization and answer.status in _REFUSALS and origin_of(answer.url) == origin_of(call.url):
+        response = super().send(call, authorization=authorization)
+        if not _is_beside(call.url, response.url):
+            return response
+        self._asking.led_to = response.host
+        if authorization and response.status in _REFUSALS and origin_of(response.url) == origin_of(call.url):
             # A storage at the registry's own address: its signed addresses may take no other authentication.
-            answer.close()
-            signed = Call(call.method, answer.url, call.headers)
-            answer = super().send(signed)
-        return answer
+            response.close()
+            signed = Call(call.method, response.url, call.headers)
+            response = super().send(signed)
+        return response
 
     def follow(self, url: str, location: str) -> str:
         host = urlsplit(url).netloc
@@ -94,7 +94,7 @@ class GuardedTransport(Transport):
             self.guard.trusts(target)
         return target
 
-    def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Answer:
+    def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Response:
         try:
             parts = parse_url(call.url)
         except ValueError as error:

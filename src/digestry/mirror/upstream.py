@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from digestry.client.answers import Answer
 from digestry.client.credentials import Credential
-from digestry.client.failures import broke_off
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
+from digestry.client.responses import Response
+from digestry.client.transport_errors import broke_off
 from digestry.errors import (
     SPEC_CODES,
     InvalidConfiguration,
@@ -107,10 +107,10 @@ class BlobStream:
     ``size`` is of the whole blob, in bytes, as upstream says; None if it does not.
     """
 
-    def __init__(self, answer: Answer, start: int = 0, size: int | None = None) -> None:
-        self._answer = answer
+    def __init__(self, response: Response, start: int = 0, size: int | None = None) -> None:
+        self._answer = response
         self.start = start
-        self.size = size if answer.length is None else start + answer.length
+        self.size = size if response.length is None else start + response.length
 
     def read(self, count: int) -> bytes:
         """What has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
@@ -220,18 +220,18 @@ class ClientUpstream:
 
         def ask() -> int | None:
             asked = self._repository(repository)
-            with asked.ask("HEAD", f"blobs/{digest}") as answer:
-                if answer.status == _OK and (answer.length or is_empty):
-                    return answer.length
-                if answer.status in _ASK_LATER:
-                    answer.fail(f"find blob {digest} of {repository}")
-            with asked.ask("GET", f"blobs/{digest}", headers=one_byte) as answer:
-                if answer.status == _PART:
-                    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+            with asked.ask("HEAD", f"blobs/{digest}") as response:
+                if response.status == _OK and (response.length or is_empty):
+                    return response.length
+                if response.status in _ASK_LATER:
+                    response.fail(f"find blob {digest} of {repository}")
+            with asked.ask("GET", f"blobs/{digest}", headers=one_byte) as response:
+                if response.status == _PART:
+                    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
                     return None if match is None or match[2] == "*" else int(match[2])
-                if answer.status != _OK:
-                    answer.fail(f"find blob {digest} of {repository}")
-                return answer.length
+                if response.status != _OK:
+                    response.fail(f"find blob {digest} of {repository}")
+                return response.length
 
         return self._asked(ask)
 
@@ -240,17 +240,17 @@ class ClientUpstream:
         headers = {"Range": f"bytes={start}-"} if start else {}
 
         def ask() -> BlobStream:
-            answer = self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
+            response = self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
             try:
-                if answer.status == _PART and start:
-                    stream = BlobStream(answer, start, _whole_size(answer, digest, start))
-                elif answer.status == _OK:
-                    stream = BlobStream(answer)
+                if response.status == _PART and start:
+                    stream = BlobStream(response, start, _whole_size(response, digest, start))
+                elif response.status == _OK:
+                    stream = BlobStream(response)
                 else:
-                    answer.fail(f"get blob {digest} of {repository}")
+                    response.fail(f"get blob {digest} of {repository}")
                 begin_stream()
             except BaseException:
-                answer.close()
+                response.close()
                 raise
             return stream
 
@@ -276,11 +276,11 @@ class ClientUpstream:
         self._session.close()
 
 
-def _whole_size(answer: Answer, digest: Digest, start: int) -> int | None:
+def _whole_size(response: Response, digest: Digest, start: int) -> int | None:
     """The size of the whole that a 206 tells. Raises :class:`ProtocolViolation` for another part."""
-    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if match is None or int(match[1]) != start:
         raise ProtocolViolation(
-            f"{answer.host} was asked for {digest} from byte {start}, and sends another part"
+            f"{response.host} was asked for {digest} from byte {start}, and sends another part"
         )
     return None if match[2] == "*" else int(match[2])

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from digestry.catalog.policy import MODES, TagPolicy, TagRule
 from digestry.errors import InvalidConfiguration
-from digestry.model.pattern import check_pattern
+from digestry.model.name_pattern import check_pattern
 from digestry.registry import toml
 from digestry.registry.toml import Key, Where
 

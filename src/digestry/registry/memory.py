@@ -10,10 +10,10 @@ from msgspec import structs
 from digestry.catalog import clock
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
+from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagSpan, Whose
-from digestry.model.moments import parse_rfc3339
-from digestry.model.prefix import DigestPrefix
 from digestry.model.reference import check_tag
+from digestry.model.timestamps import parse_rfc3339
 from digestry.registry import withholding
 from digestry.registry.access.session import Session
 from digestry.registry.exchange import Exchange

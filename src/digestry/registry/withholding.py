@@ -13,7 +13,7 @@ from msgspec import structs
 
 from digestry.catalog import clock
 from digestry.model.history import TagEvent, TagSpan
-from digestry.model.moments import parse_rfc3339, rfc3339
+from digestry.model.timestamps import parse_rfc3339, rfc3339
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import bad_parameter
 

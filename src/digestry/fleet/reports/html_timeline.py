@@ -11,8 +11,8 @@ from digestry.fleet.audit import Finding
 from digestry.fleet.reports.words import NOT_FROM_TAG, WORDS, called, number, standing
 from digestry.fleet.timelines import Era, Timeline
 from digestry.model.digest import Digest
-from digestry.model.moments import rfc3339
 from digestry.model.text import printable
+from digestry.model.timestamps import rfc3339
 
 _WIDTH: Final = 1000
 _NARROWEST: Final = 24

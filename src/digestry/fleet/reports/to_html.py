@@ -35,8 +35,8 @@ from digestry.fleet.reports.words import (
 )
 from digestry.fleet.sighting import Note, Problem
 from digestry.fleet.timelines import Timeline
-from digestry.model.moments import rfc3339
 from digestry.model.text import printable
+from digestry.model.timestamps import rfc3339
 
 MOST_ROWS: Final = 5000
 """Containers that stand well and are listed; further ones are counted, unless all are wanted."""

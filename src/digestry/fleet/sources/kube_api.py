@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
 from digestry import __version__
-from digestry.client.failures import root_cause
+from digestry.client.transport_errors import root_cause
 from digestry.errors import (
     DigestryError,
     InvalidConfiguration,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from digestry.errors import InvalidConfiguration
-from digestry.model.pattern import beginning, check_pattern, matches
+from digestry.model.name_pattern import beginning, check_pattern, matches
 from digestry.registry import toml
 from digestry.registry.access.identity import ANONYMOUS_NAME, Identity
 from digestry.registry.toml import Key, Where

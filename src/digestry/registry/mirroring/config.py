@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.model.digest import shown
-from digestry.model.pattern import check_pattern, matches
+from digestry.model.name_pattern import check_pattern, matches
 from digestry.model.reference import DOCKER_HUB, Reference, check_repository
 from digestry.registry import toml
 from digestry.registry.mirroring.names import HUB_NAMES, canonical

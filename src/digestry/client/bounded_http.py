@@ -19,7 +19,7 @@ from typing import Any, Final
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from digestry.client.waiting import Waiting
+from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation
 
 LARGEST_HEAD: Final = 256 << 10
@@ -45,7 +45,7 @@ class Patience:
 
     head: float | None
     timeout: float
-    waiting: Waiting
+    waiting: WaitBudget
 
 
 class _Reader(io.RawIOBase):

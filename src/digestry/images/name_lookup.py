@@ -11,7 +11,7 @@ from digestry.images.layout import Entry
 from digestry.images.store import ImageStore, bare
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.prefix import DigestPrefix
+from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.reference import Reference
 from digestry.model.text import printable
 

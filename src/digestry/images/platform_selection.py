@@ -33,14 +33,14 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Selection:
     """The entry of the image, and the inner indexes that it is in, from the outermost on."""
 
     entry: Descriptor
     inside: tuple[Manifest, ...] = ()
 
 
-def choose(index: Manifest, wanted: Platform, content: Content) -> Chosen:
+def select_image(index: Manifest, wanted: Platform, content: Content) -> Selection:
     """The image of ``index`` for ``wanted``. Raises :class:`NotFound`, which tells what there is.
 
     The best of what says that it is for the platform (:func:`~digestry.model.platform.by_preference`);
@@ -69,13 +69,13 @@ class _Search:
         self.looked_into += 1
         return None if self.looked_into > _MOST_LOOKED_INTO else self.content.manifest(entry)
 
-    def within(self, index: Manifest, depth: int) -> Chosen | None:
+    def within(self, index: Manifest, depth: int) -> Selection | None:
         self.seen.add(index.digest)
         entries = [entry for entry in index.manifests if entry.media_type in media_types.MANIFESTS]
         self.offered += [entry.platform for entry in entries if entry.platform is not None]
         for position in by_preference([entry.platform for entry in entries], self.wanted):
             entry = entries[position]
-            found = self._inner(entry, depth) if entry.media_type in media_types.INDEXES else Chosen(entry)
+            found = self._inner(entry, depth) if entry.media_type in media_types.INDEXES else Selection(entry)
             if found is not None:
                 return found
         unstated = [entry for entry in entries if self._may_be(entry.platform)]
@@ -86,12 +86,12 @@ class _Search:
                     return found
         return self._by_config([e for e in unstated if e.media_type not in media_types.INDEXES])
 
-    def _inner(self, entry: Descriptor, depth: int) -> Chosen | None:
+    def _inner(self, entry: Descriptor, depth: int) -> Selection | None:
         if depth >= DEEPEST or entry.digest in self.seen:
             return None
         index = self.manifest(entry)
         found = None if index is None else self.within(index, depth + 1)
-        return None if index is None or found is None else Chosen(found.entry, (index, *found.inside))
+        return None if index is None or found is None else Selection(found.entry, (index, *found.inside))
 
     def _may_be(self, platform: Platform | None) -> bool:
         """Whether an entry does not say for what it is, and nothing against what is wanted."""
@@ -104,7 +104,7 @@ class _Search:
         )
         return bool(by_preference([whole], self.wanted))
 
-    def _by_config(self, entries: list[Descriptor]) -> Chosen | None:
+    def _by_config(self, entries: list[Descriptor]) -> Selection | None:
         images: list[tuple[Descriptor, Platform]] = []
         for entry in entries[:_MOST_UNSTATED]:
             image = self.manifest(entry)
@@ -115,4 +115,4 @@ class _Search:
         best = by_preference([platform for _, platform in images], self.wanted)
         # Last, an image that nobody has said anything of.
         best += [n for n, (_, platform) in enumerate(images) if self._may_be(platform)]
-        return Chosen(images[best[0]][0]) if best else None
+        return Selection(images[best[0]][0]) if best else None

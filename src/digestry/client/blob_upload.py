@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from digestry.blobs.verify import Verifier, verified
-from digestry.client.answers import Answer, complain_digest
-from digestry.client.failures import broke_off
+from digestry.client.responses import Response, complain_digest
+from digestry.client.transport_errors import broke_off
 from digestry.errors import ProtocolViolation, Refused, StorageError, Unreachable
 from digestry.model.descriptor import Descriptor
 
@@ -107,11 +107,11 @@ def _mount(repository: Repository, descriptor: Descriptor, origin: str) -> tuple
     try:
         with repository.ask(
             "POST", f"blobs/uploads/?{query}", push=True, scopes=scopes, headers={"Content-Length": "0"}
-        ) as answer:
-            if answer.status == 201:
+        ) as response:
+            if response.status == 201:
                 return True, None
-            if answer.status == 202 and answer.headers.get("Location"):
-                return False, _upload(repository, answer)
+            if response.status == 202 and response.headers.get("Location"):
+                return False, _upload(repository, response)
     except (Refused, ProtocolViolation, Unreachable):
         pass  # whatever it is, it comes again if it is about more than the mount
     refused.add(key)
@@ -125,19 +125,19 @@ def _begin(repository: Repository, descriptor: Descriptor) -> _Upload:
         query = "?" + urlencode({"digest-algorithm": descriptor.digest.algorithm})
     with repository.ask(
         "POST", f"blobs/uploads/{query}", push=True, headers={"Content-Length": "0"}
-    ) as answer:
-        if answer.status != 202:
-            answer.fail(f"begin an upload to {repository.reference.name}")
-        return _upload(repository, answer)
+    ) as response:
+        if response.status != 202:
+            response.fail(f"begin an upload to {repository.reference.name}")
+        return _upload(repository, response)
 
 
-def _upload(repository: Repository, answer: Answer) -> _Upload:
-    location = answer.headers.get("Location")
+def _upload(repository: Repository, response: Response) -> _Upload:
+    location = response.headers.get("Location")
     if not location:
-        raise ProtocolViolation(f"{answer.host} began an upload and does not say where")
-    least = answer.headers.get("OCI-Chunk-Min-Length", "").strip()
+        raise ProtocolViolation(f"{response.host} began an upload and does not say where")
+    least = response.headers.get("OCI-Chunk-Min-Length", "").strip()
     return _Upload(
-        repository.session.transport.follow(answer.url, location),
+        repository.session.transport.follow(response.url, location),
         int(least) if least.isascii() and least.isdigit() and len(least) <= 12 else 0,
     )
 
@@ -166,10 +166,10 @@ def _send_whole(
         body=body,
         push=True,
         repeatable=False,
-    ) as answer:
-        if answer.status == _TOO_LARGE and descriptor.size > _SMALLEST_PART:
+    ) as response:
+        if response.status == _TOO_LARGE and descriptor.size > _SMALLEST_PART:
             return False
-        _check_end(repository, descriptor, answer)
+        _check_end(repository, descriptor, response)
     return True
 
 
@@ -204,16 +204,16 @@ def _send_in_parts(
             }
             with repository.ask(
                 "PATCH", location, headers=headers, body=part, push=True, repeatable=False
-            ) as answer:
-                if answer.status == _TOO_LARGE and size > max(_SMALLEST_PART, upload.least):
+            ) as response:
+                if response.status == _TOO_LARGE and size > max(_SMALLEST_PART, upload.least):
                     size = max(size // 2, _SMALLEST_PART)
                     continue
-                if answer.status not in {202, 204}:
-                    answer.fail(f"push a part of blob {descriptor.digest} to {repository.reference.name}")
-                following = answer.headers.get("Location")
+                if response.status not in {202, 204}:
+                    response.fail(f"push a part of blob {descriptor.digest} to {repository.reference.name}")
+                following = response.headers.get("Location")
                 if following:
-                    location = repository.session.transport.follow(answer.url, following)
-                _check_range(answer, offset + len(part))
+                    location = repository.session.transport.follow(response.url, following)
+                _check_range(response, offset + len(part))
             sent.more(len(part))
             offset += len(part)
             held = held[len(part) :]
@@ -225,15 +225,15 @@ def _send_in_parts(
         body=b"",
         push=True,
         repeatable=False,
-    ) as answer:
-        _check_end(repository, descriptor, answer)
+    ) as response:
+        _check_end(repository, descriptor, response)
 
 
-def _check_range(answer: Answer, expected: int) -> None:
+def _check_range(response: Response, expected: int) -> None:
     """Raises :class:`ProtocolViolation` if the registry has less than was sent to it."""
-    _, dash, last = answer.headers.get("Range", "").strip().rpartition("-")
+    _, dash, last = response.headers.get("Range", "").strip().rpartition("-")
     if dash and last.isascii() and last.isdigit() and len(last) <= 19 and int(last) + 1 != expected:
-        raise ProtocolViolation(f"{answer.host} was sent {expected} bytes, and says that it has {last}")
+        raise ProtocolViolation(f"{response.host} was sent {expected} bytes, and says that it has {last}")
 
 
 def _closing(location: str, descriptor: Descriptor) -> str:
@@ -243,12 +243,12 @@ def _closing(location: str, descriptor: Descriptor) -> str:
     return urlunsplit(parts._replace(query=f"{parts.query}&{digest}" if parts.query else digest))
 
 
-def _check_end(repository: Repository, descriptor: Descriptor, answer: Answer) -> None:
-    if answer.status not in {201, 204}:
-        answer.fail(f"push blob {descriptor.digest} to {repository.reference.name}")
-    said = answer.digest()
+def _check_end(repository: Repository, descriptor: Descriptor, response: Response) -> None:
+    if response.status not in {201, 204}:
+        response.fail(f"push blob {descriptor.digest} to {repository.reference.name}")
+    said = response.digest()
     if said is not None and said.algorithm == descriptor.digest.algorithm and said != descriptor.digest:
-        raise complain_digest(answer.host, said, descriptor.digest)
+        raise complain_digest(response.host, said, descriptor.digest)
 
 
 def _read(source: Callable[[], BinaryIO]) -> Iterator[bytes]:

@@ -14,8 +14,8 @@ from urllib3.exceptions import HTTPError
 
 from digestry.client import refusals
 from digestry.client.encodings import Decoder, decoder_of
-from digestry.client.failures import unreachable
-from digestry.client.waiting import retry_after, seconds
+from digestry.client.transport_errors import unreachable
+from digestry.client.wait_budget import retry_after, seconds
 from digestry.errors import (
     AnswerTooLong,
     InvalidDigest,
@@ -34,7 +34,7 @@ _MOST_ERRORS: Final = 3
 _RAW: Final = 64 << 10  # of an encoded body, decoded at once
 
 
-class Answer:
+class Response:
     """One HTTP answer, its body not read yet. A context manager that gives the connection back.
 
     ``patience`` is how many seconds its body may take, unless it is streamed. ``remark`` is what else an

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digestry.model.moments import parse, parse_rfc3339, rfc3339
+from digestry.model.timestamps import parse, parse_rfc3339, rfc3339
 
 MICROSECOND = datetime.timedelta(microseconds=1)
 

@@ -63,7 +63,7 @@ def seconds(count: float) -> str:
     return f"{count:.0f} s" if count >= 10 else f"{count:.1f} s".replace(".0 s", " s")
 
 
-class Waiting:
+class WaitBudget:
     """The time that was spent waiting for registries, of which there is ``limit`` in seconds, or no end
     of it. Waiting for several at once counts once. Thread-safe.
 

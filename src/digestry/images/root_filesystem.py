@@ -15,10 +15,10 @@ from typing import Final
 
 from digestry.errors import ContentError, TooLarge
 from digestry.fsio import storage_errors
-from digestry.images import untar
-from digestry.images.removal import DIRECTORY_FLAGS as _DIRECTORY_FLAGS
-from digestry.images.removal import is_directory, remove
-from digestry.images.untar import TarEntry, TarReader
+from digestry.images import tar_reader
+from digestry.images.directory_removal import DIRECTORY_FLAGS as _DIRECTORY_FLAGS
+from digestry.images.directory_removal import is_directory, remove
+from digestry.images.tar_reader import TarEntry, TarReader
 from digestry.model.digest import shown
 
 DEEPEST: Final = 2048
@@ -51,7 +51,7 @@ class _Folder:
         return folder
 
 
-class Tree:
+class RootFilesystem:
     """An open root directory, to which one layer is applied; a context manager."""
 
     def __init__(self, root: Path) -> None:
@@ -60,7 +60,7 @@ class Tree:
         self._mine = _Folder()
         self._steps = 0
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> RootFilesystem:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -86,7 +86,7 @@ class Tree:
                     raise _too_deep(entry.name)
                 folder = self._known(resolved)
                 self._place(parent, name, folder, entry, reader)
-                if entry.kind != untar.DIRECTORY:
+                if entry.kind != tar_reader.DIRECTORY:
                     folder.children[name] = None
         finally:
             os.close(parent)
@@ -100,7 +100,7 @@ class Tree:
     def _place(self, parent: int, name: bytes, folder: _Folder, entry: TarEntry, reader: TarReader) -> None:
         mode = entry.mode & 0o777
         mtime = entry.mtime if math.isfinite(entry.mtime) and 0 <= entry.mtime < 2**33 else 0.0
-        if entry.kind == untar.DIRECTORY:
+        if entry.kind == tar_reader.DIRECTORY:
             try:
                 found = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 if not stat.S_ISDIR(found.st_mode):
@@ -112,17 +112,17 @@ class Tree:
             mine = folder.inner(name)
             mine.mode, mine.mtime = mode, mtime
             return
-        if entry.kind == untar.HARD_LINK:
+        if entry.kind == tar_reader.HARD_LINK:
             self._hard_link(parent, name, entry)
             return
-        if entry.kind == untar.SYMLINK:
+        if entry.kind == tar_reader.SYMLINK:
             if b"\0" in entry.link or not entry.link:
                 raise ContentError(f"the archive has {shown(entry.name)}, a symlink to what is no path")
             remove(parent, name)
             os.symlink(entry.link, name, dir_fd=parent)
             os.utime(name, (mtime, mtime), dir_fd=parent, follow_symlinks=False)
             return
-        if entry.kind not in untar.REGULAR:
+        if entry.kind not in tar_reader.REGULAR:
             raise ContentError(
                 f"the archive has {shown(entry.name)}, a device, FIFO or other special file (type "
                 f"{shown(entry.kind)}), which is not unpacked"

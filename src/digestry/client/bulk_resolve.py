@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from digestry.client.discovery import offers
+from digestry.client.extensions import offers
 from digestry.client.transport import Call
 from digestry.errors import InvalidDigest, ProtocolViolation
 from digestry.model.descriptor import decode_hook, encode_hook
@@ -33,14 +33,14 @@ def ask(
     url = f"{session.transport.base(host)}/v2/{_ENDPOINT}"
     call = Call("POST", url, {"Content-Type": "application/json"}, body)
     scopes = [f"repository:{name}:pull" for name in dict.fromkeys(query.repository for query in asked)]
-    with session.send(host, call, scopes) as answer:
-        if answer.status in _UNSUPPORTED:
+    with session.send(host, call, scopes) as response:
+        if response.status in _UNSUPPORTED:
             # Whatever it does not like about that: it can be asked one by one.
             session.bulk_refused.add(host)
             return None
-        if answer.status != 200:
-            answer.fail(f"ask about {len(asked)} repositories")
-        found: Resolutions = answer.json(Resolutions, _LARGEST_ANSWER, dec_hook=decode_hook)
+        if response.status != 200:
+            response.fail(f"ask about {len(asked)} repositories")
+        found: Resolutions = response.json(Resolutions, _LARGEST_ANSWER, dec_hook=decode_hook)
     _check(host, asked, found)
     return found
 

@@ -9,8 +9,8 @@ import pytest
 
 from digestry.errors import Ambiguous, InvalidReference, NotFound
 from digestry.images.layout import INDEX_FILE, NAME
-from digestry.images.names import look_up, removable
-from digestry.images.store import Image, ImageStore
+from digestry.images.name_lookup import look_up, removable
+from digestry.images.store import ImageStore, StoredImage
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -44,7 +44,7 @@ def written_by_others(store: ImageStore, descriptor: Descriptor, *names: str | N
 def test_a_name_as_it_is_listed(store: ImageStore, tmp_path: Path, name: str) -> None:
     made = packed(store, tmp_path / "a", f"{HERE}:1")
     written_by_others(store, made.manifest, name)
-    listed = [row.name for row in store.images() if isinstance(row, Image) and row.tag is None]
+    listed = [row.name for row in store.images() if isinstance(row, StoredImage) and row.tag is None]
     assert listed == [name]
     assert look_up(store, name, read).descriptor == made.manifest
     assert store.remove([removable(store, name, read)]).names == (name,)

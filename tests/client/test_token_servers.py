@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from digestry.client.options import ClientOptions
-from digestry.client.realms import parts_of, trust
 from digestry.client.repository import Repository
 from digestry.client.session import Session
+from digestry.client.token_servers import parts_of, trust
 from digestry.errors import ProtocolViolation, RemoteNotFound, Unauthorized
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request, lying

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from digestry.client.discovery import offers
+from digestry.client.extensions import offers
 from digestry.client.transport import Call
 from digestry.errors import Ambiguous, ContentError, NotFound, RemoteError
 from digestry.model.descriptor import decode_hook
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from digestry.client.repository import Repository
     from digestry.client.session import Session
     from digestry.model.digest import Digest
-    from digestry.model.prefix import DigestPrefix
+    from digestry.model.digest_prefix import DigestPrefix
 
 _LARGEST: Final = 1 << 20
 _AT_ONCE: Final = 8
@@ -41,10 +41,10 @@ def find(repository: Repository, prefix: DigestPrefix) -> Digest:
         return whole
     name = repository.reference.name
     if offers(repository.session, repository.reference.host, _ENDPOINT):
-        with repository.ask("GET", f"_digestry/digests/{prefix}") as answer:
-            if answer.status != 200:
-                answer.fail(f"look for {prefix} in {name}")
-            found: DigestsBeginning = answer.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
+        with repository.ask("GET", f"_digestry/digests/{prefix}") as response:
+            if response.status != 200:
+                response.fail(f"look for {prefix} in {name}")
+            found: DigestsBeginning = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
         return one(prefix, found.digests, f"{name} and its history")
     return one(prefix, *_of_tags(repository))
 
@@ -66,10 +66,10 @@ def anywhere(session: Session, host: str, prefix: DigestPrefix) -> Digest:
             hint="write the whole digest, or REPO@ before its beginning, or name another registry with "
             "--registry",
         )
-    with session.send(host, Call("GET", f"{address}_digestry/digests/{prefix}"), _SCOPES) as answer:
-        if answer.status != 200:
-            answer.fail(f"look for {prefix}")
-        found: DigestsBeginning = answer.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
+    with session.send(host, Call("GET", f"{address}_digestry/digests/{prefix}"), _SCOPES) as response:
+        if response.status != 200:
+            response.fail(f"look for {prefix}")
+        found: DigestsBeginning = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
     return one(prefix, found.digests, f"what you may see of {host}")
 
 

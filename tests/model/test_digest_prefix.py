@@ -4,7 +4,7 @@ import pytest
 
 from digestry.errors import InvalidDigest
 from digestry.model.digest import Digest
-from digestry.model.prefix import DigestPrefix
+from digestry.model.digest_prefix import DigestPrefix
 
 DIGEST = Digest.of(b"prefix")
 LONG = Digest.of(b"prefix", "sha512")

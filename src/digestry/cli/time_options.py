@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from digestry.cli.output import note
-from digestry.model.moments import Moments, parse, rfc3339
+from digestry.model.timestamps import Moments, parse, rfc3339
 
 __all__ = ["moment", "rfc3339", "time_option"]
 

@@ -10,8 +10,8 @@ from digestry.client.transport import Call
 from digestry.errors import InvalidReference, ProtocolViolation
 from digestry.model.descriptor import decode_hook
 from digestry.model.history import TagSpan, Whose
-from digestry.model.moments import rfc3339
 from digestry.model.reference import Reference
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.client.session import Session
@@ -35,12 +35,12 @@ def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
     while True:
         began = time.monotonic()
         url = base if before is None else f"{base}&before={before}"
-        with session.send(host, Call("GET", url), _SCOPES) as answer:
-            if answer.status in _UNSUPPORTED:
+        with session.send(host, Call("GET", url), _SCOPES) as response:
+            if response.status in _UNSUPPORTED:
                 return None
-            if answer.status != 200:
-                answer.fail(f"ask whose {digest} is")
-            found: Whose = answer.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
+            if response.status != 200:
+                response.fail(f"ask whose {digest} is")
+            found: Whose = response.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
         oldest = found.spans[-1] if found.spans else None
         if oldest is not None and spans and not _is_older(oldest, spans[-1]):
             raise ProtocolViolation(f"{host} sent spans that are not in order")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from digestry.cli.output import note
-from digestry.model.prefix import DigestPrefix
+from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def in_registry(settings: Settings, session: Session, text: str) -> Reference:
 
 def completed(session: Session, repository: Reference, prefix: DigestPrefix) -> Digest:
     """Return the repository's one digest that begins so. Raises as :func:`in_registry` does."""
-    from digestry.client.prefixes import find
+    from digestry.client.prefix_search import find
 
     digest = find(session.repository(repository), prefix)
     if str(prefix) != str(digest):

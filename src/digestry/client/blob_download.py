@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from digestry.blobs.protocols import Ingest
 from digestry.blobs.verify import too_long, too_short
-from digestry.client.answers import Answer
+from digestry.client.responses import Response
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.descriptor import Descriptor
 
@@ -62,45 +62,45 @@ def _attempt(
     if start == descriptor.size and start:
         return
     headers = {"Range": f"bytes={start}-"} if start and not encoded[0] else {}
-    with repository.ask("GET", f"blobs/{descriptor.digest}", headers=headers) as answer:
-        skip = _begin(answer, descriptor, start)
+    with repository.ask("GET", f"blobs/{descriptor.digest}", headers=headers) as response:
+        skip = _begin(response, descriptor, start)
         if skip is None:
-            answer.fail(f"get blob {descriptor.digest} of {repository.reference.name}")
+            response.fail(f"get blob {descriptor.digest} of {repository.reference.name}")
         left = descriptor.size - start
-        if answer.encoding and answer.length != left + skip:
-            if answer.status == 206:
+        if response.encoding and response.length != left + skip:
+            if response.status == 206:
                 encoded[0] = True
-                raise Unreachable(f"{answer.host} sends a part of {descriptor.digest} encoded")
+                raise Unreachable(f"{response.host} sends a part of {descriptor.digest} encoded")
             # A layer that is called encoded because it is a gzip has its own size: it is as it should be.
-            answer.decode(of_gzip=descriptor.media_type.endswith("gzip"))
+            response.decode(of_gzip=descriptor.media_type.endswith("gzip"))
             encoded[0] = True
-        elif answer.length is not None and answer.length != left + skip:
-            if answer.length > left + skip:
+        elif response.length is not None and response.length != left + skip:
+            if response.length > left + skip:
                 raise too_long(descriptor.digest, descriptor.size)
-            raise too_short(descriptor.digest, descriptor.size, start + answer.length - skip)
+            raise too_short(descriptor.digest, descriptor.size, start + response.length - skip)
         if left >= _WORTH_A_THREAD:
             with _Behind(sink) as behind:
-                _pump(answer, descriptor, start, skip=skip, write=behind.write, progress=progress)
+                _pump(response, descriptor, start, skip=skip, write=behind.write, progress=progress)
         else:
-            _pump(answer, descriptor, start, skip=skip, write=sink.write, progress=progress)
+            _pump(response, descriptor, start, skip=skip, write=sink.write, progress=progress)
 
 
-def _begin(answer: Answer, descriptor: Descriptor, start: int) -> int | None:
+def _begin(response: Response, descriptor: Descriptor, start: int) -> int | None:
     """How many bytes of the answer we have already; None if it is no answer to be used."""
-    if answer.status == 200:
+    if response.status == 200:
         return start  # Range is a wish: a registry may send everything again (RFC 9110, 14.2)
-    if answer.status == 206 and start:
-        match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if response.status == 206 and start:
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != start:
             raise ProtocolViolation(
-                f"{answer.host} was asked for {descriptor.digest} from byte {start}, and sends another part"
+                f"{response.host} was asked for {descriptor.digest} from byte {start}, and sends another part"
             )
         return 0
     return None
 
 
 def _pump(
-    answer: Answer,
+    response: Response,
     descriptor: Descriptor,
     start: int,
     *,
@@ -110,13 +110,13 @@ def _pump(
 ) -> None:
     left = descriptor.size - start
     while skip:
-        part = answer.read_some(min(_CHUNK, skip))
+        part = response.read_some(min(_CHUNK, skip))
         if not part:
             raise too_short(descriptor.digest, descriptor.size, start - skip)
         skip -= len(part)
     while True:
         # One byte more than is left, so that a stream that goes on is noticed.
-        part = answer.read_some(min(_CHUNK, left + 1))
+        part = response.read_some(min(_CHUNK, left + 1))
         if not part:
             break
         if len(part) > left:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.model.pattern import beginning, check_pattern, matches
+from digestry.model.name_pattern import beginning, check_pattern, matches
 
 
 @pytest.mark.parametrize(

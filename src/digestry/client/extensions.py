@@ -35,11 +35,11 @@ def offers(session: Session, host: str, endpoint: str) -> bool:
     """
     if host not in session.endpoints:
         url = f"{session.transport.base(host)}/v2/_oci/ext/discover"
-        with session.send(host, Call("GET", url), ()) as answer:
-            if answer.status == 200:
-                found: frozenset[str] | None = _listed(answer.read(_LARGEST))
+        with session.send(host, Call("GET", url), ()) as response:
+            if response.status == 200:
+                found: frozenset[str] | None = _listed(response.read(_LARGEST))
             else:
-                found = None if answer.status in _UNTOLD or answer.status >= 500 else frozenset()
+                found = None if response.status in _UNTOLD or response.status >= 500 else frozenset()
         session.endpoints[host] = found
     return endpoint in (session.endpoints[host] or ())
 
