@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_a_home_that_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidConfiguration, match="no-such-user-here") as raised:
         settings.locate()
     assert "DIGESTRY_HOME" in raised.value.hint
+
+
+def test_the_settings_for_programs(home: Path) -> None:
+    assert run("set", "registry", "localhost:5000").exit_code == 0
+    shown = json.loads(run("show", "--format", "json").stdout)
+    assert shown["file"] == str(home / "config.toml")
+    assert shown["images"] == str(home / "images")
+    assert [row["key"] for row in shown["settings"]] == list(settings.KEYS)
+    values = {row["key"]: row["value"] for row in shown["settings"]}
+    assert (values["registry"], values["docker-config"]) == ("localhost:5000", None)
 
 
 # -- reading ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import click
 
 from digestry.cli import settings as user_settings
 from digestry.cli.command_group import Group
-from digestry.cli.output import printable, say, table
+from digestry.cli.output import format_option, json_document, printable, say, table
 
 
 def _key(_context: click.Context, _parameter: click.Parameter, key: str) -> str:
@@ -24,10 +24,22 @@ def config() -> None:
 
 
 @config.command("show")
-def show() -> None:
-    """Show every setting, its value and what it is for."""
+@format_option
+def show(format_: str) -> None:
+    """Show every setting, its value and what it is for.
+
+    JSON: an object with settings (a list of objects with key, value, which is null if it is not set, and
+    meaning), and the paths file (of the settings) and images (of the local store).
+    """
     config_file, store = user_settings.locate()
     values = user_settings.read_values(config_file)
+    if format_ == "json":
+        rows = [
+            {"key": key, "value": values.get(key), "meaning": text}
+            for key, text in user_settings.KEYS.items()
+        ]
+        json_document({"settings": rows, "file": config_file, "images": store})
+        return
     table(
         ["SETTING", "VALUE", "MEANING"],
         [(key, values.get(key, "-"), meaning) for key, meaning in user_settings.KEYS.items()],

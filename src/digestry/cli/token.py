@@ -10,7 +10,7 @@ import click
 
 from digestry.cli.command_group import Group
 from digestry.cli.file_modes import keep_private
-from digestry.cli.output import note, say
+from digestry.cli.output import format_option, note, say
 from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
@@ -65,10 +65,15 @@ def create(root: Path, days: int, name: str) -> None:
 
 @token.command("list")
 @_ROOT
-def show(root: Path) -> None:
-    """List the tokens, without their secrets."""
+@format_option
+def show(root: Path, format_: str) -> None:
+    """List the tokens, without their secrets.
+
+    JSON: a list of objects with user, created and expires (RFC 3339; expires is null for a token that does
+    not expire), and state (valid, expired, revoked).
+    """
     from digestry.catalog import clock
-    from digestry.cli.output import table
+    from digestry.cli.output import json_document, table
     from digestry.registry.access.identity import ROBOT_PREFIX
 
     robots = _robots(root)
@@ -78,22 +83,24 @@ def show(root: Path) -> None:
         robots.close()
     now = clock.now()
 
-    def day(time: int | None) -> str:
-        return "never" if time is None else clock.to_rfc3339(time)
-
     def state(revoked: bool, holds: bool) -> str:
         return "valid" if holds else "revoked" if revoked else "expired"
 
     rows = [
-        [
-            ROBOT_PREFIX + entry.name,
-            day(entry.created_at),
-            day(entry.expires_at),
-            state(entry.revoked_at is not None, entry.holds(now)),
-        ]
+        {
+            "user": ROBOT_PREFIX + entry.name,
+            "created": clock.to_rfc3339(entry.created_at),
+            "expires": None if entry.expires_at is None else clock.to_rfc3339(entry.expires_at),
+            "state": state(entry.revoked_at is not None, entry.holds(now)),
+        }
         for entry in found
     ]
-    table(("USER", "CREATED", "EXPIRES", "STATE"), rows)
+    if format_ == "json":
+        json_document(rows)
+        return
+    table(
+        ("USER", "CREATED", "EXPIRES", "STATE"), [[cell or "never" for cell in row.values()] for row in rows]
+    )
 
 
 @token.command("revoke")

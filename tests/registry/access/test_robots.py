@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -99,6 +100,18 @@ def test_an_expired_token(server: RegistryServer) -> None:
         )
     listed = call(server.root, "list").stdout
     assert any("robot$ci-short" in line and "expired" in line for line in listed.splitlines())
+
+
+def test_the_list_for_programs(server: RegistryServer) -> None:
+    secret = created(server, "ci-listed")
+    assert call(server.root, "revoke", "ci-listed").returncode == 0
+    listed = call(server.root, "list", "--format", "json").stdout
+    assert secret not in listed
+    rows = {row["user"]: row for row in json.loads(listed)}
+    row = rows["robot$ci-listed"]
+    assert set(row) == {"user", "created", "expires", "state"}
+    assert row["state"] == "revoked"
+    assert row["created"] < row["expires"]
 
 
 def test_names(server: RegistryServer) -> None:
