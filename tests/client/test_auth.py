@@ -236,7 +236,7 @@ def tokens(liar: Liar) -> TokenRegistry:
 def test_a_token_is_fetched_once_a_scope(tokens: TokenRegistry, hostile: Repository) -> None:
     for _ in range(3):
         with pytest.raises(RemoteNotFound):
-            hostile.manifest("latest")
+            hostile.pull_manifest("latest")
     (request,) = tokens.tokens()
     assert request.query == {
         "service": ["reg"],
@@ -257,7 +257,7 @@ def test_a_token_that_has_ended_is_not_used(tokens: TokenRegistry, hostile: Repo
     tokens.expires = 0.2
     for _ in range(2):
         with pytest.raises(RemoteNotFound):
-            hostile.manifest("latest")
+            hostile.pull_manifest("latest")
         time.sleep(0.15)
     assert len(tokens.tokens()) == 2
     # The second was fetched before it was asked for, not after a refusal.
@@ -266,10 +266,10 @@ def test_a_token_that_has_ended_is_not_used(tokens: TokenRegistry, hostile: Repo
 
 def test_a_token_that_is_refused_is_replaced_once(tokens: TokenRegistry, hostile: Repository) -> None:
     with pytest.raises(RemoteNotFound):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     tokens.refuse_tokens = True
     with pytest.raises(RemoteNotFound):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert len(tokens.tokens()) == 2
 
 
@@ -277,7 +277,7 @@ def test_a_registry_that_refuses_every_token(liar: Liar, hostile: Repository) ->
     registry = TokenRegistry(liar)
     liar.answer = lambda r: registry.token(r) if r.path == "/token" else registry.challenge()
     with pytest.raises(Unauthorized):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert len(liar.seen) < 6
 
 
@@ -289,21 +289,21 @@ def test_a_token_server_that_sends_no_token(liar: Liar, hostile: Repository, bod
     registry = TokenRegistry(liar)
     liar.answer = lambda r: Reply(200, body) if r.path == "/token" else registry.challenge()
     with pytest.raises(ProtocolViolation):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_a_token_server_that_refuses(liar: Liar, hostile: Repository) -> None:
     registry = TokenRegistry(liar)
     liar.answer = lambda r: Reply(401, b"wrong password") if r.path == "/token" else registry.challenge()
     with pytest.raises(Unauthorized, match="wrong password"):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_a_404_of_the_token_server_is_not_the_registrys(liar: Liar, hostile: Repository) -> None:
     registry = TokenRegistry(liar)
     liar.answer = lambda r: Reply(404, b"no such page") if r.path == "/token" else registry.challenge()
     with pytest.raises(ProtocolViolation, match="get a token"):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_a_token_server_that_has_moved_is_found_again(liar: Liar, hostile: Repository) -> None:
@@ -320,7 +320,7 @@ def test_a_token_server_that_has_moved_is_found_again(liar: Liar, hostile: Repos
 
     liar.answer = answer
     with pytest.raises(RemoteNotFound):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     place = "new"
     with pytest.raises(ProtocolViolation):
         hostile.delete("latest")  # which wants another token
@@ -336,7 +336,7 @@ def test_tokens_that_are_kept_are_bounded(
 
         def ask(name: str) -> None:
             with pytest.raises(RemoteNotFound):
-                session.repository(Reference(liar.host, name)).manifest("latest")
+                session.repository(Reference(liar.host, name)).pull_manifest("latest")
 
         for number in range(5):
             ask(f"a{number}")
@@ -351,14 +351,14 @@ def test_tokens_that_are_kept_are_bounded(
 def test_strange_lifetimes(tokens: TokenRegistry, hostile: Repository, expires: Any) -> None:
     tokens.expires = expires
     with pytest.raises(RemoteNotFound):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_the_password_goes_to_the_token_server_only(tokens: TokenRegistry, tmp_path: Path) -> None:
     host = tokens.liar.host
     write_config(tmp_path, {"auths": {host: {"auth": basic("ann", "s3cret")}}})
     with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(RemoteNotFound):
-        session.repository(Reference(host, "a")).manifest("latest")
+        session.repository(Reference(host, "a")).pull_manifest("latest")
     (request,) = tokens.tokens()
     assert request.headers["Authorization"] == f"Basic {basic('ann', 's3cret')}"
     assert request.query["account"] == ["ann"]
@@ -370,7 +370,7 @@ def test_an_identity_token_is_traded_in(tokens: TokenRegistry, tmp_path: Path) -
     host = tokens.liar.host
     write_config(tmp_path, {"auths": {host: {"identitytoken": "refresh"}}})
     with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(RemoteNotFound):
-        session.repository(Reference(host, "a")).manifest("latest")
+        session.repository(Reference(host, "a")).pull_manifest("latest")
     (request,) = tokens.tokens()
     assert request.method == "POST"
     form = parse_qs(request.body.decode())
@@ -386,13 +386,13 @@ def test_a_password_is_not_sent_over_plain_http(liar: Liar, tmp_path: Path) -> N
     with Session(ClientOptions(docker_config=tmp_path)) as session:
         repository = session.repository(Reference(liar.host, "a"))
         with pytest.raises(ProtocolViolation, match="was not sent"):
-            repository.manifest("latest")
+            repository.pull_manifest("latest")
 
 
 def test_a_realm_that_is_no_address(liar: Liar, hostile: Repository) -> None:
     liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": 'Bearer realm="file:///etc/passwd"'})
     with pytest.raises(ProtocolViolation, match="token server"):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_basic(liar: Liar, tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_basic(liar: Liar, tmp_path: Path) -> None:
         repository = session.repository(Reference(liar.host, "a"))
         for _ in range(2):
             with pytest.raises(RemoteNotFound):
-                repository.manifest("latest")
+                repository.pull_manifest("latest")
     assert len(liar.seen) == 3  # only the first was refused
 
 
@@ -417,16 +417,16 @@ def test_wrong_credentials_end_at_once(liar: Liar, tmp_path: Path) -> None:
     with Session(ClientOptions(docker_config=tmp_path)) as session:
         repository = session.repository(Reference(liar.host, "a"))
         with pytest.raises(Unauthorized):
-            repository.manifest("latest")
+            repository.pull_manifest("latest")
         with pytest.raises(Unauthorized):
-            repository.manifest("latest")
+            repository.pull_manifest("latest")
     assert len(liar.seen) == 3
 
 
 def test_no_credentials_where_some_are_wanted(liar: Liar, hostile: Repository) -> None:
     liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
     with pytest.raises(Unauthorized) as caught:
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert caught.value.hint.endswith(f"docker login {liar.host}")
 
 
@@ -442,7 +442,7 @@ def test_who_is_logged_in_is_not_told_to_log_in_as_if_nobody_were(liar: Liar, tm
 
     liar.answer = answer
     with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(Unauthorized) as caught:
-        session.repository(Reference(liar.host, "a")).manifest("latest")
+        session.repository(Reference(liar.host, "a")).pull_manifest("latest")
     assert caught.value.hint.startswith("the account ann is known there and may not")
 
     def refuse(request: Request) -> Reply:
@@ -453,7 +453,7 @@ def test_who_is_logged_in_is_not_told_to_log_in_as_if_nobody_were(liar: Liar, tm
 
     liar.answer = refuse
     with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(Unauthorized) as caught:
-        session.repository(Reference(liar.host, "a")).manifest("latest")
+        session.repository(Reference(liar.host, "a")).pull_manifest("latest")
     assert f"docker login {liar.host}" in caught.value.hint
     assert "the account ann" in caught.value.hint
 
@@ -566,4 +566,4 @@ def test_a_refusal_names_the_helper_that_failed(liar: Liar, tmp_path: Path) -> N
         Session(ClientOptions(docker_config=config)) as session,
         pytest.raises(Unauthorized, match="docker-credential-surely-not-installed"),
     ):
-        session.repository(Reference(liar.host, "team/app")).manifest("1")
+        session.repository(Reference(liar.host, "team/app")).pull_manifest("1")

@@ -89,7 +89,7 @@ def test_who_has_no_extension_is_asked_for_none(liar: Liar, session: Session, of
     assert session.resolve_many(liar.host, [QUERY]) is None
     for _ in range(2):
         assert repository.holders(digest) is None
-        assert repository.whose(digest) is None
+        assert repository.tags_for_digest(digest) is None
         assert repository.sightings(digest) is None
     assert session.record_sightings(liar.host, [Sighted("team/app", digest, "n1", 1)]) is None
     assert liar.paths() == ["GET /v2/_oci/ext/discover"]

@@ -53,7 +53,7 @@ def test_every_way_to_be_slow_ends(way: str) -> None:
     with dripping(SLOW[way]) as server:
         begun = time.monotonic()
         with pytest.raises(RemoteError):
-            repository(server.host).manifest("1")
+            repository(server.host).pull_manifest("1")
         assert time.monotonic() - begun < ENOUGH
 
 
@@ -62,7 +62,7 @@ def test_every_way_to_send_without_end_is_cut(way: str) -> None:
     with dripping(FAST[way]) as server:
         begun = time.monotonic()
         with pytest.raises(RemoteError):
-            repository(server.host, waiting=60.0, patience=60.0).manifest("1")
+            repository(server.host, waiting=60.0, patience=60.0).pull_manifest("1")
         assert time.monotonic() - begun < ENOUGH
         assert len(server.seen) <= 6
 
@@ -73,7 +73,7 @@ def test_a_blob_that_drips(way: str) -> None:
     with dripping(SLOW[way]) as server:
         begun = time.monotonic()
         with pytest.raises(DigestryError):
-            repository(server.host).blob(blob)
+            repository(server.host).read_blob(blob)
         assert time.monotonic() - begun < ENOUGH
 
 
@@ -81,7 +81,7 @@ def test_a_server_that_takes_connections_and_says_nothing() -> None:
     with silent() as host:
         begun = time.monotonic()
         with pytest.raises(Unreachable):
-            repository(host).manifest("1")
+            repository(host).pull_manifest("1")
         assert time.monotonic() - begun < ENOUGH
 
 
@@ -90,7 +90,7 @@ def test_a_handshake_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     with silent() as host:
         begun = time.monotonic()
         with pytest.raises(Unreachable):
-            repository(host).manifest("1")
+            repository(host).pull_manifest("1")
         assert time.monotonic() - begun < ENOUGH
 
 
@@ -145,7 +145,7 @@ def test_nothing_takes_longer_than_a_command_may() -> None:
     with dripping(quick) as server:
         begun = time.monotonic()
         with pytest.raises(Unreachable, match=r"has taken 1 s") as caught:
-            repository(server.host, longest_command=1.0, waiting=60.0).blob(blob, limit=1 << 60)
+            repository(server.host, longest_command=1.0, waiting=60.0).read_blob(blob, limit=1 << 60)
         assert "--time-limit" in caught.value.hint
         assert time.monotonic() - begun < ENOUGH
 
@@ -159,7 +159,7 @@ def test_a_few_interim_answers_are_no_answer() -> None:
         b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
     )
     with dripping(Drip(lambda _: iter([answer]), 0)) as server:
-        assert repository(server.host).manifest("1").digest == DIGEST
+        assert repository(server.host).pull_manifest("1").digest == DIGEST
 
 
 def test_a_large_head_and_chunks_of_a_byte_are_read(liar: Liar) -> None:
@@ -171,9 +171,9 @@ def test_a_large_head_and_chunks_of_a_byte_are_read(liar: Liar) -> None:
         + b"Connection: close\r\n\r\n%s0\r\nX: y\r\n\r\n" % chunks
     )
     with dripping(Drip(lambda _: iter([answer]), 0)) as server:
-        assert repository(server.host).manifest("1").digest == DIGEST
+        assert repository(server.host).pull_manifest("1").digest == DIGEST
     with dripping(Drip(bytewise(answer[-2000:]), 0)) as server, pytest.raises(RemoteError):
-        repository(server.host).manifest("1")
+        repository(server.host).pull_manifest("1")
 
 
 def test_a_slow_line_that_goes_on_is_waited_for(liar: Liar) -> None:
@@ -184,7 +184,7 @@ def test_a_slow_line_that_goes_on_is_waited_for(liar: Liar) -> None:
     pieces = [head, *(body[at : at + 512] for at in range(0, len(body), 512))]
     with dripping(Drip(lambda _: iter(pieces), 0.2)) as server:
         begun = time.monotonic()
-        assert repository(server.host, patience=10.0).blob(blob) == body
+        assert repository(server.host, patience=10.0).read_blob(blob) == body
         assert time.monotonic() - begun > WAITING
 
 
@@ -222,7 +222,7 @@ def test_a_connection_that_breaks_after_every_byte(liar: Liar, tmp_path: Path) -
     store = DiskBlobs(tmp_path)
     store.prepare()
     with pytest.raises(Unreachable), store.begin(blob.digest, blob.size) as sink:
-        repository(liar.host, waiting=60.0).fetch(blob, sink)
+        repository(liar.host, waiting=60.0).pull_blob(blob, sink)
     assert len(liar.seen) < 50
 
 
@@ -235,9 +235,9 @@ def test_an_answer_that_inflates_without_end(liar: Liar, encoding: str) -> None:
     remote = repository(liar.host, waiting=60.0, patience=60.0)
     asking: list[Callable[[], object]] = [
         lambda: list(remote.tags()),
-        lambda: remote.manifest("1"),
+        lambda: remote.pull_manifest("1"),
         lambda: remote.referrers(Digest.of(b"")),
-        lambda: remote.blob(Descriptor(media_types.OCI_CONFIG, Digest.of(b""), 100)),
+        lambda: remote.read_blob(Descriptor(media_types.OCI_CONFIG, Digest.of(b""), 100)),
     ]
     for ask in asking:
         tracemalloc.start()

@@ -41,7 +41,7 @@ def encoded(body: bytes, encoding: str, *, chunked: bool = False) -> Reply:
 def test_a_manifest_is_decoded(liar: Liar, hostile: Repository, encoding: str, encode: object) -> None:
     body = encode(IMAGE)  # type: ignore[operator]
     liar.answer = lambda _: encoded(body, encoding)
-    assert hostile.manifest(str(DIGEST)).raw == IMAGE
+    assert hostile.pull_manifest(str(DIGEST)).raw == IMAGE
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -61,11 +61,11 @@ def test_a_blob_is_decoded(
     kind = media_types.OCI_LAYER_GZIP if content is LAYER else media_types.OCI_CONFIG
     blob = Descriptor(kind, Digest.of(content), len(content))
     liar.answer = lambda _: encoded(body, encoding, chunked=chunked)
-    assert hostile.blob(blob) == content
+    assert hostile.read_blob(blob) == content
     store = DiskBlobs(tmp_path)
     store.prepare()
     with store.begin(blob.digest, blob.size) as sink:
-        hostile.fetch(blob, sink)
+        hostile.pull_blob(blob, sink)
     assert store.read(blob.digest) == content
 
 
@@ -83,7 +83,7 @@ def test_no_range_of_an_encoded_blob_is_asked_for(liar: Liar, hostile: Repositor
     store = DiskBlobs(tmp_path)
     store.prepare()
     with store.begin(blob.digest, blob.size) as sink:
-        hostile.fetch(blob, sink)
+        hostile.pull_blob(blob, sink)
     assert [request.headers.get("Range") for request in liar.seen] == [None, None]
 
 
@@ -91,19 +91,19 @@ def test_no_range_of_an_encoded_blob_is_asked_for(liar: Liar, hostile: Repositor
 def test_an_encoding_that_cannot_be_undone(liar: Liar, hostile: Repository, encoding: str) -> None:
     liar.answer = lambda _: encoded(b"anything", encoding)
     with pytest.raises(ProtocolViolation, match=encoding):
-        hostile.manifest("1")
+        hostile.pull_manifest("1")
 
 
 def test_one_that_ends_early(liar: Liar, hostile: Repository) -> None:
     liar.answer = lambda _: encoded(gzip.compress(IMAGE)[:-6], "gzip")
     with pytest.raises(ProtocolViolation, match="ends early"):
-        hostile.manifest("1")
+        hostile.pull_manifest("1")
 
 
 def test_one_that_never_ends(liar: Liar, hostile: Repository) -> None:
     bomb = gzip.compress(b"\0" * (64 << 20))
     liar.answer = lambda _: encoded(bomb, "gzip")
     with pytest.raises(ProtocolViolation, match="more than"):
-        hostile.manifest("1")
+        hostile.pull_manifest("1")
     with pytest.raises(ContentError):
-        hostile.blob(Descriptor(media_types.OCI_CONFIG, DIGEST, 100))
+        hostile.read_blob(Descriptor(media_types.OCI_CONFIG, DIGEST, 100))

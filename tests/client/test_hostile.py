@@ -64,7 +64,7 @@ def store(tmp_path: Path) -> DiskBlobs:
 def fetch(repository: Repository, store: DiskBlobs, descriptor: Descriptor = BLOB) -> list[int]:
     steps: list[int] = []
     with store.begin(descriptor.digest, descriptor.size) as sink:
-        repository.fetch(descriptor, sink, steps.append)
+        repository.pull_blob(descriptor, sink, steps.append)
     return steps
 
 
@@ -74,21 +74,21 @@ def fetch(repository: Repository, store: DiskBlobs, descriptor: Descriptor = BLO
 def test_other_bytes_than_the_digest_asked_for(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(manifest_reply())
     with pytest.raises(DigestMismatch):
-        hostile.manifest(str(Digest.of(b"another")))
-    assert hostile.manifest(str(DIGEST)).raw == IMAGE
+        hostile.pull_manifest(str(Digest.of(b"another")))
+    assert hostile.pull_manifest(str(DIGEST)).raw == IMAGE
 
 
 def test_other_bytes_than_the_digest_in_the_header(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(manifest_reply(digest=str(Digest.of(b"x"))))
     with pytest.raises(DigestMismatch):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 @pytest.mark.parametrize("value", ["md5:abc", "", "sha256:short"])
 def test_a_header_that_is_no_digest(liar: Liar, hostile: Repository, value: str) -> None:
     liar.answer = always(manifest_reply(digest=value))
     with pytest.raises(ProtocolViolation):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     with pytest.raises(ProtocolViolation):
         hostile.resolve("latest")
 
@@ -97,18 +97,18 @@ def test_a_header_that_is_no_digest(liar: Liar, hostile: Repository, value: str)
 def test_garbage_instead_of_a_manifest(liar: Liar, hostile: Repository, body: bytes) -> None:
     liar.answer = always(manifest_reply(body))
     with pytest.raises(ProtocolViolation, match="team/app:latest"):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_a_manifest_of_another_type_than_it_says(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(Reply(200, IMAGE, {"Content-Type": media_types.OCI_INDEX}))
     with pytest.raises(ProtocolViolation):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_a_useless_content_type_is_made_up_for(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(Reply(200, IMAGE, {"Content-Type": "text/plain; charset=utf-8"}))
-    assert hostile.manifest("latest").media_type == media_types.OCI_MANIFEST
+    assert hostile.pull_manifest("latest").media_type == media_types.OCI_MANIFEST
     # Neither does HEAD tell enough then: the manifest is fetched.
     assert hostile.resolve("latest").digest == DIGEST
 
@@ -116,7 +116,7 @@ def test_a_useless_content_type_is_made_up_for(liar: Liar, hostile: Repository) 
 def test_an_endless_manifest(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(Reply(200, headers={"Content-Type": media_types.OCI_MANIFEST}, endless=True))
     with pytest.raises(ProtocolViolation, match="more than 16777216 bytes"):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_resolve_says_another_digest_than_asked_for(liar: Liar, hostile: Repository) -> None:
@@ -139,7 +139,7 @@ def test_a_good_blob(liar: Liar, hostile: Repository, store: DiskBlobs, content:
     liar.answer = always(Reply(200, content))
     assert sum(fetch(hostile, store, descriptor)) == len(content)
     assert store.read(descriptor.digest) == content
-    assert hostile.blob(descriptor) == content
+    assert hostile.read_blob(descriptor) == content
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_bad_blobs_leave_nothing(
     assert list(store.digests()) == []
     assert list(store.ingests()) == []
     with pytest.raises(error):
-        hostile.blob(BLOB)
+        hostile.read_blob(BLOB)
 
 
 def test_a_broken_connection_is_taken_up_again(liar: Liar, hostile: Repository, store: DiskBlobs) -> None:
@@ -242,7 +242,7 @@ def test_credentials_do_not_follow_a_redirect(liar: Liar, tmp_path: Path) -> Non
 
         liar.answer = answer
         with Session(login(tmp_path, liar.host)) as session:
-            assert session.repository(Reference(liar.host, "a")).blob(BLOB) == CONTENT
+            assert session.repository(Reference(liar.host, "a")).read_blob(BLOB) == CONTENT
         assert [r.path for r in cdn.seen] == ["/elsewhere"]
         assert "Authorization" not in cdn.seen[0].headers
         assert "Authorization" in liar.seen[-1].headers
@@ -252,14 +252,14 @@ def test_a_redirect_target_that_wants_credentials_gets_none(liar: Liar, tmp_path
     with lying(always(Reply(401, headers={"WWW-Authenticate": 'Basic realm="give"'}))) as thief:
         liar.answer = always(Reply(302, headers={"Location": f"http://{thief.host}/"}))
         with Session(login(tmp_path, liar.host)) as session, pytest.raises(Unauthorized):
-            session.repository(Reference(liar.host, "a")).blob(BLOB)
+            session.repository(Reference(liar.host, "a")).read_blob(BLOB)
         assert all("Authorization" not in request.headers for request in thief.seen)
 
 
 def test_redirects_in_a_circle(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(Reply(307, headers={"Location": "/v2/again"}))
     with pytest.raises(ProtocolViolation, match="redirects more than"):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert len(liar.seen) < 10
 
 
@@ -269,7 +269,7 @@ def test_redirects_in_a_circle(liar: Liar, hostile: Repository) -> None:
 def test_redirects_to_no_web_address(liar: Liar, hostile: Repository, target: str) -> None:
     liar.answer = always(Reply(302, headers={"Location": target}))
     with pytest.raises(ProtocolViolation):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_tls_does_not_lead_to_plain_http(session: Session) -> None:
@@ -285,7 +285,7 @@ def test_the_registry_s_own_words(liar: Liar, hostile: Repository) -> None:
     body = json.dumps({"errors": [{"code": "DENIED", "message": "no \x1b[31mway"}]}).encode()
     liar.answer = always(Reply(403, body))
     with pytest.raises(Unauthorized) as caught:
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert "DENIED: no \\x1b[31mway" in caught.value.message
     assert caught.value.status == 403
     assert caught.value.code == "DENIED"
@@ -315,7 +315,7 @@ def test_what_to_do_about_a_403_is_what_the_registry_says(
     )
     liar.answer = always(Reply(403, body))
     with pytest.raises(Unauthorized) as caught:
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert hint in caught.value.hint
     assert ("docker login" in caught.value.hint) == ("rule" not in hint and "no login" not in hint), (
         "a login is proposed only where it may help"
@@ -338,14 +338,14 @@ def test_what_to_do_about_a_403_is_what_the_registry_says(
 def test_errors_that_are_garbage(liar: Liar, hostile: Repository, body: bytes) -> None:
     liar.answer = always(Reply(400, body))
     with pytest.raises(Refused) as caught:
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert len(caught.value.message) < 1000
 
 
 def test_an_endless_error(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(Reply(500, endless=True))
     with pytest.raises(Refused):
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
 
 
 def test_retry_after_is_honoured(liar: Liar, hostile: Repository) -> None:
@@ -353,14 +353,14 @@ def test_retry_after_is_honoured(liar: Liar, hostile: Repository) -> None:
         Reply(429, headers={"Retry-After": "1"}) if len(liar.seen) == 1 else manifest_reply()
     )
     begun = time.monotonic()
-    assert hostile.manifest("latest").digest == DIGEST
+    assert hostile.pull_manifest("latest").digest == DIGEST
     assert time.monotonic() - begun > 0.9
 
 
 def test_a_limit_that_does_not_end(liar: Liar, hostile: Repository) -> None:
     liar.answer = always(Reply(429))
     with pytest.raises(Refused, match="429") as caught:
-        hostile.manifest("latest")
+        hostile.pull_manifest("latest")
     assert caught.value.hint
     assert len(liar.seen) == 3
 
@@ -375,12 +375,12 @@ def test_a_registry_that_does_not_answer(liar: Liar) -> None:
         Session(ClientOptions(timeout=0.2, retries=0)) as session,
         pytest.raises(Unreachable, match="in time"),
     ):
-        session.repository(Reference(liar.host, "a")).manifest("latest")
+        session.repository(Reference(liar.host, "a")).pull_manifest("latest")
 
 
 def test_nobody_listens(session: Session) -> None:
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1: nothing listens"):
-        session.repository(Reference("127.0.0.1:1", "a")).manifest("latest")
+        session.repository(Reference("127.0.0.1:1", "a")).pull_manifest("latest")
 
 
 def test_a_host_that_must_have_tls_is_not_asked_in_plain(
@@ -389,7 +389,7 @@ def test_a_host_that_must_have_tls_is_not_asked_in_plain(
     monkeypatch.setattr("digestry.client.options.is_loopback", lambda _: False)
     with lying() as plain:
         with pytest.raises(Unreachable, match=r"does not speak TLS|broke|reset") as caught:
-            session.repository(Reference(plain.host, "a")).manifest("latest")
+            session.repository(Reference(plain.host, "a")).pull_manifest("latest")
         assert plain.seen == []
         assert caught.value.message.startswith("cannot reach")
 

@@ -120,7 +120,7 @@ class Case:
 
 
 def _whose_anywhere(repository: Repository) -> object:
-    return registry_search.whose(repository.session, repository.reference.host, DIGEST)
+    return registry_search.tags_for_digest(repository.session, repository.reference.host, DIGEST)
 
 
 def _sight(repository: Repository) -> object:
@@ -129,19 +129,24 @@ def _sight(repository: Repository) -> object:
 
 
 CASES: dict[str, Case] = {
-    "a manifest": Case(MANIFEST, "/manifests/", lambda r: r.manifest("1"), kind=media_types.OCI_MANIFEST),
-    "an index": Case(INDEX, "/manifests/", lambda r: r.manifest("1"), kind=media_types.OCI_INDEX),
-    "a manifest of any kind": Case(INDEX, "/manifests/", lambda r: r.manifest("1"), kind="text/plain"),
+    "a manifest": Case(
+        MANIFEST, "/manifests/", lambda r: r.pull_manifest("1"), kind=media_types.OCI_MANIFEST
+    ),
+    "an index": Case(INDEX, "/manifests/", lambda r: r.pull_manifest("1"), kind=media_types.OCI_INDEX),
+    "a manifest of any kind": Case(INDEX, "/manifests/", lambda r: r.pull_manifest("1"), kind="text/plain"),
     "a list of tags": Case({"name": "a", "tags": ["1", "2"]}, "/tags/", lambda r: list(r.tags())),
     "referrers": Case(INDEX, "/referrers/", lambda r: r.referrers(DIGEST, "a/b")),
     "an error": Case(
         {"errors": [{"code": "DENIED", "message": "no", "detail": {"damaged": True}}]},
         "/manifests/",
-        lambda r: r.manifest("1"),
+        lambda r: r.pull_manifest("1"),
         404,
     ),
     "a refusal": Case(
-        {"errors": [{"code": "DENIED", "message": "no", "detail": [1]}]}, "/", lambda r: r.manifest("1"), 403
+        {"errors": [{"code": "DENIED", "message": "no", "detail": [1]}]},
+        "/",
+        lambda r: r.pull_manifest("1"),
+        403,
     ),
     "tag history": Case(INDEX, "/tag-history/", lambda r: r.tag_history("1")),
     "a journal": Case({"repository": "a", "entries": [EVENT]}, "/journal", lambda r: r.journal("1")),
@@ -151,7 +156,7 @@ CASES: dict[str, Case] = {
     "tags at a time": Case(
         {"repository": "a", "at": AT, "tags": [SPAN]}, "/_digestry/tags", lambda r: r.tags_at(MOMENT)
     ),
-    "spans": Case({"digest": str(DIGEST), "spans": [SPAN]}, "/whose/", lambda r: r.whose(DIGEST)),
+    "spans": Case({"digest": str(DIGEST), "spans": [SPAN]}, "/whose/", lambda r: r.tags_for_digest(DIGEST)),
     "spans anywhere": Case({"digest": str(DIGEST), "spans": [SPAN]}, "/whose/", _whose_anywhere),
     "holders": Case(
         {
@@ -227,7 +232,7 @@ def remote() -> Iterator[Callable[[str], Repository]]:
     with Session(ClientOptions(timeout=PATIENCE, retries=0)) as session:
 
         def of(host: str) -> Repository:
-            session.endpoints.clear()
+            session.extension_endpoints.clear()
             session.bulk_refused.clear()
             return session.repository(Reference(host, "a"))
 
@@ -259,7 +264,7 @@ def test_a_token(liar: Liar, tmp_path: Path) -> None:
 
         liar.answer = answer
         with Session(ClientOptions(timeout=PATIENCE, retries=0)) as session:
-            holds(what, session.repository(Reference(liar.host, "a")).manifest, "1")
+            holds(what, session.repository(Reference(liar.host, "a")).pull_manifest, "1")
 
 
 def test_a_config() -> None:
@@ -365,11 +370,11 @@ def _push(repository: Repository) -> object:
 
 
 ASKING: dict[str, Callable[[Repository], object]] = {
-    "manifest": lambda r: r.manifest("1"),
+    "manifest": lambda r: r.pull_manifest("1"),
     "resolve": lambda r: r.resolve("1"),
     "tags": lambda r: list(r.tags()),
     "referrers": lambda r: r.referrers(DIGEST, "a/b"),
-    "blob": lambda r: r.blob(Descriptor(media_types.OCI_LAYER, DIGEST, 1)),
+    "blob": lambda r: r.read_blob(Descriptor(media_types.OCI_LAYER, DIGEST, 1)),
     "push": _push,
 }
 

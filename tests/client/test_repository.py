@@ -77,19 +77,19 @@ def test_a_blob_there_and_back(repository: Repository, tmp_path: Path) -> None:
     store = DiskBlobs(tmp_path)
     store.prepare()
     with store.begin(descriptor.digest, descriptor.size) as sink:
-        repository.fetch(descriptor, sink)
+        repository.pull_blob(descriptor, sink)
     assert store.read(descriptor.digest) == content
     with pytest.raises(TooLarge):
-        repository.blob(descriptor, limit=10)
+        repository.read_blob(descriptor, limit=10)
 
 
 def test_an_empty_blob(repository: Repository, tmp_path: Path) -> None:
     descriptor = push_blob(repository, b"")
-    assert repository.blob(descriptor) == b""
+    assert repository.read_blob(descriptor) == b""
     store = DiskBlobs(tmp_path)
     store.prepare()
     with store.begin(descriptor.digest, 0) as sink:
-        repository.fetch(descriptor, sink)
+        repository.pull_blob(descriptor, sink)
     assert store.stat(descriptor.digest) == 0
 
 
@@ -100,7 +100,7 @@ def test_a_blob_is_mounted(repository: Repository, session: Session) -> None:
     origin = repository.reference.repository
     outcome = other.push_blob(descriptor, lambda: io.BytesIO(content), mount_from=origin)
     assert outcome == "mounted"
-    assert other.blob(descriptor) == content
+    assert other.read_blob(descriptor) == content
     third = session.repository(Reference(repository.reference.host, f"client/{secrets.token_hex(6)}"))
     nowhere = "client/nowhere"
     assert third.push_blob(descriptor, lambda: io.BytesIO(content), mount_from=nowhere) == "sent"
@@ -114,15 +114,15 @@ def test_manifests_by_tag_and_digest(repository: Repository) -> None:
     expected = Descriptor(media_types.OCI_MANIFEST, digest, len(raw))
     assert repository.resolve("2") == expected
     assert repository.resolve(str(digest)) == expected
-    assert repository.manifest("3").raw == raw
+    assert repository.pull_manifest("3").raw == raw
     untagged = image(repository, "untagged")
     other = repository.push_manifest(untagged, media_types.OCI_MANIFEST)
-    assert repository.manifest(str(other)).raw == untagged
+    assert repository.pull_manifest(str(other)).raw == untagged
     assert sorted(repository.tags()) == ["1", "2", "3"]
 
 
 def test_what_is_not_there(repository: Repository) -> None:
-    for ask in (repository.resolve, repository.manifest):
+    for ask in (repository.resolve, repository.pull_manifest):
         with pytest.raises(RemoteNotFound):
             ask("nope")
         with pytest.raises(RemoteNotFound):
@@ -130,7 +130,7 @@ def test_what_is_not_there(repository: Repository) -> None:
     with pytest.raises(RemoteNotFound):
         list(repository.tags())
     with pytest.raises(RemoteNotFound):
-        repository.blob(Descriptor(media_types.OCI_LAYER, Digest.of(b"nope"), 4))
+        repository.read_blob(Descriptor(media_types.OCI_LAYER, Digest.of(b"nope"), 4))
 
 
 def test_delete(repository: Repository) -> None:
@@ -202,10 +202,10 @@ def test_history_and_journal_agree(own: Repository) -> None:
 def test_sha512(own: Repository) -> None:
     content = b"content with a long digest"
     descriptor = push_blob(own, content, "sha512")
-    assert own.blob(descriptor) == content
+    assert own.read_blob(descriptor) == content
     raw = image(own, "long")
     digest = own.push_manifest(raw, media_types.OCI_MANIFEST, tags=["1"], digest=Digest.of(raw, "sha512"))
-    assert own.manifest(str(digest)).digest == digest
+    assert own.pull_manifest(str(digest)).digest == digest
 
 
 def test_holders(own: Repository) -> None:
@@ -278,11 +278,11 @@ def test_what_a_registry_has_damaged_is_not_what_it_has_not(
     scrub = digestry("scrub", "--root", registry.root, str(digest))
     assert subprocess.run(scrub, capture_output=True, check=False).returncode == 1
     with pytest.raises(RemoteDamaged, match="damaged here"):
-        repository.manifest("1")
+        repository.pull_manifest("1")
     with pytest.raises(RemoteDamaged, match="damaged here"):
-        repository.manifest(str(digest))
+        repository.pull_manifest(str(digest))
     with pytest.raises(RemoteDamaged, match="damaged here"):
-        repository.blob(Descriptor(media_types.OCI_LAYER, Digest.of(layer), len(layer)))
+        repository.read_blob(Descriptor(media_types.OCI_LAYER, Digest.of(layer), len(layer)))
     with pytest.raises(RemoteNotFound) as caught:
-        repository.manifest("2")
+        repository.pull_manifest("2")
     assert not isinstance(caught.value, RemoteDamaged)

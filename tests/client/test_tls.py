@@ -46,7 +46,7 @@ def secret(certificate: tuple[Path, Path]) -> Iterator[Liar]:
 def ask(options: ClientOptions, host: str) -> None:
     with Session(options) as session:
         repository = session.repository(Reference(host, "a"))
-        repository.manifest("latest")
+        repository.pull_manifest("latest")
 
 
 @pytest.mark.peer("openssl")

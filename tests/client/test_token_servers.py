@@ -150,7 +150,7 @@ def test_a_redirect_that_reads_as_the_registry_itself(liar: Liar, tmp_path: Path
 
         liar.answer = answer
         with pytest.raises(ProtocolViolation, match="no web address"):
-            repository(liar, tmp_path).manifest("1")
+            repository(liar, tmp_path).pull_manifest("1")
         assert sent(liar)
         assert not other.seen
 
@@ -176,7 +176,7 @@ def test_an_identity_token_is_not_sent_on(liar: Liar, tmp_path: Path) -> None:
         remote = repository(liar, tmp_path)
         write_config(tmp_path, {"auths": {liar.host: {"identitytoken": "refresh"}}})
         with pytest.raises(ProtocolViolation, match="sends your login on"):
-            remote.manifest("1")
+            remote.pull_manifest("1")
         assert not other.seen
 
 
@@ -214,9 +214,9 @@ def test_a_stranger_is_asked_for_nobody(liar: Liar, stranger: tuple[Liar, Path],
 
     liar.answer = answer
     with pytest.raises(RemoteNotFound):
-        remote.manifest("public")
+        remote.pull_manifest("public")
     with pytest.raises(Unauthorized, match="digestry config set token-servers") as caught:
-        remote.manifest("private")
+        remote.pull_manifest("private")
     assert server.host in str(caught.value)
     assert server.seen
     assert not sent(server)
@@ -225,5 +225,5 @@ def test_a_stranger_is_asked_for_nobody(liar: Liar, stranger: tuple[Liar, Path],
     allowed = repository(liar, tmp_path, authorities=certificate, token_servers=frozenset({server.host}))
     allowed.session.transport.place(liar.host, f"http://localhost:{liar.host.partition(':')[2]}")
     with pytest.raises(RemoteNotFound):
-        allowed.manifest("public")
+        allowed.pull_manifest("public")
     assert len(sent(server)) == 1

@@ -30,7 +30,7 @@ def test_an_hour_is_not_waited_for(liar: Liar) -> None:
     liar.answer = lambda _: Reply(429, headers={"Retry-After": "3600"})
     begun = time.monotonic()
     with pytest.raises(Refused, match=r"asks to wait 3600 s \(Retry-After\)") as caught:
-        repository(liar, waiting=30.0).manifest("1")
+        repository(liar, waiting=30.0).pull_manifest("1")
     assert caught.value.retry_after == 3600
     assert time.monotonic() - begun < 5
     assert len(liar.seen) == 1
@@ -41,14 +41,14 @@ def test_what_is_no_whole_number_is_no_reason_to_give_up(liar: Liar, said: str) 
     liar.answer = lambda _: (
         Reply(429, headers={"Retry-After": said}) if len(liar.seen) == 1 else manifest_reply()
     )
-    assert repository(liar).manifest("1").digest == DIGEST
+    assert repository(liar).pull_manifest("1").digest == DIGEST
 
 
 def test_what_is_waited_for_is_said(liar: Liar) -> None:
     liar.answer = lambda _: Reply(503, headers={"Retry-After": "1"})
     told: list[str] = []
     with pytest.raises(DigestryError):
-        repository(liar, told, waiting=1.5).manifest("1")
+        repository(liar, told, waiting=1.5).pull_manifest("1")
     assert told == [f"{liar.host} asks to wait 1 s (Retry-After): waiting"]
 
 
@@ -60,7 +60,7 @@ def test_a_silent_registry(liar: Liar) -> None:
     liar.answer = silent
     begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"waiting for 0\.5 s") as caught:
-        repository(liar, waiting=0.5, patience=0.5).manifest("1")
+        repository(liar, waiting=0.5, patience=0.5).pull_manifest("1")
     assert "--timeout" in caught.value.hint
     assert time.monotonic() - begun < 3
 
@@ -70,7 +70,7 @@ def test_the_waiting_of_many_questions_counts_together(liar: Liar) -> None:
     remote = repository(liar, waiting=0.5)
     for _ in range(3):
         with pytest.raises(DigestryError):
-            remote.manifest("1")
+            remote.pull_manifest("1")
     assert len(liar.seen) <= 4
 
 
@@ -82,4 +82,4 @@ def test_a_blob_that_trickles(liar: Liar, tmp_path: Path) -> None:
     store = DiskBlobs(tmp_path)
     store.prepare()
     with pytest.raises(Unreachable), store.begin(blob.digest, blob.size) as sink:
-        repository(liar, waiting=0.5, timeout=20.0, retries=0).fetch(blob, sink)
+        repository(liar, waiting=0.5, timeout=20.0, retries=0).pull_blob(blob, sink)

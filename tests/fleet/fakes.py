@@ -138,7 +138,7 @@ class FakeRepository:
         self._asked("resolve", target)
         return self._find(target).descriptor()
 
-    def manifest(self, target: str) -> Manifest:
+    def pull_manifest(self, target: str) -> Manifest:
         self._asked("manifest", target)
         return self._find(target)
 
@@ -150,7 +150,7 @@ class FakeRepository:
             raise RemoteDamaged(f"{target} is damaged in {self.reference.name}", status=404)
         return self.manifests[digest]
 
-    def blob(self, descriptor: Descriptor, *, limit: int = 32 << 20) -> bytes:
+    def read_blob(self, descriptor: Descriptor, *, limit: int = 32 << 20) -> bytes:
         self._asked("blob", descriptor.digest)
         if descriptor.size > limit:
             raise TooLarge("too large", limit=limit)
@@ -188,7 +188,7 @@ class FakeRepository:
         self._asked("history", tag)
         return [event for event in self.events if event.tag == tag] if self.owner.remembers else None
 
-    def whose(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
+    def tags_for_digest(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
         self._asked("whose", digest)
         if not self.owner.remembers:
             return None
@@ -279,10 +279,10 @@ class FakeRegistries:
             answers.append(_resolution(replace(known, owner=quiet), query, sent))
         return Resolutions(tuple(answers), sent if contents else {})
 
-    def stale(self, repository: Reference, target: str) -> str:
+    def staleness(self, repository: Reference, target: str) -> str:
         return self.outdated.get((repository.name, target), "")
 
-    def contradiction(self, repository: Reference, tag: str) -> str:
+    def head_get_mismatch(self, repository: Reference, tag: str) -> str:
         return ""
 
     def authenticated(self, host: str) -> bool:
@@ -353,7 +353,10 @@ def _resolution(known: FakeRepository, query: ResolveQuery, sent: dict[str, str]
         ),
         {str(digest): tuple(some) for digest, some in attached.items()},
         beginning,
-        {str(one): tuple(span for span in known.whose(one) or () if span.digest == one) for one in nodes},
+        {
+            str(one): tuple(span for span in known.tags_for_digest(one) or () if span.digest == one)
+            for one in nodes
+        },
     )
 
 

@@ -84,7 +84,7 @@ def _look(
         try:
             named = in_registry(settings, session, text).or_latest()
             repository = session.repository(named)
-            top = repository.manifest(named.target)
+            top = repository.pull_manifest(named.target)
         except (InvalidReference, RemoteNotFound) as error:
             # A digest alone names no repository: that the local store does not have it is the answer.
             if missing is not None and DigestPrefix.read(text) is not None:

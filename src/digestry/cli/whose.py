@@ -192,7 +192,7 @@ def _of_repository(settings: Settings, reference: str) -> _Known:
         if digest is None:
             digest = remote.resolve(wanted.target).digest
             note(f"{wanted} is {digest}")
-        spans = remote.whose(digest)
+        spans = remote.tags_for_digest(digest)
         if not spans and spans is not None:
             next(remote.tags(), None)  # a repository that is not there, or is not shown, says so
         names = [wanted.repository] if spans else []
@@ -217,7 +217,7 @@ def _anywhere(settings: Settings, host: str, prefix: DigestPrefix) -> _Known:
         digest = anywhere(session, host, prefix)
         if str(prefix) != str(digest):
             note(f"{prefix} is {digest}")
-        spans = session.whose(host, digest)
+        spans = session.tags_for_digest(host, digest)
         seen = _where_seen(session, host, digest, (span.repository for span in spans or ()))
     if spans is None:
         raise RemoteError(

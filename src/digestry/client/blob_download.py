@@ -29,7 +29,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{
 def fetch(
     repository: Repository, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
 ) -> None:
-    """See :meth:`Repository.fetch`."""
+    """See :meth:`Repository.pull_blob`."""
     attempts = repository.session.options.retries
     breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
     encoded = [False]
@@ -62,7 +62,7 @@ def _attempt(
     if start == descriptor.size and start:
         return
     headers = {"Range": f"bytes={start}-"} if start and not encoded[0] else {}
-    with repository.ask("GET", f"blobs/{descriptor.digest}", headers=headers) as response:
+    with repository.request("GET", f"blobs/{descriptor.digest}", headers=headers) as response:
         skip = _begin(response, descriptor, start)
         if skip is None:
             response.fail(f"get blob {descriptor.digest} of {repository.reference.name}")

@@ -105,7 +105,7 @@ def _mount(repository: Repository, descriptor: Descriptor, origin: str) -> tuple
     query = urlencode({"mount": str(descriptor.digest), "from": origin})
     scopes = [f"repository:{origin}:pull"]
     try:
-        with repository.ask(
+        with repository.request(
             "POST", f"blobs/uploads/?{query}", push=True, scopes=scopes, headers={"Content-Length": "0"}
         ) as response:
             if response.status == 201:
@@ -123,7 +123,7 @@ def _begin(repository: Repository, descriptor: Descriptor) -> _Upload:
     if descriptor.digest.algorithm != "sha256":
         # A hint of the spec's draft.
         query = "?" + urlencode({"digest-algorithm": descriptor.digest.algorithm})
-    with repository.ask(
+    with repository.request(
         "POST", f"blobs/uploads/{query}", push=True, headers={"Content-Length": "0"}
     ) as response:
         if response.status != 202:
@@ -159,7 +159,7 @@ def _send_whole(
             sent.more(len(chunk))
 
     headers = {"Content-Length": str(descriptor.size), "Content-Type": "application/octet-stream"}
-    with repository.ask(
+    with repository.request(
         "PUT",
         _closing(upload.location, descriptor),
         headers=headers,
@@ -202,7 +202,7 @@ def _send_in_parts(
                 "Content-Range": f"{offset}-{offset + len(part) - 1}",
                 "Content-Type": "application/octet-stream",
             }
-            with repository.ask(
+            with repository.request(
                 "PATCH", location, headers=headers, body=part, push=True, repeatable=False
             ) as response:
                 if response.status == _TOO_LARGE and size > max(_SMALLEST_PART, upload.least):
@@ -218,7 +218,7 @@ def _send_in_parts(
             offset += len(part)
             held = held[len(part) :]
     verifier.finish()  # before the registry is told that this is all
-    with repository.ask(
+    with repository.request(
         "PUT",
         _closing(location, descriptor),
         headers={"Content-Length": "0"},

@@ -33,20 +33,20 @@ def offers(session: Session, host: str, endpoint: str) -> bool:
 
     Raises :class:`Unreachable` and :class:`Unauthorized`.
     """
-    if host not in session.endpoints:
+    if host not in session.extension_endpoints:
         url = f"{session.transport.base(host)}/v2/_oci/ext/discover"
         with session.send(host, Call("GET", url), ()) as response:
             if response.status == 200:
                 found: frozenset[str] | None = _listed(response.read(_LARGEST))
             else:
                 found = None if response.status in _UNTOLD or response.status >= 500 else frozenset()
-        session.endpoints[host] = found
-    return endpoint in (session.endpoints[host] or ())
+        session.extension_endpoints[host] = found
+    return endpoint in (session.extension_endpoints[host] or ())
 
 
 def lacks(session: Session, host: str, endpoint: str) -> bool:
     """Whether it is known that the registry does not have ``endpoint``. Nothing is asked."""
-    known = session.endpoints.get(host)
+    known = session.extension_endpoints.get(host)
     return known is not None and endpoint not in known
 
 

@@ -24,8 +24,8 @@ from digestry.model.history import (
     TagAsOf,
     TagEvent,
     TagsAsOf,
+    TagsForDigest,
     TagSpan,
-    Whose,
     observer,
 )
 from digestry.model.manifest import Manifest
@@ -47,7 +47,7 @@ def tag_history(repository: Repository, tag: str) -> list[TagEvent] | None:
         if response.status in _UNSUPPORTED:
             return None
         if response.status != 200:
-            response.fail(f"get the history of {repository.named(tag)}")
+            response.fail(f"get the history of {repository.display_name(tag)}")
         try:
             page = Manifest.parse(response.read(_LARGEST_PAGE), media_types.OCI_INDEX)
         except InvalidManifest as error:
@@ -73,7 +73,7 @@ def _event(repository: Repository, tag: str, entry: Descriptor, current: Digest 
         at = datetime.datetime.fromisoformat(annotations[TAG_TIMESTAMP])
     except (KeyError, ValueError) as error:
         raise ProtocolViolation(
-            f"the history of {repository.named(tag)} has an entry without time"
+            f"the history of {repository.display_name(tag)} has an entry without time"
         ) from error
     if at.tzinfo is None:
         at = at.replace(tzinfo=datetime.UTC)
@@ -85,7 +85,7 @@ def _event(repository: Repository, tag: str, entry: Descriptor, current: Digest 
             entry.media_type, entry.size, actor,
         )  # fmt: skip
     if kind != "created":
-        raise ProtocolViolation(f"the history of {repository.named(tag)} has an event {shown(kind)}")
+        raise ProtocolViolation(f"the history of {repository.display_name(tag)} has an event {shown(kind)}")
     return TagEvent(
         at, repository.reference.repository, tag, "created" if current is None else "moved", current,
         entry.digest, entry.media_type, entry.size, actor,
@@ -111,7 +111,7 @@ def journal(
         query["n"] = _PAGE if limit is None else min(_PAGE, limit - len(events))
         if before is not None:
             query["before"] = before
-        with repository.ask("GET", f"_digestry/journal?{urlencode(query)}") as response:
+        with repository.request("GET", f"_digestry/journal?{urlencode(query)}") as response:
             if response.status in _UNSUPPORTED:
                 return None
             if response.status != 200:
@@ -144,7 +144,7 @@ def _log_in(repository: Repository) -> bool:
     if session.authenticated(host):
         return False
     try:
-        with repository.ask("GET", f"{session.transport.base(host)}/v2/") as response:
+        with repository.request("GET", f"{session.transport.base(host)}/v2/") as response:
             return response.status == 200 and session.authenticated(host)
     except Unauthorized:
         return False  # what was told to nobody in particular is what can be told
@@ -159,11 +159,11 @@ def holders(repository: Repository, digest: Digest) -> Holders | None:
     """See :meth:`Repository.holders`."""
     if _lacks(repository, "holders/<digest>"):
         return None
-    with repository.ask("GET", f"_digestry/holders/{digest}") as response:
+    with repository.request("GET", f"_digestry/holders/{digest}") as response:
         if response.status in _UNSUPPORTED:
             return None
         if response.status != 200:
-            response.fail(f"ask who holds {repository.named(str(digest))}")
+            response.fail(f"ask who holds {repository.display_name(str(digest))}")
         found: Holders = response.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)
     return found
 
@@ -175,13 +175,13 @@ def _lacks(repository: Repository, endpoint: str) -> bool:
 
 def tag_at(repository: Repository, tag: str, at: datetime.datetime) -> TagSpan | None:
     """See :meth:`Repository.tag_at`."""
-    with repository.ask("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as response:
+    with repository.request("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as response:
         if response.status == 200:
             found: TagAsOf = response.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
             return found.span
         if response.status not in _UNSUPPORTED:
-            response.fail(f"ask what {repository.named(tag)} was at {rfc3339(at)}")
-        _fail_if_known(response, f"find {repository.named(tag)} at {rfc3339(at)}")
+            response.fail(f"ask what {repository.display_name(tag)} was at {rfc3339(at)}")
+        _fail_if_known(response, f"find {repository.display_name(tag)} at {rfc3339(at)}")
     events = tag_history(repository, tag)
     if events is None:
         return None
@@ -233,8 +233,8 @@ def tags_at(repository: Repository, at: datetime.datetime) -> list[TagSpan] | No
     return spans
 
 
-def whose(repository: Repository, digest: Digest, limit: int | None) -> list[TagSpan] | None:
-    """See :meth:`Repository.whose`."""
+def tags_for_digest(repository: Repository, digest: Digest, limit: int | None) -> list[TagSpan] | None:
+    """See :meth:`Repository.tags_for_digest`."""
     if _lacks(repository, "whose/<digest>"):
         return None
     spans: list[TagSpan] = []
@@ -243,8 +243,8 @@ def whose(repository: Repository, digest: Digest, limit: int | None) -> list[Tag
         if response.status in _UNSUPPORTED:
             return None
         if response.status != 200:
-            response.fail(f"ask whose {repository.named(str(digest))} is")
-        found: Whose = response.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
+            response.fail(f"ask whose {repository.display_name(str(digest))} is")
+        found: TagsForDigest = response.json(TagsForDigest, _LARGEST_PAGE, dec_hook=decode_hook)
         response.entries = len(found.spans)
         spans += found.spans
         if limit is not None and len(spans) >= limit:
@@ -256,11 +256,11 @@ def restore(repository: Repository, tag: str, wanted: Digest | datetime.datetime
     """See :meth:`Repository.restore`."""
     query = {"to": str(wanted)} if isinstance(wanted, Digest) else {"at": rfc3339(wanted)}
     path = f"_digestry/restore/{tag}?{urlencode(query)}"
-    with repository.ask("POST", path, push=True) as response:
+    with repository.request("POST", path, push=True) as response:
         if response.status == 200:
             found: Restored = response.json(Restored, _LARGEST_PAGE, dec_hook=decode_hook)
             return found
-        action = f"restore {repository.named(tag)}"
+        action = f"restore {repository.display_name(tag)}"
         if response.status not in _UNSUPPORTED:
             response.fail(action)
         _fail_if_known(response, action)

@@ -45,7 +45,7 @@ def push(
 
 def _put(repository: Repository, manifest: Manifest, target: str) -> tuple[bool, set[str]]:
     """Sends it; says whether the registry knows its subject, and which tags it says it has set."""
-    with repository.ask(
+    with repository.request(
         "PUT",
         f"manifests/{target}",
         headers={"Content-Type": manifest.media_type},
@@ -53,7 +53,7 @@ def _put(repository: Repository, manifest: Manifest, target: str) -> tuple[bool,
         push=True,
     ) as response:
         if response.status not in {200, 201, 202}:
-            response.fail(f"push {repository.named(target.partition('?')[0])}")
+            response.fail(f"push {repository.display_name(target.partition('?')[0])}")
         said = response.digest()
         if said is not None and said.algorithm == manifest.digest.algorithm and said != manifest.digest:
             raise complain_digest(response.host, said, manifest.digest)

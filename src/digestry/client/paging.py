@@ -93,7 +93,7 @@ def pages(repository: Repository, path: str) -> Iterator[Response]:
     progress = progress_of(repository.session, repository.reference.host)
     while True:
         began = time.monotonic()
-        with repository.ask("GET", url) as response:
+        with repository.request("GET", url) as response:
             took = time.monotonic() - began
             if len(seen) > 1 and response.status in {404, 405}:
                 raise ProtocolViolation(

@@ -41,7 +41,7 @@ def find(repository: Repository, prefix: DigestPrefix) -> Digest:
         return whole
     name = repository.reference.name
     if offers(repository.session, repository.reference.host, _ENDPOINT):
-        with repository.ask("GET", f"_digestry/digests/{prefix}") as response:
+        with repository.request("GET", f"_digestry/digests/{prefix}") as response:
             if response.status != 200:
                 response.fail(f"look for {prefix} in {name}")
             found: DigestsBeginning = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)

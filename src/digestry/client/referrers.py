@@ -39,7 +39,7 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
             found = list(_by_tag(repository, digest))
             break
         if response.status != 200:
-            response.fail(f"list what refers to {repository.named(str(digest))}")
+            response.fail(f"list what refers to {repository.display_name(str(digest))}")
         try:
             page = Manifest.parse(response.read(_LARGEST_LIST), media_types.OCI_INDEX)
         except InvalidManifest as error:
@@ -62,13 +62,13 @@ def _filters(applied: str) -> frozenset[str]:
 def _by_tag(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
     tag = fallback_tag(digest)
     try:
-        listing = repository.manifest(tag)
+        listing = repository.pull_manifest(tag)
     except RemoteDamaged:
         raise
     except RemoteNotFound:
         return ()
     if not listing.is_index:
-        raise ProtocolViolation(f"{repository.named(tag)} should list referrers, but is an image")
+        raise ProtocolViolation(f"{repository.display_name(tag)} should list referrers, but is an image")
     return listing.manifests
 
 
@@ -78,12 +78,12 @@ def extend_tag(repository: Repository, manifest: Manifest) -> None:
     tag = fallback_tag(manifest.subject.digest)
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
     try:
-        present = repository.manifest(tag)
+        present = repository.pull_manifest(tag)
     except RemoteNotFound:
         pass
     else:
         if not present.is_index:
-            raise ProtocolViolation(f"{repository.named(tag)} should list referrers, but is an image")
+            raise ProtocolViolation(f"{repository.display_name(tag)} should list referrers, but is an image")
         index = msgspec.json.decode(present.raw)
     if any(entry.get("digest") == str(manifest.digest) for entry in index["manifests"]):
         return

@@ -9,7 +9,7 @@ from digestry.client.paging import progress_of
 from digestry.client.transport import Call
 from digestry.errors import InvalidReference, ProtocolViolation
 from digestry.model.descriptor import decode_hook
-from digestry.model.history import TagSpan, Whose
+from digestry.model.history import TagsForDigest, TagSpan
 from digestry.model.reference import Reference
 from digestry.model.timestamps import rfc3339
 
@@ -23,8 +23,8 @@ _SCOPES: Final = ("registry:catalog:*",)
 _UNSUPPORTED: Final = frozenset({404, 405, 501})
 
 
-def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
-    """See :meth:`Session.whose`."""
+def tags_for_digest(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
+    """See :meth:`Session.tags_for_digest`."""
     address = f"{session.transport.base(host)}/v2/"
     # Who does not say who they are may get an answer, too: of what everybody may see. /v2/ asks.
     session.send(host, Call("GET", address), _SCOPES).close()
@@ -40,7 +40,7 @@ def whose(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
                 return None
             if response.status != 200:
                 response.fail(f"ask whose {digest} is")
-            found: Whose = response.json(Whose, _LARGEST_PAGE, dec_hook=decode_hook)
+            found: TagsForDigest = response.json(TagsForDigest, _LARGEST_PAGE, dec_hook=decode_hook)
         oldest = found.spans[-1] if found.spans else None
         if oldest is not None and spans and not _is_older(oldest, spans[-1]):
             raise ProtocolViolation(f"{host} sent spans that are not in order")
@@ -59,7 +59,7 @@ def _is_older(one: TagSpan, other: TagSpan) -> bool:
     return one.since < other.since
 
 
-def _check(host: str, found: Whose) -> None:
+def _check(host: str, found: TagsForDigest) -> None:
     """Raises :class:`ProtocolViolation` for spans of what cannot be a repository."""
     for name in {span.repository for span in found.spans}:
         try:

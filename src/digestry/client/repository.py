@@ -63,7 +63,7 @@ class Repository:
         base = self.session.transport.base(self.reference.host)
         return f"{base}/v2/{self.reference.repository}/{path}"
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
@@ -86,10 +86,10 @@ class Repository:
         if upstream is not None:
             what, _, target = urlsplit(url).path.rpartition("/")
             if what.endswith(_MIRRORED):
-                self.session.upstream[self.reference.name, target] = escaped(upstream)
+                self.session.upstream_status[self.reference.name, target] = escaped(upstream)
         return response
 
-    def named(self, target: str) -> str:
+    def display_name(self, target: str) -> str:
         """``target`` of this repository as messages name it."""
         return f"{self.reference.name}{'@' if ':' in target else ':'}{target}"
 
@@ -98,32 +98,32 @@ class Repository:
     def resolve(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
         """What a tag or digest points to, as the registry says. Raises :class:`RemoteNotFound`.
 
-        ``limit`` is as for :meth:`manifest`, which is asked if the registry does not say it otherwise.
+        ``limit`` is as for :meth:`pull_manifest`, which is asked if the registry does not say it otherwise.
         """
-        with self.ask("HEAD", f"manifests/{target}", headers=ACCEPT) as response:
+        with self.request("HEAD", f"manifests/{target}", headers=ACCEPT) as response:
             if response.status == 200:
                 digest, size = response.digest(), response.length
                 kind = media_types.bare(response.headers.get("Content-Type", ""))
                 if digest is not None and size is not None and kind in media_types.MANIFESTS:
                     _check_asked(target, digest, response)
                     if ":" not in target and _LIMIT_TOLD not in response.headers:
-                        self.session.told_by_head[self.reference.name, target] = digest
+                        self.session.head_digests[self.reference.name, target] = digest
                     return Descriptor(kind, digest, size)
             elif response.status == _LIMITED or response.status in _OUTAGES:  # asking again makes it worse
-                response.fail(f"find {self.named(target)}")
+                response.fail(f"find {self.display_name(target)}")
         # What a HEAD was refused, or answered without a digest, a GET may tell: HEAD comes first all the
         # same, since limits count pulls.
-        return self.manifest(target, limit=limit).descriptor()
+        return self.pull_manifest(target, limit=limit).descriptor()
 
-    def manifest(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Manifest:
+    def pull_manifest(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Manifest:
         """The manifest or index of a tag or digest.
 
         Its bytes, of which no more than ``limit`` are read, were checked against the digest asked for, or
         the one the registry claims. Raises :class:`RemoteNotFound` and :class:`DigestMismatch`.
         """
-        with self.ask("GET", f"manifests/{target}", headers=ACCEPT) as response:
+        with self.request("GET", f"manifests/{target}", headers=ACCEPT) as response:
             if response.status != 200:
-                response.fail(f"get {self.named(target)}")
+                response.fail(f"get {self.display_name(target)}")
             claimed = response.digest()
             kind = media_types.bare(response.headers.get("Content-Type", ""))
             raw = response.read(limit)
@@ -139,7 +139,9 @@ class Repository:
                 algorithm=wanted.algorithm if wanted else "sha256",
             )
         except InvalidManifest as error:
-            raise ProtocolViolation(f"{self.named(target)}: {error.message}", hint=error.hint) from error
+            raise ProtocolViolation(
+                f"{self.display_name(target)}: {error.message}", hint=error.hint
+            ) from error
 
     def push_manifest(
         self, raw: bytes, media_type: str, *, tags: Sequence[str] = (), digest: Digest | None = None
@@ -154,9 +156,9 @@ class Repository:
 
     def delete(self, target: str) -> None:
         """Deletes a tag, or the manifest of a digest. Raises :class:`RemoteNotFound`."""
-        with self.ask("DELETE", f"manifests/{target}") as response:
+        with self.request("DELETE", f"manifests/{target}") as response:
             if response.status not in {200, 202, 204}:
-                response.fail(f"delete {self.named(target)}")
+                response.fail(f"delete {self.display_name(target)}")
 
     def tags(self, odd: Callable[[str], None] | None = None) -> Iterator[str]:
         """All tags, in the registry's order. Raises :class:`RemoteNotFound` while iterating.
@@ -182,16 +184,16 @@ class Repository:
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the repository has this blob."""
-        with self.ask("HEAD", f"blobs/{digest}") as response:
+        with self.request("HEAD", f"blobs/{digest}") as response:
             if response.status in {200, 404}:
                 return response.status == 200
             if response.status not in _UNTOLD_BY_HEAD:
                 response.fail(f"look for blob {digest} in {self.reference.name}")
         # Storage may have signed its address for GET alone.
-        with self.ask("GET", f"blobs/{digest}", headers={"Range": "bytes=0-0"}) as response:
+        with self.request("GET", f"blobs/{digest}", headers={"Range": "bytes=0-0"}) as response:
             return response.status in {200, 206}
 
-    def blob(self, descriptor: Descriptor, *, limit: int = SMALL) -> bytes:
+    def read_blob(self, descriptor: Descriptor, *, limit: int = SMALL) -> bytes:
         """A small blob, verified. Raises :class:`TooLarge` if it is declared above ``limit`` bytes,
         :class:`RemoteNotFound`, :class:`DigestMismatch`, :class:`SizeMismatch`."""
         if descriptor.size > limit:
@@ -200,7 +202,7 @@ class Repository:
                 f"more than the {limit} that are read at once",
                 limit=limit,
             )
-        with self.ask("GET", f"blobs/{descriptor.digest}") as response:
+        with self.request("GET", f"blobs/{descriptor.digest}") as response:
             if response.status != 200:
                 response.fail(f"get blob {descriptor.digest} of {self.reference.name}")
             if response.encoding and response.length != descriptor.size:
@@ -213,7 +215,7 @@ class Repository:
         verifier.finish()
         return b"".join(parts)
 
-    def fetch(self, descriptor: Descriptor, sink: Ingest, progress: Progress | None = None) -> None:
+    def pull_blob(self, descriptor: Descriptor, sink: Ingest, progress: Progress | None = None) -> None:
         """Streams a blob into ``sink`` and commits that; a broken connection is taken up again.
 
         Raises :class:`RemoteNotFound`, :class:`DigestMismatch`, :class:`SizeMismatch`, and what
@@ -273,10 +275,10 @@ class Repository:
         such repository."""
         return history.tags_at(self, at)
 
-    def whose(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
+    def tags_for_digest(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
         """Each time that a tag came to ``digest``, or to what holds it, newest first; the first
         ``limit``, if given. None if the registry cannot be asked that."""
-        return history.whose(self, digest, limit)
+        return history.tags_for_digest(self, digest, limit)
 
     def restore(self, tag: str, wanted: Digest | datetime.datetime) -> Restored | None:
         """Points ``tag`` back at a digest that it had, or at what it had at a time; None if the

@@ -36,13 +36,13 @@ class Session:
     ) -> None:
         self.options = options
         self.transport = Transport(options)
-        self.endpoints: dict[str, frozenset[str] | None] = {}
+        self.extension_endpoints: dict[str, frozenset[str] | None] = {}
         """The extensions' endpoints of each registry that was asked; None if it could not tell."""
         self.bulk_refused: set[str] = set()
         """Registries that did not answer many questions at once."""
-        self.upstream: dict[tuple[str, str], str] = {}
+        self.upstream_status: dict[tuple[str, str], str] = {}
         """What a mirror said of the registry that it mirrors, by repository and tag or digest."""
-        self.told_by_head: dict[tuple[str, str], Digest] = {}
+        self.head_digests: dict[tuple[str, str], Digest] = {}
         """Where HEAD alone said that tags point, by repository and tag, of registries that count no pulls."""
         self.mounts_refused: set[tuple[str, str]] = set()
         """Pairs of repositories of which the first does not get blobs from the second."""
@@ -73,12 +73,12 @@ class Session:
 
         return bulk_resolve.ask(self, host, queries, contents=contents)
 
-    def whose(self, host: str, digest: Digest) -> list[TagSpan] | None:
+    def tags_for_digest(self, host: str, digest: Digest) -> list[TagSpan] | None:
         """Which tags of any repository that may be pulled from point, or pointed, to ``digest``, or to
         what holds it, newest first; None if ``host`` cannot tell."""
         from digestry.client import registry_search  # noqa: PLC0415 - it needs Session
 
-        return registry_search.whose(self, host, digest)
+        return registry_search.tags_for_digest(self, host, digest)
 
     def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
         """Tells ``host`` what runs where, with one request: no more than
@@ -91,22 +91,22 @@ class Session:
 
         return client.record(self, host, sightings)
 
-    def stale(self, repository: Reference, target: str) -> str:
+    def staleness(self, repository: Reference, target: str) -> str:
         """Why a tag that a mirror resolved, or the referrers of a digest that it listed, may not be what
         the registry that is mirrored has, in the mirror's words; empty if they are, or if nothing is
         mirrored (docs/mirror.md)."""
-        said = self.upstream.get((repository.name, target), "")
+        said = self.upstream_status.get((repository.name, target), "")
         return "" if said.partition(";")[0].strip() in {"", "current"} else said
 
-    def contradiction(self, repository: Reference, tag: str) -> str:
+    def head_get_mismatch(self, repository: Reference, tag: str) -> str:
         """Why HEAD cannot be believed of where a tag points: GET says something else; empty if it says the
         same, or nothing. A registry that counts GETs as pulls is not asked."""
-        told = self.told_by_head.get((repository.name, tag))
+        told = self.head_digests.get((repository.name, tag))
         if told is None:
             return ""
         host = repository.host
         try:
-            raw = self.repository(repository).manifest(tag).raw
+            raw = self.repository(repository).pull_manifest(tag).raw
         except RemoteNotFound:
             return f"{host} has the tag when it is asked with HEAD, and does not have it for GET"
         except DigestMismatch as error:

@@ -42,10 +42,10 @@ def of(repository: Repository, digest: Digest, limit: int) -> SightingsOf | None
     """See :meth:`Repository.sightings`."""
     if lacks(repository.session, repository.reference.host, _OF):
         return None
-    with repository.ask("GET", f"{_ENDPOINT}/{digest}?n={limit}") as response:
+    with repository.request("GET", f"{_ENDPOINT}/{digest}?n={limit}") as response:
         if response.status in _UNSUPPORTED:
             return None
         if response.status != 200:
-            response.fail(f"ask where {repository.named(str(digest))} was seen")
+            response.fail(f"ask where {repository.display_name(str(digest))} was seen")
         found: SightingsOf = response.json(SightingsOf, _LARGEST_ANSWER, dec_hook=decode_hook)
     return found

@@ -41,9 +41,9 @@ class RegistryRepository(Protocol):
 
     def resolve(self, target: str) -> Descriptor: ...
 
-    def manifest(self, target: str) -> Manifest: ...
+    def pull_manifest(self, target: str) -> Manifest: ...
 
-    def blob(self, descriptor: Descriptor, *, limit: int = ...) -> bytes: ...
+    def read_blob(self, descriptor: Descriptor, *, limit: int = ...) -> bytes: ...
 
     def push_blob(self, descriptor: Descriptor, source: Callable[[], BinaryIO]) -> object: ...
 
@@ -57,7 +57,7 @@ class RegistryRepository(Protocol):
 
     def holders(self, digest: Digest) -> Holders | None: ...
 
-    def whose(self, digest: Digest, limit: int | None = ...) -> Sequence[TagSpan] | None: ...
+    def tags_for_digest(self, digest: Digest, limit: int | None = ...) -> Sequence[TagSpan] | None: ...
 
 
 class Registries(Protocol):
@@ -71,9 +71,9 @@ class Registries(Protocol):
 
     def authenticated(self, host: str) -> bool: ...
 
-    def stale(self, repository: Reference, target: str) -> str: ...
+    def staleness(self, repository: Reference, target: str) -> str: ...
 
-    def contradiction(self, repository: Reference, tag: str) -> str: ...
+    def head_get_mismatch(self, repository: Reference, tag: str) -> str: ...
 
     def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None: ...
 
@@ -147,7 +147,7 @@ class Lookup:
 
         def ask() -> Manifest | None:
             try:
-                return self._registries.repository(repository).manifest(str(digest))
+                return self._registries.repository(repository).pull_manifest(str(digest))
             except RemoteDamaged:
                 raise
             except RemoteNotFound:
@@ -159,7 +159,7 @@ class Lookup:
         """A small blob's verified bytes. Raises :class:`~digestry.errors.TooLarge` over ``limit``."""
 
         def ask() -> bytes:
-            return self._registries.repository(repository).blob(descriptor, limit=limit)
+            return self._registries.repository(repository).read_blob(descriptor, limit=limit)
 
         if descriptor.size > _LARGEST_REMEMBERED:
             return self._now(repository.host, "blob", ask)
@@ -184,7 +184,7 @@ class Lookup:
                 found = tuple(self._registries.repository(repository).referrers(digest))
             except RemoteNotFound:
                 return ()
-            stale = self._registries.stale(repository, str(digest))
+            stale = self._registries.staleness(repository, str(digest))
             if stale:
                 raise RemoteError(f"{repository.host} could not ask the registry that it mirrors: {stale}")
             return found
@@ -209,7 +209,7 @@ class Lookup:
 
         def ask() -> tuple[TagSpan, ...] | None:
             try:
-                spans = self._registries.repository(repository).whose(digest, MOST_SPANS)
+                spans = self._registries.repository(repository).tags_for_digest(digest, MOST_SPANS)
             except RemoteNotFound:
                 return None
             return None if spans is None else tuple(spans)
@@ -240,13 +240,13 @@ class Lookup:
     def stale(self, repository: Reference, tag: str) -> str:
         """Why what :meth:`resolve` told of a tag may be out of date; empty if nothing is known that
         speaks against it."""
-        return self._registries.stale(repository, tag)
+        return self._registries.staleness(repository, tag)
 
     def contradiction(self, repository: Reference, tag: str) -> str:
         """Why the registry cannot be believed about the tag; empty if nothing speaks against it."""
 
         def ask() -> str:
-            return self._registries.contradiction(repository, tag)
+            return self._registries.head_get_mismatch(repository, tag)
 
         return self._once(repository, ("contradiction", repository, tag), ask)
 

@@ -122,7 +122,7 @@ def pull(
     watch = watcher or Silence()
     tally = _Tally()
     with store.adding():
-        top = remote.manifest(reference.target)
+        top = remote.pull_manifest(reference.target)
         tag_now = None
         if reference.tag is not None and reference.digest is not None:
             try:
@@ -142,7 +142,7 @@ def pull(
                 stage: Stage = "present"
             else:
                 with store.blobs.begin(descriptor.digest, descriptor.size) as sink:
-                    remote.fetch(descriptor, sink, progress)
+                    remote.pull_blob(descriptor, sink, progress)
                 stage = "done"
             tally.add(descriptor, stage)
             watch.stage(descriptor, stage)
@@ -211,7 +211,7 @@ class _Remote:
         self._top = top
 
     def fetched(self, descriptor: Descriptor) -> Manifest:
-        manifest = self._remote.manifest(str(descriptor.digest))
+        manifest = self._remote.pull_manifest(str(descriptor.digest))
         if manifest.size != descriptor.size:
             raise SizeMismatch(
                 f"{self._top.digest} says that {descriptor.digest} has {descriptor.size} bytes; "
@@ -262,7 +262,7 @@ def _config(remote: Repository, image: Manifest) -> ImageConfig | None:
     if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
         return None
     try:
-        return ImageConfig.parse(remote.blob(image.config), algorithm=image.config.digest.algorithm)
+        return ImageConfig.parse(remote.read_blob(image.config), algorithm=image.config.digest.algorithm)
     except (InvalidManifest, TooLarge) as error:
         raise ContentError(f"the config of {image.digest} cannot be used: {error.message}") from error
 

@@ -124,8 +124,8 @@ class GuardedSession(Session):
     def __init__(self, options: ClientOptions, guard: Guard, credentials: Credentials) -> None:
         super().__init__(options, credentials=credentials)
         self.transport: GuardedTransport = GuardedTransport(options, guard)
-        self.upstream = _Latest()
-        self.told_by_head = _Latest()
+        self.upstream_status = _Latest()
+        self.head_digests = _Latest()
         self._auth = _Authenticator(self.transport, credentials)
 
 

@@ -206,7 +206,7 @@ class ClientUpstream:
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:
         """A manifest or index of at most ``limit`` bytes, verified. Raises :class:`DigestMismatch`."""
-        return self._asked(lambda: self._repository(repository).manifest(target, limit=limit))
+        return self._asked(lambda: self._repository(repository).pull_manifest(target, limit=limit))
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """A blob's size in bytes; None if upstream does not tell.
@@ -220,12 +220,12 @@ class ClientUpstream:
 
         def ask() -> int | None:
             asked = self._repository(repository)
-            with asked.ask("HEAD", f"blobs/{digest}") as response:
+            with asked.request("HEAD", f"blobs/{digest}") as response:
                 if response.status == _OK and (response.length or is_empty):
                     return response.length
                 if response.status in _ASK_LATER:
                     response.fail(f"find blob {digest} of {repository}")
-            with asked.ask("GET", f"blobs/{digest}", headers=one_byte) as response:
+            with asked.request("GET", f"blobs/{digest}", headers=one_byte) as response:
                 if response.status == _PART:
                     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
                     return None if match is None or match[2] == "*" else int(match[2])
@@ -240,7 +240,7 @@ class ClientUpstream:
         headers = {"Range": f"bytes={start}-"} if start else {}
 
         def ask() -> BlobStream:
-            response = self._repository(repository).ask("GET", f"blobs/{digest}", headers=headers)
+            response = self._repository(repository).request("GET", f"blobs/{digest}", headers=headers)
             try:
                 if response.status == _PART and start:
                     stream = BlobStream(response, start, _whole_size(response, digest, start))
@@ -269,7 +269,7 @@ class ClientUpstream:
         """What upstream, itself a mirror, said when it was last asked for a tag, or for the referrers of a
         digest: why it may be old, in a word; empty if it is not, or nothing was said."""
         name = Reference(self._host, self._project + repository)
-        return self._session.stale(name, target).partition(";")[0].strip()
+        return self._session.staleness(name, target).partition(";")[0].strip()
 
     def close(self) -> None:
         """Ends all connections."""

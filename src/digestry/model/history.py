@@ -133,7 +133,7 @@ class TagsAsOf(msgspec.Struct, frozen=True, rename="camel"):
     tags: tuple[TagSpan, ...]
 
 
-class Whose(msgspec.Struct, frozen=True, rename="camel"):
+class TagsForDigest(msgspec.Struct, frozen=True, rename="camel"):
     """``GET /v2/<name>/_digestry/whose/<digest>``: which tags point, or pointed, to ``digest``, or to
     an index or image that holds it; newest first. Each span's own digest is what the tag pointed to.
 

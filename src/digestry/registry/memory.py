@@ -11,7 +11,7 @@ from digestry.catalog import clock
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
-from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagSpan, Whose
+from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagsForDigest, TagSpan
 from digestry.model.reference import check_tag
 from digestry.model.timestamps import parse_rfc3339
 from digestry.registry import withholding
@@ -108,7 +108,7 @@ async def handle_whose(service: Service, exchange: Exchange, name: str, text: st
         before = withholding.position(page[-1].sequence, page[-1].since, audits=audits)
         links.append(exchange.next_page(n=limit, before=before))
     told = tuple(withholding.span(span, audits=audits) for span in page)
-    await exchange.json(Whose(digest=digest, spans=told), headers=links)
+    await exchange.json(TagsForDigest(digest=digest, spans=told), headers=links)
 
 
 async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str) -> None:
@@ -127,7 +127,7 @@ async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str)
         before = withholding.position(page[-1].sequence, page[-1].since, audits=audits)
         links.append(exchange.next_page(n=limit, before=before))
     told = tuple(withholding.span(span, audits=asker.audits(span.repository)) for span in page)
-    await exchange.json(Whose(digest=digest, spans=told), headers=links)
+    await exchange.json(TagsForDigest(digest=digest, spans=told), headers=links)
 
 
 def _anywhere(service: Service, asker: Session, digest: Digest, cursor: Cursor, limit: int) -> list[TagSpan]:
