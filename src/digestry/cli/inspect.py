@@ -112,7 +112,9 @@ def _remote(wanted: str, top: Manifest, place: Platform | None, repository: Any)
     config = None
     if _is_image(image) and image.config is not None:
         try:
-            config = ImageConfig.parse(repository.blob(image.config), algorithm=image.config.digest.algorithm)
+            config = ImageConfig.parse(
+                repository.read_blob(image.config), algorithm=image.config.digest.algorithm
+            )
         except InvalidManifest as error:
             raise ProtocolViolation(f"{wanted}: {error.message}") from error
     return _document(wanted, top, "registry", image, config)
