@@ -173,7 +173,7 @@ def write(path: Path, rows: Iterator[dict[str, str]]) -> None:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Statistics:
     """One run: seconds by the clock and by the processor, and the most memory in MB."""
 
     seconds: float
@@ -189,7 +189,7 @@ def peak(pid: int) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
-def measure(inventory: Path, output: Path) -> Figures:
+def measure(inventory: Path, output: Path) -> Statistics:
     """``digestry audit --source file:… --format json``, start to end."""
     began = time.perf_counter()
     most = 0.0
@@ -211,7 +211,7 @@ def measure(inventory: Path, output: Path) -> Figures:
     report = json.loads(output.read_bytes())
     assert report["problems"] == [], report["problems"][:3]
     states = Counter((one["tag_state"], one["advisory_state"]) for one in report["containers"])
-    return Figures(took, processor, most, states)
+    return Statistics(took, processor, most, states)
 
 
 def profile(inventory: Path) -> None:
@@ -279,7 +279,7 @@ def main() -> int:
     return report(rounds)
 
 
-def report(rounds: Sequence[Figures]) -> int:
+def report(rounds: Sequence[Statistics]) -> int:
     """Prints the figures; 1 if a goal was missed by the median."""
     middle = sorted(rounds, key=lambda one: one.seconds)[len(rounds) // 2]
     print(f"{'':<12}{'median':>10}{'all':>26}{'goal':>10}")

@@ -15,8 +15,8 @@ import pytest
 
 from digestry.catalog import uploads
 from digestry.catalog.catalog import Catalog, MissingContent
-from digestry.catalog.hot import HotReads
 from digestry.catalog.links import LEASE, UnknownRepository
+from digestry.catalog.read_cache import ReadCache
 from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -322,7 +322,7 @@ for line in sys.stdin:
 
 
 def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     assert hot.manifest("x", "t") is None
     with subprocess.Popen(
         [sys.executable, "-c", _OTHER_PROCESS, str(catalog.path.parent)],
@@ -347,7 +347,7 @@ def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
 
 
 def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     manifest = pushed(catalog, "x")
     for _ in range(2):
         for target in ("t", str(manifest.digest)):
@@ -371,7 +371,7 @@ def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
 
 
 def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog) -> None:
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     assert hot.tags("x", after="", limit=10) is None
     for tag in ("b", "B", "a-1", "_", "1.0"):
         pushed(catalog, "x", [tag])
@@ -396,7 +396,7 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
             put(catalog, "x", manifest, "t")
             done[0] = number
 
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     writer = threading.Thread(target=write)
     writer.start()
     seen = 0
@@ -416,7 +416,7 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
 
 def test_hot_reads_hold_no_transaction_open(catalog: Catalog) -> None:
     """A reader that did would keep the write-ahead log from ever being reset."""
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     pushed(catalog, "x")
     hot.manifest("x", "t")
     hot.blob("x", str(Digest.of(b"")))
@@ -428,8 +428,8 @@ def test_hot_reads_hold_no_transaction_open(catalog: Catalog) -> None:
 
 
 def test_hot_reads_memory_is_capped(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("digestry.catalog.hot._MOST", 100)
-    hot = HotReads(catalog.path)
+    monkeypatch.setattr("digestry.catalog.read_cache._MOST", 100)
+    hot = ReadCache(catalog.path)
     for number in range(1000):
         hot.manifest("x", f"t{number}")
         hot.blob("x", str(number))

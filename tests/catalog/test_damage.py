@@ -10,14 +10,14 @@ from sqlalchemy import event
 
 from digestry.catalog.catalog import Catalog, MissingContent
 from digestry.catalog.damage import Affected, DamagedContent
-from digestry.catalog.hot import HotReads
+from digestry.catalog.read_cache import ReadCache
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 
 def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock) -> None:
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     for digest in (manifest.digest, layer):
@@ -41,7 +41,7 @@ def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock
 
 
 def test_a_push_ends_it_in_every_repository(catalog: Catalog, clock: Clock) -> None:
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     catalog.damage.note(layer, "bad", clock.now)

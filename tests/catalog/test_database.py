@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, inspect, text
 from digestry.catalog import database
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import Database, connect_directly
-from digestry.catalog.hot import HotReads
+from digestry.catalog.read_cache import ReadCache
 from digestry.catalog.schema import metadata
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
@@ -181,7 +181,7 @@ def test_a_row_that_is_damaged_is_not_the_callers_fault(catalog: Catalog) -> Non
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
-        HotReads(tmp_path / "catalog.db")
+        ReadCache(tmp_path / "catalog.db")
     catalog = Catalog(tmp_path / "no-such-directory")
     with pytest.raises(StorageError, match="cannot open the catalog") as caught:
         catalog.upload_ids()
@@ -195,7 +195,7 @@ def test_a_path_that_would_be_read_as_an_address(tmp_path: Path) -> None:
     catalog = Catalog(root)
     catalog.migrate()
     manifest = pushed(catalog, "x")
-    hot = HotReads(catalog.path)
+    hot = ReadCache(catalog.path)
     found = hot.manifest("x", "t")
     assert found is not None
     assert found.digest == str(manifest.digest)

@@ -19,8 +19,8 @@ from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.model import media_types
 from digestry.model.digest import ALGORITHMS, Digest
-from digestry.registry.collection import collect
 from digestry.registry.config import RegistryConfig
+from digestry.registry.garbage_collection import collect
 from tests.crash.load import Ledger
 from tests.support import RegistryServer, Response, wait_until
 

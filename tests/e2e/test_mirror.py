@@ -18,7 +18,7 @@ from tests.e2e.engines import (
     docker_registry,
     root_file_system,
 )
-from tests.registry.mirroring.support import mirroring
+from tests.registry.pull_through.support import mirroring
 from tests.support import RegistryServer
 
 DOCKER = pytest.mark.xdist_group("docker")

@@ -16,7 +16,7 @@ from typing import Any, Final
 from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.registry.collection import collect
+from digestry.registry.garbage_collection import collect
 from digestry.registry.scrub import Scrub
 from tests.faults.inside import Inside, Unanswered
 from tests.support import descriptor

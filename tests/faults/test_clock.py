@@ -13,7 +13,7 @@ import pytest
 
 from digestry.catalog import clock, content
 from digestry.model.digest import Digest
-from digestry.registry.collection import CollectionJob, collect
+from digestry.registry.garbage_collection import CollectionJob, collect
 from digestry.registry.retention import CollectionConfig
 from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_story, check_usage
 from tests.faults.inside import Inside

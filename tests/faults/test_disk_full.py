@@ -19,8 +19,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from digestry.catalog import clock, database
 from digestry.errors import StorageFull
 from digestry.fsio import lacks_room
-from digestry.registry.collection import collect
 from digestry.registry.config import RegistryConfig
+from digestry.registry.garbage_collection import collect
 from digestry.registry.reserve import Reserve
 from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served, check_usage
 from tests.faults.conftest import SmallDisk

@@ -13,11 +13,11 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.registry.collection import collect
 from digestry.registry.config import load
+from digestry.registry.garbage_collection import collect
 from tests.client.liar import Reply
-from tests.registry.collecting.support import AT_ONCE, gathered
-from tests.registry.mirroring.support import Upstream, get, mirroring, upstream
+from tests.registry.garbage_collection.support import AT_ONCE, gathered
+from tests.registry.pull_through.support import Upstream, get, mirroring, upstream
 from tests.registry.support import put_manifest
 from tests.support import RegistryServer, descriptor, digestry, start_registry
 

@@ -12,7 +12,7 @@ from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.jobs import jobs
 from tests.registry.access.support import PASSWORDS, basic, bearer, htpasswd, nobody, token
-from tests.registry.mirroring.support import get, get_blob, mirroring, upstream
+from tests.registry.pull_through.support import get, get_blob, mirroring, upstream
 from tests.registry.support import Upload, events, query
 from tests.support import RegistryServer, start_registry
 

@@ -13,8 +13,8 @@ import pytest
 
 from digestry.errors import InvalidConfiguration
 from digestry.registry import webhooks
-from digestry.registry.courier import Sender
 from digestry.registry.toml import Where
+from digestry.registry.webhook_dispatcher import Sender
 from digestry.registry.webhooks import Webhook
 from tests.fleet import certificates
 from tests.registry.test_webhooks import SECRET, Receiver

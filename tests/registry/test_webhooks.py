@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.outbox import Subscription
+from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.policy import TagPolicy, TagRule
 from digestry.catalog.tags import TagRefused
 from digestry.errors import InvalidConfiguration
 from digestry.registry.config import load
-from digestry.registry.courier import Courier, Sender, delay
+from digestry.registry.webhook_dispatcher import Sender, WebhookDispatcher, delay
 from digestry.registry.webhooks import Webhook
 from tests.catalog.support import pushed
 from tests.registry.support import events
@@ -115,13 +115,13 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def deliver(tmp_path: Path) -> Iterator[Callable[..., Catalog]]:
     """A catalog, and a courier that brings its events to a webhook."""
-    couriers: list[Courier] = []
+    couriers: list[WebhookDispatcher] = []
     catalogs: list[Catalog] = []
 
     def deliver(*webhooks: Webhook) -> Catalog:
         catalog = Catalog(tmp_path, subscriptions=[webhook.subscription for webhook in webhooks])
         catalog.migrate()
-        courier = Courier(tmp_path, catalog.outbox, webhooks)
+        courier = WebhookDispatcher(tmp_path, catalog.outbox, webhooks)
         catalogs.append(catalog)
         couriers.append(courier)
         courier.start()
@@ -325,7 +325,7 @@ def test_what_is_given_up_can_be_retried(
 def test_one_courier_at_a_time(receiver: Receiver, tmp_path: Path, deliver: Callable[..., Catalog]) -> None:
     """Two, as in two worker processes: each message is sent once, and the second takes over."""
     catalog = deliver(hook(receiver))
-    second = Courier(tmp_path, catalog.outbox, [hook(receiver)])
+    second = WebhookDispatcher(tmp_path, catalog.outbox, [hook(receiver)])
     second.start()
     try:
         for _ in range(10):

@@ -15,7 +15,7 @@ from digestry.blobs.disk import MARK_FILE
 from digestry.catalog import chain
 from digestry.catalog.database import reading
 from digestry.catalog.jobs import COLLECTION
-from digestry.registry.most import OPTION
+from digestry.registry.removal_limit import OPTION
 from tests.soak.clients import Client, totals
 from tests.support import RegistryServer, digestry, start_registry
 

@@ -15,28 +15,28 @@ from sqlalchemy import Connection, exists, select
 
 from digestry.catalog import chain, clock, content, damage, journal, quotas, resolution, tags
 from digestry.catalog.chain import BrokenEntry
-from digestry.catalog.collection import Collection
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database
-from digestry.catalog.figures import Figures
+from digestry.catalog.delivery_queue import DeliveryQueue, Subscription
+from digestry.catalog.digest_prefixes import Prefixes
+from digestry.catalog.garbage import Collection
 from digestry.catalog.identity import Identities
 from digestry.catalog.jobs import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.links import LEASE, Links, UnknownRepository
-from digestry.catalog.memory import Memory
-from digestry.catalog.mirrored import Mirrored
-from digestry.catalog.outbox import Outbox, Subscription
-from digestry.catalog.pace import Pace
 from digestry.catalog.policy import TagPolicy
-from digestry.catalog.prefixes import Prefixes
+from digestry.catalog.pull_through import Mirrored
 from digestry.catalog.quotas import Quota
 from digestry.catalog.resolution import Found
 from digestry.catalog.retention import Retention
 from digestry.catalog.schema import links, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
+from digestry.catalog.statistics import Statistics
+from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tags import ANYTHING, NOWHERE, Expected, Place, Rules, Target
+from digestry.catalog.throttle import Pace
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, Restored, TagEvent
@@ -90,12 +90,12 @@ class Catalog(Links):
     ) -> None:
         self._sparse = tuple(sparse)
         super().__init__(Database(root), now, lease, quotas)
-        self.memory = Memory(self._database)
+        self.memory = TagHistory(self._database)
         self.prefixes = Prefixes(self._database)
-        self.outbox = Outbox(self._database)
+        self.outbox = DeliveryQueue(self._database)
         self.jobs = Jobs(self._database)
         self.identities = Identities(self._database)
-        self.figures = Figures(self._database)
+        self.figures = Statistics(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now, lease)

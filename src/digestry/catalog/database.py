@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from digestry.catalog import schema_version
-from digestry.catalog.turnstile import Turnstile
+from digestry.catalog.write_queue import WriteQueue
 from digestry.errors import InvalidDigest, NotFound, StorageBusy, StorageError, StorageFull
 from digestry.fsio import lacks_room
 
@@ -177,7 +177,7 @@ class Database:
         # Writers queue here, fairly, those of one process and then one of each process, and not in
         # SQLite's sleeping busy handler.
         self._turn = threading.Lock()
-        self._turnstile = Turnstile(root)
+        self._turnstile = WriteQueue(root)
         self._writer = self._engine(self._begin_writing, query_only=False, pool_size=1)
         self._reader = self._engine(_begin_reading, query_only=True, pool_size=_READERS)
 

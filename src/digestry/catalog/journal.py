@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from digestry.catalog import clock, statements
-from digestry.catalog.pairs import pairs
+from digestry.catalog.bulk_keys import pairs
 from digestry.catalog.schema import journal
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Column, Connection, Select, select
 
-from digestry.catalog.pairs import pairs
+from digestry.catalog.bulk_keys import pairs
 from digestry.catalog.schema import manifest_references, manifests
 from digestry.model.digest import Digest
 from digestry.model.history import Holder

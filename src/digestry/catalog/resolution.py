@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, select
 
-from digestry.catalog import content, journal, memory
-from digestry.catalog.pairs import pairs
+from digestry.catalog import content, journal, tag_history
+from digestry.catalog.bulk_keys import pairs
 from digestry.catalog.relations import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
 from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
 from digestry.model import media_types
@@ -170,7 +170,7 @@ class _Batch:
         """When tags came to each node; None if that is more than an answer has room for."""
         names = {row: name for name, row in self._ids.items()}
         wanted = {(names[row], digest) for row, digest in self._relations.nodes}
-        found = memory.newest_pointing(self._connection, sorted(wanted), MOST_SPANS + 1, MOST_ROWS + 1)
+        found = tag_history.newest_pointing(self._connection, sorted(wanted), MOST_SPANS + 1, MOST_ROWS + 1)
         if len(found) > MOST_ROWS:
             if len(self._queries) > 1:
                 raise TooMuch

@@ -1,6 +1,6 @@
 """What is kept: rules that the operator writes, and how long things are kept that nothing names.
 
-Values only. What they mean for one tag or manifest at one moment is asked in ``collection.py``, inside
+Values only. What they mean for one tag or manifest at one moment is asked in ``garbage.py``, inside
 the transaction that would remove it. docs/collection.md has them as a user sees them.
 """
 

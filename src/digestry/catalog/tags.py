@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import clock, content, journal, outbox, signatures, statements
+from digestry.catalog import clock, content, delivery_queue, journal, signature_tags, statements
+from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.journal import Move, Origin
-from digestry.catalog.memory import entry_at
-from digestry.catalog.outbox import Subscription
 from digestry.catalog.policy import TagPolicy
 from digestry.catalog.schema import journal as entries
 from digestry.catalog.schema import manifests, tags
+from digestry.catalog.tag_history import entry_at
 from digestry.errors import Conflict, Forbidden, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
@@ -135,7 +135,7 @@ def check(
     rule = rules.policy.rule(place.name, tag)
     name = f"tag {tag} of {place.name}"
     if rule.mode in {"immutable", "write-once"} and current is not None:
-        if (tag, current) in extends and signatures.has_subject(connection, place.row, tag):
+        if (tag, current) in extends and signature_tags.has_subject(connection, place.row, tag):
             return current  # a signature more is no other release
         raise TagRefused(
             f"{name} is {rule.mode} and points to {current}",
@@ -258,7 +258,7 @@ def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) ->
     event = journal.append(connection, move, origin, rules.now)
     if move.from_digest is not None:
         content.extend_lease(connection, move.from_digest, clock.from_datetime(event.at) + rules.lease)
-    outbox.enqueue(connection, rules.subscriptions, event)
+    delivery_queue.enqueue(connection, rules.subscriptions, event)
     return event
 
 

@@ -9,6 +9,6 @@ import click
 
 def keep_private(root: Path) -> None:
     """Until the command ends, its process makes files that nobody can read who cannot read ``root``."""
-    from digestry.registry.private import is_shared, umask
+    from digestry.registry.permissions import is_shared, umask
 
     click.get_current_context().with_resource(umask(group=is_shared(root)))

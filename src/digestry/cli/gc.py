@@ -14,9 +14,9 @@ from digestry.cli.output import format_option, note, printable, say
 from digestry.model.text import printable_json
 
 if TYPE_CHECKING:
-    from digestry.catalog.collection import Removed, Stayed
-    from digestry.registry.most import Share
-    from digestry.registry.sweep import Tally
+    from digestry.catalog.garbage import Removed, Stayed
+    from digestry.registry.garbage_run import Tally
+    from digestry.registry.removal_limit import Share
 
 
 @click.command()
@@ -59,10 +59,10 @@ def gc(
     JSON: an object with dry_run, items (kind: tag, manifest, link or blob; repository, name, why, size
     in bytes, and stays, true for what should have gone and could not), and totals.
     """
-    from digestry.registry import collection, retention
+    from digestry.registry import garbage_collection, retention
     from digestry.registry.config import load
-    from digestry.registry.most import OPTION
-    from digestry.registry.observing.deeds import operator
+    from digestry.registry.observability.audit_events import operator
+    from digestry.registry.removal_limit import OPTION
 
     loaded = load(config, {"root": root, "allow_anonymous": True})
     keep_private(loaded.root)
@@ -70,9 +70,9 @@ def gc(
         retention.check_as_served(loaded.root, loaded.collection.retention)
     most: list[Share] = []
     if dry_run:
-        run = partial(collection.dry_run, ask=most.append)
+        run = partial(garbage_collection.dry_run, ask=most.append)
     else:
-        run = partial(collection.collect, by=operator("digestry gc"), really=really_remove_most)
+        run = partial(garbage_collection.collect, by=operator("digestry gc"), really=really_remove_most)
     if format_ == "json":
         items = _Items(dry_run=dry_run)
         tally = run(loaded, tell=_ignore if quiet else items.tell)
@@ -91,7 +91,7 @@ def _ignore(_: Removed | Stayed) -> None:
 
 
 def _tell(item: Removed | Stayed) -> None:
-    from digestry.catalog.collection import Stayed
+    from digestry.catalog.garbage import Stayed
 
     what = f"{item.repository} {item.name}" if item.repository else item.name
     word = "STAYS " if isinstance(item, Stayed) else ""
@@ -105,7 +105,7 @@ class _Items:
         self._before = f'{{"dry_run": {"true" if dry_run else "false"}, "items": ['
 
     def tell(self, item: Removed | Stayed) -> None:
-        from digestry.catalog.collection import Stayed
+        from digestry.catalog.garbage import Stayed
 
         fields = {**asdict(item), "stays": isinstance(item, Stayed)}
         say(f"{self._before}\n  {_json(fields)}", end="")

@@ -67,7 +67,7 @@ def restore_backup(
     from digestry.fsio import storage_errors
     from digestry.registry.backup import restoring
     from digestry.registry.backup.copying import Flow
-    from digestry.registry.observing.deeds import note_command
+    from digestry.registry.observability.audit_events import note_command
 
     keep_private(root)
     with measuring("restore", quiet=False) as amount:

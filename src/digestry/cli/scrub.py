@@ -146,8 +146,8 @@ def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Se
 
     from digestry.errors import Conflict
     from digestry.registry import scrub as scrubbing
-    from digestry.registry.observing.audit import AuditLog, told_place
-    from digestry.registry.observing.deeds import Findings, operator
+    from digestry.registry.observability.audit_events import Findings, operator
+    from digestry.registry.observability.audit_log import AuditLog, told_place
 
     # What a server would log is in the table at the end.
     scrubbing.log.addHandler(logging.NullHandler())

@@ -11,8 +11,8 @@ import click
 from digestry.cli.output import say
 
 if TYPE_CHECKING:
-    from digestry.registry.mirroring.config import MirrorConfig
-    from digestry.registry.mirroring.upstream import Upstream
+    from digestry.registry.pull_through.config import MirrorConfig
+    from digestry.registry.pull_through.upstream import Upstream
 
 
 @click.command()
@@ -66,8 +66,8 @@ def serve(config: Path | None, **options: Any) -> None:
 
 def upstream(mirror: MirrorConfig) -> Upstream:
     """How a registry asks another one. Called in each of its processes."""
-    from digestry.mirror.upstream import ClientUpstream, UpstreamOptions
-    from digestry.registry.mirroring.upstream import LEAST_RATE, PATIENCE
+    from digestry.registry.pull_through.upstream import LEAST_RATE, PATIENCE
+    from digestry.upstream.http_upstream import ClientUpstream, UpstreamOptions
 
     return ClientUpstream(
         UpstreamOptions(

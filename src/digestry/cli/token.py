@@ -130,7 +130,7 @@ def rotate_key(root: Path, retire: bool) -> None:
     expires, unless they are retired.
     """
     from digestry.registry.access.keys import KeyRing
-    from digestry.registry.observing.deeds import note_command
+    from digestry.registry.observability.audit_events import note_command
     from digestry.registry.root import check_user
 
     _robots(root).close()
@@ -142,7 +142,7 @@ def rotate_key(root: Path, retire: bool) -> None:
 
 def _audit(root: Path, action: str, name: str, **what: str) -> None:
     from digestry.registry.access.identity import ROBOT_PREFIX
-    from digestry.registry.observing.deeds import note_command
+    from digestry.registry.observability.audit_events import note_command
 
     robot = ROBOT_PREFIX + name.removeprefix(ROBOT_PREFIX)
     note_command(root, f"digestry token {action.partition('-')[0]}", action, robot=robot, **what)

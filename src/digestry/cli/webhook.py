@@ -105,7 +105,7 @@ def list_(*, root: Path, name: str | None, format_: str) -> None:
 def retry(*, root: Path, name: str | None, sequence: int | None) -> None:
     """Make what was given up, and what waits, due at once; the server delivers it."""
     from digestry.catalog import clock
-    from digestry.registry.observing.deeds import note_command
+    from digestry.registry.observability.audit_events import note_command
 
     catalog = _open(root)
     try:

@@ -45,7 +45,7 @@ class Session:
         self.head_digests: dict[tuple[str, str], Digest] = {}
         """Where HEAD alone said that tags point, by repository and tag, of registries that count no pulls."""
         self.mounts_refused: set[tuple[str, str]] = set()
-        """Pairs of repositories of which the first does not get blobs from the second."""
+        """BulkKeys of repositories of which the first does not get blobs from the second."""
         self._auth = Authenticator(
             self.transport,
             credentials

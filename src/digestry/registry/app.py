@@ -22,27 +22,27 @@ from digestry.registry import (
     blobs,
     extensions,
     manifests,
-    memory,
     problems,
     proxies,
     referrers,
     resolution,
     sightings,
+    tag_history,
     tags,
     uploads,
 )
-from digestry.registry.access import endpoint as tokens
+from digestry.registry.access import token_endpoint as tokens
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.guard import Guard
 from digestry.registry.exchange import OTHER, Exchange, Sealed
-from digestry.registry.mirroring import handler as mirroring
-from digestry.registry.mirroring.mirror import Place
-from digestry.registry.mirroring.upstream import MakeUpstream
-from digestry.registry.observing import endpoint as observing
-from digestry.registry.observing.connections import ConnectionMeter
-from digestry.registry.observing.logs import CURRENT
-from digestry.registry.observing.measures import GONE
+from digestry.registry.observability import endpoint as observing
+from digestry.registry.observability.connection_metrics import ConnectionMeter
+from digestry.registry.observability.counters import GONE
+from digestry.registry.observability.logs import CURRENT
 from digestry.registry.problems import BrokenOff, ClientGone, Problem, not_allowed
+from digestry.registry.pull_through import handler as mirroring
+from digestry.registry.pull_through.mirror import Place
+from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")
@@ -238,10 +238,12 @@ class RegistryApp:
             await sightings.handle_note(service, exchange)
         elif path.startswith("_digestry/whose/"):
             service.gate.require_catalog(exchange)
-            await memory.handle_whose_anywhere(service, exchange, path.removeprefix("_digestry/whose/"))
+            await tag_history.handle_whose_anywhere(service, exchange, path.removeprefix("_digestry/whose/"))
         elif path.startswith("_digestry/digests/"):
             service.gate.require_catalog(exchange)
-            await memory.handle_digests_anywhere(service, exchange, path.removeprefix("_digestry/digests/"))
+            await tag_history.handle_digests_anywhere(
+                service, exchange, path.removeprefix("_digestry/digests/")
+            )
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
             name = service.meant(name, exchange.asker)

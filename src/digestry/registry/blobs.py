@@ -11,8 +11,8 @@ from typing import BinaryIO, Final
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry import ranges
+from digestry.registry.chunk_size import AMONG_OTHERS
 from digestry.registry.exchange import Exchange
-from digestry.registry.parts import AMONG_OTHERS
 from digestry.registry.problems import ClientGone, blob_damaged, blob_unknown, not_allowed
 from digestry.registry.service import Damaged, Service
 

@@ -35,11 +35,11 @@ from digestry.registry.access.config import AccessConfig
 from digestry.registry.connections import config as connections
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.cors import CorsConfig
-from digestry.registry.mirroring import config as mirroring_config
-from digestry.registry.mirroring.config import MirrorConfig
-from digestry.registry.observing import config as observing
-from digestry.registry.observing.config import HealthConfig, LogConfig, MetricsConfig
+from digestry.registry.observability import config as observing
+from digestry.registry.observability.config import HealthConfig, LogConfig, MetricsConfig
 from digestry.registry.proxies import ProxyConfig
+from digestry.registry.pull_through import config as mirroring_config
+from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.retention import CollectionConfig
 from digestry.registry.scrub import ScrubConfig
 from digestry.registry.toml import Key, Where

@@ -15,12 +15,12 @@ from starlette.types import Message, Receive, Scope, Send
 from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
-from digestry.registry.access.session import EVERYBODY, Session
+from digestry.registry.access.principal import EVERYBODY, Principal
+from digestry.registry.chunk_size import KNOWN, ChunkSize
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
 from digestry.registry.connections.watch import Watch
 from digestry.registry.hosts import Host
-from digestry.registry.parts import KNOWN, Parts
 from digestry.registry.problems import BrokenOff, ClientGone, ClientSilent, Problem, bad_parameter
 from digestry.registry.proxies import Forwarding
 
@@ -54,7 +54,7 @@ class Sealed(Exception):
     """An answer that is no error was begun, and must not be given."""
 
 
-class Onlooker(Protocol):
+class RequestObserver(Protocol):
     """Who is told what becomes of a request."""
 
     def name(self, headers: Iterable[tuple[bytes, bytes]], /) -> bytes:
@@ -70,7 +70,7 @@ class Exchange(Request):
     """A request that can be answered."""
 
     # On the class: most requests change few of these.
-    observer: Onlooker | None = None
+    observer: RequestObserver | None = None
     """Who is told what becomes of this request."""
     route: str = OTHER
     """What the request is about, for the metrics: one of a few words, never a path."""
@@ -114,7 +114,7 @@ class Exchange(Request):
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
         self.answered = False
-        self.asker: Session = EVERYBODY
+        self.asker: Principal = EVERYBODY
         """Who asks, and what they may do."""
         self.may_move = True
         """Whether they may move tags of the repository that this request is about."""
@@ -326,7 +326,7 @@ class Exchange(Request):
             self._taken = max(self._taken, self.sent // 8 if found is None else found)
         return self._taken
 
-    async def room(self, parts: Parts, *, stopped: Callable[[], bool]) -> None:
+    async def room(self, parts: ChunkSize, *, stopped: Callable[[], bool]) -> None:
         """Waits until the client has taken enough of what this connection's answers were to be sent more.
 
         Else the kernel would be given megabytes for each that never reads, in thousands of small parts. Who
@@ -336,13 +336,15 @@ class Exchange(Request):
         if connection is not None and connection.sought and self._far_ahead(connection, parts):
             await self._wait_until_taken(self._until_near(connection, parts, stopped), connection)
 
-    def _far_ahead(self, connection: Connection, parts: Parts) -> bool:
+    def _far_ahead(self, connection: Connection, parts: ChunkSize) -> bool:
         if connection.sent <= parts.under_way or self._taken >= KNOWN or self.scope["http_version"] == "2":
             return False  # of streams, one that is not read must not hold up the others
         taken = self.taken
         return taken < KNOWN and connection.sent - taken > parts.under_way + taken // 2
 
-    async def _until_near(self, connection: Connection, parts: Parts, stopped: Callable[[], bool]) -> None:
+    async def _until_near(
+        self, connection: Connection, parts: ChunkSize, stopped: Callable[[], bool]
+    ) -> None:
         pause, waited = parts.pause / 64, 0.0
         while self._far_ahead(connection, parts) and not stopped():
             if connection.descriptor < 0 and waited > _UNKNOWN_SECONDS:

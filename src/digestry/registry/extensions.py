@@ -13,12 +13,12 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.history import TAG_EVENT, TAG_OBSERVED, TAG_TIMESTAMP, JournalPage, TagEvent
 from digestry.model.reference import check_tag
-from digestry.registry import memory, sightings, withholding
+from digestry.registry import redaction, sightings, tag_history
 from digestry.registry.exchange import Exchange
-from digestry.registry.memory import time_parameter
 from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.referrers import describe, index
 from digestry.registry.service import Service
+from digestry.registry.tag_history import time_parameter
 
 _PAGE: Final = 100
 _MOST: Final = 1000
@@ -107,7 +107,7 @@ async def handle_digestry(service: Service, exchange: Exchange, name: str, what:
     """``_digestry/<what>``."""
     resource, _, rest = what.partition("/")
     if resource == "restore" and rest:
-        await memory.handle_restore(service, exchange, name, rest)
+        await tag_history.handle_restore(service, exchange, name, rest)
         return
     _only_get(exchange)
     if resource == "journal" and not rest:
@@ -118,13 +118,13 @@ async def handle_digestry(service: Service, exchange: Exchange, name: str, what:
     elif resource == "advisories" and not rest:
         await _advisories(service, exchange, name)
     elif resource == "tag" and rest:
-        await memory.handle_tag(service, exchange, name, rest)
+        await tag_history.handle_tag(service, exchange, name, rest)
     elif resource == "tags" and not rest:
-        await memory.handle_tags(service, exchange, name)
+        await tag_history.handle_tags(service, exchange, name)
     elif resource == "whose" and rest:
-        await memory.handle_whose(service, exchange, name, rest)
+        await tag_history.handle_whose(service, exchange, name, rest)
     elif resource == "digests" and rest:
-        await memory.handle_digests(service, exchange, name, rest)
+        await tag_history.handle_digests(service, exchange, name, rest)
     elif resource == "sightings" and rest:
         await sightings.handle_of(service, exchange, name, rest)
     else:
@@ -149,7 +149,7 @@ async def _advisories(service: Service, exchange: Exchange, name: str) -> None:
 async def _journal(service: Service, exchange: Exchange, name: str) -> None:
     tag = exchange.parameter("tag")
     audits = exchange.may_audit
-    cursor = withholding.cursor(exchange, audits=audits)
+    cursor = redaction.cursor(exchange, audits=audits)
     since = time_parameter(exchange, "since")
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     events = await service.disk(
@@ -165,9 +165,9 @@ async def _journal(service: Service, exchange: Exchange, name: str) -> None:
     page = events[:limit]
     links = []
     if limit > 0 and len(events) > limit:
-        before = withholding.position(page[-1].sequence, page[-1].at, audits=audits)
+        before = redaction.position(page[-1].sequence, page[-1].at, audits=audits)
         links.append(exchange.next_page(n=limit, before=before))
-    told = tuple(withholding.event(entry, audits=audits) for entry in page)
+    told = tuple(redaction.event(entry, audits=audits) for entry in page)
     await exchange.json(JournalPage(repository=name, entries=told), headers=links)
 
 

@@ -19,13 +19,13 @@ def jobs(config: RegistryConfig) -> list[Job]:
     """What this registry does beside its requests; called in the process that does it."""
     from digestry.blobs.disk import DiskBlobs  # noqa: PLC0415
     from digestry.catalog.catalog import Catalog  # noqa: PLC0415
-    from digestry.registry.collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
-    from digestry.registry.identity import IdentityJob  # noqa: PLC0415
-    from digestry.registry.observing.audit import AuditLog, Rotation  # noqa: PLC0415
-    from digestry.registry.observing.deeds import Findings  # noqa: PLC0415
-    from digestry.registry.observing.store import StoreCount  # noqa: PLC0415
+    from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
+    from digestry.registry.observability.audit_events import Findings  # noqa: PLC0415
+    from digestry.registry.observability.audit_log import AuditLog, Rotation  # noqa: PLC0415
+    from digestry.registry.observability.store_size import StoreCount  # noqa: PLC0415
     from digestry.registry.reserve import Refill  # noqa: PLC0415
     from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
+    from digestry.registry.store_identity import IdentityJob  # noqa: PLC0415
 
     audit = AuditLog(config.log, config.root)
     return [

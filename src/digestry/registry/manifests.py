@@ -14,9 +14,8 @@ from digestry.model import media_types
 from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
-from digestry.registry import growth
+from digestry.registry import manifest_growth
 from digestry.registry.exchange import Exchange
-from digestry.registry.mirroring import promised
 from digestry.registry.problems import (
     Problem,
     bad_parameter,
@@ -25,6 +24,7 @@ from digestry.registry.problems import (
     name_unknown,
     not_allowed,
 )
+from digestry.registry.pull_through import expected_blobs
 from digestry.registry.service import Damaged, Service
 
 _PARSED_AT_ONCE: Final = 128 << 10
@@ -163,13 +163,13 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
         )
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
     expected = expectation(exchange)
-    extends = await growth.extended(service, name, manifest, tags)
+    extends = await manifest_growth.extended(service, name, manifest, tags)
     with contextlib.ExitStack() as guarded:
         keep = functools.partial(_keep, tags=tags, expected=expected, extends=extends, guarded=guarded)
         try:
             await service.disk(keep, service, name, manifest)
         except MissingContent as error:
-            if not await promised.bring(service, exchange, name, error.digests):
+            if not await expected_blobs.bring(service, exchange, name, error.digests):
                 raise
             await service.disk(keep, service, name, manifest)
         events = await service.write(

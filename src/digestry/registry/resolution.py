@@ -20,7 +20,7 @@ from digestry.model.resolution import (
     Resolutions,
     ResolveRequest,
 )
-from digestry.registry import withholding
+from digestry.registry import redaction
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.service import Damaged, Service
@@ -75,7 +75,7 @@ def _answer(
 
 def _withheld(answer: Resolution) -> Resolution:
     tags = tuple(
-        structs.replace(tag, events=tuple(withholding.event(event, audits=False) for event in tag.events))
+        structs.replace(tag, events=tuple(redaction.event(event, audits=False) for event in tag.events))
         for tag in answer.tags
     )
     return structs.replace(answer, tags=tags)

@@ -25,7 +25,7 @@ from digestry.catalog.damage import HeldContent
 from digestry.catalog.jobs import SCRUB, JobState
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest
-from digestry.registry import identity, toml
+from digestry.registry import store_identity, toml
 from digestry.registry.quarantine import Note, Quarantine
 from digestry.registry.toml import Key, Where
 
@@ -180,7 +180,7 @@ class Scrub:
         """
         held = f"a scrub of {self._root} is under way in another process"
         with fsio.locked(self._root / LOCK_FILE, wait=False, held=held, mode=0o600):
-            identity.check(self._catalog, self._blobs, remove=False)
+            store_identity.check(self._catalog, self._blobs, remove=False)
             before = last(self._catalog)
             current = before
             if current is None or current.finished_at is not None or from_start:
@@ -208,7 +208,7 @@ class Scrub:
         Returns early, with ``finished_at`` None, once ``stop`` is set. Raises :class:`NotFound` for what
         no repository has, and :class:`StorageError`.
         """
-        identity.check(self._catalog, self._blobs, remove=False)
+        store_identity.check(self._catalog, self._blobs, remove=False)
         wanted = []
         for digest in digests:
             held = self._catalog.damage.find(digest)

@@ -26,7 +26,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.errors import Conflict, StorageError, StorageFull
-from digestry.registry import identity, retention, tls
+from digestry.registry import retention, store_identity, tls
 from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
@@ -37,11 +37,11 @@ from digestry.registry.connections.heartbeat import Heartbeat
 from digestry.registry.connections.listening import Listening
 from digestry.registry.jobs import jobs
 from digestry.registry.maintenance import Maintenance
-from digestry.registry.mirroring.config import check_files
-from digestry.registry.mirroring.upstream import MakeUpstream
-from digestry.registry.observing import exposition, logs
-from digestry.registry.observing.audit import AuditLog, tell_place
-from digestry.registry.private import make_private, umask
+from digestry.registry.observability import exposition, logs
+from digestry.registry.observability.audit_log import AuditLog, tell_place
+from digestry.registry.permissions import make_private, umask
+from digestry.registry.pull_through.config import check_files
+from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.reserve import A_BIT, Reserve
 from digestry.registry.root import check_catalog, check_servable, hold, warn_of_owner
 from digestry.registry.service import ABSENT
@@ -102,9 +102,9 @@ def _prepare(config: RegistryConfig) -> None:
     try:
         check_catalog(config.root, blobs)
         catalog.migrate()
-        identity.ensure(catalog, blobs)
+        store_identity.ensure(catalog, blobs)
         if not config.read_only:
-            identity.advance(catalog, blobs)
+            store_identity.advance(catalog, blobs)
         begun = exposition.Begun(clock.now(), catalog.figures.last_entry())
     finally:
         catalog.close()
@@ -213,7 +213,7 @@ def _settle(config: RegistryConfig) -> None:
     """Makes copies of the catalog that were taken meanwhile known as older ones."""
     catalog = Catalog(config.root)
     try:
-        identity.advance(catalog, DiskBlobs(config.root))
+        store_identity.advance(catalog, DiskBlobs(config.root))
     except StorageError as error:
         log.error("it was not noted how recent the catalog is: %s", error.message)
     finally:

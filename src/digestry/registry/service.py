@@ -22,7 +22,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.blobs.examine import GONE, tells_damage
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.hot import HotReads
+from digestry.catalog.read_cache import ReadCache
 from digestry.catalog.uploads import Upload
 from digestry.errors import (
     Conflict,
@@ -35,23 +35,23 @@ from digestry.errors import (
 )
 from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
-from digestry.registry.access.session import Session
+from digestry.registry.access.principal import Principal
 from digestry.registry.admission import Admission
+from digestry.registry.chunk_size import ChunkSize
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.table import Connections
-from digestry.registry.courier import Courier
-from digestry.registry.mirroring.mirrors import Mirrors
-from digestry.registry.mirroring.upstream import MakeUpstream
-from digestry.registry.observing import deeds
-from digestry.registry.observing.deeds import Findings
-from digestry.registry.observing.exposition import Scrape
-from digestry.registry.observing.health import Health
-from digestry.registry.observing.observer import Observer
-from digestry.registry.observing.upstreams import UpstreamMeter
-from digestry.registry.parts import Parts
+from digestry.registry.observability import audit_events
+from digestry.registry.observability.audit_events import Findings
+from digestry.registry.observability.exposition import Scrape
+from digestry.registry.observability.health import Health
+from digestry.registry.observability.request_observer import Observer
+from digestry.registry.observability.upstream_metrics import UpstreamMeter
 from digestry.registry.problems import Problem
+from digestry.registry.pull_through.mirrors import Mirrors
+from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.quarantine import HEALS, Quarantine
 from digestry.registry.reserve import A_BIT, Reserve
+from digestry.registry.webhook_dispatcher import WebhookDispatcher
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -132,10 +132,10 @@ class Service:
         self._quarantine = Quarantine(
             self.blobs, self.catalog.damage, now=now, note=Findings(self.observer.audit, client="read")
         )
-        self._courier = Courier(config.root, self.catalog.outbox, config.webhooks, now=now)
-        self.hot = HotReads(self.catalog.path)
+        self._courier = WebhookDispatcher(config.root, self.catalog.outbox, config.webhooks, now=now)
+        self.hot = ReadCache(self.catalog.path)
         self.manifests = BytesCache(_MANIFEST_CACHE)
-        self.parts = Parts()
+        self.parts = ChunkSize()
         self._stopped = False
         self.parsing = asyncio.Lock()
         """Of large manifests: each takes a multiple of its size while it is read."""
@@ -162,14 +162,14 @@ class Service:
         if self._absent is None:
             self._absent = copy.copy(self)
             self._absent.catalog = Catalog(self.config.root / ABSENT, now=self.now)
-            self._absent.hot = HotReads(self._absent.catalog.path)
+            self._absent.hot = ReadCache(self._absent.catalog.path)
         return self._absent
 
-    def meant(self, name: str, asker: Session) -> str:
+    def meant(self, name: str, asker: Principal) -> str:
         """The repository that ``name`` is of where nobody else is asked: its history and so on."""
         return name if self.mirrors is None else self.mirrors.kept(name, asker)
 
-    def origin(self, name: str, asker: Session) -> str:
+    def origin(self, name: str, asker: Principal) -> str:
         """The host of the registry that a repository is mirrored from; empty for one of our own, as far as
         who asks may see those."""
         return "" if self.mirrors is None else self.mirrors.origin(name, asker)
@@ -348,7 +348,7 @@ class Service:
         self._note_dropped(upload, "whoever has most uploads under way makes room for others")
 
     def _note_dropped(self, upload: Upload, reason: str) -> None:
-        entry = deeds.of_itself(
+        entry = audit_events.of_itself(
             "uploads",
             "drop-upload",
             repository=upload.repository,

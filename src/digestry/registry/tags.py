@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from digestry.registry.access.session import EVERYBODY, Session
+from digestry.registry.access.principal import EVERYBODY, Principal
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import not_allowed
 from digestry.registry.service import Service
@@ -44,7 +44,7 @@ async def handle_catalog(service: Service, exchange: Exchange) -> None:
     await exchange.json({"repositories": page}, headers=links)
 
 
-def _visible(service: Service, asker: Session, after: str, limit: int) -> list[str]:
+def _visible(service: Service, asker: Principal, after: str, limit: int) -> list[str]:
     """The first ``limit`` repositories after ``after`` that ``asker`` may see. Blocks.
 
     Only names are read that begin as the rules have it: how many there are of others, the time does not tell.

@@ -17,7 +17,7 @@ from digestry.errors import CallerError, DigestryError, NotFound, StorageError, 
 from digestry.registry.exchange import Exchange
 from digestry.registry.problems import ClientGone, ClientSilent, Problem, upload_unknown
 from digestry.registry.service import Service
-from digestry.registry.upload_room import UploadRoom, over_quota
+from digestry.registry.upload_quota import UploadRoom, over_quota
 
 _BATCH: Final = 1 << 20
 """So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""

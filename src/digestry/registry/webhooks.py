@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from digestry.catalog import clock
-from digestry.catalog.outbox import Subscription
+from digestry.catalog.delivery_queue import Subscription
 from digestry.model.descriptor import encode_hook
 from digestry.model.history import EventKind, TagEvent
 from digestry.registry import toml

@@ -15,8 +15,8 @@ from digestry.registry import config, cors, immutability, proxies, quotas, reten
 from digestry.registry.access import config as access
 from digestry.registry.access import issuers, passwords, rules
 from digestry.registry.config import RegistryConfig, load
-from digestry.registry.mirroring import config as mirroring_config
-from digestry.registry.observing import config as observing
+from digestry.registry.observability import config as observing
+from digestry.registry.pull_through import config as mirroring_config
 from digestry.registry.toml import Key
 from tests.registry.access.support import htpasswd
 

@@ -11,8 +11,8 @@ import pytest
 from digestry.model.digest import Digest
 from digestry.registry import tags
 from digestry.registry.access.identity import Identity
+from digestry.registry.access.principal import Principal
 from digestry.registry.access.rules import Rule, Rules
-from digestry.registry.access.session import Session
 from tests.registry.access.support import As, basic, bearer, challenge, nobody, of, token
 from tests.registry.support import every_page, joined
 from tests.support import RegistryServer, Response
@@ -307,7 +307,7 @@ def test_a_list_reads_nothing_of_what_is_hidden() -> None:
 
     def listed(*rules: Rule, limit: int, after: str = "") -> list[str]:
         asked.clear()
-        return tags._visible(cast("Any", Inside()), Session(Identity("bob"), Rules(rules)), after, limit)
+        return tags._visible(cast("Any", Inside()), Principal(Identity("bob"), Rules(rules)), after, limit)
 
     public = Rule(("anonymous",), ("public/**", "public/0*"), frozenset({"pull"}))
     mine = Rule(("bob",), ("team/0*", "secret/0007", "nothing/**"), frozenset({"pull"}))

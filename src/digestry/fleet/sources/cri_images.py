@@ -79,6 +79,6 @@ def read_cri_image(
         claims.append(
             Claim(name.digest, "unknown", own, "the container's image name", "repo-digest", obtained=True)
         )
-    # Pairs of repository and digest before the bare ID, which is the last resort.
+    # BulkKeys of repository and digest before the bare ID, which is the last resort.
     ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
     return CriImage(typed or None, tuple(ordered), identity, tuple(dict.fromkeys(said)))

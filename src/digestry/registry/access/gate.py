@@ -25,8 +25,8 @@ from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.access.oidc import TrustedIssuer, Untrusted
 from digestry.registry.access.passwords import Passwords
+from digestry.registry.access.principal import EVERYBODY, Principal
 from digestry.registry.access.rules import Rules
-from digestry.registry.access.session import EVERYBODY, Session
 from digestry.registry.access.strangers import NotBelieved
 from digestry.registry.access.tokens import Tokens, Verified
 from digestry.registry.problems import Problem
@@ -67,8 +67,8 @@ class Gate:
         self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd)
         self._issuers = {issuer.issuer: TrustedIssuer(issuer) for issuer in config.issuers}
         self._robots = RobotReader(catalog) if config.enabled else None
-        self._nobody = Session(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
-        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._nobody = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
+        self._sessions: OrderedDict[bytes, Principal] = OrderedDict()
         self._secret = os.urandom(32)
 
     def start(self) -> None:
@@ -102,14 +102,14 @@ class Gate:
 
     # -- who it is -----------------------------------------------------------------------------
 
-    def known(self, header: str | None) -> Session | None:
+    def known(self, header: str | None) -> Principal | None:
         """The session of an ``Authorization`` header, if it was met before."""
         if header is None or self._nobody is EVERYBODY:
             return self._nobody
         session = self._sessions.get(self._key(header))
         return session if session is not None and session.ends > time.time() else None
 
-    async def verify(self, exchange: Exchange, header: str) -> Session:
+    async def verify(self, exchange: Exchange, header: str) -> Principal:
         """The session of a header that is new. Raises :class:`Problem` 401, with a challenge."""
         key = self._key(header)
         scheme, _, value = header.partition(" ")
@@ -118,7 +118,9 @@ class Gate:
             raise self.unauthorized(exchange, "the Authorization header is too long")
         if scheme.lower() == "basic":
             proof = await self.basic(exchange, header)
-            session = Session(proof.identity, self.rules, ends=min(proof.ends, time.time() + _BASIC_SECONDS))
+            session = Principal(
+                proof.identity, self.rules, ends=min(proof.ends, time.time() + _BASIC_SECONDS)
+            )
         elif scheme.lower() == "bearer":
             session = await self._bearer(exchange, value)
         else:
@@ -165,7 +167,7 @@ class Gate:
             raise self.unauthorized(exchange, "the user name or the password is wrong")
         return proof
 
-    async def _bearer(self, exchange: Exchange, token: str) -> Session:
+    async def _bearer(self, exchange: Exchange, token: str) -> Principal:
         try:
             if token.startswith(PREFIX):
                 proof = self._robot(token)
@@ -177,11 +179,11 @@ class Gate:
                 return self._own(self.tokens.verify(token, "access"))
         except (NotBelieved, Untrusted) as error:
             raise self.unauthorized(exchange, str(error), error="invalid_token") from error
-        return Session(proof.identity, self.rules, ends=proof.ends)
+        return Principal(proof.identity, self.rules, ends=proof.ends)
 
-    def _own(self, token: Verified) -> Session:
+    def _own(self, token: Verified) -> Principal:
         self.still_holds(token)
-        return Session(
+        return Principal(
             Identity(token.name), self.rules, ends=token.ends, grants=token.grants, catalog=token.catalog
         )
 

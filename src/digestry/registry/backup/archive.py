@@ -73,7 +73,7 @@ class Entry:
 
 class ArchiveReader:
     """Iterates over the entries of a stream of a stranger's. Raises :class:`ContentError` while
-    iterating and reading, for all that :class:`ArchiveWriter` does not write. Memory stays flat."""
+    iterating and reading, for all that :class:`ArchiveWriter` does not write. TagHistory stays flat."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read

@@ -20,11 +20,11 @@ from digestry.catalog import snapshot
 from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, NotFound
-from digestry.registry import identity, retention
+from digestry.registry import retention, store_identity
 from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
-from digestry.registry.observing.audit import PLACE_FILE
+from digestry.registry.observability.audit_log import PLACE_FILE
 from digestry.registry.root import hold_content
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
@@ -131,7 +131,7 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
         try:
             taken_at = datetime.datetime.now(datetime.UTC)
             snapshot.take(root, staging)
-            mark = identity.check_copy(staging / CATALOG_FILE, DiskBlobs(root))
+            mark = store_identity.check_copy(staging / CATALOG_FILE, DiskBlobs(root))
             with Snapshot(staging) as catalog:
                 journal = _journal_end(staging, () if follows is None else (follows,))
                 size, sha256 = description.hash_file(catalog.path)

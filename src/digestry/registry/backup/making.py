@@ -16,7 +16,7 @@ from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.errors import Conflict
 from digestry.model.digest import shown
 from digestry.registry.access import keys
-from digestry.registry.private import is_shared, make_private
+from digestry.registry.permissions import is_shared, make_private
 from digestry.registry.root import LOCK_FILE, RESTORING, hold
 
 _STAYS: Final = frozenset({LOCK_FILE, "lost+found"})

@@ -20,7 +20,7 @@ from digestry.catalog.database import FILE as CATALOG_FILE
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
-from digestry.registry import identity
+from digestry.registry import store_identity
 from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveReader, Entry
@@ -202,7 +202,7 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
 
 def _keep_identity(staging: Path, target: DiskBlobs) -> None:
     """The blobs get the catalog's ID; a catalog from before there were IDs gets one when it is served."""
-    if (mark := identity.of_copy(staging / CATALOG_FILE)) is not None:
+    if (mark := store_identity.of_copy(staging / CATALOG_FILE)) is not None:
         target.set_mark(mark)
 
 

@@ -19,14 +19,14 @@ from digestry.blobs.protocols import Chunk
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, ContentError, NotFound
 from digestry.model.digest import Digest
-from digestry.registry import identity
+from digestry.registry import store_identity
 from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveWriter
 from digestry.registry.backup.copying import Flow, Source, Unusable
 from digestry.registry.backup.description import Description, Part
 from digestry.registry.backup.frozen import Frozen, Tally, check_root, frozen
-from digestry.registry.private import is_shared, make_private
+from digestry.registry.permissions import is_shared, make_private
 from digestry.registry.root import BACKUP_LOCK
 
 
@@ -85,7 +85,7 @@ def to_directory(
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
         with frozen(root, destination, follows) as source:
             target = DiskBlobs(destination)
-            identity.check_copy(source.catalog.path, target)
+            store_identity.check_copy(source.catalog.path, target)
             target.prepare()
             target.sweep_ingests(0)
             tally = _copy_blobs(source, target, verify=verify, flow=flow, watcher=watcher)

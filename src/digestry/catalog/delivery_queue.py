@@ -1,0 +1,130 @@
+"""Events on their way to webhooks: rows that the transaction of the move writes, and that go when
+the receiver has taken the event.
+
+A row names a journal entry, which never changes, so
+that an event has the same bytes each time that it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Select, Update, delete, insert, select, update
+
+from digestry.catalog import clock, journal
+from digestry.catalog.database import Database
+from digestry.catalog.schema import deliveries
+from digestry.model.history import EventKind, TagEvent
+from digestry.model.name_pattern import matches
+
+_LONGEST_PROBLEM: Final = 500
+
+_Statement = TypeVar("_Statement", Select[Any], Update)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Which events a webhook, by its ``name``, is told of."""
+
+    name: str
+    repositories: tuple[str, ...] = ("**",)
+    events: frozenset[EventKind] = frozenset(("created", "moved", "deleted"))
+
+    def wants(self, event: TagEvent) -> bool:
+        """Whether this event is for it."""
+        return event.event in self.events and any(
+            matches(pattern, event.repository) for pattern in self.repositories
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event for one webhook. Times are microseconds since 1970; ``dead_at`` is when it was
+    given up. ``problem`` is why the last attempt failed."""
+
+    id: int
+    webhook: str
+    sequence: int
+    queued_at: int
+    due_at: int
+    attempts: int
+    dead_at: int | None
+    problem: str
+
+
+class DeliveryQueue:
+    """What webhooks are still to be told. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def due(self, webhook: str, now: int, *, limit: int) -> list[tuple[Delivery, TagEvent]]:
+        """What is to be sent now, the longest due first, with its journal entry."""
+        with self._database.read() as connection:
+            query = select(deliveries).where(
+                deliveries.c.webhook == webhook, deliveries.c.dead_at.is_(None), deliveries.c.due_at <= now
+            )
+            rows = connection.execute(query.order_by(deliveries.c.due_at, deliveries.c.id).limit(limit)).all()
+            return [(Delivery(*row), journal.entry(connection, row.sequence)) for row in rows]
+
+    def settle(self, delivery: Delivery) -> None:
+        """The receiver has it."""
+        with self._database.write() as connection:
+            connection.execute(delete(deliveries).where(deliveries.c.id == delivery.id))
+
+    def postpone(self, delivery: Delivery, *, due_at: int, problem: str) -> None:
+        """It failed once more: not before ``due_at`` again."""
+        self._failed(delivery, problem, due_at=due_at)
+
+    def give_up(self, delivery: Delivery, *, now: int, problem: str) -> None:
+        """It has failed for too long: it stays, for people to see."""
+        self._failed(delivery, problem, dead_at=now)
+
+    def _failed(self, delivery: Delivery, problem: str, **values: int) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                update(deliveries)
+                .where(deliveries.c.id == delivery.id)
+                .values(attempts=delivery.attempts + 1, problem=problem[:_LONGEST_PROBLEM], **values)
+            )
+
+    def listed(self, *, webhook: str | None = None, limit: int) -> list[Delivery]:
+        """What has not been taken yet, given up or not, oldest first."""
+        with self._database.read() as connection:
+            query = _of(select(deliveries), webhook).order_by(deliveries.c.id).limit(limit)
+            return [Delivery(*row) for row in connection.execute(query)]
+
+    def revive(self, *, webhook: str | None = None, sequence: int | None = None, now: int) -> int:
+        """Makes what was given up, and what waits, due at once; how many events."""
+        with self._database.write() as connection:
+            change = _of(update(deliveries), webhook)
+            if sequence is not None:
+                change = change.where(deliveries.c.sequence == sequence)
+            # A new time to be queued at: the days until it is given up begin again.
+            return connection.execute(change.values(dead_at=None, due_at=0, queued_at=now)).rowcount
+
+
+def _of(statement: _Statement, webhook: str | None) -> _Statement:
+    return statement if webhook is None else statement.where(deliveries.c.webhook == webhook)
+
+
+def enqueue(connection: Connection, subscriptions: Sequence[Subscription], event: TagEvent) -> None:
+    """Notes for whom the event is."""
+    at = clock.from_datetime(event.at)
+    rows = [
+        {
+            "webhook": subscription.name,
+            "sequence": event.sequence,
+            "queued_at": at,
+            "due_at": 0,  # at once, whatever the clock does
+            "attempts": 0,
+            "dead_at": None,
+            "problem": "",
+        }
+        for subscription in subscriptions
+        if subscription.wants(event)
+    ]
+    if rows:
+        connection.execute(insert(deliveries), rows)

@@ -1,0 +1,210 @@
+"""Which tags of a repository no rule keeps any more, and what counts as seen running."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select
+
+from digestry.catalog import clock
+from digestry.catalog.database import Database
+from digestry.catalog.retention import Retention, TagRetention
+from digestry.catalog.schema import manifest_references, manifests, sightings, upstream_tags
+from digestry.catalog.schema import tags as tag_rows
+from digestry.catalog.tags import Place
+from digestry.model.text import length_of_time
+
+_WINDOW: Final = 5000
+# What stands in for a list of referrers (distribution-spec, "Referrers Tag Schema"), and what cosign makes
+# of it: ``sha256-<hex>.sig``. Of a longer digest it has the first 64 digits.
+_HEX: Final = 64
+_ALGORITHM: Final = 6
+_ATTACHMENT: Final = re.compile(rf"(?:sha256|sha512)-[0-9a-f]{{{_HEX}}}(?:[.-].*)?", re.ASCII)
+_POINTED: Final = manifests.alias("pointed")
+_IMAGE: Final = manifests.alias("image")
+_CHILD: Final = manifests.alias("child")
+
+
+class ExpiredTag(NamedTuple):
+    """A tag that goes unless it is another one by then. Times in microseconds since 1970.
+
+    ``pushed_at`` is when its image was last pushed, ``moved_at`` at the least; ``checked_at`` when another
+    registry was last asked for it.
+    """
+
+    tag: str
+    digest: str
+    moved_at: int
+    pushed_at: int
+    checked_at: int | None
+    why: str
+
+
+def surplus(
+    database: Database,
+    place: Place,
+    rules: Sequence[TagRetention],
+    runs: ColumnElement[bool],
+    now: int,
+    *,
+    lease: int,
+) -> Iterator[ExpiredTag]:
+    """The tags that one of ``rules`` covers and does not keep, the newest first.
+
+    ``runs`` tells of a row of ``tags`` whether its image was seen running; ``lease`` is for how long a push
+    is a promise, in microseconds. What is attached to another manifest is not counted, and stays with it.
+    Nothing is open between two of them: with a view of the catalog that lasts, its log could not be used
+    again, and would grow.
+    """
+    counts = [0] * len(rules)
+    last: Any = None
+    while True:
+        query = _by_age(place, runs, last)
+        with database.read() as connection:
+            rows = connection.execute(query.limit(_WINDOW)).all()
+        for row in rows:
+            number = next((n for n, rule in enumerate(rules) if rule.covers(row.name)), None)
+            if number is None:
+                continue
+            rule = rules[number]
+            attachment = is_attachment(row.name)
+            if attachment and row.attached:
+                continue
+            if not attachment:
+                counts[number] += 1
+                if rule.newest is not None and counts[number] <= rule.newest:
+                    continue
+            used_at = max(row.pushed_at, row.checked_at or 0)
+            if rule.seconds is not None and used_at > now - int(rule.seconds * clock.SECOND):
+                continue
+            if (attachment or row.moved_at < row.pushed_at) and row.pushed_at > now - lease:
+                continue  # what it belongs to may come after it; and the same digest again moves no tag
+            if not row.runs:
+                why = _beyond(rule, row, attachment=attachment)
+                yield ExpiredTag(row.name, row.digest, row.moved_at, row.pushed_at, row.checked_at, why)
+        if len(rows) < _WINDOW:
+            return
+        last = rows[-1]
+
+
+def tags_of(place: Place, runs: ColumnElement[bool]) -> Select[Any]:
+    """The repository's tags: name, digest, moved_at, pushed_at, runs; and, of what :func:`is_attachment`
+    is true of, whether what it is attached to can be pulled: attached; and of another registry's,
+    checked_at: when it was last asked there, which is when somebody wanted it."""
+    pushed_at = case((_POINTED.c.pushed_at > tag_rows.c.moved_at, _POINTED.c.pushed_at))
+    image = and_(_POINTED.c.repository_id == tag_rows.c.repository_id, _POINTED.c.digest == tag_rows.c.digest)
+    checked = and_(upstream_tags.c.repository == place.name, upstream_tags.c.tag == tag_rows.c.name)
+    return (
+        select(
+            tag_rows.c.name,
+            tag_rows.c.digest,
+            tag_rows.c.moved_at,
+            func.coalesce(pushed_at, tag_rows.c.moved_at).label("pushed_at"),
+            runs.label("runs"),
+            _attached(place).label("attached"),
+            upstream_tags.c.checked_at,
+        )
+        .select_from(tag_rows.outerjoin(_POINTED, image).outerjoin(upstream_tags, checked))
+        .where(tag_rows.c.repository_id == place.row)
+    )
+
+
+def _by_age(place: Place, runs: ColumnElement[bool], last: Any) -> Select[Any]:
+    query = tags_of(place, runs)
+    if last is not None:
+        same_age = and_(tag_rows.c.moved_at == last.moved_at, tag_rows.c.name > last.name)
+        query = query.where(or_(tag_rows.c.moved_at < last.moved_at, same_age))
+    return query.order_by(tag_rows.c.moved_at.desc(), tag_rows.c.name)
+
+
+def is_attachment(tag: str) -> bool:
+    """Whether a tag's name is a manifest's digest, by which signatures and the like of it are found."""
+    return _ATTACHMENT.fullmatch(tag) is not None
+
+
+def _attached(place: Place) -> ColumnElement[bool]:
+    name = tag_rows.c.name
+    subject = func.substr(name, 1, _ALGORITHM) + ":" + func.substr(name, _ALGORITHM + 2, _HEX)
+    return (
+        exists()
+        .where(
+            func.length(name) > _ALGORITHM + _HEX,  # asked first: of most tags nothing else is
+            _IMAGE.c.repository_id == place.row,
+            _IMAGE.c.digest >= subject,
+            _IMAGE.c.digest < subject + "g",  # whatever begins with it
+            _IMAGE.c.deleted_at.is_(None),
+        )
+        .correlate(tag_rows)
+    )
+
+
+def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
+    reasons = []
+    if attachment:
+        reasons.append("what it is attached to is not here")
+    elif rule.newest:
+        newer = "a newer one is" if rule.newest == 1 else f"{rule.newest} newer ones are"
+        reasons.append(f"{newer} kept")
+    if rule.seconds:
+        reasons.append(f"it is older than {length_of_time(rule.seconds)}")
+    why = " and ".join(reasons) or "its rule keeps none"
+    last = f"it moved last at {date(row.moved_at)}"
+    if row.checked_at is not None:
+        last += f", and was last asked for at {date(row.checked_at)}"
+    elif row.pushed_at > row.moved_at:
+        last += f", and was pushed last at {date(row.pushed_at)}"
+    return f"{why}; {last}"
+
+
+def date(microseconds: int) -> str:
+    """A time, for a reason that people read."""
+    return clock.to_rfc3339(microseconds)
+
+
+def runs(
+    digest: ColumnElement[str], place: Place, retention: Retention, now: int, *, beside: ColumnElement[Any]
+) -> ColumnElement[bool]:
+    """Whether a manifest of the repository was seen running lately: by its digest, by its config's, or,
+    of an index, by that of an image that it lists. ``beside`` is a column of the table that ``digest``
+    is of."""
+    outer = beside.table
+    by_config = (
+        exists()
+        .where(
+            _IMAGE.c.repository_id == place.row,
+            _IMAGE.c.digest == digest,
+            _IMAGE.c.config.is_not(None),
+            _sighted(_IMAGE.c.config, retention, now),
+        )
+        .correlate(outer)
+    )
+    by_child = (
+        exists()
+        .where(
+            manifest_references.c.repository_id == place.row,
+            manifest_references.c.parent == digest,
+            manifest_references.c.role == "manifest",
+            or_(
+                _sighted(manifest_references.c.child, retention, now),
+                exists()
+                .where(
+                    _CHILD.c.repository_id == place.row,
+                    _CHILD.c.digest == manifest_references.c.child,
+                    _CHILD.c.config.is_not(None),
+                    _sighted(_CHILD.c.config, retention, now),
+                )
+                .correlate(manifest_references),
+            ),
+        )
+        .correlate(outer)
+    )
+    return or_(_sighted(digest, retention, now), by_config, by_child)
+
+
+def _sighted(digest: ColumnElement[str], retention: Retention, now: int) -> ColumnElement[bool]:
+    seen = sightings.c.digest == digest
+    if retention.sighted is not None:
+        seen &= sightings.c.last_at > now - int(retention.sighted * clock.SECOND)
+    return exists().where(seen)

@@ -1,0 +1,367 @@
+"""What nothing holds any more, and its removal from the catalog.
+
+There is no mark phase. Whether something is held is one question to the catalog, and it is asked
+again, of the same rows, in the transaction that removes them: what a client pushed, tagged or found a
+moment before is held by then, and no list of marks can be out of date (docs/adr/0007).
+
+Everything goes in windows of a repository's rows in the order of their digests, so that neither
+memory nor a transaction grows with the store. A database error ends the run (rule 7 of
+docs/design.md): what was removed until then was held by nothing. So does a catalog that is damaged:
+before the first removal it is compared with its indices, from which those questions are answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from digestry.catalog import clock, liveness, tags
+from digestry.catalog.database import Database
+from digestry.catalog.expired_tags import ExpiredTag, date, is_attachment, runs, surplus, tags_of
+from digestry.catalog.journal import Origin
+from digestry.catalog.retention import Retention
+from digestry.catalog.schema import (
+    journal,
+    leases,
+    links,
+    manifest_references,
+    manifests,
+    repositories,
+)
+from digestry.catalog.schema import tags as tag_rows
+from digestry.catalog.sightings import Sightings
+from digestry.catalog.tags import Expected, Place, Rules, TagChanged, TagRefused
+from digestry.catalog.throttle import Pace
+from digestry.errors import NotFound
+from digestry.model.digest import Digest
+
+_WINDOW: Final = 5000
+"""Rows that one question looks at."""
+_BATCH: Final = 100
+"""Rows that one transaction removes: a push waits for no longer than that takes."""
+_LONGEST_PAUSE: Final = 0.1
+_PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
+_CIRCLE: Final = 10_000
+ACTOR: Final = "digestry"
+"""Who the journal says removed a tag that no rule keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Something that went. ``name`` is a tag or a digest; ``size`` in bytes, where it has one."""
+
+    kind: str  # tag, manifest, link, blob
+    repository: str
+    name: str
+    why: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stayed:
+    """Something that should have gone and did not, and the reason."""
+
+    kind: str
+    repository: str
+    name: str
+    why: str
+
+
+Batch = Sequence[Removed | Stayed]
+"""What one transaction came to."""
+
+
+class Collection:
+    """Removes from the catalog what ``retention`` keeps no longer. Thread-safe; each method can be
+    called while clients push and pull, by one caller at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: Rules,
+        retention: Retention,
+        *,
+        lease: int,
+        pace: Pace | None = None,
+    ) -> None:
+        """``lease``: for how long a push is a promise, in microseconds. Without a ``pace`` there are no
+        pauses: nobody else has this catalog."""
+        self._database = database
+        self._pace = pace
+        self._rules = rules
+        self._retention = retention
+        self._lease = lease
+        self._proven = False
+
+    def repositories(self) -> Iterator[Place]:
+        """All repositories, in the order of their rows."""
+        last = -1
+        while True:
+            with self._database.read() as connection:
+                query = select(repositories.c.id, repositories.c.name).where(repositories.c.id > last)
+                rows = connection.execute(query.order_by(repositories.c.id).limit(_WINDOW)).all()
+            for row in rows:
+                yield Place(row.id, row.name)
+            if len(rows) < _WINDOW:
+                return
+            last = rows[-1].id
+
+    # -- tags ------------------------------------------------------------------------------------
+
+    def drop_tags(self, place: Place) -> Iterator[Batch]:
+        """Deletes, each with its journal entry, the tags that a rule covers and no longer keeps."""
+        rules = [rule for rule in self._retention.rules if rule.about(place.name)]
+        if not rules:
+            return
+        now = self._rules.now()
+        runs = self._tag_runs(place, now)
+        for due in surplus(self._database, place, rules, runs, now, lease=self._lease):
+            yield [self._drop(place, due)]
+
+    def _tag_runs(self, place: Place, now: int) -> ColumnElement[bool]:
+        return runs(tag_rows.c.digest, place, self._retention, now, beside=tag_rows.c.name)
+
+    def _drop(self, place: Place, due: ExpiredTag) -> Removed | Stayed:
+        origin = Origin(actor=ACTOR, address="", client="retention")
+        expected = Expected(any_of=frozenset([due.digest]))
+        moved = "it was moved meanwhile"
+        try:
+            with self._writing() as connection:
+                query = tags_of(place, self._tag_runs(place, self._rules.now()))
+                row = connection.execute(query.where(tag_rows.c.name == due.tag)).first()
+                if row is None or row.moved_at != due.moved_at:
+                    # Also if it came back to the same digest: it did so now.
+                    return Stayed("tag", place.name, due.tag, moved)
+                held = {
+                    "it was seen running meanwhile": row.runs,
+                    "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
+                    "somebody asked for it meanwhile": row.checked_at != due.checked_at,
+                    "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
+                }
+                for why in filter(held.get, held):
+                    return Stayed("tag", place.name, due.tag, why)
+                tags.drop(connection, self._rules, place, due.tag, origin=origin, expected=expected)
+        except TagRefused as error:
+            return Stayed("tag", place.name, due.tag, error.message)
+        except (TagChanged, NotFound):
+            return Stayed("tag", place.name, due.tag, moved)
+        return Removed("tag", place.name, due.tag, due.why)
+
+    # -- manifests -------------------------------------------------------------------------------
+
+    def delete_manifests(self, place: Place) -> Iterator[Batch]:
+        """Deletes the manifests that nothing holds: what listed them before what is listed."""
+        for _ in range(_PASSES):
+            found = False
+            for removal in (self._pass, self._circles):
+                if found:
+                    break  # what these held comes first: hardly anything is in a circle
+                for batch in removal(place):
+                    found |= any(isinstance(item, Removed) for item in batch)
+                    yield batch
+            if not found:
+                return
+
+    def measure(self, place: Place) -> Iterator[tuple[int, int]]:
+        """Yield, in parts, how many manifests can be pulled, and how many of them nothing else holds now."""
+        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
+        held = liveness.manifest(place, self._retention, self._rules.now())
+        columns = func.count(), func.coalesce(func.sum(case((held, 0), else_=1)), 0)
+        for window in self._windows(manifests.c.digest, visible):
+            ((total, dead),) = self._read(select(*columns).select_from(manifests).where(window, visible))
+            yield total, dead
+
+    def _pass(self, place: Place) -> Iterator[Batch]:
+        now = self._rules.now()
+        columns = manifests.c.digest, manifests.c.size, manifests.c.pushed_at
+        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
+        dead = visible & ~liveness.manifest(place, self._retention, now)
+        for window in self._windows(manifests.c.digest, visible):
+            rows = self._read(select(*columns).where(window, dead))
+            for start in range(0, len(rows), _BATCH):
+                batch = {row.digest: row for row in rows[start : start + _BATCH]}
+                statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
+                with self._writing() as connection:
+                    # Not as of this run's beginning: what was pushed again since is held again.
+                    gone = connection.execute(
+                        statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
+                    ).scalars()
+                    digests = sorted(gone)
+                    left = _left(connection, place, digests)
+                yield [
+                    Removed("manifest", place.name, digest, left.get(digest) or _never(row), row.size)
+                    for digest, row in ((digest, batch[digest]) for digest in digests)
+                ]
+
+    def _circles(self, place: Place) -> Iterator[Batch]:
+        """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
+        refer = select(manifests.c.digest).where(
+            manifests.c.repository_id == place.row, manifests.c.subject.is_not(None)
+        )
+        if not self._read(refer.limit(1)):
+            return  # as in most repositories
+        now = self._rules.now()
+        lists = exists().where(
+            manifest_references.c.repository_id == manifests.c.repository_id,
+            manifest_references.c.parent == manifests.c.digest,
+            manifest_references.c.role == "manifest",
+        )
+        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
+        suspect = (
+            visible & manifests.c.subject.is_not(None) & lists & ~liveness.alone(place, self._retention, now)
+        )
+        for window in self._windows(manifests.c.digest, visible & manifests.c.subject.is_not(None)):
+            for row in self._read(select(manifests.c.digest).where(window, suspect)):
+                yield self._circle(place, row.digest)
+
+    def _circle(self, place: Place, start: str) -> Batch:
+        gone: list[Any] = []
+        with self._writing() as connection:
+            root = liveness.alone(place, self._retention, self._rules.now())
+            circle: set[str] = set()
+            frontier = {start}
+            while frontier and len(circle) <= _CIRCLE:
+                circle |= frontier
+                held = select(manifests.c.digest).where(
+                    manifests.c.repository_id == place.row, manifests.c.digest.in_(frontier), root
+                )
+                if any(connection.execute(held.limit(1))):
+                    return []
+                frontier = liveness.holders(connection, place.row, frontier) - circle
+            if len(circle) <= _CIRCLE:
+                statement = (
+                    update(manifests)
+                    .where(
+                        manifests.c.repository_id == place.row,
+                        manifests.c.digest.in_(circle),
+                        manifests.c.deleted_at.is_(None),
+                    )
+                    .values(deleted_at=self._rules.now())
+                )
+                gone = list(connection.execute(statement.returning(manifests.c.digest, manifests.c.size)))
+        if len(circle) > _CIRCLE:
+            return [Stayed("manifest", place.name, start, f"more than {_CIRCLE} manifests hold each other")]
+        why = "nothing but each other holds these"
+        return [Removed("manifest", place.name, row.digest, why, row.size) for row in gone]
+
+    # -- links and bytes -------------------------------------------------------------------------
+
+    def unlink(self, place: Place) -> Iterator[Batch]:
+        """Takes from a repository the blobs that no manifest there needs."""
+        now = self._rules.now()
+        mine = links.c.repository_id == place.row
+        dead = mine & ~or_(liveness.link(), liveness.leased(links.c.digest, now))
+        for window in self._windows(links.c.digest, mine):
+            rows = self._read(select(links.c.digest).where(window, dead))
+            for start in range(0, len(rows), _BATCH):
+                batch = [row.digest for row in rows[start : start + _BATCH]]
+                statement = delete(links).where(dead, links.c.digest.in_(batch))
+                with self._writing() as connection:
+                    gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
+                why = f"no manifest of {place.name} needs it"
+                yield [Removed("link", place.name, row.digest, why, row.size) for row in sorted(gone)]
+
+    def held(self, digests: Sequence[Digest]) -> set[Digest]:
+        """Those of up to some hundred digests whose bytes must stay: linked, visible, or leased."""
+        names = {str(digest): digest for digest in digests}
+        wanted = list(names)
+        queries: tuple[Select[Any], ...] = (
+            select(links.c.digest).where(links.c.digest.in_(wanted)),
+            select(manifests.c.digest).where(
+                manifests.c.digest.in_(wanted), manifests.c.deleted_at.is_(None)
+            ),
+            select(leases.c.digest).where(
+                leases.c.digest.in_(wanted), leases.c.expires_at > self._rules.now()
+            ),
+        )
+        with self._database.read() as connection:
+            return {names[row.digest] for query in queries for row in connection.execute(query)}
+
+    def forget(self) -> None:
+        """Removes leases that have ended, and sightings that keep nothing any more."""
+        now = self._rules.now()
+        ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
+        removed = _WINDOW
+        while removed == _WINDOW:
+            with self._writing() as connection:
+                removed = connection.execute(delete(leases).where(leases.c.digest.in_(ended))).rowcount
+        if self._retention.sighted is not None:
+            Sightings(self._database).prune(now - int(self._retention.sighted * clock.SECOND) + 1)
+
+    def prove(self) -> None:
+        """Makes sure, once, that the catalog is whole: before anything is removed by what it says.
+
+        Raises :class:`StorageError` if it is not.
+        """
+        if not self._proven:
+            self._database.check(liveness.ASKED, breathe=self._pace.breathe if self._pace else lambda: None)
+            self._proven = True
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction, and then as long a pause: SQLite does not queue who waits for its lock."""
+        self.prove()
+        with self._database.write() as connection:
+            began = time.monotonic()
+            yield connection
+        if self._pace is not None:
+            time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
+            self._pace.breathe(working=True)
+
+    # -- windows ---------------------------------------------------------------------------------
+
+    def _windows(
+        self, digest: ColumnElement[str], where: ColumnElement[bool]
+    ) -> Iterator[ColumnElement[bool]]:
+        """Cuts the rows of ``where`` into ranges of digests with some thousand each."""
+        last: str | None = None
+        while True:
+            rest = where if last is None else where & (digest > last)
+            with self._database.read() as connection:
+                end = connection.execute(
+                    select(digest).where(rest).order_by(digest).offset(_WINDOW - 1).limit(1)
+                ).scalar()
+            if self._pace is not None:
+                self._pace.breathe()
+            after = true() if last is None else digest > last
+            if end is None:
+                yield after
+                return
+            yield after & (digest <= end)
+            last = end
+
+    def _read(self, query: Select[Any]) -> Sequence[Any]:
+        with self._database.read() as connection:
+            return connection.execute(query).all()
+
+
+def _left(connection: Connection, place: Place, digests: Sequence[str]) -> dict[str, str]:
+    """Which tag left these manifests last, and when, of those that one ever pointed to."""
+    query = select(journal.c.from_digest, journal.c.tag, func.max(journal.c.at).label("at")).where(
+        journal.c.repository == place.name, journal.c.from_digest.in_(digests)
+    )
+    return {
+        row.from_digest: f"tag {row.tag} left it at {date(row.at)}, and nothing holds it since"
+        for row in connection.execute(query.group_by(journal.c.from_digest))
+    }
+
+
+def _never(row: Any) -> str:
+    return f"no tag ever pointed to it; pushed at {date(row.pushed_at)}"

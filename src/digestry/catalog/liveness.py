@@ -1,0 +1,119 @@
+"""What holds content: the conditions that collection asks, in each statement that removes something.
+
+Every inner question is one that an index answers (docs/adr/0007).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, Table, exists, or_, select, true
+
+from digestry.catalog import clock
+from digestry.catalog.expired_tags import runs
+from digestry.catalog.retention import Retention
+from digestry.catalog.schema import (
+    journal,
+    leases,
+    links,
+    manifest_references,
+    manifests,
+    sightings,
+    upstream_tags,
+)
+from digestry.catalog.schema import tags as tag_rows
+from digestry.catalog.tags import Place
+
+ASKED: Final = tuple(
+    table.name
+    for table in (tag_rows, manifests, manifest_references, links, leases, journal, sightings, upstream_tags)
+)
+"""The tables by which it is decided what goes."""
+
+_PARENT: Final = manifests.alias("parent")  # once: to make one takes longer than to ask
+_SUBJECT: Final = manifests.alias("subject")
+
+
+def manifest(place: Place, retention: Retention, now: int) -> ColumnElement[bool]:
+    """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
+    listed = _needed(manifests, manifest_references.c.role == "manifest")
+    refers = (
+        exists()
+        .where(
+            _SUBJECT.c.repository_id == manifests.c.repository_id,
+            _SUBJECT.c.digest == manifests.c.subject,
+            _SUBJECT.c.deleted_at.is_(None),
+        )
+        .correlate(manifests)
+    )
+    return or_(alone(place, retention, now), listed, refers)
+
+
+def alone(place: Place, retention: Retention, now: int) -> ColumnElement[bool]:
+    """Whether a row of ``manifests`` is held by itself: the reasons that are no other manifest."""
+    tagged = exists().where(tag_rows.c.repository_id == place.row, tag_rows.c.digest == manifests.c.digest)
+    recent: ColumnElement[bool] = true()
+    left: ColumnElement[bool] = true()
+    if retention.untagged is not None:
+        since = now - int(retention.untagged * clock.SECOND)
+        recent = manifests.c.pushed_at > since
+        left = exists().where(
+            journal.c.repository == place.name,
+            journal.c.from_digest == manifests.c.digest,
+            journal.c.at > since,
+        )
+    return or_(
+        recent,
+        tagged,
+        leased(manifests.c.digest, now),
+        left,
+        runs(manifests.c.digest, place, retention, now, beside=manifests.c.digest),
+    )
+
+
+def link() -> ColumnElement[bool]:
+    """Whether a row of ``links`` is needed by a manifest of its repository that can be pulled."""
+    return _needed(links)
+
+
+def _needed(table: Table, *how: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a manifest that can be pulled refers to the digest of a row of ``table``."""
+    return (
+        exists()
+        .where(
+            manifest_references.c.repository_id == table.c.repository_id,
+            manifest_references.c.child == table.c.digest,
+            *how,
+            _PARENT.c.repository_id == manifest_references.c.repository_id,
+            _PARENT.c.digest == manifest_references.c.parent,
+            _PARENT.c.deleted_at.is_(None),
+        )
+        .correlate(table)
+    )
+
+
+def leased(digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
+    """Whether that content is promised to be kept."""
+    return exists().where(leases.c.digest == digest, leases.c.expires_at > now)
+
+
+def holders(connection: Connection, repository: int, digests: set[str]) -> set[str]:
+    """The manifests that can be pulled and hold one of these: the indexes, and the subjects."""
+    chunk = list(digests)
+    listing = select(_PARENT.c.digest).where(
+        manifest_references.c.repository_id == repository,
+        manifest_references.c.child.in_(chunk),
+        manifest_references.c.role == "manifest",
+        _PARENT.c.repository_id == repository,
+        _PARENT.c.digest == manifest_references.c.parent,
+        _PARENT.c.deleted_at.is_(None),
+    )
+    subjects = select(_PARENT.c.digest).where(
+        manifests.c.repository_id == repository,
+        manifests.c.digest.in_(chunk),
+        manifests.c.deleted_at.is_(None),
+        _PARENT.c.repository_id == repository,
+        _PARENT.c.digest == manifests.c.subject,
+        _PARENT.c.deleted_at.is_(None),
+    )
+    return {digest for query in (listing, subjects) for digest in connection.execute(query).scalars()}

@@ -1,0 +1,186 @@
+"""The reads that every pull makes, answered from memory.
+
+For the event loop's thread of one worker process: a bare SQLite connection, no SQLAlchemy, no
+other thread. What was read stays valid until the database's change counter moves
+(``PRAGMA data_version``, sqlite.org/pragma.html), whichever process or connection moved it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from digestry.catalog.database import connect_directly
+from digestry.catalog.pull_through import SeenTag
+from digestry.errors import StorageError
+
+_MOST: Final = 100_000
+
+_TAG: Final = (
+    "SELECT t.digest, m.media_type, m.size FROM repositories r"
+    " JOIN tags t ON t.repository_id = r.id AND t.name = ?2"
+    " JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
+    " WHERE r.name = ?1 AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
+)
+_MANIFEST: Final = (
+    "SELECT m.digest, m.media_type, m.size, e.expires_at FROM repositories r"
+    " JOIN manifests m ON m.repository_id = r.id AND m.digest = ?2 AND m.deleted_at IS NULL"
+    " LEFT JOIN leases e ON e.digest = m.digest"
+    " WHERE r.name = ?1 AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = ?2)"
+)
+_BLOB: Final = (
+    "SELECT l.size, e.expires_at FROM repositories r"
+    " JOIN links l ON l.repository_id = r.id AND l.digest = ?2"
+    " LEFT JOIN leases e ON e.digest = l.digest"
+    " WHERE r.name = ?1 AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = ?2)"
+)
+# What the three above leave out for its damage alone.
+_DAMAGED_TAG: Final = (
+    "SELECT 1 FROM repositories r JOIN tags t ON t.repository_id = r.id AND t.name = ?2"
+    " JOIN damaged d ON d.digest = t.digest WHERE r.name = ?1"
+)
+_DAMAGED: Final = (
+    "SELECT 1 FROM damaged d JOIN repositories r ON r.name = ?1 WHERE d.digest = ?2 AND ("
+    "EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = d.digest) OR"
+    " EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.digest = d.digest"
+    " AND m.deleted_at IS NULL))"
+)
+
+# What a registry has of itself: a repository that something was pushed to and that has any of it left.
+_REPOSITORY: Final = (
+    "SELECT EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.deleted_at IS NULL)"
+    " OR EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id)"
+    " FROM repositories r WHERE r.name = ?1"
+)
+_ROW: Final = "SELECT id FROM repositories WHERE name = ?1"
+_TAGS: Final = "SELECT name FROM tags WHERE repository_id = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
+_SEEN: Final = "SELECT digest, checked_at FROM upstream_tags WHERE repository = ?1 AND tag = ?2"
+
+
+class CachedManifest(NamedTuple):
+    """Where a manifest's bytes are, and how to label them. ``size`` is in bytes.
+
+    ``lease_end``: until when it is promised to be kept (microseconds, or None), if it was asked for by
+    its digest; what a tag points to needs no promise.
+    """
+
+    digest: str
+    media_type: str
+    size: int
+    lease_end: int | None = None
+
+
+class CachedBlob(NamedTuple):
+    """A blob's size in bytes, and until when it is promised to be kept (microseconds, or 0)."""
+
+    size: int
+    lease_end: int
+
+
+class ReadCache:
+    """Cached look-ups. Not thread-safe: one for each event loop."""
+
+    def __init__(self, catalog: Path) -> None:
+        self._path = catalog
+        self._connection = connect_directly(catalog)
+        self._version = -1
+        self._manifests: dict[tuple[str, str], CachedManifest | None] = {}
+        self._blobs: dict[tuple[str, str], CachedBlob | None] = {}
+        self._repositories: dict[str, bool] = {}
+        self._seen: dict[tuple[str, str], SeenTag | None] = {}
+
+    def _refresh(self) -> None:
+        # Another connection's commit moves the number; this connection never writes.
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version or len(self._manifests) + len(self._blobs) > _MOST:
+            self._manifests.clear()
+            self._blobs.clear()
+            self._repositories.clear()
+            self._seen.clear()
+            self._version = version
+
+    def manifest(self, repository: str, target: str) -> CachedManifest | None:
+        """What ``target``, a tag or a digest, is in the repository now. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            key = (repository, target)
+            try:
+                return self._manifests[key]
+            except KeyError:
+                # A tag has no colon, a digest has one.
+                row = self._connection.execute(_MANIFEST if ":" in target else _TAG, key).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        found = self._manifests[key] = None if row is None else CachedManifest(*row)
+        return found
+
+    def blob(self, repository: str, digest: str) -> CachedBlob | None:
+        """A blob that the repository may serve, or None. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            key = (repository, digest)
+            try:
+                return self._blobs[key]
+            except KeyError:
+                row = self._connection.execute(_BLOB, key).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        found = self._blobs[key] = None if row is None else CachedBlob(row[0], row[1] or 0)
+        return found
+
+    def damaged(self, repository: str, target: str) -> bool:
+        """Whether ``target``, a tag or a digest, would be served but for the damage to its content."""
+        try:
+            query = _DAMAGED if ":" in target else _DAMAGED_TAG
+            return self._connection.execute(query, (repository, target)).fetchone() is not None
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def repository(self, name: str) -> bool:
+        """Whether there is such a repository, with anything in it. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            try:
+                return self._repositories[name]
+            except KeyError:
+                row = self._connection.execute(_REPOSITORY, (name,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        if len(self._repositories) > _MOST:
+            self._repositories.clear()
+        found = self._repositories[name] = row is not None and bool(row[0])
+        return found
+
+    def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
+        """The first ``limit`` tags after ``after``, in the order of their bytes; None if there is no such
+        repository. Read each time: for a page, not for a list of any length. Raises :class:`StorageError`."""
+        try:
+            row = self._connection.execute(_ROW, (repository,)).fetchone()
+            if row is None:
+                return None
+            return [name for (name,) in self._connection.execute(_TAGS, (row[0], after, limit))]
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def seen(self, repository: str, tag: str) -> SeenTag | None:
+        """What an upstream's tag pointed to when it was last asked. Raises :class:`StorageError`."""
+        try:
+            self._refresh()
+            key = (repository, tag)
+            try:
+                return self._seen[key]
+            except KeyError:
+                row = self._connection.execute(_SEEN, key).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        if len(self._seen) > _MOST:
+            self._seen.clear()
+        found = self._seen[key] = None if row is None else SeenTag(*row)
+        return found
+
+    def _failure(self, error: sqlite3.Error) -> StorageError:
+        return StorageError(f"the catalog {self._path} cannot be read: {error}")
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,206 @@
+"""Questions to the journal: what a tag pointed to at a time, and which tags pointed to a digest.
+
+Times only ever rise along the journal (docs/adr/0004), so that a moment is a place in it: every
+question becomes one about sequence numbers, which the indices answer without reading a history
+from its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, func, literal, select
+
+from digestry.catalog import clock, content
+from digestry.catalog.bulk_keys import pairs
+from digestry.catalog.database import Database
+from digestry.catalog.journal import sequence_at
+from digestry.catalog.schema import journal
+from digestry.model.digest import Digest
+from digestry.model.history import TagSpan
+
+_NAMES: Final = (200, 5000)  # so many tags are looked at together at first, and at most
+
+
+class TagHistory:
+    """What the registry remembers of its tags. Thread-safe; it only reads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def tag_at(self, repository: str, tag: str, at: int) -> TagSpan | None:
+        """What the tag pointed to at a time (microseconds since 1970), and from when until when;
+        None if it was not there then."""
+        with self._database.read() as connection:
+            found = entry_at(connection, repository, tag, at)
+            if found is None or found.to_digest is None:
+                return None
+            return _span(found, _next_time(connection, found))
+
+    def latest(self, repository: str) -> int:
+        """The time of the repository's newest entry; 0 if there is none."""
+        mine = select(journal.c.at).where(journal.c.repository == repository)
+        query = mine.order_by(journal.c.sequence.desc()).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar() or 0
+
+    def tags_at(self, repository: str, at: int, *, after: str = "", limit: int) -> list[TagSpan]:
+        """The tags that were there at a time, in the order of their bytes, those after ``after``."""
+        with self._database.read() as connection:
+            sequence = sequence_at(connection, at)
+            found: list[TagSpan] = []
+            names, most = _NAMES
+            while len(found) < limit:
+                rows = connection.execute(tags_at(repository, sequence, after, names)).all()
+                found += [_span(row, row.until) for row in rows if row.to_digest is not None]
+                if len(rows) < names:
+                    break
+                after, names = rows[-1].name, min(2 * names, most)
+            return found[:limit]
+
+    def whose(
+        self,
+        repository: str,
+        digest: Digest,
+        *,
+        before: int | None = None,
+        before_time: int | None = None,
+        limit: int,
+    ) -> list[TagSpan]:
+        """Each time that a tag came to ``digest``, or to an index or image that holds it, newest first.
+
+        ``before`` is the sequence number of an entry, and ``before_time`` a time in microseconds since
+        1970, both exclusive.
+        """
+        with self._database.read() as connection:
+            if before_time is not None:
+                before = sequence_at(connection, before_time - 1) + 1
+            row = content.repository_id(connection, repository)
+            holders = [] if row is None else content.holders(connection, row, str(digest))
+            digests = sorted({str(digest), *(str(holder.digest) for holder in holders)})
+            found: list[Row[Any]] = []
+            # One by one: for several at once SQLite would walk the repository's whole journal.
+            for each in digests:
+                found += connection.execute(pointing(repository, each, before, limit)).all()
+            found.sort(key=lambda row: -int(row.sequence))
+            return [_span(row, row.until) for row in found[:limit]]
+
+
+def entry_at(connection: Connection, repository: str, tag: str, at: int) -> Row[Any] | None:
+    """The tag's last entry at or before a time."""
+    return connection.execute(last_entry(repository, tag, sequence_at(connection, at))).first()
+
+
+def last_entry(repository: str, tag: str, sequence: int) -> Select[Any]:
+    """The tag's last entry up to ``sequence``."""
+    query = select(journal).where(
+        journal.c.repository == repository, journal.c.tag == tag, journal.c.sequence <= sequence
+    )
+    return query.order_by(journal.c.sequence.desc()).limit(1)
+
+
+def _next_time(connection: Connection, entry: Row[Any]) -> int | None:
+    query = select(journal.c.at).where(
+        journal.c.repository == entry.repository,
+        journal.c.tag == entry.tag,
+        journal.c.sequence > entry.sequence,
+    )
+    return connection.execute(query.order_by(journal.c.sequence).limit(1)).scalar()
+
+
+def tags_at(repository: str, sequence: int, after: str, names: int) -> Select[Any]:
+    """The next ``names`` tags that the journal knows of, each as ``name`` with the entry that made it
+    what it was after entry ``sequence``; that is empty for one that was not there.
+
+    From name to name by the index, however long each one's history is.
+    """
+    first = select(func.min(journal.c.tag).label("tag"), literal(1).label("number")).where(
+        journal.c.repository == repository, journal.c.tag > after
+    )
+    listed = first.cte("listed", recursive=True)
+    following = (
+        select(func.min(journal.c.tag))
+        .where(journal.c.repository == repository, journal.c.tag > listed.c.tag)
+        .correlate(listed)
+        .scalar_subquery()
+    )
+    listed = listed.union_all(
+        select(following, listed.c.number + 1).where(listed.c.tag.is_not(None), listed.c.number < names)
+    )
+    last = (
+        select(func.max(journal.c.sequence))
+        .where(
+            journal.c.repository == repository,
+            journal.c.tag == listed.c.tag,
+            journal.c.sequence <= sequence,
+        )
+        .correlate(listed)
+        .scalar_subquery()
+    )
+    entry = journal.alias("entry")
+    return (
+        select(listed.c.tag.label("name"), entry, _until(entry))
+        .select_from(listed.outerjoin(entry, (entry.c.sequence == last) & entry.c.to_digest.is_not(None)))
+        .where(listed.c.tag.is_not(None))
+        .order_by(listed.c.number)
+    )
+
+
+def pointing(repository: str, digest: str, before: int | None, limit: int) -> Select[Any]:
+    """The entries by which a tag came to ``digest``, newest first."""
+    entry = journal.alias("entry")
+    query = select(entry, _until(entry)).where(entry.c.repository == repository, entry.c.to_digest == digest)
+    if before is not None:
+        query = query.where(entry.c.sequence < before)
+    return query.order_by(entry.c.sequence.desc()).limit(limit)
+
+
+def newest_pointing(
+    connection: Connection, wanted: Iterable[tuple[str, str]], each: int, limit: int
+) -> list[tuple[str, TagSpan]]:
+    """The newest entries by which a tag came to each wanted digest of a repository, up to ``each`` of
+    one digest and ``limit`` of all, newest first, with their repositories."""
+    keys = pairs(wanted)
+    inner = journal.alias("inner")
+    numbers = (
+        select(inner.c.sequence)
+        .where(inner.c.repository == keys.first, inner.c.to_digest == keys.second)
+        .order_by(inner.c.sequence.desc())
+        .limit(each)
+        .correlate(keys.table)
+    )
+    entry = journal.alias("entry")
+    query = select(entry, _until(entry)).join_from(keys.table, entry, entry.c.sequence.in_(numbers))
+    rows = connection.execute(query.limit(limit)).all()
+    return [(row.repository, _span(row, row.until)) for row in sorted(rows, key=lambda row: -row.sequence)]
+
+
+def _until(entry: Any) -> Any:
+    later = journal.alias("later")
+    return (
+        select(later.c.at)
+        .where(
+            later.c.repository == entry.c.repository,
+            later.c.tag == entry.c.tag,
+            later.c.sequence > entry.c.sequence,
+        )
+        .order_by(later.c.sequence)
+        .limit(1)
+        .correlate(entry)
+        .scalar_subquery()
+        .label("until")
+    )
+
+
+def _span(row: Row[Any], until: int | None) -> TagSpan:
+    return TagSpan(
+        tag=row.tag,
+        digest=Digest.parse(row.to_digest),
+        since=clock.to_datetime(row.at),
+        still=until is None,
+        until=None if until is None else clock.to_datetime(until),
+        media_type=row.media_type,
+        size=row.size,
+        sequence=row.sequence,
+    )

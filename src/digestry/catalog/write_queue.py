@@ -1,0 +1,94 @@
+"""Whose turn it is to write, among the processes that share a catalog.
+
+SQLite's lock has no queue: who waits for it sleeps, and asks again after up to 100 ms, while a busy
+process that has just let go of it takes it once more. Here at most one process waits for that lock, often
+looking, and whoever has just had it stands behind that one. Within a process a ``threading.Lock`` does
+the same; this is for what that cannot see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+_SLICE: Final = 0.02
+"""Seconds in which a process may go on writing without standing in line again: what it has in memory of
+the catalog is good until another process writes, so that to alternate costs all of them."""
+
+_FIRST_PAUSE: Final = 0.0002
+_LONGEST_PAUSE: Final = 0.002
+_GROWTH: Final = 1.25
+
+
+class WriteQueue:
+    """Of the directory ``root``, whose ``flock`` nobody else uses. For one thread at a time.
+
+    Only order depends on it, and never correctness: where it cannot be had in time, or at all,
+    :meth:`pass_through` asks for SQLite's lock regardless.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._descriptor: int | None = None
+        self._slice_end = 0.0
+
+    def pass_through(self, attempt: Callable[[], bool], *, seconds: float) -> bool:
+        """Calls ``attempt``, in this process's turn, until it returns True; False if it did not in time."""
+        now = time.monotonic()
+        if now < self._slice_end and attempt():
+            return True
+        end = now + seconds
+        with self._first_in_line(end):
+            if not _poll(attempt, end):
+                return False
+            self._slice_end = time.monotonic() + _SLICE
+            return True
+
+    @contextlib.contextmanager
+    def _first_in_line(self, end: float) -> Iterator[None]:
+        # The file catalog.db itself must not be opened: closing it would drop SQLite's own locks (POSIX).
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            yield
+            return
+        descriptor = self._descriptor
+        _poll(lambda: _flock(descriptor), end)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Lets go of the directory."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _flock(descriptor: int) -> bool:
+    """False while another has it. A file system without such locks has no order to keep."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _poll(attempt: Callable[[], bool], end: float) -> bool:
+    pause = _FIRST_PAUSE
+    while not attempt():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)
+        pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+    return True

@@ -1,0 +1,102 @@
+"""Who a request comes from, and what they may do: the decision that every request meets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.registry.access.identity import ANONYMOUS, Identity
+from digestry.registry.access.rules import ALL, EVERYTHING, NONE, Rules
+from digestry.registry.access.tokens import Grants
+
+_REMEMBERED: Final = 2000
+
+# What a token must have been asked for, so that it is good for an action.
+_GRANTED: Final = {
+    "pull": frozenset({"pull", "audit"}),
+    "push": frozenset({"push", "move-tag"}),
+    "delete": frozenset({"delete", "admin"}),
+}
+
+
+class Principal:
+    """An identity until a time (seconds since 1970), perhaps narrowed by a token's ``grants``.
+
+    What it may do is what the rules allow now and, with grants, what the token was asked for too.
+    """
+
+    __slots__ = ("_allowed", "_rules", "catalog", "ends", "grants", "identity")
+
+    def __init__(
+        self,
+        identity: Identity,
+        rules: Rules,
+        *,
+        ends: float = float("inf"),
+        grants: Grants | None = None,
+        catalog: bool = True,
+    ) -> None:
+        self.identity = identity
+        self.ends = ends
+        self.grants = grants
+        self.catalog = catalog
+        self._rules = rules
+        self._allowed: dict[str, frozenset[str]] = {}
+
+    def allowed(self, repository: str) -> frozenset[str]:
+        """All that may be done in the repository, whether or not there is such a one."""
+        found = self._allowed.get(repository)
+        if found is None:
+            found = self.ruled(repository)
+            # What everybody may do needs no token: one that nobody in particular has narrows nothing.
+            if self.grants is not None and not self.identity.anonymous:
+                asked = self.grants.get(repository, NONE)
+                found &= frozenset().union(*(_GRANTED.get(action, NONE) for action in asked))
+            if len(self._allowed) >= _REMEMBERED:
+                self._allowed.clear()
+            self._allowed[repository] = found
+        return found
+
+    def ruled(self, repository: str) -> frozenset[str]:
+        """What the rules allow in the repository, whatever the token was asked for."""
+        return self._rules.allowed(self.identity, repository)
+
+    def may_pull(self, repository: str) -> bool:
+        return "pull" in self.allowed(repository)
+
+    def may_see(self, repository: str) -> bool:
+        """Whether a list may name the repository."""
+        return "pull" in self.ruled(repository)
+
+    def audits(self, repository: str) -> bool:
+        """Whether a list may tell who did what in the repository."""
+        return "audit" in self.ruled(repository)
+
+    def audits_everything(self) -> bool:
+        """Whether that is so whatever a repository is called."""
+        return self._rules.everywhere(self.identity, "audit")
+
+    def pulls_everything(self) -> bool:
+        """Whether every repository may be pulled from, whatever it is called."""
+        return self._rules.everywhere(self.identity, "pull")
+
+    def seen_beginnings(self) -> list[str]:
+        """What the names begin with of all that a list may name, by the rules; none begins with another."""
+        return self._rules.beginnings(self.identity, "pull")
+
+    def sees_anything(self) -> bool:
+        return self._rules.anything(self.identity)
+
+
+class _Everybody(Principal):
+    """Of a registry without access rules."""
+
+    __slots__ = ()
+
+    def allowed(self, repository: str) -> frozenset[str]:
+        return ALL
+
+    def ruled(self, repository: str) -> frozenset[str]:
+        return ALL
+
+
+EVERYBODY: Final = _Everybody(ANONYMOUS, Rules([EVERYTHING]))

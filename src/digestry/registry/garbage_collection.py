@@ -1,0 +1,313 @@
+"""Collection: removes what nothing holds any more, while clients push and pull (docs/collection.md).
+
+Tags that no rule keeps, then manifests, then links: each in transactions that ask again whether it is
+held. Bytes go last, each under its guard, and only if the catalog has neither a link to them nor a
+lease on them by then (rule 7 of docs/design.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from digestry import fsio
+from digestry.blobs.disk import DiskBlobs
+from digestry.catalog import clock, snapshot
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.database import FILE
+from digestry.catalog.garbage import Removed, Stayed
+from digestry.catalog.jobs import COLLECTION, JobState
+from digestry.catalog.throttle import Pace
+from digestry.errors import Conflict, NotFound, StorageError, StorageFull
+from digestry.registry import store_identity
+from digestry.registry.config import RegistryConfig
+from digestry.registry.garbage_run import Run, Tally, Tell, refuse
+from digestry.registry.observability.audit_events import By, Removals
+from digestry.registry.observability.audit_log import AuditLog
+from digestry.registry.removal_limit import Share, TooMuch
+from digestry.registry.reserve import Reserve
+from digestry.registry.root import check_user, hold_content
+
+log: Final = logging.getLogger("digestry.registry")
+
+_FIRST_SECONDS: Final = 60.0
+_LEAST_SECONDS: Final = 0.05
+_SHARE: Final = 0.05
+"""Of one processor, that a served registry's own collection takes while it finds nothing to remove."""
+_SHARE_REMOVING: Final = 0.5
+_SHARE_BY_HAND: Final = 0.5
+_NOTED_SECONDS: Final = 5.0
+"""A run that found nothing is noted no more often than this."""
+_HELD_SECONDS: Final = 60.0
+_LONGEST_TROUBLE: Final = 3600.0
+_LONG_AGO: Final = 30 * 86400.0
+_DOUBT_SECONDS: Final = 3600.0
+"""After a start so long after the last run: the clock of a machine that was off may be wrong at first."""
+_DRY_MARGIN: Final = 0.01  # the times of files are coarser than the clock's
+_DRY: Final = ".gc-dry-run-"
+
+
+def open_catalog(
+    config: RegistryConfig, root: Path | None = None, *, now: clock.Clock = clock.now
+) -> Catalog:
+    """The catalog with all that a removal of tags goes by: policy, webhooks."""
+    return Catalog(
+        root or config.root,
+        now=now,
+        lease=int(config.collection.lease * clock.SECOND),
+        policy=config.tags,
+        quotas=config.quotas,
+        subscriptions=[webhook.subscription for webhook in config.webhooks],
+    )
+
+
+def collect(
+    config: RegistryConfig,
+    *,
+    tell: Tell = lambda _: None,
+    stop: threading.Event | None = None,
+    now: clock.Clock = clock.now,
+    pace: Pace | None = None,
+    audit: AuditLog | None = None,
+    by: By | None = None,
+    really: bool = False,
+) -> Tally:
+    """Runs one collection of the root, whether or not it is being served; ``tell`` hears of each thing,
+    and so does the audit log, with ``by`` for who asked for it.
+
+    Returns early, with what it did so far, once ``stop`` is set. Raises :class:`TooMuch` before it removes
+    most of what there is, unless ``really``; :class:`Conflict` for a catalog that is another registry's, and
+    while another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
+    :class:`StorageError`. On a disk that is full it works with the room that is kept for it.
+    """
+    _check_there(config.root)
+    held = f"{config.root} is being collected, or backed up, already"
+    with hold_content(config.root, wait=False, held=held) as lock:
+        fsio.check_locks(config.root)
+        _sweep_dry_runs(config.root)
+        reserve = Reserve(config.root)
+        blobs = DiskBlobs(config.root)
+        catalog = open_catalog(config, now=now)
+        try:
+            store_identity.ensure(catalog, blobs)
+        except BaseException:
+            catalog.close()
+            raise
+        audit = audit or AuditLog(config.log, config.root)
+        note = Removals(audit, by)
+
+        def removed(item: Removed | Stayed) -> None:
+            note(item)
+            tell(item)
+
+        run = Run(
+            catalog,
+            blobs,
+            config,
+            removed,
+            stop,
+            lock=lock,
+            ask=(lambda _: None) if really else refuse,
+            pace=pace or Pace(_SHARE_BY_HAND, _SHARE_REMOVING),
+        )
+        try:
+            return _noted(catalog, run, now)
+        except StorageFull:
+            if not reserve.release():
+                raise
+            return _noted(catalog, run, now)
+        finally:
+            with contextlib.suppress(StorageError):  # there may be no room yet
+                reserve.fill()
+            audit.close()
+            catalog.close()
+
+
+def _noted(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
+    """Runs, and adds what it came to to what all runs before it came to, for metrics."""
+    started, began = now(), time.monotonic()
+    last = catalog.jobs.state(COLLECTION)
+    totals: dict[str, Any] = dict(last.state) if last else {}
+    try:
+        tally = run.run()
+    except TooMuch:
+        totals["refused"] = totals.get("refused", 0) + 1
+        totals["refuses"] = 1
+        catalog.jobs.note(JobState(COLLECTION, started, None, totals))
+        raise
+    except Exception:
+        totals["failures"] = totals.get("failures", 0) + 1
+        with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
+            catalog.jobs.note(JobState(COLLECTION, started, None, totals))
+        raise
+    if tally == Tally() and not run.stopped and last is not None and last.finished_at is not None:
+        since = (started - last.finished_at) / clock.SECOND
+        if 0 <= since < _NOTED_SECONDS:
+            return tally  # each commit makes every worker ask the catalog anew for what it had in memory
+    for name, count in asdict(tally).items():
+        totals[name] = totals.get(name, 0) + count
+    totals["runs"] = totals.get("runs", 0) + 1
+    totals["refuses"] = 0
+    totals["seconds"] = round(time.monotonic() - began, 3)
+    catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals))
+    if tally != Tally():
+        store_identity.advance(catalog, run.blobs)
+    return tally
+
+
+def dry_run(
+    config: RegistryConfig,
+    *,
+    tell: Tell,
+    now: clock.Clock = clock.now,
+    ask: Callable[[Share], None] = lambda _: None,
+) -> Tally:
+    """As :func:`collect`, on a copy of the catalog, which goes afterwards: nothing else is touched.
+
+    ``ask`` hears of what a run would not remove without a word more.
+    """
+    _check_there(config.root)
+    catalog = Catalog(config.root)
+    try:
+        store_identity.check(catalog, DiskBlobs(config.root))
+    finally:
+        catalog.close()
+    _sweep_dry_runs(config.root)
+    with contextlib.ExitStack() as held:
+        with fsio.storage_errors("write to", config.root):
+            folder = tempfile.TemporaryDirectory(prefix=_DRY, dir=config.root)
+            copy = Path(held.enter_context(folder))
+        held.enter_context(fsio.locked(copy / "lock"))
+        # What came after this moment the copy may not know.
+        began = time.time() - _DRY_MARGIN
+        _copy_catalog(config.root, copy)
+        catalog = open_catalog(config, copy, now=now)
+        try:
+            return Run(catalog, DiskBlobs(config.root), config, tell, ask=ask, dry=began).run()
+        finally:
+            catalog.close()
+
+
+def _check_there(root: Path) -> None:
+    if not (root / FILE).is_file():
+        raise NotFound(f"there is no registry under {root}: it has no {FILE}")
+    check_user(root)
+
+
+def _copy_catalog(root: Path, directory: Path) -> None:
+    try:
+        snapshot.copy(root, directory)
+    except StorageError as error:
+        hint = "a dry run works on a copy of the catalog, beside it, and needs room for that"
+        raise StorageError(error.message, hint=hint) from error
+
+
+def _sweep_dry_runs(root: Path) -> None:
+    """Removes the copies that dry runs left behind which were killed."""
+    for folder in root.glob(f"{_DRY}*"):
+        try:
+            with fsio.locked(folder / "lock", wait=False):
+                for file in folder.iterdir():
+                    file.unlink(missing_ok=True)
+                folder.rmdir()
+        except (Conflict, OSError, StorageError):
+            continue  # another dry run has it
+
+
+class CollectionJob:
+    """Collection on the server's schedule."""
+
+    name = COLLECTION
+
+    def __init__(
+        self, config: RegistryConfig, *, now: clock.Clock = clock.now, audit: AuditLog | None = None
+    ) -> None:
+        self._config = config
+        self._audit = audit
+        self._now = now
+        self._began = time.monotonic()
+        self._clocks = clock.Clocks(now)
+        self._held_until = 0.0
+        self._starting = True
+        self._failures = 0
+        self._pace: Pace | None = None
+
+    def run(self, stop: threading.Event) -> float:
+        """Collects if it is time; returns after how many seconds to ask again."""
+        every = self._config.collection.every
+        if every is None:
+            return 3600.0
+        lease = self._config.collection.lease
+        if (jump := self._clocks.jump()) > lease / 4:
+            # By the new time the leases of what is just being pushed may be over.
+            log.warning(
+                "the clock went forward by %.0f s: nothing is collected for the next %.0f s", jump, lease
+            )
+            self._held_until = time.monotonic() + lease
+        due = self._due(every)
+        wait = max(self._held_until - time.monotonic(), due)
+        if wait > 0:
+            return min(wait, _FIRST_SECONDS)
+        try:
+            done = self._collect(stop)
+        except Exception:
+            # It may go through most of the store before it fails again: not every minute.
+            self._failures = min(self._failures + 1, 10)
+            pause = min(every, _FIRST_SECONDS * 2**self._failures, _LONGEST_TROUBLE)
+            self._held_until = max(self._held_until, time.monotonic() + pause)
+            raise
+        self._failures = 0
+        if not done:
+            return min(_HELD_SECONDS, max(every, 1.0))
+        return max(every, _LEAST_SECONDS) if every < _FIRST_SECONDS else _LEAST_SECONDS
+
+    def _due(self, every: float) -> float:
+        catalog = open_catalog(self._config)
+        try:
+            last = catalog.jobs.state(COLLECTION)
+        finally:
+            catalog.close()
+        early = min(every, _FIRST_SECONDS) - (time.monotonic() - self._began)
+        if self._starting and last is not None:
+            self._doubt((self._now() - last.started_at) / clock.SECOND - every)
+        self._starting = False
+        if last is None or last.finished_at is None:
+            return early  # what was broken off is begun again, as after each start
+        since = (self._now() - last.started_at) / clock.SECOND
+        # A start in the future is a clock that was set back since: it says nothing.
+        return max(early, every - since) if since >= 0 else early
+
+    def _doubt(self, late: float) -> None:
+        """Waits after a start if by the clock a run is so many seconds late."""
+        if late > _LONG_AGO:
+            days, pause = late / 86400, _DOUBT_SECONDS
+            log.warning(
+                "collection is %.0f days late, if the clock is right: it waits for %.0f s", days, pause
+            )
+            self._held_until = time.monotonic() + pause
+
+    def _collect(self, stop: threading.Event) -> bool:
+        """False if another collection, or a backup, is under way."""
+        if self._pace is None:
+            self._pace = Pace(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
+        try:
+            tally = collect(self._config, stop=stop, now=self._now, pace=self._pace, audit=self._audit)
+            self._pace.breathe()
+        except TooMuch:
+            raise  # nobody is waited for, but a person
+        except Conflict as error:
+            log.info("collection waits: %s", error.message)
+            return False
+        if tally != Tally():
+            log.info(
+                "collection: %d tags, %d manifests, %d links; %d blobs of %d bytes; %d stayed",
+                *(tally.tags, tally.manifests, tally.links, tally.blobs, tally.bytes, tally.stayed),
+            )
+        return True

@@ -1,0 +1,219 @@
+"""One run of collection: from the catalog what nothing holds any more, and then its bytes."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from digestry import fsio
+from digestry.blobs.disk import DiskBlobs
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.garbage import Batch, Collection, Removed, Stayed
+from digestry.catalog.throttle import Pace
+from digestry.errors import Conflict, StorageError
+from digestry.model.digest import Digest
+from digestry.registry.config import RegistryConfig
+from digestry.registry.removal_limit import LITTLE, Share
+
+_BATCH: Final = 5000
+_ASKED: Final = 500
+_UNDER_ONE_GUARD: Final = 50
+"""Files that are removed at a time: who pushes what is guarded alike waits for no longer."""
+
+Tell = Callable[[Removed | Stayed], None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run removed, and how much stayed that should have gone. ``bytes`` are those of files."""
+
+    tags: int = 0
+    manifests: int = 0
+    links: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    stayed: int = 0
+
+    def add(self, item: Removed | Stayed) -> None:
+        if isinstance(item, Stayed):
+            self.stayed += 1
+            return
+        match item.kind:
+            case "tag":
+                self.tags += 1
+            case "manifest":
+                self.manifests += 1
+            case "link":
+                self.links += 1
+            case _:
+                self.blobs += 1
+                self.bytes += item.size
+
+
+class _Stopped(Exception):
+    """The run was asked to end. What it did until then is whole."""
+
+
+def refuse(share: Share) -> None:
+    """Keep it. Raises :class:`TooMuch`."""
+    raise share.error()
+
+
+class Run:
+    """One run of collection. The same on the catalog and on a copy, but for the bytes."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: DiskBlobs,
+        config: RegistryConfig,
+        tell: Tell,
+        stop: threading.Event | None = None,
+        *,
+        lock: fsio.Lock | None = None,
+        ask: Callable[[Share], None] = refuse,
+        pace: Pace | None = None,
+        dry: float | None = None,
+    ) -> None:
+        """``lock`` is that of the content, which must be held until the end; ``ask`` is called before most of
+        what there is is removed, and raises to keep it. ``dry``: only tell, on a copy of the catalog that was
+        begun at that time (seconds since 1970).
+        """
+        self._lock = lock
+        self._ask = ask
+        self._collection: Collection = catalog.collection(config.collection.retention, pace=pace)
+        self._pace = pace
+        self.blobs = blobs
+        self._tell = tell
+        self._stop = stop
+        self._tally = Tally()
+        self._dry = dry
+        self.stopped = False
+
+    def run(self) -> Tally:
+        try:
+            self._look_at_manifests()
+            for place in self._collection.repositories():
+                self._count(self._collection.drop_tags(place))
+                self._count(self._collection.delete_manifests(place))
+                self._count(self._collection.unlink(place))
+            if self._look_at_blobs():
+                for batch in self._batches():
+                    self._count(self._sweep_bytes(batch))
+            self._count(self._sweep_aside())
+            self._collection.forget()
+        except _Stopped:
+            self.stopped = True
+        return self._tally
+
+    def _look_at_manifests(self) -> None:
+        share = Share("manifest")
+        for place in self._collection.repositories():
+            for total, dead in self._collection.measure(place):
+                share.total += total
+                share.dead += dead
+                self._check()
+        self._ask_about(share)
+
+    def _look_at_blobs(self) -> bool:
+        """Whether there is any to remove."""
+        share = Share("blob")
+        for batch in self._batches():
+            dead = set(batch) - self._held(batch)
+            share.total += len(batch)
+            share.dead += len(dead)
+            share.dead_bytes += sum(self.blobs.stat(digest) or 0 for digest in dead)
+            self._check()
+        if share.dead_bytes > LITTLE and not share.most:
+            # By number it is not most of them; but it may be the large ones.
+            size = 0
+            for batch in self._batches():
+                size += sum(self.blobs.stat(digest) or 0 for digest in batch)
+                self._check()
+            share.live_bytes = size - share.dead_bytes
+        self._ask_about(share)
+        return share.dead > 0
+
+    def _ask_about(self, share: Share) -> None:
+        if share.most:
+            self._ask(share)
+
+    def _batches(self) -> Iterator[list[Digest]]:
+        digests = self.blobs.digests()
+        while batch := list(itertools.islice(digests, _BATCH)):
+            yield batch
+
+    def _count(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            for item in batch:
+                self._tally.add(item)
+            for item in batch:
+                self._tell(item)
+            self._check(working=True)
+        self._check()
+
+    def _check(self, *, working: bool = False) -> None:
+        if self._pace is not None:
+            self._pace.breathe(working=working)
+        if self._lock is not None:
+            self._lock.check()
+        if self._stop is not None and self._stop.is_set():
+            raise _Stopped
+
+    def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
+        dead = set(batch) - self._held(batch)
+        if dead:
+            self._collection.prove()
+        if self._dry is not None:
+            began = self._dry
+            yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
+            return
+        together = sorted(dead, key=self.blobs.guarded_by)
+        for _, alike in itertools.groupby(together, key=self.blobs.guarded_by):
+            while some := list(itertools.islice(alike, _UNDER_ONE_GUARD)):
+                removed: list[Removed | Stayed] = []
+                try:
+                    with self.blobs.guard(some[0], exclusive=True, wait=False) as guard:
+                        guard.check()
+                        pushed_since = self._collection.held(some)
+                        for digest in some:
+                            if digest not in pushed_since:
+                                removed.append(self._gone(digest))  # noqa: PERF401 - one may fail
+                except Conflict:
+                    why = "it, or what shares its guard, is being pushed"
+                    removed = [Stayed("blob", "", str(digest), why) for digest in some]
+                except StorageError:
+                    yield removed  # these went
+                    raise
+                yield removed
+
+    def _held(self, batch: list[Digest]) -> set[Digest]:
+        parts = (batch[start : start + _ASKED] for start in range(0, len(batch), _ASKED))
+        return {digest for part in parts for digest in self._collection.held(part)}
+
+    def _gone(self, digest: Digest) -> Removed:
+        size = self.blobs.stat(digest) or 0
+        if self._dry is None:
+            self.blobs.delete(digest, durable=False)
+        return Removed("blob", "", str(digest), "no repository holds it", size)
+
+    def _sweep_aside(self) -> Iterable[Batch]:
+        """Removes what was set aside as damaged content that nobody can miss any more."""
+        for digest, path in self.blobs.all_aside():
+            if self._collection.held([digest]):
+                continue
+            self._collection.prove()
+            size = path.lstat().st_size
+            if self._dry is None:
+                fsio.remove_file(path)
+            yield [Removed("blob", "", str(digest), "it was damaged, and no repository holds it", size)]
+
+    def _since(self, digest: Digest, began: float) -> bool:
+        """Whether the copy of the catalog is too old to know this content."""
+        try:
+            return self.blobs.path(digest).stat().st_ctime >= began
+        except OSError:
+            return True

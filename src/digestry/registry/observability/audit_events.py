@@ -1,0 +1,209 @@
+"""What the lines of the audit log say: who did what, from where, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from digestry.catalog import clock
+from digestry.catalog.garbage import ACTOR, Removed, Stayed
+from digestry.catalog.jobs import COLLECTION, SCRUB
+from digestry.catalog.journal import Origin
+from digestry.model.digest import Digest
+from digestry.model.history import TagEvent
+from digestry.registry.exchange import READS, Exchange
+from digestry.registry.observability.audit_log import AuditLog, Entry, told_place
+from digestry.registry.observability.counters import GONE, METHODS, OTHER
+from digestry.registry.observability.logs import cut
+
+By = Mapping[str, str]
+
+LOCAL: Final = "local:"
+"""What the user of a line begins with that a command wrote; no user of the registry's can have it."""
+
+_MOVES: Final = {"created": "create-tag", "moved": "move-tag", "deleted": "delete-tag"}
+_REMOVALS: Final = {
+    "tag": "delete-tag",
+    "manifest": "delete-manifest",
+    "link": "remove-link",
+    "blob": "remove-blob",
+}
+_ACTIONS: Final = {
+    ("manifest", "PUT"): "push-manifest",
+    ("manifest", "DELETE"): "delete-manifest",
+    ("blob", "DELETE"): "delete-blob",
+    ("upload", "POST"): "begin-upload",
+    ("upload", "PATCH"): "continue-upload",
+    ("upload", "PUT"): "push-blob",
+    ("upload", "DELETE"): "cancel-upload",
+    ("restore", "POST"): "restore-tag",
+    ("sightings", "POST"): "note-sightings",
+}
+_NO_WRITES: Final = frozenset(("resolve", "token", "metrics", "health", "other"))
+
+
+def is_write(exchange: Exchange, status: int) -> bool:
+    """Whether a request that is answered with ``status`` has a line.
+
+    A part of an upload changes nothing that anybody can see, and so has one only if it was refused.
+    """
+    method = exchange.scope["method"]
+    if method in READS or exchange.route in _NO_WRITES:
+        return False
+    return method != "PATCH" or (status >= 400 and status != GONE)
+
+
+def action_of(exchange: Exchange) -> str:
+    """What a request was to do: one of a few words, whatever it says."""
+    route, method = exchange.route, exchange.scope["method"]
+    return _ACTIONS.get((route, method)) or f"{method.lower() if method in METHODS else OTHER}-{route}"
+
+
+def of_request(exchange: Exchange, status: int) -> list[Entry]:
+    """The lines of a request that is answered with ``status``: of itself, and of the tags it moved."""
+    common: Entry = {
+        "time": clock.to_rfc3339(clock.now()),
+        "request_id": exchange.request_id,
+        "user": exchange.asker.identity.name,
+        "address": exchange.address,
+        "client": cut(exchange.header(b"user-agent") or ""),
+        "repository": exchange.repository,
+        "status": status,
+    }
+    deed = dict(exchange.deed or _intent(exchange))
+    events: Sequence[TagEvent] = deed.pop("events", ())
+    own: Entry = {**common, "action": action_of(exchange), **_plain(deed)}
+    if status >= 400:
+        own["path"] = cut(exchange.scope["path"])
+        own["error"] = cut(exchange.failure)
+    moves = [{**common, **_move(event)} for event in events]
+    if own["action"] == "delete-tag" and moves:
+        return moves  # that is all there is to it
+    return [own, *moves]
+
+
+def _intent(exchange: Exchange) -> Entry:
+    """What a request was about that was refused before anybody looked at it: as its path has it."""
+    last = cut(str(exchange.scope["path"]).rpartition("/")[2])
+    match exchange.route, exchange.scope["method"]:
+        case ("manifest" | "blob", _) if ":" in last:
+            return {"digest": last}
+        case "manifest", "PUT":
+            return {"tags": [last]}
+        case "manifest", "DELETE":
+            return {"action": "delete-tag", "tag": last}
+        case "restore", _:
+            return {"tag": last}
+        case "upload", _ if last:
+            return {"upload": last}
+    return {}
+
+
+def _plain(what: dict[str, Any]) -> Entry:
+    return {name: str(value) if isinstance(value, Digest) else value for name, value in what.items()}
+
+
+def _move(event: TagEvent) -> Entry:
+    return {
+        "action": _MOVES[event.event],
+        "tag": event.tag,
+        "from": None if event.from_digest is None else str(event.from_digest),
+        "to": None if event.to_digest is None else str(event.to_digest),
+        "sequence": event.sequence,
+    }
+
+
+# -- what no request did ------------------------------------------------------------------------
+
+
+def of_itself(client: str, action: str, **what: Any) -> Entry:
+    """The line of what the registry did by itself, with the ``client`` it has for that."""
+    return _line({"user": ACTOR, "client": client}, action, **what)
+
+
+def of_mirror(origin: Origin, repository: str, *, event: TagEvent | None = None, **what: Any) -> list[Entry]:
+    """The lines of what a mirror brought (``action``, ``digest``, ``size``), and of the tag that it moved."""
+    by = {"user": origin.actor, "client": "mirror"}
+    lines = [_line(by, repository=repository, **what)] if what else []
+    return lines if event is None else [*lines, _line(by, repository=repository) | _move(event)]
+
+
+def _line(by: By, action: str = "", **what: Any) -> Entry:
+    entry = {"time": clock.to_rfc3339(clock.now()), **by, "action": action, **_plain(what)}
+    return {name: value for name, value in entry.items() if value not in ("", 0, None)}
+
+
+def operator(command: str) -> By:
+    """Who calls a command: their name on this machine and, with sudo, the one they had before."""
+    number = os.getuid()
+    try:
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:
+        name = str(number)
+    return {"user": LOCAL + name, "sudo_user": cut(os.environ.get("SUDO_USER", "")), "client": command}
+
+
+def note_command(root: Path, command: str, action: str, **what: Any) -> None:
+    """Writes the line of a command that was given only the root."""
+    with _as_owner(root):
+        audit = AuditLog(told_place(root), root)
+        try:
+            if audit.enabled:
+                audit.write([_line(operator(command), action, **what)])
+        finally:
+            audit.close()
+
+
+@contextlib.contextmanager
+def _as_owner(root: Path) -> Iterator[None]:
+    """As the root's owner, if root calls: the registry must be able to write to a file that comes to be,
+    and no link or note that its user put there may lead root to another one."""
+    owner, us = root.stat(), (os.geteuid(), os.getegid())
+    if us[0] != 0 or owner.st_uid == 0:
+        yield
+        return
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(us[0])
+        os.setegid(us[1])
+
+
+class Removals:
+    """Writes a line for each thing that collection removes. ``by``: who does it, if somebody does."""
+
+    def __init__(self, audit: AuditLog, by: By | None = None) -> None:
+        self._audit = audit
+        self._by = by or {"user": ACTOR, "client": COLLECTION}
+
+    def __call__(self, item: Removed | Stayed) -> None:
+        if isinstance(item, Stayed) or not self._audit.enabled:
+            return
+        what = {"tag" if item.kind == "tag" else "digest": item.name}
+        entry = _line(
+            self._by,
+            _REMOVALS[item.kind],
+            repository=item.repository,
+            **what,
+            size=item.size,
+            reason=item.why,
+        )
+        self._audit.write([entry])
+
+
+class Findings:
+    """Writes a line for content that was found damaged, or whole again. ``by``: as in :class:`Removals`."""
+
+    def __init__(self, audit: AuditLog, by: By | None = None, *, client: str = SCRUB) -> None:
+        self._audit = audit
+        self._by = by or {"user": ACTOR, "client": client}
+
+    def __call__(self, action: str, digest: Digest, reason: str) -> None:
+        if self._audit.enabled:
+            self._audit.write([_line(self._by, action, digest=digest, reason=reason)])

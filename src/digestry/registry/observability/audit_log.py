@@ -1,0 +1,228 @@
+"""The audit log: a line of JSON for each write. What a line says is in :mod:`.audit_events`.
+
+A write's line is written before its answer is sent: what a client was told is in it, whatever is
+killed next. It is not fsynced; what must survive a power loss, the moves of tags, is in the journal.
+A line is one ``write`` in append mode, so that the lines of several processes never mix. A log that
+cannot be written breaks no request: its lines are counted as lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from digestry import fsio
+from digestry.errors import InvalidConfiguration, StorageError
+from digestry.registry.observability.config import OFF, STDERR, LogConfig
+from digestry.registry.observability.counters import Family, Measures
+from digestry.registry.observability.logs import encode
+from digestry.registry.permissions import is_shared
+
+log: Final = logging.getLogger("digestry.registry")
+
+LOST: Final = Family("digestry_audit_lost_lines", "Lines of the audit log that could not be written.")
+
+PLACE_FILE: Final = "audit-log.json"
+"""Below the root, where commands find the audit log of a registry whose configuration has a place for it."""
+
+_COMPLAINT_SECONDS: Final = 60.0
+
+Entry = dict[str, Any]
+
+
+class AuditLog:
+    """The log of one process. Thread-safe."""
+
+    def __init__(self, config: LogConfig, root: Path) -> None:
+        self.lost = 0
+        """How many lines could not be written."""
+        self._root = root
+        self._file = config.audit_file(root)
+        self._stderr = config.audit == STDERR
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._open_as = (0, 0)
+        self._regular = False
+        self._complained = float("-inf")
+
+    def check(self) -> None:
+        """Opens the file. Raises :class:`InvalidConfiguration` if it cannot be there, or be this user's."""
+        try:
+            self._place()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            raise InvalidConfiguration(
+                f"cannot write the audit log {self._file}: {error.strerror}",
+                hint="[log] audit names a file in a folder that is there",
+            ) from error
+        except OSError as error:
+            log.error("the audit log %s cannot be written yet: %s", self._file, error.strerror)
+        self.close()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is written."""
+        return self._stderr or self._file is not None
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Writes a line for each. Blocks; never raises for what a disk does."""
+        content = "".join(encode(entry) + "\n" for entry in entries).encode()
+        with self._lock:
+            try:
+                descriptor = self._place()
+                write = _write_to_file if self._regular else os.write
+                if write(descriptor, content) == len(content):
+                    return
+                reason = "the file system is full"
+            except OSError as error:
+                reason = error.strerror or str(error)
+            self.lost += len(entries)
+        self._complain(reason)
+
+    def _place(self) -> int:
+        if self._file is None:
+            return sys.stderr.fileno()
+        try:
+            found = self._file.stat()
+            there = found.st_dev, found.st_ino
+        except FileNotFoundError:
+            there = None
+        if self._descriptor is None or there != self._open_as:
+            # It was put aside, by this registry or by logrotate: the next one begins.
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+            self._descriptor = self._open(self._file)
+            opened = os.fstat(self._descriptor)
+            self._open_as = opened.st_dev, opened.st_ino
+            self._regular = stat.S_ISREG(opened.st_mode)
+        return self._descriptor
+
+    def _open(self, file: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        try:
+            descriptor = os.open(file, flags | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(file, flags, 0o600)
+        if not file.is_relative_to(self._root) or is_shared(self._root):
+            os.fchmod(descriptor, 0o640)  # for who collects logs
+        return descriptor
+
+    def _complain(self, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAINT_SECONDS:
+            self._complained = now
+            log.error("the audit log cannot be written, and what happens now is missing from it: %s", reason)
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+class AuditMeter:
+    """Counts the lost lines of logs among the measures of their process."""
+
+    def __init__(self, measures: Measures, *logs: AuditLog) -> None:
+        self._logs = logs
+        self._lost = measures.counter(LOST)
+
+    def read(self) -> None:
+        """Notes what they have come to."""
+        self._lost.reached(sum(audit.lost for audit in self._logs))
+
+
+def _write_to_file(descriptor: int, content: bytes) -> int:
+    """As ``os.write``, on a line of its own, also after one that a full disk or a power loss cut short."""
+    if _is_torn(descriptor):
+        # Or so it looks like while another process writes: once nobody does, it is certain.
+        with _locked(descriptor, fcntl.LOCK_EX):
+            if _is_torn(descriptor):
+                os.write(descriptor, b"\n")
+    with _locked(descriptor, fcntl.LOCK_SH):
+        return os.write(descriptor, content)
+
+
+def _is_torn(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+
+
+@contextlib.contextmanager
+def _locked(descriptor: int, operation: int) -> Iterator[None]:
+    fcntl.flock(descriptor, operation)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def tell_place(config: LogConfig, root: Path) -> None:
+    """Lets commands, which are given the root alone, know where this registry's audit log is."""
+    file = root / PLACE_FILE
+    try:
+        if config.audit is None:
+            fsio.remove_file(file)
+        else:
+            place = str(config.audit.absolute() if isinstance(config.audit, Path) else config.audit)
+            fsio.write_file(file, msgspec.json.encode({"audit": place}))
+    except StorageError as error:
+        log.error("commands will not find the audit log: %s", error.message)
+
+
+def told_place(root: Path) -> LogConfig:
+    """Where the registry that was served last from this root has its audit log."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        place = msgspec.json.decode((root / PLACE_FILE).read_bytes(), type=dict[str, str]).get("audit")
+        if place is not None:
+            return LogConfig(audit=place if place in {OFF, STDERR} else Path(place))
+    return LogConfig()
+
+
+class Rotation:
+    """Puts a large audit log aside, as ``audit.log.1`` and so on, and strangers'. A job of the
+    maintenance process."""
+
+    name = "audit log"
+    _SECONDS: Final = 30.0
+
+    def __init__(self, config: LogConfig, root: Path) -> None:
+        self._files = [config.audit_file(root), config.of_strangers(root).audit_file(root)]
+        self._size = config.audit_size
+        self._keep = config.audit_files
+
+    def run(self, _stop: threading.Event) -> float:
+        """Looks how large it is."""
+        for file in self._files:
+            try:
+                if file is not None and self._size and file.stat().st_size > self._size:
+                    self._rotate(file)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                log.error("the audit log %s cannot be put aside: %s", file, error.strerror)
+        return self._SECONDS
+
+    def _rotate(self, file: Path) -> None:
+        def numbered(number: int) -> Path:
+            return file.with_name(f"{file.name}.{number}")
+
+        if self._keep == 0:
+            file.unlink()
+            return
+        for number in range(self._keep - 1, 0, -1):
+            if numbered(number).exists():
+                numbered(number).replace(numbered(number + 1))
+        file.replace(numbered(1))

@@ -1,0 +1,67 @@
+"""``/metrics``, and for who decides where requests go ``/livez``, ``/readyz`` and ``/healthz``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from digestry.registry.access.rules import Rule
+from digestry.registry.exchange import JSON, Exchange
+from digestry.registry.observability.health import ADVICE, OK
+from digestry.registry.problems import Problem, not_allowed
+from digestry.registry.service import Service
+
+METRICS: Final = "/metrics"
+LIVE: Final = "/livez"
+READY: Final = "/readyz"
+READY_TOO: Final = "/healthz"
+
+
+async def handle_health(service: Service, exchange: Exchange, path: str) -> None:
+    """200 and what was looked at, or 503 and what is wrong with it. Anybody may ask."""
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    checks = {} if path == LIVE else await service.health.checks()
+    good = all(result == OK or name in ADVICE for name, result in checks.items())
+    body = msgspec.json.encode({"status": OK if good else "unavailable", "checks": checks})
+    headers = [("Content-Type", JSON), ("Cache-Control", "no-store")]
+    await exchange.answer(200 if good else 503, headers, body)
+
+
+async def handle_metrics(service: Service, exchange: Exchange) -> None:
+    """Answers a scrape."""
+    if not service.config.metrics.enabled:
+        raise Problem(404, "UNSUPPORTED", "this registry tells no metrics: its configuration says so")
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    _require(service, exchange)
+    await service.observer.publish()
+    async with service.scrape.turn:
+        body, content_type = await service.disk(service.scrape.text, exchange.header(b"accept") or "")
+    await exchange.answer(200, [("Content-Type", content_type), ("Cache-Control", "no-store")], body)
+
+
+def _require(service: Service, exchange: Exchange) -> None:
+    """Raises :class:`Problem` 401 or 403 for who may not read the metrics."""
+    access = service.config.access
+    identity = exchange.asker.identity
+    who = service.config.metrics.who
+    if not access.enabled:
+        return
+    allowed = Rule(who, (), frozenset()).is_for(identity) if who else _administers_all(access.rules, exchange)
+    if allowed:
+        return
+    if identity.anonymous:
+        raise service.gate.unauthorized(exchange, "log in to read the metrics")
+    text = f"{identity.name} may not read the metrics: no rule of this registry allows it"
+    raise Problem(403, "DENIED", text)
+
+
+def _administers_all(rules: tuple[Rule, ...], exchange: Exchange) -> bool:
+    session = exchange.asker
+    # A token that was asked for one repository is not good for all of them.
+    return session.grants is None and any(
+        "admin" in rule.actions and "**" in rule.repositories and rule.is_for(session.identity)
+        for rule in rules
+    )

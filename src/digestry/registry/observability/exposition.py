@@ -1,0 +1,272 @@
+"""What a scrape is told: the sums over all processes, and the state of the store as it is now."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import platform
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.clock import SECOND
+from digestry.catalog.jobs import COLLECTION, SCRUB, JobState
+from digestry.errors import StorageError
+from digestry.registry import scrub
+from digestry.registry.config import RegistryConfig
+from digestry.registry.observability import connection_metrics, metrics_files, process_metrics, store_size
+from digestry.registry.observability.counters import (
+    CPU,
+    RECEIVED,
+    REQUEST_SECONDS,
+    REQUESTS,
+    SENT,
+    Family,
+    Measures,
+    added,
+)
+from digestry.registry.observability.metrics_files import FOLDER, Labels
+
+log: Final = logging.getLogger("digestry.registry")
+
+__all__ = ["FOLDER", "Begun", "Scrape", "begin"]
+
+BEGUN: Final = "begun.json"
+_OPENMETRICS: Final = "application/openmetrics-text"
+_EVENTS: Final = ("created", "moved", "deleted")
+_RISING: Final = {
+    COLLECTION: frozenset(
+        ("tags", "manifests", "links", "blobs", "bytes", "stayed", "runs", "failures", "refused")
+    ),
+    SCRUB: frozenset(("passes",)),
+}
+"""What a job counts over all its runs; all else is of the last one, finished or not."""
+
+_GAUGES: Final = {
+    process_metrics.MEMORY: "Resident memory of all processes of a kind.",
+    process_metrics.FILES: "Open files of all processes of a kind.",
+    process_metrics.PROCESSES: "Processes of a kind that run.",
+    connection_metrics.OPEN: "Connections that clients have open.",
+    connection_metrics.MOST: "Connections that clients may have open.",
+    f"{store_size.PREFIX}repositories": "Repositories.",
+    f"{store_size.PREFIX}tags": "Tags.",
+    f"{store_size.PREFIX}manifests": "Manifests that can be pulled, in each repository.",
+    f"{store_size.PREFIX}blobs": "Blobs that a repository has, each once.",
+    f"{store_size.PREFIX}bytes": "Bytes of those blobs.",
+    f"{store_size.PREFIX}linked_bytes": "Bytes of blobs, in each repository that has them.",
+    f"{store_size.PREFIX}journal_entries": "Entries of the journal.",
+}
+
+
+class Begun(msgspec.Struct):
+    """How it was when the server started: at what time (microseconds), and the journal's last entry."""
+
+    at: int
+    entry: int
+
+
+def begin(root: Path, begun: Begun) -> None:
+    """Makes the folder that processes publish in, empty but for that. Raises OSError."""
+    metrics_files.prepare(root)
+    (root / FOLDER / BEGUN).write_bytes(msgspec.json.encode(begun))
+
+
+class _Moves:
+    """Tag events since the server started, as the journal has them, whichever process made them."""
+
+    def __init__(self) -> None:
+        self._after: int | None = None
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def count(self, root: Path, catalog: Catalog) -> dict[str, int]:
+        """Adds what is new. Blocks; for one thread at a time."""
+        if self._after is None:
+            self._after = _begun(root).entry
+        self._after, new = catalog.figures.moves(self._after)
+        for event, count in new.items():
+            self._counts[event] += count
+        return {event: self._counts[event] for event in _EVENTS}
+
+
+def _begun(root: Path) -> Begun:
+    try:
+        return msgspec.json.decode((root / FOLDER / BEGUN).read_bytes(), type=Begun)
+    except (OSError, ValueError, RecursionError):
+        return Begun(0, 0)
+
+
+class Scrape:
+    """Collects everything. A collector of prometheus_client's; blocks. One at a time: by ``turn``."""
+
+    def __init__(self, config: RegistryConfig, catalog: Catalog, measures: Measures) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._measures = measures
+        self._moves = _Moves()
+        self.turn = asyncio.Lock()
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """The answer's body and its media type: OpenMetrics for who asks for it, else the older text."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        if _OPENMETRICS in accept:
+            body: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+            return body, openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def describe(self) -> list[Metric]:
+        """Nothing: names do not clash, and describing would be a scrape more."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        yield InfoMetricFamily(
+            "digestry_build",
+            "What runs.",
+            {
+                "version": version("digestry"),
+                "python": platform.python_version(),
+                "server": f"granian {version('granian')}",
+            },
+        )
+        root = self._config.root
+        yield _gauge("process_start_time_seconds", "When the server started.", _begun(root).at / SECOND)
+        yield from self._counted()
+        # What cannot be read is left out, and the rest is told.
+        for part in (self._in_catalog, self._on_disk):
+            try:
+                yield from list(part())
+            except (OSError, StorageError) as error:
+                log.error("some metrics are missing: %s", error)
+
+    def _counted(self) -> Iterator[Metric]:
+        series: dict[str, dict[Labels, list[float]]] = defaultdict(dict)
+        gauges: dict[str, dict[Labels, float]] = defaultdict(dict)
+        for lives, snapshot in metrics_files.read_all(self._config.root):
+            for name, rows in snapshot.series.items():
+                for labels, cell in rows:
+                    series[name][labels] = added(series[name].get(labels), cell)
+            for name, values in snapshot.gauges.items() if lives else ():
+                for labels, value in values:
+                    gauges[name][labels] = gauges[name].get(labels, 0) + value
+        counted = [REQUESTS, REQUEST_SECONDS, RECEIVED, SENT, CPU]
+        for family in dict.fromkeys([*counted, *self._measures.families]):
+            yield _family(family, series[family.name])
+        for name, text in _GAUGES.items():
+            kinds = (
+                ("process",)
+                if name in {process_metrics.MEMORY, process_metrics.FILES, process_metrics.PROCESSES}
+                else ()
+            )
+            gauge = GaugeMetricFamily(name, text, labels=kinds)
+            for labels, value in sorted(gauges[name].items()):
+                gauge.add_metric(labels, value)
+            yield gauge
+
+    def _in_catalog(self) -> Iterator[Metric]:
+        moves = CounterMetricFamily(
+            "digestry_tag_events", "Tags created, moved, deleted, by whomever.", labels=("event",)
+        )
+        for event, count in self._moves.count(self._config.root, self._catalog).items():
+            moves.add_metric((event,), count)
+        yield moves
+        present = self._catalog.figures.present()
+        yield _gauge("digestry_uploads", "Uploads under way.", present.uploads)
+        yield _gauge(
+            "digestry_quarantined_blobs", "Content that is damaged, and not served.", present.quarantined
+        )
+        deliveries = GaugeMetricFamily(
+            "digestry_webhook_deliveries",
+            "Events that a webhook has not taken: they wait, or are dead (given up).",
+            labels=("webhook", "state"),
+        )
+        known = {webhook.name for webhook in self._config.webhooks}
+        for name in sorted(known | {webhook for webhook, _ in present.deliveries}):
+            for dead in (False, True):
+                count = present.deliveries.get((name, dead), 0)
+                deliveries.add_metric((name, "dead" if dead else "waiting"), count)
+        yield deliveries
+        yield from _jobs(present.jobs)
+        last = scrub.last(self._catalog)
+        done = 0.0 if last is None else last.done
+        yield _gauge("digestry_scrub_done", "How much of its last pass is behind, from 0 to 1.", done)
+
+    def _on_disk(self) -> Iterator[Metric]:
+        path = self._catalog.path
+        size = 0
+        for file in (path, path.with_name(f"{path.name}-wal")):
+            with contextlib.suppress(FileNotFoundError):
+                size += file.stat().st_size
+        yield _gauge("digestry_catalog_bytes", "The catalog's files.", size)
+        usage = shutil.disk_usage(self._config.root)
+        yield _gauge("digestry_disk_free_bytes", "Free on the file system of the root.", usage.free)
+        yield _gauge("digestry_disk_size_bytes", "All of that file system.", usage.total)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _family(family: Family, rows: dict[Labels, list[float]]) -> Metric:
+    if not family.bounds:
+        counter = CounterMetricFamily(family.name, family.help, labels=family.labels)
+        if not rows and not family.labels:
+            rows = {(): [0.0]}  # a rate needs a beginning
+        for labels, cell in sorted(rows.items()):
+            counter.add_metric(labels, cell[0])
+        return counter
+    histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    names = [*(str(float(bound)) for bound in family.bounds), "+Inf"]
+    for labels, (total, *counts) in sorted(rows.items()):
+        histogram.add_metric(labels, list(zip(names, _running(counts), strict=True)), total)
+    return histogram
+
+
+def _running(counts: Iterable[float]) -> Iterator[float]:
+    total = 0.0
+    for count in counts:
+        total += count
+        yield total
+
+
+def _jobs(states: Iterable[JobState]) -> Iterator[Metric]:
+    """What each of the registry's own jobs says of itself: every number in it is a metric."""
+    started = GaugeMetricFamily("digestry_job_started_seconds", "When it began last.", labels=("job",))
+    finished = GaugeMetricFamily(
+        "digestry_job_finished_seconds",
+        "When it ended last, well; 0 while it runs, or if it was broken off.",
+        labels=("job",),
+    )
+    own: list[Metric] = []
+    for job in states:
+        started.add_metric((job.name,), job.started_at / SECOND)
+        finished.add_metric((job.name,), (job.finished_at or 0) / SECOND)
+        for key, value in sorted(job.state.items()):
+            if _is_number(value):
+                name = f"digestry_{job.name}_{key}"
+                rises = key in _RISING.get(job.name, ())
+                text = f"{key}, as the {job.name} has it: of {'all its runs' if rises else 'its last run'}."
+                kind = CounterMetricFamily if rises else GaugeMetricFamily
+                own.append(kind(name, text, value=value))
+    yield from (started, finished, *own)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,119 @@
+"""Whether this registry works: its catalog can be read, its disk written, and there is room.
+
+Anybody may ask, and so what is found has no name, path or number of what is stored. It holds for a second:
+to be asked often costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.jobs import COLLECTION
+from digestry.errors import DigestryError
+from digestry.registry.config import RegistryConfig
+from digestry.registry.observability.metrics_files import FOLDER
+from digestry.registry.reserve import Reserve
+
+OK: Final = "ok"
+ADVICE: Final = frozenset({"collection"})
+"""What is told and keeps nobody away: requests are answered all the same."""
+
+_HOLDS_SECONDS: Final = 1.0
+_CHECK_SECONDS: Final = 3.0
+
+Checks = dict[str, str]
+
+
+class Health:
+    """What one worker finds out, and found out last."""
+
+    def __init__(self, config: RegistryConfig, catalog: Catalog) -> None:
+        self._root = config.root
+        self._free = config.health.free
+        self._reserve = Reserve(config.root)
+        self._catalog = catalog
+        self._found: Checks = {}
+        self._until = 0.0
+        self._refuses = False
+        self._turn = asyncio.Lock()
+        self._probes = [
+            _Probe("catalog", self._read),
+            _Probe("disk", self._write),
+            _Probe("space", self._measure),
+        ]
+
+    async def checks(self) -> Checks:
+        """Looks, unless it just did."""
+        async with self._turn:
+            if time.monotonic() >= self._until:
+                results = await asyncio.gather(*(probe.result() for probe in self._probes))
+                self._found = {
+                    probe.name: result for probe, result in zip(self._probes, results, strict=True)
+                }
+                if self._refuses:
+                    self._found["collection"] = "it would remove most of the store"
+                self._until = time.monotonic() + _HOLDS_SECONDS
+        return self._found
+
+    def _read(self) -> str:
+        try:
+            self._catalog.figures.last_entry()
+            last = self._catalog.jobs.state(COLLECTION)
+            self._refuses = last is not None and bool(last.state.get("refuses"))
+        except DigestryError:
+            return "cannot be read"
+        return OK
+
+    def _write(self) -> str:
+        # Where the server sweeps when it starts, should this be killed between the two.
+        probe = self._root / FOLDER / f"probe-{os.getpid()}"
+        try:
+            probe.parent.mkdir(exist_ok=True)
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            return f"cannot be written: {os.strerror(error.errno) if error.errno else 'unknown'}"
+        return OK
+
+    def _measure(self) -> str:
+        if self._reserve.spent():
+            return "there is room for deletions only"
+        try:
+            free = shutil.disk_usage(self._root).free
+        except OSError:
+            return "cannot be measured"
+        return OK if free >= self._free else f"less than the {self._free} bytes that are wanted are free"
+
+
+class _Probe:
+    """One thing that is looked at, in a thread of its own: what hangs keeps nothing else from an answer."""
+
+    def __init__(self, name: str, look: Callable[[], str]) -> None:
+        self.name = name
+        self._look = look
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"health-{name}")
+        self._running: asyncio.Future[str] | None = None
+        self._since = 0.0
+
+    async def result(self) -> str:
+        """What it found, within some seconds. Who asks while it hangs already, does not wait again."""
+        if self._running is None:
+            self._since = time.monotonic()
+            self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+        left = _CHECK_SECONDS - (time.monotonic() - self._since)
+        if left > 0:
+            await asyncio.wait([self._running], timeout=left)
+        if not self._running.done():
+            return f"no answer within {_CHECK_SECONDS:g} s"
+        running, self._running = self._running, None
+        with contextlib.suppress(Exception):  # whatever it is, it is not well
+            return running.result()
+        return "cannot be looked at"

@@ -1,0 +1,35 @@
+"""What a process takes of its machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from digestry.registry.observability.counters import CPU, Measures
+
+MEMORY: Final = "process_resident_memory_bytes"
+FILES: Final = "process_open_fds"
+PROCESSES: Final = "digestry_processes"
+
+_STATM: Final = Path("/proc/self/statm")
+_DESCRIPTORS: Final = Path("/proc/self/fd")
+
+
+class Meter:
+    """Measures this process, as one of ``kind``."""
+
+    def __init__(self, measures: Measures, kind: str) -> None:
+        self._measures = measures
+        self._kind = kind
+
+    def read(self) -> None:
+        """Notes how things are now."""
+        self._measures.counter(CPU).reached(time.process_time(), self._kind)
+        self._measures.gauge(PROCESSES, 1, self._kind)
+        with contextlib.suppress(OSError, ValueError):  # where there is no /proc
+            pages = int(_STATM.read_text().split()[1])
+            self._measures.gauge(MEMORY, pages * os.sysconf("SC_PAGE_SIZE"), self._kind)
+            self._measures.gauge(FILES, sum(1 for _ in _DESCRIPTORS.iterdir()), self._kind)

@@ -1,0 +1,135 @@
+"""Refused requests: counted by why, and no more of their lines in the audit log than a share allows.
+
+Anybody can have requests refused, as many as the network carries. If each had its line, the lines of others
+would soon be put aside and removed. So whoever has more of them refused than their share in a minute has a
+line with the number of the others; and lines of who has not logged in go to a file of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from digestry.catalog import clock
+from digestry.registry.exchange import Exchange
+from digestry.registry.observability.audit_log import Entry
+from digestry.registry.observability.counters import Family
+from digestry.registry.proxies import share_of
+
+REFUSED: Final = Family("digestry_refused_requests", "Requests that were refused, by why.", ("reason",))
+
+WINDOW_SECONDS: Final = 60.0
+OF_A_USER: Final = 60
+"""Lines in a window of one user who has logged in."""
+OF_AN_ADDRESS: Final = 20
+"""Lines in a window of one address, in IPv6 one network of 64 bits, that nobody has logged in from."""
+OF_STRANGERS: Final = 200
+"""Lines in a window of all such addresses together."""
+MOST_SOURCES: Final = 100
+"""So many users, and so many addresses, are counted each for itself in a window; the others together."""
+
+_REASONS: Final = {
+    400: "malformed",
+    401: "login",
+    403: "rules",
+    405: "method",
+    408: "slow",
+    409: "conflict",
+    412: "precondition",
+    413: "size",
+    416: "range",
+    429: "rate",
+    431: "size",
+    503: "busy",
+    507: "disk-full",
+}
+
+
+def reason_of(exchange: Exchange, status: int) -> str | None:
+    """Why a request was refused that is answered with ``status``: one of a few words; None if it was not."""
+    if status in _REASONS:
+        return exchange.reason or _REASONS[status]
+    return None
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one source has had refused in a window. ``lines`` were written, ``over`` were not."""
+
+    user: str
+    address: str
+    since: int
+    lines: int = 0
+    over: int = 0
+    actions: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> Entry:
+        entry: Entry = {
+            "time": clock.to_rfc3339(clock.now()),
+            "user": self.user,
+            "address": self.address,
+            "action": "refused-requests",
+            "count": self.over,
+            "since": clock.to_rfc3339(self.since),
+            "actions": dict(self.actions),
+            "statuses": dict(self.statuses),
+        }
+        return {name: value for name, value in entry.items() if value != ""}
+
+
+class Refusals:
+    """The shares of one worker process. On the event loop."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._ends = now() + WINDOW_SECONDS
+        self._users: dict[str, _Share] = {}
+        self._strangers: dict[str, _Share] = {}
+        self._strange_lines = 0
+
+    def admits(self, exchange: Exchange, action: str, status: int) -> bool:
+        """Whether a refused write has a line of its own. If not, it is counted."""
+        identity = exchange.asker.identity
+        if identity.anonymous:
+            share = _share(self._strangers, identity.name, share_of(exchange.address))
+            allowed = share.lines < OF_AN_ADDRESS and self._strange_lines < OF_STRANGERS
+            self._strange_lines += allowed
+        else:
+            share = _share(self._users, identity.name, "")
+            allowed = share.lines < OF_A_USER
+        if allowed:
+            share.lines += 1
+        else:
+            share.over += 1
+            share.actions[action] += 1
+            share.statuses[str(status)] += 1
+        return allowed
+
+    def summaries(self, *, last: bool = False) -> tuple[list[Entry], list[Entry]]:
+        """Lines with the numbers of those that had none, of users and of strangers, once a window has ended;
+        and of the last one, however long it was."""
+        if not last and self._now() < self._ends:
+            return [], []
+        found = [
+            [share.summary() for share in shares.values() if share.over]
+            for shares in (self._users, self._strangers)
+        ]
+        self._ends = self._now() + WINDOW_SECONDS
+        self._users, self._strangers, self._strange_lines = {}, {}, 0
+        return found[0], found[1]
+
+
+def _share(shares: dict[str, _Share], user: str, address: str) -> _Share:
+    key = address or user
+    found = shares.get(key)
+    if found is None:
+        if len(shares) >= MOST_SOURCES:
+            key = user = address = ""  # all that come from now on
+            found = shares.get(key)
+        if found is None:
+            found = shares[key] = _Share(user, address, clock.now())
+    return found

@@ -1,0 +1,158 @@
+"""Looks on while one worker process answers: counts what ended, and writes the logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from digestry.registry.config import RegistryConfig
+from digestry.registry.exchange import Exchange
+from digestry.registry.observability import audit_events, process_metrics
+from digestry.registry.observability.audit_log import AuditLog, AuditMeter, Entry
+from digestry.registry.observability.counters import GONE, SECONDS, Measures, size_class
+from digestry.registry.observability.logs import note_request
+from digestry.registry.observability.metrics_files import Slot
+from digestry.registry.observability.refusals import REFUSED, Refusals, reason_of
+from digestry.registry.observability.request_id import RequestIds
+
+log: Final = logging.getLogger("digestry.registry")
+
+_PUBLISH_SECONDS: Final = 1.0
+_PROCESS_SECONDS: Final = 15.0
+_WITH_CONTENT: Final = frozenset((200, 206))
+_FROM: Final = {"all": 0, "errors": 400, "none": 1000}
+_EVERYDAY: Final = frozenset((401, 404))
+"""How clients ask whether they must log in, and whether something is there: no errors of theirs."""
+
+
+class Observer:
+    """Of one worker process. All but the audit log is for the event loop's thread."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self.name = RequestIds().of
+        self._slot = self._claim(config)
+        self.measures = Measures(None if self._slot is None else self._slot.inherited)
+        self.audit = AuditLog(config.log, config.root)
+        self._strangers = AuditLog(config.log.of_strangers(config.root), config.root)
+        self._refusals = Refusals()
+        self.answered = 0
+        """So many requests have ended."""
+        self._noted_from = _FROM[config.log.requests]
+        self._noted_all = config.log.requests == "all"
+        self._meters = [
+            process_metrics.Meter(self.measures, "worker").read,
+            AuditMeter(self.measures, self.audit, self._strangers).read,
+        ]
+        self._refused = self.measures.counter(REFUSED)
+        self._failed = False
+        self._turn = asyncio.Lock()
+        # A thread of its own: a line must not wait for transfers, nor change places with another.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="observer")
+
+    def _claim(self, config: RegistryConfig) -> Slot | None:
+        try:
+            return Slot(config.root, "worker") if config.metrics.enabled else None
+        except OSError as error:
+            log.error("this process is not in the metrics: %s", error.strerror or error)
+            return None
+
+    def ended(self, exchange: Exchange, seconds: float) -> None:
+        """A request has ended, in whatever way."""
+        self.answered += 1
+        status = exchange.status or GONE
+        tally = self.measures.tally((exchange.route, exchange.scope["method"], status))
+        tally.buckets[bisect_left(SECONDS, seconds)] += 1
+        tally.seconds += seconds
+        tally.sent += exchange.sent
+        tally.received += exchange.received
+        if status >= 400 and (reason := reason_of(exchange, status)) is not None:
+            self.refused(reason)
+        if exchange.route == "blob" and exchange.sent == exchange.length and status in _WITH_CONTENT:
+            self.measures.pull_seconds.observe(seconds, size_class(exchange.sent))
+        if status >= self._noted_from and (self._noted_all or status not in _EVERYDAY):
+            note_request(exchange, status, seconds)
+
+    def refused(self, reason: str) -> None:
+        """Somebody was refused something, for a reason of one or two words, never theirs. Thread-safe."""
+        self._refused.add(reason)
+        self.measures.changed = True
+
+    def uploaded(self, size: int, seconds: float) -> None:
+        """A blob of that size came, and was kept."""
+        self.measures.upload_seconds.observe(seconds, size_class(size))
+
+    async def note_write(self, exchange: Exchange, status: int) -> None:
+        """Writes the audit log's lines of a request that is about to be answered, or never will be."""
+        if not self.audit.enabled or not audit_events.is_write(exchange, status):
+            return
+        audit = self.audit
+        if status >= 400:
+            if not self._refusals.admits(exchange, audit_events.action_of(exchange), status):
+                return
+            if exchange.asker.identity.anonymous:
+                audit = self._strangers
+        entries = audit_events.of_request(exchange, status)
+        await asyncio.get_running_loop().run_in_executor(self._writer, audit.write, entries)
+
+    def _write_summaries(self, of_users: Sequence[Entry], of_strangers: Sequence[Entry]) -> None:
+        for audit, entries in (self.audit, of_users), (self._strangers, of_strangers):
+            if entries:
+                audit.write(entries)
+
+    def note(self, entries: Sequence[Entry]) -> None:
+        """Writes lines that are not a request's. Blocks."""
+        if entries and self.audit.enabled:
+            self.audit.write(entries)
+
+    def watch(self, read: Callable[[], None]) -> None:
+        """Calls ``read`` before each publishing: for what is counted elsewhere."""
+        self._meters.append(read)
+
+    # -- for the other processes ---------------------------------------------------------------
+
+    async def publish(self) -> None:
+        """Lets the other processes see what this one has counted."""
+        if self._slot is None:
+            return
+        async with self._turn:
+            for read in self._meters:
+                read()
+            snapshot = self.measures.snapshot()
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._writer, self._slot.write, snapshot)
+                self._failed = False
+            except OSError as error:
+                if not self._failed:
+                    log.error("metrics cannot be written: %s", error.strerror or error)
+                self._failed = True
+
+    async def publish_forever(self) -> None:
+        """Publishes what has changed, every second."""
+        idle = 0.0
+        while True:
+            summaries = self._refusals.summaries()
+            if any(summaries):
+                await asyncio.get_running_loop().run_in_executor(
+                    self._writer, self._write_summaries, *summaries
+                )
+            if self.measures.changed or idle >= _PROCESS_SECONDS:
+                idle = 0.0
+                await self.publish()
+            await asyncio.sleep(_PUBLISH_SECONDS)
+            idle += _PUBLISH_SECONDS
+
+    def close(self) -> None:
+        """Publishes a last time. Blocks."""
+        self._writer.shutdown(wait=True)
+        self._write_summaries(*self._refusals.summaries(last=True))
+        if self._slot is not None:
+            with contextlib.suppress(OSError):
+                self._slot.write(self.measures.snapshot())
+            self._slot.close()
+        self.audit.close()
+        self._strangers.close()

@@ -1,0 +1,39 @@
+"""What the mirrors of a worker process have done, as they count it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.registry.observability.counters import Family, Measures
+from digestry.registry.pull_through.mirrors import Mirrors
+
+ANSWERS: Final = Family(
+    "digestry_mirror_answers",
+    "Answers from what was here (hit), that upstream was asked for (miss), or that may be out of date"
+    " because it could not be asked (stale).",
+    ("upstream", "from"),
+)
+FETCHED: Final = Family("digestry_mirror_fetched_bytes", "Bytes that upstream sent.", ("upstream",))
+ERRORS: Final = Family(
+    "digestry_mirror_errors", "Questions that upstream did not answer, or not as it should.", ("upstream",)
+)
+
+
+class UpstreamMeter:
+    """Reads the mirrors' counts."""
+
+    def __init__(self, measures: Measures, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        self._answers = measures.counter(ANSWERS)
+        self._fetched = measures.counter(FETCHED)
+        self._errors = measures.counter(ERRORS)
+
+    def read(self) -> None:
+        """Notes what they have come to."""
+        for mirror in self._mirrors.all:
+            host, counts = mirror.config.host, mirror.counts
+            self._answers.reached(counts.hits, host, "hit")
+            self._answers.reached(counts.misses, host, "miss")
+            self._answers.reached(counts.stale, host, "stale")
+            self._fetched.reached(counts.fetched_bytes, host)
+            self._errors.reached(counts.errors, host)

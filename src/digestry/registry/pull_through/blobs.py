@@ -1,0 +1,175 @@
+"""Blobs of an upstream: from here if they are here, else sent on while they come in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from digestry.errors import DigestryError, RemoteNotFound
+from digestry.model.digest import Digest
+from digestry.registry import blobs, ranges
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import ClientGone, Problem, blob_unknown
+from digestry.registry.pull_through import upstream_errors
+from digestry.registry.pull_through.download import HELD_BACK, Abandoned, Download, check_room
+from digestry.registry.pull_through.mirror import Mirror, Place
+from digestry.registry.pull_through.upstream_errors import TROUBLE
+from digestry.registry.service import Service
+
+_PART: Final = 512 << 10
+_PUSH_WAITS: Final = 5.0
+"""So many seconds who may push waits for what the default mirror has of a blob."""
+
+
+async def get(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
+    """A GET or HEAD of a blob."""
+    mirror, text = place.mirror, str(digest)
+    here = service.hot.blob(place.name, text) or service.hot.manifest(place.name, text)
+    if here is not None or not place.fetch:
+        mirror.count("hits", int(here is not None))
+        await blobs.handle(service, exchange, place.name, str(digest))
+        return
+    mirror.count("misses")
+    if exchange.scope["method"] == "HEAD" and await _head(service, exchange, place, digest):
+        return
+    watch = asyncio.create_task(blobs.until_gone(exchange))
+    try:
+        while not await _download(service, exchange, place, digest, watch):
+            pass
+    finally:
+        watch.cancel()
+
+
+async def _head(service: Service, exchange: Exchange, place: Place, digest: Digest) -> bool:
+    """Answers what a GET would; False if upstream does not tell the size, so that only a download will."""
+    mirror = place.mirror
+
+    def ask() -> int | None:
+        with mirror.question():
+            return mirror.upstream.blob_size(place.upstream, digest)
+
+    # A push asks this as well, and must go on while upstream is away.
+    may_push = place.by_default and "push" in exchange.asker.allowed(place.asked)
+    try:
+        async with asyncio.timeout(_PUSH_WAITS if may_push else None):
+            size = await mirror.once((place.name, str(digest), "HEAD"), ask)
+    except (*TROUBLE, TimeoutError) as error:
+        if may_push or isinstance(error, TimeoutError):
+            raise blob_unknown(digest, place.asked) from error
+        raise _problem(place, digest, error) from error
+    if size is None:
+        return False
+    await service.disk(check_room, service, place.name, digest, size)
+    await exchange.begin(200, blobs.headers_of(digest), size)
+    await exchange.finish()
+    return True
+
+
+async def _download(
+    service: Service, exchange: Exchange, place: Place, digest: Digest, watch: asyncio.Task[None]
+) -> bool:
+    """Sends what comes in; False if nothing was sent, and it must be begun again."""
+    async with _joined(service, place, digest) as download:
+        try:
+            await _wait(download, watch, lambda: download.size is not None)
+            if download.size is None or download.size <= HELD_BACK:
+                await _wait(download, watch, lambda: False)
+        except Abandoned:
+            return False
+        except TROUBLE as error:
+            raise _problem(place, digest, error) from error
+        if download.linked:
+            await blobs.handle(service, exchange, place.name, str(digest))
+            return True
+        if exchange.scope["method"] == "HEAD":
+            await exchange.begin(200, blobs.headers_of(digest), download.size)
+            await exchange.finish()
+            return True
+        try:
+            await _send(service, exchange, download, watch)
+        except TROUBLE as error:
+            raise _problem(place, digest, error) from error
+    return True
+
+
+@contextlib.asynccontextmanager
+async def _joined(service: Service, place: Place, digest: Digest) -> AsyncIterator[Download]:
+    """The download of a blob, begun if it is not under way."""
+    downloads: dict[tuple[str, Digest], Download] = place.mirror.downloads
+    key = place.name, digest
+    download = downloads.get(key)
+    begin = download is None or download.ended
+    if download is None or download.ended:
+        download = downloads[key] = Download(service, place, digest)
+    download.clients += 1
+    if begin:
+        _start(place.mirror, key, download)  # once it has a client: its thread gives up what nobody waits for
+    try:
+        yield download
+    finally:
+        download.clients -= 1
+        if download.ended and not download.clients:
+            download.close()
+
+
+def _start(mirror: Mirror, key: tuple[str, Digest], download: Download) -> None:
+    future = asyncio.get_running_loop().run_in_executor(mirror.downloading, download.run)
+
+    def ended(_: asyncio.Future[None]) -> None:
+        if mirror.downloads.get(key) is download:
+            del mirror.downloads[key]
+        if not download.clients:
+            download.close()
+
+    future.add_done_callback(ended)
+
+
+async def _wait(download: Download, watch: asyncio.Task[None], condition: Callable[[], bool]) -> None:
+    """Until ``condition`` holds, or the download has ended well. Raises what it ended with, and
+    :class:`ClientGone`."""
+    while not condition():
+        if download.error is not None:
+            raise download.error
+        if download.linked:
+            return
+        await asyncio.wait({download.changed(), watch}, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done():
+            raise ClientGone
+
+
+async def _send(service: Service, exchange: Exchange, download: Download, watch: asyncio.Task[None]) -> None:
+    size, file = download.size, download.file
+    assert size is not None  # noqa: S101 - that was waited for
+    assert file is not None  # noqa: S101 - it is opened before the size is told
+
+    async def read(position: int, last: int) -> bytes:
+        # From here on an error breaks the connection: the client has the beginning, and no end.
+        await _wait(download, watch, lambda: download.ready > position)
+        count = min(_PART, last + 1 - position, download.ready - position)
+        return await service.disk(os.pread, file.fileno(), count, position)
+
+    selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)
+    headers = selection.headers(blobs.headers_of(download.digest))
+    await exchange.begin(selection.status, headers, selection.length)
+    await ranges.send(exchange, selection, read)
+
+
+def _problem(place: Place, digest: Digest, error: DigestryError) -> Problem:
+    if isinstance(error, RemoteNotFound):
+        return blob_unknown(digest, place.name)
+    return upstream_errors.answer(place.mirror.config, error)
+
+
+async def bring(service: Service, place: Place, digest: Digest) -> None:
+    """Gets a blob, unless it is here. Raises what asking an upstream may raise."""
+    while service.hot.blob(place.name, str(digest)) is None:
+        async with _joined(service, place, digest) as download:
+            while not download.linked:
+                if isinstance(download.error, Abandoned):
+                    break
+                if download.error is not None:
+                    raise download.error
+                await download.changed()

@@ -1,0 +1,369 @@
+"""One blob on its way in from an upstream, for all who wait for it, in whichever worker process.
+
+The bytes go into one file of the blob store's ingest, whose lock picks the one process that fetches
+them. Clients of every process are served from that file while it grows, but for its end: that is held
+back until the whole was verified, is durable, and is linked. So nobody ever gets the whole of wrong
+content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from digestry.blobs.ingest import DiskIngest
+from digestry.blobs.verify import too_long
+from digestry.catalog.quotas import OverQuota
+from digestry.errors import (
+    Conflict,
+    DigestryError,
+    NotFound,
+    ProtocolViolation,
+    Refused,
+    RemoteError,
+    RemoteNotFound,
+    TooLarge,
+    Unreachable,
+)
+from digestry.fsio import storage_errors
+from digestry.model.digest import Digest
+from digestry.registry.observability import audit_events
+from digestry.registry.pull_through import upstream_errors
+from digestry.registry.pull_through.mirror import DIRECTORY, Place
+from digestry.registry.pull_through.upstream import LEAST_RATE, PATIENCE, BlobStream
+from digestry.registry.pull_through.upstream_errors import Unasked
+from digestry.registry.service import Service
+
+log: Final = logging.getLogger("digestry.registry")
+
+HELD_BACK: Final = 64 << 10
+"""So many bytes of a blob are sent only when all of it was verified."""
+FINISHED_ANYWAY: Final = 256 << 20
+"""With at most so many bytes left, a download goes on after the last client has left."""
+FINISHED_WITHIN: Final = 600.0
+"""But only if they come within so many seconds, as fast as what came until then: who trickles keeps others
+from being asked for."""
+
+_PART: Final = 512 << 10
+_ATTEMPTS: Final = 3
+_MOST_ATTEMPTS: Final = 50
+_PAUSE: Final = 0.3
+_NO_SUCH_RANGE: Final = 416
+_POLL: Final = 0.03
+_SLOWER: Final = 1.3
+_LONGEST_POLL: Final = 0.5
+_TELL_BYTES: Final = 256 << 10
+_TELL_SECONDS: Final = 0.02
+
+
+def check_room(service: Service, name: str, digest: Digest, size: int) -> None:
+    """Raises :class:`TooLarge` or :class:`OverQuota` for a blob that repository ``name`` has no room for.
+    Blocks."""
+    limit = service.config.upload_limit
+    if size > limit:
+        raise TooLarge(f"{digest} has {size} bytes; {limit} are allowed here", limit=limit)
+    left = service.catalog.bytes_left(name)
+    if left is not None and size > left:
+        raise OverQuota(f"the quota of repository {name} has no room for {size} bytes")
+
+
+class Abandoned(RemoteError):
+    """The download was given up because its clients had left."""
+
+
+class Download:
+    """For the clients of one worker. On the event loop, but for :meth:`run` and what that calls."""
+
+    def __init__(self, service: Service, place: Place, digest: Digest) -> None:
+        self.digest = digest
+        self.place = place
+        self.size: int | None = None
+        """Of the whole blob, once it is known."""
+        self.arrived = 0
+        """So many bytes of it are in ``file``."""
+        self.file: BinaryIO | None = None
+        self.linked = False
+        """Whether the repository has it: verified and durable."""
+        self.error: Exception | None = None
+        self.clients = 0
+        self._service = service
+        self._mirror = place.mirror
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[asyncio.Future[None]] = []
+        key = hashlib.sha256(f"{place.name}\0{digest}".encode()).hexdigest()[:40]
+        self._name = f"mirror-{key}"
+        self._note = service.config.root / DIRECTORY / f"{key}.size"
+        self._fresh_note = self._note.with_suffix(".new")
+        self._told = (0, 0.0)
+        self._seen = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.linked or self.error is not None
+
+    @property
+    def ready(self) -> int:
+        """So many bytes from the beginning may be sent."""
+        if self.size is None:
+            return 0
+        return self.size if self.linked else max(0, min(self.arrived, self.size - HELD_BACK))
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done as soon as any of the above is different."""
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        return future
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        if self.file is not None:
+            self.file.close()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _on_loop(self, change: Callable[[], None]) -> None:
+        def apply() -> None:
+            change()
+            self._wake()
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and everybody with it
+            self._loop.call_soon_threadsafe(apply)
+
+    # -- in a thread ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Gets the blob, or waits for another process that does. Blocks; never raises."""
+        try:
+            if not self._is_here():
+                self._get()
+        except DigestryError as error:
+            failure: Exception = error
+        except Exception as error:
+            log.exception("fetching %s of %s failed", self.digest, self.place.name)
+            failure = error
+        else:
+            self._on_loop(lambda: setattr(self, "linked", True))
+            return
+        self._on_loop(lambda: setattr(self, "error", failure))
+
+    def _is_linked(self) -> bool:
+        return self._service.catalog.blob_size(self.place.name, self.digest) is not None
+
+    def _is_here(self) -> bool:
+        """Links content that another repository brought, if upstream has it in this one."""
+        service = self._service
+        if service.blobs.stat(self.digest) is None or service.catalog.damage.known(self.digest):
+            return False
+        try:
+            with self._mirror.question():
+                size = self._mirror.upstream.blob_size(self.place.upstream, self.digest)
+        except Refused as error:
+            if isinstance(error, RemoteNotFound) or upstream_errors.is_outage(error):
+                raise
+            return False  # a download may bring it all the same
+        except ProtocolViolation:
+            return False
+        with service.blobs.guard(self.digest):
+            if size is None or service.blobs.stat(self.digest) != size:
+                return False
+            service.catalog.add_blob(self.place.name, self.digest, size)
+        self._note_write("link-blob", size)
+        return True
+
+    def _get(self) -> None:
+        try:
+            ingest = self._service.blobs.ingest(self._name, algorithm=self.digest.algorithm)
+        except Conflict:
+            found = self._follow()
+            if found is None:
+                return
+            ingest = found
+        try:
+            if self._is_linked():
+                ingest.abort()  # another finished it in this moment
+                return
+            self._own(ingest)
+        finally:
+            ingest.close()
+
+    def _follow(self) -> DiskIngest | None:
+        """Watches another process fetch it; the ingest, if that one gave up and this goes on.
+
+        Raises :class:`Unreachable` if it failed.
+        """
+        blobs = self._service.blobs
+        pause = _POLL
+        while not self._mirror.stopping.wait(pause):
+            # Many that wait for a slow upstream must not keep the machine busy with looking.
+            pause = min(pause * _SLOWER, _LONGEST_POLL)
+            try:
+                ingest = blobs.ingest(self._name, create=False, algorithm=self.digest.algorithm)
+            except Conflict:
+                if self._look():
+                    pause = _POLL
+            except NotFound:
+                # Between its rename and its link the other holds the guard: this waits for it.
+                with blobs.guard(self.digest, exclusive=True):
+                    if self._is_linked():
+                        self._check_same(blobs.path(self.digest))
+                        return None
+                raise self._failed_elsewhere() from None
+            else:
+                try:
+                    self._check_same(ingest.path)
+                except Unreachable:
+                    ingest.close()
+                    raise
+                return ingest
+        raise Unreachable("this registry is being stopped")
+
+    def _check_same(self, path: Path) -> None:
+        """Raises :class:`Unreachable` if clients were sent another file than this one.
+
+        What they have may then be the beginning of wrong content that was thrown away meanwhile.
+        """
+        if self.file is None:
+            return
+        try:
+            now, ours = path.stat(), os.fstat(self.file.fileno())
+        except OSError as error:
+            raise self._failed_elsewhere() from error
+        if (now.st_dev, now.st_ino) != (ours.st_dev, ours.st_ino):
+            raise self._failed_elsewhere()
+
+    def _failed_elsewhere(self) -> Unreachable:
+        return Unreachable(f"the process that fetched {self.digest} could not")
+
+    def _look(self) -> bool:
+        """Tells how far the other one is, and returns whether it is further than before."""
+        if self.file is None:
+            try:
+                size = int(self._note.read_text())
+                self._open(size)
+            except (OSError, ValueError, NotFound):
+                return False  # it has only begun, or has just ended
+        assert self.file is not None  # noqa: S101 - opened above, in this thread
+        size, before = os.fstat(self.file.fileno()).st_size, self._seen
+        self._seen = size
+        self._tell(size)
+        return size > before
+
+    def _open(self, size: int) -> None:
+        self.file = self._service.blobs.open_ingest(self._name)
+        self._on_loop(lambda: setattr(self, "size", size))
+
+    def _tell(self, arrived: int) -> None:
+        before, at = self._told
+        now = time.monotonic()
+        if arrived - before >= _TELL_BYTES or (arrived > before and now - at >= _TELL_SECONDS):
+            self._told = arrived, now
+            self._on_loop(lambda: setattr(self, "arrived", arrived))
+
+    def _own(self, ingest: DiskIngest) -> None:
+        """Fetches it, going on after breaks, and makes it the repository's."""
+        kept = False
+        try:
+            self._service.reserve.check()
+            self._fetch(ingest)
+            service, size = self._service, ingest.offset
+            with service.blobs.guard(self.digest):
+                ingest.commit(self.digest)
+                service.catalog.add_blob(self.place.name, self.digest, size)
+            self._note_write("fetch-blob", size)
+        except RemoteError as error:
+            # What came may be gone on with: at the end all of it is verified.
+            kept = ingest.offset > 0 and (
+                isinstance(error, Abandoned | Unasked) or upstream_errors.is_outage(error)
+            )
+            raise
+        finally:
+            for note in (self._note, self._fresh_note):
+                with contextlib.suppress(OSError):  # the next start sweeps them
+                    note.unlink(missing_ok=True)
+            if not kept:
+                ingest.abort()
+
+    def _note_write(self, action: str, size: int) -> None:
+        origin, name = self._mirror.origin, self.place.name
+        lines = audit_events.of_mirror(origin, name, action=action, digest=self.digest, size=size)
+        self._service.observer.note(lines)
+
+    def _fetch(self, ingest: DiskIngest) -> None:
+        size: int | None = None
+        failures = 0
+        began, first = time.monotonic(), ingest.offset
+        patience = self._mirror.config.timeout * PATIENCE * _ATTEMPTS
+        for attempt in range(_MOST_ATTEMPTS):
+            before = ingest.offset
+            try:
+                with self._mirror.question(insist=attempt > 0):
+                    coming = self._mirror.upstream.blob(self.place.upstream, self.digest, before)
+                with coming as stream:
+                    size = self._whole(ingest, stream, size)
+                    self._pump(ingest, stream, size)
+            except Refused as error:
+                # All of it had come, and only the end of the process was in the way.
+                if error.status == _NO_SUCH_RANGE and before and ingest.digest() == self.digest:
+                    return
+                raise
+            except Unreachable as error:
+                # An attempt that brought bytes does not count: the line is bad, but not dead.
+                failures = 1 if ingest.offset > before else failures + 1
+                late = time.monotonic() - began > patience + (ingest.offset - first) / LEAST_RATE
+                if failures >= _ATTEMPTS or attempt + 1 == _MOST_ATTEMPTS or late:
+                    raise
+                log.info("mirror: going on with %s at byte %d: %s", self.digest, ingest.offset, error.message)
+                if self._mirror.stopping.wait(_PAUSE * 3 ** (failures - 1)):
+                    raise
+            else:
+                return
+
+    def _whole(self, ingest: DiskIngest, stream: BlobStream, known: int | None) -> int | None:
+        """The blob's size, once it is known that it may be stored, and told to who waits."""
+        size = stream.size
+        if known is not None and size not in {None, known}:
+            raise ProtocolViolation(f"{self.digest} had {known} bytes, and now it has {size}")
+        if known is not None or size is None:
+            return known
+        check_room(self._service, self.place.name, self.digest, size)
+        if ingest.offset > size:
+            raise too_long(self.digest, size)
+        if self.file is None and size > HELD_BACK:
+            with storage_errors("write", self._note):
+                # For the other processes; if this one is killed, it is worth nothing.
+                self._fresh_note.write_text(str(size))
+                self._fresh_note.replace(self._note)
+            self._open(size)
+        return size
+
+    def _pump(self, ingest: DiskIngest, stream: BlobStream, size: int | None) -> None:
+        most = self._service.config.upload_limit if size is None else size
+        skip = ingest.offset - stream.start
+        before, began = ingest.offset, time.monotonic()
+        while part := stream.read(_PART):
+            self._mirror.count("fetched_bytes", len(part))
+            rest = memoryview(part)[skip:]
+            skip -= len(part) - len(rest)
+            if ingest.offset + len(rest) > most:
+                raise too_long(self.digest, most)
+            ingest.write(rest)
+            self._tell(ingest.offset)
+            if self._mirror.stopping.is_set():
+                raise Unreachable("this registry is being stopped")
+            if size is not None and not self.clients:
+                left, came = size - ingest.offset, max(1, ingest.offset - before)
+                if left > FINISHED_ANYWAY or left / came * (time.monotonic() - began) > FINISHED_WITHIN:
+                    raise Abandoned("nobody waits for it any more")
+        if size is not None and ingest.offset < size:
+            raise Unreachable(f"the connection broke after {ingest.offset} of {size} bytes")

@@ -1,0 +1,35 @@
+"""Blobs that a push leaves out, because a HEAD of them was answered by the default mirror.
+
+A name that is nobody's here is the default mirror's until somebody pushes to it: who asks first whether
+its blobs are here is told what upstream has, and sends the rest, and the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from digestry.errors import DigestryError
+from digestry.model.digest import Digest
+from digestry.registry.exchange import Exchange
+from digestry.registry.pull_through import blobs
+from digestry.registry.service import Service
+
+_MOST: Final = 256
+
+
+async def bring(service: Service, exchange: Exchange, name: str, digests: Sequence[str]) -> bool:
+    """Give repository ``name`` the blobs ``digests`` that the default mirror's repository of that name has;
+    whether it has all of them now. Who asks must be allowed to pull them there."""
+    place = None if service.mirrors is None else service.mirrors.default_place(name)
+    if place is None or len(digests) > _MOST or "pull" not in exchange.asker.allowed(place.name):
+        return False
+    try:
+        for digest in map(Digest.parse, digests):
+            await blobs.bring(service, place, digest)
+            size = await service.write(service.catalog.mount_blob, name, digest, source=place.name)
+            if size is None:
+                return False
+    except DigestryError:
+        return False  # what is missing is told to who pushes
+    return True

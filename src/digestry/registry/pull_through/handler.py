@@ -1,0 +1,33 @@
+"""A request about another registry's repository: which part of it answers."""
+
+from __future__ import annotations
+
+from digestry.model.digest import Digest
+from digestry.registry import blobs as own_blobs
+from digestry.registry import manifests as own_manifests
+from digestry.registry.exchange import Exchange
+from digestry.registry.pull_through import blobs, lists, manifests
+from digestry.registry.pull_through.mirror import Place
+from digestry.registry.pull_through.mirrors import read_only
+from digestry.registry.service import Service
+
+
+async def handle(service: Service, exchange: Exchange, place: Place, resource: str, last: str) -> None:
+    """One request. What changes anything but by a DELETE is refused: 405."""
+    method = exchange.scope["method"]
+    reading = method in {"GET", "HEAD"}
+    match resource:
+        case "manifests" if reading:
+            await manifests.get(service, exchange, place, last)
+        case "manifests" if method == "DELETE":
+            await own_manifests.handle(service, exchange, place.name, last)
+        case "blobs" if reading and last != "uploads":
+            await blobs.get(service, exchange, place, Digest.parse(last))
+        case "blobs" if method == "DELETE" and last != "uploads":
+            await own_blobs.handle(service, exchange, place.name, last)
+        case "tags" if reading and last == "list":
+            await lists.tags(service, exchange, place)
+        case "referrers" if reading:
+            await lists.referring(service, exchange, place, Digest.parse(last))
+        case _:
+            raise read_only(place.mirror.config, place.name)

@@ -1,0 +1,282 @@
+"""One mirror in one worker process: when upstream is asked, and when it is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from digestry import fsio
+from digestry.catalog.journal import Origin
+from digestry.errors import ContentError, ProtocolViolation, RemoteError
+from digestry.model.digest import Digest
+from digestry.model.history import observer
+from digestry.registry.pull_through import upstream_errors
+from digestry.registry.pull_through.backoff import Limit
+from digestry.registry.pull_through.config import MirrorConfig
+from digestry.registry.pull_through.upstream import PATIENCE, Upstream
+from digestry.registry.pull_through.upstream_errors import Unasked
+
+log: Final = logging.getLogger("digestry.registry")
+
+DIRECTORY: Final = "mirror"
+"""The folder of the root that has the mirrors' locks."""
+
+_ASKING: Final = 24
+_LISTING: Final = 2
+_LONGEST_REST: Final = 60.0
+_LOCKS: Final = 256
+_MARGIN: Final = 5.0
+_MOST_LISTS: Final = 10_000
+_LONGEST_LISTS: Final = 500_000
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a mirror did, since its worker process began."""
+
+    hits: int = 0
+    """Answers from what was here."""
+    misses: int = 0
+    """Answers that upstream had to be asked for."""
+    stale: int = 0
+    """Tags that were served though upstream could not be asked."""
+    fetched_bytes: int = 0
+    errors: int = 0
+    """Questions that upstream did not answer, or not as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository of an upstream's. ``name`` is what it is called here, ``upstream`` there, and
+    ``asked`` by this client.
+
+    Without ``fetch`` upstream must not be asked for it: only what is here is served. ``by_default`` is a
+    name that says nothing of the mirror, which is the default. ``sealed`` is one of those that a
+    repository here has too, which who asks must not see: upstream is asked as for any, and what it has is
+    not given to them. ``guest`` is a place that somebody asks for who did not log in and must not see a
+    repository of this name here: what is not upstream's they are asked to log in for.
+    """
+
+    mirror: Mirror
+    name: str
+    upstream: str
+    asked: str
+    fetch: bool = True
+    by_default: bool = False
+    sealed: bool = False
+    guest: bool = False
+
+
+class Mirror:
+    """A registry that this one stands in front of.
+
+    After a failure upstream is left alone for some seconds, more each time, and after it said that it
+    is asked too often, for as long as it said: nobody waits meanwhile. Then one asks, and the others
+    are answered as before until that one has been. All workers know of it.
+    """
+
+    def __init__(self, config: MirrorConfig, upstream: Upstream, root: Path) -> None:
+        self.config = config
+        self.upstream = upstream
+        self.origin = Origin(actor=observer(config.host))
+        self.counts = Counts()
+        self.stopping = threading.Event()
+        self.downloading = ThreadPoolExecutor(config.downloads, thread_name_prefix="mirror-download")
+        self._asking = ThreadPoolExecutor(_ASKING, thread_name_prefix="mirror-ask")
+        self._listing = ThreadPoolExecutor(_LISTING, thread_name_prefix="mirror-list")
+        self._asked: dict[tuple[str, ...], asyncio.Task[Any]] = {}
+        self._lists: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
+        self._list_weight = 0
+        self.downloads: dict[tuple[str, Digest], Any] = {}
+        """Those under way, by repository and digest (:class:`.download.Download`)."""
+        self.said: dict[tuple[str, str], str] = {}
+        """By repository and tag or digest: why upstream, a mirror itself, may have told what is old."""
+        self._locks = root / DIRECTORY
+        self._name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
+        self._limit = Limit(self._locks / f"{self._name}.limit", longest=upstream_errors.LONGEST_LIMIT)
+        self._lock = threading.Lock()
+        self._resting = ""
+        self._rest_until = 0.0
+        self._failures = 0
+        self._probing = False
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Adds to one of the counts. For any thread."""
+        with self._lock:
+            setattr(self.counts, what, getattr(self.counts, what) + by)
+
+    def stop(self) -> None:
+        """Ends what is under way; downloads go on where they were when somebody asks again."""
+        self.stopping.set()
+        self._asking.shutdown(wait=True, cancel_futures=True)
+        self._listing.shutdown(wait=True, cancel_futures=True)
+        self.downloading.shutdown(wait=True, cancel_futures=True)
+        self.upstream.close()
+
+    async def once(
+        self, key: tuple[str, ...], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Calls ``function`` in a thread that may wait for upstream, once for all who want what ``key`` names
+        at the same time."""
+        return await self._once(self._asking, key, lambda: function(*args, **kwargs))
+
+    async def listed(
+        self, key: tuple[str, ...], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As :meth:`once`, for what may be long: few are asked for at a time, and nothing else waits for
+        them."""
+        return await self._once(self._listing, key, lambda: function(*args, **kwargs))
+
+    async def _once(self, pool: ThreadPoolExecutor, key: tuple[str, ...], function: Callable[[], T]) -> T:
+        task: asyncio.Task[T] | None = self._asked.get(key)
+        if task is None:
+            task = asyncio.create_task(_call(pool, function))
+            self._asked[key] = task
+            task.add_done_callback(lambda done: self._answered(key, done))
+        # Who leaves does not take the answer from the others.
+        return await asyncio.shield(task)
+
+    # -- lists, for a while --------------------------------------------------------------------
+
+    def remember(self, kind: str, name: str, value: tuple[str, ...], *, weight: int = 0) -> None:
+        """Keeps a list as long as a tag is fresh, unless there is no room for it."""
+        until = time.monotonic() + self.config.tag_ttl
+        with self._lock:
+            if len(self._lists) >= _MOST_LISTS or self._list_weight + weight > _LONGEST_LISTS:
+                self._lists.clear()
+                self._list_weight = 0
+            self._lists[kind, name] = until, value
+            self._list_weight += weight
+
+    def remembered(self, kind: str, name: str) -> tuple[str, ...] | None:
+        """That list, if it is fresh."""
+        until, value = self._lists.get((kind, name), (0.0, ()))
+        return value if time.monotonic() < until else None
+
+    def _answered(self, key: tuple[str, ...], task: asyncio.Task[Any]) -> None:
+        del self._asked[key]
+        if not task.cancelled():
+            task.exception()  # somebody may have waited for it, or nobody any more
+
+    def hear(self, place: Place, target: str) -> None:
+        """Notes what upstream said of a tag, or of the referrers of a digest, beside what they are."""
+        said, key = self.upstream.stale(place.upstream, target), (place.name, target)
+        with self._lock:
+            if not said:
+                self.said.pop(key, None)
+                return
+            if len(self.said) >= _MOST_LISTS:
+                self.said.clear()
+            self.said[key] = said
+
+    def fresh(self, checked_at: int, now: int) -> bool:
+        """Whether what was asked then need not be asked again. Times in microseconds."""
+        # A clock that was set back must not keep a tag for ever.
+        return 0 <= now - checked_at < self.config.tag_ttl * 1e6
+
+    def may_be_stale(self, checked_at: int, now: int) -> bool:
+        """Whether what was asked then may be served while upstream cannot be asked."""
+        return self.config.stale is None or now - checked_at <= self.config.stale * 1e6
+
+    # -- asking upstream -----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def question(self, *, insist: bool = False) -> Iterator[None]:
+        """Around each question to upstream. Raises :class:`Unasked` while it is left alone.
+
+        With ``insist`` it is asked after a failure too, for what it has half answered.
+        """
+        if not insist or self._resting == upstream_errors.RATE_LIMITED:
+            self._turn()
+        try:
+            yield
+        except RemoteError as error:
+            outage = upstream_errors.is_outage(error)
+            self.count("errors", int(outage or isinstance(error, ProtocolViolation)))
+            if outage:
+                self._rest(error)
+            else:
+                self._well()
+            raise
+        except ContentError:
+            self.count("errors")
+            self._well()
+            raise
+        self._well()
+
+    def _turn(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if not self._resting or self._rest_until <= now:
+                left, why = self._limit.left()
+                if left > 0:
+                    # Another worker was told, or this one before it was started again.
+                    self._resting, self._rest_until = why or upstream_errors.RATE_LIMITED, now + left
+                elif not self._resting:
+                    return
+            left = self._rest_until - now
+            if left > 0:
+                raise Unasked(
+                    f"it was {self._resting} and is left alone for {left:.0f} s",
+                    word=self._resting,
+                    seconds=left,
+                )
+            # This one asks. Until it has an answer, the others are answered as before.
+            self._probing = True
+            self._rest_until = now + self.config.timeout * PATIENCE + _MARGIN
+
+    def _rest(self, error: RemoteError) -> None:
+        word = upstream_errors.word(error)
+        with self._lock:
+            first = self._probing or not self._resting
+            self._failures += first  # many that fail at once are one failure
+            seconds = upstream_errors.rest_seconds(error)
+            if word != upstream_errors.RATE_LIMITED:
+                if not first:
+                    return
+                seconds *= min(2 ** min(self._failures - 1, 10), max(1, _LONGEST_REST / seconds))
+            if not self._resting or word != self._resting:
+                log.warning(
+                    "mirror %s is left alone for %.0f s: %s", self.config.host, seconds, error.message
+                )
+            self._probing = False
+            self._resting, self._rest_until = word, time.monotonic() + seconds
+            if word == upstream_errors.RATE_LIMITED or self._limit.left()[1] != upstream_errors.RATE_LIMITED:
+                self._limit.hold(seconds, word)
+
+    def _well(self) -> None:
+        if not self._resting:
+            return
+        with self._lock:
+            # An answer to what was asked before the limit does not lift it.
+            if self._resting and (self._probing or self._resting != upstream_errors.RATE_LIMITED):
+                log.warning("mirror %s answers again", self.config.host)
+                self._resting, self._failures, self._probing = "", 0, False
+                if self._limit.left()[1] != upstream_errors.RATE_LIMITED:
+                    self._limit.lift()
+
+    # -- one at a time -------------------------------------------------------------------------
+
+    def turn(self, *key: str) -> contextlib.AbstractContextManager[object]:
+        """Keeps others, of all workers, from asking the same at the same time. Blocks.
+
+        Mirrors have locks of their own: who waits for one upstream does not wait for another.
+        """
+        number = hashlib.blake2b("\0".join(key).encode(), digest_size=2).digest()
+        return fsio.locked(self._locks / f"{self._name}.{int.from_bytes(number, 'big') % _LOCKS:02x}.lock")
+
+
+async def _call(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, function)

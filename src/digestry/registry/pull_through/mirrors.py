@@ -1,0 +1,177 @@
+"""All mirrors of a worker process, and which of them a request is for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from digestry import fsio
+from digestry.catalog.read_cache import ReadCache
+from digestry.errors import InvalidReference
+from digestry.model.reference import DOCKER_HUB, check_repository
+from digestry.registry.access.principal import Principal
+from digestry.registry.exchange import Exchange
+from digestry.registry.problems import Problem
+from digestry.registry.pull_through.config import MirrorConfig
+from digestry.registry.pull_through.mirror import DIRECTORY, Mirror, Place
+from digestry.registry.pull_through.names import HUB_NAMES, canonical
+from digestry.registry.pull_through.upstream import MakeUpstream
+
+_READING: Final = frozenset({"GET", "HEAD"})
+_RESOURCES: Final = frozenset({"manifests", "blobs", "uploads", "tags", "referrers"})
+_FORGOTTEN: Final = 24 * 3600.0
+
+
+class Mirrors:
+    """Which repositories are other registries'. On the event loop."""
+
+    def __init__(
+        self, configs: Sequence[MirrorConfig], make_upstream: MakeUpstream, root: Path, hot: ReadCache
+    ) -> None:
+        self.all = [Mirror(config, make_upstream(config), root) for config in configs]
+        self._directory = root / DIRECTORY
+        self._by_start = [(f"{mirror.config.prefix}/", mirror) for mirror in self.all]
+        self._by_start += [
+            (f"{name}/", mirror)
+            for mirror in self.all
+            if mirror.config.prefix == DOCKER_HUB == mirror.config.host
+            for name in HUB_NAMES
+        ]
+        self._by_host = {canonical(mirror.config.host): mirror for mirror in self.all}
+        self._default = next((mirror for mirror in self.all if mirror.config.default), None)
+        self._hot = hot
+        self._secret = os.urandom(32)
+
+    def start(self) -> None:
+        """Makes the directory of the locks, and clears it of what a killed process left."""
+        fsio.make_directory(self._directory)
+        for path in (*self._directory.glob("*.size"), *self._directory.glob("*.new")):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < time.time() - _FORGOTTEN:
+                    path.unlink()
+
+    def stop(self) -> None:
+        for mirror in self.all:
+            mirror.stop()
+
+    def place(self, exchange: Exchange, name: str, resource: str) -> Place | None:
+        """The upstream's repository that a request is about; None for one of this registry's own.
+
+        By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
+        reading alone, because no repository here that who asks may see has that name, one mirror is the
+        default, and no other registry is meant.
+
+        What who asks may see is decided by the rules, which know nothing of what there is. So a name that
+        must not be seen is answered as one that is not there: both are the upstream's, which is asked.
+        """
+        if resource not in _RESOURCES:
+            return None  # the history, and so on, of what is here
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                return self._at(mirror, name.removeprefix(start), asked=name)
+        if b"ns=" in exchange.scope["query_string"]:
+            meant = exchange.query_params.get("ns", "")
+            found = self._by_host.get(canonical(meant))
+            if found is not None:
+                return self._at(found, name, asked=name)
+            if meant:
+                return None  # an image of one registry must not come from another
+        default = self._default
+        if default is None or exchange.scope["method"] not in _READING or resource == "uploads":
+            return None
+        here = self._hot.repository(name)
+        seen = exchange.asker.may_see(name)
+        if here and seen:
+            return None
+        place = replace(self._at(default, name, asked=name), by_default=True)
+        if not place.fetch or not (seen or exchange.asker.may_see(place.name)):
+            return None
+        if seen:
+            return place
+        if exchange.header(b"authorization") is not None:
+            return replace(place, sealed=here)
+        if resource == "referrers":
+            return (
+                None  # where there is nothing the answer is no error, and they would not be asked to log in
+            )
+        # Who did not log in may be somebody who sees the name: upstream is not told it, but asked something.
+        return replace(self._decoy(place) if here else place, sealed=here, guest=True)
+
+    def _decoy(self, place: Place) -> Place:
+        """The place of a name that nobody has, and from which nobody learns that of ``place``."""
+        upstream = "/".join(
+            hashlib.blake2b(part.encode(), key=self._secret, digest_size=10).hexdigest()
+            for part in place.asked.split("/")
+        )
+        config = place.mirror.config
+        upstream = config.upstream_name(upstream)
+        return replace(place, upstream=upstream, name=config.local_name(upstream))
+
+    def default_place(self, name: str) -> Place | None:
+        """The repository of the default mirror's that has the name ``name``, if it may be fetched from."""
+        if self._default is None or any(name.startswith(start) for start, _ in self._by_start):
+            return None
+        try:
+            place = self._at(self._default, name, asked=name)
+        except InvalidReference:
+            return None
+        return place if place.fetch else None
+
+    def kept(self, name: str, asker: Principal) -> str:
+        """The repository that a name means, where nobody is asked: below another name of a mirror's registry,
+        the mirror's; without a prefix the default mirror's, if that has it and nobody here does."""
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                config = mirror.config
+                return config.local_name(config.upstream_name(name.removeprefix(start)))
+        default = self._default
+        if default is None or self._hot.repository(name):
+            return name
+        try:
+            upstream = default.config.upstream_name(name)
+            local = check_repository(default.config.local_name(upstream))
+        except InvalidReference:
+            return name
+        if not asker.may_see(local) or not default.config.fetches(upstream):
+            return name
+        return local if self._hot.repository(local) else name
+
+    def origin(self, name: str, asker: Principal) -> str:
+        """The host of the registry whose repository ``name`` is: where its tags point now, and pointed
+        when nobody asked, only that one knows. Empty for a repository of this registry's own."""
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                config, inner = mirror.config, name.removeprefix(start)
+                return config.host if config.fetches(config.upstream_name(inner)) else ""
+        default = self._default
+        if default is None or (asker.may_see(name) and self._hot.repository(name)):
+            return ""
+        return default.config.host if default.config.fetches(default.config.upstream_name(name)) else ""
+
+    def refuse(self, name: str) -> None:
+        """Raises :class:`Problem` if ``name`` is an upstream's: its tags are moved there."""
+        for start, mirror in self._by_start:
+            if name.startswith(start):
+                raise read_only(mirror.config, name)
+
+    def _at(self, mirror: Mirror, name: str, *, asked: str) -> Place:
+        config = mirror.config
+        upstream = config.upstream_name(check_repository(name))
+        local = check_repository(config.local_name(upstream))
+        return Place(mirror, local, upstream, asked, fetch=config.fetches(upstream))
+
+
+def read_only(mirror: MirrorConfig, name: str) -> Problem:
+    """The answer to who wants to change what is another registry's."""
+    return Problem(
+        405,
+        "UNSUPPORTED",
+        f"repository {name} is a copy of what {mirror.host} has: push there, or to another repository here",
+        headers={"Allow": "GET, HEAD, DELETE"},
+    )

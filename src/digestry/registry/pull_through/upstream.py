@@ -1,0 +1,82 @@
+"""What a mirror wants of the registry behind it. ``digestry.upstream`` has one that asks over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+from digestry.registry.pull_through.config import MirrorConfig
+
+PATIENCE: Final = 3
+"""An answer to a question may take so many times the timeout in all, however it trickles in. Blobs
+may take longer."""
+
+
+LEAST_RATE: Final = 8 << 10
+"""Bytes of a blob in a second, on the average: an upstream that sends fewer is too slow."""
+
+
+class BlobStream(Protocol):
+    """A blob as it comes in."""
+
+    @property
+    def start(self) -> int:
+        """The byte that it begins at."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """The whole blob's size in bytes, as upstream says, if it does."""
+        ...
+
+    def read(self, count: int) -> bytes:
+        """What has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
+        ...
+
+
+class Upstream(Protocol):
+    """Another registry. Thread-safe; every method blocks, and asks once.
+
+    Each may raise the errors of :class:`~digestry.errors.RemoteError`: Unreachable, RemoteNotFound,
+    Unauthorized, Refused (429 with how long to wait), ProtocolViolation.
+    """
+
+    def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
+        """What a tag points to now. ``limit`` is as for :meth:`manifest`, which may be asked for it."""
+        ...
+
+    def manifest(self, repository: str, target: str, limit: int) -> Manifest:
+        """A manifest by tag or digest, verified, of at most ``limit`` bytes. Raises :class:`ContentError`,
+        and :class:`AnswerTooLong`."""
+        ...
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        """A blob's size in bytes, if upstream tells."""
+        ...
+
+    def blob(self, repository: str, digest: Digest, start: int) -> AbstractContextManager[BlobStream]:
+        """A blob, unverified, from byte ``start`` on or, if upstream cannot, from its first."""
+        ...
+
+    def tags(self, repository: str, most: int) -> Sequence[str]:
+        """The first ``most`` tags."""
+        ...
+
+    def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
+        """What refers to a manifest."""
+        ...
+
+    def stale(self, repository: str, target: str) -> str:
+        """Why what a tag, or the referrers of a digest, were told to be may be old, in a word of upstream's,
+        which is a mirror itself; empty if they are not."""
+        ...
+
+    def close(self) -> None: ...
+
+
+MakeUpstream = Callable[[MirrorConfig], Upstream]
+"""Called in each worker process; given to :func:`digestry.registry.server.serve`, and pickled."""

@@ -1,0 +1,166 @@
+"""What is wrong with an upstream: in one word for a header, and as an answer to a client."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Final
+
+from digestry.errors import (
+    SPEC_CODES,
+    AnswerTooLong,
+    ContentError,
+    DigestryError,
+    InvalidConfiguration,
+    RedirectRefused,
+    Refused,
+    RemoteDamaged,
+    RemoteError,
+    RemoteNotFound,
+    StorageFull,
+    Unauthorized,
+    Unreachable,
+)
+from digestry.registry import problems
+from digestry.registry.problems import Problem
+from digestry.registry.pull_through.config import MirrorConfig
+
+log: Final = logging.getLogger("digestry.registry")
+
+TROUBLE: Final = (RemoteError, ContentError, InvalidConfiguration)
+"""What asking an upstream may raise. InvalidConfiguration is of a password's or an authority's file."""
+
+CURRENT: Final = "current"
+UNREACHABLE: Final = "unreachable"
+FAILING: Final = "failing"
+RATE_LIMITED: Final = "rate-limited"
+REFUSED: Final = "refused"
+FULL: Final = "full"
+"""This registry has no room to write down what upstream says."""
+HELD: Final = "held"
+"""Upstream's tag has moved, but a rule of this registry does not let the tag here move."""
+INCOMPLETE: Final = "incomplete"
+"""Upstream lists referrers that could not be fetched, so that the list here lacks them."""
+
+STALE: Final = frozenset({UNREACHABLE, FAILING, RATE_LIMITED, REFUSED, FULL, HELD, INCOMPLETE})
+"""What a mirror behind this one may say, and is passed on."""
+
+_TOO_MANY: Final = 429
+LONGEST_LIMIT: Final = 24 * 3600.0
+"""A limit of its rate that an upstream tells is obeyed for no longer, in seconds."""
+_SERVER_ERROR: Final = 500
+
+
+class Unasked(RemoteError):
+    """Upstream is left alone for another ``seconds``: ``word`` says why."""
+
+    def __init__(self, message: str, *, word: str, seconds: float) -> None:
+        super().__init__(message)
+        self.word = word
+        self.seconds = seconds
+
+
+def word(error: DigestryError) -> str:
+    """What is wrong, as the header ``Digestry-Upstream`` says it."""
+    match error:
+        case Unasked():
+            return error.word
+        case StorageFull():
+            return FULL
+        case Unreachable():
+            return UNREACHABLE
+        case Refused(status=429):
+            return RATE_LIMITED
+        case RemoteNotFound(code="") | RemoteDamaged():
+            return FAILING
+        case Refused() if error.status < _SERVER_ERROR:
+            return REFUSED
+    return FAILING
+
+
+def says_gone(error: DigestryError) -> bool:
+    """Whether upstream says that it does not have it: a 404 without a registry's error code is that of
+    something before it, such as a proxy that has lost it; and one that has it damaged does have it."""
+    return isinstance(error, RemoteNotFound) and error.code != "" and not isinstance(error, RemoteDamaged)
+
+
+def is_outage(error: DigestryError) -> bool:
+    """Whether upstream is better left alone for a while."""
+    if isinstance(error, Refused | RedirectRefused):
+        status = error.status or 0
+        return status >= _SERVER_ERROR or status == _TOO_MANY
+    return isinstance(error, Unreachable)
+
+
+def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
+    """The answer for what is not here, and could not be got.
+
+    It has no words of a stranger's, who may be somebody inside that upstream led to: those are in the log.
+    """
+    if isinstance(error, StorageFull):
+        return problems.of(error)
+    text = f"{mirror.host}: {_told(error)}"
+    if not isinstance(error, Unasked | RemoteNotFound):
+        hint = f" ({error.hint})" if error.hint else ""
+        log.warning("mirror %s: %s%s", mirror.host, error.message, hint)
+    seconds = error.seconds if isinstance(error, Unasked) else rest_seconds(error)
+    if word(error) == RATE_LIMITED:
+        text += "; it is asked again when it allows that"
+        return Problem(429, "TOOMANYREQUESTS", text, headers={"Retry-After": _seconds(seconds)})
+    failed = word(error) in {UNREACHABLE, FAILING} and isinstance(error, Unreachable | Refused)
+    if isinstance(error, Unasked) or is_outage(error) or failed:
+        return Problem(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
+    if isinstance(error, RemoteNotFound):
+        return Problem(404, "NAME_UNKNOWN", text)
+    if isinstance(error, Unauthorized):
+        return Problem(
+            403, "DENIED", f"{text} (there is no such repository, or this registry may not read it)"
+        )
+    return Problem(502, "UNKNOWN", text)
+
+
+def _told(error: DigestryError) -> str:
+    """What is wrong, for who pulls."""
+    match error:
+        case Unasked():
+            return error.message
+        case AnswerTooLong():
+            return f"it sent more than the {error.limit} bytes that are taken of it here"
+        case Unreachable():
+            return "it cannot be reached, or does not answer in time"
+        case Refused():
+            code = f", {error.code}" if error.code in CODES else ""
+            return f"it answers {error.status}{code}"
+        case RedirectRefused(status=None):
+            return "it leads to an address that this registry does not ask; its log says which"
+        case RedirectRefused():
+            return f"it leads to a storage that answers {error.status}"
+        case InvalidConfiguration():
+            return "this registry cannot ask it as it is configured; its log says why"
+        case ContentError():
+            return "what it sent is not what was asked for; the log of this registry says more"
+    return "it sent what this registry cannot use; its log says more"
+
+
+CODES: Final = SPEC_CODES | {"UNAVAILABLE", "UNKNOWN"}
+"""Error codes of an upstream's that are told to who pulls."""
+RATE_LIMIT_SECONDS: Final = 60.0
+"""So long an upstream is left alone that limits its rate and does not say for how long."""
+SHORTEST_LIMIT: Final = 1.0
+"""So long it is left alone even if it says that it may be asked at once."""
+REST_SECONDS: Final = 5.0
+"""So long an upstream is left alone that failed; longer each time that it fails again."""
+LONGEST_SAID_REST: Final = 600.0
+"""An upstream that fails, and says for how long, is believed up to this, in seconds."""
+
+
+def rest_seconds(error: DigestryError) -> float:
+    """How long an upstream is left alone that answered with ``error``, at least."""
+    said = error.retry_after if isinstance(error, Refused | RedirectRefused) else None
+    if word(error) == RATE_LIMITED:
+        return RATE_LIMIT_SECONDS if said is None else max(SHORTEST_LIMIT, min(said, LONGEST_LIMIT))
+    return REST_SECONDS if said is None else max(REST_SECONDS, min(said, LONGEST_SAID_REST))
+
+
+def _seconds(value: float) -> str:
+    return str(max(1, math.ceil(value)))

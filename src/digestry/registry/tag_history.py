@@ -1,0 +1,215 @@
+"""What the registry remembers, asked over HTTP: ``_digestry/tag``, ``tags``, ``whose``, ``restore``."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+from msgspec import structs
+
+from digestry.catalog import clock
+from digestry.errors import NotFound
+from digestry.model.digest import Digest
+from digestry.model.digest_prefix import DigestPrefix
+from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagsForDigest, TagSpan
+from digestry.model.reference import check_tag
+from digestry.model.timestamps import parse_rfc3339
+from digestry.registry import redaction
+from digestry.registry.access.principal import Principal
+from digestry.registry.exchange import Exchange
+from digestry.registry.manifests import expectation
+from digestry.registry.problems import Problem, bad_parameter, manifest_unknown, name_unknown, not_allowed
+from digestry.registry.redaction import Cursor
+from digestry.registry.service import Service
+
+_PAGE: Final = 100
+_MOST: Final = 1000
+_MOST_DIGESTS: Final = 20
+
+
+def time_parameter(exchange: Exchange, name: str, *, last: bool = False) -> int | None:
+    """A query parameter that is a time, in microseconds since 1970: of a whole second its ``last`` one,
+    or else its first."""
+    value = exchange.parameter(name)
+    if value is None:
+        return None
+    try:
+        found = parse_rfc3339(value)
+    except ValueError as error:
+        raise bad_parameter(
+            name, value, "it must be a time as RFC 3339 has it, such as 2026-11-21T10:02:03.000004Z"
+        ) from error
+    return clock.from_datetime(found.last if last else found.first)
+
+
+async def _moment(service: Service, exchange: Exchange, name: str) -> int:
+    """The time ``at``; without it the present, even if the newest entry says that it is later."""
+    at = time_parameter(exchange, "at", last=True)
+    if at is not None:
+        return at
+    return max(service.now(), await service.disk(service.catalog.memory.latest, name))
+
+
+async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
+    """What a tag pointed to at the time ``at``, or points to now."""
+    check_tag(tag)
+    moment = await _moment(service, exchange, name)
+    span = await service.disk(service.catalog.memory.tag_at, name, tag, moment)
+    if span is None:
+        if not await service.disk(service.catalog.has_repository, name):
+            raise name_unknown(name)
+        raise Problem(
+            404,
+            "MANIFEST_UNKNOWN",
+            f"there was no tag {tag} in {name} at {clock.to_rfc3339(moment)}",
+            detail={"reference": tag},
+        )
+    span = redaction.span(span, audits=exchange.may_audit)
+    await exchange.json(TagAsOf(repository=name, at=clock.to_datetime(moment), span=span))
+
+
+async def handle_tags(service: Service, exchange: Exchange, name: str) -> None:
+    """The tags that there were at the time ``at``, or are now, in pages of ``n`` after ``last``."""
+    moment = await _moment(service, exchange, name)
+    limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
+    after = exchange.parameter("last") or ""
+    spans = await service.disk(service.catalog.memory.tags_at, name, moment, after=after, limit=limit + 1)
+    if not spans and not after and not await service.disk(service.catalog.has_repository, name):
+        raise name_unknown(name)
+    page = spans[:limit]
+    # The next page is of the same moment, also when this one was "now".
+    links = (
+        [exchange.next_page(n=limit, last=page[-1].tag, at=clock.to_rfc3339(moment))]
+        if len(spans) > limit
+        else []
+    )
+    told = tuple(redaction.span(span, audits=exchange.may_audit) for span in page)
+    body = TagsAsOf(repository=name, at=clock.to_datetime(moment), tags=told)
+    await exchange.json(body, headers=links)
+
+
+async def handle_whose(service: Service, exchange: Exchange, name: str, text: str) -> None:
+    """Which tags point, or pointed, to a digest, or to what holds it; in pages of ``n``."""
+    digest = Digest.parse(text)
+    audits = exchange.may_audit
+    cursor = redaction.cursor(exchange, audits=audits)
+    limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
+    spans = await service.disk(
+        service.catalog.memory.whose,
+        name,
+        digest,
+        before=cursor.sequence,
+        before_time=cursor.time,
+        limit=limit + 1,
+    )
+    page = spans[:limit]
+    links = []
+    if len(spans) > limit:
+        before = redaction.position(page[-1].sequence, page[-1].since, audits=audits)
+        links.append(exchange.next_page(n=limit, before=before))
+    told = tuple(redaction.span(span, audits=audits) for span in page)
+    await exchange.json(TagsForDigest(digest=digest, spans=told), headers=links)
+
+
+async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str) -> None:
+    """The same over all repositories that the asker may see."""
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    digest = Digest.parse(text)
+    asker = exchange.asker
+    audits = asker.audits_everything()
+    cursor = redaction.cursor(exchange, audits=audits)
+    limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
+    spans = await service.disk(_anywhere, service, asker, digest, cursor, limit + 1)
+    page = spans[:limit]
+    links = []
+    if len(spans) > limit:
+        before = redaction.position(page[-1].sequence, page[-1].since, audits=audits)
+        links.append(exchange.next_page(n=limit, before=before))
+    told = tuple(redaction.span(span, audits=asker.audits(span.repository)) for span in page)
+    await exchange.json(TagsForDigest(digest=digest, spans=told), headers=links)
+
+
+def _anywhere(
+    service: Service, asker: Principal, digest: Digest, cursor: Cursor, limit: int
+) -> list[TagSpan]:
+    """The newest ``limit`` spans in what ``asker`` may see. Blocks."""
+    found: list[TagSpan] = []
+    for name in service.catalog.repositories_of(digest):
+        if not asker.may_see(name):
+            continue
+        spans = service.catalog.memory.whose(
+            name, digest, before=cursor.sequence, before_time=cursor.time, limit=limit
+        )
+        found += (structs.replace(span, repository=name) for span in spans)
+        if len(found) > limit:
+            found = heapq.nlargest(limit, found, key=_sequence)
+    return sorted(found, key=_sequence, reverse=True)
+
+
+async def handle_digests(service: Service, exchange: Exchange, name: str, text: str) -> None:
+    """Which digests of a repository, as it is and was, begin so."""
+    prefix = DigestPrefix.parse(text)
+    found = await service.disk(service.catalog.prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1)
+    if not found and not await service.disk(service.catalog.has_repository, name):
+        raise name_unknown(name)
+    await exchange.json(_beginning(prefix, found))
+
+
+async def handle_digests_anywhere(service: Service, exchange: Exchange, text: str) -> None:
+    """The same over all repositories that the asker may see."""
+    if exchange.method not in {"GET", "HEAD"}:
+        raise not_allowed(exchange.method, "GET, HEAD")
+    prefix = DigestPrefix.parse(text)
+    found = await service.disk(_beginning_anywhere, service, exchange.asker, prefix, _MOST_DIGESTS + 1)
+    await exchange.json(_beginning(prefix, found))
+
+
+def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsBeginning:
+    return DigestsBeginning(str(prefix), tuple(found[:_MOST_DIGESTS]), more=len(found) > _MOST_DIGESTS)
+
+
+def _beginning_anywhere(service: Service, asker: Principal, prefix: DigestPrefix, limit: int) -> list[Digest]:
+    """The first ``limit`` digests in what ``asker`` may see. Blocks."""
+    found: set[Digest] = set()
+    for name in service.catalog.prefixes.repositories(prefix):
+        if asker.may_see(name):
+            found.update(service.catalog.prefixes.in_repository(name, prefix, limit=limit))
+    return sorted(found)[:limit]
+
+
+def _sequence(span: TagSpan) -> int:
+    return span.sequence or 0
+
+
+async def handle_restore(service: Service, exchange: Exchange, name: str, tag: str) -> None:
+    """Points a tag back at the digest ``to``, which it had, or at what it had at the time ``at``."""
+    if exchange.method != "POST":
+        raise not_allowed(exchange.method, "POST")
+    check_tag(tag)
+    to, at = exchange.parameter("to"), time_parameter(exchange, "at", last=True)
+    wanted = at if to is None else Digest.parse(to)
+    if wanted is None or (to is not None and at is not None):
+        raise Problem(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")
+    exchange.did(action="restore-tag", tag=tag)
+    try:
+        restored = await service.write(
+            service.catalog.restore_tag,
+            name,
+            tag,
+            wanted,
+            origin=exchange.origin,
+            expected=expectation(exchange),
+        )
+    except NotFound as error:
+        if not await service.disk(service.catalog.has_repository, name):
+            raise
+        problem = manifest_unknown(tag, name)
+        hint = f" ({error.hint})" if error.hint else ""
+        raise Problem(404, problem.code, f"{error.message}{hint}", detail=problem.detail) from error
+    exchange.did(digest=restored.to_digest, events=[] if restored.event is None else [restored.event])
+    headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
+    if restored.event is not None:
+        told = redaction.event(restored.event, audits=exchange.may_audit)
+        restored = structs.replace(restored, event=told)
+    await exchange.json(restored, headers=headers)

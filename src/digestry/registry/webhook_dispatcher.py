@@ -1,0 +1,254 @@
+"""Brings tag events to webhooks: from the catalog's queue, until each was taken or is given up.
+
+Threads of one worker process: whichever holds the lock file, so that a message is sent by one at a
+time and the next takes over when a process ends. Pushes never wait for any of it: they only write the
+queue's rows, in the transaction that they write anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import email.utils
+import http.client
+import logging
+import random
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from digestry import __version__, fsio
+from digestry.catalog import clock
+from digestry.catalog.delivery_queue import Delivery, DeliveryQueue
+from digestry.errors import Conflict, DigestryError
+from digestry.model.history import TagEvent
+from digestry.registry.webhooks import Webhook, trusting
+
+log: Final = logging.getLogger("digestry.registry")
+
+LOCK_FILE: Final = "webhooks.lock"
+_LOOK_SECONDS: Final = 0.25
+_TAKE_OVER_SECONDS: Final = 1.0
+_TROUBLE_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 3.0  # one that is still connecting ends with the process
+_BATCH: Final = 50
+_FIRST_DELAY: Final = 1.0
+_LONGEST_DELAY: Final = 3600.0
+_LONGEST_RETRY_AFTER: Final = 86400.0
+_MOST_REDIRECTS: Final = 3
+_READ: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a message was not taken, and how many seconds the receiver asks to be left alone."""
+
+    problem: str
+    retry_after: float = 0.0
+
+
+class WebhookDispatcher:
+    """Delivers what is queued. ``start`` returns at once; ``stop`` ends what is under way."""
+
+    def __init__(
+        self, root: Path, outbox: DeliveryQueue, webhooks: Sequence[Webhook], *, now: clock.Clock = clock.now
+    ) -> None:
+        self._lock_file = root / LOCK_FILE
+        self._outbox = outbox
+        self._webhooks = webhooks
+        self._now = now
+        self._stop = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self._senders: list[Sender] = []
+
+    def start(self) -> None:
+        """Begins as soon as no other process delivers."""
+        if self._webhooks:
+            self._keeper = threading.Thread(target=self._keep, name="webhooks", daemon=True)
+            self._keeper.start()
+
+    def stop(self) -> None:
+        """Ends. A message under way is cut off, and sent again by whoever is next."""
+        self._stop.set()
+        for sender in self._senders:
+            sender.cut()
+        if self._keeper is not None:
+            self._keeper.join(_STOP_SECONDS)
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with fsio.locked(self._lock_file, wait=False):
+                    self._deliver()
+            except Conflict:
+                self._stop.wait(_TAKE_OVER_SECONDS)
+            except DigestryError as error:
+                log.error("webhooks cannot be delivered: %s", error.message)
+                self._stop.wait(_TROUBLE_SECONDS)
+
+    def _deliver(self) -> None:
+        # A thread each: one that hangs is waited for by nobody else.
+        self._senders = [Sender(webhook) for webhook in self._webhooks]
+        threads = [
+            threading.Thread(
+                target=self._serve, args=(sender,), name=f"webhook {sender.webhook.name}", daemon=True
+            )
+            for sender in self._senders
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _serve(self, sender: Sender) -> None:
+        while not self._stop.is_set():
+            try:
+                batch = self._outbox.due(sender.webhook.name, self._now(), limit=_BATCH)
+                for delivery, event in batch:
+                    if self._stop.is_set():
+                        return
+                    self._one(sender, delivery, event)
+            except Exception:
+                log.exception("webhook %s: trying again in %d s", sender.webhook.name, _TROUBLE_SECONDS)
+                self._stop.wait(_TROUBLE_SECONDS)
+                continue
+            if not batch:
+                self._stop.wait(_LOOK_SECONDS)
+
+    def _one(self, sender: Sender, delivery: Delivery, event: TagEvent) -> None:
+        now = self._now()
+        webhook = sender.webhook
+        body = webhook.message(event)
+        refusal = sender.send(body, webhook.headers(event, body, now // clock.SECOND))
+        if refusal is None:
+            self._outbox.settle(delivery)
+            return
+        if self._stop.is_set():
+            return  # cut off by us: not the receiver's failure
+        now = self._now()
+        if now - delivery.queued_at > webhook.patience * clock.SECOND:
+            log.error(
+                "webhook %s: event %d is given up: %s", webhook.name, delivery.sequence, refusal.problem
+            )
+            self._outbox.give_up(delivery, now=now, problem=refusal.problem)
+            return
+        wait = max(delay(delivery.attempts), refusal.retry_after)
+        due_at = now + int(wait * clock.SECOND)
+        self._outbox.postpone(delivery, due_at=due_at, problem=refusal.problem)
+
+
+def delay(attempts: int, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds to wait after that many failures before: twice as long each time, and never all at once."""
+    longest = min(_LONGEST_DELAY, _FIRST_DELAY * float(1 << min(attempts, 20)))
+    return longest * (0.5 + jitter() / 2)
+
+
+class Sender:
+    """Sends one message at a time to one webhook. ``cut`` may be called from another thread."""
+
+    def __init__(self, webhook: Webhook) -> None:
+        self.webhook = webhook
+        self._tls = trusting(webhook.ca) if urlsplit(webhook.url).scheme == "https" else None
+        self._socket: socket.socket | None = None
+
+    def cut(self) -> None:
+        """Ends the message under way, if any: its answer will not be waited for."""
+        open_socket = self._socket
+        if open_socket is not None:
+            with contextlib.suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+
+    def send(self, body: bytes, headers: Mapping[str, str]) -> Refusal | None:
+        """Posts the message; None if it was taken. In all no longer than about the timeout."""
+        url = self.webhook.url
+        # A receiver that drips its answer never lets the socket's own timeout come.
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self.cut()
+
+        watch = threading.Timer(self.webhook.timeout, give_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            for _ in range(_MOST_REDIRECTS + 1):
+                status, answer = self._post(urlsplit(url), body, headers, late)
+                if late.is_set():
+                    raise TimeoutError  # the answer may have been cut anywhere, and still look like one
+                if 200 <= status < 300:
+                    return None
+                location = answer.get("Location")
+                if status not in {307, 308} or location is None:
+                    return Refusal(f"it answers {status}", _retry_after(answer.get("Retry-After")))
+                following = urljoin(url, location)
+                if _origin(following) != _origin(self.webhook.url):
+                    return Refusal(f"it answers {status}, and leads to another host")
+                url = following
+            return Refusal(f"it leads from one place to the next, more than {_MOST_REDIRECTS} times")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, TimeoutError) or late.is_set():
+                return Refusal(f"no answer within {self.webhook.timeout:g} s")
+            return Refusal(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        finally:
+            watch.cancel()
+
+    def _post(
+        self, url: SplitResult, body: bytes, headers: Mapping[str, str], late: threading.Event
+    ) -> tuple[int, http.client.HTTPMessage]:
+        host, port, timeout = url.hostname or "", url.port, self.webhook.timeout
+        connection = (
+            http.client.HTTPConnection(host, port, timeout=timeout)
+            if self._tls is None
+            else http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
+        )
+        try:
+            self._connect(connection)
+            if late.is_set():
+                raise TimeoutError  # there was nothing to cut yet
+            path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+            ours = {"User-Agent": f"digestry/{__version__}", "Connection": "close"}
+            connection.request("POST", path, body, {**ours, **headers})
+            with connection.getresponse() as answer:
+                answer.read(_READ)
+                return answer.status, answer.headers
+        finally:
+            self._socket = None
+            connection.close()
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        opened = socket.create_connection((connection.host, connection.port), connection.timeout)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            # A receiver may drip its half of the handshake as well.
+            opened = self._tls.wrap_socket(
+                opened, server_hostname=connection.host, do_handshake_on_connect=False
+            )
+        # Kept here: the connection forgets it as soon as the answer has begun.
+        connection.sock = self._socket = opened
+        if isinstance(opened, ssl.SSLSocket):
+            opened.do_handshake()
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
+def _retry_after(text: str | None) -> float:
+    """Seconds (RFC 9110, 10.2.3); 0 if nothing sensible is said, a day at most."""
+    if text is None:
+        return 0.0
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), _LONGEST_RETRY_AFTER)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+        seconds = (moment - datetime.datetime.now(moment.tzinfo)).total_seconds()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER)

@@ -1,0 +1,249 @@
+"""Which addresses an upstream may lead to, and which hosts give tokens for it.
+
+An upstream names other hosts: in redirects, in the realm of a challenge. Who asks them from inside a
+network must not be led to services of that network, of this machine, or of the cloud it runs in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from digestry.client import token_servers
+from digestry.errors import RedirectRefused
+from digestry.model.digest import shown
+from digestry.upstream import addresses
+from digestry.upstream.addresses import Address, Network
+
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_PRINTABLE: Final = re.compile(r"[!-~]+", re.ASCII)
+_PORTS: Final = {"http": 80, "https": 443}
+_MOST_OWN: Final = 1000
+
+_BELONG: Final = {"lscr.io": "ghcr.io"}
+"""Registries, and whose tokens they want, beside those that every client knows."""
+_FOR_ALL: Final = frozenset({"auth.docker.io", "gcr.io", "ghcr.io", "gitlab.com", "quay.io"})
+"""Token servers of the public, which names of other domains lead to. They get nobody's password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What of the inside may be asked: a network, or a host with or without a port."""
+
+    network: Network | None = None
+    host: str = ""
+    port: int | None = None
+
+
+def parse_inside(text: str) -> Inside:
+    """Read ``192.0.2.0/24``, ``2001:db8::1``, ``host`` or ``host:port``. Raises :class:`ValueError`."""
+    try:
+        return Inside(network=ipaddress.ip_network(text))
+    except ValueError:
+        host, port = _host_and_port(text)
+        address = addresses.literal(host)
+        if address is not None and port is None:
+            return Inside(network=ipaddress.ip_network(str(address)))
+        return Inside(host=host, port=port)
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no host")
+    parts = urlsplit(f"//{text}")
+    return _plain(parts.hostname or ""), parts.port
+
+
+def _plain(host: str) -> str:
+    return host.lower().rstrip(".").strip("[]")
+
+
+def parse_url(url: str) -> SplitResult:
+    """Split an address that a stranger wrote. Raises :class:`ValueError` for one that is none, or that two
+    readers could read in two ways."""
+    parts = token_servers.parts_of(url)
+    if parts is None or "\\" in url or not _PRINTABLE.fullmatch(url):
+        raise ValueError("that is no plain web address")
+    return parts
+
+
+class Guard:
+    """For one upstream, which is at ``url`` and is called ``name``. Thread-safe.
+
+    ``internal`` lists what of the inside may be asked beside it, and ``realms`` its token servers: hosts,
+    with a port or without, and ``http://`` before those that may be asked without TLS.
+    """
+
+    def __init__(self, name: str, url: str, internal: Iterable[str] = (), realms: Iterable[str] = ()) -> None:
+        parts = urlsplit(url)
+        self._scheme = parts.scheme
+        self._host = _plain(parts.hostname or "")
+        self._names = (self._host, _plain(urlsplit(f"//{name}").hostname or ""))
+        self._inside = [parse_inside(text) for text in internal]
+        self._realms = [_parse_realm(text) for text in realms]
+        self._lock = threading.Lock()
+        self._own: set[Address] = set()
+        self._own_kinds: frozenset[str] = frozenset()
+        own = addresses.literal(self._host)
+        if own is not None:
+            self._own = {own}
+            self._own_kinds = frozenset({addresses.kind(own)})
+
+    # -- addresses ------------------------------------------------------------------------------
+
+    def resolve(self, host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+        """Look ``host`` up, and return where it may be connected to.
+
+        Addresses that must not be asked are left out. Raises :class:`socket.gaierror`, and
+        :class:`RedirectRefused` if none is left.
+        """
+        found = [
+            (family, (str(sockaddr[0]), port), ipaddress.ip_address(str(sockaddr[0])))
+            for family, _, _, _, sockaddr in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        ]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        allowed = self._allowed(_plain(host), port, [address for _, _, address in found])
+        return [(family, sockaddr) for family, sockaddr, address in found if address in allowed]
+
+    def check_proxied(self, host: str, port: int) -> None:
+        """Raise :class:`RedirectRefused` if a proxy must not be asked for ``host``.
+
+        The proxy looks the name up itself: what this machine cannot look up is left to it.
+        """
+        address = addresses.literal(host)
+        if address is not None:
+            self._allowed(_plain(host), port, [address])
+        elif addresses.is_local_name(host):
+            self._allowed(_plain(host), port, [ipaddress.ip_address("127.0.0.1")])
+        elif _plain(host) != self._host:
+            with contextlib.suppress(socket.gaierror, UnicodeError):
+                self.resolve(host, port)
+
+    def check_beside(self, parts: SplitResult) -> None:
+        """Raise :class:`RedirectRefused` if a redirect must not lead to ``parts`` for words, such as tokens
+        and names of tags: to another service inside, unless it is configured."""
+        host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]
+        if host == self._host and parts.scheme == "https" and port == _PORTS["https"]:
+            return
+        with contextlib.suppress(socket.gaierror, UnicodeError):  # nobody will be asked, or a proxy will
+            for _, (text, _) in self.resolve(host, port):
+                address = ipaddress.ip_address(text)
+                if addresses.kind(address) != addresses.PUBLIC and not self._is_configured(
+                    host, port, address
+                ):
+                    raise _leads_inside(self._names[1], host, address)
+
+    def _allowed(self, host: str, port: int, found: Sequence[Address]) -> frozenset[Address]:
+        """Which of the addresses of ``host`` may be asked. Raises :class:`RedirectRefused` if none may."""
+        with self._lock:
+            may = self._may_be_own if host == self._host else self._may_be_led_to
+            allowed = frozenset(
+                address for address in found if may(address) or self._is_configured(host, port, address)
+            )
+            if host == self._host and allowed and not self._own_kinds:
+                self._own_kinds = frozenset(map(addresses.kind, allowed))
+            if host == self._host and len(self._own) < _MOST_OWN:
+                self._own.update(allowed)
+        if not allowed:
+            raise _leads_inside(self._names[1], host, found[0])
+        return allowed
+
+    def _may_be_led_to(self, address: Address) -> bool:
+        kind = addresses.kind(address)
+        is_beside = kind == addresses.PRIVATE and addresses.PRIVATE in self._own_kinds
+        return kind == addresses.PUBLIC or is_beside or (address in self._own and kind != addresses.METADATA)
+
+    def _may_be_own(self, address: Address) -> bool:
+        """What the upstream's name led to at first decides what it may lead to later: the world, or a private
+        network. An address that was configured is what it is."""
+        if addresses.literal(self._host) is not None:
+            return True
+        kind = addresses.kind(address)
+        if kind == addresses.LOOPBACK:
+            return addresses.is_local_name(self._host)
+        if kind == addresses.PRIVATE:
+            return not self._own_kinds or kind in self._own_kinds
+        return kind == addresses.PUBLIC
+
+    def _is_configured(self, host: str, port: int, address: Address) -> bool:
+        # What a cloud tells a machine must be named as what it is: a name or a network may mean less.
+        is_service = addresses.kind(address) == addresses.METADATA
+        for entry in self._inside:
+            if entry.network is not None:
+                if address in entry.network and (not is_service or entry.network.num_addresses == 1):
+                    return True
+            elif entry.host == host and entry.port in {None, port} and not is_service:
+                return True
+        return not is_service and any(
+            realm.host == host and realm.port in {None, port} for realm in self._realms
+        )
+
+    # -- token servers --------------------------------------------------------------------------
+
+    def trusts(self, realm: str) -> bool:
+        """Whether the token server ``realm`` gets the password: the upstream's own host, one that belongs
+        to it, or a configured one. One for everybody gets none.
+
+        Raises :class:`RedirectRefused` for any other, which is not asked at all.
+        """
+        name = self._names[1]
+        try:
+            parts = parse_url(realm)
+        except ValueError as error:
+            raise RedirectRefused(f"{name} names {shown(realm)} as its token server: {error}") from None
+        host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]
+        for known in self._realms:
+            if known.host == host and known.port in {None, port} and (parts.scheme == "https" or known.plain):
+                return True
+        is_own = any(own == host or {own, host} <= _THIS_MACHINE for own in self._names)
+        if parts.scheme == "http" and not (is_own and self._scheme == "http"):
+            raise RedirectRefused(
+                f"{name} names a token server without TLS: {parts.netloc}",
+                hint=f'if it is to be asked all the same: realm = "http://{parts.netloc}"',
+            )
+        if is_own or any(_is_kin(own, host) for own in self._names):
+            return True
+        if parts.scheme == "https" and host in _FOR_ALL:
+            return False
+        raise RedirectRefused(
+            f"{name} names a token server of another domain: {parts.netloc}; it was not asked",
+            hint=f'if it is the right one: realm = "{parts.netloc}"',
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Realm:
+    host: str
+    port: int | None
+    plain: bool
+
+
+def _parse_realm(text: str) -> _Realm:
+    scheme, _, rest = text.rpartition("://")
+    if scheme not in {"", "http", "https"}:
+        raise ValueError(f"{shown(text)} is no host")
+    host, port = _host_and_port(rest)
+    return _Realm(host, port, plain=scheme == "http")
+
+
+_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def _is_kin(own: str, host: str) -> bool:
+    return token_servers.belongs(own, host) or token_servers.neighbours(own, host) or _BELONG.get(own) == host
+
+
+def _leads_inside(name: str, host: str, address: Address) -> RedirectRefused:
+    what = f"{shown(host)} ({address})" if host != str(address) else host
+    return RedirectRefused(
+        f"{name} leads to {what}, which is a {addresses.kind(address)} address; it was not asked",
+        hint=f'if it may be asked: internal = ["{address}"], or its name',
+    )

@@ -1,0 +1,286 @@
+"""One other registry: what its tags point to, its manifests, and its blobs as they come in.
+
+Everything here blocks, and asks once: who calls knows when to ask again, and what to serve meanwhile.
+But a connection that the other side gave up while it was idle is no answer: then it is asked on a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+from urllib.parse import urlsplit
+
+from digestry.client.credentials import Credential
+from digestry.client.options import ClientOptions
+from digestry.client.repository import Repository
+from digestry.client.responses import Response
+from digestry.client.transport_errors import broke_off
+from digestry.errors import (
+    SPEC_CODES,
+    InvalidConfiguration,
+    ProtocolViolation,
+    RedirectRefused,
+    Refused,
+    Unreachable,
+)
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+from digestry.model.reference import Reference
+from digestry.upstream.deadline import begin_stream, limited
+from digestry.upstream.guard import Guard
+from digestry.upstream.transport import GuardedSession
+
+LISTS: Final = 4
+"""A list of many pages may take so many times as long as one answer."""
+
+_CONNECT_TIMEOUT: Final = 3.0
+_CONNECTIONS: Final = 32
+_OK: Final = 200
+_PART: Final = 206
+_NO_SUCH_PART: Final = 416
+_SERVER_ERROR: Final = 500
+_ASK_LATER: Final = frozenset({429, 502, 503, 504})
+_FINAL: Final = frozenset({_NO_SUCH_PART})
+"""What a storage says of a blob itself."""
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", re.ASCII)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamOptions:
+    """Where a registry is (``scheme://host[:port][/path]``, with its ``/v2/`` below that), and how it is
+    asked.
+
+    ``project`` goes before the names of its repositories. ``password_file`` is read whenever a password is
+    wanted, so that it may change. ``authorities`` is a file of certificates (PEM) that are trusted beside
+    the system's. ``timeout`` is in seconds without a byte, ``patience`` for all of an answer; a blob may
+    take longer if it comes at ``least_rate`` bytes a second. ``internal`` and
+    ``realms`` are those of :class:`~digestry.upstream.guard.Guard`.
+    """
+
+    host: str
+    url: str
+    project: str = ""
+    username: str | None = None
+    password_file: Path | None = None
+    authorities: Path | None = None
+    timeout: float = 10.0
+    patience: float = 30.0
+    least_rate: int = 8 << 10
+    internal: tuple[str, ...] = ()
+    realms: tuple[str, ...] = ()
+
+
+class _Login:
+    """The one user that this registry is to the other."""
+
+    def __init__(self, options: UpstreamOptions) -> None:
+        self._options = options
+
+    def problem(self, host: str) -> str:
+        return ""
+
+    def get(self, host: str, repository: str = "") -> Credential | None:
+        options = self._options
+        if host != options.host or options.username is None or options.password_file is None:
+            return None
+        try:
+            password = options.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise InvalidConfiguration(f"cannot read {options.password_file}: {reason}") from error
+        return Credential(options.username, password)
+
+
+class BlobStream:
+    """A blob that is coming in, from byte ``start`` on. A context manager.
+
+    ``size`` is of the whole blob, in bytes, as upstream says; None if it does not.
+    """
+
+    def __init__(self, response: Response, start: int = 0, size: int | None = None) -> None:
+        self._answer = response
+        self.start = start
+        self.size = size if response.length is None else start + response.length
+
+    def read(self, count: int) -> bytes:
+        """What has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
+        return self._answer.read_ready(count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._answer.close()
+
+
+class ClientUpstream:
+    """A registry, through the client. Thread-safe.
+
+    Every method may raise :class:`Unreachable`, :class:`RemoteNotFound`, :class:`Unauthorized`,
+    :class:`Refused` and :class:`ProtocolViolation`, and ends within ``patience``; a list within
+    :data:`LISTS` times that.
+    """
+
+    def __init__(self, options: UpstreamOptions) -> None:
+        self._host = options.host
+        self._project = f"{options.project}/" if options.project else ""
+        self._patience = options.patience
+        self._least_rate = options.least_rate
+        self._turn = threading.Semaphore()
+        address = urlsplit(options.url)
+        plain = frozenset({options.host, address.netloc}) if address.scheme == "http" else frozenset()
+        client = ClientOptions(
+            insecure_hosts=plain,
+            timeout=options.timeout,
+            connect_timeout=_CONNECT_TIMEOUT,
+            retries=0,
+            parallel=_CONNECTIONS // 2,
+            authorities=options.authorities,
+        )
+        guard = Guard(options.host, options.url, options.internal, options.realms)
+        self._session = GuardedSession(client, guard, _Login(options))
+        self._session.transport.place(options.host, options.url)
+
+    def _repository(self, name: str) -> Repository:
+        return self._session.repository(Reference(self._host, self._project + name))
+
+    def _asked(self, question: Callable[[], T], *, lists: bool = False) -> T:
+        """Ask, and once more after a connection that was given up, or after what a storage refuses that the
+        registry leads to: the address that it gave may have been too old."""
+        total = self._patience * (LISTS if lists else 1)
+        with limited(self._patience, total, self._least_rate, self._turn), self._readable():
+            try:
+                return self._led(question)
+            except Unreachable as error:
+                # Whatever came between may have ended all that are as old.
+                self._session.transport.drop_idle()
+                if not broke_off(error):
+                    raise
+            except RedirectRefused as error:
+                if error.status is None or error.status in _ASK_LATER or error.status >= _SERVER_ERROR:
+                    raise
+            return self._led(question)
+
+    def _led(self, question: Callable[[], T]) -> T:
+        """Ask; what another host refuses says nothing of what the registry has, or who may have it, unless
+        that one is a registry too. Raises :class:`RedirectRefused` then."""
+        try:
+            return question()
+        except Refused as error:
+            if self._session.transport.led_to is None or error.code in SPEC_CODES or error.status in _FINAL:
+                raise
+            raise RedirectRefused(
+                f"{self._host} leads to {self._session.transport.led_to} for it: {error.message}",
+                status=error.status,
+                retry_after=error.retry_after,
+            ) from error
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What a stranger sent that nobody thought of is his violation, and no defect here."""
+        try:
+            yield
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ProtocolViolation(
+                f"{self._host} sent what cannot be read ({type(error).__name__}: {error})"
+            ) from error
+
+    def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
+        """What a tag points to. It is asked with HEAD, which Docker Hub does not count as a pull."""
+        return self._asked(lambda: self._repository(repository).resolve(target, limit=limit))
+
+    def manifest(self, repository: str, target: str, limit: int) -> Manifest:
+        """A manifest or index of at most ``limit`` bytes, verified. Raises :class:`DigestMismatch`."""
+        return self._asked(lambda: self._repository(repository).pull_manifest(target, limit=limit))
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        """A blob's size in bytes; None if upstream does not tell.
+
+        A HEAD that is refused is asked again as a GET of one byte: some registries, and storages that they
+        lead to, know no HEAD.
+        """
+
+        is_empty = digest == Digest.of(b"", digest.algorithm)
+        one_byte = {} if is_empty else {"Range": "bytes=0-0"}
+
+        def ask() -> int | None:
+            asked = self._repository(repository)
+            with asked.request("HEAD", f"blobs/{digest}") as response:
+                if response.status == _OK and (response.length or is_empty):
+                    return response.length
+                if response.status in _ASK_LATER:
+                    response.fail(f"find blob {digest} of {repository}")
+            with asked.request("GET", f"blobs/{digest}", headers=one_byte) as response:
+                if response.status == _PART:
+                    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+                    return None if match is None or match[2] == "*" else int(match[2])
+                if response.status != _OK:
+                    response.fail(f"find blob {digest} of {repository}")
+                return response.length
+
+        return self._asked(ask)
+
+    def blob(self, repository: str, digest: Digest, start: int) -> BlobStream:
+        """A blob from byte ``start`` on, or, from an upstream that cannot do that, from 0 on."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+
+        def ask() -> BlobStream:
+            response = self._repository(repository).request("GET", f"blobs/{digest}", headers=headers)
+            try:
+                if response.status == _PART and start:
+                    stream = BlobStream(response, start, _whole_size(response, digest, start))
+                elif response.status == _OK:
+                    stream = BlobStream(response)
+                else:
+                    response.fail(f"get blob {digest} of {repository}")
+                begin_stream()
+            except BaseException:
+                response.close()
+                raise
+            return stream
+
+        return self._asked(ask)
+
+    def tags(self, repository: str, most: int) -> list[str]:
+        """The first ``most`` tags, in upstream's order."""
+        tags = self._repository(repository).tags
+        return self._asked(lambda: list(itertools.islice(tags(), most)), lists=True)
+
+    def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
+        """What refers to ``digest``, by the referrers tag where upstream knows no such list."""
+        return self._asked(lambda: self._repository(repository).referrers(digest), lists=True)
+
+    def stale(self, repository: str, target: str) -> str:
+        """What upstream, itself a mirror, said when it was last asked for a tag, or for the referrers of a
+        digest: why it may be old, in a word; empty if it is not, or nothing was said."""
+        name = Reference(self._host, self._project + repository)
+        return self._session.staleness(name, target).partition(";")[0].strip()
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._session.close()
+
+
+def _whole_size(response: Response, digest: Digest, start: int) -> int | None:
+    """The size of the whole that a 206 tells. Raises :class:`ProtocolViolation` for another part."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if match is None or int(match[1]) != start:
+        raise ProtocolViolation(
+            f"{response.host} was asked for {digest} from byte {start}, and sends another part"
+        )
+    return None if match[2] == "*" else int(match[2])

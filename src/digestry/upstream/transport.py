@@ -1,0 +1,157 @@
+"""The client's transport and authentication, for who is led by a stranger's answers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+
+from digestry.client.auth import Authenticator
+from digestry.client.credentials import Credential, Credentials
+from digestry.client.options import ClientOptions
+from digestry.client.proxies import proxy_for
+from digestry.client.responses import Response
+from digestry.client.session import Session
+from digestry.client.transport import Call, Transport, origin_of
+from digestry.errors import RedirectRefused
+from digestry.model.digest import shown
+from digestry.upstream.deadline import current
+from digestry.upstream.guard import Guard, parse_url
+from digestry.upstream.wire import guard_connections
+
+_OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
+"""What has a form that only a registry's content has, wherever it comes from."""
+_REFUSALS: Final = frozenset({400, 401, 403})
+_MOST_SAID: Final = 1000
+_Said = TypeVar("_Said")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class _Asking(threading.local):
+    token: bool = False
+    origin: tuple[str, str | None, int | None] | None = None
+    is_content: bool = False
+    led_to: str | None = None
+
+
+class GuardedTransport(Transport):
+    """Asks only whom ``guard`` allows, and never goes from TLS to plain HTTP."""
+
+    def __init__(self, options: ClientOptions, guard: Guard) -> None:
+        super().__init__(options)
+        self.guard = guard
+        self._guarding = threading.Lock()
+        self._guarded: weakref.WeakSet[urllib3.PoolManager] = weakref.WeakSet()
+        self._asking = _Asking()
+
+    @contextlib.contextmanager
+    def asking_for_a_token(self) -> Iterator[None]:
+        """In the block this thread asks token servers alone: a redirect leads to another one, or nowhere."""
+        self._asking.token = True
+        try:
+            yield
+        finally:
+            self._asking.token = False
+
+    @property
+    def led_to(self) -> str | None:
+        """The host that gave this thread's last answer; None if it is the registry that was asked."""
+        return self._asking.led_to
+
+    def send(self, call: Call, *, authorization: str | None = None) -> Response:
+        self._asking.led_to = None
+        self._asking.origin = origin_of(call.url)
+        self._asking.is_content = _OF_A_REGISTRY.search(urlsplit(call.url).path) is not None
+        response = super().send(call, authorization=authorization)
+        if not _is_beside(call.url, response.url):
+            return response
+        self._asking.led_to = response.host
+        if authorization and response.status in _REFUSALS and origin_of(response.url) == origin_of(call.url):
+            # A storage at the registry's own address: its signed addresses may take no other authentication.
+            response.close()
+            signed = Call(call.method, response.url, call.headers)
+            response = super().send(signed)
+        return response
+
+    def follow(self, url: str, location: str) -> str:
+        host = urlsplit(url).netloc
+        try:
+            target = urljoin(url, location)
+            parts = parse_url(target)
+        except ValueError:
+            raise RedirectRefused(
+                f"{host} sends to {shown(location)}, which is no plain web address"
+            ) from None
+        if parts.scheme == "http" and urlsplit(url).scheme == "https":
+            raise RedirectRefused(f"{host} sends from TLS to plain HTTP at {parts.netloc}")
+        if self._asking.token:
+            self.guard.trusts(target)
+        return target
+
+    def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Response:
+        try:
+            parts = parse_url(call.url)
+        except ValueError as error:
+            raise RedirectRefused(f"an upstream leads to {shown(call.url)}: {error}") from None
+        if proxy_for(parts.scheme, parts.netloc) is not None:
+            host = parts.hostname or ""
+            self.guard.check_proxied(host, parts.port or _DEFAULT_PORTS[parts.scheme])
+        if origin_of(call.url) != self._asking.origin and not self._asking.is_content:
+            self.guard.check_beside(parts)
+        deadline = current()
+        if deadline is not None:
+            deadline.next_answer(parts.netloc)
+        return super()._exchange(call, authorization)
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        manager = super()._manager(url)
+        with self._guarding:
+            if manager not in self._guarded:
+                guard_connections(manager, self.guard)
+                self._guarded.add(manager)
+        return manager
+
+
+class GuardedSession(Session):
+    """A session with one registry, by a :class:`GuardedTransport`."""
+
+    def __init__(self, options: ClientOptions, guard: Guard, credentials: Credentials) -> None:
+        super().__init__(options, credentials=credentials)
+        self.transport: GuardedTransport = GuardedTransport(options, guard)
+        self.upstream_status = _Latest()
+        self.head_digests = _Latest()
+        self._auth = _Authenticator(self.transport, credentials)
+
+
+def _is_beside(asked: str, answered: str) -> bool:
+    """Whether a redirect led out of the registry that was asked, to another origin or out of its API."""
+    root, api, _ = urlsplit(asked).path.partition("/v2/")
+    return origin_of(asked) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
+
+
+class _Latest(dict[tuple[str, str], _Said]):
+    """What was said of the latest names: a mirror is asked for ever more of them."""
+
+    def __setitem__(self, key: tuple[str, str], value: _Said) -> None:
+        self.pop(key, None)
+        while len(self) >= _MOST_SAID:
+            with contextlib.suppress(StopIteration, KeyError, RuntimeError):  # another thread was faster
+                del self[next(iter(self))]
+        super().__setitem__(key, value)
+
+
+class _Authenticator(Authenticator):
+    _transport: GuardedTransport
+
+    def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
+        return credential if self._transport.guard.trusts(realm) else None
+
+    def _fetch(self, *args: Any, **kwargs: Any) -> Any:
+        with self._transport.asking_for_a_token():
+            return super()._fetch(*args, **kwargs)

@@ -1,0 +1,156 @@
+"""Connections to an upstream: to addresses that were looked at, and within the time that there is."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+import threading
+import time
+from typing import Any, Final
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from digestry.client.bounded_http import FRAMING, FRAMING_AT_LEAST, LARGEST_HEAD, MOST_INTERIM, SWITCHING
+from digestry.upstream.deadline import LARGE, Deadline, current
+from digestry.upstream.guard import Guard
+
+_PATIENCE: Final = 30.0
+_RATE: Final = 1 << 10
+_MOST_ADDRESSES: Final = 4
+_SMALL: Final = 512
+_DRIPS: Final = 8
+_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
+
+
+class _Reader(io.RawIOBase):
+    """What comes from a connection for one answer, until its deadline."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._timeout = sock.gettimeout()
+        self._deadline = deadline
+        self._small = 0
+        self.left = LARGEST_HEAD
+        """Bytes that may still come: of the head, then of the body and what surrounds it."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline.left()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        if self.left <= 0:
+            raise http.client.HTTPException("it sends more around its answer than in it")
+        self._gather(left)
+        with contextlib.suppress(OSError):  # it may have been closed
+            self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
+        count = self._raw.readinto(buffer)
+        self.left -= count or 0
+        self._small = self._small + 1 if count and count < _SMALL else 0
+        return count
+
+    def _gather(self, left: float) -> None:
+        """Lets what drips gather: to be woken for each drop, from many connections, keeps others waiting."""
+        if self._small >= _DRIPS:
+            time.sleep(min(left, _LONGEST_PAUSE, _PAUSE * (self._small - _DRIPS + 1)))
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._deadline = current() or Deadline(_PATIENCE, _PATIENCE, _RATE, threading.Semaphore())
+        self._reader = _Reader(self.fp.detach(), sock, self._deadline)
+        self.fp = io.BufferedReader(self._reader)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MOST_INTERIM + 1):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == SWITCHING:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("it sends one interim answer after the other")
+
+    def begin(self) -> None:
+        super().begin()
+        self._reader.left = FRAMING_AT_LEAST
+        if self.getheader("Content-Encoding", "identity") != "identity":
+            self._deadline.received(LARGE)  # who knows how much it is
+
+    def read1(self, n: int = -1) -> bytes:
+        with self._deadline.waiting():
+            part = super().read1(n)
+        self._reader.left += len(part) * FRAMING
+        self._deadline.received(len(part))
+        if not part or self.length == 0:
+            self._deadline.ended()
+        return part
+
+
+def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
+    """Look the host up once, and connect to what was looked at: another look-up might say otherwise."""
+    host: str = connection._dns_host  # with the dot at its end, which the resolver needs
+    port = connection.port or connection.default_port
+    deadline = current()
+    try:
+        found = guard.resolve(host.strip("[]"), port)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
+        raise NameResolutionError(host, connection, reason) from error
+    failure: OSError = OSError("no address")
+    for family, address in found[:_MOST_ADDRESSES]:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            timeout = connection.timeout
+            if deadline is not None:
+                left = max(0.001, deadline.left())
+                timeout = left if timeout is None else min(left, timeout)
+            sock.settimeout(timeout)
+            sock.connect(address)
+        except OSError as error:
+            failure = error
+            sock.close()
+        else:
+            return sock
+    if isinstance(failure, TimeoutError):
+        raise ConnectTimeoutError(connection, f"Connection to {host} timed out.") from failure
+    raise NewConnectionError(connection, f"Failed to establish a new connection: {failure}") from failure
+
+
+def guard_connections(manager: urllib3.PoolManager, guard: Guard) -> None:
+    """Makes all connections of ``manager``'s obey ``guard`` and the deadline of the thread that asks."""
+
+    class Plain(HTTPConnection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return _connect(self, guard) if self.proxy is None else super()._new_conn()
+
+    class Encrypted(HTTPSConnection):
+        response_class = _Response
+
+        def _new_conn(self) -> socket.socket:
+            return _connect(self, guard) if self.proxy is None else super()._new_conn()
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class EncryptedPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Encrypted
+
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}

@@ -1,0 +1,130 @@
+"""To remove most of what there is asks for a word more, of whoever does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from digestry.blobs.disk import DiskBlobs
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.jobs import COLLECTION
+from digestry.registry import removal_limit
+from digestry.registry.config import RegistryConfig, load
+from digestry.registry.garbage_collection import CollectionJob, collect
+from digestry.registry.removal_limit import LITTLE, Share, TooMuch
+from digestry.registry.server import prepare
+from tests.registry.backup.support import ORIGIN, push
+from tests.registry.garbage_collection.support import AT_ONCE, gathered, later
+from tests.support import digestry
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
+    """A root with three images of three blobs each, where more than four is not few."""
+    monkeypatch.setattr(removal_limit, "FEW", 4)
+    settings = tmp_path / "registry.toml"
+    settings.write_text(AT_ONCE)
+    loaded = load(settings, {"root": tmp_path / "root"})
+    prepare(loaded)
+    for number in range(3):
+        push(loaded.root, "x", f"t{number}", b"%d" % number)
+    return loaded
+
+
+def blobs(config: RegistryConfig) -> int:
+    return len(list(DiskBlobs(config.root).digests()))
+
+
+def test_a_share() -> None:
+    assert not Share("blob", total=100, dead=100).most  # few
+    assert not Share("blob", total=1000, dead=500).most
+    assert Share("blob", total=1000, dead=501).most
+    assert not Share("blob", total=10, dead=1, dead_bytes=LITTLE, live_bytes=0).most
+    assert Share("blob", total=10, dead=1, dead_bytes=LITTLE + 1, live_bytes=LITTLE).most
+    assert not Share("blob", total=10, dead=1, dead_bytes=2 * LITTLE, live_bytes=2 * LITTLE).most
+
+
+def test_blobs_that_are_most_of_the_store_stay(config: RegistryConfig) -> None:
+    store = DiskBlobs(config.root)
+    strays = [store.put(os.urandom(10)) for _ in range(10)]
+    items: list[object] = []
+    with pytest.raises(TooMuch, match="10 of 19 blobs, of 100 bytes, would be removed"):
+        collect(config, tell=items.append, now=later())
+    assert not items
+    assert all(store.stat(stray) for stray in strays)
+    gathered(collect, config, really=True)
+    assert blobs(config) == 9
+
+
+def test_fewer_than_half_go(config: RegistryConfig) -> None:
+    store = DiskBlobs(config.root)
+    for _ in range(9):
+        store.put(os.urandom(10))
+    gathered(collect, config)
+    assert blobs(config) == 9
+
+
+def test_manifests_are_looked_at_before_any_is_deleted(
+    config: RegistryConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal_limit, "FEW", 1)
+    catalog = Catalog(config.root)
+    for tag in ("t0", "t1"):
+        catalog.delete_tag("x", tag, origin=ORIGIN)
+    with pytest.raises(TooMuch, match="2 of 3 manifests"):
+        collect(config, now=later(100_000))
+    assert catalog.has_repository("x")
+    assert len(catalog.damage.content(after="", limit=100)) == 9
+    catalog.close()
+    collect(config, now=later(100_000), really=True)
+    assert blobs(config) == 3
+
+
+def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None:
+    store = DiskBlobs(config.root)
+    for _ in range(10):
+        store.put(os.urandom(10))
+    job = CollectionJob(config, now=later())
+    catalog = Catalog(config.root)
+    with pytest.raises(TooMuch):
+        job._collect(threading.Event())
+    with pytest.raises(TooMuch):
+        job._collect(threading.Event())
+    state = catalog.jobs.state(COLLECTION)
+    assert state is not None
+    assert (state.state["refused"], state.state["refuses"], state.state.get("failures", 0)) == (2, 1, 0)
+    assert blobs(config) == 19
+    gathered(collect, config, really=True)
+    state = catalog.jobs.state(COLLECTION)
+    assert state is not None
+    assert (state.state["refused"], state.state["refuses"]) == (2, 0)
+    catalog.close()
+
+
+def test_the_command_asks_and_says_it_in_a_dry_run(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    prepare(RegistryConfig(root))
+    store = DiskBlobs(root)
+    for number in range(removal_limit.FEW + 1):
+        store.put(b"%d" % number)
+
+    def gc(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = digestry("gc", "--root", root, "--format", "json", "-q", *arguments)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    refused = gc()
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "101 of 101 blobs" in refused.stderr
+    assert removal_limit.OPTION in refused.stderr
+    dry = gc("--dry-run")
+    assert dry.returncode == 0
+    assert json.loads(dry.stdout)["totals"]["blobs"] == removal_limit.FEW + 1
+    assert removal_limit.OPTION in dry.stderr
+    done = gc(removal_limit.OPTION)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["totals"]["blobs"] == removal_limit.FEW + 1

@@ -1,0 +1,252 @@
+"""The catalog and the blobs beside it are of one registry: what else is there, nothing is removed by."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digestry.blobs.disk import DiskBlobs, StoreMark
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.schema_version import newest_schema
+from digestry.errors import Conflict
+from digestry.registry import store_identity
+from digestry.registry.config import RegistryConfig
+from digestry.registry.garbage_collection import collect, dry_run
+from digestry.registry.server import prepare
+from tests.registry.backup.support import back_up, push, restore
+from tests.registry.garbage_collection.support import gathered
+from tests.support import digestry
+
+
+def made(root: Path, images: int = 3) -> Path:
+    """The root of a registry that was served once, with images."""
+    prepare(RegistryConfig(root))
+    for number in range(images):
+        push(root, "x", f"t{number}", b"%d of %d" % (number, len(str(root))))
+    with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        connection.execute("UPDATE leases SET expires_at = 0")
+    return root
+
+
+def files(root: Path) -> set[Path]:
+    return {path for path in (root / "blobs").rglob("*") if path.is_file() and path.name != "registry-id"}
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(digestry(*arguments), capture_output=True, text=True, timeout=60, check=False)
+
+
+def other(root: Path, tmp_path: Path) -> None:
+    shutil.copy(made(tmp_path / "other", 0) / "catalog.db", root / "catalog.db")
+
+
+def older(root: Path, _: Path) -> None:
+    copy = root.with_name("copy.db")
+    with closing(sqlite3.connect(root / "catalog.db")) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    prepare(RegistryConfig(root))  # served again, and more is pushed
+    push(root, "x", "newer", b"newer")
+    shutil.move(copy, root / "catalog.db")
+
+
+def of_before(root: Path, tmp_path: Path) -> None:
+    """Another registry's, from before there were IDs, that was brought up to date."""
+    other(root, tmp_path)
+    with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        connection.execute("UPDATE identity SET bound = 0")
+    DiskBlobs(root).mark_file.unlink()
+
+
+def blobs_of_another(root: Path, tmp_path: Path) -> None:
+    shutil.rmtree(root / "blobs")
+    shutil.copytree(made(tmp_path / "another") / "blobs", root / "blobs")
+
+
+def mark_lost(root: Path, _: Path) -> None:
+    DiskBlobs(root).mark_file.unlink()
+
+
+def damaged_mark(root: Path, _: Path) -> None:
+    DiskBlobs(root).mark_file.write_text("nothing of the kind")
+
+
+WRONG: dict[str, Callable[[Path, Path], None]] = {
+    "another registry's": other,
+    "older": older,
+    "another's, from before there were IDs": of_before,
+    "blobs of another": blobs_of_another,
+    "no mark": mark_lost,
+    "damaged mark": damaged_mark,
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_nothing_is_removed_or_served(
+    tmp_path: Path, change: Callable[[Path, Path], None], request: pytest.FixtureRequest
+) -> None:
+    root = made(tmp_path / "root")
+    for leftover in root.glob("catalog.db-*"):
+        leftover.unlink()
+    change(root, tmp_path)
+    before = files(root)
+    assert len(before) >= 9
+    for arguments in (
+        ("gc", "--root", root),
+        ("gc", "--dry-run", "--root", root),
+        ("gc", "--really-remove-most", "--root", root),
+        ("scrub", "--root", root),
+        ("serve", "--listen", "127.0.0.1:0", "--root", root),
+    ):
+        found = run(*arguments)
+        # A scrub removes nothing, and looks at a registry from before there were IDs as it is.
+        may = {0, 2, 6} if arguments[0] == "scrub" and change is of_before else {2, 6}
+        assert found.returncode in may, (arguments, found.stderr)
+        assert "Traceback" not in found.stderr
+        assert files(root) == before
+
+
+@pytest.mark.parametrize("change", [other, older, blobs_of_another])
+def test_what_belongs_together_all_the_same_can_be_said_to(
+    tmp_path: Path, change: Callable[[Path, Path], None]
+) -> None:
+    root = made(tmp_path / "root")
+    change(root, tmp_path)
+    refused = run("gc", "--root", root)
+    words = refused.stderr.partition("write '")[2].partition("'")[0]
+    DiskBlobs(root).mark_file.write_text(words)
+    assert run("gc", "--dry-run", "--root", root).returncode == 0
+
+
+def test_a_backup_is_not_overwritten_by_one_of_another_registry(tmp_path: Path) -> None:
+    root, backup = made(tmp_path / "root"), tmp_path / "backup"
+    back_up(root, backup)
+    before = files(backup)
+    another = made(tmp_path / "another", 0)  # without a journal that could tell
+    with pytest.raises(Conflict):
+        back_up(another, backup)
+    other(root, tmp_path)
+    with pytest.raises(Conflict):
+        back_up(root, backup)
+    assert files(backup) == before
+
+
+def test_a_backup_keeps_the_identity(tmp_path: Path) -> None:
+    root = made(tmp_path / "root")
+    back_up(root, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "again")
+    assert DiskBlobs(tmp_path / "again").mark() == DiskBlobs(root).mark()
+    prepare(RegistryConfig(tmp_path / "again"))
+    assert not gathered(collect, RegistryConfig(tmp_path / "again"))
+
+
+def test_a_registry_of_before_gets_an_identity_once(tmp_path: Path) -> None:
+    root = made(tmp_path / "root")
+    with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        connection.execute("DROP TABLE identity")
+        connection.execute("UPDATE alembic_version SET version_num = '0006'")
+    DiskBlobs(root).mark_file.unlink()
+    for command in (("gc", "--root", root), ("gc", "--dry-run", "--root", root), ("scrub", "--root", root)):
+        refused = run(*command)
+        assert refused.returncode == 6
+        assert "digestry serve brings it up to date" in refused.stderr
+    before = files(root)
+    prepare(RegistryConfig(root))
+    mark = DiskBlobs(root).mark()
+    assert mark is not None
+    prepare(RegistryConfig(root))
+    again = DiskBlobs(root).mark()
+    assert again is not None
+    assert again.id == mark.id
+    assert again.generation > mark.generation
+    assert run("gc", "--root", root).returncode == 0
+    assert files(root) == before
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> list[tuple[str | Path, ...]]:
+    root = made(tmp_path / "root")
+    return [
+        ("gc", "--root", root),
+        ("gc", "--dry-run", "--root", root),
+        ("scrub", "--root", root),
+        ("scrub", "--list", "--root", root),
+        ("journal", "verify", "--root", root),
+        ("journal", "export", "--root", root),
+        ("webhook", "list", "--root", root),
+        ("token", "list", "--root", root),
+        ("backup", "--root", root, tmp_path / "backup"),
+        ("serve", "--listen", "127.0.0.1:0", "--root", root),
+    ]
+
+
+def test_every_command_refuses_what_a_newer_digestry_changed(
+    tmp_path: Path, commands: list[tuple[str | Path, ...]]
+) -> None:
+    root = tmp_path / "root"
+    with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = files(root)
+    for command in commands:
+        found = run(*command)
+        assert found.returncode in {2, 6}, (command, found)
+        assert "9999" in found.stderr, (command, found.stderr)
+        assert files(root) == before
+
+
+def test_a_catalog_that_is_none_is_said_to_be(tmp_path: Path, commands: list[tuple[str | Path, ...]]) -> None:
+    root = tmp_path / "root"
+    before = files(root)
+    for path in root.glob("catalog.db*"):
+        path.unlink()
+    (root / "catalog.db").touch()
+    for command in commands:
+        found = run(*command)
+        assert found.returncode not in {0, 70}, (command, found)
+        assert "Traceback" not in found.stderr
+        assert files(root) == before
+
+
+def test_the_newest_schema_is_that_of_a_new_catalog(tmp_path: Path) -> None:
+    made(tmp_path / "root", 0)
+    with closing(sqlite3.connect(tmp_path / "root" / "catalog.db")) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
+            (newest_schema(),)
+        ]
+
+
+def test_a_start_that_was_killed_between_the_two_goes_on(tmp_path: Path) -> None:
+    catalog, blobs = Catalog(tmp_path), DiskBlobs(tmp_path)
+    catalog.migrate()
+    blobs.set_mark(StoreMark(catalog.identities.get().id, 0))
+    store_identity.ensure(catalog, blobs)
+    assert catalog.identities.get().bound
+    catalog.close()
+
+
+def test_copies_from_while_it_is_served_are_older(tmp_path: Path) -> None:
+    """Every ten seconds, if something was written, a copy that was taken before is told from the catalog."""
+    root = made(tmp_path / "root")
+    catalog, blobs = Catalog(root), DiskBlobs(root)
+    job = store_identity.IdentityJob(catalog, blobs)
+    job.run(threading.Event())
+    first = catalog.identities.get().generation
+    job.run(threading.Event())
+    assert catalog.identities.get().generation == first  # nothing was written
+    push(root, "x", "more", b"more")
+    assert job.run(threading.Event()) <= 10
+    mark: Any = blobs.mark()
+    assert mark.generation == catalog.identities.get().generation == first + 1
+    catalog.close()
+
+
+def test_a_dry_run_works_with_the_right_catalog(tmp_path: Path) -> None:
+    root = made(tmp_path / "root")
+    assert not gathered(dry_run, RegistryConfig(root))

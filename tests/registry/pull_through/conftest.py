@@ -1,0 +1,44 @@
+"""One upstream, and one registry with many mirrors of it: what one of them suffers, the others do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.registry.pull_through.support import Upstream, mirroring, upstream
+from tests.support import RegistryServer
+
+_MIRRORS = {
+    "docker.io": 'tag-ttl = "1h"\ndefault = true\nrepository = ["library/**", "own/**"]',
+    "asking.test": "tag-ttl = 0",
+    "asking2.test": "tag-ttl = 0",
+    "fresh.test": 'tag-ttl = "1h"',
+    "held.test": "tag-ttl = 0",
+    "some.test": 'tag-ttl = 0\nrepository = "allowed/*"',
+    "never-stale.test": 'tag-ttl = 0\nstale = "off"',
+    "large.test": 'prefix = "deep/in/here"',
+    **{f"trouble{number}.test": 'tag-ttl = 0\ntimeout = "2s"' for number in range(18)},
+}
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[Upstream]:
+    with upstream() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def mirror(hub: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry of two worker processes."""
+    sections = "\n".join(f'[mirror."{name}"]\nurl = "{hub.url}"\n{keys}\n' for name, keys in _MIRRORS.items())
+    rule = '[[immutability]]\nrepository = "held.test/**"\ntag = "**"\nmode = "immutable"\n'
+    with mirroring(tmp_path_factory.mktemp("mirror"), f"workers = 2\n{sections}\n{rule}") as server:
+        yield server
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """An upstream's repository for one test alone."""
+    return "own/" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")

@@ -1,0 +1,49 @@
+"""What an audit may say of an image that a mirror keeps: no more than upstream confirms now."""
+
+from __future__ import annotations
+
+from digestry.client.options import ClientOptions
+from digestry.client.session import Session
+from digestry.fleet.audit import Finding, audit
+from digestry.fleet.lookup import Lookup
+from digestry.fleet.sighting import Claim
+from digestry.model.digest import Digest
+from tests.fleet.fakes import Listed, claim, sighted
+from tests.registry.pull_through.support import Upstream, get
+from tests.registry.pull_through.test_outages import refused
+from tests.support import RegistryServer
+
+
+def look(server: RegistryServer, name: str, tag: str, *claims: Claim) -> Finding:
+    with Session(ClientOptions(retries=0)) as session:
+        report = audit([Listed(sighted(f"{server.host}/{name}:{tag}", *claims))], Lookup(session))
+    (found,) = report.findings
+    return found
+
+
+def test_a_tag_that_upstream_cannot_confirm_is_not_current(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    digest = hub.image(name, "1")
+    local = f"trouble15.test/{name}"
+    assert get(mirror, local, "1").status == 200
+    given = claim(digest, f"{mirror.host}/{local}")
+    assert look(mirror, local, "1", given).tag.state == "current"
+    hub.troubles[name] = refused(500)
+    found = look(mirror, local, "1", given)
+    assert found.tag.state == "unknown"
+    assert found.verdict.state == "unknown"
+    assert any("mirrors the tag" in reason for reason in found.reasons)
+
+
+def test_what_a_mirror_never_saw_is_not_called_never_there(
+    mirror: RegistryServer, hub: Upstream, name: str
+) -> None:
+    hub.image(name, "1")
+    local = f"asking.test/{name}"
+    for seen in (False, True):  # before the first pull through the mirror, and after it
+        found = look(
+            mirror, local, "1", claim(Digest.of(b"missed"), f"{mirror.host}/{local}", obtained=False)
+        )
+        assert found.tag.state == "unknown", seen
+        get(mirror, local, "1")
