@@ -177,7 +177,7 @@ class Database:
         # Writers queue here, fairly, those of one process and then one of each process, and not in
         # SQLite's sleeping busy handler.
         self._turn = threading.Lock()
-        self._turnstile = WriteQueue(root)
+        self._write_queue = WriteQueue(root)
         self._writer = self._engine(self._begin_writing, query_only=False, pool_size=1)
         self._reader = self._engine(_begin_reading, query_only=True, pool_size=_READERS)
 
@@ -194,7 +194,7 @@ class Database:
             return True
 
         try:
-            if not self._turnstile.pass_through(attempt, seconds=_BUSY_SECONDS):
+            if not self._write_queue.pass_through(attempt, seconds=_BUSY_SECONDS):
                 raise StorageBusy(f"the catalog {self.path} is locked", hint=_BUSY)
         except sqlite3.Error as error:
             raise _failure(self.path, error) from error
@@ -219,7 +219,7 @@ class Database:
             if query_only:
                 connection.execute("PRAGMA query_only=ON")
             else:
-                connection.execute("PRAGMA busy_timeout=0")  # the turnstile waits
+                connection.execute("PRAGMA busy_timeout=0")  # the write queue waits
 
         event.listen(engine, "connect", on_connect)
         event.listen(engine, "begin", begin)
@@ -284,4 +284,4 @@ class Database:
         """Ends all connections."""
         self._writer.dispose()
         self._reader.dispose()
-        self._turnstile.close()
+        self._write_queue.close()

@@ -38,7 +38,7 @@ from digestry.registry.cors import CorsConfig
 from digestry.registry.observability import config as observing
 from digestry.registry.observability.config import HealthConfig, LogConfig, MetricsConfig
 from digestry.registry.proxies import ProxyConfig
-from digestry.registry.pull_through import config as mirroring_config
+from digestry.registry.pull_through import config as pull_through_config
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.retention import CollectionConfig
 from digestry.registry.scrub import ScrubConfig
@@ -225,7 +225,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
         tags=immutability.parse(sections, where),
         sparse=sparse.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
-        mirrors=mirroring_config.parse(sections, where),
+        mirrors=pull_through_config.parse(sections, where),
         collection=retention.parse(sections, where),
         metrics=observing.metrics(sections, where),
         health=observing.health(sections, where),
