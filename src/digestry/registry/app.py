@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -47,6 +48,8 @@ from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")
 
+_check_repository: Final = functools.lru_cache(4096)(check_repository)
+"""The same few names are asked for again and again."""
 _PREFIX: Final = "/v2/"
 _ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 _TAKES: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -146,7 +149,11 @@ class RegistryApp:
         if not service.admission.admits(exchange):
             await exchange.answer(204)
             return
-        await _identify(service, exchange)
+        known = service.gate.known(exchange.header(b"authorization"))
+        if known is None:
+            await _identify(service, exchange)
+        else:
+            exchange.asker = known
         service.admission.check_writable(exchange)
         if service.mirrors is not None:
             asked = name.removesuffix("/blobs") if resource == "uploads" else name
@@ -322,7 +329,7 @@ def _allowed(service: Service, exchange: Exchange, name: str, action: str | None
     Raises :class:`Problem` 401 or 403 for what the rules do not allow, :class:`StorageFull` for what
     would be taken in while only deletions have room.
     """
-    check_repository(name)
+    _check_repository(name)
     exchange.repository = name
     visible = service.gate.require(exchange, name, action or _ACTIONS.get(exchange.scope["method"], "push"))
     if exchange.scope["method"] in _TAKES:
