@@ -29,12 +29,12 @@ from typing import Any
 
 from tests.support import RegistryServer, descriptor, digestry, start_registry
 
+from digestry.advisories import publish
+from digestry.audit.audit import audit
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.audit.reports import to_json
 from digestry.client.session import Session
-from digestry.fleet import publish
-from digestry.fleet.audit import audit
-from digestry.fleet.lookup import Lookup
-from digestry.fleet.reports import to_json
-from digestry.fleet.sources import parse_source
+from digestry.inventory.source_names import parse_source
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -128,13 +128,15 @@ def fill(server: RegistryServer, images: int) -> list[Image]:
         made = sorted((image for share in shares for image in share), key=lambda image: image.reference)
     with Session() as session:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-        bad = publish.Statement("CVE-2026-1505", "affected", "bench", now)
+        bad = publish.NewStatement("CVE-2026-1505", "affected", "bench", now)
         for old, new in zip(made[:: _EACH * _AFFECTED], made[1 :: _EACH * _AFFECTED], strict=True):
             subject, cure = (
-                publish.find(session, Reference.parse(one.reference).with_digest(one.digest))
+                publish.find_image(session, Reference.parse(one.reference).with_digest(one.digest))
                 for one in (old, new)
             )
-            publish.state(session, subject, bad, [cure])
+            publish.attach_statement(
+                session, subject, bad, [cure], new_queries=lambda: RegistryQueries(session)
+            )
     return made
 
 
@@ -220,7 +222,7 @@ def profile(inventory: Path) -> None:
     with Session() as session, Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         began = time.perf_counter()
         profiler.enable()
-        report = audit([parse_source(f"file:{inventory}")], Lookup(session))
+        report = audit([parse_source(f"file:{inventory}")], RegistryQueries(session))
         nowhere.writelines(to_json.write(report))
         profiler.disable()
         print(f"with the profiler: {time.perf_counter() - began:.1f} s, without the reading threads' part")
@@ -245,7 +247,7 @@ def requests(inventory: Path, *, at_once: bool) -> tuple[Counter[str], float]:
         if not at_once:
             session.resolve_many = lambda *_, **__: None  # type: ignore[method-assign]
         began = time.perf_counter()
-        audit([parse_source(f"file:{inventory}")], Lookup(session))
+        audit([parse_source(f"file:{inventory}")], RegistryQueries(session))
         return counts, time.perf_counter() - began
 
 

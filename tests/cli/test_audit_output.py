@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.fleet.reports import values
+from digestry.audit.reports import values
 from tests.support import PATIENCE, RegistryServer, digestry
 
 

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from tests.e2e.peers import built
-from tests.fleet.kube import Papers, make_papers
+from tests.inventory.kube import Papers, make_papers
 from tests.support import PATIENCE, free_port, lacking
 
 ADMIN = "the-administrator's-token"

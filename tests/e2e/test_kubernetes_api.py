@@ -23,16 +23,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from digestry.advisories import publish
+from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
 from digestry.errors import Refused
-from digestry.fleet import publish
-from digestry.fleet.gathering import keep
-from digestry.fleet.sighting import Note, Problem, Sighting, now
-from digestry.fleet.sources import kube_api
-from digestry.fleet.sources.kube_credentials import Credentials
-from digestry.fleet.sources.kubeconfig import find_access
-from digestry.fleet.sources.kubernetes import KubernetesSource, Where
+from digestry.inventory.gathering import keep
+from digestry.inventory.kube import api as kube_api
+from digestry.inventory.kube.config import find_access
+from digestry.inventory.kube.credentials import Credentials
+from digestry.inventory.observation import ContainerObservation, Note, Unseen, now
+from digestry.inventory.sources.kubernetes import KubernetesSource, Where
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -151,9 +152,15 @@ def application(registry: RegistryServer) -> Application:
     many = registry.push_manifest(name, "many", index)
     repository = f"{registry.host}/{name}"
     with Session(ClientOptions()) as session:
-        subject = publish.find(session, Reference.parse(f"{repository}@{bad}"))
-        cure = publish.find(session, Reference.parse(f"{repository}:1"))
-        publish.state(session, subject, publish.Statement("CVE-2026-1", "affected", "me", now()), [cure])
+        subject = publish.find_image(session, Reference.parse(f"{repository}@{bad}"))
+        cure = publish.find_image(session, Reference.parse(f"{repository}:1"))
+        publish.attach_statement(
+            session,
+            subject,
+            publish.NewStatement("CVE-2026-1", "affected", "me", now()),
+            [cure],
+            new_queries=lambda: RegistryQueries(session),
+        )
     return Application(repository, bad, good, config, many, children)
 
 
@@ -362,8 +369,8 @@ def test_a_list_that_expires_is_begun_again(
     cluster.stop()
     cluster.start()
     seen += observed
-    assert [one for one in seen if isinstance(one, Problem)] == []
-    names = [one.name for one in seen if isinstance(one, Sighting)]
+    assert [one for one in seen if isinstance(one, Unseen)] == []
+    names = [one.name for one in seen if isinstance(one, ContainerObservation)]
     expected = {f"pod-{number:04}/main" for number in range(60)} - {"pod-0050/main"}
     assert sorted(names) == sorted(expected | {"pod-0000-late/main"})
 
@@ -440,10 +447,10 @@ def watching(environment: Mapping[str, str], *namespaces: str) -> KubernetesSour
 def seen(source: KubernetesSource) -> tuple[set[str], list[str]]:
     """The pods of one round, and what was said beside them."""
     observed = list(source.observe())
-    rows = [one for one in observed if isinstance(one, Sighting) and one.runs]
+    rows = [one for one in observed if isinstance(one, ContainerObservation) and one.runs]
     assert len(rows) == len({(row.namespace, row.name) for row in rows})
     return {row.name.partition("/")[0] for row in rows}, [
-        one.message for one in observed if isinstance(one, Note | Problem)
+        one.message for one in observed if isinstance(one, Note | Unseen)
     ]
 
 

@@ -16,7 +16,7 @@ from digestry.registry import webhooks
 from digestry.registry.toml import Where
 from digestry.registry.webhook_dispatcher import Sender
 from digestry.registry.webhooks import Webhook
-from tests.fleet import certificates
+from tests import certificates
 from tests.registry.test_webhooks import SECRET, Receiver
 
 pytestmark = pytest.mark.peer("openssl")

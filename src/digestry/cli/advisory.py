@@ -14,10 +14,10 @@ from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest_prefix import DigestPrefix
 
 if TYPE_CHECKING:
+    from digestry.advisories.advisory import Reading
+    from digestry.advisories.publish import TargetImage
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
-    from digestry.fleet.advisories import Reading
-    from digestry.fleet.publish import Target
     from digestry.model.reference import Reference
 
 _STATUSES = ("affected", "not_affected", "fixed", "under_investigation")
@@ -76,11 +76,12 @@ def add(
 
     A tag is resolved first, and the statement is about the digest that it points to now.
     """
+    from digestry.advisories import publish
+    from digestry.audit.registry_queries import RegistryQueries
     from digestry.cli.settings import load
-    from digestry.fleet import publish
 
     settings = load()
-    statement = publish.Statement(
+    statement = publish.NewStatement(
         vulnerability=vulnerability,
         status=status,
         author=author or _somebody(),
@@ -92,12 +93,15 @@ def add(
     with _session(settings) as session:
         named = in_registry(settings, session, reference)
         cures = [_cure(settings, session, named, text) for text in fixes]
-        subject = publish.find(session, named)
+        subject = publish.find_image(session, named)
         # All are looked up before anything is written.
-        targets = [publish.find(session, cure) for cure in cures]
+        targets = [publish.find_image(session, cure) for cure in cures]
         for target in (subject, *targets):
             _tell_resolved(target)
-        for written in publish.state(session, subject, statement, targets):
+        attached = publish.attach_statement(
+            session, subject, statement, targets, new_queries=lambda: RegistryQueries(session)
+        )
+        for written in attached:
             say(
                 printable(
                     f"{vulnerability}: {written.status}: {written.subject} (advisory {written.referrer})"
@@ -115,8 +119,8 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
 
     REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough.
     """
-    from digestry.fleet import reports
-    from digestry.fleet.tags import moment
+    from digestry.audit import reports
+    from digestry.audit.tag_verdict import moment
 
     target, reading = _read(reference)
     current = reading.current()
@@ -170,21 +174,21 @@ def show(reference: str) -> None:
     _finish(reading)
 
 
-def _read(reference: str) -> tuple[Target, Reading]:
+def _read(reference: str) -> tuple[TargetImage, Reading]:
+    from digestry.advisories import publish
+    from digestry.advisories.attachments import read
+    from digestry.audit.registry_queries import RegistryQueries
     from digestry.cli.settings import load
-    from digestry.fleet import publish
-    from digestry.fleet.attachments import read
-    from digestry.fleet.lookup import Lookup
     from digestry.model import media_types
 
     settings = load()
     with _session(settings) as session:
-        target = publish.find(
+        target = publish.find_image(
             session, in_registry(settings, session, reference), hint="check the name and the tag"
         )
         is_index = target.descriptor.media_type in media_types.INDEXES
         reading = read(
-            Lookup(session, timeout=60),
+            RegistryQueries(session, timeout=60),
             target.image.repository_only(),
             [target.digest],
             indexes=frozenset({target.digest} if is_index else ()),
@@ -209,7 +213,7 @@ def _session(settings: Settings) -> Session:
     return open_session(settings)
 
 
-def _tell_resolved(target: Target) -> None:
+def _tell_resolved(target: TargetImage) -> None:
     if target.tag is not None:
         note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
 
@@ -227,7 +231,7 @@ def _cure(settings: Settings, session: Session, named: Reference, text: str) -> 
 
 
 def _time(text: str) -> datetime.datetime:
-    from digestry.fleet.statements import parse_time
+    from digestry.advisories.statements import parse_time
 
     if not text:
         return datetime.datetime.now(datetime.UTC)

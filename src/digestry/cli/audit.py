@@ -11,12 +11,12 @@ import click
 from digestry.cli import audit_output, exit_codes
 
 if TYPE_CHECKING:
+    from digestry.audit.audit import AuditReport
+    from digestry.audit.recording import Recording
+    from digestry.audit.timelines import Timeline
     from digestry.cli.audit_output import Wanted
     from digestry.cli.settings import Settings
-    from digestry.fleet.audit import Report
-    from digestry.fleet.recording import Recording
-    from digestry.fleet.sighting import Problem, Source
-    from digestry.fleet.timelines import Timeline
+    from digestry.inventory.observation import Source, Unseen
 
 _FORMATS = ("table", "json", "csv", "sarif", "junit", "markdown", "html")
 _SUFFIXES = {
@@ -48,8 +48,8 @@ class _States(click.ParamType[frozenset[str]]):
 def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
+    from digestry.audit.reports import values
     from digestry.cli.output import json_document
-    from digestry.fleet.reports import values
 
     json_document(values.schema())
     ctx.exit()
@@ -174,8 +174,8 @@ def audit(
         raise click.UsageError(f"--fix-plan is for the formats {', '.join(_WITH_FIXES)}")
     if watch and chosen != "table" and output is None:
         raise click.UsageError(f"--watch writes {chosen} to a file only: name it with --output")
+    from digestry.audit.reports.to_table import Look
     from digestry.cli.settings import load
-    from digestry.fleet.reports.to_table import Look
 
     auditor = _Auditor(
         load(),
@@ -202,8 +202,8 @@ def audit(
     raise click.exceptions.Exit(_status(report, wanted))
 
 
-def _status(report: Report, wanted: Wanted) -> int:
-    from digestry.fleet.reports.words import states
+def _status(report: AuditReport, wanted: Wanted) -> int:
+    from digestry.audit.reports.words import states
 
     if any(not wanted.fail_on.isdisjoint(states(finding)) for finding in report.findings):
         return exit_codes.FINDINGS
@@ -226,10 +226,10 @@ class _Auditor:
         record: bool,
         again: bool = False,
     ) -> None:
-        from digestry.fleet.configuration import FleetConfiguration
-        from digestry.fleet.configuration import load as load_fleet
-        from digestry.fleet.gathering import keep
-        from digestry.fleet.sources import parse_source
+        from digestry.audit.configuration import FleetConfiguration
+        from digestry.audit.configuration import load as load_fleet
+        from digestry.inventory.gathering import keep
+        from digestry.inventory.source_names import parse_source
 
         self._settings = settings
         self._include_stopped = include_stopped
@@ -256,30 +256,30 @@ class _Auditor:
         if self._recording is not None:
             audit_output.recorded(self._recording)
 
-    def run(self, wanted: Wanted) -> tuple[Report, list[Timeline]]:
+    def run(self, wanted: Wanted) -> tuple[AuditReport, list[Timeline]]:
         """Audits, and records if that is wanted; with the tags' histories if the format shows them."""
         import os
 
+        from digestry.audit.audit import AuditReport
+        from digestry.audit.audit import audit as run
+        from digestry.audit.registry_queries import RegistryQueries
+        from digestry.audit.timelines import timelines
         from digestry.cli.output import note, printable
         from digestry.cli.signals import end_promptly
         from digestry.client.credentials import podman_files
         from digestry.client.options import ClientOptions
         from digestry.client.session import Session
-        from digestry.fleet.audit import Report
-        from digestry.fleet.audit import audit as run
-        from digestry.fleet.lookup import Lookup
-        from digestry.fleet.sources import engines_here, nothing_found
-        from digestry.fleet.timelines import timelines
+        from digestry.inventory.source_names import engines_here, nothing_found
 
         end_promptly()
         chosen: list[Source] = list(self._sources)
-        silent: list[Problem] = []
+        silent: list[Unseen] = []
         if not chosen:
             chosen, silent = engines_here(include_stopped=self._include_stopped, timeout=self._timeout)
         if not chosen:
             # Nothing was looked at: that must not pass for "nothing was found".
             nothing = () if silent else (nothing_found(),)
-            return Report((), (*silent, *nothing, *self._fleet.problems)), []
+            return AuditReport((), (*silent, *nothing, *self._fleet.problems)), []
         options = ClientOptions(
             insecure_hosts=frozenset(self._settings.insecure_registries) | self._fleet.plain_hosts,
             token_servers=frozenset(self._settings.token_servers),
@@ -295,11 +295,11 @@ class _Auditor:
             retries=1,
         )
         with Session(options) as session:
-            lookup = Lookup(session, timeout=self._timeout)
+            lookup = RegistryQueries(session, timeout=self._timeout)
             report = run(chosen, lookup, names=self._fleet.names)
             histories = timelines(report, lookup) if wanted.format == "html" else []
             if self._record:
-                from digestry.fleet.recording import record
+                from digestry.audit.recording import record
 
                 self._recording = record(report, lookup, self.origins)
         return replace(report, problems=(*silent, *report.problems, *self._fleet.problems)), histories

@@ -19,11 +19,11 @@ from digestry.cli.signals import Interrupts
 from digestry.errors import DigestryError
 
 if TYPE_CHECKING:
-    from digestry.fleet.audit import Report
-    from digestry.fleet.fix_plan import Origins
-    from digestry.fleet.recording import Recording
-    from digestry.fleet.reports.to_table import Look, Text
-    from digestry.fleet.timelines import Timeline
+    from digestry.audit.audit import AuditReport
+    from digestry.audit.recording import Recording
+    from digestry.audit.remediation import Origins
+    from digestry.audit.reports.to_table import Look, Text
+    from digestry.audit.timelines import Timeline
 
 _COLOURS: Final[dict[str, dict[str, Any]]] = {
     "bad": {"fg": "red", "bold": True},
@@ -62,7 +62,7 @@ def _terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def write(report: Report, wanted: Wanted, histories: Sequence[Timeline] = ()) -> None:
+def write(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline] = ()) -> None:
     """Writes the report as it is wanted. Raises :class:`~digestry.errors.StorageError`."""
     if wanted.format == "table" and wanted.output is None:
         for line in _lines(report, wanted):
@@ -70,14 +70,14 @@ def write(report: Report, wanted: Wanted, histories: Sequence[Timeline] = ()) ->
         return
     write_pieces(_pieces(report, wanted, histories), wanted.output)
     if wanted.output is not None:
-        from digestry.fleet.reports.words import summary
+        from digestry.audit.reports.words import summary
 
         note(printable(f"digestry: {wanted.output}: {summary(report)}"))
 
 
 def recorded(recording: Recording) -> None:
     """Says which registries were told what runs, and what was left out, on standard error."""
-    from digestry.fleet.reports import words
+    from digestry.audit.reports import words
 
     keep_none = [told.host for told in recording.told if told.noted is None and told.failure is None]
     for told in recording.told:
@@ -95,25 +95,25 @@ def recorded(recording: Recording) -> None:
         note(f"digestry: not recorded: {what} of which no registry confirmed what runs")
 
 
-def _lines(report: Report, wanted: Wanted) -> Iterator[Text]:
-    from digestry.fleet.reports import to_table
+def _lines(report: AuditReport, wanted: Wanted) -> Iterator[Text]:
+    from digestry.audit.reports import to_table
 
     return (
         to_table.write(report, wanted.look) if wanted.fixes is None else to_table.fixes(report, wanted.fixes)
     )
 
 
-def _pieces(report: Report, wanted: Wanted, histories: Sequence[Timeline]) -> Iterable[str]:
+def _pieces(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline]) -> Iterable[str]:
     """The report as text. Each format's module is loaded only when it is wanted."""
-    from digestry.fleet.reports import (
+    from digestry.audit.reports import (
         to_csv,
         to_html,
         to_json,
         to_junit,
         to_markdown,
         to_sarif,
-        to_table,
-    )  # fmt: skip
+        to_table,  # fmt: skip
+    )
 
     every = wanted.look.every
     if wanted.format == "json":
@@ -141,7 +141,7 @@ def _coloured(line: Text) -> str:
 
 
 def watch(
-    audit: Callable[[Wanted], tuple[Report, list[Timeline]]],
+    audit: Callable[[Wanted], tuple[AuditReport, list[Timeline]]],
     wanted: Wanted,
     *,
     seconds: float,

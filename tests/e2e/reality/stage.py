@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from digestry.advisories import publish
+from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
-from digestry.fleet import publish
-from digestry.fleet.sighting import now
+from digestry.inventory.observation import now
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from tests.client.docker_registry import running_docker_registry
@@ -138,13 +139,15 @@ class Stage:
     def _affected(self, label: str, image: str, fixed: str | None = None) -> None:
         where = self.name(image)
         with Session(ClientOptions()) as session:
-            subject = publish.find(session, Reference.parse(f"{where}@{self.labels[label]}"))
+            subject = publish.find_image(session, Reference.parse(f"{where}@{self.labels[label]}"))
             fixes = (
                 [] if fixed is None
-                else [publish.find(session, Reference.parse(f"{where}@{self.labels[fixed]}"))]
+                else [publish.find_image(session, Reference.parse(f"{where}@{self.labels[fixed]}"))]
             )  # fmt: skip
-            statement = publish.Statement(f"CVE-{label}", "affected", "reality", now())
-            publish.state(session, subject, statement, fixes)
+            statement = publish.NewStatement(f"CVE-{label}", "affected", "reality", now())
+            publish.attach_statement(
+                session, subject, statement, fixes, new_queries=lambda: RegistryQueries(session)
+            )
 
 
 @contextlib.contextmanager

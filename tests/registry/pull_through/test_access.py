@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import certificates
 from tests.client.liar import Reply, Request, lying
-from tests.fleet import certificates
 from tests.registry.access.support import As, challenge, guarded, nobody, of, token
 from tests.registry.pull_through.support import Upstream, get, mirroring
 from tests.support import RegistryServer

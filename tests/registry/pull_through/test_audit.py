@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from digestry.audit.audit import ContainerFinding, audit
+from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
-from digestry.fleet.audit import Finding, audit
-from digestry.fleet.lookup import Lookup
-from digestry.fleet.sighting import Claim
+from digestry.inventory.observation import Claim
 from digestry.model.digest import Digest
-from tests.fleet.fakes import Listed, claim, sighted
+from tests.audit.fakes import Listed, claim, sighted
 from tests.registry.pull_through.support import Upstream, get
 from tests.registry.pull_through.test_outages import refused
 from tests.support import RegistryServer
 
 
-def look(server: RegistryServer, name: str, tag: str, *claims: Claim) -> Finding:
+def look(server: RegistryServer, name: str, tag: str, *claims: Claim) -> ContainerFinding:
     with Session(ClientOptions(retries=0)) as session:
-        report = audit([Listed(sighted(f"{server.host}/{name}:{tag}", *claims))], Lookup(session))
+        report = audit([Listed(sighted(f"{server.host}/{name}:{tag}", *claims))], RegistryQueries(session))
     (found,) = report.findings
     return found
 

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from digestry.model.digest import Digest
+from tests import certificates
 from tests.client.liar import Liar, Reply, Request, lying, not_found
-from tests.fleet import certificates
 from tests.registry.pull_through.support import get, get_blob, mirroring
 from tests.support import RegistryServer, Response
 

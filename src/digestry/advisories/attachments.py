@@ -1,0 +1,384 @@
+"""Reading every advisory that hangs on an image, in whichever way it does.
+
+- Referrers (distribution-spec, "Listing Referrers"), and those in the tag that stands in for the list
+  ("Referrers Tag Schema"), which clients write that know no such list, and keep writing in registries
+  that have learnt it since.
+- cosign's tag ``sha256-HEX.att``: an envelope a layer.
+- BuildKit's attestation manifests, entries of an index.
+
+What a descriptor says of a referrer is a hint: it is written by clients, and some write a wrong one.
+What cannot be ruled out is fetched; what was listed and cannot be read is never passed over in silence.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
+
+from digestry.advisories import openvex, products
+from digestry.advisories.advisory import Advisory, Attached, Reading, settle
+from digestry.advisories.attachment_kinds import (
+    announced,
+    is_file_system,
+    is_other_media_type,
+    is_other_predicate,
+    is_spdx,
+)
+from digestry.advisories.documents import decode
+from digestry.advisories.products import About
+from digestry.advisories.statements import GOOD, Document, Foreign, Product, Statement, Unreadable
+from digestry.errors import DigestryError, TooLarge, Unreachable
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+from digestry.model.reference import Reference
+
+LARGEST_ADVISORY: Final = 8 << 20
+"""In bytes."""
+LARGEST_SPDX: Final = 64 << 20
+"""In bytes, of a bill of materials in SPDX, which is not decoded if it is larger than an advisory."""
+MOST_REFERRERS: Final = 100
+"""Of one digest; further ones are not read, and that is said."""
+MOST_SUBJECTS: Final = 64
+"""Manifests and indexes of the same code whose advisories are read."""
+MOST_LAYERS: Final = 256
+"""Of one manifest; cosign's tag has a layer for each attestation."""
+
+_MOST_LOOKUPS: Final = 16  # of digests that products name and that are not known
+_AHEAD: Final = datetime.timedelta(days=1)
+_STATING: Final = ("application/vnd.in-toto", "application/vnd.dsse.", "application/vnd.dev.sigstore.bundle")
+_REFERENCE_TYPE: Final = "vnd.docker.reference.type"
+_REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
+
+
+class AttachmentQueries(Protocol):
+    """The questions to registries that reading attachments takes. Each raises
+    :class:`~digestry.errors.DigestryError`."""
+
+    def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
+        """Return what ``tag`` points to; None if there is no such tag."""
+        ...
+
+    def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
+        """Return the manifest; None if the repository does not have it, or not whole."""
+        ...
+
+    def listed(self, repository: Reference, digest: Digest) -> Manifest | None:
+        """Return the manifest as :meth:`manifest` does, raising
+        :class:`~digestry.errors.RemoteDamaged` if the registry has it and cannot give it out."""
+        ...
+
+    def blob(self, repository: Reference, descriptor: Descriptor, *, limit: int) -> bytes:
+        """Return a blob's verified bytes, raising :class:`~digestry.errors.TooLarge` over ``limit``."""
+        ...
+
+    def referrers(self, repository: Reference, digest: Digest) -> tuple[Descriptor, ...]:
+        """Return what is attached to ``digest``; empty if nothing is."""
+        ...
+
+
+def list_tag(subject: Digest) -> str:
+    """The tag that lists the referrers of ``subject`` where nothing else does."""
+    return f"{subject.algorithm}-{subject.encoded[:64]}"
+
+
+def attestation_tag(subject: Digest) -> str:
+    """The tag at which cosign puts the attestations of ``subject``."""
+    return f"{subject.algorithm}-{subject.encoded}.att"
+
+
+def read(
+    queries: AttachmentQueries,
+    repository: Reference,
+    subjects: Iterable[Digest],
+    *,
+    same_code: frozenset[Digest] = frozenset(),
+    indexes: frozenset[Digest] = frozenset(),
+    names: Iterable[Reference] = (),
+    tags: bool = True,
+) -> Reading:
+    """Reads every advisory that hangs on one of ``subjects``. Errors are reasons.
+
+    ``same_code`` are further digests of the image, ``indexes`` those of the subjects that are indexes,
+    ``names`` the repository's other names. Without ``tags`` the repository is asked for none. A
+    statement about another product is passed over.
+    """
+    repositories = tuple(dict.fromkeys((repository, *names)))
+    reader = _Reader(queries, repository, tags=tags)
+    for position, subject in enumerate(sorted(subjects)):
+        if position == MOST_SUBJECTS:
+            reader.miss(f"more than {MOST_SUBJECTS} manifests have this code: not all were looked at")
+            break
+        about = About(same_code | {subject}, repositories)
+        if not reader.subject(subject, about, is_index=subject in indexes):
+            break
+    settle(reader.reading)
+    return reader.reading
+
+
+class _Reader:
+    def __init__(self, queries: AttachmentQueries, repository: Reference, *, tags: bool) -> None:
+        self._tags = tags
+        self._queries = queries
+        self._repository = repository
+        self._looked_up = 0
+        self._seen: set[tuple[Digest, Digest]] = set()
+        self.reading = Reading()
+
+    def miss(self, reason: str) -> None:
+        """Notes something that there is, or may be, and that was not read."""
+        self.reading.miss(self._repository, reason)
+
+    def note(self, reason: str) -> None:
+        """Notes something that changes nothing of what is known."""
+        self.reading.reasons.append(reason)
+
+    def subject(self, subject: Digest, about: About, *, is_index: bool) -> bool:
+        """Reads what hangs on one digest; False if there is no use in asking for more."""
+        steps: list[Callable[[], None]] = [lambda: self._referrers(subject, about)]
+        if self._tags:
+            steps += [lambda: self._listed_by_tag(subject, about), lambda: self._cosign(subject, about)]
+        if is_index:
+            steps.append(lambda: self._attestations(subject, about))
+        for step in steps:
+            try:
+                step()
+            except DigestryError as error:
+                self.miss(f"the advisories of {subject} could not be read: {error.message}")
+                if isinstance(error, Unreachable):
+                    return False
+        return True
+
+    # -- the ways in which something hangs on an image ------------------------------------------
+
+    def _referrers(self, subject: Digest, about: About) -> None:
+        listed = self._queries.referrers(self._repository, subject)
+        self._each(subject, about, [one for one in listed if not _ruled_out(one)])
+
+    def _listed_by_tag(self, subject: Digest, about: About) -> None:
+        manifest = self._tagged(list_tag(subject))
+        if manifest is None:
+            return
+        if not manifest.is_index:
+            self.miss(f"the tag {list_tag(subject)} should list what hangs on {subject}, but is an image")
+            return
+        self._each(subject, about, manifest.manifests)
+
+    def _cosign(self, subject: Digest, about: About) -> None:
+        manifest = self._tagged(attestation_tag(subject))
+        if manifest is not None:
+            self._manifest(manifest, subject, about)
+
+    def _attestations(self, subject: Digest, about: About) -> None:
+        index = self._queries.listed(self._repository, subject)
+        for entry in index.manifests if index is not None else ():
+            said = entry.annotations or {}
+            unknown = entry.platform is not None and entry.platform.os == "unknown"
+            if not unknown and said.get(_REFERENCE_TYPE) != "attestation-manifest":
+                continue
+            of = said.get(_REFERENCE_DIGEST)
+            if of is None or of in {str(one) for one in about.digests}:
+                self._each(subject, about, [entry], attached=False)
+
+    def _tagged(self, tag: str) -> Manifest | None:
+        target = self._queries.resolve(self._repository, tag)
+        if target is None:
+            return None
+        manifest = self._queries.listed(self._repository, target.digest)
+        if manifest is None:
+            self.miss(f"the tag {tag} is there, but not the manifest {target.digest} that it points to")
+        return manifest
+
+    def _each(
+        self, subject: Digest, about: About, entries: Iterable[Descriptor], *, attached: bool = True
+    ) -> None:
+        # Those that announce themselves come first, so that a flood of others cannot hide them.
+        wanted = sorted(entries, key=lambda one: not _announces(one))
+        wanted = [one for one in wanted if (subject, one.digest) not in self._seen]
+        if len(wanted) > MOST_REFERRERS:
+            self.miss(f"{subject} has {len(wanted)} attestations: only {MOST_REFERRERS} were read")
+        for entry in wanted[:MOST_REFERRERS]:
+            self._seen.add((subject, entry.digest))
+            try:
+                self._one(subject, entry.digest, about, attached=attached)
+            except Unreachable:
+                raise
+            except DigestryError as error:
+                self.miss(f"the advisory {entry.digest} could not be read: {error.message}")
+
+    def _one(self, subject: Digest, digest: Digest, about: About, *, attached: bool) -> None:
+        manifest = self._queries.listed(self._repository, digest)
+        if manifest is None:
+            self.miss(f"the referrer {digest} of {subject} is listed, but it is not there")
+            return
+        to = manifest.subject
+        if attached and to is not None and to.digest not in about.digests:
+            self.note(f"the referrer {digest} is attached to something else: it was passed over")
+            return
+        self._manifest(manifest, subject, about)
+
+    # -- what is in a manifest ------------------------------------------------------------------
+
+    def _manifest(self, manifest: Manifest, subject: Digest, about: About) -> None:
+        if manifest.is_index:
+            self.miss(f"the referrer {manifest.digest} is an index, which is not known here as an advisory")
+            return
+        predicate = announced(manifest.annotations)
+        layers = manifest.layers or _config_alone(manifest)
+        silent = is_other_predicate(predicate) or is_other_media_type(manifest.artifact_type or "")
+        if silent and not any(_is_stating(layer.media_type) for layer in layers):
+            return
+        if len(layers) > MOST_LAYERS:
+            self.miss(
+                f"the referrer {manifest.digest} has {len(layers)} layers: only {MOST_LAYERS} were read"
+            )
+        for layer in layers[:MOST_LAYERS]:
+            self._layer(manifest, layer, subject, about)
+
+    def _layer(self, manifest: Manifest, layer: Descriptor, subject: Digest, about: About) -> None:
+        predicate = announced(layer.annotations) or announced(manifest.annotations)
+        if is_other_predicate(predicate) or is_other_media_type(layer.media_type):
+            return
+        if is_file_system(layer, manifest):
+            return
+        digest = manifest.digest
+        types = (predicate, layer.media_type, manifest.artifact_type or "")
+        largest = LARGEST_SPDX if any(map(is_spdx, types)) else LARGEST_ADVISORY
+        if layer.size > largest:
+            raise TooLarge(f"it is larger than {largest} bytes", limit=largest)
+        content = self._queries.blob(self._repository, layer, limit=largest)
+        if len(content) > LARGEST_ADVISORY:
+            # SPDX 2 has no graph, and states nothing.
+            if b"@graph" in content or b"@context" in content:
+                self.miss(f"the referrer {digest} of {subject} is SPDX 3, and too large to be read")
+            return
+        stating = bool(predicate) or any(map(_is_stating, (layer.media_type, manifest.artifact_type or "")))
+        for found in decode(content, stating=stating):
+            if isinstance(found, Unreadable):
+                self.miss(f"the referrer {digest} of {subject} cannot be decoded: {found.reason}")
+            elif isinstance(found, Document):
+                self._document(Attached(found, subject, digest), about)
+            else:
+                assert isinstance(found, Foreign)  # noqa: S101 - there is no other
+
+    def _document(self, attached: Attached, about: About) -> None:
+        document, digest = attached.document, attached.referrer
+        if document.vague:
+            self.miss(f"which image the advisory {digest} is about cannot be told by its subject")
+        named = document.subjects
+        if named and not any(map(about.comparable, named)):
+            self.miss(f"which image the advisory {digest} is about cannot be told by its subject's digests")
+            return
+        if named and not named & about.digests and not self._holds(named, about):
+            self.note(f"the advisory {digest} says that it is about another image: it was passed over")
+            return
+        self.reading.attached.append(attached)
+        for fault in document.faults:
+            self.miss(f"in the advisory {digest}, {fault}: it could not be read")
+        if document.enveloped:
+            self.note(f"the advisory {digest} is signed; the signature was not verified")
+        passed_over: list[str] = []
+        for statement in document.statements:
+            if statement.status in GOOD and statement.timestamp > _now() + _AHEAD:
+                self.miss(
+                    f"in the advisory {digest}, what is said of {statement.vulnerability} is dated in the"
+                    f" future, {statement.timestamp:%Y-%m-%d}: it was not believed"
+                )
+                continue
+            found = list(self._advisories(statement, attached, about, passed_over))
+            self.reading.advisories += found
+        if passed_over:
+            names = ", ".join(list(dict.fromkeys(passed_over))[:3])
+            self.note(f"the advisory {digest} is also, or only, about another product ({names})")
+
+    def _advisories(
+        self, statement: Statement, attached: Attached, about: About, passed_over: list[str]
+    ) -> Iterator[Advisory]:
+        for product in statement.products or (None,):
+            match = "digest" if product is None else self._match(product, statement, about)
+            if match == "other":
+                assert product is not None  # noqa: S101 - what is attached is about this
+                passed_over.append(product.shown)
+                continue
+            if match == "unclear":
+                assert product is not None  # noqa: S101 - as above
+                self.miss(
+                    f"the advisory {attached.referrer} says {statement.status.replace('_', ' ')} about"
+                    f" {statement.vulnerability}, and it cannot be told whether that is about this image:"
+                    f" its product is {product.shown}"
+                )
+                continue
+            name = {"digest": "", "name": "the repository"}.get(match)
+            for component in (product.components if product is not None else ()) or ("",):
+                yield Advisory(
+                    statement,
+                    self._repository,
+                    attached.subject,
+                    attached.referrer,
+                    attached.document.enveloped,
+                    statement.author,
+                    product.shown if name is None and product is not None else name or "",
+                    component,
+                    sure=match != "package",
+                )
+
+    def _match(self, product: Product, statement: Statement, about: About) -> products.Match:
+        verdict = products.judge(product, about)
+        if verdict.match == "other" and self._holds(verdict.others, about):
+            return "digest"
+        if verdict.match == "name" and verdict.tag and statement.status in GOOD:
+            # Tags move: what is good of one is of this image only if the tag points to it.
+            try:
+                target = self._queries.resolve(self._repository, verdict.tag)
+            except DigestryError:
+                target = None
+            if target is None or target.digest not in about.digests:
+                return "unclear"
+        return verdict.match
+
+    def _holds(self, digests: Iterable[Digest], about: About) -> bool:
+        """Whether one of ``digests`` holds the image or has its config, which may not be known yet."""
+        for digest in digests:
+            if self._looked_up == _MOST_LOOKUPS:
+                return False
+            self._looked_up += 1
+            try:
+                manifest = self._queries.manifest(self._repository, digest)
+            except Unreachable:
+                raise
+            except DigestryError:
+                continue
+            if manifest is None:
+                continue
+            inside = {one.digest for one in manifest.manifests}
+            inside |= {manifest.config.digest} if manifest.config is not None else set()
+            if inside & about.digests:
+                return True
+        return False
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _announces(entry: Descriptor) -> bool:
+    return openvex.is_openvex(announced(entry.annotations))
+
+
+def _is_stating(media_type: str) -> bool:
+    """Whether this is the type of attestations or advisories."""
+    kind = media_type.lower()
+    return kind.startswith(_STATING) or "vex" in kind or "csaf" in kind
+
+
+def _ruled_out(entry: Descriptor) -> bool:
+    """Whether a registry's own list says that an entry is of a kind that states nothing."""
+    return is_other_predicate(announced(entry.annotations)) or is_other_media_type(entry.artifact_type or "")
+
+
+def _config_alone(manifest: Manifest) -> tuple[Descriptor, ...]:
+    config = manifest.config
+    silent = {media_types.OCI_EMPTY, *media_types.IMAGE_CONFIGS}
+    return () if config is None or config.media_type in silent else (config,)

@@ -1,0 +1,190 @@
+"""What CycloneDX documents say of vulnerabilities: their VEX, and bills of materials that carry it.
+
+CycloneDX 1.4 to 1.6, ``vulnerabilities``; a ``ref`` is a component of the same document, a BOM-Link to
+another document's, or a package URL.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Final
+from urllib.parse import unquote
+
+from digestry.advisories.statements import (
+    LONG_AGO,
+    Document,
+    Foreign,
+    Product,
+    Statement,
+    Status,
+    Unreadable,
+    items,
+    mapping,
+    number,
+    parse_time,
+    read_each,
+    text,
+)
+from digestry.model.digest import shown
+
+_STATES: Final[dict[str, Status]] = {
+    "exploitable": "affected",
+    "in_triage": "under_investigation",
+    "resolved": "fixed",
+    "resolved_with_pedigree": "fixed",
+    "false_positive": "not_affected",
+    "not_affected": "not_affected",
+}
+_MAKERS: Final = ("manufacturer", "supplier", "manufacture")
+_MOST_COMPONENTS: Final = 100_000
+
+
+def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
+    """A CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign."""
+    entries = bom.get("vulnerabilities")
+    if _hides(bom):
+        return Unreadable("its CycloneDX document has vulnerabilities inside of components")
+    if entries is None or entries == []:
+        return Foreign("CycloneDX")
+    if not isinstance(entries, list):
+        return Unreadable("the vulnerabilities of its CycloneDX document are not a list")
+    reader = _Reader(bom)
+    statements, faults = read_each(entries, "vulnerability", lambda one: (reader.statement(one),))
+    return Document(
+        kind="CycloneDX",
+        predicate=bom,
+        version=reader.version,
+        author=reader.author,
+        identity=text(bom.get("serialNumber")),
+        statements=statements,
+        faults=faults,
+    )
+
+
+class _Reader:
+    def __init__(self, bom: dict[str, Any]) -> None:
+        metadata = mapping(bom.get("metadata"))
+        self.version = number(bom.get("version"))
+        self.author = _author(metadata)
+        self._timestamp = text(metadata.get("timestamp"))
+        self._main = mapping(metadata.get("component"))
+        self._components = _by_reference(items(bom.get("components")) + items(self._main.get("components")))
+
+    def statement(self, entry: object) -> Statement | Unreadable:
+        if not isinstance(entry, dict):
+            return Unreadable("it is not an object")
+        name = text(entry.get("id"))
+        if not name.strip():
+            return Unreadable("it has no id")
+        analysis = mapping(entry.get("analysis"))
+        state = analysis.get("state")
+        # What is listed and not analysed is there, and nobody has said what that means.
+        said = "under_investigation" if state is None else _STATES.get(text(state).strip().lower())
+        if said is None:
+            return Unreadable(f"its analysis has the state {shown(state)}")
+        timestamp = self._time(analysis, entry)
+        if isinstance(timestamp, Unreadable):
+            return timestamp
+        affects = entry.get("affects")
+        if not isinstance(affects, list | None):
+            return Unreadable("what it affects is not a list")
+        products = []
+        for affected in affects or []:
+            ref = affected if isinstance(affected, str) else text(mapping(affected).get("ref"))
+            products.append(self._product(ref))
+        return Statement(
+            vulnerability=name,
+            aliases=tuple(
+                filter(None, (text(mapping(one).get("id")) for one in items(entry.get("references"))))
+            ),
+            status=said,
+            timestamp=timestamp,
+            version=self.version,
+            author=self.author,
+            products=tuple(products),
+            action=text(entry.get("recommendation")),
+            notes=text(analysis.get("detail")),
+            justification=text(analysis.get("justification")),
+            raw=entry,
+        )
+
+    def _time(self, analysis: dict[str, Any], entry: dict[str, Any]) -> datetime.datetime | Unreadable:
+        said = (analysis.get("lastUpdated"), analysis.get("firstIssued"), entry.get("updated"))
+        when = next((text(one) for one in said if one), self._timestamp)
+        if not when:
+            return LONG_AGO
+        try:
+            return parse_time(when)
+        except ValueError:
+            return Unreadable(f"its time is {shown(when)}")
+
+    def _product(self, ref: str) -> Product:
+        if ref and ref == text(self._main.get("bom-ref")):
+            return _described(self._main)
+        # BOM-Link: urn:cdx:SERIAL/VERSION#BOM-REF.
+        link = unquote(ref.partition("#")[2]) if ref.lower().startswith("urn:cdx:") else ref
+        component = self._components.get(ref) or self._components.get(link)
+        if component is not None:
+            named = _identified(component) or Product((link,))
+            return named if _is_image(named) else Product(named.names, inside=True)
+        if link.lower().startswith("pkg:"):
+            return Product((link,))
+        return Product((f"urn:cdx-ref:{link}",) if link else ())
+
+
+def _hides(bom: dict[str, Any]) -> bool:
+    """Whether a part of the document has vulnerabilities of its own, as no version of CycloneDX has them but
+    an extension of 1.2 and 1.3."""
+    pending: list[Any] = [value for name, value in bom.items() if name != "vulnerabilities"]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if any(name.lower().endswith("vulnerabilities") and value[name] for name in value):
+                return True
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return False
+
+
+def _author(metadata: dict[str, Any]) -> str:
+    names = [text(mapping(one).get("name")) for one in items(metadata.get("authors"))]
+    names += [text(mapping(metadata.get(role)).get("name")) for role in _MAKERS]
+    return next(filter(None, names), "")
+
+
+def _by_reference(components: list[Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    pending = [one for one in components if isinstance(one, dict)]
+    while pending and len(found) < _MOST_COMPONENTS:
+        component = pending.pop()
+        ref = text(component.get("bom-ref"))
+        if ref:
+            found.setdefault(ref, component)
+        pending += [one for one in items(component.get("components")) if isinstance(one, dict)]
+    return found
+
+
+def _described(main: dict[str, Any]) -> Product:
+    """What the document describes: the image that it is attached to, unless it says another one."""
+    version = text(main.get("version"))
+    if version.lower().startswith(("sha256:", "sha512:")):
+        return Product((version,))
+    named = _identified(main)
+    if named is not None and (_is_image(named) or named.hashes):
+        return named
+    return Product((text(main.get("name")) or "what it describes",), inside=True)
+
+
+def _is_image(product: Product) -> bool:
+    return any(name.lower().startswith(("pkg:oci/", "pkg:docker/")) for name in product.names)
+
+
+def _identified(component: dict[str, Any]) -> Product | None:
+    """A component by its package URL and hashes, or by its name; None if it has neither."""
+    hashes = tuple(
+        (text(mapping(one).get("alg")), text(mapping(one).get("content")))
+        for one in items(component.get("hashes"))
+    )
+    name = text(component.get("purl")) or text(component.get("name"))
+    return Product((name,), hashes) if name else Product((), hashes) if hashes else None

@@ -1,0 +1,198 @@
+"""Documents of any kind, taken out of whatever wraps them: in-toto statements, DSSE envelopes, Sigstore
+bundles.
+
+A signature is never verified here: what is in an envelope is read, and that it was signed is said.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from digestry.advisories import csaf, cyclonedx, openvex
+from digestry.advisories.attachment_kinds import is_other_predicate, may_speak
+from digestry.advisories.statements import Document, Foreign, Unreadable, digest, items, mapping, text
+from digestry.model.digest import Digest
+
+Read: TypeAlias = Document | Foreign | Unreadable
+
+_STATEMENT_TYPES: Final = "https://in-toto.io/Statement/"
+_CYCLONEDX: Final = ("https://cyclonedx.org/", "http://cyclonedx.org/", "cyclonedx.org/")
+_DEEPEST: Final = 4
+_MOST_DOCUMENTS: Final = 1000
+
+
+def decode(content: bytes, *, stating: bool = True) -> list[Read]:
+    """The documents in ``content``: one, or, as JSON lines or in a list, several.
+
+    ``stating`` tells that it was said to be an attestation or an advisory, so that content without any
+    meaning here is unreadable; else that is so only if it may speak of vulnerabilities.
+    """
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    found: list[Read] = []
+    for value in _values(content):
+        if isinstance(value, Unreadable):
+            silent = not stating and not may_speak(content)
+            return [*found, Foreign("text") if silent else value]
+        read = _read(value, _DEEPEST)
+        if read is None:
+            # What nobody here knows counts if it may speak of vulnerabilities.
+            speaks = stating or may_speak(msgspec.json.encode(value))
+            read = Unreadable("it is of a kind that is not known here") if speaks else Foreign("unknown")
+        found.append(read)
+    return found or [Unreadable("there is nothing in it")]
+
+
+def _values(content: bytes) -> Iterator[dict[str, Any] | Unreadable]:
+    value = _json(content)
+    if isinstance(value, Unreadable):
+        lines = [line for line in content.splitlines() if line.strip()]
+        if 1 < len(lines) <= _MOST_DOCUMENTS:
+            several = [_json(line) for line in lines]
+            if all(isinstance(one, dict) for one in several):
+                value = several
+    if isinstance(value, Unreadable | dict):
+        yield value
+        return
+    if not isinstance(value, list) or not value or len(value) > _MOST_DOCUMENTS:
+        yield Unreadable("it is not a JSON object")
+        return
+    for one in value:
+        yield one if isinstance(one, dict) else Unreadable("it is not a JSON object")
+
+
+def _json(content: bytes) -> Any:
+    """A JSON value; :class:`Unreadable` for what is none, and for what means two things at once."""
+    try:
+        value = msgspec.json.decode(content)
+        json.loads(content, object_pairs_hook=_unique)
+    except _Twice as error:
+        return Unreadable(str(error))
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        return Unreadable(f"it is not JSON: {str(error)[:120]}")
+    return value
+
+
+class _Twice(Exception):
+    """An object that has a key twice, of which each reader believes another."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Twice(f"an object in it has {twice[:60]!r} twice")
+
+
+def _read(value: dict[str, Any], depth: int) -> Read | None:
+    """What a JSON object is; None for a kind that is not known."""
+    if depth == 0:
+        return Unreadable("it is wrapped too deeply")
+    bundled = value.get("dsseEnvelope")
+    if "messageSignature" in value and bundled is None:
+        return Foreign("a signature")
+    envelope = value if bundled is None else bundled
+    if isinstance(envelope, dict) and "payload" in envelope:
+        inner = _json(payload) if isinstance(payload := _payload(envelope), bytes) else payload
+        if isinstance(inner, dict):
+            read = _read(inner, depth - 1)
+            return replace(read, enveloped=True, ours=False) if isinstance(read, Document) else read
+        return inner if isinstance(inner, Unreadable) else Unreadable("its envelope holds no JSON object")
+    if bundled is not None:
+        return Unreadable("its envelope has no payload")
+    kind = value.get("_type")
+    if isinstance(kind, str) and kind.startswith(_STATEMENT_TYPES):
+        return _statement(value, depth)
+    return _bare(value)
+
+
+def _payload(envelope: dict[str, Any]) -> bytes | Unreadable:
+    """DSSE: base64, in the standard alphabet or the URL-safe one."""
+    payload = text(envelope["payload"]).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+    try:
+        return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return Unreadable("its envelope's payload is not base64")
+
+
+def _statement(value: dict[str, Any], depth: int) -> Read | None:
+    predicate_type = value.get("predicateType")
+    if not isinstance(predicate_type, str):
+        return Unreadable("the in-toto statement has no predicateType")
+    if is_other_predicate(predicate_type):
+        return Foreign(predicate_type)
+    predicate = value.get("predicate")
+    if isinstance(predicate, dict) and isinstance(predicate.get("Data"), str):
+        inner = _json(predicate["Data"].encode())  # cosign's form of what it does not know
+        predicate = inner if isinstance(inner, dict) else predicate
+    if isinstance(predicate, str):
+        inner = _json(predicate.encode())
+        predicate = inner if isinstance(inner, dict) else predicate
+    read: Read | None
+    if openvex.is_openvex(predicate_type):
+        if not isinstance(predicate, dict):
+            return Unreadable("its OpenVEX document is not an object")
+        read = openvex.read_document(predicate)
+    elif predicate_type.startswith(_CYCLONEDX):
+        if not isinstance(predicate, dict):
+            return Unreadable("its CycloneDX document is not an object")
+        read = cyclonedx.read_document(predicate)
+    else:
+        read = _read(predicate, depth - 1) if isinstance(predicate, dict) else None
+    if read is None:
+        if may_speak(msgspec.json.encode(value)):
+            return Unreadable(f"its predicate, {predicate_type[:100]}, is not known here")
+        return Foreign(predicate_type)
+    if isinstance(read, Document):
+        subjects = read.subjects | _subjects(value.get("subject"))
+        return replace(read, subjects=subjects, vague=not subjects and bool(value.get("subject")))
+    return read
+
+
+def _bare(value: dict[str, Any]) -> Read | None:
+    context = value.get("@context")
+    contexts = [one for one in (context if isinstance(context, list) else [context]) if isinstance(one, str)]
+    if any(openvex.is_openvex(one) for one in contexts):
+        return openvex.read_document(value)
+    if text(value.get("bomFormat")).lower() == "cyclonedx":
+        return cyclonedx.read_document(value)
+    if csaf.is_csaf(value):
+        return csaf.read_document(value)
+    if "@graph" in value or any("spdx" in one.lower() for one in contexts):
+        return _linked(value)
+    if "spdxVersion" in value:
+        return Foreign("SPDX")
+    critical = mapping(value.get("critical"))
+    if "image" in critical and "type" in critical:
+        return Foreign("a signature")
+    return None
+
+
+def _linked(value: dict[str, Any]) -> Read | None:
+    """JSON-LD: SPDX 3, whose security profile is not read here; None for what is not known."""
+    elements = [value, *items(value.get("@graph"))]
+    types = [
+        one
+        for element in map(mapping, elements)
+        for said in (element.get("type"), element.get("@type"))
+        for one in (said if isinstance(said, list) else [said])
+    ]
+    if any("security" in text(one).lower() or "vuln" in text(one).lower() for one in types):
+        return Unreadable("it is SPDX 3 with elements of the security profile, which are not read")
+    return Foreign("SPDX") if any(text(one) == "SpdxDocument" for one in types) else None
+
+
+def _subjects(value: object) -> frozenset[Digest]:
+    found = set()
+    for subject in items(value):
+        for algorithm, encoded in mapping(mapping(subject).get("digest")).items():
+            one = digest(f"{algorithm.lower()}:{text(encoded).lower()}")
+            if one is not None:
+                found.add(one)
+    return frozenset(found)

@@ -1,0 +1,161 @@
+"""Whether a statement's product is an image: by digest, by package URL, by name.
+
+Package URLs: purl-spec, types ``oci`` and ``docker``. What other types name (``apk``, ``deb``,
+``golang``) is a part of an image.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+from urllib.parse import unquote
+
+from digestry.advisories.statements import Product, digest
+from digestry.errors import InvalidReference
+from digestry.model.digest import Digest
+from digestry.model.reference import DOCKER_HUB, Reference
+
+Match: TypeAlias = Literal["digest", "name", "inside", "package", "other", "unclear"]
+"""``digest``: it is this image; ``name``: an image of its repository; ``inside``: a component that the
+document lists for this image; ``package``: a package, wherever it is; ``other``: another product;
+``unclear``: it cannot be told."""
+
+_PURL: Final = re.compile(r"pkg:/*([a-z0-9.+-]+)/([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.ASCII | re.IGNORECASE)
+_IMAGE_TYPES: Final = frozenset({"oci", "docker"})
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII | re.IGNORECASE)
+_HASHES: Final = {"sha256": "sha256", "sha512": "sha512"}
+_DIGEST: Final = re.compile(r"sha(?:256|512)[:-]", re.ASCII | re.IGNORECASE)
+_HUB: Final = frozenset({"registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com"})
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """An image: its digests (its code, and all that holds it), and the names of its repository."""
+
+    digests: frozenset[Digest]
+    repositories: tuple[Reference, ...]
+
+    def comparable(self, one: Digest) -> bool:
+        """Whether one of the image's digests is of the same algorithm, so that another is another's."""
+        return any(own.algorithm == one.algorithm for own in self.digests)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a product matches. ``tag`` is the one that it names beside the repository, ``others`` the
+    digests that it names and that are not known to be the image's."""
+
+    match: Match
+    tag: str = ""
+    others: tuple[Digest, ...] = ()
+
+
+def judge(product: Product, about: About) -> Verdict:
+    """Whether ``product`` is the image ``about``. A digest decides before any name does."""
+    if product.inside:
+        return Verdict("inside")
+    found = [_named(name, about) for name in product.names] + _hashed(product, about)
+    digests = [one for one in found if one.match == "digest" or one.others]
+    if digests:
+        if any(one.match == "digest" for one in digests):
+            return Verdict("digest")
+        if any(one.match == "package" for one in found):
+            return Verdict("package")  # the hash is its file's
+        return Verdict("other", others=tuple(other for one in digests for other in one.others))
+    order: tuple[Match, ...] = ("name", "package", "other", "unclear")
+    return next(
+        (one for match in order for one in found if one.match == match),
+        Verdict("unclear"),
+    )
+
+
+def _hashed(product: Product, about: About) -> list[Verdict]:
+    found = []
+    for algorithm, encoded in product.hashes:
+        known = _HASHES.get(algorithm.lower().replace("-", "").replace("_", ""))
+        one = None if known is None else digest(f"{known}:{encoded.lower()}")
+        found.append(Verdict("unclear") if one is None else _digest(one, about))
+    return found
+
+
+def _digest(one: Digest, about: About) -> Verdict:
+    if one in about.digests:
+        return Verdict("digest")
+    return Verdict("other", others=(one,)) if about.comparable(one) else Verdict("unclear")
+
+
+def _named(name: str, about: About) -> Verdict:
+    name = name.strip()
+    lower = name.lower()
+    if lower.startswith("pkg:"):
+        return _purl(name, about)
+    if lower.startswith(("cpe:", "urn:")) or not name:
+        return Verdict("unclear")
+    scheme = _SCHEME.match(name)
+    bare = name[scheme.end() :] if scheme else name
+    if _DIGEST.match(bare):
+        one = digest(bare.lower().replace("-", ":", 1))
+        return Verdict("unclear") if one is None else _digest(one, about)
+    try:
+        read = Reference.parse(bare.rstrip("/"))
+    except InvalidReference:
+        return Verdict("unclear")
+    if read.digest is not None:
+        return _digest(read.digest, about)
+    same = _same(bare, about) if scheme is None or "/" in bare else False
+    if same:
+        return Verdict("name", tag=read.tag or "")
+    # A web page may be about anything; what names an image names another one.
+    web = scheme is not None and scheme[1].lower() in {"http", "https"}
+    return Verdict("unclear" if web else "other")
+
+
+def _same(name: str, about: About) -> bool:
+    """Whether an image name without tag is one of the repository's, or, if it has no registry, its end."""
+    try:
+        read = Reference.parse(_without_alias(name.rstrip("/").lower()))
+    except InvalidReference:
+        return False
+    if read.repository_only() in about.repositories:
+        return True
+    if read.host != DOCKER_HUB or name.lower().startswith(f"{DOCKER_HUB}/"):
+        return False
+    path = read.repository.removeprefix("library/")
+    return any(f"/{own.repository}".endswith(f"/{path}") for own in about.repositories)
+
+
+def _without_alias(name: str) -> str:
+    host, slash, rest = name.partition("/")
+    if slash and host.lower() in _HUB:
+        return f"{DOCKER_HUB}/{rest.removeprefix('r/').removeprefix('_/')}"
+    return name
+
+
+def _purl(text: str, about: About) -> Verdict:
+    read = _PURL.fullmatch(text)
+    if read is None:
+        return Verdict("unclear")
+    if read[1].lower() not in _IMAGE_TYPES:
+        return Verdict("package")
+    path, at, version = read[2].rpartition("@")
+    if not at:
+        path, version = read[2], ""
+    path, version = unquote(path).strip("/"), unquote(version)
+    qualifiers = dict(_pair(part) for part in (read[3] or "").split("&") if part)
+    for said in (version, qualifiers.get("digest", "")):
+        if _DIGEST.match(said):
+            one = digest(said.lower().replace("-", ":", 1))
+            return Verdict("unclear") if one is None else _digest(one, about)
+    if not path:
+        return Verdict("unclear")
+    tag = version or qualifiers.get("tag", "")
+    where = _SCHEME.sub("", qualifiers.get("repository_url", ""), count=1).strip("/")
+    names = [where, f"{where}/{path}"] if where else [path]
+    same = any(_same(name, about) for name in names)
+    return Verdict("name", tag=tag) if same else Verdict("other")
+
+
+def _pair(part: str) -> tuple[str, str]:
+    name, _, value = part.partition("=")
+    return name.lower(), unquote(value)

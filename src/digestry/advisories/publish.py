@@ -1,0 +1,214 @@
+"""Stating something about an image: an advisory written, and hung on it in its registry."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, Protocol
+
+from digestry.advisories import openvex
+from digestry.advisories.advisory import Reading, latest
+from digestry.advisories.attachments import AttachmentQueries, read
+from digestry.advisories.statements import Status
+from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import encode
+from digestry.model.reference import Reference
+
+_EMPTY: Final = b"{}"
+_CREATED: Final = "org.opencontainers.image.created"
+
+
+class PublishingRepository(Protocol):
+    """One repository, as far as publishing uses it. Its methods raise
+    :class:`~digestry.errors.DigestryError`."""
+
+    def resolve(self, target: str) -> Descriptor: ...
+
+    def push_blob(self, descriptor: Descriptor, source: Callable[[], BinaryIO]) -> object: ...
+
+    def push_manifest(self, raw: bytes, media_type: str) -> Digest: ...
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> Sequence[Descriptor]: ...
+
+
+class PublishingRegistries(Protocol):
+    """Where repositories come from: the client's session."""
+
+    def repository(self, reference: Reference) -> PublishingRepository: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TargetImage:
+    """An image in its registry: ``image`` names its digest; ``tag`` is what was resolved to it."""
+
+    image: Reference
+    descriptor: Descriptor
+    tag: str | None = None
+
+    @property
+    def digest(self) -> Digest:
+        return self.descriptor.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One advisory that was attached: the statement's status, on what, and the referrer's digest."""
+
+    status: Status
+    subject: Reference
+    referrer: Digest
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewStatement:
+    """What is to be stated about an image. ``timestamp`` is when it was known to be true."""
+
+    vulnerability: str
+    status: Status
+    author: str
+    timestamp: datetime.datetime
+    justification: str = ""
+    note: str = ""
+
+    def check(self, *, fixes: bool) -> None:
+        """Raises :class:`InvalidConfiguration` if OpenVEX does not allow it, or it says nothing."""
+        if not self.vulnerability.strip():
+            raise InvalidConfiguration("the vulnerability has no name", hint="write --id CVE-2026-1234")
+        if self.justification and self.status != "not_affected":
+            raise InvalidConfiguration("only not_affected has a justification")
+        if self.status == "not_affected" and not (self.justification or self.note):
+            raise InvalidConfiguration(
+                "not_affected needs to say why not",
+                hint=f"give --justification, one of {', '.join(openvex.JUSTIFICATIONS)}, or --note",
+            )
+        if fixes and self.status != "affected":
+            raise InvalidConfiguration("--fixed-by goes with --status affected only")
+
+
+def find_image(
+    registries: PublishingRegistries,
+    reference: Reference,
+    *,
+    hint: str = "nothing was written; check the name, or push it first",
+) -> TargetImage:
+    """The image that ``reference`` names, its tag resolved. Raises :class:`NotFound` with ``hint``."""
+    named = reference.or_latest()
+    try:
+        descriptor = registries.repository(named).resolve(named.target)
+    except RemoteNotFound as error:
+        raise NotFound(f"{named} is not in its registry", hint=hint) from error
+    tag = named.tag if named.digest is None else None
+    return TargetImage(named.with_digest(descriptor.digest), descriptor, tag)
+
+
+def attach_statement(
+    registries: PublishingRegistries,
+    subject: TargetImage,
+    statement: NewStatement,
+    fixed_by: Sequence[TargetImage] = (),
+    *,
+    new_queries: Callable[[], AttachmentQueries],
+) -> list[Written]:
+    """Attaches ``statement`` to ``subject``, and to each of ``fixed_by`` that the same
+    vulnerability is fixed there. ``new_queries`` makes queries that remember no earlier answer.
+
+    Each new document holds every statement in force about its digest, since scanners read one
+    document only. Raises :class:`InvalidConfiguration`, :class:`Refused` and its family; what had
+    been attached by then stays, and doing it again completes it.
+    """
+    statement.check(fixes=bool(fixed_by))
+    if any(target.digest == subject.digest for target in fixed_by):
+        raise InvalidConfiguration(f"{subject.image} cannot be what fixes itself")
+    written = []
+    # The cure before the complaint: whoever reads "affected" finds the fixed image told as such.
+    for target in fixed_by:
+        cure = openvex.make_statement(
+            target.image,
+            target.digest,
+            vulnerability=statement.vulnerability,
+            status="fixed",
+            timestamp=statement.timestamp,
+            note=f"Fixed here; {subject.image} is affected.",
+        )
+        written.append(_attach(registries, new_queries(), target, cure, statement))
+    complaint = openvex.make_statement(
+        subject.image,
+        subject.digest,
+        vulnerability=statement.vulnerability,
+        status=statement.status,
+        timestamp=statement.timestamp,
+        fixed_by=[target.image for target in fixed_by],
+        justification=statement.justification,
+        note=statement.note,
+    )
+    written.append(_attach(registries, new_queries(), subject, complaint, statement))
+    return written
+
+
+def _attach(
+    registries: PublishingRegistries,
+    queries: AttachmentQueries,
+    target: TargetImage,
+    new: dict[str, Any],
+    statement: NewStatement,
+) -> Written:
+    where = target.image.repository_only()
+    repository = registries.repository(where)
+    reading = read(queries, where, [target.digest])
+    version = 1 + max((one.document.version for one in reading.attached), default=0)
+    content = openvex.make_attestation(
+        target.image,
+        target.digest,
+        [*_carried_on(reading, statement), new],
+        author=statement.author,
+        timestamp=statement.timestamp,
+        version=version,
+    )
+    config = Descriptor(media_types.OCI_EMPTY, Digest.of(_EMPTY), len(_EMPTY))
+    annotations = {media_types.PREDICATE_TYPE: openvex.PREDICATE_TYPE}
+    layer = Descriptor(media_types.IN_TOTO, Digest.of(content), len(content), annotations=annotations)
+    raw = encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "artifactType": media_types.IN_TOTO,
+            "config": config,
+            "layers": [layer],
+            "subject": Descriptor(
+                target.descriptor.media_type, target.descriptor.digest, target.descriptor.size
+            ),
+            "annotations": {**annotations, _CREATED: openvex.rfc3339(statement.timestamp)},
+        }
+    )
+    repository.push_blob(config, lambda: io.BytesIO(_EMPTY))
+    repository.push_blob(layer, lambda: io.BytesIO(content))
+    referrer = repository.push_manifest(raw, media_types.OCI_MANIFEST)
+    if all(one.digest != referrer for one in repository.referrers(target.digest)):
+        raise Refused(
+            f"{where.host} took the advisory {referrer}, but does not list it with {target.image}",
+            status=200,
+            hint="this registry does not keep referrers; an audit would not find the advisory",
+        )
+    return Written(new["status"], target.image, referrer, version)
+
+
+def _carried_on(reading: Reading, statement: NewStatement) -> list[dict[str, Any]]:
+    """The statements in force that digestry wrote, but for the one that is replaced.
+
+    What others wrote, and perhaps signed, stays where it is: it is not for us to state again.
+    """
+    ours = {one.referrer for one in reading.attached if one.document.ours}
+    # A statement about several components is in force as often, and is carried on once.
+    kept = {
+        id(one.statement): one.statement.raw
+        for one in latest(one for one in reading.advisories if one.referrer in ours)
+        if one.statement.vulnerability != statement.vulnerability
+        or one.statement.timestamp > statement.timestamp
+    }
+    return list(kept.values())

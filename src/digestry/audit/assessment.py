@@ -1,0 +1,156 @@
+"""What is known of some code: affected, fixed, not affected, not assessed, or not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from digestry.advisories.advisory import Advisory, Reading, contradictions, latest
+from digestry.advisories.attachments import read
+from digestry.advisories.products import About, judge
+from digestry.advisories.statements import GOOD
+from digestry.audit.image_identity import ImageIdentity
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.model.digest import Digest
+from digestry.model.reference import Reference
+
+State: TypeAlias = Literal["affected", "fixed", "not_affected", "not_assessed", "unknown"]
+"""``fixed`` and ``not_affected``: somebody said so. ``not_assessed``: everything was read, and nobody
+stated anything. ``unknown``: anything else, with its reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdvisoryVerdict:
+    """What is known against, and for, some code."""
+
+    state: State
+    advisories: tuple[Advisory, ...] = ()
+    reasons: tuple[str, ...] = ()
+    complete: bool = True
+
+
+class Stated:
+    """What was read of all images, to be found by what it is about."""
+
+    def __init__(self) -> None:
+        self._by_subject: dict[Digest, dict[int, Advisory]] = {}
+        self._by_config: dict[Digest, dict[int, Advisory]] = {}
+
+    def add(self, config: Digest | None, advisories: Iterable[Advisory]) -> None:
+        """Adds what was read of one image, whose config this is, if that is known."""
+        for one in advisories:
+            self._by_subject.setdefault(one.subject, {})[id(one)] = one
+            if config is not None:
+                self._by_config.setdefault(config, {})[id(one)] = one
+
+    def about(self, identity: ImageIdentity) -> list[Advisory]:
+        """What is about the code of ``identity``, wherever it was read."""
+        found: dict[int, Advisory] = {}
+        for digest in sorted(identity.closure):
+            # What hangs on a shared index may be about another image of it.
+            some = self._by_subject.get(digest, {})
+            found |= {key: one for key, one in some.items() if _is_about(one, identity)}
+        if identity.config is not None:
+            found |= self._by_config.get(identity.config, {})
+        return list(found.values())
+
+    def cures(self) -> set[Reference]:
+        """The images that are said to fix something."""
+        return {
+            image
+            for stated in self._by_subject.values()
+            for one in stated.values()
+            if one.statement.status == "affected"
+            for image in one.statement.fixed_by
+        }
+
+
+def _is_about(advisory: Advisory, identity: ImageIdentity) -> bool:
+    about = About(identity.closure, (advisory.repository,))
+    named = advisory.statement.products
+    return not named or any(judge(product, about).match == "digest" for product in named)
+
+
+def conclude(
+    lookup: RegistryQueries, identity: ImageIdentity | None, reading: Reading, others: Stated | None = None
+) -> AdvisoryVerdict:
+    """Judges the code of ``identity`` by what was read of it, and by ``others``: what was read of
+    other images.
+
+    What an index's advisory says holds for its children, and manifests that share a config are the
+    same code, whichever repository they are in. Something good is believed only if everything was
+    read, and a registry knows what runs.
+    """
+    if identity is None:
+        return AdvisoryVerdict("unknown")
+    known = {_key(one) for one in reading.advisories}
+    further = [one for one in (() if others is None else others.about(identity)) if _key(one) not in known]
+    current = latest([*reading.advisories, *further])
+    reasons = [*reading.reasons, *contradictions(current)]
+    reasons += [
+        f"{one.statement.vulnerability}: stated in {one.repository.name}, about the same code"
+        for one in current
+        if one.repository != identity.repository
+    ]
+    state, why = _state(current, reading, identity)
+    reasons += why
+    if state != "affected":
+        doubts = _doubts(lookup, identity, good=state in GOOD)
+        if doubts:
+            state = "unknown"
+            reasons += doubts
+    return AdvisoryVerdict(state, tuple(current), tuple(dict.fromkeys(reasons)), reading.complete)
+
+
+def _key(advisory: Advisory) -> tuple[object, ...]:
+    said = advisory.statement
+    return (
+        advisory.referrer, said.identity, said.vulnerability, said.status, advisory.product,
+        advisory.component,
+    )  # fmt: skip
+
+
+def _state(current: list[Advisory], reading: Reading, identity: ImageIdentity) -> tuple[State, list[str]]:
+    statuses = {one.statement.status for one in current}
+    if "affected" in statuses:
+        return "affected", []
+    if "under_investigation" in statuses:
+        return "unknown", [
+            f"{one.statement.vulnerability} is under investigation"
+            for one in current
+            if one.statement.status == "under_investigation"
+        ]
+    if not reading.complete:
+        return "unknown", []
+    if identity.contested:
+        return "unknown", [f"it may as well be {identity.contested[0]} that runs, which is other code"]
+    if not identity.confirmed:
+        return "unknown", ["no registry knows what runs: nothing that is said can be known to be about it"]
+    good = {one.statement.status for one in current if one.sure and one.statement.status in GOOD}
+    if good:
+        return "fixed" if "fixed" in good else "not_affected", []
+    if current:
+        return "unknown", [
+            f"{one.statement.vulnerability}: {one.statement.status.replace('_', ' ')} is said of"
+            f" {one.product} only, and it is not known whether the image has that"
+            for one in current
+        ]
+    return "not_assessed", []
+
+
+def _doubts(lookup: RegistryQueries, identity: ImageIdentity, *, good: bool) -> list[str]:
+    """What is said against images of which one may be what runs; and, if something ``good`` is said of the
+    one that was taken on a mere assumption, which others nobody has assessed."""
+    found = []
+    for digest in sorted(identity.possible):
+        reading = read(lookup, identity.repository, identity.holding(digest))
+        for one in reading.current():
+            if one.statement.status not in GOOD:
+                verb = "affects" if one.statement.status == "affected" else "is under investigation for"
+                found.append(f"{one.statement.vulnerability} {verb} {digest}, which may be what runs")
+        if not reading.complete:
+            found += reading.reasons
+        if good and identity.assumed and not reading.advisories:
+            found.append(f"nobody has stated anything about {digest}, which may be what runs")
+    return found

@@ -1,0 +1,69 @@
+"""What one answer about many things tells, as the answers to the single questions."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+from digestry.errors import InvalidManifest
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.history import Holders, TagSpan
+from digestry.model.manifest import Manifest
+from digestry.model.reference import Reference
+from digestry.model.resolution import Resolution
+
+
+def told(host: str, resolution: Resolution, contents: Mapping[str, str]) -> Iterator[tuple[Hashable, Any]]:
+    """Each question of :class:`~digestry.audit.registry_queries.Lookup` that is answered, and its answer.
+
+    ``contents`` were verified against their digests.
+    """
+    repository = Reference(host, resolution.repository)
+    nodes = {node.digest: node for node in resolution.nodes}
+    for text, holding in resolution.holders.items():
+        digest = Digest.parse(text)
+        if all(one in nodes for one in holding):
+            yield ("holders", repository, digest), Holders(digest, tuple(nodes[one] for one in holding))
+        if all(str(one) in resolution.spans for one in holding):
+            spans = [span for one in holding for span in resolution.spans[str(one)]]
+            yield ("whose", repository, digest), tuple(sorted(spans, key=_since, reverse=True))
+    for state in resolution.tags:
+        yield ("resolve", repository, state.tag), state.target
+        if not state.more:
+            yield ("history", repository, state.tag), state.events
+    for encoded, digests in resolution.prefixes.items():
+        yield ("prefix", repository, encoded), digests
+    for node in resolution.nodes:
+        if node.config is None and str(node.digest) in contents:
+            index = Descriptor(node.media_type, node.digest, node.size)
+            yield from _manifest(repository, index, contents)
+    for text, referrers in resolution.referrers.items():
+        yield ("referrers", repository, Digest.parse(text)), referrers
+        for referrer in referrers:
+            yield from _manifest(repository, referrer, contents)
+
+
+def _since(span: TagSpan) -> datetime.datetime:
+    return span.since
+
+
+def _manifest(
+    repository: Reference, descriptor: Descriptor, contents: Mapping[str, str]
+) -> Iterator[tuple[Hashable, Any]]:
+    """A manifest that was sent along, and its layers."""
+    text = contents.get(str(descriptor.digest))
+    if text is None or descriptor.media_type not in media_types.MANIFESTS:
+        return
+    digest = descriptor.digest
+    try:
+        manifest = Manifest.parse(text.encode(), descriptor.media_type, algorithm=digest.algorithm)
+    except InvalidManifest:
+        return  # whoever asks for it by itself is told what is wrong with it
+    yield ("manifest", repository, digest), manifest
+    for layer in manifest.layers:
+        content = contents.get(str(layer.digest))
+        if content is not None and len(encoded := content.encode()) == layer.size:
+            yield ("blob", repository, layer.digest, layer.size), encoded

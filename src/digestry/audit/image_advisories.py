@@ -1,0 +1,58 @@
+"""The advisories of one image, in every repository that has its code."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from digestry.advisories.advisory import Reading
+from digestry.advisories.attachments import read
+from digestry.audit.image_identity import ImageIdentity
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.model.digest import Digest
+from digestry.model.reference import Reference
+
+NOWHERE_ELSE: Final[Mapping[Reference, frozenset[Digest]]] = MappingProxyType({})
+
+
+def gather(
+    queries: RegistryQueries,
+    identity: ImageIdentity,
+    elsewhere: Mapping[Reference, frozenset[Digest]] = NOWHERE_ELSE,
+    *,
+    without_tags: Container[Reference] = (),
+) -> Reading:
+    """Reads the advisories of everything that is or holds the code of ``identity``.
+
+    In the repositories ``elsewhere``, which have the same code as the given digests, they are looked for
+    as well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, wherever
+    they are from: what was not read may be worse. Repositories ``without_tags`` are asked for no tag.
+    """
+    indexes = frozenset(node.digest for node in identity.graph.nodes.values() if node.is_index)
+
+    def look(repository: Reference, same_code: frozenset[Digest]) -> Reading:
+        return read(
+            queries,
+            repository,
+            subjects_of(identity, same_code),
+            same_code=same_code,
+            indexes=indexes,
+            names=(identity.repository, *elsewhere),
+            tags=repository not in without_tags,
+        )
+
+    reading = look(identity.repository, identity.closure)
+    for repository, there in elsewhere.items():
+        other = look(repository, identity.closure | there)
+        reading.attached += other.attached
+        reading.advisories += other.advisories
+        reading.reasons += [f"in {repository.name}: {reason}" for reason in other.reasons]
+        reading.missed += other.missed
+    return reading
+
+
+def subjects_of(identity: ImageIdentity, same_code: frozenset[Digest] | None = None) -> frozenset[Digest]:
+    """The manifests and indexes on which advisories about ``identity`` may hang."""
+    closure = identity.closure if same_code is None else same_code
+    return closure - {identity.config} if identity.config else closure

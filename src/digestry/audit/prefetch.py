@@ -1,0 +1,68 @@
+"""Asking a registry about all images at once, where it answers that, before each is looked at.
+
+What is learnt so is what single questions would have been told: whoever looks at an image finds the
+answers there already. Where a registry cannot be asked so, nothing happens here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from digestry.advisories.attachments import attestation_tag, list_tag
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.audit.repository_search import RepositoryQuestions
+from digestry.model.digest import Digest
+from digestry.model.reference import Reference
+from digestry.model.resolution import ResolveQuery
+
+_EACH: Final = 200  # digests, or tags, of one query
+_HOSTS: Final = 8
+
+
+@dataclass(slots=True)
+class _Wanted:
+    digests: dict[Digest, None] = field(default_factory=dict)
+    tags: dict[str, None] = field(default_factory=dict)
+    prefixes: dict[str, None] = field(default_factory=dict)
+
+
+def prefetch(lookup: RegistryQueries, questions: Iterable[RepositoryQuestions]) -> None:
+    """Learns what ``questions`` ask, with few requests. Raises nothing: what fails is asked again,
+    alone, by whoever needs it.
+
+    A host that only a runtime named is not asked for that: it may never have to be.
+    """
+    every = list(questions)
+    hosts = {one.repository.host for one in every if one.named}
+    wanted: dict[Reference, _Wanted] = {}
+    for one in every:
+        if one.repository.host in hosts:
+            mine = wanted.setdefault(one.repository, _Wanted())
+            mine.digests.update(dict.fromkeys(one.digests))
+            mine.tags.update(dict.fromkeys(one.tags))
+            mine.prefixes.update(dict.fromkeys(one.prefixes))
+    by_host: dict[str, list[ResolveQuery]] = {}
+    for repository, mine in wanted.items():
+        by_host.setdefault(repository.host, []).extend(_queries(repository.repository, mine))
+    if by_host:
+        with ThreadPoolExecutor(min(len(by_host), _HOSTS), "prefetch") as pool:
+            list(pool.map(lambda host: lookup.learn(host, by_host[host]), by_host))
+
+
+def of_images(images: Iterable[Reference]) -> Iterator[RepositoryQuestions]:
+    """Questions about images that are named by their digests, and what hangs on them."""
+    for image in images:
+        if image.digest is not None:
+            tags = (list_tag(image.digest), attestation_tag(image.digest))
+            yield RepositoryQuestions(image.repository_only(), (image.digest,), tags)
+
+
+def _queries(repository: str, wanted: _Wanted) -> Iterator[ResolveQuery]:
+    digests, tags, prefixes = tuple(wanted.digests), tuple(wanted.tags), tuple(wanted.prefixes)
+    longest = max(len(digests), len(tags), len(prefixes))
+    for start in range(0, longest, _EACH):
+        end = start + _EACH
+        yield ResolveQuery(repository, digests[start:end], tags[start:end], prefixes[start:end])

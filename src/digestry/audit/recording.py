@@ -1,0 +1,109 @@
+"""Telling registries which of their digests run where, so that they keep them (docs/design.md, rule 7).
+
+However many containers there are, a registry is told of each digest once for each place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from digestry.audit.audit import AuditReport
+from digestry.audit.image_identity import ImageIdentity
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.audit.remediation import NO_ORIGINS, Origins
+from digestry.errors import DigestryError
+from digestry.inventory.observation import ContainerObservation
+from digestry.model.sightings import MOST_CONTAINERS, Noted, Sighted, as_place
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One registry, and what came of telling it: ``noted``, or the ``failure``, or neither: it keeps
+    no sightings."""
+
+    host: str
+    noted: Noted | None = None
+    failure: DigestryError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """All registries that were to be told, by name, and how many containers run ``nothing_known``:
+    nothing that any registry is known to have."""
+
+    told: tuple[Told, ...]
+    nothing_known: int
+
+
+def record(report: AuditReport, lookup: RegistryQueries, origins: Origins = NO_ORIGINS) -> Recording:
+    """Tells each registry what runs of it. Raises nothing for one that fails: that is in the result.
+
+    ``origins`` is what the sources' names stand for.
+    """
+    running, nothing_known = what_runs(report, origins)
+    return Recording(
+        tuple(_tell(lookup, host, sightings) for host, sightings in sorted(running.items())), nothing_known
+    )
+
+
+def _tell(lookup: RegistryQueries, host: str, sightings: list[Sighted]) -> Told:
+    try:
+        return Told(host, lookup.record(host, sightings))
+    except DigestryError as error:
+        return Told(host, failure=error)
+
+
+def what_runs(report: AuditReport, origins: Origins = NO_ORIGINS) -> tuple[dict[str, list[Sighted]], int]:
+    """What is to be told to each registry, ordered by repository; and how many containers run
+    nothing that a registry confirmed."""
+    identities: dict[int, ImageIdentity] = {}
+    counts: Counter[tuple[int, str]] = Counter()
+    places = _Places(origins)
+    nothing_known = 0
+    for finding in report.findings:
+        identity = finding.identity
+        if not finding.sighting.runs:
+            continue
+        if identity is None or not identity.confirmed:
+            nothing_known += 1
+            continue
+        # The containers of one image share one identity.
+        identities[id(identity)] = identity
+        counts[id(identity), places.of(finding.sighting)] += 1
+    together: Counter[tuple[str, str, str, str]] = Counter()
+    digests = {}
+    for (key, place), containers in counts.items():
+        identity = identities[key]
+        repository = identity.repository
+        for digest in {identity.running, identity.manifest or identity.running}:
+            digests[str(digest)] = digest
+            together[repository.host, repository.repository, str(digest), place] += containers
+    running: dict[str, list[Sighted]] = {}
+    for (host, name, text, place), containers in sorted(together.items()):
+        one = Sighted(name, digests[text], place, min(containers, MOST_CONTAINERS))
+        running.setdefault(host, []).append(one)
+    return running, nothing_known
+
+
+class _Places:
+    """The names of places: a cluster's namespace, else a host, else what the source is called."""
+
+    def __init__(self, origins: Mapping[str, str]) -> None:
+        self._origins = origins
+        self._known: dict[tuple[str, str, str], str] = {}
+
+    def of(self, seen: ContainerObservation) -> str:
+        key = seen.source, seen.host, seen.namespace
+        place = self._known.get(key)
+        if place is None:
+            place = self._known[key] = as_place(self._name(*key))
+        return place
+
+    def _name(self, source: str, host: str, namespace: str) -> str:
+        kind, _, where = self._origins.get(source, source).partition(":")
+        if kind != "kubernetes":
+            return host or source
+        cluster = source if source in self._origins else where.partition("?")[0] or kind
+        return f"{cluster}/{namespace}"

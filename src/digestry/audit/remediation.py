@@ -1,0 +1,187 @@
+"""What would mend a container, as commands that a person may run. Nothing here runs anything.
+
+Only what is known is written down. Every word of a command that came from elsewhere is quoted for
+the shell, and one that cannot be typed (a control character in a name) is never part of a command.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, TypeAlias
+from urllib.parse import unquote
+
+from digestry.audit.audit import ContainerFinding
+from digestry.errors import InvalidReference
+from digestry.inventory.observation import ContainerObservation
+from digestry.model.reference import Reference
+from digestry.model.text import printable
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+"""What docker and podman accept as a container's name, and kubernetes as anything's."""
+_ID: Final = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
+_CONTEXT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]*", re.ASCII)
+_OWNER: Final = "jsonpath={.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}"
+_ADDRESS_OPTION: Final = {"docker": "--host", "podman": "--url"}
+_NAME_OPTION: Final = {"docker": "--context", "podman": "--connection"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """``commands`` are for a shell, one after the other; ``notes`` are what to know before."""
+
+    commands: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+Origins: TypeAlias = Mapping[str, str]
+"""What a source is that goes by a name of the user's own: ``KIND[:WHERE]`` by name."""
+
+NO_ORIGINS: Final[Origins] = MappingProxyType({})
+
+
+def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Fix | None:
+    """What would mend ``finding``; None if there is nothing to mend."""
+    origin = origins.get(finding.sighting.source, finding.sighting.source)
+    state, tag = finding.verdict.state, finding.tag
+    if state == "affected":
+        if finding.cure is None:
+            return Fix((), (*finding.refused, _without_cure(finding)))
+        return _replaced(finding, origin, finding.cure, finding.refused)
+    if state == "unknown" or tag.state == "never":
+        return Fix((), (finding.action,))
+    if tag.state != "moved" or tag.digest is None:
+        return None
+    try:
+        image = Reference.parse(finding.sighting.reference or "").or_latest()
+    except InvalidReference:
+        return None
+    why = f"nothing is known against what runs: only if it should follow its tag to {tag.digest}"
+    return _replaced(finding, origin, image, (why,))
+
+
+def lines(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> list[str]:
+    """The fix as lines of a shell script: the notes are comments. Empty if nothing is to be done.
+
+    What was seen is a comment too, so that no part of it can be taken for a command.
+    """
+    fix = plan(finding, origins)
+    if fix is None:
+        return []
+    return [f"# {printable(note)}" for note in fix.notes] + list(fix.commands)
+
+
+def _without_cure(finding: ContainerFinding) -> str:
+    bad = dict.fromkeys(
+        one.statement.vulnerability
+        for one in finding.verdict.advisories
+        if one.statement.status == "affected"
+    )
+    return f"no fixed image is known for {', '.join(bad)}: stop it or shield it, until an advisory names one"
+
+
+def _replaced(finding: ContainerFinding, origin: str, image: Reference, notes: tuple[str, ...]) -> Fix:
+    seen = finding.sighting
+    kind, _, where = origin.partition(":")
+    if kind in _ADDRESS_OPTION:
+        return _in_engine(seen, kind, where, image, notes)
+    if kind == "kubernetes":
+        return _in_kubernetes(seen, where, image, notes)
+    on = f" on {seen.host}" if seen.host else ""
+    return Fix((), (*notes, f"start {seen.name or seen.id or 'it'}{on} from {image} in place of what runs"))
+
+
+# -- docker and podman --------------------------------------------------------------------------
+
+
+def _in_engine(
+    seen: ContainerObservation, kind: str, where: str, image: Reference, notes: tuple[str, ...]
+) -> Fix:
+    program = [kind]
+    if where:
+        if not _CONTEXT.fullmatch(where):
+            return Fix((), (*notes, f"start it from {image} in place of what runs"))
+        program += [(_ADDRESS_OPTION if "/" in where else _NAME_OPTION)[kind], where]
+    if kind == "docker" and seen.namespace:
+        return _in_compose(seen, program, image, notes)
+    target = _target(seen)
+    if target is None:
+        notes = (*notes, f"its name cannot be typed safely: start it from {image} in place of what runs")
+        return Fix((), notes)
+    named = _NAME.fullmatch(seen.name) is not None
+    old = f"{target}-replaced"
+    run = [*program, "run", "--detach"]
+    if kind == "podman" and _NAME.fullmatch(seen.namespace):
+        run += ["--pod", seen.namespace]
+    if named:
+        run += ["--name", seen.name]
+    commands = [
+        [*program, "pull", str(image)],
+        [*program, "inspect", target],
+        [*program, "stop", target],
+        *([[*program, "rename", target, old]] if named else []),
+        [*run, str(image)],
+        [*program, "rm", old if named else target],
+    ]
+    missing = (
+        f"fill in: its ports, volumes, environment and networks belong before the image in `{kind} run`, and "
+        f"its command after it; `{kind} inspect` shows them"
+    )
+    return Fix(tuple(shlex.join(command) for command in commands), (*notes, missing))
+
+
+def _in_compose(
+    seen: ContainerObservation, program: list[str], image: Reference, notes: tuple[str, ...]
+) -> Fix:
+    where = (
+        f"it belongs to the compose project {seen.namespace}: write `image: {image}` for its service in the "
+        "compose file, and run this beside it"
+    )
+    notes = (*notes, where)
+    if not _NAME.fullmatch(seen.namespace):
+        return Fix((), notes)
+    compose = [*program, "compose", "--project-name", seen.namespace]
+    commands = ([*compose, "pull"], [*compose, "up", "--detach"])
+    return Fix(tuple(shlex.join(command) for command in commands), notes)
+
+
+def _target(seen: ContainerObservation) -> str | None:
+    """What the engine calls the container; None if neither name nor ID can be typed."""
+    if _NAME.fullmatch(seen.name):
+        return seen.name
+    return seen.id if _ID.fullmatch(seen.id) else None
+
+
+# -- kubernetes ---------------------------------------------------------------------------------
+
+
+def _in_kubernetes(seen: ContainerObservation, where: str, image: Reference, notes: tuple[str, ...]) -> Fix:
+    context = unquote(where.partition("?")[0])
+    words = seen.name.split("/")
+    typable = all(_NAME.fullmatch(word) for word in (seen.namespace, *words))
+    if not typable or len(words) not in {2, 3} or (context and not _CONTEXT.fullmatch(context)):
+        return Fix((), (*notes, f"run {image} in place of what runs"))
+    kubectl = ["kubectl", *(["--context", context] if context else []), "--namespace", seen.namespace]
+    container = words[-1]
+    commands: list[list[str]] = []
+    if len(words) == 3:  # a workload's own template: KIND/NAME/CONTAINER
+        owner = "/".join(words[:2])
+    else:
+        owner = "KIND/NAME"
+        commands.append([*kubectl, "get", "pod", words[0], "--output", _OWNER])
+        missing = (
+            "fill in: KIND/NAME is what the pod belongs to; `kubectl get pod` says it (a ReplicaSet belongs "
+            "to the Deployment that its name begins with). A container that its template has not was "
+            "injected, or is ephemeral: mend what injects it, or replace the pod"
+        )
+        notes = (*notes, missing)
+    if image.digest is None:
+        commands.append([*kubectl, "rollout", "restart", owner])
+    else:
+        commands.append([*kubectl, "set", "image", owner, f"{container}={image}"])
+    if seen.runs:
+        commands.append([*kubectl, "rollout", "status", owner])
+    return Fix(tuple(shlex.join(command) for command in commands), notes)

@@ -1,0 +1,159 @@
+"""Containers in groups, so that two bad ones are found among three hundred.
+
+A group shows what is wrong in full; containers that stand equally well share one line.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from digestry.audit.audit import ContainerFinding
+from digestry.audit.reports.words import (
+    BY_ID,
+    NOT_FROM_TAG,
+    STANDINGS,
+    Standing,
+    number,
+    parsed,
+    short_reference,
+    standing,
+    tag_words,
+    worst_first,
+)
+
+By: TypeAlias = Literal["host", "image", "namespace", "advisory"]
+
+WAYS: Final[tuple[By, ...]] = ("host", "image", "namespace", "advisory")
+FEW: Final = 20
+"""Containers that are listed one by one, if no grouping is asked for."""
+MOST_ALIKE: Final = 10
+"""Containers of one group of which the same is unknown; more share a line."""
+OTHERS: Final = {
+    "host": "(no host)",
+    "image": BY_ID,
+    "namespace": "(no namespace)",
+    "advisory": "(no advisory)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a group: one container, or several that stand equally."""
+
+    findings: tuple[ContainerFinding, ...]
+
+    @property
+    def first(self) -> ContainerFinding:
+        return self.findings[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Containers with one ``key``; ``standing`` is the worst of theirs."""
+
+    key: str
+    standing: Standing
+    findings: tuple[ContainerFinding, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether somebody said of all of them that they are fixed, or not affected."""
+        return self.standing in {"good", "moved"}
+
+    @property
+    def unassessed(self) -> bool:
+        """Whether nobody has stated anything about any of them. One of which some are known to be
+        good is not such a group: it tells which."""
+        return all(finding.verdict.state == "not_assessed" for finding in self.findings) and (
+            self.standing == "not_assessed"
+        )
+
+
+def grouped(findings: Sequence[ContainerFinding], by: By, *, every: bool = False) -> list[Group]:
+    """The groups, the worst first, then the largest. ``every`` gives each container its own line.
+
+    By advisory, a container is in the group of each vulnerability that something is stated about.
+    """
+    found: dict[str, list[ContainerFinding]] = {}
+    keys = _KEYS[by]
+    for finding in findings:
+        for key in keys(finding):
+            found.setdefault(key or OTHERS[by], []).append(finding)
+    groups = []
+    for key, members in found.items():
+        ordered = worst_first(members)
+        worst = standing(ordered[0])
+        groups.append(Group(key, worst, tuple(ordered), tuple(_lines(ordered, by, every=every))))
+    return sorted(
+        groups, key=lambda group: (STANDINGS.index(group.standing), -len(group.findings), group.key)
+    )
+
+
+def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list[Line]:
+    if every:
+        return [Line((finding,)) for finding in findings]
+    lines: list[Line] = []
+    for worst in STANDINGS:
+        members = [finding for finding in findings if standing(finding) == worst]
+        if worst in {"affected", "never"}:
+            lines += [Line((finding,)) for finding in members]
+            continue
+        alike: dict[tuple[str, ...], list[ContainerFinding]] = {}
+        for finding in members:
+            alike.setdefault(_likeness(finding, by), []).append(finding)
+        for same in sorted(alike.values(), key=len, reverse=True):
+            if worst == "unknown" and len(same) <= MOST_ALIKE:
+                lines += [Line((finding,)) for finding in same]
+            else:
+                lines.append(Line(tuple(same)))
+    return lines
+
+
+def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
+    """What containers must share to share a line."""
+    state = finding.verdict.state
+    if by != "image":
+        return (state,)
+    running = "" if finding.identity is None else str(finding.identity.running)
+    return state, finding.sighting.reference or "", running, tag_words(finding, whole=True)
+
+
+def merged(findings: Iterable[ContainerFinding], words: Callable[[ContainerFinding], str], thing: str) -> str:
+    """What the containers of one line share, or how many different things it is."""
+    counts = Counter(words(finding) for finding in findings)
+    return next(iter(counts)) if len(counts) == 1 else number(len(counts), thing)
+
+
+def merged_tags(findings: Sequence[ContainerFinding]) -> str:
+    """The tags of one line: one word if they share it, else how many are in which state."""
+    words = {tag_words(finding) for finding in findings}
+    if len(words) == 1:
+        return words.pop()
+    counts = Counter(finding.tag.state for finding in findings)
+    return ", ".join(
+        f"{count} {NOT_FROM_TAG if state == 'never' else state}" for state, count in counts.most_common()
+    )
+
+
+def repository(finding: ContainerFinding) -> str:
+    """The image that a container was started as, without tag and digest."""
+    read = parsed(finding.sighting.reference)
+    if read is None:
+        return short_reference(finding.sighting.reference)
+    return read.repository_only().familiar
+
+
+def _advisories(finding: ContainerFinding) -> list[str]:
+    return list(dict.fromkeys(one.statement.vulnerability for one in finding.verdict.advisories)) or [""]
+
+
+_KEYS: Final[dict[By, Callable[[ContainerFinding], list[str]]]] = {
+    "host": lambda finding: [finding.sighting.host],
+    "image": lambda finding: [repository(finding)],
+    "namespace": lambda finding: [finding.sighting.namespace],
+    "advisory": _advisories,
+}

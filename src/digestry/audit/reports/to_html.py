@@ -1,0 +1,310 @@
+"""One HTML page that needs nothing else: no network, no script to be read, light and dark.
+
+Everything that came from elsewhere is escaped; besides, the page's own policy lets nothing run but
+the one script whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from importlib import resources
+from typing import Final
+
+from digestry import __version__
+from digestry.audit import remediation
+from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.remediation import Origins
+from digestry.audit.reports.grouping import Group, grouped
+from digestry.audit.reports.html_timeline import timeline_cards
+from digestry.audit.reports.to_table import alike
+from digestry.audit.reports.words import (
+    STANDINGS,
+    Standing,
+    called,
+    number,
+    sayings,
+    short_reference,
+    standing,
+    state_word,
+    statement_words,
+    tag_words,
+)
+from digestry.audit.timelines import Timeline
+from digestry.inventory.observation import Note, Unseen
+from digestry.model.text import printable
+from digestry.model.timestamps import rfc3339
+
+MOST_ROWS: Final = 5000
+"""Containers that stand well and are listed; further ones are counted, unless all are wanted."""
+MOST_IN_CARD: Final = 200
+
+_QUIET: Final = {"not_assessed", "moved", "good"}
+
+_LABELS: Final[dict[Standing, str]] = {
+    "affected": "vulnerable",
+    "never": "not from their tag",
+    "unknown": "unknown",
+    "not_assessed": "not assessed",
+    "moved": "moved",
+    "good": "fixed or not affected",
+}
+
+
+def write(
+    report: AuditReport,
+    histories: Sequence[Timeline] = (),
+    *,
+    fixes: Origins | None = None,
+    every: bool = False,
+) -> Iterator[str]:
+    """The page, in pieces. ``histories`` are the tags' timelines, ``fixes`` adds what would mend each
+    finding, ``every`` lists every container, however many there are."""
+    css, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    yield (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
+        f"<title>{text(_headline(report))}</title>\n<style>{css}</style>\n</head>\n<body>\n"
+    )
+    yield from _header(report)
+    yield "<main>\n"
+    yield (
+        '<label class="filter" hidden><input type="search" aria-label="Filter"'
+        ' placeholder="Filter: container, host, image, digest, CVE, state…"><output></output></label>\n'
+    )
+    yield from _findings(report, fixes=fixes, every=every)
+    yield from _sayings(report, every=every)
+    yield from _problems(report)
+    yield from timeline_cards(
+        histories, until=max((f.sighting.seen_at for f in report.findings), default=None)
+    )
+    yield from _images(report, every=every)
+    yield f"</main>\n<footer>Made by digestry {text(__version__)}. {_SIGNATURES}</footer>\n"
+    yield f"<script>{script}</script>\n</body>\n</html>\n"
+
+
+_SIGNATURES: Final = (
+    "Whoever may push to a repository may state something there; signatures were not verified."
+)
+
+
+def text(value: str) -> str:
+    """A stranger's text for HTML, in an element or a quoted attribute."""
+    return escape(printable(value), quote=True)
+
+
+def _asset(name: str) -> str:
+    return resources.files("digestry.audit.reports").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def badge(of: Standing, word: str) -> str:
+    """A word in the colour of a standing."""
+    return f'<span class="badge {of}">{text(word)}</span>'
+
+
+def digest_words(finding: ContainerFinding) -> str:
+    """What a container runs, short, with the whole digest to be seen and searched."""
+    if finding.identity is None:
+        return f'<span class="soft">{"not known" if finding.sighting.runs else "does not run"}</span>'
+    running = finding.identity.running
+    return f'<code title="{text(str(running))}">{running.short}</code>'
+
+
+# -- summary ------------------------------------------------------------------------------------
+
+
+def _headline(report: AuditReport) -> str:
+    total = len(report.findings)
+    bad = sum(finding.verdict.state == "affected" for finding in report.findings)
+    if bad:
+        return f"{bad} of {number(total, 'container')} {'is' if bad == 1 else 'are'} vulnerable"
+    if not total:
+        return "No container was seen"
+    unsure = sum(standing(finding) in {"never", "unknown"} for finding in report.findings)
+    if unsure or report.problems:
+        return f"Nothing vulnerable was found in {number(total, 'container')}, but not everything is known"
+    unassessed = sum(finding.verdict.state == "not_assessed" for finding in report.findings)
+    if unassessed:
+        of = f"{unassessed} of {number(total, 'container')} {'is' if unassessed == 1 else 'are'}"
+        return f"Nothing vulnerable was found, but {of} not assessed"
+    return f"Nothing vulnerable runs in {number(total, 'container')}"
+
+
+def _header(report: AuditReport) -> Iterator[str]:
+    counts = dict.fromkeys(STANDINGS, 0)
+    hosts, images = set(), set()
+    latest = None
+    for finding in report.findings:
+        counts[standing(finding)] += 1
+        hosts.add(finding.sighting.host)
+        if finding.identity is not None:
+            images.add(finding.identity.running)
+        seen_at = finding.sighting.seen_at
+        latest = seen_at if latest is None else max(latest, seen_at)
+    yield f"<header>\n<h1>{text(_headline(report))}</h1>\n"
+    about = [number(len(hosts), "host"), number(len(images), "different digest")] if report.findings else []
+    if latest is not None:
+        about.insert(0, rfc3339(latest))
+    yield f'<p class="soft">{" · ".join(about)}</p>\n<ul class="tiles">\n'
+    for each in STANDINGS:
+        zero = "" if counts[each] else " zero"
+        yield f'<li class="{each}{zero}"><b>{counts[each]}</b>{_LABELS[each]}</li>\n'
+    if report.problems:
+        yield f'<li class="unknown"><b>{len(report.problems)}</b>not seen</li>\n'
+    yield "</ul>\n</header>\n"
+
+
+def _problems(report: AuditReport) -> Iterator[str]:
+    yield from _said("What could not be seen", "card unknown", report.problems)
+    yield from _said("Notes", "card", report.notes)
+
+
+def _said(title: str, style: str, lines: Sequence[Unseen | Note]) -> Iterator[str]:
+    if not lines:
+        return
+    yield f'<section>\n<h2>{title}</h2>\n<div class="{style}"><ul>\n'
+    for line in lines:
+        hint = f'<br><span class="soft">{text(line.hint)}</span>' if line.hint else ""
+        yield f"<li><b>{text(line.source)}</b>: {text(line.message)}{hint}</li>\n"
+    yield "</ul></div>\n</section>\n"
+
+
+# -- findings -----------------------------------------------------------------------------------
+
+
+def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Iterator[str]:
+    groups = alike(report)
+    if not groups:
+        return
+    yield "<section>\n<h2>Findings</h2>\n"
+    for members in groups:
+        one = members[0]
+        worst = standing(one)
+        word = state_word(one)
+        many = number(len(members), "container")
+        yield f'<article class="card {worst}" data-holder>\n<h3>{badge(worst, word)} {many}</h3>\n'
+        yield f'<p class="do">→ {text(one.action)}</p>\n'
+        if one.verdict.advisories:
+            yield "<ul>\n"
+            for advisory in one.verdict.advisories:
+                yield f"<li>{text(statement_words(advisory))}</li>\n"
+            yield "</ul>\n"
+        yield from _rows(members if every else members[:MOST_IN_CARD], "finding")
+        if not every and len(members) > MOST_IN_CARD:
+            yield f'<p class="soft">… and {len(members) - MOST_IN_CARD} more</p>\n'
+        if one.reasons:
+            yield "<details><summary>Why</summary><ul>\n"
+            yield from (f"<li>{text(reason)}</li>\n" for reason in one.reasons)
+            yield "</ul></details>\n"
+        if fixes is not None:
+            yield from _fixes(members if every else members[:MOST_IN_CARD], fixes)
+        yield "</article>\n"
+    yield "</section>\n"
+
+
+def _sayings(report: AuditReport, *, every: bool) -> Iterator[str]:
+    said = sayings(report.findings)
+    if not said:
+        return
+    yield "<section>\n<h2>Said to be fixed, or not affected</h2>\n<ul>\n"
+    yield from (f"<li>{text(line)}</li>\n" for line in (said if every else said[:MOST_IN_CARD]))
+    yield "</ul>\n</section>\n"
+
+
+def _fixes(members: Iterable[ContainerFinding], origins: Origins) -> Iterator[str]:
+    lines = []
+    for finding in members:
+        fix = remediation.plan(finding, origins)
+        if fix is not None and fix.commands:
+            found = remediation.lines(finding, origins)
+            lines += [f"# {called(finding)}", *found, ""]
+    if lines:
+        shown = "\n".join(text(line) for line in lines).rstrip()
+        yield "<details><summary>What would mend it (nothing of it was run)</summary>"
+        yield f"<pre>{shown}</pre></details>\n"
+
+
+_COLUMNS: Final = ("State", "Container", "Host", "Started as", "Runs", "Tag")
+
+
+def _rows(findings: Iterable[ContainerFinding], kind: str) -> Iterator[str]:
+    yield f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr></thead><tbody>\n"
+    for finding in findings:
+        worst = standing(finding)
+        state: Standing = "good" if worst == "moved" else worst
+        tag = text(tag_words(finding))
+        if finding.tag.state in {"never", "moved"}:
+            tag = badge("never" if finding.tag.state == "never" else "moved", tag_words(finding))
+        reference = finding.sighting.reference or ""
+        cells = (
+            ("State", badge(state, state_word(finding)), ' class="tight"'),
+            ("Container", f'<span title="{text(finding.sighting.id)}">{text(called(finding))}</span>', ""),
+            ("Host", text(finding.sighting.host or "-"), ""),
+            ("Started as", f'<span title="{text(reference)}">{text(short_reference(reference))}</span>', ""),
+            ("Runs", digest_words(finding), ""),
+            ("Tag", tag, ""),
+        )
+        shown = "".join(f'<td data-label="{label}"{more}>{value}</td>' for label, value, more in cells)
+        known = " ".join(one.statement.vulnerability for one in finding.verdict.advisories)
+        yield f'<tr data-row="{kind}" data-more="{text(known)}">{shown}</tr>\n'
+    yield "</tbody></table>\n"
+
+
+# -- every container ----------------------------------------------------------------------------
+
+
+def _images(report: AuditReport, *, every: bool) -> Iterator[str]:
+    groups = grouped(report.findings, "image", every=True)
+    if not groups:
+        return
+    yield '<section class="images">\n<h2>Every container, by image</h2>\n'
+    left = MOST_ROWS
+    for group in groups:
+        yield from _image(group, len(group.findings) if every else left)
+        left = max(0, left - sum(standing(finding) in _QUIET for finding in group.findings))
+    yield "</section>\n"
+
+
+def _image(group: Group, most: int) -> Iterator[str]:
+    """One image: what is wrong is open, what is good folded away."""
+    yield f"<details data-holder{'' if group.good else ' open'}><summary><b>{text(group.key)}</b> "
+    yield f"{_badges(group.findings)}</summary>\n"
+    bad = [finding for finding in group.findings if standing(finding) not in _QUIET]
+    # What nobody assessed is never among what is known to be good.
+    unassessed = [finding for finding in group.findings if standing(finding) == "not_assessed"]
+    good = [finding for finding in group.findings if standing(finding) in _QUIET - {"not_assessed"}]
+    if bad:
+        yield from _rows(bad, "container")
+    alone = len([one for one in (bad, unassessed, good) if one]) == 1
+    for quiet in (unassessed, good):
+        if not quiet:
+            continue
+        if not alone:
+            yield f"<details data-holder><summary>{_badges(quiet)}</summary>\n"
+        if quiet[:most]:
+            yield from _rows(quiet[:most], "container")
+        if len(quiet) > most:
+            more = number(len(quiet) - most, "more container")
+            yield f'<p class="soft">… and {more} (--all-rows lists each)</p>\n'
+        if not alone:
+            yield "</details>\n"
+        most = max(0, most - len(quiet))
+    yield "</details>\n"
+
+
+def _badges(findings: Iterable[ContainerFinding]) -> str:
+    counts = Counter(standing(finding) for finding in findings)
+    return " ".join(badge(each, f"{counts[each]} {_LABELS[each]}") for each in STANDINGS if counts[each])

@@ -1,0 +1,101 @@
+"""JUnit XML, for a build server: a test case a container, a failure for each that fails the audit.
+
+Only a container of which somebody said that it is fixed, or not affected, passes. Any other that
+fails nothing is skipped, which no build server shows in green.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+from xml.sax.saxutils import escape, quoteattr
+
+from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.reports.words import (
+    NOT_FROM_TAG,
+    FailState,
+    called,
+    short_reference,
+    standing,
+    state_word,
+    statement_words,
+    states,
+    tag_words,
+)
+from digestry.inventory.observation import Unseen
+from digestry.model.text import printable
+
+_ORDER: Final[tuple[FailState, ...]] = ("affected", "never", "unknown", "not_assessed", "moved")
+
+
+def write(report: AuditReport, *, fail_on: frozenset[Any] = frozenset({"affected"})) -> Iterator[str]:
+    """The document, in pieces. Containers in one of the states ``fail_on`` are failures; what could
+    not be seen is an error."""
+    failing = [not fail_on.isdisjoint(states(finding)) for finding in report.findings]
+    failures = sum(failing)
+    skipped = sum(
+        not fails and not _passes(finding) for finding, fails in zip(report.findings, failing, strict=True)
+    )
+    cases = len(report.findings) + len(report.problems)
+    counts = f'tests="{cases}" failures="{failures}" errors="{len(report.problems)}"'
+    yield f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="digestry audit" {counts}>\n'
+    yield f'<testsuite name="digestry audit" {counts} skipped="{skipped}">\n'
+    for finding in report.findings:
+        yield _container(finding, fail_on)
+    for problem in report.problems:
+        yield _problem(problem)
+    yield "</testsuite>\n</testsuites>\n"
+
+
+def _container(finding: ContainerFinding, fail_on: frozenset[Any]) -> str:
+    seen = finding.sighting
+    failing = [state for state in _ORDER if state in fail_on and state in states(finding)]
+    head = (
+        f"<testcase classname={_attribute(seen.host or 'no host')} name={_attribute(called(finding))}"
+        ' time="0"'
+    )
+    running = "an unknown image" if finding.identity is None else str(finding.identity.running)
+    about = [
+        f"runs {running}",
+        f"started as {short_reference(seen.reference)}",
+        f"advisories: {_words(finding.verdict.state)}; tag: {tag_words(finding)}",
+        *(statement_words(advisory) for advisory in finding.verdict.advisories),
+        *finding.reasons,
+    ]
+    if not failing:
+        skipped = "" if _passes(finding) else f"<skipped message={_attribute(_why(finding))}/>"
+        return f"{head}>{skipped}<system-out>{_lines(about)}</system-out></testcase>\n"
+    names = ", ".join(_words(state) for state in failing)
+    return (
+        f"{head}><failure type={_attribute(failing[0])} message={_attribute(f'{names}: {finding.action}')}>"
+        f"{_lines(about)}</failure></testcase>\n"
+    )
+
+
+def _passes(finding: ContainerFinding) -> bool:
+    return standing(finding) in {"good", "moved"}
+
+
+def _why(finding: ContainerFinding) -> str:
+    return f"{state_word(finding)}: {finding.action}"
+
+
+def _words(state: str) -> str:
+    return NOT_FROM_TAG if state == "never" else state.replace("_", " ")
+
+
+def _problem(problem: Unseen) -> str:
+    return (
+        f'<testcase classname="could not be seen" name={_attribute(problem.source)} time="0">'
+        f'<error type="unseen" message={_attribute(problem.message)}>{_lines([problem.hint])}</error>'
+        "</testcase>\n"
+    )
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(printable(text))
+
+
+def _lines(lines: list[str]) -> str:
+    # What XML 1.0 cannot hold at all (section 2.2) is not printable either.
+    return "\n".join(escape(printable(line)) for line in lines if line)

@@ -1,0 +1,178 @@
+"""SARIF 2.1.0 (OASIS), for code scanning: a rule a vulnerability, a result a container."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from digestry import __version__
+from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.reports.words import called, place, short_reference, statement_words
+from digestry.inventory.observation import Unseen
+from digestry.model.text import printable, printable_json
+
+SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+FINGERPRINT: Final = "digestryContainer/v1"
+"""Covers host, namespace, name, rule and image, so that a container that was only restarted from the
+same image is the same result."""
+
+_NEVER: Final = "tag-never-pointed-here"
+_UNKNOWN: Final = "not-known"
+_MOVED: Final = "tag-moved"
+_NOT_ASSESSED: Final = "not-assessed"
+_OWN_RULES: Final[dict[str, tuple[str, str]]] = {
+    _NEVER: ("A container runs what its tag never pointed to", "error"),
+    _UNKNOWN: ("It is not known what a container runs, or whether it is vulnerable", "warning"),
+    _NOT_ASSESSED: ("Nobody has stated whether the image that a container runs is vulnerable", "note"),
+    _MOVED: ("A container's tag has moved away from what it runs", "note"),
+}
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", "[": "\\[", "]": "\\]", "{": "{{", "}": "}}"})
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def write(report: AuditReport) -> Iterator[str]:
+    """The log, in pieces; one line a result."""
+    rules = _rules(report)
+    index = {rule["id"]: position for position, rule in enumerate(rules)}
+    driver = {
+        "name": "digestry",
+        "version": __version__,
+        "semanticVersion": __version__,
+        "rules": rules,
+    }
+    invocation = {
+        "executionSuccessful": not report.problems,
+        "toolExecutionNotifications": [_notification(problem) for problem in report.problems],
+    }
+    yield f'{{"$schema": {_json(SCHEMA)}, "version": "2.1.0", "runs": [{{\n'
+    yield f'"tool": {{"driver": {_json(driver)}}},\n"invocations": [{_json(invocation)}],\n'
+    yield '"columnKind": "unicodeCodePoints",\n"results": ['
+    between = "\n"
+    for result in _results(report.findings, index):
+        yield between + _json(result)
+        between = ",\n"
+    yield "\n]\n}]}\n"
+
+
+def _rules(report: AuditReport) -> list[dict[str, Any]]:
+    found: dict[str, list[str]] = {}
+    for finding in report.findings:
+        for advisory in finding.verdict.advisories:
+            if advisory.statement.status == "affected":
+                found.setdefault(advisory.statement.vulnerability, list(advisory.statement.aliases))
+    rules = [
+        {
+            "id": printable(name),
+            "shortDescription": {"text": _message(f"A container runs an image with {name}")},
+            "fullDescription": {
+                "text": _message(
+                    f"An OpenVEX statement says that the image is affected by {name}."
+                    + (f" Also known as {', '.join(aliases)}." if aliases else "")
+                )
+            },
+            "defaultConfiguration": {"level": "error"},
+            "properties": {"tags": ["security", "container"]},
+        }
+        for name, aliases in found.items()
+        if name not in _OWN_RULES
+    ]
+    return rules + [
+        {
+            "id": name,
+            "shortDescription": {"text": text},
+            "defaultConfiguration": {"level": level},
+            "properties": {"tags": ["container"]},
+        }
+        for name, (text, level) in _OWN_RULES.items()
+    ]
+
+
+def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for finding in findings:
+        state, tag = finding.verdict.state, finding.tag.state
+        # One result a vulnerability, whatever it is said of.
+        said: dict[str, list[str]] = {}
+        for advisory in finding.verdict.advisories:
+            if advisory.statement.status == "affected":
+                name = printable(advisory.statement.vulnerability)
+                said.setdefault(name, []).append(statement_words(advisory))
+        for name, several in said.items():
+            yield _result(finding, name, "error", index, "; ".join(several))
+        if tag == "never":
+            yield _result(finding, _NEVER, "error", index, "its tag never pointed to what runs")
+        if state == "unknown":
+            yield _result(finding, _UNKNOWN, "warning", index, "; ".join(finding.reasons))
+        elif state == "not_assessed":
+            yield _result(finding, _NOT_ASSESSED, "note", index, "nobody has assessed it")
+        if tag == "moved" and state not in {"affected", "unknown"}:
+            yield _result(finding, _MOVED, "note", index, "its tag points elsewhere now")
+
+
+def _result(
+    finding: ContainerFinding, rule: str, level: str, index: dict[str, int], why: str
+) -> dict[str, Any]:
+    seen, identity = finding.sighting, finding.identity
+    running = "" if identity is None else str(identity.running)
+    names = [name for name in (seen.host, seen.namespace, seen.name or seen.id) if name]
+    uri = "/".join(map(_step, names)) or "container"
+    parts = [seen.host, seen.namespace, seen.name or seen.id, rule, running]
+    fingerprint = hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
+    message = (
+        f"{place(finding)} runs {running or 'an unknown image'}, started as"
+        f" {short_reference(seen.reference)}: {why}. {finding.action[:1].upper()}{finding.action[1:]}."
+    )
+    return {
+        "ruleId": rule,
+        "ruleIndex": index.get(rule, -1),
+        "kind": "fail",
+        "level": level,
+        "message": {"text": _message(message)},
+        "locations": [
+            {
+                "physicalLocation": {"artifactLocation": {"uri": uri}},
+                "logicalLocations": [
+                    {
+                        "name": printable(called(finding)),
+                        "fullyQualifiedName": printable("/".join(names)) or "container",
+                        "kind": "container",
+                    }
+                ],
+            }
+        ],
+        "partialFingerprints": {FINGERPRINT: fingerprint},
+        "properties": {
+            "host": printable(seen.host),
+            "namespace": printable(seen.namespace),
+            "containerId": printable(seen.id),
+            "reference": printable(seen.reference or ""),
+            "runningDigest": running,
+            "advisoryState": finding.verdict.state,
+            "tagState": finding.tag.state,
+        },
+    }
+
+
+def _notification(problem: Unseen) -> dict[str, Any]:
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return {"level": "error", "message": {"text": _message(f"{problem.source}: {problem.message}{hint}")}}
+
+
+def _message(text: str) -> str:
+    """A message's text, in which a stranger's brackets make no link (3.11.6), and braces no placeholder
+    (3.11.5)."""
+    return printable(text).translate(_ESCAPES)
+
+
+def _step(name: str) -> str:
+    """One step of a relative address. A name's own slashes are no steps, a colon in the first would end a
+    scheme, and dots alone would lead elsewhere, encoded or not."""
+    shown = printable(name)
+    return quote(shown if shown.strip(".") else f"_{shown}", safe="")
+
+
+def _json(value: Any) -> str:
+    return printable_json(_ENCODER.encode(value).decode())

@@ -1,0 +1,195 @@
+"""The words in which every format says the same things, and in which order containers come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias
+
+from digestry.advisories.advisory import Advisory
+from digestry.advisories.statements import LONG_AGO, Status
+from digestry.audit.assessment import State
+from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.tag_verdict import moment
+from digestry.errors import InvalidReference
+from digestry.model.reference import Reference
+
+Standing: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]
+"""How a container stands, in one word: the worst that is known of it. ``moved`` and ``good`` are of
+containers of which somebody said that they are fixed, or not affected."""
+FailState: TypeAlias = Literal["affected", "never", "moved", "unknown", "not_assessed"]
+
+STANDINGS: Final[tuple[Standing, ...]] = ("affected", "never", "unknown", "not_assessed", "moved", "good")
+"""Worst first."""
+FAIL_STATES: Final[tuple[FailState, ...]] = ("affected", "never", "moved", "unknown", "not_assessed")
+STATED: Final[frozenset[State]] = frozenset({"fixed", "not_affected"})
+"""The states that are good because somebody said so."""
+WORDS: Final[dict[State, str]] = {
+    "affected": "VULNERABLE",
+    "unknown": "unknown",
+    "not_assessed": "not assessed",
+    "fixed": "FIXED",
+    "not_affected": "not affected",
+}
+NEVER: Final = "NOT FROM TAG"
+NOT_FROM_TAG: Final = "not from this tag"
+STATUS_WORDS: Final[dict[Status, str]] = {
+    "affected": "affected",
+    "not_affected": "not affected",
+    "fixed": "fixed",
+    "under_investigation": "under investigation",
+}
+ELLIPSIS: Final = "…"
+BY_ID: Final = "(started by image ID)"
+
+_COUNTED: Final = {
+    WORDS["affected"]: "vulnerable",
+    NEVER: "not from tag",
+    WORDS["unknown"]: "unknown",
+    WORDS["not_assessed"]: "not assessed",
+    WORDS["fixed"]: "fixed",
+    WORDS["not_affected"]: "not affected",
+}
+_FAILING: Final[dict[State, FailState]] = {
+    "affected": "affected",
+    "unknown": "unknown",
+    "not_assessed": "not_assessed",
+}
+_RANK: Final = {standing: rank for rank, standing in enumerate(STANDINGS)}
+
+
+def standing(finding: ContainerFinding) -> Standing:
+    """The worst that is known of a container."""
+    if finding.verdict.state == "affected":
+        return "affected"
+    if finding.tag.state == "never":
+        return "never"
+    state = finding.verdict.state
+    if state not in STATED:
+        return "not_assessed" if state == "not_assessed" else "unknown"
+    return "moved" if finding.tag.state == "moved" else "good"
+
+
+def worst_first(findings: Iterable[ContainerFinding]) -> list[ContainerFinding]:
+    """In the order of :data:`STANDINGS`; containers of one standing stay in their order."""
+    return sorted(findings, key=lambda finding: _RANK[standing(finding)])
+
+
+def states(finding: ContainerFinding) -> set[FailState]:
+    """Which of the states that may fail an audit a container is in."""
+    found: set[FailState] = set()
+    state = finding.verdict.state
+    if state in _FAILING:
+        found.add(_FAILING[state])
+    if finding.tag.state == "never":
+        found.add("never")
+    elif finding.tag.state == "moved":
+        found.add("moved")
+    return found
+
+
+def called(finding: ContainerFinding) -> str:
+    """A container's name with its namespace; the start of its ID if it has none."""
+    seen = finding.sighting
+    name = seen.name or seen.id[:12] or "-"
+    return f"{seen.namespace}/{name}" if seen.namespace else name
+
+
+def place(finding: ContainerFinding) -> str:
+    """``NAME on HOST``."""
+    host = finding.sighting.host
+    return f"{called(finding)} on {host}" if host else called(finding)
+
+
+def parsed(reference: str | None) -> Reference | None:
+    """An image name as it was typed, read; None if it is none."""
+    if not reference:
+        return None
+    try:
+        return Reference.parse(reference)
+    except InvalidReference:
+        return None
+
+
+def short_reference(reference: str | None, *, host: bool = True) -> str:
+    """An image name for people: ``golftrack:1.5``, or ``golftrack@baad1b40fc15`` if it is pinned.
+
+    Without ``host`` its registry is left out.
+    """
+    if not reference:
+        return BY_ID
+    read = parsed(reference)
+    if read is None:
+        return reference
+    name = reference.partition("@")[0]
+    if not host:
+        repository = read.repository.removeprefix("library/")
+        name = repository if read.tag is None else f"{repository}:{read.tag}"
+    elif read.digest is not None and read.tag is None:
+        name = name.removesuffix(":")
+    return name if read.digest is None else f"{name}@{read.digest.short}"
+
+
+def tag_words(finding: ContainerFinding, *, whole: bool = False, digits: int = 4) -> str:
+    """What became of a container's tag; ``never`` is an alarm of its own. A digest that the tag has
+    moved to is shown with so many hex ``digits``, unless the ``whole`` is wanted."""
+    tag = finding.tag
+    if tag.state == "never":
+        return NOT_FROM_TAG
+    if tag.state != "moved":
+        return tag.state
+    when = "" if tag.moved_at is None else f" {moment(tag.moved_at)}"
+    if tag.digest is None:
+        return f"moved{when}, deleted"
+    return f"moved{when} to {tag.digest if whole else tag.digest.encoded[:digits] + ELLIPSIS}"
+
+
+def statement_words(advisory: Advisory) -> str:
+    """One advisory in one line."""
+    statement = advisory.statement
+    about = advisory.component or advisory.product
+    of = f" ({about})" if about else ""
+    when = "undated" if statement.timestamp == LONG_AGO else moment(statement.timestamp)
+    says = f"{statement.vulnerability}{of}: {STATUS_WORDS[statement.status]}, {when}"
+    by = f" by {advisory.author or 'an author who is not named'}"
+    note = statement.notes or statement.impact
+    return f"{says}{by}" + (f": {note}" if note else "")
+
+
+def sayings(findings: Iterable[ContainerFinding]) -> list[str]:
+    """Who says of which containers that they are fixed, or not affected: one line for each statement
+    on containers that stand well by it, with how many these are."""
+    counts: Counter[str] = Counter()
+    for finding in findings:
+        if finding.verdict.state in STATED:
+            counts.update(dict.fromkeys(map(statement_words, finding.verdict.advisories), 1))
+    return [f"{number(count, 'container')}: {said}" for said, count in counts.most_common()]
+
+
+def number(count: int, thing: str) -> str:
+    """``1 container``, ``2 containers``."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def state_word(finding: ContainerFinding) -> str:
+    """One word for the worst that is known: what is vulnerable, else :data:`NEVER`, else the state."""
+    return NEVER if standing(finding) == "never" else WORDS[finding.verdict.state]
+
+
+def counted(findings: Iterable[ContainerFinding]) -> str:
+    """``2 vulnerable, 1 not from tag, 1 unknown, 212 fixed``: each container once, by its worst."""
+    counts = Counter(state_word(finding) for finding in findings)
+    return ", ".join(f"{counts[word]} {_COUNTED[word]}" for word in _COUNTED if counts[word])
+
+
+def summary(report: AuditReport) -> str:
+    """One line: how many containers, in which states, and how much could not be seen."""
+    line = number(len(report.findings), "container")
+    hosts = {finding.sighting.host for finding in report.findings} - {""}
+    if len(hosts) == 1:
+        line += f" on {hosts.pop()}"
+    if report.findings:
+        line += f": {counted(report.findings)}"
+    if report.problems:
+        line += f"; {number(len(report.problems), 'problem')}: something could not be seen"
+    return line

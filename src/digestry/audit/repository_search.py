@@ -1,0 +1,287 @@
+"""Which repository knows what a container runs: its own, its own by another name, or another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from digestry.audit.image_graph import MOST_TAGS, ImageGraph, beginning_with
+from digestry.audit.image_identity import ImageIdentity, identify, unconfirmed
+from digestry.audit.image_names import NO_NAMES, ImageNames
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.errors import DigestryError, Unreachable
+from digestry.inventory.observation import Claim, ContainerObservation, Unseen
+from digestry.model.digest import Digest
+from digestry.model.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryQuestions:
+    """What is going to be asked of one repository. ``named`` is False if only a runtime named it."""
+
+    repository: Reference
+    digests: tuple[Digest, ...]
+    tags: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    named: bool = True
+
+
+class RepositorySearch:
+    """Looks for what a container runs: in its own repository first, by all of that one's names, then
+    in any that was named. ``failure`` is why its own repository could not be asked, ``missed`` what
+    could not be asked at all, and ``silent`` the repositories of which it is not known whether they have
+    the same code, with the reasons."""
+
+    def __init__(
+        self,
+        lookup: RegistryQueries,
+        sighting: ContainerObservation,
+        reference: Reference | None,
+        names: ImageNames = NO_NAMES,
+    ) -> None:
+        self._lookup = lookup
+        self._sighting = sighting
+        self._reference = reference
+        self._own = None if reference is None else reference.repository_only()
+        self._bare = tuple(claim for claim in sighting.claims if claim.repository is None)
+        self._names = names
+        asked = self._own is not None and sighting.registry_named
+        self._same = names.others(self._own) if self._own is not None and asked else ()
+        self.failure: DigestryError | None = None
+        self.reasons: list[str] = []
+        self.missed: list[Unseen] = []
+        self.silent: dict[Reference, str] = {}
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """Every digest that the runtime gave, whatever it is of."""
+        seen = self._sighting
+        given = [claim.digest for claim in seen.claims]
+        return tuple(
+            dict.fromkeys(given if seen.platform_manifest is None else [*given, seen.platform_manifest])
+        )
+
+    def find(self) -> ImageIdentity | None:
+        own = self._claims(self._own)
+        identity = None
+        if self._reference is not None and self._sighting.registry_named:
+            identity = self._identify(self._reference, own)
+        if identity is None:
+            identity = self._by_another_name() or self._abbreviated()
+        if identity is not None:
+            return identity
+        for repository in self._others():
+            identity = self._identify(repository, self._claims(repository))
+            if identity is not None:
+                at_home = self._at_home(identity)
+                if at_home is not None:
+                    return at_home
+                if self._own is not None:
+                    self.reasons.append(
+                        f"known to {repository.name} only, another repository than the container's own"
+                    )
+                return identity
+        identity = self._believed(own)
+        if identity is None:
+            self._explain()
+        return identity
+
+    def _at_home(self, identity: ImageIdentity) -> ImageIdentity | None:
+        """The same code, which another repository knows, in the container's own; None if it is not
+        there. A runtime may name one of several repositories from which it had pulled that code."""
+        own = self._reference
+        if own is None or identity.config is None or not self._sighting.registry_named:
+            return None
+        where = f"the config that {identity.repository.name} has"
+        claim = Claim(identity.config, "config", None, where, "image-id", obtained=False)
+        found = self._identify(own, (claim,))
+        if found is not None:
+            self.reasons.append(
+                f"the digest that was given, {identity.running}, is of {identity.repository.name}: "
+                "the container's own repository has the same code"
+            )
+        return found
+
+    def _by_another_name(self) -> ImageIdentity | None:
+        """What runs, confirmed by the first other name of its repository that knows the digest."""
+        for other in self._same:
+            tag = self._reference.tag if self._reference is not None and other.tags else None
+            named = other.repository if tag is None else other.repository.with_tag(tag)
+            identity = self._identify(named, self._claims(other.repository))
+            if identity is not None:
+                own = "" if self._own is None else self._own.name
+                self.reasons.append(f"confirmed by {other.repository.name}, another name of {own}")
+                return identity
+        return None
+
+    def _abbreviated(self) -> ImageIdentity | None:
+        """What runs, found by the beginning of a digest, if only one digest begins so."""
+        if self._own is None or not self._sighting.registry_named:
+            return None
+        for given in self._sighting.abbreviations:
+            said = f"{given.read_from} has only the beginning of a digest, {given.encoded}"
+            try:
+                found = beginning_with(self._lookup, self._own, given.encoded)
+            except DigestryError as error:
+                self._failed(self._own, error)
+                return None
+            if len(found.digests) != 1:
+                number = f"{len(found.digests)} digests begin so" if found.digests else "no digest begins so"
+                self.reasons.append(f"{said}: {number} in {self._own.name}{found.among}")
+                continue
+            claim = Claim(found.digests[0], "unknown", self._own, given.read_from, given.found_by, False)
+            identity = self._identify(self._reference or self._own, (claim, *self._claims(self._own)))
+            if identity is not None:
+                self.reasons.append(f"{said}: one digest of {self._own.name}{found.among} begins so")
+                return identity
+        return None
+
+    def elsewhere(self, identity: ImageIdentity) -> dict[Reference, frozenset[Digest]]:
+        """Other repositories that have the code of ``identity``, and what is or holds it there: by the
+        runtime's word, or because they are its own by another name."""
+        named: dict[Reference, frozenset[Digest]] = {}
+        for claim in self._sighting.claims:
+            if claim.repository is None or claim.repository in named:
+                continue
+            if claim.digest in identity.closure:
+                named[claim.repository] = identity.closure
+            elif claim.repository != identity.repository:
+                # What was pulled from there may be another manifest with the same config.
+                there = self._same_code(claim.repository, identity)
+                if there:
+                    named[claim.repository] = identity.closure | there
+        same = [other.repository for other in self._same]
+        for repository in [*same, *([self._own] if same and self._own is not None else [])]:
+            named.setdefault(repository, identity.closure)
+        named.pop(identity.repository, None)
+        return named
+
+    def _same_code(self, repository: Reference, identity: ImageIdentity) -> frozenset[Digest]:
+        """What another repository, which the runtime names, has of the code of ``identity``."""
+        if identity.config is None:
+            return frozenset()
+        graph = ImageGraph(repository, self._lookup)
+        try:
+            for claim in self._sighting.claims:
+                if claim.repository == repository:
+                    graph.learn(claim.digest)
+                    graph.learn_children(claim.digest, self._sighting.platform)
+            graph.learn(identity.config, is_config=True)
+        except DigestryError as error:
+            self.reasons.append(f"{repository.name} could not be asked: {error.message}")
+            self.missed.append(Unseen(f"registry {repository.name}", error.message, error.hint))
+            self.silent[repository] = error.message
+        return graph.closure(identity.config) - {identity.config}
+
+    def questions(self) -> Iterator[RepositoryQuestions]:
+        """What is going to be asked of which repository, as far as that can be told before."""
+        reference, seen = self._reference, self._sighting
+        if reference is not None and self._own is not None and seen.registry_named:
+            tag = reference.tag if reference.digest is None else None
+            for repository, tags in ((self._own, True), *((one.repository, one.tags) for one in self._same)):
+                yield RepositoryQuestions(
+                    repository,
+                    self._digests(repository),
+                    (tag,) if tag is not None and tags else (),
+                    tuple(given.encoded for given in seen.abbreviations),
+                )
+        for repository in self._others():
+            yield RepositoryQuestions(repository, self._digests(repository), named=False)
+
+    def _digests(self, repository: Reference) -> tuple[Digest, ...]:
+        more = self._sighting.platform_manifest
+        claimed = tuple(claim.digest for claim in self._claims(repository))
+        return claimed if more is None else (*claimed, more)
+
+    def _claims(self, repository: Reference | None) -> tuple[Claim, ...]:
+        names = [repository]
+        group = [self._own, *(other.repository for other in self._same)]
+        if repository in group:
+            names += [name for name in group if name != repository]
+        claims = self._sighting.claims
+        named = [claim for name in names if name is not None for claim in claims if claim.repository == name]
+        return (*named, *self._bare)
+
+    def _others(self) -> list[Reference]:
+        named = dict.fromkeys(claim.repository for claim in self._sighting.claims)
+        own = {self._own, *(other.repository for other in self._same)}
+        return [one for one in named if one is not None and one not in own]
+
+    def _identify(self, reference: Reference, claims: tuple[Claim, ...]) -> ImageIdentity | None:
+        if not claims:
+            return None
+        try:
+            return identify(
+                self._lookup,
+                reference,
+                claims,
+                platform=self._sighting.platform,
+                platform_manifest=self._sighting.platform_manifest,
+                platform_assumed=self._sighting.platform_assumed,
+            )
+        except DigestryError as error:
+            self._failed(reference, error)
+            return None
+
+    def _failed(self, reference: Reference, error: DigestryError) -> None:
+        if reference.repository_only() == self._own:
+            self.failure = error
+        self.reasons.append(f"{reference.name} could not be asked: {error.message}")
+        self.missed.append(Unseen(f"registry {reference.name}", error.message, error.hint))
+
+    def _believed(self, own: tuple[Claim, ...]) -> ImageIdentity | None:
+        """What the runtime says, where no registry confirms it and it is still worth saying."""
+        rest = tuple(claim for claim in self._sighting.claims if claim not in own)
+        for claims in (own, rest):
+            for claim in claims:
+                where = claim.repository or self._own
+                if claim.found_by == "image-id" or where is None:
+                    continue
+                if claim.obtained:
+                    why = f"{where.name} does not have {claim.digest} any more, or never had it"
+                elif isinstance(self.failure, Unreachable):
+                    why = "the runtime may have put this digest together itself"
+                else:
+                    continue
+                if self.failure is not None:
+                    why = f"the digest is the runtime's word ({claim.read_from}): no registry confirmed it"
+                ordered = (claim, *(other for other in self._sighting.claims if other != claim))
+                return unconfirmed(self._lookup, where, ordered, why)
+        return None
+
+    def _explain(self) -> None:
+        """Says why nothing is known of what runs."""
+        if self.failure is not None or self._sighting.abbreviations:
+            return  # each was told
+        claims = self._sighting.claims
+        if not claims:
+            if not self._sighting.remarks:
+                self.reasons.append("nothing is known of the image that runs")
+            return
+        named = [claim for claim in claims if claim.found_by != "image-id"]
+        given = named[0] if named else claims[0]
+        asked = self._own if self._sighting.registry_named else None
+        local = "built or loaded locally, never pushed or pulled"
+        if asked is None:
+            lack = "no name is known" if self._own is None else "its name has no registry in it"
+            self.reasons.append(
+                f"{given.read_from} is {given.digest}, and {lack} to look it up by: perhaps {local}"
+            )
+        elif self._remembers(asked, given.digest):
+            self.reasons.append(
+                f"{given.read_from} is {given.digest}, which {asked.name} never had as a manifest, "
+                f"an index or a config: {local}"
+            )
+        else:
+            self.reasons.append(
+                f"{given.read_from} is {given.digest}, which {asked.name} does not have now, as far as its "
+                f"first {MOST_TAGS} tags tell; {asked.host} does not say what it had before: perhaps {local}"
+            )
+
+    def _remembers(self, repository: Reference, digest: Digest) -> bool:
+        """Whether the registry itself can say that it never had ``digest``."""
+        try:
+            known = self._lookup.holders(repository, digest) is not None
+            return known and self._lookup.shows(repository)
+        except DigestryError:
+            return False

@@ -1,0 +1,1 @@
+"""The ways to container engines and runtimes: addresses, connections, HTTP and gRPC."""

@@ -1,0 +1,228 @@
+"""HTTP to a container engine's API, on the standard library; ``connections`` has the ways to it.
+
+An engine is not trusted: an answer has a size limit, a time limit for all of it, and a shape that
+is checked by whoever reads it. Nothing is ever sent but GET.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import threading
+from typing import Any, Final
+from urllib.parse import quote
+
+from digestry.errors import (
+    DigestryError,
+    ProtocolViolation,
+    Refused,
+    RemoteNotFound,
+    TooLarge,
+    Unauthorized,
+    Unreachable,
+)
+from digestry.inventory.engines.connections import SSHConnection, connection_to
+from digestry.inventory.engines.endpoints import Endpoint
+
+LARGEST_ANSWER: Final = 64 << 20
+"""In bytes. A list of containers takes some 2 KB a container."""
+TIMEOUT: Final = 10.0
+"""Seconds for one whole request, its body included."""
+
+_CHUNK: Final = 1 << 16
+_PARALLEL: Final = 8
+_PARALLEL_SSH: Final = 4
+_SSH_HINT: Final = "`ssh` must reach it without asking for anything, and find the engine's program there"
+_LONGEST_MESSAGE: Final = 300
+
+
+class Engine:
+    """One engine's API. ``where`` is its :class:`Endpoint`, or its address, see :meth:`Endpoint.parse`.
+
+    Connections to another machine are kept for further questions, until :meth:`close`.
+    """
+
+    def __init__(
+        self, where: Endpoint | str, *, timeout: float = TIMEOUT, largest_answer: int = LARGEST_ANSWER
+    ) -> None:
+        self._endpoint = where if isinstance(where, Endpoint) else Endpoint.parse(where)
+        self.url = self._endpoint.url
+        self._timeout = timeout
+        self._limit = largest_answer
+        self._idle: list[http.client.HTTPConnection] = []
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the engine is on another machine, whose "localhost" is not this one's."""
+        return self._endpoint.is_remote
+
+    @property
+    def parallel(self) -> int:
+        """How many questions at once the engine, and the way to it, bear."""
+        # A server of SSH refuses connections when more than ten have not logged in yet.
+        return _PARALLEL_SSH if self._endpoint.address.scheme == "ssh" else _PARALLEL
+
+    def close(self) -> None:
+        """Ends what is kept open; the engine can still be asked, and then to be closed again."""
+        while self._idle:
+            _end(self._idle.pop())
+
+    def get(self, path: str, **query: str) -> Any:
+        """The JSON at ``path``. Raises :class:`Unreachable`, :class:`Refused` and its kinds,
+        :class:`TooLarge`, and :class:`ProtocolViolation` for what is not JSON."""
+        if query:
+            path += "?" + "&".join(f"{key}={quote(value)}" for key, value in query.items())
+        try:
+            kept = self._idle.pop()
+        except IndexError:
+            kept = None
+        if kept is not None:
+            try:
+                return self._ask(kept, path)
+            except _Stale:
+                pass  # the engine had closed it meanwhile
+        return self._ask(connection_to(self._endpoint, self._timeout), path)
+
+    def _ask(self, connection: http.client.HTTPConnection, path: str) -> Any:
+        kept = connection.sock is not None
+        expired = threading.Event()
+        # The socket's own limit is for one read: a drip of bytes would never reach it.
+        watchdog = threading.Timer(self._timeout, expired.set)
+        keep = False
+        try:
+            if not kept:
+                connection.connect()
+            # The connection forgets its socket as soon as the answer is to be ended by closing it.
+            watchdog = threading.Timer(self._timeout, _cut, (connection.sock, expired))
+            watchdog.daemon = True
+            watchdog.start()
+            connection.request("GET", path)
+            with contextlib.closing(connection.getresponse()) as response:
+                body = self._read(response)
+                status = response.status
+            keep = self._endpoint.address.scheme != "unix" and connection.sock is not None
+        except TimeoutError as error:
+            raise self._silent(connection) from error
+        except (ConnectionError, http.client.BadStatusLine) as error:
+            if kept and not expired.is_set():
+                raise _Stale from error
+            raise self._broken(connection, error, expired) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(connection, error, expired) from error
+        finally:
+            watchdog.cancel()
+            if keep and not expired.is_set():
+                self._idle.append(connection)
+            else:
+                _end(connection)
+        if expired.is_set():
+            raise self._silent(connection)
+        return self._decode(path, status, body)
+
+    def _broken(
+        self,
+        connection: http.client.HTTPConnection,
+        error: OSError | http.client.HTTPException,
+        expired: threading.Event,
+    ) -> DigestryError:
+        """What an error of the connection means."""
+        if isinstance(error, FileNotFoundError):
+            if isinstance(connection, SSHConnection):
+                return Unreachable(f"{self.url}: there is no program ssh to reach it with")
+            return Unreachable(f"{self.url}: there is no such socket")
+        if isinstance(error, PermissionError):
+            return Unreachable(f"{self.url}: permission denied", hint="run as a user who may use that socket")
+        if expired.is_set():
+            return self._silent(connection)
+        if isinstance(connection, SSHConnection) and (said := connection.why()):
+            return Unreachable(f"{self.url}: {said}", hint=_SSH_HINT)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Unreachable(
+                f"{self.url}: its certificate is not to be trusted: {error.verify_message}",
+                hint="who signed it must be in ca.pem, in DOCKER_CERT_PATH or docker's context",
+            )
+        if isinstance(error, OSError):
+            return Unreachable(f"{self.url} does not answer: {error.strerror or error}")
+        return ProtocolViolation(f"{self.url} does not speak HTTP as an engine does: {type(error).__name__}")
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        parts: list[bytes] = []
+        total = 0
+        while part := response.read1(_CHUNK):
+            total += len(part)
+            if total > self._limit:
+                raise TooLarge(
+                    f"{self.url}: the answer is longer than {self._limit} bytes, and was not read",
+                    limit=self._limit,
+                )
+            parts.append(part)
+        if response.length:
+            raise ProtocolViolation(f"{self.url}: the answer was cut short")
+        return b"".join(parts)
+
+    def _silent(self, connection: http.client.HTTPConnection) -> Unreachable:
+        said = connection.why() if isinstance(connection, SSHConnection) else ""
+        message = f"{self.url} did not answer within {self._timeout:g} s"
+        return Unreachable(f"{message}: {said}" if said else message)
+
+    def _decode(self, path: str, status: int, body: bytes) -> Any:
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            if status < 400:
+                raise ProtocolViolation(f"{self.url}{path}: the answer is not JSON") from error
+            value = None
+        if status == 200:
+            return value
+        if 200 < status < 300:
+            raise ProtocolViolation(f"{self.url}{path}: HTTP {status}, which is no whole answer")
+        said = text(fields(value).get("message"))
+        message = f"{self.url}{path}: HTTP {status}"
+        if said:
+            message += f": {said[:_LONGEST_MESSAGE]}"
+        if status == 404:
+            raise RemoteNotFound(message, status=status)
+        if status in {401, 403}:
+            raise Unauthorized(message, status=status)
+        raise Refused(message, status=status)
+
+
+def _end(connection: http.client.HTTPConnection) -> None:
+    if isinstance(connection, SSHConnection):
+        connection.end()
+    else:
+        connection.close()
+
+
+class _Stale(Exception):
+    """A connection that was kept is of no use any more."""
+
+
+def _cut(link: socket.socket, expired: threading.Event) -> None:
+    expired.set()
+    with contextlib.suppress(OSError):
+        # Not the method of a TLS socket, which would begin a farewell.
+        socket.socket.shutdown(link, socket.SHUT_RDWR)
+
+
+def fields(value: object) -> dict[str, Any]:
+    """``value`` if it is a JSON object, else an empty one: an engine may send anything."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[Any]:
+    """``value`` if it is a JSON array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: object) -> str:
+    """``value`` if it is a string, else an empty one.
+
+    JSON can spell half characters (``\\ud800``), which nothing can print or encode: they become "?".
+    """
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else value.encode(errors="replace").decode()

@@ -1,0 +1,162 @@
+"""containerd's own API: what it knows of containers, tasks, snapshots, images and content.
+
+The services are ``containerd.services.….v1``, the same from 1.2 to 2.x; field numbers are those of
+containerd's ``api/services``. Everything but the list of namespaces belongs to one namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.errors import RemoteNotFound, TooLarge
+from digestry.inventory.engines.grpc import Channel, Metadata
+from digestry.inventory.engines.protobuf import Message, string
+from digestry.model.digest import Digest
+
+LARGEST_DOCUMENT: Final = 8 << 20
+"""In bytes: of a manifest, an index or a config that is read."""
+SNAPSHOT_LABEL: Final = "containerd.io/gc.ref.snapshot."
+SOURCE_LABEL: Final = "containerd.io/distribution.source."
+
+_SERVICES: Final = "/containerd.services"
+_RUNNING: Final = frozenset({2, 4, 5})  # running, paused, pausing
+_AT_REST: Final = frozenset({1, 3})  # created, stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container's record. Times are in nanoseconds since 1970; ``spec`` is the runtime spec's JSON;
+    ``extensions`` are what clients keep beside it, by name."""
+
+    id: str
+    labels: Mapping[str, str]
+    image: str
+    snapshotter: str
+    snapshot_key: str
+    created: int
+    spec: bytes
+    extensions: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """What an image's name means now. ``updated`` is when it was last given that meaning, in
+    nanoseconds since 1970, though it may have had the same before."""
+
+    name: str
+    media_type: str
+    digest: str
+    updated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is known of a blob: its size in bytes, since when it is here (nanoseconds since 1970),
+    and its labels."""
+
+    digest: str
+    size: int
+    created: int
+    labels: Mapping[str, str]
+
+
+class Containerd:
+    """One containerd. Every method raises what :meth:`Channel.unary` raises."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.url = channel.url
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def version(self) -> str:
+        return Message(self._channel.unary(f"{_SERVICES}.version.v1.Version/Version")).text(1)
+
+    def namespaces(self) -> list[str]:
+        answer = self._channel.unary(f"{_SERVICES}.namespaces.v1.Namespaces/List")
+        return [one.text(1) for one in Message(answer).messages(1)]
+
+    def containers(self, namespace: str) -> Iterator[Container]:
+        """To be read to its end before anything else is asked."""
+        method = f"{_SERVICES}.containers.v1.Containers/ListStream"
+        for answer in self._channel.stream(method, metadata=_of(namespace)):
+            one = Message(answer).message(1)
+            yield Container(
+                one.text(1),
+                one.labels(2),
+                one.text(3),
+                one.text(6),
+                one.text(7),
+                one.nanoseconds(8),
+                one.message(5).raw(2),
+                {name: value.raw(2) for name, value in one.mapping(10).items()},
+            )
+
+    def tasks(self, namespace: str) -> dict[str, bool | None]:
+        """Whether each container with a task runs; None where containerd does not know."""
+        answer = self._channel.unary(f"{_SERVICES}.tasks.v1.Tasks/List", metadata=_of(namespace))
+        return {one.text(2) or one.text(1): _runs(one) for one in Message(answer).messages(1)}
+
+    def task(self, namespace: str, identity: str) -> bool | None:
+        """Whether one container runs; None where containerd does not know."""
+        method = f"{_SERVICES}.tasks.v1.Tasks/Get"
+        try:
+            answer = self._channel.unary(method, string(1, identity), _of(namespace))
+        except RemoteNotFound:
+            return False
+        return _runs(Message(answer).message(1))
+
+    def images(self, namespace: str) -> dict[str, NamedImage]:
+        answer = self._channel.unary(f"{_SERVICES}.images.v1.Images/List", metadata=_of(namespace))
+        found = (
+            NamedImage(one.text(1), target.text(1), target.text(2), one.nanoseconds(8))
+            for one in Message(answer).messages(1)
+            for target in (one.message(3),)
+        )
+        return {one.name: one for one in found}
+
+    def parent(self, namespace: str, snapshotter: str, key: str) -> str:
+        """What the snapshot ``key`` stands on; "" if on nothing."""
+        method = f"{_SERVICES}.snapshots.v1.Snapshots/Stat"
+        answer = self._channel.unary(method, string(1, snapshotter) + string(2, key), _of(namespace))
+        return Message(answer).message(1).text(2)
+
+    def stored(self, namespace: str, digest: Digest) -> Stored:
+        method = f"{_SERVICES}.content.v1.Content/Info"
+        answer = self._channel.unary(method, string(1, str(digest)), _of(namespace))
+        return _stored(Message(answer).message(1))
+
+    def unpacked(self, namespace: str, snapshotter: str, chain: str) -> list[Stored]:
+        """The configs that are marked as unpacked to the snapshot ``chain``."""
+        method = f"{_SERVICES}.content.v1.Content/List"
+        wanted = string(1, f'labels."{SNAPSHOT_LABEL}{snapshotter}"=="{chain}"')
+        answers = list(self._channel.stream(method, wanted, _of(namespace)))
+        return [_stored(one) for answer in answers for one in Message(answer).messages(1)]
+
+    def document(self, namespace: str, digest: Digest) -> bytes:
+        """The whole of a small blob, checked against its digest: what does not match is not there."""
+        size = self.stored(namespace, digest).size
+        if size > LARGEST_DOCUMENT:
+            raise TooLarge(f"{self.url}: {digest} has {size} bytes: too many", limit=LARGEST_DOCUMENT)
+        method = f"{_SERVICES}.content.v1.Content/Read"
+        parts = list(self._channel.stream(method, string(1, str(digest)), _of(namespace)))
+        content = b"".join(Message(part).raw(2) for part in parts)
+        if Digest.of(content, digest.algorithm) != digest:
+            raise RemoteNotFound(f"{self.url}: what is stored as {digest} is something else", status=404)
+        return content
+
+
+def _of(namespace: str) -> Metadata:
+    return (("containerd-namespace", namespace),)
+
+
+def _runs(process: Message) -> bool | None:
+    status = process.number(4)
+    return True if status in _RUNNING else False if status in _AT_REST else None
+
+
+def _stored(info: Message) -> Stored:
+    return Stored(info.text(1), info.number(2), info.nanoseconds(3), info.labels(5))

@@ -1,0 +1,296 @@
+"""gRPC over a unix socket: calls of one message, answered by one or by many.
+
+HTTP/2 is the library ``h2``'s; here is the little that gRPC adds to it, as its
+"gRPC over HTTP2" protocol has it: five bytes before each message, and a status at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from digestry.errors import (
+    DigestryError,
+    ProtocolViolation,
+    Refused,
+    RemoteNotFound,
+    TooLarge,
+    Unauthorized,
+    Unreachable,
+)
+from digestry.inventory.engines.client import LARGEST_ANSWER, TIMEOUT
+from digestry.model.digest import shown
+
+Metadata = tuple[tuple[str, str], ...]
+
+_CHUNK: Final = 1 << 18
+_WINDOW: Final = 1 << 22
+_PREFIX: Final = 5
+_FRAME_HEADER: Final = 9
+_SETTINGS: Final = 4
+_RETRY: Final = 0.02
+_LONGEST_MESSAGE: Final = 300
+_CALLER: Final = "digestry"
+# The codes of gRPC that mean more than a refusal.
+_OK: Final = "0"
+_DEADLINE: Final = "4"
+_NOT_FOUND: Final = "5"
+_UNIMPLEMENTED: Final = "12"
+_UNAVAILABLE: Final = "14"
+_FORBIDDEN: Final = frozenset({"7", "16"})
+
+
+class Unimplemented(Refused):
+    """The server has no such method."""
+
+
+class Channel:
+    """One connection to the server at the unix socket ``path``: opened when something is asked, one
+    question at a time, and opened anew after an error.
+
+    ``timeout`` is in seconds for one whole call, ``largest_answer`` in bytes for all its messages.
+    """
+
+    def __init__(self, path: str, *, timeout: float = TIMEOUT, largest_answer: int = LARGEST_ANSWER) -> None:
+        self.url = f"unix://{path}"
+        self._path = path
+        self._timeout = timeout
+        self._limit = largest_answer
+        self._link: _Link | None = None
+
+    def close(self) -> None:
+        """Ends the connection; the server can still be asked, and then to be closed again."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.socket.close()
+
+    def unary(self, method: str, message: bytes = b"", metadata: Metadata = ()) -> bytes:
+        """The one message that answers. ``method`` is ``/package.Service/Method``.
+
+        Raises :class:`Unreachable`, :class:`Refused` and its kinds, :class:`TooLarge`, and
+        :class:`ProtocolViolation` for what is no gRPC.
+        """
+        answers = list(self.stream(method, message, metadata))
+        if len(answers) != 1:
+            raise ProtocolViolation(f"{self.url}{method}: {len(answers)} messages where there should be one")
+        return answers[0]
+
+    def stream(self, method: str, message: bytes = b"", metadata: Metadata = ()) -> Iterator[bytes]:
+        """The messages that answer, as they come. To be read to its end before anything else is
+        asked. Raises as :meth:`unary` does."""
+        deadline = time.monotonic() + self._timeout
+        done = False
+        try:
+            yield from self._call(method, message, metadata, deadline)
+            done = True
+        except TimeoutError as error:
+            raise Unreachable(f"{self.url} did not answer within {self._timeout:g} s") from error
+        except FileNotFoundError as error:
+            raise Unreachable(f"{self.url}: there is no such socket") from error
+        except PermissionError as error:
+            raise Unreachable(
+                f"{self.url}: permission denied", hint="run as a user who may use that socket, as root"
+            ) from error
+        except OSError as error:
+            raise Unreachable(f"{self.url} does not answer: {error.strerror or error}") from error
+        except h2.exceptions.H2Error as error:
+            raise ProtocolViolation(
+                f"{self.url} does not speak gRPC: {type(error).__name__}",
+                hint="is it the socket of another program, docker's perhaps?",
+            ) from error
+        except Refused:
+            done = True  # a refusal leaves the connection as it was
+            raise
+        finally:
+            if not done:
+                self.close()
+
+    def _call(self, method: str, message: bytes, metadata: Metadata, deadline: float) -> Iterator[bytes]:
+        if self._link is not None and self._link.ended:
+            self.close()
+        if self._link is None:
+            self._link = _Link(self._path, deadline)
+        link = self._link
+        stream = link.http.get_next_available_stream_id()
+        link.http.send_headers(stream, _headers(method, metadata, deadline))
+        link.http.send_data(stream, len(message).to_bytes(_PREFIX, "big") + message, end_stream=True)
+        answer = _Answer(self.url, method, self._limit)
+        while not answer.complete:
+            for event in link.exchange(deadline):
+                if getattr(event, "stream_id", stream) in {stream, 0, None}:
+                    link.take(event, answer)
+            yield from answer.messages()
+        answer.check()
+
+
+class _Link:
+    """A socket, and the state of HTTP/2 on it."""
+
+    def __init__(self, path: str, deadline: float) -> None:
+        self.socket = _connected(path, deadline)
+        self.ended = False
+        self._first = b""
+        self.http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self.http.initiate_connection()
+        self.http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
+        self.http.increment_flow_control_window(_WINDOW)
+
+    def exchange(self, deadline: float) -> list[h2.events.Event]:
+        """Sends what is to be sent, and returns what came then."""
+        self._wait_until(deadline)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            # What it said before it hung up tells more: that it speaks another protocol, say.
+            self.socket.sendall(self.http.data_to_send())
+        self._wait_until(deadline)
+        received = self.socket.recv(_CHUNK)
+        if not received:
+            raise ConnectionResetError("the connection was closed in the middle of an answer")
+        if len(self._first) < _FRAME_HEADER:
+            self._first += received
+            if len(self._first) < _FRAME_HEADER:
+                return []
+            received = self._first
+            # A server begins with its settings (RFC 9113, section 3.4); the library would wait for
+            # the end of what another protocol's first bytes announce as a frame.
+            if received[3] != _SETTINGS or received[0]:
+                raise h2.exceptions.ProtocolError(f"it begins with {received[:_FRAME_HEADER]!r}")
+        return self.http.receive_data(received)
+
+    def _wait_until(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.socket.settimeout(left)
+
+    def take(self, event: h2.events.Event, answer: _Answer) -> None:
+        """Adds what an event of the answer's stream, or of the connection, says."""
+        if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+            answer.head({_decoded(name): _decoded(value) for name, value in event.headers or ()})
+        elif isinstance(event, h2.events.DataReceived):
+            self.http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            answer.add(event.data)
+        elif isinstance(event, h2.events.StreamEnded):
+            answer.complete = True
+        elif isinstance(event, h2.events.StreamReset):
+            raise ConnectionResetError(f"the server gave the call up (HTTP/2 error {event.error_code})")
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.ended = True
+            if not answer.complete and event.last_stream_id == 0:
+                raise ConnectionResetError("the server is ending")
+
+
+class _Answer:
+    """What has come of an answer: messages, which are taken as soon as they are whole, and its status."""
+
+    def __init__(self, url: str, method: str, limit: int) -> None:
+        self._where = f"{url}{method}"
+        self._url = url
+        self._limit = limit
+        self._total = 0
+        self._buffer = bytearray()
+        self._status: str | None = None
+        self._said = ""
+        self.complete = False
+
+    def head(self, headers: dict[str, str]) -> None:
+        """The headers at the beginning or at the end."""
+        if (status := headers.get(":status")) is not None:
+            kind = headers.get("content-type", "")
+            if status != "200" or not kind.startswith("application/grpc"):
+                raise ProtocolViolation(f"{self._where}: HTTP {status} {shown(kind)} is no answer of gRPC")
+        if "grpc-status" in headers:
+            self._status = headers["grpc-status"]
+            self._said = unquote(headers.get("grpc-message", ""))
+
+    def add(self, data: bytes) -> None:
+        self._total += len(data)
+        if self._total > self._limit:
+            raise TooLarge(
+                f"{self._url}: the answer is longer than {self._limit} bytes, and was not read",
+                limit=self._limit,
+            )
+        self._buffer += data
+
+    def messages(self) -> Iterator[bytes]:
+        position = 0
+        while len(self._buffer) - position >= _PREFIX:
+            if self._buffer[position]:
+                raise ProtocolViolation(f"{self._where}: a message is compressed, which nobody asked for")
+            start = position + _PREFIX
+            end = start + int.from_bytes(self._buffer[position + 1 : start], "big")
+            if end > len(self._buffer):
+                break
+            yield bytes(self._buffer[start:end])
+            position = end
+        del self._buffer[:position]
+
+    def check(self) -> None:
+        """Raises what the status at the end means, and if there is none."""
+        if self._status == _OK:
+            if self._buffer:
+                raise ProtocolViolation(f"{self._where}: the answer ends in the middle of a message")
+            return
+        if self._status is None:
+            raise ProtocolViolation(f"{self._where}: the answer ends without a status")
+        raise self._refusal(self._status)
+
+    def _refusal(self, code: str) -> DigestryError:
+        message = f"{self._where}: {shown(self._said[:_LONGEST_MESSAGE]) if self._said else f'code {code}'}"
+        if code == _NOT_FOUND:
+            return RemoteNotFound(message, status=404)
+        if code in _FORBIDDEN:
+            return Unauthorized(message, status=403)
+        if code == _UNIMPLEMENTED:
+            return Unimplemented(message, status=501)
+        if code in {_UNAVAILABLE, _DEADLINE}:
+            return Unreachable(message)
+        return Refused(message, status=500)
+
+
+def _headers(method: str, metadata: Metadata, deadline: float) -> list[tuple[str, str]]:
+    left = max(1, round((deadline - time.monotonic()) * 1000))
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", _CALLER),
+        ("grpc-timeout", f"{min(left, 99_999_999)}m"),
+        *metadata,
+    ]
+
+
+def _decoded(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _connected(path: str, deadline: float) -> socket.socket:
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        link.settimeout(max(_RETRY, deadline - time.monotonic()))
+        while True:
+            try:
+                link.connect(path)
+            except BlockingIOError:
+                # Too many others are waiting to be let in; a unix socket does not wait for us.
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+                time.sleep(_RETRY)
+            else:
+                return link
+    except BaseException:
+        with contextlib.suppress(OSError):
+            link.close()
+        raise

@@ -1,0 +1,1 @@
+"""Formats of documents that list containers or images: one module for each family."""

@@ -1,0 +1,194 @@
+"""Azure: container groups (Container Instances), and the apps and revisions of Container Apps.
+
+Neither says a digest, unless the image was named by one: a tag is resolved where the container is
+started, and the answer is kept nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.engines.client import fields as object_of
+from digestry.inventory.engines.client import items, text
+from digestry.inventory.formats.container_states import State
+from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, stated, told_image
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.model.digest import shown
+
+_REVISIONS: Final = "az containerapp revision list -n NAME -g GROUP --all has those that run"
+_NO_VIEW: Final = "`az container list` does not say whether it runs: `az container show` does"
+
+
+def _all_containers(template: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The containers of a template, each with what comes before its name."""
+    for key, prefix in (("initContainers", "init:"), ("containers", "")):
+        for one in map(object_of, items(template.get(key))):
+            yield prefix, one
+
+
+def _group(one: dict[str, Any]) -> str:
+    """The resource group, by its own key or as a part of the ID."""
+    parts = text(one.get("id")).split("/")
+    lower = [part.lower() for part in parts]
+    of_id = parts[lower.index("resourcegroups") + 1] if "resourcegroups" in lower[:-1] else ""
+    return text(one.get("resourceGroup")) or of_id
+
+
+def _templated(
+    one: dict[str, Any], what: str
+) -> tuple[dict[str, Any], str, str, list[tuple[str, dict[str, Any]]]]:
+    """The properties, name, resource group and template's containers of an app or a revision."""
+    properties = object_of(one.get("properties"))
+    name = text(one.get("name"))
+    containers = list(_all_containers(object_of(properties.get("template"))))
+    if not containers:
+        raise InvalidConfiguration(f"the {what} {shown(name)} has no template with containers")
+    return properties, name, _group(one), containers
+
+
+class AzureGroup(Whole):
+    """A container group: ``az container list`` and ``show``, and the same in Azure's own API."""
+
+    title: ClassVar[str] = "`az container list`"
+    usable: ClassVar[str] = "container groups with containers"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        if _is_type(fields, b"microsoft.containerinstance/containergroups"):
+            return True
+        return "osType" in fields and begins_with(fields.get("containers"), "[")
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        inner = one if "containers" in one else object_of(one.get("properties"))
+        view = object_of(inner.get("instanceView"))
+        of_group, group_remarks = stated(text(view.get("state")))
+        group = _group(one)
+        found = list(_all_containers(inner))
+        if not found:
+            raise InvalidConfiguration(
+                f"the container group {shown(text(one.get('name')))} has no containers"
+            )
+        for prefix, container in found:
+            properties = {**container, **object_of(container.get("properties"))}
+            current = object_of(object_of(properties.get("instanceView")).get("currentState"))
+            said = text(current.get("state"))
+            state, remarks = stated(said)
+            if of_group == "ended":
+                state, remarks = of_group, group_remarks
+            elif not said:
+                state, remarks = ("ended" if prefix else "", (_NO_VIEW,))
+            if not self.shows(state):
+                continue
+            image = told_image(self._reading, text(properties.get("image")), state=state, remarks=remarks)
+            name = prefix + text(container.get("name"))
+            yield self.container(place, (text(one.get("name")), group, name, ""), image)
+
+
+class AzureContainer(Whole):
+    """A container of a group alone, as jq picks it out."""
+
+    title: ClassVar[str] = "a container of `az container show`"
+    reads: ClassVar[frozenset[str]] = frozenset()
+    usable: ClassVar[str] = "containers with an image"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return begins_with(fields.get("instanceView"), "{") and "image" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        group = {"containers": [one], "name": ""}
+        return AzureGroup(self._reading).made(group, fields, place)
+
+
+class AzureApp(Whole):
+    """An app of Container Apps: its template is that of its newest revision."""
+
+    title: ClassVar[str] = "`az containerapp list`"
+    usable: ClassVar[str] = "apps with a template"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return _is_type(fields, b"microsoft.app/containerapps") or _is_type(fields, b"microsoft.app/jobs")
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        properties, name, group, containers = _templated(one, "app")
+        stopped = text(properties.get("runningStatus")).lower() == "stopped"
+        if not stopped and self._reading.first("revisions"):
+            yield self._reading.problem(
+                f"apps are in it ({shown(name)} for one), and not which of their revisions run", _REVISIONS
+            )
+        for prefix, container in containers:
+            remark = "an app that is stopped" if stopped else f"an app's template: {TEMPLATE}"
+            image = told_image(self._reading, text(container.get("image")), template=True, remarks=(remark,))
+            yield self.container(
+                place, ("", group, f"{name}/{prefix}{text(container.get('name'))}", ""), image
+            )
+
+
+class AzureRevision(Whole):
+    title: ClassVar[str] = "`az containerapp revision list`"
+    usable: ClassVar[str] = "revisions with a template"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        if _is_type(fields, b"microsoft.app/containerapps/revisions"):
+            return True
+        properties = bytes(fields.get("properties", b""))
+        return b'"template"' in properties and b'"active"' in properties and b'"replicas"' in properties
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        properties, name, group, containers = _templated(one, "revision")
+        state, remarks = _revision_state(properties)
+        template = state == "waits"
+        for prefix, container in containers:
+            if not self.shows("ended" if prefix else state):
+                continue
+            image = told_image(
+                self._reading,
+                text(container.get("image")),
+                state="runs" if template else state,
+                remarks=remarks,
+                template=template,
+            )
+            yield self.container(
+                place, ("", group, f"{name}/{prefix}{text(container.get('name'))}", ""), image
+            )
+
+
+def _revision_state(properties: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
+    if properties.get("active") is False:
+        return "ended", remarks_on("ended", "not active")
+    if properties.get("replicas") == 0:
+        return "waits", ("scaled to zero: nothing of it runs until it is asked",)
+    return stated(text(properties.get("runningState")))
+
+
+class AzureReplica(Whole):
+    """A replica: it says that containers run, and not of which image."""
+
+    title: ClassVar[str] = "`az containerapp replica list`"
+    usable: ClassVar[str] = "revisions: what `az containerapp revision list` prints"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        if _is_type(fields, b"microsoft.app/containerapps/revisions/replicas"):
+            return True
+        properties = bytes(fields.get("properties", b""))
+        return b'"containers"' in properties and (
+            b'"logStreamEndpoint"' in properties or b'"execEndpoint"' in properties
+        )
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        raise InvalidConfiguration("a replica of Container Apps does not say its image", hint=_REVISIONS)
+
+
+def _is_type(fields: Fields, kind: bytes) -> bool:
+    raw = fields.get("type")
+    return raw is not None and bytes(raw).strip(b'"').lower() == kind

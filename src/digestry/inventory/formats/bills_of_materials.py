@@ -1,0 +1,333 @@
+"""Images that a bill of materials (an SBOM) lists: CycloneDX 1.4 to 1.6, SPDX 2 and SPDX 3, in JSON.
+
+A list says that an image belongs to something, and not that it runs: every row says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Final
+
+import msgspec
+
+from digestry.errors import DigestryError, InvalidConfiguration, InvalidReference
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.purl import NamedImage, is_image, read_hash, read_purl, read_url
+from digestry.inventory.formats.rows import Fields, Image, Made, Reading, Row
+from digestry.inventory.observation import Claim
+from digestry.model.digest import Digest, shown
+from digestry.model.reference import Reference
+
+LISTED_HOST: Final = "listed, not running"
+
+_CONTAINER: Final = "container"
+_IMAGES: Final = "images: what is of type container, or has a package URL pkg:oci/… or pkg:docker/…"
+_DEEPEST: Final = 16
+
+
+class _Found(msgspec.Struct):
+    """One image of a list, in whatever words the list has for it."""
+
+    identity: str
+    name: str
+    version: str
+    purls: tuple[str, ...]
+    urls: tuple[str, ...]
+    hashes: tuple[Digest, ...]
+    of_repository: tuple[str, ...] = ()
+
+
+def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> Row:
+    named = _named(found)
+    remarks = [f"{what} lists it, which does not show that it runs anywhere"]
+    claims: list[Claim] = []
+    for one in named:
+        if one.digest is not None:
+            repository = one.reference.repository_only() if one.registry_named else None
+            claims.append(Claim(one.digest, "unknown", repository, what, "inventory", obtained=True))
+    # What was hashed is not said: a manifest, a config, or an archive that is nowhere.
+    claims += [
+        Claim(digest, "unknown", None, f"a hash in {what}", "inventory", obtained=False)
+        for digest in found.hashes
+    ]
+    first = named[0] if named else None
+    reference = None
+    if first is not None:
+        reference = str(first.reference)
+    else:
+        remarks.append(f"its name is none that a registry could be asked for: {shown(found.name)}")
+    image = Image(
+        reference,
+        tuple(dict.fromkeys(claims)),
+        platform=next((one.platform for one in named if one.platform), None),
+        remarks=tuple(remarks),
+        registry_named=any(one.registry_named for one in named),
+        runs=False,
+    )
+    return Row(
+        reading.text(place.host or LISTED_HOST), "", found.name or found.identity, found.identity, image
+    )
+
+
+def _named(found: _Found) -> list[NamedImage]:
+    """The image by each name that it has, the most exact first. Raises for a bad package URL."""
+    named = [read_purl(purl) for purl in found.purls]
+    named += [one for one in map(read_url, found.urls) if one is not None]
+    for text in found.of_repository:
+        reference = _reference(text)
+        if reference is not None:
+            named.append(NamedImage(reference, reference.digest, registry_named=_has_registry(text)))
+    by_name = _reference(found.name)
+    if by_name is not None:
+        digest = by_name.digest or _digest(found.version)
+        if by_name.tag is None and digest is None and found.version:
+            by_name = _reference(f"{found.name}:{found.version}") or by_name
+        known = {one.reference.repository_only() for one in named}
+        if not known or by_name.repository_only() in known:
+            named.append(NamedImage(by_name, digest, registry_named=_has_registry(found.name)))
+    return named
+
+
+def _reference(text: str) -> Reference | None:
+    try:
+        return Reference.parse(text)
+    except InvalidReference:
+        return None
+
+
+def _digest(text: str) -> Digest | None:
+    return read_hash(*text.split(":", 1)) if ":" in text else None
+
+
+def _has_registry(name: str) -> bool:
+    host, slash, _ = name.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
+class _List:
+    """What the three kinds of lists have in common."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def _rows(self, found: Iterable[_Found], place: SourceLocation, what: str) -> Iterator[Made]:
+        empty = True
+        for one in found:
+            empty = False
+            try:
+                yield _row(one, self._reading, place, what)
+            except DigestryError as error:
+                yield self._reading.problem(
+                    f"{what}: {shown(one.identity or one.name)}: {error.message}", error.hint
+                )
+        if empty:
+            raise InvalidConfiguration(f"{what} lists no image", hint=f"expected {_IMAGES}")
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+
+# -- CycloneDX ----------------------------------------------------------------------------------
+
+
+class _Hash(msgspec.Struct):
+    alg: str = ""
+    content: str = ""
+
+
+class _Link(msgspec.Struct):
+    url: str = ""
+
+
+class _Property(msgspec.Struct):
+    name: str = ""
+    value: str = ""
+
+
+class _Component(msgspec.Struct, rename={"reference": "bom-ref", "links": "externalReferences"}):
+    type: str = ""
+    name: str = ""
+    group: str = ""
+    version: str = ""
+    purl: str = ""
+    reference: str = ""
+    hashes: list[_Hash] | None = None
+    links: list[_Link] | None = None
+    properties: list[_Property] | None = None
+    components: list[_Component] | None = None
+
+
+class _About(msgspec.Struct):
+    component: _Component | None = None
+
+
+class _Materials(msgspec.Struct):
+    metadata: _About | None = None
+    components: list[_Component] | None = None
+
+
+class CycloneDX(_List):
+    title: ClassVar[str] = "a CycloneDX bill of materials"
+    usable: ClassVar[str] = _IMAGES
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "bomFormat" in fields
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+        bill = msgspec.json.decode(raw, type=_Materials)
+        components = list(bill.components or ())
+        if bill.metadata is not None and bill.metadata.component is not None:
+            components.insert(0, bill.metadata.component)
+        return self._rows(self._found(components, 0), place, f"the CycloneDX of {self._reading.where}")
+
+    def _found(self, components: Iterable[_Component], depth: int) -> Iterator[_Found]:
+        for one in components:
+            if one.type == _CONTAINER or is_image(one.purl):
+                yield _Found(
+                    identity=one.reference or one.purl,
+                    name=f"{one.group}/{one.name}" if one.group else one.name,
+                    version=one.version,
+                    purls=(one.purl,) if is_image(one.purl) else (),
+                    urls=tuple(link.url for link in one.links or ()),
+                    hashes=tuple(
+                        digest
+                        for digest in (read_hash(each.alg, each.content) for each in one.hashes or ())
+                        if digest is not None
+                    ),
+                    # As a widely used scanner puts them.
+                    of_repository=tuple(
+                        each.value
+                        for each in one.properties or ()
+                        if each.name.rpartition(":")[2] in {"RepoDigest", "RepoTag"}
+                    ),
+                )
+            if one.components and depth < _DEEPEST:
+                yield from self._found(one.components, depth + 1)
+
+
+# -- SPDX 2 -------------------------------------------------------------------------------------
+
+
+class _Checksum(msgspec.Struct):
+    algorithm: str = ""
+    value: str = msgspec.field(default="", name="checksumValue")
+
+
+class _External(msgspec.Struct):
+    type: str = msgspec.field(default="", name="referenceType")
+    locator: str = msgspec.field(default="", name="referenceLocator")
+
+
+class _Package(msgspec.Struct):
+    name: str = ""
+    identity: str = msgspec.field(default="", name="SPDXID")
+    version: str = msgspec.field(default="", name="versionInfo")
+    purpose: str = msgspec.field(default="", name="primaryPackagePurpose")
+    location: str = msgspec.field(default="", name="downloadLocation")
+    checksums: list[_Checksum] | None = None
+    external: list[_External] | None = msgspec.field(default=None, name="externalRefs")
+
+
+class _Packages(msgspec.Struct):
+    packages: list[_Package] | None = None
+
+
+class SPDX2(_List):
+    title: ClassVar[str] = "an SPDX 2 bill of materials"
+    usable: ClassVar[str] = _IMAGES
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "spdxVersion" in fields
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+        packages = msgspec.json.decode(raw, type=_Packages).packages or []
+        return self._rows(self._found(packages), place, f"the SPDX of {self._reading.where}")
+
+    def _found(self, packages: Iterable[_Package]) -> Iterator[_Found]:
+        for one in packages:
+            purls = tuple(ref.locator for ref in one.external or () if is_image(ref.locator))
+            if purls or one.purpose.lower() == _CONTAINER:
+                yield _Found(
+                    identity=one.identity,
+                    name=one.name,
+                    version=one.version,
+                    purls=purls,
+                    urls=(one.location,),
+                    hashes=tuple(
+                        digest
+                        for digest in (read_hash(each.algorithm, each.value) for each in one.checksums or ())
+                        if digest is not None
+                    ),
+                )
+
+
+# -- SPDX 3 -------------------------------------------------------------------------------------
+
+
+class _Identifier(msgspec.Struct):
+    identifier: str = ""
+
+
+class _Verified(msgspec.Struct):
+    algorithm: str = ""
+    value: str = msgspec.field(default="", name="hashValue")
+
+
+class _Element(msgspec.Struct):
+    type: str = ""
+    name: str = ""
+    identity: str = msgspec.field(default="", name="spdxId")
+    version: str = msgspec.field(default="", name="software_packageVersion")
+    url: str = msgspec.field(default="", name="software_packageUrl")
+    location: str = msgspec.field(default="", name="software_downloadLocation")
+    purpose: str = msgspec.field(default="", name="software_primaryPurpose")
+    external: list[_Identifier] | None = msgspec.field(default=None, name="externalIdentifier")
+    verified: list[_Verified] | None = msgspec.field(default=None, name="verifiedUsing")
+
+
+class _Graph(msgspec.Struct):
+    elements: list[msgspec.Raw] = msgspec.field(name="@graph")
+
+
+class SPDX3(_List):
+    title: ClassVar[str] = "an SPDX 3 bill of materials"
+    usable: ClassVar[str] = _IMAGES
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "@graph" in fields and "@context" in fields
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+        elements = msgspec.json.decode(raw, type=_Graph).elements
+        return self._rows(self._found(elements), place, f"the SPDX of {self._reading.where}")
+
+    def _found(self, elements: Iterable[msgspec.Raw]) -> Iterator[_Found]:
+        for raw in elements:
+            try:
+                one = msgspec.json.decode(raw, type=_Element)
+            except msgspec.ValidationError:
+                continue  # an element of another class, whose fields have other types
+            if one.type != "software_Package":
+                continue
+            purls = tuple(
+                dict.fromkeys(
+                    text
+                    for text in (one.url, *(each.identifier for each in one.external or ()))
+                    if is_image(text)
+                )
+            )
+            if purls or one.purpose == _CONTAINER:
+                yield _Found(
+                    identity=one.identity,
+                    name=one.name,
+                    version=one.version,
+                    purls=purls,
+                    urls=(one.location,),
+                    hashes=tuple(
+                        digest
+                        for digest in (read_hash(each.algorithm, each.value) for each in one.verified or ())
+                        if digest is not None
+                    ),
+                )

@@ -1,0 +1,141 @@
+"""Cloud Run and Knative Serving: revisions, which run, and services and jobs, which are templates.
+
+A revision's ``status.imageDigest`` is what its tag was when it was deployed: that runs, wherever the
+tag points now. Seen in gcloud's JSON and YAML, and in ``kubectl get revisions -o json`` of Knative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.engines.client import fields as object_of
+from digestry.inventory.engines.client import items, text
+from digestry.inventory.formats.container_states import State
+from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Fields, Made
+from digestry.model.digest import shown
+
+_GROUPS: Final = (b'"serving.knative.dev/', b'"run.googleapis.com/')
+_USER_IMAGE: Final = "client.knative.dev/user-image"
+_LOCATION: Final = "cloud.googleapis.com/location"
+_WHERE: Final = "gcloud run revisions list --format=json has what runs"
+_IN_FILE: Final = "it names no digest, and what runs is not known"
+_RUN: Final = frozenset({"Revision", "Execution", "Task"})
+
+
+class CloudRun(Whole):
+    title: ClassVar[str] = "Cloud Run's or Knative's resources (`gcloud run … --format=json`)"
+    usable: ClassVar[str] = "revisions, services, jobs or executions"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        raw = fields.get("apiVersion")
+        return raw is not None and bytes(raw).startswith(_GROUPS) and "metadata" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        kind, metadata = text(one.get("kind")), object_of(one.get("metadata"))
+        name, namespace = text(metadata.get("name")), text(metadata.get("namespace"))
+        if not name or not namespace:
+            raise InvalidConfiguration(
+                f"a {kind or 'resource'} without a name and a namespace is part of one, and is not read",
+                hint=_WHERE,
+            )
+        spec, status = object_of(one.get("spec")), object_of(one.get("status"))
+        containers = _containers(spec)
+        host = text(object_of(metadata.get("labels")).get(_LOCATION))
+        if not containers:
+            raise InvalidConfiguration(f"the {kind} {shown(name)} has no containers in it", hint=_WHERE)
+        template = kind not in _RUN
+        state: State = "runs"
+        if kind == "Revision":
+            state, remarks, template = _revision(status)
+            if not items(status.get("conditions")) and self._reading.first("conditions"):
+                yield self._reading.problem(
+                    f"the revision {shown(name)} has no conditions in it, which say whether it runs", _WHERE
+                )
+        elif not template:
+            state, remarks = _execution(status)
+        else:
+            remarks = (f"a {kind}: {TEMPLATE}",)
+            if kind == "Service" and self._reading.first("revisions"):
+                yield self._reading.problem(
+                    f"services are in it ({shown(name)} for one), and not which of their revisions run",
+                    _WHERE,
+                )
+        digests = _digests(status)
+        typed = text(object_of(metadata.get("annotations")).get(_USER_IMAGE))
+        for index, container in enumerate(containers):
+            if not self.shows(state):
+                continue
+            own = text(container.get("name"))
+            said = digests.get(own, "") or (text(status.get("imageDigest")) if len(containers) == 1 else "")
+            if not said and index == 0 and not digests:
+                said = text(status.get("imageDigest"))
+            image = told_image(
+                self._reading,
+                _typed(text(container.get("image")), typed, only=len(containers) == 1),
+                ("imageDigest", said),
+                state=state,
+                remarks=remarks,
+                template=template,
+                unknown=_IN_FILE,
+            )
+            label = f"{name}/{own}" if own else name
+            yield self.container(place, (host, namespace, label, text(metadata.get("uid"))), image)
+
+
+def _containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The containers of a revision, or of the templates in a service, a job or an execution."""
+    for _ in range(4):
+        found = [object_of(one) for one in items(spec.get("containers"))]
+        if found:
+            return found
+        spec = object_of(object_of(spec.get("template")).get("spec")) or object_of(
+            object_of(spec.get("jobTemplate")).get("spec")
+        )
+    return []
+
+
+def _typed(image: str, annotated: str, *, only: bool) -> str:
+    """The image's name as it was typed: gcloud keeps it beside the digest that it wrote in its place."""
+    repository, at, digest = image.partition("@")
+    if only and at and annotated.startswith(f"{repository}:") and "@" not in annotated:
+        return f"{annotated}@{digest}"
+    return image
+
+
+def _digests(status: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    for key in ("initContainerStatuses", "containerStatuses"):
+        for one in map(object_of, items(status.get(key))):
+            found[text(one.get("name"))] = text(one.get("imageDigest"))
+    return {name: said for name, said in found.items() if said}
+
+
+def _execution(status: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
+    if status.get("completionTime"):
+        return "ended", remarks_on("ended", "completed")
+    if status.get("runningCount") == 0:
+        return "waits", remarks_on("waits", "no task of it runs")
+    return "runs", ()
+
+
+def _revision(status: dict[str, Any]) -> tuple[State, tuple[str, ...], bool]:
+    """Whether a revision runs, what is to be said of that, and whether it is a template now."""
+    conditions = {text(one.get("type")): one for one in map(object_of, items(status.get("conditions")))}
+    active, ready = object_of(conditions.get("Active")), object_of(conditions.get("Ready"))
+    reason = text(active.get("reason"))
+    if text(active.get("status")) == "False":
+        if reason == "NoTraffic":
+            return "runs", ("scaled to zero: nothing of it runs until it is asked",), True
+        return "ended", remarks_on("ended", reason or "not active"), False
+    reason = text(ready.get("reason"))
+    if text(ready.get("status")) == "False":
+        if reason == "Retired":
+            return "ended", remarks_on("ended", reason), False
+        return "runs", (f"it is not ready ({reason or 'no reason given'}): it may not run",), False
+    return "runs", (), False

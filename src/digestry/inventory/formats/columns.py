@@ -1,0 +1,160 @@
+"""The keys and columns of an inventory, by what people and programs call them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from digestry.inventory.formats.digest_columns import Role, plain, role_of
+
+_Column: TypeAlias = Literal[
+    "host", "namespace", "pod", "name", "id", "reference", "repository", "tag", "platform", "state"
+]
+
+_CALLED: Final[dict[_Column, str]] = {
+    # What a column is, and what it is called, the most telling name first.
+    "host": "host hostname node nodename server machine",
+    "namespace": "namespace project stack",
+    "pod": "pod podname",
+    "name": "name containername container names",
+    "id": "id containerid",
+    "reference": "reference image imagename imagereference imageuri imagespec",
+    "repository": "repository imagerepository repo",
+    "tag": "tag imagetag",
+    "platform": "platform",
+    "state": "state status phase laststatus currentstate running desiredstatus clientstatus",
+}
+_COLUMNS: Final = {name: column for column, names in _CALLED.items() for name in names.split()}
+_RANK: Final = {name: rank for names in _CALLED.values() for rank, name in enumerate(names.split())}
+
+WHO: Final[tuple[_Column, ...]] = ("host", "namespace", "name", "id")
+"""The columns that say which container it is, and not which image it has."""
+
+IDENTIFYING: Final[dict[str, Role]] = {"digest": "digest", "image_id": "image-id"}
+"""What the documented keys for an identity hold."""
+
+
+class Values(NamedTuple):
+    """One container of an inventory; "" is what is not known. ``identities`` are keys and values."""
+
+    host: str
+    namespace: str
+    name: str
+    id: str
+    reference: str
+    platform: str
+    state: str
+    identities: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which cells of a row are what: ``columns`` by their positions, ``identities`` besides.
+
+    ``read`` are the headings that are read, ``suspect`` those that could hold an identity and are not.
+    """
+
+    columns: dict[_Column, tuple[int, ...]]
+    identities: tuple[tuple[str, int], ...]
+    read: frozenset[str]
+    suspect: frozenset[str]
+
+    @property
+    def of_image(self) -> tuple[int, ...]:
+        """The positions of all cells that decide which image a container has, and whether it runs."""
+        cells = [at for column, found in self.columns.items() if column not in WHO for at in found]
+        return (*cells, *(at for _, at in self.identities))
+
+    @property
+    def of_container(self) -> tuple[int, ...] | None:
+        """The positions of host, namespace, name and ID, -1 where there is none.
+
+        None if one of these is to be chosen from several cells.
+        """
+        if "pod" in self.columns or any(len(self.columns.get(one, ())) > 1 for one in WHO):
+            return None
+        return tuple(next(iter(self.columns.get(one, ())), -1) for one in WHO)
+
+    @property
+    def identifies(self) -> bool:
+        """Whether any column says which image a container has."""
+        return bool(self.identities) or "reference" in self.columns or "repository" in self.columns
+
+    def values(self, cells: Sequence[str]) -> Values:
+        """What is in one row."""
+        found: dict[_Column, str] = {}
+        for column, positions in self.columns.items():
+            for at in positions:
+                if cells[at]:
+                    found[column] = cells[at]
+                    break
+        get = found.get
+        reference, name, pod = get("reference", ""), get("name", ""), get("pod", "")
+        if not reference and (repository := get("repository", "")):
+            tag = get("tag", "")
+            reference = f"{repository}:{tag}" if tag and tag != "<none>" else repository
+        identities: list[tuple[str, str]] = []
+        for heading, at in self.identities:
+            cell = cells[at]
+            # Of several in one cell, each is one.
+            parts = cell.replace(",", " ").split() if " " in cell or "," in cell else (cell,)
+            identities += [(heading, part) for part in parts if part and part not in _EMPTY]
+        return Values(
+            get("host", ""),
+            get("namespace", ""),
+            f"{pod}/{name}" if pod and name else pod or name,
+            get("id", ""),
+            reference,
+            get("platform", ""),
+            get("state", ""),
+            tuple(identities),
+        )
+
+
+_EMPTY: Final = frozenset({"<none>", "<none>@<none>", "-", "null", "none", "None", "n/a", "[]"})
+
+
+def plan(headings: Sequence[str]) -> Plan:
+    """What is read of a row with these headings, in whatever case and with whatever signs between."""
+    columns: dict[_Column, list[int]] = {}
+    identities: list[tuple[str, int]] = []
+    read: set[str] = set()
+    suspect: set[str] = set()
+    for at, heading in enumerate(headings):
+        role = role_of(heading)
+        column = _COLUMNS.get(plain(heading))
+        if column is not None:
+            columns.setdefault(column, []).append(at)
+            read.add(heading)
+        elif role == "unread":
+            suspect.add(heading)
+        elif role:
+            identities.append((heading, at))
+            read.add(heading)
+    ordered = {
+        # The last of several that are called the same counts, and the documented names before others.
+        column: tuple(sorted(positions, key=lambda at: (_RANK[plain(headings[at])], -at)))
+        for column, positions in columns.items()
+    }
+    identities.sort(key=lambda one: role_of(one[0]) == "image-id")
+    return Plan(ordered, tuple(identities), frozenset(read), frozenset(suspect))
+
+
+@lru_cache(4096)
+def names_image(key: str) -> bool:
+    """Whether a key holds an image's name, or an identity that is read."""
+    return bool(reads(key)) or _COLUMNS.get(plain(key)) == "reference"
+
+
+def is_state(key: str) -> bool:
+    """Whether a key says whether a container runs."""
+    return _COLUMNS.get(plain(key)) == "state"
+
+
+@lru_cache(4096)
+def reads(key: str) -> Role:
+    """What identity a key holds that is read; "" for any other key."""
+    role = role_of(key)
+    return "" if role == "unread" else role

@@ -1,0 +1,127 @@
+"""Containers as containerd itself has them: ``ctr container info``, ``nerdctl inspect --mode=native``.
+
+containerd keeps the name of a container's image, which can move, and no digest. What Kubernetes
+started has the CRI's own record beside it, which holds the digest of the image's config.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from digestry.inventory.formats.cri import SANDBOX, cri_image
+from digestry.inventory.formats.cri_images import CONTAINERD
+from digestry.inventory.formats.docker import NAME_CAN_MOVE, named_only
+from digestry.inventory.formats.json_documents import Input
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row
+from digestry.inventory.formats.single_entries import OneByOne
+from digestry.inventory.observation import Unseen
+
+_CRI_RECORD: Final = "io.cri-containerd.container.metadata"
+_NO_STATE: Final = "containerd's record of a container does not say whether it runs"
+_HEADINGS: Final = re.compile(r"CONTAINER +IMAGE +RUNTIME\s*")
+_COLUMNS: Final = 3
+
+
+class _Labels(msgspec.Struct):
+    kind: str = msgspec.field(default="", name="io.cri-containerd.kind")
+    pod: str = msgspec.field(default="", name="io.kubernetes.pod.name")
+    pod_namespace: str = msgspec.field(default="", name="io.kubernetes.pod.namespace")
+    container: str = msgspec.field(default="", name="io.kubernetes.container.name")
+    name: str = msgspec.field(default="", name="nerdctl/name")
+    namespace: str = msgspec.field(default="", name="nerdctl/namespace")
+
+
+class _Container(msgspec.Struct, rename="pascal"):
+    id: str = msgspec.field(name="ID")
+    image: str = ""
+    labels: _Labels | None = None
+    extensions: dict[str, Any] | None = None
+
+
+class _RecordImage(msgspec.Struct):
+    typed: str = msgspec.field(default="", name="user_specified_image")
+
+
+class _RecordConfig(msgspec.Struct):
+    image: _RecordImage | None = None
+
+
+class RecordMetadata(msgspec.Struct):
+    image_ref: str = msgspec.field(default="", name="ImageRef")
+    config: _RecordConfig | None = msgspec.field(default=None, name="Config")
+
+
+class Record(msgspec.Struct):
+    """What the CRI plugin notes of a container, in an extension of it."""
+
+    metadata: RecordMetadata | None = msgspec.field(default=None, name="Metadata")
+
+
+class Containerd(OneByOne[_Container]):
+    title: ClassVar[str] = "`ctr container info`"
+    usable: ClassVar[str] = "containers with an ID and an Image"
+    reads: ClassVar[frozenset[str]] = frozenset()
+    entry = _Container
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "ID" in fields and "Image" in fields and ("Snapshotter" in fields or "SnapshotKey" in fields)
+
+    def made(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        labels = one.labels or _Labels()
+        record = _record(one.extensions or {})
+        image: Awaited
+        if labels.kind == "sandbox":
+            image = named_only(self._reading, one.image, NAME_CAN_MOVE, SANDBOX)
+        elif record is not None and record.image_ref:
+            spec = record.config.image if record.config else None
+            image = cri_image(
+                self._reading,
+                spec.typed if spec else "",
+                one.image,
+                _NO_STATE,
+                image_ref=record.image_ref,
+                runtime=CONTAINERD,
+            )
+        else:
+            image = named_only(self._reading, one.image, NAME_CAN_MOVE, _NO_STATE)
+        name = labels.name or labels.container or ("(sandbox)" if labels.kind == "sandbox" else "")
+        if labels.pod:
+            name = f"{labels.pod}/{name}"
+        return (self.row(place, labels.pod_namespace or labels.namespace, name, one.id, image),)
+
+
+def _record(extensions: dict[str, Any]) -> RecordMetadata | None:
+    """The CRI plugin's own record of a container; None if there is none that can be read."""
+    extension = extensions.get(_CRI_RECORD)
+    value = extension.get("value", extension.get("Value")) if isinstance(extension, dict) else None
+    if not isinstance(value, str):
+        return None
+    try:
+        return msgspec.json.decode(b64decode(value, validate=True), type=Record).metadata
+    except (ValueError, RecursionError):  # msgspec's errors, and those of base64, are ValueErrors
+        return None
+
+
+def is_table(first: str) -> bool:
+    """Whether ``first`` is the line of headings that ``ctr containers ls`` prints."""
+    return _HEADINGS.fullmatch(first) is not None
+
+
+def read_table(source: Input, reading: Reading) -> Iterator[Row | Unseen]:
+    """What ``ctr containers ls`` prints: an ID, an image's name and a runtime a line."""
+    while line := source.line():
+        cells = line.decode().split()
+        if len(cells) == _COLUMNS:
+            image = "" if cells[1] == "-" else cells[1]
+            yield Row("", "", "", cells[0], named_only(reading, image, NAME_CAN_MOVE, _NO_STATE))
+        elif cells:
+            yield reading.problem(
+                f"line {source.number}: {len(cells)} columns where there should be {_COLUMNS}"
+            )

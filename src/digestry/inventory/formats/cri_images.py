@@ -1,0 +1,84 @@
+"""What the CRI says of a container's image: the same whether it was asked or stands in a file.
+
+containerd's ListContainers gives the digest of the image's config, its ContainerStatus a
+``repository@digest``; CRI-O gives pairs that need never have been, or a bare ID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.inventory.formats.image_ids import parsed, read_image_id
+from digestry.inventory.observation import Claim, DigestKind
+from digestry.inventory.sources.docker import digest_of
+from digestry.model.digest import Digest
+
+CONTAINERD: Final = "containerd"
+CRI_O: Final = "cri-o"
+
+_CHOSEN: Final = (
+    "is one name that the runtime knows it by: which one it was started by, and so its tag, is not known"
+)
+_SEVERAL: Final = "the runtime knows the image by several names, and not by which this container was started"
+_NO_NAME: Final = "the runtime does not say which image name this container was started from"
+_IN_IMAGES: Final = "repoDigests"
+
+
+@dataclass(frozen=True, slots=True)
+class CriImage:
+    """What was read; each field is one of :class:`~digestry.inventory.observation.Sighting`."""
+
+    reference: str | None
+    claims: tuple[Claim, ...]
+    image_id: Digest | None
+    remarks: tuple[str, ...]
+
+
+def read_cri_image(
+    typed: str,
+    shown: str,
+    *remarks: str,
+    image_ref: str = "",
+    image_id: str = "",
+    runtime: str = "",
+    several: bool = False,
+    repo_digests: Callable[[Digest], tuple[str, ...]] = lambda _: (),
+) -> CriImage:
+    """The image of a container of a CRI runtime, by its ``imageRef`` and ``imageId``.
+
+    ``typed`` is the name that it was started by, ``shown`` the one that the runtime shows, each ""
+    if there is none; ``runtime`` is "" if it is not known. ``several`` tells that the runtime has more
+    names of the image than one, ``repo_digests`` which pairs it lists for an image ID.
+    """
+    said = list(remarks)
+    if not typed:
+        # A name that the runtime chose of several is no tag to be judged by.
+        is_name = shown and digest_of(shown) is None and not shown.startswith("sha256:")
+        said.append(f"{shown} {_CHOSEN}" if is_name else _NO_NAME)
+    name = parsed(typed)
+    own = None if name is None else name.repository_only()
+    claims: list[Claim] = []
+    identity = digest_of(image_id) or digest_of(shown)
+    if image_ref:
+        read = read_image_id(image_ref, runtime=runtime, own=own, field="imageRef")
+        claims += read.claims
+        said += read.remarks
+        identity = read.image_id or identity
+    elif identity is None:
+        said.append("only the image's name is in it, which may have moved since")
+    if identity is not None:
+        given = any(claim.digest == identity for claim in claims)
+        for pair in repo_digests(identity):
+            claims += read_image_id(pair, runtime=runtime, own=None, field=_IN_IMAGES).claims
+        if not given:
+            kind: DigestKind = "config" if runtime == CONTAINERD else "unknown"
+            claims.append(Claim(identity, kind, None, "the image ID", "image-id", obtained=False))
+    if name is not None and name.digest is not None:
+        claims.append(
+            Claim(name.digest, "unknown", own, "the container's image name", "repo-digest", obtained=True)
+        )
+    # BulkKeys of repository and digest before the bare ID, which is the last resort.
+    ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
+    return CriImage(typed or None, tuple(ordered), identity, tuple(dict.fromkeys(said)))

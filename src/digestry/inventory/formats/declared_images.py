@@ -1,0 +1,111 @@
+"""An image by the words of an orchestrator: the name that was typed, and the digests beside it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from digestry.inventory.formats.container_states import State, state_of
+from digestry.inventory.formats.image_ids import parsed, read_image_id
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Awaited, Image, Made, Reading, repository_of
+from digestry.inventory.formats.single_entries import OneByOne
+from digestry.inventory.observation import Claim
+from digestry.inventory.sources.docker import digest_of
+from digestry.inventory.waiting import Waiting
+from digestry.model.platform import Platform
+
+TEMPLATE: Final = "it says what is to be started, and not what runs"
+NO_DIGEST: Final = "it has only the image's name, which may have moved since: what runs is not known"
+_WAITS: Final = "it has not been started yet"
+
+
+class Whole(OneByOne[dict[str, Any]]):
+    """An entry is a JSON object of any depth, of which the format reads what it knows."""
+
+    entry: ClassVar[Any] = dict[str, Any]
+
+    def shows(self, state: State, count: int = 1) -> bool:
+        """Whether containers in ``state`` are to be reported; counts those that are not."""
+        if state != "ended" or self._reading.include_stopped:
+            return True
+        self._reading.stopped += count
+        return False
+
+    def container(
+        self, place: SourceLocation, who: tuple[str, str, str, str], image: Image | Awaited
+    ) -> Made:
+        """A container: its host, namespace, name and ID. The host "" is the one that the file names."""
+        host, namespace, name, identity = who
+        row = self.row(place, namespace, name, identity, image)
+        return row._replace(host=self._reading.text(host)) if host else row
+
+
+def remarks_on(state: State, said: str) -> tuple[str, ...]:
+    """What is to be said of a container by its state; ``said`` is the word for it in the file."""
+    if state == "ended":
+        return (f"it ended ({said}), and does not run",)
+    if state == "waits":
+        return (f"{_WAITS}: {said}",)
+    if state == "" and said:
+        return (f"whether it runs is not clear: its state is {said!r}",)
+    return ()
+
+
+def told_image(
+    reading: Reading,
+    typed: str,
+    *said: tuple[str, str],
+    state: State = "runs",
+    remarks: tuple[str, ...] = (),
+    template: bool = False,
+    platform: Platform | None = None,
+    unknown: str = NO_DIGEST,
+) -> Awaited:
+    """The image of a container that was started from ``typed``, of which ``said`` tells more.
+
+    ``said`` are pairs of a field's name and its text, in which a digest of the image is, whatever
+    its form; the most believable first. ``template`` is what does not run and may be started.
+    ``unknown`` is said where nothing names a digest.
+    """
+
+    def make() -> Image:
+        own = repository_of(typed)
+        notes = list(remarks)
+        claims: list[Claim] = []
+        image_id = None
+        for field, text in said if state != "waits" else ():
+            bare = digest_of(text)
+            if bare is not None and "digest" in field.lower():
+                # A digest of the repository that the name has; which kind it is is not said.
+                claims.append(Claim(bare, "unknown", own, field, "inventory", obtained=True))
+            elif text:
+                read = read_image_id(text, runtime="", own=own, field=field)
+                claims += read.claims
+                notes += read.remarks
+                image_id = image_id or read.image_id
+        named = parsed(typed)
+        if named is not None and named.digest is not None and state != "waits":
+            claims.append(
+                Claim(named.digest, "unknown", own, "the image's name", "repo-digest", obtained=True)
+            )
+        if not claims and not template and state != "waits":
+            notes.append(unknown)
+        waiting: Waiting = "starting" if state == "waits" else ""
+        return Image(
+            typed or None,
+            tuple(dict.fromkeys(claims)),
+            image_id,
+            platform=platform,
+            remarks=tuple(dict.fromkeys(notes)),
+            runs=not template,
+            waiting=waiting,
+        )
+
+    key = ("told", typed, said, state, remarks, template, str(platform or ""), unknown)
+    return reading.shared(key, make)
+
+
+def stated(text: str) -> tuple[State, tuple[str, ...]]:
+    """What ``text``, a word for a state, means, and what is to be said about it; "" is running."""
+    state = state_of(text) if text else "runs"
+    return state, remarks_on(state, text)

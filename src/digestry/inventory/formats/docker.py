@@ -1,0 +1,330 @@
+"""What docker's client prints: ``docker inspect`` of containers and images, and lists of them.
+
+``docker inspect`` of a container gives its image's ID; ``RepoDigests`` are in that of the image,
+which may be in the same file. ``docker ps`` gives names alone. ``nerdctl inspect`` has the shape
+of docker's, but its ``Image`` is containerd's name of the image, which can move.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.formats.container_states import state_of
+from digestry.inventory.formats.declared_images import remarks_on
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import (
+    Awaited,
+    Fields,
+    Image,
+    Listed,
+    Made,
+    Reading,
+    begins_with,
+)
+from digestry.inventory.formats.single_entries import Images, OneByOne
+from digestry.inventory.sources import docker
+from digestry.inventory.sources.docker import digest_of, platform_of
+from digestry.model.digest import Digest, shown
+
+COMPOSE_PROJECT: Final = "com.docker.compose.project"
+NAME_CAN_MOVE: Final = "containerd keeps the image's name, and not its digest: the name may have moved since"
+
+_COMPOSE_IMAGE: Final = "com.docker.compose.image"
+"""The label in which Compose keeps the ID of the image that it started."""
+_COMPOSE_LISTS: Final = "`docker compose images` does not say whether it runs"
+_NO_DIGEST: Final = "what `docker ps` prints has no digest in it: `docker inspect` of the container has"
+_ID_ALONE: Final = (
+    "the file has only the ID of its image; with the image's own `inspect` beside it there would be digests"
+)
+_SHORT: Final = re.compile(r"(?:sha256:)?[0-9a-f]{12}", re.ASCII)
+
+
+class _Labels(msgspec.Struct):
+    project: str = msgspec.field(default="", name=COMPOSE_PROJECT)
+    containerd_namespace: str = msgspec.field(default="", name="nerdctl/namespace")
+
+
+class _Config(msgspec.Struct, rename="pascal"):
+    image: str | None = None
+    labels: _Labels | None = None
+
+
+class _State(msgspec.Struct, rename="pascal"):
+    status: str | None = None
+    running: bool | None = None
+
+
+class _Container(msgspec.Struct, rename="pascal"):
+    id: str
+    image: str = ""
+    name: str | None = None
+    config: _Config | None = None
+    state: _State | None = None
+    image_manifest_descriptor: dict[str, Any] | None = None
+
+
+class DockerInspect(OneByOne[_Container]):
+    title: ClassVar[str] = "`docker inspect` of a container"
+    usable: ClassVar[str] = "containers with an Id and an Image"
+    reads: ClassVar[frozenset[str]] = frozenset()
+    entry = _Container
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return (
+            "Id" in fields
+            and begins_with(fields.get("Image"), '"')
+            and begins_with(fields.get("Config"), "{")
+        )
+
+    def made(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        state = one.state
+        runs = state is None or state.running is True or state_of(state.status or "running") != "ended"
+        if self._reading.left_out(runs=runs):
+            return ()
+        config = one.config or _Config()
+        labels = config.labels or _Labels()
+        typed = config.image or ""
+        child = (one.image_manifest_descriptor or {}).get("digest", "")
+        if digest_of(one.image) is None and not typed:
+            image = named_only(self._reading, one.image, NAME_CAN_MOVE)
+        else:
+            image = engine_image(
+                self._reading, typed, one.image, child=child if isinstance(child, str) else ""
+            )
+        namespace = labels.project or labels.containerd_namespace
+        return (self.row(place, namespace, (one.name or "").removeprefix("/"), one.id, image),)
+
+
+def engine_image(
+    reading: Reading,
+    typed: str,
+    image_id: str,
+    *,
+    child: str = "",
+    made_up: bool = False,
+    remarks: tuple[str, ...] = (),
+) -> Awaited:
+    """The image of a container of an engine, of which its name as typed and its ID are known."""
+
+    def make() -> Image:
+        said = list(remarks)
+        identity = digest_of(image_id)
+        listed = None if identity is None else reading.images.get(identity)
+        if identity is None:
+            said.append(
+                f"the file has no whole image ID for it ({image_id!r})" if image_id else "no image ID"
+            )
+        elif listed is None:
+            said.append(_ID_ALONE)
+        known = listed or Listed()
+        seen = docker.sighting(
+            source="",
+            host="",
+            namespace="",
+            name="",
+            identity="",
+            typed=typed,
+            image_id=identity,
+            detail={"ImageManifestDescriptor": {"digest": child}} if child else {},
+            image={
+                "RepoDigests": list(known.repo_digests),
+                "RepoTags": list(known.repo_tags),
+                "Descriptor": known.target,
+            },
+            platform=platform_of(known.architecture, known.system, known.variant),
+            remarks=said,
+            made_up=made_up,
+            platform_assumed=True,
+        )
+        return Image.of(seen)
+
+    return reading.shared(("engine", typed, image_id, child, made_up, remarks), make)
+
+
+def named_only(reading: Reading, typed: str, *remarks: str) -> Awaited:
+    """The image of a container of which nothing but the image's name is known."""
+
+    def make() -> Image:
+        seen = docker.sighting(
+            source="",
+            host="",
+            namespace="",
+            name="",
+            identity="",
+            typed=typed,
+            image_id=None,
+            detail={},
+            image={},
+            platform=None,
+            remarks=list(remarks),
+        )
+        return replace(Image.of(seen), registry_named=True)
+
+    return reading.shared(("name", typed, remarks), make)
+
+
+# -- lists --------------------------------------------------------------------------------------
+
+
+class _Listed(msgspec.Struct):
+    id: str = msgspec.field(default="", name="ID")
+    image: str = msgspec.field(default="", name="Image")
+    names: str = msgspec.field(default="", name="Names")
+    name: str = msgspec.field(default="", name="Name")
+    state: str = msgspec.field(default="", name="State")
+    status: str = msgspec.field(default="", name="Status")
+    project: str = msgspec.field(default="", name="Project")
+    labels: str | dict[str, str] | None = msgspec.field(default=None, name="Labels")
+
+
+class DockerList(OneByOne[_Listed]):
+    """``docker ps``, ``docker compose ps`` and ``nerdctl ps``, each with ``--format json``."""
+
+    title: ClassVar[str] = "`docker ps --format json`"
+    usable: ClassVar[str] = "containers with an ID and an Image"
+    reads: ClassVar[frozenset[str]] = frozenset()
+    entry = _Listed
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return (
+            begins_with(fields.get("ID"), '"')
+            and begins_with(fields.get("Image"), '"')
+            and ("Names" in fields or "Name" in fields)
+            and "Snapshotter" not in fields
+        )
+
+    def made(self, one: _Listed, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        word = one.state or one.status
+        state = state_of(word) if word else "runs"
+        if self._reading.left_out(runs=state != "ended"):
+            return ()
+        remarks = (_NO_DIGEST, *remarks_on(state, word))
+        project = one.project or _label(one.labels, COMPOSE_PROJECT)
+        image_id = _label(one.labels, _COMPOSE_IMAGE)
+        name = (one.names or one.name).partition(",")[0]
+        if digest_of(image_id) is not None:
+            typed = "" if _SHORT.fullmatch(one.image) else one.image
+            image = engine_image(self._reading, typed, image_id, remarks=remarks_on(state, word))
+        else:
+            image = self._image(one.image, remarks)
+        return (self.row(place, project, name, one.id, image),)
+
+    def _image(self, typed: str, remarks: tuple[str, ...]) -> Awaited:
+        # An image without a name is shown by the first digits of its ID.
+        if _SHORT.fullmatch(typed):
+            return self._reading.shared(
+                ("short", typed, remarks),
+                lambda: Image(
+                    None, remarks=(*remarks, f"its image has lost its name, and has the ID {typed}…")
+                ),
+            )
+        return named_only(self._reading, typed, *remarks)
+
+
+def _label(labels: str | dict[str, str] | None, name: str) -> str:
+    """A label's value, in an object or in the text that ``docker ps`` prints; "" if it is not there."""
+    if isinstance(labels, dict):
+        return labels.get(name, "")
+    match = re.search(rf"(?:^|,){re.escape(name)}=([^,]*)", labels or "")
+    return match[1] if match else ""
+
+
+class _ComposeImage(msgspec.Struct):
+    id: str = msgspec.field(default="", name="ID")
+    container: str = msgspec.field(default="", name="ContainerName")
+    repository: str = msgspec.field(default="", name="Repository")
+    tag: str = msgspec.field(default="", name="Tag")
+
+
+class ComposeImages(OneByOne[_ComposeImage]):
+    """``docker compose images``, which lists a project's containers, the stopped ones too."""
+
+    title: ClassVar[str] = "`docker compose images --format json`"
+    usable: ClassVar[str] = "containers with an ID of an image"
+    reads: ClassVar[frozenset[str]] = frozenset()
+    entry = _ComposeImage
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "ID" in fields and "ContainerName" in fields and "Repository" in fields
+
+    def made(self, one: _ComposeImage, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        named = one.repository not in {"", "<none>"}
+        typed = f"{one.repository}:{one.tag}" if named and one.tag else one.repository if named else ""
+        image = engine_image(self._reading, typed, one.id, remarks=(_COMPOSE_LISTS,))
+        return (self.row(place, "", one.container, "", image),)
+
+
+# -- images -------------------------------------------------------------------------------------
+
+
+class _Image(msgspec.Struct, rename="pascal"):
+    id: str
+    repo_digests: tuple[str, ...] | None = None
+    repo_tags: tuple[str, ...] | None = None
+    digest: str | None = None
+    architecture: str | None = None
+    os: str | None = None
+    variant: str | None = None
+    descriptor: dict[str, Any] | None = None
+
+
+class ImageInspect(Images[_Image]):
+    """``docker image inspect``, ``podman image inspect``, ``podman images --format json``."""
+
+    title: ClassVar[str] = "`inspect` of an image"
+    entry = _Image
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "Id" in fields and ("RepoDigests" in fields or "RepoTags" in fields)
+
+    def learnt(self, one: _Image) -> tuple[Digest, Listed] | None:
+        identity = digest_of(one.id)
+        if identity is None:
+            raise InvalidConfiguration(f"the Id of an image is no digest: {shown(one.id)}")
+        return identity, Listed(
+            repo_digests=one.repo_digests or (),
+            repo_tags=one.repo_tags or (),
+            digest=one.digest or "",
+            architecture=one.architecture or "",
+            system=one.os or "",
+            variant=one.variant or "",
+            target=one.descriptor or {},
+        )
+
+
+class _ImageLine(msgspec.Struct):
+    id: str = msgspec.field(default="", name="ID")
+    repository: str = msgspec.field(default="", name="Repository")
+    tag: str = msgspec.field(default="", name="Tag")
+    digest: str = msgspec.field(default="", name="Digest")
+
+
+class ImageList(Images[_ImageLine]):
+    """``docker images --digests --no-trunc --format json``."""
+
+    title: ClassVar[str] = "`docker images --format json`"
+    entry = _ImageLine
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "ID" in fields and "Repository" in fields and "Tag" in fields
+
+    def learnt(self, one: _ImageLine) -> tuple[Digest, Listed] | None:
+        identity = digest_of(one.id)
+        if identity is None or one.repository == "<none>":
+            return None
+        tag = one.tag if one.tag != "<none>" else ""
+        return identity, Listed(
+            repo_digests=(f"{one.repository}@{one.digest}",) if digest_of(one.digest) else (),
+            repo_tags=(f"{one.repository}:{tag}",) if tag else (),
+        )

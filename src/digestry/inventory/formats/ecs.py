@@ -1,0 +1,151 @@
+"""Amazon ECS: tasks, which run, and task definitions and services, which say what is to run.
+
+``aws ecs describe-tasks`` says of a container its ``image`` and, of agents since 1.70 and of Fargate,
+its ``imageDigest``. Tasks that stopped stay in the list for an hour or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.engines.client import fields as object_of
+from digestry.inventory.engines.client import items, text
+from digestry.inventory.formats.declared_images import TEMPLATE, Whole, stated, told_image
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.inventory.sources.docker import platform_of
+from digestry.model.digest import shown
+from digestry.model.platform import Platform
+
+_TASKS: Final = "aws ecs describe-tasks --cluster NAME --tasks $(aws ecs list-tasks …) has what runs"
+_NO_DIGEST: Final = "ECS gives no imageDigest for it (agents before 1.70 do not): what runs is not known"
+
+
+class EcsTask(Whole):
+    """A task, or the whole answer of ``describe-tasks``."""
+
+    title: ClassVar[str] = "`aws ecs describe-tasks`"
+    usable: ClassVar[str] = "tasks with containers"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        if begins_with(fields.get("tasks"), "["):
+            return True
+        return "taskArn" in fields and "containers" in fields and "taskDefinitionArn" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        if "tasks" not in one:
+            yield from self._task(one, place)
+            return
+        tasks = [object_of(task) for task in items(one["tasks"])]
+        if not tasks and not items(one.get("failures")) and "failures" in one:
+            self._reading.answered = True
+        for task in tasks:
+            yield from self._task(task, place)
+        for failure in map(object_of, items(one.get("failures"))):
+            yield self._reading.problem(
+                f"ECS could not describe {shown(text(failure.get('arn')))}: {text(failure.get('reason'))}"
+            )
+
+    def _task(self, task: dict[str, Any], place: SourceLocation) -> Iterator[Made]:
+        arn = text(task.get("taskArn"))
+        containers = [object_of(one) for one in items(task.get("containers"))]
+        if not containers:
+            name = shown(arn.rpartition("/")[2]) if arn else "without an ARN"
+            yield self._reading.problem(f"the task {name} has no containers in it")
+        status = text(task.get("lastStatus"))
+        cluster = text(task.get("clusterArn")).rpartition("/")[2]
+        host = text(task.get("containerInstanceArn")).rpartition("/")[2]
+        if not host and text(task.get("launchType")) == "FARGATE":
+            host = "fargate"
+        for one in containers:
+            # A task that stopped has no container that runs, whatever was heard of it last.
+            of_task, _ = stated(status)
+            said = status if of_task == "ended" else text(one.get("lastStatus")) or status
+            state, remarks = stated(said)
+            if not self.shows(state):
+                continue
+            image = told_image(
+                self._reading,
+                text(one.get("image")),
+                ("imageDigest", text(one.get("imageDigest"))),
+                state=state,
+                remarks=remarks,
+                platform=_platform(task),
+                unknown=_NO_DIGEST,
+            )
+            name = "/".join(filter(None, (arn.rpartition("/")[2], text(one.get("name")))))
+            identity = text(one.get("runtimeId")) or text(one.get("containerArn"))
+            yield self.container(place, (host, cluster, name, identity), image)
+
+
+def _platform(task: dict[str, Any]) -> Platform | None:
+    attributes = {
+        text(one.get("name")): one.get("value") for one in map(object_of, items(task.get("attributes")))
+    }
+    family = text(task.get("platformFamily")).lower()
+    system = "windows" if family.startswith("windows") else "linux"
+    return platform_of(attributes.get("ecs.cpu-architecture"), system)
+
+
+class EcsContainer(Whole):
+    """A container of a task alone, as jq picks it out."""
+
+    title: ClassVar[str] = "a container of `aws ecs describe-tasks`"
+    reads: ClassVar[frozenset[str]] = frozenset({"imageDigest"})
+    usable: ClassVar[str] = "containers with an image"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "lastStatus" in fields and "containerArn" in fields and "image" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        task = {"containers": [one], "taskArn": one.get("taskArn"), "lastStatus": one.get("lastStatus")}
+        return EcsTask._task(EcsTask(self._reading), task, place)
+
+
+class EcsTaskDefinition(Whole):
+    title: ClassVar[str] = "`aws ecs describe-task-definition`"
+    usable: ClassVar[str] = "containerDefinitions"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return begins_with(fields.get("taskDefinition"), "{") or "containerDefinitions" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        definition = object_of(one.get("taskDefinition")) or one
+        family = f"{text(definition.get('family'))}:{definition.get('revision', '')}"
+        if self._reading.first("tasks"):
+            yield self._reading.problem(f"a task definition ({family}): {TEMPLATE}", _TASKS)
+        for container in map(object_of, items(definition.get("containerDefinitions"))):
+            image = told_image(
+                self._reading,
+                text(container.get("image")),
+                template=True,
+                remarks=(f"of the task definition {family}: {TEMPLATE}",),
+            )
+            name = f"{family}/{text(container.get('name'))}"
+            yield self.container(place, ("", "", name, text(definition.get("taskDefinitionArn"))), image)
+
+
+class EcsService(Whole):
+    """A service, or the whole answer of ``describe-services``: it names no image."""
+
+    title: ClassVar[str] = "`aws ecs describe-services`"
+    usable: ClassVar[str] = "tasks: what `aws ecs describe-tasks` prints"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        if begins_with(fields.get("services"), "[") and "failures" in fields:
+            return True
+        return "serviceArn" in fields and "taskDefinition" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        raise InvalidConfiguration(
+            "a service of ECS names a task definition, and no image that runs", hint=_TASKS
+        )

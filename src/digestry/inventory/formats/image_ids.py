@@ -1,0 +1,101 @@
+"""What a kubelet's ``imageID`` says: each runtime writes something else into that one field.
+
+- dockershim and cri-dockerd: ``docker-pullable://repository@digest``, or ``docker://sha256:…``;
+- containerd: the first, in sorted order, of the pulled ``repository@digest`` that have the
+  container's config: maybe of another repository than the container's, and never made up; for an
+  image that was imported, the bare digest of the config;
+- CRI-O: a repository and a digest, each of which the image has, but which need never have belonged
+  together; or the bare ID.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.errors import InvalidReference
+from digestry.inventory.observation import Claim, DigestKind, repository_digest
+from digestry.inventory.sources.docker import digest_of
+from digestry.model.digest import Digest, shown
+from digestry.model.reference import Reference
+
+_PULLABLE: Final = "docker-pullable://"
+_DOCKER: Final = "docker://"
+_BARE: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.ASCII)
+_SHORT: Final = re.compile(r"(?:sha256:)?[0-9a-f]{4,63}", re.ASCII)
+_IMPORTED: Final = re.compile(r"import-\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageID:
+    """What was read: ``claims``, the bare ID if it was one, and what is to be said about it."""
+
+    claims: tuple[Claim, ...] = ()
+    image_id: Digest | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def read_image_id(text: str, *, runtime: str, own: Reference | None, field: str = "imageID") -> ImageID:
+    """Reads ``text``, the ``imageID`` of a container of ``runtime`` (``containerd``, ``cri-o`` …).
+
+    ``own`` is the repository that the container was started from, if it is known. Never raises: what
+    cannot be read is a remark.
+    """
+    if not text:
+        return ImageID(remarks=(f"the kubelet gives no {field} for it",))
+    if text.startswith(_PULLABLE):
+        return _pair(text.removeprefix(_PULLABLE), text, "docker", own, field)
+    if text.startswith(_DOCKER):
+        # With containerd's store below it, Docker's ID is no config's: the kind is not certain.
+        return _bare(text.removeprefix(_DOCKER), text, "unknown", field)
+    if "@" in text:
+        return _pair(text, text, runtime, own, field)
+    # CRI-O's ID is a config's too, unless the image was pulled in parts (zstd:chunked).
+    return _bare(text, text, "config" if runtime == "containerd" else "unknown", field)
+
+
+def _bare(text: str, whole: str, kind: DigestKind, field: str) -> ImageID:
+    digest = digest_of(text) if _BARE.fullmatch(text) else None
+    if digest is not None:
+        claim = Claim(digest, kind, None, field, "image-id", obtained=False)
+        return ImageID((claim,), digest)
+    if _SHORT.fullmatch(text):
+        return ImageID(remarks=(f"its {field} is a shortened ID, which identifies nothing: {shown(whole)}",))
+    return ImageID(remarks=(f"its {field} is in no known form: {shown(whole)}",))
+
+
+def _pair(text: str, whole: str, runtime: str, own: Reference | None, field: str) -> ImageID:
+    name, _, digest_text = text.rpartition("@")
+    digest = digest_of(digest_text) if ":" in digest_text else None
+    if digest is None:
+        return ImageID(remarks=(f"its {field} is in no known form: {shown(whole)}",))
+    pair = repository_digest(text)
+    imported = _IMPORTED.fullmatch(name.rpartition("/")[2]) is not None
+    if pair is None or imported or (runtime == "containerd" and not _is_full(name)):
+        # containerd writes whole names down when it pulls; `import-2026-11-21@sha256:…` (in docker.io/
+        # library/, for the kubelet) is its own invention for an archive, and `<none>` is Docker's.
+        said = "an import" if imported else "which is no repository"
+        claim = Claim(digest, "unknown", None, field, "repo-digest", obtained=False)
+        return ImageID((claim,), remarks=(f"its {field} names {shown(name)}, {said}",))
+    obtained = runtime in {"containerd", "docker"}
+    claims = [Claim(digest, "unknown", pair[0], field, "repo-digest", obtained)]
+    if own is not None and own != pair[0]:
+        # The digest may be of the container's own repository all the same.
+        claims.append(Claim(digest, "unknown", own, field, "repo-digest", obtained=False))
+    return ImageID(tuple(claims))
+
+
+def _is_full(name: str) -> bool:
+    host, slash, _ = name.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
+def parsed(reference: str | None) -> Reference | None:
+    """The reference that ``reference`` is; None if it is none."""
+    if not reference:
+        return None
+    try:
+        return Reference.parse(reference)
+    except InvalidReference:
+        return None

@@ -1,0 +1,155 @@
+"""What scanners say of a cluster, and of one image: that it was scanned, and not that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.engines.client import fields as object_of
+from digestry.inventory.engines.client import items, text
+from digestry.inventory.formats.bills_of_materials import LISTED_HOST
+from digestry.inventory.formats.declared_images import Whole, told_image
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.model.digest import shown
+
+_RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what they print"
+_HUB: Final = ("index.docker.io", "registry-1.docker.io")
+
+
+class _Scan(Whole):
+    whole: ClassVar[bool] = True
+
+    def scanned(
+        self,
+        place: SourceLocation,
+        who: tuple[str, str],
+        typed: str,
+        said: Iterable[tuple[str, str]],
+        by: str,
+    ) -> Made:
+        """An image that ``by`` scanned, of ``who``: a namespace and a name."""
+        namespace, name = who
+        remark = f"{by} scanned it, which does not show that it runs anywhere"
+        image = told_image(self._reading, typed, *said, template=True, remarks=(remark,))
+        return self.container(place, (place.host or LISTED_HOST, namespace, name, ""), image)
+
+
+class TrivyCluster(_Scan):
+    """``trivy k8s --report all`` and ``--report summary``, in JSON."""
+
+    title: ClassVar[str] = "`trivy k8s --format json`"
+    usable: ClassVar[str] = "resources with the metadata of an image"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "ClusterName" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        resources = [
+            object_of(each) for key in ("Resources", "Vulnerabilities") for each in items(one.get(key))
+        ]
+        found = False
+        without: list[str] = []
+        for resource in resources:
+            metadata = resource.get("Metadata")
+            # Of one image, or, since Trivy 0.51, of each of a workload's.
+            images = [object_of(each) for each in (metadata if isinstance(metadata, list) else [metadata])]
+            name = f"{text(resource.get('Kind'))}/{text(resource.get('Name'))}"
+            known = [image for image in images if _identities(image)]
+            if not known and any(
+                text(object_of(r).get("Class")) == "os-pkgs" for r in items(resource.get("Results"))
+            ):
+                without.append(name)
+            for image in known:
+                found = True
+                tags = items(image.get("RepoTags"))
+                typed = text(tags[0]) if tags else ""
+                yield self.scanned(
+                    place, (text(resource.get("Namespace")), name), typed, _identities(image), "Trivy"
+                )
+        if without:
+            yield self._reading.problem(
+                f"Trivy scanned {len(without)} workloads ({shown(without[0])} for one), and does not say"
+                " which digest their image has",
+                _RUNS,
+            )
+        if not found:
+            raise InvalidConfiguration(
+                "`trivy k8s` says nothing of any image's digest in it", hint=f"--report all has more; {_RUNS}"
+            )
+
+
+def _identities(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    found = [("RepoDigests", text(one)) for one in items(metadata.get("RepoDigests"))]
+    if text(metadata.get("ImageID")):
+        found.append(("ImageID", text(metadata.get("ImageID"))))
+    return found
+
+
+class VulnerabilityReport(_Scan):
+    """The resources that Trivy's operator keeps: ``kubectl get vulnerabilityreports -A -o json``."""
+
+    title: ClassVar[str] = "`kubectl get vulnerabilityreports -o json`"
+    usable: ClassVar[str] = "reports with an artifact"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        raw = fields.get("apiVersion")
+        return raw is not None and bytes(raw).startswith(b'"aquasecurity.github.io/')
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        metadata, report = object_of(one.get("metadata")), object_of(one.get("report"))
+        artifact = object_of(report.get("artifact"))
+        labels = object_of(metadata.get("labels"))
+        repository, tag = text(artifact.get("repository")), text(artifact.get("tag"))
+        if not repository and not self._reading.first("report", text(one.get("kind"))):
+            return
+        if not repository:
+            raise InvalidConfiguration(
+                f"a {text(one.get('kind')) or 'report'} that names no image", hint=f"expected {self.usable}"
+            )
+        server = text(object_of(report.get("registry")).get("server"))
+        server = "docker.io" if server in _HUB else server
+        typed = f"{server}/{repository}" if server else repository
+        if tag:
+            typed += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
+        resource = text(labels.get("trivy-operator.resource.name")) or text(metadata.get("name"))
+        container = text(labels.get("trivy-operator.container.name"))
+        name = f"{resource}/{container}" if container else resource
+        said = (("artifact.digest", text(artifact.get("digest"))),)
+        yield self.scanned(place, (text(metadata.get("namespace")), name), typed, said, "Trivy's operator")
+
+
+class ImageScan(Whole):
+    """A report on one image, of Trivy, Grype or Syft: it names no container, and is refused."""
+
+    title: ClassVar[str] = "a scanner's report on an image"
+    usable: ClassVar[str] = "containers: a scan says that an image was scanned, and not that it runs"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        if "ArtifactName" in fields and "SchemaVersion" in fields:
+            return True
+        return begins_with(fields.get("source"), "{") and ("matches" in fields or "artifacts" in fields)
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        if "ArtifactName" in one:
+            by, name = "Trivy", text(one["ArtifactName"])
+            about = object_of(one.get("Metadata"))
+            digests = [*items(about.get("RepoDigests")), about.get("ImageID")]
+        else:
+            source = object_of(one.get("source"))
+            by = text(object_of(one.get("descriptor")).get("name")) or "a scanner"
+            target = source.get("target")
+            about = {**source, **object_of(source.get("metadata")), **object_of(target)}
+            name = text(about.get("userInput")) or text(about.get("name")) or text(target)
+            digests = [*items(about.get("repoDigests")), about.get("manifestDigest"), about.get("imageID")]
+        told = ", ".join(dict.fromkeys(text(digest) for digest in digests if text(digest)))
+        raise InvalidConfiguration(
+            f"{by}'s report on the image {shown(name)}{f' ({told})' if told else ''}: it was scanned,"
+            " which does not show that it runs",
+            hint=_RUNS,
+        )

@@ -1,0 +1,367 @@
+"""An inventory: what somebody else wrote down, an object or a line of CSV a container.
+
+The keys and headings are ``host namespace name id reference digest image_id platform``, with
+``image`` for ``reference`` too, ``state``, and what :mod:`~.columns` takes for one of these. Whatever
+else may hold an image's identity is said not to be read.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from digestry.errors import DigestryError, InvalidDigest, InvalidReference
+from digestry.inventory.formats.columns import (
+    IDENTIFYING,
+    Plan,
+    Values,
+    is_state,
+    names_image,
+    plan,
+    reads,
+)
+from digestry.inventory.formats.container_states import State
+from digestry.inventory.formats.declared_images import stated
+from digestry.inventory.formats.digest_columns import holds_digest, plain, unread
+from digestry.inventory.formats.image_ids import read_image_id
+from digestry.inventory.formats.json_documents import Input
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Awaited, Fields, Image, Made, Reading, Row, repository_of
+from digestry.inventory.observation import Claim, Unseen, abbreviation
+from digestry.model.digest import Digest, shown
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+KEYS: Final = ("host", "namespace", "name", "id", "reference", "image", "digest", "image_id", "platform")
+
+_NOTHING: Final = "it has none of reference, digest, image_id"
+UNREAD: Final = "could hold what runs, and is not read"
+RENAME: Final = "call it digest or image_id if it is what runs; leave it out if it is not"
+
+
+class _Entry(msgspec.Struct):
+    host: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    id: str | None = None
+    reference: str | None = None
+    image: str | None = None
+    digest: str | None = None
+    image_id: str | None = None
+    platform: str | None = None
+
+
+class Inventory:
+    title: ClassVar[str] = "an inventory"
+    usable: ClassVar[str] = "containers with a reference, a digest or an image_id"
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder = msgspec.json.Decoder(_Entry)
+        self._any = msgspec.json.Decoder(dict[str, Any])
+        self._images: dict[Hashable, Image] = {}
+        self._plans: dict[tuple[str, ...], Plan] = {}
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return not fields.keys().isdisjoint(KEYS) or any(map(names_image, fields))
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+        if not fields.keys() <= _PLAIN:
+            return self._odd(raw, place, index)
+        one = self._decoder.decode(raw)
+        image = self.image(
+            one.reference or one.image or "",
+            (("digest", one.digest or ""), ("image_id", one.image_id or "")),
+            one.platform or "",
+        )
+        text = self._reading.text
+        return (
+            Row(text(one.host or place.host), text(one.namespace or ""), one.name or "", one.id or "", image),
+        )
+
+    def _odd(self, raw: msgspec.Raw, place: SourceLocation, index: int) -> Iterator[Made]:
+        """An entry with other keys than the documented ones."""
+        entry = self._any.decode(raw)
+        keys = tuple(entry)
+        by = self._plans.get(keys)
+        if by is None:
+            by = self._plans[keys] = plan(keys)
+        rest = {key: value for key, value in entry.items() if key not in by.read or _has_objects(value)}
+        yield from self.not_read(unread(rest), place.where(index))
+        cells = [_state(value) if is_state(key) else _text(value) for key, value in entry.items()]
+        values = by.values(cells)
+        if not values.state:
+            values = values._replace(state=next(_inner_states(rest), ""))
+        try:
+            yield from self.row(values, place.host)
+        except DigestryError as error:
+            # Not raised: what is not read of it was said just now.
+            found = f" in {', '.join(map(shown, entry))}" if error.message == _NOTHING else ""
+            where = f"{self._reading.where}, {place.where(index)}"
+            yield Unseen(self._reading.source, f"{where}: {error.message}{found}", error.hint)
+
+    def row(self, values: Values, host: str = "") -> tuple[Row, ...]:
+        """The container that ``values`` are of; none if it does not run. Raises :class:`DigestryError`."""
+        state, remarks = stated(values.state) if values.state else _RUNS
+        image = self.image(
+            values.reference, values.identities, values.platform, remarks, waits=state == "waits"
+        )
+        if state == "ended" and self._reading.left_out(runs=False):
+            return ()
+        text = self._reading.text
+        return (Row(text(values.host or host), text(values.namespace), values.name, values.id, image),)
+
+    def not_read(self, paths: Iterable[str], where: str) -> Iterator[Made]:
+        """A problem for each of ``paths`` that was not named before."""
+        for path in dict.fromkeys(paths):
+            if self._reading.first("unread", path):
+                message = f"{self._reading.where}, {where}: {shown(path)} {UNREAD}"
+                yield Unseen(self._reading.source, message, RENAME)
+
+    def finish(self) -> Iterable[Made]:
+        return ()
+
+    def image(
+        self,
+        reference: str,
+        identities: tuple[tuple[str, str], ...],
+        platform: str,
+        remarks: tuple[str, ...] = (),
+        *,
+        waits: bool = False,
+    ) -> Image:
+        """The image of a container, "" for what is not known. ``identities`` are the names of keys and
+        their values. Raises :class:`DigestryError`."""
+        key = (reference, identities, platform, remarks, waits)
+        image = self._images.get(key)
+        if image is None:
+            image = self._images[key] = self._image(reference, identities, platform, remarks, waits)
+        return image
+
+    def _image(
+        self,
+        reference: str,
+        identities: tuple[tuple[str, str], ...],
+        platform: str,
+        notes: tuple[str, ...],
+        waits: bool,
+    ) -> Image:
+        if not (reference or any(text for _, text in identities)):
+            raise InvalidReference(_NOTHING)
+        where = self._reading.where
+        remarks = list(notes)
+        repository: Reference | None = None
+        found = _Found(where, repository_of(reference))
+        pinned: list[Claim] = []
+        if _is_id(reference):
+            # As `docker inspect` has it: of a container that was started by its image's ID.
+            identities, reference = (*identities, ("image_id", reference)), ""
+        elif reference:
+            try:
+                parsed = Reference.parse(reference)
+                repository = parsed.repository_only()
+                if parsed.digest is not None:
+                    pinned.append(_claim(parsed.digest, repository, f"the reference in {where}"))
+            except InvalidReference as error:
+                remarks.append(error.message)
+        for key, text in identities:
+            found.add(key, text)
+        # What was written down of the container before what its name demands.
+        claims = () if waits else tuple(dict.fromkeys((*found.digests, *pinned, *found.image_ids)))
+        return Image(
+            reference=reference or None,
+            claims=claims,
+            image_id=found.image_id,
+            platform=Platform.parse(platform) if platform else None,
+            remarks=tuple(dict.fromkeys((*remarks, *found.remarks))),
+            abbreviations=() if waits else tuple(found.abbreviations),
+            waiting="starting" if waits else "",
+        )
+
+
+_PLAIN: Final = frozenset(KEYS)
+_RUNS: Final[tuple[State, tuple[str, ...]]] = ("runs", ())
+_DEEPEST: Final = 4
+_OTHER_TIME: Final = re.compile(r"last(?!status)|previous|desired|old|health")
+_ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.ASCII)
+
+
+class _Found:
+    """What the identities of one entry come to. ``own`` is the repository of its image's name."""
+
+    def __init__(self, where: str, own: Reference | None) -> None:
+        self._where = where
+        self._own = own
+        self.digests: list[Claim] = []
+        self.image_ids: list[Claim] = []
+        self.image_id: Digest | None = None
+        self.abbreviations: list[Any] = []
+        self.remarks: list[str] = []
+
+    def add(self, key: str, text: str) -> None:
+        """What ``text``, the value of ``key``, names. Raises :class:`DigestryError`."""
+        if not text:
+            return
+        read_from = f"{key} in {self._where}"
+        is_id = IDENTIFYING[key] == "image-id" if key in IDENTIFYING else reads(key) == "image-id"
+        short = abbreviation(text, read_from, "image-id" if is_id else "inventory")
+        if short is not None:
+            self.abbreviations.append(short)
+        elif not is_id:
+            self.digests.append(_digest_claim(text, self._own, read_from))
+        elif "@" in text or "://" in text:
+            read = read_image_id(text, runtime="", own=self._own, field=read_from)
+            self.digests += read.claims
+            self.image_id = self.image_id or read.image_id
+            self.remarks += read.remarks
+        else:
+            digest = Digest.parse(text if ":" in text else f"sha256:{text}")
+            self.image_id = self.image_id or digest
+            self.image_ids.append(Claim(digest, "unknown", None, read_from, "image-id", obtained=False))
+
+
+def _text(value: Any) -> str:
+    """A value as a cell of a table has it; of a list, its texts with spaces between."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list):
+        return " ".join(text for text in map(_text, value) if text)
+    return ""
+
+
+def _has_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_objects, value)))
+
+
+def _state(value: Any) -> str:
+    """The word for a state: programs write it alone, as an object's key, or in one of its values."""
+    if not isinstance(value, dict):
+        return _text(value)
+    for key in ("terminated", "waiting", "running"):
+        if isinstance(value.get(key), dict):
+            return key
+    words = (_text(inner) for key, inner in value.items() if is_state(key))
+    return next((word for word in words if word), "")
+
+
+def _inner_states(value: Any, depth: int = 0) -> Iterator[str]:
+    """The words for states that are deeper in an entry, without those of the past or the future."""
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        return
+    for key, inner in value.items():
+        if _OTHER_TIME.match(plain(key)):
+            continue
+        if is_state(key) and (word := _state(inner)):
+            yield word
+        yield from _inner_states(inner, depth + 1)
+
+
+def _is_id(reference: str) -> bool:
+    return _ID.fullmatch(reference) is not None
+
+
+def _claim(digest: Digest, repository: Reference | None, read_from: str) -> Claim:
+    return Claim(digest, "unknown", repository, read_from, "inventory", obtained=True)
+
+
+def _digest_claim(text: str, own: Reference | None, read_from: str) -> Claim:
+    """Reads ``sha256:…``, its hex digits alone, or ``repository@sha256:…``."""
+    if "@" in text:
+        reference = Reference.parse(text.rpartition("://")[2])
+        if reference.digest is None:
+            raise InvalidDigest(f"{shown(text)} has no digest")
+        return _claim(reference.digest, reference.repository_only(), read_from)
+    return _claim(Digest.parse(text if ":" in text else f"sha256:{text}"), own, read_from)
+
+
+# -- CSV ----------------------------------------------------------------------------------------
+
+_SEPARATORS: Final = ",\t;|"
+
+
+def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) -> Iterator[Made]:
+    """The rows of an inventory whose line of headings is ``first``, read one line at a time.
+
+    Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line
+    that is ``source.number``, and what reading raises.
+    """
+    first_line = source.number
+    separator = max(_SEPARATORS, key=first.count)
+    try:
+        headings = [cell.strip() for cell in next(csv.reader([first], strict=True, delimiter=separator))]
+    except csv.Error as error:
+        yield reading.problem_on(first_line, f"neither JSON nor CSV: {error}")
+        return
+    by = plan(headings)
+    if not by.identifies:
+        found = ", ".join(map(shown, headings))
+        yield reading.problem_on(
+            first_line,
+            f"the headings have none of reference, digest, image_id: {found}",
+            f"the first line names the columns: {', '.join(KEYS)}",
+        )
+        return
+    yield from inventory.not_read(
+        (heading for heading in headings if heading in by.suspect), f"line {first_line}"
+    )
+    others = [at for at, heading in enumerate(headings) if heading not in by.read]
+    kept = [headings[at] for at in others]
+    yield reading.note(
+        f"read as an inventory in CSV: {', '.join(heading for heading in headings if heading in by.read)}"
+        + (f"; not read: {', '.join(map(shown, kept))}" if kept else "")
+    )
+    begun = source.number
+    text, who, of_image = reading.text, by.of_container, by.of_image
+    # A container like one before it has its image.
+    images: dict[tuple[str, ...], Image | Awaited] = {}
+    rows = csv.reader(_decoded(source), strict=True, delimiter=separator)
+    while True:
+        begins = source.number + 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            # What follows a broken quote cannot be told apart from what is inside it.
+            yield reading.problem_on(begins, f"not CSV: {error}; nothing from here on was read")
+            return
+        if len(cells) != len(headings):
+            if any(cell.strip() for cell in cells):
+                yield reading.problem_on(
+                    begins, f"{len(cells)} fields where the headings have {len(headings)}"
+                )
+            continue
+        for at in others:
+            if holds_digest(headings[at], cells[at]):
+                yield from inventory.not_read((headings[at],), f"line {begins}")
+        cells = [cell.strip() for cell in cells]
+        key = tuple([cells[at] for at in of_image])
+        image = images.get(key)
+        if image is not None and who is not None:
+            cells.append("")  # for the columns that are not there
+            host, namespace, name, identity = [cells[at] for at in who]
+            yield Row(text(host), text(namespace), name, identity, image)
+            continue
+        try:
+            for row in inventory.row(by.values(cells)):
+                images[key] = row.image
+                yield row
+        except DigestryError as error:
+            if any(cell.strip() for cell in cells):
+                yield reading.problem_on(begins, error.message, error.hint)
+    if source.number <= begun + 1:
+        yield reading.problem("no line follows the headings, which does not show that nothing runs")
+
+
+def _decoded(source: Input) -> Iterator[str]:
+    while line := source.line():
+        yield line.decode()

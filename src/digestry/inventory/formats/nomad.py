@@ -1,0 +1,107 @@
+"""Nomad: allocations, of which tasks run, and jobs, which say what is to run.
+
+An allocation has the version of its job that it was made from, with each task's image by name:
+Nomad keeps no digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.engines.client import fields as object_of
+from digestry.inventory.engines.client import items, text
+from digestry.inventory.formats.container_states import State, state_of
+from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.model.digest import shown
+
+_ALLOCATIONS: Final = "nomad alloc status -json ID has what runs, with its job"
+_NO_DIGEST: Final = "Nomad keeps the image's name, and no digest: what runs is not known"
+_OWN: Final[dict[str, State]] = {"complete": "ended", "lost": "", "unknown": ""}
+
+
+def _tasks(job: dict[str, Any], group: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """The groups and tasks of a job that have an image; of one group, unless ``group`` is empty."""
+    for one in map(object_of, items(job.get("TaskGroups"))):
+        if group and text(one.get("Name")) != group:
+            continue
+        for task in map(object_of, items(one.get("Tasks"))):
+            image = text(object_of(task.get("Config")).get("image"))
+            if image:
+                yield one, task, image.removeprefix("docker://")
+
+
+class NomadAllocation(Whole):
+    title: ClassVar[str] = "`nomad alloc status -json`"
+    usable: ClassVar[str] = "allocations with their job"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "TaskStates" in fields and ("JobID" in fields or "Job" in fields)
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        job, name = object_of(one.get("Job")), text(one.get("Name"))
+        if not job:
+            raise InvalidConfiguration(
+                f"the allocation {shown(name)} is listed without its job, which names the images",
+                hint=_ALLOCATIONS,
+            )
+        states = object_of(one.get("TaskStates"))
+        client = text(one.get("ClientStatus"))
+        of_all: State = _OWN[client] if client in _OWN else state_of(client)
+        found = False
+        for _, task, typed in _tasks(job, text(one.get("TaskGroup"))):
+            found = True
+            own = text(task.get("Name"))
+            word = text(object_of(states.get(own)).get("State")) or client
+            state = state_of(word)
+            if of_all == "ended":
+                state, word = of_all, client
+            elif of_all == "" and state == "runs" and client:
+                state, word = "", client
+            if not self.shows(state):
+                continue
+            image = told_image(
+                self._reading, typed, state=state, remarks=remarks_on(state, word), unknown=_NO_DIGEST
+            )
+            host = text(one.get("NodeName")) or text(one.get("NodeID"))
+            yield self.container(
+                place, (host, text(one.get("Namespace")), f"{name}/{own}", text(one.get("ID"))), image
+            )
+        if not found:
+            raise InvalidConfiguration(
+                f"the allocation {shown(name)} has no task with an image", hint=_ALLOCATIONS
+            )
+
+
+class NomadJob(Whole):
+    title: ClassVar[str] = "`nomad job inspect`"
+    usable: ClassVar[str] = "jobs with tasks that have an image"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        if "TaskGroups" in fields:
+            return True
+        return begins_with(fields.get("Job"), "{") and b'"TaskGroups"' in bytes(fields["Job"])
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        job = one if "TaskGroups" in one else object_of(one.get("Job"))
+        name = text(job.get("Name")) or text(job.get("ID"))
+        stopped = job.get("Stop") is True or text(job.get("Status")) == "dead"
+        found = False
+        for group, task, typed in _tasks(job, ""):
+            found = True
+            idle = stopped or group.get("Count") == 0
+            if not idle and self._reading.first("allocations"):
+                yield self._reading.problem(f"a job ({shown(name)}): {TEMPLATE}", _ALLOCATIONS)
+            remark = "a job that is stopped or scaled to zero" if idle else f"a job: {TEMPLATE}"
+            image = told_image(self._reading, typed, template=True, remarks=(remark,))
+            label = f"{name}/{text(group.get('Name'))}/{text(task.get('Name'))}"
+            yield self.container(place, ("", text(job.get("Namespace")), label, ""), image)
+        if not found:
+            raise InvalidConfiguration(f"the job {shown(name)} has no task with an image")

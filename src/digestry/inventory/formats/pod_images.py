@@ -1,0 +1,125 @@
+"""What a pod's image name and its kubelet's ``imageID`` come to: read once for all that have both.
+
+A cluster runs few images in many containers. Those of one image share the very same claims, by
+which an audit knows them for one without comparing them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from digestry.client.options import is_loopback
+from digestry.inventory.formats.image_ids import ImageID, parsed, read_image_id
+from digestry.inventory.observation import Claim
+from digestry.inventory.sources.docker import platform_of
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+from digestry.model.reference import DOCKER_HUB, Reference
+
+_MOST: Final = 1 << 16
+"""Of each kind that are remembered: a list in which nothing repeats must not be kept twice."""
+_UNTOLD: Final = ImageID(remarks=("the kubelet does not say which image is mounted (newer kubelets do)",))
+
+
+@dataclass(frozen=True, slots=True)
+class PodImage:
+    """An image that pods run, as they tell of it. ``local`` is its registry, if that is one on the
+    pod's own node; ``remarks`` are of its ID."""
+
+    reference: str | None
+    claims: tuple[Claim, ...]
+    image_id: Digest | None
+    remarks: tuple[str, ...]
+    registry_named: bool
+    local: str
+
+
+class PodImages:
+    """The images of many pods, and what else these repeat."""
+
+    def __init__(self) -> None:
+        self._images: dict[tuple[str | None, str | None, str, bool], PodImage] = {}
+        self._platforms: dict[tuple[str, str], Platform | None] = {}
+        self._texts: dict[str, str] = {}
+        self._remarks: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
+
+    def container(self, reference: str | None, said: str | None, runtime: str) -> PodImage:
+        """A container's image. ``said`` is its ``imageID``; None if that tells nothing of it now."""
+        return self._image(reference, said, runtime, volume=False)
+
+    def volume(self, reference: str | None, said: str, runtime: str) -> PodImage:
+        """The image of a volume. ``said`` is its ``imageRef``, if there is one."""
+        return self._image(reference, said, runtime, volume=True)
+
+    def platform(self, architecture: str, system: str) -> Platform | None:
+        """The platform of those names; None if they are none."""
+        key = architecture, system
+        if key not in self._platforms:
+            _make_room(self._platforms)
+            self._platforms[key] = platform_of(architecture, system)
+        return self._platforms[key]
+
+    def text(self, text: str) -> str:
+        """``text``, as one object for all that are equal."""
+        known = self._texts.get(text)
+        if known is None:
+            _make_room(self._texts)
+            known = self._texts[text] = text
+        return known
+
+    def remarks(self, *remarks: str) -> tuple[str, ...]:
+        """``remarks``, each once and the empty ones left out, as one object for all that are equal."""
+        known = self._remarks.get(remarks)
+        if known is None:
+            _make_room(self._remarks)
+            known = tuple(dict.fromkeys(one for one in remarks if one))
+            known = self._remarks[remarks] = self._remarks.get(known, known)
+        return known
+
+    def _image(self, reference: str | None, said: str | None, runtime: str, *, volume: bool) -> PodImage:
+        key = reference, said, runtime, volume
+        known = self._images.get(key)
+        if known is None:
+            _make_room(self._images)
+            known = self._images[key] = _read(*key)
+        return known
+
+
+def _read(reference: str | None, said: str | None, runtime: str, volume: bool) -> PodImage:
+    named = parsed(reference)
+    own = None if named is None else named.repository_only()
+    if said is None:
+        image, pinned = ImageID(), None
+    elif volume:
+        image = read_image_id(said, runtime=runtime, own=own, field="imageRef") if said else _UNTOLD
+        pinned = _pinned(named, "the volume's image name")
+    else:
+        image = read_image_id(said, runtime=runtime, own=own)
+        pinned = _pinned(named, "the pod's image name")
+    # The kubelet's word comes first: a pod's image can be changed while the old one still runs.
+    claims = image.claims if pinned is None else (*image.claims, pinned)
+    has_host = named is not None and (
+        named.host != DOCKER_HUB or (reference or "").startswith(DOCKER_HUB + "/")
+    )
+    return PodImage(
+        reference=reference,
+        claims=tuple(dict.fromkeys(claims)),
+        image_id=image.image_id,
+        remarks=image.remarks,
+        registry_named=has_host or any(claim.repository is not None for claim in claims),
+        local=named.host if named is not None and is_loopback(named.host) else "",
+    )
+
+
+def _pinned(named: Reference | None, read_from: str) -> Claim | None:
+    """What a name with a digest claims: the runtime had to find that very digest."""
+    digest: Digest | None = None if named is None else named.digest
+    if named is None or digest is None:
+        return None
+    return Claim(digest, "unknown", named.repository_only(), read_from, "repo-digest", obtained=True)
+
+
+def _make_room(known: dict[Any, Any]) -> None:
+    if len(known) >= _MOST:
+        known.clear()

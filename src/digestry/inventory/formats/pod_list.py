@@ -1,0 +1,144 @@
+"""What ``kubectl get pods -A -o json`` prints, read a piece at a time.
+
+That list is the one document that is often too long to be held: a pod in it takes 10 kB. kubectl
+indents it always the same way, so that its entries are found without reading it whole. Where one
+was said to end is a guess until it has been decoded, and with it the next one: pieces that are
+objects, with commas between them, can be read in no other way. Whatever is not exactly such a list
+of pods and nodes is not read here; nothing of it is used, and it is read anew as any other file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+import msgspec
+
+from digestry.inventory.engines.client import fields, text
+from digestry.inventory.formats.json_documents import Input
+from digestry.inventory.formats.pod_fields import decode_pod
+from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
+from digestry.inventory.formats.rows import Reading
+from digestry.inventory.observation import ContainerObservation, Note, Unseen
+
+_PIECE: Final = 1 << 22
+"""Bytes that are read at once."""
+_LONGEST: Final = 1 << 25
+"""Bytes of one entry; and of what follows the last one."""
+_KEY: Final = re.compile(rb' +"apiVersion": "v1",\n')
+_ITEMS: Final = re.compile(rb'( +)"items": \[\n')
+_FIRST: Final = re.compile(rb"( +)\{\n")
+
+
+class _Unfit(Exception):
+    """It is not such a list."""
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    """``continue`` leads to the next page of a list that is not all of it."""
+
+    following: str | None = msgspec.field(default=None, name="continue")
+    remaining: int | None = msgspec.field(default=None, name="remainingItemCount")
+
+
+class _Tail(msgspec.Struct, forbid_unknown_fields=True):
+    """What follows the entries: no further ``items``, of which the last would count."""
+
+    kind: Literal["List"]
+    metadata: _Metadata = _Metadata()
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    apiVersion: Literal["v1"]  # noqa: N815 - Kubernetes' name
+    kind: Literal["Pod", "Node"]
+    metadata: msgspec.Raw
+    spec: msgspec.Raw = msgspec.Raw()
+    status: msgspec.Raw = msgspec.Raw()
+
+
+_tail: Final = msgspec.json.Decoder(_Tail)
+_entry: Final = msgspec.json.Decoder(_Entry)
+
+
+def read_pod_list(
+    source: Input, first: bytes, reading: Reading
+) -> list[ContainerObservation | Unseen | Note] | None:
+    """The containers of the pods in ``source``, of which the line ``first`` was read.
+
+    None, with ``source`` where it was, if it has anything else in it, or if nothing came of it.
+    Raises ``OSError``, and :class:`~digestry.errors.TooLarge`.
+    """
+    if first != b"{\n":
+        return None
+    start = source.mark()
+    if start is None:
+        return None
+    nodes: list[Any] = []
+    ended: list[int] = []
+    try:
+        seen = list(
+            sightings_of_pods(
+                _pods(_pieces(source), nodes),
+                source=reading.source,
+                include_stopped=reading.include_stopped,
+                left_out=ended.append,
+            )
+        )
+    except (_Unfit, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        seen = []
+    if not seen:
+        source.back(start)
+        return None
+    reading.stopped += sum(ended)
+    # kubectl prints the nodes after the pods.
+    platforms = platforms_of_nodes(nodes)
+    for at, one in enumerate(seen if platforms else ()):
+        if isinstance(one, ContainerObservation) and one.host in platforms:
+            seen[at] = replace(one, platform=platforms[one.host])
+    return seen
+
+
+def _pods(pieces: Iterator[bytes], nodes: list[Any]) -> Iterator[Any]:
+    """The pods among the entries; the nodes are added to ``nodes``."""
+    for piece in pieces:
+        if _entry.decode(piece).kind == "Node":
+            nodes.append(msgspec.json.decode(piece))
+            continue
+        pod = decode_pod(piece)
+        if not text(fields(pod.get("metadata")).get("name")):
+            raise _Unfit
+        yield pod
+
+
+def _pieces(source: Input) -> Iterator[bytes]:
+    """The entries of the list. Raises :class:`_Unfit` at the latest when it has ended."""
+    key, items, begin = _KEY.fullmatch(source.line()), _ITEMS.fullmatch(source.line()), source.line()
+    first = _FIRST.fullmatch(begin)
+    if key is None or items is None or first is None:
+        raise _Unfit
+    indent = first[1]
+    ending = b"\n" + indent + b"}"
+    between = ending + b",\n" + begin
+    last = ending + b"\n" + items[1] + b"]"
+    opening = b"{\n"
+    rest = b""
+    while (at := rest.find(last)) < 0:
+        piece = source.piece(_PIECE)
+        if not piece or len(rest) > _LONGEST:
+            raise _Unfit
+        *whole, rest = (rest + piece).split(between)
+        for one in whole:
+            yield b"".join((opening, one, ending))
+    yield b"".join((opening, rest[:at], ending))
+    tail = rest[at + len(last) :]
+    while piece := source.piece(_PIECE):
+        tail += piece
+        if len(tail) > _LONGEST:
+            raise _Unfit
+    if not tail.startswith(b","):
+        raise _Unfit
+    metadata = _tail.decode(b"{" + tail[1:]).metadata
+    if metadata.following or metadata.remaining:
+        raise _Unfit

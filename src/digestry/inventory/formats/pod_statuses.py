@@ -1,0 +1,98 @@
+"""What jq picks out of pods: their statuses, and the specifications of their containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+from digestry.inventory.engines.client import fields as object_of
+from digestry.inventory.engines.client import text
+from digestry.inventory.formats.declared_images import TEMPLATE, Whole, told_image
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.pods import sightings_of_pods
+from digestry.inventory.formats.rows import Fields, Image, Made, begins_with
+from digestry.inventory.observation import ContainerObservation, Unseen
+
+_NAMELESS: Final = "a pod"
+_PODS: Final = "kubectl get pods -A -o json has what runs"
+_REPORTED: Final = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
+
+class _Statuses(Whole):
+    def of_status(
+        self, status: dict[str, Any], place: SourceLocation, *, alone: bool = False
+    ) -> Iterator[Made]:
+        """The containers of a pod of which there is nothing but its ``status``."""
+        pod = {"metadata": {"name": _NAMELESS}, "spec": {}, "status": status}
+        ended = 0
+
+        def left_out(count: int) -> None:
+            nonlocal ended
+            ended += count
+
+        for seen in sightings_of_pods(
+            [pod],
+            source=self._reading.source,
+            include_stopped=self._reading.include_stopped,
+            left_out=left_out,
+        ):
+            if isinstance(seen, ContainerObservation):
+                name = seen.name.removeprefix(f"{_NAMELESS}/")
+                host = "" if alone else text(status.get("hostIP"))
+                yield self.container(place, (host, "", name, seen.id), Image.of(seen))
+            elif isinstance(seen, Unseen):
+                yield self._reading.problem(seen.message)
+        self._reading.stopped += ended
+
+
+class PodStatus(_Statuses):
+    """``kubectl get pods -o json | jq '.items[].status'``."""
+
+    title: ClassVar[str] = "pods' `status`"
+    usable: ClassVar[str] = "containerStatuses"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "kind" not in fields and any(begins_with(fields.get(key), "[") for key in _REPORTED)
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        return self.of_status(one, place)
+
+
+class ContainerStatus(_Statuses):
+    """``kubectl get pods -o json | jq '.items[].status.containerStatuses[]'``."""
+
+    title: ClassVar[str] = "pods' `containerStatuses`"
+    usable: ClassVar[str] = "statuses with a name and an imageID"
+    reads: ClassVar[frozenset[str]] = frozenset({"imageID"})
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "imageID" in fields and "image" in fields and begins_with(fields.get("state"), "{")
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        name = text(one.get("name")) or text(one.get("containerID"))
+        return self.of_status({"containerStatuses": [{**one, "name": name}]}, place, alone=True)
+
+
+class ContainerSpec(Whole):
+    """``kubectl get … -o json | jq '….spec.containers[]'``: of pods, or of templates."""
+
+    title: ClassVar[str] = "containers' specifications"
+    usable: ClassVar[str] = "pods: what `kubectl get pods -A -o json` prints"
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "image" in fields and ("imagePullPolicy" in fields or "terminationMessagePath" in fields)
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+        if self._reading.first("specifications"):
+            yield self._reading.problem(f"the specification of a container: {TEMPLATE}", _PODS)
+        image = told_image(
+            self._reading,
+            text(one.get("image")),
+            template=True,
+            remarks=(f"the specification of a container: {TEMPLATE}",),
+        )
+        yield self.container(place, ("", "", text(object_of(one).get("name")), ""), image)

@@ -1,0 +1,334 @@
+"""Pods as Kubernetes' API has them (core/v1): what runs in them, by what the kubelets say.
+
+Pods are read, and never the templates that they were made from: sidecars are injected later, and a
+template may have changed since. Nothing here asks anybody: the objects may come from an API server
+or from a file that ``kubectl get pods -A -o json`` wrote.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from digestry.inventory.engines.client import fields, items, text
+from digestry.inventory.formats.pod_images import PodImage, PodImages
+from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
+from digestry.inventory.sources.docker import platform_of
+from digestry.inventory.waiting import Waiting, waits_for
+from digestry.model.digest import shown
+from digestry.model.platform import Platform
+
+PodRemark: TypeAlias = Callable[[dict[str, Any], str, str], str]
+"""What else is known of a pod's container: called with pod, container's name and its image as
+typed; empty if there is nothing to say."""
+
+LeftOut: TypeAlias = Callable[[int], None]
+"""Called with the number of containers that ended and have no row."""
+
+ENDED: Final = frozenset({"Succeeded", "Failed"})
+"""The phases of a pod in which nothing of it runs any more, nor will."""
+
+_NO_NODES: Final[Mapping[str, Platform]] = MappingProxyType({})
+_STATUSES: Final = (
+    ("initContainers", "initContainerStatuses"),
+    ("containers", "containerStatuses"),
+    ("ephemeralContainers", "ephemeralContainerStatuses"),
+)
+_ARCHITECTURE: Final = "kubernetes.io/arch"
+_SYSTEM: Final = "kubernetes.io/os"
+_DEFAULT_SYSTEM: Final = "linux"
+_BUILD: Final = "node.kubernetes.io/windows-build"
+_WINDOWS: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+
+
+def sightings_of_pods(
+    pods: Iterable[Any],
+    *,
+    source: str,
+    nodes: Mapping[str, Platform] = _NO_NODES,
+    nodes_unknown: str = "",
+    include_stopped: bool = False,
+    remark: PodRemark | None = None,
+    left_out: LeftOut | None = None,
+) -> Iterator[Observation]:
+    """The containers of ``pods``, decoded objects of any quality, each as one sighting.
+
+    A container that waits has a row that says so; one that ended has one if ``include_stopped``. An
+    image volume is a row of its own. ``nodes`` are the platforms of nodes, by name;
+    ``nodes_unknown`` is why there are none. ``left_out`` is told of those without a row. Raises
+    nothing: an entry that is no pod is a problem.
+    """
+    asked = _Asked(source, nodes, nodes_unknown, include_stopped, remark, left_out)
+    seen_at = now()
+    for position, entry in enumerate(pods):
+        pod = fields(entry)
+        metadata = fields(pod.get("metadata"))
+        if not text(metadata.get("name")):
+            yield Unseen(source, f"entry {position + 1} of the list is no pod with a name: {shown(entry)}")
+            continue
+        moment = now()
+        if moment != seen_at:
+            seen_at = moment  # one object for all of one second
+        yield from _Pod(pod, asked, seen_at).sightings()
+
+
+def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
+    """The platform of each of ``nodes``, decoded objects (``status.nodeInfo``), by the node's name."""
+    found: dict[str, Platform] = {}
+    known: dict[Platform, Platform] = {}
+    for entry in nodes:
+        node = fields(entry)
+        name = text(fields(node.get("metadata")).get("name"))
+        info = fields(fields(node.get("status")).get("nodeInfo"))
+        platform = platform_of(info.get("architecture"), info.get("operatingSystem"))
+        if platform is not None and platform.os == "windows":
+            platform = msgspec.structs.replace(platform, os_version=_windows_build(node))
+        if name and platform is not None:
+            found[name] = known.setdefault(platform, platform)
+    return found
+
+
+def _windows_build(node: dict[str, Any]) -> str | None:
+    """A node's build of Windows, ``10.0.20348.2113``; None if it does not say, or says two."""
+    labels = fields(fields(node.get("metadata")).get("labels"))
+    info = fields(fields(node.get("status")).get("nodeInfo"))
+    said = [text(info.get("kernelVersion")), text(labels.get(_BUILD))]
+    builds = [build for build in said if _WINDOWS.fullmatch(build)]
+    if len({tuple(build.split(".")[:3]) for build in builds}) != 1:
+        return None
+    return builds[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What :func:`sightings_of_pods` was given, besides the pods."""
+
+    source: str
+    nodes: Mapping[str, Platform]
+    nodes_unknown: str
+    include_stopped: bool
+    remark: PodRemark | None
+    left_out: LeftOut | None = None
+    images: PodImages = field(default_factory=PodImages)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Whether a container runs, and if not, why: ``why`` is for a person, ``waiting`` what is to be
+    done about it."""
+
+    runs: bool
+    ended: bool
+    why: str = ""
+    waiting: Waiting = ""
+
+
+_RUNS: Final = _State(runs=True, ended=False)
+
+
+class _Pod:
+    """One pod, and what is common to its containers."""
+
+    def __init__(self, pod: dict[str, Any], asked: _Asked, seen_at: datetime.datetime) -> None:
+        self._pod = pod
+        self._asked = asked
+        self._metadata = fields(pod.get("metadata"))
+        self._spec = fields(pod.get("spec"))
+        self._status = fields(pod.get("status"))
+        self._name = text(self._metadata.get("name"))
+        self._namespace = asked.images.text(text(self._metadata.get("namespace")))
+        self._host = asked.images.text(text(self._spec.get("nodeName")))
+        self._seen_at = seen_at
+        self._runs = False
+        self._runtime = ""
+        self._platform = asked.nodes.get(self._host) or self._wanted_platform()
+        self._remarks: list[str] = []
+        if self._host and self._platform is None and asked.nodes_unknown:
+            self._remarks.append(f"its node's platform is not known: {asked.nodes_unknown}")
+        if text(self._status.get("reason")) == "NodeLost" or text(self._status.get("phase")) == "Unknown":
+            self._remarks.append("its node does not report: this is the last that was heard of it")
+
+    def sightings(self) -> Iterator[Observation]:
+        ended = text(self._status.get("phase")) in ENDED
+        if ended and not self._asked.include_stopped and not self._still_runs():
+            self._leave_out(sum(len(items(self._spec.get(key))) for key, _ in _STATUSES) or 1)
+            return
+        empty = True
+        statuses: list[dict[str, Any]] = []
+        for specified, reported in _STATUSES:
+            specs = {
+                text(one.get("name")): one for one in map(fields, items(self._spec.get(specified))) if one
+            }
+            seen: dict[str, dict[str, Any]] = {}
+            for status in map(fields, items(self._status.get(reported))):
+                name = text(status.get("name"))
+                if not name:
+                    yield self._problem(f"{reported} has an entry without a name")
+                    continue
+                if name in seen:
+                    if status != seen[name]:
+                        yield self._problem(f"{reported} has {shown(name)} twice, and does not say the same")
+                    continue
+                seen[name] = status
+                statuses.append(status)
+                empty = False
+                yield from self._container(name, specs.get(name, {}), status)
+            if not ended:
+                for name, spec in specs.items():
+                    if name and name not in seen:
+                        empty = False
+                        yield self._sighting(name, spec, {}, self._not_started())
+        if self._runs:
+            yield from self._volumes(statuses)
+        if empty:
+            yield self._problem("it has no containers in it, as if it had been cut off")
+
+    def _still_runs(self) -> bool:
+        """Whether a container of a pod that has ended is said to run: a kubelet may tell of a pod's end
+        before that of its containers."""
+        phase = text(self._status.get("phase"))
+        runs = any(
+            _state(status).runs
+            for _, reported in _STATUSES
+            for status in map(fields, items(self._status.get(reported)))
+        )
+        if runs:
+            self._remarks.append(f"its pod is {phase}, and the container is said to run all the same")
+        return runs
+
+    def _leave_out(self, count: int) -> None:
+        if self._asked.left_out is not None:
+            self._asked.left_out(count)
+
+    # -- containers ---------------------------------------------------------------------------
+
+    def _container(self, name: str, spec: dict[str, Any], status: dict[str, Any]) -> Iterator[Observation]:
+        state = _state(status)
+        self._runs = self._runs or state.runs
+        if state.ended and not self._asked.include_stopped:
+            self._leave_out(1)
+            return
+        yield self._sighting(name, spec, status, state)
+
+    def _sighting(
+        self, name: str, spec: dict[str, Any], status: dict[str, Any], state: _State
+    ) -> ContainerObservation:
+        remarks = list(self._remarks)
+        runtime, _, identity = text(status.get("containerID")).partition("://")
+        if state.runs and runtime:
+            self._runtime = runtime
+        typed = text(spec.get("image"))
+        reference = typed or self._fallback(text(status.get("image")), remarks)
+        said = text(status.get("imageID"))
+        was_started = state.runs or state.ended
+        if state.why:
+            remarks.append(state.why)
+        if said and not was_started:
+            remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(said)}")
+        if self._asked.remark is not None and typed:
+            remarks.append(self._asked.remark(self._pod, name, typed))
+        image = self._asked.images.container(reference, said if was_started else None, runtime)
+        return self._row(f"{self._name}/{name}", identity, image, remarks, state.waiting)
+
+    def _fallback(self, image: str, remarks: list[str]) -> str | None:
+        if image and not image.startswith("sha256:"):
+            remarks.append("the image's name is the kubelet's, who may know the image by several")
+            return image
+        remarks.append("the pod does not say which image name this container was started from")
+        return None
+
+    def _not_started(self) -> _State:
+        phase = text(self._status.get("phase")) or "of no known phase"
+        reason = text(self._status.get("reason"))
+        if not reason:
+            # Conditions say what it waits for: PodScheduled=False with reason Unschedulable.
+            unmet = (
+                text(one.get("reason"))
+                for one in map(fields, items(self._status.get("conditions")))
+                if one.get("status") == "False" and one.get("type") == "PodScheduled"
+            )
+            reason = next((one for one in unmet if one), "")
+        said = f"the pod is {phase}" + (f", {reason}" if reason else "")
+        waiting: Waiting = "other" if reason else "starting"
+        if reason == "Unschedulable":
+            waiting = "unscheduled"
+        return _State(runs=False, ended=False, why=f"it has not been started: {said}", waiting=waiting)
+
+    # -- image volumes (KEP-4639) -------------------------------------------------------------
+
+    def _volumes(self, statuses: list[dict[str, Any]]) -> Iterator[Observation]:
+        """One row for each image that is mounted as a volume."""
+        given: dict[str, str] = {}
+        for status in statuses:
+            for mount in map(fields, items(status.get("volumeMounts"))):
+                image = fields(fields(mount.get("volumeStatus")).get("image"))
+                said = text(image.get("imageRef"))
+                if said:
+                    given.setdefault(text(mount.get("name")), said)
+        for volume in map(fields, items(self._spec.get("volumes"))):
+            source, name = fields(volume.get("image")), text(volume.get("name"))
+            if not source or not name:
+                continue
+            yield self._row(
+                f"{self._name}/volume:{name}",
+                f"{text(self._metadata.get('uid'))}/{name}",
+                self._asked.images.volume(
+                    text(source.get("reference")) or None, given.get(name, ""), self._runtime
+                ),
+                [*self._remarks, "an image volume: its files are mounted, nothing of it is started"],
+            )
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def _row(
+        self, name: str, identity: str, image: PodImage, remarks: list[str], waiting: Waiting = ""
+    ) -> ContainerObservation:
+        if image.local:
+            where = self._host or "its node"
+            remarks.append(f"{image.local} is a registry on {where} itself; what was asked is the one here")
+        return ContainerObservation(
+            source=self._asked.source,
+            host=self._host,
+            namespace=self._namespace,
+            name=name,
+            id=identity,
+            reference=image.reference,
+            seen_at=self._seen_at,
+            claims=image.claims,
+            image_id=image.image_id,
+            platform=self._platform,
+            remarks=self._asked.images.remarks(*remarks, *image.remarks),
+            registry_named=image.registry_named,
+            waiting=waiting,
+        )
+
+    def _wanted_platform(self) -> Platform | None:
+        """The platform that the pod demands of its node."""
+        selector = fields(self._spec.get("nodeSelector"))
+        system = text(selector.get(_SYSTEM)) or text(fields(self._spec.get("os")).get("name"))
+        return self._asked.images.platform(text(selector.get(_ARCHITECTURE)), system or _DEFAULT_SYSTEM)
+
+    def _problem(self, message: str) -> Unseen:
+        where = "/".join(part for part in (self._namespace, self._name) if part)
+        return Unseen(self._asked.source, f"pod {where}: {message}")
+
+
+def _state(status: dict[str, Any]) -> _State:
+    state = fields(status.get("state"))
+    if isinstance(state.get("running"), dict):
+        return _RUNS
+    if isinstance(state.get("terminated"), dict):
+        ended = fields(state.get("terminated"))
+        reason = text(ended.get("reason")) or "no reason given"
+        return _State(runs=False, ended=True, why=f"it ended ({reason}), and does not run")
+    waiting = fields(state.get("waiting"))
+    reason = text(waiting.get("reason")) or "no reason given"
+    message = text(waiting.get("message"))
+    why = f"it does not run, it waits: {reason}" + (f" ({shown(message)})" if message else "")
+    return _State(runs=False, ended=False, why=why, waiting=waits_for(reason, message))

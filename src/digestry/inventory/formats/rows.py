@@ -1,0 +1,247 @@
+"""What a format makes of an entry: a row for a container, and an image that many rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from digestry.client.options import is_loopback
+from digestry.errors import InvalidReference
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.observation import Abbreviation, Claim, ContainerObservation, Note, Unseen, now
+from digestry.inventory.waiting import Waiting
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+UNKNOWN_HOST: Final = "unknown host"
+
+_LOOPBACK: Final = "is a registry on the container's own host; what was asked is the one here"
+
+Fields: TypeAlias = Mapping[str, msgspec.Raw]
+"""The keys of a JSON object, and their values, not yet read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is known of an image; each field is one of :class:`~digestry.inventory.observation.Sighting`."""
+
+    reference: str | None
+    claims: tuple[Claim, ...] = ()
+    image_id: Digest | None = None
+    platform_manifest: Digest | None = None
+    platform: Platform | None = None
+    remarks: tuple[str, ...] = ()
+    registry_named: bool = True
+    runs: bool = True
+    abbreviations: tuple[Abbreviation, ...] = ()
+    waiting: Waiting = ""
+    platform_assumed: bool = False
+
+    @classmethod
+    def of(cls, seen: ContainerObservation) -> Image:
+        """What a sighting knows of its container's image."""
+        return cls(
+            seen.reference,
+            seen.claims,
+            seen.image_id,
+            seen.platform_manifest,
+            seen.platform,
+            seen.remarks,
+            seen.registry_named,
+            seen.runs,
+            seen.abbreviations,
+            seen.waiting,
+            seen.platform_assumed,
+        )
+
+
+class Awaited:
+    """An image that is made when everything was read, since a later entry may tell more of it."""
+
+    __slots__ = ("_image", "_make")
+
+    def __init__(self, make: Callable[[], Image]) -> None:
+        self._make = make
+        self._image: Image | None = None
+
+    def image(self) -> Image:
+        if self._image is None:
+            image = self._make()
+            where = repository_of(image.reference)
+            remarks = image.remarks
+            # Without a port, "localhost/" is podman's way to name what is in no registry.
+            if where is not None and is_loopback(where.host) and where.host != "localhost":
+                remarks = (*remarks, f"{where.host} {_LOOPBACK}")
+            self._image = replace(image, remarks=tuple(dict.fromkeys(remarks)))
+        return self._image
+
+
+class Row(NamedTuple):
+    """One container. ``host`` is "" if the file does not tell."""
+
+    host: str
+    namespace: str
+    name: str
+    id: str
+    image: Image | Awaited
+
+
+Made: TypeAlias = Row | ContainerObservation | Unseen | Note
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the file says of an image itself, apart from any container."""
+
+    repo_digests: tuple[str, ...] = ()
+    repo_tags: tuple[str, ...] = ()
+    digest: str = ""
+    architecture: str = ""
+    system: str = ""
+    variant: str = ""
+    target: Mapping[str, Any] = field(default_factory=dict)
+
+    def joined(self, other: Listed) -> Listed:
+        """Both, where a file lists an image once for each of its names."""
+        return Listed(
+            tuple(dict.fromkeys(self.repo_digests + other.repo_digests)),
+            tuple(dict.fromkeys(self.repo_tags + other.repo_tags)),
+            self.digest or other.digest,
+            self.architecture or other.architecture,
+            self.system or other.system,
+            self.variant or other.variant,
+            self.target or other.target,
+        )
+
+
+@dataclass(slots=True)
+class Reading:
+    """One file's reading: what its formats share. ``where`` is the file, for people."""
+
+    source: str
+    where: str
+    include_stopped: bool = False
+    stopped: int = 0
+    """Containers that were left out because they do not run."""
+    answered: bool = False
+    """Whether something in it says in so many words that there is nothing to be listed."""
+    images: dict[Digest, Listed] = field(default_factory=dict)
+    _said: set[Hashable] = field(default_factory=set)
+    _shared: dict[Hashable, Awaited] = field(default_factory=dict)
+    _texts: dict[str, str] = field(default_factory=dict)
+
+    def shared(self, key: tuple[Hashable, ...], make: Callable[[], Image]) -> Awaited:
+        """The image of ``key``: one object for every container that has it."""
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = Awaited(make)
+        return found
+
+    def text(self, text: str) -> str:
+        """``text``, as one object for all that are equal."""
+        return self._texts.setdefault(text, text)
+
+    def learn(self, identity: Digest, image: Listed) -> None:
+        """Notes what the file says of the image that runtimes call ``identity``."""
+        known = self.images.get(identity)
+        self.images[identity] = image if known is None else known.joined(image)
+
+    def left_out(self, *, runs: bool) -> bool:
+        """Whether a container is not to be reported, because it does not run; counts those."""
+        if runs or self.include_stopped:
+            return False
+        self.stopped += 1
+        return True
+
+    def problem(self, message: str, hint: str = "") -> Unseen:
+        return Unseen(self.source, f"{self.where}: {message}", hint)
+
+    def problem_on(self, line: int, message: str, hint: str = "") -> Unseen:
+        """A problem on one line of the file."""
+        return Unseen(self.source, f"{self.where}, line {line}: {message}", hint)
+
+    def note(self, message: str, hint: str = "") -> Note:
+        return Note(self.source, message, hint)
+
+    def first(self, *what: Hashable) -> bool:
+        """Whether ``what`` is to be said, because it was not said of this file before."""
+        if what in self._said:
+            return False
+        self._said.add(what)
+        return True
+
+
+class Format(Protocol):
+    """One kind of entry. An instance reads one file.
+
+    ``title`` names it for people, ``usable`` what it must have for anything to be learnt from it.
+    """
+
+    title: ClassVar[str]
+    usable: ClassVar[str]
+
+    def __init__(self, reading: Reading) -> None: ...
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        """Whether an entry is of this kind. ``kind`` is what the list around it says of it."""
+        ...
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+        """What is in one entry, the one at ``index`` of ``place``.
+
+        Raises :class:`DigestryError`, and msgspec's errors.
+        """
+        ...
+
+    def finish(self) -> Iterable[Made]:
+        """What can be said only when everything was read."""
+        ...
+
+
+def sightings(rows: Iterable[Row], *, source: str, host: str) -> Iterator[ContainerObservation]:
+    """The rows as sightings of this moment; ``host`` is for those that have none."""
+    seen_at = now()
+    for row in rows:
+        image = row.image if isinstance(row.image, Image) else row.image.image()
+        yield ContainerObservation(
+            source,
+            row.host or host or UNKNOWN_HOST,
+            row.namespace,
+            row.name or row.id,
+            row.id,
+            image.reference,
+            seen_at,
+            image.claims,
+            image.image_id,
+            image.platform_manifest,
+            image.platform,
+            image.remarks,
+            image.registry_named,
+            image.runs,
+            image.abbreviations,
+            image.waiting,
+            image.platform_assumed,
+        )
+
+
+def begins_with(raw: msgspec.Raw | None, character: str) -> bool:
+    """Whether a value is an object (``{``), a list (``[``) or a string (``"``)."""
+    if raw is None:
+        return False
+    view = memoryview(raw)
+    return bool(view.nbytes) and view[0] == ord(character)
+
+
+def repository_of(reference: str | None) -> Reference | None:
+    """The repository of a name; None if it is none."""
+    if not reference:
+        return None
+    try:
+        return Reference.parse(reference).repository_only()
+    except InvalidReference:
+        return None

@@ -1,0 +1,58 @@
+"""What formats share whose entries each stand for themselves: a container, or an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Awaited, Fields, Image, Listed, Made, Reading, Row
+from digestry.model.digest import Digest
+
+T = TypeVar("T")
+
+
+class OneByOne(Generic[T]):
+    """An entry is decoded as an ``entry``, which is ``T``, and is whole: nothing is left for the end."""
+
+    entry: ClassVar[Any]
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self.entry)
+
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+        """See :meth:`~.rows.Format.read`."""
+        return self.made(self._decoder.decode(raw), fields, place)
+
+    def made(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        """What is in one entry. Raises :class:`DigestryError`."""
+        raise NotImplementedError
+
+    def finish(self) -> Iterable[Made]:
+        """See :meth:`~.rows.Format.finish`."""
+        return ()
+
+    def row(
+        self, place: SourceLocation, namespace: str, name: str, identity: str, image: Image | Awaited
+    ) -> Row:
+        """A container of ``place``. Hosts and namespaces repeat: each is one object."""
+        return Row(self._reading.text(place.host), self._reading.text(namespace), name, identity, image)
+
+
+class Images(OneByOne[T]):
+    """A list of images: what it says of them is for the containers elsewhere in the file."""
+
+    usable: ClassVar[str] = "containers: images alone do not say what runs"
+
+    def made(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        learnt = self.learnt(one)
+        if learnt is not None:
+            self._reading.learn(*learnt)
+        return ()
+
+    def learnt(self, one: T) -> tuple[Digest, Listed] | None:
+        """What runtimes call an image, and what is said of it; None if nothing is."""
+        raise NotImplementedError

@@ -1,0 +1,153 @@
+"""Docker's swarm mode: tasks, which run, and services, which say what is to run.
+
+``docker stack ps``, ``docker service ps`` and ``docker node ps`` list tasks, those too that were shut
+down or rejected. ``docker service ls`` and ``docker stack services`` list services, of which none
+says which image its tasks run at this moment: that may be an earlier one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final
+
+from digestry.inventory.engines.client import fields as object_of
+from digestry.inventory.engines.client import text
+from digestry.inventory.formats.container_states import State, state_of
+from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Awaited, Fields, Made, begins_with
+
+_STACK: Final = "com.docker.stack.namespace"
+_NO_DIGEST: Final = "the task's image has no digest in it: `docker stack ps --no-trunc` shows it"
+_TASKS: Final = (
+    "`docker stack ps --no-trunc --format json` has them; `docker inspect $(docker service ps -q NAME)` too"
+)
+# A swarm task that is ready has yet to be started, and an orphaned one may run on a node that is lost.
+_OWN: Final[dict[str, State]] = {"ready": "waits", "remove": "ended", "orphaned": ""}
+_REPLICAS: Final = re.compile(r"(\d+)/(\d+)")
+
+
+def _state(word: str) -> State:
+    first = word.partition(" ")[0].lower()
+    return _OWN[first] if first in _OWN else state_of(word)
+
+
+class _Tasks(Whole):
+    usable: ClassVar[str] = "tasks with an image"
+
+    def image(self, typed: str, state: State, said: str) -> Awaited:
+        return told_image(
+            self._reading, typed, state=state, remarks=remarks_on(state, said), unknown=_NO_DIGEST
+        )
+
+
+class SwarmTaskList(_Tasks):
+    title: ClassVar[str] = "`docker stack ps --format json`"
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "CurrentState" in fields and "DesiredState" in fields and "Image" in fields
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        said = text(one.get("CurrentState"))
+        state = _state(said)
+        if not self.shows(state):
+            return ()
+        name = text(one.get("Name")).removeprefix("\\_ ").strip()
+        image = self.image(text(one.get("Image")), state, said)
+        return (self.container(place, (text(one.get("Node")), "", name, text(one.get("ID"))), image),)
+
+
+class SwarmTask(_Tasks):
+    """``docker inspect`` of a task, and ``GET /tasks`` of docker's API."""
+
+    title: ClassVar[str] = "`docker inspect` of a swarm task"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "ServiceID" in fields and "DesiredState" in fields and begins_with(fields.get("Spec"), "{")
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        status = object_of(one.get("Status"))
+        said = text(status.get("State"))
+        state = _state(said)
+        if not self.shows(state):
+            return ()
+        spec = object_of(object_of(one.get("Spec")).get("ContainerSpec"))
+        stack = text(object_of(spec.get("Labels")).get(_STACK))
+        slot = one.get("Slot")
+        identity = text(object_of(status.get("ContainerStatus")).get("ContainerID")) or text(one.get("ID"))
+        name = text(one.get("Name")) or f"{text(one.get('ServiceID'))}.{slot or text(one.get('NodeID'))}"
+        image = self.image(text(spec.get("Image")), state, said)
+        return (self.container(place, (text(one.get("NodeID")), stack, name, identity), image),)
+
+
+class _Services(Whole):
+    usable: ClassVar[str] = "services with an image"
+
+    def service(
+        self, place: SourceLocation, who: tuple[str, str, str], typed: str, running: int | None
+    ) -> Iterator[Made]:
+        """The template of a service, ``who``: its stack, name and ID.
+
+        ``running`` tasks of it run, None if that is not said.
+        """
+        stack, name, identity = who
+        if running == 0:
+            remark = "a service that is scaled to zero: nothing of it runs"
+        else:
+            remark = f"a service: {TEMPLATE}; its tasks may run another image"
+            if self._reading.first("tasks"):
+                yield self._reading.problem(
+                    f"services are in it, of which tasks run ({name!r} for one), and not what these run",
+                    _TASKS,
+                )
+        image = told_image(self._reading, typed, template=True, remarks=(remark,))
+        yield self.container(place, ("", stack, name, identity), image)
+
+
+class SwarmServiceList(_Services):
+    title: ClassVar[str] = "`docker service ls --format json`"
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return "Replicas" in fields and "Mode" in fields and begins_with(fields.get("Image"), '"')
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        match = _REPLICAS.match(text(one.get("Replicas")))
+        return self.service(
+            place,
+            ("", text(one.get("Name")), text(one.get("ID"))),
+            text(one.get("Image")),
+            int(match[1]) if match else None,
+        )
+
+
+class SwarmService(_Services):
+    """``docker service inspect``, and ``GET /services`` of docker's API."""
+
+    title: ClassVar[str] = "`docker service inspect`"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        spec = fields.get("Spec")
+        if not begins_with(spec, "{") or "ID" not in fields or spec is None:
+            return False
+        return b'"TaskTemplate"' in bytes(spec) and b'"Mode"' in bytes(spec)
+
+    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        spec = object_of(one.get("Spec"))
+        container = object_of(object_of(spec.get("TaskTemplate")).get("ContainerSpec"))
+        running = object_of(one.get("ServiceStatus")).get("RunningTasks")
+        replicated = object_of(object_of(spec.get("Mode")).get("Replicated")).get("Replicas")
+        if not isinstance(running, int):
+            running = 0 if replicated == 0 else None
+        return self.service(
+            place,
+            (text(object_of(spec.get("Labels")).get(_STACK)), text(spec.get("Name")), text(one.get("ID"))),
+            text(container.get("Image")),
+            running,
+        )

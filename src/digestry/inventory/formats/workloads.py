@@ -1,0 +1,262 @@
+"""What starts pods: deployments, stateful sets, daemon sets, cron jobs and jobs.
+
+What runs is in the pods alone. But a cron job between two runs, or a deployment that was scaled to
+zero, has no pod, and will start whatever its template names; and a template may name another image
+by now than the pods that were made from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from digestry.inventory.engines.client import fields, items, text
+from digestry.inventory.formats.image_ids import parsed
+from digestry.inventory.formats.pods import ENDED, platforms_of_nodes, sightings_of_pods
+from digestry.inventory.observation import Claim, ContainerObservation, Observation, Unseen, now
+from digestry.model.digest import shown
+
+NOT_NOW: Final = "nothing of it runs now"
+
+_Key: TypeAlias = tuple[str, str, str]
+"""Namespace, kind and name."""
+
+_JOB_OF_CRON: Final = re.compile(r"(.+)-\d+", re.ASCII)
+_ENDS: Final = frozenset({"Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"})
+_COUNTS: Final = {
+    "Deployment": "replicas",
+    "StatefulSet": "replicas",
+    "DaemonSet": "currentNumberScheduled",
+    "Job": "active",
+}
+_TEMPLATES: Final = ("initContainers", "containers")
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    name: str
+    image: str
+    pull: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Workload:
+    """One workload. ``running`` is how many pods or jobs its status counts."""
+
+    namespace: str
+    kind: str
+    name: str
+    uid: str
+    containers: tuple[_Container, ...]
+    owner: str
+    running: int
+    resting: str
+    over: bool
+
+    @property
+    def key(self) -> _Key:
+        return self.namespace, self.kind, self.name
+
+
+@dataclass(slots=True)
+class Workloads:
+    """The workloads of a cluster, and which of them were seen to have pods."""
+
+    source: str
+    _known: dict[_Key, _Workload] = field(default_factory=dict)
+    _seen: set[_Key] = field(default_factory=set)
+
+    def add(self, kind: str, entry: Any) -> Unseen | None:
+        """Takes one decoded object of ``kind``; a problem if it is none."""
+        value = fields(entry)
+        metadata, spec = fields(value.get("metadata")), fields(value.get("spec"))
+        status = fields(value.get("status"))
+        name = text(metadata.get("name"))
+        if not name:
+            return Unseen(self.source, f"the list of {kind}s has an entry without a name: {shown(entry)}")
+        template = fields(fields(spec.get("jobTemplate")).get("spec")) if kind == "CronJob" else spec
+        inner = fields(fields(template.get("template")).get("spec"))
+        workload = _Workload(
+            namespace=text(metadata.get("namespace")),
+            kind=kind,
+            name=name,
+            uid=text(metadata.get("uid")),
+            containers=tuple(
+                _Container(text(one.get("name")), text(one.get("image")), text(one.get("imagePullPolicy")))
+                for part in _TEMPLATES
+                for one in map(fields, items(inner.get(part)))
+                if text(one.get("image"))
+            ),
+            owner=_owner(metadata, "CronJob"),
+            running=_count(kind, status),
+            resting=_resting(kind, spec),
+            over=kind == "Job" and _is_over(status),
+        )
+        self._known[workload.key] = workload
+        return None
+
+    def seeing(self, pods: Iterable[Any]) -> Iterator[Any]:
+        """``pods``, each of which counts from then on as its owner's, unless it has ended."""
+        for entry in pods:
+            pod = fields(entry)
+            if text(fields(pod.get("status")).get("phase")) not in ENDED:
+                self._seen.update(self._owners(pod))
+            yield entry
+
+    def remark(self, pod: dict[str, Any], container: str, image: str) -> str:
+        """What a pod's owner says of one of its containers, if it names another image by now."""
+        workload = next((self._known[key] for key in self._owners(pod)[::-1] if key in self._known), None)
+        if workload is None:
+            return ""
+        for one in workload.containers:
+            if one.name == container and one.image != image:
+                return (
+                    f"{workload.kind.lower()}/{workload.name} names {one.image} by now: this pod is of an "
+                    "older template, or its image was changed when it was created"
+                )
+        return ""
+
+    def idle(self, *, whole: bool) -> Iterator[ContainerObservation]:
+        """The containers of every workload of which no pod was seen: templates, which do not run.
+
+        ``whole`` tells whether every pod was seen that there is; if not, the workload's own status
+        decides.
+        """
+        for workload in self._known.values():
+            if workload.over or workload.key in self._seen or self._has_owner(workload):
+                continue
+            if workload.running and not whole:
+                continue
+            for container in workload.containers:
+                yield self._template(workload, container)
+
+    def _has_owner(self, workload: _Workload) -> bool:
+        """Whether a cron job is there that stands for this job."""
+        return bool(workload.owner) and (workload.namespace, "CronJob", workload.owner) in self._known
+
+    def _owners(self, pod: dict[str, Any]) -> list[_Key]:
+        """The workloads that a pod belongs to, the outermost last."""
+        metadata = fields(pod.get("metadata"))
+        namespace = text(metadata.get("namespace"))
+        labels = fields(metadata.get("labels"))
+        for reference in map(fields, items(metadata.get("ownerReferences"))):
+            kind, name = text(reference.get("kind")), text(reference.get("name"))
+            if reference.get("controller") is False or not name:
+                continue
+            if kind == "ReplicaSet":
+                # A deployment's replica set is called after it and the hash of its template.
+                revision = f"-{text(labels.get('pod-template-hash'))}"
+                if len(revision) > 1 and name.endswith(revision):
+                    return [(namespace, "Deployment", name.removesuffix(revision))]
+            if kind == "Job":
+                return [(namespace, "Job", name), *self._cron_job(namespace, name)]
+            return [(namespace, kind, name)]
+        return []
+
+    def _cron_job(self, namespace: str, job: str) -> list[_Key]:
+        known = self._known.get((namespace, "Job", job))
+        if known is not None:
+            return [(namespace, "CronJob", known.owner)] if known.owner else []
+        # Jobs may not be listed, or be gone: a cron job's jobs are called after it and the time.
+        match = _JOB_OF_CRON.fullmatch(job)
+        key = (namespace, "CronJob", match[1]) if match else None
+        return [key] if key is not None and key in self._known else []
+
+    def _template(self, workload: _Workload, container: _Container) -> ContainerObservation:
+        named = parsed(container.image)
+        claims: tuple[Claim, ...] = ()
+        following = "the next run pulls what the tag points to then"
+        if named is not None and named.digest is not None:
+            following = "the next run has the digest that it names"
+            claims = (
+                Claim(
+                    named.digest,
+                    "unknown",
+                    named.repository_only(),
+                    "the template's image name",
+                    "repo-digest",
+                    obtained=True,
+                ),
+            )
+        elif container.pull == "IfNotPresent":
+            following += ", or finds an image of that name on its node (imagePullPolicy IfNotPresent)"
+        elif container.pull == "Never":
+            following = "the next run takes what its node has under that name (imagePullPolicy Never)"
+        why = NOT_NOW if not workload.resting else f"{NOT_NOW} ({workload.resting})"
+        if workload.running:
+            why = f"no pod of it was seen, though its status counts {workload.running}"
+        return ContainerObservation(
+            source=self.source,
+            host="",
+            namespace=workload.namespace,
+            name=f"{workload.kind.lower()}/{workload.name}/{container.name}",
+            id=f"{workload.uid}/{container.name}",
+            reference=container.image,
+            seen_at=now(),
+            claims=claims,
+            remarks=(f"{why}; {following}",),
+            registry_named=container.pull != "Never",
+            runs=False,
+        )
+
+
+def sightings_of_objects(
+    objects: Iterable[Any], *, source: str, include_stopped: bool = False
+) -> Iterator[Observation]:
+    """As :func:`~digestry.inventory.formats.pods.sightings_of_pods`, for objects of several kinds: what
+    ``kubectl get pods,nodes,deployments,cronjobs -A -o json`` wrote. Other kinds are left out."""
+    workloads = Workloads(source)
+    pods: list[Any] = []
+    nodes: list[Any] = []
+    for entry in objects:
+        kind = text(fields(entry).get("kind"))
+        if kind == "Node":
+            nodes.append(entry)
+        elif kind in _COUNTS or kind == "CronJob":
+            problem = workloads.add(kind, entry)
+            if problem is not None:
+                yield problem
+        elif kind in {"Pod", ""}:
+            pods.append(entry)
+    yield from sightings_of_pods(
+        workloads.seeing(pods),
+        source=source,
+        nodes=platforms_of_nodes(nodes),
+        include_stopped=include_stopped,
+        remark=workloads.remark,
+    )
+    yield from workloads.idle(whole=False)
+
+
+def _owner(metadata: dict[str, Any], kind: str) -> str:
+    for reference in map(fields, items(metadata.get("ownerReferences"))):
+        if text(reference.get("kind")) == kind:
+            return text(reference.get("name"))
+    return ""
+
+
+def _count(kind: str, status: dict[str, Any]) -> int:
+    if kind == "CronJob":
+        return len(items(status.get("active")))
+    count = status.get(_COUNTS[kind])
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def _resting(kind: str, spec: dict[str, Any]) -> str:
+    """Why a workload has no pods, if that is so on purpose."""
+    if spec.get("suspend") is True:
+        return "it is suspended"
+    if kind == "CronJob" and text(spec.get("schedule")):
+        return f"its schedule is {shown(text(spec.get('schedule')))}"
+    replicas = spec.get("replicas")
+    return "it is scaled to zero" if replicas == 0 and isinstance(replicas, int) else ""
+
+
+def _is_over(status: dict[str, Any]) -> bool:
+    return bool(text(status.get("completionTime"))) or any(
+        one.get("type") in _ENDS and one.get("status") == "True"
+        for one in map(fields, items(status.get("conditions")))
+        if isinstance(one.get("type"), str)
+    )

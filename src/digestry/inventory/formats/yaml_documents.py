@@ -1,0 +1,70 @@
+"""YAML, as gcloud, kubectl and az print it: each document as the JSON that it amounts to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from digestry.inventory.formats.json_documents import Entry, Fault, Input
+from digestry.inventory.formats.locations import Lines
+
+LARGEST: Final = 1 << 26
+"""Bytes of YAML that are read: it takes many times as long as JSON."""
+_BEGINS: Final = re.compile(r"---|%YAML|#|(- +)?[A-Za-z_][\w.-]*:( |\s*$)")
+
+
+def is_yaml(first: str) -> bool:
+    """Whether ``first`` may be the first line of YAML, and is none of CSV."""
+    return _BEGINS.match(first) is not None
+
+
+def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
+    """Every document of ``source``, of which the line ``first`` was read.
+
+    Raises ``OSError``, and :class:`~digestry.errors.TooLarge`.
+    """
+    import yaml  # noqa: PLC0415 - few files are YAML
+
+    begins = source.number
+    content = source.rest(first)
+    if len(content) > LARGEST:
+        yield Fault(f"line {begins}", f"YAML of more than {LARGEST} bytes: write it as JSON")
+        return
+    if b"&" in content and _ANCHOR.search(content):
+        # A few lines of aliases can stand for more than any memory holds.
+        yield Fault(f"line {begins}", "YAML with anchors is not read: write it as JSON")
+        return
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        """Of a key that is there twice each reader believes another."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key.value, str) and key.value in seen:
+                    raise yaml.constructor.ConstructorError(problem=_TWICE, problem_mark=key.start_mark)
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
+    place = Lines()
+    try:
+        for document in yaml.load_all(content, Loader=Loader):
+            if document is not None:
+                yield place, begins, msgspec.Raw(msgspec.json.encode(document, enc_hook=_plain))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = begins + mark.line if mark is not None else begins
+        twice = getattr(error, "problem", None) == _TWICE
+        yield Fault(f"line {where}", _TWICE if twice else "not YAML that can be read")
+
+
+_TWICE: Final = "a key is there twice, and which of the two counts is not known"
+_ANCHOR: Final = re.compile(rb"(?:^|[\s\[{,:-])&[A-Za-z0-9_]+(?:\s|$)")
+
+
+def _plain(value: Any) -> str:
+    return str(value)

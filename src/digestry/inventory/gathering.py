@@ -1,0 +1,123 @@
+"""Asking many sources at once, none of them without end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from digestry.errors import DigestryError
+from digestry.inventory.observation import ContainerObservation, Lasting, Note, Observation, Source, Unseen
+
+SOURCE_TIMEOUT: Final = 300.0
+"""Seconds that one source may take for everything that it has to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A source, how long it may take in all (seconds), and what the report calls it.
+
+    ``label`` stands for the source's own name, ``host`` for the host of its containers, each if it
+    is not empty.
+    """
+
+    source: Source
+    timeout: float = SOURCE_TIMEOUT
+    label: str = ""
+    host: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or self.source.name
+
+    def observe(self) -> Iterator[Observation]:
+        """See :class:`~digestry.inventory.observation.Source`."""
+        if not self.label and not self.host:
+            yield from self.source.observe()
+            return
+        for seen in self.source.observe():
+            if isinstance(seen, Unseen | Note):
+                yield replace(seen, source=self.name)
+            else:
+                yield replace(seen, source=self.name, host=self.host or seen.host)
+
+
+def keep(sources: Iterable[Source]) -> None:
+    """Tells those of ``sources`` that care that they will be asked again and again."""
+    for source in sources:
+        inner = source.source if isinstance(source, Bounded) else source
+        if isinstance(inner, Lasting):
+            inner.keep()
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What the sources said, in their order."""
+
+    sightings: list[ContainerObservation] = field(default_factory=list)
+    problems: list[Unseen] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+
+def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gathered:
+    """Asks every source, all at once.
+
+    One that does not finish within its own timeout, or ``timeout`` seconds, is a problem; what it
+    said until then counts. So is one that raises an error of digestry's.
+    """
+    askings = [
+        _Asking(source, source.timeout if isinstance(source, Bounded) else timeout) for source in sources
+    ]
+    for asking in askings:
+        asking.start()
+    result = Gathered()
+    for asking in askings:
+        for seen in asking.finish():
+            if isinstance(seen, Unseen):
+                result.problems.append(seen)
+            elif isinstance(seen, Note):
+                result.notes.append(seen)
+            else:
+                result.sightings.append(seen)
+    return result
+
+
+class _Asking:
+    """One source being asked, in a thread of its own: a daemon, which cannot keep the program."""
+
+    def __init__(self, source: Source, timeout: float) -> None:
+        self._source = source
+        self._timeout = timeout
+        self._seen: list[Observation] = []
+        self._error: BaseException | None = None
+        self._deadline = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"source {source.name}", daemon=True)
+
+    def start(self) -> None:
+        self._deadline = time.monotonic() + self._timeout
+        self._thread.start()
+
+    def _run(self) -> None:
+        seen = self._seen
+        try:
+            for one in self._source.observe():
+                seen.append(one)  # one by one: what came before it hung must be there
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self._error = error
+
+    def finish(self) -> list[Observation]:
+        """What was seen, once the source has ended or its time has."""
+        self._thread.join(max(0.0, self._deadline - time.monotonic()))
+        name = self._source.name
+        if self._thread.is_alive():
+            seen = list(self._seen)
+            count = sum(isinstance(one, ContainerObservation) for one in seen)
+            said = f"; the {count} containers that it named until then are listed" if count else ""
+            return [*seen, Unseen(name, f"it did not finish within {self._timeout:g} s{said}")]
+        if self._error is None:
+            return self._seen
+        if isinstance(self._error, DigestryError):
+            return [*self._seen, Unseen(name, self._error.message, self._error.hint)]
+        raise self._error

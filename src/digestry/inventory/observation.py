@@ -1,0 +1,163 @@
+"""What a source of containers says: sightings, problems where something could not be seen, and notes."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
+
+from digestry.errors import InvalidReference
+from digestry.inventory.waiting import Waiting
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+DigestKind: TypeAlias = Literal["index", "manifest", "config", "unknown"]
+FoundBy: TypeAlias = Literal["repo-digest", "image-id", "inventory"]
+
+_BEGINNING: Final = re.compile(r"[0-9a-f]{12,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One digest that a source gave for a container, before any registry confirmed it.
+
+    ``repository`` is the one that the digest was said to be of, or None where none was said.
+    ``obtained`` is True if the runtime wrote the digest down when it pulled or pushed; it is False
+    if the runtime may have put name and digest together itself, so that the pair need never have
+    been in any registry. ``rewritten`` is True if it may be the digest of a manifest that the runtime's
+    store wrote itself, of an image that it loaded or took over from another store: that no registry has
+    it then says nothing of the code.
+    """
+
+    digest: Digest
+    kind: DigestKind
+    repository: Reference | None
+    read_from: str
+    found_by: FoundBy
+    obtained: bool
+    rewritten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abbreviation:
+    """The beginning of a digest, 12 hex digits or more without algorithm, where a source gave no more.
+
+    It names an image only if nothing else in the container's repository begins so.
+    """
+
+    encoded: str
+    read_from: str
+    found_by: FoundBy
+
+
+def abbreviation(text: str, read_from: str, found_by: FoundBy) -> Abbreviation | None:
+    """Reads the beginning of a digest, with or without its algorithm; None if ``text`` is none."""
+    encoded = text.removeprefix("sha256:")
+    return Abbreviation(encoded, read_from, found_by) if _BEGINNING.fullmatch(encoded) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerObservation:
+    """A container, and every digest that its source gave for it.
+
+    ``reference`` is the image as it was typed, or None if the container was started by image ID.
+    ``image_id`` is what the runtime calls the image ID: a config's digest, or, in containerd's
+    store, an index's or a manifest's. ``platform_manifest`` is the manifest that runs, where the
+    runtime says so. ``remarks`` are the source's own reasons.
+    """
+
+    source: str
+    host: str
+    namespace: str
+    name: str
+    id: str
+    reference: str | None
+    seen_at: datetime.datetime
+    claims: tuple[Claim, ...] = ()
+    image_id: Digest | None = None
+    platform_manifest: Digest | None = None
+    platform: Platform | None = None
+    remarks: tuple[str, ...] = field(default=())
+    registry_named: bool = True
+    """False if the name has no registry in it and nothing shows that the image came from one."""
+    runs: bool = True
+    """False for a template: nothing of it runs now, but something will be started from it."""
+    abbreviations: tuple[Abbreviation, ...] = ()
+    waiting: Waiting = ""
+    """Why nothing of it runs yet, if it waits to be started."""
+    platform_assumed: bool = False
+    """True if ``platform`` is what the engine shows of the image, and not known to be that of its machine:
+    of an image for several platforms, another one may run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Something that could not be seen, where, and why. Never dropped: it is part of the result."""
+
+    source: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about a source that a reader should know and that is no failure: what a file was read
+    as, or why no container in it runs."""
+
+    source: str
+    message: str
+    hint: str = ""
+
+
+Observation: TypeAlias = ContainerObservation | Unseen | Note
+
+
+class Source(Protocol):
+    """A place where containers run, or a list of them."""
+
+    @property
+    def name(self) -> str:
+        """The source as the command line names it: ``docker``, ``file:PATH`` …"""
+        ...
+
+    def observe(self) -> Iterator[Observation]:
+        """Every container, each as exactly one sighting, and what could not be seen.
+
+        Raises nothing of :class:`~digestry.errors.DigestryError`: failures are problems.
+        """
+        ...
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """A source that does better if it knows that it will be asked again and again."""
+
+    def keep(self) -> None:
+        """From now on keeps, between one :meth:`Source.observe` and the next, what saves asking for all of
+        it anew. What each says is as fresh as ever."""
+        ...
+
+
+def now() -> datetime.datetime:
+    """The present, in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+
+
+def repository_digest(text: object) -> tuple[Reference, Digest] | None:
+    """Reads ``repository@digest`` as engines write it; None if it is anything else.
+
+    ``<none>@sha256:…`` of untagged images and ``sha256:…``, which is no repository of that name,
+    are None too.
+    """
+    if not isinstance(text, str) or "@" not in text:
+        return None
+    try:
+        reference = Reference.parse(text)
+    except InvalidReference:
+        return None
+    if reference.digest is None or text.startswith(("sha256:", "sha512:")):
+        return None
+    return reference.repository_only(), reference.digest

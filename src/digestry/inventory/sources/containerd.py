@@ -1,0 +1,361 @@
+"""containerd itself, on its socket: what ``ctr``, ``nerdctl`` and the kubelet started.
+
+containerd keeps the *name* of a container's image, which can move, and no digest. What runs is the
+container's snapshot, and what that stands on: the layers, by their chain ID. So the digest that a
+name has now is believed only if the name has had it since before the container was made, or is
+pinned to it, and its layers are those that run. Of what the kubelet started, the CRI's own record
+holds the digest of the config.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from digestry.client.options import is_loopback
+from digestry.errors import DigestryError, InvalidDigest, RemoteNotFound
+from digestry.inventory.engines.containerd_api import Container, Containerd, NamedImage
+from digestry.inventory.formats.containerd import Record, RecordMetadata
+from digestry.inventory.formats.image_ids import parsed
+from digestry.inventory.observation import Claim, ContainerObservation, Observation, Unseen, now
+from digestry.inventory.sources.containerd_images import Shelf, kind_of
+from digestry.inventory.sources.docker import digest_of
+from digestry.model.digest import Digest, shown
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+DOCKERS: Final = "moby"
+"""The namespace that docker's engine keeps for itself."""
+KUBERNETES: Final = "k8s.io"
+"""The namespace of what a kubelet has started, which the CRI shows as well."""
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
+_RECORD: Final = "io.cri-containerd.container.metadata"
+_KIND: Final = "io.cri-containerd.kind"
+_POD: Final = "io.kubernetes.pod.name"
+_POD_NAMESPACE: Final = "io.kubernetes.pod.namespace"
+_POD_CONTAINER: Final = "io.kubernetes.container.name"
+_NERDCTL_NAME: Final = "nerdctl/name"
+_COMPOSE_PROJECT: Final = "com.docker.compose.project"
+_SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause container"
+_UNKNOWN_STATE: Final = "containerd does not know whether it runs"
+_READ_FROM: Final = "containerd's images"
+_NO_DIGEST: Final = "containerd keeps no digest with a container, only the image's name, which can move"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found out of the image that a container runs."""
+
+    claims: list[Claim] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    config: Digest | None = None
+    manifest: Digest | None = None
+    platform: Platform | None = None
+
+
+class ContainerdSource:
+    """The containers of one containerd: those that run, or, with ``include_stopped``, all.
+
+    ``namespaces`` are those that are looked into, or, if there are none, all but ``without``.
+    Docker's own, ``moby``, is looked into if it is named: the docker source sees more of it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        containerd: Containerd,
+        *,
+        include_stopped: bool = False,
+        namespaces: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
+    ) -> None:
+        self._name = name
+        self._containerd = containerd
+        self._include_stopped = include_stopped
+        self._named = namespaces
+        self._without = without
+        self._host = socket.gethostname()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def observe(self) -> Iterator[Observation]:
+        with contextlib.closing(self._containerd):
+            yield from self._observe()
+
+    def _observe(self) -> Iterator[Observation]:
+        try:
+            there = self._containerd.namespaces()
+        except DigestryError as error:
+            yield Unseen(self._name, error.message, error.hint)
+            return
+        for namespace in self._named:
+            if namespace not in there:
+                said = f"it has {', '.join(map(shown, there[:8]))}" if there else "it has none"
+                yield Unseen(self._name, f"containerd has no namespace {shown(namespace)}", said)
+        for namespace in there:
+            if namespace in self._without or (self._named and namespace not in self._named):
+                continue
+            if not _NAMESPACE.fullmatch(namespace):
+                yield Unseen(self._name, f"containerd has a namespace that is none: {shown(namespace)}")
+                continue
+            try:
+                yield from self._namespace(namespace)
+            except DigestryError as error:
+                yield Unseen(self._name, f"namespace {namespace}: {error.message}", error.hint)
+
+    def _namespace(self, namespace: str) -> Iterator[Observation]:
+        listed = list(self._containerd.containers(namespace))
+        if not listed:
+            return
+        tasks: dict[str, bool | None] | None = None
+        try:
+            tasks = self._containerd.tasks(namespace)
+        except DigestryError as error:
+            yield Unseen(
+                self._name, f"namespace {namespace}: which containers run is not known: {error.message}"
+            )
+        states = {one.id: self._state(namespace, one.id, tasks) for one in listed}
+        wanted = [one for one in listed if self._include_stopped or states[one.id] is not False]
+        if namespace == DOCKERS and namespace not in self._named and wanted:
+            yield Unseen(
+                self._name,
+                f"namespace {DOCKERS}: {len(wanted)} containers of docker's are not looked into here",
+                "add --source docker and leave this one out with ?without=moby, or name it with ?namespace=",
+            )
+            return
+        shelf = Shelf(self._containerd, namespace)
+        for container in wanted:
+            if not container.id:
+                yield Unseen(self._name, f"namespace {namespace}: the list has a container without an ID")
+                continue
+            yield self._container(namespace, container, states[container.id], shelf)
+
+    def _state(self, namespace: str, identity: str, tasks: dict[str, bool | None] | None) -> bool | None:
+        if tasks is None:
+            return None
+        if identity in tasks:
+            return tasks[identity]
+        if self._include_stopped:
+            return False
+        try:
+            # The list leaves out a task that does not answer, as if there were none.
+            return self._containerd.task(namespace, identity)
+        except DigestryError:
+            return None
+
+    def _container(
+        self, namespace: str, container: Container, runs: bool | None, shelf: Shelf
+    ) -> ContainerObservation:
+        labels = container.labels
+        record = _record(container)
+        typed = record.config.image.typed if record and record.config and record.config.image else ""
+        typed = typed or container.image
+        remarks: list[str] = []
+        if labels.get(_KIND) == "sandbox":
+            remarks.append(_SANDBOX)
+        if runs is None:
+            remarks.append(_UNKNOWN_STATE)
+        reference: str | None = typed
+        if not typed or digest_of(typed) is not None:
+            reference = None
+            remarks.append("the image's name is not known: it was started by ID, or from no image")
+        try:
+            found = _image(container, record, reference, shelf)
+        except DigestryError as error:
+            found = _Found(remarks=[f"containerd does not show this container's image: {error.message}"])
+        name = labels.get(_NERDCTL_NAME) or labels.get(_POD_CONTAINER) or ""
+        if labels.get(_KIND) == "sandbox":
+            name = "(sandbox)"
+        if _POD in labels:
+            name = f"{labels[_POD]}/{name}"
+        named = parsed(reference)
+        return ContainerObservation(
+            source=self._name,
+            host=self._host,
+            namespace=labels.get(_POD_NAMESPACE) or labels.get(_COMPOSE_PROJECT) or namespace,
+            name=name or container.id,
+            id=container.id,
+            reference=reference,
+            seen_at=now(),
+            claims=tuple(dict.fromkeys(found.claims)),
+            image_id=found.config,
+            platform_manifest=found.manifest,
+            platform=found.platform,
+            remarks=tuple(dict.fromkeys(remarks + found.remarks)),
+            # containerd's clients write whole names; a name without a registry was made up here.
+            registry_named=named is not None and _is_full(typed),
+        )
+
+
+# -- what runs ----------------------------------------------------------------------------------
+
+
+def _record(container: Container) -> RecordMetadata | None:
+    """The CRI plugin's own record of a container; None if there is none that can be read."""
+    try:
+        return msgspec.json.decode(container.extensions.get(_RECORD, b""), type=Record).metadata
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+
+
+def _image(
+    container: Container, record: RecordMetadata | None, reference: str | None, shelf: Shelf
+) -> _Found:
+    config = digest_of(record.image_ref) if record else None
+    if config is not None:
+        return _by_config(config, "the CRI's record of the container", reference, shelf)
+    if not container.snapshot_key:
+        return _Found(remarks=["containerd has no snapshot for it: its files are not an image's"])
+    try:
+        chain = shelf.parent(container.snapshotter, container.snapshot_key)
+    except RemoteNotFound:
+        return _Found(remarks=["containerd does not have the snapshot that it runs any more", _NO_DIGEST])
+    image = shelf.images().get(container.image)
+    pinned = named.digest if (named := parsed(reference)) is not None else None
+    if image is None:
+        return _nameless(container, chain, pinned, reference, shelf)
+    same = [part for part in shelf.parts(image) if _has(shelf, part.config, chain)]
+    unmoved = 0 < image.updated <= container.created
+    if pinned is not None and str(pinned) != image.digest:
+        found = _by_layers(container, chain, reference, shelf)
+        found.remarks.insert(
+            0, f"the name {container.image} is given to {image.digest}, which is not its own"
+        )
+        return found
+    if same and (unmoved or pinned is not None):
+        return _by_target(image, {part.config for part in same}, {part.manifest for part in same}, shelf)
+    found = _by_layers(container, chain, reference, shelf)
+    if not same:
+        found.remarks.insert(0, f"{container.image} is another image: its layers are not those that run")
+    elif not found.claims:
+        found.remarks.insert(
+            0,
+            f"{container.image} was set again after this container was made: it may have been another image "
+            "with the same layers",
+        )
+    return found
+
+
+def _has(shelf: Shelf, config: Digest, chain: str) -> bool:
+    code = shelf.code(config)
+    return code is not None and bool(chain) and code.chain == chain
+
+
+def _by_target(image: NamedImage, configs: set[Digest], manifests: set[Digest], shelf: Shelf) -> _Found:
+    """What a name means, and has meant since before the container was made."""
+    found = _Found()
+    found.claims += _claims_of(image, shelf)
+    if len(configs) == 1:
+        (found.config,) = configs
+        code = shelf.code(found.config)
+        found.platform = code.platform if code else None
+        found.claims.append(
+            Claim(found.config, "config", None, "the layers that run", "image-id", obtained=False)
+        )
+        if len(manifests) == 1:
+            (found.manifest,) = manifests
+    elif configs:
+        found.remarks.append(f"{len(configs)} configs of the image have the layers that run")
+    return found
+
+
+def _by_config(config: Digest, read_from: str, reference: str | None, shelf: Shelf) -> _Found:
+    """A config that runs for certain, and the names of the images that have it."""
+    found = _Found(config=config)
+    own = named.repository_only() if (named := parsed(reference)) is not None else None
+    try:
+        pairs = [claim for image in shelf.holding(config) for claim in _claims_of(image, shelf)]
+        code = shelf.code(config)
+        found.platform = code.platform if code else None
+    except DigestryError as error:
+        pairs = []
+        found.remarks.append(f"containerd does not show its images: {error.message}")
+    pairs = [claim for claim in pairs if claim.repository is not None] or pairs
+    found.claims += sorted(pairs, key=lambda claim: (claim.repository != own, not claim.obtained))
+    found.claims.append(Claim(config, "config", None, read_from, "image-id", obtained=False))
+    return found
+
+
+def _by_layers(container: Container, chain: str, reference: str | None, shelf: Shelf) -> _Found:
+    """What the layers that run say, where the name says nothing any more."""
+    if not chain:
+        return _Found(remarks=["the snapshot that it runs stands on no image's layers", _NO_DIGEST])
+    here = shelf.with_layers(container.snapshotter, chain)
+    if not here:
+        return _Found(remarks=[f"no image here has the layers that run ({chain})", _NO_DIGEST])
+    made = [code for code in here if code.made(container)]
+    if len(made) == 1 and len(here) == 1:
+        found = _by_config(made[0].digest, "the layers that run", reference, shelf)
+        found.remarks.append(
+            f"found by the layers that run: of the images here, only {made[0].digest} (a config) has them"
+        )
+        return found
+    listed = ", ".join(str(code.digest) for code in here[:4]) + (", …" if len(here) > 4 else "")
+    said = f"the layers that run are those of {listed} (of the config), but other images may have them, too"
+    return _Found(remarks=[said, _NO_DIGEST])
+
+
+def _nameless(
+    container: Container, chain: str, pinned: Digest | None, reference: str | None, shelf: Shelf
+) -> _Found:
+    """What runs, where containerd no longer has an image of its name."""
+    found = _by_layers(container, chain, reference, shelf)
+    if container.image:
+        found.remarks.insert(0, f"containerd no longer has an image {container.image}")
+    named = parsed(reference)
+    if pinned is not None and named is not None and found.config is None:
+        found.claims.insert(
+            0,
+            Claim(
+                pinned,
+                "unknown",
+                named.repository_only(),
+                "the container's name",
+                "repo-digest",
+                obtained=False,
+            ),
+        )
+    return found
+
+
+def _claims_of(image: NamedImage, shelf: Shelf) -> list[Claim]:
+    """What a name and its target say: by the name, and by where containerd noted that it pulled it."""
+    try:
+        target = Digest.parse(image.digest)
+    except InvalidDigest:
+        return []
+    pulled = shelf.pulled_from(target)
+    repositories: dict[Reference, bool] = {}
+    named = parsed(image.name)
+    if named is not None and _is_full(image.name):
+        repositories[named.repository_only()] = _portless(named) in pulled
+    known = {_portless(one): one for name in shelf.images() if (one := parsed(name)) and _is_full(name)}
+    for where in sorted(pulled - {_portless(one) for one in repositories}):
+        # The note has no port: another name that is known here may tell it.
+        repository = known.get(where) or parsed(where)
+        if repository is not None and (where in known or not is_loopback(repository.host)):
+            repositories.setdefault(repository.repository_only(), True)
+    kind = kind_of(image.media_type)
+    return [
+        Claim(target, kind, repository, _READ_FROM, "repo-digest", obtained)
+        for repository, obtained in repositories.items()
+    ] or [Claim(target, kind, None, _READ_FROM, "repo-digest", obtained=False)]
+
+
+def _portless(name: Reference) -> str:
+    host = name.host if name.host.endswith("]") else name.host.rpartition(":")[0] or name.host
+    return f"{host}/{name.repository}"
+
+
+def _is_full(name: str) -> bool:
+    host, slash, _ = name.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")

@@ -1,0 +1,239 @@
+"""What the images of one containerd namespace hold, and which of them a container was made from.
+
+An image is unpacked to a snapshot that is called by the chain ID of its layers (OCI image-spec,
+config.md, "Layer ChainID"): a container's own snapshot stands on that. Several images may have the
+same layers and so the same chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from digestry.errors import DigestryError, InvalidDigest, InvalidManifest, RemoteNotFound
+from digestry.inventory.engines.containerd_api import SOURCE_LABEL, Container, Containerd, NamedImage
+from digestry.inventory.observation import DigestKind
+from digestry.inventory.sources.docker import platform_of
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+
+_MOST_ENTRIES: Final = 1000
+_DEEPEST: Final = 4
+# What containers have of their clients, and not of their image.
+_CLIENTS_LABELS: Final = ("nerdctl/", "io.containerd.", "containerd.io/", "io.cri-containerd.")
+_CLIENTS_VARIABLES: Final = ("TERM=", "HOSTNAME=", "HOME=")
+_USUAL_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class _Descriptor(msgspec.Struct, rename="camel"):
+    digest: str = ""
+    media_type: str = ""
+
+
+class _Manifest(msgspec.Struct):
+    config: _Descriptor | None = None
+    manifests: list[_Descriptor] | None = None
+
+
+class _RootFS(msgspec.Struct):
+    diff_ids: list[str] | None = None
+
+
+class _Settings(msgspec.Struct, rename="pascal"):
+    labels: dict[str, str] | None = None
+    env: list[str] | None = None
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+    working_dir: str | None = None
+
+
+class _Config(msgspec.Struct):
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    rootfs: _RootFS | None = None
+    config: _Settings | None = None
+
+
+class _Process(msgspec.Struct):
+    args: list[str] | None = None
+    env: list[str] | None = None
+    cwd: str = ""
+
+
+class _Spec(msgspec.Struct):
+    process: _Process | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A config that is in the store: the chain ID of its layers, and what it says of its containers.
+
+    ``since`` is when it came, in nanoseconds since 1970.
+    """
+
+    digest: Digest
+    chain: str
+    platform: Platform | None
+    since: int
+    settings: _Settings
+
+    def made(self, container: Container) -> bool:
+        """Whether ``container`` is just as this config, and nothing else, would have made it.
+
+        False if anything was set by hand, too: then it cannot be told from another image's.
+        """
+        try:
+            process = msgspec.json.decode(container.spec, type=_Spec).process or _Process()
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            return False
+        own = self.settings
+        labels = {
+            name: value for name, value in container.labels.items() if not name.startswith(_CLIENTS_LABELS)
+        }
+        return (
+            self.since <= container.created
+            and labels == (own.labels or {})
+            and _variables(process.env) == _variables(own.env)
+            and (process.args or []) == [*(own.entrypoint or []), *(own.cmd or [])]
+            and (process.cwd or "/") == (own.working_dir or "/")
+        )
+
+
+def _variables(environment: Iterable[str] | None) -> set[str]:
+    return {one for one in environment or () if not one.startswith(_CLIENTS_VARIABLES) and one != _USUAL_PATH}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An image manifest, and the digest of its config."""
+
+    manifest: Digest
+    config: Digest
+
+
+class Shelf:
+    """The images of a namespace, read from ``containerd`` when they are needed, and then kept."""
+
+    def __init__(self, containerd: Containerd, namespace: str) -> None:
+        self._containerd = containerd
+        self._namespace = namespace
+        self._images: Mapping[str, NamedImage] | None = None
+        self._parts: dict[Digest, tuple[Part, ...]] = {}
+        self._codes: dict[Digest, Code | None] = {}
+        self._sources: dict[Digest, frozenset[str]] = {}
+
+    def images(self) -> Mapping[str, NamedImage]:
+        """By name. Raises :class:`DigestryError`, as everything here does."""
+        if self._images is None:
+            self._images = self._containerd.images(self._namespace)
+        return self._images
+
+    def parts(self, image: NamedImage) -> tuple[Part, ...]:
+        """The manifests that an image is, or that its index holds, as far as they are in the store."""
+        try:
+            target = Digest.parse(image.digest)
+        except InvalidDigest:
+            return ()
+        if target not in self._parts:
+            self._parts[target] = tuple(dict.fromkeys(self._walk(target, _DEEPEST)))
+        return self._parts[target]
+
+    def _walk(self, digest: Digest, depth: int) -> Iterator[Part]:
+        try:
+            document = self._containerd.document(self._namespace, digest)
+        except RemoteNotFound:
+            return  # of another platform, and never fetched
+        try:
+            manifest = msgspec.json.decode(document, type=_Manifest)
+            config = Digest.parse(manifest.config.digest) if manifest.config else None
+            children = [Digest.parse(child.digest) for child in manifest.manifests or ()]
+        except (ValueError, RecursionError, InvalidDigest) as error:
+            raise InvalidManifest(f"{digest} in containerd's store is no manifest: {error}") from error
+        if config is not None:
+            yield Part(digest, config)
+        if depth and len(children) <= _MOST_ENTRIES:
+            for child in children:
+                yield from self._walk(child, depth - 1)
+
+    def code(self, config: Digest) -> Code | None:
+        """What is known of a config; None if it is not in the store, or is no image's."""
+        if config not in self._codes:
+            self._codes[config] = self._read(config)
+        return self._codes[config]
+
+    def _read(self, digest: Digest) -> Code | None:
+        try:
+            document = self._containerd.document(self._namespace, digest)
+            since = self._containerd.stored(self._namespace, digest).created
+        except RemoteNotFound:
+            return None
+        try:
+            config = msgspec.json.decode(document, type=_Config)
+        except (ValueError, RecursionError):
+            return None  # an artifact's, not an image's
+        chain = chain_id((config.rootfs.diff_ids if config.rootfs else None) or [])
+        platform = platform_of(config.architecture, config.os, config.variant)
+        return Code(digest, chain, platform, since, config.config or _Settings())
+
+    def with_layers(self, snapshotter: str, chain: str) -> list[Code]:
+        """Every config in the store that is known to have the layers of ``chain``."""
+        digests = [
+            Digest.parse(one.digest) for one in self._containerd.unpacked(self._namespace, snapshotter, chain)
+        ]
+        digests += [part.config for image in self.images().values() for part in self.parts(image)]
+        codes = [self.code(digest) for digest in dict.fromkeys(digests)]
+        return [code for code in codes if code is not None and code.chain == chain]
+
+    def holding(self, config: Digest) -> list[NamedImage]:
+        """The names whose images have that config. Images that cannot be read are passed over."""
+        found = []
+        for image in self.images().values():
+            try:
+                parts = self.parts(image)
+            except DigestryError:
+                continue  # one name more for what is already known
+            if any(part.config == config for part in parts):
+                found.append(image)
+        return found
+
+    def parent(self, snapshotter: str, key: str) -> str:
+        """The chain ID of the layers that the snapshot ``key`` stands on; "" if on none."""
+        return self._containerd.parent(self._namespace, snapshotter, key)
+
+    def pulled_from(self, target: Digest) -> frozenset[str]:
+        """The repositories, ``host/path`` without the host's port, from which containerd noted that it
+        had pulled a blob."""
+        if target not in self._sources:
+            try:
+                labels = self._containerd.stored(self._namespace, target).labels
+            except RemoteNotFound:
+                labels = {}
+            self._sources[target] = frozenset(
+                f"{name.removeprefix(SOURCE_LABEL)}/{path}"
+                for name, value in labels.items()
+                if name.startswith(SOURCE_LABEL)
+                for path in value.split(",")
+            )
+        return self._sources[target]
+
+
+def chain_id(diff_ids: list[str]) -> str:
+    """The chain ID of layers, bottom first; "" of none."""
+    chain = ""
+    for diff_id in diff_ids:
+        both = f"{chain} {diff_id}".encode(errors="replace")
+        chain = diff_id if not chain else f"sha256:{hashlib.sha256(both).hexdigest()}"
+    return chain
+
+
+def kind_of(media_type: str) -> DigestKind:
+    """The kind of what has this media type."""
+    if media_type in media_types.INDEXES:
+        return "index"
+    return "manifest" if media_type in media_types.IMAGE_MANIFESTS else "unknown"

@@ -1,0 +1,201 @@
+"""A file that somebody else wrote: an inventory, or what a container engine's client printed.
+
+What is in it is recognised entry by entry, so that one file may have several kinds of things, such
+as ``docker inspect`` of containers and then of their images. Formats are in ``formats``. A
+container that cannot be read is a problem that names its line; the others are still reported.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import parse_qsl
+
+from digestry.errors import InvalidConfiguration, TooLarge
+from digestry.inventory.formats.containerd import is_table, read_table
+from digestry.inventory.formats.entries import EntryReader, left_out_note
+from digestry.inventory.formats.inventory import Inventory, read_csv
+from digestry.inventory.formats.json_documents import Input, read_documents
+from digestry.inventory.formats.metrics import is_exposition, read_exposition
+from digestry.inventory.formats.pod_list import read_pod_list
+from digestry.inventory.formats.rows import (
+    Made,
+    Reading,
+    Row,
+    sightings,
+)
+from digestry.inventory.formats.yaml_documents import is_yaml, read_yaml
+from digestry.inventory.observation import Observation, Unseen
+from digestry.model.digest import shown
+
+LARGEST_FILE: Final = 1 << 30
+"""In bytes. CSV and JSON lines are read a line at a time, kubectl's list of pods in pieces, other JSON
+as a whole."""
+MOST_PROBLEMS: Final = 1000
+"""Of one file; further ones are counted."""
+
+_SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?", re.ASCII)
+_UNITS: Final = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
+_OTHERS: Final = (
+    # What the first line looks like, what that is, and what would be read.
+    (re.compile(r"[A-Z][A-Z0-9/_ ()-]*? {2,}[A-Z]"), "a table for people", "print it as JSON"),
+    (re.compile(r"SPDXVersion:"), "an SPDX document in tag-value form", "write it as JSON"),
+    (re.compile(r"<"), "XML or HTML", "write it as JSON"),
+)
+
+
+class FileSource:
+    """The containers in the file ``where``; ``-`` is standard input.
+
+    ``host`` is the host of those of which the file names none. ``largest`` is in bytes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        *,
+        include_stopped: bool = False,
+        host: str = "",
+        largest: int = LARGEST_FILE,
+    ) -> None:
+        self._name = name
+        self._where = where
+        self._include_stopped = include_stopped
+        self._host = host
+        self._largest = largest
+
+    @classmethod
+    def parse(cls, name: str, where: str, *, include_stopped: bool = False) -> FileSource:
+        """Reads ``PATH`` or ``PATH?host=NAME&limit=SIZE``. Raises :class:`InvalidConfiguration`."""
+        path, mark, query = where.rpartition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True)) if mark else {}
+        if not options or not options.keys() <= {"host", "limit"}:
+            path, options = where, {}  # the question mark is part of the name
+        if not path:
+            raise InvalidConfiguration(
+                "the source 'file' does not say which file",
+                hint="write file:PATH, or file:- for standard input",
+            )
+        return cls(
+            name,
+            path,
+            include_stopped=include_stopped,
+            host=options.get("host", ""),
+            largest=_size(options["limit"]) if "limit" in options else LARGEST_FILE,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def observe(self) -> Iterator[Observation]:
+        reading = Reading(self._name, self._where, self._include_stopped)
+        rows: list[Row] = []
+        problems = 0
+        # Rows wait for the end: a later entry may tell more of their images.
+        for made in self._read(reading):
+            if isinstance(made, Row):
+                rows.append(made)
+            elif isinstance(made, Unseen):
+                problems += 1
+                if problems <= MOST_PROBLEMS:
+                    yield made
+            else:
+                yield made
+        if problems > MOST_PROBLEMS:
+            yield reading.problem(f"{problems - MOST_PROBLEMS} more entries could not be read")
+        yield from sightings(rows, source=self._name, host=self._host)
+
+    def _read(self, reading: Reading) -> Iterator[Made]:
+        try:
+            with self._open() as file:
+                source = Input(file, self._largest)
+                yield from self._content(source, reading)
+        except OSError as error:
+            yield Unseen(self._name, f"cannot read {self._where}: {error.strerror or error}")
+        except TooLarge:
+            yield Unseen(
+                self._name,
+                f"{self._where} is longer than {self._largest} bytes, and was not read to its end",
+                f"write file:{self._where}?limit=SIZE, or one document a line, which takes less memory",
+            )
+
+    def _open(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        if self._where == "-":
+            try:
+                # A reader of its own: Python cannot end while one that hangs has the lock of sys.stdin's.
+                return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+            except (OSError, ValueError, AttributeError):
+                return contextlib.nullcontext(sys.stdin.buffer)
+        path = Path(self._where)
+        if path.is_file() and path.stat().st_size > self._largest:
+            raise TooLarge("too long", limit=self._largest)
+        return path.open("rb")
+
+    def _content(self, source: Input, reading: Reading) -> Iterator[Made]:
+        first = source.line().removeprefix(codecs.BOM_UTF8)
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            # Windows' shell writes that for >.
+            try:
+                content = source.rest(first).decode("utf-16").encode()
+            except UnicodeDecodeError:
+                yield reading.problem("it begins as UTF-16, and is not", "write it as UTF-8")
+                return
+            source = Input(io.BytesIO(content), self._largest)
+            first = source.line()
+        while first.isspace():
+            first = source.line()
+        if not first:
+            yield Unseen(
+                self._name,
+                f"{self._where} is empty, which does not show that nothing runs",
+                "a program that failed, or `docker ps --format json` where nothing runs, writes nothing",
+            )
+        elif first.lstrip()[:1] in (b"[", b"{"):
+            pods = read_pod_list(source, first, reading)
+            if pods is None:
+                yield from EntryReader(reading).read(read_documents(source, first))
+                return
+            yield from pods
+            yield reading.note("read as `kubectl get pods -o json`")
+            yield from left_out_note(reading)
+        else:
+            yield from self._text(source, first, reading)
+
+    def _text(self, source: Input, first: bytes, reading: Reading) -> Iterator[Made]:
+        try:
+            line = first.decode()
+            if is_table(line):
+                yield from read_table(source, reading)
+                yield reading.note("read as `ctr containers ls`")
+                return
+            if is_exposition(line):
+                yield from read_exposition(source, line, reading)
+                yield from left_out_note(reading)
+                return
+            for shape, what, hint in _OTHERS:
+                if shape.match(line):
+                    yield reading.problem(f"this is {what}, which is not read", hint)
+                    return
+            if is_yaml(line):
+                yield from EntryReader(reading).read(read_yaml(source, first))
+                return
+            yield from read_csv(source, line, Inventory(reading), reading)
+            yield from left_out_note(reading)
+        except UnicodeDecodeError:
+            yield Unseen(self._name, f"{self._where}, line {source.number}: not UTF-8")
+
+
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise InvalidConfiguration(f"{shown(text)} is not a size", hint="write bytes, or such as 4GiB")
+    return int(match[1]) << _UNITS[match[2] or ""]

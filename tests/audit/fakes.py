@@ -1,0 +1,473 @@
+"""A registry in memory, and an engine that answers from a recording."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.server
+import json
+import socketserver
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from digestry.errors import DigestryError, RemoteDamaged, RemoteNotFound, TooLarge
+from digestry.inventory.observation import Claim, ContainerObservation, FoundBy, Note
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.history import Holder, Holders, TagEvent, TagSpan
+from digestry.model.manifest import Manifest
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+from digestry.model.resolution import Resolution, Resolutions, ResolveQuery, TagState
+from digestry.model.sightings import Noted, Sighted
+
+HOST = "reg.example:5000"
+RECORDED = Path(__file__).parents[1] / "inventory" / "recorded"
+AMD64 = Platform("amd64", "linux")
+ARM64 = Platform("arm64", "linux")
+START = datetime.datetime(2026, 11, 21, 10, tzinfo=datetime.UTC)
+
+
+def recording(name: str) -> Any:
+    return json.loads((RECORDED / f"{name}.json").read_text())
+
+
+@dataclass
+class Image:
+    """What a push made."""
+
+    manifest: Digest
+    config: Digest
+
+
+@dataclass
+class FakeRepository:
+    """One repository; what the client's would do, without a network."""
+
+    reference: Reference
+    owner: FakeRegistries
+    blobs: dict[Digest, bytes] = field(default_factory=dict)
+    manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    pointers: dict[str, Digest] = field(default_factory=dict)
+    events: list[TagEvent] = field(default_factory=list)
+    forgotten: set[Digest] = field(default_factory=set)
+    damaged: set[Digest] = field(default_factory=set)
+
+    # -- what a test does ---------------------------------------------------------------------
+
+    def put(self, document: dict[str, Any] | bytes, tag: str | None = None) -> Digest:
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        manifest = Manifest.parse(raw)
+        self.manifests[manifest.digest] = manifest
+        if tag is not None:
+            self.point(tag, manifest.digest)
+        return manifest.digest
+
+    def image(self, code: str, tag: str | None = None, *, squeezed: str = "gzip") -> Image:
+        """An image whose config is decided by ``code`` alone, its manifest by ``squeezed`` as well."""
+        config = json.dumps({"architecture": "amd64", "os": "linux", "code": code}).encode()
+        layer = f"{code} {squeezed}".encode()
+        digests = [Digest.of(config), Digest.of(layer)]
+        self.blobs |= {digests[0]: config, digests[1]: layer}
+        document = {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "config": entry(media_types.OCI_CONFIG, digests[0], len(config)),
+            "layers": [entry(media_types.OCI_LAYER_GZIP, digests[1], len(layer))],
+        }
+        return Image(self.put(document, tag), digests[0])
+
+    def index(self, children: dict[str, Image], tag: str | None = None, note: str = "") -> Digest:
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_INDEX,
+            "manifests": [
+                entry(
+                    media_types.OCI_MANIFEST,
+                    child.manifest,
+                    self.manifests[child.manifest].size,
+                    platform=dict(zip(("os", "architecture"), platform.split("/"), strict=True)),
+                )
+                for platform, child in children.items()
+            ],
+        }
+        if note:
+            document["annotations"] = {"note": note}
+        return self.put(document, tag)
+
+    def point(self, tag: str, digest: Digest | None) -> None:
+        before = self.pointers.pop(tag, None)
+        if digest is not None:
+            self.pointers[tag] = digest
+        kind = "deleted" if digest is None else "created" if before is None else "moved"
+        at = START + datetime.timedelta(minutes=len(self.events))
+        self.events.insert(0, TagEvent(at, self.reference.repository, tag, kind, before, digest))  # type: ignore[arg-type]
+
+    def attach(
+        self, subject: Digest, layer: bytes, *, kind: str = media_types.IN_TOTO, **annotations: str
+    ) -> Digest:
+        """Hangs ``layer`` on ``subject`` as a foreign tool would."""
+        self.blobs[Digest.of(layer)] = layer
+        self.blobs[Digest.of(b"{}")] = b"{}"
+        return self.put(
+            {
+                "schemaVersion": 2,
+                "mediaType": media_types.OCI_MANIFEST,
+                "artifactType": kind,
+                "config": entry(media_types.OCI_EMPTY, Digest.of(b"{}"), 2),
+                "layers": [entry(kind, Digest.of(layer), len(layer))],
+                "subject": entry(media_types.OCI_MANIFEST, subject, 1),
+                "annotations": {"n": str(len(self.manifests)), **annotations},
+            }
+        )
+
+    # -- what the client does -----------------------------------------------------------------
+
+    def _asked(self, what: str, key: object = "") -> None:
+        self.owner.asked[what, self.reference.name, str(key)] += 1
+        self.owner.trouble(self.reference, what)
+
+    def resolve(self, target: str) -> Descriptor:
+        self._asked("resolve", target)
+        return self._find(target).descriptor()
+
+    def pull_manifest(self, target: str) -> Manifest:
+        self._asked("manifest", target)
+        return self._find(target)
+
+    def _find(self, target: str) -> Manifest:
+        digest = Digest.parse(target) if ":" in target else self.pointers.get(target)
+        if digest is None or digest not in self.manifests or digest in self.forgotten:
+            raise RemoteNotFound(f"{self.reference.name} has no {target}", status=404)
+        if digest in self.damaged:
+            raise RemoteDamaged(f"{target} is damaged in {self.reference.name}", status=404)
+        return self.manifests[digest]
+
+    def read_blob(self, descriptor: Descriptor, *, limit: int = 32 << 20) -> bytes:
+        self._asked("blob", descriptor.digest)
+        if descriptor.size > limit:
+            raise TooLarge("too large", limit=limit)
+        return self.blobs[descriptor.digest]
+
+    def push_blob(self, descriptor: Descriptor, source: Callable[[], BinaryIO]) -> None:
+        content = source().read()
+        assert Digest.of(content) == descriptor.digest
+        assert len(content) == descriptor.size
+        self.blobs[descriptor.digest] = content
+
+    def push_manifest(self, raw: bytes, media_type: str) -> Digest:
+        assert Manifest.parse(raw).media_type == media_type
+        return self.put(raw)
+
+    def tags(self) -> Iterator[str]:
+        self._asked("tags")
+        return iter(sorted(self.pointers))
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
+        self._asked("referrers", digest)
+        return [
+            Descriptor(
+                one.media_type,
+                one.digest,
+                one.size,
+                annotations=one.annotations,
+                artifact_type=one.artifact_type,
+            )
+            for one in self.manifests.values()
+            if one.subject is not None and one.subject.digest == digest
+        ]
+
+    def tag_history(self, tag: str) -> list[TagEvent] | None:
+        self._asked("history", tag)
+        return [event for event in self.events if event.tag == tag] if self.owner.remembers else None
+
+    def tags_for_digest(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
+        self._asked("whose", digest)
+        if not self.owner.remembers:
+            return None
+        quiet = replace(self, owner=FakeRegistries())
+        held = quiet.holders(digest)
+        assert held is not None
+        digests = {digest, *(one.digest for one in held.holders)}
+        return [
+            TagSpan(event.tag, event.to_digest, event.at, until is None, until)
+            for place, event in enumerate(self.events)
+            for until in [next((one.at for one in self.events[:place][::-1] if one.tag == event.tag), None)]
+            if event.to_digest in digests
+        ][:limit]
+
+    def holders(self, digest: Digest) -> Holders | None:
+        self._asked("holders", digest)
+        if not self.owner.remembers:
+            return None
+        found: dict[Digest, Manifest] = {}
+        grew = True
+        while grew:
+            grew = False
+            for one in self.manifests.values():
+                holds = one.digest == digest or (one.config is not None and one.config.digest == digest)
+                holds = holds or any(child.digest in found for child in one.manifests)
+                if holds and one.digest not in found:
+                    found[one.digest] = one
+                    grew = True
+        return Holders(
+            digest,
+            tuple(
+                Holder(
+                    one.digest,
+                    one.media_type,
+                    one.size,
+                    one.digest not in self.forgotten,
+                    None if one.config is None else one.config.digest,
+                    tuple(child.digest for child in one.manifests),
+                )
+                for one in found.values()
+            ),
+        )
+
+
+def _no_trouble(reference: Reference, what: str) -> None:
+    """The network as one would like it."""
+
+
+class FakeRegistries:
+    """Every registry there is. ``remembers``: whether they keep history and know who holds what.
+    ``bulk``: whether they answer many questions at once. ``trouble`` is called before each answer,
+    and may raise or sleep. ``asked`` counts; ``recorded`` is what they were told of what runs."""
+
+    def __init__(self, *, remembers: bool = True, bulk: bool = False) -> None:
+        self.remembers = remembers
+        self.bulk = bulk
+        self.trouble: Callable[[Reference, str], None] = _no_trouble
+        self.asked: Counter[tuple[str, str, str]] = Counter()
+        self.recorded: list[tuple[str, Sighted]] = []
+        self.outdated: dict[tuple[str, str], str] = {}
+        """What a mirror says of tags, and of the referrers of digests, that it could not look at."""
+        self.accounts: set[str] = set()
+        """The hosts that ask who asks."""
+        self._repositories: dict[str, FakeRepository] = {}
+        self._lock = threading.Lock()
+
+    def repository(self, reference: Reference) -> FakeRepository:
+        with self._lock:
+            name = reference.name
+            if name not in self._repositories:
+                self._repositories[name] = FakeRepository(reference.repository_only(), self)
+            return self._repositories[name]
+
+    def resolve_many(
+        self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False
+    ) -> Resolutions | None:
+        """As a digestry registry: what was asked, its children, and their configs."""
+        if not self.bulk:
+            return None
+        with self._lock:
+            self.asked["many", host, str(sorted(query.repository for query in queries))] += 1
+        self.trouble(Reference(host, "library/any"), "many")
+        sent: dict[str, str] = {}
+        quiet = FakeRegistries(remembers=self.remembers)
+        answers = []
+        for query in queries:
+            known = self.repository(Reference(host, query.repository))
+            answers.append(_resolution(replace(known, owner=quiet), query, sent))
+        return Resolutions(tuple(answers), sent if contents else {})
+
+    def staleness(self, repository: Reference, target: str) -> str:
+        return self.outdated.get((repository.name, target), "")
+
+    def head_get_mismatch(self, repository: Reference, tag: str) -> str:
+        return ""
+
+    def authenticated(self, host: str) -> bool:
+        return host in self.accounts
+
+    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+        """As a digestry registry that knows all of it."""
+        with self._lock:
+            self.asked["record", host, ""] += 1
+        self.trouble(Reference(host, "library/any"), "record")
+        if not self.remembers:
+            return None
+        self.recorded += [(host, one) for one in sightings]
+        return Noted(len(sightings))
+
+    def at(self, name: str) -> FakeRepository:
+        return self.repository(Reference.parse(name))
+
+    def fail(self, host: str, error: DigestryError, *, only: str = "") -> None:
+        def trouble(reference: Reference, what: str) -> None:
+            if reference.host == host and only in {"", what}:
+                raise error
+
+        self.trouble = trouble
+
+
+def _resolution(known: FakeRepository, query: ResolveQuery, sent: dict[str, str]) -> Resolution:
+    every = set(known.manifests) | {one.config.digest for one in known.manifests.values() if one.config}
+    beginning = {
+        prefix: tuple(sorted(one for one in every if one.encoded.startswith(prefix)))
+        for prefix in query.prefixes
+    }
+    targets = {tag: known.manifests[known.pointers[tag]] for tag in query.tags if tag in known.pointers}
+    pending = [*query.digests, *(one.digest for one in targets.values())]
+    pending += [digest for digests in beginning.values() for digest in digests]
+    nodes: dict[Digest, Holder] = {}
+    holding: dict[str, tuple[Digest, ...]] = {}
+    for digest in pending:
+        found = known.holders(digest)
+        assert found is not None
+        holding[str(digest)] = tuple(holder.digest for holder in found.holders)
+        nodes |= {holder.digest: holder for holder in found.holders}
+        manifest = known.manifests.get(digest)
+        further = [child.digest for child in manifest.manifests] if manifest else []
+        further += [manifest.config.digest] if manifest and manifest.config else []
+        pending += [one for one in further if one not in pending]
+    attached = {digest: known.referrers(digest) for digest in {*nodes, *pending}}
+    for referrer in (one for some in attached.values() for one in some):
+        manifest = known.manifests[referrer.digest]
+        sent[str(referrer.digest)] = manifest.raw.decode()
+        for layer in manifest.layers:
+            with contextlib.suppress(UnicodeDecodeError):
+                sent[str(layer.digest)] = known.blobs[layer.digest].decode()
+    for node in nodes.values():
+        if node.config is None and node.digest not in known.forgotten:
+            sent[str(node.digest)] = known.manifests[node.digest].raw.decode()
+    return Resolution(
+        query.repository,
+        tuple(nodes.values()),
+        holding,
+        tuple(
+            TagState(
+                tag,
+                targets[tag].descriptor() if tag in targets else None,
+                tuple(event for event in known.events if event.tag == tag),
+            )
+            for tag in query.tags
+        ),
+        {str(digest): tuple(some) for digest, some in attached.items()},
+        beginning,
+        {
+            str(one): tuple(span for span in known.tags_for_digest(one) or () if span.digest == one)
+            for one in nodes
+        },
+    )
+
+
+def entry(media_type: str, digest: Digest, size: int, **more: Any) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": str(digest), "size": size, **more}
+
+
+def claim(
+    digest: Digest,
+    repository: str | None = None,
+    *,
+    found_by: FoundBy = "repo-digest",
+    obtained: bool = True,
+    **more: Any,
+) -> Claim:
+    where = None if repository is None else Reference.parse(repository)
+    return Claim(digest, more.get("kind", "unknown"), where, "RepoDigests", found_by, obtained)
+
+
+def image_id(digest: Digest, *, kind: Any = "config") -> Claim:
+    return Claim(digest, kind, None, "the image ID", "image-id", obtained=False)
+
+
+def sighted(reference: str | None, *claims: Claim, name: str = "web", **more: Any) -> ContainerObservation:
+    """A container as the classic docker store would show it, on amd64."""
+    identity = next((one.digest for one in claims if one.found_by == "image-id"), None)
+    values = {"platform": AMD64, "image_id": identity} | more
+    return ContainerObservation(
+        "test", "node", "", name, f"id-{name}", reference, START, tuple(claims), **values
+    )
+
+
+class Listed:
+    """A source that saw what it is given."""
+
+    name = "test"
+
+    def __init__(self, *observations: Any) -> None:
+        self._observations = observations
+
+    def observe(self) -> Iterator[Any]:
+        return iter(self._observations)
+
+
+# -- engines ------------------------------------------------------------------------------------
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+    answers: dict[str, Any]
+    seen: list[str]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: _Server
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass
+
+    def do_GET(self) -> None:
+        self.server.seen.append(self.path)
+        answer = self.server.answers.get(self.path, {"status": 404, "body": {"message": "no such thing"}})
+        if callable(answer):
+            with contextlib.suppress(OSError):
+                answer(self.wfile)
+            return
+        body = answer["raw"] if "raw" in answer else json.dumps(answer["body"]).encode()
+        self.send_response(answer["status"])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def engine(answers: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """An engine on a unix socket: its URL, and the list of the paths that it was asked for."""
+    with tempfile.TemporaryDirectory(prefix="digestry-engine-") as directory:
+        path = f"{directory}/engine.sock"
+        with _Server(path, _Handler) as server:
+            server.answers, server.seen = answers, []
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            try:
+                yield f"unix://{path}", server.seen
+            finally:
+                server.shutdown()
+
+
+def dripping(out: BinaryIO) -> None:
+    """An answer that never ends, and never pauses for long."""
+    out.write(b"HTTP/1.1 200 OK\r\n\r\n[")
+    while True:
+        out.write(b" ")
+        time.sleep(0.02)
+
+
+def flooding(out: BinaryIO) -> None:
+    """An answer that never ends, at full speed."""
+    out.write(b"HTTP/1.1 200 OK\r\n\r\n[")
+    while True:
+        out.write(b" " * 65536)
+
+
+def without_notes(observations: Iterable[Any]) -> list[Any]:
+    """What was seen and what could not be, without what a file was read as."""
+    return [one for one in observations if not isinstance(one, Note)]
+
+
+def names(observations: Sequence[Any]) -> dict[str, ContainerObservation]:
+    return {one.name: one for one in observations if isinstance(one, ContainerObservation)}
