@@ -16,7 +16,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.catalog import Catalog
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
-from digestry.registry import problems
+from digestry.registry import error_responses
 from digestry.registry.app import RegistryApp
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.config import ConnectionLimits
@@ -172,7 +172,7 @@ def test_a_defect_is_a_500_without_its_text(direct: Direct, monkeypatch: pytest.
     def broken(*_: Any) -> Any:
         raise RuntimeError("the secret /path of SELECT * FROM tags")
 
-    monkeypatch.setattr(direct.service.hot, "manifest", broken)
+    monkeypatch.setattr(direct.service.read_cache, "manifest", broken)
     status, _, body = direct.request("GET", "/v2/x/manifests/t")
     assert status == 500
     assert b"secret" not in body
@@ -196,7 +196,7 @@ def test_a_database_that_fails_is_a_500_without_its_text(direct: Direct) -> None
 
 
 def test_every_storage_error_is_told_alike() -> None:
-    problem = problems.of(StorageError("cannot write /srv/secret", hint="look at /srv"))
+    problem = error_responses.from_error(StorageError("cannot write /srv/secret", hint="look at /srv"))
     assert problem.status == 500
     assert "/srv" not in json.dumps(problem.body())
 

@@ -11,7 +11,7 @@ import pytest
 
 from digestry.errors import InvalidConfiguration
 from digestry.registry import proxies
-from digestry.registry.problems import Problem
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.proxies import Forwarding, ProxyConfig
 from digestry.registry.toml import Where
 from tests.registry.access.support import basic, challenge, guarded
@@ -151,7 +151,7 @@ def test_a_unix_socket_is_trusted_by_its_name() -> None:
 
 def test_two_stories_are_one_too_many() -> None:
     both = ("Forwarded", "for=6.6.6.6"), ("X-Forwarded-For", "203.0.113.9")
-    with pytest.raises(Problem, match="two things"):
+    with pytest.raises(ErrorResponse, match="two things"):
         said(*both)
     assert said(*both, config=configured(headers="x-forwarded")).address == "203.0.113.9"
     assert said(*both, config=configured(headers="forwarded")).address == "6.6.6.6"

@@ -1,4 +1,4 @@
-"""Damaged content that a read comes upon, while others read and push the same."""
+"""ContentDamaged content that a read comes upon, while others read and push the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
-from digestry.registry.service import Damaged, Service
+from digestry.registry.service import ContentDamaged, Service
 from tests.registry.support import query
 from tests.support import PATIENCE, RegistryServer, descriptor, wait_until
 
@@ -136,14 +136,15 @@ def test_which_trouble_is_the_contents(
     service = Service(config)
     digest = service.blobs.put(b"content")
 
-    def fail(path: Digest) -> None:
+    def fail(digest: Digest, *, limit: int = 0) -> None:
         raise storage_error("open", tmp_path, OSError(number, "x")) from OSError(number, "x")
 
     monkeypatch.setattr(service.blobs, "open", fail)
+    monkeypatch.setattr(service.blobs, "read", fail)
     for read in (service.read, service.open):
         with pytest.raises(StorageError) as caught:
             read(digest, 7)
-        assert isinstance(caught.value, Damaged) == damage
+        assert isinstance(caught.value, ContentDamaged) == damage
     service.catalog.close()
-    service.hot.close()
+    service.read_cache.close()
     service.gate.close()

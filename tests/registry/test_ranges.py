@@ -10,7 +10,7 @@ import re
 import pytest
 
 from digestry.registry import ranges
-from digestry.registry.problems import Problem
+from digestry.registry.error_responses import ErrorResponse
 from tests.registry.support import raw_exchange, statuses
 from tests.support import RegistryServer, Response
 
@@ -225,7 +225,7 @@ def test_sizes_that_a_float_has_no_place_for(size: int) -> None:
     assert ranges.parse("bytes=-1", size) == [(size - 1, size - 1)]
     assert ranges.parse(f"bytes=0-{size}", size) == [(0, size - 1)]
     assert ranges.parse(f"bytes=0-0,{size - 2}-{size - 2}", size) == [(0, 0), (size - 2, size - 2)]
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ErrorResponse) as caught:
         ranges.parse(f"bytes={size}-", size)
     assert caught.value.headers["Content-Range"] == f"bytes */{size}"
 

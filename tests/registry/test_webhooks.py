@@ -114,22 +114,22 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def deliver(tmp_path: Path) -> Iterator[Callable[..., Catalog]]:
-    """A catalog, and a courier that brings its events to a webhook."""
+    """A catalog, and a dispatcher that brings its events to a webhook."""
     couriers: list[WebhookDispatcher] = []
     catalogs: list[Catalog] = []
 
     def deliver(*webhooks: Webhook) -> Catalog:
         catalog = Catalog(tmp_path, subscriptions=[webhook.subscription for webhook in webhooks])
         catalog.migrate()
-        courier = WebhookDispatcher(tmp_path, catalog.outbox, webhooks)
+        dispatcher = WebhookDispatcher(tmp_path, catalog.outbox, webhooks)
         catalogs.append(catalog)
-        couriers.append(courier)
-        courier.start()
+        couriers.append(dispatcher)
+        dispatcher.start()
         return catalog
 
     yield deliver
-    for courier in couriers:
-        courier.stop()
+    for dispatcher in couriers:
+        dispatcher.stop()
     for catalog in catalogs:
         catalog.close()
 

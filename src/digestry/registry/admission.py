@@ -18,9 +18,9 @@ from digestry.model.digest import shown
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.config import RegistryConfig
 from digestry.registry.cors import parse_origin
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import READS, Exchange
 from digestry.registry.hosts import Host, is_one_of, parse_host
-from digestry.registry.problems import Problem
 
 _NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
 _OURS: Final = frozenset((b"same-origin", b"none"))
@@ -61,10 +61,10 @@ class Admission:
 
     def admits(self, exchange: Exchange) -> bool:
         """Return whether the request is to be looked at further; False for a browser's preflight, whose
-        answer is :attr:`Exchange.policy` and no more.
+        answer is :attr:`Exchange.cors_headers` and no more.
 
-        Raises :class:`Problem` 400 for a ``Host`` that cannot be, 403 for one that may be a trick, and 403
-        for a page of another origin.
+        Raises :class:`ErrorResponse` 400 for a ``Host`` that cannot be, 403 for one that may be a trick, and
+        403 for a page of another origin.
         """
         host: bytes | None = None
         origin: bytes | None = None
@@ -73,7 +73,7 @@ class Admission:
             if name in _NOTED:
                 if name == b"host":
                     if host is not None:
-                        raise Problem(
+                        raise ErrorResponse(
                             400, "UNSUPPORTED", "the request has more than one Host header", reason="host"
                         )
                     host = value
@@ -83,16 +83,16 @@ class Admission:
                     site = value
         self._check_host(exchange, host)
         if self._cors:
-            exchange.policy = (_VARY,)
+            exchange.cors_headers = (_VARY,)
         if origin is None and site is None:
             return True
         return self._check_page(exchange, None if origin is None else origin.decode("latin-1"), site)
 
     def check_writable(self, exchange: Exchange) -> None:
-        """Raises :class:`Problem` 405 for what would change a registry that is read-only."""
+        """Raises :class:`ErrorResponse` 405 for what would change a registry that is read-only."""
         method = exchange.scope["method"]
         if self._read_only and method not in READS and exchange.route not in _NO_WRITES:
-            raise Problem(
+            raise ErrorResponse(
                 405,
                 "UNSUPPORTED",
                 "this registry is read-only: it takes no pushes and removes nothing; what it has can be"
@@ -104,7 +104,7 @@ class Admission:
     def _check_host(self, exchange: Exchange, raw: bytes | None) -> None:
         if not raw:  # the server makes an empty one of none
             if exchange.scope.get("http_version") == "1.1":
-                raise Problem(
+                raise ErrorResponse(
                     400,
                     "UNSUPPORTED",
                     "the request has no Host header (RFC 9112, section 3.2)",
@@ -122,7 +122,7 @@ class Admission:
     def _look_at(self, raw: bytes) -> Host:
         host = parse_host(raw.decode("latin-1"))
         if host is None:
-            raise Problem(
+            raise ErrorResponse(
                 400, "UNSUPPORTED", "the request's Host header is not HOST or HOST:PORT", reason="host"
             )
         self._check_name(host)
@@ -137,7 +137,7 @@ class Admission:
         why = "it is not in hosts"
         if not self._listed:
             why = "it listens on loopback without a login, and any web page could have that name lead here"
-        raise Problem(
+        raise ErrorResponse(
             403,
             "DENIED",
             f"this registry does not answer to the name {shown(host.name)}: {why}"
@@ -148,10 +148,10 @@ class Admission:
     def _check_page(self, exchange: Exchange, origin: str | None, site: bytes | None) -> bool:
         method = exchange.scope["method"]
         if origin is not None and self._cors.allows(origin):
-            exchange.policy = (_VARY, *self._cors.headers(origin))
+            exchange.cors_headers = (_VARY, *self._cors.headers(origin))
             asked = exchange.header(b"access-control-request-method")
             if method == "OPTIONS" and asked is not None:
-                exchange.policy = (_VARY_PREFLIGHT, *self._cors.preflight(origin))
+                exchange.cors_headers = (_VARY_PREFLIGHT, *self._cors.preflight(origin))
                 return False
             if method in READS or method in self._cors.methods:
                 return True
@@ -161,7 +161,7 @@ class Admission:
             return True  # a page cannot read the answer, nor has it a password to send along
         page = "of another origin" if origin is None else f"of {shown(origin)}"
         what = method if method.isalpha() else "do this"
-        raise Problem(
+        raise ErrorResponse(
             403,
             "DENIED",
             f"a web page {page} may not {what} here: {self._way(exchange, origin)}",

@@ -21,9 +21,9 @@ from digestry.errors import DigestryError
 from digestry.model.reference import check_repository
 from digestry.registry import (
     blobs,
+    error_responses,
     extensions,
     manifests,
-    problems,
     proxies,
     referrers,
     resolution,
@@ -35,14 +35,14 @@ from digestry.registry import (
 from digestry.registry.access import token_endpoint as tokens
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.guard import Guard
-from digestry.registry.exchange import OTHER, Exchange, Sealed
+from digestry.registry.error_responses import BrokenOff, ClientGone, ErrorResponse, not_allowed
+from digestry.registry.exchange import OTHER, Exchange, SuccessWithheld
 from digestry.registry.observability import endpoint as observing
 from digestry.registry.observability.connection_metrics import ConnectionMeter
 from digestry.registry.observability.counters import GONE
 from digestry.registry.observability.logs import CURRENT
-from digestry.registry.problems import BrokenOff, ClientGone, Problem, not_allowed
 from digestry.registry.pull_through import handler as mirroring
-from digestry.registry.pull_through.mirror import Place
+from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.service import Service
 
@@ -118,11 +118,11 @@ class RegistryApp:
         except BrokenOff:
             raise  # the client took too little of the answer, which ends without its end
         except DigestryError as error:
-            await self._fail(exchange, problems.of(error))
+            await self._fail(exchange, error_responses.from_error(error))
         except Exception:
             log.exception("%s %s failed", exchange.method, exchange.scope["path"])
             await self._fail(
-                exchange, Problem(500, "UNKNOWN", "this is a defect of the registry; its log has more")
+                exchange, ErrorResponse(500, "UNKNOWN", "this is a defect of the registry; its log has more")
             )
         finally:
             ended = time.perf_counter()
@@ -130,12 +130,12 @@ class RegistryApp:
             service.connections.leave(connection, ended)
             CURRENT.set(None)  # else the server, whose context this is, and the request hold each other
 
-    async def _fail(self, exchange: Exchange, problem: Problem) -> None:
+    async def _fail(self, exchange: Exchange, problem: ErrorResponse) -> None:
         if exchange.answered:
             # Too late for an error: the connection must break, so that the client sees a cut body.
             log.error("%s %s is broken off: %s", exchange.method, exchange.scope["path"], problem.message)
             raise BrokenOff(problem.message)
-        await exchange.problem(problem)
+        await exchange.send_error(problem)
 
     async def _dispatch(self, exchange: Exchange) -> None:
         service = self.service
@@ -149,15 +149,15 @@ class RegistryApp:
         if not service.admission.admits(exchange):
             await exchange.answer(204)
             return
-        known = service.gate.known(exchange.header(b"authorization"))
+        known = service.gate.cached_principal(exchange.header(b"authorization"))
         if known is None:
             await _identify(service, exchange)
         else:
-            exchange.asker = known
+            exchange.principal = known
         service.admission.check_writable(exchange)
         if service.mirrors is not None:
             asked = name.removesuffix("/blobs") if resource == "uploads" else name
-            place = service.mirrors.place(exchange, asked, resource)
+            place = service.mirrors.repository_of(exchange, asked, resource)
             if place is not None:
                 await self._dispatch_mirrored(service, exchange, place, resource=resource, last=last)
                 return
@@ -184,25 +184,27 @@ class RegistryApp:
                 await self._dispatch_rare(service, exchange, path[len(_PREFIX) :])
 
     async def _dispatch_mirrored(
-        self, service: Service, exchange: Exchange, place: Place, *, resource: str, last: str
+        self, service: Service, exchange: Exchange, place: UpstreamRepository, *, resource: str, last: str
     ) -> None:
-        if place.guest:
+        if place.before_login:
             # The rules were asked, of the name that is meant.
-            exchange.repository, found = place.asked, service
+            exchange.repository, found = place.requested_name, service
         else:
-            found = _allowed(service, exchange, place.name, "push" if "uploads" in {resource, last} else None)
+            found = _allowed(
+                service, exchange, place.local_name, "push" if "uploads" in {resource, last} else None
+            )
         if found is not service or service.config.read_only:
             # Whoever may not see the repository: upstream is not asked for them.
-            place = replace(place, fetch=False)
-        exchange.sealed = place.sealed
+            place = replace(place, may_fetch=False)
+        exchange.errors_only = place.withheld
         try:
             await mirroring.handle(found, exchange, place, resource, last)
-        except Sealed:
+        except SuccessWithheld:
             # A name of our own that must not be seen, and upstream has it too: nobody is given a stranger's
             # image instead. The answer is that to a name which neither has.
-            exchange.sealed, exchange.also = False, ()
+            exchange.errors_only, exchange.extra_headers = False, ()
             _ask_for_login(service, exchange, place)
-            place = replace(place, fetch=False)
+            place = replace(place, may_fetch=False)
             await mirroring.handle(service.absent, exchange, place, resource, last)
         except DigestryError:
             _ask_for_login(service, exchange, place)
@@ -228,7 +230,7 @@ class RegistryApp:
                 exchange.route = "health"
                 await observing.handle_health(service, exchange, path)
             case _:
-                raise problems.not_found(path)
+                raise error_responses.not_found(path)
 
     async def _dispatch_rare(self, service: Service, exchange: Exchange, path: str) -> None:
         if path == "":
@@ -253,17 +255,17 @@ class RegistryApp:
             )
         elif "/_oci/tag-history/" in path:
             name, _, tag = path.rpartition("/_oci/tag-history/")
-            name = service.meant(name, exchange.asker)
+            name = service.canonical_repository(name, exchange.principal)
             await extensions.handle_tag_history(_allowed(service, exchange, name), exchange, name, tag)
         elif "/_digestry/" in path:
             name, _, what = path.partition("/_digestry/")
             if service.mirrors is not None and exchange.scope["method"] not in _ACTIONS:
                 service.mirrors.refuse(name)
             elif exchange.scope["method"] in {"GET", "HEAD"}:
-                name = service.meant(name, exchange.asker)
+                name = service.canonical_repository(name, exchange.principal)
             await extensions.handle_digestry(_allowed(service, exchange, name), exchange, name, what)
         else:
-            raise problems.not_found(_PREFIX + path)
+            raise error_responses.not_found(_PREFIX + path)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -315,18 +317,18 @@ def _rare_route(path: str) -> str:
 
 
 async def _identify(service: Service, exchange: Exchange) -> None:
-    """Finds out who asks. Raises :class:`Problem` 401 for who claims what does not hold."""
+    """Finds out who asks. Raises :class:`ErrorResponse` 401 for who claims what does not hold."""
     header = exchange.header(b"authorization")
-    asker = service.gate.known(header)
-    if asker is None:
-        asker = await service.gate.verify(exchange, header or "")
-    exchange.asker = asker
+    principal = service.gate.cached_principal(header)
+    if principal is None:
+        principal = await service.gate.authenticate(exchange, header or "")
+    exchange.principal = principal
 
 
 def _allowed(service: Service, exchange: Exchange, name: str, action: str | None = None) -> Service:
     """What answers a request about a repository: the service or, for who may not see it, an empty one.
 
-    Raises :class:`Problem` 401 or 403 for what the rules do not allow, :class:`StorageFull` for what
+    Raises :class:`ErrorResponse` 401 or 403 for what the rules do not allow, :class:`StorageFull` for what
     would be taken in while only deletions have room.
     """
     _check_repository(name)
@@ -337,12 +339,11 @@ def _allowed(service: Service, exchange: Exchange, name: str, action: str | None
     return service if visible else service.absent
 
 
-def _ask_for_login(service: Service, exchange: Exchange, place: Place) -> None:
-    """Raises :class:`Problem` 401 for a guest who was not given what the name without a prefix is: it may be
-    a repository here that they see once they logged in."""
-    if place.guest and not exchange.answered:
-        exchange.also = ()
-        service.gate.require(exchange, place.asked, "pull")
+def _ask_for_login(service: Service, exchange: Exchange, place: UpstreamRepository) -> None:
+    """Raise :class:`ErrorResponse` 401 if logging in may show a repository of this registry by that name."""
+    if place.before_login and not exchange.answered:
+        exchange.extra_headers = ()
+        service.gate.require(exchange, place.requested_name, "pull")
 
 
 async def _base(service: Service, exchange: Exchange) -> None:

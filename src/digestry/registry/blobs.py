@@ -12,9 +12,9 @@ from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry import ranges
 from digestry.registry.chunk_size import AMONG_OTHERS
+from digestry.registry.error_responses import ClientGone, blob_damaged, blob_unknown, not_allowed
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import ClientGone, blob_damaged, blob_unknown, not_allowed
-from digestry.registry.service import Damaged, Service
+from digestry.registry.service import ContentDamaged, Service
 
 SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
@@ -32,15 +32,15 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
         case "GET" | "HEAD":
             try:
                 await _get(service, exchange, name, digest)
-            except Damaged as error:
+            except ContentDamaged as error:
                 if exchange.answered:
-                    service.report(error)
+                    service.quarantine_in_background(error)
                     raise
-                if await service.doubt(error):
+                if await service.quarantine_if_damaged(error):
                     raise blob_damaged(digest, name) from error
                 await _get(service, exchange, name, digest)  # it was put back in this moment
         case "DELETE":
-            exchange.did(digest=digest)
+            exchange.record_audit_event(digest=digest)
             try:
                 await service.remove(service.catalog.delete_blob, name, digest)
             except NotFound as error:
@@ -51,19 +51,19 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
 
 
 async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) -> None:
-    found = service.hot.blob(name, str(digest))
+    found = service.read_cache.blob(name, str(digest))
     if found is None:
         # A manifest is content as well, and some clients ask for it here.
-        manifest = service.hot.manifest(name, str(digest))
+        manifest = service.read_cache.manifest(name, str(digest))
         if manifest is None:
-            damaged = service.hot.damaged(name, str(digest))
+            damaged = service.read_cache.damaged(name, str(digest))
             raise blob_damaged(digest, name) if damaged else blob_unknown(digest, name)
         size, lease_end = manifest.size, manifest.lease_end
     else:
         size, lease_end = found.size, found.lease_end
     headers = headers_of(digest)
     if exchange.scope["method"] == "HEAD":
-        if not await service.promise(name, digest, lease_end):
+        if not await service.ensure_lease(name, digest, lease_end):
             raise blob_unknown(digest, name)
         await exchange.begin(200, headers, size)
         await exchange.finish()
@@ -98,7 +98,7 @@ async def _send_file(
     selection: ranges.Selection,
     size: int,
 ) -> None:
-    async with service.parts.beginning:
+    async with service.chunk_size.beginning:
         file = _unbuffered(await service.disk(service.open, digest, size))
     watch: asyncio.Task[None] | None = None
     answered = service.observer.answered
@@ -108,20 +108,22 @@ async def _send_file(
 
     async def read(position: int, last: int) -> bytes:
         nonlocal answered
-        await exchange.room(service.parts, stopped=stopped)
+        await exchange.wait_for_room(service.chunk_size, stopped=stopped)
         before, answered = answered, service.observer.answered
-        size = service.parts.size(alone=before == answered, taken=exchange.taken, slow=exchange.slow)
+        size = service.chunk_size.size(
+            alone=before == answered, taken=exchange.bytes_taken, slow=exchange.slow
+        )
         count = min(size, last + 1 - position)
         try:
             part = await _read(service, file.fileno(), count, position)
         except OSError as error:
-            raise Damaged(digest, size, f"it cannot be read: {error.strerror}") from error
+            raise ContentDamaged(digest, size, f"it cannot be read: {error.strerror}") from error
         if not part:
-            raise Damaged(digest, size, f"it ended at byte {position} of {size}")
+            raise ContentDamaged(digest, size, f"it ended at byte {position} of {size}")
         return part
 
     try:
-        with service.parts.sending():
+        with service.chunk_size.sending():
             await exchange.begin(selection.status, headers, selection.length)
             answered = service.observer.answered
             if selection.length > AMONG_OTHERS:
@@ -161,4 +163,4 @@ async def until_gone(exchange: Exchange) -> None:
     # To a client that left, the server would let every byte be sent: into nothing.
     with contextlib.suppress(ClientGone):
         while True:
-            await exchange.part(None)
+            await exchange.read_part(None)

@@ -20,8 +20,14 @@ from digestry.registry.chunk_size import KNOWN, ChunkSize
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
 from digestry.registry.connections.watch import Watch
+from digestry.registry.error_responses import (
+    BrokenOff,
+    ClientGone,
+    ClientSilent,
+    ErrorResponse,
+    bad_parameter,
+)
 from digestry.registry.hosts import Host
-from digestry.registry.problems import BrokenOff, ClientGone, ClientSilent, Problem, bad_parameter
 from digestry.registry.proxies import Forwarding
 
 JSON: Final = "application/json"
@@ -50,7 +56,7 @@ _UNKNOWN_SECONDS: Final = 1.0
 _DIGEST: Final = b"docker-content-digest"
 
 
-class Sealed(Exception):
+class SuccessWithheld(Exception):
     """An answer that is no error was begun, and must not be given."""
 
 
@@ -88,13 +94,13 @@ class Exchange(Request):
     """Why the answer is an error, if it is one. Words: an exception's traceback would hold all of this."""
     reason: str = ""
     """Why it was refused, in a word for the metrics, where its status does not say it."""
-    deed: dict[str, Any] | None = None
+    audit_event: dict[str, Any] | None = None
     """What a write did, for the audit log, beside what the request itself says."""
-    sealed: bool = False
+    errors_only: bool = False
     """Whether only an error may be answered."""
-    also: Sequence[tuple[bytes, bytes]] = ()
+    extra_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the answer has, whatever it is."""
-    policy: Sequence[tuple[bytes, bytes]] = ()
+    cors_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the answer has for the page that a browser asks for."""
     forwarding: Forwarding = Forwarding()
     """What proxies that are trusted say of this request."""
@@ -114,7 +120,7 @@ class Exchange(Request):
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
         self.answered = False
-        self.asker: Principal = EVERYBODY
+        self.principal: Principal = EVERYBODY
         """Who asks, and what they may do."""
         self.may_move = True
         """Whether they may move tags of the repository that this request is about."""
@@ -130,7 +136,7 @@ class Exchange(Request):
     def origin(self) -> Origin:
         """Who asks, for the journal."""
         return Origin(
-            actor=self.asker.identity.name,
+            actor=self.principal.identity.name,
             address=self.address,
             client=self.headers.get("user-agent", "")[:_LONGEST_CLIENT],
             may_move=self.may_move,
@@ -151,16 +157,16 @@ class Exchange(Request):
 
     @property
     def content_length(self) -> int | None:
-        """The declared length of the body in bytes. Raises :class:`Problem` if it is no number."""
+        """The declared length of the body in bytes. Raises :class:`ErrorResponse` if it is no number."""
         value = self.header(b"content-length")
         if value is None:
             return None
         if not (value.isascii() and value.isdigit()):
-            raise Problem(400, "SIZE_INVALID", "the Content-Length is not a number")
+            raise ErrorResponse(400, "SIZE_INVALID", "the Content-Length is not a number")
         return int(value)
 
     def number(self, name: str, *, default: int, most: int) -> int:
-        """A query parameter that is a count; above ``most`` it is ``most``. Raises :class:`Problem`."""
+        """A query parameter that is a count; above ``most`` it is ``most``. Raises :class:`ErrorResponse`."""
         value = self.parameter(name)
         if value is None:
             return default
@@ -169,14 +175,14 @@ class Exchange(Request):
         return min(int(value), most)
 
     def parameter(self, name: str) -> str | None:
-        """A query parameter that may be given once. Raises :class:`Problem`."""
+        """A query parameter that may be given once. Raises :class:`ErrorResponse`."""
         values = self.query_params.getlist(name)
         if len(values) > 1:
             raise bad_parameter(name, values[1], "it may be given only once")
         return values[0] if values else None
 
     async def read(self, limit: int, *, patience: float) -> bytes:
-        """The whole body. Raises :class:`TooLarge` above ``limit`` bytes, and as :meth:`part` does."""
+        """The whole body. Raises :class:`TooLarge` above ``limit`` bytes, and as :meth:`read_part` does."""
         declared = self.content_length
         if declared is not None and declared > limit:
             raise TooLarge(f"the body has {declared} bytes; {limit} are allowed", limit=limit)
@@ -184,14 +190,14 @@ class Exchange(Request):
         size = 0
         more = True
         while more:
-            part, more = await self.part(patience)
+            part, more = await self.read_part(patience)
             size += len(part)
             if size > limit:
                 raise TooLarge(f"the body has more than the {limit} bytes that are allowed", limit=limit)
             parts.append(part)
         return b"".join(parts)
 
-    async def part(self, patience: float | None) -> tuple[bytes, bool]:
+    async def read_part(self, patience: float | None) -> tuple[bytes, bool]:
         """The next part of the body, and whether more comes.
 
         Raises :class:`ClientGone`, and :class:`ClientSilent` after ``patience`` seconds without a byte, or
@@ -260,14 +266,14 @@ class Exchange(Request):
         for name, value in self._answer:
             if name == _DIGEST:
                 return value.decode("latin-1")
-        if self.deed is not None and "digest" in self.deed:
-            return str(self.deed["digest"])
+        if self.audit_event is not None and "digest" in self.audit_event:
+            return str(self.audit_event["digest"])
         last = str(self.scope["path"]).rpartition("/")[2]
         return last if last.startswith(("sha256:", "sha512:")) else ""
 
-    def did(self, **what: Any) -> None:
+    def record_audit_event(self, **what: Any) -> None:
         """Says what this write did, or was to do: ``action``, ``tag``, ``digest``, ``size``, ``events``."""
-        self.deed = {**(self.deed or {}), **what}
+        self.audit_event = {**(self.audit_event or {}), **what}
 
     # -- the answer ----------------------------------------------------------------------------
 
@@ -280,10 +286,10 @@ class Exchange(Request):
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
         """Starts an answer with already encoded headers; ``length`` of its body in bytes.
 
-        Raises :class:`Sealed`.
+        Raises :class:`SuccessWithheld`.
         """
-        if self.sealed and status < _ERRORS:
-            raise Sealed
+        if self.errors_only and status < _ERRORS:
+            raise SuccessWithheld
         if self.scope["method"] not in READS and self.observer is not None:
             await self.observer.note_write(self, status)  # before the client is told
         self.answered = True
@@ -293,8 +299,8 @@ class Exchange(Request):
         lines = [
             *_ALWAYS,
             (b"x-request-id", self._identified or self._identify()),
-            *self.policy,
-            *self.also,
+            *self.cors_headers,
+            *self.extra_headers,
             *headers,
         ]
         if length is not None:
@@ -318,7 +324,7 @@ class Exchange(Request):
             await sending  # the server keeps it, whole
 
     @property
-    def taken(self) -> int:
+    def bytes_taken(self) -> int:
         """Bytes that the client has read of what this connection's answers were, as far as that is known."""
         if self._taken < KNOWN and self.connection is not None:
             found = self.connection.taken()
@@ -326,32 +332,36 @@ class Exchange(Request):
             self._taken = max(self._taken, self.sent // 8 if found is None else found)
         return self._taken
 
-    async def room(self, parts: ChunkSize, *, stopped: Callable[[], bool]) -> None:
+    async def wait_for_room(self, chunk_size: ChunkSize, *, stopped: Callable[[], bool]) -> None:
         """Waits until the client has taken enough of what this connection's answers were to be sent more.
 
         Else the kernel would be given megabytes for each that never reads, in thousands of small parts. Who
         has taken much has room, as the server sees it. Raises :class:`BrokenOff`.
         """
         connection = self.connection
-        if connection is not None and connection.sought and self._far_ahead(connection, parts):
-            await self._wait_until_taken(self._until_near(connection, parts, stopped), connection)
+        if connection is not None and connection.sought and self._far_ahead(connection, chunk_size):
+            await self._wait_until_taken(self._until_near(connection, chunk_size, stopped), connection)
 
-    def _far_ahead(self, connection: Connection, parts: ChunkSize) -> bool:
-        if connection.sent <= parts.under_way or self._taken >= KNOWN or self.scope["http_version"] == "2":
+    def _far_ahead(self, connection: Connection, chunk_size: ChunkSize) -> bool:
+        if (
+            connection.sent <= chunk_size.under_way
+            or self._taken >= KNOWN
+            or self.scope["http_version"] == "2"
+        ):
             return False  # of streams, one that is not read must not hold up the others
-        taken = self.taken
-        return taken < KNOWN and connection.sent - taken > parts.under_way + taken // 2
+        taken = self.bytes_taken
+        return taken < KNOWN and connection.sent - taken > chunk_size.under_way + taken // 2
 
     async def _until_near(
-        self, connection: Connection, parts: ChunkSize, stopped: Callable[[], bool]
+        self, connection: Connection, chunk_size: ChunkSize, stopped: Callable[[], bool]
     ) -> None:
-        pause, waited = parts.pause / 64, 0.0
-        while self._far_ahead(connection, parts) and not stopped():
+        pause, waited = chunk_size.pause / 64, 0.0
+        while self._far_ahead(connection, chunk_size) and not stopped():
             if connection.descriptor < 0 and waited > _UNKNOWN_SECONDS:
                 return  # nobody knows what it has taken
             await asyncio.sleep(pause)
             waited += pause
-            pause = min(2 * pause, parts.pause)
+            pause = min(2 * pause, chunk_size.pause)
 
     async def _wait_until_taken(self, sending: Awaitable[None], connection: Connection) -> None:
         """Waits until the server has room for a part, which it has when the client took an earlier one."""
@@ -377,13 +387,13 @@ class Exchange(Request):
         body = msgspec.json.encode(value, enc_hook=encode_hook)
         await self.answer(200, [("Content-Type", media_type), *headers], body)
 
-    async def problem(self, problem: Problem) -> None:
+    async def send_error(self, response: ErrorResponse) -> None:
         """Answers with an error."""
-        self.failure = problem.message
-        self.reason = problem.reason
+        self.failure = response.message
+        self.reason = response.reason
         await self._drain()
-        body = msgspec.json.encode(problem.body())
-        await self.answer(problem.status, [("Content-Type", JSON), *problem.headers.items()], body)
+        body = msgspec.json.encode(response.body())
+        await self.answer(response.status, [("Content-Type", JSON), *response.headers.items()], body)
 
     async def _drain(self) -> None:
         """Reads away the rest of a body that nobody wants, unless it is long.
@@ -407,7 +417,7 @@ class Exchange(Request):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 more = True
                 while more and left > 0:
-                    part, more = await self.part(_DRAIN_PATIENCE)
+                    part, more = await self.read_part(_DRAIN_PATIENCE)
                     left -= len(part)
         except (ClientGone, ClientSilent, TimeoutError):
             return

@@ -14,8 +14,8 @@ from digestry.model.digest import Digest
 from digestry.model.history import TAG_EVENT, TAG_OBSERVED, TAG_TIMESTAMP, JournalPage, TagEvent
 from digestry.model.reference import check_tag
 from digestry.registry import redaction, sightings, tag_history
+from digestry.registry.error_responses import ErrorResponse, not_allowed
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.referrers import describe, index
 from digestry.registry.service import Service
 from digestry.registry.tag_history import time_parameter
@@ -80,7 +80,7 @@ async def handle_tag_history(service: Service, exchange: Exchange, name: str, ta
         # No two entries have the same time (catalog/journal.py), so that it can be the cursor.
         links.append(exchange.next_page(n=limit, before=_timestamp(page[-1])))
     body = index([_history_entry(event) for event in page])
-    origin = service.origin(name, exchange.asker)
+    origin = service.origin(name, exchange.principal)
     if origin:
         body["annotations"] = {TAG_OBSERVED: origin}  # an empty history is not a whole one there
     await exchange.json(body, media_type=media_types.OCI_INDEX, headers=links)
@@ -128,7 +128,7 @@ async def handle_digestry(service: Service, exchange: Exchange, name: str, what:
     elif resource == "sightings" and rest:
         await sightings.handle_of(service, exchange, name, rest)
     else:
-        raise Problem(404, "UNSUPPORTED", "there is no such extension; see /v2/_oci/ext/discover")
+        raise ErrorResponse(404, "UNSUPPORTED", "there is no such extension; see /v2/_oci/ext/discover")
 
 
 async def _advisories(service: Service, exchange: Exchange, name: str) -> None:

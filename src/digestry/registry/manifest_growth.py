@@ -13,7 +13,7 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, encode_hook
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
-from digestry.registry.service import Damaged, Service
+from digestry.registry.service import ContentDamaged, Service
 
 
 async def extended(
@@ -29,7 +29,7 @@ async def extended(
         (tag, there.digest): (Digest.parse(there.digest), there.size, there.media_type)
         for tag in dict.fromkeys(tags)
         if signature_tags.is_about(tag)
-        and (there := service.hot.manifest(name, tag)) is not None
+        and (there := service.read_cache.manifest(name, tag)) is not None
         and not signature_tags.names(tag, there.digest)
     }
     if not found:
@@ -46,7 +46,7 @@ def _grown_from(
     for digest, size, media_type in earlier:
         try:
             before = Manifest.parse(service.read(digest, size), media_type, algorithm=digest.algorithm)
-        except (Damaged, ContentError, InvalidManifest):
+        except (ContentDamaged, ContentError, InvalidManifest):
             continue  # what it had cannot be told
         if _collects(before) and _says_all(before, manifest) and _entries(before) < has:
             result.add((digest, size, media_type))

@@ -15,17 +15,17 @@ from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
 from digestry.registry import manifest_growth
-from digestry.registry.exchange import Exchange
-from digestry.registry.problems import (
-    Problem,
+from digestry.registry.error_responses import (
+    ErrorResponse,
     bad_parameter,
     manifest_damaged,
     manifest_unknown,
     name_unknown,
     not_allowed,
 )
+from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import expected_blobs
-from digestry.registry.service import Damaged, Service
+from digestry.registry.service import ContentDamaged, Service
 
 _PARSED_AT_ONCE: Final = 128 << 10
 """Larger ones take so long that others are answered meanwhile."""
@@ -43,7 +43,7 @@ def _target(text: str) -> Digest | None:
     try:
         check_tag(text)
     except InvalidReference as error:
-        raise Problem(
+        raise ErrorResponse(
             400, "MANIFEST_INVALID", f"{error.message} ({error.hint})" if error.hint else error.message
         ) from error
     return None
@@ -55,8 +55,8 @@ async def handle(service: Service, exchange: Exchange, name: str, target: str) -
         case "GET" | "HEAD":
             try:
                 await _get(service, exchange, name, target)
-            except Damaged as error:
-                if await service.doubt(error):
+            except ContentDamaged as error:
+                if await service.quarantine_if_damaged(error):
                     raise manifest_damaged(target, name) from error
                 await _get(service, exchange, name, target)  # it was put back in this moment
         case "PUT":
@@ -69,13 +69,13 @@ async def handle(service: Service, exchange: Exchange, name: str, target: str) -
 
 async def _get(service: Service, exchange: Exchange, name: str, target: str) -> None:
     if len(target) > _LONGEST_TARGET:
-        _target(target)  # it is none: do not let it into the hot reads' memory
-    found = service.hot.manifest(name, target)
+        _target(target)  # it is none: do not let it into the read cache
+    found = service.read_cache.manifest(name, target)
     if found is None:
         _target(target)
         if not await service.disk(service.catalog.has_repository, name):
             raise name_unknown(name)
-        if service.hot.damaged(name, target):
+        if service.read_cache.damaged(name, target):
             raise manifest_damaged(target, name)
         raise manifest_unknown(target, name)
     etag = f'"{found.digest}"'
@@ -85,7 +85,7 @@ async def _get(service: Service, exchange: Exchange, name: str, target: str) -> 
         (b"etag", etag.encode()),
     ]
     head = exchange.scope["method"] == "HEAD"
-    if head and ":" in target and not await service.promise(name, Digest.parse(target), found.lease_end):
+    if head and ":" in target and not await service.ensure_lease(name, Digest.parse(target), found.lease_end):
         raise manifest_unknown(target, name)
     wanted = exchange.header(b"if-none-match")
     if wanted is not None and (wanted.strip() == "*" or etag in wanted):
@@ -96,10 +96,10 @@ async def _get(service: Service, exchange: Exchange, name: str, target: str) -> 
         await exchange.begin(200, headers, found.size)
         await exchange.finish()
         return
-    raw = service.manifests.get(found.digest)
+    raw = service.manifest_cache.get(found.digest)
     if raw is None:
         raw = await service.disk(service.read, Digest.parse(found.digest), found.size)
-        service.manifests.put(found.digest, raw)
+        service.manifest_cache.put(found.digest, raw)
     await exchange.begin(200, headers, len(raw))
     await exchange.finish(raw)
 
@@ -120,7 +120,7 @@ def _etags(exchange: Exchange, name: str, *, strong: bool) -> frozenset[str] | N
         return frozenset("*")
     found = _ETAGS.fullmatch(text)
     if found is None:
-        raise Problem(
+        raise ErrorResponse(
             400, "UNSUPPORTED", f'{name} {shown(text)} is not valid: write "<digest>", in quotes, or *'
         )
     # A weak one never matches where a strong one is wanted; what is never a digest matches nothing.
@@ -135,13 +135,13 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
             raise bad_parameter("tag", tags[0], "it goes with a manifest that is pushed by digest")
         tags = [target]
     if len(tags) > _MOST_TAGS:
-        raise Problem(
+        raise ErrorResponse(
             414, "UNSUPPORTED", f"{len(tags)} tags are too many for one request; {_MOST_TAGS} are allowed"
         )
     for tag in tags:
         if _target(tag) is not None:
             raise bad_parameter("tag", tag, "a tag is wanted")
-    exchange.did(tags=tags)
+    exchange.record_audit_event(tags=tags)
     raw = await exchange.read(service.config.manifest_limit, patience=service.config.patience)
     content_type = exchange.header(b"content-type")
     kind = media_types.bare(content_type) if content_type else None
@@ -152,11 +152,11 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
     if len(raw) <= _PARSED_AT_ONCE:
         manifest = parse()
     else:
-        async with service.parsing:
+        async with service.parse_lock:
             manifest = await service.disk(parse)
-    exchange.did(digest=manifest.digest, size=len(raw))
+    exchange.record_audit_event(digest=manifest.digest, size=len(raw))
     if wanted is not None and manifest.digest != wanted:
-        raise Problem(
+        raise ErrorResponse(
             400,
             "DIGEST_INVALID",
             f"the manifest's bytes hash to {manifest.digest}, not to {wanted}; it was not stored",
@@ -181,8 +181,8 @@ async def _put(service: Service, exchange: Exchange, name: str, target: str) -> 
             expected=expected,
             extends=extends,
         )
-    exchange.did(events=events)
-    service.manifests.put(str(manifest.digest), raw)
+    exchange.record_audit_event(events=events)
+    service.manifest_cache.put(str(manifest.digest), raw)
     headers = [
         ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
         ("Docker-Content-Digest", str(manifest.digest)),
@@ -216,10 +216,14 @@ def _keep(
 
 async def _delete(service: Service, exchange: Exchange, name: str, target: str) -> None:
     digest = _target(target)
-    exchange.did(**({"action": "delete-tag", "tag": target} if digest is None else {"digest": digest}))
+    exchange.record_audit_event(
+        **({"action": "delete-tag", "tag": target} if digest is None else {"digest": digest})
+    )
     expected = expectation(exchange)
     if digest is not None and expected is not ANYTHING:
-        raise Problem(400, "UNSUPPORTED", "If-Match and If-None-Match go with the tag that is to be deleted")
+        raise ErrorResponse(
+            400, "UNSUPPORTED", "If-Match and If-None-Match go with the tag that is to be deleted"
+        )
     try:
         if digest is None:
             event = await service.remove(
@@ -230,7 +234,7 @@ async def _delete(service: Service, exchange: Exchange, name: str, target: str) 
             events = await service.remove(
                 service.catalog.delete_manifest, name, digest, origin=exchange.origin
             )
-        exchange.did(events=events)
+        exchange.record_audit_event(events=events)
     except NotFound as error:
         if await service.disk(service.catalog.has_repository, name):
             raise manifest_unknown(target, name) from error

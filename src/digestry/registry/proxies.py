@@ -17,8 +17,8 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from digestry.registry import toml
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.hosts import Host, parse_host
-from digestry.registry.problems import Problem
 from digestry.registry.toml import Key, Where
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -167,7 +167,7 @@ def _is_port(text: str) -> bool:
 def apply(config: ProxyConfig, scope: Scope) -> Forwarding:
     """Puts the client's address and scheme into ``scope``, and returns what the peer says, if it is trusted.
 
-    Raises :class:`Problem` 400 if it says two things: one of them a stranger wrote.
+    Raises :class:`ErrorResponse` 400 if it says two things: one of them a stranger wrote.
     """
     peer = scope.get("client")
     address = peer[0] if peer else ""
@@ -201,7 +201,7 @@ def read(config: ProxyConfig, peer: str, headers: RawHeaders) -> Forwarding:
     ):
         if one is not None and another is not None and one != another:
             # A proxy that writes the one kind passes the other on, as whoever asked it wrote it.
-            raise Problem(
+            raise ErrorResponse(
                 400,
                 "UNSUPPORTED",
                 f"the proxy {peer or 'on the socket'} says two things in Forwarded and X-Forwarded-*: [proxy]"

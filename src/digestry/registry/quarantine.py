@@ -41,7 +41,7 @@ class Quarantine:
         self._now = now
         self._note = note
 
-    def doubt(self, digest: Digest, size: int) -> bool:
+    def quarantine_if_damaged(self, digest: Digest, size: int) -> bool:
         """Looks again at content that could not be served; whether it is damaged.
 
         Others may have found it and seen to it already.

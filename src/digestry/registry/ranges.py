@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from digestry.errors import StorageError
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem
 
 MOST_RANGES: Final = 1024
 """In one request. Clients of zstd:chunked begin with so many; more are refused."""
@@ -70,9 +70,9 @@ class Selection(NamedTuple):
 def choose(exchange: Exchange, size: int, *, etag: str, media_type: str) -> Selection:
     """Return what the answer to a GET has of ``size`` bytes with ``etag``, quotes included.
 
-    Raises :class:`Problem` 416 if there are no such bytes, and for more than :data:`MOST_RANGES` ranges.
-    Ranges that overlap are sent once, so that no answer has more of the content than all of it. What is not
-    a range of bytes, or not well-formed, is ignored: the answer is then the whole.
+    Raises :class:`ErrorResponse` 416 if there are no such bytes, and for more than :data:`MOST_RANGES`
+    ranges. Ranges that overlap are sent once, so that no answer has more of the content than all of it. What
+    is not a range of bytes, or not well-formed, is ignored: the answer is then the whole.
     """
     header = exchange.header(b"range")
     if header is None or exchange.header(b"if-range") not in {None, etag}:
@@ -97,7 +97,7 @@ def _whole(size: int) -> Selection:
 def parse(header: str, size: int) -> list[tuple[int, int]] | None:
     """Return the first and last byte of each range that ``header`` asks for and that there is, in its order.
 
-    None for the whole: another unit than bytes, or no list of ranges. Raises :class:`Problem` 416.
+    None for the whole: another unit than bytes, or no list of ranges. Raises :class:`ErrorResponse` 416.
     """
     unit = _BYTES.fullmatch(header.strip(" \t"))
     if unit is None:
@@ -134,8 +134,8 @@ def _number(digits: str) -> int:
     return _BEYOND if len(digits) > _DIGITS else int(digits or "0")
 
 
-def _refused(size: int, message: str) -> Problem:
-    return Problem(416, "SIZE_INVALID", message, headers={"Content-Range": f"bytes */{size}"})
+def _refused(size: int, message: str) -> ErrorResponse:
+    return ErrorResponse(416, "SIZE_INVALID", message, headers={"Content-Range": f"bytes */{size}"})
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

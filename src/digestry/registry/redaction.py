@@ -14,8 +14,8 @@ from msgspec import structs
 from digestry.catalog import clock
 from digestry.model.history import TagEvent, TagSpan
 from digestry.model.timestamps import parse_rfc3339, rfc3339
+from digestry.registry.error_responses import bad_parameter
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import bad_parameter
 
 _DIGITS: Final = 19
 
@@ -48,7 +48,7 @@ def cursor(exchange: Exchange, *, audits: bool) -> Cursor:
     """The query parameter ``before``: an entry's number, or its time (RFC 3339), exclusive.
 
     Numbers are only for who is told numbers: whoever else could ask for all before one would find out
-    which numbers the entries have. Raises :class:`Problem`.
+    which numbers the entries have. Raises :class:`ErrorResponse`.
     """
     value = exchange.parameter("before")
     if value is None:

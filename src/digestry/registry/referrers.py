@@ -7,8 +7,8 @@ from typing import Any, Final
 from digestry.catalog.content import Cursor, StoredManifest
 from digestry.model import media_types
 from digestry.model.digest import Digest
+from digestry.registry.error_responses import bad_parameter, not_allowed
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import bad_parameter, not_allowed
 from digestry.registry.service import Service
 
 _PAGE: Final = 500
@@ -62,7 +62,7 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
 
 
 def _cursor(text: str | None) -> Cursor | None:
-    """Reads what :func:`handle` wrote. Raises :class:`Problem` for anything else."""
+    """Reads what :func:`handle` wrote. Raises :class:`ErrorResponse` for anything else."""
     if not text:
         return None
     time, _, digest = text.partition(".")

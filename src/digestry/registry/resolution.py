@@ -21,9 +21,9 @@ from digestry.model.resolution import (
     ResolveRequest,
 )
 from digestry.registry import redaction
+from digestry.registry.error_responses import ErrorResponse, not_allowed
 from digestry.registry.exchange import JSON, Exchange
-from digestry.registry.problems import Problem, not_allowed
-from digestry.registry.service import Damaged, Service
+from digestry.registry.service import ContentDamaged, Service
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -41,12 +41,12 @@ async def handle(service: Service, exchange: Exchange) -> None:
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.disk(_parse, body)
-    names = [service.meant(query.repository, exchange.asker) for query in request.queries]
+    names = [service.canonical_repository(query.repository, exchange.principal) for query in request.queries]
     hidden = service.gate.hidden(exchange, set(names))
     # No repository has the empty name: what may not be seen is answered as what is not there.
     names = ["" if name in hidden else name for name in names]
-    mirrored = {name for name in names if service.origin(name, exchange.asker)}
-    audited = {name for name in names if exchange.asker.audits(name)}
+    mirrored = {name for name in names if service.origin(name, exchange.principal)}
+    audited = {name for name in names if exchange.principal.audits(name)}
     answer = await service.disk(_answer, service, request, names, mirrored, audited)
     await exchange.answer(200, [("Content-Type", JSON)], answer)
 
@@ -96,9 +96,9 @@ def _parse(body: bytes) -> ResolveRequest:
     try:
         request = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
+        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
     if len(request.queries) > MOST_QUERIES:
-        raise Problem(
+        raise ErrorResponse(
             400,
             "UNSUPPORTED",
             f"{len(request.queries)} repositories are asked about; {MOST_QUERIES} at a time are answered",
@@ -106,7 +106,7 @@ def _parse(body: bytes) -> ResolveRequest:
         )
     things = sum(query.things for query in request.queries)
     if things > MOST_THINGS:
-        raise Problem(
+        raise ErrorResponse(
             400,
             "UNSUPPORTED",
             f"{things} digests, tags and prefixes are asked about; {MOST_THINGS} at a time are answered",
@@ -118,7 +118,7 @@ def _parse(body: bytes) -> ResolveRequest:
             for tag in query.tags:
                 check_tag(tag)
         except InvalidReference as error:
-            raise Problem(400, "NAME_INVALID", f"query {position}: {error.message}") from error
+            raise ErrorResponse(400, "NAME_INVALID", f"query {position}: {error.message}") from error
     return request
 
 
@@ -133,8 +133,8 @@ def _contents(service: Service, pieces: list[Piece]) -> dict[str, str]:
             contents[str(piece.digest)] = service.read(piece.digest, piece.size).decode()
         except UnicodeDecodeError:
             continue  # JSON has no bytes
-        except Damaged as error:
-            service.report(error)
+        except ContentDamaged as error:
+            service.quarantine_in_background(error)
             continue
         except StorageError as error:
             log.error("%s", error.message)

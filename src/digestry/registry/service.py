@@ -1,4 +1,4 @@
-"""What every request handler works with: the stores, the hot reads, and the threads.
+"""What every request handler works with: the stores, the read cache, and the threads.
 
 One :class:`Service` for each worker process. The event loop's thread never waits for the disk but
 for reads that are a few microseconds; all else runs in ``disk`` threads, and what changes the
@@ -40,13 +40,13 @@ from digestry.registry.admission import Admission
 from digestry.registry.chunk_size import ChunkSize
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.table import Connections
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.observability import audit_events
 from digestry.registry.observability.audit_events import Findings
 from digestry.registry.observability.exposition import Scrape
 from digestry.registry.observability.health import Health
 from digestry.registry.observability.request_observer import Observer
 from digestry.registry.observability.upstream_metrics import UpstreamMeter
-from digestry.registry.problems import Problem
 from digestry.registry.pull_through.mirrors import Mirrors
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.quarantine import HEALS, Quarantine
@@ -91,7 +91,7 @@ class BytesCache:
             self._held -= len(dropped)
 
 
-class Damaged(StorageError):
+class ContentDamaged(StorageError):
     """The catalog has content of ``digest``, ``size`` bytes, and the blob store does not, or not whole."""
 
     def __init__(self, digest: Digest, size: int, problem: str) -> None:
@@ -132,12 +132,14 @@ class Service:
         self._quarantine = Quarantine(
             self.blobs, self.catalog.damage, now=now, note=Findings(self.observer.audit, client="read")
         )
-        self._courier = WebhookDispatcher(config.root, self.catalog.outbox, config.webhooks, now=now)
-        self.hot = ReadCache(self.catalog.path)
-        self.manifests = BytesCache(_MANIFEST_CACHE)
-        self.parts = ChunkSize()
+        self._webhook_dispatcher = WebhookDispatcher(
+            config.root, self.catalog.outbox, config.webhooks, now=now
+        )
+        self.read_cache = ReadCache(self.catalog.path)
+        self.manifest_cache = BytesCache(_MANIFEST_CACHE)
+        self.chunk_size = ChunkSize()
         self._stopped = False
-        self.parsing = asyncio.Lock()
+        self.parse_lock = asyncio.Lock()
         """Of large manifests: each takes a multiple of its size while it is read."""
         self.admission = Admission(config)
         self.gate = Gate(config.access, config.root, self.catalog.path)
@@ -145,12 +147,12 @@ class Service:
         if config.mirrors:
             if make_upstream is None:
                 raise InvalidConfiguration("there are mirrors, and nothing to ask other registries with")
-            self.mirrors = Mirrors(config.mirrors, make_upstream, config.root, self.hot)
+            self.mirrors = Mirrors(config.mirrors, make_upstream, config.root, self.read_cache)
             self.observer.watch(UpstreamMeter(self.observer.measures, self.mirrors).read)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalog")
         # A thread of its own: it waits for pushes to end, which need the disk threads for that.
-        self._warden = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
+        self._quarantine_executor = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self._sweeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._publisher: asyncio.Task[None] | None = None
@@ -162,17 +164,17 @@ class Service:
         if self._absent is None:
             self._absent = copy.copy(self)
             self._absent.catalog = Catalog(self.config.root / ABSENT, now=self.now)
-            self._absent.hot = ReadCache(self._absent.catalog.path)
+            self._absent.read_cache = ReadCache(self._absent.catalog.path)
         return self._absent
 
-    def meant(self, name: str, asker: Principal) -> str:
+    def canonical_repository(self, name: str, principal: Principal) -> str:
         """The repository that ``name`` is of where nobody else is asked: its history and so on."""
-        return name if self.mirrors is None else self.mirrors.kept(name, asker)
+        return name if self.mirrors is None else self.mirrors.canonical_repository(name, principal)
 
-    def origin(self, name: str, asker: Principal) -> str:
+    def origin(self, name: str, principal: Principal) -> str:
         """The host of the registry that a repository is mirrored from; empty for one of our own, as far as
         who asks may see those."""
-        return "" if self.mirrors is None else self.mirrors.origin(name, asker)
+        return "" if self.mirrors is None else self.mirrors.origin(name, principal)
 
     async def disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls ``function`` in a thread that may wait for the disk."""
@@ -200,14 +202,16 @@ class Service:
         self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         if self._stopped:
-            raise Problem(503, "UNAVAILABLE", "the registry is being stopped", headers={"Retry-After": "5"})
+            raise ErrorResponse(
+                503, "UNAVAILABLE", "the registry is being stopped", headers={"Retry-After": "5"}
+            )
         # With the context: what a thread logs is about the request that it works for.
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(
             executor, lambda: context.run(function, *args, **kwargs)
         )
 
-    async def promise(self, name: str, digest: Digest, lease_end: int | None) -> bool:
+    async def ensure_lease(self, name: str, digest: Digest, lease_end: int | None) -> bool:
         """A client is told that this content is here: it will not be collected soon (rule 7).
 
         False if it went in this moment.
@@ -225,19 +229,19 @@ class Service:
     def read(self, digest: Digest, size: int) -> bytes:
         """Content that the catalog says is here, verified. Blocks.
 
-        Raises :class:`Damaged` if it is not, or not whole, and :class:`StorageError`: the client is not
-        to blame for either.
+        Raises :class:`ContentDamaged` if it is not, or not whole, and :class:`StorageError`: the client is
+        not to blame for either.
         """
         try:
             content = self.blobs.read(digest, limit=size)
         except (NotFound, ContentError, TooLarge) as error:
-            raise Damaged(digest, size, error.message) from error
+            raise ContentDamaged(digest, size, error.message) from error
         except StorageError as error:
             if tells_damage(error):
-                raise Damaged(digest, size, error.message) from error
+                raise ContentDamaged(digest, size, error.message) from error
             raise
         if len(content) != size:
-            raise Damaged(digest, size, f"it has {len(content)} bytes, not {size}")
+            raise ContentDamaged(digest, size, f"it has {len(content)} bytes, not {size}")
         return content
 
     def open(self, digest: Digest, size: int) -> BinaryIO:
@@ -248,40 +252,42 @@ class Service:
         try:
             file = self.blobs.open(digest)
         except NotFound as error:
-            raise Damaged(digest, size, GONE) from error
+            raise ContentDamaged(digest, size, GONE) from error
         except ContentError as error:
-            raise Damaged(digest, size, error.message) from error
+            raise ContentDamaged(digest, size, error.message) from error
         except StorageError as error:
             if tells_damage(error):
-                raise Damaged(digest, size, error.message) from error
+                raise ContentDamaged(digest, size, error.message) from error
             raise
         found = os.fstat(file.fileno()).st_size
         if found != size:
             file.close()
-            raise Damaged(digest, size, f"it has {found} bytes, not {size}")
+            raise ContentDamaged(digest, size, f"it has {found} bytes, not {size}")
         return file
 
-    async def doubt(self, error: Damaged) -> bool:
+    async def quarantine_if_damaged(self, error: ContentDamaged) -> bool:
         """Content could not be served: puts it into quarantine. False if it is whole by now."""
-        return await self._call(self._warden, self._quarantine.doubt, error.digest, error.size)
+        return await self._call(
+            self._quarantine_executor, self._quarantine.quarantine_if_damaged, error.digest, error.size
+        )
 
-    def report(self, error: Damaged) -> None:
-        """As :meth:`doubt`, for who does not wait for it."""
+    def quarantine_in_background(self, error: ContentDamaged) -> None:
+        """As :meth:`quarantine_if_damaged`, for who does not wait for it."""
 
-        def doubt() -> None:
+        def quarantine_if_damaged() -> None:
             try:
-                self._quarantine.doubt(error.digest, error.size)
+                self._quarantine.quarantine_if_damaged(error.digest, error.size)
             except StorageError as failure:
                 log.error("%s; putting it into quarantine failed: %s", error.message, failure.message)
 
-        self._warden.submit(doubt)
+        self._quarantine_executor.submit(quarantine_if_damaged)
 
     # -- life ----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begins the periodic work; called on the event loop."""
         self.gate.start()
-        self._courier.start()
+        self._webhook_dispatcher.start()
         if self.mirrors is not None:
             self.mirrors.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
@@ -293,16 +299,16 @@ class Service:
         for task in (self._sweeper, self._watcher, self._publisher):
             if task is not None:
                 task.cancel()
-        self._courier.stop()
+        self._webhook_dispatcher.stop()
         if self.mirrors is not None:
             await asyncio.to_thread(self.mirrors.stop)
         self._stopped = True
         self._disk.shutdown(wait=True)
         self._writer.shutdown(wait=True)
-        self._warden.shutdown(wait=True)
+        self._quarantine_executor.shutdown(wait=True)
         for stores in (self, self._absent):
             if stores is not None:
-                stores.hot.close()
+                stores.read_cache.close()
                 stores.catalog.close()
         self.gate.close()
         self.observer.close()

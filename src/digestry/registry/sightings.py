@@ -12,8 +12,8 @@ from digestry.model.descriptor import decode_hook
 from digestry.model.digest import Digest
 from digestry.model.reference import check_repository
 from digestry.model.sightings import LARGEST_REQUEST, MOST_SIGHTINGS, Noted, Sighted, SightingsRequest
+from digestry.registry.error_responses import ErrorResponse, not_allowed
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.service import Service
 
 _PAGE: Final = 100
@@ -23,7 +23,7 @@ _decoder: Final = msgspec.json.Decoder(SightingsRequest, dec_hook=decode_hook)
 
 
 async def handle_note(service: Service, exchange: Exchange) -> None:
-    """Notes what was seen running. Of digests that are not here, or that the asker may not pull,
+    """Notes what was seen running. Of digests that are not here, or that the principal may not pull,
     the answer has no more than their number."""
     if exchange.method != "POST":
         raise not_allowed(exchange.method, "POST")
@@ -33,12 +33,12 @@ async def handle_note(service: Service, exchange: Exchange) -> None:
     hidden = service.gate.hidden(exchange, {one.repository for one in entries})
     seen = [one for one in entries if one.repository not in hidden]
     result = Noted(unknown=len(entries) - len(seen))
-    at, actor = service.now(), exchange.asker.identity.name
+    at, actor = service.now(), exchange.principal.identity.name
     # In parts: a push that waits for the writer's thread need not wait for all of them.
     for start in range(0, len(seen), BATCH):
         part = seen[start : start + BATCH]
         result += await service.write(service.catalog.sightings.note, part, at=at, actor=actor)
-    exchange.did(action="note-sightings", noted=result.noted, unknown=result.unknown)
+    exchange.record_audit_event(action="note-sightings", noted=result.noted, unknown=result.unknown)
     await exchange.json(result)
 
 
@@ -46,9 +46,9 @@ def _parse(body: bytes) -> list[Sighted]:
     try:
         entries = _decoder.decode(body).sightings
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
+        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
     if len(entries) > MOST_SIGHTINGS:
-        raise Problem(
+        raise ErrorResponse(
             400,
             "UNSUPPORTED",
             f"{len(entries)} sightings are told; {MOST_SIGHTINGS} at a time are taken",
@@ -58,7 +58,7 @@ def _parse(body: bytes) -> list[Sighted]:
         try:
             check_repository(entry.repository)
         except InvalidReference as error:
-            raise Problem(400, "NAME_INVALID", f"sighting {position}: {error.message}") from error
+            raise ErrorResponse(400, "NAME_INVALID", f"sighting {position}: {error.message}") from error
     return merged(entries)
 
 

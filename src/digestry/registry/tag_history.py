@@ -16,9 +16,15 @@ from digestry.model.reference import check_tag
 from digestry.model.timestamps import parse_rfc3339
 from digestry.registry import redaction
 from digestry.registry.access.principal import Principal
+from digestry.registry.error_responses import (
+    ErrorResponse,
+    bad_parameter,
+    manifest_unknown,
+    name_unknown,
+    not_allowed,
+)
 from digestry.registry.exchange import Exchange
 from digestry.registry.manifests import expectation
-from digestry.registry.problems import Problem, bad_parameter, manifest_unknown, name_unknown, not_allowed
 from digestry.registry.redaction import Cursor
 from digestry.registry.service import Service
 
@@ -58,7 +64,7 @@ async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) 
     if span is None:
         if not await service.disk(service.catalog.has_repository, name):
             raise name_unknown(name)
-        raise Problem(
+        raise ErrorResponse(
             404,
             "MANIFEST_UNKNOWN",
             f"there was no tag {tag} in {name} at {clock.to_rfc3339(moment)}",
@@ -112,31 +118,31 @@ async def handle_whose(service: Service, exchange: Exchange, name: str, text: st
 
 
 async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str) -> None:
-    """The same over all repositories that the asker may see."""
+    """The same over all repositories that the principal may see."""
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     digest = Digest.parse(text)
-    asker = exchange.asker
-    audits = asker.audits_everything()
+    principal = exchange.principal
+    audits = principal.audits_everything()
     cursor = redaction.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    spans = await service.disk(_anywhere, service, asker, digest, cursor, limit + 1)
+    spans = await service.disk(_anywhere, service, principal, digest, cursor, limit + 1)
     page = spans[:limit]
     links = []
     if len(spans) > limit:
         before = redaction.position(page[-1].sequence, page[-1].since, audits=audits)
         links.append(exchange.next_page(n=limit, before=before))
-    told = tuple(redaction.span(span, audits=asker.audits(span.repository)) for span in page)
+    told = tuple(redaction.span(span, audits=principal.audits(span.repository)) for span in page)
     await exchange.json(TagsForDigest(digest=digest, spans=told), headers=links)
 
 
 def _anywhere(
-    service: Service, asker: Principal, digest: Digest, cursor: Cursor, limit: int
+    service: Service, principal: Principal, digest: Digest, cursor: Cursor, limit: int
 ) -> list[TagSpan]:
-    """The newest ``limit`` spans in what ``asker`` may see. Blocks."""
+    """The newest ``limit`` spans in what ``principal`` may see. Blocks."""
     found: list[TagSpan] = []
     for name in service.catalog.repositories_of(digest):
-        if not asker.may_see(name):
+        if not principal.may_see(name):
             continue
         spans = service.catalog.memory.whose(
             name, digest, before=cursor.sequence, before_time=cursor.time, limit=limit
@@ -157,11 +163,11 @@ async def handle_digests(service: Service, exchange: Exchange, name: str, text: 
 
 
 async def handle_digests_anywhere(service: Service, exchange: Exchange, text: str) -> None:
-    """The same over all repositories that the asker may see."""
+    """The same over all repositories that the principal may see."""
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     prefix = DigestPrefix.parse(text)
-    found = await service.disk(_beginning_anywhere, service, exchange.asker, prefix, _MOST_DIGESTS + 1)
+    found = await service.disk(_beginning_anywhere, service, exchange.principal, prefix, _MOST_DIGESTS + 1)
     await exchange.json(_beginning(prefix, found))
 
 
@@ -169,11 +175,13 @@ def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsBeginning:
     return DigestsBeginning(str(prefix), tuple(found[:_MOST_DIGESTS]), more=len(found) > _MOST_DIGESTS)
 
 
-def _beginning_anywhere(service: Service, asker: Principal, prefix: DigestPrefix, limit: int) -> list[Digest]:
-    """The first ``limit`` digests in what ``asker`` may see. Blocks."""
+def _beginning_anywhere(
+    service: Service, principal: Principal, prefix: DigestPrefix, limit: int
+) -> list[Digest]:
+    """The first ``limit`` digests in what ``principal`` may see. Blocks."""
     found: set[Digest] = set()
     for name in service.catalog.prefixes.repositories(prefix):
-        if asker.may_see(name):
+        if principal.may_see(name):
             found.update(service.catalog.prefixes.in_repository(name, prefix, limit=limit))
     return sorted(found)[:limit]
 
@@ -190,8 +198,8 @@ async def handle_restore(service: Service, exchange: Exchange, name: str, tag: s
     to, at = exchange.parameter("to"), time_parameter(exchange, "at", last=True)
     wanted = at if to is None else Digest.parse(to)
     if wanted is None or (to is not None and at is not None):
-        raise Problem(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")
-    exchange.did(action="restore-tag", tag=tag)
+        raise ErrorResponse(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")
+    exchange.record_audit_event(action="restore-tag", tag=tag)
     try:
         restored = await service.write(
             service.catalog.restore_tag,
@@ -206,8 +214,10 @@ async def handle_restore(service: Service, exchange: Exchange, name: str, tag: s
             raise
         problem = manifest_unknown(tag, name)
         hint = f" ({error.hint})" if error.hint else ""
-        raise Problem(404, problem.code, f"{error.message}{hint}", detail=problem.detail) from error
-    exchange.did(digest=restored.to_digest, events=[] if restored.event is None else [restored.event])
+        raise ErrorResponse(404, problem.code, f"{error.message}{hint}", detail=problem.detail) from error
+    exchange.record_audit_event(
+        digest=restored.to_digest, events=[] if restored.event is None else [restored.event]
+    )
     headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
     if restored.event is not None:
         told = redaction.event(restored.event, audits=exchange.may_audit)

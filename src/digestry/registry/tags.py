@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from digestry.registry.access.principal import EVERYBODY, Principal
+from digestry.registry.error_responses import not_allowed
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import not_allowed
 from digestry.registry.service import Service
 
 MOST_TAGS: Final = 100_000
@@ -22,7 +22,7 @@ async def handle_list(service: Service, exchange: Exchange, name: str) -> None:
     _only_get(exchange)
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
-    names = service.hot.tags(name, after=after, limit=limit + 1) if limit <= _AT_ONCE else None
+    names = service.read_cache.tags(name, after=after, limit=limit + 1) if limit <= _AT_ONCE else None
     if names is None:  # too many for the event loop; or no such repository, which raises
         rows = await service.disk(service.catalog.tags, name, after=after, limit=limit + 1)
         names = [row.name for row in rows]
@@ -37,25 +37,25 @@ async def handle_catalog(service: Service, exchange: Exchange) -> None:
     _only_get(exchange)
     limit = exchange.number("n", default=_REPOSITORIES, most=_MOST_REPOSITORIES)
     after = exchange.parameter("last") or ""
-    names = await service.disk(_visible, service, exchange.asker, after, limit + 1)
+    names = await service.disk(_visible, service, exchange.principal, after, limit + 1)
     page = names[:limit]
     more = limit > 0 and len(names) > limit
     links = [exchange.next_page(n=limit, last=page[-1])] if more else []
     await exchange.json({"repositories": page}, headers=links)
 
 
-def _visible(service: Service, asker: Principal, after: str, limit: int) -> list[str]:
-    """The first ``limit`` repositories after ``after`` that ``asker`` may see. Blocks.
+def _visible(service: Service, principal: Principal, after: str, limit: int) -> list[str]:
+    """The first ``limit`` repositories after ``after`` that ``principal`` may see. Blocks.
 
     Only names are read that begin as the rules have it: how many there are of others, the time does not tell.
     """
-    batch = limit if asker is EVERYBODY else max(limit, _BATCH)
+    batch = limit if principal is EVERYBODY else max(limit, _BATCH)
     found: list[str] = []
-    for beginning in asker.seen_beginnings():
+    for beginning in principal.seen_beginnings():
         last = after
         while True:
             names = service.catalog.repositories(after=last, beginning=beginning, limit=batch)
-            found += [name for name in names if asker.may_see(name)]
+            found += [name for name in names if principal.may_see(name)]
             if len(found) >= limit:
                 return found[:limit]
             if len(names) < batch:
@@ -65,6 +65,6 @@ def _visible(service: Service, asker: Principal, after: str, limit: int) -> list
 
 
 def _only_get(exchange: Exchange) -> None:
-    """Raises :class:`Problem` for a request that does not read."""
+    """Raises :class:`ErrorResponse` for a request that does not read."""
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")

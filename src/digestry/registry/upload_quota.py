@@ -12,7 +12,7 @@ from typing import Final
 from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
 from digestry.errors import DigestryError, NotFound
-from digestry.registry.problems import upload_unknown
+from digestry.registry.error_responses import upload_unknown
 from digestry.registry.service import Service
 
 LEAST_STEP: Final = 1 << 20

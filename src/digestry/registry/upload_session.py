@@ -14,8 +14,8 @@ from typing import Final
 from digestry.blobs.ingest import DiskIngest
 from digestry.catalog.uploads import Upload
 from digestry.errors import CallerError, DigestryError, NotFound, StorageError, StorageFull, TooLarge
+from digestry.registry.error_responses import ClientGone, ClientSilent, ErrorResponse, upload_unknown
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import ClientGone, ClientSilent, Problem, upload_unknown
 from digestry.registry.service import Service
 from digestry.registry.upload_quota import UploadRoom, over_quota
 
@@ -62,7 +62,7 @@ async def take(service: Service, name: str, upload_id: str, *, algorithm: str | 
 async def receive(service: Service, exchange: Exchange, session: UploadSession, length: int | None) -> None:
     """Streams the body into the ingest, receiving the next batch while the last is written.
 
-    Raises :class:`ClientGone` if the client leaves before its end, :class:`Problem` if it is not
+    Raises :class:`ClientGone` if the client leaves before its end, :class:`ErrorResponse` if it is not
     ``length`` bytes long, :class:`TooLarge` or :class:`OverQuota` as soon as it is too long.
     """
     loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
     try:
         more = True
         while more:
-            part, more = await exchange.part(service.config.patience)
+            part, more = await exchange.read_part(service.config.patience)
             if part:
                 batch.append(part)
                 held += len(part)
@@ -89,7 +89,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
                 if began + received > limit:
                     raise too_large(limit)
                 if length is not None and received > length:
-                    raise Problem(
+                    raise ErrorResponse(
                         400, "SIZE_INVALID", f"more than the {length} bytes that were declared came"
                     )
             if room is not None:
@@ -120,7 +120,9 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
         if room is not None:
             await room.give_back(ingest.offset)
     if length is not None and ingest.offset - began != length:
-        raise Problem(400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came")
+        raise ErrorResponse(
+            400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came"
+        )
 
 
 async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:

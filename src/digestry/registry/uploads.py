@@ -24,15 +24,15 @@ from digestry.errors import (
 from digestry.model.digest import ALGORITHMS, Digest, shown
 from digestry.model.reference import check_repository
 from digestry.registry import upload_session
-from digestry.registry.exchange import Exchange
-from digestry.registry.problems import (
+from digestry.registry.error_responses import (
     ClientGone,
     ClientSilent,
-    Problem,
+    ErrorResponse,
     bad_parameter,
     not_allowed,
     upload_unknown,
 )
+from digestry.registry.exchange import Exchange
 from digestry.registry.proxies import share_of
 from digestry.registry.service import Service
 from digestry.registry.upload_session import UploadSession
@@ -54,7 +54,7 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
     digest = None if whole is None else Digest.parse(whole)
     algorithm = exchange.parameter("digest-algorithm") or (digest.algorithm if digest else "sha256")
     if digest is not None:
-        exchange.did(action="push-blob", digest=digest)
+        exchange.record_audit_event(action="push-blob", digest=digest)
     if algorithm not in ALGORITHMS:
         raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is wanted")
     length = exchange.content_length
@@ -69,7 +69,7 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
         most=service.config.uploads,
         most_of_one=service.config.uploads_per_user,
     )
-    exchange.did(upload=upload.id)
+    exchange.record_audit_event(upload=upload.id)
     if upload.replaced is not None:
         await service.disk(service.drop_replaced, upload.replaced)
     if digest is not None:
@@ -86,7 +86,7 @@ async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
 
 def _holder(exchange: Exchange) -> str:
     """Whose share of all uploads this one counts in. Who is not known is an address."""
-    identity = exchange.asker.identity
+    identity = exchange.principal.identity
     return f"{identity.name} {share_of(exchange.address)}" if identity.anonymous else identity.name
 
 
@@ -106,14 +106,14 @@ async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
             check_repository(source)
     except (InvalidDigest, InvalidReference):
         return False
-    may_pull = exchange.asker.may_pull
+    may_pull = exchange.principal.may_pull
     # From anywhere is for who may pull everything: else the time would tell of repositories that are hidden.
-    if not (exchange.asker.pulls_everything() if source is None else may_pull(source)):
+    if not (exchange.principal.pulls_everything() if source is None else may_pull(source)):
         return False
     size = await service.write(service.catalog.mount_blob, name, digest, source=source, may_pull=may_pull)
     if size is None:
         return False
-    exchange.did(action="mount-blob", digest=digest, size=size, source=source)
+    exchange.record_audit_event(action="mount-blob", digest=digest, size=size, source=source)
     await exchange.answer(201, _stored(name, digest))
     return True
 
@@ -122,14 +122,16 @@ async def handle(service: Service, exchange: Exchange, name: str, upload_id: str
     """One request to an upload under way."""
     if not _ID.fullmatch(upload_id):
         raise upload_unknown(upload_id, name)
-    exchange.did(upload=upload_id)
+    exchange.record_audit_event(upload=upload_id)
     match exchange.scope["method"]:
         case "PATCH":
             await _patch(service, exchange, name, upload_id)
         case "PUT":
             text = exchange.parameter("digest")
             if text is None:
-                raise Problem(400, "DIGEST_INVALID", "the digest parameter is missing: ?digest=sha256:…")
+                raise ErrorResponse(
+                    400, "DIGEST_INVALID", "the digest parameter is missing: ?digest=sha256:…"
+                )
             start, _ = _content_range(exchange)
             await _finish(service, exchange, name, upload_id, Digest.parse(text), start=start)
         case "GET" | "HEAD":
@@ -176,7 +178,7 @@ async def _finish(
     service: Service, exchange: Exchange, name: str, upload_id: str, digest: Digest, *, start: int | None
 ) -> None:
     """Takes the last bytes, if any, checks the whole, and makes it a blob of the repository."""
-    exchange.did(digest=digest)
+    exchange.record_audit_event(digest=digest)
     length = exchange.content_length
     session = await upload_session.take(service, name, upload_id, algorithm=digest.algorithm)
     try:
@@ -218,7 +220,7 @@ async def _push_small(service: Service, exchange: Exchange, name: str, digest: D
         raise refusal
     body = await exchange.read(length, patience=service.config.patience)
     if len(body) != length:
-        raise Problem(400, "SIZE_INVALID", f"{len(body)} of the {length} declared bytes came")
+        raise ErrorResponse(400, "SIZE_INVALID", f"{len(body)} of the {length} declared bytes came")
     with contextlib.ExitStack() as guarded:
         await service.disk(_put, service, digest, body, guarded)
         await service.write(service.catalog.add_blob, name, digest, length)
@@ -234,7 +236,7 @@ async def _pushed(
     service: Service, exchange: Exchange, name: str, digest: Digest, size: int, *, began: int
 ) -> None:
     """Tells that a blob is there. It began to come at ``began`` (microseconds)."""
-    exchange.did(size=size)
+    exchange.record_audit_event(size=size)
     took = max(0, service.now() - began)  # the clock may have been set back
     service.observer.uploaded(size, took / clock.SECOND)
     await exchange.answer(201, _stored(name, digest))
@@ -250,7 +252,7 @@ def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:
     """Where the body starts, and how many bytes it must have; None where that is not said.
 
     A chunk says ``Content-Range: 0-99`` (distribution-spec, "Pushing a blob in chunks"); HTTP's own
-    ``bytes 0-99/200`` is understood too. Raises :class:`Problem`.
+    ``bytes 0-99/200`` is understood too. Raises :class:`ErrorResponse`.
     """
     length = exchange.content_length
     text = exchange.header(b"content-range")
@@ -258,11 +260,11 @@ def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:
         return None, length
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None:
-        raise Problem(400, "BLOB_UPLOAD_INVALID", f"Content-Range {shown(text)} is not START-END")
+        raise ErrorResponse(400, "BLOB_UPLOAD_INVALID", f"Content-Range {shown(text)} is not START-END")
     first, last = int(match[1]), int(match[2])
     covered = last - first + 1
     if covered <= 0 or (length is not None and length != covered):
-        raise Problem(
+        raise ErrorResponse(
             400, "SIZE_INVALID", f"Content-Range {text} is of {covered} bytes, but the body has {length}"
         )
     return first, covered
@@ -270,7 +272,7 @@ def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:
 
 def _check_start(upload: Upload, start: int | None) -> None:
     if start is not None and start != upload.offset:
-        raise Problem(
+        raise ErrorResponse(
             416,
             "BLOB_UPLOAD_INVALID",
             f"the chunk starts at byte {start}, but the upload is at byte {upload.offset}",

@@ -14,7 +14,7 @@ import pytest
 from digestry.registry.access import login_queue, passwords
 from digestry.registry.access.login_queue import MOST_OF_ONE, MOST_WAITING, LoginQueue
 from digestry.registry.access.passwords import Passwords
-from digestry.registry.problems import Problem
+from digestry.registry.error_responses import ErrorResponse
 from tests.support import PATIENCE
 
 
@@ -52,8 +52,8 @@ class Turns:
         self.open.set()
         found = await asyncio.gather(*self.tasks, return_exceptions=True)
         self.tasks.clear()
-        statuses = [each.status for each in found if isinstance(each, Problem)]
-        assert all(isinstance(each, bool | Problem) for each in found), found
+        statuses = [each.status for each in found if isinstance(each, ErrorResponse)]
+        assert all(isinstance(each, bool | ErrorResponse) for each in found), found
         return statuses
 
 

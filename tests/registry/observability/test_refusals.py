@@ -141,7 +141,7 @@ def exchange(address: str = "", user: str | None = None) -> Exchange:
     scope = {"type": "http", "client": (address, 1), "headers": [], "method": "PUT", "path": "/"}
     made = Exchange(scope, nothing, nothing)  # type: ignore[arg-type]
     identity = ANONYMOUS if user is None else Identity(user)
-    made.asker = Principal(identity, Rules([]))
+    made.principal = Principal(identity, Rules([]))
     return made
 
 

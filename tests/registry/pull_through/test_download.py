@@ -23,7 +23,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.pull_through import blobs, download
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.pull_through.download import Abandoned, Download
-from digestry.registry.pull_through.mirror import Place
+from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.server import prepare
 from digestry.registry.service import Service
 from tests.client.liar import Reply
@@ -93,7 +93,7 @@ async def serving(root: Path, upstream: Slow) -> Any:
     service.start()
     assert service.mirrors is not None
     try:
-        yield service, Place(service.mirrors.all[0], "a.test/x", "x", "a.test/x")
+        yield service, UpstreamRepository(service.mirrors.all[0], "a.test/x", "x", "a.test/x")
     finally:
         upstream.pace.release(1000)
         await service.stop()
@@ -130,7 +130,7 @@ def test_a_large_download_that_nobody_waits_for_stops_and_is_gone_on_with(
                 await ended(second)
                 assert second.linked
             assert upstream.starts in ([0, 512 << 10], [0, 768 << 10])
-            assert service.hot.blob("a.test/x", str(DIGEST)).size == len(CONTENT)
+            assert service.read_cache.blob("a.test/x", str(DIGEST)).size == len(CONTENT)
             assert service.blobs.verify(DIGEST) == len(CONTENT)
 
     asyncio.run(run())
@@ -146,7 +146,7 @@ def test_a_download_with_little_left_is_finished_without_clients(tmp_path: Path)
             upstream.pace.release(1000)
             await ended(coming)
             assert coming.linked
-            assert service.hot.blob("a.test/x", str(DIGEST)) is not None
+            assert service.read_cache.blob("a.test/x", str(DIGEST)) is not None
 
     asyncio.run(run())
 
@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert isinstance(coming.error, StorageError)
             assert coming.ready < len(CONTENT)
             assert list((tmp_path / "root" / "ingest").iterdir()) == []
-            assert service.hot.blob("a.test/x", str(DIGEST)) is None
+            assert service.read_cache.blob("a.test/x", str(DIGEST)) is None
 
     asyncio.run(run())
 

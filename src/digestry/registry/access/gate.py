@@ -1,4 +1,4 @@
-"""The gate: from an ``Authorization`` header to a session, and from a missing right to an answer.
+"""The gate: from an ``Authorization`` header to a principal, and from a missing right to an answer.
 
 Everything here runs on the event loop. A header that was verified is remembered, under a keyed
 hash, until what it stands for ends: the requests that follow cost one look-up.
@@ -29,7 +29,7 @@ from digestry.registry.access.principal import EVERYBODY, Principal
 from digestry.registry.access.rules import Rules
 from digestry.registry.access.strangers import NotBelieved
 from digestry.registry.access.tokens import Tokens, Verified
-from digestry.registry.problems import Problem
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.proxies import says_https
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Gate:
         self._issuers = {issuer.issuer: TrustedIssuer(issuer) for issuer in config.issuers}
         self._robots = RobotReader(catalog) if config.enabled else None
         self._nobody = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
-        self._sessions: OrderedDict[bytes, Principal] = OrderedDict()
+        self._principals: OrderedDict[bytes, Principal] = OrderedDict()
         self._secret = os.urandom(32)
 
     def start(self) -> None:
@@ -98,19 +98,19 @@ class Gate:
         if self._passwords is not None:
             changed |= self._passwords.refresh()
         if changed:
-            self._sessions.clear()
+            self._principals.clear()
 
     # -- who it is -----------------------------------------------------------------------------
 
-    def known(self, header: str | None) -> Principal | None:
-        """The session of an ``Authorization`` header, if it was met before."""
+    def cached_principal(self, header: str | None) -> Principal | None:
+        """The principal of an ``Authorization`` header, if it was met before."""
         if header is None or self._nobody is EVERYBODY:
             return self._nobody
-        session = self._sessions.get(self._key(header))
-        return session if session is not None and session.ends > time.time() else None
+        principal = self._principals.get(self._key(header))
+        return principal if principal is not None and principal.ends > time.time() else None
 
-    async def verify(self, exchange: Exchange, header: str) -> Principal:
-        """The session of a header that is new. Raises :class:`Problem` 401, with a challenge."""
+    async def authenticate(self, exchange: Exchange, header: str) -> Principal:
+        """The principal of a header that is new. Raises :class:`ErrorResponse` 401, with a challenge."""
         key = self._key(header)
         scheme, _, value = header.partition(" ")
         value = value.strip()
@@ -118,27 +118,27 @@ class Gate:
             raise self.unauthorized(exchange, "the Authorization header is too long")
         if scheme.lower() == "basic":
             proof = await self.basic(exchange, header)
-            session = Principal(
+            principal = Principal(
                 proof.identity, self.rules, ends=min(proof.ends, time.time() + _BASIC_SECONDS)
             )
         elif scheme.lower() == "bearer":
-            session = await self._bearer(exchange, value)
+            principal = await self._bearer(exchange, value)
         else:
             # Not named: without a scheme before it, it is the secret itself, and this goes to logs.
             raise self.unauthorized(exchange, "log in here with Basic or Bearer, and nothing else")
-        if session.identity.robot:
-            session.ends = min(session.ends, time.time() + _ROBOT_SECONDS)
-        self._sessions[key] = session
-        self._sessions.move_to_end(key)
-        while len(self._sessions) > _REMEMBERED:
-            self._sessions.popitem(last=False)
-        return session
+        if principal.identity.robot:
+            principal.ends = min(principal.ends, time.time() + _ROBOT_SECONDS)
+        self._principals[key] = principal
+        self._principals.move_to_end(key)
+        while len(self._principals) > _REMEMBERED:
+            self._principals.popitem(last=False)
+        return principal
 
     def _key(self, header: str) -> bytes:
         return hashlib.blake2b(header.encode("latin-1", "replace"), key=self._secret, digest_size=16).digest()
 
     async def basic(self, exchange: Exchange, header: str) -> Proof:
-        """Who a Basic header is of. Raises :class:`Problem` 401."""
+        """Who a Basic header is of. Raises :class:`ErrorResponse` 401."""
         try:
             pair = base64.b64decode(header.partition(" ")[2].strip(), validate=True).decode()
             name, colon, password = pair.partition(":")
@@ -149,7 +149,7 @@ class Gate:
         return await self.password(exchange, name, password)
 
     async def password(self, exchange: Exchange, name: str, password: str) -> Proof:
-        """Who has this name and password. Raises :class:`Problem` 401."""
+        """Who has this name and password. Raises :class:`ErrorResponse` 401."""
         proof: Proof | None = None
         if name.startswith(ROBOT_PREFIX):
             proof = self._robot(password, name.removeprefix(ROBOT_PREFIX))
@@ -220,79 +220,82 @@ class Gate:
         """Whether the request may do that; False if it must see the repository as not there.
 
         Nothing is looked up here: what it says cannot tell whether there is such a repository.
-        Raises :class:`Problem` 401 for who is not known, or came with a token for something else, and
+        Raises :class:`ErrorResponse` 401 for who is not known, or came with a token for something else, and
         403 for who is known.
         """
-        session = exchange.asker
-        allowed = session.allowed(repository)
+        principal = exchange.principal
+        allowed = principal.allowed(repository)
         exchange.may_move = "move-tag" in allowed
         exchange.may_audit = "audit" in allowed
         if action in allowed:
             return True
-        ruled = session.ruled(repository)
-        if action in ruled or session.identity.anonymous:
+        ruled = principal.ruled(repository)
+        if action in ruled or principal.identity.anonymous:
             scope = f"repository:{repository}:{_SCOPES.get(action, action)}"
             if action in ruled:
                 text = f"this token is not for {action} in repository {repository}"
             else:
                 text = f"log in to {action} in repository {repository}"
             raise self.unauthorized(
-                exchange, text, scope=scope, error=None if session.grants is None else "insufficient_scope"
+                exchange, text, scope=scope, error=None if principal.grants is None else "insufficient_scope"
             )
         if action == "pull":
             return False
-        raise denied(session.identity, action, repository)
+        raise denied(principal.identity, action, repository)
 
     def require_audit(self, exchange: Exchange, repository: str) -> None:
-        """For what only tells who did what, or what runs where. Raises :class:`Problem` 401 and 403.
+        """For what only tells who did what, or what runs where. Raises :class:`ErrorResponse` 401 and 403.
 
         As :meth:`require`, which was before it, by the rules alone; who may not even pull sees the
         repository as not there.
         """
-        if exchange.may_audit or not exchange.asker.may_pull(repository):
+        if exchange.may_audit or not exchange.principal.may_pull(repository):
             return
-        if exchange.asker.identity.anonymous:
+        if exchange.principal.identity.anonymous:
             text = f"log in to see where images of repository {repository} ran"
             raise self.unauthorized(exchange, text, scope=f"repository:{repository}:pull")
-        raise denied(exchange.asker.identity, "audit", repository)
+        raise denied(exchange.principal.identity, "audit", repository)
 
     def hidden(self, exchange: Exchange, repositories: set[str]) -> set[str]:
-        """Those of ``repositories`` that the request must see as not there. Raises :class:`Problem` 401."""
-        session = exchange.asker
-        hidden = {name for name in repositories if not session.may_pull(name)}
-        lacking = {name for name in hidden if session.may_see(name) or session.identity.anonymous}
+        """Return those of ``repositories`` that the request must see as not there.
+
+        Raises :class:`ErrorResponse` 401.
+        """
+        principal = exchange.principal
+        hidden = {name for name in repositories if not principal.may_pull(name)}
+        lacking = {name for name in hidden if principal.may_see(name) or principal.identity.anonymous}
         if lacking:
             scope = " ".join(f"repository:{name}:pull" for name in sorted(lacking))
             raise self.unauthorized(exchange, "log in to ask about these repositories", scope=scope)
         return hidden
 
     def require_login(self, exchange: Exchange) -> None:
-        """For ``/v2/``, by which clients find out how to log in. Raises :class:`Problem` 401."""
-        if exchange.asker is self._nobody and self._nobody is not EVERYBODY:
+        """For ``/v2/``, by which clients find out how to log in. Raises :class:`ErrorResponse` 401."""
+        if exchange.principal is self._nobody and self._nobody is not EVERYBODY:
             raise self.unauthorized(exchange, "log in to use this registry")
 
     def require_name(self, exchange: Exchange, text: str) -> None:
-        """For what is not done for who has no name, where there are names. Raises :class:`Problem` 401."""
-        if exchange.asker is not EVERYBODY and exchange.asker.identity.anonymous:
+        """Raise :class:`ErrorResponse` 401 for a request without a user name, where users have names."""
+        if exchange.principal is not EVERYBODY and exchange.principal.identity.anonymous:
             raise self.unauthorized(exchange, text)
 
     def require_reader(self, exchange: Exchange, text: str) -> None:
-        """For what has a body, and is no good to who may read nothing. Raises :class:`Problem` 401."""
-        session = exchange.asker
-        if session.identity.anonymous and not session.sees_anything():
+        """For what has a body, and is no good to who may read nothing. Raises :class:`ErrorResponse` 401."""
+        principal = exchange.principal
+        if principal.identity.anonymous and not principal.sees_anything():
             raise self.unauthorized(exchange, text)
 
     def require_catalog(self, exchange: Exchange) -> None:
-        """For lists of repositories. Raises :class:`Problem` 401."""
-        session = exchange.asker
-        if not session.catalog or (session.identity.anonymous and not session.sees_anything()):
+        """For lists of repositories. Raises :class:`ErrorResponse` 401."""
+        principal = exchange.principal
+        if not principal.catalog or (principal.identity.anonymous and not principal.sees_anything()):
             raise self.unauthorized(exchange, "log in to list repositories", scope="registry:catalog:*")
 
     # -- challenges ----------------------------------------------------------------------------
 
     def unauthorized(
         self, exchange: Exchange, text: str, *, scope: str | None = None, error: str | None = None
-    ) -> Problem:
+    ) -> ErrorResponse:
         """A 401 with the challenge that clients answer (RFC 6750; distribution, "token.md")."""
         if self.config.challenge == "basic":
             challenge = f'Basic realm="{self.config.service}"'
@@ -302,14 +305,14 @@ class Gate:
                 challenge += f',scope="{scope}"'
             if error is not None:
                 challenge += f',error="{error}"'
-        return Problem(401, "UNAUTHORIZED", text, headers={"WWW-Authenticate": challenge})
+        return ErrorResponse(401, "UNAUTHORIZED", text, headers={"WWW-Authenticate": challenge})
 
     def realm(self, exchange: Exchange) -> str:
         """The token endpoint's URL, as this client reaches the registry."""
         if self.config.realm is not None:
             return self.config.realm
         if exchange.host is None:
-            raise Problem(400, "UNSUPPORTED", "the request names no host that an answer could lead to")
+            raise ErrorResponse(400, "UNSUPPORTED", "the request names no host that an answer could lead to")
         scheme = exchange.scope["scheme"]
         told = exchange.forwarding.scheme is not None
         if scheme == "http" and not told and says_https(exchange.scope["headers"]):
@@ -318,7 +321,7 @@ class Gate:
         return f"{scheme}://{exchange.host}/token"
 
 
-def denied(identity: Identity, action: str, repository: str) -> Problem:
+def denied(identity: Identity, action: str, repository: str) -> ErrorResponse:
     """The 403 for somebody who is known."""
     words = {
         "push": f"push to repository {repository}",
@@ -328,4 +331,4 @@ def denied(identity: Identity, action: str, repository: str) -> Problem:
         "admin": f"administer repository {repository}",
     }
     text = f"{identity.name} may not {words[action]}: no rule of this registry allows it"
-    return Problem(403, "DENIED", text, detail={"action": action})
+    return ErrorResponse(403, "DENIED", text, detail={"action": action})

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from digestry.registry.problems import Problem
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.proxies import share_of
 
 MOST_WAITING: Final = 1024
@@ -120,7 +120,7 @@ class LoginQueue:
     async def verify(self, name: str, address: str, work: Callable[[], bool]) -> bool:
         """What ``work`` says of a password for ``name`` from ``address``, when its turn has come.
 
-        Raises :class:`Problem` 429 if too many wait, or it waited for :data:`LONGEST_WAIT` seconds.
+        Raises :class:`ErrorResponse` 429 if too many wait, or it waited for :data:`LONGEST_WAIT` seconds.
         """
         name, source = name[: _LONGEST_NAME + 1], share_of(address)
         self._strike(source, 1)
@@ -205,8 +205,8 @@ class LoginQueue:
             self._strike(ticket.network, _STRIKES)
 
 
-def _too_many() -> Problem:
-    return Problem(
+def _too_many() -> ErrorResponse:
+    return ErrorResponse(
         429,
         "TOOMANYREQUESTS",
         "too many passwords are waiting to be verified; try again in a moment",

@@ -134,7 +134,7 @@ class Passwords:
     async def verify(self, name: str, password: str, *, key: bytes, address: str) -> bool:
         """Whether it is the user's password. ``key`` stands for both, and cannot be turned back.
 
-        Raises :class:`Problem` 429 while too many are waiting.
+        Raises :class:`ErrorResponse` 429 while too many are waiting.
         """
         now = time.monotonic()
         if self._right.get(key, now) > now:

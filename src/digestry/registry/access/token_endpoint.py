@@ -14,8 +14,8 @@ from digestry.model.reference import check_repository
 from digestry.registry.access.gate import OIDC_USER, Gate, Proof
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.strangers import NotBelieved
+from digestry.registry.error_responses import ErrorResponse, bad_parameter, not_allowed
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem, bad_parameter, not_allowed
 
 PATH: Final = "/token"
 
@@ -27,7 +27,7 @@ _DOCKER_ACTIONS: Final = ("pull", "push", "delete")
 async def handle(gate: Gate, exchange: Exchange, *, patience: float) -> None:
     """Gives a token for what was asked, as far as the rules allow it."""
     if not gate.config.enabled:
-        raise Problem(404, "UNSUPPORTED", "this registry asks nobody to log in: it has no tokens")
+        raise ErrorResponse(404, "UNSUPPORTED", "this registry asks nobody to log in: it has no tokens")
     if exchange.method == "GET":
         await _get(gate, exchange)
     elif exchange.method == "POST":
@@ -43,7 +43,7 @@ async def _get(gate: Gate, exchange: Exchange) -> None:
     else:
         try:
             proof = await gate.basic(exchange, header)
-        except Problem as problem:
+        except ErrorResponse as problem:
             raise _basic(problem, gate) from problem
     scopes = [part for value in exchange.query_params.getlist("scope") for part in value.split()]
     answer = _grant(gate, proof, exchange.parameter("service"), scopes)
@@ -58,7 +58,7 @@ async def _post(gate: Gate, exchange: Exchange, patience: float) -> None:
     try:
         form = {name: values[0] for name, values in parse_qs(raw.decode(), strict_parsing=True).items()}
     except (UnicodeDecodeError, ValueError) as error:
-        raise Problem(400, "UNSUPPORTED", "the body is not a form") from error
+        raise ErrorResponse(400, "UNSUPPORTED", "the body is not a form") from error
     kind = form.get("grant_type", "")
     try:
         if kind == "refresh_token":
@@ -70,7 +70,7 @@ async def _post(gate: Gate, exchange: Exchange, patience: float) -> None:
             proof = await gate.password(exchange, form.get("username", ""), form.get("password", ""))
         else:
             raise bad_parameter("grant_type", kind, "refresh_token or password is wanted")
-    except Problem as problem:
+    except ErrorResponse as problem:
         raise _basic(problem, gate) from problem
     answer = _grant(gate, proof, form.get("service"), form.get("scope", "").split())
     answer["scope"] = form.get("scope", "")
@@ -81,7 +81,7 @@ async def _post(gate: Gate, exchange: Exchange, patience: float) -> None:
     await exchange.json(answer, headers=[("Cache-Control", "no-store")])
 
 
-def _basic(problem: Problem, gate: Gate) -> Problem:
+def _basic(problem: ErrorResponse, gate: Gate) -> ErrorResponse:
     # A challenge that leads here again would be a circle.
     if problem.status == 401:
         problem.headers["WWW-Authenticate"] = f'Basic realm="{gate.config.service}"'
@@ -92,7 +92,9 @@ def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str])
     if service not in {None, "", gate.config.service}:
         raise bad_parameter("service", str(service), f"this is the token server of {gate.config.service}")
     if len(scopes) > _MOST_SCOPES:
-        raise Problem(400, "UNSUPPORTED", f"{len(scopes)} scopes are too many; {_MOST_SCOPES} are allowed")
+        raise ErrorResponse(
+            400, "UNSUPPORTED", f"{len(scopes)} scopes are too many; {_MOST_SCOPES} are allowed"
+        )
     access = [entry for scope in scopes if (entry := _entry(gate, proof, scope)) is not None]
     now = time.time()
     ends = min(now + gate.config.token_seconds, proof.ends)
@@ -108,7 +110,7 @@ def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str])
 
 
 def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, Any] | None:
-    """What of one scope is granted; None for nothing. Raises :class:`Problem`."""
+    """What of one scope is granted; None for nothing. Raises :class:`ErrorResponse`."""
     kind, _, rest = scope.partition(":")
     name, colon, asked = rest.rpartition(":")
     if not colon or not name:

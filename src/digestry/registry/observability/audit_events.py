@@ -68,15 +68,15 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
     common: Entry = {
         "time": clock.to_rfc3339(clock.now()),
         "request_id": exchange.request_id,
-        "user": exchange.asker.identity.name,
+        "user": exchange.principal.identity.name,
         "address": exchange.address,
         "client": cut(exchange.header(b"user-agent") or ""),
         "repository": exchange.repository,
         "status": status,
     }
-    deed = dict(exchange.deed or _intent(exchange))
-    events: Sequence[TagEvent] = deed.pop("events", ())
-    own: Entry = {**common, "action": action_of(exchange), **_plain(deed)}
+    audit_event = dict(exchange.audit_event or _intent(exchange))
+    events: Sequence[TagEvent] = audit_event.pop("events", ())
+    own: Entry = {**common, "action": action_of(exchange), **_plain(audit_event)}
     if status >= 400:
         own["path"] = cut(exchange.scope["path"])
         own["error"] = cut(exchange.failure)

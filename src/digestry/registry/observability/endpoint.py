@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 
 from digestry.registry.access.rules import Rule
+from digestry.registry.error_responses import ErrorResponse, not_allowed
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.observability.health import ADVICE, OK
-from digestry.registry.problems import Problem, not_allowed
 from digestry.registry.service import Service
 
 METRICS: Final = "/metrics"
@@ -32,7 +32,7 @@ async def handle_health(service: Service, exchange: Exchange, path: str) -> None
 async def handle_metrics(service: Service, exchange: Exchange) -> None:
     """Answers a scrape."""
     if not service.config.metrics.enabled:
-        raise Problem(404, "UNSUPPORTED", "this registry tells no metrics: its configuration says so")
+        raise ErrorResponse(404, "UNSUPPORTED", "this registry tells no metrics: its configuration says so")
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     _require(service, exchange)
@@ -43,9 +43,9 @@ async def handle_metrics(service: Service, exchange: Exchange) -> None:
 
 
 def _require(service: Service, exchange: Exchange) -> None:
-    """Raises :class:`Problem` 401 or 403 for who may not read the metrics."""
+    """Raises :class:`ErrorResponse` 401 or 403 for who may not read the metrics."""
     access = service.config.access
-    identity = exchange.asker.identity
+    identity = exchange.principal.identity
     who = service.config.metrics.who
     if not access.enabled:
         return
@@ -55,11 +55,11 @@ def _require(service: Service, exchange: Exchange) -> None:
     if identity.anonymous:
         raise service.gate.unauthorized(exchange, "log in to read the metrics")
     text = f"{identity.name} may not read the metrics: no rule of this registry allows it"
-    raise Problem(403, "DENIED", text)
+    raise ErrorResponse(403, "DENIED", text)
 
 
 def _administers_all(rules: tuple[Rule, ...], exchange: Exchange) -> bool:
-    session = exchange.asker
+    session = exchange.principal
     # A token that was asked for one repository is not good for all of them.
     return session.grants is None and any(
         "admin" in rule.actions and "**" in rule.repositories and rule.is_for(session.identity)

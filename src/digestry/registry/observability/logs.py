@@ -16,8 +16,8 @@ import msgspec
 
 from digestry.catalog import clock
 from digestry.model.text import printable, printable_json
+from digestry.registry.error_responses import BrokenOff
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import BrokenOff
 
 CURRENT: Final[contextvars.ContextVar[Exchange | None]] = contextvars.ContextVar("exchange", default=None)
 """The request that is being answered, in its task and in the threads that work for it."""
@@ -107,7 +107,7 @@ def about(exchange: Exchange) -> dict[str, Any]:
     """What every line says of the request that it belongs to."""
     entry: dict[str, Any] = {
         "request_id": exchange.request_id,
-        "user": exchange.asker.identity.name,
+        "user": exchange.principal.identity.name,
         "address": exchange.address,
         "method": exchange.scope["method"],
         "path": cut(exchange.scope["path"]),
@@ -140,7 +140,7 @@ def note_request(exchange: Exchange, status: int, seconds: float) -> None:
         level,
         "%s %s %s %s %d, %d bytes in, %d out, %.1f ms%s%s",
         exchange.address or "-",
-        exchange.asker.identity.name,
+        exchange.principal.identity.name,
         exchange.scope["method"],
         cut(exchange.scope["path"]),
         status,

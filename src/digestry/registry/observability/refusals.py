@@ -93,7 +93,7 @@ class Refusals:
 
     def admits(self, exchange: Exchange, action: str, status: int) -> bool:
         """Whether a refused write has a line of its own. If not, it is counted."""
-        identity = exchange.asker.identity
+        identity = exchange.principal.identity
         if identity.anonymous:
             share = _share(self._strangers, identity.name, share_of(exchange.address))
             allowed = share.lines < OF_AN_ADDRESS and self._strange_lines < OF_STRANGERS

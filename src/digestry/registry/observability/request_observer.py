@@ -94,7 +94,7 @@ class Observer:
         if status >= 400:
             if not self._refusals.admits(exchange, audit_events.action_of(exchange), status):
                 return
-            if exchange.asker.identity.anonymous:
+            if exchange.principal.identity.anonymous:
                 audit = self._strangers
         entries = audit_events.of_request(exchange, status)
         await asyncio.get_running_loop().run_in_executor(self._writer, audit.write, entries)

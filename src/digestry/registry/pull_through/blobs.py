@@ -11,11 +11,11 @@ from typing import Final
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.model.digest import Digest
 from digestry.registry import blobs, ranges
+from digestry.registry.error_responses import ClientGone, ErrorResponse, blob_unknown
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import ClientGone, Problem, blob_unknown
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.download import HELD_BACK, Abandoned, Download, check_room
-from digestry.registry.pull_through.mirror import Mirror, Place
+from digestry.registry.pull_through.mirror import Mirror, UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
 from digestry.registry.service import Service
 
@@ -24,55 +24,61 @@ _PUSH_WAITS: Final = 5.0
 """So many seconds who may push waits for what the default mirror has of a blob."""
 
 
-async def get(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
+async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> None:
     """A GET or HEAD of a blob."""
-    mirror, text = place.mirror, str(digest)
-    here = service.hot.blob(place.name, text) or service.hot.manifest(place.name, text)
-    if here is not None or not place.fetch:
+    mirror, text = repository.mirror, str(digest)
+    here = service.read_cache.blob(repository.local_name, text) or service.read_cache.manifest(
+        repository.local_name, text
+    )
+    if here is not None or not repository.may_fetch:
         mirror.count("hits", int(here is not None))
-        await blobs.handle(service, exchange, place.name, str(digest))
+        await blobs.handle(service, exchange, repository.local_name, str(digest))
         return
     mirror.count("misses")
-    if exchange.scope["method"] == "HEAD" and await _head(service, exchange, place, digest):
+    if exchange.scope["method"] == "HEAD" and await _head(service, exchange, repository, digest):
         return
     watch = asyncio.create_task(blobs.until_gone(exchange))
     try:
-        while not await _download(service, exchange, place, digest, watch):
+        while not await _download(service, exchange, repository, digest, watch):
             pass
     finally:
         watch.cancel()
 
 
-async def _head(service: Service, exchange: Exchange, place: Place, digest: Digest) -> bool:
+async def _head(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> bool:
     """Answers what a GET would; False if upstream does not tell the size, so that only a download will."""
-    mirror = place.mirror
+    mirror = repository.mirror
 
     def ask() -> int | None:
         with mirror.question():
-            return mirror.upstream.blob_size(place.upstream, digest)
+            return mirror.upstream.blob_size(repository.upstream_name, digest)
 
     # A push asks this as well, and must go on while upstream is away.
-    may_push = place.by_default and "push" in exchange.asker.allowed(place.asked)
+    may_push = repository.by_default and "push" in exchange.principal.allowed(repository.requested_name)
     try:
         async with asyncio.timeout(_PUSH_WAITS if may_push else None):
-            size = await mirror.once((place.name, str(digest), "HEAD"), ask)
+            size = await mirror.once((repository.local_name, str(digest), "HEAD"), ask)
     except (*TROUBLE, TimeoutError) as error:
         if may_push or isinstance(error, TimeoutError):
-            raise blob_unknown(digest, place.asked) from error
-        raise _problem(place, digest, error) from error
+            raise blob_unknown(digest, repository.requested_name) from error
+        raise _problem(repository, digest, error) from error
     if size is None:
         return False
-    await service.disk(check_room, service, place.name, digest, size)
+    await service.disk(check_room, service, repository.local_name, digest, size)
     await exchange.begin(200, blobs.headers_of(digest), size)
     await exchange.finish()
     return True
 
 
 async def _download(
-    service: Service, exchange: Exchange, place: Place, digest: Digest, watch: asyncio.Task[None]
+    service: Service,
+    exchange: Exchange,
+    repository: UpstreamRepository,
+    digest: Digest,
+    watch: asyncio.Task[None],
 ) -> bool:
     """Sends what comes in; False if nothing was sent, and it must be begun again."""
-    async with _joined(service, place, digest) as download:
+    async with _joined(service, repository, digest) as download:
         try:
             await _wait(download, watch, lambda: download.size is not None)
             if download.size is None or download.size <= HELD_BACK:
@@ -80,9 +86,9 @@ async def _download(
         except Abandoned:
             return False
         except TROUBLE as error:
-            raise _problem(place, digest, error) from error
+            raise _problem(repository, digest, error) from error
         if download.linked:
-            await blobs.handle(service, exchange, place.name, str(digest))
+            await blobs.handle(service, exchange, repository.local_name, str(digest))
             return True
         if exchange.scope["method"] == "HEAD":
             await exchange.begin(200, blobs.headers_of(digest), download.size)
@@ -91,22 +97,26 @@ async def _download(
         try:
             await _send(service, exchange, download, watch)
         except TROUBLE as error:
-            raise _problem(place, digest, error) from error
+            raise _problem(repository, digest, error) from error
     return True
 
 
 @contextlib.asynccontextmanager
-async def _joined(service: Service, place: Place, digest: Digest) -> AsyncIterator[Download]:
+async def _joined(
+    service: Service, repository: UpstreamRepository, digest: Digest
+) -> AsyncIterator[Download]:
     """The download of a blob, begun if it is not under way."""
-    downloads: dict[tuple[str, Digest], Download] = place.mirror.downloads
-    key = place.name, digest
+    downloads: dict[tuple[str, Digest], Download] = repository.mirror.downloads
+    key = repository.local_name, digest
     download = downloads.get(key)
     begin = download is None or download.ended
     if download is None or download.ended:
-        download = downloads[key] = Download(service, place, digest)
+        download = downloads[key] = Download(service, repository, digest)
     download.clients += 1
     if begin:
-        _start(place.mirror, key, download)  # once it has a client: its thread gives up what nobody waits for
+        _start(
+            repository.mirror, key, download
+        )  # once it has a client: its thread gives up what nobody waits for
     try:
         yield download
     finally:
@@ -157,16 +167,16 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
     await ranges.send(exchange, selection, read)
 
 
-def _problem(place: Place, digest: Digest, error: DigestryError) -> Problem:
+def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryError) -> ErrorResponse:
     if isinstance(error, RemoteNotFound):
-        return blob_unknown(digest, place.name)
-    return upstream_errors.answer(place.mirror.config, error)
+        return blob_unknown(digest, repository.local_name)
+    return upstream_errors.answer(repository.mirror.config, error)
 
 
-async def bring(service: Service, place: Place, digest: Digest) -> None:
+async def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
     """Gets a blob, unless it is here. Raises what asking an upstream may raise."""
-    while service.hot.blob(place.name, str(digest)) is None:
-        async with _joined(service, place, digest) as download:
+    while service.read_cache.blob(repository.local_name, str(digest)) is None:
+        async with _joined(service, repository, digest) as download:
             while not download.linked:
                 if isinstance(download.error, Abandoned):
                     break

@@ -36,7 +36,7 @@ from digestry.fsio import storage_errors
 from digestry.model.digest import Digest
 from digestry.registry.observability import audit_events
 from digestry.registry.pull_through import upstream_errors
-from digestry.registry.pull_through.mirror import DIRECTORY, Place
+from digestry.registry.pull_through.mirror import DIRECTORY, UpstreamRepository
 from digestry.registry.pull_through.upstream import LEAST_RATE, PATIENCE, BlobStream
 from digestry.registry.pull_through.upstream_errors import Unasked
 from digestry.registry.service import Service
@@ -81,9 +81,9 @@ class Abandoned(RemoteError):
 class Download:
     """For the clients of one worker. On the event loop, but for :meth:`run` and what that calls."""
 
-    def __init__(self, service: Service, place: Place, digest: Digest) -> None:
+    def __init__(self, service: Service, repository: UpstreamRepository, digest: Digest) -> None:
         self.digest = digest
-        self.place = place
+        self.repository = repository
         self.size: int | None = None
         """Of the whole blob, once it is known."""
         self.arrived = 0
@@ -94,10 +94,10 @@ class Download:
         self.error: Exception | None = None
         self.clients = 0
         self._service = service
-        self._mirror = place.mirror
+        self._mirror = repository.mirror
         self._loop = asyncio.get_running_loop()
         self._waiting: list[asyncio.Future[None]] = []
-        key = hashlib.sha256(f"{place.name}\0{digest}".encode()).hexdigest()[:40]
+        key = hashlib.sha256(f"{repository.local_name}\0{digest}".encode()).hexdigest()[:40]
         self._name = f"mirror-{key}"
         self._note = service.config.root / DIRECTORY / f"{key}.size"
         self._fresh_note = self._note.with_suffix(".new")
@@ -150,7 +150,7 @@ class Download:
         except DigestryError as error:
             failure: Exception = error
         except Exception as error:
-            log.exception("fetching %s of %s failed", self.digest, self.place.name)
+            log.exception("fetching %s of %s failed", self.digest, self.repository.local_name)
             failure = error
         else:
             self._on_loop(lambda: setattr(self, "linked", True))
@@ -158,7 +158,7 @@ class Download:
         self._on_loop(lambda: setattr(self, "error", failure))
 
     def _is_linked(self) -> bool:
-        return self._service.catalog.blob_size(self.place.name, self.digest) is not None
+        return self._service.catalog.blob_size(self.repository.local_name, self.digest) is not None
 
     def _is_here(self) -> bool:
         """Links content that another repository brought, if upstream has it in this one."""
@@ -167,7 +167,7 @@ class Download:
             return False
         try:
             with self._mirror.question():
-                size = self._mirror.upstream.blob_size(self.place.upstream, self.digest)
+                size = self._mirror.upstream.blob_size(self.repository.upstream_name, self.digest)
         except Refused as error:
             if isinstance(error, RemoteNotFound) or upstream_errors.is_outage(error):
                 raise
@@ -177,7 +177,7 @@ class Download:
         with service.blobs.guard(self.digest):
             if size is None or service.blobs.stat(self.digest) != size:
                 return False
-            service.catalog.add_blob(self.place.name, self.digest, size)
+            service.catalog.add_blob(self.repository.local_name, self.digest, size)
         self._note_write("link-blob", size)
         return True
 
@@ -279,7 +279,7 @@ class Download:
             service, size = self._service, ingest.offset
             with service.blobs.guard(self.digest):
                 ingest.commit(self.digest)
-                service.catalog.add_blob(self.place.name, self.digest, size)
+                service.catalog.add_blob(self.repository.local_name, self.digest, size)
             self._note_write("fetch-blob", size)
         except RemoteError as error:
             # What came may be gone on with: at the end all of it is verified.
@@ -295,7 +295,7 @@ class Download:
                 ingest.abort()
 
     def _note_write(self, action: str, size: int) -> None:
-        origin, name = self._mirror.origin, self.place.name
+        origin, name = self._mirror.origin, self.repository.local_name
         lines = audit_events.of_mirror(origin, name, action=action, digest=self.digest, size=size)
         self._service.observer.note(lines)
 
@@ -308,7 +308,7 @@ class Download:
             before = ingest.offset
             try:
                 with self._mirror.question(insist=attempt > 0):
-                    coming = self._mirror.upstream.blob(self.place.upstream, self.digest, before)
+                    coming = self._mirror.upstream.blob(self.repository.upstream_name, self.digest, before)
                 with coming as stream:
                     size = self._whole(ingest, stream, size)
                     self._pump(ingest, stream, size)
@@ -336,7 +336,7 @@ class Download:
             raise ProtocolViolation(f"{self.digest} had {known} bytes, and now it has {size}")
         if known is not None or size is None:
             return known
-        check_room(self._service, self.place.name, self.digest, size)
+        check_room(self._service, self.repository.local_name, self.digest, size)
         if ingest.offset > size:
             raise too_long(self.digest, size)
         if self.file is None and size > HELD_BACK:

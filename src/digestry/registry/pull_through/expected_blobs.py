@@ -21,13 +21,17 @@ _MOST: Final = 256
 async def bring(service: Service, exchange: Exchange, name: str, digests: Sequence[str]) -> bool:
     """Give repository ``name`` the blobs ``digests`` that the default mirror's repository of that name has;
     whether it has all of them now. Who asks must be allowed to pull them there."""
-    place = None if service.mirrors is None else service.mirrors.default_place(name)
-    if place is None or len(digests) > _MOST or "pull" not in exchange.asker.allowed(place.name):
+    repository = None if service.mirrors is None else service.mirrors.default_repository(name)
+    if (
+        repository is None
+        or len(digests) > _MOST
+        or "pull" not in exchange.principal.allowed(repository.local_name)
+    ):
         return False
     try:
         for digest in map(Digest.parse, digests):
-            await blobs.bring(service, place, digest)
-            size = await service.write(service.catalog.mount_blob, name, digest, source=place.name)
+            await blobs.bring(service, repository, digest)
+            size = await service.write(service.catalog.mount_blob, name, digest, source=repository.local_name)
             if size is None:
                 return False
     except DigestryError:

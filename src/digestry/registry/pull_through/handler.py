@@ -7,27 +7,29 @@ from digestry.registry import blobs as own_blobs
 from digestry.registry import manifests as own_manifests
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import blobs, lists, manifests
-from digestry.registry.pull_through.mirror import Place
+from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.mirrors import read_only
 from digestry.registry.service import Service
 
 
-async def handle(service: Service, exchange: Exchange, place: Place, resource: str, last: str) -> None:
+async def handle(
+    service: Service, exchange: Exchange, repository: UpstreamRepository, resource: str, last: str
+) -> None:
     """One request. What changes anything but by a DELETE is refused: 405."""
     method = exchange.scope["method"]
     reading = method in {"GET", "HEAD"}
     match resource:
         case "manifests" if reading:
-            await manifests.get(service, exchange, place, last)
+            await manifests.get(service, exchange, repository, last)
         case "manifests" if method == "DELETE":
-            await own_manifests.handle(service, exchange, place.name, last)
+            await own_manifests.handle(service, exchange, repository.local_name, last)
         case "blobs" if reading and last != "uploads":
-            await blobs.get(service, exchange, place, Digest.parse(last))
+            await blobs.get(service, exchange, repository, Digest.parse(last))
         case "blobs" if method == "DELETE" and last != "uploads":
-            await own_blobs.handle(service, exchange, place.name, last)
+            await own_blobs.handle(service, exchange, repository.local_name, last)
         case "tags" if reading and last == "list":
-            await lists.tags(service, exchange, place)
+            await lists.tags(service, exchange, repository)
         case "referrers" if reading:
-            await lists.referring(service, exchange, place, Digest.parse(last))
+            await lists.referring(service, exchange, repository, Digest.parse(last))
         case _:
-            raise read_only(place.mirror.config, place.name)
+            raise read_only(repository.mirror.config, repository.local_name)

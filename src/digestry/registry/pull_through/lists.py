@@ -13,10 +13,10 @@ from digestry.errors import Conflict, ContentError, NotFound, ProtocolViolation,
 from digestry.model.digest import Digest
 from digestry.registry import referrers
 from digestry.registry import tags as own_tags
+from digestry.registry.error_responses import name_unknown
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import name_unknown
 from digestry.registry.pull_through import manifests, upstream_errors
-from digestry.registry.pull_through.mirror import Place
+from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
 from digestry.registry.service import Service
 from digestry.registry.tags import MOST_TAGS
@@ -28,60 +28,66 @@ _MOST_REFERRERS: Final = 500
 _PAGE: Final = 500
 
 
-async def tags(service: Service, exchange: Exchange, place: Place) -> None:
+async def tags(service: Service, exchange: Exchange, repository: UpstreamRepository) -> None:
     """The tags that upstream has; those that are here if upstream cannot be asked."""
-    if not place.fetch:
-        await own_tags.handle_list(service, exchange, place.name)
+    if not repository.may_fetch:
+        await own_tags.handle_list(service, exchange, repository.local_name)
         return
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
-    mirror, word = place.mirror, upstream_errors.CURRENT
-    names: tuple[str, ...] | None = mirror.remembered("tags", place.name)
+    mirror, word = repository.mirror, upstream_errors.CURRENT
+    names: tuple[str, ...] | None = mirror.remembered("tags", repository.local_name)
     if names is None:
         try:
-            names = await mirror.listed((place.name, "", "tags"), _all_tags, place)
+            names = await mirror.listed((repository.local_name, "", "tags"), _all_tags, repository)
         except TROUBLE as error:
             if upstream_errors.says_gone(error):
-                raise name_unknown(place.name) from error
+                raise name_unknown(repository.local_name) from error
             word = upstream_errors.word(error)
             try:
-                rows = await service.disk(service.catalog.tags, place.name)
+                rows = await service.disk(service.catalog.tags, repository.local_name)
             except UnknownRepository:
                 if isinstance(error, RemoteNotFound):
-                    raise name_unknown(place.name) from error
+                    raise name_unknown(repository.local_name) from error
                 raise upstream_errors.answer(mirror.config, error) from error
             names = tuple(row.name for row in rows)
             mirror.count("stale")
     first = bisect_right(names, after)
     page = names[first : first + limit]
-    exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
+    exchange.extra_headers = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     headers = []
     if limit and first + limit < len(names):
         headers.append(exchange.next_page(n=limit, last=page[-1]))
-    await exchange.json({"name": place.asked, "tags": page}, headers=headers)
+    await exchange.json({"name": repository.requested_name, "tags": page}, headers=headers)
 
 
-def _all_tags(place: Place) -> tuple[str, ...]:
-    mirror = place.mirror
+def _all_tags(repository: UpstreamRepository) -> tuple[str, ...]:
+    mirror = repository.mirror
     mirror.count("misses")
     with mirror.question():
-        found = set(mirror.upstream.tags(place.upstream, _LONGEST_LIST + 1))
+        found = set(mirror.upstream.tags(repository.upstream_name, _LONGEST_LIST + 1))
         if len(found) > _LONGEST_LIST:
             found.clear()  # an error keeps what its frames have, until somebody collects it
-            raise ProtocolViolation(f"{place.upstream} has more than {_LONGEST_LIST} tags")
+            raise ProtocolViolation(f"{repository.upstream_name} has more than {_LONGEST_LIST} tags")
     names = tuple(sorted(found))
-    mirror.remember("tags", place.name, names, weight=len(names))
+    mirror.remember("tags", repository.local_name, names, weight=len(names))
     return names
 
 
-async def referring(service: Service, exchange: Exchange, place: Place, digest: Digest) -> None:
+async def referring(
+    service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest
+) -> None:
     """What refers to a digest: what upstream lists is fetched first, so that it is found here as well."""
-    mirror, word = place.mirror, upstream_errors.CURRENT
-    known = mirror.remembered("referrers", f"{place.name}@{digest}")
-    if place.fetch and known is None:
+    mirror, word = repository.mirror, upstream_errors.CURRENT
+    known = mirror.remembered("referrers", f"{repository.local_name}@{digest}")
+    if repository.may_fetch and known is None:
         try:
             known = await mirror.listed(
-                (place.name, str(digest), "referrers"), _bring_referrers, service, place, digest
+                (repository.local_name, str(digest), "referrers"),
+                _bring_referrers,
+                service,
+                repository,
+                digest,
             )
         except TROUBLE as error:
             word = upstream_errors.word(error)
@@ -89,57 +95,59 @@ async def referring(service: Service, exchange: Exchange, place: Place, digest: 
     if known:
         word = upstream_errors.INCOMPLETE
     elif word == upstream_errors.CURRENT:
-        said = mirror.said.get((place.name, str(digest)), "")
+        said = mirror.said.get((repository.local_name, str(digest)), "")
         word = said if said in upstream_errors.STALE else word
-    exchange.also = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
-    await referrers.handle(service, exchange, place.name, str(digest))
+    exchange.extra_headers = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
+    await referrers.handle(service, exchange, repository.local_name, str(digest))
 
 
-def _bring_referrers(service: Service, place: Place, digest: Digest) -> tuple[str, ...]:
+def _bring_referrers(service: Service, repository: UpstreamRepository, digest: Digest) -> tuple[str, ...]:
     """Fetches what upstream lists; returns what was left out of it. Blocks."""
-    mirror = place.mirror
+    mirror = repository.mirror
     mirror.count("misses")
     try:
         with mirror.question():
-            listed = mirror.upstream.referrers(place.upstream, digest)
+            listed = mirror.upstream.referrers(repository.upstream_name, digest)
     except RemoteNotFound:
         listed = ()
-    mirror.hear(place, str(digest))
+    mirror.hear(repository, str(digest))
     left_out = ["…"] if len(listed) > _MOST_REFERRERS else []
     for entry in listed[:_MOST_REFERRERS]:
         try:
-            manifests.bring(service, place, entry.digest)
+            manifests.bring(service, repository, entry.digest)
         except (RemoteNotFound, ProtocolViolation, ContentError, TooLarge) as error:
             left_out.append(str(entry.digest))
             log.warning(
                 "mirror %s: a referrer of %s is left out: %s", mirror.config.host, digest, error.message
             )
     if len(listed) <= _MOST_REFERRERS:
-        withdrawn = _withdrawn(service, place, digest, {entry.digest for entry in listed})
+        withdrawn = _withdrawn(service, repository, digest, {entry.digest for entry in listed})
         if withdrawn:
             with mirror.question():  # who does not even know the subject says nothing of what refers to it
-                mirror.upstream.resolve(place.upstream, str(digest), service.config.manifest_limit)
-            _drop(service, place, withdrawn)
-    mirror.remember("referrers", f"{place.name}@{digest}", tuple(left_out))
+                mirror.upstream.resolve(repository.upstream_name, str(digest), service.config.manifest_limit)
+            _drop(service, repository, withdrawn)
+    mirror.remember("referrers", f"{repository.local_name}@{digest}", tuple(left_out))
     return tuple(left_out)
 
 
-def _withdrawn(service: Service, place: Place, subject: Digest, listed: set[Digest]) -> list[Digest]:
+def _withdrawn(
+    service: Service, repository: UpstreamRepository, subject: Digest, listed: set[Digest]
+) -> list[Digest]:
     """What is here and upstream lists no more."""
     withdrawn: list[Digest] = []
     after: Cursor | None = None
     while True:
-        page = service.catalog.referrers(place.name, subject, after=after, limit=_PAGE)
+        page = service.catalog.referrers(repository.local_name, subject, after=after, limit=_PAGE)
         withdrawn += [row.digest for row in page.rows if row.digest not in listed]
         if not page.more:
             return withdrawn
         after = Cursor(page.rows[-1].pushed_at, str(page.rows[-1].digest))
 
 
-def _drop(service: Service, place: Place, withdrawn: Iterable[Digest]) -> None:
+def _drop(service: Service, repository: UpstreamRepository, withdrawn: Iterable[Digest]) -> None:
     """Takes them away here too: an advisory that was withdrawn must not stay."""
     for digest in withdrawn:
         try:
-            service.catalog.delete_manifest(place.name, digest, origin=place.mirror.origin)
+            service.catalog.delete_manifest(repository.local_name, digest, origin=repository.mirror.origin)
         except (NotFound, Conflict):
             continue  # gone already, or an index or a rule holds it

@@ -58,25 +58,25 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class UpstreamRepository:
     """A repository of an upstream's. ``name`` is what it is called here, ``upstream`` there, and
     ``asked`` by this client.
 
-    Without ``fetch`` upstream must not be asked for it: only what is here is served. ``by_default`` is a
-    name that says nothing of the mirror, which is the default. ``sealed`` is one of those that a
+    Without ``may_fetch`` upstream must not be asked for it: only what is here is served. ``by_default`` is a
+    name that says nothing of the mirror, which is the default. ``withheld`` is one of those that a
     repository here has too, which who asks must not see: upstream is asked as for any, and what it has is
-    not given to them. ``guest`` is a place that somebody asks for who did not log in and must not see a
-    repository of this name here: what is not upstream's they are asked to log in for.
+    not given to them. ``before_login`` is a repository that somebody asks for who did not log in and must
+    not see a repository of this name here: what is not upstream's they are asked to log in for.
     """
 
     mirror: Mirror
-    name: str
-    upstream: str
-    asked: str
-    fetch: bool = True
+    local_name: str
+    upstream_name: str
+    requested_name: str
+    may_fetch: bool = True
     by_default: bool = False
-    sealed: bool = False
-    guest: bool = False
+    withheld: bool = False
+    before_login: bool = False
 
 
 class Mirror:
@@ -170,9 +170,9 @@ class Mirror:
         if not task.cancelled():
             task.exception()  # somebody may have waited for it, or nobody any more
 
-    def hear(self, place: Place, target: str) -> None:
+    def hear(self, repository: UpstreamRepository, target: str) -> None:
         """Notes what upstream said of a tag, or of the referrers of a digest, beside what they are."""
-        said, key = self.upstream.stale(place.upstream, target), (place.name, target)
+        said, key = self.upstream.stale(repository.upstream_name, target), (repository.local_name, target)
         with self._lock:
             if not said:
                 self.said.pop(key, None)

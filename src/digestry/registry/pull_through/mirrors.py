@@ -16,10 +16,10 @@ from digestry.catalog.read_cache import ReadCache
 from digestry.errors import InvalidReference
 from digestry.model.reference import DOCKER_HUB, check_repository
 from digestry.registry.access.principal import Principal
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
-from digestry.registry.problems import Problem
 from digestry.registry.pull_through.config import MirrorConfig
-from digestry.registry.pull_through.mirror import DIRECTORY, Mirror, Place
+from digestry.registry.pull_through.mirror import DIRECTORY, Mirror, UpstreamRepository
 from digestry.registry.pull_through.names import HUB_NAMES, canonical
 from digestry.registry.pull_through.upstream import MakeUpstream
 
@@ -32,7 +32,7 @@ class Mirrors:
     """Which repositories are other registries'. On the event loop."""
 
     def __init__(
-        self, configs: Sequence[MirrorConfig], make_upstream: MakeUpstream, root: Path, hot: ReadCache
+        self, configs: Sequence[MirrorConfig], make_upstream: MakeUpstream, root: Path, read_cache: ReadCache
     ) -> None:
         self.all = [Mirror(config, make_upstream(config), root) for config in configs]
         self._directory = root / DIRECTORY
@@ -45,7 +45,7 @@ class Mirrors:
         ]
         self._by_host = {canonical(mirror.config.host): mirror for mirror in self.all}
         self._default = next((mirror for mirror in self.all if mirror.config.default), None)
-        self._hot = hot
+        self._read_cache = read_cache
         self._secret = os.urandom(32)
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class Mirrors:
         for mirror in self.all:
             mirror.stop()
 
-    def place(self, exchange: Exchange, name: str, resource: str) -> Place | None:
+    def repository_of(self, exchange: Exchange, name: str, resource: str) -> UpstreamRepository | None:
         """The upstream's repository that a request is about; None for one of this registry's own.
 
         By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
@@ -85,45 +85,45 @@ class Mirrors:
         default = self._default
         if default is None or exchange.scope["method"] not in _READING or resource == "uploads":
             return None
-        here = self._hot.repository(name)
-        seen = exchange.asker.may_see(name)
+        here = self._read_cache.repository(name)
+        seen = exchange.principal.may_see(name)
         if here and seen:
             return None
-        place = replace(self._at(default, name, asked=name), by_default=True)
-        if not place.fetch or not (seen or exchange.asker.may_see(place.name)):
+        repository = replace(self._at(default, name, asked=name), by_default=True)
+        if not repository.may_fetch or not (seen or exchange.principal.may_see(repository.local_name)):
             return None
         if seen:
-            return place
+            return repository
         if exchange.header(b"authorization") is not None:
-            return replace(place, sealed=here)
+            return replace(repository, withheld=here)
         if resource == "referrers":
             return (
                 None  # where there is nothing the answer is no error, and they would not be asked to log in
             )
         # Who did not log in may be somebody who sees the name: upstream is not told it, but asked something.
-        return replace(self._decoy(place) if here else place, sealed=here, guest=True)
+        return replace(self._decoy(repository) if here else repository, withheld=here, before_login=True)
 
-    def _decoy(self, place: Place) -> Place:
-        """The place of a name that nobody has, and from which nobody learns that of ``place``."""
+    def _decoy(self, repository: UpstreamRepository) -> UpstreamRepository:
+        """The repository of a name that nobody has, and from which nobody learns that of ``repository``."""
         upstream = "/".join(
             hashlib.blake2b(part.encode(), key=self._secret, digest_size=10).hexdigest()
-            for part in place.asked.split("/")
+            for part in repository.requested_name.split("/")
         )
-        config = place.mirror.config
+        config = repository.mirror.config
         upstream = config.upstream_name(upstream)
-        return replace(place, upstream=upstream, name=config.local_name(upstream))
+        return replace(repository, upstream_name=upstream, local_name=config.local_name(upstream))
 
-    def default_place(self, name: str) -> Place | None:
+    def default_repository(self, name: str) -> UpstreamRepository | None:
         """The repository of the default mirror's that has the name ``name``, if it may be fetched from."""
         if self._default is None or any(name.startswith(start) for start, _ in self._by_start):
             return None
         try:
-            place = self._at(self._default, name, asked=name)
+            repository = self._at(self._default, name, asked=name)
         except InvalidReference:
             return None
-        return place if place.fetch else None
+        return repository if repository.may_fetch else None
 
-    def kept(self, name: str, asker: Principal) -> str:
+    def canonical_repository(self, name: str, principal: Principal) -> str:
         """The repository that a name means, where nobody is asked: below another name of a mirror's registry,
         the mirror's; without a prefix the default mirror's, if that has it and nobody here does."""
         for start, mirror in self._by_start:
@@ -131,18 +131,18 @@ class Mirrors:
                 config = mirror.config
                 return config.local_name(config.upstream_name(name.removeprefix(start)))
         default = self._default
-        if default is None or self._hot.repository(name):
+        if default is None or self._read_cache.repository(name):
             return name
         try:
             upstream = default.config.upstream_name(name)
             local = check_repository(default.config.local_name(upstream))
         except InvalidReference:
             return name
-        if not asker.may_see(local) or not default.config.fetches(upstream):
+        if not principal.may_see(local) or not default.config.fetches(upstream):
             return name
-        return local if self._hot.repository(local) else name
+        return local if self._read_cache.repository(local) else name
 
-    def origin(self, name: str, asker: Principal) -> str:
+    def origin(self, name: str, principal: Principal) -> str:
         """The host of the registry whose repository ``name`` is: where its tags point now, and pointed
         when nobody asked, only that one knows. Empty for a repository of this registry's own."""
         for start, mirror in self._by_start:
@@ -150,26 +150,26 @@ class Mirrors:
                 config, inner = mirror.config, name.removeprefix(start)
                 return config.host if config.fetches(config.upstream_name(inner)) else ""
         default = self._default
-        if default is None or (asker.may_see(name) and self._hot.repository(name)):
+        if default is None or (principal.may_see(name) and self._read_cache.repository(name)):
             return ""
         return default.config.host if default.config.fetches(default.config.upstream_name(name)) else ""
 
     def refuse(self, name: str) -> None:
-        """Raises :class:`Problem` if ``name`` is an upstream's: its tags are moved there."""
+        """Raises :class:`ErrorResponse` if ``name`` is an upstream's: its tags are moved there."""
         for start, mirror in self._by_start:
             if name.startswith(start):
                 raise read_only(mirror.config, name)
 
-    def _at(self, mirror: Mirror, name: str, *, asked: str) -> Place:
+    def _at(self, mirror: Mirror, name: str, *, asked: str) -> UpstreamRepository:
         config = mirror.config
         upstream = config.upstream_name(check_repository(name))
         local = check_repository(config.local_name(upstream))
-        return Place(mirror, local, upstream, asked, fetch=config.fetches(upstream))
+        return UpstreamRepository(mirror, local, upstream, asked, may_fetch=config.fetches(upstream))
 
 
-def read_only(mirror: MirrorConfig, name: str) -> Problem:
+def read_only(mirror: MirrorConfig, name: str) -> ErrorResponse:
     """The answer to who wants to change what is another registry's."""
-    return Problem(
+    return ErrorResponse(
         405,
         "UNSUPPORTED",
         f"repository {name} is a copy of what {mirror.host} has: push there, or to another repository here",

@@ -21,8 +21,8 @@ from digestry.errors import (
     Unauthorized,
     Unreachable,
 )
-from digestry.registry import problems
-from digestry.registry.problems import Problem
+from digestry.registry import error_responses
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.pull_through.config import MirrorConfig
 
 log: Final = logging.getLogger("digestry.registry")
@@ -92,13 +92,13 @@ def is_outage(error: DigestryError) -> bool:
     return isinstance(error, Unreachable)
 
 
-def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
+def answer(mirror: MirrorConfig, error: DigestryError) -> ErrorResponse:
     """The answer for what is not here, and could not be got.
 
     It has no words of a stranger's, who may be somebody inside that upstream led to: those are in the log.
     """
     if isinstance(error, StorageFull):
-        return problems.of(error)
+        return error_responses.from_error(error)
     text = f"{mirror.host}: {_told(error)}"
     if not isinstance(error, Unasked | RemoteNotFound):
         hint = f" ({error.hint})" if error.hint else ""
@@ -106,17 +106,17 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> Problem:
     seconds = error.seconds if isinstance(error, Unasked) else rest_seconds(error)
     if word(error) == RATE_LIMITED:
         text += "; it is asked again when it allows that"
-        return Problem(429, "TOOMANYREQUESTS", text, headers={"Retry-After": _seconds(seconds)})
+        return ErrorResponse(429, "TOOMANYREQUESTS", text, headers={"Retry-After": _seconds(seconds)})
     failed = word(error) in {UNREACHABLE, FAILING} and isinstance(error, Unreachable | Refused)
     if isinstance(error, Unasked) or is_outage(error) or failed:
-        return Problem(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
+        return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
     if isinstance(error, RemoteNotFound):
-        return Problem(404, "NAME_UNKNOWN", text)
+        return ErrorResponse(404, "NAME_UNKNOWN", text)
     if isinstance(error, Unauthorized):
-        return Problem(
+        return ErrorResponse(
             403, "DENIED", f"{text} (there is no such repository, or this registry may not read it)"
         )
-    return Problem(502, "UNKNOWN", text)
+    return ErrorResponse(502, "UNKNOWN", text)
 
 
 def _told(error: DigestryError) -> str:
