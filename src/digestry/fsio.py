@@ -12,6 +12,7 @@ import fcntl
 import functools
 import os
 import re
+import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,30 @@ def publish(temporary: Path, destination: Path, *, descriptor: int | None = None
             os.fdatasync(descriptor)
         temporary.replace(destination)
         sync_directory(destination.parent)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+    """Open ``path``, which must be a regular file, or a link to one, and return its descriptor.
+
+    Whatever else has its name, such as a pipe, is not waited for. Raises OSError.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_file(path: Path, limit: int = 1 << 20) -> bytes:
+    """Return the content of the regular file ``path``. Raises OSError, also above ``limit`` bytes."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EINVAL, f"it has more than {limit} bytes", str(path))
+    return content
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -258,10 +283,10 @@ def _open_lock(path: Path, mode: int) -> int:
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
             return descriptor
         try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, mode)
         except PermissionError:
             # Another user made it: to lock it, reading is enough.
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _flock(descriptor: int, operation: int, path: Path, held: str) -> None:

@@ -31,6 +31,8 @@ from digestry.fsio import (
     locked,
     make_directory,
     move,
+    open_regular,
+    read_file,
     remove_file,
     storage_error,
     storage_errors,
@@ -110,8 +112,7 @@ class DiskBlobs:
         path = self.mark_file
         with storage_errors("read", path):
             try:
-                with path.open("rb") as file:
-                    text = file.read(_LONGEST_MARK)
+                text = read_file(path, _LONGEST_MARK)
             except FileNotFoundError:
                 return None
         found = _MARK.fullmatch(text)
@@ -306,7 +307,7 @@ class DiskBlobs:
         """
         path = self._named(name)
         try:
-            return path.open("rb")
+            return os.fdopen(open_regular(path), "rb")
         except FileNotFoundError as error:
             raise NotFound(f"{name} is not on its way in") from error
         except OSError as error:

@@ -13,7 +13,7 @@ from digestry.blobs.hashing import RunningHash
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
-from digestry.fsio import Writeback, make_directory, publish, storage_error, storage_errors, sync_directory
+from digestry.fsio import Writeback, make_directory, open_regular, publish, storage_error, storage_errors, sync_directory
 from digestry.model.digest import Digest, new_hasher
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
@@ -26,11 +26,11 @@ def _open_locked(path: Path, create: bool) -> tuple[int, bool]:
         new = False
         try:
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                descriptor = open_regular(path, os.O_RDWR)
             except FileNotFoundError:
                 if not create:
                     raise
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
                 new = True
         except FileNotFoundError as error:
             if create:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from digestry.errors import Conflict, StorageFull
-from digestry.fsio import storage_errors
+from digestry.fsio import open_regular, storage_errors
 from digestry.registry.root import hold_content
 
 log: Final = logging.getLogger("digestry.registry")
@@ -134,7 +134,7 @@ class Reserve:
 
 
 def _allocate(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
     try:
         os.posix_fallocate(descriptor, 0, size)
     finally:

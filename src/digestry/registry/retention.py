@@ -84,7 +84,7 @@ def note_served(root: Path, retention: Retention) -> None:
     """Notes how long a registry keeps things, for :func:`check_as_served`. Raises :class:`StorageError`."""
     content = msgspec.json.encode(_Kept(retention.untagged, retention.sighted))
     try:
-        if (root / FILE).read_bytes() == content:
+        if fsio.read_file(root / FILE) == content:
             return
     except OSError:
         pass
@@ -95,7 +95,7 @@ def check_as_served(root: Path, retention: Retention) -> None:
     """Raises :class:`InvalidConfiguration` if ``retention``, which nobody wrote, would remove what the
     registry that is served there keeps; :class:`StorageError` if that cannot be known."""
     try:
-        kept = msgspec.json.decode((root / FILE).read_bytes(), type=_Kept)
+        kept = msgspec.json.decode(fsio.read_file(root / FILE), type=_Kept)
     except FileNotFoundError:
         return  # it was never served, or not since digestry notes that
     except OSError as error:

@@ -73,7 +73,7 @@ class KeyRing:
                     raise StorageError(
                         f"{file} can be read by others", hint=f"make a new key if it was; chmod 600 {file}"
                     )
-                keys[kid] = self._keys.get(kid) or OKPKey.import_key(json.loads(file.read_bytes()))
+                keys[kid] = self._keys.get(kid) or OKPKey.import_key(json.loads(fsio.read_file(file)))
             except FileNotFoundError:
                 continue
             except OSError as error:

@@ -185,7 +185,7 @@ def tell_place(config: LogConfig, root: Path) -> None:
 def told_place(root: Path) -> LogConfig:
     """Where the registry that was served last from this root has its audit log."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        place = msgspec.json.decode((root / PLACE_FILE).read_bytes(), type=dict[str, str]).get("audit")
+        place = msgspec.json.decode(fsio.read_file(root / PLACE_FILE), type=dict[str, str]).get("audit")
         if place is not None:
             return LogConfig(audit=place if place in {OFF, STDERR} else Path(place))
     return LogConfig()

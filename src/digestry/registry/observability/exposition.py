@@ -25,6 +25,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from digestry import fsio
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
 from digestry.catalog.jobs import COLLECTION, SCRUB, JobState
@@ -107,7 +108,7 @@ class _Moves:
 
 def _begun(root: Path) -> Begun:
     try:
-        return msgspec.json.decode((root / FOLDER / BEGUN).read_bytes(), type=Begun)
+        return msgspec.json.decode(fsio.read_file(root / FOLDER / BEGUN), type=Begun)
     except (OSError, ValueError, RecursionError):
         return Begun(0, 0)
 

@@ -22,6 +22,8 @@ from typing import Final
 
 import msgspec
 
+from digestry import fsio
+
 log: Final = logging.getLogger("digestry.registry")
 
 FOLDER: Final = "metrics"
@@ -84,7 +86,7 @@ def read_all(root: Path) -> Iterator[tuple[bool, Snapshot]]:
     """What every process has published, and whether that process still runs. Blocks."""
     for path in sorted((root / FOLDER).glob("*.slot")):
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = fsio.open_regular(path)
         except OSError:
             continue
         try:
@@ -97,7 +99,7 @@ def _claim(folder: Path, kind: str) -> int:
     folder.mkdir(exist_ok=True)
     for path in sorted(folder.glob(f"{kind}-*.slot")):
         with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDWR)
+            descriptor = fsio.open_regular(path, os.O_RDWR)
             if _take_over(descriptor):
                 return descriptor
             os.close(descriptor)

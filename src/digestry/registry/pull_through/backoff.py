@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from digestry import fsio
+
 
 class Limit:
     """The time of a file that has the reason. What cannot be written or read limits only who knows of it."""
@@ -19,7 +21,9 @@ class Limit:
         """From now on, for so long."""
         until = time.time() + seconds
         with contextlib.suppress(OSError):
-            self._path.write_text(why)
+            descriptor = fsio.open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(why)
             os.utime(self._path, (until, until))
 
     def lift(self) -> None:
@@ -32,6 +36,6 @@ class Limit:
             until = self._path.stat().st_mtime
             # A clock that was set back must not make it longer than it can have been.
             left = until - time.time()
-            return (left, self._path.read_text()) if 0 < left <= self._longest else (0.0, "")
+            return (left, fsio.read_file(self._path).decode()) if 0 < left <= self._longest else (0.0, "")
         except (OSError, UnicodeDecodeError):
             return 0.0, ""

@@ -32,7 +32,7 @@ from digestry.errors import (
     TooLarge,
     Unreachable,
 )
-from digestry.fsio import storage_errors
+from digestry.fsio import read_file, storage_errors
 from digestry.model.digest import Digest
 from digestry.registry.observability import audit_events
 from digestry.registry.pull_through import upstream_errors
@@ -249,7 +249,7 @@ class Download:
         """Tells how far the other one is, and returns whether it is further than before."""
         if self.file is None:
             try:
-                size = int(self._note.read_text())
+                size = int(read_file(self._note))
                 self._open(size)
             except (OSError, ValueError, NotFound):
                 return False  # it has only begun, or has just ended
