@@ -13,7 +13,15 @@ from digestry.blobs.hashing import RunningHash
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
-from digestry.fsio import Writeback, make_directory, open_regular, publish, storage_error, storage_errors, sync_directory
+from digestry.fsio import (
+    Writeback,
+    make_directory,
+    open_regular,
+    publish,
+    storage_error,
+    storage_errors,
+    sync_directory,
+)
 from digestry.model.digest import Digest, new_hasher
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS

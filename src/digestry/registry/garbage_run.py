@@ -17,6 +17,7 @@ from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.removal_limit import LITTLE, Share
+from digestry.registry.store_identity import SameStore
 
 _BATCH: Final = 5000
 _ASKED: Final = 500
@@ -87,6 +88,7 @@ class Run:
         self._collection: Collection = catalog.collection(config.collection.retention, pace=pace)
         self._pace = pace
         self.blobs = blobs
+        self._store = SameStore(blobs)
         self._tell = tell
         self._stop = stop
         self._tally = Tally()
@@ -160,6 +162,7 @@ class Run:
             self._pace.breathe(working=working)
         if self._lock is not None:
             self._lock.check()
+        self._store.check()
         if self._stop is not None and self._stop.is_set():
             raise _Stopped
 
@@ -178,6 +181,7 @@ class Run:
                 try:
                     with self.blobs.guard(some[0], exclusive=True, wait=False) as guard:
                         guard.check()
+                        self._store.check()
                         pushed_since = self._collection.held(some)
                         for digest in some:
                             if digest not in pushed_since:

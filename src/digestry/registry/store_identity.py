@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import sqlite3
+import stat
 import threading
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import connect_directly, failures
 from digestry.catalog.identity import Identity
 from digestry.errors import Conflict, StorageError, StorageFull
+from digestry.fsio import storage_errors
+from digestry.model.digest import ALGORITHMS
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -85,6 +88,40 @@ def check_copy(path: Path, blobs: DiskBlobs) -> StoreMark | None:
         f"the blobs under {blobs.root} are another registry's than the catalog, or of a later state of it",
         hint="put the right catalog back, or choose another directory",
     )
+
+
+class SameStore:
+    """The directories of the content as they are when this is made: another store may take their place."""
+
+    def __init__(self, blobs: DiskBlobs) -> None:
+        self._blobs = blobs
+        self._before = self._directories()
+
+    def check(self) -> None:
+        """Raise :class:`StorageError` if a directory is not the one that it was."""
+        if self._directories() != self._before:
+            raise StorageError(
+                f"{self._blobs.mark_file.parent} was replaced while blobs were removed from it",
+                hint="nothing was removed from what is there now; stop the registry before it is moved",
+            )
+
+    def _directories(self) -> list[tuple[int, int]]:
+        top = self._blobs.mark_file.parent
+        found = []
+        with storage_errors("look at", top):
+            for directory in (top, *(top / algorithm for algorithm in ALGORITHMS)):
+                try:
+                    status = directory.stat() if directory == top else directory.lstat()
+                except FileNotFoundError:
+                    found.append((0, 0))
+                    continue
+                if stat.S_ISLNK(status.st_mode):
+                    raise StorageError(
+                        f"{directory} is a link, which may lead to another registry's content; nothing was removed",
+                        hint=f"link {top} itself to where the content is",
+                    )
+                found.append((status.st_dev, status.st_ino))
+        return found
 
 
 def _check_new(catalog: Catalog, blobs: DiskBlobs, found: Identity) -> None:

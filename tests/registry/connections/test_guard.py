@@ -78,13 +78,15 @@ def test_half_a_tls_handshake_is_ended(tmp_path: Path) -> None:
 def test_a_long_head_that_does_not_end_is_not_kept(impatient: RegistryServer) -> None:
     head = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-A: "
     held = []
-    for _ in range(3):
+    most = 200 * (128 << 10)
+    # What the first ones took for a moment is used again, not taken anew. How many are there in one moment
+    # depends on the machine: kept heads would make each round take more than the one before, by far.
+    while len(held) < 2 or held[-1] - held[-2] >= most:
+        assert len(held) < 8, held
         connections = [connect(impatient, head + b"a" * 400_000) for _ in range(100)]
         connections += [connect(impatient, head + b"a" * 2_000_000) for _ in range(100)]
         assert still_open(connections) == 0
         held.append(memory(impatient))
-    # What the first ones took for a moment is used again, not taken anew.
-    assert (held[-1] - held[0]) / len(connections) < 128 << 10
     whole = head + b"a" * 30_000 + b"\r\n\r\n"
     assert connect(impatient, whole).recv(4096).startswith(b"HTTP/1.1 200")
 

@@ -74,8 +74,8 @@ class _Socket:
     received: int = 0
     taking: bool = False
     """Whether the client has yet to take some of an answer, whose request has ended."""
-    long: bool = False
-    """Whether it had brought a long head, and no end of it, at the last look."""
+    long: float = 0.0
+    """When a look found first that it has brought a long head, and no end of it; 0 if it has not."""
     mark: float = 0.0
     """When ``moved`` was measured last."""
     moved: int = 0
@@ -191,7 +191,7 @@ class Guard:
                 return False
             return self._cut(number, one, connection.fault)
         if connection.active:
-            one.idle, one.taking, one.long = now, False, False
+            one.idle, one.taking, one.long = now, False, 0.0
             self._measure(number, one, now)
             return False
         found = kernel.counts(number, one.inode)
@@ -210,9 +210,10 @@ class Guard:
             )
         # The server read on and on, and found no request. (Of a body it reads what is asked of it.)
         long = found.received - one.received > _LONGEST_HEAD + kernel.unread(number)
-        if long and one.long:
+        # One that comes in at once is no burden; that one has ended the event loop knows by its next turn.
+        if long and 0.0 < one.long < self._table.turn:
             return self._cut(number, one, LONG_HEAD)
-        one.long = long  # one that comes in at once is no burden
+        one.long = (one.long or now) if long else 0.0
         if now - one.idle < limits.header_seconds:
             return False
         if connection.used:
