@@ -117,7 +117,7 @@ class SameStore:
                     continue
                 if stat.S_ISLNK(status.st_mode):
                     raise StorageError(
-                        f"{directory} is a link, which may lead to another registry's content; nothing was removed",
+                        f"{directory} is a link, perhaps to another registry's content; nothing was removed",
                         hint=f"link {top} itself to where the content is",
                     )
                 found.append((status.st_dev, status.st_ino))
