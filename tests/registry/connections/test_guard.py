@@ -77,7 +77,7 @@ def test_half_a_tls_handshake_is_ended(tmp_path: Path) -> None:
 
 def test_a_long_head_that_does_not_end_is_not_kept(impatient: RegistryServer) -> None:
     head = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-A: "
-    held = []
+    held: list[int] = []
     most = 200 * (128 << 10)
     # What the first ones took for a moment is used again, not taken anew. How many are there in one moment
     # depends on the machine: kept heads would make each round take more than the one before, by far.

@@ -52,9 +52,9 @@ def test_no_file_of_the_root_is_waited_for_as_a_pipe(tmp_path: Path) -> None:
             _, told = run.communicate(timeout=PATIENCE)
             assert run.returncode in {0, 4, 6}, told
             assert "Traceback" not in told
-        for file in ("kept.json", "audit-log.json", "reserve", "collection.lock", "metrics/begun.json"):
-            (server.root / file).unlink(missing_ok=True)
-            os.mkfifo(server.root / file)
+        for name in ("kept.json", "audit-log.json", "reserve", "collection.lock", "metrics/begun.json"):
+            (server.root / name).unlink(missing_ok=True)
+            os.mkfifo(server.root / name)
         again = start_registry(server.root)
         assert again.request("GET", "/v2/x/manifests/1").status == 200
         assert again.request("GET", "/metrics").status == 200
