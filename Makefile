@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?=
 
-.PHONY: demo test reality check bench lock format clean setup
+.PHONY: demo test reality check bench docs lock format clean setup
 
 setup: $(VENV)/.ready
 
@@ -32,6 +32,14 @@ bench: setup
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.access
 
+# The documentation as a site, in build/docs. A warning fails it.
+docs: $(VENV)/.docs-ready
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky -q -j 2 -d build/docs.cache docs build/docs
+
+$(VENV)/.docs-ready: $(VENV)/.ready requirements/docs.txt
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
+
 format: setup
 	@$(BIN)/ruff check --fix src tests bench tools
 	@$(BIN)/ruff format src tests bench tools
@@ -42,6 +50,8 @@ lock: setup
 		--custom-compile-command "make lock" pyproject.toml -o requirements/run.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" -c requirements/run.txt --group dev pyproject.toml -o requirements/dev.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" -c requirements/dev.txt --group docs -o requirements/docs.txt
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .demo

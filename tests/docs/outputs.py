@@ -73,7 +73,7 @@ class Bindings:
             parts.append(re.escape(line[end : found.start()]))
             end = found.end()
             if found["rest"]:
-                parts.append(r"[^\n]*")
+                parts.append(r"[^\n]*?")
             else:
                 parts.append(self._token(found[0], _TIME if found["time"] else None, names))
         return "".join(parts) + re.escape(line[end:])

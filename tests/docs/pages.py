@@ -24,7 +24,7 @@ from pathlib import Path
 HOUSE = Path(__file__).resolve().parents[2]
 PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md"))]
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z-]*)$")
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)$")
 _DIRECTIVE = re.compile(r"^ *<!-- test: (?P<text>.*?)(?P<end> *-->)?$")
 
 

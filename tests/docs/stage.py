@@ -59,8 +59,9 @@ class Stage:
             "COLUMNS": "120",
             **environment,
         }
+        for name in ("page", "etc", "var/lib", "run", "srv"):
+            (directory / name).mkdir(parents=True)
         self.page = directory / "page"
-        self.page.mkdir()
         self._output = directory / "output"
         ended, self._tell = os.pipe()
         self._ended = os.fdopen(ended)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,15 @@ _PLAYED = [page for page in PAGES if any(block.is_played for block in blocks(pag
 
 
 @pytest.mark.parametrize("page", _PLAYED, ids=lambda page: page.stem)
-def test_the_commands_of_a_page(page: Path, engines: Engines, tmp_path: Path) -> None:
+def test_the_commands_of_a_page(page: Path, engines: Engines) -> None:
     needed = {block.needs for block in blocks(page) if block.needs}
     there = {name: engines.environment(name) for name in needed}
     environment = {key: value for found in there.values() if found for key, value in found.items()}
-    with contextlib.closing(Stage(tmp_path, environment)) as stage:
+    with (
+        # A short path: the address of a unix socket has 107 bytes at most.
+        tempfile.TemporaryDirectory(prefix="page-") as directory,
+        contextlib.closing(Stage(Path(directory), environment)) as stage,
+    ):
         for block in blocks(page):
             if block.needs and there[block.needs] is None:
                 continue
