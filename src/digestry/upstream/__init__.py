@@ -1,1 +1,1 @@
-"""Other registries, as a registry that keeps copies of what they have asks them."""
+"""Requests to an upstream registry, made on behalf of a registry that caches its content."""

@@ -1,4 +1,4 @@
-"""IP addresses by whom they belong to: the world, or this machine and the networks around it."""
+"""Classification of IP addresses: public, private, loopback, link-local, cloud metadata."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ _RFC_1918: Final = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address leads to."""
+    """Return the IPv4 address that an IPv6 address embeds (mapped, 6to4, NAT64), or None."""
     number = int(address)
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
@@ -105,6 +105,6 @@ def literal(host: str) -> Address | None:
 
 
 def is_local_name(host: str) -> bool:
-    """Whether ``host`` is ``localhost``, or below it (RFC 6761, 6.3)."""
+    """Return whether ``host`` is ``localhost`` or a name below it (RFC 6761, 6.3)."""
     name = host.rstrip(".").lower()
     return name == "localhost" or name.endswith(".localhost")

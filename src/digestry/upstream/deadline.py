@@ -1,4 +1,4 @@
-"""How long an answer may take in all, however it comes in: a timeout alone begins anew with every byte."""
+"""Deadlines for whole answers of an upstream. A socket timeout alone begins anew with every byte."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _APART: Final = threading.Semaphore()
 
 
 class Deadline:
-    """The time for one question to an upstream, in seconds: ``patience`` for each answer, with what leads
-    to it, and ``total`` for all of them. For one thread.
+    """The time limits of one question to an upstream, in seconds: ``patience`` for each answer, including the
+    connection, and ``total`` for all of them. Used by one thread.
 
     A blob's bytes take their own time: each buys some more, by ``rate`` in a second, but never more than
     ``patience`` in advance. Only the time counts in which they are waited for.
@@ -38,7 +38,7 @@ class Deadline:
         self._waiting_since = 0.0
 
     def next_answer(self, host: str) -> None:
-        """One more answer is asked for, of ``host``. Raises :class:`Unreachable` if it is too late."""
+        """Start the time of the next answer, from ``host``. Raises :class:`Unreachable` if it is too late."""
         self._credit = None
         self.let_go()
         if time.monotonic() >= self._end:
@@ -46,13 +46,13 @@ class Deadline:
         self._until = min(self._end, time.monotonic() + self.patience)
 
     def begin_stream(self) -> None:
-        """The answer's head is here, and its body is a blob."""
+        """Switch from the answer's deadline to the least rate of a blob's body."""
         self._credit = self.patience
         self._waiting_since = time.monotonic()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """While some of a blob is waited for."""
+        """Count the time spent in the block as waiting for a blob's bytes."""
         self._waiting_since = time.monotonic()
         try:
             yield
@@ -61,7 +61,7 @@ class Deadline:
                 self._credit -= time.monotonic() - self._waiting_since
 
     def received(self, count: int) -> None:
-        """``count`` bytes of the body are here."""
+        """Count ``count`` received bytes of the body."""
         if self._credit is not None:
             self._credit = min(self.patience, self._credit + count / self._rate)
             return
@@ -70,13 +70,13 @@ class Deadline:
             self._take(self._turn)
 
     def ended(self) -> None:
-        """All of the body is here."""
+        """Note that the whole body has arrived."""
         if self._size >= LARGE:
             self._size = 0
             self._take(_APART)
 
     def let_go(self) -> None:
-        """The answer is no longer needed."""
+        """Note that the answer is no longer needed."""
         self._size = 0
         self._turns.close()
 
@@ -86,7 +86,7 @@ class Deadline:
         self._turns.callback(turn.release)
 
     def left(self) -> float:
-        """Seconds until it is too late, none below 0."""
+        """Return the seconds until the deadline, 0 or more."""
         now = time.monotonic()
         if self._credit is None:
             return max(0.0, self._until - now)
@@ -101,13 +101,13 @@ _current: Final = _Current()
 
 
 def current() -> Deadline | None:
-    """The deadline of what this thread asks."""
+    """Return the deadline that applies to this thread's requests."""
     return _current.deadline
 
 
 @contextlib.contextmanager
 def limited(patience: float, total: float, rate: float, turn: threading.Semaphore) -> Iterator[Deadline]:
-    """Gives what this thread asks in the block so many seconds, and a blob's bytes a least rate."""
+    """Limit this thread's requests in the block to so many seconds, and a blob's bytes to a least rate."""
     before, _current.deadline = _current.deadline, Deadline(patience, total, rate, turn)
     deadline = _current.deadline
     try:
@@ -118,6 +118,6 @@ def limited(patience: float, total: float, rate: float, turn: threading.Semaphor
 
 
 def begin_stream() -> None:
-    """What this thread has asked for is a blob, whose bytes come from now on."""
+    """Tell the current deadline that a blob's bytes follow."""
     if _current.deadline is not None:
         _current.deadline.begin_stream()

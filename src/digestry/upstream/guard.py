@@ -1,4 +1,4 @@
-"""Which addresses an upstream may lead to, and which hosts give tokens for it.
+"""Rules for the addresses and token servers that an upstream may lead to.
 
 An upstream names other hosts: in redirects, in the realm of a challenge. Who asks them from inside a
 network must not be led to services of that network, of this machine, or of the cloud it runs in.
@@ -35,7 +35,7 @@ _FOR_ALL: Final = frozenset({"auth.docker.io", "gcr.io", "ghcr.io", "gitlab.com"
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What of the inside may be asked: a network, or a host with or without a port."""
+    """An internal target that may be asked: a network, or a host with or without a port."""
 
     network: Network | None = None
     host: str = ""
@@ -99,7 +99,7 @@ class Guard:
     # -- addresses ------------------------------------------------------------------------------
 
     def resolve(self, host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
-        """Look ``host`` up, and return where it may be connected to.
+        """Resolve ``host`` and return the addresses that may be connected to.
 
         Addresses that must not be asked are left out. Raises :class:`socket.gaierror`, and
         :class:`RedirectRefused` if none is left.

@@ -1,4 +1,4 @@
-"""One other registry: what its tags point to, its manifests, and its blobs as they come in.
+"""An upstream registry over HTTP: its tags, manifests, referrers, and blobs as streams.
 
 Everything here blocks, and asks once: who calls knows when to ask again, and what to serve meanwhile.
 But a connection that the other side gave up while it was idle is no answer: then it is asked on a new one.
@@ -57,8 +57,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOptions:
-    """Where a registry is (``scheme://host[:port][/path]``, with its ``/v2/`` below that), and how it is
-    asked.
+    """The location of an upstream registry (``scheme://host[:port][/path]``, with ``/v2/`` below it) and how
+    to ask it.
 
     ``project`` goes before the names of its repositories. ``password_file`` is read whenever a password is
     wanted, so that it may change. ``authorities`` is a file of certificates (PEM) that are trusted beside
@@ -81,7 +81,7 @@ class UpstreamOptions:
 
 
 class _Login:
-    """The one user that this registry is to the other."""
+    """The one user name and password that this registry uses at the upstream."""
 
     def __init__(self, options: UpstreamOptions) -> None:
         self._options = options
@@ -102,7 +102,7 @@ class _Login:
 
 
 class BlobStream:
-    """A blob that is coming in, from byte ``start`` on. A context manager.
+    """The bytes of a blob from byte ``start`` on, as they arrive. A context manager.
 
     ``size`` is of the whole blob, in bytes, as upstream says; None if it does not.
     """
@@ -113,7 +113,7 @@ class BlobStream:
         self.size = size if response.length is None else start + response.length
 
     def read(self, count: int) -> bytes:
-        """What has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
+        """Return what has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
         return self._answer.read_ready(count)
 
     def __enter__(self) -> Self:
@@ -129,7 +129,7 @@ class BlobStream:
 
 
 class ClientUpstream:
-    """A registry, through the client. Thread-safe.
+    """An upstream registry, asked through the client. Thread-safe.
 
     Every method may raise :class:`Unreachable`, :class:`RemoteNotFound`, :class:`Unauthorized`,
     :class:`Refused` and :class:`ProtocolViolation`, and ends within ``patience``; a list within
@@ -201,15 +201,15 @@ class ClientUpstream:
             ) from error
 
     def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
-        """What a tag points to. It is asked with HEAD, which Docker Hub does not count as a pull."""
+        """Return what a tag points to. Uses HEAD, which Docker Hub does not count as a pull."""
         return self._asked(lambda: self._repository(repository).resolve(target, limit=limit))
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:
-        """A manifest or index of at most ``limit`` bytes, verified. Raises :class:`DigestMismatch`."""
+        """Return a manifest or index of at most ``limit`` bytes, verified. Raises :class:`DigestMismatch`."""
         return self._asked(lambda: self._repository(repository).pull_manifest(target, limit=limit))
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """A blob's size in bytes; None if upstream does not tell.
+        """Return a blob's size in bytes; None if the upstream does not say.
 
         A HEAD that is refused is asked again as a GET of one byte: some registries, and storages that they
         lead to, know no HEAD.
@@ -236,7 +236,7 @@ class ClientUpstream:
         return self._asked(ask)
 
     def blob(self, repository: str, digest: Digest, start: int) -> BlobStream:
-        """A blob from byte ``start`` on, or, from an upstream that cannot do that, from 0 on."""
+        """Open a blob from byte ``start`` on, or from byte 0 if the upstream knows no ranges."""
         headers = {"Range": f"bytes={start}-"} if start else {}
 
         def ask() -> BlobStream:
@@ -257,12 +257,12 @@ class ClientUpstream:
         return self._asked(ask)
 
     def tags(self, repository: str, most: int) -> list[str]:
-        """The first ``most`` tags, in upstream's order."""
+        """Return the first ``most`` tags, in the upstream's order."""
         tags = self._repository(repository).tags
         return self._asked(lambda: list(itertools.islice(tags(), most)), lists=True)
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
-        """What refers to ``digest``, by the referrers tag where upstream knows no such list."""
+        """Return what refers to ``digest``, from the referrers tag where the upstream has no such list."""
         return self._asked(lambda: self._repository(repository).referrers(digest), lists=True)
 
     def stale(self, repository: str, target: str) -> str:
@@ -272,12 +272,13 @@ class ClientUpstream:
         return self._session.staleness(name, target).partition(";")[0].strip()
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Close all connections."""
         self._session.close()
 
 
 def _whole_size(response: Response, digest: Digest, start: int) -> int | None:
-    """The size of the whole that a 206 tells. Raises :class:`ProtocolViolation` for another part."""
+    """Return the size of the whole that a 206 answer states. Raises :class:`ProtocolViolation` for another
+    part."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if match is None or int(match[1]) != start:
         raise ProtocolViolation(

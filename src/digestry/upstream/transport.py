@@ -1,4 +1,4 @@
-"""The client's transport and authentication, for who is led by a stranger's answers."""
+"""The client's transport and authentication, restricted to the hosts that the guard allows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Asking(threading.local):
 
 
 class GuardedTransport(Transport):
-    """Asks only whom ``guard`` allows, and never goes from TLS to plain HTTP."""
+    """A transport that asks only hosts that ``guard`` allows, and never goes from TLS to plain HTTP."""
 
     def __init__(self, options: ClientOptions, guard: Guard) -> None:
         super().__init__(options)
@@ -119,7 +119,7 @@ class GuardedTransport(Transport):
 
 
 class GuardedSession(Session):
-    """A session with one registry, by a :class:`GuardedTransport`."""
+    """A session with one registry over a :class:`GuardedTransport`."""
 
     def __init__(self, options: ClientOptions, guard: Guard, credentials: Credentials) -> None:
         super().__init__(options, credentials=credentials)
@@ -130,13 +130,13 @@ class GuardedSession(Session):
 
 
 def _is_beside(asked: str, answered: str) -> bool:
-    """Whether a redirect led out of the registry that was asked, to another origin or out of its API."""
+    """Return whether a redirect led to another origin, or out of the registry's API."""
     root, api, _ = urlsplit(asked).path.partition("/v2/")
     return origin_of(asked) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
 
 
 class _Latest(dict[tuple[str, str], _Said]):
-    """What was said of the latest names: a mirror is asked for ever more of them."""
+    """The digests that HEAD stated for the latest names, bounded."""
 
     def __setitem__(self, key: tuple[str, str], value: _Said) -> None:
         self.pop(key, None)

@@ -1,4 +1,4 @@
-"""Connections to an upstream: to addresses that were looked at, and within the time that there is."""
+"""Connections to an upstream: to resolved and checked addresses, within a deadline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_PAUSE: Final = 0.5
 
 
 class _Reader(io.RawIOBase):
-    """What comes from a connection for one answer, until its deadline."""
+    """A file over one connection that ends at the deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
         self._raw = raw
@@ -101,7 +101,7 @@ class _Response(http.client.HTTPResponse):
 
 
 def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
-    """Look the host up once, and connect to what was looked at: another look-up might say otherwise."""
+    """Resolve the host once, and connect to a checked address. A second look-up might say otherwise."""
     host: str = connection._dns_host  # with the dot at its end, which the resolver needs
     port = connection.port or connection.default_port
     deadline = current()
@@ -133,7 +133,7 @@ def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
 
 
 def guard_connections(manager: urllib3.PoolManager, guard: Guard) -> None:
-    """Makes all connections of ``manager``'s obey ``guard`` and the deadline of the thread that asks."""
+    """Make all connections of ``manager`` obey ``guard`` and the calling thread's deadline."""
 
     class Plain(HTTPConnection):
         response_class = _Response

@@ -1,1 +1,1 @@
-"""Who may do what: users, tokens, rules, and the challenges of those who are not known yet."""
+"""Access control: users, robot tokens, outside issuers, rules, and challenges."""

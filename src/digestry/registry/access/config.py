@@ -1,4 +1,4 @@
-"""``[auth]``, ``[[rule]]`` and ``[[oidc]]``: what the configuration says about who may do what."""
+"""The ``[auth]``, ``[[rule]]`` and ``[[oidc]]`` sections of the configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
-    """Who is known, and what they may do. ``enabled`` False: everybody may do everything.
+    """The configured access control. With ``enabled`` False everybody may do everything.
 
     ``realm`` is the token endpoint's URL as clients see it; None: below the address they asked.
     """
@@ -43,7 +43,7 @@ class AccessConfig:
 
 
 def parse(document: Mapping[str, Any], where: Where) -> AccessConfig:
-    """Reads the three sections of a document. Raises :class:`InvalidConfiguration`."""
+    """Read the three sections of a document. Raises :class:`InvalidConfiguration`."""
     if not document.keys() & {"auth", "rule", "oidc"}:
         return AccessConfig()
     inside = Where(where.file, "auth")

@@ -1,4 +1,4 @@
-"""A small document from a URL that somebody else answers: within a time, up to a size, or not at all."""
+"""A bounded download of a small document: a time limit for the whole, and a size limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST_PATH: Final = 8 << 10
 
 
 def fetch(url: str, *, seconds: float, most: int) -> bytes:
-    """What ``url`` answers to a GET, if that is 200 and has ``most`` bytes or fewer. Blocks.
+    """Return the body that ``url`` answers to a GET with 200, if it has ``most`` bytes or fewer. Blocks.
 
     All of it takes ``seconds`` at most, however slowly the other side sends (looking up the host's name
     is the system's, and has its own limit). Redirects are not followed. Raises OSError and ValueError.
@@ -78,7 +78,7 @@ def _secured(plain: socket.socket, host: str, ends: float) -> ssl.SSLSocket:
 
 
 class _Timed(io.RawIOBase):
-    """A socket as :mod:`http.client` uses it, each of whose waits ends when the whole must."""
+    """A socket for :mod:`http.client` whose waits end at the deadline of the whole."""
 
     def __init__(self, stream: socket.socket, ends: float) -> None:
         self._stream = stream

@@ -1,4 +1,5 @@
-"""The gate: from an ``Authorization`` header to a principal, and from a missing right to an answer.
+"""Authentication and authorization of requests: from an ``Authorization`` header to a principal, and from a
+missing right to an error.
 
 Everything here runs on the event loop. A header that was verified is remembered, under a keyed
 hash, until what it stands for ends: the requests that follow cost one look-up.
@@ -49,7 +50,7 @@ _SCOPES: Final = {"push": "pull,push", "move-tag": "pull,push", "admin": "delete
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Who somebody proved to be. ``credential`` changes when what it was proved with does."""
+    """A verified identity. ``credential`` changes when the password or token behind it does."""
 
     identity: Identity
     credential: str = ""
@@ -57,7 +58,7 @@ class Proof:
 
 
 class Gate:
-    """Who may pass, for one worker process."""
+    """Authenticates and authorizes the requests of one worker process."""
 
     def __init__(self, config: AccessConfig, root: Path, catalog: Path) -> None:
         self.config = config
@@ -72,7 +73,7 @@ class Gate:
         self._secret = os.urandom(32)
 
     def start(self) -> None:
-        """Reads the files. Raises :class:`InvalidConfiguration`, :class:`StorageError`."""
+        """Read the files of users and keys. Raises :class:`InvalidConfiguration`, :class:`StorageError`."""
         if self.config.enabled:
             self.keys.refresh()
             for issuer in self._issuers.values():
@@ -89,7 +90,7 @@ class Gate:
             issuer.close()
 
     def refresh(self) -> None:
-        """Looks for changed files; called every now and then."""
+        """Read changed files again. Called periodically."""
         try:
             changed = self.config.enabled and self.keys.refresh()
         except StorageError as error:
@@ -138,7 +139,7 @@ class Gate:
         return hashlib.blake2b(header.encode("latin-1", "replace"), key=self._secret, digest_size=16).digest()
 
     async def basic(self, exchange: Exchange, header: str) -> Proof:
-        """Who a Basic header is of. Raises :class:`ErrorResponse` 401."""
+        """Return the proof of a Basic header. Raises :class:`Problem` 401."""
         try:
             pair = base64.b64decode(header.partition(" ")[2].strip(), validate=True).decode()
             name, colon, password = pair.partition(":")
@@ -149,7 +150,7 @@ class Gate:
         return await self.password(exchange, name, password)
 
     async def password(self, exchange: Exchange, name: str, password: str) -> Proof:
-        """Who has this name and password. Raises :class:`ErrorResponse` 401."""
+        """Return the proof of a name and password. Raises :class:`Problem` 401."""
         proof: Proof | None = None
         if name.startswith(ROBOT_PREFIX):
             proof = self._robot(password, name.removeprefix(ROBOT_PREFIX))
@@ -188,7 +189,7 @@ class Gate:
         )
 
     def still_holds(self, token: Verified) -> Proof:
-        """Raises :class:`NotBelieved` if what a token was given for has changed since."""
+        """Raise :class:`NotBelieved` if the credential behind a token has changed since."""
         if token.name == ANONYMOUS.name or token.credential == OIDC_USER:
             return Proof(Identity(token.name), token.credential, token.ends)
         if token.name.startswith(ROBOT_PREFIX):
@@ -217,7 +218,7 @@ class Gate:
     # -- what they may do ----------------------------------------------------------------------
 
     def require(self, exchange: Exchange, repository: str, action: str) -> bool:
-        """Whether the request may do that; False if it must see the repository as not there.
+        """Check that the request may do ``action``; return False if it must see the repository as absent.
 
         Nothing is looked up here: what it says cannot tell whether there is such a repository.
         Raises :class:`ErrorResponse` 401 for who is not known, or came with a token for something else, and
@@ -244,7 +245,7 @@ class Gate:
         raise denied(principal.identity, action, repository)
 
     def require_audit(self, exchange: Exchange, repository: str) -> None:
-        """For what only tells who did what, or what runs where. Raises :class:`ErrorResponse` 401 and 403.
+        """Check the right to read who did what, or what runs where. Raises :class:`Problem` 401 and 403.
 
         As :meth:`require`, which was before it, by the rules alone; who may not even pull sees the
         repository as not there.
@@ -257,7 +258,7 @@ class Gate:
         raise denied(exchange.principal.identity, "audit", repository)
 
     def hidden(self, exchange: Exchange, repositories: set[str]) -> set[str]:
-        """Return those of ``repositories`` that the request must see as not there.
+        """Return those of ``repositories`` that the request must see as absent. Raises :class:`Problem` 401.
 
         Raises :class:`ErrorResponse` 401.
         """
@@ -270,23 +271,23 @@ class Gate:
         return hidden
 
     def require_login(self, exchange: Exchange) -> None:
-        """For ``/v2/``, by which clients find out how to log in. Raises :class:`ErrorResponse` 401."""
+        """Check access to ``/v2/``, where clients find out how to log in. Raises :class:`Problem` 401."""
         if exchange.principal is self._nobody and self._nobody is not EVERYBODY:
             raise self.unauthorized(exchange, "log in to use this registry")
 
     def require_name(self, exchange: Exchange, text: str) -> None:
-        """Raise :class:`ErrorResponse` 401 for a request without a user name, where users have names."""
+        """Refuse anonymous requests, where there are users. Raises :class:`Problem` 401."""
         if exchange.principal is not EVERYBODY and exchange.principal.identity.anonymous:
             raise self.unauthorized(exchange, text)
 
     def require_reader(self, exchange: Exchange, text: str) -> None:
-        """For what has a body, and is no good to who may read nothing. Raises :class:`ErrorResponse` 401."""
+        """Refuse principals that may read nothing, before their body is read. Raises :class:`Problem` 401."""
         principal = exchange.principal
         if principal.identity.anonymous and not principal.sees_anything():
             raise self.unauthorized(exchange, text)
 
     def require_catalog(self, exchange: Exchange) -> None:
-        """For lists of repositories. Raises :class:`ErrorResponse` 401."""
+        """Check access to lists of repositories. Raises :class:`Problem` 401."""
         principal = exchange.principal
         if not principal.catalog or (principal.identity.anonymous and not principal.sees_anything()):
             raise self.unauthorized(exchange, "log in to list repositories", scope="registry:catalog:*")
@@ -296,7 +297,7 @@ class Gate:
     def unauthorized(
         self, exchange: Exchange, text: str, *, scope: str | None = None, error: str | None = None
     ) -> ErrorResponse:
-        """A 401 with the challenge that clients answer (RFC 6750; distribution, "token.md")."""
+        """Return a 401 with the challenge that clients answer (RFC 6750; distribution, "token.md")."""
         if self.config.challenge == "basic":
             challenge = f'Basic realm="{self.config.service}"'
         else:
@@ -308,7 +309,7 @@ class Gate:
         return ErrorResponse(401, "UNAUTHORIZED", text, headers={"WWW-Authenticate": challenge})
 
     def realm(self, exchange: Exchange) -> str:
-        """The token endpoint's URL, as this client reaches the registry."""
+        """Return the token endpoint's URL as this client reaches it."""
         if self.config.realm is not None:
             return self.config.realm
         if exchange.host is None:
@@ -322,7 +323,7 @@ class Gate:
 
 
 def denied(identity: Identity, action: str, repository: str) -> ErrorResponse:
-    """The 403 for somebody who is known."""
+    """Return the 403 for an authenticated user."""
     words = {
         "push": f"push to repository {repository}",
         "move-tag": f"move tags of repository {repository} that are there already",

@@ -1,4 +1,4 @@
-"""Who asks. A name in the journal, in rules and in tokens is one of these."""
+"""Identities: the names of users, robots and tokens in the journal, in rules and in tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A person, a robot (``robot$NAME``), or whoever an outside issuer's token stands for."""
+    """The name of a user, a robot (``robot$NAME``), or a mapped token of an outside issuer."""
 
     name: str
 
@@ -31,7 +31,7 @@ ANONYMOUS: Final = Identity(ANONYMOUS_NAME)
 
 
 def check_user(name: str) -> str:
-    """Returns ``name`` if a user of an htpasswd file or an issuer may have it. Raises ValueError."""
+    """Return ``name`` if it is a valid user name. Raises ValueError."""
     if not name or len(name) > _LONGEST or not name.isprintable() or set(name) & set(' *,:"'):
         raise ValueError(f"{name!r} cannot be a user's name")
     if name in {ANONYMOUS_NAME, "authenticated"} or name.startswith(ROBOT_PREFIX):
@@ -40,7 +40,7 @@ def check_user(name: str) -> str:
 
 
 def check_robot(name: str) -> str:
-    """Returns ``name`` if a robot token may have it, without the ``robot$``. Raises ValueError."""
+    """Return ``name`` if it is a valid robot name, without ``robot$``. Raises ValueError."""
     if not _ROBOT_NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot be a robot's name: lower-case letters, digits, '.', '_' and '-', at most 64"

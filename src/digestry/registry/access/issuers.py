@@ -1,4 +1,4 @@
-"""``[[oidc]]``: which outside issuers of tokens (OpenID Connect) are trusted, and for what.
+"""The ``[[oidc]]`` sections: trusted outside issuers of tokens (OpenID Connect).
 
 An issuer is trusted for one audience, with keys from a file or from its URL, and only for what the
 configuration's patterns turn into an identity. What no pattern fits is refused.
@@ -34,7 +34,7 @@ IDENTITY_KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class IdentityMapping:
-    """Tokens whose ``claim`` matches ``pattern`` (``*`` is anything) are the user ``name``."""
+    """Maps tokens whose ``claim`` matches ``pattern`` (``*`` matches anything) to the user ``name``."""
 
     claim: str
     pattern: str
@@ -43,7 +43,7 @@ class IdentityMapping:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer that is trusted. ``jwks`` is a path, or the URL of its keys."""
+    """A trusted issuer. ``jwks`` is the path or the URL of its keys."""
 
     issuer: str
     audience: str
@@ -55,7 +55,7 @@ class Issuer:
 
 
 def parse(table: Any, where: Where) -> Issuer:
-    """Reads one ``[[oidc]]``. Raises :class:`InvalidConfiguration`."""
+    """Read one ``[[oidc]]`` section. Raises :class:`InvalidConfiguration`."""
     values = toml.read(table, KEYS, where)
     for algorithm in values["algorithms"]:
         if algorithm not in ALGORITHMS:

@@ -1,4 +1,4 @@
-"""JSON Web Key Sets (RFC 7517) as other people publish them: the keys that verify signatures here.
+"""JSON Web Key Sets (RFC 7517) of outside issuers: the keys that can verify signatures here.
 
 A set often has keys for other uses, of other forms, or of curves that nobody here knows. Those are
 left out, and said; the others serve.
@@ -29,7 +29,7 @@ _NAMES: Final = {"RS256": {"RS256"}, "ES256": {"ES256"}, "EdDSA": {"EdDSA", *_ED
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key, the algorithm that it verifies, and its name, if it has one."""
+    """A public key, its algorithm, and its name, if it has one."""
 
     key: Key
     algorithm: str
@@ -38,13 +38,13 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys that can be used, and of each that is left out why."""
+    """The usable keys of a set, and the reason for each key that was left out."""
 
     keys: tuple[PublicKey, ...]
     left_out: tuple[str, ...] = ()
 
     def fitting(self, algorithm: str, kid: str | None) -> list[PublicKey]:
-        """The keys that may have signed a token with this header. One without a name may be any."""
+        """Return the keys that may have signed a token with this header. A key without a name fits any."""
         return [
             key
             for key in self.keys
@@ -72,11 +72,11 @@ class _Jwk(msgspec.Struct):
 
 
 class _LeftOut(Exception):
-    """A key that cannot be used here; the text says why."""
+    """The key cannot be used here; the text says why."""
 
 
 def parse(raw: bytes) -> KeySet:
-    """The keys of a document. Raises ValueError if it is no key set, or has no key that can be used."""
+    """Return the keys of a document. Raises ValueError if it is no key set, or has no usable key."""
     try:
         entries = msgspec.json.decode(raw, type=_Set).keys
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -117,7 +117,7 @@ def _key(entry: msgspec.Raw) -> PublicKey:
 
 
 def _members(found: _Jwk, name: str) -> tuple[str, dict[str, str]]:
-    """The algorithm that the key is for, and its public members."""
+    """Return the key's algorithm and its public members."""
     match found.kty:
         case "RSA":
             size, exponent = _bits(found.n), _bits(found.e)
@@ -135,7 +135,7 @@ def _members(found: _Jwk, name: str) -> tuple[str, dict[str, str]]:
 
 
 def _bits(text: str) -> int:
-    """The size of a number as keys have it: base64url without padding."""
+    """Return the bit length of a base64url number without padding."""
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:

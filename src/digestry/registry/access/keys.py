@@ -1,4 +1,4 @@
-"""The keys that the registry signs its own tokens with: files in ``ROOT/keys``, named by their id.
+"""The registry's signing keys: files in ``ROOT/keys``, named by key ID.
 
 The newest one signs, all of them verify: so a key is replaced while tokens of the old one are still
 about. A file is written once, readable by its owner alone, and never changed.
@@ -27,7 +27,7 @@ _CURVE: Final = "Ed25519"
 
 
 class KeyRing:
-    """The keys of one root. :meth:`load` blocks for a moment; the rest is from memory."""
+    """The signing keys of one root. :meth:`refresh` reads them from the disk; all else is in memory."""
 
     def __init__(self, root: Path) -> None:
         self._directory = root / DIRECTORY
@@ -36,12 +36,12 @@ class KeyRing:
         self._signing = ""
 
     def ensure(self) -> None:
-        """Makes the first key if there is none. Raises :class:`StorageError`."""
+        """Create the first key if there is none. Raises :class:`StorageError`."""
         if not self._files():
             self.rotate()
 
     def rotate(self, *, retire: bool = False) -> str:
-        """Makes a new key, which signs from now on; returns its id.
+        """Create a new key, which signs from now on, and return its ID.
 
         With ``retire`` the others go: what they signed ends at once.
         """
@@ -60,7 +60,8 @@ class KeyRing:
         return kid
 
     def refresh(self) -> bool:
-        """Reads the keys if any came or went; whether that was so. Raises :class:`StorageError`."""
+        """Read the keys again if the files changed, and return whether they did. Raises
+        :class:`StorageError`."""
         with fsio.storage_errors("read", self._directory):
             stamp = self._directory.stat().st_mtime_ns
         if stamp == self._seen:
@@ -88,13 +89,13 @@ class KeyRing:
         return True
 
     def signing(self) -> tuple[str, OKPKey]:
-        """The key that signs, and its id. Raises :class:`StorageError`."""
+        """Return the key that signs, and its ID. Raises :class:`StorageError`."""
         if not self._signing:
             raise StorageError("there is no key to sign tokens with", hint="digestry token rotate-key")
         return self._signing, self._keys[self._signing]
 
     def get(self, kid: object) -> OKPKey | None:
-        """The key of this id. One that just came is found."""
+        """Return the key of this ID, also one that was just added."""
         if not isinstance(kid, str):
             return None
         if kid not in self._keys:

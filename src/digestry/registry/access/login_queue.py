@@ -1,4 +1,4 @@
-"""Who is next: passwords that wait to be verified, one at a time, in a fair order.
+"""A fair queue of passwords that wait to be verified, one at a time.
 
 Nobody can be kept out by those who guess: each address has its turn, and at one address each name,
 however many wait. Those who logged in from there before go first, and addresses from which wrong
@@ -47,7 +47,7 @@ class _Ticket:
 
 @dataclass(slots=True)
 class _Lane:
-    """Tickets by network and name. The first of each is the next."""
+    """Waiting passwords by network and name, in fair order."""
 
     waiting: OrderedDict[str, OrderedDict[str, deque[_Ticket]]] = field(default_factory=OrderedDict)
     _sizes: dict[str, int] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class _Lane:
         return 0 if names is None else len(names.get(name, ()))
 
     def pop(self, *, lightest: bool) -> _Ticket:
-        """Takes the next one; its network, and its name there, go to the end of their lines.
+        """Remove and return the next ticket; its network, and its name there, go to the end.
 
         With ``lightest`` it is of the network that has fewest waiting: who logs in sends one password,
         and who guesses many.
@@ -80,7 +80,7 @@ class _Lane:
         return max(self._sizes, key=self._sizes.__getitem__)
 
     def drop(self, network: str) -> _Ticket:
-        """Takes away the last one of the name that has most tickets in ``network``."""
+        """Remove the last ticket of the name that has the most in ``network``."""
         names = self.waiting[network]
         name = max(reversed(names), key=lambda each: len(names[each]))
         ticket = names[name].pop()
@@ -88,7 +88,7 @@ class _Lane:
         return ticket
 
     def take(self, network: str) -> list[_Ticket]:
-        """Takes away all of ``network``, in their order."""
+        """Remove and return all tickets of ``network``, in order."""
         names = self.waiting.pop(network, OrderedDict())
         self._sizes.pop(network, None)
         return [ticket for tickets in names.values() for ticket in tickets]
@@ -103,7 +103,7 @@ class _Lane:
 
 
 class LoginQueue:
-    """Of one worker process, on its event loop; the work is done in one thread."""
+    """The queue of one worker process. Used on its event loop; one thread does the work."""
 
     def __init__(self) -> None:
         self._lanes = tuple(_Lane() for _ in _LANES)
@@ -118,7 +118,7 @@ class LoginQueue:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def verify(self, name: str, address: str, work: Callable[[], bool]) -> bool:
-        """What ``work`` says of a password for ``name`` from ``address``, when its turn has come.
+        """Call ``work`` for ``name`` from ``address`` when its turn has come, and return the result.
 
         Raises :class:`ErrorResponse` 429 if too many wait, or it waited for :data:`LONGEST_WAIT` seconds.
         """
@@ -160,7 +160,7 @@ class LoginQueue:
                 self._lanes[_SUSPECT].add(ticket)
 
     def _drop(self) -> None:
-        """Makes room: of those who come last, whoever has most waiting loses one."""
+        """Make room: drop a ticket of whoever has the most in the last lane."""
         lane = next(lane for lane in reversed(self._lanes) if lane.waiting)
         ticket = lane.drop(lane.heaviest())
         self._size -= 1

@@ -1,4 +1,4 @@
-"""Tokens of outside issuers (OpenID Connect): CI systems and clouds that vouch for who runs there."""
+"""Verification of outside issuers' tokens (OpenID Connect)."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _MOST_SAID: Final = 10
 
 
 class Untrusted(Exception):
-    """A token that is not to be believed; the text says why, for whoever sent it."""
+    """The token is not trusted; the text says why, for its sender."""
 
 
 class TrustedIssuer:
-    """Verifies one issuer's tokens. For the event loop: what waits for the issuer is one thread of its
-    own, and while that waits the keys that were there before are used."""
+    """Verifies one issuer's tokens on the event loop. A thread fetches the issuer's keys; the earlier keys
+    serve meanwhile."""
 
     def __init__(self, issuer: Issuer) -> None:
         self.issuer = issuer
@@ -51,7 +51,7 @@ class TrustedIssuer:
         self._said: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Reads the keys now, if they are in a file. Raises :class:`InvalidConfiguration`."""
+        """Read the keys now, if they are in a file. Raises :class:`InvalidConfiguration`."""
         if isinstance(self.issuer.jwks, Path):
             try:
                 self._take(_read(self.issuer.jwks))
@@ -64,7 +64,7 @@ class TrustedIssuer:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def verify(self, token: str) -> tuple[Identity, float]:
-        """Who the token stands for, and until when (seconds since 1970).
+        """Return the token's identity and its expiry (seconds since 1970).
 
         Raises :class:`Untrusted`, and :class:`~.strangers.NotBelieved` for what is no token.
         """

@@ -1,4 +1,4 @@
-"""Users of an ``htpasswd`` file, bcrypt only, read again when the file changes.
+"""The users of an ``htpasswd`` file (bcrypt only), read again when the file changes.
 
 A password costs tens of milliseconds to verify, on purpose. So it is done in a thread, in a fair
 order (:mod:`.login_queue`), and what was found is remembered for a time under a keyed hash: a flood
@@ -41,7 +41,7 @@ _NAMES: Final = (
 
 
 def parse(text: str, file: Path) -> dict[str, bytes]:
-    """The users and their hashes. Raises :class:`InvalidConfiguration`, which names the line.
+    """Return the users and their hashes. Raises :class:`InvalidConfiguration`, which names the line.
 
     Nothing of a line is quoted: what is wrong may be a password in a place where a name belongs.
     """
@@ -72,7 +72,7 @@ def parse(text: str, file: Path) -> dict[str, bytes]:
 
 
 def read(file: Path) -> dict[str, bytes]:
-    """The users of ``file`` and their hashes. Raises :class:`InvalidConfiguration`."""
+    """Read ``file`` and return its users and their hashes. Raises :class:`InvalidConfiguration`."""
     try:
         return parse(file.read_bytes().decode(), file)
     except OSError as error:
@@ -82,7 +82,7 @@ def read(file: Path) -> dict[str, bytes]:
 
 
 class Passwords:
-    """The users of one file. :meth:`start` reads it; everything else is for the event loop."""
+    """The users of one file. Call :meth:`start` first; all methods run on the event loop."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -96,7 +96,7 @@ class Passwords:
         self._queue = LoginQueue()
 
     def start(self) -> None:
-        """Reads the file. Raises :class:`InvalidConfiguration`."""
+        """Read the file. Raises :class:`InvalidConfiguration`."""
         try:
             self._seen = self._stamp()
         except OSError:
@@ -108,7 +108,7 @@ class Passwords:
         self._queue.close()
 
     def refresh(self) -> bool:
-        """Reads the file again if it changed; whether the users did. Errors leave them as they were."""
+        """Read the file again if it changed, and return whether the users did. On an error the users stay."""
         try:
             if self._stamp() == self._seen:
                 return False
@@ -127,12 +127,12 @@ class Passwords:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def fingerprint(self, name: str) -> str | None:
-        """Changes with the user's password; None if there is no such user."""
+        """Return a value that changes with the user's password; None for an unknown user."""
         hashed = self._users.get(name)
         return None if hashed is None else hashlib.sha256(hashed).hexdigest()[:16]
 
     async def verify(self, name: str, password: str, *, key: bytes, address: str) -> bool:
-        """Whether it is the user's password. ``key`` stands for both, and cannot be turned back.
+        """Return whether it is the user's password. ``key`` identifies the pair and cannot be reversed.
 
         Raises :class:`ErrorResponse` 429 while too many are waiting.
         """
@@ -179,7 +179,7 @@ def _cost(hashed: bytes) -> int:
 
 
 def _check(password: bytes, hashed: bytes | None, costliest: int) -> bool:
-    """Whether the password has this hash; None is of a name that nobody has.
+    """Return whether the password has this hash; None stands for an unknown user.
 
     To say no takes the time of the costliest hash, whose ever it is: a cheaper one is followed by as
     many rounds as it lacks, 2^c + (2^c + 2^(c+1) + … + 2^(costliest-1)) = 2^costliest. So the time

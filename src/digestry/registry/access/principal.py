@@ -1,4 +1,4 @@
-"""Who a request comes from, and what they may do: the decision that every request meets."""
+"""The principal of a request: an identity and its rights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Principal:
         self._allowed: dict[str, frozenset[str]] = {}
 
     def allowed(self, repository: str) -> frozenset[str]:
-        """All that may be done in the repository, whether or not there is such a one."""
+        """Return all actions that are allowed in the repository, whether or not it exists."""
         found = self._allowed.get(repository)
         if found is None:
             found = self.ruled(repository)
@@ -57,18 +57,18 @@ class Principal:
         return found
 
     def ruled(self, repository: str) -> frozenset[str]:
-        """What the rules allow in the repository, whatever the token was asked for."""
+        """Return the actions that the rules allow in the repository, regardless of the token's grants."""
         return self._rules.allowed(self.identity, repository)
 
     def may_pull(self, repository: str) -> bool:
         return "pull" in self.allowed(repository)
 
     def may_see(self, repository: str) -> bool:
-        """Whether a list may name the repository."""
+        """Return whether a list may name the repository."""
         return "pull" in self.ruled(repository)
 
     def audits(self, repository: str) -> bool:
-        """Whether a list may tell who did what in the repository."""
+        """Return whether a list may tell who did what in the repository."""
         return "audit" in self.ruled(repository)
 
     def audits_everything(self) -> bool:
@@ -88,7 +88,7 @@ class Principal:
 
 
 class _Everybody(Principal):
-    """Of a registry without access rules."""
+    """The principal of a registry without access rules."""
 
     __slots__ = ()
 

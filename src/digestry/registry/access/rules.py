@@ -1,4 +1,4 @@
-"""Rules: who may do what in which repositories. What no rule allows is refused."""
+"""Access rules: who may do what in which repositories. What no rule allows is refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Rule:
 
 
 def matches_name(pattern: str, name: str) -> bool:
-    """Whether a whole name is as ``pattern`` has it, in which ``*`` is anything.
+    """Return whether ``pattern``, in which ``*`` matches anything, matches a whole name.
 
     Each part is looked for once, as early as it can be: a later place would leave less for the others.
     So nobody's name makes it take long.
@@ -80,7 +80,7 @@ KNOWN_ONLY: Final = Rule(("authenticated",), ("**",), ALL)
 
 
 def parse(table: Any, where: Where) -> Rule:
-    """Reads one ``[[rule]]``. Raises :class:`InvalidConfiguration`."""
+    """Read one ``[[rule]]`` section. Raises :class:`InvalidConfiguration`."""
     values = toml.read(table, KEYS, where)
     for action in values["actions"]:
         if action not in ALL:
@@ -95,7 +95,7 @@ def parse(table: Any, where: Where) -> Rule:
 
 
 class Rules:
-    """The rules in force. Decisions are remembered: names come again and again."""
+    """The rules in force. Decisions are cached."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
@@ -103,7 +103,7 @@ class Rules:
         self._decisions: dict[tuple[str, str], frozenset[str]] = {}
 
     def allowed(self, identity: Identity, repository: str) -> frozenset[str]:
-        """All that ``identity`` may do in ``repository``, whether or not there is such a one."""
+        """Return all actions of ``identity`` in ``repository``, whether or not it exists."""
         key = (identity.name, repository)
         found = self._decisions.get(key)
         if found is None:
@@ -117,7 +117,7 @@ class Rules:
         return found
 
     def anything(self, identity: Identity) -> bool:
-        """Whether there is any repository's name in which ``identity`` may pull."""
+        """Return whether ``identity`` may pull from any repository name."""
         return any("pull" in rule.actions for rule in self._of(identity))
 
     def beginnings(self, identity: Identity, action: Action) -> list[str]:
@@ -131,7 +131,7 @@ class Rules:
         return found
 
     def everywhere(self, identity: Identity, action: Action) -> bool:
-        """Whether one rule allows ``action`` to ``identity`` whatever the repository's name is."""
+        """Return whether one rule allows ``action`` to ``identity`` in every repository."""
         return any(action in rule.actions and "**" in rule.repositories for rule in self._of(identity))
 
     def _of(self, identity: Identity) -> tuple[Rule, ...]:

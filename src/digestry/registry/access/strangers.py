@@ -1,4 +1,4 @@
-"""Tokens that anybody may have written (JWT, RFC 7519): read by a schema, never as they come.
+"""Untrusted tokens (JWT, RFC 7519), decoded by a schema.
 
 What is not of the form is no token, whatever it is instead: :class:`NotBelieved`, and so a 401.
 """
@@ -21,7 +21,7 @@ _FAR: Final = 1e12  # seconds; in the year 33658
 
 
 class NotBelieved(Exception):
-    """A token that does not hold; the text says why, to whoever sent it."""
+    """The token is not valid; the text says why, for its sender."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class _Registry(jws.JWSRegistry):
 
 
 def header(token: str) -> Header:
-    """A token's header as it stands there, not verified. Raises :class:`NotBelieved`."""
+    """Return a token's header, not verified. Raises :class:`NotBelieved`."""
     found: Header = _read(token, 0, Header)
     if found.crit is not msgspec.UNSET:
         raise NotBelieved("the token has critical headers, which are not understood here")
@@ -51,7 +51,7 @@ def header(token: str) -> Header:
 
 
 def issuer(token: str) -> str | None:
-    """Who issued a token, as it says itself: not verified. Raises :class:`NotBelieved` if it is none."""
+    """Return the issuer that a token states, not verified. Raises :class:`NotBelieved` if there is none."""
     found: _Issued = _read(token, 1, _Issued)
     return found.iss if isinstance(found.iss, str) else None
 
@@ -68,7 +68,7 @@ def _read(token: str, part: int, kind: Any) -> Any:
 
 
 def signed(token: str, key: Any, algorithm: str) -> bytes | None:
-    """The claims of a token that this key signed, as JSON; None if it did not."""
+    """Return the claims of a token that this key signed, as JSON; None if it did not."""
     try:
         registry = _Registry(algorithms=[algorithm], strict_check_header=False)
         found = jws.deserialize_compact(token, key, algorithms=[algorithm], registry=registry)
@@ -78,7 +78,7 @@ def signed(token: str, key: Any, algorithm: str) -> bytes | None:
 
 
 def moment(value: Any) -> float | None:
-    """A claim that is a time, in seconds since 1970; None if it is none: a text, NaN, of 400 digits."""
+    """Return a claim as seconds since 1970; None if it is no time: a text, NaN, or out of range."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if -_FAR < value < _FAR else None

@@ -1,4 +1,4 @@
-"""``/token``: what clients trade a password for (distribution, "token.md" and "oauth.md")."""
+"""The ``/token`` endpoint: clients exchange a password for a token (distribution, "token.md", "oauth.md")."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DOCKER_ACTIONS: Final = ("pull", "push", "delete")
 
 
 async def handle(gate: Gate, exchange: Exchange, *, patience: float) -> None:
-    """Gives a token for what was asked, as far as the rules allow it."""
+    """Answer with a token for the requested scopes, as far as the rules allow them."""
     if not gate.config.enabled:
         raise ErrorResponse(404, "UNSUPPORTED", "this registry asks nobody to log in: it has no tokens")
     if exchange.method == "GET":
@@ -110,7 +110,7 @@ def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str])
 
 
 def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, Any] | None:
-    """What of one scope is granted; None for nothing. Raises :class:`ErrorResponse`."""
+    """Return the granted part of one scope; None for nothing. Raises :class:`Problem`."""
     kind, _, rest = scope.partition(":")
     name, colon, asked = rest.rpartition(":")
     if not colon or not name:

@@ -1,4 +1,4 @@
-"""The registry's own tokens: what it signs, and what of that it believes (JWT, RFC 7519).
+"""The registry's own tokens: signing and verification (JWT, RFC 7519).
 
 An access token says who somebody is and what they asked for; what they may do of it is decided by
 the rules whenever it is used. A refresh token, which docker keeps after a login, says only who.
@@ -28,7 +28,7 @@ Grants = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A token that was believed. ``credential`` is what it was given for (its fingerprint)."""
+    """A verified token. ``credential`` is the fingerprint of what it was issued for."""
 
     name: str
     ends: float
@@ -55,7 +55,7 @@ class _Claims(msgspec.Struct):
 
 
 class Tokens:
-    """Signs and verifies for one registry."""
+    """Signs and verifies the tokens of one registry."""
 
     def __init__(self, keys: KeyRing, service: str) -> None:
         self._keys = keys
@@ -70,7 +70,7 @@ class Tokens:
         ends: float,
         access: Sequence[Mapping[str, Any]] = (),
     ) -> str:
-        """A token for ``name`` until ``ends``, in seconds since 1970."""
+        """Return a token for ``name`` that is valid until ``ends``, in seconds since 1970."""
         kid, key = self._keys.signing()
         now = int(time.time())
         claims = {
@@ -87,7 +87,7 @@ class Tokens:
         return jwt.encode({"alg": ALGORITHM, "kid": kid}, claims, key, algorithms=[ALGORITHM])
 
     def verify(self, token: str, purpose: Purpose) -> Verified:
-        """What a token says. Raises :class:`NotBelieved`."""
+        """Return the content of a token. Raises :class:`NotBelieved`."""
         header = strangers.header(token)
         key = self._keys.get(header.kid)
         # One algorithm: what the token itself says about how to verify it counts for nothing.

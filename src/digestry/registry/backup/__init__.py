@@ -1,1 +1,1 @@
-"""Backups of a registry that may be served meanwhile, and their restoration (docs/backup.md)."""
+"""Backups of a registry, also while it serves, and their restoration (docs/backup.md)."""

@@ -1,4 +1,4 @@
-"""A backup as one tar stream: written and read once from its beginning to its end.
+"""The backup archive: one tar stream, written and read once from beginning to end.
 
 Its entries are files and nothing else, in one order: the catalog, ``oci-layout``, the keys, the blobs
 by their digests, ``backup.json``. So neither side has to remember what has been.
@@ -31,7 +31,7 @@ _KINDS: Final = {
 
 
 class ArchiveWriter:
-    """Writes entries to ``write``, which takes all the bytes that it is given."""
+    """Writes entries to ``write``, a function that takes all bytes that it is given."""
 
     def __init__(self, write: Callable[[Chunk], Any], *, mtime: int) -> None:
         self._write = write
@@ -39,7 +39,7 @@ class ArchiveWriter:
         self._written = 0
 
     def add(self, name: str, size: int, content: Iterable[Chunk], *, mode: int = 0o644) -> None:
-        """An entry, whose ``content`` must come to ``size`` bytes."""
+        """Write an entry, whose ``content`` must have ``size`` bytes."""
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode, entry.mtime = size, mode, self._mtime
         self._put(entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
@@ -50,7 +50,7 @@ class ArchiveWriter:
         self._fill(tarfile.BLOCKSIZE)
 
     def finish(self) -> None:
-        """The archive's end."""
+        """Write the end of the archive."""
         self._put(bytes(2 * tarfile.BLOCKSIZE))
         self._fill(tarfile.RECORDSIZE)
 
@@ -65,15 +65,15 @@ class ArchiveWriter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the archive; its content is read before the next one is asked for."""
+    """A file of the archive. Its content is read before the next entry is asked for."""
 
     name: str
     size: int
 
 
 class ArchiveReader:
-    """Iterates over the entries of a stream of a stranger's. Raises :class:`ContentError` while
-    iterating and reading, for all that :class:`ArchiveWriter` does not write. TagHistory stays flat."""
+    """Iterates over the entries of an untrusted stream. Raises :class:`ContentError`, while iterating and
+    reading, for everything that :class:`ArchiveWriter` does not write."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
@@ -107,14 +107,14 @@ class ArchiveReader:
             yield Entry(name, size)
 
     def content(self) -> Iterator[bytes]:
-        """The current entry's content."""
+        """Yield the current entry's content in pieces."""
         while self._left:
             chunk = self._exactly(min(_CHUNK, self._left))
             self._left -= len(chunk)
             yield chunk
 
     def whole(self, entry: Entry, limit: int) -> bytes:
-        """The current entry's content at once. Raises :class:`ContentError` above ``limit`` bytes."""
+        """Return the current entry's content at once. Raises :class:`ContentError` above ``limit`` bytes."""
         if entry.size > limit:
             raise ContentError(f"the archive's {entry.name} is larger than {limit} bytes")
         return b"".join(self.content())

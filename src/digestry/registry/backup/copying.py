@@ -1,4 +1,4 @@
-"""Content from one store to another, hashed on its way, at a bounded rate."""
+"""Copying blobs from one store to another: hashed on the way, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ R = TypeVar("R")
 
 
 class Unusable(ContentError):
-    """Content that is not there, or not what its digest says; the message says which."""
+    """The content is missing, or differs from its digest; the message says which."""
 
 
 class Stopped(Exception):
-    """The copying has ended; a thread that copies learns it by this."""
+    """The copying was stopped. Raised in the threads that copy."""
 
 
 class Flow:
-    """All bytes that are read go through here: counted, held to ``rate`` (bytes a second; None: any),
-    and stopped. Thread-safe."""
+    """Counts all bytes that are read, limits them to ``rate`` bytes a second (None: no limit), and stops the
+    copying. Thread-safe."""
 
     def __init__(self, rate: int | None = None, moved: Callable[[int], None] = lambda _: None) -> None:
         self._rate = rate
@@ -50,7 +50,7 @@ class Flow:
         self._free = time.monotonic()
 
     def passed(self, count: int) -> None:
-        """Tells that so many bytes were read, and waits while that is too fast."""
+        """Count bytes that were read, and wait while the rate is exceeded."""
         self._check()
         with self._lock:
             self._moved(count)
@@ -68,12 +68,12 @@ class Flow:
             raise Stopped
 
     def stop(self) -> None:
-        """Ends all copying at its next chunk. For any thread, and for the handler of a signal."""
+        """Stop all copying at its next chunk. Safe in any thread and in a signal handler."""
         self._stopped = True
 
 
 class Source:
-    """A blob of a store, open for reading: its size is what it should be."""
+    """A blob of a store, open for reading, whose size was checked."""
 
     def __init__(self, blobs: DiskBlobs, held: Held) -> None:
         path = blobs.path(held.digest)
@@ -93,7 +93,8 @@ class Source:
             raise Unusable(f"it has {size} bytes instead of {held.size}")
 
     def read_into(self, buffer: bytearray) -> int:
-        """Fills the buffer; 0 at the end. Raises :class:`Unusable`, :class:`StorageError`."""
+        """Fill the buffer and return the count; 0 at the end. Raises :class:`Unusable`,
+        :class:`StorageError`."""
         try:
             return os.readv(self._descriptor, [buffer])
         except OSError as error:
@@ -121,13 +122,13 @@ WRONG_BYTES: Final = "its bytes do not match its digest"
 
 
 def buffer_for(size: int) -> bytearray:
-    """What a blob of that size is read through."""
+    """Return a buffer for reading a blob of that size."""
     return bytearray(max(1, min(size, _CHUNK)))
 
 
 def copy(source: DiskBlobs, target: DiskBlobs, held: Held, flow: Flow) -> None:
-    """Copies one blob, durably. Raises :class:`Unusable` if the source's is not what it should be,
-    and :class:`StorageError` if the target cannot take it."""
+    """Copy one blob, durably. Raises :class:`Unusable` if the source's content is wrong or missing, and
+    :class:`StorageError` if the target cannot be written."""
     buffer = buffer_for(held.size)
     view = memoryview(buffer)
     with Source(source, held) as content, target.begin(held.digest, held.size) as ingest:
@@ -141,7 +142,7 @@ def copy(source: DiskBlobs, target: DiskBlobs, held: Held, flow: Flow) -> None:
 
 
 def check(blobs: DiskBlobs, held: Held, flow: Flow) -> bool:
-    """Whether the store has the blob, whole: all of it is read."""
+    """Return whether the store has the blob, whole; all of it is read."""
     hasher = held.digest.hasher()
     buffer = buffer_for(held.size)
     view = memoryview(buffer)
@@ -158,8 +159,8 @@ def check(blobs: DiskBlobs, held: Held, flow: Flow) -> bool:
 def in_threads(
     work: Callable[[T], R], items: Iterable[T], flow: Flow
 ) -> Generator[tuple[T, R | Unusable], None, None]:
-    """Calls ``work`` for each item, a few at once; gives, in order, what it returned, or why it found
-    its content unusable. Any other error ends it all."""
+    """Call ``work`` for each item, a few at once, and yield in order what it returned or why the content was
+    unusable. Any other error ends the iteration."""
     waiting: deque[tuple[T, Future[R]]] = deque()
 
     def outcome() -> tuple[T, R | Unusable]:

@@ -1,4 +1,4 @@
-"""``backup.json``: what a backup says of itself. It is written last: without it there is no backup.
+"""``backup.json``: the description of a backup. It is written last; a backup without it is incomplete.
 
 ::
 
@@ -37,7 +37,7 @@ KEY: Final = re.compile(rf"{keys.DIRECTORY}/[A-Za-z0-9][A-Za-z0-9_-]{{0,127}}\.j
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A file of a backup: its path in it, its size in bytes, and the hash of its content."""
+    """A file of a backup: its path in the backup, its size in bytes, and its hash."""
 
     path: str
     size: int
@@ -49,7 +49,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class JournalEnd(msgspec.Struct, frozen=True):
-    """Where the journal ends: how many entries hold, the hash of the last, and why no more do."""
+    """The end of the journal: the number of valid entries, the last one's hash, and why no more are valid."""
 
     entries: int
     last_hash: str
@@ -57,7 +57,7 @@ class JournalEnd(msgspec.Struct, frozen=True):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """Content that should be in a backup and is not: who holds it, and why it is not there."""
+    """Content that the backup should have and does not: who needs it, and why it is missing."""
 
     digest: str
     size: int
@@ -66,7 +66,7 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """The whole of it. ``blobs`` are there, of ``size`` bytes together (``bytes``, in JSON)."""
+    """The content of ``backup.json``. ``size`` (``bytes`` in JSON) is the sum of all blobs."""
 
     version: int
     digestry: str
@@ -84,7 +84,7 @@ class Description(msgspec.Struct, frozen=True):
 
 
 class NewerBackup(ContentError):
-    """A newer digestry made it: what it holds, and how, is not known here."""
+    """A newer digestry made the backup, in a format that this one does not know."""
 
 
 class _Version(msgspec.Struct):
@@ -92,7 +92,7 @@ class _Version(msgspec.Struct):
 
 
 def decode(content: bytes, where: str) -> Description:
-    """Reads a description. Raises :class:`ContentError`."""
+    """Decode a description. Raises :class:`ContentError`."""
     try:
         found = msgspec.json.decode(content, type=_Version).version
         if found > VERSION:
@@ -113,7 +113,7 @@ def decode(content: bytes, where: str) -> Description:
 
 
 def read(directory: Path) -> Description:
-    """The description of the backup in ``directory``.
+    """Read the description of the backup in ``directory``.
 
     Raises :class:`NotFound` if there is none, or it is not finished, :class:`ContentError`.
     """
@@ -128,7 +128,7 @@ def read(directory: Path) -> Description:
 
 
 def open_regular(path: Path, *, follow: bool = False) -> int:
-    """Opens a file that must be one: no pipe and, unless ``follow``, no link to elsewhere.
+    """Open a regular file: no pipe and, unless ``follow``, no link. Raises OSError, ContentError.
 
     Raises OSError, ContentError.
     """
@@ -141,7 +141,7 @@ def open_regular(path: Path, *, follow: bool = False) -> int:
 
 
 def read_small(path: Path, limit: int) -> bytes:
-    """The whole of a file. Raises FileNotFoundError, ContentError above ``limit``, StorageError."""
+    """Read a whole file. Raises FileNotFoundError, ContentError above ``limit`` bytes, StorageError."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             content = file.read(limit + 1)
@@ -155,13 +155,13 @@ def read_small(path: Path, limit: int) -> bytes:
 
 
 def hash_file(path: Path) -> tuple[int, str]:
-    """The size in bytes, and the hash, of a file of any length."""
+    """Return the size in bytes and the hash of a file of any length."""
     with storage_errors("read", path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), digest
 
 
 def compare_keys(found: Iterable[Part], described: Iterable[Part], where: str) -> None:
-    """Raises :class:`ContentError` unless both are the same."""
+    """Raise :class:`ContentError` unless both are the same."""
     if sorted(found, key=lambda part: part.path) != sorted(described, key=lambda part: part.path):
         raise ContentError(f"the keys in {where} are not those that it was made with")

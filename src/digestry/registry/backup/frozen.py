@@ -1,4 +1,4 @@
-"""A registry that stands still for a backup: nothing is collected, and its catalog is a snapshot."""
+"""The frozen state of a registry during a backup: no garbage collection, and a snapshot of the catalog."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NOT_OURS: Final = "not the registry's own: copy it yourself if you need it"
 
 @dataclass(slots=True)
 class Tally:
-    """What is in a backup, what of it was copied just now, and what should be there and is not."""
+    """Counts of a backup: its content, what was copied, and what is missing."""
 
     blobs: int = 0
     bytes: int = 0
@@ -66,7 +66,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Frozen:
-    """A root of which nothing is collected just now, and the staged snapshot of its catalog."""
+    """A root whose garbage collection is locked out, with a staged snapshot of its catalog."""
 
     root: Path
     staging: Path
@@ -118,7 +118,8 @@ class Frozen:
 
 @contextlib.contextmanager
 def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Frozen]:
-    """Holds the collection's lock for the block, and stages a snapshot in a folder of ``place``.
+    """Hold the lock of the garbage collection inside the block, and stage a snapshot in a folder of
+    ``place``.
 
     ``follows`` is the hash that an earlier backup's journal ended with, which must be in this one's.
     """
@@ -155,6 +156,6 @@ def _journal_end(staging: Path, expect: tuple[str, ...]) -> JournalEnd:
 
 
 def check_root(root: Path) -> None:
-    """Raises :class:`NotFound` unless there is a registry."""
+    """Raise :class:`NotFound` unless the directory is a registry's root."""
     if not (root / CATALOG_FILE).is_file():
         raise NotFound(f"there is no registry under {root}: it has no {CATALOG_FILE}")

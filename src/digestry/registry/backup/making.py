@@ -1,4 +1,4 @@
-"""A root in the making: empty before, not served meanwhile, and gone again if it comes to nothing."""
+"""A root under construction during a restoration: not servable meanwhile, and removed on failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OURS: Final = re.compile(
 
 @contextlib.contextmanager
 def made(root: Path) -> Iterator[Path]:
-    """An empty root, and in it the folder whose presence keeps it from being served.
+    """Make an empty root, with a folder in it that keeps it from being served.
 
     At the end of the block the catalog moves from there to its place, and the folder goes. If the
     block raises, all of it goes. One that was killed is cleared away by the next. Raises
@@ -79,7 +79,7 @@ def _check_empty(root: Path) -> None:
 
 
 def _clear(root: Path) -> None:
-    """Removes what a restoration made; what says that it is one goes last."""
+    """Remove what a restoration made; the folder that marks it goes last."""
     for path in root.iterdir():
         if path.name == RESTORING or not _OURS.fullmatch(path.name):
             continue

@@ -1,4 +1,4 @@
-"""Makes a registry from a backup. Nothing of it can be served before all of it was checked."""
+"""Restoration of a registry from a backup. Nothing is served before all of it was checked."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)", re.ASCII)
 
 @dataclass(slots=True)
 class Restored:
-    """What came back: the backup's description, the blobs and their bytes, and what was not in the
-    backup, or was damaged there."""
+    """The result of a restoration: the backup's description, the restored blobs and bytes, and what was
+    missing or damaged."""
 
     description: Description
     blobs: int
@@ -49,7 +49,7 @@ class Restored:
 
 @dataclass(slots=True)
 class _Blobs:
-    """What came in to ``target``, and what should have and did not."""
+    """The blobs that were restored to ``target``, and those that were missing."""
 
     catalog: Snapshot
     target: DiskBlobs
@@ -93,7 +93,7 @@ def from_directory(
     flow: Flow,
     watcher: Watcher,
 ) -> Restored:
-    """Makes ``root`` from the backup in the directory ``source``.
+    """Restore ``root`` from the backup in the directory ``source``.
 
     ``expect`` are hashes of journal entries that must be in it. With ``skip_damaged`` blobs that are
     damaged in the backup are left out, and listed.
@@ -136,7 +136,7 @@ def from_archive(
     flow: Flow,
     watcher: Watcher,
 ) -> Restored:
-    """As :func:`from_directory`, from an archive that is read once, from its beginning to its end."""
+    """Restore ``root`` as :func:`from_directory` does, from an archive that is read once."""
     with made(root) as staging:
         reader = ArchiveReader(read)
         entries = iter(reader)
@@ -176,7 +176,7 @@ def _keep_key(root: Path, path: str, content: bytes) -> None:
 
 
 def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
-    """The journal holds as far as it did when the backup was taken."""
+    """Check that the journal is valid as far as it was when the backup was taken."""
     verdict = snapshot.prove(staging, expect)
     broken = verdict.broken
     reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
@@ -191,7 +191,7 @@ def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
 
 
 def _note_missing(staging: Path, missing: list[Missing]) -> None:
-    """What is not there is not promised to clients, so that they send it; what came back is served."""
+    """Record missing content as damaged, so that clients push it again, and restored content as whole."""
     catalog = Catalog(staging)
     try:
         catalog.migrate()  # an old schema has no room for this
@@ -201,7 +201,7 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
 
 
 def _keep_identity(staging: Path, target: DiskBlobs) -> None:
-    """The blobs get the catalog's ID; a catalog from before there were IDs gets one when it is served."""
+    """Give the blobs the catalog's ID. A catalog that has none gets one when it is first served."""
     if (mark := store_identity.of_copy(staging / CATALOG_FILE)) is not None:
         target.set_mark(mark)
 
@@ -257,7 +257,7 @@ def _receive_catalog(reader: ArchiveReader, entry: Entry | None, path: Path) -> 
 
 @dataclass(slots=True)
 class _Unpacking:
-    """All that follows the catalog, in the one order that there is: nothing can come twice."""
+    """Unpacks the entries after the catalog, in their one order, so that none can come twice."""
 
     reader: ArchiveReader
     root: Path

@@ -1,4 +1,4 @@
-"""Takes a backup of a registry, whether or not it is being served.
+"""Taking a backup of a registry, also while it serves.
 
 The catalog's snapshot comes first, and says what content there must be; none of that can go while the
 collection's lock is held. What is copied is hashed on its way, and never trusted for being there.
@@ -31,7 +31,7 @@ from digestry.registry.root import BACKUP_LOCK
 
 
 class Watcher(Protocol):
-    """Who shows how far it is."""
+    """An observer of a backup's progress."""
 
     def total(self, size: int) -> None:
         """So many bytes there are in all."""
@@ -44,8 +44,7 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class Taken:
-    """What a backup came to: its description, the blobs (and bytes) that were copied, those that were
-    there already and those that were removed, and what of the root is not in it, with the reason."""
+    """The result of a backup: its description, and the counts of copied, kept and removed blobs and bytes."""
 
     description: Description
     copied: int = 0
@@ -66,7 +65,7 @@ class Taken:
 def to_directory(
     root: Path, destination: Path, *, verify: bool, keep: bool, flow: Flow, watcher: Watcher
 ) -> Taken:
-    """Makes, or brings up to date, the backup in ``destination``.
+    """Make, or update, the backup in ``destination``.
 
     A blob of the right size that is there is taken for good, unless ``verify``: then it is read, and
     copied again if need be. What the new state does not hold is removed, unless ``keep``. Until the
@@ -163,7 +162,7 @@ def _write_key(destination: Path, part: Part, content: bytes) -> Part:
 
 
 def _tidy(destination: Path, told: Description, catalog: Snapshot | None, target: DiskBlobs) -> int:
-    """Removes what an earlier backup had and this one has not; the number of blobs."""
+    """Remove what an earlier backup had and this one has not, and return the number of blobs."""
     wanted = {told.catalog.path, *(part.path for part in told.keys)}
     with fsio.storage_errors("list", destination):
         present = [path.name for path in destination.iterdir() if description.CATALOG.fullmatch(path.name)]
@@ -188,7 +187,7 @@ def to_archive(
     flow: Flow,
     watcher: Watcher,
 ) -> Taken:
-    """Writes a backup as one tar stream. The snapshot is in ``temporary`` (None: in the root) meanwhile.
+    """Write a backup as one tar stream. The snapshot is meanwhile in ``temporary`` (None: in the root).
 
     Raises :class:`NotFound` if ``root`` is no registry, :class:`StorageError`, and what ``write``
     raises.
@@ -220,7 +219,7 @@ def to_archive(
 
 
 def blob_name(digest: Digest) -> str:
-    """A blob's path in a backup."""
+    """Return a blob's path in a backup."""
     return f"blobs/{digest.algorithm}/{digest.encoded}"
 
 
@@ -231,7 +230,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _write_blob(writer: ArchiveWriter, blobs: DiskBlobs, held: Held, flow: Flow) -> None:
-    """Raises :class:`Unusable`: then there is no entry, or one whose bytes are known to be wrong."""
+    """Write a blob's entry. Raises :class:`Unusable` when there is no entry, or one with wrong bytes."""
     with Source(blobs, held) as content:
         stream = _Stream(content, held, flow)
         chunks = iter(stream)
@@ -243,7 +242,7 @@ def _write_blob(writer: ArchiveWriter, blobs: DiskBlobs, held: Held, flow: Flow)
 
 
 class _Stream:
-    """A blob's bytes, of which there are as many as its header says whatever happens."""
+    """Yields exactly as many bytes as the blob's header states, whatever happens."""
 
     def __init__(self, content: Source, held: Held, flow: Flow) -> None:
         self.buffer = copying.buffer_for(held.size)

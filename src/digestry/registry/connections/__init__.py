@@ -1,1 +1,1 @@
-"""The connections of a server: the socket they come in by, what they may hold, and when they end."""
+"""The server's connections: the listening socket, limits, and the guard that enforces them."""

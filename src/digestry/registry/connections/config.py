@@ -1,4 +1,4 @@
-"""The keys of ``[limits]`` that are about connections, and how a server listens."""
+"""The ``[limits]`` keys for connections, and the address to listen on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LIMIT_KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What connections may hold, in one worker process. Sizes in bytes, times in seconds."""
+    """The limits of connections in one worker process. Sizes in bytes, times in seconds."""
 
     total: int = 8192
     per_address: int = 2048
@@ -59,7 +59,7 @@ class ConnectionLimits:
 
 
 def limits(values: Mapping[str, Any]) -> ConnectionLimits:
-    """The limits, of what was read by :data:`LIMIT_KEYS`."""
+    """Return the limits from the values that :data:`LIMIT_KEYS` read."""
     return ConnectionLimits(
         total=values["connections"],
         per_address=values["connections_per_address"],
@@ -71,7 +71,7 @@ def limits(values: Mapping[str, Any]) -> ConnectionLimits:
 
 
 def socket_path(listen: str, base: Path) -> Path | None:
-    """The path of a ``unix:PATH``, which counts from ``base``; None for any other address.
+    """Return the path of a ``unix:PATH`` address, relative to ``base``; None for any other address.
 
     Raises :class:`InvalidConfiguration` for a path that no socket can have.
     """

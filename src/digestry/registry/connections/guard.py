@@ -1,4 +1,4 @@
-"""The guard: ends connections that ask for nothing, hold too much, or are too many.
+"""The guard: a thread that closes connections that are silent, slow, stalled, or too many.
 
 A thread of each worker process that walks the process's own sockets several times a second. The server's
 own limits begin with a request's headers; what is there before, TLS included, and what stays after an answer,
@@ -59,7 +59,7 @@ _PASSING_SECONDS: Final = 2.0
 
 @dataclass(slots=True)
 class _Socket:
-    """An open socket of this process. Without a ``peer`` it is no client's connection."""
+    """An open socket of this process. One without a ``peer`` is no client's connection."""
 
     inode: int
     since: float
@@ -85,7 +85,7 @@ class _Socket:
 
 
 class Guard:
-    """The connections of one worker process that come in at ``address``."""
+    """Watches the connections of one worker process that come in at ``address``, and closes the bad ones."""
 
     def __init__(
         self,
@@ -115,13 +115,13 @@ class Guard:
         """How many were ended, by reason."""
 
     def start(self) -> None:
-        """Begins, where the system tells what is needed."""
+        """Start the guard's thread, where the system provides the information."""
         if kernel.available():
             self._table.guarded = True
             threading.Thread(target=self._run, name="guard", daemon=True).start()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stop the guard's thread."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -135,7 +135,7 @@ class Guard:
             took = time.thread_time() - began
 
     def look(self) -> None:
-        """Looks at all of them once."""
+        """Check all connections once."""
         now = time.perf_counter()
         self._find(now)
         clients = [(number, one) for number, one in self._sockets.items() if one.peer is not None]
@@ -183,7 +183,7 @@ class Guard:
     # -- what each of them does ----------------------------------------------------------------
 
     def _ends(self, number: int, one: _Socket, now: float) -> bool:
-        """Ends a connection that is no good, if it is; whether it was."""
+        """Close the connection if it breaks a limit, and return whether it did."""
         connection, limits = one.connection, self._limits
         if connection.fault:
             one.fault = one.fault or now
@@ -221,7 +221,7 @@ class Guard:
         return self._cut(number, one, SLOW_HEAD if found.received else SILENT)
 
     def _measure(self, number: int, one: _Socket, now: float) -> None:
-        """Notes every few seconds whether it moves as many bytes as it must."""
+        """Check every few seconds whether the connection moves at the least rate."""
         if now - one.mark < self._sample:
             return
         found = kernel.counts(number, one.inode)
@@ -235,7 +235,7 @@ class Guard:
     # -- how many there are --------------------------------------------------------------------
 
     def _thin_addresses(self, clients: list[tuple[int, _Socket]]) -> list[tuple[int, _Socket]]:
-        """Ends those that one address has too many of: first those that ask for nothing, then the newest."""
+        """Close the surplus connections of one address: first those without a request, then the newest."""
         most = self._limits.per_address
         if len(clients) <= most:
             return clients
@@ -253,7 +253,7 @@ class Guard:
         return [item for item in clients if item[0] not in gone]
 
     def _thin(self, clients: list[tuple[int, _Socket]], now: float) -> None:
-        """Ends some if there are too many: those first that have asked for nothing for longest, then those
+        """Close connections if there are too many: first those that have been idle for longest, then those
         whose client lets the server wait."""
         over = len(clients) - self.total * 3 // 4
         if over <= 0:
@@ -295,15 +295,15 @@ class Guard:
 
 
 def most_connections(limits: ConnectionLimits) -> int:
-    """How many connections a process may have: fewer than configured if it may not open as many files."""
+    """Return how many connections a process may hold: fewer than configured if its file limit is low."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     # Each may have a blob's file open besides.
     return min(limits.total, max(16, (files - _SPARE) * 2 // 5))
 
 
 def most_accepted(limits: ConnectionLimits) -> int:
-    """How many connections a process takes in until the guard looks again: what is not taken in waits, and
-    nobody can tell there who asks from who only holds on."""
+    """Return how many connections a process accepts between two rounds of the guard. Connections that are not
+    accepted wait, and nobody can tell an active client among them from an idle one."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = most_connections(limits)
     return max(most + most // 4, min(most + _WAITING, (files - _SPARE) // 2))

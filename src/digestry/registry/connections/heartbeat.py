@@ -1,4 +1,4 @@
-"""Whether worker processes live: each says so over a pipe, and the parent replaces one that does not.
+"""The heartbeat of the worker processes: each reports over a pipe, and the parent replaces a silent one.
 
 What says so is the event loop, between the requests that it answers: a worker that is stopped, waits for
 ever or computes without an end says nothing, though its process is there.
@@ -25,7 +25,7 @@ _READ: Final = 512 * _MESSAGE.size
 
 
 class Heartbeat:
-    """One pipe for all workers. Made in the parent, before they are forked."""
+    """One pipe for all workers. Created in the parent, before it forks them."""
 
     def __init__(self, patience: float) -> None:
         """``patience``: after so many seconds without a sign a worker is taken for dead."""
@@ -36,7 +36,7 @@ class Heartbeat:
         self._silent: dict[int, float] = {}
 
     async def beat(self) -> None:
-        """Says for ever that this process lives. In a worker, on its event loop."""
+        """Report for ever that this process is alive. Runs in a worker, on its event loop."""
         message = _MESSAGE.pack(os.getpid())
         while True:
             with contextlib.suppress(OSError):  # full: the parent itself has no time
@@ -44,7 +44,7 @@ class Heartbeat:
             await asyncio.sleep(_BEAT_SECONDS)
 
     def watch(self, workers: Callable[[], Iterable[int]], kill: Callable[[int], None] | None = None) -> None:
-        """Kills workers that say nothing any more, from a thread of its own. In the parent.
+        """Kill workers that have stopped reporting, from a thread in the parent.
 
         ``workers`` gives the processes that there are now; one that has never said anything is only
         starting. Whoever runs them starts another one when one ends.
@@ -60,7 +60,7 @@ class Heartbeat:
             self.tick(workers(), kill)
 
     def tick(self, workers: Iterable[int], kill: Callable[[int], None]) -> None:
-        """Half a second has passed."""
+        """Count half a second without a report."""
         for process in self._heard():
             self._silent[process] = 0.0
         there = set(workers)

@@ -1,4 +1,4 @@
-"""What the kernel knows of this process's sockets (Linux: /proc, and tcp(7), TCP_INFO).
+"""The kernel's view of this process's sockets (Linux: /proc, and tcp(7), TCP_INFO).
 
 The server's own runtime owns these descriptors, and may close one at any moment. So nothing is changed before
 a duplicate proves, by its inode, to be the connection that is meant.
@@ -32,8 +32,8 @@ Peer = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Bytes of one connection, TLS and HTTP included: that the client has ``acked`` and that came from it,
-    and that wait here for the client to take them."""
+    """Byte counts of one connection, TLS and HTTP included: acknowledged by the client, received, and waiting
+    here for the client."""
 
     acked: int
     received: int
@@ -41,12 +41,12 @@ class Counts:
 
 
 def available() -> bool:
-    """Whether this system tells all that."""
+    """Return whether this system provides all of it."""
     return sys.platform == "linux" and Path(_DESCRIPTORS).is_dir()
 
 
 def sockets() -> Iterator[tuple[int, int]]:
-    """Descriptor and inode of each open socket of this process."""
+    """Yield the descriptor and inode of each open socket of this process."""
     for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - thousands, several times a second
         descriptor = int(name)
         try:
@@ -58,7 +58,7 @@ def sockets() -> Iterator[tuple[int, int]]:
 
 
 def peer(descriptor: int, inode: int, address: tuple[str, int]) -> Peer | None:
-    """Who is at the other end, if this is a TCP connection that came in at ``address``'s port."""
+    """Return the remote address of a TCP connection that came in at the port of ``address``, else None."""
     with _borrowed(descriptor, inode) as connection:
         if connection is None:
             return None
@@ -74,7 +74,7 @@ def peer(descriptor: int, inode: int, address: tuple[str, int]) -> Peer | None:
 
 
 def counts(descriptor: int, inode: int) -> Counts | None:
-    """What went over a TCP connection; None if it is not there any more."""
+    """Return the byte counts of a TCP connection; None if it is closed."""
     try:
         if os.fstat(descriptor).st_ino != inode:
             return None
@@ -94,7 +94,7 @@ def counts(descriptor: int, inode: int) -> Counts | None:
 
 
 def unread(descriptor: int) -> int:
-    """Bytes that came and that the server has not read yet."""
+    """Return how many received bytes the server has not read yet."""
     try:
         return int(_COUNT.unpack(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(_COUNT.size)))[0])
     except OSError:
@@ -102,7 +102,7 @@ def unread(descriptor: int) -> int:
 
 
 def cut(descriptor: int, inode: int) -> bool:
-    """Ends a connection at once: the server finds it closed, and what it still held for it goes."""
+    """Close a connection at once and drop what the server still held for it."""
     with _borrowed(descriptor, inode) as connection:
         if connection is None:
             return False
@@ -118,7 +118,7 @@ def cut(descriptor: int, inode: int) -> bool:
 
 @contextlib.contextmanager
 def _borrowed(descriptor: int, inode: int) -> Iterator[socket.socket | None]:
-    """A duplicate of the socket, for a moment; None if the descriptor is another one's by now."""
+    """Yield a duplicate of the socket; None if the descriptor belongs to another one by now."""
     try:
         own = os.dup(descriptor)
     except OSError:

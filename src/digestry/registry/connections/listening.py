@@ -1,4 +1,4 @@
-"""The socket that all worker processes of a server accept connections from.
+"""The listening socket that all worker processes share.
 
 It is one for all of them, and the parent's: a connection waits for whichever worker takes it first, so that
 one that hangs, or has just ended, keeps none of them waiting. (With a socket for each worker, SO_REUSEPORT,
@@ -29,7 +29,7 @@ _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class Listening:
-    """A socket that is bound, and to be listened on; of a unix socket with its ``path``."""
+    """A bound socket; for a unix socket, with its ``path``."""
 
     def __init__(self, bound: socket.socket, *, path: Path | None = None) -> None:
         self.socket = bound
@@ -44,17 +44,17 @@ class Listening:
 
     @property
     def port(self) -> int:
-        """The port; 0 of a unix socket."""
+        """The TCP port; 0 for a unix socket."""
         return self.address[1] if self.address else 0
 
     def url(self, scheme: str, host: str) -> str:
-        """Where clients find it, by the name ``host``: a URL, or ``unix:PATH``."""
+        """Return the address for clients, with the name ``host``: a URL, or ``unix:PATH``."""
         if self.path is not None:
             return f"unix:{self.path}"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def connect(self, timeout: float) -> socket.socket:
-        """A new connection to it, of this machine's own. Raises OSError."""
+        """Open a local connection to the socket. Raises OSError."""
         if self.path is not None:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -69,7 +69,7 @@ class Listening:
         return socket.create_connection((host, port), timeout)
 
     def close(self) -> None:
-        """Stops listening, and takes a unix socket's file away."""
+        """Stop listening, and remove a unix socket's file."""
         self.socket.close()
         if self.path is not None:
             with contextlib.suppress(OSError):
@@ -78,8 +78,8 @@ class Listening:
 
 
 def listen(host: str, port: int, *, patience: float) -> Listening:
-    """Binds a TCP socket; port 0 is a free one. What a client does not take within ``patience`` seconds, the
-    kernel gives up.
+    """Bind a TCP socket; port 0 chooses a free one. The kernel drops what a client does not take within
+    ``patience`` seconds.
 
     Raises :class:`InvalidConfiguration` if the host has no address here, or the port is taken.
     """
@@ -105,7 +105,7 @@ def listen(host: str, port: int, *, patience: float) -> Listening:
 
 
 def listen_unix(path: Path, mode: int) -> Listening:
-    """Binds a unix socket, whose file has the permissions ``mode`` from the moment it is there.
+    """Bind a unix socket whose file has the permissions ``mode`` from the start.
 
     A file that a server left which was killed is replaced; one that somebody listens on is not, nor is
     anything else that has this name. Raises :class:`InvalidConfiguration`.
@@ -129,7 +129,7 @@ def listen_unix(path: Path, mode: int) -> Listening:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Between the look at a socket's file and its replacement no other server may put its own there."""
+    """Hold the lock under which a stale socket file is checked and replaced."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

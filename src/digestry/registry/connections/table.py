@@ -1,4 +1,4 @@
-"""The connections of a worker process, as the application knows them: who asks for something right now.
+"""The connections of a worker process, as the application knows them: which have a request under way.
 
 The event loop's thread writes here, for each request a few plain numbers; the guard's thread reads them.
 """
@@ -20,7 +20,7 @@ _TURN_SECONDS: Final = 0.1
 
 
 class Connection:
-    """One client's connection. Times are of ``time.perf_counter``."""
+    """The state of one client's connection. Times are of ``time.perf_counter``."""
 
     __slots__ = ("active", "descriptor", "ended", "fault", "inode", "sent", "sought", "used", "waiting")
 
@@ -43,20 +43,20 @@ class Connection:
         """Whether the guard will find it in the kernel, unless it has."""
 
     def taken(self) -> int | None:
-        """Bytes that the client has verifiably taken; None if nobody knows."""
+        """Return how many bytes the client has acknowledged; None if unknown."""
         if self.descriptor < 0:
             return None
         found = kernel.counts(self.descriptor, self.inode)
         return None if found is None else found.acked
 
     def break_off(self, fault: str) -> None:
-        """Has the connection ended soon, for that reason."""
+        """Ask the guard to close the connection, for the reason ``fault``."""
         self.fault = self.fault or fault
 
 
 class Connections:
-    """By the client's address and port. Requests that came in by a unix socket have no connection of their
-    own here: nothing tells which one it is."""
+    """The connections by the client's address and port. Requests over a unix socket have no entry: nothing
+    identifies their connection."""
 
     def __init__(self) -> None:
         self.known: dict[Peer, Connection] = {}
@@ -69,12 +69,12 @@ class Connections:
         """When the event loop had its last turn, if that is noted: who asked later may not be known yet."""
 
     def note_turns(self) -> None:
-        """Notes from now on the turns of the event loop that this is called on."""
+        """Record from now on when the calling event loop had its last turn."""
         self.turn = time.perf_counter()
         asyncio.get_running_loop().call_later(_TURN_SECONDS, self.note_turns)
 
     def enter(self, client: Peer | None) -> Connection:
-        """A request has begun."""
+        """Record that a request began, and return its connection."""
         if client is None or not client[0] or not self.guarded:
             found = Connection()
         else:
@@ -87,13 +87,13 @@ class Connections:
 
     @staticmethod
     def leave(connection: Connection, ended: float) -> None:
-        """A request has ended, at ``ended``."""
+        """Record that a request ended, at ``ended``."""
         connection.active -= 1
         connection.ended = ended
         connection.waiting = False
 
     def drop_passing(self, before: float) -> None:
-        """Forgets those that came and went without the guard's seeing them, the last time ``before`` then."""
+        """Forget connections that ended before ``before`` and that the guard has never seen."""
         for client, connection in list(self.fresh.items()):
             if not connection.active and connection.ended < before:
                 self.fresh.pop(client, None)

@@ -1,4 +1,4 @@
-"""Waiting for a client to take its answer, as long as it takes enough of it."""
+"""A time limit for a client to read its answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from digestry.registry.connections.table import Connection
 
 
 class Watch:
-    """Breaks off what waits for a client that takes too little of an answer."""
+    """Cancels a task that waits for a client that reads too slowly."""
 
     __slots__ = ("_connection", "_limits", "_taken", "_task", "_timer", "stalled")
 
@@ -25,7 +25,7 @@ class Watch:
         self._timer = asyncio.get_running_loop().call_later(limits.body_seconds, self._judge)
 
     def end(self) -> None:
-        """It has been taken."""
+        """Stop watching: the client has taken the answer."""
         self._timer.cancel()
 
     def _judge(self) -> None:
