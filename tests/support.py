@@ -22,6 +22,8 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
+from tests import forked_process
+from tests.forked_process import ForkedProcess, forkable
 
 REQUIRED = os.environ.get("DIGESTRY_REQUIRE_PEERS") == "1"
 
@@ -86,7 +88,7 @@ class RegistryServer:
     """A running registry. ``host`` is ``127.0.0.1:PORT``."""
 
     host: str
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess | subprocess.Popen[bytes]
     root: Path
     log: Path = field(default_factory=Path)
 
@@ -148,7 +150,7 @@ class RegistryServer:
             with contextlib.suppress(OSError):  # it ended meanwhile
                 if os.getpgid(int(entry.name)) == self.process.pid:
                     command = (entry / "cmdline").read_bytes()
-                    found += [int(entry.name)] if b"serve" in command else []
+                    found += [int(entry.name)] if b"multiprocessing" not in command else []
         return found
 
     def kill(self) -> None:
@@ -175,19 +177,34 @@ def digestry(*arguments: str | Path) -> list[str]:
     return [str(Path(sys.executable).with_name("digestry")), *map(str, arguments)]
 
 
+def run_digestry(
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    given: str = "",
+    timeout: float = PATIENCE,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, as :func:`subprocess.run` does; ``given`` is its standard input.
+
+    Raises :class:`subprocess.TimeoutExpired` after ``timeout`` seconds.
+    """
+    line = digestry(*arguments)
+    if forkable(env):
+        return forked_process.run(line, env=env, given=given, timeout=timeout)
+    return subprocess.run(
+        line, env=env, input=given, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
 def start_registry(root: Path, *arguments: str, port: int = 0) -> RegistryServer:
     """Starts ``digestry serve`` in a process group of its own and waits for its URL."""
     log = root.with_name(root.name + ".log")
     with log.open("ab") as errors:
-        process = subprocess.Popen(
-            digestry("serve", "--root", root, "--listen", f"127.0.0.1:{port}", *arguments),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        )
-    assert process.stdout is not None
-    url = process.stdout.readline().decode().strip()
-    process.stdout.close()
+        reading, writing = os.pipe()
+        line = digestry("serve", "--root", root, "--listen", f"127.0.0.1:{port}", *arguments)
+        process = ForkedProcess(line, stdout=writing, stderr=errors, start_new_session=True)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stdout:
+        url = stdout.readline().decode().strip()
     if not url.startswith(("http://", "https://")):
         process.wait(timeout=PATIENCE)
         pytest.fail(f"the registry did not start: {log.read_text()}")

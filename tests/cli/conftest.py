@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import digestry
+from tests.support import run_digestry
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -21,9 +21,7 @@ def run(tmp_path: Path) -> Run:
     environment |= {"DIGESTRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
 
     def run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            digestry(*arguments), capture_output=True, text=True, env=environment, check=False
-        )
+        done = run_digestry(*arguments, env=environment)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

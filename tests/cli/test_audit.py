@@ -15,7 +15,7 @@ import pytest
 from digestry.model.digest import Digest
 from tests.audit.fakes import engine, recording
 from tests.client.dripping import Drip, dripping
-from tests.support import RegistryServer, digestry
+from tests.support import RegistryServer, run_digestry
 
 
 @pytest.fixture
@@ -29,10 +29,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        digestry(*arguments), env=environment, input=stdin, capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    return run_digestry(*arguments, env=environment, given=stdin, timeout=60)  # fmt: skip
 
 
 def inventory(*entries: dict[str, Any]) -> str:
@@ -273,13 +270,10 @@ def test_an_audit_has_an_end(tmp_path: Path) -> None:
         fleet = tmp_path / "fleet.json"
         fleet.write_text(json.dumps(rows))
         begun = time.monotonic()
-        done = subprocess.run(
-            digestry("audit", "--source", f"file:{fleet}", "--time-limit", "2", "--format", "json"),
+        done = run_digestry(
+            "audit", "--source", f"file:{fleet}", "--time-limit", "2", "--format", "json",
             env=os.environ | {"DIGESTRY_HOME": str(tmp_path)},
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
+        )  # fmt: skip
         assert time.monotonic() - begun < 30
     assert done.returncode == 3
     assert len(json.loads(done.stdout)["containers"]) == 200

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from digestry.audit.reports import values
-from tests.support import PATIENCE, RegistryServer, digestry
+from tests.support import PATIENCE, RegistryServer, digestry, run_digestry
 
 
 def nothing_of_this_machine(home: Path) -> dict[str, str]:
@@ -62,10 +62,7 @@ def fleet(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        digestry(*arguments), env=environment, input=stdin, capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    return run_digestry(*arguments, env=environment, given=stdin, timeout=60)  # fmt: skip
 
 
 def test_bad_ones_among_many_come_first_and_the_rest_is_a_line(

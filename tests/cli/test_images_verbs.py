@@ -17,7 +17,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from tests.client.docker_registry import running_docker_registry
-from tests.support import RegistryServer, digestry
+from tests.support import RegistryServer, digestry, run_digestry
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,9 +31,7 @@ def run(tmp_path: Path) -> Run:
     environment |= {"DIGESTRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
 
     def run(*arguments: str | Path, status: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            digestry(*arguments), capture_output=True, text=True, env=environment | more, check=False
-        )
+        done = run_digestry(*arguments, env=environment | more)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

@@ -22,7 +22,7 @@ from digestry.errors import ContentError
 from digestry.model.digest import Digest
 from tests.client.docker_registry import running_docker_registry
 from tests.registry.support import events
-from tests.support import RegistryServer, digestry, running_registry
+from tests.support import RegistryServer, run_digestry, running_registry
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -34,9 +34,7 @@ def run(tmp_path: Path) -> Run:
     environment |= {"DIGESTRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
 
     def run(*arguments: str | Path, status: int = 0, given: str = "") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            digestry(*arguments), capture_output=True, text=True, env=environment, input=given, check=False
-        )
+        done = run_digestry(*arguments, env=environment, given=given)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

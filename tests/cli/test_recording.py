@@ -18,7 +18,7 @@ from tests.cli.test_audit_output import watching
 from tests.client.docker_registry import running_docker_registry
 from tests.client.liar import Reply, Request, lying
 from tests.registry.access.support import guarded, of
-from tests.support import RegistryServer, digestry, start_registry, wait_until
+from tests.support import RegistryServer, run_digestry, start_registry, wait_until
 
 
 @pytest.fixture
@@ -37,10 +37,7 @@ def name() -> str:
 
 
 def run(environment: Mapping[str, str], *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        digestry(*arguments), env=environment, input=given, capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    done = run_digestry(*arguments, env=environment, given=given, timeout=60)  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

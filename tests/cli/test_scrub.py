@@ -16,7 +16,7 @@ from digestry import fsio
 from digestry.model.digest import Digest
 from digestry.registry.scrub import LOCK_FILE
 from tests.registry.support import query
-from tests.support import RegistryServer, digestry, running_registry, wait_until
+from tests.support import RegistryServer, digestry, run_digestry, running_registry, wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,8 +31,7 @@ def served() -> Iterator[RegistryServer]:
 @pytest.fixture
 def run(served: RegistryServer) -> Run:
     def run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        command = digestry("scrub", "--root", served.root, *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_digestry("scrub", "--root", served.root, *arguments)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -144,9 +143,7 @@ def test_how_far_it_is_on_a_terminal(served: RegistryServer) -> None:
 def test_what_cannot_be_asked(run: Run, tmp_path: Path) -> None:
     assert "KiB a second or more" in run("--rate", "1", status=2).stderr
     assert "a number of bytes is wanted" in run("--rate", "fast", status=2).stderr
-    done = subprocess.run(
-        digestry("scrub", "--root", tmp_path / "none"), capture_output=True, text=True, check=False
-    )
+    done = run_digestry("scrub", "--root", tmp_path / "none")
     assert done.returncode == 4
     assert "there is no registry under" in done.stderr
     assert not (tmp_path / "none").exists()

@@ -6,7 +6,6 @@ import datetime
 import io
 import json
 import secrets
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request
-from tests.support import RegistryServer, digestry
+from tests.support import RegistryServer, run_digestry
 
 
 @pytest.fixture(
@@ -275,8 +274,7 @@ def test_what_a_registry_has_damaged_is_not_what_it_has_not(
     for damaged in (digest, Digest.of(layer)):
         (registry.root / "blobs" / "sha256" / damaged.encoded).write_bytes(b"evil")
     # The manifest is in memory: nobody else has looked at its file yet.
-    scrub = digestry("scrub", "--root", registry.root, str(digest))
-    assert subprocess.run(scrub, capture_output=True, check=False).returncode == 1
+    assert run_digestry("scrub", "--root", registry.root, str(digest)).returncode == 1
     with pytest.raises(RemoteDamaged, match="damaged here"):
         repository.pull_manifest("1")
     with pytest.raises(RemoteDamaged, match="damaged here"):

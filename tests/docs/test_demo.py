@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
-from tests.support import PATIENCE, digestry
+from tests.support import run_digestry
 
 
 def test_the_demo_without_an_engine(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
-    done = subprocess.run(
-        digestry("demo", "--engine", "none"),
-        capture_output=True,
-        text=True,
-        env={**environment, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
-        timeout=PATIENCE,
-        check=False,
+    done = run_digestry(
+        "demo",
+        "--engine",
+        "none",
+        env=environment | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for line in ("$ digestry log golftrack:1.5", "(exit code 1)", "VULNERABLE"):

@@ -19,7 +19,7 @@ from tests.client.liar import Reply
 from tests.registry.garbage_collection.support import AT_ONCE, gathered
 from tests.registry.pull_through.support import Upstream, get, mirroring, upstream
 from tests.registry.support import put_manifest
-from tests.support import RegistryServer, descriptor, digestry, start_registry
+from tests.support import RegistryServer, descriptor, run_digestry, start_registry
 
 LAYER, CONFIG = b"a layer", b'{"architecture":"amd64","os":"linux"}'
 INDEX, IMAGE = media_types.OCI_INDEX, media_types.OCI_MANIFEST
@@ -250,9 +250,7 @@ def test_the_client_pulls_lists_and_pushes_them(server: RegistryServer, tmp_path
     environment = {**os.environ, "DIGESTRY_HOME": str(tmp_path)}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            digestry(*arguments), capture_output=True, text=True, env=environment, timeout=60, check=False
-        )
+        done = run_digestry(*arguments, env=environment, timeout=60)
         assert done.returncode in {0, 4}, (arguments, done)
         assert "Traceback" not in done.stderr
         return done

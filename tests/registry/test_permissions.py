@@ -13,7 +13,7 @@ import pytest
 from digestry.blobs.disk import DiskBlobs
 from digestry.registry import permissions
 from digestry.registry.permissions import make_private
-from tests.support import digestry, start_registry
+from tests.support import run_digestry, start_registry
 
 
 def open_to_others(root: Path) -> list[str]:
@@ -42,7 +42,7 @@ def test_what_is_served_and_backed_up_is_private_whatever_the_umask(tmp_path: Pa
                 ("backup", "--root", server.root, tmp_path / "backup.tar"),
                 ("restore-backup", tmp_path / "backup", "--root", tmp_path / "again"),
             ):
-                done = subprocess.run(digestry(*command), capture_output=True, timeout=60, check=False)
+                done = run_digestry(*command)
                 assert done.returncode == 0, (command, done)
         finally:
             server.stop()
@@ -155,8 +155,7 @@ def test_files_of_root_are_not_put_into_another_users_registry_unsaid(tmp_path: 
     start_registry(tmp_path / "root").stop()
     for path in [tmp_path / "root", *(tmp_path / "root").rglob("*")]:
         os.chown(path, 65534, 65534)
-    command = digestry("token", "rotate-key", "--root", tmp_path / "root")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = run_digestry("token", "rotate-key", "--root", tmp_path / "root")
     assert done.returncode == 2
     assert "sudo -u" in done.stderr
     assert not list((tmp_path / "root").glob("keys/*"))

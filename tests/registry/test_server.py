@@ -15,18 +15,20 @@ import pytest
 from digestry.blobs.disk import DiskBlobs
 from digestry.model.digest import Digest
 from tests.registry.support import Upload, events, statuses
-from tests.support import PATIENCE, RegistryServer, digestry, running_registry, start_registry, wait_until
+from tests.support import (
+    PATIENCE,
+    RegistryServer,
+    digestry,
+    run_digestry,
+    running_registry,
+    start_registry,
+    wait_until,
+)
 
 
 def failing_start(root: Path, listen: str = "127.0.0.1:0") -> tuple[int, str]:
     """The exit code and standard error of a server that must not start."""
-    ended = subprocess.run(
-        digestry("serve", "--root", root, "--listen", listen),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run_digestry("serve", "--root", root, "--listen", listen, timeout=30)
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
     return ended.returncode, ended.stderr
@@ -252,13 +254,13 @@ def test_a_worker_that_dies_twice_within_seconds_does_not_end_the_server(tmp_pat
 def test_users_that_cannot_be_read_are_told_before_a_worker_starts(tmp_path: Path) -> None:
     config = tmp_path / "registry.toml"
     config.write_text('[auth]\nhtpasswd = "users"\n')
-    words = digestry("serve", "--config", config, "--root", tmp_path / "root", "--listen", "127.0.0.1:0")
-    missing = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    words = ("serve", "--config", config, "--root", tmp_path / "root", "--listen", "127.0.0.1:0")
+    missing = run_digestry(*words)
     assert missing.returncode == 2
     assert "cannot read the users of" in missing.stderr
     assert "No such file" in missing.stderr
     (tmp_path / "users").write_text("ann:{SHA}abc\n")
-    weak = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    weak = run_digestry(*words)
     assert weak.returncode == 2
     assert "line 1" in weak.stderr
     assert "bcrypt" in weak.stderr
@@ -269,8 +271,7 @@ def test_a_second_server_is_kept_out_though_the_lock_file_was_removed(tmp_path: 
     server = start_registry(tmp_path / "root")
     try:
         (server.root / "serve.lock").unlink()
-        command = digestry("serve", "--root", server.root, "--listen", "127.0.0.1:0")
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        second = run_digestry("serve", "--root", server.root, "--listen", "127.0.0.1:0")
         assert second.returncode == 2
         assert "is served by another digestry already" in second.stderr
     finally:

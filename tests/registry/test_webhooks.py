@@ -10,7 +10,6 @@ import hmac
 import http.server
 import json
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from digestry.registry.webhook_dispatcher import Sender, WebhookDispatcher, dela
 from digestry.registry.webhooks import Webhook
 from tests.catalog.support import pushed
 from tests.registry.support import events
-from tests.support import PATIENCE, RegistryServer, digestry, start_registry, wait_until
+from tests.support import PATIENCE, RegistryServer, run_digestry, start_registry, wait_until
 
 SECRET = "a secret that is long enough"
 
@@ -303,8 +302,9 @@ def test_what_is_given_up_can_be_retried(
     asked = receiver.asked
 
     def run(*arguments: str) -> str:
-        command = digestry("webhook", *arguments, "--root", tmp_path)
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        done = run_digestry("webhook", *arguments, "--root", tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     lines = run("list").splitlines()
     assert lines[0].split()[:3] == ["WEBHOOK", "EVENT", "STATE"]

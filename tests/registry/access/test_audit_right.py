@@ -15,7 +15,7 @@ from digestry.catalog import chain
 from digestry.errors import ContentError
 from digestry.model.digest import Digest
 from tests.registry.access.support import As, basic, bearer, challenge, guarded, nobody, of, token
-from tests.support import RegistryServer, Response, digestry
+from tests.support import RegistryServer, Response, run_digestry
 
 RULES = """
 [[rule]]
@@ -220,7 +220,7 @@ def run(home: Path, *arguments: str, user: str | None = None) -> subprocess.Comp
         host = next(argument for argument in arguments if "127.0.0.1" in argument).partition("/")[0]
         pair = basic(user)["Authorization"].partition(" ")[2]
         (home / "config.json").write_text(json.dumps({"auths": {host: {"auth": pair}}}))
-    done = subprocess.run(digestry(*arguments), capture_output=True, text=True, env=environment, check=False)
+    done = run_digestry(*arguments, env=environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -278,9 +278,7 @@ def test_an_audit_finds_the_same_without_what_is_withheld(server: RegistryServer
             (home / "config.json").write_text(json.dumps({"auths": {server.host: {"auth": pair}}}))
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
         environment |= {"DIGESTRY_HOME": str(home), "DOCKER_CONFIG": str(home)}
-        done = subprocess.run(
-            digestry(*arguments), capture_output=True, text=True, env=environment, check=False
-        )
+        done = run_digestry(*arguments, env=environment)
         assert "Traceback" not in done.stderr
         found = json.loads(done.stdout)["containers"]
         return sorted((one["name"], one["tag_state"], one["reasons"]) for one in found)

@@ -13,7 +13,7 @@ import pytest
 from digestry.catalog.robots import Robots
 from tests.registry.access.support import As, basic, bearer, guarded, of, token
 from tests.registry.support import query
-from tests.support import RegistryServer, digestry, start_registry, wait_until
+from tests.support import RegistryServer, run_digestry, start_registry, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,7 @@ def server() -> Iterator[RegistryServer]:
 
 def call(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     verb, *rest = arguments
-    return subprocess.run(
-        digestry("token", verb, "--root", root, *rest),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    return run_digestry("token", verb, "--root", root, *rest, timeout=30)
 
 
 def created(server: RegistryServer, name: str) -> str:

@@ -19,8 +19,8 @@ from tests.registry.access.support import PASSWORDS, htpasswd
 from tests.support import (
     PATIENCE,
     RegistryServer,
-    digestry,
     program,
+    run_digestry,
     start_registry,
     wait_for_line,
     wait_until,
@@ -182,11 +182,14 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     for pair in (("one.pem", "two.key"), ("one.pem", "none"), ("garbage", "one.key")):
         file = tmp_path / "registry.toml"
         file.write_text(f'[tls]\ncertificate = "{pair[0]}"\nkey = "{pair[1]}"\n')
-        done = subprocess.run(
-            digestry("serve", "--config", file, "--root", tmp_path / "root", "--listen", "127.0.0.1:0"),
-            capture_output=True,
-            text=True,
-            check=False,
+        done = run_digestry(
+            "serve",
+            "--config",
+            file,
+            "--root",
+            tmp_path / "root",
+            "--listen",
+            "127.0.0.1:0",
             timeout=PATIENCE,
         )
         assert done.returncode == 2

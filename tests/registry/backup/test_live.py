@@ -25,11 +25,11 @@ from tests.crash.checks import (
 )
 from tests.crash.load import REPOSITORIES, Ledger, push_for
 from tests.registry.backup.support import blob_files, push, tags
-from tests.support import digestry, running_registry, start_registry, wait_until
+from tests.support import digestry, run_digestry, running_registry, start_registry, wait_until
 
 
 def run(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(digestry(*arguments), capture_output=True, text=True, check=False)
+    done = run_digestry(*arguments)
     assert done.returncode == expect, done.stderr
     return done
 

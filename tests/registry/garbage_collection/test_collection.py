@@ -29,7 +29,7 @@ from digestry.registry.garbage_run import Tally
 from digestry.registry.retention import CollectionConfig, check_as_served, note_served
 from tests.registry.garbage_collection.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
-from tests.support import PATIENCE, RegistryServer, digestry, start_registry, wait_until
+from tests.support import PATIENCE, RegistryServer, run_digestry, start_registry, wait_until
 
 
 def files(root: Path) -> set[str]:
@@ -311,8 +311,7 @@ def test_nothing_is_collected_right_after_a_start_long_after_the_last_run(
 
 
 def run_gc(server: RegistryServer, settings: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = digestry("gc", "--config", settings, "--root", server.root, *options)
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_digestry("gc", "--config", settings, "--root", server.root, *options)
 
 
 def test_by_hand(server: RegistryServer, settings: Path) -> None:
@@ -336,7 +335,7 @@ def test_by_hand_without_the_servers_configuration(tmp_path: Path, settings: Pat
     settings.write_text('[collection]\nuntagged = "365d"\n')
     root = tmp_path / "root"
     start_registry(root, "--config", str(settings)).stop()
-    done = subprocess.run(digestry("gc", "--root", root), capture_output=True, text=True, check=False)
+    done = run_digestry("gc", "--root", root)
     assert done.returncode == 2
     assert "served with untagged = 365 days; without a configuration, what that keeps would" in done.stderr
     assert "--config" in done.stderr

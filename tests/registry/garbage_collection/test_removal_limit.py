@@ -20,7 +20,7 @@ from digestry.registry.removal_limit import LITTLE, Share, TooMuch
 from digestry.registry.server import prepare
 from tests.registry.backup.support import ORIGIN, push
 from tests.registry.garbage_collection.support import AT_ONCE, gathered, later
-from tests.support import digestry
+from tests.support import run_digestry
 
 
 @pytest.fixture
@@ -114,8 +114,7 @@ def test_the_command_asks_and_says_it_in_a_dry_run(tmp_path: Path) -> None:
         store.put(b"%d" % number)
 
     def gc(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = digestry("gc", "--root", root, "--format", "json", "-q", *arguments)
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return run_digestry("gc", "--root", root, "--format", "json", "-q", *arguments)
 
     refused = gc()
     assert (refused.returncode, refused.stdout) == (2, "")

@@ -23,7 +23,7 @@ from digestry.registry.garbage_collection import collect, dry_run
 from digestry.registry.server import prepare
 from tests.registry.backup.support import back_up, push, restore
 from tests.registry.garbage_collection.support import gathered
-from tests.support import digestry
+from tests.support import run_digestry
 
 
 def made(root: Path, images: int = 3) -> Path:
@@ -41,7 +41,7 @@ def files(root: Path) -> set[Path]:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(digestry(*arguments), capture_output=True, text=True, timeout=60, check=False)
+    return run_digestry(*arguments, timeout=60)
 
 
 def other(root: Path, tmp_path: Path) -> None:

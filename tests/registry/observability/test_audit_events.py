@@ -27,7 +27,7 @@ from tests.registry.access.support import RULES, As, guarded, of
 from tests.registry.observability.support import audited, configured, lines
 from tests.registry.pull_through.support import mirroring, upstream
 from tests.registry.support import Upload
-from tests.support import RegistryServer, digestry, wait_until
+from tests.support import RegistryServer, run_digestry, wait_until
 
 PAGE = Path(__file__).parents[3] / "docs" / "observability.md"
 LIMITS = """
@@ -331,7 +331,7 @@ def test_root_leaves_no_file_that_the_registry_cannot_write_to() -> None:
 
 
 def ran(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(digestry(*arguments), capture_output=True, text=True, check=False)
+    return run_digestry(*arguments)
 
 
 def _as_root(root: Path, secret: Path) -> None:

@@ -1,0 +1,153 @@
+"""The process that forks digestry's commands: it has imported them, so that none of them imports them anew.
+
+``python fork_server.py FD``, where FD is a socket on which :mod:`tests.commands` asks for commands. A command
+runs in a process of its own, with its own environment, directory, umask and standard streams, and ends as
+the console script would; only the interpreter's start and the imports are shared.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import selectors
+import socket
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Mapping
+from typing import Any, TextIO, cast
+
+MESSAGE_BYTES = 128 << 10
+"""The most that a request may have."""
+LAZILY = (
+    "alembic.command", "alembic.runtime.migration", "asyncio", "encodings.idna", "http.server", "rich.live",
+    "rich.progress", "rich.table", "sqlalchemy.dialects.sqlite", "uvloop",
+)  # fmt: skip
+"""What digestry imports where it first needs it, of other projects."""
+
+
+def import_all() -> None:
+    """Imports all of digestry, and what it imports later."""
+    import digestry
+
+    for module in pkgutil.walk_packages(digestry.__path__, "digestry."):
+        if not module.name.startswith("digestry.catalog.migrations"):
+            importlib.import_module(module.name)
+    for name in LAZILY:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def serve(requests: socket.socket) -> Mapping[str, Any] | None:
+    """Forks a process for each request until ``requests`` is closed at its other end.
+
+    Returns the request in each forked process, and None in this one at the end. A request comes with four
+    descriptors: where to tell its process's ID and then its status, and its three standard streams.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        running: dict[int, tuple[int, socket.socket]] = {}
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is requests:
+                    raw, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
+                    if not raw:
+                        return None
+                    told = socket.socket(fileno=descriptors[0])
+                    process = os.fork()
+                    if process == 0:
+                        for descriptor, (_, other) in running.items():
+                            os.close(descriptor)
+                            other.close()
+                        for one in (requests, told):
+                            one.close()
+                        _take_streams(descriptors[1:])
+                        return cast("Mapping[str, Any]", json.loads(raw))
+                    for descriptor in descriptors[1:]:
+                        os.close(descriptor)
+                    told.sendall(b"%d\n" % process)
+                    ended = os.pidfd_open(process)
+                    running[ended] = process, told
+                    selector.register(ended, selectors.EVENT_READ)
+                else:
+                    ended = cast("int", key.fileobj)
+                    process, told = running.pop(ended)
+                    selector.unregister(ended)
+                    os.close(ended)
+                    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+                    with contextlib.suppress(OSError), told:  # who asked may be gone
+                        told.sendall(b"%d\n" % status)
+
+
+def _take_streams(descriptors: list[int]) -> None:
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def become(request: Mapping[str, Any]) -> None:
+    """Makes this process what the request asks for."""
+    if request["session"]:
+        os.setsid()
+    os.chdir(request["directory"])
+    os.umask(request["umask"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    time.tzset()
+    sys.argv[:] = request["arguments"]
+    sys.modules["__main__"] = types.ModuleType("__main__")  # multiprocessing would import this file
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdin = _text(0, "r", "surrogateescape")
+    sys.stdout = _text(1, "w", "surrogateescape", through=unbuffered)
+    sys.stderr = _text(2, "w", "backslashreplace", through=unbuffered)
+
+
+def _text(descriptor: int, mode: str, errors: str, *, through: bool = False) -> TextIO:
+    """A standard stream, as the interpreter makes it."""
+    raw = cast("io.RawIOBase", open(descriptor, mode + "b", buffering=0, closefd=False))  # noqa: SIM115
+    buffer: Any = raw if through else io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
+    lines = raw.isatty() or descriptor == 2
+    return io.TextIOWrapper(buffer, "utf-8", errors, line_buffering=lines, write_through=through)
+
+
+def run() -> int:
+    """Runs the console script as the interpreter would, to its end; returns the exit code."""
+    from digestry.cli.main import main
+
+    try:
+        main()
+        status: Any = 0
+    except SystemExit as error:
+        status = error.code
+    except BaseException:  # noqa: BLE001 - as the interpreter does
+        traceback.print_exc()
+        status = 1
+    cast("Any", threading)._shutdown()
+    cast("Any", atexit)._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    return status if isinstance(status, int) else 0 if status is None else 1
+
+
+def main() -> None:
+    import_all()
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy every page
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    if request is not None:
+        become(request)
+        os._exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A command of digestry that runs in a process of its own, forked by the fork server."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tests.fork_server import MESSAGE_BYTES
+
+_FORK_SERVER: Final = Path(__file__).with_name("fork_server.py")
+_UTF8: Final = {"", "C", "POSIX", "C.UTF-8", "C.utf8"}
+"""Locales in which the interpreter takes UTF-8."""
+_LIKE_ANY: Final = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
+"""Variables of the interpreter that a forked process honours, or that make no difference to it."""
+
+
+def forkable(env: Mapping[str, str] | None) -> bool:
+    """Whether a forked process is one that an interpreter of its own, with this environment, would be."""
+    if not hasattr(os, "pidfd_open"):
+        return False
+    asked = os.environ if env is None else env
+    locale = asked.get("LC_ALL") or asked.get("LC_CTYPE") or asked.get("LANG") or ""
+    own = {key for key in asked if key.startswith(("PYTHON", "LD_", "MALLOC_"))} - _LIKE_ANY
+    return locale in _UTF8 and all(asked[key] == os.environ.get(key) for key in own)
+
+
+class ForkedProcess:
+    """A command that runs, with the part of :class:`subprocess.Popen` that its users need."""
+
+    def __init__(
+        self,
+        line: list[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: IO[Any] | int | None = None,
+        stdout: IO[Any] | int,
+        stderr: IO[Any] | int,
+        start_new_session: bool = False,
+    ) -> None:
+        self.args = line
+        self.returncode: int | None = None
+        request = {
+            "arguments": line,
+            "environment": dict(os.environ if env is None else env),
+            "directory": str(Path.cwd()),
+            "umask": _umask(),
+            "session": start_new_session,
+        }
+        self._told, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._waiting = threading.Lock()
+        raw = json.dumps(request).encode()
+        assert len(raw) < MESSAGE_BYTES
+        with other, Path(os.devnull).open("rb") as nothing:
+            streams = [_number(nothing if stdin is None else stdin), _number(stdout), _number(stderr)]
+            socket.send_fds(_fork_server(), [raw], [other.fileno(), *streams])
+        self.pid = self._tell()
+
+    def _tell(self) -> int:
+        said = self._told.recv(64)
+        assert said, "the fork server ended"
+        return int(said)
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for the end; returns the exit code. Raises :class:`subprocess.TimeoutExpired`."""
+        with self._waiting:
+            if self.returncode is None:
+                if not select.select([self._told], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+                self.returncode = self._tell()
+                self._told.close()
+            return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run(
+    line: list[str], *, env: Mapping[str, str] | None, given: str, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, its standard streams pipes; ``given`` is its standard input.
+
+    Raises :class:`subprocess.TimeoutExpired` after ``timeout`` seconds.
+    """
+    theirs, ours = zip(os.pipe(), *(reversed(os.pipe()) for _ in range(2)), strict=True)
+    process = ForkedProcess(line, env=env, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2])
+    for descriptor in theirs:
+        os.close(descriptor)
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(_write, ours[0], given)
+        stdout, stderr = (threads.submit(_read, descriptor) for descriptor in ours[1:])
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(line, code, stdout.result(), stderr.result())
+
+
+def _write(descriptor: int, text: str) -> None:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
+        pipe.write(text)
+
+
+def _read(descriptor: int) -> str:
+    with os.fdopen(descriptor, encoding="utf-8") as pipe:
+        return pipe.read()
+
+
+def _number(stream: IO[Any] | int) -> int:
+    return stream if isinstance(stream, int) else stream.fileno()
+
+
+def _umask() -> int:
+    """This process's umask; to ask the system would be to change it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("\nUmask:")[2].split(maxsplit=1)[0], 8)
+
+
+@functools.cache
+def _fork_server() -> socket.socket:
+    """The socket of this process's fork server, which is started by the first call and ends with us."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, _FORK_SERVER, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
