@@ -19,7 +19,7 @@ from digestry.registry.garbage_collection import collect
 from digestry.registry.server import prepare
 from tests.registry.backup.support import push
 from tests.registry.garbage_collection.support import later
-from tests.support import PATIENCE, digestry, running_registry, start_registry
+from tests.support import PATIENCE, digestry, run_digestry, running_registry, start_registry
 
 
 def made(root: Path, images: int = 3) -> Path:
@@ -66,9 +66,7 @@ def test_nothing_is_removed_where_a_link_leads(tmp_path: Path) -> None:
     shutil.rmtree(root / "blobs/sha256")
     (root / "blobs/sha256").symlink_to(other / "blobs/sha256")
     before = blobs(other)
-    run = subprocess.run(
-        digestry("gc", "--really-remove-most", "--root", root), capture_output=True, text=True, check=False
-    )
+    run = run_digestry("gc", "--really-remove-most", "--root", root)
     assert run.returncode == 6
     assert "is a link" in run.stderr
     assert blobs(other) == before
