@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from digestry.catalog import chain
+from digestry.catalog import journal_chain
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.database import reading
 from digestry.catalog.journal import GENESIS, HASHED, hash_of
+from digestry.catalog.sqlite.database import reading
 from digestry.model.digest import Digest
 
 _EPOCH = 1_790_000_000_000_000
@@ -115,11 +115,13 @@ def main() -> int:
                 "team/busy", tag="latest", before=middle, limit=100
             ),
             "journal of one repository, newest 100": lambda: catalog.journal("team/app-1", limit=100),
-            "the busiest tag as of the middle": lambda: catalog.memory.tag_at("team/busy", "latest", middle),
-            "100 of 47,500 tags as of the middle": lambda: catalog.memory.tags_at(
+            "the busiest tag as of the middle": lambda: catalog.tag_history.tag_at(
+                "team/busy", "latest", middle
+            ),
+            "100 of 47,500 tags as of the middle": lambda: catalog.tag_history.tags_at(
                 "team/many", middle, limit=100
             ),
-            "whose a digest is that came 50 times": lambda: catalog.memory.whose(
+            "whose a digest is that came 50 times": lambda: catalog.tag_history.tags_for_digest(
                 "team/busy", popular, limit=100
             ),
         }
@@ -128,7 +130,7 @@ def main() -> int:
         catalog.close()
         began = time.perf_counter()
         with reading(root) as connection:
-            verdict = chain.verify(connection)
+            verdict = journal_chain.verify(connection)
         assert verdict.broken is None, verdict
         assert verdict.entries == entries
         print(f"  {'the whole chain proved':<42}{time.perf_counter() - began:>8.1f} s")

@@ -17,7 +17,7 @@ from bench.large import NAME, Body, push
 from bench.load import Load, drive
 from bench.requests import Loads
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.jobs import COLLECTION, SCRUB
+from digestry.catalog.job_states import COLLECTION, SCRUB
 from digestry.model import media_types
 
 LOSS = 0.10

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from digestry.catalog import uploads
+from digestry.catalog.blob_links import LEASE, UnknownRepository
 from digestry.catalog.catalog import Catalog, MissingContent
-from digestry.catalog.links import LEASE, UnknownRepository
-from digestry.catalog.read_cache import ReadCache
+from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -322,8 +322,8 @@ for line in sys.stdin:
 
 
 def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
-    hot = ReadCache(catalog.path)
-    assert hot.manifest("x", "t") is None
+    reads = ReadCache(catalog.path)
+    assert reads.manifest("x", "t") is None
     with subprocess.Popen(
         [sys.executable, "-c", _OTHER_PROCESS, str(catalog.path.parent)],
         stdin=subprocess.PIPE,
@@ -338,51 +338,51 @@ def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
             other.stdin.write("\n")
             other.stdin.flush()
             digest = other.stdout.readline().strip()
-            found = hot.manifest("x", "t")
+            found = reads.manifest("x", "t")
             assert found is not None
             assert found.digest == digest
-            assert hot.manifest("x", digest) is not None
+            assert reads.manifest("x", digest) is not None
         other.stdin.close()
-    hot.close()
+    reads.close()
 
 
 def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
-    hot = ReadCache(catalog.path)
+    reads = ReadCache(catalog.path)
     manifest = pushed(catalog, "x")
     for _ in range(2):
         for target in ("t", str(manifest.digest)):
-            found = hot.manifest("x", target)
+            found = reads.manifest("x", target)
             assert found is not None
             assert found[:3] == (str(manifest.digest), manifest.media_type, manifest.size)
             assert (found.lease_end is None) == (target == "t")
-            assert hot.manifest("y", target) is None
+            assert reads.manifest("y", target) is None
     catalog.delete_tag("x", "t", origin=ORIGIN)
-    assert hot.manifest("x", "t") is None
-    assert hot.manifest("x", str(manifest.digest)) is not None
+    assert reads.manifest("x", "t") is None
+    assert reads.manifest("x", str(manifest.digest)) is not None
     catalog.delete_manifest("x", manifest.digest, origin=ORIGIN)
-    assert hot.manifest("x", str(manifest.digest)) is None
+    assert reads.manifest("x", str(manifest.digest)) is None
     layer = manifest.layers[0].digest
-    blob = hot.blob("x", str(layer))
+    blob = reads.blob("x", str(layer))
     assert blob is not None
     assert blob == (8, leases(catalog)[str(layer)])
     catalog.delete_blob("x", layer)
-    assert hot.blob("x", str(layer)) is None
-    hot.close()
+    assert reads.blob("x", str(layer)) is None
+    reads.close()
 
 
 def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog) -> None:
-    hot = ReadCache(catalog.path)
-    assert hot.tags("x", after="", limit=10) is None
+    reads = ReadCache(catalog.path)
+    assert reads.tags("x", after="", limit=10) is None
     for tag in ("b", "B", "a-1", "_", "1.0"):
         pushed(catalog, "x", [tag])
     everything = [row.name for row in catalog.tags("x")]
     assert everything == ["1.0", "B", "_", "a-1", "b"]
-    assert hot.tags("x", after="", limit=10) == everything
-    assert hot.tags("x", after="B", limit=2) == ["_", "a-1"]
-    assert hot.tags("x", after="b", limit=2) == []
+    assert reads.tags("x", after="", limit=10) == everything
+    assert reads.tags("x", after="B", limit=2) == ["_", "a-1"]
+    assert reads.tags("x", after="b", limit=2) == []
     catalog.delete_tag("x", "_", origin=ORIGIN)
-    assert hot.tags("x", after="B", limit=2) == ["a-1", "b"]
-    hot.close()
+    assert reads.tags("x", after="B", limit=2) == ["a-1", "b"]
+    reads.close()
 
 
 def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
@@ -396,42 +396,42 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
             put(catalog, "x", manifest, "t")
             done[0] = number
 
-    hot = ReadCache(catalog.path)
+    reads = ReadCache(catalog.path)
     writer = threading.Thread(target=write)
     writer.start()
     seen = 0
     while writer.is_alive() or seen == 0:
         committed = done[0]
-        found = hot.manifest("x", "t")
+        found = reads.manifest("x", "t")
         if committed >= 0:
             assert found is not None
             assert order[found.digest] >= committed
             seen += 1
     writer.join()
-    final = hot.manifest("x", "t")
+    final = reads.manifest("x", "t")
     assert final is not None
     assert order[final.digest] == 199
-    hot.close()
+    reads.close()
 
 
 def test_hot_reads_hold_no_transaction_open(catalog: Catalog) -> None:
     """A reader that did would keep the write-ahead log from ever being reset."""
-    hot = ReadCache(catalog.path)
+    reads = ReadCache(catalog.path)
     pushed(catalog, "x")
-    hot.manifest("x", "t")
-    hot.blob("x", str(Digest.of(b"")))
+    reads.manifest("x", "t")
+    reads.blob("x", str(Digest.of(b"")))
     connection = sqlite3.connect(catalog.path)
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()
     assert busy == 0
-    hot.close()
+    reads.close()
 
 
 def test_hot_reads_memory_is_capped(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("digestry.catalog.read_cache._MOST", 100)
-    hot = ReadCache(catalog.path)
+    monkeypatch.setattr("digestry.catalog.sqlite.read_cache._MOST", 100)
+    reads = ReadCache(catalog.path)
     for number in range(1000):
-        hot.manifest("x", f"t{number}")
-        hot.blob("x", str(number))
-    assert len(hot._manifests) + len(hot._blobs) <= 102
-    hot.close()
+        reads.manifest("x", f"t{number}")
+        reads.blob("x", str(number))
+    assert len(reads._manifests) + len(reads._blobs) <= 102
+    reads.close()

@@ -10,26 +10,26 @@ from sqlalchemy import event
 
 from digestry.catalog.catalog import Catalog, MissingContent
 from digestry.catalog.damage import Affected, DamagedContent
-from digestry.catalog.read_cache import ReadCache
+from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 
 def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock) -> None:
-    hot = ReadCache(catalog.path)
+    reads = ReadCache(catalog.path)
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     for digest in (manifest.digest, layer):
-        assert not hot.damaged("x", str(digest))
+        assert not reads.damaged("x", str(digest))
         assert catalog.damage.note(digest, "bad", clock.now) == "new"
         assert catalog.damage.note(digest, "worse", clock.now + 5) == "known"
     for target in ("t", str(manifest.digest)):
-        assert hot.manifest("x", target) is None
-        assert hot.damaged("x", target)
-        assert not hot.damaged("y", target)
-    assert hot.blob("x", str(layer)) is None
-    assert hot.damaged("x", str(layer))
+        assert reads.manifest("x", target) is None
+        assert reads.damaged("x", target)
+        assert not reads.damaged("y", target)
+    assert reads.blob("x", str(layer)) is None
+    assert reads.damaged("x", str(layer))
     assert catalog.manifest("x", manifest.digest) is None
     assert catalog.blob_size("x", layer) is None
     assert catalog.mount_blob("y", layer, source="x") is None
@@ -37,11 +37,11 @@ def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock
     expected = [DamagedContent(digest, "bad", clock.now) for digest in sorted((manifest.digest, layer))]
     assert catalog.damage.listed(limit=5) == expected
     assert catalog.damage.count() == 2
-    hot.close()
+    reads.close()
 
 
 def test_a_push_ends_it_in_every_repository(catalog: Catalog, clock: Clock) -> None:
-    hot = ReadCache(catalog.path)
+    reads = ReadCache(catalog.path)
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     catalog.damage.note(layer, "bad", clock.now)
@@ -50,13 +50,13 @@ def test_a_push_ends_it_in_every_repository(catalog: Catalog, clock: Clock) -> N
     assert catalog.damage.count() == 2
     catalog.add_blob("y", layer, 8)
     assert not catalog.damage.known(layer)
-    assert hot.blob("x", str(layer)) is not None
+    assert reads.blob("x", str(layer)) is not None
     put(catalog, "y", other, "t")
-    assert hot.manifest("x", "t") is None
+    assert reads.manifest("x", "t") is None
     put(catalog, "x", manifest)
-    assert hot.manifest("x", "t") is not None
+    assert reads.manifest("x", "t") is not None
     assert catalog.damage.count() == 0
-    hot.close()
+    reads.close()
 
 
 def test_a_manifest_that_needs_what_is_damaged_is_told_what_is_missing(

@@ -1,4 +1,4 @@
-"""Collection: what goes is exactly what nothing holds, at that moment."""
+"""Garbage collection: what goes is exactly what nothing holds, at that moment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from digestry.catalog import expired_tags
+from digestry.catalog.blob_links import LEASE
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
 from digestry.catalog.garbage import ACTOR, Removed, Stayed
-from digestry.catalog.links import LEASE
-from digestry.catalog.policy import TagPolicy, TagRule
-from digestry.catalog.retention import Retention, TagRetention
+from digestry.catalog.retention_rules import Retention, TagRetention
+from digestry.catalog.tag_policy import TagPolicy, TagRule
 from digestry.errors import StorageError
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -33,12 +33,12 @@ AT_ONCE = Retention(untagged=0.0, sighted=86400.0)
 
 def collected(catalog: Catalog, retention: Retention = AT_ONCE) -> list[Removed | Stayed]:
     """One collection of everything but bytes."""
-    collection = catalog.collection(retention)
+    collection = catalog.garbage(retention)
     return [
         item
-        for place in collection.repositories()
+        for key in collection.repositories()
         for step in (collection.drop_tags, collection.delete_manifests, collection.unlink)
-        for batch in step(place)
+        for batch in step(key)
         for item in batch
     ]
 
@@ -272,7 +272,7 @@ def test_one_repository_holds_nothing_for_another(catalog: Catalog, later: Clock
     collected(catalog)
     assert there(catalog, one) == [True]
     assert there(catalog, one, name="y") == [False]
-    collection = catalog.collection(AT_ONCE)
+    collection = catalog.garbage(AT_ONCE)
     assert collection.held([one.digest]) == {one.digest}  # the bytes stay for x
 
 
@@ -347,10 +347,10 @@ def test_either_reason_keeps_a_tag(catalog: Catalog, later: Clock) -> None:
 
 def test_another_registrys_tag_is_as_young_as_its_last_pull(catalog: Catalog, later: Clock) -> None:
     made = {tag: put(catalog, "x", image(catalog, "x"), tag) for tag in ("used", "left")}
-    catalog.mirrored.note("x", "left", made["left"].digest)
+    catalog.pull_through.note("x", "left", made["left"].digest)
     later.now += 5 * DAY
-    catalog.mirrored.note("x", "used", made["used"].digest)
-    catalog.mirrored.note("y", "left", made["left"].digest)
+    catalog.pull_through.note("x", "used", made["used"].digest)
+    catalog.pull_through.note("y", "left", made["left"].digest)
     later.now += 5 * DAY
     items = collected(catalog, rules(TagRetention(seconds=7 * 86400.0)))
     assert names(items, "tag") == ["left"]
@@ -401,9 +401,9 @@ def test_a_tag_that_moves_meanwhile_stays(catalog: Catalog, later: Clock) -> Non
     put(catalog, "x", image(catalog, "x"), "a")
     put(catalog, "x", image(catalog, "x"), "b")
     later.now += 1
-    collection = catalog.collection(rules(TagRetention(newest=0)))
-    [place] = collection.repositories()
-    items = collection.drop_tags(place)
+    collection = catalog.garbage(rules(TagRetention(newest=0)))
+    [key] = collection.repositories()
+    items = collection.drop_tags(key)
     [first] = next(items)
     assert isinstance(first, Removed)
     other = "b" if first.name == "a" else "a"
@@ -418,10 +418,10 @@ def test_a_tag_that_left_and_came_back_meanwhile_stays(catalog: Catalog, later: 
     first, second = (put(catalog, "x", image(catalog, "x"), "t") for _ in range(2))
     put(catalog, "x", first, "t")
     put(catalog, "x", image(catalog, "x"), "newer")
-    collection = catalog.collection(rules(TagRetention(seconds=0.0)))
-    [place] = collection.repositories()
+    collection = catalog.garbage(rules(TagRetention(seconds=0.0)))
+    [key] = collection.repositories()
     later.now += SECOND
-    items = collection.drop_tags(place)
+    items = collection.drop_tags(key)
     [newest] = next(items)
     assert isinstance(newest, Removed)
     for manifest in (second, first):
@@ -434,9 +434,9 @@ def test_a_tag_that_left_and_came_back_meanwhile_stays(catalog: Catalog, later: 
 def test_a_tag_whose_image_is_seen_running_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
     for name in ("a", "b"):
         put(catalog, "x", image(catalog, "x"), name)
-    collection = catalog.collection(rules(TagRetention(newest=0)))
-    [place] = collection.repositories()
-    items = collection.drop_tags(place)
+    collection = catalog.garbage(rules(TagRetention(newest=0)))
+    [key] = collection.repositories()
+    items = collection.drop_tags(key)
     next(items)
     [left] = catalog.tags("x")
     catalog.sightings.note([Sighted("x", left.digest, "h", 1)], at=later.now, actor="a")
@@ -474,9 +474,9 @@ def test_a_push_again_is_a_promise_under_any_rule(catalog: Catalog, later: Clock
 def test_a_tag_whose_image_is_pushed_again_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
     images = {name: put(catalog, "x", image(catalog, "x"), name) for name in ("a", "b")}
     later.now += LEASE
-    collection = catalog.collection(rules(TagRetention(newest=0)))
-    [place] = collection.repositories()
-    items = collection.drop_tags(place)
+    collection = catalog.garbage(rules(TagRetention(newest=0)))
+    [key] = collection.repositories()
+    items = collection.drop_tags(key)
     next(items)
     [left] = catalog.tags("x")
     put(catalog, "x", images[left.name], left.name)
@@ -548,9 +548,9 @@ def test_what_a_tag_is_attached_to_comes_back_meanwhile(catalog: Catalog, later:
     for tag in (f"sha256-{signed.digest.encoded}.sig", "newer"):
         put(catalog, "x", image(catalog, "x"), tag)
     later.now += LEASE
-    collection = catalog.collection(rules(TagRetention(newest=0)))
-    [place] = collection.repositories()
-    items = collection.drop_tags(place)
+    collection = catalog.garbage(rules(TagRetention(newest=0)))
+    [key] = collection.repositories()
+    items = collection.drop_tags(key)
     next(items)
     put(catalog, "x", signed)
     [[stayed]] = items
@@ -603,8 +603,8 @@ def test_what_is_tagged_between_the_question_and_the_removal_stays(
     """The question is asked again in the transaction that removes."""
     loose = put(catalog, "x", image(catalog, "x"))
     later.now += LEASE + 1
-    collection = catalog.collection(AT_ONCE)
-    [place] = collection.repositories()
+    collection = catalog.garbage(AT_ONCE)
+    [key] = collection.repositories()
     done = threading.Event()
     writing = collection._writing
 
@@ -618,7 +618,7 @@ def test_what_is_tagged_between_the_question_and_the_removal_stays(
         return writing()
 
     monkeypatch.setattr(collection, "_writing", later_than_a_tag)
-    assert not any(collection.delete_manifests(place))
+    assert not any(collection.delete_manifests(key))
     assert done.is_set()
     assert there(catalog, loose) == [True]
 
@@ -635,14 +635,14 @@ def test_a_pushed_index_saves_the_child_that_was_about_to_go(catalog: Catalog, l
 def test_an_error_ends_the_run(catalog: Catalog, later: Clock) -> None:
     loose = put(catalog, "x", image(catalog, "x"))
     later.now += LEASE + 1
-    collection = catalog.collection(AT_ONCE)
-    [place] = collection.repositories()
+    collection = catalog.garbage(AT_ONCE)
+    [key] = collection.repositories()
     with catalog._database.write() as connection:
         connection.execute(text("ALTER TABLE leases RENAME TO elsewhere"))
     with pytest.raises(StorageError):
-        list(collection.delete_manifests(place))
+        list(collection.delete_manifests(key))
     with pytest.raises(StorageError):
-        list(collection.unlink(place))
+        list(collection.unlink(key))
     with catalog._database.write() as connection:
         connection.execute(text("ALTER TABLE elsewhere RENAME TO leases"))
     assert there(catalog, loose) == [True]
@@ -675,11 +675,11 @@ def test_nothing_goes_by_a_catalog_that_is_damaged(catalog: Catalog, later: Cloc
 
 def test_leases_that_ended_are_forgotten(catalog: Catalog, later: Clock) -> None:
     put(catalog, "x", image(catalog, "x"), "t")
-    catalog.collection(AT_ONCE).forget()
+    catalog.garbage(AT_ONCE).forget()
     with catalog._database.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM leases")).scalar() == 3
     later.now += LEASE
-    catalog.collection(AT_ONCE).forget()
+    catalog.garbage(AT_ONCE).forget()
     with catalog._database.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM leases")).scalar() == 0
 

@@ -10,8 +10,8 @@ import pytest
 
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.policy import Mode, TagPolicy, TagRule
-from digestry.catalog.tags import Expected, TagChanged, TagRefused
+from digestry.catalog.tag_moves import Expected, TagChanged, TagRefused
+from digestry.catalog.tag_policy import Mode, TagPolicy, TagRule
 from digestry.errors import InvalidConfiguration, NotFound
 from digestry.model.manifest import Manifest
 from digestry.model.name_pattern import check_pattern, matches

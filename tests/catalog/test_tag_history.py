@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import Select
 from sqlalchemy.dialects import sqlite
 
-from digestry.catalog import chain, tag_history
+from digestry.catalog import journal_chain, tag_history
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.chain import Verdict
-from digestry.catalog.database import reading
+from digestry.catalog.journal_chain import Verdict
+from digestry.catalog.sqlite.database import reading
 from digestry.errors import NotFound
 from tests.catalog.support import ORIGIN, Clock, image, pushed, put
 
@@ -80,14 +80,14 @@ def test_spans_at_their_edges(catalog: Catalog, clock: Clock) -> None:
             put(catalog, "x", manifest, "t")
 
     def at(moment: int) -> Any:
-        span = catalog.memory.tag_at("x", "t", moment)
+        span = catalog.tag_history.tag_at("x", "t", moment)
         return None if span is None else span.digest
 
     found = [at(time + delta) for time in times for delta in (-1, 0, 1)]
     a, b = first.digest, second.digest
     assert found == [None, a, a, a, b, b, b, None, None, None, a, a]
-    assert catalog.memory.tag_at("x", "u", times[0]) is None
-    assert catalog.memory.tag_at("y", "t", times[0]) is None
+    assert catalog.tag_history.tag_at("x", "u", times[0]) is None
+    assert catalog.tag_history.tag_at("y", "t", times[0]) is None
 
 
 def test_tags_at_a_time_go_on_past_those_that_were_not_there(catalog: Catalog, clock: Clock) -> None:
@@ -102,7 +102,7 @@ def test_tags_at_a_time_go_on_past_those_that_were_not_there(catalog: Catalog, c
 
     def paged(at: int, limit: int) -> Iterator[str]:
         after = ""
-        while page := catalog.memory.tags_at("x", at, after=after, limit=limit):
+        while page := catalog.tag_history.tags_at("x", at, after=after, limit=limit):
             assert len(page) <= limit
             yield from (span.tag for span in page)
             after = page[-1].tag
@@ -139,7 +139,7 @@ def journal(catalog: Catalog) -> Path:
 
 def verdict(root: Path, *expect: str) -> Verdict:
     with reading(root) as connection:
-        return chain.verify(connection, expect)
+        return journal_chain.verify(connection, expect)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -189,16 +189,16 @@ def test_an_index_that_lies_is_found(journal: Path) -> None:
 
 def test_what_was_noted_elsewhere_must_be_there(journal: Path) -> None:
     with reading(journal) as connection:
-        lines = list(chain.export(connection))
+        lines = list(journal_chain.export(connection))
     hashes = [json.loads(line)["hash"] for line in lines]
     assert verdict(journal, *hashes) == Verdict(8, hashes[-1])
     assert verdict(journal, "f" * 64, hashes[2]).absent == ("f" * 64,)
     for start, end in itertools.combinations(range(8), 2):
-        found = chain.verify_lines(lines[start : end + 1], hashes[start : end + 1])
+        found = journal_chain.verify_lines(lines[start : end + 1], hashes[start : end + 1])
         assert (found.entries, found.first, found.broken) == (end - start + 1, start + 1, None)
         assert found.anchor == ("0" * 64 if start == 0 else hashes[start - 1])
         assert found.absent == ()
-    assert chain.verify_lines([]) == Verdict(0, "0" * 64)
+    assert journal_chain.verify_lines([]) == Verdict(0, "0" * 64)
 
 
 def test_reading_makes_nothing(tmp_path: Path) -> None:

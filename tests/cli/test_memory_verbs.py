@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from digestry.catalog import chain
+from digestry.catalog import journal_chain
 from digestry.errors import ContentError
 from digestry.model.digest import Digest
 from tests.client.docker_registry import running_docker_registry
@@ -362,7 +362,7 @@ def test_export_and_verify_again(run: Run, stopped: Path, tmp_path: Path) -> Non
     assert before["catalog.db"] == (stopped / "catalog.db").read_bytes()
 
     def broken(lines: list[str]) -> int:
-        found = chain.verify_lines(line.encode() for line in lines).broken
+        found = journal_chain.verify_lines(line.encode() for line in lines).broken
         assert found is not None
         return found.sequence
 
@@ -375,7 +375,7 @@ def test_export_and_verify_again(run: Run, stopped: Path, tmp_path: Path) -> Non
     extra = json.dumps({**entries[0], "note": "not under any hash"})
     for wrong in ("{", "[]", "null", '{"sequence": 1}'):
         with pytest.raises(ContentError, match="line 1 is no journal entry"):
-            chain.verify_lines([wrong.encode()])
+            journal_chain.verify_lines([wrong.encode()])
     done = run("journal", "verify", "--file", "-", given=extra, status=5)
     assert "line 1 is no journal entry" in done.stderr
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog import clock, database
+from digestry.catalog import clock
+from digestry.catalog.sqlite import database
 from digestry.model.digest import Digest
 from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_usage
 from tests.faults.inside import Inside

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine.default import DefaultDialect
 
-from digestry.catalog import clock, database
+from digestry.catalog import clock
+from digestry.catalog.sqlite import database
 from digestry.errors import StorageFull
 from digestry.fsio import lacks_room
 from digestry.registry.config import RegistryConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog.policy import TagPolicy, TagRule
+from digestry.catalog.tag_policy import TagPolicy, TagRule
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import Digest
 from digestry.registry.config import load

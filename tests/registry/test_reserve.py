@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog.jobs import COLLECTION_LOCK
+from digestry.catalog.job_states import COLLECTION_LOCK
 from digestry.errors import StorageFull
 from digestry.fsio import locked
 from digestry.registry.config import RegistryConfig

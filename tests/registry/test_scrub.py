@@ -21,7 +21,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.blobs.examine import GONE
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.jobs import SCRUB
+from digestry.catalog.job_states import SCRUB
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry import quarantine as quarantining

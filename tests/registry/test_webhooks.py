@@ -20,8 +20,8 @@ import pytest
 
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
-from digestry.catalog.policy import TagPolicy, TagRule
-from digestry.catalog.tags import TagRefused
+from digestry.catalog.tag_moves import TagRefused
+from digestry.catalog.tag_policy import TagPolicy, TagRule
 from digestry.errors import InvalidConfiguration
 from digestry.registry.config import load
 from digestry.registry.webhook_dispatcher import Sender, WebhookDispatcher, delay
@@ -120,7 +120,7 @@ def deliver(tmp_path: Path) -> Iterator[Callable[..., Catalog]]:
     def deliver(*webhooks: Webhook) -> Catalog:
         catalog = Catalog(tmp_path, subscriptions=[webhook.subscription for webhook in webhooks])
         catalog.migrate()
-        dispatcher = WebhookDispatcher(tmp_path, catalog.outbox, webhooks)
+        dispatcher = WebhookDispatcher(tmp_path, catalog.delivery_queue, webhooks)
         catalogs.append(catalog)
         couriers.append(dispatcher)
         dispatcher.start()
@@ -142,7 +142,7 @@ def arrived(receiver: Receiver, count: int) -> None:
 
 
 def settled(catalog: Catalog) -> None:
-    wait_until(lambda: not catalog.outbox.listed(limit=1), what="an empty queue")
+    wait_until(lambda: not catalog.delivery_queue.listed(limit=1), what="an empty queue")
 
 
 def test_a_message(receiver: Receiver, deliver: Callable[..., Catalog]) -> None:
@@ -180,8 +180,8 @@ def test_a_receiver_that_fails_is_tried_again(receiver: Receiver, deliver: Calla
     receiver.behave = answering(503, times=2)
     catalog = deliver(hook(receiver))
     pushed(catalog, "x")
-    wait_until(lambda: catalog.outbox.listed(limit=1)[0].attempts == 1, what="a failure")
-    (waiting,) = catalog.outbox.listed(limit=1)
+    wait_until(lambda: catalog.delivery_queue.listed(limit=1)[0].attempts == 1, what="a failure")
+    (waiting,) = catalog.delivery_queue.listed(limit=1)
     assert waiting.problem == "it answers 503"
     assert waiting.due_at > waiting.queued_at
     arrived(receiver, 1)
@@ -298,7 +298,7 @@ def test_what_is_given_up_can_be_retried(
     receiver.behave = answering(500)
     catalog = deliver(hook(receiver, patience=0.0))
     pushed(catalog, "x")
-    wait_until(lambda: catalog.outbox.listed(limit=1)[0].dead_at, what="giving up")
+    wait_until(lambda: catalog.delivery_queue.listed(limit=1)[0].dead_at, what="giving up")
     asked = receiver.asked
 
     def run(*arguments: str) -> str:
@@ -315,7 +315,7 @@ def test_what_is_given_up_can_be_retried(
     assert row["dead_at"] is not None
     assert receiver.asked == asked  # it is left alone
     receiver.behave = lambda *_: False
-    assert catalog.outbox.revive(webhook="other", now=0) == 0
+    assert catalog.delivery_queue.revive(webhook="other", now=0) == 0
     assert run("retry", "--sequence", "2") == "0 due now\n"
     assert run("retry", "--name", "h") == "1 due now\n"
     arrived(receiver, 1)
@@ -325,7 +325,7 @@ def test_what_is_given_up_can_be_retried(
 def test_one_courier_at_a_time(receiver: Receiver, tmp_path: Path, deliver: Callable[..., Catalog]) -> None:
     """Two, as in two worker processes: each message is sent once, and the second takes over."""
     catalog = deliver(hook(receiver))
-    second = WebhookDispatcher(tmp_path, catalog.outbox, [hook(receiver)])
+    second = WebhookDispatcher(tmp_path, catalog.delivery_queue, [hook(receiver)])
     second.start()
     try:
         for _ in range(10):
@@ -345,7 +345,7 @@ def test_no_event_of_a_refused_push(tmp_path: Path) -> None:
     pushed(catalog, "x", ["v1"])
     with pytest.raises(TagRefused):
         pushed(catalog, "x", ["new", "v1"])
-    assert [one.sequence for one in catalog.outbox.listed(limit=10)] == [1]
+    assert [one.sequence for one in catalog.delivery_queue.listed(limit=10)] == [1]
     catalog.close()
 
 

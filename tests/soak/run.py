@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from digestry.blobs.disk import MARK_FILE
-from digestry.catalog import chain
-from digestry.catalog.database import reading
-from digestry.catalog.jobs import COLLECTION
+from digestry.catalog import journal_chain
+from digestry.catalog.job_states import COLLECTION
+from digestry.catalog.sqlite.database import reading
 from digestry.registry.removal_limit import OPTION
 from tests.soak.clients import Client, totals
 from tests.support import RegistryServer, digestry, start_registry
@@ -112,7 +112,7 @@ def _left(root: Path) -> list[str]:
             for row in connection.execute(query).fetchall()
         ]
     with reading(root) as view:
-        broken = chain.verify(view).broken
+        broken = journal_chain.verify(view).broken
     return files + rows + ([] if broken is None else [f"the journal: {broken}"])
 
 

@@ -13,30 +13,30 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, select
 
-from digestry.catalog import chain, clock, content, damage, journal, quotas, resolution, tags
-from digestry.catalog.chain import BrokenEntry
+from digestry.catalog import clock, content, damage, journal, journal_chain, quotas, resolution, tag_moves
+from digestry.catalog.blob_links import LEASE, BlobLinks, UnknownRepository
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.damage import Damage
-from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import DeliveryQueue, Subscription
-from digestry.catalog.digest_prefixes import Prefixes
-from digestry.catalog.garbage import Collection
-from digestry.catalog.identity import Identities
-from digestry.catalog.jobs import Jobs
+from digestry.catalog.digest_prefixes import DigestPrefixes
+from digestry.catalog.garbage import Garbage
+from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Origin
-from digestry.catalog.links import LEASE, Links, UnknownRepository
-from digestry.catalog.policy import TagPolicy
-from digestry.catalog.pull_through import Mirrored
+from digestry.catalog.journal_chain import BrokenEntry
+from digestry.catalog.pull_through import PullThrough
 from digestry.catalog.quotas import Quota
+from digestry.catalog.registry_identity import RegistryIdentities
 from digestry.catalog.resolution import Found
-from digestry.catalog.retention import Retention
+from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import links, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
+from digestry.catalog.sqlite.database import Database
 from digestry.catalog.statistics import Statistics
 from digestry.catalog.tag_history import TagHistory
-from digestry.catalog.tags import ANYTHING, NOWHERE, Expected, Place, Rules, Target
-from digestry.catalog.throttle import Pace
+from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
+from digestry.catalog.tag_policy import TagPolicy
+from digestry.catalog.throttle import Throttle
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, Restored, TagEvent
@@ -66,15 +66,15 @@ class TagRow:
     moved_at: int
 
 
-class Catalog(Links):
+class Catalog(BlobLinks):
     """The catalog of the registry whose files are under ``root``. Thread-safe.
 
     Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
     In repositories that a pattern of ``sparse`` matches, an index may list manifests that are not there.
     What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
-    ``memory`` answers questions about the past, ``prefixes`` which digests begin so, ``outbox`` has what
-    webhooks are still to be told, ``jobs`` what the registry's own work came to, ``damage`` what cannot be
-    served, ``identities`` which registry this is.
+    ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
+    ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
+    ``damage`` what cannot be served, ``identity`` which registry this is.
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class Catalog(Links):
     ) -> None:
         self._sparse = tuple(sparse)
         super().__init__(Database(root), now, lease, quotas)
-        self.memory = TagHistory(self._database)
-        self.prefixes = Prefixes(self._database)
-        self.outbox = DeliveryQueue(self._database)
+        self.tag_history = TagHistory(self._database)
+        self.digest_prefixes = DigestPrefixes(self._database)
+        self.delivery_queue = DeliveryQueue(self._database)
         self.jobs = Jobs(self._database)
-        self.identities = Identities(self._database)
-        self.figures = Statistics(self._database)
+        self.identity = RegistryIdentities(self._database)
+        self.statistics = Statistics(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now, lease)
-        self.mirrored = Mirrored(self._database, self._rules, lease, self._quotas)
+        self.pull_through = PullThrough(self._database, self._rules, lease, self._quotas)
 
     @property
     def path(self) -> Path:
@@ -113,9 +113,9 @@ class Catalog(Links):
     def close(self) -> None:
         self._database.close()
 
-    def collection(self, retention: Retention, *, pace: Pace | None = None) -> Collection:
-        """Removes what is held by nothing that ``retention`` keeps; with a ``pace`` others have turns."""
-        return Collection(self._database, self._rules, retention, lease=self._lease, pace=pace)
+    def garbage(self, retention: Retention, *, throttle: Throttle | None = None) -> Garbage:
+        """Removes what is held by nothing that ``retention`` keeps; with a ``throttle`` others have turns."""
+        return Garbage(self._database, self._rules, retention, lease=self._lease, throttle=throttle)
 
     # -- manifests and tags --------------------------------------------------------------------
 
@@ -139,14 +139,14 @@ class Catalog(Links):
         now = self._now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._database.write() as connection:
-            place = Place(content.make_repository(connection, repository, now), repository)
-            self._check(connection, place, manifest, tag_names, expected, extends=extends)
-            new = content.manifest(connection, place.row, target.digest) is None
-            content.store_manifest(connection, place.row, manifest, now)
+            key = RepositoryKey(content.make_repository(connection, repository, now), repository)
+            self._check(connection, key, manifest, tag_names, expected, extends=extends)
+            new = content.manifest(connection, key.row, target.digest) is None
+            content.store_manifest(connection, key.row, manifest, now)
             damage.healed(connection, target.digest)
             content.extend_lease(connection, target.digest, now + self._lease)
             made = [
-                tags.point(connection, self._rules, place, name, target, origin=origin, extends=extends)
+                tag_moves.point(connection, self._rules, key, name, target, origin=origin, extends=extends)
                 for name in dict.fromkeys(tag_names)
             ]
             events = [event for event in made if event is not None]
@@ -168,13 +168,13 @@ class Catalog(Links):
         """Raises what :meth:`put_manifest` would raise now."""
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
-            place = Place(NOWHERE if row is None else row, repository)
-            self._check(connection, place, manifest, tag_names, expected, extends=extends)
+            key = RepositoryKey(NOWHERE if row is None else row, repository)
+            self._check(connection, key, manifest, tag_names, expected, extends=extends)
 
     def _check(
         self,
         connection: Connection,
-        place: Place,
+        key: RepositoryKey,
         manifest: Manifest,
         tag_names: Sequence[str],
         expected: Expected,
@@ -183,12 +183,12 @@ class Catalog(Links):
     ) -> None:
         digest = str(manifest.digest)
         if not tag_names and expected is not ANYTHING:
-            there = content.manifest(connection, place.row, digest)
-            expected.check(place.name, digest, None if there is None else digest)
+            there = content.manifest(connection, key.row, digest)
+            expected.check(key.name, digest, None if there is None else digest)
         for name in tag_names:
-            tags.check(connection, self._rules, place, name, digest, expected=expected, extends=extends)
-        sparse = any(matches(pattern, place.name) for pattern in self._sparse)
-        lacking = content.missing(connection, place.row, manifest, sparse=sparse)
+            tag_moves.check(connection, self._rules, key, name, digest, expected=expected, extends=extends)
+        sparse = any(matches(pattern, key.name) for pattern in self._sparse)
+        lacking = content.missing(connection, key.row, manifest, sparse=sparse)
         if lacking:
             raise MissingContent(lacking)
 
@@ -209,19 +209,21 @@ class Catalog(Links):
         """
         now = self._now()
         with self._database.write() as connection:
-            place = Place(self._known(connection, repository), repository)
-            digest = tags.past(connection, place, name, wanted)
-            found = content.manifest(connection, place.row, digest)
+            key = RepositoryKey(self._known(connection, repository), repository)
+            digest = tag_moves.past(connection, key, name, wanted)
+            found = content.manifest(connection, key.row, digest)
             if found is None or damage.is_damaged(connection, digest):
                 raise NotFound(
                     f"tag {name} of {repository} pointed to {digest}, which the repository does not have"
                     " any more",
                     hint="push that image again, by its digest",
                 )
-            before = tags.pointed(connection, place, name)
+            before = tag_moves.pointed(connection, key, name)
             target = Target(digest, found.media_type, found.size)
             content.extend_lease(connection, digest, now + self._lease)
-            event = tags.point(connection, self._rules, place, name, target, origin=origin, expected=expected)
+            event = tag_moves.point(
+                connection, self._rules, key, name, target, origin=origin, expected=expected
+            )
             if before is None:
                 quotas.check_tags(connection, self._quotas, repository)
         return Restored(
@@ -240,27 +242,27 @@ class Catalog(Links):
         Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
         """
         with self._database.write() as connection:
-            place = Place(self._known(connection, repository), repository)
-            return tags.drop(connection, self._rules, place, name, origin=origin, expected=expected)
+            key = RepositoryKey(self._known(connection, repository), repository)
+            return tag_moves.drop(connection, self._rules, key, name, origin=origin, expected=expected)
 
     def delete_manifest(self, repository: str, digest: Digest, *, origin: Origin) -> list[TagEvent]:
         """Removes a manifest and the tags that point at it. Raises :class:`NotFound`, or
         :class:`Conflict` while an index there lists it, :class:`TagRefused` for one of the tags."""
         with self._database.write() as connection:
-            place = Place(self._known(connection, repository), repository)
-            if content.manifest(connection, place.row, str(digest)) is None:
+            key = RepositoryKey(self._known(connection, repository), repository)
+            if content.manifest(connection, key.row, str(digest)) is None:
                 raise NotFound(f"manifest {digest} is not in repository {repository}")
-            listed_by = content.users(connection, place.row, str(digest), roles=("manifest",))
+            listed_by = content.users(connection, key.row, str(digest), roles=("manifest",))
             if listed_by:
                 raise Conflict(
                     f"manifest {digest} is still listed by index {listed_by[0]}",
                     hint="delete the index first",
                 )
             events = [
-                tags.drop(connection, self._rules, place, name, origin=origin)
-                for name in content.tags_of(connection, place.row, str(digest))
+                tag_moves.drop(connection, self._rules, key, name, origin=origin)
+                for name in content.tags_of(connection, key.row, str(digest))
             ]
-            content.delete_manifest(connection, place.row, str(digest), self._now())
+            content.delete_manifest(connection, key.row, str(digest), self._now())
             return events
 
     def _known(self, connection: Connection, repository: str) -> int:
@@ -362,4 +364,4 @@ class Catalog(Links):
         Returns the first entry that breaks it, or None if it holds.
         """
         with self._database.read() as connection:
-            return chain.verify(connection).broken
+            return journal_chain.verify(connection).broken

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import msgspec
 from sqlalchemy import Connection, Select, delete, exists, insert, or_, select, update
 
-from digestry.catalog import damage, statements
+from digestry.catalog import damage, push_statements
 from digestry.catalog.schema import (
     journal,
     leases,
@@ -64,7 +64,7 @@ class Cursor:
 
 def repository_id(connection: Connection, name: str) -> int | None:
     """The repository's row, or None if there is no such repository."""
-    return connection.execute(statements.REPOSITORY_ID, {"name": name}).scalar()
+    return connection.execute(push_statements.REPOSITORY_ID, {"name": name}).scalar()
 
 
 def make_repository(connection: Connection, name: str, now: int) -> int:
@@ -79,7 +79,7 @@ def make_repository(connection: Connection, name: str, now: int) -> int:
 def link(connection: Connection, repository: int, digest: str, size: int, now: int) -> bool:
     """Gives the repository the right to serve a blob; again is no change, and False."""
     values = {"repository_id": repository, "digest": digest, "size": size, "linked_at": now}
-    return connection.execute(statements.LINK, values).rowcount > 0
+    return connection.execute(push_statements.LINK, values).rowcount > 0
 
 
 def unlink(connection: Connection, repository: int, digest: str) -> bool:
@@ -112,7 +112,7 @@ def has(connection: Connection, repository: int, digest: str) -> bool:
 
 def extend_lease(connection: Connection, digest: str, until: int) -> None:
     """Promises that content is kept until then at the least."""
-    connection.execute(statements.EXTEND_LEASE, {"digest": digest, "expires_at": until})
+    connection.execute(push_statements.EXTEND_LEASE, {"digest": digest, "expires_at": until})
 
 
 def lease_end(connection: Connection, digest: str) -> int | None:
@@ -139,11 +139,11 @@ def missing(
         for child in manifest.manifests
         if not (sparse and child.media_type in media_types.MANIFESTS)
     ]
-    have_blobs = _have(connection, statements.HAVE_LINKS, repository, wanted_blobs)
-    have_manifests = _have(connection, statements.HAVE_MANIFESTS, repository, wanted_manifests)
+    have_blobs = _have(connection, push_statements.HAVE_LINKS, repository, wanted_blobs)
+    have_manifests = _have(connection, push_statements.HAVE_MANIFESTS, repository, wanted_manifests)
     lacking = [digest for digest in wanted_blobs if digest not in have_blobs]
     other = {str(one.digest) for one in manifest.manifests if one.media_type not in media_types.MANIFESTS}
-    have_manifests |= _have(connection, statements.HAVE_LINKS, repository, sorted(other))
+    have_manifests |= _have(connection, push_statements.HAVE_LINKS, repository, sorted(other))
     lacking += [digest for digest in wanted_manifests if digest not in have_manifests]
     return list(dict.fromkeys(lacking))
 
@@ -171,7 +171,7 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
         "pushed_at": now,
         "deleted_at": None,
     }
-    connection.execute(statements.STORE_MANIFEST, values)
+    connection.execute(push_statements.STORE_MANIFEST, values)
     references = [("config", manifest.config)] if manifest.config else []
     references += [("layer", layer) for layer in manifest.layers]
     references += [("manifest", child) for child in manifest.manifests]
@@ -185,12 +185,12 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
         for role, child in references
     }
     if rows:
-        connection.execute(statements.STORE_REFERENCES, list(rows.values()))
+        connection.execute(push_statements.STORE_REFERENCES, list(rows.values()))
 
 
 def manifest(connection: Connection, repository: int, digest: str) -> StoredManifest | None:
     """One manifest of the repository, if it can be pulled."""
-    row = connection.execute(statements.MANIFEST, {"repository": repository, "digest": digest}).first()
+    row = connection.execute(push_statements.MANIFEST, {"repository": repository, "digest": digest}).first()
     return None if row is None else stored(row)
 
 

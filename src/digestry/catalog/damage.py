@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from digestry.catalog.database import Database
 from digestry.catalog.schema import damaged, links, manifest_references, manifests, repositories, tags
+from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
 
 _MOST_REPOSITORIES: Final = 100

@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select
 
 from digestry.catalog import clock
-from digestry.catalog.database import Database
-from digestry.catalog.retention import Retention, TagRetention
+from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.schema import manifest_references, manifests, sightings, upstream_tags
 from digestry.catalog.schema import tags as tag_rows
-from digestry.catalog.tags import Place
+from digestry.catalog.sqlite.database import Database
+from digestry.catalog.tag_moves import RepositoryKey
 from digestry.model.text import length_of_time
 
 _WINDOW: Final = 5000
@@ -42,26 +42,27 @@ class ExpiredTag(NamedTuple):
     why: str
 
 
-def surplus(
+def find_expired_tags(
     database: Database,
-    place: Place,
+    key: RepositoryKey,
     rules: Sequence[TagRetention],
-    runs: ColumnElement[bool],
+    seen_running: ColumnElement[bool],
     now: int,
     *,
     lease: int,
 ) -> Iterator[ExpiredTag]:
     """The tags that one of ``rules`` covers and does not keep, the newest first.
 
-    ``runs`` tells of a row of ``tags`` whether its image was seen running; ``lease`` is for how long a push
-    is a promise, in microseconds. What is attached to another manifest is not counted, and stays with it.
+    ``seen_running`` tells of a row of ``tags`` whether its image was seen running; ``lease`` is for how long
+    a push keeps content, in microseconds. What is attached to another manifest is not counted, and stays
+    with it.
     Nothing is open between two of them: with a view of the catalog that lasts, its log could not be used
     again, and would grow.
     """
     counts = [0] * len(rules)
     last: Any = None
     while True:
-        query = _by_age(place, runs, last)
+        query = _by_age(key, seen_running, last)
         with database.read() as connection:
             rows = connection.execute(query.limit(_WINDOW)).all()
         for row in rows:
@@ -81,7 +82,7 @@ def surplus(
                 continue
             if (attachment or row.moved_at < row.pushed_at) and row.pushed_at > now - lease:
                 continue  # what it belongs to may come after it; and the same digest again moves no tag
-            if not row.runs:
+            if not row.seen_running:
                 why = _beyond(rule, row, attachment=attachment)
                 yield ExpiredTag(row.name, row.digest, row.moved_at, row.pushed_at, row.checked_at, why)
         if len(rows) < _WINDOW:
@@ -89,30 +90,30 @@ def surplus(
         last = rows[-1]
 
 
-def tags_of(place: Place, runs: ColumnElement[bool]) -> Select[Any]:
-    """The repository's tags: name, digest, moved_at, pushed_at, runs; and, of what :func:`is_attachment`
-    is true of, whether what it is attached to can be pulled: attached; and of another registry's,
-    checked_at: when it was last asked there, which is when somebody wanted it."""
+def tags_of(key: RepositoryKey, seen_running: ColumnElement[bool]) -> Select[Any]:
+    """The repository's tags: name, digest, moved_at, pushed_at, seen_running; and, of what
+    :func:`is_attachment` is true of, whether what it is attached to can be pulled: attached; and of another
+    registry's, checked_at: when it was last asked there, which is when somebody wanted it."""
     pushed_at = case((_POINTED.c.pushed_at > tag_rows.c.moved_at, _POINTED.c.pushed_at))
     image = and_(_POINTED.c.repository_id == tag_rows.c.repository_id, _POINTED.c.digest == tag_rows.c.digest)
-    checked = and_(upstream_tags.c.repository == place.name, upstream_tags.c.tag == tag_rows.c.name)
+    checked = and_(upstream_tags.c.repository == key.name, upstream_tags.c.tag == tag_rows.c.name)
     return (
         select(
             tag_rows.c.name,
             tag_rows.c.digest,
             tag_rows.c.moved_at,
             func.coalesce(pushed_at, tag_rows.c.moved_at).label("pushed_at"),
-            runs.label("runs"),
-            _attached(place).label("attached"),
+            seen_running.label("seen_running"),
+            _attached(key).label("attached"),
             upstream_tags.c.checked_at,
         )
         .select_from(tag_rows.outerjoin(_POINTED, image).outerjoin(upstream_tags, checked))
-        .where(tag_rows.c.repository_id == place.row)
+        .where(tag_rows.c.repository_id == key.row)
     )
 
 
-def _by_age(place: Place, runs: ColumnElement[bool], last: Any) -> Select[Any]:
-    query = tags_of(place, runs)
+def _by_age(key: RepositoryKey, seen_running: ColumnElement[bool], last: Any) -> Select[Any]:
+    query = tags_of(key, seen_running)
     if last is not None:
         same_age = and_(tag_rows.c.moved_at == last.moved_at, tag_rows.c.name > last.name)
         query = query.where(or_(tag_rows.c.moved_at < last.moved_at, same_age))
@@ -124,14 +125,14 @@ def is_attachment(tag: str) -> bool:
     return _ATTACHMENT.fullmatch(tag) is not None
 
 
-def _attached(place: Place) -> ColumnElement[bool]:
+def _attached(key: RepositoryKey) -> ColumnElement[bool]:
     name = tag_rows.c.name
     subject = func.substr(name, 1, _ALGORITHM) + ":" + func.substr(name, _ALGORITHM + 2, _HEX)
     return (
         exists()
         .where(
             func.length(name) > _ALGORITHM + _HEX,  # asked first: of most tags nothing else is
-            _IMAGE.c.repository_id == place.row,
+            _IMAGE.c.repository_id == key.row,
             _IMAGE.c.digest >= subject,
             _IMAGE.c.digest < subject + "g",  # whatever begins with it
             _IMAGE.c.deleted_at.is_(None),
@@ -163,8 +164,13 @@ def date(microseconds: int) -> str:
     return clock.to_rfc3339(microseconds)
 
 
-def runs(
-    digest: ColumnElement[str], place: Place, retention: Retention, now: int, *, beside: ColumnElement[Any]
+def seen_running(
+    digest: ColumnElement[str],
+    key: RepositoryKey,
+    retention: Retention,
+    now: int,
+    *,
+    beside: ColumnElement[Any],
 ) -> ColumnElement[bool]:
     """Whether a manifest of the repository was seen running lately: by its digest, by its config's, or,
     of an index, by that of an image that it lists. ``beside`` is a column of the table that ``digest``
@@ -173,7 +179,7 @@ def runs(
     by_config = (
         exists()
         .where(
-            _IMAGE.c.repository_id == place.row,
+            _IMAGE.c.repository_id == key.row,
             _IMAGE.c.digest == digest,
             _IMAGE.c.config.is_not(None),
             _sighted(_IMAGE.c.config, retention, now),
@@ -183,14 +189,14 @@ def runs(
     by_child = (
         exists()
         .where(
-            manifest_references.c.repository_id == place.row,
+            manifest_references.c.repository_id == key.row,
             manifest_references.c.parent == digest,
             manifest_references.c.role == "manifest",
             or_(
                 _sighted(manifest_references.c.child, retention, now),
                 exists()
                 .where(
-                    _CHILD.c.repository_id == place.row,
+                    _CHILD.c.repository_id == key.row,
                     _CHILD.c.digest == manifest_references.c.child,
                     _CHILD.c.config.is_not(None),
                     _sighted(_CHILD.c.config, retention, now),

@@ -32,11 +32,17 @@ from sqlalchemy import (
     update,
 )
 
-from digestry.catalog import clock, liveness, tags
-from digestry.catalog.database import Database
-from digestry.catalog.expired_tags import ExpiredTag, date, is_attachment, runs, surplus, tags_of
+from digestry.catalog import clock, liveness, tag_moves
+from digestry.catalog.expired_tags import (
+    ExpiredTag,
+    date,
+    find_expired_tags,
+    is_attachment,
+    seen_running,
+    tags_of,
+)
 from digestry.catalog.journal import Origin
-from digestry.catalog.retention import Retention
+from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import (
     journal,
     leases,
@@ -47,8 +53,9 @@ from digestry.catalog.schema import (
 )
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
-from digestry.catalog.tags import Expected, Place, Rules, TagChanged, TagRefused
-from digestry.catalog.throttle import Pace
+from digestry.catalog.sqlite.database import Database
+from digestry.catalog.tag_moves import Expected, RepositoryKey, Rules, TagChanged, TagRefused
+from digestry.catalog.throttle import Throttle
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 
@@ -88,7 +95,7 @@ Batch = Sequence[Removed | Stayed]
 """What one transaction came to."""
 
 
-class Collection:
+class Garbage:
     """Removes from the catalog what ``retention`` keeps no longer. Thread-safe; each method can be
     called while clients push and pull, by one caller at a time."""
 
@@ -99,18 +106,18 @@ class Collection:
         retention: Retention,
         *,
         lease: int,
-        pace: Pace | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
-        """``lease``: for how long a push is a promise, in microseconds. Without a ``pace`` there are no
+        """``lease``: for how long a push is a promise, in microseconds. Without a ``throttle`` there are no
         pauses: nobody else has this catalog."""
         self._database = database
-        self._pace = pace
+        self._throttle = throttle
         self._rules = rules
         self._retention = retention
         self._lease = lease
         self._proven = False
 
-    def repositories(self) -> Iterator[Place]:
+    def repositories(self) -> Iterator[RepositoryKey]:
         """All repositories, in the order of their rows."""
         last = -1
         while True:
@@ -118,81 +125,81 @@ class Collection:
                 query = select(repositories.c.id, repositories.c.name).where(repositories.c.id > last)
                 rows = connection.execute(query.order_by(repositories.c.id).limit(_WINDOW)).all()
             for row in rows:
-                yield Place(row.id, row.name)
+                yield RepositoryKey(row.id, row.name)
             if len(rows) < _WINDOW:
                 return
             last = rows[-1].id
 
     # -- tags ------------------------------------------------------------------------------------
 
-    def drop_tags(self, place: Place) -> Iterator[Batch]:
+    def drop_tags(self, key: RepositoryKey) -> Iterator[Batch]:
         """Deletes, each with its journal entry, the tags that a rule covers and no longer keeps."""
-        rules = [rule for rule in self._retention.rules if rule.about(place.name)]
+        rules = [rule for rule in self._retention.rules if rule.about(key.name)]
         if not rules:
             return
         now = self._rules.now()
-        runs = self._tag_runs(place, now)
-        for due in surplus(self._database, place, rules, runs, now, lease=self._lease):
-            yield [self._drop(place, due)]
+        seen_running = self._tag_runs(key, now)
+        for due in find_expired_tags(self._database, key, rules, seen_running, now, lease=self._lease):
+            yield [self._drop(key, due)]
 
-    def _tag_runs(self, place: Place, now: int) -> ColumnElement[bool]:
-        return runs(tag_rows.c.digest, place, self._retention, now, beside=tag_rows.c.name)
+    def _tag_runs(self, key: RepositoryKey, now: int) -> ColumnElement[bool]:
+        return seen_running(tag_rows.c.digest, key, self._retention, now, beside=tag_rows.c.name)
 
-    def _drop(self, place: Place, due: ExpiredTag) -> Removed | Stayed:
+    def _drop(self, key: RepositoryKey, due: ExpiredTag) -> Removed | Stayed:
         origin = Origin(actor=ACTOR, address="", client="retention")
         expected = Expected(any_of=frozenset([due.digest]))
         moved = "it was moved meanwhile"
         try:
             with self._writing() as connection:
-                query = tags_of(place, self._tag_runs(place, self._rules.now()))
+                query = tags_of(key, self._tag_runs(key, self._rules.now()))
                 row = connection.execute(query.where(tag_rows.c.name == due.tag)).first()
                 if row is None or row.moved_at != due.moved_at:
                     # Also if it came back to the same digest: it did so now.
-                    return Stayed("tag", place.name, due.tag, moved)
+                    return Stayed("tag", key.name, due.tag, moved)
                 held = {
-                    "it was seen running meanwhile": row.runs,
+                    "it was seen running meanwhile": row.seen_running,
                     "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
                     "somebody asked for it meanwhile": row.checked_at != due.checked_at,
                     "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
                 }
                 for why in filter(held.get, held):
-                    return Stayed("tag", place.name, due.tag, why)
-                tags.drop(connection, self._rules, place, due.tag, origin=origin, expected=expected)
+                    return Stayed("tag", key.name, due.tag, why)
+                tag_moves.drop(connection, self._rules, key, due.tag, origin=origin, expected=expected)
         except TagRefused as error:
-            return Stayed("tag", place.name, due.tag, error.message)
+            return Stayed("tag", key.name, due.tag, error.message)
         except (TagChanged, NotFound):
-            return Stayed("tag", place.name, due.tag, moved)
-        return Removed("tag", place.name, due.tag, due.why)
+            return Stayed("tag", key.name, due.tag, moved)
+        return Removed("tag", key.name, due.tag, due.why)
 
     # -- manifests -------------------------------------------------------------------------------
 
-    def delete_manifests(self, place: Place) -> Iterator[Batch]:
+    def delete_manifests(self, key: RepositoryKey) -> Iterator[Batch]:
         """Deletes the manifests that nothing holds: what listed them before what is listed."""
         for _ in range(_PASSES):
             found = False
             for removal in (self._pass, self._circles):
                 if found:
                     break  # what these held comes first: hardly anything is in a circle
-                for batch in removal(place):
+                for batch in removal(key):
                     found |= any(isinstance(item, Removed) for item in batch)
                     yield batch
             if not found:
                 return
 
-    def measure(self, place: Place) -> Iterator[tuple[int, int]]:
+    def measure(self, key: RepositoryKey) -> Iterator[tuple[int, int]]:
         """Yield, in parts, how many manifests can be pulled, and how many of them nothing else holds now."""
-        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
-        held = liveness.manifest(place, self._retention, self._rules.now())
+        visible = (manifests.c.repository_id == key.row) & manifests.c.deleted_at.is_(None)
+        held = liveness.manifest(key, self._retention, self._rules.now())
         columns = func.count(), func.coalesce(func.sum(case((held, 0), else_=1)), 0)
         for window in self._windows(manifests.c.digest, visible):
             ((total, dead),) = self._read(select(*columns).select_from(manifests).where(window, visible))
             yield total, dead
 
-    def _pass(self, place: Place) -> Iterator[Batch]:
+    def _pass(self, key: RepositoryKey) -> Iterator[Batch]:
         now = self._rules.now()
         columns = manifests.c.digest, manifests.c.size, manifests.c.pushed_at
-        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
-        dead = visible & ~liveness.manifest(place, self._retention, now)
+        visible = (manifests.c.repository_id == key.row) & manifests.c.deleted_at.is_(None)
+        dead = visible & ~liveness.manifest(key, self._retention, now)
         for window in self._windows(manifests.c.digest, visible):
             rows = self._read(select(*columns).where(window, dead))
             for start in range(0, len(rows), _BATCH):
@@ -204,16 +211,16 @@ class Collection:
                         statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
                     ).scalars()
                     digests = sorted(gone)
-                    left = _left(connection, place, digests)
+                    left = _left(connection, key, digests)
                 yield [
-                    Removed("manifest", place.name, digest, left.get(digest) or _never(row), row.size)
+                    Removed("manifest", key.name, digest, left.get(digest) or _never(row), row.size)
                     for digest, row in ((digest, batch[digest]) for digest in digests)
                 ]
 
-    def _circles(self, place: Place) -> Iterator[Batch]:
+    def _circles(self, key: RepositoryKey) -> Iterator[Batch]:
         """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
         refer = select(manifests.c.digest).where(
-            manifests.c.repository_id == place.row, manifests.c.subject.is_not(None)
+            manifests.c.repository_id == key.row, manifests.c.subject.is_not(None)
         )
         if not self._read(refer.limit(1)):
             return  # as in most repositories
@@ -223,33 +230,33 @@ class Collection:
             manifest_references.c.parent == manifests.c.digest,
             manifest_references.c.role == "manifest",
         )
-        visible = (manifests.c.repository_id == place.row) & manifests.c.deleted_at.is_(None)
+        visible = (manifests.c.repository_id == key.row) & manifests.c.deleted_at.is_(None)
         suspect = (
-            visible & manifests.c.subject.is_not(None) & lists & ~liveness.alone(place, self._retention, now)
+            visible & manifests.c.subject.is_not(None) & lists & ~liveness.alone(key, self._retention, now)
         )
         for window in self._windows(manifests.c.digest, visible & manifests.c.subject.is_not(None)):
             for row in self._read(select(manifests.c.digest).where(window, suspect)):
-                yield self._circle(place, row.digest)
+                yield self._circle(key, row.digest)
 
-    def _circle(self, place: Place, start: str) -> Batch:
+    def _circle(self, key: RepositoryKey, start: str) -> Batch:
         gone: list[Any] = []
         with self._writing() as connection:
-            root = liveness.alone(place, self._retention, self._rules.now())
+            root = liveness.alone(key, self._retention, self._rules.now())
             circle: set[str] = set()
             frontier = {start}
             while frontier and len(circle) <= _CIRCLE:
                 circle |= frontier
                 held = select(manifests.c.digest).where(
-                    manifests.c.repository_id == place.row, manifests.c.digest.in_(frontier), root
+                    manifests.c.repository_id == key.row, manifests.c.digest.in_(frontier), root
                 )
                 if any(connection.execute(held.limit(1))):
                     return []
-                frontier = liveness.holders(connection, place.row, frontier) - circle
+                frontier = liveness.holders(connection, key.row, frontier) - circle
             if len(circle) <= _CIRCLE:
                 statement = (
                     update(manifests)
                     .where(
-                        manifests.c.repository_id == place.row,
+                        manifests.c.repository_id == key.row,
                         manifests.c.digest.in_(circle),
                         manifests.c.deleted_at.is_(None),
                     )
@@ -257,16 +264,16 @@ class Collection:
                 )
                 gone = list(connection.execute(statement.returning(manifests.c.digest, manifests.c.size)))
         if len(circle) > _CIRCLE:
-            return [Stayed("manifest", place.name, start, f"more than {_CIRCLE} manifests hold each other")]
+            return [Stayed("manifest", key.name, start, f"more than {_CIRCLE} manifests hold each other")]
         why = "nothing but each other holds these"
-        return [Removed("manifest", place.name, row.digest, why, row.size) for row in gone]
+        return [Removed("manifest", key.name, row.digest, why, row.size) for row in gone]
 
     # -- links and bytes -------------------------------------------------------------------------
 
-    def unlink(self, place: Place) -> Iterator[Batch]:
+    def unlink(self, key: RepositoryKey) -> Iterator[Batch]:
         """Takes from a repository the blobs that no manifest there needs."""
         now = self._rules.now()
-        mine = links.c.repository_id == place.row
+        mine = links.c.repository_id == key.row
         dead = mine & ~or_(liveness.link(), liveness.leased(links.c.digest, now))
         for window in self._windows(links.c.digest, mine):
             rows = self._read(select(links.c.digest).where(window, dead))
@@ -275,8 +282,8 @@ class Collection:
                 statement = delete(links).where(dead, links.c.digest.in_(batch))
                 with self._writing() as connection:
                     gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
-                why = f"no manifest of {place.name} needs it"
-                yield [Removed("link", place.name, row.digest, why, row.size) for row in sorted(gone)]
+                why = f"no manifest of {key.name} needs it"
+                yield [Removed("link", key.name, row.digest, why, row.size) for row in sorted(gone)]
 
     def held(self, digests: Sequence[Digest]) -> set[Digest]:
         """Those of up to some hundred digests whose bytes must stay: linked, visible, or leased."""
@@ -311,7 +318,9 @@ class Collection:
         Raises :class:`StorageError` if it is not.
         """
         if not self._proven:
-            self._database.check(liveness.ASKED, breathe=self._pace.breathe if self._pace else lambda: None)
+            self._database.check(
+                liveness.ASKED, pause=self._throttle.pause if self._throttle else lambda: None
+            )
             self._proven = True
 
     @contextlib.contextmanager
@@ -321,9 +330,9 @@ class Collection:
         with self._database.write() as connection:
             began = time.monotonic()
             yield connection
-        if self._pace is not None:
+        if self._throttle is not None:
             time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
-            self._pace.breathe(working=True)
+            self._throttle.pause(working=True)
 
     # -- windows ---------------------------------------------------------------------------------
 
@@ -338,8 +347,8 @@ class Collection:
                 end = connection.execute(
                     select(digest).where(rest).order_by(digest).offset(_WINDOW - 1).limit(1)
                 ).scalar()
-            if self._pace is not None:
-                self._pace.breathe()
+            if self._throttle is not None:
+                self._throttle.pause()
             after = true() if last is None else digest > last
             if end is None:
                 yield after
@@ -352,10 +361,10 @@ class Collection:
             return connection.execute(query).all()
 
 
-def _left(connection: Connection, place: Place, digests: Sequence[str]) -> dict[str, str]:
+def _left(connection: Connection, key: RepositoryKey, digests: Sequence[str]) -> dict[str, str]:
     """Which tag left these manifests last, and when, of those that one ever pointed to."""
     query = select(journal.c.from_digest, journal.c.tag, func.max(journal.c.at).label("at")).where(
-        journal.c.repository == place.name, journal.c.from_digest.in_(digests)
+        journal.c.repository == key.name, journal.c.from_digest.in_(digests)
     )
     return {
         row.from_digest: f"tag {row.tag} left it at {date(row.at)}, and nothing holds it since"

@@ -16,9 +16,9 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, select
 
-from digestry.catalog import clock, statements
-from digestry.catalog.bulk_keys import pairs
+from digestry.catalog import clock, push_statements
 from digestry.catalog.schema import journal
+from digestry.catalog.sqlite.bulk_keys import pairs
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
@@ -70,7 +70,7 @@ class Move:
 
 def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock) -> TagEvent:
     """Writes the next entry. The caller's transaction moves the tag as well, or neither happens."""
-    last = connection.execute(statements.LAST_ENTRY).first()
+    last = connection.execute(push_statements.LAST_ENTRY).first()
     sequence, last_at, previous = (0, 0, GENESIS) if last is None else (last.sequence, last.at, last.hash)
     values: dict[str, Any] = {
         "sequence": sequence + 1,
@@ -89,7 +89,7 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "previous_hash": previous,
     }
     values["hash"] = hash_of([values[name] for name in HASHED])
-    connection.execute(statements.ADD_ENTRY, values)
+    connection.execute(push_statements.ADD_ENTRY, values)
     return to_event(values)
 
 

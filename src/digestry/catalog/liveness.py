@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, Table, exists, or_, select, true
 
 from digestry.catalog import clock
-from digestry.catalog.expired_tags import runs
-from digestry.catalog.retention import Retention
+from digestry.catalog.expired_tags import seen_running
+from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import (
     journal,
     leases,
@@ -22,7 +22,7 @@ from digestry.catalog.schema import (
     upstream_tags,
 )
 from digestry.catalog.schema import tags as tag_rows
-from digestry.catalog.tags import Place
+from digestry.catalog.tag_moves import RepositoryKey
 
 ASKED: Final = tuple(
     table.name
@@ -34,7 +34,7 @@ _PARENT: Final = manifests.alias("parent")  # once: to make one takes longer tha
 _SUBJECT: Final = manifests.alias("subject")
 
 
-def manifest(place: Place, retention: Retention, now: int) -> ColumnElement[bool]:
+def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
     """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
     listed = _needed(manifests, manifest_references.c.role == "manifest")
     refers = (
@@ -46,19 +46,19 @@ def manifest(place: Place, retention: Retention, now: int) -> ColumnElement[bool
         )
         .correlate(manifests)
     )
-    return or_(alone(place, retention, now), listed, refers)
+    return or_(alone(key, retention, now), listed, refers)
 
 
-def alone(place: Place, retention: Retention, now: int) -> ColumnElement[bool]:
+def alone(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
     """Whether a row of ``manifests`` is held by itself: the reasons that are no other manifest."""
-    tagged = exists().where(tag_rows.c.repository_id == place.row, tag_rows.c.digest == manifests.c.digest)
+    tagged = exists().where(tag_rows.c.repository_id == key.row, tag_rows.c.digest == manifests.c.digest)
     recent: ColumnElement[bool] = true()
     left: ColumnElement[bool] = true()
     if retention.untagged is not None:
         since = now - int(retention.untagged * clock.SECOND)
         recent = manifests.c.pushed_at > since
         left = exists().where(
-            journal.c.repository == place.name,
+            journal.c.repository == key.name,
             journal.c.from_digest == manifests.c.digest,
             journal.c.at > since,
         )
@@ -67,7 +67,7 @@ def alone(place: Place, retention: Retention, now: int) -> ColumnElement[bool]:
         tagged,
         leased(manifests.c.digest, now),
         left,
-        runs(manifests.c.digest, place, retention, now, beside=manifests.c.digest),
+        seen_running(manifests.c.digest, key, retention, now, beside=manifests.c.digest),
     )
 
 

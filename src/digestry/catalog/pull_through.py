@@ -12,12 +12,12 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from digestry.catalog import content, damage, quotas, tags
-from digestry.catalog.database import Database
+from digestry.catalog import content, damage, quotas, tag_moves
 from digestry.catalog.journal import Origin
 from digestry.catalog.quotas import Quota
 from digestry.catalog.schema import upstream_tags
-from digestry.catalog.tags import Place, Rules, Target
+from digestry.catalog.sqlite.database import Database
+from digestry.catalog.tag_moves import RepositoryKey, Rules, Target
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
@@ -30,7 +30,7 @@ class SeenTag(NamedTuple):
     checked_at: int
 
 
-class Mirrored:
+class PullThrough:
     """The catalog's part of a cache in front of other registries. Thread-safe."""
 
     def __init__(self, database: Database, rules: Rules, lease: int, limits: Sequence[Quota]) -> None:
@@ -50,14 +50,14 @@ class Mirrored:
         now = self._rules.now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._database.write() as connection:
-            place = Place(content.make_repository(connection, repository, now), repository)
-            new = content.manifest(connection, place.row, target.digest) is None
+            key = RepositoryKey(content.make_repository(connection, repository, now), repository)
+            new = content.manifest(connection, key.row, target.digest) is None
             damage.healed(connection, target.digest)
-            content.store_manifest(connection, place.row, manifest, now)
+            content.store_manifest(connection, key.row, manifest, now)
             content.extend_lease(connection, target.digest, now + self._lease)
             event = None
             if tag is not None:
-                event = tags.point(connection, self._rules, place, tag, target, origin=origin)
+                event = tag_moves.point(connection, self._rules, key, tag, target, origin=origin)
                 _note(connection, repository, tag, target.digest, now)
             if new:
                 quotas.check_bytes(connection, self._quotas, repository)
@@ -82,11 +82,11 @@ class Mirrored:
                 )
             )
             row = content.repository_id(connection, repository)
-            if row is None or tags.pointed(connection, Place(row, repository), tag) is None:
+            if row is None or tag_moves.pointed(connection, RepositoryKey(row, repository), tag) is None:
                 return None
-            return tags.drop(connection, self._rules, Place(row, repository), tag, origin=origin)
+            return tag_moves.drop(connection, self._rules, RepositoryKey(row, repository), tag, origin=origin)
 
-    def standing(self, repository: str, tag: str) -> tuple[SeenTag | None, Digest | None]:
+    def tag_state(self, repository: str, tag: str) -> tuple[SeenTag | None, Digest | None]:
         """What upstream's tag pointed to when it was last asked, and what the tag here points to."""
         query = select(upstream_tags.c.digest, upstream_tags.c.checked_at).where(
             upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
@@ -94,7 +94,7 @@ class Mirrored:
         with self._database.read() as connection:
             seen = connection.execute(query).first()
             row = content.repository_id(connection, repository)
-            here = None if row is None else tags.pointed(connection, Place(row, repository), tag)
+            here = None if row is None else tag_moves.pointed(connection, RepositoryKey(row, repository), tag)
             if row is None or here is None or content.manifest(connection, row, here) is None:
                 here = None
             elif damage.is_damaged(connection, here):

@@ -15,9 +15,9 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from digestry.catalog import content, journal, tag_history
-from digestry.catalog.bulk_keys import pairs
-from digestry.catalog.relations import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
+from digestry.catalog.image_graph import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
 from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
+from digestry.catalog.sqlite.bulk_keys import pairs
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, delete, func, select, union
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from digestry.catalog import clock
-from digestry.catalog.bulk_keys import pairs
-from digestry.catalog.database import Database
 from digestry.catalog.schema import manifests, repositories, sightings
+from digestry.catalog.sqlite.bulk_keys import pairs
+from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
 from digestry.model.sightings import LastSeen, Noted, Sighted, SightingsOf
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, func, literal, select
 
 from digestry.catalog import clock, content
-from digestry.catalog.bulk_keys import pairs
-from digestry.catalog.database import Database
 from digestry.catalog.journal import sequence_at
 from digestry.catalog.schema import journal
+from digestry.catalog.sqlite.bulk_keys import pairs
+from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
 
@@ -59,7 +59,7 @@ class TagHistory:
                 after, names = rows[-1].name, min(2 * names, most)
             return found[:limit]
 
-    def whose(
+    def tags_for_digest(
         self,
         repository: str,
         digest: Digest,

@@ -9,7 +9,7 @@ _LONGEST: Final = 1.0
 _WORTH: Final = 0.001
 
 
-class Pace:
+class Throttle:
     """Keeps one thread to a ``share`` (0 to 1) of one processor while it looks, and to ``working`` while
     it finds something to do, by pauses. For that thread alone.
 
@@ -21,7 +21,7 @@ class Pace:
         self._pauses = (1 / share - 1, 1 / working - 1)
         self._used = time.thread_time()
 
-    def breathe(self, *, working: bool = False) -> None:
+    def pause(self, *, working: bool = False) -> None:
         """Pauses for what was used since the last time."""
         pause = (time.thread_time() - self._used) * self._pauses[working]
         if pause >= _WORTH:

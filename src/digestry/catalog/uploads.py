@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
-from digestry.catalog import clock, statements
-from digestry.catalog.database import Database
+from digestry.catalog import clock, push_statements
 from digestry.catalog.schema import uploads
+from digestry.catalog.sqlite.database import Database
 from digestry.errors import NotFound, TooMany
 from digestry.model.digest import Digest
 
@@ -59,13 +59,13 @@ class Uploads:
         now = self._now()
         upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None, now)
         with self._database.write() as connection:
-            held = connection.execute(statements.COUNT_UPLOADS_OF, {"actor": actor}).scalar() or 0
+            held = connection.execute(push_statements.COUNT_UPLOADS_OF, {"actor": actor}).scalar() or 0
             if most_of_one is not None and most_of_one <= held:
                 raise TooMany(
                     f"{actor} has {most_of_one} uploads under way, which is as many as one user may",
                     hint="finish or cancel some",
                 )
-            if most is not None and most <= (connection.execute(statements.COUNT_UPLOADS).scalar() or 0):
+            if most is not None and most <= (connection.execute(push_statements.COUNT_UPLOADS).scalar() or 0):
                 replaced = _make_room(connection, held)
                 if replaced is None:
                     raise TooMany(f"this registry has {most} uploads under way, and takes no more at once")
@@ -80,7 +80,7 @@ class Uploads:
                 "started_at": now,
                 "updated_at": now,
             }
-            connection.execute(statements.BEGIN_UPLOAD, values)
+            connection.execute(push_statements.BEGIN_UPLOAD, values)
         return upload
 
     def upload(self, repository: str, upload_id: str) -> Upload | None:
@@ -88,7 +88,7 @@ class Uploads:
         came: they were not synced, and may be gone. Its digest is given only if it can be believed."""
         with self._database.read() as connection:
             wanted = {"upload": upload_id, "repository": repository}
-            row = connection.execute(statements.UPLOAD, wanted).first()
+            row = connection.execute(push_statements.UPLOAD, wanted).first()
             if row is None or _lost(row, self._boot):
                 return None
             trusted = row.digest is not None and row.boot == self._boot
@@ -113,7 +113,7 @@ class Uploads:
                 "run": self._boot,
                 "at": self._now(),
             }
-            result = connection.execute(statements.ADVANCE_UPLOAD, values)
+            result = connection.execute(push_statements.ADVANCE_UPLOAD, values)
             if result.rowcount == 0:
                 raise NotFound(f"upload {upload.id} was cancelled")
         return dataclasses.replace(upload, offset=offset, digest=digest, reserved=offset)
@@ -121,7 +121,7 @@ class Uploads:
     def end_upload(self, upload_id: str) -> None:
         """Forgets an upload."""
         with self._database.write() as connection:
-            connection.execute(statements.END_UPLOAD, {"upload": upload_id})
+            connection.execute(push_statements.END_UPLOAD, {"upload": upload_id})
 
     def stale_uploads(self, older_than: int) -> list[Upload]:
         """The uploads that nothing was written to since a time (microseconds since 1970), and those
@@ -156,11 +156,11 @@ class Uploads:
 
 def _make_room(connection: Connection, held: int) -> Upload | None:
     """Ends the upload that has waited longest of whoever has most; None if nobody has more than ``held``."""
-    most = connection.execute(statements.MOST_UPLOADS).first()
+    most = connection.execute(push_statements.MOST_UPLOADS).first()
     if most is None or most.held <= held:
         return None
-    row = connection.execute(statements.IDLE_UPLOAD, {"actor": most.actor}).one()
-    connection.execute(statements.END_UPLOAD, {"upload": row.id})
+    row = connection.execute(push_statements.IDLE_UPLOAD, {"actor": most.actor}).one()
+    connection.execute(push_statements.END_UPLOAD, {"upload": row.id})
     return Upload(row.id, row.repository, row.algorithm, row.offset, None, row.started_at)
 
 

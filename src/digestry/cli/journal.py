@@ -15,7 +15,7 @@ from digestry.cli.command_group import Group
 from digestry.cli.output import format_option, json_document, note, printable, say
 
 if TYPE_CHECKING:
-    from digestry.catalog.chain import Verdict
+    from digestry.catalog.journal_chain import Verdict
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -61,14 +61,14 @@ def verify(
     JSON: an object with entries, first, last_hash, anchor, broken (null, or sequence and reason) and
     absent, the expected hashes that are not there.
     """
-    from digestry.catalog import chain
-    from digestry.catalog.database import reading
+    from digestry.catalog import journal_chain
+    from digestry.catalog.sqlite.database import reading
     from digestry.errors import NotFound
 
     if (root is None) == (file is None):
         raise click.UsageError("Give either --root or --file.")
     if root is None:
-        verdict = chain.verify_lines(file, expect)
+        verdict = journal_chain.verify_lines(file, expect)
         if not verdict.entries and verdict.broken is None:
             raise NotFound(
                 f"{file.name} has no entries, so that there is nothing to verify",
@@ -76,7 +76,7 @@ def verify(
             )
     else:
         with reading(root, older=True) as connection:
-            verdict = chain.verify(connection, expect)
+            verdict = journal_chain.verify(connection, expect)
     if format_ == "json":
         json_document(_plain(verdict))
     else:
@@ -135,13 +135,13 @@ def export(*, root: Path, since_sequence: int) -> None:
     Each line is an entry as GET _digestry/journal has it (docs/tags.md); `digestry journal verify
     --file` proves the chain from them alone.
     """
-    from digestry.catalog import chain
-    from digestry.catalog.database import reading
+    from digestry.catalog import journal_chain
+    from digestry.catalog.sqlite.database import reading
     from digestry.errors import StorageError
 
     stream = sys.stdout.buffer
     with reading(root, older=True) as connection:
-        for line in chain.export(connection, since=since_sequence):
+        for line in journal_chain.export(connection, since=since_sequence):
             try:
                 stream.write(line)
             except BrokenPipeError:

@@ -90,7 +90,7 @@ def scrub(
     repositories, each with name, the tags that need it, and how many more_tags there are.
     """
     from digestry.catalog.catalog import Catalog
-    from digestry.catalog.database import reading
+    from digestry.catalog.sqlite.database import reading
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.registry.root import check_user
     from digestry.registry.scrub import last
@@ -134,7 +134,7 @@ def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
     from digestry.client.prefix_search import one
 
     digest = prefix.whole or one(
-        prefix, catalog.prefixes.of_content(prefix, limit=20), f"the registry in {root}"
+        prefix, catalog.digest_prefixes.of_content(prefix, limit=20), f"the registry in {root}"
     )
     if str(prefix) != str(digest):
         note(f"{prefix} is {digest}")

@@ -14,7 +14,7 @@ from digestry.cli.output import format_option, note, say
 from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
-    from digestry.catalog.robots import Robots
+    from digestry.catalog.robot_tokens import RobotTokens
 
 _ROOT = click.option(
     "--root",
@@ -148,11 +148,11 @@ def _audit(root: Path, action: str, name: str, **what: str) -> None:
     note_command(root, f"digestry token {action.partition('-')[0]}", action, robot=robot, **what)
 
 
-def _robots(root: Path) -> Robots:
+def _robots(root: Path) -> RobotTokens:
     """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
     from digestry.blobs.disk import DiskBlobs
     from digestry.catalog.catalog import Catalog
-    from digestry.catalog.robots import Robots
+    from digestry.catalog.robot_tokens import RobotTokens
     from digestry.errors import Conflict, NotFound
     from digestry.registry.root import check_catalog, check_servable, hold
 
@@ -170,4 +170,4 @@ def _robots(root: Path) -> Robots:
             pass  # it is served, and so it is up to date
     finally:
         catalog.close()
-    return Robots(root)
+    return RobotTokens(root)

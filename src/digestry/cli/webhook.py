@@ -35,7 +35,7 @@ def _name(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _open(root: Path) -> Catalog:
     from digestry.catalog.catalog import Catalog
-    from digestry.catalog.database import reading
+    from digestry.catalog.sqlite.database import reading
 
     keep_private(root)
     with reading(root):  # a directory that is no registry must not become one
@@ -63,7 +63,7 @@ def list_(*, root: Path, name: str | None, format_: str) -> None:
 
     catalog = _open(root)
     try:
-        found = catalog.outbox.listed(webhook=name, limit=_MOST)
+        found = catalog.delivery_queue.listed(webhook=name, limit=_MOST)
     finally:
         catalog.close()
     if format_ == "json":
@@ -109,7 +109,7 @@ def retry(*, root: Path, name: str | None, sequence: int | None) -> None:
 
     catalog = _open(root)
     try:
-        count = catalog.outbox.revive(webhook=name, sequence=sequence, now=clock.now())
+        count = catalog.delivery_queue.revive(webhook=name, sequence=sequence, now=clock.now())
     finally:
         catalog.close()
     what = {"webhook": name, "sequence": sequence, "events": count}

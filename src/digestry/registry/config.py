@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from digestry.catalog.policy import TagPolicy
 from digestry.catalog.quotas import Quota
+from digestry.catalog.tag_policy import TagPolicy
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
 from digestry.model.text import did_you_mean

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import MissingContent
-from digestry.catalog.links import UnknownRepository
 from digestry.catalog.quotas import OverQuota
-from digestry.catalog.tags import TagChanged, TagRefused
+from digestry.catalog.tag_moves import TagChanged, TagRefused
 from digestry.errors import (
     CallerError,
     Conflict,

@@ -1,4 +1,4 @@
-"""Collection: removes what nothing holds any more, while clients push and pull (docs/collection.md).
+"""Collect garbage: remove what nothing holds any more, while clients push and pull (docs/collection.md).
 
 Tags that no rule keeps, then manifests, then links: each in transactions that ask again whether it is
 held. Bytes go last, each under its guard, and only if the catalog has neither a link to them nor a
@@ -19,12 +19,13 @@ from typing import Any, Final
 
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
-from digestry.catalog import clock, snapshot
+from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.database import FILE
 from digestry.catalog.garbage import Removed, Stayed
-from digestry.catalog.jobs import COLLECTION, JobState
-from digestry.catalog.throttle import Pace
+from digestry.catalog.job_states import COLLECTION, JobState
+from digestry.catalog.sqlite import snapshot
+from digestry.catalog.sqlite.database import FILE
+from digestry.catalog.throttle import Throttle
 from digestry.errors import Conflict, NotFound, StorageError, StorageFull
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
@@ -74,7 +75,7 @@ def collect(
     tell: Tell = lambda _: None,
     stop: threading.Event | None = None,
     now: clock.Clock = clock.now,
-    pace: Pace | None = None,
+    throttle: Throttle | None = None,
     audit: AuditLog | None = None,
     by: By | None = None,
     really: bool = False,
@@ -115,7 +116,7 @@ def collect(
             stop,
             lock=lock,
             ask=(lambda _: None) if really else refuse,
-            pace=pace or Pace(_SHARE_BY_HAND, _SHARE_REMOVING),
+            throttle=throttle or Throttle(_SHARE_BY_HAND, _SHARE_REMOVING),
         )
         try:
             return _noted(catalog, run, now)
@@ -237,7 +238,7 @@ class CollectionJob:
         self._held_until = 0.0
         self._starting = True
         self._failures = 0
-        self._pace: Pace | None = None
+        self._throttle: Throttle | None = None
 
     def run(self, stop: threading.Event) -> float:
         """Collects if it is time; returns after how many seconds to ask again."""
@@ -295,11 +296,13 @@ class CollectionJob:
 
     def _collect(self, stop: threading.Event) -> bool:
         """False if another collection, or a backup, is under way."""
-        if self._pace is None:
-            self._pace = Pace(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
+        if self._throttle is None:
+            self._throttle = Throttle(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
         try:
-            tally = collect(self._config, stop=stop, now=self._now, pace=self._pace, audit=self._audit)
-            self._pace.breathe()
+            tally = collect(
+                self._config, stop=stop, now=self._now, throttle=self._throttle, audit=self._audit
+            )
+            self._throttle.pause()
         except TooMuch:
             raise  # nobody is waited for, but a person
         except Conflict as error:

@@ -11,8 +11,8 @@ from typing import Final
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.garbage import Batch, Collection, Removed, Stayed
-from digestry.catalog.throttle import Pace
+from digestry.catalog.garbage import Batch, Garbage, Removed, Stayed
+from digestry.catalog.throttle import Throttle
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
@@ -76,7 +76,7 @@ class Run:
         *,
         lock: fsio.Lock | None = None,
         ask: Callable[[Share], None] = refuse,
-        pace: Pace | None = None,
+        throttle: Throttle | None = None,
         dry: float | None = None,
     ) -> None:
         """``lock`` is that of the content, which must be held until the end; ``ask`` is called before most of
@@ -85,8 +85,8 @@ class Run:
         """
         self._lock = lock
         self._ask = ask
-        self._collection: Collection = catalog.collection(config.collection.retention, pace=pace)
-        self._pace = pace
+        self._garbage: Garbage = catalog.garbage(config.collection.retention, throttle=throttle)
+        self._throttle = throttle
         self.blobs = blobs
         self._store = SameStore(blobs)
         self._tell = tell
@@ -98,23 +98,23 @@ class Run:
     def run(self) -> Tally:
         try:
             self._look_at_manifests()
-            for place in self._collection.repositories():
-                self._count(self._collection.drop_tags(place))
-                self._count(self._collection.delete_manifests(place))
-                self._count(self._collection.unlink(place))
+            for key in self._garbage.repositories():
+                self._count(self._garbage.drop_tags(key))
+                self._count(self._garbage.delete_manifests(key))
+                self._count(self._garbage.unlink(key))
             if self._look_at_blobs():
                 for batch in self._batches():
                     self._count(self._sweep_bytes(batch))
             self._count(self._sweep_aside())
-            self._collection.forget()
+            self._garbage.forget()
         except _Stopped:
             self.stopped = True
         return self._tally
 
     def _look_at_manifests(self) -> None:
         share = Share("manifest")
-        for place in self._collection.repositories():
-            for total, dead in self._collection.measure(place):
+        for key in self._garbage.repositories():
+            for total, dead in self._garbage.measure(key):
                 share.total += total
                 share.dead += dead
                 self._check()
@@ -158,8 +158,8 @@ class Run:
         self._check()
 
     def _check(self, *, working: bool = False) -> None:
-        if self._pace is not None:
-            self._pace.breathe(working=working)
+        if self._throttle is not None:
+            self._throttle.pause(working=working)
         if self._lock is not None:
             self._lock.check()
         self._store.check()
@@ -169,7 +169,7 @@ class Run:
     def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
         dead = set(batch) - self._held(batch)
         if dead:
-            self._collection.prove()
+            self._garbage.prove()
         if self._dry is not None:
             began = self._dry
             yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
@@ -182,7 +182,7 @@ class Run:
                     with self.blobs.guard(some[0], exclusive=True, wait=False) as guard:
                         guard.check()
                         self._store.check()
-                        pushed_since = self._collection.held(some)
+                        pushed_since = self._garbage.held(some)
                         for digest in some:
                             if digest not in pushed_since:
                                 removed.append(self._gone(digest))  # noqa: PERF401 - one may fail
@@ -196,7 +196,7 @@ class Run:
 
     def _held(self, batch: list[Digest]) -> set[Digest]:
         parts = (batch[start : start + _ASKED] for start in range(0, len(batch), _ASKED))
-        return {digest for part in parts for digest in self._collection.held(part)}
+        return {digest for part in parts for digest in self._garbage.held(part)}
 
     def _gone(self, digest: Digest) -> Removed:
         size = self.blobs.stat(digest) or 0
@@ -207,9 +207,9 @@ class Run:
     def _sweep_aside(self) -> Iterable[Batch]:
         """Removes what was set aside as damaged content that nobody can miss any more."""
         for digest, path in self.blobs.all_aside():
-            if self._collection.held([digest]):
+            if self._garbage.held([digest]):
                 continue
-            self._collection.prove()
+            self._garbage.prove()
             size = path.lstat().st_size
             if self._dry is None:
                 fsio.remove_file(path)

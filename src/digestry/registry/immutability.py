@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from digestry.catalog.policy import MODES, TagPolicy, TagRule
+from digestry.catalog.tag_policy import MODES, TagPolicy, TagRule
 from digestry.errors import InvalidConfiguration
 from digestry.model.name_pattern import check_pattern
 from digestry.registry import toml

@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from digestry.catalog.catalog import MissingContent
-from digestry.catalog.tags import ANYTHING, Expected
+from digestry.catalog.tag_moves import ANYTHING, Expected
 from digestry.errors import InvalidReference, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest, shown

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from digestry import fsio
-from digestry.catalog.retention import DAY, Retention, TagRetention
+from digestry.catalog.retention_rules import DAY, Retention, TagRetention
 from digestry.errors import InvalidConfiguration, StorageError
 from digestry.model.text import length_of_time
 from digestry.registry import toml

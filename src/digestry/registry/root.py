@@ -11,8 +11,8 @@ from typing import Final
 
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
-from digestry.catalog.database import FILE, connect_directly, failures
-from digestry.catalog.jobs import COLLECTION_LOCK
+from digestry.catalog.job_states import COLLECTION_LOCK
+from digestry.catalog.sqlite.database import FILE, connect_directly, failures
 from digestry.errors import Conflict, InvalidConfiguration
 from digestry.fsio import storage_errors
 

@@ -22,7 +22,7 @@ from digestry.blobs.examine import Unreadable
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.damage import HeldContent
-from digestry.catalog.jobs import SCRUB, JobState
+from digestry.catalog.job_states import SCRUB, JobState
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry import store_identity, toml

@@ -105,7 +105,7 @@ def _prepare(config: RegistryConfig) -> None:
         store_identity.ensure(catalog, blobs)
         if not config.read_only:
             store_identity.advance(catalog, blobs)
-        begun = exposition.Begun(clock.now(), catalog.figures.last_entry())
+        begun = exposition.Begun(clock.now(), catalog.statistics.last_entry())
     finally:
         catalog.close()
     AuditLog(config.log, config.root).check()

@@ -22,7 +22,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.blobs.examine import GONE, tells_damage
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.read_cache import ReadCache
+from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.catalog.uploads import Upload
 from digestry.errors import (
     Conflict,
@@ -133,7 +133,7 @@ class Service:
             self.blobs, self.catalog.damage, now=now, note=Findings(self.observer.audit, client="read")
         )
         self._webhook_dispatcher = WebhookDispatcher(
-            config.root, self.catalog.outbox, config.webhooks, now=now
+            config.root, self.catalog.delivery_queue, config.webhooks, now=now
         )
         self.read_cache = ReadCache(self.catalog.path)
         self.manifest_cache = BytesCache(_MANIFEST_CACHE)

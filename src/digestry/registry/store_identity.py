@@ -18,8 +18,8 @@ from typing import Final
 
 from digestry.blobs.disk import DiskBlobs, StoreMark
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.database import connect_directly, failures
-from digestry.catalog.identity import Identity
+from digestry.catalog.registry_identity import RegistryIdentity
+from digestry.catalog.sqlite.database import connect_directly, failures
 from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.fsio import storage_errors
 from digestry.model.digest import ALGORITHMS
@@ -33,11 +33,11 @@ _LOOK_SECONDS: Final = 10.0
 
 def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
     """As :func:`check`; what has no ID yet gets one."""
-    found, marked = catalog.identities.get(), check(catalog, blobs)
+    found, marked = catalog.identity.get(), check(catalog, blobs)
     if not marked:
         blobs.set_mark(StoreMark(found.id, found.generation))
     if not found.bound:
-        catalog.identities.bind()
+        catalog.identity.bind()
 
 
 def check(catalog: Catalog, blobs: DiskBlobs, *, remove: bool = True) -> bool:
@@ -47,7 +47,7 @@ def check(catalog: Catalog, blobs: DiskBlobs, *, remove: bool = True) -> bool:
 
     Raises :class:`Conflict` if the two are not of one registry, or if the catalog is older than it was.
     """
-    found, mark = catalog.identities.get(), blobs.mark()
+    found, mark = catalog.identity.get(), blobs.mark()
     if mark is None:
         if remove or found.bound:
             _check_new(catalog, blobs, found)
@@ -124,7 +124,7 @@ class SameStore:
         return found
 
 
-def _check_new(catalog: Catalog, blobs: DiskBlobs, found: Identity) -> None:
+def _check_new(catalog: Catalog, blobs: DiskBlobs, found: RegistryIdentity) -> None:
     """Raise :class:`Conflict` unless blobs without an ID are those that the catalog is about."""
     if found.bound:
         raise Conflict(
@@ -136,14 +136,14 @@ def _check_new(catalog: Catalog, blobs: DiskBlobs, found: Identity) -> None:
     total = known = 0
     while some := list(itertools.islice(digests, _ASKED)):
         total += len(some)
-        known += catalog.identities.knows(some)
+        known += catalog.identity.knows(some)
     if total > 2 * known:
         raise Conflict(
             f"of {total} blobs beside the catalog {catalog.path}, it knows {known}: they are another"
             " registry's",
             hint="put the right catalog back, or restore a backup; " + _all_the_same(blobs, found),
         )
-    if not total and catalog.identities.has_content():
+    if not total and catalog.identity.has_content():
         raise Conflict(
             f"the catalog {catalog.path} has content, and there are no blobs beside it: they are lost, or on"
             " a disk that is not there",
@@ -151,14 +151,14 @@ def _check_new(catalog: Catalog, blobs: DiskBlobs, found: Identity) -> None:
         )
 
 
-def _all_the_same(blobs: DiskBlobs, found: Identity) -> str:
+def _all_the_same(blobs: DiskBlobs, found: RegistryIdentity) -> str:
     return f"if they belong together all the same, write '{found.id} {found.generation}' to {blobs.mark_file}"
 
 
 def advance(catalog: Catalog, blobs: DiskBlobs) -> None:
     """Make older copies of the catalog known as such. Where there is no room for that, they are not."""
     with contextlib.suppress(StorageFull):
-        found = catalog.identities.advance()
+        found = catalog.identity.advance()
         blobs.set_mark(StoreMark(found.id, found.generation))
 
 

@@ -53,14 +53,14 @@ async def _moment(service: Service, exchange: Exchange, name: str) -> int:
     at = time_parameter(exchange, "at", last=True)
     if at is not None:
         return at
-    return max(service.now(), await service.disk(service.catalog.memory.latest, name))
+    return max(service.now(), await service.disk(service.catalog.tag_history.latest, name))
 
 
 async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
     """What a tag pointed to at the time ``at``, or points to now."""
     check_tag(tag)
     moment = await _moment(service, exchange, name)
-    span = await service.disk(service.catalog.memory.tag_at, name, tag, moment)
+    span = await service.disk(service.catalog.tag_history.tag_at, name, tag, moment)
     if span is None:
         if not await service.disk(service.catalog.has_repository, name):
             raise name_unknown(name)
@@ -79,7 +79,9 @@ async def handle_tags(service: Service, exchange: Exchange, name: str) -> None:
     moment = await _moment(service, exchange, name)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
     after = exchange.parameter("last") or ""
-    spans = await service.disk(service.catalog.memory.tags_at, name, moment, after=after, limit=limit + 1)
+    spans = await service.disk(
+        service.catalog.tag_history.tags_at, name, moment, after=after, limit=limit + 1
+    )
     if not spans and not after and not await service.disk(service.catalog.has_repository, name):
         raise name_unknown(name)
     page = spans[:limit]
@@ -101,7 +103,7 @@ async def handle_whose(service: Service, exchange: Exchange, name: str, text: st
     cursor = redaction.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
     spans = await service.disk(
-        service.catalog.memory.whose,
+        service.catalog.tag_history.tags_for_digest,
         name,
         digest,
         before=cursor.sequence,
@@ -144,7 +146,7 @@ def _anywhere(
     for name in service.catalog.repositories_of(digest):
         if not principal.may_see(name):
             continue
-        spans = service.catalog.memory.whose(
+        spans = service.catalog.tag_history.tags_for_digest(
             name, digest, before=cursor.sequence, before_time=cursor.time, limit=limit
         )
         found += (structs.replace(span, repository=name) for span in spans)
@@ -156,7 +158,9 @@ def _anywhere(
 async def handle_digests(service: Service, exchange: Exchange, name: str, text: str) -> None:
     """Which digests of a repository, as it is and was, begin so."""
     prefix = DigestPrefix.parse(text)
-    found = await service.disk(service.catalog.prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1)
+    found = await service.disk(
+        service.catalog.digest_prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1
+    )
     if not found and not await service.disk(service.catalog.has_repository, name):
         raise name_unknown(name)
     await exchange.json(_beginning(prefix, found))
@@ -180,9 +184,9 @@ def _beginning_anywhere(
 ) -> list[Digest]:
     """The first ``limit`` digests in what ``principal`` may see. Blocks."""
     found: set[Digest] = set()
-    for name in service.catalog.prefixes.repositories(prefix):
+    for name in service.catalog.digest_prefixes.repositories(prefix):
         if principal.may_see(name):
-            found.update(service.catalog.prefixes.in_repository(name, prefix, limit=limit))
+            found.update(service.catalog.digest_prefixes.in_repository(name, prefix, limit=limit))
     return sorted(found)[:limit]
 
 

@@ -56,10 +56,15 @@ class WebhookDispatcher:
     """Delivers what is queued. ``start`` returns at once; ``stop`` ends what is under way."""
 
     def __init__(
-        self, root: Path, outbox: DeliveryQueue, webhooks: Sequence[Webhook], *, now: clock.Clock = clock.now
+        self,
+        root: Path,
+        delivery_queue: DeliveryQueue,
+        webhooks: Sequence[Webhook],
+        *,
+        now: clock.Clock = clock.now,
     ) -> None:
         self._lock_file = root / LOCK_FILE
-        self._outbox = outbox
+        self._delivery_queue = delivery_queue
         self._webhooks = webhooks
         self._now = now
         self._stop = threading.Event()
@@ -108,7 +113,7 @@ class WebhookDispatcher:
     def _serve(self, sender: Sender) -> None:
         while not self._stop.is_set():
             try:
-                batch = self._outbox.due(sender.webhook.name, self._now(), limit=_BATCH)
+                batch = self._delivery_queue.due(sender.webhook.name, self._now(), limit=_BATCH)
                 for delivery, event in batch:
                     if self._stop.is_set():
                         return
@@ -126,7 +131,7 @@ class WebhookDispatcher:
         body = webhook.message(event)
         refusal = sender.send(body, webhook.headers(event, body, now // clock.SECOND))
         if refusal is None:
-            self._outbox.settle(delivery)
+            self._delivery_queue.settle(delivery)
             return
         if self._stop.is_set():
             return  # cut off by us: not the receiver's failure
@@ -135,11 +140,11 @@ class WebhookDispatcher:
             log.error(
                 "webhook %s: event %d is given up: %s", webhook.name, delivery.sequence, refusal.problem
             )
-            self._outbox.give_up(delivery, now=now, problem=refusal.problem)
+            self._delivery_queue.give_up(delivery, now=now, problem=refusal.problem)
             return
         wait = max(delay(delivery.attempts), refusal.retry_after)
         due_at = now + int(wait * clock.SECOND)
-        self._outbox.postpone(delivery, due_at=due_at, problem=refusal.problem)
+        self._delivery_queue.postpone(delivery, due_at=due_at, problem=refusal.problem)
 
 
 def delay(attempts: int, jitter: Callable[[], float] = random.random) -> float:

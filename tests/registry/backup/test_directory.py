@@ -16,9 +16,9 @@ from sqlalchemy import create_engine
 
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.schema_version import newest_schema
-from digestry.catalog.snapshot import Snapshot
-from digestry.catalog.triggers import TRIGGERS
+from digestry.catalog.sqlite.schema_version import newest_schema
+from digestry.catalog.sqlite.snapshot import Snapshot
+from digestry.catalog.sqlite.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.backup import description

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from digestry import fsio
-from digestry.catalog.jobs import COLLECTION_LOCK
+from digestry.catalog.job_states import COLLECTION_LOCK
 from digestry.model.digest import Digest
 from tests.crash.checks import (
     Reader,

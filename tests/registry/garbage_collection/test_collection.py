@@ -16,10 +16,10 @@ from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.database import Database
-from digestry.catalog.garbage import Collection, Removed, Stayed
-from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
-from digestry.catalog.retention import Retention, TagRetention
+from digestry.catalog.garbage import Garbage, Removed, Stayed
+from digestry.catalog.job_states import COLLECTION, COLLECTION_LOCK, JobState
+from digestry.catalog.retention_rules import Retention, TagRetention
+from digestry.catalog.sqlite.database import Database
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
@@ -166,7 +166,7 @@ def test_a_run_that_fails_is_counted_and_removes_nothing_more(
     def broken(*_: object) -> None:
         raise StorageError("the disk is on fire")
 
-    monkeypatch.setattr(Collection, "unlink", broken)
+    monkeypatch.setattr(Garbage, "unlink", broken)
     with pytest.raises(StorageError):
         collect(config(server, settings), now=later())
     assert files(server.root) == before

@@ -17,7 +17,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
-from digestry.catalog.jobs import COLLECTION, COLLECTION_LOCK, JobState
+from digestry.catalog.job_states import COLLECTION, COLLECTION_LOCK, JobState
 from digestry.errors import Conflict, StorageError
 from digestry.fsio import locked
 from digestry.model.digest import Digest

@@ -12,7 +12,7 @@ import pytest
 
 from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.jobs import COLLECTION
+from digestry.catalog.job_states import COLLECTION
 from digestry.registry import removal_limit
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_collection import CollectionJob, collect

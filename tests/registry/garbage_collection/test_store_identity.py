@@ -15,7 +15,7 @@ import pytest
 
 from digestry.blobs.disk import DiskBlobs, StoreMark
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.schema_version import newest_schema
+from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.errors import Conflict
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
@@ -225,9 +225,9 @@ def test_the_newest_schema_is_that_of_a_new_catalog(tmp_path: Path) -> None:
 def test_a_start_that_was_killed_between_the_two_goes_on(tmp_path: Path) -> None:
     catalog, blobs = Catalog(tmp_path), DiskBlobs(tmp_path)
     catalog.migrate()
-    blobs.set_mark(StoreMark(catalog.identities.get().id, 0))
+    blobs.set_mark(StoreMark(catalog.identity.get().id, 0))
     store_identity.ensure(catalog, blobs)
-    assert catalog.identities.get().bound
+    assert catalog.identity.get().bound
     catalog.close()
 
 
@@ -237,13 +237,13 @@ def test_copies_from_while_it_is_served_are_older(tmp_path: Path) -> None:
     catalog, blobs = Catalog(root), DiskBlobs(root)
     job = store_identity.IdentityJob(catalog, blobs)
     job.run(threading.Event())
-    first = catalog.identities.get().generation
+    first = catalog.identity.get().generation
     job.run(threading.Event())
-    assert catalog.identities.get().generation == first  # nothing was written
+    assert catalog.identity.get().generation == first  # nothing was written
     push(root, "x", "more", b"more")
     assert job.run(threading.Event()) <= 10
     mark: Any = blobs.mark()
-    assert mark.generation == catalog.identities.get().generation == first + 1
+    assert mark.generation == catalog.identity.get().generation == first + 1
     catalog.close()
 
 

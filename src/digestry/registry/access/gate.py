@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from digestry.catalog.robots import PREFIX, RobotReader
+from digestry.catalog.robot_tokens import PREFIX, RobotReader
 from digestry.errors import StorageError
 from digestry.registry.access import strangers
 from digestry.registry.access.config import AccessConfig

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from digestry.blobs.disk import NO_FILE, DiskBlobs
 from digestry.blobs.examine import BROKEN
-from digestry.catalog.snapshot import Held
+from digestry.catalog.sqlite.snapshot import Held
 from digestry.errors import ContentError, DigestMismatch, SizeMismatch
 from digestry.fsio import storage_error
 from digestry.registry.backup import description

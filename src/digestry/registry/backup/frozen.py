@@ -16,9 +16,9 @@ from typing import Final
 
 from digestry import __version__, fsio
 from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs, StoreMark
-from digestry.catalog import snapshot
-from digestry.catalog.database import FILE as CATALOG_FILE
-from digestry.catalog.snapshot import Held, Snapshot
+from digestry.catalog.sqlite import snapshot
+from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
+from digestry.catalog.sqlite.snapshot import Held, Snapshot
 from digestry.errors import Conflict, NotFound
 from digestry.registry import retention, store_identity
 from digestry.registry.access import keys

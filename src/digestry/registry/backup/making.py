@@ -12,7 +12,7 @@ from typing import Final
 
 from digestry import fsio
 from digestry.blobs.disk import LAYOUT_FILE
-from digestry.catalog.database import FILE as CATALOG_FILE
+from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
 from digestry.errors import Conflict
 from digestry.model.digest import shown
 from digestry.registry.access import keys

@@ -14,10 +14,11 @@ from typing import Final
 
 from digestry import fsio
 from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs
-from digestry.catalog import clock, snapshot
+from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.database import FILE as CATALOG_FILE
-from digestry.catalog.snapshot import Held, Snapshot
+from digestry.catalog.sqlite import snapshot
+from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
+from digestry.catalog.sqlite.snapshot import Held, Snapshot
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
 from digestry.registry import store_identity

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from digestry import fsio
 from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, DiskBlobs
 from digestry.blobs.protocols import Chunk
-from digestry.catalog.snapshot import Held, Snapshot
+from digestry.catalog.sqlite.snapshot import Held, Snapshot
 from digestry.errors import Conflict, ContentError, NotFound
 from digestry.model.digest import Digest
 from digestry.registry import store_identity

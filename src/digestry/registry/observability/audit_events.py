@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from digestry.catalog import clock
 from digestry.catalog.garbage import ACTOR, Removed, Stayed
-from digestry.catalog.jobs import COLLECTION, SCRUB
+from digestry.catalog.job_states import COLLECTION, SCRUB
 from digestry.catalog.journal import Origin
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent

@@ -28,7 +28,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from digestry import fsio
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
-from digestry.catalog.jobs import COLLECTION, SCRUB, JobState
+from digestry.catalog.job_states import COLLECTION, SCRUB, JobState
 from digestry.errors import StorageError
 from digestry.registry import scrub
 from digestry.registry.config import RegistryConfig
@@ -100,7 +100,7 @@ class _Moves:
         """Adds what is new. Blocks; for one thread at a time."""
         if self._after is None:
             self._after = _begun(root).entry
-        self._after, new = catalog.figures.moves(self._after)
+        self._after, new = catalog.statistics.moves(self._after)
         for event, count in new.items():
             self._counts[event] += count
         return {event: self._counts[event] for event in _EVENTS}
@@ -188,7 +188,7 @@ class Scrape:
         for event, count in self._moves.count(self._config.root, self._catalog).items():
             moves.add_metric((event,), count)
         yield moves
-        present = self._catalog.figures.present()
+        present = self._catalog.statistics.present()
         yield _gauge("digestry_uploads", "Uploads under way.", present.uploads)
         yield _gauge(
             "digestry_quarantined_blobs", "Content that is damaged, and not served.", present.quarantined

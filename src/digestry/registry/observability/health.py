@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.jobs import COLLECTION
+from digestry.catalog.job_states import COLLECTION
 from digestry.errors import DigestryError
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability.metrics_files import FOLDER
@@ -65,7 +65,7 @@ class Health:
 
     def _read(self) -> str:
         try:
-            self._catalog.figures.last_entry()
+            self._catalog.statistics.last_entry()
             last = self._catalog.jobs.state(COLLECTION)
             self._refuses = last is not None and bool(last.state.get("refuses"))
         except DigestryError:

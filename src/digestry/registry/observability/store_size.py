@@ -46,7 +46,7 @@ class StoreCount:
                 self._measure(Measures(self._slot.inherited))
             catalog = Catalog(self._root)
             try:
-                size = catalog.figures.store()
+                size = catalog.statistics.store()
             finally:
                 catalog.close()
             for name, value in asdict(size).items():

@@ -6,7 +6,7 @@ import contextlib
 from typing import Final
 
 from digestry.catalog import clock
-from digestry.catalog.tags import TagRefused
+from digestry.catalog.tag_moves import TagRefused
 from digestry.errors import DigestryError, InvalidReference, RemoteNotFound, StorageFull
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -115,9 +115,9 @@ def _said_before(repository: UpstreamRepository, tag: str) -> str:
 def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
     """Makes the tag here point to what it points to upstream. Blocks."""
     service.reserve.check()  # what cannot be written down need not be asked
-    mirror, mirrored = repository.mirror, service.catalog.mirrored
+    mirror, mirrored = repository.mirror, service.catalog.pull_through
     with mirror.turn(repository.local_name, tag):
-        seen, here = mirrored.standing(repository.local_name, tag)
+        seen, here = mirrored.tag_state(repository.local_name, tag)
         if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
             return  # another worker asked, while this one waited for its turn
         try:
@@ -198,7 +198,7 @@ def keep(
     """Stores a manifest durably, then makes it visible (rule 4). Raises :class:`TagRefused`."""
     with service.blobs.guard(manifest.digest):
         service.blobs.put(manifest.raw, manifest.digest)
-        event = service.catalog.mirrored.put(
+        event = service.catalog.pull_through.put(
             repository.local_name, manifest, tag=tag, origin=repository.mirror.origin
         )
     service.observer.note(

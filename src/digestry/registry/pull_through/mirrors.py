@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.catalog.read_cache import ReadCache
+from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.errors import InvalidReference
 from digestry.model.reference import DOCKER_HUB, check_repository
 from digestry.registry.access.principal import Principal

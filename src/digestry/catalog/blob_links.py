@@ -10,9 +10,9 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from digestry.catalog import clock, content, damage, quotas, statements
-from digestry.catalog.database import Database
+from digestry.catalog import clock, content, damage, push_statements, quotas
 from digestry.catalog.quotas import Quota
+from digestry.catalog.sqlite.database import Database
 from digestry.catalog.uploads import Upload, Uploads
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
@@ -29,7 +29,7 @@ class UnknownRepository(NotFound):
         self.name = name
 
 
-class Links(Uploads):
+class BlobLinks(Uploads):
     """The blobs of :class:`~digestry.catalog.catalog.Catalog`, and the uploads that bring them.
     Thread-safe. What it links and finds is leased for ``lease`` microseconds."""
 
@@ -46,7 +46,7 @@ class Links(Uploads):
         with self._database.write() as connection:
             if upload is not None:
                 # Before it is checked what the repository holds: these bytes count once.
-                connection.execute(statements.END_UPLOAD, {"upload": upload})
+                connection.execute(push_statements.END_UPLOAD, {"upload": upload})
             self._link(connection, repository, str(digest), size, now)
             damage.healed(connection, str(digest))
 
@@ -58,7 +58,7 @@ class Links(Uploads):
         source: str | None,
         may_pull: Callable[[str], bool] = lambda _: True,
     ) -> int | None:
-        """Links a blob of ``source`` here; its size, or None if it is not there.
+        """Link a blob of ``source`` here; its size, or None if it is not there.
 
         A source of None is any repository that ``may_pull`` says yes to.
         """
@@ -107,11 +107,11 @@ class Links(Uploads):
     def release(self, upload: Upload, size: int) -> None:
         """Lets others have the room that an upload of ``size`` bytes on the disk has not used."""
         with self._database.write() as connection:
-            connection.execute(statements.RESERVE, {"upload": upload.id, "to": size})
+            connection.execute(push_statements.RESERVE, {"upload": upload.id, "to": size})
 
     def _reserve(self, connection: Connection, upload: Upload, size: int) -> None:
         values = {"upload": upload.id, "to": size}
-        if connection.execute(statements.RESERVE, values).rowcount == 0:
+        if connection.execute(push_statements.RESERVE, values).rowcount == 0:
             raise NotFound(f"upload {upload.id} was cancelled")
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:

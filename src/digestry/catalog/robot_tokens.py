@@ -16,8 +16,8 @@ from typing import Any, Final
 from sqlalchemy import delete, insert, select, update
 
 from digestry.catalog import clock
-from digestry.catalog.database import Database, connect_directly
 from digestry.catalog.schema import robot_tokens
+from digestry.catalog.sqlite.database import Database, connect_directly
 from digestry.errors import Conflict, NotFound, StorageError
 
 PREFIX: Final = "dgr_"
@@ -43,7 +43,7 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class Robots:
+class RobotTokens:
     """The robot tokens of a registry, for the one who runs it. Blocks."""
 
     def __init__(self, root: Path, *, now: clock.Clock = clock.now) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog import database, write_queue
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.write_queue import WriteQueue
+from digestry.catalog.sqlite import database, write_queue
+from digestry.catalog.sqlite.write_queue import WriteQueue
 from digestry.errors import StorageBusy
 from digestry.model.digest import Digest
 

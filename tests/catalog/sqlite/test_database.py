@@ -13,11 +13,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
-from digestry.catalog import database
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.database import Database, connect_directly
-from digestry.catalog.read_cache import ReadCache
 from digestry.catalog.schema import metadata
+from digestry.catalog.sqlite import database
+from digestry.catalog.sqlite.database import Database, connect_directly
+from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, image, pushed
@@ -106,10 +106,10 @@ def test_a_reader_cannot_write(catalog: Catalog) -> None:
     with pytest.raises(StorageError, match="cannot write the catalog"), database.read() as connection:
         connection.execute(text("DELETE FROM uploads"))
     database.close()
-    hot = connect_directly(catalog.path)
+    reads = connect_directly(catalog.path)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        hot.execute("DELETE FROM uploads")
-    hot.close()
+        reads.execute("DELETE FROM uploads")
+    reads.close()
 
 
 def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
@@ -195,12 +195,12 @@ def test_a_path_that_would_be_read_as_an_address(tmp_path: Path) -> None:
     catalog = Catalog(root)
     catalog.migrate()
     manifest = pushed(catalog, "x")
-    hot = ReadCache(catalog.path)
-    found = hot.manifest("x", "t")
+    reads = ReadCache(catalog.path)
+    found = reads.manifest("x", "t")
     assert found is not None
     assert found.digest == str(manifest.digest)
     assert (root / "catalog.db").stat().st_size > 0
-    hot.close()
+    reads.close()
     catalog.close()
 
 
@@ -265,10 +265,10 @@ def test_a_check_lets_others_have_a_turn(catalog: Catalog, monkeypatch: pytest.M
     monkeypatch.setattr(database, "_STEPS", 10)
     pushed(catalog, "x")
     turns: list[int] = []
-    catalog._database.check(["links", "manifests"], breathe=lambda: turns.append(1))
+    catalog._database.check(["links", "manifests"], pause=lambda: turns.append(1))
     assert turns
     with pytest.raises(KeyboardInterrupt):
-        catalog._database.check(["links"], breathe=_interrupt)
+        catalog._database.check(["links"], pause=_interrupt)
     catalog._database.check(["links"])
     assert catalog.repositories(limit=10) == ["x"]
 

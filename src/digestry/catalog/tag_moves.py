@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import clock, content, delivery_queue, journal, signature_tags, statements
+from digestry.catalog import clock, content, delivery_queue, journal, push_statements, signature_tags
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.journal import Move, Origin
-from digestry.catalog.policy import TagPolicy
 from digestry.catalog.schema import journal as entries
 from digestry.catalog.schema import manifests, tags
 from digestry.catalog.tag_history import entry_at
+from digestry.catalog.tag_policy import TagPolicy
 from digestry.errors import Conflict, Forbidden, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
@@ -93,7 +93,7 @@ class Rules:
     lease: int = 0
 
 
-class Place(NamedTuple):
+class RepositoryKey(NamedTuple):
     """A repository: its row, or :data:`NOWHERE`, and its name."""
 
     row: int
@@ -108,15 +108,15 @@ class Target(NamedTuple):
     size: int
 
 
-def pointed(connection: Connection, place: Place, tag: str) -> str | None:
+def pointed(connection: Connection, key: RepositoryKey, tag: str) -> str | None:
     """The digest that the tag points to now."""
-    return connection.execute(statements.POINTED, {"repository": place.row, "tag": tag}).scalar()
+    return connection.execute(push_statements.POINTED, {"repository": key.row, "tag": tag}).scalar()
 
 
 def check(
     connection: Connection,
     rules: Rules,
-    place: Place,
+    key: RepositoryKey,
     tag: str,
     digest: str,
     *,
@@ -128,14 +128,14 @@ def check(
 
     Raises :class:`TagChanged`, :class:`TagRefused`.
     """
-    current = pointed(connection, place, tag)
-    expected.check(place.name, tag, current)
+    current = pointed(connection, key, tag)
+    expected.check(key.name, tag, current)
     if current == digest:
         return current  # not a move (rule 6)
-    rule = rules.policy.rule(place.name, tag)
-    name = f"tag {tag} of {place.name}"
+    rule = rules.policy.rule(key.name, tag)
+    name = f"tag {tag} of {key.name}"
     if rule.mode in {"immutable", "write-once"} and current is not None:
-        if (tag, current) in extends and signature_tags.has_subject(connection, place.row, tag):
+        if (tag, current) in extends and signature_tags.has_subject(connection, key.row, tag):
             return current  # a signature more is no other release
         raise TagRefused(
             f"{name} is {rule.mode} and points to {current}",
@@ -144,7 +144,7 @@ def check(
             hint="push under a tag of its own",
         )
     if rule.mode == "write-once":
-        last = journal.entries(connection, place.name, tag=tag, limit=1)
+        last = journal.entries(connection, key.name, tag=tag, limit=1)
         if last and str(last[0].from_digest) != digest:
             raise TagRefused(
                 f"{name} is write-once and was {last[0].from_digest} until it was deleted",
@@ -152,7 +152,7 @@ def check(
                 digest=str(last[0].from_digest),
                 hint="push under a tag of its own",
             )
-    if rule.mode == "forward-only" and _has_left(connection, place.name, tag, digest):
+    if rule.mode == "forward-only" and _has_left(connection, key.name, tag, digest):
         there = "it has been deleted since" if current is None else f"it points to {current} now"
         raise TagRefused(
             f"{name} is forward-only and has left {digest}: {there}",
@@ -173,7 +173,7 @@ def _has_left(connection: Connection, repository: str, tag: str, digest: str) ->
 def point(
     connection: Connection,
     rules: Rules,
-    place: Place,
+    key: RepositoryKey,
     tag: str,
     target: Target,
     *,
@@ -185,31 +185,31 @@ def point(
 
     Raises :class:`TagChanged`, :class:`TagRefused`, and :class:`Forbidden` if it is not theirs to move.
     """
-    current = check(connection, rules, place, tag, target.digest, expected=expected, extends=extends)
+    current = check(connection, rules, key, tag, target.digest, expected=expected, extends=extends)
     if current == target.digest:
         return None
     if current is not None and not origin.may_move:
         raise Forbidden(
-            f"{origin.actor} may not move tag {tag} of {place.name}, which points to {current}",
+            f"{origin.actor} may not move tag {tag} of {key.name}, which points to {current}",
             hint="push under a tag of its own, or ask who runs the registry for move-tag",
         )
     kind: EventKind = "created" if current is None else "moved"
-    move = Move(place.name, tag, kind, current, target.digest, target.media_type, target.size)
+    move = Move(key.name, tag, kind, current, target.digest, target.media_type, target.size)
     event = _record(connection, rules, move, origin)
     at = clock.from_datetime(event.at)
     if current is None:
-        values = {"repository_id": place.row, "name": tag, "digest": target.digest, "moved_at": at}
-        connection.execute(statements.CREATE_TAG, values)
+        values = {"repository_id": key.row, "name": tag, "digest": target.digest, "moved_at": at}
+        connection.execute(push_statements.CREATE_TAG, values)
     else:
-        moved = {"repository": place.row, "tag": tag, "to": target.digest, "at": at}
-        connection.execute(statements.MOVE_TAG, moved)
+        moved = {"repository": key.row, "tag": tag, "to": target.digest, "at": at}
+        connection.execute(push_statements.MOVE_TAG, moved)
     return event
 
 
 def drop(
     connection: Connection,
     rules: Rules,
-    place: Place,
+    key: RepositoryKey,
     tag: str,
     *,
     origin: Origin,
@@ -219,23 +219,23 @@ def drop(
 
     Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
     """
-    current = pointed(connection, place, tag)
-    expected.check(place.name, tag, current)
+    current = pointed(connection, key, tag)
+    expected.check(key.name, tag, current)
     if current is None:
-        raise NotFound(f"tag {tag} is not in repository {place.name}")
-    rule = rules.policy.rule(place.name, tag)
+        raise NotFound(f"tag {tag} is not in repository {key.name}")
+    rule = rules.policy.rule(key.name, tag)
     if not rule.may_delete:
         raise TagRefused(
-            f"tag {tag} of {place.name} is {rule.mode} and points to {current}: it cannot be deleted",
+            f"tag {tag} of {key.name} is {rule.mode} and points to {current}: it cannot be deleted",
             tag=tag,
             digest=current,
             hint="whoever runs the registry can change the rule",
         )
-    kind = _kind(connection, place, current)
-    connection.execute(delete(tags).where(tags.c.repository_id == place.row, tags.c.name == tag))
+    kind = _kind(connection, key, current)
+    connection.execute(delete(tags).where(tags.c.repository_id == key.row, tags.c.name == tag))
     # Read even if the manifest is not visible any more: the entry must say what the tag left.
     move = Move(
-        place.name,
+        key.name,
         tag,
         "deleted",
         current,
@@ -246,10 +246,10 @@ def drop(
     return _record(connection, rules, move, origin)
 
 
-def _kind(connection: Connection, place: Place, digest: str) -> Any:
+def _kind(connection: Connection, key: RepositoryKey, digest: str) -> Any:
     return connection.execute(
         select(manifests.c.media_type, manifests.c.size).where(
-            manifests.c.repository_id == place.row, manifests.c.digest == digest
+            manifests.c.repository_id == key.row, manifests.c.digest == digest
         )
     ).first()
 
@@ -262,22 +262,22 @@ def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) ->
     return event
 
 
-def past(connection: Connection, place: Place, tag: str, wanted: Digest | int) -> str:
+def past(connection: Connection, key: RepositoryKey, tag: str, wanted: Digest | int) -> str:
     """The digest that the tag had: ``wanted``, if it ever did, or the one at that time.
 
     Raises :class:`NotFound`.
     """
     if isinstance(wanted, Digest):
         query = select(entries.c.sequence).where(
-            entries.c.repository == place.name, entries.c.to_digest == str(wanted), entries.c.tag == tag
+            entries.c.repository == key.name, entries.c.to_digest == str(wanted), entries.c.tag == tag
         )
         if connection.execute(query.limit(1)).first() is None:
             raise NotFound(
-                f"tag {tag} of {place.name} never pointed to {wanted}",
-                hint=f"push it under that tag, or see what it had: digestry log {place.name}:{tag}",
+                f"tag {tag} of {key.name} never pointed to {wanted}",
+                hint=f"push it under that tag, or see what it had: digestry log {key.name}:{tag}",
             )
         return str(wanted)
-    found = entry_at(connection, place.name, tag, wanted)
+    found = entry_at(connection, key.name, tag, wanted)
     if found is None or found.to_digest is None:
-        raise NotFound(f"there was no tag {tag} in {place.name} at {clock.to_rfc3339(wanted)}")
+        raise NotFound(f"there was no tag {tag} in {key.name} at {clock.to_rfc3339(wanted)}")
     return str(found.to_digest)

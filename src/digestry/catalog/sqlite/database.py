@@ -18,8 +18,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from digestry.catalog import schema_version
-from digestry.catalog.write_queue import WriteQueue
+from digestry.catalog.sqlite import schema_version
+from digestry.catalog.sqlite.write_queue import WriteQueue
 from digestry.errors import InvalidDigest, NotFound, StorageBusy, StorageError, StorageFull
 from digestry.fsio import lacks_room
 
@@ -146,12 +146,12 @@ def _begin_reading(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _interrupted_by(connection: Connection, breathe: Callable[[], None]) -> Iterator[None]:
+def _interrupted_by(connection: Connection, pause: Callable[[], None]) -> Iterator[None]:
     raised: list[BaseException] = []
 
     def turn() -> bool:
         try:
-            breathe()
+            pause()
         except BaseException as error:  # noqa: BLE001 - raised below: SQLite knows no exceptions
             raised.append(error)
         return bool(raised)
@@ -237,14 +237,14 @@ class Database:
         with self._errors(), self._reader.begin() as connection:
             yield connection
 
-    def check(self, tables: Iterable[str], *, breathe: Callable[[], None] = lambda: None) -> None:
-        """Compares each of ``tables`` with its indices, whole; ``breathe`` is called again and again.
+    def check(self, tables: Iterable[str], *, pause: Callable[[], None] = lambda: None) -> None:
+        """Compares each of ``tables`` with its indices, whole; ``pause`` is called again and again.
 
         Raises :class:`StorageError` if they differ. SQLite has no checksums: from an index that lost a
         row it answers that there is none.
         """
         for table in tables:
-            with self.read() as connection, _interrupted_by(connection, breathe):
+            with self.read() as connection, _interrupted_by(connection, pause):
                 found = connection.exec_driver_sql(f"PRAGMA integrity_check('{table}')").scalars().all()
             if found != ["ok"]:
                 raise StorageError(

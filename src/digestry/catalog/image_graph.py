@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Column, Connection, Select, select
 
-from digestry.catalog.bulk_keys import pairs
 from digestry.catalog.schema import manifest_references, manifests
+from digestry.catalog.sqlite.bulk_keys import pairs
 from digestry.model.digest import Digest
 from digestry.model.history import Holder
 

@@ -12,8 +12,8 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from digestry.catalog.database import Database
 from digestry.catalog.schema import jobs
+from digestry.catalog.sqlite.database import Database
 from digestry.errors import StorageError
 
 COLLECTION: Final = "collection"

@@ -11,8 +11,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from digestry.catalog.database import connect_directly
 from digestry.catalog.pull_through import SeenTag
+from digestry.catalog.sqlite.database import connect_directly
 from digestry.errors import StorageError
 
 _MOST: Final = 100_000

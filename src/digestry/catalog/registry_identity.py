@@ -11,14 +11,14 @@ from typing import Any
 
 from sqlalchemy import Select, exists, or_, select, update
 
-from digestry.catalog.database import Database
 from digestry.catalog.schema import identity, leases, links, manifests
+from digestry.catalog.sqlite.database import Database
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class RegistryIdentity:
     """A registry's ID, whether a store is known to have it, and how often it was advanced."""
 
     id: str
@@ -26,13 +26,13 @@ class Identity:
     generation: int
 
 
-class Identities:
+class RegistryIdentities:
     """The identity of one catalog. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def get(self) -> Identity:
+    def get(self) -> RegistryIdentity:
         """Return the catalog's identity. Raises :class:`StorageError`."""
         with self._database.read() as connection:
             return self._one(connection.execute(select(identity)).all())
@@ -42,19 +42,19 @@ class Identities:
         with self._database.write() as connection:
             connection.execute(update(identity).values(bound=True))
 
-    def advance(self) -> Identity:
+    def advance(self) -> RegistryIdentity:
         """Make the catalog newer than each copy of it that there is."""
         with self._database.write() as connection:
             statement = update(identity).values(generation=identity.c.generation + 1)
             return self._one(connection.execute(statement.returning(identity)).all())
 
-    def _one(self, rows: Any) -> Identity:
+    def _one(self, rows: Any) -> RegistryIdentity:
         if len(rows) != 1:
             raise StorageError(
                 f"the catalog {self._database.path} does not say which registry it is of",
                 hint="restore the catalog from a backup; the blobs beside it are not touched",
             )
-        return Identity(rows[0].id, bool(rows[0].bound), rows[0].generation)
+        return RegistryIdentity(rows[0].id, bool(rows[0].bound), rows[0].generation)
 
     def knows(self, digests: list[Digest]) -> int:
         """Return how many of up to some hundred digests the catalog has any trace of."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from digestry.catalog import chain
-from digestry.catalog.chain import Verdict
-from digestry.catalog.database import FILE, connect_directly, reading
-from digestry.catalog.schema_version import newest_schema
-from digestry.catalog.triggers import TRIGGERS
+from digestry.catalog import journal_chain
+from digestry.catalog.journal_chain import Verdict
+from digestry.catalog.sqlite.database import FILE, connect_directly, reading
+from digestry.catalog.sqlite.schema_version import newest_schema
+from digestry.catalog.sqlite.triggers import TRIGGERS
 from digestry.errors import Conflict, InvalidDigest, NotFound, StorageError
 from digestry.model.digest import Digest
 
@@ -89,9 +89,9 @@ def _copied(root: Path, directory: Path) -> Iterator[sqlite3.Connection]:
 
 
 def prove(directory: Path, expect: tuple[str, ...] = ()) -> Verdict:
-    """Walks the chain of the journal of the snapshot in ``directory``; see :func:`chain.verify`."""
+    """Walks the chain of the journal of the snapshot in ``directory``; see :func:`journal_chain.verify`."""
     with reading(directory, older=True) as connection:
-        return chain.verify(connection, expect)
+        return journal_chain.verify(connection, expect)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The catalog in SQLite: all that only this database needs."""
