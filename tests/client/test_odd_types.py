@@ -25,7 +25,7 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP
-from digestry.model.manifest import ImageConfig
+from digestry.model.image_config import ImageConfig
 from digestry.model.reference import Reference
 from digestry.model.resolution import ResolveQuery
 from digestry.model.sightings import Sighted

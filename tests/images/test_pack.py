@@ -25,7 +25,8 @@ from digestry.images.stored_gzip import BLOCK, StoredGzip
 from digestry.images.tar_reader import TarReader
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.model.manifest import ImageConfig, Manifest
+from digestry.model.image_config import ImageConfig
+from digestry.model.manifest import Manifest
 from digestry.model.platform import Platform
 from tests.images.making import tree
 

@@ -23,7 +23,8 @@ from digestry.errors import (
 from digestry.model import media_types
 from digestry.model.descriptor import LARGEST_SIZE, Descriptor, decode_hook, encode_hook
 from digestry.model.digest import ALGORITHMS, Digest
-from digestry.model.manifest import ImageConfig, Manifest, encode
+from digestry.model.image_config import ImageConfig
+from digestry.model.manifest import Manifest, encode
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference, check_repository, check_tag
 

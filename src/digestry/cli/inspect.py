@@ -11,7 +11,8 @@ from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
-    from digestry.model.manifest import ImageConfig, Manifest
+    from digestry.model.image_config import ImageConfig
+    from digestry.model.manifest import Manifest
     from digestry.model.platform import Platform
 
 
@@ -98,7 +99,7 @@ def _look(
 def _remote(wanted: str, top: Manifest, place: Platform | None, repository: Any) -> dict[str, Any]:
     from digestry.errors import InvalidManifest, NotFound, ProtocolViolation
     from digestry.images.transfer import image_of
-    from digestry.model.manifest import ImageConfig
+    from digestry.model.image_config import ImageConfig
     from digestry.model.platform import Platform
 
     image = top

@@ -16,7 +16,8 @@ from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.manifest import ImageConfig, Manifest
+from digestry.model.image_config import ImageConfig
+from digestry.model.manifest import Manifest
 from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
 

@@ -5,7 +5,7 @@ OCI image-spec manifest.md and image-index.md, and docker's schema 2 manifest an
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 
@@ -13,6 +13,7 @@ from digestry.errors import InvalidManifest
 from digestry.model import go_json, media_types
 from digestry.model.descriptor import Descriptor, MediaType, decode_hook, encode_hook
 from digestry.model.digest import Digest, shown
+from digestry.model.document import decode_document
 from digestry.model.platform import Platform
 
 _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
@@ -54,10 +55,11 @@ _index: Final = msgspec.json.Decoder(_IndexJSON, dec_hook=decode_hook)
 
 
 class Manifest:
-    """An image manifest or an index, with its bytes. Immutable.
+    """What an :class:`Image` and an :class:`Index` have in common. Immutable.
 
-    ``raw`` is what came in, and what ``digest`` is of; ``size`` is in bytes. An image manifest has
-    ``config`` and ``layers``; an index has ``manifests``; each has the other's empty.
+    ``raw`` is the exact bytes that came in, and ``digest`` is the digest of those bytes. ``subject`` is the
+    manifest that this one refers to. An index has no ``config`` and no ``layers``, an image no ``manifests``.
+    Two are equal if their bytes and media types are.
     """
 
     __slots__ = (
@@ -72,15 +74,19 @@ class Manifest:
         "subject",
     )
 
+    config: Descriptor | None
+    layers: tuple[Descriptor, ...]
+    manifests: tuple[Descriptor, ...]
+
     def __init__(
         self, raw: bytes, media_type: str, digest: Digest, parsed: _ManifestJSON | _IndexJSON
     ) -> None:
         self.raw = raw
         self.media_type = media_type
         self.digest = digest
-        self.config: Descriptor | None = None
-        self.layers: tuple[Descriptor, ...] = ()
-        self.manifests: tuple[Descriptor, ...] = ()
+        self.config = None
+        self.layers = ()
+        self.manifests = ()
         if isinstance(parsed, _ManifestJSON):
             self.config = parsed.config
             self.layers = parsed.layers or ()
@@ -93,52 +99,100 @@ class Manifest:
         self.artifact_type = declared or (self.config.media_type if self.config else None)
 
     @classmethod
-    def parse(cls, raw: bytes, media_type: str | None = None, *, algorithm: str = "sha256") -> Manifest:
-        """Reads a manifest or index of the kind ``media_type``, or, without it, of the kind it says.
+    def parse(cls, raw: bytes, media_type: str | None = None, *, algorithm: str = "sha256") -> Self:
+        """Return the image or index that ``raw`` is. ``Image.parse`` and ``Index.parse`` take that kind only.
 
-        Raises :class:`InvalidManifest`, which says what is wrong and where in the JSON.
+        Without ``media_type`` the document says its kind itself. ``algorithm`` is the digest's. Raises
+        :class:`InvalidManifest`, which says what is wrong and where in the JSON.
         """
-        text = _as_go_reads(raw) if go_json.is_odd(raw) else raw
-        try:
-            kind, parsed = _parsed(text, media_type)
-        except InvalidManifest as error:
-            try:
-                kind, parsed = _parsed(_as_go_reads(raw), media_type)
-            except InvalidManifest:
-                raise error from None  # about what came in
-        # One document that is both kinds would mean different things to different readers
-        # (image-spec, GHSA-77vh-xpmg-72qh): it is refused.
-        if isinstance(parsed, _ManifestJSON):
-            if parsed.manifests is not msgspec.UNSET:
-                raise InvalidManifest('the manifest has both "config" and "manifests": it is ambiguous')
-        elif parsed.config is not msgspec.UNSET or parsed.layers is not msgspec.UNSET:
-            raise InvalidManifest('the index has "config" or "layers" beside "manifests": it is ambiguous')
-        return cls(raw, kind, Digest.of(raw, algorithm), parsed)
+        found = parse_manifest(raw, media_type, algorithm=algorithm)
+        if not isinstance(found, cls):
+            raise InvalidManifest(f"{found.digest} is {'an index' if found.is_index else 'an image'}")
+        return found
 
     @property
     def size(self) -> int:
+        """The number of bytes of ``raw``."""
         return len(self.raw)
 
     @property
     def is_index(self) -> bool:
-        return self.media_type in media_types.INDEXES
+        """Whether this is an :class:`Index`."""
+        return isinstance(self, Index)
 
     def descriptor(self) -> Descriptor:
-        """A descriptor of this manifest, without its annotations."""
+        """Return a descriptor of this manifest, without its annotations."""
         return Descriptor(self.media_type, self.digest, self.size)
 
     def blobs(self) -> tuple[Descriptor, ...]:
-        """The config and the layers, in that order; empty for an index."""
+        """Return the config and the layers, in that order; nothing for an index."""
         return () if self.config is None else (self.config, *self.layers)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Manifest) and (self.raw, self.media_type) == (other.raw, other.media_type)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     def __repr__(self) -> str:
-        return f"Manifest({str(self.digest)!r}, {self.media_type!r})"
+        return f"{type(self).__name__}({str(self.digest)!r}, {self.media_type!r})"
+
+
+class Image(Manifest):
+    """An image manifest or an artifact: a config and layers (image-spec, manifest.md). Immutable.
+
+    Made by :meth:`parse` from bytes. ``config`` and ``layers`` are descriptors: a repository or a local store
+    reads what they describe.
+    """
+
+    __slots__ = ()
+
+    config: Descriptor
+
+
+class Index(Manifest):
+    """An image index: one image for each platform (image-spec, image-index.md). Immutable.
+
+    Made by :meth:`parse` from bytes. ``manifests`` are descriptors of images, and of further indexes.
+    """
+
+    __slots__ = ()
+
+    config: None
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms that the entries name, each once, in their order."""
+        named = (entry.platform for entry in self.manifests if entry.platform is not None)
+        return tuple(dict.fromkeys(platform for platform in named if platform.is_stated))
+
+
+def parse_manifest(raw: bytes, media_type: str | None = None, *, algorithm: str = "sha256") -> Image | Index:
+    """Return the image or index that ``raw`` is. Raises as :meth:`Manifest.parse` does."""
+    text = _as_go_reads(raw) if go_json.is_odd(raw) else raw
+    try:
+        kind, parsed = _parsed(text, media_type)
+    except InvalidManifest as error:
+        try:
+            kind, parsed = _parsed(_as_go_reads(raw), media_type)
+        except InvalidManifest:
+            raise error from None  # about what came in
+    # One document that is both kinds would mean different things to different readers
+    # (image-spec, GHSA-77vh-xpmg-72qh): it is refused.
+    digest = Digest.of(raw, algorithm)
+    if isinstance(parsed, _ManifestJSON):
+        if parsed.manifests is not msgspec.UNSET:
+            raise InvalidManifest('the manifest has both "config" and "manifests": it is ambiguous')
+        return Image(raw, kind, digest, parsed)
+    if parsed.config is not msgspec.UNSET or parsed.layers is not msgspec.UNSET:
+        raise InvalidManifest('the index has "config" or "layers" beside "manifests": it is ambiguous')
+    return Index(raw, kind, digest, parsed)
 
 
 def _parsed(text: bytes, media_type: str | None) -> tuple[str, _ManifestJSON | _IndexJSON]:
     kind = _kind(text, media_type)
     decoder = _manifest if kind in media_types.IMAGE_MANIFESTS else _index
-    return kind, _decode(decoder, text, "manifest")
+    return kind, decode_document(decoder, text, "manifest")
 
 
 def _as_go_reads(raw: bytes) -> bytes:
@@ -150,7 +204,7 @@ def _as_go_reads(raw: bytes) -> bytes:
 
 
 def _kind(raw: bytes, media_type: str | None) -> str:
-    probe: _Probe = _decode(_probe, raw, "manifest")
+    probe: _Probe = decode_document(_probe, raw, "manifest")
     if probe.schema_version == 1 and not isinstance(probe.schema_version, bool):
         raise InvalidManifest(
             "this is a docker schema 1 manifest, which is not supported", hint="push it with a newer client"
@@ -176,108 +230,6 @@ def _kind(raw: bytes, media_type: str | None) -> str:
     if probe.config is not msgspec.UNSET:
         return media_types.OCI_MANIFEST
     raise InvalidManifest('the manifest has no "mediaType", and neither "config" nor "manifests" to tell by')
-
-
-def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise InvalidManifest(f"the {what} is not valid: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidManifest(f"the {what} is not JSON: {error}") from error
-    except RecursionError as error:
-        raise InvalidManifest(f"the {what} is nested too deeply") from error
-
-
-# -- configs ------------------------------------------------------------------------------------
-
-
-# Every optional field may be null (image-spec, config.md, "Properties"), and docker writes null for
-# required ones too.
-
-
-class _RootFS(msgspec.Struct, frozen=True):
-    type: str | None = None
-    diff_ids: tuple[Digest, ...] | None = None
-
-
-class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step of an image's making (image-spec, config.md, "history")."""
-
-    created: str | None = None
-    created_by: str | None = None
-    comment: str | None = None
-    empty_layer: bool = False
-
-
-class _HistoryJSON(msgspec.Struct, frozen=True):
-    created: str | None = None
-    created_by: str | None = None
-    comment: str | None = None
-    empty_layer: bool | None = None
-
-
-class _ConfigJSON(msgspec.Struct, frozen=True, rename={"os_version": "os.version"}):
-    architecture: str | None = None
-    os: str | None = None
-    variant: str | None = None
-    os_version: str | None = None
-    created: str | None = None
-    config: dict[str, Any] | None = None
-    rootfs: _RootFS | None = None
-    history: tuple[_HistoryJSON, ...] | None = None
-
-
-_config: Final = msgspec.json.Decoder(_ConfigJSON, dec_hook=decode_hook)
-
-
-class ImageConfig:
-    """An image's config, with its bytes. Its digest is the image ID (image-spec, config.md).
-
-    What it does not say, or says as null, is empty. ``rootfs_type`` is ``layers`` in every image
-    that can be unpacked; whoever unpacks must refuse another.
-    """
-
-    __slots__ = (
-        "architecture",
-        "created",
-        "diff_ids",
-        "digest",
-        "history",
-        "os",
-        "os_version",
-        "raw",
-        "rootfs_type",
-        "settings",
-        "variant",
-    )
-
-    def __init__(self, raw: bytes, parsed: _ConfigJSON, digest: Digest) -> None:
-        self.raw = raw
-        self.digest = digest
-        self.architecture = parsed.architecture or ""
-        self.os = parsed.os or ""
-        self.os_version = parsed.os_version
-        self.variant = parsed.variant
-        self.created = parsed.created
-        self.settings = parsed.config or {}
-        rootfs = parsed.rootfs or _RootFS()
-        self.rootfs_type = rootfs.type or ""
-        self.diff_ids = rootfs.diff_ids or ()
-        self.history = tuple(
-            HistoryEntry(step.created, step.created_by, step.comment, bool(step.empty_layer))
-            for step in parsed.history or ()
-        )
-
-    @property
-    def platform(self) -> Platform:
-        """What it says that it is for, which may be nothing."""
-        return Platform(self.architecture, self.os, self.variant, self.os_version)
-
-    @classmethod
-    def parse(cls, raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:
-        """Raises :class:`InvalidManifest`, which says what is wrong and where in the JSON."""
-        return cls(raw, _decode(_config, raw, "image config"), Digest.of(raw, algorithm))
 
 
 def encode(value: Any) -> bytes:

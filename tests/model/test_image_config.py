@@ -8,7 +8,7 @@ import pytest
 
 from digestry.errors import InvalidManifest
 from digestry.model.digest import Digest
-from digestry.model.manifest import HistoryEntry, ImageConfig
+from digestry.model.image_config import HistoryEntry, ImageConfig
 from tests.model.documents import OTHER, SOME, config, without
 
 

@@ -1,0 +1,21 @@
+"""Decoding of the JSON documents that make up an image, with errors that say what is wrong and where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from digestry.errors import InvalidManifest
+
+
+def decode_document(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
+    """Return ``raw`` as ``decoder`` reads it. Raises :class:`InvalidManifest`, which calls it ``what``."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise InvalidManifest(f"the {what} is not valid: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidManifest(f"the {what} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidManifest(f"the {what} is nested too deeply") from error
