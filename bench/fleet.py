@@ -236,14 +236,14 @@ def requests(inventory: Path, *, at_once: bool) -> tuple[Counter[str], float]:
     """
     counts: Counter[str] = Counter()
     with Session() as session:
-        send = session.transport.send
+        send = session.connection.transport.send
 
         def counted(call: Any, **options: Any) -> Any:
             path = call.url.partition("/v2/")[2]
             counts[f"{call.method} {path if path.startswith('_') else path.split('/')[-2:][0]}"] += 1
             return send(call, **options)
 
-        session.transport.send = counted  # type: ignore[method-assign]
+        session.connection.transport.send = counted  # type: ignore[method-assign]
         if not at_once:
             session.resolve_many = lambda *_, **__: None  # type: ignore[method-assign]
         began = time.perf_counter()

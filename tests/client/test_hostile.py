@@ -274,8 +274,11 @@ def test_redirects_to_no_web_address(liar: Liar, hostile: Repository, target: st
 
 def test_tls_does_not_lead_to_plain_http(session: Session) -> None:
     with pytest.raises(ProtocolViolation, match="plain HTTP"):
-        session.transport.follow("https://registry.example/v2/", "http://registry.example/x")
-    assert session.transport.follow("https://registry.example/v2/a", "b") == "https://registry.example/v2/b"
+        session.connection.transport.follow("https://registry.example/v2/", "http://registry.example/x")
+    assert (
+        session.connection.transport.follow("https://registry.example/v2/a", "b")
+        == "https://registry.example/v2/b"
+    )
 
 
 # -- refusals -------------------------------------------------------------------------------------

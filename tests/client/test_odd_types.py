@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from digestry.client import prefix_search, registry_search
 from digestry.client.credentials import DockerCredentials
 from digestry.client.options import ClientOptions
+from digestry.client.registry import Registry
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import DigestryError, InvalidDigest, InvalidReference, TooLarge
@@ -119,13 +119,16 @@ class Case:
     kind: str = "application/json"
 
 
+def _registry(repository: Repository) -> Registry:
+    return Registry(repository.reference.host, connection=repository.connection)
+
+
 def _whose_anywhere(repository: Repository) -> object:
-    return registry_search.tags_for_digest(repository.session, repository.reference.host, DIGEST)
+    return _registry(repository).tags_for_digest(DIGEST)
 
 
 def _sight(repository: Repository) -> object:
-    host = repository.reference.host
-    return repository.session.record_sightings(host, [Sighted("a", DIGEST, "h", 1)])
+    return _registry(repository).record_sightings([Sighted("a", DIGEST, "h", 1)])
 
 
 CASES: dict[str, Case] = {
@@ -169,7 +172,7 @@ CASES: dict[str, Case] = {
     "beginnings": Case(
         {"prefix": "abcdefa", "digests": [str(DIGEST)]},
         "/digests/",
-        lambda r: prefix_search.find(r, DigestPrefix("sha256", DIGEST.encoded[:9])),
+        lambda r: r.find_digest(DigestPrefix("sha256", DIGEST.encoded[:9])),
     ),
     "a restored tag": Case(
         {"repository": "a", "tag": "1", "toDigest": str(DIGEST), "event": EVENT},
@@ -179,7 +182,7 @@ CASES: dict[str, Case] = {
     "extensions": Case(
         DISCOVERY,
         "/ext/discover",
-        lambda r: prefix_search.find(r, DigestPrefix("sha256", DIGEST.encoded[:9])),
+        lambda r: r.find_digest(DigestPrefix("sha256", DIGEST.encoded[:9])),
     ),
     "many questions": Case(
         {
@@ -187,7 +190,7 @@ CASES: dict[str, Case] = {
             "contents": {str(DIGEST): "x"},
         },
         "/resolve",
-        lambda r: r.session.resolve_many(r.reference.host, [ResolveQuery("a", (DIGEST,), ("1",))]),
+        lambda r: _registry(r).resolve_many([ResolveQuery("a", (DIGEST,), ("1",))]),
     ),
     "what was noted": Case({"noted": 1, "unknown": []}, "/sightings", _sight),
     "sightings": Case(
@@ -232,8 +235,8 @@ def remote() -> Iterator[Callable[[str], Repository]]:
     with Session(ClientOptions(timeout=PATIENCE, retries=0)) as session:
 
         def of(host: str) -> Repository:
-            session.extension_endpoints.clear()
-            session.bulk_refused.clear()
+            session.connection.cache.extension_endpoints.clear()
+            session.connection.cache.bulk_refused.clear()
             return session.repository(Reference(host, "a"))
 
         yield of

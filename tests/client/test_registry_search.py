@@ -27,7 +27,7 @@ def test_a_registry_that_tells_everybody_something(tmp_path: Path, scheme: str) 
 
         def seen(directory: Path) -> list[str]:
             with Session(ClientOptions(docker_config=directory)) as session:
-                spans = session.tags_for_digest(server.host, digest)
+                spans = session.registry(server.host).tags_for_digest(digest)
             assert spans is not None
             return [span.repository for span in spans]
 
@@ -56,7 +56,7 @@ def _spans(sequences: range) -> bytes:
 def test_pages(liar: Liar, session: Session) -> None:
     first, second = Reply(200, _spans(range(1010, 10, -1))), Reply(200, _spans(range(10, 0, -1)))
     liar.answer = lambda request: second if request.query.get("before") == ["11"] else first
-    spans = session.tags_for_digest(liar.host, DIGEST)
+    spans = session.registry(liar.host).tags_for_digest(DIGEST)
     assert spans is not None
     assert [span.sequence for span in spans] == list(range(1010, 0, -1))
 
@@ -64,10 +64,10 @@ def test_pages(liar: Liar, session: Session) -> None:
 def test_a_list_that_never_ends(liar: Liar, session: Session) -> None:
     liar.answer = lambda _: Reply(200, _spans(range(1000, 0, -1)))
     with pytest.raises(ProtocolViolation, match="not in order"):
-        session.tags_for_digest(liar.host, DIGEST)
+        session.registry(liar.host).tags_for_digest(DIGEST)
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
 def test_a_registry_that_cannot_tell(liar: Liar, session: Session, status: int) -> None:
     liar.answer = lambda _: Reply(status, b"{}")
-    assert session.tags_for_digest(liar.host, DIGEST) is None
+    assert session.registry(liar.host).tags_for_digest(DIGEST) is None

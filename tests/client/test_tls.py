@@ -112,5 +112,5 @@ def test_a_proxy_is_used_and_this_machine_is_not_proxied(monkeypatch: pytest.Mon
             ask(options, near.host)
         assert proxy.seen == []
         with Session(options) as session:
-            session.transport.send(Call("GET", "http://far.example/v2/x")).close()
+            session.connection.transport.send(Call("GET", "http://far.example/v2/x")).close()
         assert proxy.paths() == ["GET http://far.example/v2/x"]

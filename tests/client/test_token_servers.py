@@ -157,7 +157,7 @@ def test_a_redirect_that_reads_as_the_registry_itself(liar: Liar, tmp_path: Path
 
 @pytest.mark.parametrize("target", ["http://169.254.169.254/x", "http://[fe80::1]/x", "http://0.0.0.0/x"])
 def test_nothing_leads_to_what_only_the_machine_has(target: str) -> None:
-    transport = Session().transport
+    transport = Session().connection.transport
     source = "https://registry.example/v2/a"
     for inner in (target, "http://127.0.0.1/x", "https://localhost/x", "https://[::ffff:127.0.0.1]/x"):
         with pytest.raises(ProtocolViolation, match=r"this machine|plain HTTP"):
@@ -205,7 +205,7 @@ def test_a_stranger_is_asked_for_nobody(liar: Liar, stranger: tuple[Liar, Path],
     server, certificate = stranger
     remote = repository(liar, tmp_path, authorities=certificate)
     # The same machine under another name, as another host is.
-    remote.session.transport.place(liar.host, f"http://localhost:{liar.host.partition(':')[2]}")
+    remote.connection.transport.place(liar.host, f"http://localhost:{liar.host.partition(':')[2]}")
 
     def answer(request: Request) -> Reply:
         if request.headers.get("Authorization") != "Bearer t":
@@ -223,7 +223,7 @@ def test_a_stranger_is_asked_for_nobody(liar: Liar, stranger: tuple[Liar, Path],
     assert SECRET not in json.dumps([r.target for r in server.seen])
 
     allowed = repository(liar, tmp_path, authorities=certificate, token_servers=frozenset({server.host}))
-    allowed.session.transport.place(liar.host, f"http://localhost:{liar.host.partition(':')[2]}")
+    allowed.connection.transport.place(liar.host, f"http://localhost:{liar.host.partition(':')[2]}")
     with pytest.raises(RemoteNotFound):
         allowed.pull_manifest("public")
     assert len(sent(server)) == 1

@@ -31,9 +31,7 @@ def in_registry(settings: Settings, session: Session, text: str) -> Reference:
 
 def completed(session: Session, repository: Reference, prefix: DigestPrefix) -> Digest:
     """Return the repository's one digest that begins so. Raises as :func:`in_registry` does."""
-    from digestry.client.prefix_search import find
-
-    digest = find(session.repository(repository), prefix)
+    digest = session.repository(repository).find_digest(prefix)
     if str(prefix) != str(digest):
         note(f"{prefix} is {digest}")
     return digest

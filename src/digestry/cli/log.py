@@ -92,14 +92,14 @@ def _events(
     since: datetime.datetime | None,
     until: datetime.datetime | None,
 ) -> list[TagEvent]:
-    from digestry.client.history import within
+    from digestry.client.journal import is_within
     from digestry.errors import RemoteError
 
     events = remote.journal(tag, limit=limit, since=since, until=until)
     if events is None and tag is not None:
         events = remote.tag_history(tag)
         if events is not None:
-            events = [event for event in events if within(event, since, until)]
+            events = [event for event in events if is_within(event, since, until)]
     if events:
         return events if limit is None else events[:limit]
     if events is not None:

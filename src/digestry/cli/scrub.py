@@ -131,10 +131,8 @@ def scrub(
 
 def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
     """The digest that begins so, of all that the registry holds. Raises NotFound, and Ambiguous."""
-    from digestry.client.prefix_search import one
-
-    digest = prefix.whole or one(
-        prefix, catalog.digest_prefixes.of_content(prefix, limit=20), f"the registry in {root}"
+    digest = prefix.whole or prefix.only_match(
+        catalog.digest_prefixes.of_content(prefix, limit=20), f"the registry in {root}"
     )
     if str(prefix) != str(digest):
         note(f"{prefix} is {digest}")

@@ -210,14 +210,14 @@ def _of_repository(settings: Settings, reference: str) -> _Known:
 
 def _anywhere(settings: Settings, host: str, prefix: DigestPrefix) -> _Known:
     from digestry.cli.sessions import open_session
-    from digestry.client.prefix_search import anywhere
     from digestry.errors import NotFound, RemoteError
 
     with open_session(settings) as session:
-        digest = anywhere(session, host, prefix)
+        registry = session.registry(host)
+        digest = registry.find_digest(prefix)
         if str(prefix) != str(digest):
             note(f"{prefix} is {digest}")
-        spans = session.tags_for_digest(host, digest)
+        spans = registry.tags_for_digest(digest)
         seen = _where_seen(session, host, digest, (span.repository for span in spans or ()))
     if spans is None:
         raise RemoteError(

@@ -6,16 +6,14 @@ import re
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from digestry.blobs.protocols import Ingest
 from digestry.blobs.verify import too_long, too_short
+from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.responses import Response
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.descriptor import Descriptor
-
-if TYPE_CHECKING:
-    from digestry.client.repository import Repository
 
 _CHUNK: Final = 1 << 20
 _AHEAD: Final = 4  # chunks that may have been read and wait to be written
@@ -26,17 +24,17 @@ _WORTH_A_THREAD: Final = 4 << 20
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.ASCII)
 
 
-def fetch(
-    repository: Repository, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
+def pull_blob(
+    endpoint: RepositoryEndpoint, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
 ) -> None:
     """See :meth:`Repository.pull_blob`."""
-    attempts = repository.session.options.retries
+    attempts = endpoint.connection.options.retries
     breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
     encoded = [False]
     while True:
         before = sink.offset
         try:
-            _attempt(repository, descriptor, sink, progress, encoded)
+            _attempt(endpoint, descriptor, sink, progress, encoded)
             break
         except Unreachable:
             breaks -= 1
@@ -51,7 +49,7 @@ def fetch(
 
 
 def _attempt(
-    repository: Repository,
+    endpoint: RepositoryEndpoint,
     descriptor: Descriptor,
     sink: Ingest,
     progress: Callable[[int], None] | None,
@@ -62,10 +60,10 @@ def _attempt(
     if start == descriptor.size and start:
         return
     headers = {"Range": f"bytes={start}-"} if start and not encoded[0] else {}
-    with repository.request("GET", f"blobs/{descriptor.digest}", headers=headers) as response:
+    with endpoint.request("GET", f"blobs/{descriptor.digest}", headers=headers) as response:
         skip = _begin(response, descriptor, start)
         if skip is None:
-            response.fail(f"get blob {descriptor.digest} of {repository.reference.name}")
+            response.fail(f"get blob {descriptor.digest} of {endpoint.name}")
         left = descriptor.size - start
         if response.encoding and response.length != left + skip:
             if response.status == 206:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from digestry.blobs.verify import Verifier, verified
-from digestry.client.responses import Response, complain_digest
+from digestry.client.blobs import has_blob
+from digestry.client.endpoint import RepositoryEndpoint
+from digestry.client.responses import Response, digest_disagreement
 from digestry.client.transport_errors import broke_off
 from digestry.errors import ProtocolViolation, Refused, StorageError, Unreachable
 from digestry.model.descriptor import Descriptor
-
-if TYPE_CHECKING:
-    from digestry.client.repository import Repository
 
 Outcome = Literal["present", "mounted", "sent"]
 _CHUNK: Final = 1 << 20
@@ -25,36 +24,36 @@ _SMALLEST_REFUSED: Final = 1 << 20  # what proxies let pass unless they are told
 
 
 def push_blob(
-    repository: Repository,
+    endpoint: RepositoryEndpoint,
     descriptor: Descriptor,
     source: Callable[[], BinaryIO],
     mount_from: str | None,
     progress: Callable[[int], None] | None,
 ) -> Outcome:
     """See :meth:`Repository.push_blob`."""
-    if repository.has_blob(descriptor.digest):
+    if has_blob(endpoint, descriptor.digest):
         return "present"
-    if mount_from is not None and mount_from != repository.reference.repository:
-        mounted, begun = _mount(repository, descriptor, mount_from)
+    if mount_from is not None and mount_from != endpoint.repository.repository:
+        mounted, begun = _mount(endpoint, descriptor, mount_from)
         if mounted:
             return "mounted"
     else:
         begun = None
-    attempts = repository.session.options.retries
+    attempts = endpoint.connection.options.retries
     in_parts = False
     while True:
-        upload = begun or _begin(repository, descriptor)
+        upload = begun or _begin(endpoint, descriptor)
         begun = None
         sent = _Sent(progress)
         try:
-            if not in_parts and _send_whole(repository, descriptor, source, upload, sent):
+            if not in_parts and _send_whole(endpoint, descriptor, source, upload, sent):
                 return "sent"
             if not in_parts:
                 # Too large for somebody on the way, who may have ended the upload too.
                 in_parts = True
                 sent.again()
-                upload = _begin(repository, descriptor)
-            _send_in_parts(repository, descriptor, source, upload, sent)
+                upload = _begin(endpoint, descriptor)
+            _send_in_parts(endpoint, descriptor, source, upload, sent)
             return "sent"
         except Unreachable as error:
             attempts -= 1
@@ -92,58 +91,58 @@ class _Upload:
     least: int = 0
 
 
-def _mount(repository: Repository, descriptor: Descriptor, origin: str) -> tuple[bool, _Upload | None]:
+def _mount(endpoint: RepositoryEndpoint, descriptor: Descriptor, origin: str) -> tuple[bool, _Upload | None]:
     """Whether the blob was mounted; if not, the upload that the registry may have begun instead.
 
     A mount saves a transfer, and is the registry's to refuse, and the token server's: the blob is sent
     then, as all clients do it.
     """
-    refused = repository.session.mounts_refused
-    key = (repository.reference.name, f"{repository.reference.host}/{origin}")
+    refused = endpoint.connection.cache.mounts_refused
+    key = (endpoint.name, f"{endpoint.host}/{origin}")
     if key in refused:
         return False, None
     query = urlencode({"mount": str(descriptor.digest), "from": origin})
     scopes = [f"repository:{origin}:pull"]
     try:
-        with repository.request(
+        with endpoint.request(
             "POST", f"blobs/uploads/?{query}", push=True, scopes=scopes, headers={"Content-Length": "0"}
         ) as response:
             if response.status == 201:
                 return True, None
             if response.status == 202 and response.headers.get("Location"):
-                return False, _upload(repository, response)
+                return False, _upload(endpoint, response)
     except (Refused, ProtocolViolation, Unreachable):
         pass  # whatever it is, it comes again if it is about more than the mount
     refused.add(key)
     return False, None
 
 
-def _begin(repository: Repository, descriptor: Descriptor) -> _Upload:
+def _begin(endpoint: RepositoryEndpoint, descriptor: Descriptor) -> _Upload:
     query = ""
     if descriptor.digest.algorithm != "sha256":
         # A hint of the spec's draft.
         query = "?" + urlencode({"digest-algorithm": descriptor.digest.algorithm})
-    with repository.request(
+    with endpoint.request(
         "POST", f"blobs/uploads/{query}", push=True, headers={"Content-Length": "0"}
     ) as response:
         if response.status != 202:
-            response.fail(f"begin an upload to {repository.reference.name}")
-        return _upload(repository, response)
+            response.fail(f"begin an upload to {endpoint.name}")
+        return _upload(endpoint, response)
 
 
-def _upload(repository: Repository, response: Response) -> _Upload:
+def _upload(endpoint: RepositoryEndpoint, response: Response) -> _Upload:
     location = response.headers.get("Location")
     if not location:
         raise ProtocolViolation(f"{response.host} began an upload and does not say where")
     least = response.headers.get("OCI-Chunk-Min-Length", "").strip()
     return _Upload(
-        repository.session.transport.follow(response.url, location),
+        endpoint.connection.transport.follow(response.url, location),
         int(least) if least.isascii() and least.isdigit() and len(least) <= 12 else 0,
     )
 
 
 def _send_whole(
-    repository: Repository,
+    endpoint: RepositoryEndpoint,
     descriptor: Descriptor,
     source: Callable[[], BinaryIO],
     upload: _Upload,
@@ -159,7 +158,7 @@ def _send_whole(
             sent.more(len(chunk))
 
     headers = {"Content-Length": str(descriptor.size), "Content-Type": "application/octet-stream"}
-    with repository.request(
+    with endpoint.request(
         "PUT",
         _closing(upload.location, descriptor),
         headers=headers,
@@ -169,12 +168,12 @@ def _send_whole(
     ) as response:
         if response.status == _TOO_LARGE and descriptor.size > _SMALLEST_PART:
             return False
-        _check_end(repository, descriptor, response)
+        _check_end(endpoint, descriptor, response)
     return True
 
 
 def _send_in_parts(
-    repository: Repository,
+    endpoint: RepositoryEndpoint,
     descriptor: Descriptor,
     source: Callable[[], BinaryIO],
     upload: _Upload,
@@ -202,23 +201,23 @@ def _send_in_parts(
                 "Content-Range": f"{offset}-{offset + len(part) - 1}",
                 "Content-Type": "application/octet-stream",
             }
-            with repository.request(
+            with endpoint.request(
                 "PATCH", location, headers=headers, body=part, push=True, repeatable=False
             ) as response:
                 if response.status == _TOO_LARGE and size > max(_SMALLEST_PART, upload.least):
                     size = max(size // 2, _SMALLEST_PART)
                     continue
                 if response.status not in {202, 204}:
-                    response.fail(f"push a part of blob {descriptor.digest} to {repository.reference.name}")
+                    response.fail(f"push a part of blob {descriptor.digest} to {endpoint.name}")
                 following = response.headers.get("Location")
                 if following:
-                    location = repository.session.transport.follow(response.url, following)
+                    location = endpoint.connection.transport.follow(response.url, following)
                 _check_range(response, offset + len(part))
             sent.more(len(part))
             offset += len(part)
             held = held[len(part) :]
     verifier.finish()  # before the registry is told that this is all
-    with repository.request(
+    with endpoint.request(
         "PUT",
         _closing(location, descriptor),
         headers={"Content-Length": "0"},
@@ -226,7 +225,7 @@ def _send_in_parts(
         push=True,
         repeatable=False,
     ) as response:
-        _check_end(repository, descriptor, response)
+        _check_end(endpoint, descriptor, response)
 
 
 def _check_range(response: Response, expected: int) -> None:
@@ -243,12 +242,12 @@ def _closing(location: str, descriptor: Descriptor) -> str:
     return urlunsplit(parts._replace(query=f"{parts.query}&{digest}" if parts.query else digest))
 
 
-def _check_end(repository: Repository, descriptor: Descriptor, response: Response) -> None:
+def _check_end(endpoint: RepositoryEndpoint, descriptor: Descriptor, response: Response) -> None:
     if response.status not in {201, 204}:
-        response.fail(f"push blob {descriptor.digest} to {repository.reference.name}")
+        response.fail(f"push blob {descriptor.digest} to {endpoint.name}")
     said = response.digest()
     if said is not None and said.algorithm == descriptor.digest.algorithm and said != descriptor.digest:
-        raise complain_digest(response.host, said, descriptor.digest)
+        raise digest_disagreement(response.host, said, descriptor.digest)
 
 
 def _read(source: Callable[[], BinaryIO]) -> Iterator[bytes]:

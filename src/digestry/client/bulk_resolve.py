@@ -1,12 +1,13 @@
-"""Many questions in one request, to a registry that says that it answers them."""
+"""Bulk queries: one request about many repositories, to a registry that has that extension."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
+from digestry.client.connection import Connection
 from digestry.client.extensions import offers
 from digestry.client.transport import Call
 from digestry.errors import InvalidDigest, ProtocolViolation
@@ -14,29 +15,26 @@ from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.digest import Digest, shown
 from digestry.model.resolution import Resolutions, ResolveQuery, ResolveRequest, batch
 
-if TYPE_CHECKING:
-    from digestry.client.session import Session
-
 _LARGEST_ANSWER: Final = 64 << 20
 _ENDPOINT: Final = "_digestry/resolve"
 _UNSUPPORTED: Final = frozenset({400, 401, 403, 404, 405, 413, 501})
 
 
-def ask(
-    session: Session, host: str, queries: Sequence[ResolveQuery], *, contents: bool
+def resolve_many(
+    connection: Connection, host: str, queries: Sequence[ResolveQuery], *, contents: bool
 ) -> Resolutions | None:
-    """See :meth:`Session.resolve_many`."""
-    if not queries or host in session.bulk_refused or not offers(session, host, _ENDPOINT):
+    """Return the answers to the first of ``queries``. See :meth:`Registry.resolve_many`."""
+    if not queries or host in connection.cache.bulk_refused or not offers(connection, host, _ENDPOINT):
         return None
     asked = queries[: batch(queries)]
     body = msgspec.json.encode(ResolveRequest(tuple(asked), contents), enc_hook=encode_hook)
-    url = f"{session.transport.base(host)}/v2/{_ENDPOINT}"
+    url = f"{connection.base(host)}/v2/{_ENDPOINT}"
     call = Call("POST", url, {"Content-Type": "application/json"}, body)
     scopes = [f"repository:{name}:pull" for name in dict.fromkeys(query.repository for query in asked)]
-    with session.send(host, call, scopes) as response:
+    with connection.send(host, call, scopes) as response:
         if response.status in _UNSUPPORTED:
             # Whatever it does not like about that: it can be asked one by one.
-            session.bulk_refused.add(host)
+            connection.cache.bulk_refused.add(host)
             return None
         if response.status != 200:
             response.fail(f"ask about {len(asked)} repositories")
@@ -46,7 +44,7 @@ def ask(
 
 
 def _check(host: str, asked: Sequence[ResolveQuery], found: Resolutions) -> None:
-    """Raises :class:`ProtocolViolation` if ``found`` does not answer what was asked."""
+    """Raise :class:`ProtocolViolation` if ``found`` does not answer what was asked."""
     names: list[Any] = [one.repository for one in found.resolutions]
     if not names or names != [query.repository for query in asked[: len(names)]]:
         raise ProtocolViolation(f"{host} answered other questions than it was asked")

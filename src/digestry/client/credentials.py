@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from digestry.client.options import ClientOptions
 from digestry.client.responses import escaped
 from digestry.errors import DigestryError, InvalidConfiguration, RemoteError
 from digestry.model.digest import shown
@@ -97,6 +98,13 @@ class DockerCredentials:
         self._known: dict[tuple[str, str], Credential | None] = {}
         self._helpers: dict[tuple[str, str], Credential | None] = {}
         self._problems: dict[str, str] = {}
+
+    @classmethod
+    def from_options(cls, options: ClientOptions) -> DockerCredentials:
+        """Return the credentials that ``options`` name."""
+        return cls(
+            options.docker_config, more=options.auth_files, given=options.auth_config, tell=options.tell
+        )
 
     def get(self, host: str, repository: str = "") -> Credential | None:
         """What to log in to ``host[:port]`` with, for ``repository`` of it; None if there is nothing.

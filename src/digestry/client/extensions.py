@@ -1,20 +1,21 @@
-"""Which extensions a registry has (distribution-spec, extensions/_oci.md), asked of each at most once.
+"""The extensions that a registry has (distribution-spec, extensions/_oci.md), asked at most once each.
 
-Asked first: nobody else's registry is sent a list of what runs.
+A registry is asked for them before it is sent anything that only an extension takes, such as a list of what
+runs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from digestry.client.connection import Connection
 from digestry.client.transport import Call
 
-if TYPE_CHECKING:
-    from digestry.client.session import Session
-
 _LARGEST: Final = 1 << 20
+UNSUPPORTED: Final = frozenset({404, 405, 501})
+"""Statuses of a registry that does not have an extension's endpoint."""
 _UNTOLD: Final = frozenset({401, 429})
 """Statuses that do not tell whether there are extensions: the same question may be allowed later."""
 
@@ -28,25 +29,25 @@ class _Discovery(msgspec.Struct):
     extensions: list[_Extension] | None = None
 
 
-def offers(session: Session, host: str, endpoint: str) -> bool:
-    """Whether the registry says that it has ``endpoint``, as it writes that: ``_digestry/resolve``.
+def offers(connection: Connection, host: str, endpoint: str) -> bool:
+    """Return whether the registry says that it has ``endpoint``, such as ``_digestry/resolve``.
 
     Raises :class:`Unreachable` and :class:`Unauthorized`.
     """
-    if host not in session.extension_endpoints:
-        url = f"{session.transport.base(host)}/v2/_oci/ext/discover"
-        with session.send(host, Call("GET", url), ()) as response:
+    if host not in connection.cache.extension_endpoints:
+        url = f"{connection.base(host)}/v2/_oci/ext/discover"
+        with connection.send(host, Call("GET", url), ()) as response:
             if response.status == 200:
                 found: frozenset[str] | None = _listed(response.read(_LARGEST))
             else:
                 found = None if response.status in _UNTOLD or response.status >= 500 else frozenset()
-        session.extension_endpoints[host] = found
-    return endpoint in (session.extension_endpoints[host] or ())
+        connection.cache.extension_endpoints[host] = found
+    return endpoint in (connection.cache.extension_endpoints[host] or ())
 
 
-def lacks(session: Session, host: str, endpoint: str) -> bool:
-    """Whether it is known that the registry does not have ``endpoint``. Nothing is asked."""
-    known = session.extension_endpoints.get(host)
+def lacks(connection: Connection, host: str, endpoint: str) -> bool:
+    """Return whether the registry is known not to have ``endpoint``. Sends nothing."""
+    known = connection.cache.extension_endpoints.get(host)
     return known is not None and endpoint not in known
 
 

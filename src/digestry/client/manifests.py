@@ -1,51 +1,136 @@
-"""Pushing manifests: by tag, by several tags, by digest (distribution-spec, "Pushing Manifests")."""
+"""Manifests of a repository: resolve, pull, push, delete (distribution-spec, "Pulling manifests")."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Final
 from urllib.parse import urlencode
 
 from digestry.blobs.verify import wrong_hash
-from digestry.client import referrers
-from digestry.client.responses import complain_digest
+from digestry.client.endpoint import RepositoryEndpoint
+from digestry.client.responses import Response, digest_disagreement
+from digestry.errors import DigestMismatch, DigestryError, InvalidManifest, ProtocolViolation, RemoteNotFound
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.manifest import Manifest
+from digestry.model.manifest import Image, Index, Manifest, parse_manifest
 from digestry.model.reference import check_tag
 
-if TYPE_CHECKING:
-    from digestry.client.repository import Repository
+LARGEST_MANIFEST: Final = 16 << 20
+"""The most bytes of a manifest that are read, unless a caller allows another number."""
+_ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
+_ASK_LATER: Final = frozenset({429, 502, 503, 504})
+_RATE_LIMIT: Final = "RateLimit-Limit"
+"""A header of registries that count pulls, which are the GETs of manifests."""
+
+
+def resolve(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
+    """Return what a tag or digest points to. See :meth:`Repository.resolve`."""
+    with endpoint.request("HEAD", f"manifests/{target}", headers=_ACCEPT) as response:
+        if response.status == 200:
+            found = _described(response, target)
+            if found is not None:
+                if ":" not in target and _RATE_LIMIT not in response.headers:
+                    endpoint.connection.cache.head_digests[endpoint.name, target] = found.digest
+                return found
+        elif response.status in _ASK_LATER:  # asking again would make it worse
+            response.fail(f"find {endpoint.display_name(target)}")
+    # What a registry refuses to HEAD, or answers without a digest, it may answer to GET. HEAD comes first all
+    # the same, since rate limits count pulls.
+    return pull(endpoint, target, limit=limit).descriptor()
+
+
+def _described(response: Response, target: str) -> Descriptor | None:
+    """Return what the headers of a response to HEAD describe; None if they leave something out."""
+    digest, size = response.digest(), response.length
+    media_type = media_types.bare(response.headers.get("Content-Type", ""))
+    if digest is None or size is None or media_type not in media_types.MANIFESTS:
+        return None
+    if ":" in target:
+        asked = Digest.parse(target)
+        if digest.algorithm == asked.algorithm and digest != asked:
+            raise ProtocolViolation(f"{response.host} was asked for {asked}, and answers that it is {digest}")
+    return Descriptor(media_type, digest, size)
+
+
+def pull(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_MANIFEST) -> Image | Index:
+    """Return the manifest of a tag or digest, verified. See :meth:`Repository.pull_manifest`."""
+    with endpoint.request("GET", f"manifests/{target}", headers=_ACCEPT) as response:
+        if response.status != 200:
+            response.fail(f"get {endpoint.display_name(target)}")
+        claimed = response.digest()
+        media_type = media_types.bare(response.headers.get("Content-Type", ""))
+        raw = response.read(limit)
+    required = Digest.parse(target) if ":" in target else claimed
+    for expected in {digest for digest in (required, claimed) if digest is not None}:
+        found = Digest.of(raw, expected.algorithm)
+        if found != expected:
+            raise wrong_hash(expected, found)
+    try:
+        return parse_manifest(
+            raw,
+            media_type if media_type in media_types.MANIFESTS else None,
+            algorithm=required.algorithm if required else "sha256",
+        )
+    except InvalidManifest as error:
+        raise ProtocolViolation(
+            f"{endpoint.display_name(target)}: {error.message}", hint=error.hint
+        ) from error
+
+
+def head_get_mismatch(endpoint: RepositoryEndpoint, tag: str) -> str:
+    """Return why HEAD cannot be believed of a tag. See :meth:`Repository.head_get_mismatch`."""
+    said = endpoint.connection.cache.head_digests.get((endpoint.name, tag))
+    if said is None:
+        return ""
+    host = endpoint.host
+    try:
+        raw = pull(endpoint, tag).raw
+    except RemoteNotFound:
+        return f"{host} has the tag when it is asked with HEAD, and does not have it for GET"
+    except DigestMismatch as error:
+        return error.message
+    except DigestryError:  # containerd believes HEAD, too
+        return ""
+    found = Digest.of(raw, said.algorithm)
+    return "" if found == said else f"{host} says {said} for HEAD, and gives {found} for GET"
 
 
 def push(
-    repository: Repository, raw: bytes, media_type: str, tags: Sequence[str], digest: Digest | None
-) -> Digest:
-    """See :meth:`Repository.push_manifest`."""
-    wanted = digest or Digest.of(raw)
-    found = Digest.of(raw, wanted.algorithm)
-    if found != wanted:
-        raise wrong_hash(wanted, found)
-    manifest = Manifest.parse(raw, media_type, algorithm=wanted.algorithm)
+    endpoint: RepositoryEndpoint,
+    raw: bytes,
+    media_type: str,
+    *,
+    tags: Sequence[str] = (),
+    digest: Digest | None = None,
+) -> tuple[Manifest, bool]:
+    """Send a manifest under ``tags``, or under its digest only (distribution-spec, "Pushing Manifests").
+
+    Returns the manifest, and whether the registry keeps track of its subject's referrers. Raises
+    :class:`DigestMismatch` if ``raw`` is not ``digest``'s, :class:`InvalidManifest`.
+    """
+    expected = digest or Digest.of(raw)
+    found = Digest.of(raw, expected.algorithm)
+    if found != expected:
+        raise wrong_hash(expected, found)
+    manifest = Manifest.parse(raw, media_type, algorithm=expected.algorithm)
     for tag in tags:
         check_tag(tag)
-    if len(tags) == 1 and wanted.algorithm == "sha256":
-        subject_known = _put(repository, manifest, tags[0])[0]
-    else:
-        # One request for all of them (a part of the spec's draft); a registry that does not know it
-        # ignores the query, and names no tag in its answer.
-        query = urlencode([("tag", tag) for tag in tags])
-        subject_known, made = _put(repository, manifest, f"{wanted}?{query}" if query else str(wanted))
-        for tag in tags:
-            if tag not in made:
-                _put(repository, manifest, tag)
-    if manifest.subject is not None and not subject_known:
-        referrers.extend_tag(repository, manifest)
-    return wanted
+    if len(tags) == 1 and expected.algorithm == "sha256":
+        return manifest, _put(endpoint, manifest, tags[0])[0]
+    # One request for all of the tags (a part of the spec's draft). A registry that does not know it ignores
+    # the query, and names no tag in its response.
+    query = urlencode([("tag", tag) for tag in tags])
+    knows_subject, tagged = _put(endpoint, manifest, f"{expected}?{query}" if query else str(expected))
+    for tag in tags:
+        if tag not in tagged:
+            _put(endpoint, manifest, tag)
+    return manifest, knows_subject
 
 
-def _put(repository: Repository, manifest: Manifest, target: str) -> tuple[bool, set[str]]:
-    """Sends it; says whether the registry knows its subject, and which tags it says it has set."""
-    with repository.request(
+def _put(endpoint: RepositoryEndpoint, manifest: Manifest, target: str) -> tuple[bool, set[str]]:
+    """Send a manifest; return whether the registry knows its subject, and the tags that it says it set."""
+    with endpoint.request(
         "PUT",
         f"manifests/{target}",
         headers={"Content-Type": manifest.media_type},
@@ -53,9 +138,16 @@ def _put(repository: Repository, manifest: Manifest, target: str) -> tuple[bool,
         push=True,
     ) as response:
         if response.status not in {200, 201, 202}:
-            response.fail(f"push {repository.display_name(target.partition('?')[0])}")
+            response.fail(f"push {endpoint.display_name(target.partition('?')[0])}")
         said = response.digest()
         if said is not None and said.algorithm == manifest.digest.algorithm and said != manifest.digest:
-            raise complain_digest(response.host, said, manifest.digest)
-        made = {tag.strip() for value in response.headers.getlist("OCI-Tag") for tag in value.split(",")}
-        return "OCI-Subject" in response.headers, made
+            raise digest_disagreement(response.host, said, manifest.digest)
+        tagged = {tag.strip() for value in response.headers.getlist("OCI-Tag") for tag in value.split(",")}
+        return "OCI-Subject" in response.headers, tagged
+
+
+def delete(endpoint: RepositoryEndpoint, target: str) -> None:
+    """Delete a tag, or the manifest of a digest. Raises :class:`RemoteNotFound`."""
+    with endpoint.request("DELETE", f"manifests/{target}") as response:
+        if response.status not in {200, 202, 204}:
+            response.fail(f"delete {endpoint.display_name(target)}")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from digestry.client.connection import Connection
+from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.responses import Response
 from digestry.client.transport import origin_of
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
-
-if TYPE_CHECKING:
-    from digestry.client.repository import Repository
-    from digestry.client.session import Session
 
 _LINK: Final = re.compile(r'<([^>]*)>\s*((?:;\s*[a-zA-Z*]+\s*=\s*(?:"[^"]*"|[^\s";,]+)\s*)*)')
 _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next\b)', re.IGNORECASE)
@@ -76,24 +74,24 @@ class Progress:
             )
 
 
-def progress_of(session: Session, host: str) -> Progress:
+def progress_of(connection: Connection, host: str) -> Progress:
     """How a list of ``host`` goes on, of which nothing has come yet."""
-    return Progress(host, session.options.patience)
+    return Progress(host, connection.options.patience)
 
 
-def pages(repository: Repository, path: str) -> Iterator[Response]:
+def pages(endpoint: RepositoryEndpoint, path: str) -> Iterator[Response]:
     """The answers to ``path`` and to the pages after it, each closed when the next is asked for. Whoever
     reads one notes in it how many entries it had.
 
     Raises :class:`ProtocolViolation` for a link to another host, to no page, one that goes in a circle, and
     for pages without an end, :class:`Unreachable` for a list that comes too slowly.
     """
-    url = repository.url(path)
+    url = endpoint.url(path)
     seen = {url}
-    progress = progress_of(repository.session, repository.reference.host)
+    progress = progress_of(endpoint.connection, endpoint.host)
     while True:
         began = time.monotonic()
-        with repository.request("GET", url) as response:
+        with endpoint.request("GET", url) as response:
             took = time.monotonic() - began
             if len(seen) > 1 and response.status in {404, 405}:
                 raise ProtocolViolation(
@@ -104,7 +102,7 @@ def pages(repository: Repository, path: str) -> Iterator[Response]:
             if link is None or response.status != 200:
                 return
             progress.page(response.entries, took + response.took)
-            following = repository.session.transport.follow(url, link)
+            following = endpoint.connection.transport.follow(url, link)
             if origin_of(following) != origin_of(url):
                 raise ProtocolViolation(
                     f"{response.host} links to another host for the next page: {shown(following)}"

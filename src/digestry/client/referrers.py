@@ -1,15 +1,17 @@
-"""What refers to a manifest: the registry's list, or the tag that stands in for it.
+"""The referrers of a manifest: the registry's list, or the tag that stands in for it.
 
 Distribution-spec, "Listing Referrers", "Referrers Tag Schema", "Pushing Manifests with Subject".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
 
+from digestry.client import manifests
+from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.paging import pages
 from digestry.errors import InvalidManifest, ProtocolViolation, RemoteDamaged, RemoteNotFound
 from digestry.model import media_types
@@ -17,29 +19,28 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest, encode
 
-if TYPE_CHECKING:
-    from digestry.client.repository import Repository
-
 _LARGEST_LIST: Final = 16 << 20
 _LONGEST_HEX: Final = 64
 
 
 def fallback_tag(digest: Digest) -> str:
-    """The tag that lists the referrers of ``digest`` ("Referrers Tag Schema")."""
+    """Return the tag that lists the referrers of ``digest`` ("Referrers Tag Schema")."""
     return f"{digest.algorithm}-{digest.encoded[:_LONGEST_HEX]}"
 
 
-def listed(repository: Repository, digest: Digest, artifact_type: str | None) -> list[Descriptor]:
-    """See :meth:`Repository.referrers`."""
+def list_referrers(
+    endpoint: RepositoryEndpoint, digest: Digest, artifact_type: str | None
+) -> list[Descriptor]:
+    """Return what refers to ``digest``. See :meth:`Repository.referrers`."""
     query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
     asked = frozenset({"artifacttype"} if artifact_type else ())
     found: list[Descriptor] = []
-    for number, response in enumerate(pages(repository, f"referrers/{digest}{query}")):
+    for number, response in enumerate(pages(endpoint, f"referrers/{digest}{query}")):
         if response.status in {404, 405} and number == 0:
-            found = list(_by_tag(repository, digest))
+            found = list(_by_tag(endpoint, digest))
             break
         if response.status != 200:
-            response.fail(f"list what refers to {repository.display_name(str(digest))}")
+            response.fail(f"list what refers to {endpoint.display_name(str(digest))}")
         try:
             page = Manifest.parse(response.read(_LARGEST_LIST), media_types.OCI_INDEX)
         except InvalidManifest as error:
@@ -50,40 +51,40 @@ def listed(repository: Repository, digest: Digest, artifact_type: str | None) ->
         found += page.manifests
     if artifact_type is None:
         return found
-    # Filtered in any case: it costs nothing, and a filter that was "applied" is a claim.
+    # Filtered here in any case: it costs nothing, and a filter that was "applied" is a claim.
     return [entry for entry in found if entry.artifact_type == artifact_type]
 
 
 def _filters(applied: str) -> frozenset[str]:
-    """The names in ``OCI-Filters-Applied``. What was filtered and not asked for is not the whole list."""
+    """Return the names in ``OCI-Filters-Applied``."""
     return frozenset(name.strip().lower() for name in applied.split(",")) - {""}
 
 
-def _by_tag(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
+def _by_tag(endpoint: RepositoryEndpoint, digest: Digest) -> tuple[Descriptor, ...]:
     tag = fallback_tag(digest)
     try:
-        listing = repository.pull_manifest(tag)
+        listing = manifests.pull(endpoint, tag)
     except RemoteDamaged:
         raise
     except RemoteNotFound:
         return ()
     if not listing.is_index:
-        raise ProtocolViolation(f"{repository.display_name(tag)} should list referrers, but is an image")
+        raise ProtocolViolation(f"{endpoint.display_name(tag)} should list referrers, but is an image")
     return listing.manifests
 
 
-def extend_tag(repository: Repository, manifest: Manifest) -> None:
-    """Adds ``manifest`` to its subject's referrers tag, for a registry without the endpoint."""
+def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> None:
+    """Add ``manifest`` to its subject's referrers tag, for a registry without the endpoint."""
     assert manifest.subject is not None  # noqa: S101 - the caller has looked
     tag = fallback_tag(manifest.subject.digest)
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
     try:
-        present = repository.pull_manifest(tag)
+        present = manifests.pull(endpoint, tag)
     except RemoteNotFound:
         pass
     else:
         if not present.is_index:
-            raise ProtocolViolation(f"{repository.display_name(tag)} should list referrers, but is an image")
+            raise ProtocolViolation(f"{endpoint.display_name(tag)} should list referrers, but is an image")
         index = msgspec.json.decode(present.raw)
     if any(entry.get("digest") == str(manifest.digest) for entry in index["manifests"]):
         return
@@ -97,4 +98,4 @@ def extend_tag(repository: Repository, manifest: Manifest) -> None:
     if manifest.annotations:
         entry["annotations"] = manifest.annotations
     index["manifests"].append(entry)
-    repository.push_manifest(encode(index), media_types.OCI_INDEX, tags=[tag])
+    manifests.push(endpoint, encode(index), media_types.OCI_INDEX, tags=[tag])

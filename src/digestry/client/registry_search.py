@@ -1,42 +1,40 @@
-"""What a registry remembers over all of its repositories."""
+"""The search for a digest in the tag history of all repositories of a registry."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from digestry.client.connection import Connection
+from digestry.client.extensions import UNSUPPORTED
 from digestry.client.paging import progress_of
 from digestry.client.transport import Call
 from digestry.errors import InvalidReference, ProtocolViolation
 from digestry.model.descriptor import decode_hook
+from digestry.model.digest import Digest
 from digestry.model.history import TagsForDigest, TagSpan
 from digestry.model.reference import Reference
 from digestry.model.timestamps import rfc3339
 
-if TYPE_CHECKING:
-    from digestry.client.session import Session
-    from digestry.model.digest import Digest
-
 _LARGEST_PAGE: Final = 16 << 20
 _PAGE: Final = 1000
 _SCOPES: Final = ("registry:catalog:*",)
-_UNSUPPORTED: Final = frozenset({404, 405, 501})
 
 
-def tags_for_digest(session: Session, host: str, digest: Digest) -> list[TagSpan] | None:
-    """See :meth:`Session.tags_for_digest`."""
-    address = f"{session.transport.base(host)}/v2/"
-    # Who does not say who they are may get an answer, too: of what everybody may see. /v2/ asks.
-    session.send(host, Call("GET", address), _SCOPES).close()
+def tags_for_digest(connection: Connection, host: str, digest: Digest) -> list[TagSpan] | None:
+    """Return the times at which tags pointed to ``digest``. See :meth:`Registry.tags_for_digest`."""
+    address = f"{connection.base(host)}/v2/"
+    # A registry may answer nobody in particular, with what everybody may see: /v2/ asks for the login.
+    connection.send(host, Call("GET", address), _SCOPES).close()
     base = f"{address}_digestry/whose/{digest}?n={_PAGE}"
     spans: list[TagSpan] = []
     before: int | str | None = None
-    progress = progress_of(session, host)
+    progress = progress_of(connection, host)
     while True:
         began = time.monotonic()
         url = base if before is None else f"{base}&before={before}"
-        with session.send(host, Call("GET", url), _SCOPES) as response:
-            if response.status in _UNSUPPORTED:
+        with connection.send(host, Call("GET", url), _SCOPES) as response:
+            if response.status in UNSUPPORTED:
                 return None
             if response.status != 200:
                 response.fail(f"ask whose {digest} is")
@@ -60,7 +58,7 @@ def _is_older(one: TagSpan, other: TagSpan) -> bool:
 
 
 def _check(host: str, found: TagsForDigest) -> None:
-    """Raises :class:`ProtocolViolation` for spans of what cannot be a repository."""
+    """Raise :class:`ProtocolViolation` for spans of what cannot be a repository."""
     for name in {span.repository for span in found.spans}:
         try:
             Reference(host, name)

@@ -278,6 +278,6 @@ def escaped(text: str) -> str:
     )
 
 
-def complain_digest(host: str, said: Digest, found: Digest) -> ProtocolViolation:
+def digest_disagreement(host: str, said: Digest, found: Digest) -> ProtocolViolation:
     """The registry's own header and its bytes disagree."""
     return ProtocolViolation(f"{host} says {shown(str(said))}, but its bytes hash to {found}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.errors import InvalidDigest
+from digestry.errors import Ambiguous, InvalidDigest, NotFound
 from digestry.model.digest import ALGORITHMS, Digest, shown
 
 SHORTEST_GIVEN: Final = 7
 """Hex digits that a person must give at the least, as Git prints them."""
 
+_SHOWN: Final = 10
 _SHAPE: Final = re.compile(rf"(?:(sha256|sha512):)?([0-9a-f]{{{SHORTEST_GIVEN},128}})", re.ASCII)
 
 
@@ -63,6 +65,21 @@ class DigestPrefix:
     def begins(self, digest: Digest) -> bool:
         """Whether ``digest`` begins so."""
         return self.algorithm in {"", digest.algorithm} and digest.encoded.startswith(self.encoded)
+
+    def only_match(self, digests: Iterable[Digest], place: str) -> Digest:
+        """Return the only one of ``digests`` that begins so.
+
+        Raises :class:`NotFound` and :class:`Ambiguous`, which name the ``place`` and the candidates.
+        """
+        found = sorted({digest for digest in digests if self.begins(digest)})
+        if not found:
+            raise NotFound(f"no digest begins with {self} in {place}")
+        if len(found) > 1:
+            listed = ", ".join(map(str, found[:_SHOWN])) + (", …" if len(found) > _SHOWN else "")
+            raise Ambiguous(
+                f"{self} begins several digests of {place}: {listed}", hint="write more of its digits"
+            )
+        return found[0]
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}" if self.algorithm else self.encoded

@@ -36,7 +36,7 @@ from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.upstream.deadline import begin_stream, limited
 from digestry.upstream.guard import Guard
-from digestry.upstream.transport import GuardedSession
+from digestry.upstream.transport import GuardedConnection
 
 LISTS: Final = 4
 """A list of many pages may take so many times as long as one answer."""
@@ -153,11 +153,11 @@ class ClientUpstream:
             authorities=options.authorities,
         )
         guard = Guard(options.host, options.url, options.internal, options.realms)
-        self._session = GuardedSession(client, guard, _Login(options))
-        self._session.transport.place(options.host, options.url)
+        self._connection = GuardedConnection(client, guard, _Login(options))
+        self._connection.transport.place(options.host, options.url)
 
     def _repository(self, name: str) -> Repository:
-        return self._session.repository(Reference(self._host, self._project + name))
+        return Repository(self._connection, Reference(self._host, self._project + name))
 
     def _asked(self, question: Callable[[], T], *, lists: bool = False) -> T:
         """Ask, and once more after a connection that was given up, or after what a storage refuses that the
@@ -168,7 +168,7 @@ class ClientUpstream:
                 return self._led(question)
             except Unreachable as error:
                 # Whatever came between may have ended all that are as old.
-                self._session.transport.drop_idle()
+                self._connection.transport.drop_idle()
                 if not broke_off(error):
                     raise
             except RedirectRefused as error:
@@ -182,10 +182,11 @@ class ClientUpstream:
         try:
             return question()
         except Refused as error:
-            if self._session.transport.led_to is None or error.code in SPEC_CODES or error.status in _FINAL:
+            led_to = self._connection.transport.led_to
+            if led_to is None or error.code in SPEC_CODES or error.status in _FINAL:
                 raise
             raise RedirectRefused(
-                f"{self._host} leads to {self._session.transport.led_to} for it: {error.message}",
+                f"{self._host} leads to {led_to} for it: {error.message}",
                 status=error.status,
                 retry_after=error.retry_after,
             ) from error
@@ -219,7 +220,7 @@ class ClientUpstream:
         one_byte = {} if is_empty else {"Range": "bytes=0-0"}
 
         def ask() -> int | None:
-            asked = self._repository(repository)
+            asked = self._repository(repository).endpoint
             with asked.request("HEAD", f"blobs/{digest}") as response:
                 if response.status == _OK and (response.length or is_empty):
                     return response.length
@@ -240,7 +241,9 @@ class ClientUpstream:
         headers = {"Range": f"bytes={start}-"} if start else {}
 
         def ask() -> BlobStream:
-            response = self._repository(repository).request("GET", f"blobs/{digest}", headers=headers)
+            response = self._repository(repository).endpoint.request(
+                "GET", f"blobs/{digest}", headers=headers
+            )
             try:
                 if response.status == _PART and start:
                     stream = BlobStream(response, start, _whole_size(response, digest, start))
@@ -268,12 +271,11 @@ class ClientUpstream:
     def stale(self, repository: str, target: str) -> str:
         """What upstream, itself a mirror, said when it was last asked for a tag, or for the referrers of a
         digest: why it may be old, in a word; empty if it is not, or nothing was said."""
-        name = Reference(self._host, self._project + repository)
-        return self._session.staleness(name, target).partition(";")[0].strip()
+        return self._repository(repository).staleness(target).partition(";")[0].strip()
 
     def close(self) -> None:
         """Close all connections."""
-        self._session.close()
+        self._connection.close()
 
 
 def _whole_size(response: Response, digest: Digest, start: int) -> int | None:

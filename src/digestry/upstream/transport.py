@@ -13,11 +13,12 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from digestry.client.auth import Authenticator
+from digestry.client.connection import Connection
 from digestry.client.credentials import Credential, Credentials
 from digestry.client.options import ClientOptions
 from digestry.client.proxies import proxy_for
 from digestry.client.responses import Response
-from digestry.client.session import Session
+from digestry.client.session_cache import SessionCache
 from digestry.client.transport import Call, Transport, origin_of
 from digestry.errors import RedirectRefused
 from digestry.model.digest import shown
@@ -118,15 +119,19 @@ class GuardedTransport(Transport):
         return manager
 
 
-class GuardedSession(Session):
-    """A session with one registry over a :class:`GuardedTransport`."""
+class GuardedConnection(Connection):
+    """A connection to one registry, over a :class:`GuardedTransport`."""
+
+    transport: GuardedTransport
 
     def __init__(self, options: ClientOptions, guard: Guard, credentials: Credentials) -> None:
-        super().__init__(options, credentials=credentials)
-        self.transport: GuardedTransport = GuardedTransport(options, guard)
-        self.upstream_status = _Latest()
-        self.head_digests = _Latest()
-        self._auth = _Authenticator(self.transport, credentials)
+        transport = GuardedTransport(options, guard)
+        super().__init__(
+            options,
+            transport=transport,
+            authenticator=_Authenticator(transport, credentials),
+            cache=SessionCache(upstream_status=_Latest(), head_digests=_Latest()),
+        )
 
 
 def _is_beside(asked: str, answered: str) -> bool:

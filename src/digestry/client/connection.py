@@ -1,0 +1,82 @@
+"""Authenticated requests to registries: one transport, its credentials, its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from digestry.client.auth import Authenticator
+from digestry.client.credentials import Credentials, DockerCredentials
+from digestry.client.options import ClientOptions
+from digestry.client.responses import Response
+from digestry.client.session_cache import SessionCache
+from digestry.client.transport import Call, Transport, origin_of
+
+
+class Connection:
+    """Requests to any number of registries, over pooled connections. Thread-safe.
+
+    ``credentials`` are those that ``options`` name, unless others are given. ``transport`` and
+    ``authenticator`` replace the parts of that kind, and ``cache`` is shared with whoever else has it.
+    """
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        *,
+        credentials: Credentials | None = None,
+        transport: Transport | None = None,
+        authenticator: Authenticator | None = None,
+        cache: SessionCache | None = None,
+    ) -> None:
+        self.options = options
+        self.transport = transport or Transport(options)
+        self.cache = cache or SessionCache()
+        self._authenticator = authenticator or Authenticator(
+            self.transport, credentials or DockerCredentials.from_options(options)
+        )
+
+    def base(self, host: str) -> str:
+        """Return the address of a registry, ``scheme://host[:port]``. Raises :class:`Unreachable`."""
+        return self.transport.base(host)
+
+    def is_authenticated(self, host: str) -> bool:
+        """Return whether ``host`` asked for credentials: then its responses are those for one account."""
+        return self._authenticator.challenged(host)
+
+    def send(self, host: str, call: Call, scopes: Sequence[str]) -> Response:
+        """Send ``call`` to the registry ``host``, with credentials if it asks for them.
+
+        Returns the response, whatever its status. ``scopes`` are those of the token that is requested.
+        Raises :class:`Unreachable`, :class:`ProtocolViolation`, and :class:`Unauthorized` if a token server
+        refuses.
+        """
+        base = self.transport.base(host)
+        # An upload may be sent to another host, which has no right to these credentials.
+        ours = origin_of(call.url) == origin_of(base)
+        header = self._authenticator.header(host, scopes) if ours else None
+        response = self._send(host, call, header, scopes)
+        if response.status != 401 or not ours or origin_of(response.url) != origin_of(base):
+            return response
+        try:
+            challenges = response.headers.getlist("WWW-Authenticate")
+            other = self._authenticator.reauthorize(host, challenges, scopes, header)
+        except BaseException:
+            response.close()
+            raise
+        if other is None:
+            # By now the credentials were looked for, so that the reason why there are none is known.
+            response.remark = self._authenticator.problem(host)
+            return response
+        response.close()
+        return self._send(host, call, other, scopes)
+
+    def _send(self, host: str, call: Call, authorization: str | None, scopes: Sequence[str]) -> Response:
+        response = self.transport.send(call, authorization=authorization)
+        response.registry, response.remark = host, self._authenticator.problem(host)
+        if response.status in {401, 403, 404, 429} and authorization is not None:
+            response.account = self._authenticator.account(host, scopes)
+        return response
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self.transport.close()

@@ -1,0 +1,71 @@
+"""One repository of a registry over HTTP: its addresses, its token scopes, requests to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from digestry.client.connection import Connection
+from digestry.client.responses import Response, escaped
+from digestry.client.transport import Body, Call
+from digestry.model.reference import Reference
+
+_MIRRORED: Final = ("/manifests", "/referrers")
+
+
+class RepositoryEndpoint:
+    """Where one repository is asked. Thread-safe."""
+
+    def __init__(self, connection: Connection, repository: Reference) -> None:
+        self.connection = connection
+        self.repository = repository.repository_only()
+        name = repository.repository
+        self._pull = (f"repository:{name}:pull",)
+        self._push = (f"repository:{name}:pull,push",)
+        self._delete = (f"repository:{name}:delete",)
+
+    @property
+    def host(self) -> str:
+        """The registry, ``host[:port]``."""
+        return self.repository.host
+
+    @property
+    def name(self) -> str:
+        """The repository in full, ``host/name``."""
+        return self.repository.name
+
+    def url(self, path: str) -> str:
+        """Return the address of ``path`` (such as ``manifests/1.5``) in this repository."""
+        return f"{self.connection.base(self.host)}/v2/{self.repository.repository}/{path}"
+
+    def display_name(self, target: str) -> str:
+        """Return a tag or digest of this repository as messages name it."""
+        return f"{self.name}{'@' if ':' in target else ':'}{target}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        push: bool = False,
+        scopes: Sequence[str] = (),
+        repeatable: bool = True,
+    ) -> Response:
+        """Send one request about this repository, and return the response, whatever its status.
+
+        ``path`` is below the repository, or a whole address. ``scopes`` are token scopes beside this
+        repository's own. Raises as :meth:`Connection.send` does.
+        """
+        url = path if "://" in path else self.url(path)
+        own = self._delete if method == "DELETE" else self._push if push else self._pull
+        call = Call(method, url, headers or {}, body, repeatable)
+        response = self.connection.send(self.host, call, (*own, *scopes))
+        upstream = response.headers.get("Digestry-Upstream")
+        if upstream is not None:
+            kind, _, target = urlsplit(url).path.rpartition("/")
+            if kind.endswith(_MIRRORED):
+                self.connection.cache.upstream_status[self.name, target] = escaped(upstream)
+        return response

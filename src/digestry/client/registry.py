@@ -1,0 +1,101 @@
+"""One registry: its repositories, and what it answers about all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from digestry.client import bulk_resolve, prefix_search, registry_search, sightings
+from digestry.client.connection import Connection
+from digestry.client.credentials import Credentials
+from digestry.client.options import ClientOptions
+from digestry.client.repository import Repository
+from digestry.model.digest import Digest
+from digestry.model.digest_prefix import DigestPrefix
+from digestry.model.history import TagSpan
+from digestry.model.reference import Reference, check_host
+from digestry.model.resolution import Resolutions, ResolveQuery
+from digestry.model.sightings import Noted, Sighted
+
+
+class Registry:
+    """A registry, by its ``host[:port]``. Thread-safe; a context manager that closes its connections.
+
+    Nothing is sent before a method is called. ``options`` say how the registry is spoken to, and where its
+    credentials are: by default nobody logs in. ``credentials`` replace those of the options. With a
+    ``connection``, which its owner closes, neither is used. Raises
+    :class:`~digestry.errors.InvalidReference` for what is not a host.
+
+    Every method may raise :class:`~digestry.errors.Unreachable`, :class:`~digestry.errors.Unauthorized`,
+    :class:`~digestry.errors.Refused` and :class:`~digestry.errors.ProtocolViolation`.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        options: ClientOptions | None = None,
+        credentials: Credentials | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        self.host = check_host(host)
+        self._owned = connection is None
+        self.connection = connection or Connection(options or ClientOptions(), credentials=credentials)
+
+    def repository(self, name: str) -> Repository:
+        """Return the repository ``name``, such as ``team/app``. Sends nothing.
+
+        Raises :class:`~digestry.errors.InvalidReference`.
+        """
+        return Repository(self.connection, Reference(self.host, name))
+
+    def resolve_many(self, queries: Sequence[ResolveQuery], *, contents: bool = False) -> Resolutions | None:
+        """Ask about many repositories with one request. None if the registry cannot be asked so.
+
+        It answers as many of the first ``queries`` as it has room for, and at least one. ``contents`` asks
+        for the bytes of indexes and advisories, too; they were verified.
+        """
+        return bulk_resolve.resolve_many(self.connection, self.host, queries, contents=contents)
+
+    def tags_for_digest(self, digest: Digest) -> list[TagSpan] | None:
+        """Return the tags that point, or pointed, to ``digest`` or to what holds it, newest first.
+
+        They are those of all repositories that the caller may pull from. None if the registry cannot be
+        asked that.
+        """
+        return registry_search.tags_for_digest(self.connection, self.host, digest)
+
+    def find_digest(self, prefix: DigestPrefix) -> Digest:
+        """Return the one digest that begins with ``prefix``, of all repositories that the caller may see.
+
+        Raises :class:`~digestry.errors.NotFound` and :class:`~digestry.errors.Ambiguous`, and
+        :class:`~digestry.errors.RemoteError` if the registry cannot be asked that.
+        """
+        return prefix_search.find_in_registry(self.connection, self.host, prefix)
+
+    def record_sightings(self, sightings_: Sequence[Sighted]) -> Noted | None:
+        """Report what runs where, with one request. None if the registry keeps no sightings.
+
+        At most as many as :func:`~digestry.model.sightings.batch` says.
+        """
+        return sightings.record(self.connection, self.host, sightings_)
+
+    def close(self) -> None:
+        """Close the connections, unless they were given."""
+        if self._owned:
+            self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Registry({self.host!r})"

@@ -1,0 +1,27 @@
+"""What registries have said of themselves, cached for as long as a session lasts."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+
+from digestry.model.digest import Digest
+
+Name = tuple[str, str]
+"""A repository (``host/name``) and a tag or digest of it."""
+
+
+@dataclass(slots=True)
+class SessionCache:
+    """The cache that the requests of one session share. Its entries are only ever set whole."""
+
+    extension_endpoints: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    """The endpoints of the extensions of each registry that was asked; None if it could not tell."""
+    bulk_refused: set[str] = field(default_factory=set)
+    """The registries that did not answer a bulk query."""
+    upstream_status: MutableMapping[Name, str] = field(default_factory=dict)
+    """What a pull-through registry said of its upstream (``Digestry-Upstream``)."""
+    head_digests: MutableMapping[Name, Digest] = field(default_factory=dict)
+    """The digests of tags that are known from HEAD alone, of registries that count no pulls."""
+    mounts_refused: set[tuple[str, str]] = field(default_factory=set)
+    """Pairs of repositories (``host/name``): the first does not mount blobs from the second."""
