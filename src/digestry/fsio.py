@@ -1,4 +1,4 @@
-"""The only place that writes durably: temp file, fsync, rename, fsync of the directory.
+"""Durable file writes: temporary file, fsync, rename, fsync of the directory. Nothing else writes durably.
 
 Everything here blocks; the registry calls it from worker threads. An ``OSError`` becomes a
 :class:`~digestry.errors.StorageError` that names the file, so that callers have one family to map.
@@ -29,7 +29,7 @@ _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
-    """The one wording for an ``OSError`` while doing ``action`` to ``path``."""
+    """Return the :class:`StorageError` for an ``OSError`` while doing ``action`` to ``path``."""
     reason = error.strerror or str(error)
     hint = ""
     if error.errno in _NO_ROOM or error.errno == errno.EFBIG:
@@ -44,7 +44,7 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
 
 @contextlib.contextmanager
 def storage_errors(action: str, path: Path) -> Iterator[None]:
-    """Turns an ``OSError`` of the block into a :class:`StorageError` about ``path``."""
+    """Turn an ``OSError`` of the block into a :class:`StorageError` about ``path``."""
     try:
         yield
     except OSError as error:
@@ -52,7 +52,7 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Makes ``path`` and its missing parents, each entry on disk when this returns."""
+    """Make ``path`` and its missing parents, durably."""
     with storage_errors("create the directory", path):
         missing: list[Path] = []
         probe = path
@@ -65,7 +65,7 @@ def make_directory(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """fsyncs a directory, so that renames and new entries in it survive a power loss."""
+    """fsync a directory, so that renames and new entries in it survive a power loss."""
     with storage_errors("sync the directory", path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -75,7 +75,7 @@ def sync_directory(path: Path) -> None:
 
 
 def publish(temporary: Path, destination: Path, *, descriptor: int | None = None) -> None:
-    """Moves a finished file to its final name, durably, replacing what has that name.
+    """Move a finished file to its final name, durably, replacing what has that name.
 
     ``descriptor``, if the caller still has the file open, saves opening it again.
     Both paths must be on one file system. When this returns, the file's bytes and its name are on
@@ -117,7 +117,7 @@ def read_file(path: Path, limit: int = 1 << 20) -> bytes:
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Writes a whole small file durably: readers see the old bytes or the new, never a mixture."""
+    """Write a small file durably: readers see the old content or the new, never a mixture."""
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with storage_errors("write", path):
@@ -133,7 +133,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A file to write, of any length, that becomes ``path``, durably, at the block's end.
+    """Open a file of any length that becomes ``path``, durably, at the end of the block.
 
     If the block raises, ``path`` is as it was. A file that was there keeps its mode.
     """
@@ -153,7 +153,7 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def sweep_temporaries(directory: Path, *, older_than: float = 60.0) -> None:
-    """Removes what :func:`write_file` and :func:`replacing` leave in ``directory`` if they are killed.
+    """Remove the files that a killed :func:`write_file` or :func:`replacing` left in ``directory``.
 
     Files younger than ``older_than`` seconds stay: somebody may be writing them.
     """
@@ -164,7 +164,7 @@ def sweep_temporaries(directory: Path, *, older_than: float = 60.0) -> None:
 
 
 def lacks_room(directory: Path) -> bool:
-    """Whether a file there could not grow now, because the file system or a quota is full.
+    """Return whether a file there could not grow now, because the file system or a quota is full.
 
     For who was told of a failure without its cause. Where it cannot be tried, False.
     """
@@ -183,7 +183,8 @@ def lacks_room(directory: Path) -> bool:
 
 
 def remove_file(path: Path, *, durable: bool = True) -> bool:
-    """Removes ``path``, with ``durable`` so that no power loss brings it back; False if it was not there."""
+    """Remove ``path``, with ``durable`` so that no power loss brings it back; return False if it did not
+    exist."""
     with storage_errors("remove", path):
         try:
             path.unlink()
@@ -195,7 +196,7 @@ def remove_file(path: Path, *, durable: bool = True) -> bool:
 
 
 def move(path: Path, destination: Path) -> None:
-    """Gives what is at ``path``, whatever it is, another name on the same file system, durably."""
+    """Rename ``path``, whatever it is, on the same file system, durably."""
     with storage_errors("move", path):
         path.rename(destination)
     # Should power fail between the two, it has either name or both, and never none.
@@ -213,7 +214,7 @@ class Lock:
         self._descriptor = descriptor
 
     def check(self) -> None:
-        """Raise :class:`Conflict` if the file is not the one that was locked: another has its name, or none.
+        """Raise :class:`Conflict` if the lock's file was replaced or removed: others are then not excluded.
 
         Who opens it by its name then is not kept out.
         """
@@ -243,7 +244,7 @@ def locked(
     mode: int = 0o644,
     beside: Path | None = None,
 ) -> Iterator[Lock]:
-    """Holds an advisory lock (flock) on ``path``, which is created if need be, for the block.
+    """Hold an advisory lock (flock) on ``path``, created if necessary, inside the block.
 
     With ``wait=False`` a lock that somebody else holds raises :class:`Conflict`, worded ``held``. The
     directory ``beside`` is locked as well, where the file system can: a lock file that is removed while it
@@ -299,7 +300,7 @@ def _flock(descriptor: int, operation: int, path: Path, held: str) -> None:
 
 
 def check_locks(directory: Path) -> None:
-    """Raise :class:`StorageError` if locks on files in ``directory`` do not keep others out.
+    """Raise :class:`StorageError` if locks on files in ``directory`` do not exclude others.
 
     There are file systems, and ways to mount them, with which two processes get the same lock.
     """
@@ -327,7 +328,8 @@ def _try_flock(descriptor: int) -> bool:
 
 
 def _try_range(descriptor: int) -> bool:
-    """As SQLite locks, but for one descriptor: two of a process exclude each other, as processes do."""
+    """Take a range lock as SQLite does, but for one descriptor, so that two of one process exclude each
+    other."""
     command = getattr(fcntl, "F_OFD_SETLK", None)
     if command is None:
         return False  # not Linux: it cannot be tried
@@ -375,7 +377,7 @@ class Writeback:
         self._start = _find_sync_file_range()
 
     def advance(self, end: int) -> None:
-        """Tells that the file has been written up to ``end`` (bytes)."""
+        """Note that the file has been written up to ``end`` (bytes)."""
         if self._start is not None and end - self._begun >= self._step:
             self._start(self._descriptor, self._begun, end - self._begun)
             self._begun = end

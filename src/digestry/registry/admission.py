@@ -1,4 +1,4 @@
-"""Whether a request is looked at at all: its ``Host``, and what a browser says of the page that made it.
+"""Checks before a request is handled: its ``Host``, and whether a foreign web page made it.
 
 A registry that knows its users by passwords and tokens is safe from web pages: a page has none of them. One
 that needs no login is not: whatever page somebody visits can send requests to the loopback address and to
@@ -46,7 +46,7 @@ def _named(realm: str | None) -> tuple[str, ...]:
 
 
 class Admission:
-    """The rules of one registry, for every request."""
+    """The checks of one registry."""
 
     def __init__(self, config: RegistryConfig) -> None:
         self._known: dict[bytes, Host] = {}
@@ -169,7 +169,7 @@ class Admission:
         )
 
     def _is_own(self, exchange: Exchange, origin: str) -> bool:
-        """Whether a page was loaded from this registry, by a name that is its own."""
+        """Return whether a page was loaded from this registry, by one of its own names."""
         host = exchange.host
         known = parse_origin(origin)
         if host is None or known is None:
@@ -182,7 +182,7 @@ class Admission:
         return not self._open or self._is_known(host)
 
     def _way(self, exchange: Exchange, origin: str | None) -> str:
-        """What to set so that a page of ``origin`` may do what it tried."""
+        """Return which setting would allow what a page of ``origin`` tried."""
         known = None if origin is None else parse_origin(origin)
         page = None if known is None else parse_host(known.partition("://")[2])
         host = exchange.host
@@ -194,7 +194,7 @@ class Admission:
         return host.is_local or is_one_of(host, self._names)
 
     def _is_visit(self, exchange: Exchange) -> bool:
-        """Whether somebody follows a link to this registry, which shows the answer to nobody else."""
+        """Return whether somebody follows a link to this registry, so that no script sees the answer."""
         return (
             exchange.scope["method"] in {"GET", "HEAD"}
             and exchange.header(b"origin") is None

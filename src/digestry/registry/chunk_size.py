@@ -1,4 +1,4 @@
-"""How large the parts are in which large blobs are sent."""
+"""The size of the chunks in which large blobs are sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOKS: Final = 2000
 
 
 class ChunkSize:
-    """Of one worker process, on its event loop.
+    """Chooses the chunk size in one worker process, on its event loop.
 
     Large parts cost less, since each is handed over once. But nobody else is answered while one is read and
     handed over, and up to half a dozen of them are kept for each client that is slow. So they are smaller
@@ -41,7 +41,7 @@ class ChunkSize:
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """Around the sending of one blob."""
+        """Count the blob that is sent inside the block."""
         self._sending += 1
         try:
             yield
@@ -62,7 +62,8 @@ class ChunkSize:
         return max(_LONGEST_PAUSE, self._sending / _LOOKS)
 
     def size(self, *, alone: bool, taken: int = KNOWN, slow: bool = False) -> int:
-        """Of the next part, in bytes; ``alone`` if nobody else was answered since the last one.
+        """Return the size of the next chunk, in bytes; ``alone`` if nobody else was answered since the last
+        one.
 
         ``taken`` is how many bytes the client has verifiably read by now: who reads nothing must not have
         large parts kept. ``slow``: it lets the server wait.

@@ -102,7 +102,7 @@ class TlsConfig:
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """How one registry runs. Sizes in bytes, times in seconds."""
+    """The configuration of one registry. Sizes in bytes, times in seconds."""
 
     root: Path
     host: str = "127.0.0.1"
@@ -154,11 +154,12 @@ class RegistryConfig:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches the address that it listens on."""
+        """Whether only this machine reaches the address that the registry listens on."""
         return self.socket is None and is_loopback(self.host)
 
     def is_exempt(self, peer: str) -> bool:
-        """Whether that address may have any number of connections: this machine, and trusted proxies."""
+        """Return whether the limit of connections does not apply to that address: this machine, and trusted
+        proxies."""
         address = proxies.parse_address(peer)
         return (address is not None and address.is_loopback) or self.proxy.trusts(peer)
 
@@ -170,7 +171,7 @@ class RegistryConfig:
 
 
 def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
-    """Reads the configuration. ``options`` are the command line's, by key; None was not given.
+    """Read the configuration. ``options`` are the command line's, by key; None was not given.
 
     Raises :class:`InvalidConfiguration` for anything that cannot be, or must not be by accident.
     """
@@ -263,7 +264,7 @@ def _check_open(config: RegistryConfig) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that host."""
+    """Return whether only this machine reaches that host."""
     if host == "localhost":
         return True
     try:
@@ -273,7 +274,7 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """Reads ``HOST:PORT``; port 0 means a free one. Raises :class:`InvalidConfiguration`."""
+    """Read ``HOST:PORT``; port 0 means a free one. Raises :class:`InvalidConfiguration`."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _HIGHEST_PORT:

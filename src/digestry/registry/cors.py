@@ -1,4 +1,4 @@
-"""``[cors]``: which web pages may use this registry from a browser (Fetch standard, "HTTP-CORS protocol")."""
+"""The ``[cors]`` section: which web pages may use this registry (Fetch standard, "HTTP-CORS protocol")."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class CorsConfig:
         return bool(self.origins)
 
     def allows(self, origin: str) -> bool:
-        """Whether a page of this origin, as a browser writes it, may use the registry."""
+        """Return whether a page of this origin may use the registry."""
         return origin in self.origins or (ANY in self.origins and origin != "null")
 
     def headers(self, origin: str) -> list[tuple[bytes, bytes]]:
-        """What every answer to an allowed page has."""
+        """Return the headers of every answer to an allowed page."""
         everybody = ANY in self.origins and not self.credentials
         lines = [
             (b"access-control-allow-origin", b"*" if everybody else origin.encode("latin-1")),
@@ -86,7 +86,7 @@ class CorsConfig:
         return lines
 
     def preflight(self, origin: str) -> list[tuple[bytes, bytes]]:
-        """What the answer has to a browser that asks before it asks."""
+        """Return the headers of the answer to a preflight request."""
         return [
             *self.headers(origin),
             (b"access-control-allow-methods", ", ".join(self.methods).encode()),
@@ -97,7 +97,7 @@ class CorsConfig:
 
 
 def parse(document: Mapping[str, Any], where: Where) -> CorsConfig:
-    """Reads ``[cors]`` of a document. Raises :class:`InvalidConfiguration`."""
+    """Read ``[cors]`` of a document. Raises :class:`InvalidConfiguration`."""
     if "cors" not in document:
         return CorsConfig()
     here = Where(where.file, "cors")
@@ -109,7 +109,7 @@ def parse(document: Mapping[str, Any], where: Where) -> CorsConfig:
 
 
 def parse_origin(text: str) -> str | None:
-    """An origin as browsers write it: scheme and host in lower case, no default port. None if it is none."""
+    """Return an origin as browsers write it: lower case, no default port. None if it is not one."""
     try:
         parts = urlsplit(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Collect garbage: remove what nothing holds any more, while clients push and pull (docs/collection.md).
+"""Garbage collection: removes what nothing refers to, while clients push and pull (docs/collection.md).
 
 Tags that no rule keeps, then manifests, then links: each in transactions that ask again whether it is
 held. Bytes go last, each under its guard, and only if the catalog has neither a link to them nor a
@@ -58,7 +58,7 @@ _DRY: Final = ".gc-dry-run-"
 def open_catalog(
     config: RegistryConfig, root: Path | None = None, *, now: clock.Clock = clock.now
 ) -> Catalog:
-    """The catalog with all that a removal of tags goes by: policy, webhooks."""
+    """Open the catalog with the tag policy and the webhooks that a removal of tags must respect."""
     return Catalog(
         root or config.root,
         now=now,
@@ -170,7 +170,7 @@ def dry_run(
     now: clock.Clock = clock.now,
     ask: Callable[[Share], None] = lambda _: None,
 ) -> Tally:
-    """As :func:`collect`, on a copy of the catalog, which goes afterwards: nothing else is touched.
+    """Run as :func:`collect` on a temporary copy of the catalog; nothing else changes.
 
     ``ask`` hears of what a run would not remove without a word more.
     """
@@ -211,7 +211,7 @@ def _copy_catalog(root: Path, directory: Path) -> None:
 
 
 def _sweep_dry_runs(root: Path) -> None:
-    """Removes the copies that dry runs left behind which were killed."""
+    """Remove the copies that killed dry runs left behind."""
     for folder in root.glob(f"{_DRY}*"):
         try:
             with fsio.locked(folder / "lock", wait=False):
@@ -223,7 +223,7 @@ def _sweep_dry_runs(root: Path) -> None:
 
 
 class CollectionJob:
-    """Collection on the server's schedule."""
+    """The maintenance job that runs garbage collection on the server's schedule."""
 
     name = COLLECTION
 
@@ -241,7 +241,7 @@ class CollectionJob:
         self._throttle: Throttle | None = None
 
     def run(self, stop: threading.Event) -> float:
-        """Collects if it is time; returns after how many seconds to ask again."""
+        """Collect if it is time, and return after how many seconds to ask again."""
         every = self._config.collection.every
         if every is None:
             return 3600.0
@@ -295,7 +295,7 @@ class CollectionJob:
             self._held_until = time.monotonic() + pause
 
     def _collect(self, stop: threading.Event) -> bool:
-        """False if another collection, or a backup, is under way."""
+        """Collect; return False if another collection, or a backup, is under way."""
         if self._throttle is None:
             self._throttle = Throttle(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
         try:

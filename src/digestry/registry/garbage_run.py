@@ -1,4 +1,4 @@
-"""One run of collection: from the catalog what nothing holds any more, and then its bytes."""
+"""One run of garbage collection: first rows of the catalog, then the bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Tell = Callable[[Removed | Stayed], None]
 
 @dataclass(slots=True)
 class Tally:
-    """What a run removed, and how much stayed that should have gone. ``bytes`` are those of files."""
+    """The counts of a run: what was removed, and what failed to be. ``bytes`` are those of files."""
 
     tags: int = 0
     manifests: int = 0
@@ -55,16 +55,16 @@ class Tally:
 
 
 class _Stopped(Exception):
-    """The run was asked to end. What it did until then is whole."""
+    """The run was asked to stop. What it did until then is complete."""
 
 
 def refuse(share: Share) -> None:
-    """Keep it. Raises :class:`TooMuch`."""
+    """Refuse to remove most of the store. Raises :class:`TooMuch`."""
     raise share.error()
 
 
 class Run:
-    """One run of collection. The same on the catalog and on a copy, but for the bytes."""
+    """One run of garbage collection, on the catalog or on a copy of it."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Run:
         return Removed("blob", "", str(digest), "no repository holds it", size)
 
     def _sweep_aside(self) -> Iterable[Batch]:
-        """Removes what was set aside as damaged content that nobody can miss any more."""
+        """Remove quarantined files that nobody can need any more."""
         for digest, path in self.blobs.all_aside():
             if self._garbage.held([digest]):
                 continue

@@ -1,4 +1,4 @@
-"""A request's ``Host``: what it may look like, and which ones cannot be a trick of somebody's DNS."""
+"""The ``Host`` header: parsing, and the names that DNS rebinding cannot use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MACHINE: Final = re.compile(r"host\.[a-z0-9-]+\.internal", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host's ``name``, in lower case, IPv6 without brackets, and the port if one is given."""
+    """A host's ``name``, in lower case, IPv6 without brackets, and its port, if given."""
 
     name: str
     port: int | None = None
@@ -33,7 +33,7 @@ class Host:
 
     @property
     def is_address(self) -> bool:
-        """Whether it is an IP address: a page that has one as its host was loaded from that address."""
+        """Whether it is an IP address: a page with it as its host was loaded from that address."""
         try:
             ipaddress.ip_address(self.name)
         except ValueError:
@@ -58,7 +58,7 @@ class Host:
 
 @functools.lru_cache(4096)
 def parse_host(text: str) -> Host | None:
-    """Reads ``HOST`` or ``HOST:PORT`` (RFC 9110, section 7.2); None for anything else."""
+    """Parse ``HOST`` or ``HOST:PORT`` (RFC 9110, section 7.2); None for anything else."""
     match = _HOST.fullmatch(text)
     if match is None or (match[3] is not None and not 0 < int(match[3]) < 65536):
         return None
@@ -83,7 +83,7 @@ def names(value: Any, where: Where) -> tuple[str, ...]:
 
 
 def is_one_of(host: Host, names: Iterable[str]) -> bool:
-    """Whether the host is called so; ``*.example.com`` is every name below it."""
+    """Return whether the host matches a name; ``*.example.com`` matches every name below it."""
     name = host.name.removesuffix(".")
     return any(
         name == known or (known.startswith("*.") and name.endswith(known[1:]) and len(name) >= len(known))

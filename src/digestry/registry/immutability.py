@@ -1,4 +1,4 @@
-"""``[[immutability]]``: which tags may move, as the configuration says it (docs/tags.md)."""
+"""The ``[[immutability]]`` sections: which tags may move (docs/tags.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from digestry.registry.toml import Key, Where
 
 
 def patterns(value: Any, where: Where) -> tuple[str, ...]:
-    """A list of patterns of names, or one."""
+    """Read a list of patterns of names, or a single one."""
     found = toml.texts(value, where)
     for pattern in found:
         try:
@@ -33,7 +33,7 @@ KEYS: Final = (
 
 
 def parse(document: Mapping[str, Any], where: Where) -> TagPolicy:
-    """Reads the tables of a document, in their order. Raises :class:`InvalidConfiguration`."""
+    """Read the sections of a document, in order. Raises :class:`InvalidConfiguration`."""
     rules = []
     for table, here in toml.tables(document, "immutability", where):
         values = toml.read(table, KEYS, here)

@@ -1,4 +1,4 @@
-"""Which jobs a registry has beside its requests.
+"""The list of the registry's maintenance jobs.
 
 A module of its own, because the process that does them imports it: it needs nothing of what answers
 requests, which would take it longer to start than all the rest.
@@ -16,7 +16,7 @@ _SETTLED_SECONDS: Final = 60.0
 
 
 def jobs(config: RegistryConfig) -> list[Job]:
-    """What this registry does beside its requests; called in the process that does it."""
+    """Return the jobs of this registry. Called in the maintenance process."""
     from digestry.blobs.disk import DiskBlobs  # noqa: PLC0415
     from digestry.catalog.catalog import Catalog  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it

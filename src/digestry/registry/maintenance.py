@@ -1,4 +1,4 @@
-"""The registry's own work beside its requests: one process, nice to the workers, for all of it.
+"""The maintenance process, which runs the registry's own jobs beside the workers.
 
 A process of its own, because a worker's event loop shares its interpreter lock with every thread of
 that worker: a thread that walks a million rows would be felt by each pull.
@@ -30,12 +30,12 @@ _BEGIN_SECONDS: Final = 5.0
 
 
 class Job(Protocol):
-    """Something that the registry does again and again."""
+    """A job that the registry runs periodically."""
 
     name: str
 
     def run(self, stop: threading.Event) -> float:
-        """Does what is due now; returns after how many seconds to call it again, at the latest.
+        """Do what is due, and return after how many seconds at most to call it again.
 
         Returns early, with its work half done but whole, once ``stop`` is set.
         """
@@ -46,7 +46,7 @@ MakeJobs = Callable[[], Sequence[Job]]
 
 
 class Maintenance:
-    """The process, kept running until :meth:`stop`. ``make_jobs`` is called in it, and is pickled."""
+    """The process, kept running until :meth:`stop`. It calls ``make_jobs``, which must be picklable."""
 
     def __init__(self, make_jobs: MakeJobs, logging_config: dict[str, Any]) -> None:
         self._context = multiprocessing.get_context("spawn")
@@ -57,15 +57,15 @@ class Maintenance:
         self._keeper = threading.Thread(target=self._keep, name="maintenance", daemon=True)
 
     def start(self) -> None:
-        """Begins; returns at once."""
+        """Start the process; return at once."""
         self._keeper.start()
 
     def wait(self) -> None:
-        """Waits until it runs, for some seconds at most."""
+        """Wait until the process runs, for some seconds at most."""
         self._runs.wait(_BEGIN_SECONDS)
 
     def stop(self) -> None:
-        """Ends the process; what it had half done goes on at the next start."""
+        """Stop the process; unfinished work resumes at the next start."""
         self._stop.set()
         self._keeper.join(2 * _STOP_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Whether a manifest has all that another one has, and more: a signature that is added to others."""
+"""Whether a manifest extends another one: all its content, and more, as an added signature does."""
 
 from __future__ import annotations
 

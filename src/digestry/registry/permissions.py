@@ -1,4 +1,4 @@
-"""The root is its owner's alone, and what is in it: private content, keys, and locks that others could hold.
+"""File permissions of the root: for its owner alone or, with ``group-access``, readable by its group.
 
 With ``group-access`` the root's group may read it, but for keys and locks.
 """
@@ -47,7 +47,7 @@ def is_shared(root: Path) -> bool:
 
 
 def make_private(root: Path, *, group: bool = False) -> int:
-    """Take from others, and from the group unless it may read, the access to ``root`` and what is made there.
+    """Remove the access of others, and of the group unless it may read, to ``root`` and what is in it.
 
     Returns how many files and directories were changed. What is in the root and not of a registry's making
     stays as it is; then who could list the root itself still can. Symbolic links are not followed, and what

@@ -1,4 +1,5 @@
-"""``[proxy]``: whose word counts on who asks, and how they reached this registry (docs/registry.md).
+"""The ``[proxy]`` section: which proxies are trusted to state a client's address, scheme and host
+(docs/registry.md).
 
 A proxy says for whom it asks in ``Forwarded`` (RFC 7239) or in ``X-Forwarded-For``, ``-Proto``, ``-Host`` and
 ``-Port``. Anybody can write these headers, so that they are read from right to left, and only as far as
@@ -84,7 +85,8 @@ class ProxyConfig:
         return self.unix or bool(self.networks)
 
     def trusts(self, peer: str) -> bool:
-        """Whether what this address says of others counts. The peer of a unix socket has an empty one."""
+        """Return whether this address is trusted to state who asks. The peer of a unix socket has an empty
+        one."""
         if not peer:
             return self.unix
         address = parse_address(peer)
@@ -96,7 +98,7 @@ class ProxyConfig:
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """What trusted proxies say of a request; None for what they do not say."""
+    """What trusted proxies state of a request; None for what they do not."""
 
     address: str | None = None
     scheme: str | None = None
@@ -104,7 +106,7 @@ class Forwarding:
 
 
 def parse(document: Mapping[str, Any], where: Where) -> ProxyConfig:
-    """Reads ``[proxy]`` of a document. Raises :class:`InvalidConfiguration`."""
+    """Read ``[proxy]`` of a document. Raises :class:`InvalidConfiguration`."""
     values = toml.read(document.get("proxy", {}), KEYS, Where(where.file, "proxy"))
     trusted = values["trusted"]
     networks = tuple(_unmapped(ipaddress.ip_network(item)) for item in trusted if item != UNIX)
@@ -121,7 +123,7 @@ def _unmapped(network: Network) -> Network:
 
 @functools.lru_cache(4096)
 def parse_address(text: str) -> Address | None:
-    """An IP address, without its zone, and IPv4 where IPv6 only wraps it; None for anything else."""
+    """Return an IP address without its zone, and IPv4 out of a mapped IPv6; None for anything else."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -130,7 +132,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def share_of(address: str) -> str:
-    """Whose share of what is limited an address counts in: its own, or its network's of 64 bits in IPv6."""
+    """Return the unit that limits count an address by: itself, or its /64 network in IPv6."""
     found = parse_address(address)
     if found is None or found.version == 4:
         return address if found is None else str(found)
@@ -138,7 +140,7 @@ def share_of(address: str) -> str:
 
 
 def parse_node(text: str) -> Address | None:
-    """The address of a hop (RFC 7239, section 6): bare, with a port, IPv6 in brackets or without.
+    """Return the address of a hop (RFC 7239, section 6): bare, with a port, IPv6 in brackets or without.
 
     None for ``unknown``, for a name that hides the address (``_gateway``), and for garbage.
     """
@@ -165,7 +167,7 @@ def _is_port(text: str) -> bool:
 
 
 def apply(config: ProxyConfig, scope: Scope) -> Forwarding:
-    """Puts the client's address and scheme into ``scope``, and returns what the peer says, if it is trusted.
+    """Set the client's address and scheme in ``scope``, and return what the peer states, if it is trusted.
 
     Raises :class:`ErrorResponse` 400 if it says two things: one of them a stranger wrote.
     """
@@ -182,7 +184,7 @@ def apply(config: ProxyConfig, scope: Scope) -> Forwarding:
 
 
 def read(config: ProxyConfig, peer: str, headers: RawHeaders) -> Forwarding:
-    """What a trusted ``peer`` says of the request. Raises as :func:`apply` does."""
+    """Return what a trusted ``peer`` states of the request. Raises as :func:`apply` does."""
     lines: dict[bytes, list[str]] = {}
     for name, value in headers:
         if name in _NOTED:
@@ -213,7 +215,7 @@ def read(config: ProxyConfig, peer: str, headers: RawHeaders) -> Forwarding:
 
 
 def _walk(config: ProxyConfig, nodes: Iterable[str]) -> tuple[Address | None, int]:
-    """The client among hops from right to left, and how many hops were read to get there."""
+    """Return the client among hops from right to left, and how many hops were read."""
     found: Address | None = None
     number = 0
     for number, node in enumerate(nodes, 1):
@@ -276,7 +278,7 @@ def _scheme(text: str) -> str | None:
 
 
 def _from_right(lines: Sequence[str], *, quoted: bool = False) -> Iterator[str]:
-    """The elements of a list in a header, the last one first; several lines are one list.
+    """Yield the elements of a list header, the last one first; several lines are one list.
 
     From the right, so that what a stranger wrote before them, a quote that never closes or 8 KiB, cannot
     change what the nearest proxies wrote.
@@ -318,7 +320,7 @@ def _is_escaped(text: str, place: int) -> bool:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """The parameters of one element of ``Forwarded``, by lower-case name; empty if it is garbage."""
+    """Return the parameters of one element of ``Forwarded``, by lower-case name; empty if it is malformed."""
     found: dict[str, str] = {}
     place = 0
     while place < len(text):
@@ -334,7 +336,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def says_https(headers: RawHeaders) -> bool:
-    """Whether whoever passed a request on, trusted or not, says that it came over TLS.
+    """Return whether whoever forwarded a request, trusted or not, states that it came over TLS.
 
     For what can only become safer by it: a password goes to ``https`` of the same host, or nowhere.
     """

@@ -1,4 +1,4 @@
-"""Content that is not what it should be is taken away from clients, and its file put aside.
+"""The quarantine of damaged content: hidden from clients, and its file set aside.
 
 The row first, then the file: a crash between the two leaves a bad file that nobody is served, and the
 next look at it moves it. Neither is done to content that a push has just replaced.
@@ -26,7 +26,7 @@ Note = Callable[[str, Digest, str], None]
 
 
 class Quarantine:
-    """Looks at content, and does what follows from it. Thread-safe. Blocks."""
+    """Checks content, and quarantines or releases it. Thread-safe. Blocks."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Quarantine:
         self._note = note
 
     def quarantine_if_damaged(self, digest: Digest, size: int) -> bool:
-        """Looks again at content that could not be served; whether it is damaged.
+        """Check content that could not be served again, and return whether it is damaged.
 
         Others may have found it and seen to it already.
         """
@@ -57,7 +57,7 @@ class Quarantine:
         pace: Pace | None = None,
         drop: bool = False,
     ) -> bool:
-        """Reads all of some content; whether it is damaged.
+        """Read all of some content, and return whether it is damaged.
 
         ``known`` tells that it is thought to be: if it is whole, because somebody put its file back, it
         is served again. With ``drop`` memory forgets the file, for it may be what is wrong. Raises

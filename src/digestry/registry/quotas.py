@@ -1,4 +1,4 @@
-"""``[[quota]]``: how much the repositories may hold (docs/registry.md)."""
+"""The ``[[quota]]`` sections of the configuration (docs/registry.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS: Final = (
 
 
 def parse(table: Any, where: Where) -> Quota:
-    """Reads one ``[[quota]]``. Raises :class:`InvalidConfiguration`."""
+    """Read one ``[[quota]]`` section. Raises :class:`InvalidConfiguration`."""
     values = toml.read(table, KEYS, where)
     if values["bytes"] is None and values["tags"] is None:
         raise where.wrong("it limits nothing: give bytes, tags, or both")

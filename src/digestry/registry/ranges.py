@@ -23,7 +23,7 @@ _GATHERED: Final = 64 << 10
 
 
 class Part(NamedTuple):
-    """The bytes ``first`` to ``last`` of the content, and what goes before them."""
+    """The bytes ``first`` to ``last`` of the content, and the head that precedes them."""
 
     head: bytes
     first: int
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What an answer has: its status, headers beside the content's own, parts, and end.
+    """The shape of an answer: its status, additional headers, parts, and end.
 
     ``media_type`` is None for the content's own. ``length`` is of the whole body, in bytes.
     """

@@ -1,4 +1,4 @@
-"""What of the journal only those read who may audit a repository: who, from where, with what.
+"""Redaction of journal entries for readers without the right ``audit``: who, from where, with what.
 
 The number and the hashes of an entry go with it: the number counts the moves in repositories that the
 reader may not know of, and from a hash the address that it covers could be guessed.
@@ -21,7 +21,7 @@ _DIGITS: Final = 19
 
 
 def event(entry: TagEvent, *, audits: bool) -> TagEvent:
-    """The entry as it is told to who may audit its repository, or may not.
+    """Return the entry as a reader may see it who may, or may not, audit its repository.
 
     That a mirror saw a move in another registry is not about a person, and stays.
     """
@@ -33,19 +33,19 @@ def event(entry: TagEvent, *, audits: bool) -> TagEvent:
 
 
 def span(found: TagSpan, *, audits: bool) -> TagSpan:
-    """The same of a span."""
+    """Return the span as a reader may see it."""
     return found if audits else structs.replace(found, sequence=None)
 
 
 class Cursor(NamedTuple):
-    """Where a page of entries ends: before an entry's number, or its time (microseconds since 1970)."""
+    """The end of a page of entries: an entry's number, or its time (microseconds since 1970)."""
 
     sequence: int | None = None
     time: int | None = None
 
 
 def cursor(exchange: Exchange, *, audits: bool) -> Cursor:
-    """The query parameter ``before``: an entry's number, or its time (RFC 3339), exclusive.
+    """Return the query parameter ``before``: an entry's number, or its time (RFC 3339), exclusive.
 
     Numbers are only for who is told numbers: whoever else could ask for all before one would find out
     which numbers the entries have. Raises :class:`ErrorResponse`.
@@ -63,5 +63,5 @@ def cursor(exchange: Exchange, *, audits: bool) -> Cursor:
 
 
 def position(sequence: int | None, at: datetime.datetime, *, audits: bool) -> str:
-    """The ``before`` that leads to what is older than this entry."""
+    """Return the ``before`` of the page after this entry."""
     return str(sequence) if audits and sequence is not None else rfc3339(at)

@@ -1,4 +1,4 @@
-"""What asks for a word more: to remove most of what a registry has.
+"""The limit on removals: removing most of a registry requires an explicit confirmation.
 
 What is right for a whole store is seldom so sudden: a wrong catalog, a retention that was mistyped, or
 somebody who deleted all tags look the same from here.
@@ -19,12 +19,12 @@ OPTION: Final = "--really-remove-most"
 
 
 class TooMuch(Conflict):
-    """A run would remove most of what there is. It has removed nothing of that kind."""
+    """A run would remove most of the registry. It has removed nothing of that kind."""
 
 
 @dataclass(slots=True)
 class Share:
-    """How many there are of a kind, and how many of them a run would remove; blobs with their bytes."""
+    """How many things of a kind there are, and how many a run would remove; blobs with their bytes."""
 
     kind: str
     total: int = 0
@@ -35,7 +35,7 @@ class Share:
 
     @property
     def most(self) -> bool:
-        """Whether it is more than half, by number or by bytes, and not just a few."""
+        """Whether it is more than half, by number or by bytes, and more than a few."""
         by_number = self.dead > FEW and 2 * self.dead > self.total
         by_bytes = self.live_bytes is not None and self.dead_bytes > max(LITTLE, self.live_bytes)
         return by_number or by_bytes

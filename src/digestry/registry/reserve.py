@@ -1,4 +1,4 @@
-"""Room on the disk that is kept for what gives room back.
+"""The disk reserve: room that deletions can use when the disk is full.
 
 What deletes writes to the catalog before the bytes go. On a disk without any room it could not, and a
 registry that has filled its own disk would never get out of that. So a file keeps some: it goes
@@ -32,7 +32,7 @@ _LOOK_SOON_SECONDS: Final = 1.0
 
 
 class Reserve:
-    """The file under ``root``, a directory. Nothing is touched before a method is called.
+    """The reserve's file under ``root``. Nothing is touched before a method is called.
 
     Safe to use from many threads and many processes at once.
     """
@@ -42,7 +42,7 @@ class Reserve:
         self._path = root / FILE
 
     def spent(self) -> bool:
-        """Whether it was released, and is not whole again. One that was never made was not."""
+        """Return whether the reserve was released and is not whole again."""
         try:
             size = self._path.stat().st_size
         except OSError:
@@ -51,7 +51,7 @@ class Reserve:
         return size < _BYTES and size < self._wanted()
 
     def check(self) -> None:
-        """Raises :class:`StorageFull` while it is spent."""
+        """Raise :class:`StorageFull` while the reserve is spent."""
         if self.spent():
             raise StorageFull(
                 f"the room that {self._path} keeps for deletions is in use",
@@ -59,7 +59,7 @@ class Reserve:
             )
 
     def release(self, most: int = _BYTES) -> bool:
-        """Gives room, ``most`` bytes of it, to whoever needs it now; False if there is none left.
+        """Release up to ``most`` bytes; return False if there are none left. Raises :class:`StorageError`.
 
         Raises :class:`StorageError`.
         """
@@ -74,7 +74,7 @@ class Reserve:
         return held > 0
 
     def fill(self) -> bool:
-        """Takes the room again, as far as there is more than is needed at once; whether it is whole.
+        """Refill the reserve as far as there is spare room, and return whether it is whole.
 
         One that was never made is made whole or not at all. Raises :class:`StorageError`.
         """
@@ -106,7 +106,8 @@ class Reserve:
             raise
 
     def take_back(self) -> None:
-        """As :meth:`fill`, but for what a collection or a backup just uses. Raises :class:`StorageError`."""
+        """Refill as :meth:`fill` does, except what a collection or a backup is using. Raises
+        :class:`StorageError`."""
         with storage_errors("keep room in", self._path):
             _, held, size = self._measured()
         # The lock is what collections and backups ask for: it is not taken to look.
@@ -142,7 +143,7 @@ def _allocate(path: Path, size: int) -> None:
 
 
 class Refill:
-    """A job of the maintenance process: makes the reserve, and makes it whole again."""
+    """The maintenance job that makes the reserve, and refills it."""
 
     name = "reserve"
 
@@ -151,6 +152,6 @@ class Refill:
         self._reserve = Reserve(root)
 
     def run(self, _stop: threading.Event) -> float:
-        """Looks whether there is room; returns after how many seconds to look again."""
+        """Refill if there is room, and return after how many seconds to look again."""
         self._reserve.take_back()
         return _LOOK_SOON_SECONDS if self._reserve.spent() else _LOOK_SECONDS

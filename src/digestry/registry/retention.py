@@ -1,4 +1,4 @@
-"""``[collection]`` and ``[[retention]]``: what is kept, and how often the rest goes (docs/collection.md)."""
+"""The ``[collection]`` and ``[[retention]]`` sections of the configuration (docs/collection.md)."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ RETENTION_KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """How often the server collects (None: never), and how long what a client pushed, mounted or
-    found is kept whatever else holds it. In seconds."""
+    """The schedule of garbage collection (None: never), and how long pushed, mounted or found content is
+    leased. In seconds."""
 
     every: float | None = DAY
     lease: float = DAY
@@ -48,7 +48,7 @@ class CollectionConfig:
 
 
 def parse(document: Mapping[str, Any], where: Where) -> CollectionConfig:
-    """Reads both sections of a document. Raises :class:`InvalidConfiguration`."""
+    """Read both sections of a document. Raises :class:`InvalidConfiguration`."""
     here = Where(where.file, "collection")
     values = toml.read(document.get("collection", {}), COLLECTION_KEYS, here)
     rules = tuple(_rule(table, at) for table, at in toml.tables(document, "retention", where))
@@ -81,7 +81,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 def note_served(root: Path, retention: Retention) -> None:
-    """Notes how long a registry keeps things, for :func:`check_as_served`. Raises :class:`StorageError`."""
+    """Record the served registry's retention, for :func:`check_as_served`. Raises :class:`StorageError`."""
     content = msgspec.json.encode(_Kept(retention.untagged, retention.sighted))
     try:
         if fsio.read_file(root / FILE) == content:

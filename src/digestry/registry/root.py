@@ -1,4 +1,4 @@
-"""The registry's directory as a whole: who has it, and whether it is one that may be served."""
+"""The registry's root directory: its locks, and the checks before it is served."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _if_there(directory: Path) -> Path | None:
 
 
 def check_servable(root: Path) -> None:
-    """Raises :class:`Conflict` for a directory that looks like a root and is none."""
+    """Raise :class:`Conflict` for a directory that looks like a root and is not one."""
     if (root / RESTORING).exists():
         raise Conflict(
             f"{root} is not complete: a backup is being restored to it, or that was broken off",
@@ -92,7 +92,7 @@ def check_catalog(root: Path, blobs: DiskBlobs) -> None:
 
 
 def warn_of_owner(root: Path) -> None:
-    """Logs that the files which this server will make shut out who served ``root`` until now."""
+    """Log a warning if the files that this server will make exclude the root's former user."""
     with contextlib.suppress(OSError):
         owner = (root / FILE).stat().st_uid
         if os.geteuid() != owner:
@@ -106,7 +106,7 @@ def warn_of_owner(root: Path) -> None:
 
 
 def check_user(root: Path) -> None:
-    """Raises :class:`InvalidConfiguration` for a user whose files the server could not write to."""
+    """Raise :class:`InvalidConfiguration` if the server could not write to this user's files."""
     owner = (root / FILE).stat().st_uid
     if os.geteuid() != owner:
         raise InvalidConfiguration(

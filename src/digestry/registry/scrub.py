@@ -1,4 +1,4 @@
-"""Reads everything that the registry holds again, slowly, and puts what is damaged into quarantine.
+"""The scrub: reads all stored content again, at a bounded rate, and quarantines what is damaged.
 
 In the order of the digests, of which any may be next: so that a pass goes on where it was, whatever was
 pushed or deleted meanwhile, and how far it is can be told from the digest alone. What no repository has
@@ -59,24 +59,24 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ScrubConfig:
-    """``every`` is how long after the last pass began the next one does, in seconds; None: no scrub.
-    ``rate`` is in bytes a second."""
+    """The scrub's schedule: ``every`` is seconds from the begin of one pass to the next (None: no scrub),
+    ``rate`` is bytes a second."""
 
     every: float | None = 7 * 86400.0
     rate: int = 20 << 20
 
 
 def parse(sections: Mapping[str, Any], where: Where) -> ScrubConfig:
-    """Reads ``[scrub]``. Raises :class:`InvalidConfiguration`."""
+    """Read ``[scrub]``. Raises :class:`InvalidConfiguration`."""
     return ScrubConfig(**toml.read(sections.get("scrub", {}), KEYS, Where(where.file, "scrub")))
 
 
 class Stopped(Exception):
-    """The reading is to end here."""
+    """The reading was asked to stop."""
 
 
 class Bucket:
-    """A pace of ``rate`` bytes a second, kept over files, until ``stop`` is set.
+    """A throttle of ``rate`` bytes a second over many files, until ``stop`` is set.
 
     Time that was not used is not saved up for long: a slow disk is not followed by a storm.
     """
@@ -90,7 +90,7 @@ class Bucket:
         self._due = time.monotonic()
 
     def take(self, count: int) -> None:
-        """Waits until so many bytes may be read. Raises :class:`Stopped`."""
+        """Wait until so many bytes may be read. Raises :class:`Stopped`."""
         now = time.monotonic()
         self._due = max(self._due, now - self._SAVED)
         if self._stop.wait(max(0.0, self._due - now)):
@@ -100,8 +100,8 @@ class Bucket:
 
 @dataclass(slots=True)
 class Pass:
-    """How far one pass over everything is. ``damaged`` counts what it found so, known before or not;
-    ``unread`` is what could not be judged. Times are microseconds since 1970."""
+    """The progress of one pass. ``damaged`` counts damaged content, known before or not; ``unread`` what
+    could not be judged."""
 
     started_at: int
     after: str = ""
@@ -134,7 +134,7 @@ class Pass:
 
 
 def last(catalog: Catalog) -> Pass | None:
-    """The last pass that began, as far as it is known to have come."""
+    """Return the progress of the last pass."""
     kept = catalog.jobs.state(SCRUB)
     if kept is None:
         return None
@@ -172,7 +172,7 @@ class Scrub:
         from_start: bool = False,
         watch: Callable[[Pass], None] = lambda _: None,
     ) -> Pass:
-        """Goes on with the pass that was broken off, or begins one, and carries it to its end.
+        """Resume the interrupted pass, or begin one, and finish it.
 
         Returns early, with ``finished_at`` None, once ``stop`` is set. ``watch`` is told now and then.
         Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if what is
@@ -255,7 +255,7 @@ class Scrub:
 
 
 class ScrubJob:
-    """Scrubs a served registry again and again, from ``first`` seconds after its start on."""
+    """The maintenance job that scrubs a served registry, from ``first`` seconds after its start on."""
 
     name = "scrub"
 
@@ -275,7 +275,7 @@ class ScrubJob:
         self._scrub = Scrub(self._catalog, root, rate=config.rate, now=now, note=note)
 
     def run(self, stop: threading.Event) -> float:
-        """Does what is due; returns after how many seconds to look again."""
+        """Do what is due, and return after how many seconds to look again."""
         self._catalog.damage.forget_unheld()  # what was deleted meanwhile is no trouble any more
         if self._every is None:
             return _LOOK_SECONDS

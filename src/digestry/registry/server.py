@@ -1,4 +1,4 @@
-"""Runs the registry: Granian, with the application in one or more worker processes."""
+"""The server: Granian with the application in worker processes, and the maintenance process."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ log: Final = logging.getLogger("digestry.registry")
 
 
 def free_port(host: str, port: int) -> int:
-    """The port, or for 0 a free one. Raises :class:`InvalidConfiguration` if it is taken."""
+    """Return the port, or for 0 a free one. Raises :class:`InvalidConfiguration` if it is in use."""
     probe = listening.listen(host, port, patience=1)
     probe.close()
     return probe.port
 
 
 def prepare(config: RegistryConfig) -> None:
-    """Makes the root's files, and brings the catalog up to date. Under the root's lock.
+    """Make the root's files, and migrate the catalog. Called under the root's lock.
 
     On a disk that is full, with the room that is kept for that.
     """
@@ -130,7 +130,7 @@ def _prepare(config: RegistryConfig) -> None:
 def serve(
     config: RegistryConfig, *, ready: Callable[[str], None], make_upstream: MakeUpstream | None = None
 ) -> None:
-    """Serves until SIGTERM or SIGINT. Calls ``ready`` with the URL when requests are answered.
+    """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once requests are answered.
 
     ``make_upstream`` is for a configuration with mirrors; each worker process calls it.
 
@@ -195,7 +195,7 @@ def _listen(config: RegistryConfig) -> Listening:
 
 
 class _Server(Granian):  # type: ignore[misc,valid-type]
-    """Granian, on a socket that is bound already, the same one for all workers."""
+    """Granian on an already bound socket, which all workers share."""
 
     def __init__(self, socket: Listening, **options: Any) -> None:
         super().__init__("digestry.registry.app", **options)
@@ -210,7 +210,7 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
 
 
 def _settle(config: RegistryConfig) -> None:
-    """Makes copies of the catalog that were taken meanwhile known as older ones."""
+    """Raise the catalog's generation, so that copies taken meanwhile are recognised as older."""
     catalog = Catalog(config.root)
     try:
         store_identity.advance(catalog, DiskBlobs(config.root))
@@ -221,7 +221,7 @@ def _settle(config: RegistryConfig) -> None:
 
 
 class _Workers:
-    """The worker processes, for as long as this registry is served.
+    """The worker processes of the server.
 
     One that dies is started anew by Granian; but if it dies again within seconds, Granian ends them all.
     What kills processes, such as a machine without memory, may do that twice: so they are started anew,
@@ -266,17 +266,17 @@ class _Workers:
         )
 
     def processes(self) -> list[int]:
-        """The worker processes that there are."""
+        """Return the process IDs of the running workers."""
         return [worker.inner.pid for worker in list(self._server.wrks) if worker.is_alive()]
 
     def renew(self, certificate: tls.Certificate) -> None:
-        """Replaces the workers one after the other, by some that have the ``certificate`` as it is now."""
+        """Replace the workers, one after the other, with ones that use the present ``certificate``."""
         files = certificate.used
         self._server.build_ssl_context(files.certificate, files.key, None, tls.OLDEST, None, [], False)
         self._server.signal_handler_reload()
 
     def run(self) -> None:
-        """Serves until SIGTERM or SIGINT. Raises :class:`StorageError` if the workers die on and on."""
+        """Serve until SIGTERM or SIGINT. Raises :class:`StorageError` if the workers keep dying."""
         while True:
             try:
                 self._server.serve(target_loader=self._load, wrap_loader=False)
@@ -299,7 +299,7 @@ class _Workers:
 
 
 def _raise_file_limit() -> None:
-    """As many open files as this user may have: a connection is one."""
+    """Raise the limit of open files as far as this user may: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
@@ -314,7 +314,7 @@ def _load(
     address: tuple[str, int] | None,
     beat: Callable[[], Coroutine[None, None, None]],
 ) -> Any:
-    """Makes the application; called in each worker process."""
+    """Make the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     return create_app(config, make_upstream, address=address, beat=beat)
 

@@ -1,4 +1,4 @@
-"""``[[sparse]]``: where an index may list manifests that are not there (docs/registry.md)."""
+"""The ``[[sparse]]`` sections: repositories whose indexes may list missing manifests (docs/registry.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whether the catalog and the blobs beside it are of one registry.
+"""The identity of a registry: one ID in the catalog and in the blob store, compared before anything is
+removed.
 
 Beside another registry's catalog, a new one or an older one, the blobs would be what nobody needs. So both
 have one ID, and the store notes how recent the catalog was: that is compared before the registry is served,
@@ -32,7 +33,7 @@ _LOOK_SECONDS: Final = 10.0
 
 
 def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
-    """As :func:`check`; what has no ID yet gets one."""
+    """Check as :func:`check` does, and give an ID to what has none yet."""
     found, marked = catalog.identity.get(), check(catalog, blobs)
     if not marked:
         blobs.set_mark(StoreMark(found.id, found.generation))
@@ -41,7 +42,7 @@ def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
 
 
 def check(catalog: Catalog, blobs: DiskBlobs, *, remove: bool = True) -> bool:
-    """Return whether the store has the catalog's ID; False for a registry from before there were IDs.
+    """Return whether the store has the catalog's ID; False for a registry without IDs.
 
     Of such a one, the catalog must know most of the blobs, if any are to be removed.
 
@@ -91,7 +92,7 @@ def check_copy(path: Path, blobs: DiskBlobs) -> StoreMark | None:
 
 
 class SameStore:
-    """The directories of the content as they are when this is made: another store may take their place."""
+    """The identity of the content's directories when this is made: another store may take their place."""
 
     def __init__(self, blobs: DiskBlobs) -> None:
         self._blobs = blobs
@@ -156,7 +157,8 @@ def _all_the_same(blobs: DiskBlobs, found: RegistryIdentity) -> str:
 
 
 def advance(catalog: Catalog, blobs: DiskBlobs) -> None:
-    """Make older copies of the catalog known as such. Where there is no room for that, they are not."""
+    """Raise the generation, so that older copies of the catalog are recognised. Without room on the disk, it
+    stays."""
     with contextlib.suppress(StorageFull):
         found = catalog.identity.advance()
         blobs.set_mark(StoreMark(found.id, found.generation))

@@ -1,4 +1,4 @@
-"""TLS: the certificate's files, checked before they are used, and used anew when they change."""
+"""The TLS certificate: checked before use, and reloaded when its files change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOOK_SECONDS: Final = 1.0
 
 
 class Certificate:
-    """The certificate and its key as the workers read them: a copy, made when both could be used.
+    """A copy of the certificate and its key for the workers, made when both were valid.
 
     A worker may start at any time, because another one died, and ends if what it reads does not belong
     together. So it must not read the files themselves: somebody may just have replaced one of the two,
@@ -51,7 +51,7 @@ class Certificate:
             log.error("%s; the certificate and its key are read where they are", error.message)
 
     def take(self) -> bool:
-        """Copies the files if they are not what they were; whether they were not.
+        """Copy the files if they changed, and return whether they did.
 
         Raises :class:`InvalidConfiguration` if they cannot be used, :class:`StorageError`. Then the
         copy is what it was.
@@ -90,7 +90,7 @@ class Certificate:
         return copy
 
     def options(self) -> dict[str, Any]:
-        """What the server is told."""
+        """Return the server's TLS options."""
         return {
             "ssl_cert": self.used.certificate,
             "ssl_key": self.used.key,
@@ -98,7 +98,7 @@ class Certificate:
         }
 
     def watch(self, renew: Callable[[Certificate], None]) -> None:
-        """Calls ``renew`` whenever the files changed, and can be used. From a thread of its own."""
+        """Call ``renew``, from a thread, whenever the files have changed and are valid."""
         threading.Thread(target=self._watch, args=(renew,), name="certificate", daemon=True).start()
 
     def _watch(self, renew: Callable[[Certificate], None]) -> None:
@@ -120,7 +120,7 @@ class Certificate:
 
 
 def clear(root: Path) -> None:
-    """Removes the copies, of this server or of one that was killed."""
+    """Remove the copies that this server, or a killed one, made."""
     shutil.rmtree(root / DIRECTORY, ignore_errors=True)
 
 

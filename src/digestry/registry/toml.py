@@ -1,4 +1,4 @@
-"""Reading ``registry.toml``: each section says its keys once, with kind and default.
+"""Reading ``registry.toml``: each section declares its keys once, with type and default.
 
 A section's module has a tuple of :class:`Key` and a function from :func:`read` 's values to a frozen
 object; :mod:`digestry.registry.config` hangs the objects together. docs/registry.md lists the same

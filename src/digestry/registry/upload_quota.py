@@ -1,4 +1,4 @@
-"""The room that quotas leave for an upload's bytes, taken while they come in.
+"""The quota of uploads: room for their bytes, taken while they arrive.
 
 Bytes of unfinished uploads count, and of several uploads at once only so many are taken as there is room for
 all of them. Room is taken in steps: an upload that declares much and sends little keeps little from others.
@@ -22,7 +22,8 @@ whose length is known the most, so that of several that race one comes to its en
 
 
 class UploadRoom:
-    """Of one request to an upload, whose file has ``began`` bytes. ``length`` is of the body, if known."""
+    """The room of one request to an upload whose file has ``began`` bytes. ``length`` is of the body, if
+    known."""
 
     def __init__(self, service: Service, upload: Upload, began: int, length: int | None) -> None:
         self._service = service
@@ -33,14 +34,15 @@ class UploadRoom:
         self._size = began
 
     async def check(self, size: int) -> None:
-        """Raises :class:`OverQuota` if there is no room for ``size`` bytes now; takes none."""
+        """Raise :class:`OverQuota` if there is no room for ``size`` bytes now; take none."""
         name = self._upload.repository
         left = await self._service.disk(self._service.catalog.bytes_left, name)
         if left is not None and size > left + self._upload.reserved:
             raise over_quota(name, max(0, left))
 
     async def take(self, size: int) -> None:
-        """Takes room for ``size`` bytes in all. Raises :class:`OverQuota`, and 404 if it was cancelled."""
+        """Take room for ``size`` bytes in all. Raises :class:`OverQuota`, and 404 if the upload was
+        cancelled."""
         if size <= self._size:
             return
         step = min(max(size - self._began, self._step), MOST_STEP)
@@ -53,14 +55,14 @@ class UploadRoom:
             raise upload_unknown(upload.id, upload.repository) from error
 
     async def give_back(self, size: int) -> None:
-        """The request failed, with ``size`` bytes in the upload's file: others may have the rest."""
+        """Return the unused room of a failed request that left ``size`` bytes in the upload's file."""
         if self._size > size:
             with contextlib.suppress(DigestryError):  # why it failed is what is to be heard of
                 await self._service.write(self._service.catalog.release, self._upload, size)
 
 
 def over_quota(name: str, left: int) -> OverQuota:
-    """The refusal of more bytes than a quota has left."""
+    """Return the refusal of more bytes than a quota allows."""
     return OverQuota(
         f"the quota of repository {name} has {left} bytes left, and the blob has more",
         hint="delete what is not needed any more, or ask who runs the registry for more",

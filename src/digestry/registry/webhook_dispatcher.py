@@ -1,4 +1,4 @@
-"""Brings tag events to webhooks: from the catalog's queue, until each was taken or is given up.
+"""The webhook dispatcher: delivers queued tag events until each was accepted or expires.
 
 Threads of one worker process: whichever holds the lock file, so that a message is sent by one at a
 time and the next takes over when a process ends. Pushes never wait for any of it: they only write the
@@ -46,14 +46,14 @@ _READ: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a message was not taken, and how many seconds the receiver asks to be left alone."""
+    """The reason why a message was not accepted, and the seconds that the receiver asks to wait."""
 
     problem: str
     retry_after: float = 0.0
 
 
 class WebhookDispatcher:
-    """Delivers what is queued. ``start`` returns at once; ``stop`` ends what is under way."""
+    """Delivers what is queued. ``start`` returns at once; ``stop`` aborts what is under way."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class WebhookDispatcher:
         self._senders: list[Sender] = []
 
     def start(self) -> None:
-        """Begins as soon as no other process delivers."""
+        """Start delivering as soon as no other process does."""
         if self._webhooks:
             self._keeper = threading.Thread(target=self._keep, name="webhooks", daemon=True)
             self._keeper.start()
 
     def stop(self) -> None:
-        """Ends. A message under way is cut off, and sent again by whoever is next."""
+        """Stop. A message under way is aborted; the next process sends it again."""
         self._stop.set()
         for sender in self._senders:
             sender.cut()
@@ -148,7 +148,7 @@ class WebhookDispatcher:
 
 
 def delay(attempts: int, jitter: Callable[[], float] = random.random) -> float:
-    """Seconds to wait after that many failures before: twice as long each time, and never all at once."""
+    """Return the seconds to wait after so many failures: doubled each time, with jitter."""
     longest = min(_LONGEST_DELAY, _FIRST_DELAY * float(1 << min(attempts, 20)))
     return longest * (0.5 + jitter() / 2)
 
@@ -162,14 +162,14 @@ class Sender:
         self._socket: socket.socket | None = None
 
     def cut(self) -> None:
-        """Ends the message under way, if any: its answer will not be waited for."""
+        """Abort the message under way, if any, without waiting for its answer."""
         open_socket = self._socket
         if open_socket is not None:
             with contextlib.suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
 
     def send(self, body: bytes, headers: Mapping[str, str]) -> Refusal | None:
-        """Posts the message; None if it was taken. In all no longer than about the timeout."""
+        """Post the message; return None if it was accepted. Takes no longer than about the timeout."""
         url = self.webhook.url
         # A receiver that drips its answer never lets the socket's own timeout come.
         late = threading.Event()

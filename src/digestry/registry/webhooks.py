@@ -1,4 +1,4 @@
-"""``[[webhook]]``: who is told of tag events, and what a message looks like (docs/tags.md).
+"""The ``[[webhook]]`` sections, and the messages that webhooks receive (docs/tags.md).
 
 A message is a CloudEvent 1.0 in its structured JSON form, signed as Standard Webhooks has it
 (standardwebhooks.com): HMAC-SHA256 over ``id.timestamp.body``.
@@ -78,9 +78,7 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One receiver. ``secret`` are the key's bytes; ``source`` is put before the events' own source.
-    ``ca`` is a PEM file of authorities that are trusted beside the system's. A message may take ``timeout``
-    seconds; what was not taken for ``patience`` seconds is given up."""
+    """One receiver. ``secret`` is the signing key; ``source`` precedes the events' own source."""
 
     name: str
     url: str
@@ -94,7 +92,7 @@ class Webhook:
 
     @property
     def subscription(self) -> Subscription:
-        """What the catalog has to know of it."""
+        """The events that the catalog queues for this webhook."""
         return Subscription(self.name, self.repositories, self.events)
 
     def message(self, event: TagEvent) -> bytes:
@@ -127,7 +125,7 @@ class Webhook:
 
 
 def parse(document: Mapping[str, Any], where: Where) -> tuple[Webhook, ...]:
-    """Reads the tables of a document. Raises :class:`InvalidConfiguration`."""
+    """Read the sections of a document. Raises :class:`InvalidConfiguration`."""
     found: dict[str, Webhook] = {}
     for table, here in toml.tables(document, "webhook", where):
         values = toml.read(table, KEYS, here)
@@ -161,7 +159,7 @@ def _ca(file: Path | None, url: str, where: Where) -> Path | None:
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext:
-    """What TLS needs to believe a receiver. Raises OSError, and so :class:`ssl.SSLError`."""
+    """Return the TLS context for a receiver. Raises OSError, and so :class:`ssl.SSLError`."""
     context = ssl.create_default_context()
     if ca is not None:
         context.load_verify_locations(cafile=ca)

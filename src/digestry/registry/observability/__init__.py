@@ -1,1 +1,1 @@
-"""What the registry tells of itself: metrics, health, its log, and the audit log of every write."""
+"""Metrics, health checks, the server log, and the audit log of every write."""

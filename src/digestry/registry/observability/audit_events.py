@@ -1,4 +1,4 @@
-"""What the lines of the audit log say: who did what, from where, and what came of it."""
+"""Audit events: the lines of the audit log, each with who did what, from where, and the outcome."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _NO_WRITES: Final = frozenset(("resolve", "token", "metrics", "health", "other")
 
 
 def is_write(exchange: Exchange, status: int) -> bool:
-    """Whether a request that is answered with ``status`` has a line.
+    """Return whether a request that is answered with ``status`` gets an audit line.
 
     A part of an upload changes nothing that anybody can see, and so has one only if it was refused.
     """
@@ -58,13 +58,14 @@ def is_write(exchange: Exchange, status: int) -> bool:
 
 
 def action_of(exchange: Exchange) -> str:
-    """What a request was to do: one of a few words, whatever it says."""
+    """Return the action of a request, as one of a few words."""
     route, method = exchange.route, exchange.scope["method"]
     return _ACTIONS.get((route, method)) or f"{method.lower() if method in METHODS else OTHER}-{route}"
 
 
 def of_request(exchange: Exchange, status: int) -> list[Entry]:
-    """The lines of a request that is answered with ``status``: of itself, and of the tags it moved."""
+    """Return the lines of a request that is answered with ``status``: its own, and one for each tag that it
+    moved."""
     common: Entry = {
         "time": clock.to_rfc3339(clock.now()),
         "request_id": exchange.request_id,
@@ -87,7 +88,7 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
 
 
 def _intent(exchange: Exchange) -> Entry:
-    """What a request was about that was refused before anybody looked at it: as its path has it."""
+    """Return what a refused request was about, as its path states it."""
     last = cut(str(exchange.scope["path"]).rpartition("/")[2])
     match exchange.route, exchange.scope["method"]:
         case ("manifest" | "blob", _) if ":" in last:
@@ -121,12 +122,13 @@ def _move(event: TagEvent) -> Entry:
 
 
 def of_itself(client: str, action: str, **what: Any) -> Entry:
-    """The line of what the registry did by itself, with the ``client`` it has for that."""
+    """Return the line of something that the registry did by itself, as the client ``client``."""
     return _line({"user": ACTOR, "client": client}, action, **what)
 
 
 def of_mirror(origin: Origin, repository: str, *, event: TagEvent | None = None, **what: Any) -> list[Entry]:
-    """The lines of what a mirror brought (``action``, ``digest``, ``size``), and of the tag that it moved."""
+    """Return the lines of what a mirror fetched (``action``, ``digest``, ``size``), and of the tag that it
+    moved."""
     by = {"user": origin.actor, "client": "mirror"}
     lines = [_line(by, repository=repository, **what)] if what else []
     return lines if event is None else [*lines, _line(by, repository=repository) | _move(event)]
@@ -138,7 +140,7 @@ def _line(by: By, action: str = "", **what: Any) -> Entry:
 
 
 def operator(command: str) -> By:
-    """Who calls a command: their name on this machine and, with sudo, the one they had before."""
+    """Return the user who runs a command: their name on this machine and, with sudo, the original one."""
     number = os.getuid()
     try:
         name = pwd.getpwuid(number).pw_name
@@ -148,7 +150,7 @@ def operator(command: str) -> By:
 
 
 def note_command(root: Path, command: str, action: str, **what: Any) -> None:
-    """Writes the line of a command that was given only the root."""
+    """Write the line of a command that was given only the root."""
     with _as_owner(root):
         audit = AuditLog(told_place(root), root)
         try:
@@ -176,7 +178,7 @@ def _as_owner(root: Path) -> Iterator[None]:
 
 
 class Removals:
-    """Writes a line for each thing that collection removes. ``by``: who does it, if somebody does."""
+    """Writes a line for each thing that garbage collection removes. ``by`` is the user who runs it."""
 
     def __init__(self, audit: AuditLog, by: By | None = None) -> None:
         self._audit = audit
@@ -198,7 +200,7 @@ class Removals:
 
 
 class Findings:
-    """Writes a line for content that was found damaged, or whole again. ``by``: as in :class:`Removals`."""
+    """Writes a line for content that was found damaged, or whole again. ``by`` as in :class:`Removals`."""
 
     def __init__(self, audit: AuditLog, by: By | None = None, *, client: str = SCRUB) -> None:
         self._audit = audit

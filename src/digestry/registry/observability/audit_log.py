@@ -1,4 +1,4 @@
-"""The audit log: a line of JSON for each write. What a line says is in :mod:`.audit_events`.
+"""The audit log: one line of JSON for each write. :mod:`.audit_events` makes the lines.
 
 A write's line is written before its answer is sent: what a client was told is in it, whatever is
 killed next. It is not fsynced; what must survive a power loss, the moves of tags, is in the journal.
@@ -42,7 +42,7 @@ Entry = dict[str, Any]
 
 
 class AuditLog:
-    """The log of one process. Thread-safe."""
+    """The audit log of one process. Thread-safe."""
 
     def __init__(self, config: LogConfig, root: Path) -> None:
         self.lost = 0
@@ -57,7 +57,7 @@ class AuditLog:
         self._complained = float("-inf")
 
     def check(self) -> None:
-        """Opens the file. Raises :class:`InvalidConfiguration` if it cannot be there, or be this user's."""
+        """Open the file. Raises :class:`InvalidConfiguration` if it cannot be created or written."""
         try:
             self._place()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
@@ -71,11 +71,11 @@ class AuditLog:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is written."""
+        """Whether an audit log is configured."""
         return self._stderr or self._file is not None
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Writes a line for each. Blocks; never raises for what a disk does."""
+        """Write one line for each entry. Blocks; never raises for a failure of the disk."""
         content = "".join(encode(entry) + "\n" for entry in entries).encode()
         with self._lock:
             try:
@@ -125,7 +125,7 @@ class AuditLog:
             log.error("the audit log cannot be written, and what happens now is missing from it: %s", reason)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         with self._lock:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -133,7 +133,7 @@ class AuditLog:
 
 
 class AuditMeter:
-    """Counts the lost lines of logs among the measures of their process."""
+    """Copies the number of lost lines to the process's counters."""
 
     def __init__(self, measures: Measures, *logs: AuditLog) -> None:
         self._logs = logs
@@ -145,7 +145,7 @@ class AuditMeter:
 
 
 def _write_to_file(descriptor: int, content: bytes) -> int:
-    """As ``os.write``, on a line of its own, also after one that a full disk or a power loss cut short."""
+    """Write as ``os.write`` does, on a new line also after one that a full disk or a power loss cut short."""
     if _is_torn(descriptor):
         # Or so it looks like while another process writes: once nobody does, it is certain.
         with _locked(descriptor, fcntl.LOCK_EX):
@@ -170,7 +170,7 @@ def _locked(descriptor: int, operation: int) -> Iterator[None]:
 
 
 def tell_place(config: LogConfig, root: Path) -> None:
-    """Lets commands, which are given the root alone, know where this registry's audit log is."""
+    """Record the path of the audit log in the root, for commands that are given only the root."""
     file = root / PLACE_FILE
     try:
         if config.audit is None:
@@ -183,7 +183,7 @@ def tell_place(config: LogConfig, root: Path) -> None:
 
 
 def told_place(root: Path) -> LogConfig:
-    """Where the registry that was served last from this root has its audit log."""
+    """Return the recorded path of the audit log of the server that last used this root."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         place = msgspec.json.decode(fsio.read_file(root / PLACE_FILE), type=dict[str, str]).get("audit")
         if place is not None:
@@ -192,8 +192,7 @@ def told_place(root: Path) -> LogConfig:
 
 
 class Rotation:
-    """Puts a large audit log aside, as ``audit.log.1`` and so on, and strangers'. A job of the
-    maintenance process."""
+    """A maintenance job that rotates large audit logs to ``audit.log.1`` and so on."""
 
     name = "audit log"
     _SECONDS: Final = 30.0

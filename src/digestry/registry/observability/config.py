@@ -1,4 +1,4 @@
-"""``[metrics]``, ``[health]`` and ``[log]``: what the registry tells of itself, and to whom."""
+"""The ``[metrics]``, ``[health]`` and ``[log]`` sections of the configuration."""
 
 from __future__ import annotations
 
@@ -45,14 +45,15 @@ class MetricsConfig:
 
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
-    """``free``: with fewer bytes free on the root's file system the registry is not ready."""
+    """The health check's limit: with fewer than ``free`` bytes free on the root's file system the registry is
+    not ready."""
 
     free: int = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """How the log looks, which requests are in it, and where the audit log goes.
+    """The log's format, the requests that it contains, and the audit log's destination.
 
     ``audit`` is a file, ``stderr``, ``off``, or None for :data:`AUDIT_FILE` below the root. A file that is
     larger than ``audit_size`` bytes is put aside, and ``audit_files`` of those are kept; with a size of
@@ -66,13 +67,14 @@ class LogConfig:
     audit_files: int = 8
 
     def audit_file(self, root: Path) -> Path | None:
-        """The audit log's file, if it goes to one."""
+        """The audit log's file, if it is one."""
         if self.audit is None:
             return root / AUDIT_FILE
         return self.audit if isinstance(self.audit, Path) else None
 
     def of_strangers(self, root: Path) -> LogConfig:
-        """The same for what was refused to who has not logged in: beside the file, a file of its own.
+        """Return the configuration of the log of refused anonymous requests: a second file beside the audit
+        log.
 
         Where it goes to a pipe or a device, there is no other, and nothing that could be put aside.
         """
@@ -85,17 +87,17 @@ class LogConfig:
 
 
 def metrics(document: Mapping[str, Any], where: Where) -> MetricsConfig:
-    """Reads ``[metrics]`` of a document. Raises :class:`InvalidConfiguration`."""
+    """Read ``[metrics]`` of a document. Raises :class:`InvalidConfiguration`."""
     return MetricsConfig(**_section(document, "metrics", METRICS_KEYS, where))
 
 
 def health(document: Mapping[str, Any], where: Where) -> HealthConfig:
-    """Reads ``[health]`` of a document. Raises :class:`InvalidConfiguration`."""
+    """Read ``[health]`` of a document. Raises :class:`InvalidConfiguration`."""
     return HealthConfig(**_section(document, "health", HEALTH_KEYS, where))
 
 
 def log(document: Mapping[str, Any], where: Where) -> LogConfig:
-    """Reads ``[log]`` of a document. Raises :class:`InvalidConfiguration`."""
+    """Read ``[log]`` of a document. Raises :class:`InvalidConfiguration`."""
     return LogConfig(**_section(document, "log", LOG_KEYS, where))
 
 

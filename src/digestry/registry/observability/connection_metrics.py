@@ -1,4 +1,4 @@
-"""What a worker process's guard has done with its connections, as it counts it."""
+"""Metrics of the connections that a worker's guard has closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDED: Final = Family(
 
 
 class ConnectionMeter:
-    """Reads the guard's counts."""
+    """Copies the guard's counts to the process's counters."""
 
     def __init__(self, measures: Measures, guard: Guard) -> None:
         self._measures = measures
@@ -25,7 +25,7 @@ class ConnectionMeter:
         self._ended = measures.counter(ENDED)
 
     def read(self) -> None:
-        """Notes what they have come to."""
+        """Copy the present counts."""
         self._measures.gauge(OPEN, self._guard.open)
         self._measures.gauge(MOST, self._guard.total)
         for reason in REASONS:

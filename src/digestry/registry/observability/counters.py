@@ -1,4 +1,4 @@
-"""Counting, in one process. What is counted for each request costs well under a microsecond.
+"""Counters and histograms of one process. Counting a request costs well under a microsecond.
 
 Not prometheus_client's own counters: in its mode for several processes each increment takes a lock and
 writes to a mapped file, five times for each request (docs/observability.md has the figures). Here they
@@ -29,7 +29,7 @@ LARGEST: Final = "more"
 
 
 def size_class(size: int) -> str:
-    """The class of a blob of ``size`` bytes, as a label."""
+    """Return the label of a blob of ``size`` bytes."""
     for most, name in CLASSES:
         if size <= most:
             return name
@@ -38,7 +38,7 @@ def size_class(size: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Metrics of one name. With ``bounds`` it is a histogram, else a counter."""
+    """The metrics of one name: a counter or, with ``bounds``, a histogram."""
 
     name: str
     help: str
@@ -70,7 +70,7 @@ CPU: Final = Family("process_cpu_seconds", "Processor time of all processes of a
 
 
 class Counter:
-    """A counter, or with bounds a histogram, of one family. Thread-safe."""
+    """A counter of one family or, with bounds, a histogram. Thread-safe."""
 
     def __init__(self, family: Family, inherited: Sequence[tuple[Labels, list[float]]] = ()) -> None:
         self.family = family
@@ -79,17 +79,17 @@ class Counter:
         self._lock = threading.Lock()
 
     def add(self, *labels: str, by: float = 1) -> None:
-        """Counts ``by`` more."""
+        """Add ``by`` to the count."""
         with self._lock:
             self._cells.setdefault(labels, [0.0])[0] += by
 
     def reached(self, count: float, *labels: str) -> None:
-        """What this process counts elsewhere has come to ``count``."""
+        """Set what this process has counted elsewhere to ``count``."""
         self.add(*labels, by=count - self._reached.get(labels, 0))
         self._reached[labels] = count
 
     def observe(self, value: float, *labels: str) -> None:
-        """Counts one more with that value."""
+        """Count one observation of that value."""
         bounds = self.family.bounds
         with self._lock:
             cell = self._cells.get(labels)
@@ -99,13 +99,13 @@ class Counter:
             cell[1 + bisect_left(bounds, value)] += 1
 
     def cells(self) -> list[tuple[Labels, list[float]]]:
-        """All of it, copied."""
+        """Return a copy of all cells."""
         with self._lock:
             return [(labels, list(cell)) for labels, cell in self._cells.items()]
 
 
 class Tally:
-    """The requests of one route, method and status; ``buckets`` by how long they took."""
+    """The counts of requests of one route, method and status; ``buckets`` by their duration."""
 
     __slots__ = ("buckets", "received", "seconds", "sent")
 
@@ -116,7 +116,7 @@ class Tally:
 
 
 class Measures:
-    """All that one process counts, on from what the one before it left."""
+    """All metrics of one process, continued from those of the process that it replaces."""
 
     def __init__(self, inherited: Snapshot | None = None) -> None:
         self._inherited = inherited or Snapshot()
@@ -128,7 +128,7 @@ class Measures:
         self.pull_seconds = self.counter(PULL_SECONDS)
 
     def counter(self, family: Family) -> Counter:
-        """What counts that family: the same one each time."""
+        """Return the counter of that family, always the same one."""
         found = self._counters.get(family.name)
         if found is None:
             found = Counter(family, self._inherited.series.get(family.name, ()))
@@ -136,16 +136,16 @@ class Measures:
         return found
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
-        """Sets a number that may fall."""
+        """Set a number that may fall."""
         self._gauges[name, labels] = value
 
     @property
     def families(self) -> list[Family]:
-        """Those that were counted with :meth:`counter`."""
+        """Return the families that :meth:`counter` was called with."""
         return [counter.family for counter in self._counters.values()]
 
     def tally(self, key: tuple[str, str, int]) -> Tally:
-        """What counts the requests of a route, method and status, which are few. On the event loop."""
+        """Return the tally of a route, method and status. Runs on the event loop."""
         self.changed = True
         found = self._tallies.get(key)
         if found is None:
@@ -155,7 +155,7 @@ class Measures:
         return found
 
     def snapshot(self) -> Snapshot:
-        """All of it, with what was inherited. On the event loop."""
+        """Return a copy of all metrics, with the inherited ones. Runs on the event loop."""
         self.changed = False
         series = {name: dict(rows) for name, rows in self._inherited.series.items()}
         for counter in self._counters.values():
@@ -177,7 +177,7 @@ class Measures:
 
 
 def added(one: Sequence[float] | None, other: Sequence[float]) -> list[float]:
-    """Two cells of one series, summed."""
+    """Return the sum of two cells of one series."""
     if one is None or len(one) != len(other):
         return list(other)
     return [a + b for a, b in zip(one, other, strict=True)]

@@ -1,4 +1,4 @@
-"""``/metrics``, and for who decides where requests go ``/livez``, ``/readyz`` and ``/healthz``."""
+"""The endpoints ``/metrics``, ``/livez``, ``/readyz`` and ``/healthz``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READY_TOO: Final = "/healthz"
 
 
 async def handle_health(service: Service, exchange: Exchange, path: str) -> None:
-    """200 and what was looked at, or 503 and what is wrong with it. Anybody may ask."""
+    """Answer 200 with the checks, or 503 with those that failed. No login is required."""
     if exchange.method not in {"GET", "HEAD"}:
         raise not_allowed(exchange.method, "GET, HEAD")
     checks = {} if path == LIVE else await service.health.checks()
@@ -30,7 +30,7 @@ async def handle_health(service: Service, exchange: Exchange, path: str) -> None
 
 
 async def handle_metrics(service: Service, exchange: Exchange) -> None:
-    """Answers a scrape."""
+    """Answer a scrape with the metrics."""
     if not service.config.metrics.enabled:
         raise ErrorResponse(404, "UNSUPPORTED", "this registry tells no metrics: its configuration says so")
     if exchange.method not in {"GET", "HEAD"}:
@@ -43,7 +43,7 @@ async def handle_metrics(service: Service, exchange: Exchange) -> None:
 
 
 def _require(service: Service, exchange: Exchange) -> None:
-    """Raises :class:`ErrorResponse` 401 or 403 for who may not read the metrics."""
+    """Check the right to read the metrics. Raises :class:`ErrorResponse` 401 or 403."""
     access = service.config.access
     identity = exchange.principal.identity
     who = service.config.metrics.who

@@ -1,4 +1,4 @@
-"""What a scrape is told: the sums over all processes, and the state of the store as it is now."""
+"""The answer to a scrape: the sums over all processes, and the present state of the store."""
 
 from __future__ import annotations
 
@@ -77,20 +77,20 @@ _GAUGES: Final = {
 
 
 class Begun(msgspec.Struct):
-    """How it was when the server started: at what time (microseconds), and the journal's last entry."""
+    """The state when the server started: the time (microseconds), and the journal's last entry."""
 
     at: int
     entry: int
 
 
 def begin(root: Path, begun: Begun) -> None:
-    """Makes the folder that processes publish in, empty but for that. Raises OSError."""
+    """Make the empty folder that processes publish their metrics in. Raises OSError."""
     metrics_files.prepare(root)
     (root / FOLDER / BEGUN).write_bytes(msgspec.json.encode(begun))
 
 
 class _Moves:
-    """Tag events since the server started, as the journal has them, whichever process made them."""
+    """Counts the tag events since the server started, from the journal."""
 
     def __init__(self) -> None:
         self._after: int | None = None
@@ -114,7 +114,7 @@ def _begun(root: Path) -> Begun:
 
 
 class Scrape:
-    """Collects everything. A collector of prometheus_client's; blocks. One at a time: by ``turn``."""
+    """Collects all metrics, as a collector of prometheus_client's. Blocks. One at a time, by ``turn``."""
 
     def __init__(self, config: RegistryConfig, catalog: Catalog, measures: Measures) -> None:
         self._config = config
@@ -124,7 +124,7 @@ class Scrape:
         self.turn = asyncio.Lock()
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """The answer's body and its media type: OpenMetrics for who asks for it, else the older text."""
+        """Return the answer's body and media type: OpenMetrics if asked for, else the older text format."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         if _OPENMETRICS in accept:
@@ -137,7 +137,7 @@ class Scrape:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics."""
+        """Yield all metrics."""
         yield InfoMetricFamily(
             "digestry_build",
             "What runs.",
@@ -248,7 +248,7 @@ def _running(counts: Iterable[float]) -> Iterator[float]:
 
 
 def _jobs(states: Iterable[JobState]) -> Iterator[Metric]:
-    """What each of the registry's own jobs says of itself: every number in it is a metric."""
+    """Yield the metrics of the registry's own jobs: every number of their reports."""
     started = GaugeMetricFamily("digestry_job_started_seconds", "When it began last.", labels=("job",))
     finished = GaugeMetricFamily(
         "digestry_job_finished_seconds",

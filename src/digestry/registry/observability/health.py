@@ -1,4 +1,4 @@
-"""Whether this registry works: its catalog can be read, its disk written, and there is room.
+"""Health checks: the catalog is readable, the disk is writable, and there is room.
 
 Anybody may ask, and so what is found has no name, path or number of what is stored. It holds for a second:
 to be asked often costs nothing.
@@ -33,7 +33,7 @@ Checks = dict[str, str]
 
 
 class Health:
-    """What one worker finds out, and found out last."""
+    """The health checks of one worker, with the last results."""
 
     def __init__(self, config: RegistryConfig, catalog: Catalog) -> None:
         self._root = config.root
@@ -51,7 +51,7 @@ class Health:
         ]
 
     async def checks(self) -> Checks:
-        """Looks, unless it just did."""
+        """Return the results, from the last second or new."""
         async with self._turn:
             if time.monotonic() >= self._until:
                 results = await asyncio.gather(*(probe.result() for probe in self._probes))
@@ -94,7 +94,7 @@ class Health:
 
 
 class _Probe:
-    """One thing that is looked at, in a thread of its own: what hangs keeps nothing else from an answer."""
+    """One check, in a thread of its own, so that one that hangs does not delay the others."""
 
     def __init__(self, name: str, look: Callable[[], str]) -> None:
         self.name = name

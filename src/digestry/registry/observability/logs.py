@@ -1,4 +1,4 @@
-"""How the registry's log looks: lines of text, or of JSON, each with the request that it is about.
+"""The format of the server log: lines of text or JSON, each with its request's ID.
 
 Granian's own lines go through the same formatters. What strangers wrote (paths, user names, clients)
 cannot begin a line, nor reach a terminal as anything but text.
@@ -31,7 +31,7 @@ _LONGEST: Final = 2048
 
 
 def configuration(form: str) -> dict[str, Any]:
-    """For ``logging.config``, in every process. ``form`` is ``text`` or ``json``.
+    """Return the ``logging.config`` dictionary of every process. ``form`` is ``text`` or ``json``.
 
     Everything goes to standard error: standard output has the one line with the URL.
     """
@@ -52,14 +52,14 @@ def configuration(form: str) -> dict[str, Any]:
 
 
 class NotOnPurpose(logging.Filter):
-    """Leaves out Granian's traceback of a connection that was broken on purpose: why is in a line already."""
+    """Drops Granian's traceback of a connection that was closed on purpose: another line has the reason."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return f"\n{BrokenOff.__name__}: " not in record.getMessage()
 
 
 class Lines(logging.Handler):
-    """Writes each record to standard error at once, so that the lines of processes do not mix."""
+    """Writes each record to standard error at once, so that lines of several processes do not mix."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -84,7 +84,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object for each record; a traceback is a field of it."""
+    """One JSON object for each record, with a traceback as a field."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -104,7 +104,7 @@ class JsonLines(logging.Formatter):
 
 
 def about(exchange: Exchange) -> dict[str, Any]:
-    """What every line says of the request that it belongs to."""
+    """Return the fields about its request that every line has."""
     entry: dict[str, Any] = {
         "request_id": exchange.request_id,
         "user": exchange.principal.identity.name,
@@ -122,7 +122,7 @@ def about(exchange: Exchange) -> dict[str, Any]:
 
 
 def note_request(exchange: Exchange, status: int, seconds: float) -> None:
-    """Writes the line of a request that has ended."""
+    """Write the line of a request that has ended."""
     client = cut(exchange.header(b"user-agent") or "")
     fields: dict[str, Any] = {
         "status": status,
@@ -154,12 +154,12 @@ def note_request(exchange: Exchange, status: int, seconds: float) -> None:
 
 
 def cut(text: str) -> str:
-    """As much of what a stranger wrote as a line should have of it."""
+    """Return as much of a client's text as a line may have."""
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def encode(entry: dict[str, Any]) -> str:
-    """One line of JSON, without its end, in which nothing is a control character."""
+    """Return one line of JSON without control characters, and without its end."""
     try:
         line = msgspec.json.encode(entry).decode()
     except (TypeError, ValueError, UnicodeEncodeError):

@@ -1,4 +1,4 @@
-"""What each process has counted, where the others can read it.
+"""The files in which each process publishes its metrics for the others.
 
 A file for each process, which it alone writes and holds a lock on. A process that ends leaves its
 file, and the next one of its kind takes it over and counts on from there: sums never go down, and
@@ -36,9 +36,7 @@ Labels = tuple[str, ...]
 
 
 class Snapshot(msgspec.Struct, array_like=True):
-    """All that one process has counted. ``series`` only ever rise; ``gauges`` are as of now, and count
-    no longer once the process has ended. A series is one number for a counter; for a histogram it is
-    the sum and then how many were in each bucket."""
+    """The metrics of one process. ``series`` only rise; ``gauges`` count only while the process runs."""
 
     series: dict[str, list[tuple[Labels, list[float]]]] = {}
     gauges: dict[str, list[tuple[Labels, float]]] = {}
@@ -49,7 +47,7 @@ _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 
 
 class Slot:
-    """This process's file. ``inherited`` is what one that has ended left in it."""
+    """This process's file. ``inherited`` is the content that an earlier process left in it."""
 
     def __init__(self, root: Path, kind: str) -> None:
         self._descriptor = _claim(root / FOLDER, kind)
@@ -59,7 +57,7 @@ class Slot:
             os.posix_fallocate(self._descriptor, 0, 2 * _HALF)
 
     def write(self, snapshot: Snapshot) -> None:
-        """Publishes what was counted. Blocks. Raises OSError."""
+        """Publish a snapshot. Blocks. Raises OSError."""
         payload = _encoder.encode(snapshot)
         if len(payload) > _HALF - _HEADER.size:
             raise OSError(f"{len(payload)} bytes of metrics are too many")
@@ -70,12 +68,12 @@ class Slot:
         self._number = number
 
     def close(self) -> None:
-        """Leaves the file to the next process."""
+        """Release the file for the next process."""
         os.close(self._descriptor)
 
 
 def prepare(root: Path) -> None:
-    """An empty folder, for a server that starts. Raises OSError."""
+    """Make an empty folder, when the server starts. Raises OSError."""
     folder = root / FOLDER
     folder.mkdir(exist_ok=True)
     for entry in folder.iterdir():
@@ -83,7 +81,7 @@ def prepare(root: Path) -> None:
 
 
 def read_all(root: Path) -> Iterator[tuple[bool, Snapshot]]:
-    """What every process has published, and whether that process still runs. Blocks."""
+    """Return what every process has published, and whether that process still runs. Blocks."""
     for path in sorted((root / FOLDER).glob("*.slot")):
         try:
             descriptor = fsio.open_regular(path)
@@ -112,7 +110,7 @@ def _claim(folder: Path, kind: str) -> int:
 
 
 def _take_over(descriptor: int) -> bool:
-    """False if the file's process still runs."""
+    """Take over a file; return False if its process still runs."""
     for _ in range(_TRIES):
         if _lock(descriptor, fcntl.LOCK_EX):
             return True
@@ -133,7 +131,7 @@ def _lock(descriptor: int, operation: int) -> bool:
 
 
 def _read(descriptor: int) -> tuple[int, Snapshot]:
-    """The newest whole writing and its number; 0 and nothing if there is none."""
+    """Return the newest whole snapshot and its number; 0 and nothing if there is none."""
     found: tuple[int, bytes] = (0, b"")
     for half in (0, 1):
         content = os.pread(descriptor, _HALF, half * _HALF)

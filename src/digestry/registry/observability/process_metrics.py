@@ -1,4 +1,4 @@
-"""What a process takes of its machine."""
+"""Metrics of a process's use of its machine: processor time, memory, open files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Meter:
         self._kind = kind
 
     def read(self) -> None:
-        """Notes how things are now."""
+        """Record the present values."""
         self._measures.counter(CPU).reached(time.process_time(), self._kind)
         self._measures.gauge(PROCESSES, 1, self._kind)
         with contextlib.suppress(OSError, ValueError):  # where there is no /proc

@@ -1,4 +1,4 @@
-"""Refused requests: counted by why, and no more of their lines in the audit log than a share allows.
+"""Refused requests: counted by reason, with a bounded share of lines in the audit log.
 
 Anybody can have requests refused, as many as the network carries. If each had its line, the lines of others
 would soon be put aside and removed. So whoever has more of them refused than their share in a minute has a
@@ -49,7 +49,8 @@ _REASONS: Final = {
 
 
 def reason_of(exchange: Exchange, status: int) -> str | None:
-    """Why a request was refused that is answered with ``status``: one of a few words; None if it was not."""
+    """Return why a request that is answered with ``status`` was refused, as one of a few words; None if it
+    was not."""
     if status in _REASONS:
         return exchange.reason or _REASONS[status]
     return None
@@ -57,7 +58,7 @@ def reason_of(exchange: Exchange, status: int) -> str | None:
 
 @dataclass(slots=True)
 class _Share:
-    """What one source has had refused in a window. ``lines`` were written, ``over`` were not."""
+    """The refusals of one source in a window: ``lines`` were written, ``over`` were only counted."""
 
     user: str
     address: str
@@ -82,7 +83,7 @@ class _Share:
 
 
 class Refusals:
-    """The shares of one worker process. On the event loop."""
+    """The shares of one worker process. Used on the event loop."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -92,7 +93,7 @@ class Refusals:
         self._strange_lines = 0
 
     def admits(self, exchange: Exchange, action: str, status: int) -> bool:
-        """Whether a refused write has a line of its own. If not, it is counted."""
+        """Return whether a refused write gets a line of its own, and count it if not."""
         identity = exchange.principal.identity
         if identity.anonymous:
             share = _share(self._strangers, identity.name, share_of(exchange.address))

@@ -1,4 +1,4 @@
-"""A name for each request: in its answer, and in every line that is about it."""
+"""Request IDs: in each answer, and in every log line about the request."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SANE: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 class RequestIds:
-    """The names that one process gives: its own random part, and a number."""
+    """Makes the request IDs of one process: a random part, and a number."""
 
     def __init__(self) -> None:
         self._form = os.urandom(6).hex().encode() + b"-%x"
         self._next = itertools.count(1).__next__
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """What a request came with, if it is short and of harmless characters; else a new name."""
+        """Return the ID that the request came with, if it is short and harmless, else a new one."""
         for name, value in headers:
             if name == HEADER and _SANE.fullmatch(value):
                 return value

@@ -1,4 +1,4 @@
-"""Looks on while one worker process answers: counts what ended, and writes the logs."""
+"""The request observer of a worker process: counts requests, and writes the logs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EVERYDAY: Final = frozenset((401, 404))
 
 
 class Observer:
-    """Of one worker process. All but the audit log is for the event loop's thread."""
+    """The observer of one worker process. All but the audit log runs on the event loop's thread."""
 
     def __init__(self, config: RegistryConfig) -> None:
         self.name = RequestIds().of
@@ -62,7 +62,7 @@ class Observer:
             return None
 
     def ended(self, exchange: Exchange, seconds: float) -> None:
-        """A request has ended, in whatever way."""
+        """Count a request that has ended."""
         self.answered += 1
         status = exchange.status or GONE
         tally = self.measures.tally((exchange.route, exchange.scope["method"], status))
@@ -78,16 +78,16 @@ class Observer:
             note_request(exchange, status, seconds)
 
     def refused(self, reason: str) -> None:
-        """Somebody was refused something, for a reason of one or two words, never theirs. Thread-safe."""
+        """Count a refusal by its reason, one or two words that are not the client's. Thread-safe."""
         self._refused.add(reason)
         self.measures.changed = True
 
     def uploaded(self, size: int, seconds: float) -> None:
-        """A blob of that size came, and was kept."""
+        """Count an upload of ``size`` bytes that was stored."""
         self.measures.upload_seconds.observe(seconds, size_class(size))
 
     async def note_write(self, exchange: Exchange, status: int) -> None:
-        """Writes the audit log's lines of a request that is about to be answered, or never will be."""
+        """Write the audit lines of a request that is about to be answered, or never will be."""
         if not self.audit.enabled or not audit_events.is_write(exchange, status):
             return
         audit = self.audit
@@ -105,18 +105,18 @@ class Observer:
                 audit.write(entries)
 
     def note(self, entries: Sequence[Entry]) -> None:
-        """Writes lines that are not a request's. Blocks."""
+        """Write audit lines that belong to no request. Blocks."""
         if entries and self.audit.enabled:
             self.audit.write(entries)
 
     def watch(self, read: Callable[[], None]) -> None:
-        """Calls ``read`` before each publishing: for what is counted elsewhere."""
+        """Call ``read`` before each publishing, to copy counts from elsewhere."""
         self._meters.append(read)
 
     # -- for the other processes ---------------------------------------------------------------
 
     async def publish(self) -> None:
-        """Lets the other processes see what this one has counted."""
+        """Publish this process's metrics to the other processes."""
         if self._slot is None:
             return
         async with self._turn:
@@ -132,7 +132,7 @@ class Observer:
                 self._failed = True
 
     async def publish_forever(self) -> None:
-        """Publishes what has changed, every second."""
+        """Publish the metrics every second, if they changed."""
         idle = 0.0
         while True:
             summaries = self._refusals.summaries()
@@ -147,7 +147,7 @@ class Observer:
             idle += _PUBLISH_SECONDS
 
     def close(self) -> None:
-        """Publishes a last time. Blocks."""
+        """Publish the metrics a last time. Blocks."""
         self._writer.shutdown(wait=True)
         self._write_summaries(*self._refusals.summaries(last=True))
         if self._slot is not None:

@@ -1,4 +1,4 @@
-"""How large the store is, counted every now and then by the maintenance process, for all workers."""
+"""The size of the store, counted by the maintenance process for all workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARE: Final = 50.0
 
 
 class StoreCount:
-    """A job of the maintenance process, whose ``audit`` log it watches as well."""
+    """A maintenance job that counts the store's size, and watches the ``audit`` log's losses."""
 
     name = "store size"
 
@@ -38,7 +38,7 @@ class StoreCount:
         self._meters = (process_metrics.Meter(measures, "maintenance"), AuditMeter(measures, self._audit))
 
     def run(self, _stop: threading.Event) -> float:
-        """Counts, and takes no more than a fiftieth of the time for it."""
+        """Count, using at most a fiftieth of the time."""
         began = time.monotonic()
         try:
             if self._slot is None:

@@ -1,4 +1,4 @@
-"""What the mirrors of a worker process have done, as they count it."""
+"""Metrics of a worker's requests to upstream registries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ERRORS: Final = Family(
 
 
 class UpstreamMeter:
-    """Reads the mirrors' counts."""
+    """Copies the mirrors' counts to the process's counters."""
 
     def __init__(self, measures: Measures, mirrors: Mirrors) -> None:
         self._mirrors = mirrors
@@ -29,7 +29,7 @@ class UpstreamMeter:
         self._errors = measures.counter(ERRORS)
 
     def read(self) -> None:
-        """Notes what they have come to."""
+        """Copy the present counts."""
         for mirror in self._mirrors.all:
             host, counts = mirror.config.host, mirror.counts
             self._answers.reached(counts.hits, host, "hit")

@@ -1,4 +1,5 @@
-"""Until when an upstream is left alone, and why: known to all workers, and after a restart."""
+"""The back-off from an upstream: until when it is not asked, and why. Shared by all workers, and kept over
+restarts."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from digestry import fsio
 
 
 class Limit:
-    """The time of a file that has the reason. What cannot be written or read limits only who knows of it."""
+    """A back-off, kept as the time of a file that holds the reason."""
 
     def __init__(self, path: Path, *, longest: float) -> None:
         self._path = path
         self._longest = longest
 
     def hold(self, seconds: float, why: str) -> None:
-        """From now on, for so long."""
+        """Start the back-off, for so many seconds."""
         until = time.time() + seconds
         with contextlib.suppress(OSError):
             descriptor = fsio.open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -27,11 +28,11 @@ class Limit:
             os.utime(self._path, (until, until))
 
     def lift(self) -> None:
-        """No longer."""
+        """End the back-off."""
         self._path.unlink(missing_ok=True)
 
     def left(self) -> tuple[float, str]:
-        """For how many seconds more, and why; 0 if there is no limit."""
+        """Return the seconds that are left, and the reason; 0 if there is no back-off."""
         try:
             until = self._path.stat().st_mtime
             # A clock that was set back must not make it longer than it can have been.

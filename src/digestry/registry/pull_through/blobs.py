@@ -1,4 +1,4 @@
-"""Blobs of an upstream: from here if they are here, else sent on while they come in."""
+"""Blobs of an upstream: served from the store, or streamed to clients while they arrive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PUSH_WAITS: Final = 5.0
 
 
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> None:
-    """A GET or HEAD of a blob."""
+    """Answer a GET or HEAD of a blob."""
     mirror, text = repository.mirror, str(digest)
     here = service.read_cache.blob(repository.local_name, text) or service.read_cache.manifest(
         repository.local_name, text
@@ -46,7 +46,7 @@ async def get(service: Service, exchange: Exchange, repository: UpstreamReposito
 
 
 async def _head(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> bool:
-    """Answers what a GET would; False if upstream does not tell the size, so that only a download will."""
+    """Answer as a GET would; return False if only a download can tell the size."""
     mirror = repository.mirror
 
     def ask() -> int | None:
@@ -77,7 +77,8 @@ async def _download(
     digest: Digest,
     watch: asyncio.Task[None],
 ) -> bool:
-    """Sends what comes in; False if nothing was sent, and it must be begun again."""
+    """Send the blob while it arrives; return False if nothing was sent and the download must be started
+    again."""
     async with _joined(service, repository, digest) as download:
         try:
             await _wait(download, watch, lambda: download.size is not None)
@@ -105,7 +106,7 @@ async def _download(
 async def _joined(
     service: Service, repository: UpstreamRepository, digest: Digest
 ) -> AsyncIterator[Download]:
-    """The download of a blob, begun if it is not under way."""
+    """Return the download of a blob, starting it if necessary."""
     downloads: dict[tuple[str, Digest], Download] = repository.mirror.downloads
     key = repository.local_name, digest
     download = downloads.get(key)
@@ -138,7 +139,7 @@ def _start(mirror: Mirror, key: tuple[str, Digest], download: Download) -> None:
 
 
 async def _wait(download: Download, watch: asyncio.Task[None], condition: Callable[[], bool]) -> None:
-    """Until ``condition`` holds, or the download has ended well. Raises what it ended with, and
+    """Wait until ``condition`` holds, or the download has succeeded. Raises the download's error, and
     :class:`ClientGone`."""
     while not condition():
         if download.error is not None:
@@ -174,7 +175,7 @@ def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryErro
 
 
 async def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
-    """Gets a blob, unless it is here. Raises what asking an upstream may raise."""
+    """Fetch a blob, unless it is in the store. Raises the errors of an upstream."""
     while service.read_cache.blob(repository.local_name, str(digest)) is None:
         async with _joined(service, repository, digest) as download:
             while not download.linked:

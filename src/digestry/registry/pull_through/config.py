@@ -1,4 +1,4 @@
-"""``[mirror."HOST"]``: which other registries this one stands in front of (docs/mirror.md)."""
+"""The ``[mirror."HOST"]`` sections of the configuration (docs/mirror.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ADDRESS: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)
 
 
 def _url(value: Any, where: Where) -> str:
-    """``scheme://host[:port]``, and the path to a project of that registry's."""
+    """Read ``scheme://host[:port]``, with the path to a project of that registry."""
     text = toml.text(value, where).rstrip("/")
     try:
         parts = urlsplit(text)
@@ -124,7 +124,7 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class MirrorConfig:
-    """One other registry, and what of it is kept here. Times are in seconds.
+    """The configuration of one mirrored registry. Times are in seconds.
 
     ``url`` is where its ``/v2/`` is, and ``project`` what goes before the names of its repositories there.
     ``realm`` are the hosts of its token servers, and ``internal`` what of the inside it may lead to, beside
@@ -150,20 +150,20 @@ class MirrorConfig:
     downloads: int = 16
 
     def upstream_name(self, name: str) -> str:
-        """What upstream calls a repository that clients call ``name``."""
+        """Return the upstream's name of the repository that clients call ``name``."""
         return _HUB_LIBRARY + name if self.host == DOCKER_HUB and "/" not in name else name
 
     def local_name(self, upstream: str) -> str:
-        """The repository here that keeps what is fetched of upstream's."""
+        """Return the local repository that caches the upstream's repository."""
         return f"{self.prefix}/{upstream}"
 
     def fetches(self, upstream: str) -> bool:
-        """Whether that repository of upstream's may be asked for."""
+        """Return whether the configuration allows fetching from that repository of the upstream."""
         return any(matches(pattern, upstream) for pattern in self.patterns)
 
 
 def check_files(mirrors: Iterable[MirrorConfig]) -> None:
-    """Reads the files that they name, so that a mistake is told when the server starts.
+    """Read the configured files, so that mistakes are reported when the server starts.
 
     Raises :class:`InvalidConfiguration`.
     """
@@ -186,7 +186,7 @@ def check_files(mirrors: Iterable[MirrorConfig]) -> None:
 
 
 def parse(document: Mapping[str, Any], where: Where) -> tuple[MirrorConfig, ...]:
-    """Reads the tables of a document. Raises :class:`InvalidConfiguration`."""
+    """Read the sections of a document. Raises :class:`InvalidConfiguration`."""
     tables = document.get(SECTION, {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise where.wrong(f'{SECTION} is a table for each registry: write [{SECTION}."docker.io"]')

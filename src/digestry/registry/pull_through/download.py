@@ -1,4 +1,4 @@
-"""One blob on its way in from an upstream, for all who wait for it, in whichever worker process.
+"""The download of one blob from an upstream, shared by all clients in all worker processes.
 
 The bytes go into one file of the blob store's ingest, whose lock picks the one process that fetches
 them. Clients of every process are served from that file while it grows, but for its end: that is held
@@ -64,7 +64,7 @@ _TELL_SECONDS: Final = 0.02
 
 
 def check_room(service: Service, name: str, digest: Digest, size: int) -> None:
-    """Raises :class:`TooLarge` or :class:`OverQuota` for a blob that repository ``name`` has no room for.
+    """Check that repository ``name`` has room for a blob. Raises :class:`TooLarge` or :class:`OverQuota`.
     Blocks."""
     limit = service.config.upload_limit
     if size > limit:
@@ -75,11 +75,11 @@ def check_room(service: Service, name: str, digest: Digest, size: int) -> None:
 
 
 class Abandoned(RemoteError):
-    """The download was given up because its clients had left."""
+    """The download was stopped because all its clients had left."""
 
 
 class Download:
-    """For the clients of one worker. On the event loop, but for :meth:`run` and what that calls."""
+    """A download for the clients of one worker. Used on the event loop, except :meth:`run`."""
 
     def __init__(self, service: Service, repository: UpstreamRepository, digest: Digest) -> None:
         self.digest = digest
@@ -110,19 +110,19 @@ class Download:
 
     @property
     def ready(self) -> int:
-        """So many bytes from the beginning may be sent."""
+        """How many bytes from the beginning may be sent."""
         if self.size is None:
             return 0
         return self.size if self.linked else max(0, min(self.arrived, self.size - HELD_BACK))
 
     def changed(self) -> asyncio.Future[None]:
-        """Done as soon as any of the above is different."""
+        """Return a future that is done when any of the above changes."""
         future = self._loop.create_future()
         self._waiting.append(future)
         return future
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Note that a client has stopped reading."""
         if self.file is not None:
             self.file.close()
 
@@ -143,7 +143,7 @@ class Download:
     # -- in a thread ---------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Gets the blob, or waits for another process that does. Blocks; never raises."""
+        """Fetch the blob, or wait for another process that does. Blocks; never raises."""
         try:
             if not self._is_here():
                 self._get()
@@ -161,7 +161,7 @@ class Download:
         return self._service.catalog.blob_size(self.repository.local_name, self.digest) is not None
 
     def _is_here(self) -> bool:
-        """Links content that another repository brought, if upstream has it in this one."""
+        """Link content that another repository has, if the upstream has it in this one too."""
         service = self._service
         if service.blobs.stat(self.digest) is None or service.catalog.damage.known(self.digest):
             return False
@@ -246,7 +246,7 @@ class Download:
         return Unreachable(f"the process that fetched {self.digest} could not")
 
     def _look(self) -> bool:
-        """Tells how far the other one is, and returns whether it is further than before."""
+        """Read how far the other process is, and return whether it has advanced."""
         if self.file is None:
             try:
                 size = int(read_file(self._note))
@@ -271,7 +271,7 @@ class Download:
             self._on_loop(lambda: setattr(self, "arrived", arrived))
 
     def _own(self, ingest: DiskIngest) -> None:
-        """Fetches it, going on after breaks, and makes it the repository's."""
+        """Fetch the blob, resuming after broken connections, and link it to the repository."""
         kept = False
         try:
             self._service.reserve.check()
@@ -330,7 +330,7 @@ class Download:
                 return
 
     def _whole(self, ingest: DiskIngest, stream: BlobStream, known: int | None) -> int | None:
-        """The blob's size, once it is known that it may be stored, and told to who waits."""
+        """Return the blob's size, after checking that it may be stored, and tell it to the clients."""
         size = stream.size
         if known is not None and size not in {None, known}:
             raise ProtocolViolation(f"{self.digest} had {known} bytes, and now it has {size}")

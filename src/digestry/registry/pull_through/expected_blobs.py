@@ -1,4 +1,4 @@
-"""Blobs that a push leaves out, because a HEAD of them was answered by the default mirror.
+"""Blobs that a push omits because a HEAD of them was answered by the default mirror.
 
 A name that is nobody's here is the default mirror's until somebody pushes to it: who asks first whether
 its blobs are here is told what upstream has, and sends the rest, and the manifest.

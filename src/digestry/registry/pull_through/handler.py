@@ -1,4 +1,4 @@
-"""A request about another registry's repository: which part of it answers."""
+"""Dispatch of a request about an upstream's repository."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from digestry.registry.service import Service
 async def handle(
     service: Service, exchange: Exchange, repository: UpstreamRepository, resource: str, last: str
 ) -> None:
-    """One request. What changes anything but by a DELETE is refused: 405."""
+    """Answer one request. All changes except DELETE are refused with 405."""
     method = exchange.scope["method"]
     reading = method in {"GET", "HEAD"}
     match resource:

@@ -1,4 +1,4 @@
-"""The tags of an upstream's repository, and what refers to its manifests: asked, then remembered a while."""
+"""The tag list and the referrers of an upstream's repository, cached for a while."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAGE: Final = 500
 
 
 async def tags(service: Service, exchange: Exchange, repository: UpstreamRepository) -> None:
-    """The tags that upstream has; those that are here if upstream cannot be asked."""
+    """Return the upstream's tags, or the local ones if the upstream cannot be asked."""
     if not repository.may_fetch:
         await own_tags.handle_list(service, exchange, repository.local_name)
         return
@@ -77,7 +77,7 @@ def _all_tags(repository: UpstreamRepository) -> tuple[str, ...]:
 async def referring(
     service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest
 ) -> None:
-    """What refers to a digest: what upstream lists is fetched first, so that it is found here as well."""
+    """Return the referrers of a digest, after fetching those that the upstream lists."""
     mirror, word = repository.mirror, upstream_errors.CURRENT
     known = mirror.remembered("referrers", f"{repository.local_name}@{digest}")
     if repository.may_fetch and known is None:
@@ -102,7 +102,7 @@ async def referring(
 
 
 def _bring_referrers(service: Service, repository: UpstreamRepository, digest: Digest) -> tuple[str, ...]:
-    """Fetches what upstream lists; returns what was left out of it. Blocks."""
+    """Fetch what the upstream lists, and return what was left out. Blocks."""
     mirror = repository.mirror
     mirror.count("misses")
     try:
@@ -133,7 +133,7 @@ def _bring_referrers(service: Service, repository: UpstreamRepository, digest: D
 def _withdrawn(
     service: Service, repository: UpstreamRepository, subject: Digest, listed: set[Digest]
 ) -> list[Digest]:
-    """What is here and upstream lists no more."""
+    """Return the local referrers that the upstream no longer lists."""
     withdrawn: list[Digest] = []
     after: Cursor | None = None
     while True:
@@ -145,7 +145,7 @@ def _withdrawn(
 
 
 def _drop(service: Service, repository: UpstreamRepository, withdrawn: Iterable[Digest]) -> None:
-    """Takes them away here too: an advisory that was withdrawn must not stay."""
+    """Delete them here too: a withdrawn advisory must not stay."""
     for digest in withdrawn:
         try:
             service.catalog.delete_manifest(repository.local_name, digest, origin=repository.mirror.origin)

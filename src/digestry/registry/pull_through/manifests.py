@@ -1,4 +1,4 @@
-"""Manifests and tags of an upstream: what is here if it may be served, else fetched and kept."""
+"""Manifests and tags of an upstream: served from the store while fresh, else fetched and stored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_TARGET: Final = 256
 
 
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, target: str) -> None:
-    """A GET or HEAD of a manifest."""
+    """Answer a GET or HEAD of a manifest."""
     if not repository.may_fetch or len(target) > _LONGEST_TARGET:
         await manifests.handle(service, exchange, repository.local_name, target)
     elif ":" in target:
@@ -113,7 +113,7 @@ def _said_before(repository: UpstreamRepository, tag: str) -> str:
 
 
 def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
-    """Makes the tag here point to what it points to upstream. Blocks."""
+    """Point the local tag to what the upstream's tag points to. Blocks."""
     service.reserve.check()  # what cannot be written down need not be asked
     mirror, mirrored = repository.mirror, service.catalog.pull_through
     with mirror.turn(repository.local_name, tag):
@@ -166,7 +166,7 @@ def _asked(service: Service, repository: UpstreamRepository, tag: str, *, sure: 
 
 
 def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
-    """Gets a manifest by its digest, unless it is here. Blocks. Raises :class:`RemoteNotFound`."""
+    """Fetch a manifest by its digest, unless it is in the store. Blocks. Raises :class:`RemoteNotFound`."""
     with repository.mirror.turn(repository.local_name, str(digest)):
         if _known(service, repository, digest) is None:
             keep(service, repository, _fetched(service, repository, str(digest)))
@@ -195,7 +195,7 @@ def _fetched(service: Service, repository: UpstreamRepository, target: str) -> M
 def keep(
     service: Service, repository: UpstreamRepository, manifest: Manifest, *, tag: str | None = None
 ) -> None:
-    """Stores a manifest durably, then makes it visible (rule 4). Raises :class:`TagRefused`."""
+    """Store a manifest durably, then make it visible (rule 4). Raises :class:`TagRefused`."""
     with service.blobs.guard(manifest.digest):
         service.blobs.put(manifest.raw, manifest.digest)
         event = service.catalog.pull_through.put(

@@ -1,4 +1,4 @@
-"""One mirror in one worker process: when upstream is asked, and when it is left alone."""
+"""One mirror in one worker process: its freshness, back-off, and shared questions to the upstream."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Counts:
-    """What a mirror did, since its worker process began."""
+    """Counts of a mirror since its worker process started."""
 
     hits: int = 0
     """Answers from what was here."""
@@ -59,8 +59,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRepository:
-    """A repository of an upstream's. ``name`` is what it is called here, ``upstream`` there, and
-    ``asked`` by this client.
+    """A repository of an upstream: its local name ``name``, its upstream name ``upstream``, and the name
+    ``asked`` that this client used.
 
     Without ``may_fetch`` upstream must not be asked for it: only what is here is served. ``by_default`` is a
     name that says nothing of the mirror, which is the default. ``withheld`` is one of those that a
@@ -80,7 +80,7 @@ class UpstreamRepository:
 
 
 class Mirror:
-    """A registry that this one stands in front of.
+    """A registry that this one caches.
 
     After a failure upstream is left alone for some seconds, more each time, and after it said that it
     is asked too often, for as long as it said: nobody waits meanwhile. Then one asks, and the others
@@ -113,12 +113,12 @@ class Mirror:
         self._probing = False
 
     def count(self, what: str, by: int = 1) -> None:
-        """Adds to one of the counts. For any thread."""
+        """Add to one of the counts. Thread-safe."""
         with self._lock:
             setattr(self.counts, what, getattr(self.counts, what) + by)
 
     def stop(self) -> None:
-        """Ends what is under way; downloads go on where they were when somebody asks again."""
+        """Stop what is under way; downloads resume when somebody asks again."""
         self.stopping.set()
         self._asking.shutdown(wait=True, cancel_futures=True)
         self._listing.shutdown(wait=True, cancel_futures=True)
@@ -151,7 +151,7 @@ class Mirror:
     # -- lists, for a while --------------------------------------------------------------------
 
     def remember(self, kind: str, name: str, value: tuple[str, ...], *, weight: int = 0) -> None:
-        """Keeps a list as long as a tag is fresh, unless there is no room for it."""
+        """Cache a list as long as a tag is fresh, if there is room for it."""
         until = time.monotonic() + self.config.tag_ttl
         with self._lock:
             if len(self._lists) >= _MOST_LISTS or self._list_weight + weight > _LONGEST_LISTS:
@@ -161,7 +161,7 @@ class Mirror:
             self._list_weight += weight
 
     def remembered(self, kind: str, name: str) -> tuple[str, ...] | None:
-        """That list, if it is fresh."""
+        """Return the cached list, if it is fresh."""
         until, value = self._lists.get((kind, name), (0.0, ()))
         return value if time.monotonic() < until else None
 
@@ -171,7 +171,7 @@ class Mirror:
             task.exception()  # somebody may have waited for it, or nobody any more
 
     def hear(self, repository: UpstreamRepository, target: str) -> None:
-        """Notes what upstream said of a tag, or of the referrers of a digest, beside what they are."""
+        """Record what the upstream said of a tag, or of the referrers of a digest, in its headers."""
         said, key = self.upstream.stale(repository.upstream_name, target), (repository.local_name, target)
         with self._lock:
             if not said:
@@ -182,12 +182,12 @@ class Mirror:
             self.said[key] = said
 
     def fresh(self, checked_at: int, now: int) -> bool:
-        """Whether what was asked then need not be asked again. Times in microseconds."""
+        """Return whether an answer of that time is still fresh. Times in microseconds."""
         # A clock that was set back must not keep a tag for ever.
         return 0 <= now - checked_at < self.config.tag_ttl * 1e6
 
     def may_be_stale(self, checked_at: int, now: int) -> bool:
-        """Whether what was asked then may be served while upstream cannot be asked."""
+        """Return whether an answer of that time may be served while the upstream cannot be asked."""
         return self.config.stale is None or now - checked_at <= self.config.stale * 1e6
 
     # -- asking upstream -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""All mirrors of a worker process, and which of them a request is for."""
+"""All mirrors of a worker process, and the choice of the one that a request is for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FORGOTTEN: Final = 24 * 3600.0
 
 
 class Mirrors:
-    """Which repositories are other registries'. On the event loop."""
+    """The mirrors by repository name. Used on the event loop."""
 
     def __init__(
         self, configs: Sequence[MirrorConfig], make_upstream: MakeUpstream, root: Path, read_cache: ReadCache
@@ -49,7 +49,7 @@ class Mirrors:
         self._secret = os.urandom(32)
 
     def start(self) -> None:
-        """Makes the directory of the locks, and clears it of what a killed process left."""
+        """Make the directory of the locks, and remove what a killed process left there."""
         fsio.make_directory(self._directory)
         for path in (*self._directory.glob("*.size"), *self._directory.glob("*.new")):
             with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class Mirrors:
         return replace(repository, upstream_name=upstream, local_name=config.local_name(upstream))
 
     def default_repository(self, name: str) -> UpstreamRepository | None:
-        """The repository of the default mirror's that has the name ``name``, if it may be fetched from."""
+        """Return the default mirror's repository named ``name``, if fetching from it is allowed."""
         if self._default is None or any(name.startswith(start) for start, _ in self._by_start):
             return None
         try:

@@ -1,4 +1,4 @@
-"""One registry has several names: which of them are the same."""
+"""The canonical name of a registry that has several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mirror wants of the registry behind it. ``digestry.upstream`` has one that asks over HTTP."""
+"""The protocol that a mirror asks an upstream by. ``digestry.upstream`` implements it over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAST_RATE: Final = 8 << 10
 
 
 class BlobStream(Protocol):
-    """A blob as it comes in."""
+    """The bytes of a blob as they arrive."""
 
     @property
     def start(self) -> int:
@@ -39,35 +39,35 @@ class BlobStream(Protocol):
 
 
 class Upstream(Protocol):
-    """Another registry. Thread-safe; every method blocks, and asks once.
+    """An upstream registry. Thread-safe; every method blocks, and asks once.
 
     Each may raise the errors of :class:`~digestry.errors.RemoteError`: Unreachable, RemoteNotFound,
     Unauthorized, Refused (429 with how long to wait), ProtocolViolation.
     """
 
     def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
-        """What a tag points to now. ``limit`` is as for :meth:`manifest`, which may be asked for it."""
+        """Return what a tag points to now. ``limit`` is as for :meth:`manifest`, which may be used."""
         ...
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:
-        """A manifest by tag or digest, verified, of at most ``limit`` bytes. Raises :class:`ContentError`,
-        and :class:`AnswerTooLong`."""
+        """Return a manifest by tag or digest, verified, of at most ``limit`` bytes. Raises
+        :class:`ContentError`, and :class:`AnswerTooLong`."""
         ...
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """A blob's size in bytes, if upstream tells."""
+        """Return a blob's size in bytes, if the upstream states it."""
         ...
 
     def blob(self, repository: str, digest: Digest, start: int) -> AbstractContextManager[BlobStream]:
-        """A blob, unverified, from byte ``start`` on or, if upstream cannot, from its first."""
+        """Open a blob, unverified, from byte ``start`` on or, if the upstream cannot, from its first."""
         ...
 
     def tags(self, repository: str, most: int) -> Sequence[str]:
-        """The first ``most`` tags."""
+        """Return the first ``most`` tags."""
         ...
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
-        """What refers to a manifest."""
+        """Return the referrers of a manifest."""
         ...
 
     def stale(self, repository: str, target: str) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with an upstream: in one word for a header, and as an answer to a client."""
+"""Errors of an upstream: a word for a header, and an answer for the client."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _SERVER_ERROR: Final = 500
 
 
 class Unasked(RemoteError):
-    """Upstream is left alone for another ``seconds``: ``word`` says why."""
+    """The upstream is not asked for another ``seconds`` seconds, because of ``word``."""
 
     def __init__(self, message: str, *, word: str, seconds: float) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class Unasked(RemoteError):
 
 
 def word(error: DigestryError) -> str:
-    """What is wrong, as the header ``Digestry-Upstream`` says it."""
+    """Return the error as a word for the header ``Digestry-Upstream``."""
     match error:
         case Unasked():
             return error.word
@@ -85,7 +85,7 @@ def says_gone(error: DigestryError) -> bool:
 
 
 def is_outage(error: DigestryError) -> bool:
-    """Whether upstream is better left alone for a while."""
+    """Return whether the upstream should be left alone for a while."""
     if isinstance(error, Refused | RedirectRefused):
         status = error.status or 0
         return status >= _SERVER_ERROR or status == _TOO_MANY
@@ -93,7 +93,7 @@ def is_outage(error: DigestryError) -> bool:
 
 
 def answer(mirror: MirrorConfig, error: DigestryError) -> ErrorResponse:
-    """The answer for what is not here, and could not be got.
+    """Return the answer for content that is not here and could not be fetched.
 
     It has no words of a stranger's, who may be somebody inside that upstream led to: those are in the log.
     """
@@ -120,7 +120,7 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> ErrorResponse:
 
 
 def _told(error: DigestryError) -> str:
-    """What is wrong, for who pulls."""
+    """Return the error's text for the client."""
     match error:
         case Unasked():
             return error.message
@@ -155,7 +155,7 @@ LONGEST_SAID_REST: Final = 600.0
 
 
 def rest_seconds(error: DigestryError) -> float:
-    """How long an upstream is left alone that answered with ``error``, at least."""
+    """Return the least number of seconds of the back-off after ``error``."""
     said = error.retry_after if isinstance(error, Refused | RedirectRefused) else None
     if word(error) == RATE_LIMITED:
         return RATE_LIMIT_SECONDS if said is None else max(SHORTEST_LIMIT, min(said, LONGEST_LIMIT))
