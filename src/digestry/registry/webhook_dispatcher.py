@@ -16,13 +16,14 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from digestry import __version__, fsio
+from digestry import __version__, dns, fsio
 from digestry.catalog import clock
 from digestry.catalog.delivery_queue import Delivery, DeliveryQueue
 from digestry.errors import Conflict, DigestryError
@@ -227,7 +228,7 @@ class Sender:
             connection.close()
 
     def _connect(self, connection: http.client.HTTPConnection) -> None:
-        opened = socket.create_connection((connection.host, connection.port), connection.timeout)
+        opened = _opened(connection.host, connection.port, self.webhook)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
             # A receiver may drip its half of the handshake as well.
@@ -238,6 +239,26 @@ class Sender:
         connection.sock = self._socket = opened
         if isinstance(opened, ssl.SSLSocket):
             opened.do_handshake()
+
+
+def _opened(host: str, port: int, webhook: Webhook) -> socket.socket:
+    """Connect to the first of the host's addresses that takes it. Raises OSError."""
+    ends = time.monotonic() + webhook.timeout
+    failure: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in dns.look_up(
+        host, port, seconds=webhook.timeout, owner=f"webhook {webhook.name}"
+    ):
+        opened = socket.socket(family, kind, protocol)
+        try:
+            opened.settimeout(max(0.001, ends - time.monotonic()))
+            opened.connect(address)
+            opened.settimeout(webhook.timeout)
+        except OSError as error:
+            opened.close()
+            failure = error
+        else:
+            return opened
+    raise failure
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

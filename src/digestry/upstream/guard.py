@@ -11,21 +11,24 @@ import ipaddress
 import re
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from digestry import dns
 from digestry.client import token_servers
-from digestry.errors import RedirectRefused
+from digestry.errors import RedirectRefused, Unreachable
 from digestry.model.digest import shown
 from digestry.upstream import addresses
 from digestry.upstream.addresses import Address, Network
+from digestry.upstream.deadline import current
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _PRINTABLE: Final = re.compile(r"[!-~]+", re.ASCII)
 _PORTS: Final = {"http": 80, "https": 443}
 _MOST_OWN: Final = 1000
+_PATIENCE: Final = 30.0
 
 _BELONG: Final = {"lscr.io": "ghcr.io"}
 """Registries, and whose tokens they want, beside those that every client knows."""
@@ -101,17 +104,22 @@ class Guard:
     def resolve(self, host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
         """Resolve ``host`` and return the addresses that may be connected to.
 
-        Addresses that must not be asked are left out. Raises :class:`socket.gaierror`, and
-        :class:`RedirectRefused` if none is left.
+        Addresses that must not be asked are left out. Raises :class:`socket.gaierror`,
+        :class:`TimeoutError`, and :class:`RedirectRefused` if none is left.
         """
         found = [
             (family, (str(sockaddr[0]), port), ipaddress.ip_address(str(sockaddr[0])))
-            for family, _, _, _, sockaddr in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for family, _, _, _, sockaddr in self.look_up(host, port)
         ]
-        if not found:
-            raise socket.gaierror(socket.EAI_NONAME, "no address")
         allowed = self._allowed(_plain(host), port, [address for _, _, address in found])
         return [(family, sockaddr) for family, sockaddr, address in found if address in allowed]
+
+    def look_up(self, host: str, port: int) -> Sequence[dns.AddressInfo]:
+        """Return all addresses of ``host``, in the time that the thread's deadline leaves. Raises
+        :class:`socket.gaierror` and :class:`TimeoutError`."""
+        deadline = current()
+        seconds = _PATIENCE if deadline is None else deadline.left()
+        return dns.look_up(host, port, seconds=seconds, owner=f"upstream {self._names[1]}")
 
     def check_proxied(self, host: str, port: int) -> None:
         """Raise :class:`RedirectRefused` if a proxy must not be asked for ``host``.
@@ -124,7 +132,7 @@ class Guard:
         elif addresses.is_local_name(host):
             self._allowed(_plain(host), port, [ipaddress.ip_address("127.0.0.1")])
         elif _plain(host) != self._host:
-            with contextlib.suppress(socket.gaierror, UnicodeError):
+            with _in_time(host), contextlib.suppress(socket.gaierror, UnicodeError):
                 self.resolve(host, port)
 
     def check_beside(self, parts: SplitResult) -> None:
@@ -133,7 +141,8 @@ class Guard:
         host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]
         if host == self._host and parts.scheme == "https" and port == _PORTS["https"]:
             return
-        with contextlib.suppress(socket.gaierror, UnicodeError):  # nobody will be asked, or a proxy will
+        # Where it cannot be looked up, nobody will be asked, or a proxy will.
+        with _in_time(host), contextlib.suppress(socket.gaierror, UnicodeError):
             for _, (text, _) in self.resolve(host, port):
                 address = ipaddress.ip_address(text)
                 if addresses.kind(address) != addresses.PUBLIC and not self._is_configured(
@@ -239,6 +248,15 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def _is_kin(own: str, host: str) -> bool:
     return token_servers.belongs(own, host) or token_servers.neighbours(own, host) or _BELONG.get(own) == host
+
+
+@contextlib.contextmanager
+def _in_time(host: str) -> Iterator[None]:
+    """Raise :class:`Unreachable` for a look-up that took too long: what is not known is not asked."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unreachable(f"cannot reach {shown(host)}: its address is not known in time") from error
 
 
 def _leads_inside(name: str, host: str, address: Address) -> RedirectRefused:

@@ -100,14 +100,14 @@ class GuardedTransport(Transport):
             parts = parse_url(call.url)
         except ValueError as error:
             raise RedirectRefused(f"an upstream leads to {shown(call.url)}: {error}") from None
+        deadline = current()
+        if deadline is not None:
+            deadline.next_answer(parts.netloc)
         if proxy_for(parts.scheme, parts.netloc) is not None:
             host = parts.hostname or ""
             self.guard.check_proxied(host, parts.port or _DEFAULT_PORTS[parts.scheme])
         if origin_of(call.url) != self._asking.origin and not self._asking.is_content:
             self.guard.check_beside(parts)
-        deadline = current()
-        if deadline is not None:
-            deadline.next_answer(parts.netloc)
         return super()._exchange(call, authorization)
 
     def _manager(self, url: str) -> urllib3.PoolManager:

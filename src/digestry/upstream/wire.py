@@ -101,12 +101,17 @@ class _Response(http.client.HTTPResponse):
 
 
 def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
-    """Resolve the host once, and connect to a checked address. A second look-up might say otherwise."""
+    """Resolve the host once, and connect to a checked address. A second look-up might say otherwise.
+
+    A proxy, which the operator has chosen, may be anywhere.
+    """
     host: str = connection._dns_host  # with the dot at its end, which the resolver needs
     port = connection.port or connection.default_port
     deadline = current()
     try:
-        found = guard.resolve(host.strip("[]"), port)
+        found = _addresses(connection, guard, host.strip("[]"), port)
+    except TimeoutError as error:
+        raise ConnectTimeoutError(connection, f"The look-up of {host} timed out.") from error
     except (socket.gaierror, UnicodeError) as error:
         reason = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
         raise NameResolutionError(host, connection, reason) from error
@@ -132,6 +137,14 @@ def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
     raise NewConnectionError(connection, f"Failed to establish a new connection: {failure}") from failure
 
 
+def _addresses(
+    connection: HTTPConnection, guard: Guard, host: str, port: int
+) -> list[tuple[socket.AddressFamily, Any]]:
+    if connection.proxy is None:
+        return list(guard.resolve(host, port))
+    return [(family, address) for family, _, _, _, address in guard.look_up(host, port)]
+
+
 def guard_connections(manager: urllib3.PoolManager, guard: Guard) -> None:
     """Make all connections of ``manager`` obey ``guard`` and the calling thread's deadline."""
 
@@ -139,13 +152,13 @@ def guard_connections(manager: urllib3.PoolManager, guard: Guard) -> None:
         response_class = _Response
 
         def _new_conn(self) -> socket.socket:
-            return _connect(self, guard) if self.proxy is None else super()._new_conn()
+            return _connect(self, guard)
 
     class Encrypted(HTTPSConnection):
         response_class = _Response
 
         def _new_conn(self) -> socket.socket:
-            return _connect(self, guard) if self.proxy is None else super()._new_conn()
+            return _connect(self, guard)
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain

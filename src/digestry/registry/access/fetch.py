@@ -11,14 +11,16 @@ import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from digestry import dns
+
 _LARGEST_PATH: Final = 8 << 10
 
 
 def fetch(url: str, *, seconds: float, most: int) -> bytes:
     """Return the body that ``url`` answers to a GET with 200, if it has ``most`` bytes or fewer. Blocks.
 
-    All of it takes ``seconds`` at most, however slowly the other side sends (looking up the host's name
-    is the system's, and has its own limit). Redirects are not followed. Raises OSError and ValueError.
+    All of it takes ``seconds`` at most, the look-up of the host's name too, however slowly the other side
+    sends. Redirects are not followed. Raises OSError and ValueError.
     """
     ends = time.monotonic() + seconds
     parts = urlsplit(url)
@@ -55,7 +57,8 @@ def _left(ends: float) -> float:
 
 def _connected(host: str, port: int, ends: float) -> socket.socket:
     failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    addresses = dns.look_up(host, port, seconds=_left(ends), owner=f"keys of {host}")
+    for family, kind, protocol, _, address in addresses:
         found = socket.socket(family, kind, protocol)
         try:
             found.settimeout(_left(ends))
