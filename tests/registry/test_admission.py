@@ -12,7 +12,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.registry import cors
 from digestry.registry.hosts import Host, parse_host
 from digestry.registry.toml import Where
-from tests.registry.access.support import basic, guarded
+from tests.registry.access.support import basic, guarded, of
 from tests.registry.support import events, raw_exchange, statuses
 from tests.support import RegistryServer, Response, running_registry
 
@@ -210,6 +210,42 @@ def test_rules_that_let_anybody_write_are_no_login() -> None:
         ):
             assert put_index(server, "3", **headers).status == 403
             assert server.request("GET", "/v2/x/app/tags/list", headers=headers).status == 403
+
+
+BROWSERS = [
+    {"Accept-Language": "en"},  # over plain HTTP a page that reads its own host sends no more
+    {"Accept-Language": ""},
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Origin": "http://evil.example:5000", "Accept-Language": "en"},
+    {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+]
+
+
+def test_a_page_does_not_read_on_loopback_what_needs_no_login(tmp_path: Path) -> None:
+    """A registry with users, part of which anybody may pull, behind a name that somebody lets lead here."""
+    with guarded() as server:
+        assert of(server, "carol").push_image("public/app", "1").status == 201
+        read = [("GET", "/v2/public/app/manifests/1"), ("HEAD", "/v2/public/app/manifests/1")]
+        read += [("GET", "/v2/public/app/tags/list"), ("GET", "/token?scope=repository:public/app:pull")]
+        read += [("POST", "/v2/_digestry/resolve"), ("GET", "/v2/_catalog")]
+        for headers in BROWSERS:
+            for method, path in read:
+                answer = server.request(method, path, None, {"Host": "evil.example:5000", **headers})
+                assert answer.status == 403, (headers, method, path)
+        # Every other client reads by any name: a proxy on this machine keeps the one that was asked for.
+        for host in ("registry.example.com", "evil.example:5000", "localhost:5000"):
+            assert server.request("GET", read[0][1], headers={"Host": host}).status == 200
+        assert server.request("GET", read[0][1], headers=BROWSERS[0]).status == 200
+    file = tmp_path / "registry.toml"
+    (tmp_path / "users").write_text("")
+    file.write_text(
+        f'hosts = "registry.example.com"\n[auth]\nhtpasswd = "users"\n[cors]\norigins = "{UI}"\n'
+        '[[rule]]\nwho = "anonymous"\nactions = "pull"\n'
+    )
+    with running_registry("--config", str(file)) as server:
+        for more in ({}, {"Origin": UI}):
+            headers = {"Host": "registry.example.com", "Accept-Language": "en", **more}
+            assert server.request("GET", "/v2/x/tags/list", headers=headers).status == 404
 
 
 def test_with_a_login_pages_read_nothing_and_write_nothing() -> None:

@@ -23,6 +23,9 @@ from digestry.registry.exchange import READS, Exchange
 from digestry.registry.hosts import Host, is_one_of, parse_host
 
 _NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
+_BROWSER: Final = b"accept-language"
+"""What every browser sends, and no client of registries. A page with a name of its own, over plain HTTP, reads
+its own host without ``Origin`` and ``Sec-Fetch-Site``."""
 _OURS: Final = frozenset((b"same-origin", b"none"))
 """``Sec-Fetch-Site`` (Fetch Metadata, 2.3) of this registry's own pages, and of what somebody typed."""
 _DEFAULT_PORTS: Final = frozenset((80, 443, None))
@@ -58,6 +61,8 @@ class Admission:
             rule.is_for(ANONYMOUS) and rule.actions - {"pull", "audit"} for rule in config.access.rules
         )
         self._local = self._open and config.loopback
+        self._shown = config.loopback and any(rule.is_for(ANONYMOUS) for rule in config.access.rules)
+        self._noted = _NOTED | {_BROWSER} if self._shown else _NOTED
 
     def admits(self, exchange: Exchange) -> bool:
         """Return whether the request is to be looked at further; False for a browser's preflight, whose
@@ -69,8 +74,10 @@ class Admission:
         host: bytes | None = None
         origin: bytes | None = None
         site: bytes | None = None
+        speaks = False
+        noted = self._noted
         for name, value in exchange.scope["headers"]:
-            if name in _NOTED:
+            if name in noted:
                 if name == b"host":
                     if host is not None:
                         raise ErrorResponse(
@@ -79,9 +86,13 @@ class Admission:
                     host = value
                 elif name == b"origin":
                     origin = value if origin is None else b"null"
+                elif name == _BROWSER:
+                    speaks = True
                 else:
                     site = value
         self._check_host(exchange, host)
+        if self._shown and (speaks or origin is not None or site is not None):
+            self._check_shown(exchange, origin)
         if self._cors:
             exchange.cors_headers = (_VARY,)
         if origin is None and site is None:
@@ -137,12 +148,29 @@ class Admission:
         why = "it is not in hosts"
         if not self._listed:
             why = "it listens on loopback without a login, and any web page could have that name lead here"
-        raise ErrorResponse(
+        raise self._other_name(host, why)
+
+    @staticmethod
+    def _other_name(host: Host, why: str) -> ErrorResponse:
+        return ErrorResponse(
             403,
             "DENIED",
             f"this registry does not answer to the name {shown(host.name)}: {why}"
             ' (for a name of its own, write hosts = ["NAME"] into registry.toml)',
             reason="host",
+        )
+
+    def _check_shown(self, exchange: Exchange, origin: bytes | None) -> None:
+        """Raise :class:`ErrorResponse` 403 for a browser that would show to a page what needs no login, under
+        a name that may be the page's own."""
+        host = exchange.host
+        if host is None or self._is_known(host):
+            return
+        if origin is not None and self._cors.allows(origin.decode("latin-1")):
+            return
+        raise self._other_name(
+            host,
+            "it listens on loopback, and any web page could have that name lead here to read in a browser",
         )
 
     def _check_page(self, exchange: Exchange, origin: str | None, site: bytes | None) -> bool:
