@@ -24,8 +24,8 @@ from digestry.registry.hosts import Host, is_one_of, parse_host
 
 _NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
 _BROWSER: Final = b"accept-language"
-"""What every browser sends, and no client of registries. A page with a name of its own, over plain HTTP, reads
-its own host without ``Origin`` and ``Sec-Fetch-Site``."""
+"""What every browser sends, and no client of registries. Over plain HTTP, a page reads its own host without
+``Origin`` and ``Sec-Fetch-Site``."""
 _OURS: Final = frozenset((b"same-origin", b"none"))
 """``Sec-Fetch-Site`` (Fetch Metadata, 2.3) of this registry's own pages, and of what somebody typed."""
 _DEFAULT_PORTS: Final = frozenset((80, 443, None))
