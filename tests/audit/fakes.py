@@ -12,12 +12,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from digestry.errors import DigestryError, RemoteDamaged, RemoteNotFound, TooLarge
-from digestry.inventory.observation import Claim, ContainerObservation, FoundBy, Note
+from digestry.inventory.observation import Claim, ContainerObservation, FoundBy, ImageFacts, Note
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -29,6 +29,7 @@ from digestry.model.resolution import Resolution, Resolutions, ResolveQuery, Tag
 from digestry.model.sightings import Noted, Sighted
 
 HOST = "reg.example:5000"
+_OF_IMAGES = {field.name for field in fields(ImageFacts)}
 RECORDED = Path(__file__).parents[1] / "inventory" / "recorded"
 AMD64 = Platform("amd64", "linux")
 ARM64 = Platform("arm64", "linux")
@@ -383,10 +384,23 @@ def image_id(digest: Digest, *, kind: Any = "config") -> Claim:
 def sighted(reference: str | None, *claims: Claim, name: str = "web", **more: Any) -> ContainerObservation:
     """A container as the classic docker store would show it, on amd64."""
     identity = next((one.digest for one in claims if one.found_by == "image-id"), None)
-    values = {"platform": AMD64, "image_id": identity} | more
-    return ContainerObservation(
-        "test", "node", "", name, f"id-{name}", reference, START, tuple(claims), **values
-    )
+    facts: dict[str, Any] = {"platform": AMD64, "image_id": identity}
+    facts |= {key: more.pop(key) for key in list(more) if key in _OF_IMAGES}
+    image = ImageFacts(reference, tuple(claims), **facts)
+    values: dict[str, Any] = {
+        "source": "test",
+        "host": "node",
+        "namespace": "",
+        "id": f"id-{name}",
+        "seen_at": START,
+    } | more
+    return ContainerObservation(name=name, image=image, **values)
+
+
+def changed(seen: ContainerObservation, **values: Any) -> ContainerObservation:
+    """``seen`` with other values, of its own or of its image."""
+    facts = {key: values.pop(key) for key in list(values) if key in _OF_IMAGES}
+    return replace(seen, image=replace(seen.image, **facts), **values)
 
 
 class Listed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from typing import Any
@@ -14,7 +13,7 @@ from digestry.audit.audit import audit
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import to_json
 from digestry.audit.reports.values import container_row
-from tests.audit.fakes import ARM64, HOST, START, FakeRegistries, Listed, claim, image_id, sighted
+from tests.audit.fakes import ARM64, HOST, START, FakeRegistries, Listed, changed, claim, image_id, sighted
 from tests.audit.test_audit import state
 
 APP = f"{HOST}/app"
@@ -35,7 +34,7 @@ def test_every_row_is_its_own(monkeypatch: pytest.MonkeyPatch, most: int) -> Non
         {"source": "file:x"}, {"reference": f"{APP}:none"}, {"runs": False}, {"registry_named": False},
     ]  # fmt: skip
     seen = [
-        dataclasses.replace(sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)), **change)
+        changed(sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)), **change)
         for change in changes
         for one in (old, new)
     ]

@@ -65,8 +65,8 @@ def test_what_has_no_pods_is_a_row_that_does_not_run() -> None:
         "job/import-once/import",
     }
     row = found["cronjob/backup/dump"]
-    assert (row.namespace, row.host, row.reference) == ("shop", "", f"{SHOP}/backup:2")
-    assert row.claims == ()
+    assert (row.namespace, row.host, row.image.reference) == ("shop", "", f"{SHOP}/backup:2")
+    assert row.image.claims == ()
     [remark] = row.remarks
     assert remark == (
         "nothing of it runs now (its schedule is '0 3 * * *'); the next run pulls what the tag points to "
@@ -86,7 +86,7 @@ def test_what_rests_on_purpose_says_so() -> None:
 
 def test_a_pinned_template_claims_its_digest() -> None:
     row = seen()["deployment/asleep-pinned/app"]
-    assert [one.digest for one in row.claims] == [digest("asleep")]
+    assert [one.digest for one in row.image.claims] == [digest("asleep")]
     assert row.remarks[0].endswith("the next run has the digest that it names")
 
 
@@ -151,7 +151,7 @@ def test_wrong_types_in_workloads_never_crash(value: Any) -> None:
 
 
 def test_nodes_in_the_same_list_give_the_platform() -> None:
-    assert str(seen()["agent-q8z5d/agent"].platform) == "linux/arm64"
+    assert str(seen()["agent-q8z5d/agent"].image.platform) == "linux/arm64"
     assert platforms_of_nodes([None, {"metadata": {"name": "a"}}, {"status": {"nodeInfo": 3}}]) == {}
 
 

@@ -25,8 +25,8 @@ def observe(tmp_path: Path, document: Any) -> list[Any]:
 
 
 def told(seen: ContainerObservation) -> tuple[str, str | None, list[tuple[str | None, str]]]:
-    claims = [(one.repository.name if one.repository else None, str(one.digest)) for one in seen.claims]
-    return seen.name, seen.reference, claims
+    claims = [(one.repository.name if one.repository else None, str(one.digest)) for one in seen.image.claims]
+    return seen.name, seen.image.reference, claims
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_cyclonedx(tmp_path: Path) -> None:
             ("cache", "reg.example/cache:7", [(None, B)]),
             ("Not A Name!", None, []),
         ]
-        assert str(rows[0].platform) == "linux/amd64"
+        assert str(rows[0].image.platform) == "linux/amd64"
         assert not any(one.runs for one in rows)
         assert all("does not show that it runs" in one.remarks[0] for one in rows)
         assert {one.host for one in rows} == {"listed, not running"}
-        assert not rows[1].claims[0].obtained  # nobody says what was hashed
+        assert not rows[1].image.claims[0].obtained  # nobody says what was hashed
         assert "a registry could be asked" in rows[2].remarks[1]
         (problem,) = [one for one in found if isinstance(one, Unseen)]
         assert "64 hex digits" in problem.message
@@ -128,7 +128,7 @@ def test_as_scanners_name_the_image_that_they_scanned(tmp_path: Path) -> None:
     assert told(seen) == ("reg.example/app:1", "reg.example/app:1", [("reg.example/app", A)])
     component = {"type": "container", "name": "alpine", "version": "3.18"}
     (seen,) = observe(tmp_path, {"bomFormat": "CycloneDX", "metadata": {"component": component}})
-    assert (seen.reference, seen.registry_named) == ("docker.io/library/alpine:3.18", False)
+    assert (seen.image.reference, seen.image.registry_named) == ("docker.io/library/alpine:3.18", False)
 
 
 def test_spdx_2(tmp_path: Path) -> None:

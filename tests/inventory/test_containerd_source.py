@@ -45,16 +45,16 @@ def play() -> dict[str, ContainerObservation]:
 
 def best(seen: ContainerObservation) -> tuple[str, str] | None:
     """The first claim's kind and digest."""
-    return (seen.claims[0].kind, str(seen.claims[0].digest)) if seen.claims else None
+    return (seen.image.claims[0].kind, str(seen.image.claims[0].digest)) if seen.image.claims else None
 
 
 def test_a_name_that_has_not_moved_since(play: dict[str, ContainerObservation]) -> None:
     new = play["new"]
     assert best(new) == ("manifest", GOOD)
-    assert [str(claim.digest) for claim in new.claims if claim.kind == "config"] == [GOOD_CONFIG]
-    assert new.claims[0].obtained  # containerd noted the repository that it came from
-    assert str(new.platform_manifest) == GOOD
-    assert str(new.platform) == "linux/amd64"
+    assert [str(claim.digest) for claim in new.image.claims if claim.kind == "config"] == [GOOD_CONFIG]
+    assert new.image.claims[0].obtained  # containerd noted the repository that it came from
+    assert str(new.image.platform_manifest) == GOOD
+    assert str(new.image.platform) == "linux/amd64"
     assert not new.remarks
 
 
@@ -63,12 +63,12 @@ def test_a_name_that_moved_to_other_layers_is_not_believed(
     play: dict[str, ContainerObservation], name: str
 ) -> None:
     # The old image is here again, by its digest, but came back after these had been made.
-    assert play[name].claims == ()
+    assert play[name].image.claims == ()
     assert "its layers are not those that run" in play[name].remarks[0]
 
 
 def test_a_name_that_moved_to_the_same_layers_is_not_believed(play: dict[str, ContainerObservation]) -> None:
-    assert play["lab-old"].claims == ()
+    assert play["lab-old"].image.claims == ()
     assert "may have been another image with the same layers" in play["lab-old"].remarks[0]
     # The other, though its name was set again since, too, is just as its config has it.
     assert best(play["lab-new"]) == ("manifest", LAB)
@@ -79,17 +79,17 @@ def test_a_name_that_was_pulled_again(play: dict[str, ContainerObservation]) -> 
     found = best(play["repull"])
     assert found is not None
     assert found[1].startswith(THIRD)
-    assert play["repull2"].claims == ()  # with a label of its own, it cannot be told from another's
+    assert play["repull2"].image.claims == ()  # with a label of its own, it cannot be told from another's
 
 
 def test_the_others(play: dict[str, ContainerObservation]) -> None:
     assert best(play["pinned"]) == ("manifest", BAD)
     assert best(play["multi"]) == ("index", INDEX)
-    assert play["gone"].claims == ()
+    assert play["gone"].image.claims == ()
     assert "no longer has an image" in play["gone"].remarks[0]
     retag = play["retag"]
-    assert retag.reference == "reg.example/other:9"
-    assert [(str(one.repository), one.obtained) for one in retag.claims if one.repository] == [
+    assert retag.image.reference == "reg.example/other:9"
+    assert [(str(one.repository), one.obtained) for one in retag.image.claims if one.repository] == [
         ("reg.example/other", False),
         ("127.0.0.1:5777/t1795761170/app", True),
     ]
@@ -115,8 +115,8 @@ def test_what_the_kubelet_started() -> None:
     assert best(seen["web-1/old"]) == ("manifest", BAD)  # its record has the config, whatever the name is now
     assert best(seen["web-1/new"]) == ("manifest", GOOD)
     multi = seen["web-1/multi"]
-    assert [claim.kind for claim in multi.claims] == ["config"]
-    assert multi.image_id == multi.claims[0].digest
+    assert [claim.kind for claim in multi.image.claims] == ["config"]
+    assert multi.image.image_id == multi.image.claims[0].digest
     assert "pause container" in seen["web-1/(sandbox)"].remarks[0]
 
 
@@ -167,7 +167,7 @@ def test_containers_are_listed_though_their_tasks_or_images_cannot_be() -> None:
             seen = observed(without(lost, answer), "?namespace=play", stopped=True)
             listed = [one for one in seen if isinstance(one, ContainerObservation)]
             assert len(listed) == 12, lost
-            assert all(one.remarks for one in listed if not one.claims)
+            assert all(one.remarks for one in listed if not one.image.claims)
 
 
 def test_docker_s_own_namespace_is_not_passed_over_in_silence() -> None:
@@ -211,7 +211,7 @@ def test_a_name_that_was_set_after_the_container_was_made_proves_nothing() -> No
     older = changed(lambda fields: fields | {8: b"\x08\x01"})  # made in 1970
     (seen,) = observed(older, "?namespace=play")
     assert isinstance(seen, ContainerObservation)
-    assert seen.claims == ()
+    assert seen.image.claims == ()
     assert "was set again" in seen.remarks[0]
 
 
@@ -232,8 +232,8 @@ def test_hostile_records() -> None:
         seen = observed(changed(lambda fields, change=change: fields | change), "?namespace=play")  # type: ignore[misc]
         assert len(seen) == 1
         if isinstance(seen[0], ContainerObservation):  # by its layers, or not at all
-            assert not seen[0].claims or str(seen[0].image_id) == GOOD_CONFIG
-            assert seen[0].claims or seen[0].remarks
+            assert not seen[0].image.claims or str(seen[0].image.image_id) == GOOD_CONFIG
+            assert seen[0].image.claims or seen[0].remarks
 
 
 # -- places -------------------------------------------------------------------------------------

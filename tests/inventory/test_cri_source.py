@@ -34,13 +34,13 @@ def test_containerd() -> None:
     assert set(seen) == {"web-1/old", "web-1/new", "web-1/multi"}
     old, new, multi = seen["web-1/old"], seen["web-1/new"], seen["web-1/multi"]
     assert {one.namespace for one in seen.values()} == {"shop"}
-    assert str(old.claims[0].digest) == BAD
-    assert str(new.claims[0].digest) == GOOD
-    assert old.reference == new.reference
-    assert old.claims[-1].kind == "config"  # containerd's image ID is a config's
-    assert old.image_id == old.claims[-1].digest
-    assert str(old.platform) == "linux/amd64"
-    assert [claim.found_by for claim in multi.claims] == ["image-id"]  # its image was removed
+    assert str(old.image.claims[0].digest) == BAD
+    assert str(new.image.claims[0].digest) == GOOD
+    assert old.image.reference == new.image.reference
+    assert old.image.claims[-1].kind == "config"  # containerd's image ID is a config's
+    assert old.image.image_id == old.image.claims[-1].digest
+    assert str(old.image.platform) == "linux/amd64"
+    assert [claim.found_by for claim in multi.image.claims] == ["image-id"]  # its image was removed
     assert "the runtime no longer has the image that this container runs" in multi.remarks
 
 
@@ -92,7 +92,7 @@ def test_cri_o_gives_pairs_that_need_never_have_been() -> None:
     other = f"mirror.example/app@sha256:{'3' * 64}"
     (seen,) = by_name(observed(cri(pairs=(other,)))).values()
     assert seen.name == "p/web"
-    assert [(str(one.digest)[7:9], one.kind, one.obtained) for one in seen.claims] == [
+    assert [(str(one.digest)[7:9], one.kind, one.obtained) for one in seen.image.claims] == [
         ("22", "unknown", False),
         ("33", "unknown", False),
         ("11", "unknown", False),
@@ -102,21 +102,21 @@ def test_cri_o_gives_pairs_that_need_never_have_been() -> None:
 def test_a_bare_id_has_no_kind_unless_it_is_containerd_s() -> None:
     for runtime, kind in (("cri-o", "unknown"), ("containerd", "config"), ("other", "unknown")):
         (seen,) = by_name(observed(cri(runtime=runtime, ref=IDENTITY))).values()
-        assert [(str(one.digest), one.kind) for one in seen.claims] == [(IDENTITY, kind)]
+        assert [(str(one.digest), one.kind) for one in seen.image.claims] == [(IDENTITY, kind)]
 
 
 def test_a_name_that_the_runtime_chose_is_no_tag_to_judge() -> None:
     (seen,) = by_name(observed(cri(typed="", shown="reg.example/app:other"))).values()
-    assert seen.reference is None
+    assert seen.image.reference is None
     assert any(
         "reg.example/app:other is one name that the runtime knows it by" in one for one in seen.remarks
     )
-    assert str(seen.claims[0].repository) == "reg.example/app"
+    assert str(seen.image.claims[0].repository) == "reg.example/app"
 
 
 def test_an_older_runtime_speaks_v1alpha2() -> None:
     (seen,) = by_name(observed(cri(version="v1alpha2"))).values()
-    assert seen.reference == "reg.example/app:1"
+    assert seen.image.reference == "reg.example/app:1"
 
 
 def test_what_serves_no_cri_is_a_problem() -> None:
@@ -181,7 +181,7 @@ def test_another_container_in_its_place_is_not_believed() -> None:
 
     (seen,) = by_name(observed(answer)).values()
     assert "another container" in seen.remarks[0]
-    assert not any(claim.digest.encoded.startswith("9") for claim in seen.claims)
+    assert not any(claim.digest.encoded.startswith("9") for claim in seen.image.claims)
 
 
 def test_hostile_fields() -> None:

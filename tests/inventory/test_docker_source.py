@@ -25,7 +25,8 @@ def observe(answers: dict[str, Any], **options: Any) -> list[Any]:
 
 def claims(sighting: ContainerObservation) -> list[tuple[str | None, str]]:
     return [
-        (None if one.repository is None else one.repository.name, str(one.digest)) for one in sighting.claims
+        (None if one.repository is None else one.repository.name, str(one.digest))
+        for one in sighting.image.claims
     ]
 
 
@@ -39,7 +40,7 @@ def test_every_running_container_is_one_sighting(seen: dict[str, ContainerObserv
         "by-id", "by-short-id", "from-mirror", "loaded", "local", "multi", "pinned", "web-bad", "web-good",
     ]  # fmt: skip
     assert {one.host for one in seen.values()} == {"vm"}
-    assert {one.platform for one in seen.values()} == {AMD64}
+    assert {one.image.platform for one in seen.values()} == {AMD64}
 
 
 def test_all_adds_those_that_do_not_run() -> None:
@@ -53,9 +54,9 @@ def test_a_moved_name_is_read_from_the_container_not_from_the_list(
         one for one in recording("docker-20.10")["/containers/json"]["body"] if one["Names"] == ["/web-bad"]
     )
     assert listed["Image"] == V1  # the engine shows a bare ID there
-    assert seen["web-bad"].reference == "localhost:5610/golftrack:1.5"
+    assert seen["web-bad"].image.reference == "localhost:5610/golftrack:1.5"
     assert seen["web-bad"].namespace == "shop"
-    assert str(seen["web-bad"].image_id) == V1
+    assert str(seen["web-bad"].image.image_id) == V1
 
 
 def test_each_repo_digest_keeps_its_repository(seen: dict[str, ContainerObservation]) -> None:
@@ -65,29 +66,29 @@ def test_each_repo_digest_keeps_its_repository(seen: dict[str, ContainerObservat
         (None, V1),
     ]
     assert [digest for _, digest in claims(seen["multi"])[:2]] == [V2_MANIFEST, V2_INDEX]
-    assert all(one.obtained for one in seen["multi"].claims[:2])
+    assert all(one.obtained for one in seen["multi"].image.claims[:2])
 
 
 def test_started_by_image_id_has_no_reference(seen: dict[str, ContainerObservation]) -> None:
     for name in ("by-id", "by-short-id"):
-        assert seen[name].reference is None
+        assert seen[name].image.reference is None
         assert "started by image ID" in seen[name].remarks[0]
-        assert seen[name].registry_named  # the repositories of its digests can be asked
+        assert seen[name].image.registry_named  # the repositories of its digests can be asked
 
 
 def test_loaded_from_an_archive_has_only_its_image_id(seen: dict[str, ContainerObservation]) -> None:
     loaded = seen["loaded"]
-    assert [(one.kind, one.found_by) for one in loaded.claims] == [("unknown", "image-id")]
-    assert loaded.registry_named
+    assert [(one.kind, one.found_by) for one in loaded.image.claims] == [("unknown", "image-id")]
+    assert loaded.image.registry_named
 
 
 def test_a_local_build_names_no_registry(seen: dict[str, ContainerObservation]) -> None:
-    assert seen["local"].reference == "base:1"
-    assert not seen["local"].registry_named
+    assert seen["local"].image.reference == "base:1"
+    assert not seen["local"].image.registry_named
 
 
 def test_a_pinned_container_keeps_its_digest(seen: dict[str, ContainerObservation]) -> None:
-    first = seen["pinned"].claims[0]
+    first = seen["pinned"].image.claims[0]
     assert str(first.digest) == V2_MANIFEST
     assert first.read_from == "the container's name"
 
@@ -128,14 +129,14 @@ def test_a_container_that_is_still_listed_is_not_dropped() -> None:
     (one,) = observe(changed("web-good", container={"status": 404, "body": {"message": "No such"}}))
     assert one.name == "web-good"
     assert "says that it is not there" in one.remarks[0]
-    assert one.image_id is not None  # the list had it
+    assert one.image.image_id is not None  # the list had it
 
 
 def test_a_container_that_the_engine_fails_to_show_keeps_its_row() -> None:
     (one,) = observe(changed("web-good", container={"status": 500, "body": {"message": "broken"}}))
     assert one.name == "web-good"
     assert "broken" in one.remarks[0]
-    assert one.image_id is not None  # the list had it
+    assert one.image.image_id is not None  # the list had it
 
 
 def test_another_container_in_its_place_is_not_believed() -> None:
@@ -143,20 +144,20 @@ def test_another_container_in_its_place_is_not_believed() -> None:
     (one,) = observe(changed("web-good", container_fields={"Id": "f" * 64, "Image": other}))
     assert one.name == "web-good"
     assert "another container" in one.remarks[0]
-    assert one.image_id is not None  # the list's own
-    assert str(one.image_id) != other
+    assert one.image.image_id is not None  # the list's own
+    assert str(one.image.image_id) != other
 
 
 def test_two_image_ids_are_none() -> None:
     (one,) = observe(changed("web-good", container_fields={"Image": "sha256:" + "e" * 64}))
-    assert one.image_id is None
-    assert one.claims == ()
+    assert one.image.image_id is None
+    assert one.image.claims == ()
     assert "lists this container with the image ID" in one.remarks[0]
 
 
 def test_an_image_that_is_gone_keeps_the_row() -> None:
     (one,) = observe(changed("web-good", image={"status": 404, "body": {"message": "No such image"}}))
-    assert [claim.found_by for claim in one.claims] == ["image-id"]
+    assert [claim.found_by for claim in one.image.claims] == ["image-id"]
     assert "no longer has the image" in one.remarks[0]
 
 
@@ -177,8 +178,11 @@ def test_the_containerd_store_is_told_from_the_classic_one() -> None:
         },
     }
     (one,) = observe(answers)
-    assert str(one.platform_manifest) == child
-    assert [(claim.kind, claim.obtained) for claim in one.claims] == [("index", False), ("index", False)]
+    assert str(one.image.platform_manifest) == child
+    assert [(claim.kind, claim.obtained) for claim in one.image.claims] == [
+        ("index", False),
+        ("index", False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -191,9 +195,9 @@ def test_the_platform_is_the_machines_or_is_assumed(
     answers = changed("web-good", image_fields={"Architecture": image, "Os": image and "linux"})
     answers["/info"]["body"] |= {"Architecture": machine}
     (one,) = observe(answers)
-    assert one.platform_assumed is assumed
-    assert one.platform is not None
-    assert one.platform.architecture == (image or "amd64")
+    assert one.image.platform_assumed is assumed
+    assert one.image.platform is not None
+    assert one.image.platform.architecture == (image or "amd64")
 
 
 def test_a_list_of_which_only_a_part_is_sent_is_no_list() -> None:
@@ -220,7 +224,7 @@ def test_hostile_shapes_are_problems_or_remarks_never_crashes() -> None:
 )
 def test_odd_repo_digests_are_no_claims(entry: Any) -> None:
     (one,) = observe(changed("web-good", image_fields={"RepoDigests": [entry]}))
-    assert [claim.found_by for claim in one.claims] == ["image-id"]
+    assert [claim.found_by for claim in one.image.claims] == ["image-id"]
 
 
 def test_hex_that_is_a_repositorys_name_is_no_image_id() -> None:
@@ -229,10 +233,10 @@ def test_hex_that_is_a_repositorys_name_is_no_image_id() -> None:
         if isinstance(answer["body"], dict) and "Config" in answer["body"]:
             answer["body"]["Config"]["Image"] = "d274"
     (one,) = observe(answers)
-    assert one.image_id == Digest.parse(
+    assert one.image.image_id == Digest.parse(
         "sha256:d274fa2799555b736821601a090ca3c9f38863b200f1b71f1a36ae227ed05e97"
     )
-    assert one.reference == "d274"
+    assert one.image.reference == "d274"
 
 
 def test_an_engine_that_refuses_is_one_problem() -> None:

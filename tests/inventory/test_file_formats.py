@@ -39,7 +39,7 @@ def claims(seen: ContainerObservation) -> list[tuple[str | None, str, str]]:
     """Each claim's repository, digest and kind."""
     return [
         (None if each.repository is None else each.repository.name, str(each.digest), each.kind)
-        for each in seen.claims
+        for each in seen.image.claims
     ]
 
 
@@ -66,9 +66,9 @@ def test_docker_inspect_of_containers_and_images_is_as_good_as_the_engine(tmp_pa
         assert seen["web-bad"].namespace == "shop"
         assert [where for where, _, _ in claims(seen["multi"])] == ["localhost:5610/golftrack"] * 2 + [None]
         assert claims(seen["multi"])[-1][2] == "unknown"
-        assert seen["by-id"].reference is None
-        assert not seen["local"].registry_named
-        assert str(seen["multi"].platform) == "linux/amd64"
+        assert seen["by-id"].image.reference is None
+        assert not seen["local"].image.registry_named
+        assert str(seen["multi"].image.platform) == "linux/amd64"
     assert {each.host for each in seen.values()} == {"n1"}
 
 
@@ -79,7 +79,13 @@ def test_docker_inspect_alone_has_the_image_id(tmp_path: Path) -> None:
     assert "only the ID of its image" in said(seen["web-bad"])
     assert seen["web-bad"].host == "unknown host"
     assert (
-        len({id(each.claims) for each in seen.values() if each.reference == "localhost:5610/golftrack:1.5"})
+        len(
+            {
+                id(each.image.claims)
+                for each in seen.values()
+                if each.image.reference == "localhost:5610/golftrack:1.5"
+            }
+        )
         == 2
     )
 
@@ -92,9 +98,9 @@ def test_containerds_store_names_the_platforms_manifest(tmp_path: Path) -> None:
         "Descriptor": {"digest": A, "mediaType": "application/vnd.oci.image.index.v1+json"},
     }
     seen = one(tmp_path, [entry, image])
-    assert str(seen.platform_manifest) == B
+    assert str(seen.image.platform_manifest) == B
     assert claims(seen) == [(APP, A, "index"), (None, A, "index")]
-    assert not seen.claims[0].obtained
+    assert not seen.image.claims[0].obtained
 
 
 def test_docker_ps_has_names_and_no_digest(tmp_path: Path) -> None:
@@ -107,18 +113,22 @@ def test_docker_ps_has_names_and_no_digest(tmp_path: Path) -> None:
     ]  # fmt: skip
     seen = names(observe(tmp_path, *map(json.dumps, lines)))
     assert sorted(seen) == ["old", "pinned", "web"]
-    assert (seen["web"].namespace, seen["web"].claims, seen["web"].reference) == ("shop", (), f"{APP}:1")
+    assert (seen["web"].namespace, seen["web"].image.claims, seen["web"].image.reference) == (
+        "shop",
+        (),
+        f"{APP}:1",
+    )
     assert "has no digest in it" in said(seen["web"])
-    assert seen["old"].reference is None
+    assert seen["old"].image.reference is None
     assert "0123456789ab" in said(seen["old"])
     assert claims(seen["pinned"]) == [(APP, A, "unknown")]
 
 
 def test_dockers_api_list_shows_an_id_where_the_name_moved(tmp_path: Path) -> None:
     seen = names(observe(tmp_path, RECORDED["/containers/json"]["body"]))
-    assert seen["web-bad"].reference is None
+    assert seen["web-bad"].image.reference is None
     assert "does not say which image name" in said(seen["web-bad"])
-    assert seen["multi"].reference == "localhost:5610/golftrack:multi"
+    assert seen["multi"].image.reference == "localhost:5610/golftrack:multi"
 
 
 def test_docker_images_lines_give_an_id_its_digests(tmp_path: Path) -> None:
@@ -137,18 +147,18 @@ def test_podman_inspect(tmp_path: Path) -> None:
     with_images = names(observe(tmp_path, inspected, images))
     alone = names(observe(tmp_path, inspected))
     moved = with_images["p-moved"]
-    assert [each.found_by for each in moved.claims] == ["repo-digest", "image-id"]
-    assert "ImageDigest" in moved.claims[0].read_from
-    assert not any(each.obtained for each in with_images["p-good"].claims)
-    assert not alone["p-local"].registry_named
+    assert [each.found_by for each in moved.image.claims] == ["repo-digest", "image-id"]
+    assert "ImageDigest" in moved.image.claims[0].read_from
+    assert not any(each.obtained for each in with_images["p-good"].image.claims)
+    assert not alone["p-local"].image.registry_named
     assert "in no registry" in said(alone["p-local"])
-    assert str(alone["p-moved"].claims[0].digest) == str(moved.claims[0].digest)
+    assert str(alone["p-moved"].image.claims[0].digest) == str(moved.image.claims[0].digest)
 
 
 def test_podman_ps(tmp_path: Path) -> None:
     seen = names(observe(tmp_path, PODMAN["ps"], list(PODMAN["images"].values())))
-    assert seen["p-good"].reference == "localhost:5610/golftrack:1.5"
-    assert len(seen["p-good"].claims) > 2
+    assert seen["p-good"].image.reference == "localhost:5610/golftrack:1.5"
+    assert len(seen["p-good"].image.claims) > 2
     pod = names(observe(tmp_path, [{**PODMAN["ps"][0], "IsInfra": True, "PodName": "pod"}]))["p-good"]
     assert (pod.namespace, "pause container" in said(pod)) == ("pod", True)
 
@@ -187,24 +197,29 @@ def inspected(**more: Any) -> dict[str, Any]:
 
 def test_crictl_ps_has_the_configs_digest(tmp_path: Path) -> None:
     seen = one(tmp_path, {"containers": [listed(), listed(id="c2", state="CONTAINER_EXITED")]})
-    assert (seen.namespace, seen.name, seen.id, seen.reference) == ("shop", "shop-1/web", "c1", f"{APP}:1")
+    assert (seen.namespace, seen.name, seen.id, seen.image.reference) == (
+        "shop",
+        "shop-1/web",
+        "c1",
+        f"{APP}:1",
+    )
     assert claims(seen) == [(None, A, "unknown")]
-    assert seen.claims[0].found_by == "image-id"
+    assert seen.image.claims[0].found_by == "image-id"
 
 
 def test_crictl_images_give_it_its_repository(tmp_path: Path) -> None:
     images = {"images": [{"id": A, "repoTags": [f"{APP}:1"], "repoDigests": [f"{APP}@{B}"], "size": "1"}]}
     seen = one(tmp_path, {"containers": [listed()]}, images)
     assert claims(seen) == [(APP, B, "unknown"), (None, A, "unknown")]
-    assert not seen.claims[0].obtained  # of CRI-O the pair may never have been
+    assert not seen.image.claims[0].obtained  # of CRI-O the pair may never have been
 
 
 def test_crictl_inspect_has_the_repositorys_digest(tmp_path: Path) -> None:
     for documents in ([inspected()], [[inspected()]], [json.dumps(inspected())]):
         seen = one(tmp_path, *documents)
-        assert seen.reference == f"{APP}:1"
+        assert seen.image.reference == f"{APP}:1"
         assert claims(seen) == [(APP, B, "unknown"), (None, A, "config")]
-        assert seen.claims[0].obtained
+        assert seen.image.claims[0].obtained
     several = observe(tmp_path, inspected(), inspected(status={"id": "c2"}))
     assert [each.id for each in several] == ["c1", "c2"]
 
@@ -221,15 +236,15 @@ def test_crio_pairs_names_and_digests_itself(tmp_path: Path) -> None:
         },
     }
     seen = one(tmp_path, inspected(info=info))
-    assert seen.reference is None
-    assert [each.obtained for each in seen.claims] == [False]
+    assert seen.image.reference is None
+    assert [each.obtained for each in seen.image.claims] == [False]
     bare = one(tmp_path, inspected(info=info, status={"imageRef": "a" * 64}))
     assert claims(bare) == [(None, A, "unknown")]
 
 
 def test_a_name_that_the_runtime_chose_is_said_to_be_one(tmp_path: Path) -> None:
     seen = one(tmp_path, inspected(info={"config": None}))
-    assert seen.reference is None  # a tag that nobody typed is not judged
+    assert seen.image.reference is None  # a tag that nobody typed is not judged
     assert claims(seen)[0] == (APP, B, "unknown")
     assert f"{APP}:latest is one name that the runtime knows it by" in said(seen)
 
@@ -242,7 +257,7 @@ def test_a_sandbox_is_listed_as_what_it_is(tmp_path: Path) -> None:
     }
     seen = one(tmp_path, {"status": status, "info": {"image": "registry.k8s.io/pause:3.9", "pid": 7}})
     assert (seen.namespace, seen.name) == ("shop", "shop-1/(sandbox)")
-    assert (seen.reference, seen.claims) == ("registry.k8s.io/pause:3.9", ())
+    assert (seen.image.reference, seen.image.claims) == ("registry.k8s.io/pause:3.9", ())
     assert "pause container" in said(seen)
     assert "may have moved" in said(seen)
 
@@ -275,7 +290,7 @@ def test_containerd_has_a_name_that_can_move(tmp_path: Path) -> None:
     table = f"CONTAINER    IMAGE    RUNTIME    \nc1    {APP}:1    io.containerd.runc.v2    \n"
     for document in (container(), table):
         seen = one(tmp_path, document)
-        assert (seen.id, seen.reference, seen.claims) == ("c1", f"{APP}:1", ())
+        assert (seen.id, seen.image.reference, seen.image.claims) == ("c1", f"{APP}:1", ())
         assert "the name may have moved" in said(seen)
         assert "whether it runs" in said(seen)
 
@@ -290,13 +305,13 @@ def test_the_cris_own_record_has_the_configs_digest(tmp_path: Path) -> None:
               "io.kubernetes.pod.name": "shop-1", "io.kubernetes.pod.namespace": "shop"}  # fmt: skip
     extensions = {"io.cri-containerd.container.metadata": {"type_url": "x", "value": value}}
     seen = one(tmp_path, container(Labels=labels, Extensions=extensions))
-    assert (seen.namespace, seen.name, seen.reference) == ("shop", "shop-1/web", f"{APP}:2")
+    assert (seen.namespace, seen.name, seen.image.reference) == ("shop", "shop-1/web", f"{APP}:2")
     assert claims(seen) == [(None, A, "config")]
     deep = base64.b64encode(b'{"x":' + b"[" * 100_000).decode()
     for broken in ("=", base64.b64encode(b"{").decode(), deep, 7):
         extension: dict[str, Any] = {"value": broken}
         named = container(Labels=labels, Extensions={"io.cri-containerd.container.metadata": extension})
-        assert one(tmp_path, named).claims == ()
+        assert one(tmp_path, named).image.claims == ()
     sandbox = one(tmp_path, container(Labels=labels | {"io.cri-containerd.kind": "sandbox"}))
     assert "pause container" in said(sandbox)
 
@@ -310,7 +325,7 @@ def test_nerdctl_inspect_has_the_name_where_docker_has_the_id(tmp_path: Path) ->
         "Config": {"Labels": {"nerdctl/namespace": "default"}},
     }
     seen = one(tmp_path, [entry])
-    assert (seen.namespace, seen.name, seen.claims) == ("default", "web", ())
+    assert (seen.namespace, seen.name, seen.image.claims) == ("default", "web", ())
     assert "the name may have moved" in said(seen)
 
 
@@ -363,7 +378,7 @@ def test_pods_in_every_shape_that_kubectl_prints(tmp_path: Path) -> None:
         seen = one(tmp_path, *documents)
         assert (seen.host, seen.namespace, seen.name, seen.id) == ("n1", "shop", "shop-1/web", "c1")
         assert claims(seen) == [(APP, B, "unknown")]
-        assert str(seen.platform) == "linux/arm64"
+        assert str(seen.image.platform) == "linux/arm64"
 
 
 def test_templates_are_not_what_runs(tmp_path: Path) -> None:
@@ -451,7 +466,7 @@ def test_what_powershell_writes_is_read(tmp_path: Path) -> None:
             path.write_bytes(text.encode(encoding))
             (seen,) = without_notes(FileSource("f", str(path)).observe())
             assert isinstance(seen, ContainerObservation), seen
-            assert [str(claim.digest) for claim in seen.claims] == [A]
+            assert [str(claim.digest) for claim in seen.image.claims] == [A]
     path.write_bytes(b"\xff\xfe[")
     (problem,) = without_notes(FileSource("f", str(path)).observe())
     assert "UTF-16" in problem.message
@@ -513,4 +528,4 @@ def test_the_limit_counts_what_standard_input_sends(monkeypatch: pytest.MonkeyPa
 def test_one_image_is_one_object_for_all_its_containers(tmp_path: Path) -> None:
     rows = [{"name": str(n), "reference": f"{APP}:1", "digest": A, "host": "n"} for n in range(50)]
     seen = observe(tmp_path, rows)
-    assert len({id(each.claims) for each in seen}) == len({id(each.host) for each in seen}) == 1
+    assert len({id(each.image.claims) for each in seen}) == len({id(each.host) for each in seen}) == 1

@@ -29,7 +29,7 @@ class Seen:
         assert len(self.rows) + len(self.problems) + len(self.notes) == len(observations)
 
     def digests(self, name: str) -> list[str]:
-        return [str(claim.digest) for claim in self.rows[name].claims]
+        return [str(claim.digest) for claim in self.rows[name].image.claims]
 
 
 def see(tmp_path: Path, document: Any, **options: Any) -> Seen:
@@ -118,7 +118,7 @@ def test_tasks_of_ecs(tmp_path: Path) -> None:
     for document in ({"tasks": tasks, "failures": []}, tasks):
         seen = see(tmp_path, document)
         assert {name: seen.digests(name) for name in seen.rows} == {"RUNNING/web": [A], "PENDING/web": []}
-        assert str(seen.rows["RUNNING/web"].claims[0].repository) == APP
+        assert str(seen.rows["RUNNING/web"].image.claims[0].repository) == APP
         assert seen.rows["RUNNING/web"].namespace == "shop"
         assert not seen.problems
     assert see(tmp_path, {"tasks": [], "failures": []}).notes[-1] == "it says that there is no container"
@@ -428,7 +428,7 @@ def test_a_scan_of_a_cluster_does_not_show_what_runs(tmp_path: Path) -> None:
         },
     }
     listed = see(tmp_path, {"apiVersion": "v1", "kind": "List", "items": [report]})
-    assert (listed.rows["r/c"].reference, listed.digests("r/c")) == (f"{APP}:1", [A])
+    assert (listed.rows["r/c"].image.reference, listed.digests("r/c")) == (f"{APP}:1", [A])
     for found in (seen, listed):
         assert [(row.runs, row.host) for row in found.rows.values()] == [(False, "listed, not running")]
 

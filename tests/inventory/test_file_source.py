@@ -33,21 +33,21 @@ def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
         (one,) = observe(tmp_path, content)
         assert isinstance(one, ContainerObservation)
         assert (one.host, one.namespace, one.name, one.id) == ("n1", "shop", "web", "c1")
-        assert [str(claim.digest) for claim in one.claims] == [DIGEST, OTHER]
-        assert [claim.found_by for claim in one.claims] == ["inventory", "image-id"]
-        assert str(one.claims[0].repository) == "reg.example/app"
-        assert str(one.platform) == "linux/arm64"
+        assert [str(claim.digest) for claim in one.image.claims] == [DIGEST, OTHER]
+        assert [claim.found_by for claim in one.image.claims] == ["inventory", "image-id"]
+        assert str(one.image.claims[0].repository) == "reg.example/app"
+        assert str(one.image.platform) == "linux/arm64"
 
 
 def test_image_stands_for_reference_and_a_reference_alone_is_enough(tmp_path: Path) -> None:
     (one,) = observe(tmp_path, f"image\nreg.example/app:1@{DIGEST}\n")
-    assert one.reference == f"reg.example/app:1@{DIGEST}"
-    assert [str(claim.digest) for claim in one.claims] == [DIGEST]
+    assert one.image.reference == f"reg.example/app:1@{DIGEST}"
+    assert [str(claim.digest) for claim in one.image.claims] == [DIGEST]
 
 
 def test_a_digest_may_carry_its_repository(tmp_path: Path) -> None:
     (one,) = observe(tmp_path, json.dumps([{"digest": f"docker-pullable://reg.example/app@{DIGEST}"}]))
-    assert str(one.claims[0].repository) == "reg.example/app"
+    assert str(one.image.claims[0].repository) == "reg.example/app"
 
 
 def test_a_bad_line_is_named_and_the_others_are_reported(tmp_path: Path) -> None:

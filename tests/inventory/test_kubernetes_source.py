@@ -71,7 +71,7 @@ def test_a_cluster_pods_and_templates(cluster: Cluster, environment: dict[str, s
     found = observe(environment)
     assert problems(found) == []
     names = rows(found)
-    assert names["web-7d9c5b6f4b-x2x9p/app"].platform == AMD64
+    assert names["web-7d9c5b6f4b-x2x9p/app"].image.platform == AMD64
     assert any("deployment/web names" in remark for remark in names["web-7d9c5b6f4b-x2x9p/app"].remarks)
     assert {name for name, row in names.items() if not row.runs} == {
         "deployment/asleep/app",
@@ -148,7 +148,7 @@ def test_without_the_right_to_list_nodes_is_a_remark(cluster: Cluster, environme
     found = observe(environment)
     assert problems(found) == []
     row = rows(found)["agent-q8z5d/agent"]
-    assert row.platform is None
+    assert row.image.platform is None
     assert row.remarks == ('its node\'s platform is not known: this user lacks the verb "list" on "nodes"',)
 
 
@@ -445,7 +445,7 @@ def test_names_that_a_terminal_or_a_browser_would_obey(cluster: Cluster, environ
     for value in (row.name, row.namespace, row.host, *row.remarks):
         value.encode()
         assert "\x1b" not in printable(value)
-    assert row.claims == ()
+    assert row.image.claims == ()
     answer(cluster, "/api/v1/pods", status(403, evil), 403)
     assert "\x1b" not in printable(messages(observe(environment))[0])
 

@@ -111,7 +111,7 @@ def test_pods_are_listed_once_and_then_watched(cluster: Cluster, source: Kuberne
     cluster.change("DELETED", pod("b"))
     seen = list(source.observe())
     assert said(seen) == []
-    assert {name: row.reference for name, row in rows(seen).items()} == {"a/c": "app:2", "c/c": "app:1"}
+    assert {name: row.image.reference for name, row in rows(seen).items()} == {"a/c": "app:2", "c/c": "app:1"}
     assert lists(cluster) == 1
     [watch] = cluster.watched()
     assert watch.query["resourceVersion"] == str(began)
@@ -155,7 +155,7 @@ def test_a_pod_that_came_and_went_and_one_that_came_again(cluster: Cluster, sour
     cluster.change("ADDED", pod("a", "app:2", uid="another"))
     seen = list(source.observe())
     assert names(seen) == ["a", "b"]
-    assert rows(seen)["a/c"].reference == "app:2"
+    assert rows(seen)["a/c"].image.reference == "app:2"
 
 
 def test_some_namespaces_and_a_selector(cluster: Cluster, environment: dict[str, str]) -> None:

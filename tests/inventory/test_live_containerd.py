@@ -46,8 +46,8 @@ def test_what_ctr_prints(ctr: Engine, tmp_path: Path) -> None:
     for path in (table, info):
         seen = [one for one in FileSource("f", str(path)).observe() if isinstance(one, ContainerObservation)]
         assert [one.id for one in seen] == ["one", "two"]
-        assert {one.reference for one in seen} == {"reg.example/app:1"}
-        assert not any(one.claims for one in seen)
+        assert {one.image.reference for one in seen} == {"reg.example/app:1"}
+        assert not any(one.image.claims for one in seen)
         assert all("may have moved" in one.remarks[0] for one in seen)
     for name in ("one", "two"):
         ctr("containers", "rm", name)
@@ -97,7 +97,7 @@ def observed(text: str, *, stopped: bool = False) -> dict[str, ContainerObservat
 
 def digests(seen: dict[str, ContainerObservation]) -> dict[str, str]:
     """The first digest that is claimed for each container, "" where there is none."""
-    return {name: str(one.claims[0].digest) if one.claims else "" for name, one in seen.items()}
+    return {name: str(one.image.claims[0].digest) if one.image.claims else "" for name, one in seen.items()}
 
 
 def test_the_source_containerd(ctr: Engine, registry: RegistryServer, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_source_containerd(ctr: Engine, registry: RegistryServer, tmp_path: 
     told = digests(seen)
     loaded = told.pop("loaded")
     assert loaded != ""
-    assert not seen["loaded"].claims[0].obtained
+    assert not seen["loaded"].image.claims[0].obtained
     assert told == {
         "moved": "",
         "current": second["digest"],
@@ -159,8 +159,8 @@ def test_the_source_containerd(ctr: Engine, registry: RegistryServer, tmp_path: 
         "retagged": second["digest"],
         "removed": "",
     }
-    assert seen["multi"].claims[0].kind == "index"
-    assert all(one.remarks for one in seen.values() if not one.claims)
+    assert seen["multi"].image.claims[0].kind == "index"
+    assert all(one.remarks for one in seen.values() if not one.image.claims)
     assert observed(f"containerd:{address}") == {}  # none of them runs
     for container in started:
         ctr("containers", "rm", container)
@@ -267,8 +267,8 @@ def test_the_sources_cri_and_containerd_of_a_kubelet_s_containers(
             seen = observed(f"{kind}:unix://{path}")
             told = digests(seen)
             removed = seen["web-1/removed"]
-            assert told.pop("web-1/removed") == str(removed.image_id)
-            assert removed.claims[0].found_by == "image-id"
+            assert told.pop("web-1/removed") == str(removed.image.image_id)
+            assert removed.image.claims[0].found_by == "image-id"
             told.pop("web-1/(sandbox)", None)
             assert told == expected, kind
             assert {one.namespace for one in seen.values()} == {"shop"}

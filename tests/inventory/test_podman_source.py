@@ -66,22 +66,22 @@ def test_every_container_is_one_sighting(seen: dict[str, ContainerObservation]) 
 
 
 def test_pairs_of_name_and_digest_are_only_candidates(seen: dict[str, ContainerObservation]) -> None:
-    made_up = [one for one in seen["p-madeup"].claims if one.repository is not None]
+    made_up = [one for one in seen["p-madeup"].image.claims if one.repository is not None]
     assert "localhost:5610/never/pushed" in {one.repository.name for one in made_up if one.repository}
     assert not any(one.obtained for one in made_up)
 
 
 def test_an_image_without_names_keeps_its_digest(seen: dict[str, ContainerObservation]) -> None:
     moved = seen["p-moved"]
-    assert moved.reference == "localhost:5610/pod/app:1"
-    assert next((str(one.digest), one.repository) for one in moved.claims) == (V1_MANIFEST, None)
-    assert moved.claims[-1].found_by == "image-id"
+    assert moved.image.reference == "localhost:5610/pod/app:1"
+    assert next((str(one.digest), one.repository) for one in moved.image.claims) == (V1_MANIFEST, None)
+    assert moved.image.claims[-1].found_by == "image-id"
 
 
 def test_localhost_without_a_port_is_no_registry(seen: dict[str, ContainerObservation]) -> None:
     local = seen["p-local"]
-    assert not local.registry_named
-    assert all(one.repository is None for one in local.claims)
+    assert not local.image.registry_named
+    assert all(one.repository is None for one in local.image.claims)
     assert "built or loaded locally" in local.remarks[0]
 
 
@@ -92,9 +92,9 @@ def test_the_pod_is_the_namespace() -> None:
 def test_a_docker_compatible_socket_without_podmans_own_api() -> None:
     seen = names(over_api(recording("podman-4.3")))
     assert len(seen) == 8
-    assert not any(one.obtained for one in seen["p-madeup"].claims)
+    assert not any(one.obtained for one in seen["p-madeup"].image.claims)
     # There is no ImageDigest in that API: what is left of a lost name is the image ID.
-    assert [one.found_by for one in seen["p-moved"].claims] == ["image-id"]
+    assert [one.found_by for one in seen["p-moved"].image.claims] == ["image-id"]
 
 
 def test_a_container_that_ended_is_dropped_and_a_failure_is_a_row() -> None:

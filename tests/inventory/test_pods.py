@@ -30,7 +30,8 @@ def seen(**options: Any) -> dict[str, ContainerObservation]:
 
 def claimed(row: ContainerObservation) -> list[tuple[str, str, bool]]:
     return [
-        (one.repository.name if one.repository else "", one.digest.short, one.obtained) for one in row.claims
+        (one.repository.name if one.repository else "", one.digest.short, one.obtained)
+        for one in row.image.claims
     ]
 
 
@@ -62,11 +63,11 @@ def test_what_a_row_says_besides_its_image() -> None:
     row = seen()["web-7d9c5b6f4b-x2x9p/app"]
     assert (row.source, row.host, row.namespace) == ("k", "worker-1", "shop")
     assert len(row.id) == 64
-    assert row.reference == f"{SHOP}/web:1.5"
-    assert row.platform == AMD64
+    assert row.image.reference == f"{SHOP}/web:1.5"
+    assert row.image.platform == AMD64
     assert row.remarks == ()
     assert row.runs
-    assert row.registry_named
+    assert row.image.registry_named
 
 
 def test_what_ended_is_there_if_asked_for() -> None:
@@ -107,11 +108,11 @@ def test_two_statuses_of_one_container_must_say_the_same() -> None:
 def test_what_waits_is_a_row_without_a_digest() -> None:
     rest = seen()
     crash = rest["waiting/crash"]
-    assert crash.claims == ()
+    assert crash.image.claims == ()
     assert "it waits: CrashLoopBackOff ('back-off 5m0s" in crash.remarks[0]
     assert "may be an earlier run's, and was not believed" in crash.remarks[1]
     pull = rest["waiting/pull"]
-    assert pull.claims == ()
+    assert pull.image.claims == ()
     assert len(pull.remarks) == 1
     assert "ImagePullBackOff" in pull.remarks[0]
     assert (crash.waiting, pull.waiting, rest["unscheduled/app"].waiting) == (
@@ -124,7 +125,7 @@ def test_what_waits_is_a_row_without_a_digest() -> None:
 
 def test_what_was_never_started_is_a_row_that_says_why() -> None:
     row = seen()["unscheduled/app"]
-    assert row.claims == ()
+    assert row.image.claims == ()
     assert row.remarks == ("it has not been started: the pod is Pending, Unschedulable",)
 
 
@@ -137,11 +138,11 @@ def test_a_silent_node_is_said() -> None:
 def test_image_volumes_are_rows() -> None:
     rest = seen()
     model = rest["volumes/volume:model"]
-    assert model.reference == f"{SHOP}/model:v2"
+    assert model.image.reference == f"{SHOP}/model:v2"
     assert claimed(model) == [(f"{SHOP}/model", digest("model").short, True)]
-    assert model.claims[0].read_from == "imageRef"
+    assert model.image.claims[0].read_from == "imageRef"
     rules = rest["volumes/volume:rules"]
-    assert rules.claims == ()
+    assert rules.image.claims == ()
     assert any("does not say which image is mounted" in remark for remark in rules.remarks)
     assert "volumes/volume:scratch" not in rest
 
@@ -155,16 +156,16 @@ def test_a_remark_from_outside_is_added() -> None:
 
 
 def test_the_platform_is_the_nodes() -> None:
-    assert seen()["agent-q8z5d/agent"].platform == ARM64
+    assert seen()["agent-q8z5d/agent"].image.platform == ARM64
 
 
 def test_without_nodes_it_is_what_the_pod_demands_or_a_remark() -> None:
     pod = running()
     pod["spec"] |= {"nodeName": "w", "nodeSelector": {"kubernetes.io/arch": "arm64"}}
-    assert only(pod).platform == ARM64
+    assert only(pod).image.platform == ARM64
     del pod["spec"]["nodeSelector"]
     [row] = rows(list(sightings_of_pods([pod], source="k", nodes_unknown="forbidden"))).values()
-    assert row.platform is None
+    assert row.image.platform is None
     assert "its node's platform is not known: forbidden" in row.remarks
 
 
@@ -175,9 +176,9 @@ def test_dockershim() -> None:
     rest = seen()
     assert claimed(rest["legacy-0/db"]) == [(f"{SHOP}/db", digest("db").short, True)]
     local = rest["legacy-0/local"]
-    assert local.image_id == digest("local config")
-    assert [(one.kind, one.found_by) for one in local.claims] == [("unknown", "image-id")]
-    assert not local.registry_named
+    assert local.image.image_id == digest("local config")
+    assert [(one.kind, one.found_by) for one in local.image.claims] == [("unknown", "image-id")]
+    assert not local.image.registry_named
 
 
 def test_containerds_archives() -> None:
@@ -186,10 +187,10 @@ def test_containerds_archives() -> None:
     assert claimed(archive) == [("", digest("archive").short, False)]
     assert "names 'docker.io/library/import-2026-11-20', an import" in archive.remarks[0]
     plain = read_image_id(f"import-2026-11-20@{digest('archive')}", runtime="containerd", own=None)
-    assert plain.claims == archive.claims
+    assert plain.claims == archive.image.claims
     bare = rest["imported/bare"]
-    assert [(one.kind, one.digest) for one in bare.claims] == [("config", digest("bare config"))]
-    assert not bare.registry_named
+    assert [(one.kind, one.digest) for one in bare.image.claims] == [("config", digest("bare config"))]
+    assert not bare.image.registry_named
 
 
 def test_crio_pairs_are_candidates_alone() -> None:
@@ -200,8 +201,8 @@ def test_crio_pairs_are_candidates_alone() -> None:
     ]
     for name, word in (("bare", "web 1.4 config"), ("hex", "web 1.3 config")):
         row = rest[f"crio/{name}"]
-        assert row.image_id == digest(word)
-        assert [one.kind for one in row.claims] == ["unknown"]
+        assert row.image.image_id == digest(word)
+        assert [one.kind for one in row.image.claims] == ["unknown"]
 
 
 def test_another_repository_than_the_containers_own() -> None:
@@ -213,12 +214,12 @@ def test_another_repository_than_the_containers_own() -> None:
     ]
     pinned = rest["elsewhere/pinned"]
     assert claimed(pinned)[2:] == [(f"{SHOP}/web", digest("web index").short, True)]
-    assert pinned.reference == f"{SHOP}/web@{digest('web index')}"
+    assert pinned.image.reference == f"{SHOP}/web@{digest('web index')}"
 
 
 def test_odd_and_short_forms_are_said() -> None:
     rest = seen()
-    assert rest["waiting/odd"].claims == rest["waiting/short"].claims == ()
+    assert rest["waiting/odd"].image.claims == rest["waiting/short"].image.claims == ()
     assert rest["waiting/odd"].remarks == ("its imageID is in no known form: 'mystery+scheme://what'",)
     assert "a shortened ID, which identifies nothing" in rest["waiting/short"].remarks[0]
 
@@ -247,10 +248,10 @@ def test_a_digest_called_sha256_is_no_repository() -> None:
 
 def test_without_a_name_in_the_spec_the_kubelets_is_taken() -> None:
     row = only(running("", image="reg.example/app:1"))
-    assert row.reference == "reg.example/app:1"
+    assert row.image.reference == "reg.example/app:1"
     assert "the kubelet's" in row.remarks[0]
     row = only(running("", image=str(digest("x"))))
-    assert row.reference is None
+    assert row.image.reference is None
 
 
 def test_a_registry_on_the_node_itself_is_said() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from digestry.advisories.advisory import Reading
 from digestry.advisories.attachments import attestation_tag, list_tag
@@ -22,10 +22,8 @@ from digestry.audit.tag_verdict import TagVerdict, judge_tag, judge_tag_elsewher
 from digestry.errors import DigestryError, InvalidReference, Unreachable
 from digestry.inventory.gathering import SOURCE_TIMEOUT
 from digestry.inventory.gathering import gather as gather_sources
-from digestry.inventory.observation import Abbreviation, Claim, ContainerObservation, Note, Source, Unseen
+from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Note, Source, Unseen
 from digestry.inventory.waiting import Waiting
-from digestry.model.digest import Digest
-from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 
 _PARALLEL: Final = 8
@@ -33,18 +31,16 @@ _WORST_FIRST: Final[dict[State, int]] = {
     "affected": 0, "unknown": 1, "not_assessed": 2, "fixed": 3, "not_affected": 4,
 }  # fmt: skip
 
-_Image: TypeAlias = tuple[
-    str | None,
-    tuple[Claim, ...],
-    Digest | None,
-    Digest | None,
-    Platform | None,
-    bool,
-    bool,
-    tuple[Abbreviation, ...],
-    Waiting,
-    bool,
-]
+
+@dataclass(frozen=True, slots=True)
+class ImageUse:
+    """An image as containers use it, which are judged together. ``remarked`` tells whether the source
+    has said of them why something is not known."""
+
+    image: ImageFacts
+    runs: bool
+    waiting: Waiting
+    remarked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +93,7 @@ def audit(
     # Containers of one image have one answer.
     numbers = _Numbers()
     of_sighting = [numbers.number(sighting) for sighting in gathered.sightings]
-    looks = [_Look(lookup, sighting, names) for sighting in numbers.images]
+    looks = [_Look(lookup, use, names) for use in numbers.uses]
     prefetch(lookup, (question for look in looks for question in look.finder.questions()))
     with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
         list(pool.map(_Look.identify, looks))
@@ -120,35 +116,25 @@ class _Numbers:
     few objects, which are then known by their identity; equal ones are one image all the same."""
 
     def __init__(self) -> None:
-        self.images: list[ContainerObservation] = []
-        self._by_identity: dict[tuple[object, ...], int] = {}
-        self._by_value: dict[_Image, int] = {}
+        self.uses: list[ImageUse] = []
+        self._by_identity: dict[tuple[int, bool, Waiting, bool], int] = {}
+        self._by_value: dict[ImageUse, int] = {}
 
-    def number(self, sighting: ContainerObservation) -> int:
-        # The sightings are kept, so that no identity is used again.
-        key = (
-            sighting.reference,
-            id(sighting.claims),
-            id(sighting.image_id),
-            id(sighting.platform_manifest),
-            id(sighting.platform),
-            sighting.registry_named,
-            sighting.runs,
-            id(sighting.abbreviations),
-            sighting.waiting,
-            sighting.platform_assumed,
-        )
+    def number(self, seen: ContainerObservation) -> int:
+        # The containers are kept, so that no identity is used again.
+        key = id(seen.image), seen.runs, seen.waiting, bool(seen.remarks)
         number = self._by_identity.get(key)
         if number is None:
-            number = self._by_value.setdefault(_image(sighting), len(self.images))
-            if number == len(self.images):
-                self.images.append(sighting)
+            use = ImageUse(seen.image, seen.runs, seen.waiting, bool(seen.remarks))
+            number = self._by_value.setdefault(use, len(self.uses))
+            if number == len(self.uses):
+                self.uses.append(use)
             self._by_identity[key] = number
         return number
 
 
 def _findings(
-    sightings: Sequence[ContainerObservation], numbers: Sequence[int], judged: Sequence[ContainerFinding]
+    sightings: Sequence[ContainerObservation], numbers: Sequence[int], judged: Sequence[_Judged]
 ) -> list[ContainerFinding]:
     """One finding for each sighting, the worst first."""
     reasons: dict[tuple[int, tuple[str, ...]], tuple[str, ...]] = {}
@@ -176,21 +162,6 @@ def _findings(
     return findings
 
 
-def _image(sighting: ContainerObservation) -> _Image:
-    return (
-        sighting.reference,
-        sighting.claims,
-        sighting.image_id,
-        sighting.platform_manifest,
-        sighting.platform,
-        sighting.registry_named,
-        sighting.runs,
-        sighting.abbreviations,
-        sighting.waiting,
-        sighting.platform_assumed,
-    )
-
-
 def _order(finding: ContainerFinding) -> tuple[int, str, str, str, str]:
     seen = finding.sighting
     return _WORST_FIRST[finding.verdict.state], seen.host, seen.namespace, seen.name, seen.id
@@ -212,7 +183,7 @@ def _registry_problems(lookup: RegistryQueries, missed: Sequence[Sequence[Unseen
 class _Seen:
     """One image, and what its registry says of it. ``missed`` is what the registry withheld."""
 
-    sighting: ContainerObservation
+    use: ImageUse
     identity: ImageIdentity | None
     tag: TagVerdict
     reading: Reading
@@ -221,24 +192,43 @@ class _Seen:
     standing: TagPlacement
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One image, and what is known of it: the members of :class:`ContainerFinding`."""
+
+    identity: ImageIdentity | None
+    tag: TagVerdict
+    verdict: AdvisoryVerdict
+    action: str
+    reasons: tuple[str, ...]
+    cure: Reference | None
+    standing: TagPlacement
+    refused: tuple[str, ...]
+
+
 class _Look:
     """Looks at one image: what it is, where its tag points, and what is said of it."""
 
-    def __init__(self, lookup: RegistryQueries, sighting: ContainerObservation, names: ImageNames) -> None:
+    def __init__(self, lookup: RegistryQueries, use: ImageUse, names: ImageNames) -> None:
         self._lookup = lookup
         self._names = names
         self._reasons: list[str] = []
-        self._sighting = sighting
-        self._reference = _reference(sighting, self._reasons)
-        self.finder = RepositorySearch(lookup, sighting, self._reference, names)
+        self._use = use
+        self._reference = _reference(use.image, self._reasons)
+        self.finder = self._search()
         self._identity: ImageIdentity | None = None
 
     def identify(self) -> None:
         """Finds out what the image is, and remembers what could not be asked."""
-        if not self._sighting.runs:
-            self._sighting = _next_run(self._lookup, self._sighting, self._reference)
-            self.finder = RepositorySearch(self._lookup, self._sighting, self._reference, self._names)
+        if not self._use.runs:
+            self._use = replace(self._use, image=_next_run(self._lookup, self._use.image, self._reference))
+            self.finder = self._search()
         self._identity = self.finder.find()
+
+    def _search(self) -> RepositorySearch:
+        return RepositorySearch(
+            self._lookup, self._use.image, self._reference, self._names, remarked=self._use.remarked
+        )
 
     def attachments(self) -> Iterator[RepositoryQuestions]:
         """The tags at which something may hang on the image, to be asked for with those of others."""
@@ -256,12 +246,12 @@ class _Look:
     def look(self) -> _Seen:
         """Asks for the rest, after :meth:`identify`."""
         reasons, reference = self._reasons, self._reference
-        finder, sighting, identity = self.finder, self._sighting, self._identity
+        finder, use, identity = self.finder, self._use, self._identity
         reasons += finder.reasons
         missed = list(finder.missed)
         if identity is not None:
             reasons += identity.reasons
-        tag = self._tag(finder, sighting, identity)
+        tag = self._tag(finder, use.image, identity)
         reasons += tag.reasons
         reading = Reading()
         if identity is not None:
@@ -271,8 +261,8 @@ class _Look:
         # One for each repository: more would be as many as there are images.
         first = dict(reversed(reading.missed))
         missed += [Unseen(f"registry {where.name}", reason) for where, reason in first.items()]
-        stands = self._standing(identity, tag, missed) if sighting.runs else NOWHERE
-        return _Seen(sighting, identity, tag, reading, tuple(reasons), tuple(missed), stands)
+        stands = self._standing(identity, tag, missed) if use.runs else NOWHERE
+        return _Seen(use, identity, tag, reading, tuple(reasons), tuple(missed), stands)
 
     def _without_tags(self) -> frozenset[Reference]:
         """Mirrors of the image's repository that are not to be asked for tags."""
@@ -306,41 +296,39 @@ class _Look:
             missed.append(Unseen(f"registry {identity.repository.name}", error.message, error.hint))
             return NOWHERE
 
-    def _tag(
-        self, finder: RepositorySearch, sighting: ContainerObservation, identity: ImageIdentity | None
-    ) -> TagVerdict:
+    def _tag(self, finder: RepositorySearch, image: ImageFacts, identity: ImageIdentity | None) -> TagVerdict:
         reference = self._reference
         if reference is None:
             return TagVerdict("unknown")
         if reference.digest is not None:
             return TagVerdict("pinned")
-        if not sighting.registry_named:
+        if not image.registry_named:
             return TagVerdict("unknown", reasons=("the name has no registry in it, so that none was asked",))
         if isinstance(finder.failure, Unreachable):
             return judge_tag_elsewhere(
                 self._lookup,
                 reference,
                 identity,
-                sighting.platform,
+                image.platform,
                 names=self._names,
                 error=finder.failure,
                 claims=finder.digests,
             )
         if finder.failure is not None:
             return TagVerdict("unknown")  # the finder has said why
-        if sighting.claims or (sighting.abbreviations and identity is not None):
+        if image.claims or (image.abbreviations and identity is not None):
             verdict = judge_tag(
-                self._lookup, reference, identity, sighting.platform, self._names, claims=finder.digests
+                self._lookup, reference, identity, image.platform, self._names, claims=finder.digests
             )
             confirmed = identity is not None and identity.confirmed
-            if verdict.state == "never" and not confirmed and any(one.rewritten for one in sighting.claims):
+            if verdict.state == "never" and not confirmed and any(one.rewritten for one in image.claims):
                 why = "the engine's store may have written this digest itself, of an image that it loaded"
                 return replace(verdict, state="unknown", reasons=(why,))
             return verdict
         return point(self._lookup, reference)
 
 
-def _judge(lookup: RegistryQueries, seen: _Seen, stated: Stated) -> ContainerFinding:
+def _judge(lookup: RegistryQueries, seen: _Seen, stated: Stated) -> _Judged:
     verdict = conclude(lookup, seen.identity, seen.reading, stated)
     advice = advise(
         lookup,
@@ -348,12 +336,11 @@ def _judge(lookup: RegistryQueries, seen: _Seen, stated: Stated) -> ContainerFin
         seen.tag,
         verdict,
         failed=bool(seen.missed),
-        runs=seen.sighting.runs,
-        waiting=seen.sighting.waiting,
+        runs=seen.use.runs,
+        waiting=seen.use.waiting,
     )
-    return ContainerFinding(
-        sighting=seen.sighting,
-        identity=seen.identity if seen.sighting.runs else None,
+    return _Judged(
+        identity=seen.identity if seen.use.runs else None,
         tag=seen.tag,
         verdict=verdict,
         action=advice.text,
@@ -364,9 +351,7 @@ def _judge(lookup: RegistryQueries, seen: _Seen, stated: Stated) -> ContainerFin
     )
 
 
-def _next_run(
-    lookup: RegistryQueries, template: ContainerObservation, reference: Reference | None
-) -> ContainerObservation:
+def _next_run(lookup: RegistryQueries, template: ImageFacts, reference: Reference | None) -> ImageFacts:
     """``template`` as if it had been started just now: with a claim of what its tag points to."""
     if reference is None or reference.tag is None or reference.digest is not None:
         return template
@@ -383,11 +368,11 @@ def _next_run(
     return replace(template, claims=(*template.claims, claim))
 
 
-def _reference(sighting: ContainerObservation, reasons: list[str]) -> Reference | None:
-    if sighting.reference is None:
+def _reference(image: ImageFacts, reasons: list[str]) -> Reference | None:
+    if image.reference is None:
         return None
     try:
-        return Reference.parse(sighting.reference).or_latest()
+        return Reference.parse(image.reference).or_latest()
     except InvalidReference as error:
         reasons.append(error.message)
         return None

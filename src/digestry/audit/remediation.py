@@ -56,7 +56,7 @@ def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Fix | None
     if tag.state != "moved" or tag.digest is None:
         return None
     try:
-        image = Reference.parse(finding.sighting.reference or "").or_latest()
+        image = Reference.parse(finding.sighting.image.reference or "").or_latest()
     except InvalidReference:
         return None
     why = f"nothing is known against what runs: only if it should follow its tag to {tag.digest}"

@@ -10,7 +10,7 @@ from digestry.audit.image_identity import ImageIdentity, identify, unconfirmed
 from digestry.audit.image_names import NO_NAMES, ImageNames
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import DigestryError, Unreachable
-from digestry.inventory.observation import Claim, ContainerObservation, Unseen
+from digestry.inventory.observation import Claim, ImageFacts, Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
@@ -35,17 +35,20 @@ class RepositorySearch:
     def __init__(
         self,
         lookup: RegistryQueries,
-        sighting: ContainerObservation,
+        image: ImageFacts,
         reference: Reference | None,
         names: ImageNames = NO_NAMES,
+        *,
+        remarked: bool = False,
     ) -> None:
         self._lookup = lookup
-        self._sighting = sighting
+        self._image = image
+        self._remarked = remarked
         self._reference = reference
         self._own = None if reference is None else reference.repository_only()
-        self._bare = tuple(claim for claim in sighting.claims if claim.repository is None)
+        self._bare = tuple(claim for claim in image.claims if claim.repository is None)
         self._names = names
-        asked = self._own is not None and sighting.registry_named
+        asked = self._own is not None and image.registry_named
         self._same = names.others(self._own) if self._own is not None and asked else ()
         self.failure: DigestryError | None = None
         self.reasons: list[str] = []
@@ -55,7 +58,7 @@ class RepositorySearch:
     @property
     def digests(self) -> tuple[Digest, ...]:
         """Every digest that the runtime gave, whatever it is of."""
-        seen = self._sighting
+        seen = self._image
         given = [claim.digest for claim in seen.claims]
         return tuple(
             dict.fromkeys(given if seen.platform_manifest is None else [*given, seen.platform_manifest])
@@ -64,7 +67,7 @@ class RepositorySearch:
     def find(self) -> ImageIdentity | None:
         own = self._claims(self._own)
         identity = None
-        if self._reference is not None and self._sighting.registry_named:
+        if self._reference is not None and self._image.registry_named:
             identity = self._identify(self._reference, own)
         if identity is None:
             identity = self._by_another_name() or self._abbreviated()
@@ -90,7 +93,7 @@ class RepositorySearch:
         """The same code, which another repository knows, in the container's own; None if it is not
         there. A runtime may name one of several repositories from which it had pulled that code."""
         own = self._reference
-        if own is None or identity.config is None or not self._sighting.registry_named:
+        if own is None or identity.config is None or not self._image.registry_named:
             return None
         where = f"the config that {identity.repository.name} has"
         claim = Claim(identity.config, "config", None, where, "image-id", obtained=False)
@@ -116,9 +119,9 @@ class RepositorySearch:
 
     def _abbreviated(self) -> ImageIdentity | None:
         """What runs, found by the beginning of a digest, if only one digest begins so."""
-        if self._own is None or not self._sighting.registry_named:
+        if self._own is None or not self._image.registry_named:
             return None
-        for given in self._sighting.abbreviations:
+        for given in self._image.abbreviations:
             said = f"{given.read_from} has only the beginning of a digest, {given.encoded}"
             try:
                 found = beginning_with(self._lookup, self._own, given.encoded)
@@ -140,7 +143,7 @@ class RepositorySearch:
         """Other repositories that have the code of ``identity``, and what is or holds it there: by the
         runtime's word, or because they are its own by another name."""
         named: dict[Reference, frozenset[Digest]] = {}
-        for claim in self._sighting.claims:
+        for claim in self._image.claims:
             if claim.repository is None or claim.repository in named:
                 continue
             if claim.digest in identity.closure:
@@ -162,10 +165,10 @@ class RepositorySearch:
             return frozenset()
         graph = ImageGraph(repository, self._lookup)
         try:
-            for claim in self._sighting.claims:
+            for claim in self._image.claims:
                 if claim.repository == repository:
                     graph.learn(claim.digest)
-                    graph.learn_children(claim.digest, self._sighting.platform)
+                    graph.learn_children(claim.digest, self._image.platform)
             graph.learn(identity.config, is_config=True)
         except DigestryError as error:
             self.reasons.append(f"{repository.name} could not be asked: {error.message}")
@@ -175,7 +178,7 @@ class RepositorySearch:
 
     def questions(self) -> Iterator[RepositoryQuestions]:
         """What is going to be asked of which repository, as far as that can be told before."""
-        reference, seen = self._reference, self._sighting
+        reference, seen = self._reference, self._image
         if reference is not None and self._own is not None and seen.registry_named:
             tag = reference.tag if reference.digest is None else None
             for repository, tags in ((self._own, True), *((one.repository, one.tags) for one in self._same)):
@@ -189,7 +192,7 @@ class RepositorySearch:
             yield RepositoryQuestions(repository, self._digests(repository), named=False)
 
     def _digests(self, repository: Reference) -> tuple[Digest, ...]:
-        more = self._sighting.platform_manifest
+        more = self._image.platform_manifest
         claimed = tuple(claim.digest for claim in self._claims(repository))
         return claimed if more is None else (*claimed, more)
 
@@ -198,12 +201,12 @@ class RepositorySearch:
         group = [self._own, *(other.repository for other in self._same)]
         if repository in group:
             names += [name for name in group if name != repository]
-        claims = self._sighting.claims
+        claims = self._image.claims
         named = [claim for name in names if name is not None for claim in claims if claim.repository == name]
         return (*named, *self._bare)
 
     def _others(self) -> list[Reference]:
-        named = dict.fromkeys(claim.repository for claim in self._sighting.claims)
+        named = dict.fromkeys(claim.repository for claim in self._image.claims)
         own = {self._own, *(other.repository for other in self._same)}
         return [one for one in named if one is not None and one not in own]
 
@@ -215,9 +218,9 @@ class RepositorySearch:
                 self._lookup,
                 reference,
                 claims,
-                platform=self._sighting.platform,
-                platform_manifest=self._sighting.platform_manifest,
-                platform_assumed=self._sighting.platform_assumed,
+                platform=self._image.platform,
+                platform_manifest=self._image.platform_manifest,
+                platform_assumed=self._image.platform_assumed,
             )
         except DigestryError as error:
             self._failed(reference, error)
@@ -231,7 +234,7 @@ class RepositorySearch:
 
     def _believed(self, own: tuple[Claim, ...]) -> ImageIdentity | None:
         """What the runtime says, where no registry confirms it and it is still worth saying."""
-        rest = tuple(claim for claim in self._sighting.claims if claim not in own)
+        rest = tuple(claim for claim in self._image.claims if claim not in own)
         for claims in (own, rest):
             for claim in claims:
                 where = claim.repository or self._own
@@ -245,22 +248,22 @@ class RepositorySearch:
                     continue
                 if self.failure is not None:
                     why = f"the digest is the runtime's word ({claim.read_from}): no registry confirmed it"
-                ordered = (claim, *(other for other in self._sighting.claims if other != claim))
+                ordered = (claim, *(other for other in self._image.claims if other != claim))
                 return unconfirmed(self._lookup, where, ordered, why)
         return None
 
     def _explain(self) -> None:
         """Says why nothing is known of what runs."""
-        if self.failure is not None or self._sighting.abbreviations:
+        if self.failure is not None or self._image.abbreviations:
             return  # each was told
-        claims = self._sighting.claims
+        claims = self._image.claims
         if not claims:
-            if not self._sighting.remarks:
+            if not self._remarked:
                 self.reasons.append("nothing is known of the image that runs")
             return
         named = [claim for claim in claims if claim.found_by != "image-id"]
         given = named[0] if named else claims[0]
-        asked = self._own if self._sighting.registry_named else None
+        asked = self._own if self._image.registry_named else None
         local = "built or loaded locally, never pushed or pulled"
         if asked is None:
             lack = "no name is known" if self._own is None else "its name has no registry in it"

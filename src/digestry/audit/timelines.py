@@ -72,10 +72,10 @@ def timelines(report: AuditReport, lookup: RegistryQueries) -> list[Timeline]:
 
 def _tag(finding: ContainerFinding) -> Reference | None:
     seen = finding.sighting
-    if seen.reference is None or not seen.registry_named:
+    if seen.image.reference is None or not seen.image.registry_named:
         return None
     try:
-        reference = Reference.parse(seen.reference).or_latest()
+        reference = Reference.parse(seen.image.reference).or_latest()
     except InvalidReference:
         return None
     return None if reference.digest is not None else reference

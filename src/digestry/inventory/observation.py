@@ -1,14 +1,13 @@
-"""What a source of containers says: sightings, problems where something could not be seen, and notes."""
+"""What a source of containers says: containers, what could not be seen, and notes."""
 
 from __future__ import annotations
 
 import datetime
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
-from digestry.errors import InvalidReference
 from digestry.inventory.waiting import Waiting
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
@@ -60,13 +59,34 @@ def abbreviation(text: str, read_from: str, found_by: FoundBy) -> Abbreviation |
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerObservation:
-    """A container, and every digest that its source gave for it.
+class ImageFacts:
+    """The image that a container was made from, and every digest that a source gave for it.
 
-    ``reference`` is the image as it was typed, or None if the container was started by image ID.
-    ``image_id`` is what the runtime calls the image ID: a config's digest, or, in containerd's
-    store, an index's or a manifest's. ``platform_manifest`` is the manifest that runs, where the
-    runtime says so. ``remarks`` are the source's own reasons.
+    Containers of one image share one object where the source allows it: an audit knows them by it.
+    """
+
+    reference: str | None
+    """The image's name as it was typed; None if the container was started by image ID."""
+    claims: tuple[Claim, ...] = ()
+    image_id: Digest | None = None
+    """What the runtime calls the image ID: a config's digest, or, in containerd's store, an index's or
+    a manifest's."""
+    platform_manifest: Digest | None = None
+    """The manifest that runs, where the runtime says so."""
+    platform: Platform | None = None
+    platform_assumed: bool = False
+    """True if ``platform`` is what the engine shows of the image, and not known to be that of its machine:
+    of an image for several platforms, another one may run."""
+    registry_named: bool = True
+    """False if the name has no registry in it and nothing shows that the image came from one."""
+    abbreviations: tuple[Abbreviation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerObservation:
+    """One container, where and when it was seen, and the image that it was made from.
+
+    ``remarks`` are the source's own reasons.
     """
 
     source: str
@@ -74,23 +94,13 @@ class ContainerObservation:
     namespace: str
     name: str
     id: str
-    reference: str | None
+    image: ImageFacts
     seen_at: datetime.datetime
-    claims: tuple[Claim, ...] = ()
-    image_id: Digest | None = None
-    platform_manifest: Digest | None = None
-    platform: Platform | None = None
-    remarks: tuple[str, ...] = field(default=())
-    registry_named: bool = True
-    """False if the name has no registry in it and nothing shows that the image came from one."""
+    remarks: tuple[str, ...] = ()
     runs: bool = True
     """False for a template: nothing of it runs now, but something will be started from it."""
-    abbreviations: tuple[Abbreviation, ...] = ()
     waiting: Waiting = ""
     """Why nothing of it runs yet, if it waits to be started."""
-    platform_assumed: bool = False
-    """True if ``platform`` is what the engine shows of the image, and not known to be that of its machine:
-    of an image for several platforms, another one may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ class Source(Protocol):
         ...
 
     def observe(self) -> Iterator[Observation]:
-        """Every container, each as exactly one sighting, and what could not be seen.
+        """Every container, each as exactly one observation, and what could not be seen.
 
         Raises nothing of :class:`~digestry.errors.DigestryError`: failures are problems.
         """
@@ -144,20 +154,3 @@ class Lasting(Protocol):
 def now() -> datetime.datetime:
     """The present, in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-
-
-def repository_digest(text: object) -> tuple[Reference, Digest] | None:
-    """Reads ``repository@digest`` as engines write it; None if it is anything else.
-
-    ``<none>@sha256:…`` of untagged images and ``sha256:…``, which is no repository of that name,
-    are None too.
-    """
-    if not isinstance(text, str) or "@" not in text:
-        return None
-    try:
-        reference = Reference.parse(text)
-    except InvalidReference:
-        return None
-    if reference.digest is None or text.startswith(("sha256:", "sha512:")):
-        return None
-    return reference.repository_only(), reference.digest

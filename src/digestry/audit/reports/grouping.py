@@ -119,7 +119,7 @@ def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
     if by != "image":
         return (state,)
     running = "" if finding.identity is None else str(finding.identity.running)
-    return state, finding.sighting.reference or "", running, tag_words(finding, whole=True)
+    return state, finding.sighting.image.reference or "", running, tag_words(finding, whole=True)
 
 
 def merged(findings: Iterable[ContainerFinding], words: Callable[[ContainerFinding], str], thing: str) -> str:
@@ -141,9 +141,9 @@ def merged_tags(findings: Sequence[ContainerFinding]) -> str:
 
 def repository(finding: ContainerFinding) -> str:
     """The image that a container was started as, without tag and digest."""
-    read = parsed(finding.sighting.reference)
+    read = parsed(finding.sighting.image.reference)
     if read is None:
-        return short_reference(finding.sighting.reference)
+        return short_reference(finding.sighting.image.reference)
     return read.repository_only().familiar
 
 

@@ -248,7 +248,7 @@ def _rows(findings: Iterable[ContainerFinding], kind: str) -> Iterator[str]:
         tag = text(tag_words(finding))
         if finding.tag.state in {"never", "moved"}:
             tag = badge("never" if finding.tag.state == "never" else "moved", tag_words(finding))
-        reference = finding.sighting.reference or ""
+        reference = finding.sighting.image.reference or ""
         cells = (
             ("State", badge(state, state_word(finding)), ' class="tight"'),
             ("Container", f'<span title="{text(finding.sighting.id)}">{text(called(finding))}</span>', ""),

@@ -65,9 +65,9 @@ def _containers(findings: Iterable[ContainerFinding]) -> Iterator[str]:
             id(finding.reasons),
             id(finding.standing),
             finding.action,
-            seen.reference,
-            seen.image_id,
-            seen.platform,
+            seen.image.reference,
+            seen.image.image_id,
+            seen.image.platform,
             seen.seen_at,
             seen.runs,
         )

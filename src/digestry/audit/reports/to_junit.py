@@ -57,7 +57,7 @@ def _container(finding: ContainerFinding, fail_on: frozenset[Any]) -> str:
     running = "an unknown image" if finding.identity is None else str(finding.identity.running)
     about = [
         f"runs {running}",
-        f"started as {short_reference(seen.reference)}",
+        f"started as {short_reference(seen.image.reference)}",
         f"advisories: {_words(finding.verdict.state)}; tag: {tag_words(finding)}",
         *(statement_words(advisory) for advisory in finding.verdict.advisories),
         *finding.reasons,

@@ -102,7 +102,7 @@ def _table(bad: Sequence[ContainerFinding]) -> Iterator[str]:
                 for text in (
                     called(finding),
                     finding.sighting.host,
-                    short_reference(finding.sighting.reference),
+                    short_reference(finding.sighting.image.reference),
                     running,
                     tag_words(finding),
                     finding.action,
@@ -120,7 +120,7 @@ def _images(every_finding: Sequence[ContainerFinding], *, every: bool) -> Iterat
         one = line.first
         name = called(one) if len(line.findings) == 1 else number(len(line.findings), "container")
         running = merged(line.findings, _running, "digest")
-        cells = (name, short_reference(one.sighting.reference), running, merged_tags(line.findings))
+        cells = (name, short_reference(one.sighting.image.reference), running, merged_tags(line.findings))
         shown = " | ".join(code(text) for text in cells)
         yield f"| {_MARKS[standing(one)]} | {state_word(one)} | {shown} |\n"
     if not every and len(lines) > 2 * MOST_ROWS:

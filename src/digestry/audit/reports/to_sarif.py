@@ -123,7 +123,7 @@ def _result(
     fingerprint = hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
     message = (
         f"{place(finding)} runs {running or 'an unknown image'}, started as"
-        f" {short_reference(seen.reference)}: {why}. {finding.action[:1].upper()}{finding.action[1:]}."
+        f" {short_reference(seen.image.reference)}: {why}. {finding.action[:1].upper()}{finding.action[1:]}."
     )
     return {
         "ruleId": rule,
@@ -148,7 +148,7 @@ def _result(
             "host": printable(seen.host),
             "namespace": printable(seen.namespace),
             "containerId": printable(seen.id),
-            "reference": printable(seen.reference or ""),
+            "reference": printable(seen.image.reference or ""),
             "runningDigest": running,
             "advisoryState": finding.verdict.state,
             "tagState": finding.tag.state,

@@ -205,7 +205,7 @@ def _row(line: Line, look: Look) -> _Row:
 
 
 def _named(finding: ContainerFinding, look: Look) -> str:
-    reference = finding.sighting.reference
+    reference = finding.sighting.image.reference
     return (reference or BY_ID) if look.whole else short_reference(reference)
 
 
@@ -390,8 +390,8 @@ def fixes(report: AuditReport, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
         nothing = False
         yield ()
         word = state_word(finding) if standing(finding) != "moved" else "moved"
-        runs = short_reference(finding.sighting.reference)
-        if parsed(finding.sighting.reference) is not None and finding.identity is not None:
+        runs = short_reference(finding.sighting.image.reference)
+        if parsed(finding.sighting.image.reference) is not None and finding.identity is not None:
             runs += f", runs {finding.identity.running.short}"
         yield _plain(f"# {word}: {place(finding)} ({runs})")
         for line in lines:

@@ -26,6 +26,7 @@ from digestry.errors import (
 )
 from digestry.inventory.engines.connections import SSHConnection, connection_to
 from digestry.inventory.engines.endpoints import Endpoint
+from digestry.model.json_values import as_object, as_text
 
 LARGEST_ANSWER: Final = 64 << 20
 """In bytes. A list of containers takes some 2 KB a container."""
@@ -179,7 +180,7 @@ class Engine:
             return value
         if 200 < status < 300:
             raise ProtocolViolation(f"{self.url}{path}: HTTP {status}, which is no whole answer")
-        said = text(fields(value).get("message"))
+        said = as_text(as_object(value).get("message"))
         message = f"{self.url}{path}: HTTP {status}"
         if said:
             message += f": {said[:_LONGEST_MESSAGE]}"
@@ -206,23 +207,3 @@ def _cut(link: socket.socket, expired: threading.Event) -> None:
     with contextlib.suppress(OSError):
         # Not the method of a TLS socket, which would begin a farewell.
         socket.socket.shutdown(link, socket.SHUT_RDWR)
-
-
-def fields(value: object) -> dict[str, Any]:
-    """``value`` if it is a JSON object, else an empty one: an engine may send anything."""
-    return value if isinstance(value, dict) else {}
-
-
-def items(value: object) -> list[Any]:
-    """``value`` if it is a JSON array, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def text(value: object) -> str:
-    """``value`` if it is a string, else an empty one.
-
-    JSON can spell half characters (``\\ud800``), which nothing can print or encode: they become "?".
-    """
-    if not isinstance(value, str):
-        return ""
-    return value if value.isascii() else value.encode(errors="replace").decode()

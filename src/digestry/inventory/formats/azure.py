@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import items, text
 from digestry.inventory.formats.container_states import State
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, stated, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 _REVISIONS: Final = "az containerapp revision list -n NAME -g GROUP --all has those that run"
 _NO_VIEW: Final = "`az container list` does not say whether it runs: `az container show` does"
@@ -25,25 +24,25 @@ _NO_VIEW: Final = "`az container list` does not say whether it runs: `az contain
 def _all_containers(template: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The containers of a template, each with what comes before its name."""
     for key, prefix in (("initContainers", "init:"), ("containers", "")):
-        for one in map(object_of, items(template.get(key))):
+        for one in map(as_object, as_list(template.get(key))):
             yield prefix, one
 
 
 def _group(one: dict[str, Any]) -> str:
     """The resource group, by its own key or as a part of the ID."""
-    parts = text(one.get("id")).split("/")
+    parts = as_text(one.get("id")).split("/")
     lower = [part.lower() for part in parts]
     of_id = parts[lower.index("resourcegroups") + 1] if "resourcegroups" in lower[:-1] else ""
-    return text(one.get("resourceGroup")) or of_id
+    return as_text(one.get("resourceGroup")) or of_id
 
 
 def _templated(
     one: dict[str, Any], what: str
 ) -> tuple[dict[str, Any], str, str, list[tuple[str, dict[str, Any]]]]:
     """The properties, name, resource group and template's containers of an app or a revision."""
-    properties = object_of(one.get("properties"))
-    name = text(one.get("name"))
-    containers = list(_all_containers(object_of(properties.get("template"))))
+    properties = as_object(one.get("properties"))
+    name = as_text(one.get("name"))
+    containers = list(_all_containers(as_object(properties.get("template"))))
     if not containers:
         raise InvalidConfiguration(f"the {what} {shown(name)} has no template with containers")
     return properties, name, _group(one), containers
@@ -63,19 +62,19 @@ class AzureGroup(Whole):
         return "osType" in fields and begins_with(fields.get("containers"), "[")
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        inner = one if "containers" in one else object_of(one.get("properties"))
-        view = object_of(inner.get("instanceView"))
-        of_group, group_remarks = stated(text(view.get("state")))
+        inner = one if "containers" in one else as_object(one.get("properties"))
+        view = as_object(inner.get("instanceView"))
+        of_group, group_remarks = stated(as_text(view.get("state")))
         group = _group(one)
         found = list(_all_containers(inner))
         if not found:
             raise InvalidConfiguration(
-                f"the container group {shown(text(one.get('name')))} has no containers"
+                f"the container group {shown(as_text(one.get('name')))} has no containers"
             )
         for prefix, container in found:
-            properties = {**container, **object_of(container.get("properties"))}
-            current = object_of(object_of(properties.get("instanceView")).get("currentState"))
-            said = text(current.get("state"))
+            properties = {**container, **as_object(container.get("properties"))}
+            current = as_object(as_object(properties.get("instanceView")).get("currentState"))
+            said = as_text(current.get("state"))
             state, remarks = stated(said)
             if of_group == "ended":
                 state, remarks = of_group, group_remarks
@@ -83,9 +82,9 @@ class AzureGroup(Whole):
                 state, remarks = ("ended" if prefix else "", (_NO_VIEW,))
             if not self.shows(state):
                 continue
-            image = told_image(self._reading, text(properties.get("image")), state=state, remarks=remarks)
-            name = prefix + text(container.get("name"))
-            yield self.container(place, (text(one.get("name")), group, name, ""), image)
+            image = told_image(self._reading, as_text(properties.get("image")), state=state, remarks=remarks)
+            name = prefix + as_text(container.get("name"))
+            yield self.container(place, (as_text(one.get("name")), group, name, ""), image)
 
 
 class AzureContainer(Whole):
@@ -117,16 +116,18 @@ class AzureApp(Whole):
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
         properties, name, group, containers = _templated(one, "app")
-        stopped = text(properties.get("runningStatus")).lower() == "stopped"
+        stopped = as_text(properties.get("runningStatus")).lower() == "stopped"
         if not stopped and self._reading.first("revisions"):
             yield self._reading.problem(
                 f"apps are in it ({shown(name)} for one), and not which of their revisions run", _REVISIONS
             )
         for prefix, container in containers:
             remark = "an app that is stopped" if stopped else f"an app's template: {TEMPLATE}"
-            image = told_image(self._reading, text(container.get("image")), template=True, remarks=(remark,))
+            image = told_image(
+                self._reading, as_text(container.get("image")), template=True, remarks=(remark,)
+            )
             yield self.container(
-                place, ("", group, f"{name}/{prefix}{text(container.get('name'))}", ""), image
+                place, ("", group, f"{name}/{prefix}{as_text(container.get('name'))}", ""), image
             )
 
 
@@ -151,13 +152,13 @@ class AzureRevision(Whole):
                 continue
             image = told_image(
                 self._reading,
-                text(container.get("image")),
+                as_text(container.get("image")),
                 state="runs" if template else state,
                 remarks=remarks,
                 template=template,
             )
             yield self.container(
-                place, ("", group, f"{name}/{prefix}{text(container.get('name'))}", ""), image
+                place, ("", group, f"{name}/{prefix}{as_text(container.get('name'))}", ""), image
             )
 
 
@@ -166,7 +167,7 @@ def _revision_state(properties: dict[str, Any]) -> tuple[State, tuple[str, ...]]
         return "ended", remarks_on("ended", "not active")
     if properties.get("replicas") == 0:
         return "waits", ("scaled to zero: nothing of it runs until it is asked",)
-    return stated(text(properties.get("runningState")))
+    return stated(as_text(properties.get("runningState")))
 
 
 class AzureReplica(Whole):

@@ -13,8 +13,8 @@ import msgspec
 from digestry.errors import DigestryError, InvalidConfiguration, InvalidReference
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.purl import NamedImage, is_image, read_hash, read_purl, read_url
-from digestry.inventory.formats.rows import Fields, Image, Made, Reading, Row
-from digestry.inventory.observation import Claim
+from digestry.inventory.formats.rows import Fields, Made, Reading, Row, RowImage
+from digestry.inventory.observation import Claim, ImageFacts
 from digestry.model.digest import Digest, shown
 from digestry.model.reference import Reference
 
@@ -56,14 +56,13 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
         reference = str(first.reference)
     else:
         remarks.append(f"its name is none that a registry could be asked for: {shown(found.name)}")
-    image = Image(
+    facts = ImageFacts(
         reference,
         tuple(dict.fromkeys(claims)),
         platform=next((one.platform for one in named if one.platform), None),
-        remarks=tuple(remarks),
         registry_named=any(one.registry_named for one in named),
-        runs=False,
     )
+    image = RowImage(facts, tuple(remarks), runs=False)
     return Row(
         reading.text(place.host or LISTED_HOST), "", found.name or found.identity, found.identity, image
     )

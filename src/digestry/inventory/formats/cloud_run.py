@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import items, text
 from digestry.inventory.formats.container_states import State
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 _GROUPS: Final = (b'"serving.knative.dev/', b'"run.googleapis.com/')
 _USER_IMAGE: Final = "client.knative.dev/user-image"
@@ -37,23 +36,23 @@ class CloudRun(Whole):
         return raw is not None and bytes(raw).startswith(_GROUPS) and "metadata" in fields
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        kind, metadata = text(one.get("kind")), object_of(one.get("metadata"))
-        name, namespace = text(metadata.get("name")), text(metadata.get("namespace"))
+        kind, metadata = as_text(one.get("kind")), as_object(one.get("metadata"))
+        name, namespace = as_text(metadata.get("name")), as_text(metadata.get("namespace"))
         if not name or not namespace:
             raise InvalidConfiguration(
                 f"a {kind or 'resource'} without a name and a namespace is part of one, and is not read",
                 hint=_WHERE,
             )
-        spec, status = object_of(one.get("spec")), object_of(one.get("status"))
+        spec, status = as_object(one.get("spec")), as_object(one.get("status"))
         containers = _containers(spec)
-        host = text(object_of(metadata.get("labels")).get(_LOCATION))
+        host = as_text(as_object(metadata.get("labels")).get(_LOCATION))
         if not containers:
             raise InvalidConfiguration(f"the {kind} {shown(name)} has no containers in it", hint=_WHERE)
         template = kind not in _RUN
         state: State = "runs"
         if kind == "Revision":
             state, remarks, template = _revision(status)
-            if not items(status.get("conditions")) and self._reading.first("conditions"):
+            if not as_list(status.get("conditions")) and self._reading.first("conditions"):
                 yield self._reading.problem(
                     f"the revision {shown(name)} has no conditions in it, which say whether it runs", _WHERE
                 )
@@ -67,17 +66,19 @@ class CloudRun(Whole):
                     _WHERE,
                 )
         digests = _digests(status)
-        typed = text(object_of(metadata.get("annotations")).get(_USER_IMAGE))
+        typed = as_text(as_object(metadata.get("annotations")).get(_USER_IMAGE))
         for index, container in enumerate(containers):
             if not self.shows(state):
                 continue
-            own = text(container.get("name"))
-            said = digests.get(own, "") or (text(status.get("imageDigest")) if len(containers) == 1 else "")
+            own = as_text(container.get("name"))
+            said = digests.get(own, "") or (
+                as_text(status.get("imageDigest")) if len(containers) == 1 else ""
+            )
             if not said and index == 0 and not digests:
-                said = text(status.get("imageDigest"))
+                said = as_text(status.get("imageDigest"))
             image = told_image(
                 self._reading,
-                _typed(text(container.get("image")), typed, only=len(containers) == 1),
+                _typed(as_text(container.get("image")), typed, only=len(containers) == 1),
                 ("imageDigest", said),
                 state=state,
                 remarks=remarks,
@@ -85,17 +86,17 @@ class CloudRun(Whole):
                 unknown=_IN_FILE,
             )
             label = f"{name}/{own}" if own else name
-            yield self.container(place, (host, namespace, label, text(metadata.get("uid"))), image)
+            yield self.container(place, (host, namespace, label, as_text(metadata.get("uid"))), image)
 
 
 def _containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """The containers of a revision, or of the templates in a service, a job or an execution."""
     for _ in range(4):
-        found = [object_of(one) for one in items(spec.get("containers"))]
+        found = [as_object(one) for one in as_list(spec.get("containers"))]
         if found:
             return found
-        spec = object_of(object_of(spec.get("template")).get("spec")) or object_of(
-            object_of(spec.get("jobTemplate")).get("spec")
+        spec = as_object(as_object(spec.get("template")).get("spec")) or as_object(
+            as_object(spec.get("jobTemplate")).get("spec")
         )
     return []
 
@@ -111,8 +112,8 @@ def _typed(image: str, annotated: str, *, only: bool) -> str:
 def _digests(status: dict[str, Any]) -> dict[str, str]:
     found = {}
     for key in ("initContainerStatuses", "containerStatuses"):
-        for one in map(object_of, items(status.get(key))):
-            found[text(one.get("name"))] = text(one.get("imageDigest"))
+        for one in map(as_object, as_list(status.get(key))):
+            found[as_text(one.get("name"))] = as_text(one.get("imageDigest"))
     return {name: said for name, said in found.items() if said}
 
 
@@ -126,15 +127,15 @@ def _execution(status: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
 
 def _revision(status: dict[str, Any]) -> tuple[State, tuple[str, ...], bool]:
     """Whether a revision runs, what is to be said of that, and whether it is a template now."""
-    conditions = {text(one.get("type")): one for one in map(object_of, items(status.get("conditions")))}
-    active, ready = object_of(conditions.get("Active")), object_of(conditions.get("Ready"))
-    reason = text(active.get("reason"))
-    if text(active.get("status")) == "False":
+    conditions = {as_text(one.get("type")): one for one in map(as_object, as_list(status.get("conditions")))}
+    active, ready = as_object(conditions.get("Active")), as_object(conditions.get("Ready"))
+    reason = as_text(active.get("reason"))
+    if as_text(active.get("status")) == "False":
         if reason == "NoTraffic":
             return "runs", ("scaled to zero: nothing of it runs until it is asked",), True
         return "ended", remarks_on("ended", reason or "not active"), False
-    reason = text(ready.get("reason"))
-    if text(ready.get("status")) == "False":
+    reason = as_text(ready.get("reason"))
+    if as_text(ready.get("status")) == "False":
         if reason == "Retired":
             return "ended", remarks_on("ended", reason), False
         return "runs", (f"it is not ready ({reason or 'no reason given'}): it may not run",), False

@@ -13,19 +13,19 @@ from typing import ClassVar, Final
 import msgspec
 
 from digestry.errors import InvalidConfiguration
+from digestry.inventory.engine_values import digest_of
 from digestry.inventory.formats.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import (
     Awaited,
     Fields,
-    Image,
     Listed,
     Made,
     Reading,
+    RowImage,
     begins_with,
 )
 from digestry.inventory.formats.single_entries import Images, OneByOne
-from digestry.inventory.sources.docker import digest_of
 from digestry.model.digest import Digest
 
 SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause container"
@@ -205,7 +205,7 @@ def cri_image(
     if there is none; ``runtime`` is "" if it is not known.
     """
 
-    def make() -> Image:
+    def make() -> RowImage:
         found = read_cri_image(
             typed,
             shown,
@@ -217,7 +217,7 @@ def cri_image(
                 listed.repo_digests if (listed := reading.images.get(identity)) else ()
             ),
         )
-        return Image(found.reference, found.claims, found.image_id, remarks=found.remarks)
+        return RowImage(found.facts, found.remarks)
 
     return reading.shared(("cri", typed, shown, image_ref, image_id, runtime, remarks), make)
 

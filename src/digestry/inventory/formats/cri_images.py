@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from digestry.inventory.engine_values import digest_of
 from digestry.inventory.formats.image_ids import parsed, read_image_id
-from digestry.inventory.observation import Claim, DigestKind
-from digestry.inventory.sources.docker import digest_of
+from digestry.inventory.observation import Claim, DigestKind, ImageFacts
 from digestry.model.digest import Digest
+from digestry.model.platform import Platform
 
 CONTAINERD: Final = "containerd"
 CRI_O: Final = "cri-o"
@@ -28,11 +29,9 @@ _IN_IMAGES: Final = "repoDigests"
 
 @dataclass(frozen=True, slots=True)
 class CriImage:
-    """What was read; each field is one of :class:`~digestry.inventory.observation.Sighting`."""
+    """An image of a CRI runtime, and what is to be said about it."""
 
-    reference: str | None
-    claims: tuple[Claim, ...]
-    image_id: Digest | None
+    facts: ImageFacts
     remarks: tuple[str, ...]
 
 
@@ -44,6 +43,7 @@ def read_cri_image(
     image_id: str = "",
     runtime: str = "",
     several: bool = False,
+    platform: Platform | None = None,
     repo_digests: Callable[[Digest], tuple[str, ...]] = lambda _: (),
 ) -> CriImage:
     """The image of a container of a CRI runtime, by its ``imageRef`` and ``imageId``.
@@ -79,6 +79,7 @@ def read_cri_image(
         claims.append(
             Claim(name.digest, "unknown", own, "the container's image name", "repo-digest", obtained=True)
         )
-    # BulkKeys of repository and digest before the bare ID, which is the last resort.
+    # Pairs of repository and digest before the bare ID, which is the last resort.
     ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
-    return CriImage(typed or None, tuple(ordered), identity, tuple(dict.fromkeys(said)))
+    facts = ImageFacts(typed or None, tuple(ordered), identity, platform=platform)
+    return CriImage(facts, tuple(dict.fromkeys(said)))

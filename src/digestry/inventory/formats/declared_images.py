@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
+from digestry.inventory.engine_values import digest_of
 from digestry.inventory.formats.container_states import State, state_of
 from digestry.inventory.formats.image_ids import parsed, read_image_id
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Image, Made, Reading, repository_of
+from digestry.inventory.formats.rows import Awaited, Made, Reading, RowImage, repository_of
 from digestry.inventory.formats.single_entries import OneByOne
-from digestry.inventory.observation import Claim
-from digestry.inventory.sources.docker import digest_of
+from digestry.inventory.observation import Claim, ImageFacts
 from digestry.inventory.waiting import Waiting
 from digestry.model.platform import Platform
 
@@ -32,7 +32,7 @@ class Whole(OneByOne[dict[str, Any]]):
         return False
 
     def container(
-        self, place: SourceLocation, who: tuple[str, str, str, str], image: Image | Awaited
+        self, place: SourceLocation, who: tuple[str, str, str, str], image: RowImage | Awaited
     ) -> Made:
         """A container: its host, namespace, name and ID. The host "" is the one that the file names."""
         host, namespace, name, identity = who
@@ -68,7 +68,7 @@ def told_image(
     ``unknown`` is said where nothing names a digest.
     """
 
-    def make() -> Image:
+    def make() -> RowImage:
         own = repository_of(typed)
         notes = list(remarks)
         claims: list[Claim] = []
@@ -91,15 +91,8 @@ def told_image(
         if not claims and not template and state != "waits":
             notes.append(unknown)
         waiting: Waiting = "starting" if state == "waits" else ""
-        return Image(
-            typed or None,
-            tuple(dict.fromkeys(claims)),
-            image_id,
-            platform=platform,
-            remarks=tuple(dict.fromkeys(notes)),
-            runs=not template,
-            waiting=waiting,
-        )
+        facts = ImageFacts(typed or None, tuple(dict.fromkeys(claims)), image_id, platform=platform)
+        return RowImage(facts, tuple(dict.fromkeys(notes)), runs=not template, waiting=waiting)
 
     key = ("told", typed, said, state, remarks, template, str(platform or ""), unknown)
     return reading.shared(key, make)

@@ -15,21 +15,22 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from digestry.errors import InvalidConfiguration
+from digestry.inventory.engine_values import digest_of, platform_of
 from digestry.inventory.formats.container_states import state_of
 from digestry.inventory.formats.declared_images import remarks_on
+from digestry.inventory.formats.engine_images import shown_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import (
     Awaited,
     Fields,
-    Image,
     Listed,
     Made,
     Reading,
+    RowImage,
     begins_with,
 )
 from digestry.inventory.formats.single_entries import Images, OneByOne
-from digestry.inventory.sources import docker
-from digestry.inventory.sources.docker import digest_of, platform_of
+from digestry.inventory.observation import ImageFacts
 from digestry.model.digest import Digest, shown
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
@@ -113,7 +114,7 @@ def engine_image(
 ) -> Awaited:
     """The image of a container of an engine, of which its name as typed and its ID are known."""
 
-    def make() -> Image:
+    def make() -> RowImage:
         said = list(remarks)
         identity = digest_of(image_id)
         listed = None if identity is None else reading.images.get(identity)
@@ -124,12 +125,7 @@ def engine_image(
         elif listed is None:
             said.append(_ID_ALONE)
         known = listed or Listed()
-        seen = docker.sighting(
-            source="",
-            host="",
-            namespace="",
-            name="",
-            identity="",
+        facts = shown_image(
             typed=typed,
             image_id=identity,
             detail={"ImageManifestDescriptor": {"digest": child}} if child else {},
@@ -143,7 +139,7 @@ def engine_image(
             made_up=made_up,
             platform_assumed=True,
         )
-        return Image.of(seen)
+        return RowImage(facts, tuple(said))
 
     return reading.shared(("engine", typed, image_id, child, made_up, remarks), make)
 
@@ -151,21 +147,10 @@ def engine_image(
 def named_only(reading: Reading, typed: str, *remarks: str) -> Awaited:
     """The image of a container of which nothing but the image's name is known."""
 
-    def make() -> Image:
-        seen = docker.sighting(
-            source="",
-            host="",
-            namespace="",
-            name="",
-            identity="",
-            typed=typed,
-            image_id=None,
-            detail={},
-            image={},
-            platform=None,
-            remarks=list(remarks),
-        )
-        return replace(Image.of(seen), registry_named=True)
+    def make() -> RowImage:
+        said = list(remarks)
+        facts = shown_image(typed=typed, image_id=None, detail={}, image={}, platform=None, remarks=said)
+        return RowImage(replace(facts, registry_named=True), tuple(said))
 
     return reading.shared(("name", typed, remarks), make)
 
@@ -222,8 +207,9 @@ class DockerList(OneByOne[_Listed]):
         if _SHORT.fullmatch(typed):
             return self._reading.shared(
                 ("short", typed, remarks),
-                lambda: Image(
-                    None, remarks=(*remarks, f"its image has lost its name, and has the ID {typed}…")
+                lambda: RowImage(
+                    ImageFacts(None),
+                    (*remarks, f"its image has lost its name, and has the ID {typed}…"),
                 ),
             )
         return named_only(self._reading, typed, *remarks)

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import items, text
+from digestry.inventory.engine_values import platform_of
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, stated, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
-from digestry.inventory.sources.docker import platform_of
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 from digestry.model.platform import Platform
 
 _TASKS: Final = "aws ecs describe-tasks --cluster NAME --tasks $(aws ecs list-tasks …) has what runs"
@@ -40,53 +39,52 @@ class EcsTask(Whole):
         if "tasks" not in one:
             yield from self._task(one, place)
             return
-        tasks = [object_of(task) for task in items(one["tasks"])]
-        if not tasks and not items(one.get("failures")) and "failures" in one:
+        tasks = [as_object(task) for task in as_list(one["tasks"])]
+        if not tasks and not as_list(one.get("failures")) and "failures" in one:
             self._reading.answered = True
         for task in tasks:
             yield from self._task(task, place)
-        for failure in map(object_of, items(one.get("failures"))):
-            yield self._reading.problem(
-                f"ECS could not describe {shown(text(failure.get('arn')))}: {text(failure.get('reason'))}"
-            )
+        for failure in map(as_object, as_list(one.get("failures"))):
+            which, why = shown(as_text(failure.get("arn"))), as_text(failure.get("reason"))
+            yield self._reading.problem(f"ECS could not describe {which}: {why}")
 
     def _task(self, task: dict[str, Any], place: SourceLocation) -> Iterator[Made]:
-        arn = text(task.get("taskArn"))
-        containers = [object_of(one) for one in items(task.get("containers"))]
+        arn = as_text(task.get("taskArn"))
+        containers = [as_object(one) for one in as_list(task.get("containers"))]
         if not containers:
             name = shown(arn.rpartition("/")[2]) if arn else "without an ARN"
             yield self._reading.problem(f"the task {name} has no containers in it")
-        status = text(task.get("lastStatus"))
-        cluster = text(task.get("clusterArn")).rpartition("/")[2]
-        host = text(task.get("containerInstanceArn")).rpartition("/")[2]
-        if not host and text(task.get("launchType")) == "FARGATE":
+        status = as_text(task.get("lastStatus"))
+        cluster = as_text(task.get("clusterArn")).rpartition("/")[2]
+        host = as_text(task.get("containerInstanceArn")).rpartition("/")[2]
+        if not host and as_text(task.get("launchType")) == "FARGATE":
             host = "fargate"
         for one in containers:
             # A task that stopped has no container that runs, whatever was heard of it last.
             of_task, _ = stated(status)
-            said = status if of_task == "ended" else text(one.get("lastStatus")) or status
+            said = status if of_task == "ended" else as_text(one.get("lastStatus")) or status
             state, remarks = stated(said)
             if not self.shows(state):
                 continue
             image = told_image(
                 self._reading,
-                text(one.get("image")),
-                ("imageDigest", text(one.get("imageDigest"))),
+                as_text(one.get("image")),
+                ("imageDigest", as_text(one.get("imageDigest"))),
                 state=state,
                 remarks=remarks,
                 platform=_platform(task),
                 unknown=_NO_DIGEST,
             )
-            name = "/".join(filter(None, (arn.rpartition("/")[2], text(one.get("name")))))
-            identity = text(one.get("runtimeId")) or text(one.get("containerArn"))
+            name = "/".join(filter(None, (arn.rpartition("/")[2], as_text(one.get("name")))))
+            identity = as_text(one.get("runtimeId")) or as_text(one.get("containerArn"))
             yield self.container(place, (host, cluster, name, identity), image)
 
 
 def _platform(task: dict[str, Any]) -> Platform | None:
     attributes = {
-        text(one.get("name")): one.get("value") for one in map(object_of, items(task.get("attributes")))
+        as_text(one.get("name")): one.get("value") for one in map(as_object, as_list(task.get("attributes")))
     }
-    family = text(task.get("platformFamily")).lower()
+    family = as_text(task.get("platformFamily")).lower()
     system = "windows" if family.startswith("windows") else "linux"
     return platform_of(attributes.get("ecs.cpu-architecture"), system)
 
@@ -117,19 +115,19 @@ class EcsTaskDefinition(Whole):
         return begins_with(fields.get("taskDefinition"), "{") or "containerDefinitions" in fields
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        definition = object_of(one.get("taskDefinition")) or one
-        family = f"{text(definition.get('family'))}:{definition.get('revision', '')}"
+        definition = as_object(one.get("taskDefinition")) or one
+        family = f"{as_text(definition.get('family'))}:{definition.get('revision', '')}"
         if self._reading.first("tasks"):
             yield self._reading.problem(f"a task definition ({family}): {TEMPLATE}", _TASKS)
-        for container in map(object_of, items(definition.get("containerDefinitions"))):
+        for container in map(as_object, as_list(definition.get("containerDefinitions"))):
             image = told_image(
                 self._reading,
-                text(container.get("image")),
+                as_text(container.get("image")),
                 template=True,
                 remarks=(f"of the task definition {family}: {TEMPLATE}",),
             )
-            name = f"{family}/{text(container.get('name'))}"
-            yield self.container(place, ("", "", name, text(definition.get("taskDefinitionArn"))), image)
+            name = f"{family}/{as_text(container.get('name'))}"
+            yield self.container(place, ("", "", name, as_text(definition.get("taskDefinitionArn"))), image)
 
 
 class EcsService(Whole):

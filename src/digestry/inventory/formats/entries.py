@@ -11,7 +11,6 @@ from typing import Any, Final
 import msgspec
 
 from digestry.errors import DigestryError, InvalidConfiguration
-from digestry.inventory.engines.client import text
 from digestry.inventory.formats.columns import is_state
 from digestry.inventory.formats.container_states import state_of
 from digestry.inventory.formats.digest_columns import role_of, unread
@@ -23,6 +22,7 @@ from digestry.inventory.formats.locations import Entries, SourceLocation
 from digestry.inventory.formats.rows import Fields, Format, Made, Reading, begins_with
 from digestry.inventory.observation import Unseen
 from digestry.model.digest import shown
+from digestry.model.json_values import as_text
 
 _LISTS: Final = ("containers", "items", "images", "value")
 _PREDICATE: Final = "predicate"
@@ -159,10 +159,12 @@ class EntryReader:
         self, place: SourceLocation, index: int, fields: Fields, lists: Iterable[str], *, depth: int
     ) -> Iterator[Made]:
         """The entries of an object's lists; its ``host`` and ``kind`` are those of the entries."""
-        host = text(_value(fields.get("host")))
-        kind = text(_value(fields.get("kind"))).removesuffix("List")
+        host = as_text(_value(fields.get("host")))
+        kind = as_text(_value(fields.get("kind"))).removesuffix("List")
         around = {key: value for key, value in fields.items() if key not in _LISTS}
-        ended = any(is_state(key) and state_of(text(_value(raw))) == "ended" for key, raw in around.items())
+        ended = any(
+            is_state(key) and state_of(as_text(_value(raw))) == "ended" for key, raw in around.items()
+        )
         yield from self._unread(place, index, around)
         yield from self._more(place, index, around)
         for key in lists:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.errors import InvalidReference
-from digestry.inventory.observation import Claim, DigestKind, repository_digest
-from digestry.inventory.sources.docker import digest_of
+from digestry.inventory.engine_values import digest_of, repository_digest
+from digestry.inventory.observation import Claim, DigestKind
 from digestry.model.digest import Digest, shown
 from digestry.model.reference import Reference
 

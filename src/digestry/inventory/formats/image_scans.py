@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import items, text
 from digestry.inventory.formats.bills_of_materials import LISTED_HOST
 from digestry.inventory.formats.declared_images import Whole, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 _RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what they print"
 _HUB: Final = ("index.docker.io", "registry-1.docker.io")
@@ -48,26 +47,26 @@ class TrivyCluster(_Scan):
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
         resources = [
-            object_of(each) for key in ("Resources", "Vulnerabilities") for each in items(one.get(key))
+            as_object(each) for key in ("Resources", "Vulnerabilities") for each in as_list(one.get(key))
         ]
         found = False
         without: list[str] = []
         for resource in resources:
             metadata = resource.get("Metadata")
             # Of one image, or, since Trivy 0.51, of each of a workload's.
-            images = [object_of(each) for each in (metadata if isinstance(metadata, list) else [metadata])]
-            name = f"{text(resource.get('Kind'))}/{text(resource.get('Name'))}"
+            images = [as_object(each) for each in (metadata if isinstance(metadata, list) else [metadata])]
+            name = f"{as_text(resource.get('Kind'))}/{as_text(resource.get('Name'))}"
             known = [image for image in images if _identities(image)]
             if not known and any(
-                text(object_of(r).get("Class")) == "os-pkgs" for r in items(resource.get("Results"))
+                as_text(as_object(r).get("Class")) == "os-pkgs" for r in as_list(resource.get("Results"))
             ):
                 without.append(name)
             for image in known:
                 found = True
-                tags = items(image.get("RepoTags"))
-                typed = text(tags[0]) if tags else ""
+                tags = as_list(image.get("RepoTags"))
+                typed = as_text(tags[0]) if tags else ""
                 yield self.scanned(
-                    place, (text(resource.get("Namespace")), name), typed, _identities(image), "Trivy"
+                    place, (as_text(resource.get("Namespace")), name), typed, _identities(image), "Trivy"
                 )
         if without:
             yield self._reading.problem(
@@ -82,9 +81,9 @@ class TrivyCluster(_Scan):
 
 
 def _identities(metadata: dict[str, Any]) -> list[tuple[str, str]]:
-    found = [("RepoDigests", text(one)) for one in items(metadata.get("RepoDigests"))]
-    if text(metadata.get("ImageID")):
-        found.append(("ImageID", text(metadata.get("ImageID"))))
+    found = [("RepoDigests", as_text(one)) for one in as_list(metadata.get("RepoDigests"))]
+    if as_text(metadata.get("ImageID")):
+        found.append(("ImageID", as_text(metadata.get("ImageID"))))
     return found
 
 
@@ -100,26 +99,27 @@ class VulnerabilityReport(_Scan):
         return raw is not None and bytes(raw).startswith(b'"aquasecurity.github.io/')
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        metadata, report = object_of(one.get("metadata")), object_of(one.get("report"))
-        artifact = object_of(report.get("artifact"))
-        labels = object_of(metadata.get("labels"))
-        repository, tag = text(artifact.get("repository")), text(artifact.get("tag"))
-        if not repository and not self._reading.first("report", text(one.get("kind"))):
+        metadata, report = as_object(one.get("metadata")), as_object(one.get("report"))
+        artifact = as_object(report.get("artifact"))
+        labels = as_object(metadata.get("labels"))
+        repository, tag = as_text(artifact.get("repository")), as_text(artifact.get("tag"))
+        if not repository and not self._reading.first("report", as_text(one.get("kind"))):
             return
         if not repository:
             raise InvalidConfiguration(
-                f"a {text(one.get('kind')) or 'report'} that names no image", hint=f"expected {self.usable}"
+                f"a {as_text(one.get('kind')) or 'report'} that names no image",
+                hint=f"expected {self.usable}",
             )
-        server = text(object_of(report.get("registry")).get("server"))
+        server = as_text(as_object(report.get("registry")).get("server"))
         server = "docker.io" if server in _HUB else server
         typed = f"{server}/{repository}" if server else repository
         if tag:
             typed += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
-        resource = text(labels.get("trivy-operator.resource.name")) or text(metadata.get("name"))
-        container = text(labels.get("trivy-operator.container.name"))
+        resource = as_text(labels.get("trivy-operator.resource.name")) or as_text(metadata.get("name"))
+        container = as_text(labels.get("trivy-operator.container.name"))
         name = f"{resource}/{container}" if container else resource
-        said = (("artifact.digest", text(artifact.get("digest"))),)
-        yield self.scanned(place, (text(metadata.get("namespace")), name), typed, said, "Trivy's operator")
+        said = (("artifact.digest", as_text(artifact.get("digest"))),)
+        yield self.scanned(place, (as_text(metadata.get("namespace")), name), typed, said, "Trivy's operator")
 
 
 class ImageScan(Whole):
@@ -137,17 +137,17 @@ class ImageScan(Whole):
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
         if "ArtifactName" in one:
-            by, name = "Trivy", text(one["ArtifactName"])
-            about = object_of(one.get("Metadata"))
-            digests = [*items(about.get("RepoDigests")), about.get("ImageID")]
+            by, name = "Trivy", as_text(one["ArtifactName"])
+            about = as_object(one.get("Metadata"))
+            digests = [*as_list(about.get("RepoDigests")), about.get("ImageID")]
         else:
-            source = object_of(one.get("source"))
-            by = text(object_of(one.get("descriptor")).get("name")) or "a scanner"
+            source = as_object(one.get("source"))
+            by = as_text(as_object(one.get("descriptor")).get("name")) or "a scanner"
             target = source.get("target")
-            about = {**source, **object_of(source.get("metadata")), **object_of(target)}
-            name = text(about.get("userInput")) or text(about.get("name")) or text(target)
-            digests = [*items(about.get("repoDigests")), about.get("manifestDigest"), about.get("imageID")]
-        told = ", ".join(dict.fromkeys(text(digest) for digest in digests if text(digest)))
+            about = {**source, **as_object(source.get("metadata")), **as_object(target)}
+            name = as_text(about.get("userInput")) or as_text(about.get("name")) or as_text(target)
+            digests = [*as_list(about.get("repoDigests")), about.get("manifestDigest"), about.get("imageID")]
+        told = ", ".join(dict.fromkeys(as_text(digest) for digest in digests if as_text(digest)))
         raise InvalidConfiguration(
             f"{by}'s report on the image {shown(name)}{f' ({told})' if told else ''}: it was scanned,"
             " which does not show that it runs",

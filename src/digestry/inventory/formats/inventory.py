@@ -30,8 +30,8 @@ from digestry.inventory.formats.digest_columns import holds_digest, plain, unrea
 from digestry.inventory.formats.image_ids import read_image_id
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Image, Made, Reading, Row, repository_of
-from digestry.inventory.observation import Claim, Unseen, abbreviation
+from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row, RowImage, repository_of
+from digestry.inventory.observation import Claim, ImageFacts, Unseen, abbreviation
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -63,7 +63,7 @@ class Inventory:
         self._reading = reading
         self._decoder = msgspec.json.Decoder(_Entry)
         self._any = msgspec.json.Decoder(dict[str, Any])
-        self._images: dict[Hashable, Image] = {}
+        self._images: dict[Hashable, RowImage] = {}
         self._plans: dict[tuple[str, ...], Plan] = {}
 
     @staticmethod
@@ -134,7 +134,7 @@ class Inventory:
         remarks: tuple[str, ...] = (),
         *,
         waits: bool = False,
-    ) -> Image:
+    ) -> RowImage:
         """The image of a container, "" for what is not known. ``identities`` are the names of keys and
         their values. Raises :class:`DigestryError`."""
         key = (reference, identities, platform, remarks, waits)
@@ -150,7 +150,7 @@ class Inventory:
         platform: str,
         notes: tuple[str, ...],
         waits: bool,
-    ) -> Image:
+    ) -> RowImage:
         if not (reference or any(text for _, text in identities)):
             raise InvalidReference(_NOTHING)
         where = self._reading.where
@@ -173,13 +173,16 @@ class Inventory:
             found.add(key, text)
         # What was written down of the container before what its name demands.
         claims = () if waits else tuple(dict.fromkeys((*found.digests, *pinned, *found.image_ids)))
-        return Image(
+        facts = ImageFacts(
             reference=reference or None,
             claims=claims,
             image_id=found.image_id,
             platform=Platform.parse(platform) if platform else None,
-            remarks=tuple(dict.fromkeys((*remarks, *found.remarks))),
             abbreviations=() if waits else tuple(found.abbreviations),
+        )
+        return RowImage(
+            facts,
+            tuple(dict.fromkeys((*remarks, *found.remarks))),
             waiting="starting" if waits else "",
         )
 
@@ -322,7 +325,7 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
     begun = source.number
     text, who, of_image = reading.text, by.of_container, by.of_image
     # A container like one before it has its image.
-    images: dict[tuple[str, ...], Image | Awaited] = {}
+    images: dict[tuple[str, ...], RowImage | Awaited] = {}
     rows = csv.reader(_decoded(source), strict=True, delimiter=separator)
     while True:
         begins = source.number + 1

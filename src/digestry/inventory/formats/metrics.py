@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final, TypeAlias
 
 from digestry.errors import InvalidConfiguration
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import items, text
 from digestry.inventory.formats.container_states import State
 from digestry.inventory.formats.declared_images import Whole, remarks_on, told_image
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, Reading, Row, begins_with
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 _Labels: TypeAlias = Mapping[str, str]
 _Key: TypeAlias = tuple[str, str, str, str]
@@ -95,25 +94,25 @@ class PrometheusAnswer(Whole):
         return "status" in fields and begins_with(data, "{") and b'"resultType"' in bytes(data or b"")
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        data = object_of(one.get("data"))
-        status = text(one.get("status"))
+        data = as_object(one.get("data"))
+        status = as_text(one.get("status"))
         if "data" in one and status != "success":
-            said = text(one.get("error")) or "no error is given"
+            said = as_text(one.get("error")) or "no error is given"
             raise InvalidConfiguration(f"the answer has the status {shown(status)}: {said}", hint=_WHOLE)
-        results = [one] if "metric" in one else [object_of(each) for each in items(data.get("result"))]
-        if text(data.get("resultType")) == "matrix" or any("values" in each for each in results):
+        results = [one] if "metric" in one else [as_object(each) for each in as_list(data.get("result"))]
+        if as_text(data.get("resultType")) == "matrix" or any("values" in each for each in results):
             raise InvalidConfiguration(
                 "a query over a range of time has what ran then, and not what runs",
                 hint="ask for an instant: /api/v1/query",
             )
         for each in results:
-            labels = {str(name): text(value) for name, value in object_of(each.get("metric")).items()}
-            value = items(each.get("value"))
-            amount = text(value[1]) if len(value) > 1 else ""
+            labels = {str(name): as_text(value) for name, value in as_object(each.get("metric")).items()}
+            value = as_list(each.get("value"))
+            amount = as_text(value[1]) if len(value) > 1 else ""
             # Without a name it is the result of an expression, such as a join of two metrics.
             name = labels.get("__name__", "kube_pod_container_info" if "image_id" in labels else "")
             self._metrics.add(name, labels, float(amount) if _is_number(amount) else 1.0)
-        warnings = [text(each) for each in items(one.get("warnings"))]
+        warnings = [as_text(each) for each in as_list(one.get("warnings"))]
         if not warnings:
             return ()
         return (

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import items, text
 from digestry.inventory.formats.container_states import State, state_of
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 _ALLOCATIONS: Final = "nomad alloc status -json ID has what runs, with its job"
 _NO_DIGEST: Final = "Nomad keeps the image's name, and no digest: what runs is not known"
@@ -25,11 +24,11 @@ _OWN: Final[dict[str, State]] = {"complete": "ended", "lost": "", "unknown": ""}
 
 def _tasks(job: dict[str, Any], group: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
     """The groups and tasks of a job that have an image; of one group, unless ``group`` is empty."""
-    for one in map(object_of, items(job.get("TaskGroups"))):
-        if group and text(one.get("Name")) != group:
+    for one in map(as_object, as_list(job.get("TaskGroups"))):
+        if group and as_text(one.get("Name")) != group:
             continue
-        for task in map(object_of, items(one.get("Tasks"))):
-            image = text(object_of(task.get("Config")).get("image"))
+        for task in map(as_object, as_list(one.get("Tasks"))):
+            image = as_text(as_object(task.get("Config")).get("image"))
             if image:
                 yield one, task, image.removeprefix("docker://")
 
@@ -44,20 +43,20 @@ class NomadAllocation(Whole):
         return "TaskStates" in fields and ("JobID" in fields or "Job" in fields)
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        job, name = object_of(one.get("Job")), text(one.get("Name"))
+        job, name = as_object(one.get("Job")), as_text(one.get("Name"))
         if not job:
             raise InvalidConfiguration(
                 f"the allocation {shown(name)} is listed without its job, which names the images",
                 hint=_ALLOCATIONS,
             )
-        states = object_of(one.get("TaskStates"))
-        client = text(one.get("ClientStatus"))
+        states = as_object(one.get("TaskStates"))
+        client = as_text(one.get("ClientStatus"))
         of_all: State = _OWN[client] if client in _OWN else state_of(client)
         found = False
-        for _, task, typed in _tasks(job, text(one.get("TaskGroup"))):
+        for _, task, typed in _tasks(job, as_text(one.get("TaskGroup"))):
             found = True
-            own = text(task.get("Name"))
-            word = text(object_of(states.get(own)).get("State")) or client
+            own = as_text(task.get("Name"))
+            word = as_text(as_object(states.get(own)).get("State")) or client
             state = state_of(word)
             if of_all == "ended":
                 state, word = of_all, client
@@ -68,9 +67,9 @@ class NomadAllocation(Whole):
             image = told_image(
                 self._reading, typed, state=state, remarks=remarks_on(state, word), unknown=_NO_DIGEST
             )
-            host = text(one.get("NodeName")) or text(one.get("NodeID"))
+            host = as_text(one.get("NodeName")) or as_text(one.get("NodeID"))
             yield self.container(
-                place, (host, text(one.get("Namespace")), f"{name}/{own}", text(one.get("ID"))), image
+                place, (host, as_text(one.get("Namespace")), f"{name}/{own}", as_text(one.get("ID"))), image
             )
         if not found:
             raise InvalidConfiguration(
@@ -90,9 +89,9 @@ class NomadJob(Whole):
         return begins_with(fields.get("Job"), "{") and b'"TaskGroups"' in bytes(fields["Job"])
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        job = one if "TaskGroups" in one else object_of(one.get("Job"))
-        name = text(job.get("Name")) or text(job.get("ID"))
-        stopped = job.get("Stop") is True or text(job.get("Status")) == "dead"
+        job = one if "TaskGroups" in one else as_object(one.get("Job"))
+        name = as_text(job.get("Name")) or as_text(job.get("ID"))
+        stopped = job.get("Stop") is True or as_text(job.get("Status")) == "dead"
         found = False
         for group, task, typed in _tasks(job, ""):
             found = True
@@ -101,7 +100,7 @@ class NomadJob(Whole):
                 yield self._reading.problem(f"a job ({shown(name)}): {TEMPLATE}", _ALLOCATIONS)
             remark = "a job that is stopped or scaled to zero" if idle else f"a job: {TEMPLATE}"
             image = told_image(self._reading, typed, template=True, remarks=(remark,))
-            label = f"{name}/{text(group.get('Name'))}/{text(task.get('Name'))}"
-            yield self.container(place, ("", text(job.get("Namespace")), label, ""), image)
+            label = f"{name}/{as_text(group.get('Name'))}/{as_text(task.get('Name'))}"
+            yield self.container(place, ("", as_text(job.get("Namespace")), label, ""), image)
         if not found:
             raise InvalidConfiguration(f"the job {shown(name)} has no task with an image")

@@ -7,12 +7,12 @@ which an audit knows them for one without comparing them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from digestry.client.options import is_loopback
+from digestry.inventory.engine_values import platform_of
 from digestry.inventory.formats.image_ids import ImageID, parsed, read_image_id
-from digestry.inventory.observation import Claim
-from digestry.inventory.sources.docker import platform_of
+from digestry.inventory.observation import Claim, ImageFacts
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import DOCKER_HUB, Reference
@@ -21,17 +21,17 @@ _MOST: Final = 1 << 16
 """Of each kind that are remembered: a list in which nothing repeats must not be kept twice."""
 _UNTOLD: Final = ImageID(remarks=("the kubelet does not say which image is mounted (newer kubelets do)",))
 
+_Key: TypeAlias = tuple[str | None, str | None, str, Platform | None, bool]
+"""An image's name, what the kubelet says of it, the runtime, the node's platform; True for a volume."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodImage:
     """An image that pods run, as they tell of it. ``local`` is its registry, if that is one on the
     pod's own node; ``remarks`` are of its ID."""
 
-    reference: str | None
-    claims: tuple[Claim, ...]
-    image_id: Digest | None
+    facts: ImageFacts
     remarks: tuple[str, ...]
-    registry_named: bool
     local: str
 
 
@@ -39,18 +39,20 @@ class PodImages:
     """The images of many pods, and what else these repeat."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[str | None, str | None, str, bool], PodImage] = {}
+        self._images: dict[_Key, PodImage] = {}
         self._platforms: dict[tuple[str, str], Platform | None] = {}
         self._texts: dict[str, str] = {}
         self._remarks: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
 
-    def container(self, reference: str | None, said: str | None, runtime: str) -> PodImage:
-        """A container's image. ``said`` is its ``imageID``; None if that tells nothing of it now."""
-        return self._image(reference, said, runtime, volume=False)
+    def container(
+        self, reference: str | None, said: str | None, runtime: str, platform: Platform | None
+    ) -> PodImage:
+        """Return a container's image. ``said`` is its ``imageID``; None if that tells nothing of it now."""
+        return self._image(reference, said, runtime, platform, False)
 
-    def volume(self, reference: str | None, said: str, runtime: str) -> PodImage:
-        """The image of a volume. ``said`` is its ``imageRef``, if there is one."""
-        return self._image(reference, said, runtime, volume=True)
+    def volume(self, reference: str | None, said: str, runtime: str, platform: Platform | None) -> PodImage:
+        """Return the image of a volume. ``said`` is its ``imageRef``, if there is one."""
+        return self._image(reference, said, runtime, platform, True)
 
     def platform(self, architecture: str, system: str) -> Platform | None:
         """The platform of those names; None if they are none."""
@@ -77,8 +79,7 @@ class PodImages:
             known = self._remarks[remarks] = self._remarks.get(known, known)
         return known
 
-    def _image(self, reference: str | None, said: str | None, runtime: str, *, volume: bool) -> PodImage:
-        key = reference, said, runtime, volume
+    def _image(self, *key: *_Key) -> PodImage:
         known = self._images.get(key)
         if known is None:
             _make_room(self._images)
@@ -86,7 +87,9 @@ class PodImages:
         return known
 
 
-def _read(reference: str | None, said: str | None, runtime: str, volume: bool) -> PodImage:
+def _read(
+    reference: str | None, said: str | None, runtime: str, platform: Platform | None, volume: bool
+) -> PodImage:
     named = parsed(reference)
     own = None if named is None else named.repository_only()
     if said is None:
@@ -103,11 +106,14 @@ def _read(reference: str | None, said: str | None, runtime: str, volume: bool) -
         named.host != DOCKER_HUB or (reference or "").startswith(DOCKER_HUB + "/")
     )
     return PodImage(
-        reference=reference,
-        claims=tuple(dict.fromkeys(claims)),
-        image_id=image.image_id,
+        facts=ImageFacts(
+            reference=reference,
+            claims=tuple(dict.fromkeys(claims)),
+            image_id=image.image_id,
+            platform=platform,
+            registry_named=has_host or any(claim.repository is not None for claim in claims),
+        ),
         remarks=image.remarks,
-        registry_named=has_host or any(claim.repository is not None for claim in claims),
         local=named.host if named is not None and is_loopback(named.host) else "",
     )
 

@@ -16,12 +16,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from digestry.inventory.engines.client import fields, text
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.pod_fields import decode_pod
 from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
 from digestry.inventory.formats.rows import Reading
-from digestry.inventory.observation import ContainerObservation, Note, Unseen
+from digestry.inventory.observation import ContainerObservation, ImageFacts, Observation
+from digestry.model.json_values import as_object, as_text
+from digestry.model.platform import Platform
 
 _PIECE: Final = 1 << 22
 """Bytes that are read at once."""
@@ -62,9 +63,7 @@ _tail: Final = msgspec.json.Decoder(_Tail)
 _entry: Final = msgspec.json.Decoder(_Entry)
 
 
-def read_pod_list(
-    source: Input, first: bytes, reading: Reading
-) -> list[ContainerObservation | Unseen | Note] | None:
+def read_pod_list(source: Input, first: bytes, reading: Reading) -> list[Observation] | None:
     """The containers of the pods in ``source``, of which the line ``first`` was read.
 
     None, with ``source`` where it was, if it has anything else in it, or if nothing came of it.
@@ -94,10 +93,24 @@ def read_pod_list(
     reading.stopped += sum(ended)
     # kubectl prints the nodes after the pods.
     platforms = platforms_of_nodes(nodes)
-    for at, one in enumerate(seen if platforms else ()):
+    return _with_platforms(seen, platforms) if platforms else seen
+
+
+def _with_platforms(seen: list[Observation], platforms: dict[str, Platform]) -> list[Observation]:
+    """Return ``seen`` with the platform of each container's node, where that is known."""
+    images: dict[tuple[int, str], ImageFacts] = {}  # containers of one image share one object
+    found: list[Observation] = []
+    for one in seen:
         if isinstance(one, ContainerObservation) and one.host in platforms:
-            seen[at] = replace(one, platform=platforms[one.host])
-    return seen
+            platform = platforms[one.host]
+            key = id(one.image), str(platform)
+            image = images.get(key)
+            if image is None:
+                image = images[key] = replace(one.image, platform=platform)
+            found.append(replace(one, image=image))
+        else:
+            found.append(one)
+    return found
 
 
 def _pods(pieces: Iterator[bytes], nodes: list[Any]) -> Iterator[Any]:
@@ -107,7 +120,7 @@ def _pods(pieces: Iterator[bytes], nodes: list[Any]) -> Iterator[Any]:
             nodes.append(msgspec.json.decode(piece))
             continue
         pod = decode_pod(piece)
-        if not text(fields(pod.get("metadata")).get("name")):
+        if not as_text(as_object(pod.get("metadata")).get("name")):
             raise _Unfit
         yield pod
 

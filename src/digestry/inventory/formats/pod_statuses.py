@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import text
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.pods import sightings_of_pods
-from digestry.inventory.formats.rows import Fields, Image, Made, begins_with
+from digestry.inventory.formats.rows import Fields, Made, RowImage, begins_with
 from digestry.inventory.observation import ContainerObservation, Unseen
+from digestry.model.json_values import as_object, as_text
 
 _NAMELESS: Final = "a pod"
 _PODS: Final = "kubectl get pods -A -o json has what runs"
@@ -38,8 +37,10 @@ class _Statuses(Whole):
         ):
             if isinstance(seen, ContainerObservation):
                 name = seen.name.removeprefix(f"{_NAMELESS}/")
-                host = "" if alone else text(status.get("hostIP"))
-                yield self.container(place, (host, "", name, seen.id), Image.of(seen))
+                host = "" if alone else as_text(status.get("hostIP"))
+                yield self.container(
+                    place, (host, "", name, seen.id), RowImage(seen.image, seen.remarks, waiting=seen.waiting)
+                )
             elif isinstance(seen, Unseen):
                 yield self._reading.problem(seen.message)
         self._reading.stopped += ended
@@ -71,7 +72,7 @@ class ContainerStatus(_Statuses):
         return "imageID" in fields and "image" in fields and begins_with(fields.get("state"), "{")
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        name = text(one.get("name")) or text(one.get("containerID"))
+        name = as_text(one.get("name")) or as_text(one.get("containerID"))
         return self.of_status({"containerStatuses": [{**one, "name": name}]}, place, alone=True)
 
 
@@ -91,8 +92,8 @@ class ContainerSpec(Whole):
             yield self._reading.problem(f"the specification of a container: {TEMPLATE}", _PODS)
         image = told_image(
             self._reading,
-            text(one.get("image")),
+            as_text(one.get("image")),
             template=True,
             remarks=(f"the specification of a container: {TEMPLATE}",),
         )
-        yield self.container(place, ("", "", text(object_of(one).get("name")), ""), image)
+        yield self.container(place, ("", "", as_text(as_object(one).get("name")), ""), image)

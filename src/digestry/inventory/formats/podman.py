@@ -12,14 +12,13 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from digestry.inventory.engine_values import digest_of
 from digestry.inventory.formats.container_states import state_of
 from digestry.inventory.formats.docker import COMPOSE_PROJECT, engine_image
+from digestry.inventory.formats.engine_images import with_podman_digest
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Image, Made, Reading, begins_with
+from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, RowImage, begins_with
 from digestry.inventory.formats.single_entries import OneByOne
-from digestry.inventory.observation import ContainerObservation, now
-from digestry.inventory.sources.docker import digest_of
-from digestry.inventory.sources.podman import with_image_digest
 
 _PAUSE: Final = "this is its pod's own pause container"
 _SHORT: Final = 12
@@ -119,25 +118,14 @@ def podman_image(
 ) -> Awaited:
     """The image of a container of podman's; ``image_digest`` is the container's, "" if not known."""
 
-    def make() -> Image:
+    def make() -> RowImage:
         identity = digest_of(image_id)
         listed = None if identity is None else reading.images.get(identity)
         image = engine_image(reading, typed, image_id, made_up=True, remarks=remarks).image()
         digest = image_digest or (listed.digest if listed else "")
-        seen = ContainerObservation(
-            "",
-            "",
-            "",
-            "",
-            "",
-            image.reference,
-            now(),
-            image.claims,
-            image.image_id,
-            platform=image.platform,
-            remarks=image.remarks,
-            registry_named=image.registry_named,
-        )
-        return replace(Image.of(with_image_digest(seen, digest or None)))
+        said = list(image.remarks)
+        facts = replace(image.facts, platform_manifest=None, platform_assumed=False)
+        facts = with_podman_digest(facts, digest or None, said)
+        return RowImage(facts, tuple(said))
 
     return reading.shared(("podman", typed, image_id, image_digest, remarks), make)

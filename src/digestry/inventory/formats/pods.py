@@ -16,12 +16,12 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from digestry.inventory.engines.client import fields, items, text
+from digestry.inventory.engine_values import platform_of
 from digestry.inventory.formats.pod_images import PodImage, PodImages
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
-from digestry.inventory.sources.docker import platform_of
 from digestry.inventory.waiting import Waiting, waits_for
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 from digestry.model.platform import Platform
 
 PodRemark: TypeAlias = Callable[[dict[str, Any], str, str], str]
@@ -67,9 +67,9 @@ def sightings_of_pods(
     asked = _Asked(source, nodes, nodes_unknown, include_stopped, remark, left_out)
     seen_at = now()
     for position, entry in enumerate(pods):
-        pod = fields(entry)
-        metadata = fields(pod.get("metadata"))
-        if not text(metadata.get("name")):
+        pod = as_object(entry)
+        metadata = as_object(pod.get("metadata"))
+        if not as_text(metadata.get("name")):
             yield Unseen(source, f"entry {position + 1} of the list is no pod with a name: {shown(entry)}")
             continue
         moment = now()
@@ -83,9 +83,9 @@ def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
     found: dict[str, Platform] = {}
     known: dict[Platform, Platform] = {}
     for entry in nodes:
-        node = fields(entry)
-        name = text(fields(node.get("metadata")).get("name"))
-        info = fields(fields(node.get("status")).get("nodeInfo"))
+        node = as_object(entry)
+        name = as_text(as_object(node.get("metadata")).get("name"))
+        info = as_object(as_object(node.get("status")).get("nodeInfo"))
         platform = platform_of(info.get("architecture"), info.get("operatingSystem"))
         if platform is not None and platform.os == "windows":
             platform = msgspec.structs.replace(platform, os_version=_windows_build(node))
@@ -96,9 +96,9 @@ def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
 
 def _windows_build(node: dict[str, Any]) -> str | None:
     """A node's build of Windows, ``10.0.20348.2113``; None if it does not say, or says two."""
-    labels = fields(fields(node.get("metadata")).get("labels"))
-    info = fields(fields(node.get("status")).get("nodeInfo"))
-    said = [text(info.get("kernelVersion")), text(labels.get(_BUILD))]
+    labels = as_object(as_object(node.get("metadata")).get("labels"))
+    info = as_object(as_object(node.get("status")).get("nodeInfo"))
+    said = [as_text(info.get("kernelVersion")), as_text(labels.get(_BUILD))]
     builds = [build for build in said if _WINDOWS.fullmatch(build)]
     if len({tuple(build.split(".")[:3]) for build in builds}) != 1:
         return None
@@ -138,12 +138,12 @@ class _Pod:
     def __init__(self, pod: dict[str, Any], asked: _Asked, seen_at: datetime.datetime) -> None:
         self._pod = pod
         self._asked = asked
-        self._metadata = fields(pod.get("metadata"))
-        self._spec = fields(pod.get("spec"))
-        self._status = fields(pod.get("status"))
-        self._name = text(self._metadata.get("name"))
-        self._namespace = asked.images.text(text(self._metadata.get("namespace")))
-        self._host = asked.images.text(text(self._spec.get("nodeName")))
+        self._metadata = as_object(pod.get("metadata"))
+        self._spec = as_object(pod.get("spec"))
+        self._status = as_object(pod.get("status"))
+        self._name = as_text(self._metadata.get("name"))
+        self._namespace = asked.images.text(as_text(self._metadata.get("namespace")))
+        self._host = asked.images.text(as_text(self._spec.get("nodeName")))
         self._seen_at = seen_at
         self._runs = False
         self._runtime = ""
@@ -151,23 +151,28 @@ class _Pod:
         self._remarks: list[str] = []
         if self._host and self._platform is None and asked.nodes_unknown:
             self._remarks.append(f"its node's platform is not known: {asked.nodes_unknown}")
-        if text(self._status.get("reason")) == "NodeLost" or text(self._status.get("phase")) == "Unknown":
+        if (
+            as_text(self._status.get("reason")) == "NodeLost"
+            or as_text(self._status.get("phase")) == "Unknown"
+        ):
             self._remarks.append("its node does not report: this is the last that was heard of it")
 
     def sightings(self) -> Iterator[Observation]:
-        ended = text(self._status.get("phase")) in ENDED
+        ended = as_text(self._status.get("phase")) in ENDED
         if ended and not self._asked.include_stopped and not self._still_runs():
-            self._leave_out(sum(len(items(self._spec.get(key))) for key, _ in _STATUSES) or 1)
+            self._leave_out(sum(len(as_list(self._spec.get(key))) for key, _ in _STATUSES) or 1)
             return
         empty = True
         statuses: list[dict[str, Any]] = []
         for specified, reported in _STATUSES:
             specs = {
-                text(one.get("name")): one for one in map(fields, items(self._spec.get(specified))) if one
+                as_text(one.get("name")): one
+                for one in map(as_object, as_list(self._spec.get(specified)))
+                if one
             }
             seen: dict[str, dict[str, Any]] = {}
-            for status in map(fields, items(self._status.get(reported))):
-                name = text(status.get("name"))
+            for status in map(as_object, as_list(self._status.get(reported))):
+                name = as_text(status.get("name"))
                 if not name:
                     yield self._problem(f"{reported} has an entry without a name")
                     continue
@@ -192,11 +197,11 @@ class _Pod:
     def _still_runs(self) -> bool:
         """Whether a container of a pod that has ended is said to run: a kubelet may tell of a pod's end
         before that of its containers."""
-        phase = text(self._status.get("phase"))
+        phase = as_text(self._status.get("phase"))
         runs = any(
             _state(status).runs
             for _, reported in _STATUSES
-            for status in map(fields, items(self._status.get(reported)))
+            for status in map(as_object, as_list(self._status.get(reported)))
         )
         if runs:
             self._remarks.append(f"its pod is {phase}, and the container is said to run all the same")
@@ -220,12 +225,12 @@ class _Pod:
         self, name: str, spec: dict[str, Any], status: dict[str, Any], state: _State
     ) -> ContainerObservation:
         remarks = list(self._remarks)
-        runtime, _, identity = text(status.get("containerID")).partition("://")
+        runtime, _, identity = as_text(status.get("containerID")).partition("://")
         if state.runs and runtime:
             self._runtime = runtime
-        typed = text(spec.get("image"))
-        reference = typed or self._fallback(text(status.get("image")), remarks)
-        said = text(status.get("imageID"))
+        typed = as_text(spec.get("image"))
+        reference = typed or self._fallback(as_text(status.get("image")), remarks)
+        said = as_text(status.get("imageID"))
         was_started = state.runs or state.ended
         if state.why:
             remarks.append(state.why)
@@ -233,7 +238,9 @@ class _Pod:
             remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(said)}")
         if self._asked.remark is not None and typed:
             remarks.append(self._asked.remark(self._pod, name, typed))
-        image = self._asked.images.container(reference, said if was_started else None, runtime)
+        image = self._asked.images.container(
+            reference, said if was_started else None, runtime, self._platform
+        )
         return self._row(f"{self._name}/{name}", identity, image, remarks, state.waiting)
 
     def _fallback(self, image: str, remarks: list[str]) -> str | None:
@@ -244,13 +251,13 @@ class _Pod:
         return None
 
     def _not_started(self) -> _State:
-        phase = text(self._status.get("phase")) or "of no known phase"
-        reason = text(self._status.get("reason"))
+        phase = as_text(self._status.get("phase")) or "of no known phase"
+        reason = as_text(self._status.get("reason"))
         if not reason:
             # Conditions say what it waits for: PodScheduled=False with reason Unschedulable.
             unmet = (
-                text(one.get("reason"))
-                for one in map(fields, items(self._status.get("conditions")))
+                as_text(one.get("reason"))
+                for one in map(as_object, as_list(self._status.get("conditions")))
                 if one.get("status") == "False" and one.get("type") == "PodScheduled"
             )
             reason = next((one for one in unmet if one), "")
@@ -266,20 +273,23 @@ class _Pod:
         """One row for each image that is mounted as a volume."""
         given: dict[str, str] = {}
         for status in statuses:
-            for mount in map(fields, items(status.get("volumeMounts"))):
-                image = fields(fields(mount.get("volumeStatus")).get("image"))
-                said = text(image.get("imageRef"))
+            for mount in map(as_object, as_list(status.get("volumeMounts"))):
+                image = as_object(as_object(mount.get("volumeStatus")).get("image"))
+                said = as_text(image.get("imageRef"))
                 if said:
-                    given.setdefault(text(mount.get("name")), said)
-        for volume in map(fields, items(self._spec.get("volumes"))):
-            source, name = fields(volume.get("image")), text(volume.get("name"))
+                    given.setdefault(as_text(mount.get("name")), said)
+        for volume in map(as_object, as_list(self._spec.get("volumes"))):
+            source, name = as_object(volume.get("image")), as_text(volume.get("name"))
             if not source or not name:
                 continue
             yield self._row(
                 f"{self._name}/volume:{name}",
-                f"{text(self._metadata.get('uid'))}/{name}",
+                f"{as_text(self._metadata.get('uid'))}/{name}",
                 self._asked.images.volume(
-                    text(source.get("reference")) or None, given.get(name, ""), self._runtime
+                    as_text(source.get("reference")) or None,
+                    given.get(name, ""),
+                    self._runtime,
+                    self._platform,
                 ),
                 [*self._remarks, "an image volume: its files are mounted, nothing of it is started"],
             )
@@ -298,21 +308,17 @@ class _Pod:
             namespace=self._namespace,
             name=name,
             id=identity,
-            reference=image.reference,
+            image=image.facts,
             seen_at=self._seen_at,
-            claims=image.claims,
-            image_id=image.image_id,
-            platform=self._platform,
             remarks=self._asked.images.remarks(*remarks, *image.remarks),
-            registry_named=image.registry_named,
             waiting=waiting,
         )
 
     def _wanted_platform(self) -> Platform | None:
         """The platform that the pod demands of its node."""
-        selector = fields(self._spec.get("nodeSelector"))
-        system = text(selector.get(_SYSTEM)) or text(fields(self._spec.get("os")).get("name"))
-        return self._asked.images.platform(text(selector.get(_ARCHITECTURE)), system or _DEFAULT_SYSTEM)
+        selector = as_object(self._spec.get("nodeSelector"))
+        system = as_text(selector.get(_SYSTEM)) or as_text(as_object(self._spec.get("os")).get("name"))
+        return self._asked.images.platform(as_text(selector.get(_ARCHITECTURE)), system or _DEFAULT_SYSTEM)
 
     def _problem(self, message: str) -> Unseen:
         where = "/".join(part for part in (self._namespace, self._name) if part)
@@ -320,15 +326,15 @@ class _Pod:
 
 
 def _state(status: dict[str, Any]) -> _State:
-    state = fields(status.get("state"))
+    state = as_object(status.get("state"))
     if isinstance(state.get("running"), dict):
         return _RUNS
     if isinstance(state.get("terminated"), dict):
-        ended = fields(state.get("terminated"))
-        reason = text(ended.get("reason")) or "no reason given"
+        ended = as_object(state.get("terminated"))
+        reason = as_text(ended.get("reason")) or "no reason given"
         return _State(runs=False, ended=True, why=f"it ended ({reason}), and does not run")
-    waiting = fields(state.get("waiting"))
-    reason = text(waiting.get("reason")) or "no reason given"
-    message = text(waiting.get("message"))
+    waiting = as_object(state.get("waiting"))
+    reason = as_text(waiting.get("reason")) or "no reason given"
+    message = as_text(waiting.get("message"))
     why = f"it does not run, it waits: {reason}" + (f" ({shown(message)})" if message else "")
     return _State(runs=False, ended=False, why=why, waiting=waits_for(reason, message))

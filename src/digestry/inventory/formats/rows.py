@@ -11,10 +11,9 @@ import msgspec
 from digestry.client.options import is_loopback
 from digestry.errors import InvalidReference
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.observation import Abbreviation, Claim, ContainerObservation, Note, Unseen, now
+from digestry.inventory.observation import ContainerObservation, ImageFacts, Note, Unseen, now
 from digestry.inventory.waiting import Waiting
 from digestry.model.digest import Digest
-from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 
 UNKNOWN_HOST: Final = "unknown host"
@@ -26,37 +25,13 @@ Fields: TypeAlias = Mapping[str, msgspec.Raw]
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """What is known of an image; each field is one of :class:`~digestry.inventory.observation.Sighting`."""
+class RowImage:
+    """The image of one row or of many, and what holds for each of their containers."""
 
-    reference: str | None
-    claims: tuple[Claim, ...] = ()
-    image_id: Digest | None = None
-    platform_manifest: Digest | None = None
-    platform: Platform | None = None
+    facts: ImageFacts
     remarks: tuple[str, ...] = ()
-    registry_named: bool = True
     runs: bool = True
-    abbreviations: tuple[Abbreviation, ...] = ()
     waiting: Waiting = ""
-    platform_assumed: bool = False
-
-    @classmethod
-    def of(cls, seen: ContainerObservation) -> Image:
-        """What a sighting knows of its container's image."""
-        return cls(
-            seen.reference,
-            seen.claims,
-            seen.image_id,
-            seen.platform_manifest,
-            seen.platform,
-            seen.remarks,
-            seen.registry_named,
-            seen.runs,
-            seen.abbreviations,
-            seen.waiting,
-            seen.platform_assumed,
-        )
 
 
 class Awaited:
@@ -64,14 +39,14 @@ class Awaited:
 
     __slots__ = ("_image", "_make")
 
-    def __init__(self, make: Callable[[], Image]) -> None:
+    def __init__(self, make: Callable[[], RowImage]) -> None:
         self._make = make
-        self._image: Image | None = None
+        self._image: RowImage | None = None
 
-    def image(self) -> Image:
+    def image(self) -> RowImage:
         if self._image is None:
             image = self._make()
-            where = repository_of(image.reference)
+            where = repository_of(image.facts.reference)
             remarks = image.remarks
             # Without a port, "localhost/" is podman's way to name what is in no registry.
             if where is not None and is_loopback(where.host) and where.host != "localhost":
@@ -87,7 +62,7 @@ class Row(NamedTuple):
     namespace: str
     name: str
     id: str
-    image: Image | Awaited
+    image: RowImage | Awaited
 
 
 Made: TypeAlias = Row | ContainerObservation | Unseen | Note
@@ -134,7 +109,7 @@ class Reading:
     _shared: dict[Hashable, Awaited] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
 
-    def shared(self, key: tuple[Hashable, ...], make: Callable[[], Image]) -> Awaited:
+    def shared(self, key: tuple[Hashable, ...], make: Callable[[], RowImage]) -> Awaited:
         """The image of ``key``: one object for every container that has it."""
         found = self._shared.get(key)
         if found is None:
@@ -207,25 +182,18 @@ def sightings(rows: Iterable[Row], *, source: str, host: str) -> Iterator[Contai
     """The rows as sightings of this moment; ``host`` is for those that have none."""
     seen_at = now()
     for row in rows:
-        image = row.image if isinstance(row.image, Image) else row.image.image()
+        image = row.image if isinstance(row.image, RowImage) else row.image.image()
         yield ContainerObservation(
             source,
             row.host or host or UNKNOWN_HOST,
             row.namespace,
             row.name or row.id,
             row.id,
-            image.reference,
+            image.facts,
             seen_at,
-            image.claims,
-            image.image_id,
-            image.platform_manifest,
-            image.platform,
             image.remarks,
-            image.registry_named,
             image.runs,
-            image.abbreviations,
             image.waiting,
-            image.platform_assumed,
         )
 
 

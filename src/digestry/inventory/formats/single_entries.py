@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import msgspec
 
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Image, Listed, Made, Reading, Row
+from digestry.inventory.formats.rows import Awaited, Fields, Listed, Made, Reading, Row, RowImage
 from digestry.model.digest import Digest
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class OneByOne(Generic[T]):
         return ()
 
     def row(
-        self, place: SourceLocation, namespace: str, name: str, identity: str, image: Image | Awaited
+        self, place: SourceLocation, namespace: str, name: str, identity: str, image: RowImage | Awaited
     ) -> Row:
         """A container of ``place``. Hosts and namespaces repeat: each is one object."""
         return Row(self._reading.text(place.host), self._reading.text(namespace), name, identity, image)

@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
-from digestry.inventory.engines.client import fields as object_of
-from digestry.inventory.engines.client import text
 from digestry.inventory.formats.container_states import State, state_of
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Awaited, Fields, Made, begins_with
+from digestry.model.json_values import as_object, as_text
 
 _STACK: Final = "com.docker.stack.namespace"
 _NO_DIGEST: Final = "the task's image has no digest in it: `docker stack ps --no-trunc` shows it"
@@ -51,13 +50,13 @@ class SwarmTaskList(_Tasks):
         return "CurrentState" in fields and "DesiredState" in fields and "Image" in fields
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        said = text(one.get("CurrentState"))
+        said = as_text(one.get("CurrentState"))
         state = _state(said)
         if not self.shows(state):
             return ()
-        name = text(one.get("Name")).removeprefix("\\_ ").strip()
-        image = self.image(text(one.get("Image")), state, said)
-        return (self.container(place, (text(one.get("Node")), "", name, text(one.get("ID"))), image),)
+        name = as_text(one.get("Name")).removeprefix("\\_ ").strip()
+        image = self.image(as_text(one.get("Image")), state, said)
+        return (self.container(place, (as_text(one.get("Node")), "", name, as_text(one.get("ID"))), image),)
 
 
 class SwarmTask(_Tasks):
@@ -70,18 +69,23 @@ class SwarmTask(_Tasks):
         return "ServiceID" in fields and "DesiredState" in fields and begins_with(fields.get("Spec"), "{")
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        status = object_of(one.get("Status"))
-        said = text(status.get("State"))
+        status = as_object(one.get("Status"))
+        said = as_text(status.get("State"))
         state = _state(said)
         if not self.shows(state):
             return ()
-        spec = object_of(object_of(one.get("Spec")).get("ContainerSpec"))
-        stack = text(object_of(spec.get("Labels")).get(_STACK))
+        spec = as_object(as_object(one.get("Spec")).get("ContainerSpec"))
+        stack = as_text(as_object(spec.get("Labels")).get(_STACK))
         slot = one.get("Slot")
-        identity = text(object_of(status.get("ContainerStatus")).get("ContainerID")) or text(one.get("ID"))
-        name = text(one.get("Name")) or f"{text(one.get('ServiceID'))}.{slot or text(one.get('NodeID'))}"
-        image = self.image(text(spec.get("Image")), state, said)
-        return (self.container(place, (text(one.get("NodeID")), stack, name, identity), image),)
+        identity = as_text(as_object(status.get("ContainerStatus")).get("ContainerID")) or as_text(
+            one.get("ID")
+        )
+        name = (
+            as_text(one.get("Name"))
+            or f"{as_text(one.get('ServiceID'))}.{slot or as_text(one.get('NodeID'))}"
+        )
+        image = self.image(as_text(spec.get("Image")), state, said)
+        return (self.container(place, (as_text(one.get("NodeID")), stack, name, identity), image),)
 
 
 class _Services(Whole):
@@ -117,11 +121,11 @@ class SwarmServiceList(_Services):
         return "Replicas" in fields and "Mode" in fields and begins_with(fields.get("Image"), '"')
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        match = _REPLICAS.match(text(one.get("Replicas")))
+        match = _REPLICAS.match(as_text(one.get("Replicas")))
         return self.service(
             place,
-            ("", text(one.get("Name")), text(one.get("ID"))),
-            text(one.get("Image")),
+            ("", as_text(one.get("Name")), as_text(one.get("ID"))),
+            as_text(one.get("Image")),
             int(match[1]) if match else None,
         )
 
@@ -139,15 +143,19 @@ class SwarmService(_Services):
         return b'"TaskTemplate"' in bytes(spec) and b'"Mode"' in bytes(spec)
 
     def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        spec = object_of(one.get("Spec"))
-        container = object_of(object_of(spec.get("TaskTemplate")).get("ContainerSpec"))
-        running = object_of(one.get("ServiceStatus")).get("RunningTasks")
-        replicated = object_of(object_of(spec.get("Mode")).get("Replicated")).get("Replicas")
+        spec = as_object(one.get("Spec"))
+        container = as_object(as_object(spec.get("TaskTemplate")).get("ContainerSpec"))
+        running = as_object(one.get("ServiceStatus")).get("RunningTasks")
+        replicated = as_object(as_object(spec.get("Mode")).get("Replicated")).get("Replicas")
         if not isinstance(running, int):
             running = 0 if replicated == 0 else None
         return self.service(
             place,
-            (text(object_of(spec.get("Labels")).get(_STACK)), text(spec.get("Name")), text(one.get("ID"))),
-            text(container.get("Image")),
+            (
+                as_text(as_object(spec.get("Labels")).get(_STACK)),
+                as_text(spec.get("Name")),
+                as_text(one.get("ID")),
+            ),
+            as_text(container.get("Image")),
             running,
         )

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from digestry.inventory.engines.client import fields, items, text
 from digestry.inventory.formats.image_ids import parsed
 from digestry.inventory.formats.pods import ENDED, platforms_of_nodes, sightings_of_pods
-from digestry.inventory.observation import Claim, ContainerObservation, Observation, Unseen, now
+from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 NOT_NOW: Final = "nothing of it runs now"
 
@@ -70,24 +70,26 @@ class Workloads:
 
     def add(self, kind: str, entry: Any) -> Unseen | None:
         """Takes one decoded object of ``kind``; a problem if it is none."""
-        value = fields(entry)
-        metadata, spec = fields(value.get("metadata")), fields(value.get("spec"))
-        status = fields(value.get("status"))
-        name = text(metadata.get("name"))
+        value = as_object(entry)
+        metadata, spec = as_object(value.get("metadata")), as_object(value.get("spec"))
+        status = as_object(value.get("status"))
+        name = as_text(metadata.get("name"))
         if not name:
             return Unseen(self.source, f"the list of {kind}s has an entry without a name: {shown(entry)}")
-        template = fields(fields(spec.get("jobTemplate")).get("spec")) if kind == "CronJob" else spec
-        inner = fields(fields(template.get("template")).get("spec"))
+        template = as_object(as_object(spec.get("jobTemplate")).get("spec")) if kind == "CronJob" else spec
+        inner = as_object(as_object(template.get("template")).get("spec"))
         workload = _Workload(
-            namespace=text(metadata.get("namespace")),
+            namespace=as_text(metadata.get("namespace")),
             kind=kind,
             name=name,
-            uid=text(metadata.get("uid")),
+            uid=as_text(metadata.get("uid")),
             containers=tuple(
-                _Container(text(one.get("name")), text(one.get("image")), text(one.get("imagePullPolicy")))
+                _Container(
+                    as_text(one.get("name")), as_text(one.get("image")), as_text(one.get("imagePullPolicy"))
+                )
                 for part in _TEMPLATES
-                for one in map(fields, items(inner.get(part)))
-                if text(one.get("image"))
+                for one in map(as_object, as_list(inner.get(part)))
+                if as_text(one.get("image"))
             ),
             owner=_owner(metadata, "CronJob"),
             running=_count(kind, status),
@@ -100,8 +102,8 @@ class Workloads:
     def seeing(self, pods: Iterable[Any]) -> Iterator[Any]:
         """``pods``, each of which counts from then on as its owner's, unless it has ended."""
         for entry in pods:
-            pod = fields(entry)
-            if text(fields(pod.get("status")).get("phase")) not in ENDED:
+            pod = as_object(entry)
+            if as_text(as_object(pod.get("status")).get("phase")) not in ENDED:
                 self._seen.update(self._owners(pod))
             yield entry
 
@@ -138,16 +140,16 @@ class Workloads:
 
     def _owners(self, pod: dict[str, Any]) -> list[_Key]:
         """The workloads that a pod belongs to, the outermost last."""
-        metadata = fields(pod.get("metadata"))
-        namespace = text(metadata.get("namespace"))
-        labels = fields(metadata.get("labels"))
-        for reference in map(fields, items(metadata.get("ownerReferences"))):
-            kind, name = text(reference.get("kind")), text(reference.get("name"))
+        metadata = as_object(pod.get("metadata"))
+        namespace = as_text(metadata.get("namespace"))
+        labels = as_object(metadata.get("labels"))
+        for reference in map(as_object, as_list(metadata.get("ownerReferences"))):
+            kind, name = as_text(reference.get("kind")), as_text(reference.get("name"))
             if reference.get("controller") is False or not name:
                 continue
             if kind == "ReplicaSet":
                 # A deployment's replica set is called after it and the hash of its template.
-                revision = f"-{text(labels.get('pod-template-hash'))}"
+                revision = f"-{as_text(labels.get('pod-template-hash'))}"
                 if len(revision) > 1 and name.endswith(revision):
                     return [(namespace, "Deployment", name.removesuffix(revision))]
             if kind == "Job":
@@ -193,11 +195,9 @@ class Workloads:
             namespace=workload.namespace,
             name=f"{workload.kind.lower()}/{workload.name}/{container.name}",
             id=f"{workload.uid}/{container.name}",
-            reference=container.image,
+            image=ImageFacts(container.image, claims, registry_named=container.pull != "Never"),
             seen_at=now(),
-            claims=claims,
             remarks=(f"{why}; {following}",),
-            registry_named=container.pull != "Never",
             runs=False,
         )
 
@@ -211,7 +211,7 @@ def sightings_of_objects(
     pods: list[Any] = []
     nodes: list[Any] = []
     for entry in objects:
-        kind = text(fields(entry).get("kind"))
+        kind = as_text(as_object(entry).get("kind"))
         if kind == "Node":
             nodes.append(entry)
         elif kind in _COUNTS or kind == "CronJob":
@@ -231,15 +231,15 @@ def sightings_of_objects(
 
 
 def _owner(metadata: dict[str, Any], kind: str) -> str:
-    for reference in map(fields, items(metadata.get("ownerReferences"))):
-        if text(reference.get("kind")) == kind:
-            return text(reference.get("name"))
+    for reference in map(as_object, as_list(metadata.get("ownerReferences"))):
+        if as_text(reference.get("kind")) == kind:
+            return as_text(reference.get("name"))
     return ""
 
 
 def _count(kind: str, status: dict[str, Any]) -> int:
     if kind == "CronJob":
-        return len(items(status.get("active")))
+        return len(as_list(status.get("active")))
     count = status.get(_COUNTS[kind])
     return count if isinstance(count, int) and count > 0 else 0
 
@@ -248,15 +248,15 @@ def _resting(kind: str, spec: dict[str, Any]) -> str:
     """Why a workload has no pods, if that is so on purpose."""
     if spec.get("suspend") is True:
         return "it is suspended"
-    if kind == "CronJob" and text(spec.get("schedule")):
-        return f"its schedule is {shown(text(spec.get('schedule')))}"
+    if kind == "CronJob" and as_text(spec.get("schedule")):
+        return f"its schedule is {shown(as_text(spec.get('schedule')))}"
     replicas = spec.get("replicas")
     return "it is scaled to zero" if replicas == 0 and isinstance(replicas, int) else ""
 
 
 def _is_over(status: dict[str, Any]) -> bool:
-    return bool(text(status.get("completionTime"))) or any(
+    return bool(as_text(status.get("completionTime"))) or any(
         one.get("type") in _ENDS and one.get("status") == "True"
-        for one in map(fields, items(status.get("conditions")))
+        for one in map(as_object, as_list(status.get("conditions")))
         if isinstance(one.get("type"), str)
     )

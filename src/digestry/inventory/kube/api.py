@@ -31,12 +31,13 @@ from digestry.errors import (
     Unauthorized,
     Unreachable,
 )
-from digestry.inventory.engines.client import TIMEOUT, fields, items, text
+from digestry.inventory.engines.client import TIMEOUT
 from digestry.inventory.kube.config import Access
 from digestry.inventory.kube.connections import manager_for
 from digestry.inventory.kube.credentials import Credential, Credentials
 from digestry.inventory.kube.watch import Change, Ended, Failure, Stream, changes
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 PAGE: Final = 500
 """Objects that are asked for at a time."""
@@ -171,7 +172,7 @@ class KubeAPI:
         document = self.get(path, what, limit=str(limit or PAGE), **query)
         if not isinstance(document, dict) or not isinstance(document.get("items", 0), list | None):
             raise ProtocolViolation(f"{self.server}{path}: the answer is no list of {what.partition(' ')[2]}")
-        metadata = fields(document.get("metadata"))
+        metadata = as_object(document.get("metadata"))
         following, remaining = metadata.get("continue") or "", metadata.get("remainingItemCount")
         if not isinstance(following, str):
             raise ProtocolViolation(f"{self.server}{path}: the list says in no words how it goes on")
@@ -179,7 +180,9 @@ class KubeAPI:
             remaining = None
         if remaining and not following:
             raise ProtocolViolation(f"{self.server}{path}: the list has more, and does not say where")
-        return Page(items(document.get("items")), text(metadata.get("resourceVersion")), following, remaining)
+        return Page(
+            as_list(document.get("items")), as_text(metadata.get("resourceVersion")), following, remaining
+        )
 
     def watch(
         self, path: str, what: str, *, kind: str, version: str, seconds: int, **query: str
@@ -336,7 +339,7 @@ class KubeAPI:
             value = None
         if answer.status == OK:
             return value
-        raise self._refusal(path, what, answer.status, text(fields(value).get("message")))
+        raise self._refusal(path, what, answer.status, as_text(as_object(value).get("message")))
 
     def _refusal(self, path: str, what: str, status: int, said: str) -> Refused:
         tail = f": {said[:_LONGEST_MESSAGE]}" if said else ""

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from digestry.errors import InvalidConfiguration, RemoteError
-from digestry.inventory.engines.client import fields, text
 from digestry.inventory.kube.config import Cluster, Plugin, User
 from digestry.model.digest import shown
+from digestry.model.json_values import as_object, as_text
 
 PLUGIN_TIMEOUT: Final = 60.0
 """Seconds for a plugin that talks to nobody."""
@@ -212,15 +212,15 @@ def _credential(output: bytes, plugin: Plugin, name: str) -> Credential:
     # What it prints is a secret: no message quotes any of it.
     failed = f"the credential plugin {shown(name)} did not print "
     try:
-        document = fields(json.loads(output))
+        document = as_object(json.loads(output))
     except (ValueError, RecursionError) as error:
         raise RemoteError(f"{failed}an ExecCredential: it is not JSON") from error
     if document.get("kind") != "ExecCredential" or document.get("apiVersion") != plugin.version:
         raise RemoteError(f"{failed}an ExecCredential of {plugin.version}, as the kubeconfig wants it")
-    status = fields(document.get("status"))
-    token = text(status.get("token")).strip()
-    certificate = text(status.get("clientCertificateData"))
-    key = text(status.get("clientKeyData"))
+    status = as_object(document.get("status"))
+    token = as_text(status.get("token")).strip()
+    certificate = as_text(status.get("clientCertificateData"))
+    key = as_text(status.get("clientKeyData"))
     if bool(certificate) != bool(key):
         raise RemoteError(f"{failed}both a certificate and its key")
     if not token and not certificate:
@@ -231,7 +231,7 @@ def _credential(output: bytes, plugin: Plugin, name: str) -> Credential:
     stamp = status.get("expirationTimestamp")
     if stamp is not None:
         try:
-            expires = datetime.datetime.fromisoformat(text(stamp))
+            expires = datetime.datetime.fromisoformat(as_text(stamp))
         except ValueError as error:
             raise RemoteError(f"{failed}a time as its expirationTimestamp") from error
         if expires.tzinfo is None:

@@ -20,9 +20,9 @@ from digestry.errors import (
     Unauthorized,
     Unreachable,
 )
-from digestry.inventory.engines.client import fields, text
 from digestry.inventory.kube.api import GONE, KubeAPI, Page
 from digestry.inventory.kube.watch import Change
+from digestry.model.json_values import as_object, as_text
 
 SECONDS: Final = 3
 """How long a watch is asked for. Servers send a bookmark two seconds before the end, or with the end."""
@@ -194,16 +194,16 @@ def _reaches(version: str, other: str) -> bool:
 
 
 def _key(value: object) -> _Key | None:
-    metadata = fields(fields(value).get("metadata"))
-    name = text(metadata.get("name"))
-    return (text(metadata.get("namespace")), name) if name else None
+    metadata = as_object(as_object(value).get("metadata"))
+    name = as_text(metadata.get("name"))
+    return (as_text(metadata.get("namespace")), name) if name else None
 
 
 def _uid(value: dict[str, Any]) -> str:
-    return text(fields(value.get("metadata")).get("uid"))
+    return as_text(as_object(value.get("metadata")).get("uid"))
 
 
 def _slim(value: dict[str, Any]) -> dict[str, Any]:
     """Without the large parts that nobody here reads."""
-    metadata = fields(value.get("metadata"))
+    metadata = as_object(value.get("metadata"))
     return {**value, "metadata": {key: one for key, one in metadata.items() if key not in _NOT_NEEDED}}

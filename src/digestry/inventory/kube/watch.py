@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, TypeAlias
 from urllib3 import BaseHTTPResponse
 
 from digestry.errors import ProtocolViolation, TooLarge
-from digestry.inventory.engines.client import fields, text
 from digestry.model.digest import shown
+from digestry.model.json_values import as_object, as_text
 
 LONGEST_LINE: Final = 16 << 20
 """In bytes. An object takes at most the 1.5 MB that etcd takes, and JSON may spell it longer."""
@@ -65,29 +65,31 @@ def changes(lines: Iterable[bytes], where: str, kind: str) -> Iterator[Change | 
             event = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ProtocolViolation(f"{where}: the watch has a line that is not JSON") from error
-        type_ = fields(event).get("type")
-        value = fields(event).get("object")
+        type_ = as_object(event).get("type")
+        value = as_object(event).get("object")
         if type_ == "ERROR":
-            code = fields(value).get("code")
+            code = as_object(value).get("code")
             if not isinstance(code, int) or isinstance(code, bool):
                 raise ProtocolViolation(f"{where}: the watch has an error without a code: {shown(value)}")
-            yield Failure(code, text(fields(value).get("message")))
+            yield Failure(code, as_text(as_object(value).get("message")))
             continue
         known = _KINDS.get(type_) if isinstance(type_, str) else None
         if known is None:
-            what = f"an event of the type {shown(type_)}" if "type" in fields(event) else "what is no event"
+            what = (
+                f"an event of the type {shown(type_)}" if "type" in as_object(event) else "what is no event"
+            )
             raise ProtocolViolation(f"{where}: the watch has {what}")
         yield _change(known, value, where, kind)
 
 
 def _change(change: ChangeKind, value: object, where: str, kind: str) -> Change:
-    metadata = fields(fields(value).get("metadata"))
-    version, name = text(metadata.get("resourceVersion")), text(metadata.get("name"))
+    metadata = as_object(as_object(value).get("metadata"))
+    version, name = as_text(metadata.get("resourceVersion")), as_text(metadata.get("name"))
     if not version or not (name or change == "mark"):
         raise ProtocolViolation(f"{where}: the watch has an event about no object with a name and a version")
-    if fields(value).get("kind", kind) != kind:
+    if as_object(value).get("kind", kind) != kind:
         raise ProtocolViolation(f"{where}: the watch has an event about what is no {kind}")
-    return Change(change, fields(value), version)
+    return Change(change, as_object(value), version)
 
 
 class Stream:

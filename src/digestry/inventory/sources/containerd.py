@@ -20,12 +20,12 @@ import msgspec
 
 from digestry.client.options import is_loopback
 from digestry.errors import DigestryError, InvalidDigest, RemoteNotFound
+from digestry.inventory.engine_values import digest_of
 from digestry.inventory.engines.containerd_api import Container, Containerd, NamedImage
 from digestry.inventory.formats.containerd import Record, RecordMetadata
 from digestry.inventory.formats.image_ids import parsed
-from digestry.inventory.observation import Claim, ContainerObservation, Observation, Unseen, now
+from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
 from digestry.inventory.sources.containerd_images import Shelf, kind_of
-from digestry.inventory.sources.docker import digest_of
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -184,15 +184,17 @@ class ContainerdSource:
             namespace=labels.get(_POD_NAMESPACE) or labels.get(_COMPOSE_PROJECT) or namespace,
             name=name or container.id,
             id=container.id,
-            reference=reference,
+            image=ImageFacts(
+                reference=reference,
+                claims=tuple(dict.fromkeys(found.claims)),
+                image_id=found.config,
+                platform_manifest=found.manifest,
+                platform=found.platform,
+                # containerd's clients write whole names; a name without a registry was made up here.
+                registry_named=named is not None and _is_full(typed),
+            ),
             seen_at=now(),
-            claims=tuple(dict.fromkeys(found.claims)),
-            image_id=found.config,
-            platform_manifest=found.manifest,
-            platform=found.platform,
             remarks=tuple(dict.fromkeys(remarks + found.remarks)),
-            # containerd's clients write whole names; a name without a registry was made up here.
-            registry_named=named is not None and _is_full(typed),
         )
 
 

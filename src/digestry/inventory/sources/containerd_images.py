@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from digestry.errors import DigestryError, InvalidDigest, InvalidManifest, RemoteNotFound
+from digestry.inventory.engine_values import platform_of
 from digestry.inventory.engines.containerd_api import SOURCE_LABEL, Container, Containerd, NamedImage
 from digestry.inventory.observation import DigestKind
-from digestry.inventory.sources.docker import platform_of
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform

@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from digestry.errors import DigestryError, RemoteNotFound
+from digestry.inventory.engine_values import digest_of, platform_of
 from digestry.inventory.engines.grpc import Channel, Unimplemented
 from digestry.inventory.engines.protobuf import Message, integer, nested, string
 from digestry.inventory.formats.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
-from digestry.inventory.sources.docker import digest_of, platform_of
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 
@@ -282,6 +282,7 @@ class CriSource:
             image_id=image_id,
             runtime=kind,
             several=len(image.names) > 1,
+            platform=image.platform,
             repo_digests=repo_digests,
         )
         labels = one.labels or listed.labels
@@ -292,11 +293,8 @@ class CriSource:
             namespace=labels.get(_POD_NAMESPACE, ""),
             name=f"{labels[_POD]}/{name}" if labels.get(_POD) else name or listed.id,
             id=listed.id,
-            reference=read.reference,
+            image=read.facts,
             seen_at=now(),
-            claims=read.claims,
-            image_id=read.image_id,
-            platform=image.platform,
             remarks=read.remarks,
         )
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from digestry.errors import DigestryError, InvalidConfiguration, RemoteNotFound, Unauthorized, Unreachable
-from digestry.inventory.engines.client import TIMEOUT, fields, text
+from digestry.inventory.engines.client import TIMEOUT
 from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
 from digestry.inventory.formats.workloads import Workloads
 from digestry.inventory.kube.api import DEADLINE, KubeAPI
@@ -25,6 +25,7 @@ from digestry.inventory.kube.credentials import Credentials
 from digestry.inventory.kube.follow import Followed, Fresh
 from digestry.inventory.observation import ContainerObservation, Note, Observation, Unseen
 from digestry.model.digest import shown
+from digestry.model.json_values import as_object, as_text
 from digestry.model.platform import Platform
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -294,11 +295,11 @@ def _once(pages: Iterator[list[Any]]) -> Iterator[Any]:
     seen: set[tuple[str, str, str]] = set()
     for page in pages:
         for entry in page:
-            metadata = fields(fields(entry).get("metadata"))
+            metadata = as_object(as_object(entry).get("metadata"))
             key = (
-                text(metadata.get("namespace")),
-                text(metadata.get("name")),
-                text(metadata.get("uid")),
+                as_text(metadata.get("namespace")),
+                as_text(metadata.get("name")),
+                as_text(metadata.get("uid")),
             )
             if key[1] and key in seen:
                 continue

@@ -1,14 +1,8 @@
-"""Podman: its own API on a socket, the docker-compatible one, or, without a socket, its program.
-
-Podman pairs every name of an image with every digest that it had, so that many ``RepoDigests``
-never were in any registry, and an image that lost its name has none at all. Its containers'
-``ImageDigest``, which only its own API and its program show, survives both.
-"""
+"""Podman: its own API on a socket, the docker-compatible one, or, without a socket, its program."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import subprocess
 from collections.abc import Iterator
@@ -16,23 +10,16 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from digestry.errors import DigestryError, ProtocolViolation, Refused, RemoteNotFound, TooLarge, Unreachable
-from digestry.inventory.engines.client import LARGEST_ANSWER, Engine, fields, items, text
-from digestry.inventory.observation import Claim, ContainerObservation, Observation, Unseen
-from digestry.inventory.sources.docker import (
-    DockerSource,
-    digest_of,
-    image_id_of,
-    own_detail,
-    platform_of,
-    sighting,
-)
-from digestry.model.digest import shown
+from digestry.inventory.engine_values import platform_of
+from digestry.inventory.engines.client import LARGEST_ANSWER, Engine
+from digestry.inventory.formats.engine_images import image_id_of, own_detail, shown_image, with_podman_digest
+from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
+from digestry.inventory.sources.docker import DockerSource
+from digestry.model.json_values import as_list, as_object, as_text
 from digestry.model.platform import Platform
 
 _API: Final = "/v4.0.0/libpod"  # its paths have no form without a version; newer engines accept this one
 _COMMAND_TIMEOUT: Final = 30.0
-_LOCAL_HOST: Final = "localhost"
-_LOCAL: Final = f"{_LOCAL_HOST}/"
 _LONGEST_MESSAGE: Final = 300
 
 
@@ -58,7 +45,7 @@ class PodmanAPI:
         self._engine = engine
 
     def info(self) -> dict[str, Any]:
-        return fields(self._engine.get(f"{_API}/info"))
+        return as_object(self._engine.get(f"{_API}/info"))
 
     def containers(self, *, include_stopped: bool) -> list[Any]:
         query = {"pod": "true"} | ({"all": "true"} if include_stopped else {})
@@ -68,10 +55,10 @@ class PodmanAPI:
         self._engine.close()
 
     def container(self, identity: str) -> dict[str, Any]:
-        return fields(self._engine.get(f"{_API}/containers/{quote(identity, safe='')}/json"))
+        return as_object(self._engine.get(f"{_API}/containers/{quote(identity, safe='')}/json"))
 
     def image(self, identity: str) -> dict[str, Any]:
-        return fields(self._engine.get(f"{_API}/images/{quote(identity, safe='')}/json"))
+        return as_object(self._engine.get(f"{_API}/images/{quote(identity, safe='')}/json"))
 
 
 class PodmanProgram:
@@ -81,7 +68,7 @@ class PodmanProgram:
         self._command = command or ("podman",)
 
     def info(self) -> dict[str, Any]:
-        return fields(self._run("info", "--format", "json"))
+        return as_object(self._run("info", "--format", "json"))
 
     def containers(self, *, include_stopped: bool) -> list[Any]:
         stopped = ("--all",) if include_stopped else ()
@@ -98,7 +85,7 @@ class PodmanProgram:
 
     def _inspect(self, kind: str, identity: str) -> dict[str, Any]:
         found = _list(self._run("inspect", "--type", kind, "--format", "json", "--", identity))
-        return fields(found[0]) if found else {}
+        return as_object(found[0]) if found else {}
 
     def _run(self, *arguments: str) -> Any:
         name = self._command[0]
@@ -171,14 +158,14 @@ class PodmanSource:
             return
         host, platform = "", None
         try:
-            described = fields(self._podman.info().get("host"))
-            host = text(described.get("hostname"))
+            described = as_object(self._podman.info().get("host"))
+            host = as_text(described.get("hostname"))
             platform = platform_of(described.get("arch"), described.get("os"))
         except DigestryError as error:
             yield Unseen(self._name, f"the host's name: {error.message}")
         images: dict[str, dict[str, Any] | DigestryError] = {}
         gone = []
-        for entry in map(fields, listed):
+        for entry in map(as_object, listed):
             found = self._container(entry, host or self._name, platform, images)
             if found is not None:
                 yield found
@@ -190,9 +177,9 @@ class PodmanSource:
             except DigestryError as error:
                 yield Unseen(self._name, error.message, error.hint)
                 return
-            there = {text(fields(entry).get("Id")) for entry in again}
+            there = {as_text(as_object(entry).get("Id")) for entry in again}
             for entry in gone:
-                if text(entry.get("Id")) in there:
+                if as_text(entry.get("Id")) in there:
                     found = self._container(entry, host or self._name, platform, images, is_shown=False)
                     if found is not None:
                         yield found
@@ -206,7 +193,7 @@ class PodmanSource:
         *,
         is_shown: bool = True,
     ) -> Observation | None:
-        identity = text(entry.get("Id"))
+        identity = as_text(entry.get("Id"))
         if not identity:
             return Unseen(self._name, "podman lists a container without an ID")
         remarks = ["this is its pod's own pause container"] if entry.get("IsInfra") is True else []
@@ -232,14 +219,9 @@ class PodmanSource:
                 remarks.append(f"podman does not show this container's image: {answer.message}")
             else:
                 image = answer
-        names = [text(name) for name in items(entry.get("Names"))]
-        seen = sighting(
-            source=self._name,
-            host=host,
-            namespace=text(entry.get("PodName")),
-            name=next((name for name in names if name), "") or text(detail.get("Name")),
-            identity=identity,
-            typed=text(detail.get("ImageName")) or text(entry.get("Image")),
+        names = [as_text(name) for name in as_list(entry.get("Names"))]
+        facts = shown_image(
+            typed=as_text(detail.get("ImageName")) or as_text(entry.get("Image")),
             image_id=image_id,
             detail=detail,
             image=image,
@@ -248,7 +230,17 @@ class PodmanSource:
             remarks=remarks,
             made_up=True,
         )
-        return with_image_digest(seen, detail.get("ImageDigest"))
+        facts = with_podman_digest(facts, detail.get("ImageDigest"), remarks)
+        return ContainerObservation(
+            source=self._name,
+            host=host,
+            namespace=as_text(entry.get("PodName")),
+            name=next((name for name in names if name), "") or as_text(detail.get("Name")),
+            id=identity,
+            image=facts,
+            seen_at=now(),
+            remarks=tuple(remarks),
+        )
 
     def _image(
         self, identity: str, images: dict[str, dict[str, Any] | DigestryError]
@@ -259,30 +251,6 @@ class PodmanSource:
             except DigestryError as error:
                 images[identity] = error
         return images[identity]
-
-
-def with_image_digest(seen: ContainerObservation, value: object) -> ContainerObservation:
-    digest = digest_of(value)
-    claims = list(seen.claims)
-    remarks = list(seen.remarks)
-    if digest is None:
-        if value:
-            remarks.append(f"podman gives an image digest that is none: {shown(value)}")
-    else:
-        # It names no repository, and may be the image's digest or its list's. The more exact
-        # pairs with a repository come first; the image ID stays the last resort.
-        claim = Claim(digest, "unknown", None, "the container's ImageDigest", "repo-digest", obtained=False)
-        claims.insert(max(len(claims) - 1, 0), claim)
-    local = (seen.reference or "").startswith(_LOCAL)
-    if local:
-        # Podman's way to name what no registry has: "localhost" without a port.
-        remarks.append("podman's name localhost/… means built or loaded locally, in no registry")
-        claims = [
-            claim for claim in claims if claim.repository is None or claim.repository.host != _LOCAL_HOST
-        ]
-    return dataclasses.replace(
-        seen, claims=tuple(claims), remarks=tuple(remarks), registry_named=seen.registry_named and not local
-    )
 
 
 def _list(value: object) -> list[Any]:

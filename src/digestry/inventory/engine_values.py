@@ -1,0 +1,56 @@
+"""Digests, names and platforms as container engines write them."""
+
+from __future__ import annotations
+
+from digestry.errors import DigestryError, InvalidDigest, InvalidReference
+from digestry.model.digest import Digest
+from digestry.model.json_values import as_text
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+
+def digest_of(value: object) -> Digest | None:
+    """A digest, with or without ``sha256:`` before it, as engines write image IDs; else None."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return Digest.parse(value if ":" in value else f"sha256:{value}")
+    except InvalidDigest:
+        return None
+
+
+def platform_of(architecture: object, system: object, variant: object = None) -> Platform | None:
+    """An engine's words for a platform, in Go's or uname's names; None if they are not there."""
+    parts = [as_text(system), as_text(architecture), as_text(variant)]
+    if not parts[0] or not parts[1]:
+        return None
+    try:
+        return Platform.parse("/".join(part for part in parts if part))
+    except DigestryError:
+        return None
+
+
+def repository_digest(text: object) -> tuple[Reference, Digest] | None:
+    """Reads ``repository@digest`` as engines write it; None if it is anything else.
+
+    ``<none>@sha256:…`` of untagged images and ``sha256:…``, which is no repository of that name,
+    are None too.
+    """
+    if not isinstance(text, str) or "@" not in text:
+        return None
+    try:
+        reference = Reference.parse(text)
+    except InvalidReference:
+        return None
+    if reference.digest is None or text.startswith(("sha256:", "sha512:")):
+        return None
+    return reference.repository_only(), reference.digest
+
+
+def reference_of(reference: str | None) -> Reference | None:
+    if not reference:
+        return None
+    try:
+        return Reference.parse(reference)
+    except InvalidReference:
+        return None

@@ -1,0 +1,25 @@
+"""Values of JSON documents that strangers wrote: each read as the type that it should have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """Return ``value`` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    """Return ``value`` if it is a JSON array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def as_text(value: object) -> str:
+    """Return ``value`` if it is a string, else an empty one.
+
+    JSON can spell half characters (``\\ud800``), which nothing can print or encode: they become "?".
+    """
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else value.encode(errors="replace").decode()
