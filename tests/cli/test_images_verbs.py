@@ -283,7 +283,7 @@ def test_listing_imports_nothing_heavy() -> None:
         check=True,
     )
     loaded = set(done.stderr.split())
-    assert "digestry.images.store" in loaded
+    assert "digestry.images.listing" in loaded
     for heavy in (
         "rich",
         "urllib3",

@@ -9,8 +9,10 @@ import pytest
 
 from digestry.errors import Ambiguous, InvalidReference, NotFound
 from digestry.images.layout import INDEX_FILE, NAME
+from digestry.images.listing import StoredImage, list_images
 from digestry.images.name_lookup import look_up, removable
-from digestry.images.store import ImageStore, StoredImage
+from digestry.images.removal import remove_images
+from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -44,10 +46,10 @@ def written_by_others(store: ImageStore, descriptor: Descriptor, *names: str | N
 def test_a_name_as_it_is_listed(store: ImageStore, tmp_path: Path, name: str) -> None:
     made = packed(store, tmp_path / "a", f"{HERE}:1")
     written_by_others(store, made.manifest, name)
-    listed = [row.name for row in store.images() if isinstance(row, StoredImage) and row.tag is None]
+    listed = [row.name for row in list_images(store) if isinstance(row, StoredImage) and row.tag is None]
     assert listed == [name]
     assert look_up(store, name, read).descriptor == made.manifest
-    assert store.remove([removable(store, name, read)]).names == (name,)
+    assert remove_images(store, [removable(store, name, read)]).names == (name,)
     assert store.find(read("app:1")) == made.manifest
     with pytest.raises((NotFound, InvalidReference)):
         look_up(store, name, read)
@@ -86,25 +88,25 @@ def test_a_digest_alone_stands_for_all_its_names(store: ImageStore, tmp_path: Pa
     store.tag(read("app:1"), read("else:1"))
     written_by_others(store, made.manifest, "other:2", None)
     assert look_up(store, made.manifest.digest.short, read).reference is None, "nobody knows which repository"
-    removal = store.remove([removable(store, made.config.digest.short, read)])
+    removal = remove_images(store, [removable(store, made.config.digest.short, read)])
     assert {f"{HERE}:1", "h.example:5000/else:1", "other:2", str(made.manifest.digest)} <= set(removal.names)
     assert made.manifest.digest in removal.deleted
-    assert [row.digest for row in store.images()] == [kept.manifest.digest]
+    assert [row.digest for row in list_images(store)] == [kept.manifest.digest]
 
 
 def test_one_platform_of_an_index(store: ImageStore, tmp_path: Path) -> None:
     one = packed(store, tmp_path / "a", f"{HERE}:one", platform=HOST)
     two = packed(store, tmp_path / "b", f"{HERE}:two", platform=OTHER, file="two")
     index = put_index(store, index_of((one.manifest, HOST), (two.manifest, OTHER)), f"{HERE}:all")
-    store.remove([read("app:one"), read("app:two")])
+    remove_images(store, [read("app:one"), read("app:two")])
     child = one.manifest.digest
     assert look_up(store, f"app@{child.short}", read).descriptor.digest == child
     with pytest.raises(NotFound, match="has no name of its own: it is a part of") as caught:
         removable(store, child.short, read)
     assert "digestry rmi h.example:5000/app:all" in caught.value.hint
     assert look_up(store, one.config.digest.short, read).descriptor.digest == index.digest
-    store.remove([removable(store, one.config.digest.short, read)])
-    assert store.images() == []
+    remove_images(store, [removable(store, one.config.digest.short, read)])
+    assert list_images(store) == []
 
 
 def test_what_begins_two_images(store: ImageStore, tmp_path: Path) -> None:
@@ -129,4 +131,4 @@ def test_what_begins_two_images(store: ImageStore, tmp_path: Path) -> None:
     # One config that two manifests have is one image ID: to be removed by, and not to be pulled apart by.
     with pytest.raises(Ambiguous):
         look_up(store, made.config.digest.short, read)
-    assert len(store.remove([removable(store, made.config.digest.short, read)]).deleted) == 5
+    assert len(remove_images(store, [removable(store, made.config.digest.short, read)]).deleted) == 5

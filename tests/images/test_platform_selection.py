@@ -10,8 +10,9 @@ import pytest
 
 from digestry.client.session import Session
 from digestry.errors import ContentError, NotFound
+from digestry.images.listing import list_images
+from digestry.images.pull import pull
 from digestry.images.store import ImageStore
-from digestry.images.transfer import pull
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
@@ -165,8 +166,8 @@ def test_not_everything_is_looked_into(shelf: Shelf, session: Session, store: Im
 def test_a_list_of_more_than_anybody_wants(
     shelf: Shelf, session: Session, store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("digestry.images.transfer._MOST_MANIFESTS", 10)
+    monkeypatch.setattr("digestry.images.pull._MOST_MANIFESTS", 10)
     shelf.index([shelf.image(n=n) for n in range(12)], "1")
     with pytest.raises(ContentError, match="more than 10 manifests"):
         pull(session, Reference(shelf.liar.host, "app", "1"), store, all_platforms=True)
-    assert store.images() == []
+    assert list_images(store) == []

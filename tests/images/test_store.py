@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import ContentError, DigestMismatch, NotFound
-from digestry.images.store import DamagedImage, ImageStore, StoredImage
+from digestry.images.listing import DamagedImage, StoredImage, list_images
+from digestry.images.removal import remove_images
+from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -23,7 +25,7 @@ ONE = Reference.parse(f"{NAME}:1")
 
 
 def images(store: ImageStore) -> list[StoredImage]:
-    found = store.images()
+    found = list_images(store)
     assert not any(isinstance(row, DamagedImage) for row in found), found
     return [row for row in found if isinstance(row, StoredImage)]
 
@@ -40,7 +42,7 @@ def put_index(store: ImageStore, raw: bytes, name: str) -> Descriptor:
 
 
 def test_nothing(store: ImageStore) -> None:
-    assert store.images() == []
+    assert list_images(store) == []
     with pytest.raises(NotFound, match="not in the local store") as caught:
         store.find(ONE)
     assert "digestry pull" in caught.value.hint
@@ -86,15 +88,15 @@ def test_removal(store: ImageStore, tmp_path: Path) -> None:
     shared = packed(store, tmp_path / "a", f"{NAME}:1", file="one")
     store.tag(ONE, ONE.with_tag("2"))
     other = packed(store, tmp_path / "b", f"{NAME}:3", file="two")
-    first = store.remove([ONE])
+    first = remove_images(store, [ONE])
     assert first.names == (str(ONE),)
     assert first.deleted == ()
-    second = store.remove([ONE.with_tag("2")])
+    second = remove_images(store, [ONE.with_tag("2")])
     assert set(second.names) == {f"{NAME}:2", f"{NAME}@{shared.manifest.digest}"}
     assert set(second.deleted) == {shared.manifest.digest, shared.config.digest, shared.layer.digest}
     assert second.freed == shared.manifest.size + shared.config.size + shared.layer.size
     assert lines(store) == [(NAME, "3", other.manifest.digest)]
-    third = store.remove([ONE.with_digest(other.manifest.digest)])
+    third = remove_images(store, [ONE.with_digest(other.manifest.digest)])
     assert f"{NAME}:3" in third.names
     assert list(store.blobs.digests()) == []
     assert images(store) == []
@@ -103,15 +105,15 @@ def test_removal(store: ImageStore, tmp_path: Path) -> None:
 def test_removal_is_all_or_nothing(store: ImageStore, tmp_path: Path) -> None:
     made = packed(store, tmp_path / "a", f"{NAME}:1", file="one")
     with pytest.raises(NotFound):
-        store.remove([ONE, ONE.with_tag("nope")])
+        remove_images(store, [ONE, ONE.with_tag("nope")])
     assert lines(store) == [(NAME, "1", made.manifest.digest)]
-    assert store.remove([ONE, ONE]).names
+    assert remove_images(store, [ONE, ONE]).names
 
 
 def test_content_that_another_image_has_stays(store: ImageStore, tmp_path: Path) -> None:
     packed(store, tmp_path / "a", f"{NAME}:1", file="same")
     other = packed(store, tmp_path / "a", f"{NAME}:2", platform=OTHER)
-    removal = store.remove([ONE])
+    removal = remove_images(store, [ONE])
     assert other.layer.digest not in removal.deleted
     assert len(removal.deleted) == 2
     assert store.blobs.verify(other.layer.digest) == other.layer.size
@@ -121,11 +123,11 @@ def test_no_sweep_while_somebody_brings_content_in(store: ImageStore, tmp_path: 
     packed(store, tmp_path / "a", f"{NAME}:1", file="one")
     with store.adding():
         orphan = store.blobs.put(b"pulled, and not named yet")
-        removal = store.remove([ONE])
+        removal = remove_images(store, [ONE])
         assert removal.deleted == ()
         assert "bringing content in" in removal.kept
     packed(store, tmp_path / "b", f"{NAME}:2", file="two")
-    removal = store.remove([ONE.with_tag("2")])
+    removal = remove_images(store, [ONE.with_tag("2")])
     assert orphan in removal.deleted
     assert list(store.blobs.digests()) == []
 
@@ -134,7 +136,7 @@ def test_doubt_ends_a_sweep(store: ImageStore, tmp_path: Path) -> None:
     packed(store, tmp_path / "a", f"{NAME}:1", file="one")
     damaged = packed(store, tmp_path / "b", f"{NAME}:2", file="two")
     store.blobs.path(damaged.manifest.digest).write_bytes(b"{}")
-    removal = store.remove([ONE])
+    removal = remove_images(store, [ONE])
     assert removal.deleted == ()
     assert "damaged" in removal.kept
     assert store.blobs.stat(damaged.layer.digest) is not None
@@ -154,7 +156,7 @@ def test_an_index_keeps_its_bytes_and_lists_what_is_absent(store: ImageStore, tm
     with pytest.raises(NotFound, match="was not pulled"):
         store.image(descriptor, OTHER)
     # The child is found in its repository, and held by the index alone.
-    store.remove([Reference.parse(f"{NAME}:child")])
+    remove_images(store, [Reference.parse(f"{NAME}:child")])
     assert store.find(ONE.with_digest(mine.manifest.digest)).digest == mine.manifest.digest
     assert store.blobs.read(descriptor.digest) == raw
 
@@ -163,7 +165,7 @@ def test_damage_is_told_in_the_listing(store: ImageStore, tmp_path: Path) -> Non
     bad = packed(store, tmp_path / "a", f"{NAME}:1", file="one")
     packed(store, tmp_path / "b", f"{NAME}:2", file="two")
     store.blobs.path(bad.manifest.digest).write_bytes(b"damaged")
-    rows = store.images()
+    rows = list_images(store)
     assert [type(row) for row in rows] == [DamagedImage, StoredImage]
     assert isinstance(rows[0], DamagedImage)
     assert rows[0].name == f"{NAME}:1"
@@ -188,7 +190,7 @@ def test_an_index_file_that_is_damaged(store: ImageStore, content: bytes) -> Non
     store.blobs.prepare()
     (store.root / "index.json").write_bytes(content)
     with pytest.raises(ContentError, match=r"index\.json") as caught:
-        store.images()
+        list_images(store)
     assert caught.value.hint
     with pytest.raises(ContentError), store.adding():
         store.point(ONE, Descriptor(media_types.OCI_MANIFEST, Digest.of(b""), 0))
@@ -215,7 +217,7 @@ def test_what_other_tools_wrote_survives(store: ImageStore, tmp_path: Path) -> N
         ("latest", None),
         (NAME, "2"),
     ]
-    store.remove([ONE])
+    remove_images(store, [ONE])
     assert store.blobs.stat(made.manifest.digest) is not None, "the other tool's entry holds it"
 
 
@@ -227,7 +229,7 @@ def test_many_at_once(store: ImageStore, tmp_path: Path) -> None:
             own = ImageStore(store.root)
             for turn in range(5):
                 packed(own, tmp_path / f"r{number}", f"{NAME}:t{number}", file=f"{number} {turn}")
-                own.remove([ONE.with_tag(f"t{number}")])
+                remove_images(own, [ONE.with_tag(f"t{number}")])
                 packed(own, tmp_path / f"r{number}", f"{NAME}:k{number}", file=f"{number}")
         except BaseException as error:  # noqa: BLE001 - told in the main thread
             failures.append(error)

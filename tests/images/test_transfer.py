@@ -11,8 +11,11 @@ import pytest
 
 from digestry.client.session import Session
 from digestry.errors import ContentError, DigestMismatch, NotFound, RemoteNotFound, SizeMismatch
+from digestry.images.listing import list_images
+from digestry.images.pull import pull
+from digestry.images.push import push
 from digestry.images.store import ImageStore
-from digestry.images.transfer import Stage, pull, push
+from digestry.images.transfer import Stage
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -49,7 +52,7 @@ def test_there_and_back(
 ) -> None:
     made = packed(store, tmp_path / "a", str(name), file="x" * 100_000)
     watch = Watch()
-    sent = push(session, name, store, watcher=watch)
+    sent = push(session, name, store, observer=watch)
     assert (sent.digest, sent.before) == (made.manifest.digest, None)
     assert {d.digest for d in sent.sent} == {made.config.digest, made.layer.digest}
     assert watch.bytes == made.config.size + made.layer.size
@@ -58,7 +61,7 @@ def test_there_and_back(
     assert again.sent == ()
 
     watch = Watch()
-    got = pull(session, name, second, watcher=watch)
+    got = pull(session, name, second, observer=watch)
     assert got.descriptor == made.manifest
     assert got.images == (made.manifest.digest,)
     assert watch.bytes == made.config.size + made.layer.size
@@ -81,7 +84,7 @@ def test_a_tag_that_moved(
     new = packed(store, tmp_path / "b", str(name), file="two")
     assert push(session, name, store).before == old.manifest.digest
     assert pull(session, name, second).before == old.manifest.digest
-    assert {(row.tag, row.digest) for row in second.images()} == {  # type: ignore[union-attr]
+    assert {(row.tag, row.digest) for row in list_images(second)} == {  # type: ignore[union-attr]
         ("1", new.manifest.digest),
         (None, old.manifest.digest),
     }
@@ -212,7 +215,7 @@ def test_a_wrong_size_in_an_index(
     if answer.status == 201:  # a registry may see it itself
         with pytest.raises(SizeMismatch):
             pull(session, name, second)
-        assert second.images() == []
+        assert list_images(second) == []
 
 
 def test_the_wrong_platform(
@@ -228,7 +231,7 @@ def test_a_failed_pull_names_nothing(
 ) -> None:
     with pytest.raises(RemoteNotFound):
         pull(session, name, second)
-    assert second.images() == []
+    assert list_images(second) == []
 
 
 @pytest.mark.peer("skopeo")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from digestry.cli.settings import Settings
-    from digestry.images.store import DamagedImage, StoredImage
+    from digestry.images.listing import DamagedImage, StoredImage
 
 
 @click.command()
@@ -35,11 +35,11 @@ def images(
     """
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
-    from digestry.images.store import DamagedImage
+    from digestry.images.listing import DamagedImage, list_images
 
     settings = load()
     wanted = _filter(settings, reference) if reference is not None else None
-    rows = open_store(settings).images()
+    rows = list_images(open_store(settings))
     found: list[StoredImage] = []
     broken: list[DamagedImage] = []
     for row in rows:

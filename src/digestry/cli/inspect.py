@@ -11,8 +11,9 @@ from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
+    from digestry.client.repository import Repository
     from digestry.model.image_config import ImageConfig
-    from digestry.model.manifest import Manifest
+    from digestry.model.manifest import Image, Index, Manifest
     from digestry.model.platform import Platform
 
 
@@ -96,16 +97,18 @@ def _look(
         return _remote(str(named), top, place, repository)
 
 
-def _remote(wanted: str, top: Manifest, place: Platform | None, repository: Any) -> dict[str, Any]:
+def _remote(
+    wanted: str, top: Image | Index, place: Platform | None, repository: Repository
+) -> dict[str, Any]:
     from digestry.errors import InvalidManifest, NotFound, ProtocolViolation
-    from digestry.images.transfer import image_of
+    from digestry.images.pull import manifests_for_platform
     from digestry.model.image_config import ImageConfig
     from digestry.model.platform import Platform
 
     image = top
     if top.is_index:
         try:
-            image = image_of(repository, top, place or Platform.of_host())[0]
+            image = manifests_for_platform(repository, top, place or Platform.of_host())[0]
         except NotFound:
             if place is not None:
                 raise

@@ -13,7 +13,7 @@ from digestry.cli.output import human_size, note
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from digestry.images.transfer import Stage, Watcher
+    from digestry.images.transfer import Stage, TransferObserver
     from digestry.model.descriptor import Descriptor
     from digestry.model.digest import Digest
 
@@ -63,12 +63,12 @@ class _Bars:
 
 
 @contextlib.contextmanager
-def watching(*, quiet: bool) -> Iterator[Watcher]:
+def watching(*, quiet: bool) -> Iterator[TransferObserver]:
     """Who shows a transfer on standard error, for the block."""
     if quiet:
-        from digestry.images.transfer import Silence
+        from digestry.images.transfer import SilentObserver
 
-        yield Silence()
+        yield SilentObserver()
     elif sys.stderr is None or not sys.stderr.isatty():
         yield _Lines()
     else:

@@ -46,7 +46,7 @@ def pull(
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
     from digestry.errors import InvalidConfiguration
-    from digestry.images import transfer
+    from digestry.images import pull as pulling
     from digestry.model.platform import Platform
 
     if platform and all_platforms:
@@ -54,19 +54,19 @@ def pull(
     if at is not None and "@" in reference:
         raise InvalidConfiguration("--at is for a tag; a digest means the same at any time")
     settings = load()
-    with open_session(settings) as session, watching(quiet=quiet) as watcher:
+    with open_session(settings) as session, watching(quiet=quiet) as observer:
         wanted = in_registry(settings, session, reference).or_latest()
         if not quiet:
             note(f"{wanted.target}: pulling from {wanted.name}")
         if at is not None:
             wanted = _as_of(session.repository(wanted), wanted, at)
-        result = transfer.pull(
+        result = pulling.pull(
             session,
             wanted,
             open_store(settings),
             platform=Platform.parse(platform) if platform else None,
             all_platforms=all_platforms,
-            watcher=watcher,
+            observer=observer,
         )
     digest = result.descriptor.digest
     for skipped in result.skipped:

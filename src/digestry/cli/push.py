@@ -39,22 +39,22 @@ def push(*, reference: str, quiet: bool) -> None:
             f"{reference} is {found.descriptor.digest}, which does not say where to push it",
             hint=f"give it a name of the registry, and push that: digestry tag {reference} HOST/REPO:TAG",
         )
-    send(settings, found.reference, what=found.descriptor, quiet=quiet)
+    send(settings, found.reference, source=found.descriptor, quiet=quiet)
 
 
-def send(settings: Settings, reference: Reference, *, what: Descriptor | None = None, quiet: bool) -> None:
-    """Pushes ``reference``, or ``what`` under that name, and prints what came of it.
+def send(settings: Settings, reference: Reference, *, source: Descriptor | None = None, quiet: bool) -> None:
+    """Push ``reference``, or ``source`` under that name, and print the outcome.
 
     ``digestry pack --push`` ends here too.
     """
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
-    from digestry.images import transfer
+    from digestry.images.push import push as push_image
 
     if not quiet:
         note(f"{reference.target}: pushing to {reference.name}")
-    with open_session(settings) as session, watching(quiet=quiet) as watcher:
-        result = transfer.push(session, reference, open_store(settings), what=what, watcher=watcher)
+    with open_session(settings) as session, watching(quiet=quiet) as observer:
+        result = push_image(session, reference, open_store(settings), source=source, observer=observer)
     for skipped in result.skipped:
         note(f"skipped {skipped.descriptor.digest}: {printable(skipped.reason)}")
     if quiet:

@@ -19,10 +19,11 @@ def rmi(*, references: tuple[str, ...]) -> None:
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
     from digestry.images.name_lookup import removable
+    from digestry.images.removal import remove_images
 
     settings = load()
     store = open_store(settings)
-    removal = store.remove([removable(store, text, settings.reference) for text in references])
+    removal = remove_images(store, [removable(store, text, settings.reference) for text in references])
     for name in removal.names:
         say(f"Untagged: {name}")
     for digest in removal.deleted:

@@ -1,4 +1,4 @@
-"""``index.json`` of an OCI image layout: names, and what they point to (image-spec, image-layout.md)."""
+"""The index of an OCI image layout, ``index.json``: names, and what they point to (image-layout.md)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NAME: Final = "org.opencontainers.image.ref.name"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One name. ``reference`` is None for a name that another tool gave and that is no full one."""
+    """A name and what it points to; ``name`` is None if another tool listed content without one."""
 
     name: str | None
     descriptor: Descriptor
 
     @property
     def reference(self) -> Reference | None:
-        """The name as a reference, if it is one in full."""
+        """The name as a reference; None for a name, of another tool, that is not a full one."""
         if self.name is None:
             return None
         try:
@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Layout:
-    """The document: changed in memory, then written whole. What others wrote in it stays."""
+    """The document. It is changed in memory, then written whole; what other tools wrote in it stays."""
 
     def __init__(self, path: Path, document: dict[str, Any]) -> None:
         self._path = path
@@ -47,7 +47,7 @@ class Layout:
 
     @classmethod
     def read(cls, root: Path) -> Layout:
-        """Reads ``ROOT/index.json``; empty if there is none.
+        """Read ``ROOT/index.json``; without such a file, return an empty layout.
 
         Raises :class:`ContentError` if it is not an index, :class:`StorageError` if it is unreadable.
         """
@@ -76,7 +76,7 @@ class Layout:
         return layout
 
     def entries(self) -> list[Entry]:
-        """What it lists, in its order."""
+        """Return what it lists, in its order."""
         return [
             Entry(
                 (item.get("annotations") or {}).get(NAME),
@@ -85,8 +85,8 @@ class Layout:
             for item in self._items
         ]
 
-    def point(self, name: str, descriptor: Descriptor) -> Digest | None:
-        """Makes ``name`` mean ``descriptor``; returns what it meant before."""
+    def set_name(self, name: str, descriptor: Descriptor) -> Digest | None:
+        """Make ``name`` mean ``descriptor``, and return what it meant before."""
         before: Digest | None = None
         new: dict[str, Any] = {
             "mediaType": descriptor.media_type,
@@ -94,24 +94,24 @@ class Layout:
             "size": descriptor.size,
             "annotations": {NAME: name},
         }
-        for place, item in enumerate(self._items):
+        for position, item in enumerate(self._items):
             if (item.get("annotations") or {}).get(NAME) == name:
                 before = Digest.parse(item["digest"])
                 if before != descriptor.digest:
-                    self._items[place] = new
+                    self._items[position] = new
                 return before
         self._items.append(new)
         return None
 
-    def drop(self, name: str) -> bool:
-        """Removes ``name``; False if it was not there."""
+    def remove_name(self, name: str) -> bool:
+        """Remove ``name``, and return whether it was there."""
         kept = [item for item in self._items if (item.get("annotations") or {}).get(NAME) != name]
         dropped = len(kept) != len(self._items)
         self._items[:] = kept
         return dropped
 
-    def discard(self, entry: Entry) -> bool:
-        """Removes what lists ``entry``'s digest under its name, or without one; False if nothing does."""
+    def remove_entry(self, entry: Entry) -> bool:
+        """Remove what lists ``entry``'s digest under its name; return whether anything does."""
         digest = str(entry.descriptor.digest)
         kept = [
             item
@@ -123,6 +123,6 @@ class Layout:
         return dropped
 
     def write(self) -> None:
-        """Writes it durably. Raises :class:`StorageError`."""
+        """Write the document durably. Raises :class:`StorageError`."""
         self._document.setdefault("mediaType", media_types.OCI_INDEX)
         write_file(self._path, encode(self._document))

@@ -8,7 +8,7 @@ from typing import Final
 
 from digestry.errors import Ambiguous, ContentError, InvalidReference, NotFound, StorageError
 from digestry.images.layout import Entry
-from digestry.images.store import ImageStore, bare
+from digestry.images.store import ImageStore, plain_descriptor
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
@@ -82,7 +82,7 @@ def names_of(store: ImageStore, text: str, read: Callable[[str], Reference]) -> 
     """The full name that ``text`` is, or else what else it stands for."""
     entries = store.entries()
     listed = [
-        _Match(entry.descriptor.digest, entry, bare(entry.descriptor), is_name=True)
+        _Match(entry.descriptor.digest, entry, plain_descriptor(entry.descriptor), is_name=True)
         for entry in entries
         if entry.reference is None and entry.name is not None and text in {entry.name, printable(entry.name)}
     ]
@@ -118,16 +118,16 @@ def names_of(store: ImageStore, text: str, read: Callable[[str], Reference]) -> 
 
 
 def _matches(store: ImageStore, entry: Entry, prefix: DigestPrefix) -> Iterator[_Match]:
-    own = bare(entry.descriptor)
+    own = plain_descriptor(entry.descriptor)
     if prefix.begins(own.digest):
         yield _Match(own.digest, entry, own, is_name=True)
     try:
-        children = [child for child in store.below(own) if store.blobs.stat(child.digest) is not None]
+        children = [child for child in store.descendants(own) if store.blobs.stat(child.digest) is not None]
         for child in children:
             if prefix.begins(child.digest):
-                yield _Match(child.digest, entry, bare(child), is_name=False)
+                yield _Match(child.digest, entry, plain_descriptor(child), is_name=False)
         for image in store.present_images(store.manifest(own)):
-            if image.config is not None and prefix.begins(image.config.digest):
+            if prefix.begins(image.config.digest):
                 yield _Match(image.config.digest, entry, own, is_name=True)
     except (ContentError, StorageError, NotFound):
         return  # what cannot be read has no image ID; `images` says that it is damaged

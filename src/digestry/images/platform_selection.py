@@ -9,7 +9,7 @@ from digestry.errors import NotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.manifest import Manifest
+from digestry.model.manifest import Image, Index, Manifest
 from digestry.model.platform import Platform, by_preference
 
 DEEPEST: Final = 8
@@ -23,7 +23,7 @@ _MOST_LOOKED_INTO: Final = 256
 class Content(Protocol):
     """Where what an index lists is read."""
 
-    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+    def manifest(self, descriptor: Descriptor) -> Image | Index | None:
         """The manifest or index; None if it is not there."""
         ...
 
@@ -37,7 +37,7 @@ class Selection:
     """The entry of the image, and the inner indexes that it is in, from the outermost on."""
 
     entry: Descriptor
-    inside: tuple[Manifest, ...] = ()
+    inside: tuple[Image | Index, ...] = ()
 
 
 def select_image(index: Manifest, wanted: Platform, content: Content) -> Selection:
@@ -65,7 +65,7 @@ class _Search:
     seen: set[Digest] = field(default_factory=set)
     looked_into: int = 0
 
-    def manifest(self, entry: Descriptor) -> Manifest | None:
+    def manifest(self, entry: Descriptor) -> Image | Index | None:
         self.looked_into += 1
         return None if self.looked_into > _MOST_LOOKED_INTO else self.content.manifest(entry)
 

@@ -1,0 +1,201 @@
+"""Pulling an image from its registry into the local store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.client.repository import Repository
+from digestry.client.session import Session
+from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
+from digestry.images.platform_selection import DEEPEST, select_image
+from digestry.images.store import ImageStore
+from digestry.images.transfer import (
+    SilentObserver,
+    Skipped,
+    Stage,
+    TransferObserver,
+    TransferTally,
+    transfer_each,
+    transferable_blobs,
+)
+from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.image_config import ImageConfig
+from digestry.model.manifest import Image, Index, Manifest
+from digestry.model.platform import Platform, by_preference
+from digestry.model.reference import Reference
+
+_MOST_MANIFESTS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What was pulled. ``descriptor`` is what the name means: an index, or an image.
+
+    ``images`` are the images that were pulled; ``fetched`` and ``present`` are their blobs, which came or
+    were here; ``skipped`` is what was left out. ``before`` is what the tag meant in the local store.
+    ``tag_now`` is set when the reference had a tag and a digest: what the registry's tag points to now.
+    """
+
+    reference: Reference
+    descriptor: Descriptor
+    images: tuple[Digest, ...]
+    fetched: tuple[Descriptor, ...]
+    present: tuple[Descriptor, ...]
+    skipped: tuple[Skipped, ...]
+    before: Digest | None = None
+    tag_now: Digest | None = None
+
+
+def pull(
+    session: Session,
+    reference: Reference,
+    store: ImageStore,
+    *,
+    platform: Platform | None = None,
+    all_platforms: bool = False,
+    observer: TransferObserver | None = None,
+) -> PullResult:
+    """Pull an image into ``store``, verified, and name it ``reference``.
+
+    Of an index, pull the image for ``platform`` (by default this machine's), or ``all_platforms``. A digest
+    decides over a tag. Raises what :class:`Repository` does, and :class:`NotFound` for a platform that there
+    is no image for.
+    """
+    remote = session.repository(reference)
+    observer = observer or SilentObserver()
+    tally = TransferTally()
+    with store.adding():
+        top = remote.pull_manifest(reference.target)
+        tag_now = _tag_now(remote, reference)
+        if all_platforms:
+            manifests = _all_manifests(remote, top, tally)
+        else:
+            manifests = manifests_for_platform(remote, top, platform or Platform.of_host())
+        blobs = transferable_blobs(manifests, tally, observer)
+        if platform is not None and isinstance(top, Image):
+            _check_platform(remote, top, platform)
+
+        def fetch(descriptor: Descriptor, progress: Callable[[int], None]) -> None:
+            stage: Stage = "present"
+            if store.blobs.stat(descriptor.digest) != descriptor.size:
+                with store.blobs.begin(descriptor.digest, descriptor.size) as sink:
+                    remote.pull_blob(descriptor, sink, progress)
+                stage = "done"
+            tally.add(descriptor, stage)
+            observer.stage(descriptor, stage)
+
+        transfer_each(blobs, fetch, observer, session.options.parallel)
+        for manifest in (*manifests, top):
+            store.blobs.put(manifest.raw, manifest.digest)
+        name = reference
+        if reference.digest is not None and tag_now != top.digest:
+            name = reference.with_digest(reference.digest)  # its tag is another image's by now
+        before = store.point(name, top.descriptor())
+    return PullResult(
+        reference,
+        top.descriptor(),
+        tuple(manifest.digest for manifest in manifests if isinstance(manifest, Image)),
+        tally.at("done"),
+        tally.at("present"),
+        tuple(tally.skipped),
+        before,
+        tag_now,
+    )
+
+
+def _tag_now(remote: Repository, reference: Reference) -> Digest | None:
+    """Return what the registry's tag points to, for a reference with a tag and a digest."""
+    if reference.tag is None or reference.digest is None:
+        return None
+    try:
+        return remote.resolve(reference.tag).digest
+    except RemoteNotFound:
+        return None
+
+
+def manifests_for_platform(remote: Repository, top: Image | Index, platform: Platform) -> list[Image | Index]:
+    """Return the image of ``top`` for ``platform``, then the indexes that it is in, the innermost first.
+
+    Raises :class:`NotFound`, :class:`SizeMismatch`, and what :class:`Repository` does.
+    """
+    if isinstance(top, Image):
+        return [top]
+    content = _RemoteContent(remote, top)
+    selection = select_image(top, platform, content)
+    image = content.pull(selection.entry)
+    return [image, *reversed(selection.inside), top]
+
+
+def _all_manifests(remote: Repository, top: Image | Index, tally: TransferTally) -> list[Image | Index]:
+    """Return the manifests below and including ``top``, children before the indexes that they are in."""
+    content = _RemoteContent(remote, top)
+    found: dict[Digest, Image | Index] = {}
+
+    def walk(manifest: Image | Index, depth: int) -> None:
+        if depth > DEEPEST:
+            raise ContentError(f"{top.digest} has more than {DEEPEST} indexes inside of each other")
+        for child in manifest.manifests:
+            if child.media_type not in media_types.MANIFESTS:
+                tally.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
+            elif child.digest not in found:
+                if len(found) >= _MOST_MANIFESTS:
+                    raise ContentError(f"{top.digest} lists more than {_MOST_MANIFESTS} manifests")
+                walk(content.pull(child), depth + 1)
+        found.setdefault(manifest.digest, manifest)
+
+    walk(top, 0)
+    return list(found.values())
+
+
+class _RemoteContent:
+    """The parts of an index, in its registry."""
+
+    def __init__(self, remote: Repository, top: Manifest) -> None:
+        self._remote = remote
+        self._top = top
+
+    def pull(self, descriptor: Descriptor) -> Image | Index:
+        """Return what ``descriptor`` describes. Raises :class:`SizeMismatch`."""
+        manifest = self._remote.pull_manifest(str(descriptor.digest))
+        if manifest.size != descriptor.size:
+            raise SizeMismatch(
+                f"{self._top.digest} says that {descriptor.digest} has {descriptor.size} bytes; "
+                f"it has {manifest.size}"
+            )
+        return manifest
+
+    def manifest(self, descriptor: Descriptor) -> Image | Index | None:
+        try:
+            return self.pull(descriptor)
+        except RemoteNotFound:
+            return None
+
+    def platform(self, image: Manifest) -> Platform | None:
+        try:
+            config = _config(self._remote, image)
+        except RemoteNotFound:
+            return None
+        return None if config is None else config.platform
+
+
+def _check_platform(remote: Repository, image: Image, platform: Platform) -> None:
+    """Raise :class:`NotFound` if the config of ``image`` says that it is for another platform."""
+    config = _config(remote, image)
+    if config is None or not config.platform.is_stated:
+        return
+    if not by_preference([config.platform], platform):
+        raise NotFound(f"{remote.reference}: this image is for {config.platform}, not for {platform}")
+
+
+def _config(remote: Repository, image: Manifest) -> ImageConfig | None:
+    """Return the config of an image; None for what has none. Raises :class:`ContentError` for a bad one."""
+    if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
+        return None
+    try:
+        return ImageConfig.parse(remote.read_blob(image.config), algorithm=image.config.digest.algorithm)
+    except (InvalidManifest, TooLarge) as error:
+        raise ContentError(f"the config of {image.digest} cannot be used: {error.message}") from error
