@@ -19,31 +19,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from digestry.errors import DigestryError
 from digestry.model.reference import check_repository
-from digestry.registry import (
-    blobs,
-    error_responses,
-    extensions,
-    manifests,
-    proxies,
-    referrers,
-    resolution,
-    sightings,
-    tag_history,
-    tags,
-    uploads,
-)
-from digestry.registry.access import token_endpoint as tokens
+from digestry.registry import error_responses, proxies
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.guard import Guard
 from digestry.registry.error_responses import BrokenOff, ClientGone, ErrorResponse, not_allowed
 from digestry.registry.exchange import OTHER, Exchange, SuccessWithheld
-from digestry.registry.observability import endpoint as observing
 from digestry.registry.observability.connection_metrics import ConnectionMeter
 from digestry.registry.observability.counters import GONE
 from digestry.registry.observability.logs import CURRENT
 from digestry.registry.pull_through import handler as mirroring
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream import MakeUpstream
+from digestry.registry.resources import (
+    blobs,
+    extensions,
+    manifests,
+    referrers,
+    resolution,
+    sightings,
+    tag_history,
+    tags,
+    tokens,
+    uploads,
+)
+from digestry.registry.resources import health as observing
 from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from digestry.model.digest import Digest
-from digestry.registry import tags
 from digestry.registry.access.identity import Identity
 from digestry.registry.access.principal import Principal
 from digestry.registry.access.rules import Rule, Rules
+from digestry.registry.resources import tags
 from tests.registry.access.support import As, basic, bearer, challenge, nobody, of, token
 from tests.registry.support import every_page, joined
 from tests.support import RegistryServer, Response

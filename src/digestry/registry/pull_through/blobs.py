@@ -10,13 +10,14 @@ from typing import Final
 
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.model.digest import Digest
-from digestry.registry import blobs, ranges
+from digestry.registry import ranges
 from digestry.registry.error_responses import ClientGone, ErrorResponse, blob_unknown
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.download import HELD_BACK, Abandoned, Download, check_room
 from digestry.registry.pull_through.mirror import Mirror, UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
+from digestry.registry.resources import blobs
 from digestry.registry.service import Service
 
 _PART: Final = 512 << 10

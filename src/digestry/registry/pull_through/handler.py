@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from digestry.model.digest import Digest
-from digestry.registry import blobs as own_blobs
-from digestry.registry import manifests as own_manifests
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import blobs, lists, manifests
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.mirrors import read_only
+from digestry.registry.resources import blobs as own_blobs
+from digestry.registry.resources import manifests as own_manifests
 from digestry.registry.service import Service
 
 

@@ -11,15 +11,15 @@ from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.content import Cursor
 from digestry.errors import Conflict, ContentError, NotFound, ProtocolViolation, RemoteNotFound, TooLarge
 from digestry.model.digest import Digest
-from digestry.registry import referrers
-from digestry.registry import tags as own_tags
 from digestry.registry.error_responses import name_unknown
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import manifests, upstream_errors
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
+from digestry.registry.resources import referrers
+from digestry.registry.resources import tags as own_tags
+from digestry.registry.resources.tags import MOST_TAGS
 from digestry.registry.service import Service
-from digestry.registry.tags import MOST_TAGS
 
 log: Final = logging.getLogger("digestry.registry")
 

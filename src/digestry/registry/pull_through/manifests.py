@@ -12,12 +12,12 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
-from digestry.registry import manifests
 from digestry.registry.exchange import Exchange
 from digestry.registry.observability import audit_events
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
+from digestry.registry.resources import manifests
 from digestry.registry.service import ContentDamaged, Service
 
 HEADER: Final = b"digestry-upstream"

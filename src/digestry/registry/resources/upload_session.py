@@ -16,8 +16,8 @@ from digestry.catalog.uploads import Upload
 from digestry.errors import CallerError, DigestryError, NotFound, StorageError, StorageFull, TooLarge
 from digestry.registry.error_responses import ClientGone, ClientSilent, ErrorResponse, upload_unknown
 from digestry.registry.exchange import Exchange
+from digestry.registry.resources.upload_quota import UploadRoom, over_quota
 from digestry.registry.service import Service
-from digestry.registry.upload_quota import UploadRoom, over_quota
 
 _BATCH: Final = 1 << 20
 """So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""

@@ -23,7 +23,6 @@ from digestry.errors import (
 )
 from digestry.model.digest import ALGORITHMS, Digest, shown
 from digestry.model.reference import check_repository
-from digestry.registry import upload_session
 from digestry.registry.error_responses import (
     ClientGone,
     ClientSilent,
@@ -34,8 +33,9 @@ from digestry.registry.error_responses import (
 )
 from digestry.registry.exchange import Exchange
 from digestry.registry.proxies import share_of
+from digestry.registry.resources import upload_session
+from digestry.registry.resources.upload_session import UploadSession
 from digestry.registry.service import Service
-from digestry.registry.upload_session import UploadSession
 
 _SMALL: Final = 64 << 10
 """Up to so many bytes a blob that comes in one request is kept in memory until all of it is there."""

@@ -13,12 +13,12 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.history import TAG_EVENT, TAG_OBSERVED, TAG_TIMESTAMP, JournalPage, TagEvent
 from digestry.model.reference import check_tag
-from digestry.registry import redaction, sightings, tag_history
 from digestry.registry.error_responses import ErrorResponse, not_allowed
 from digestry.registry.exchange import Exchange
-from digestry.registry.referrers import describe, index
+from digestry.registry.resources import redaction, sightings, tag_history
+from digestry.registry.resources.referrers import describe, index
+from digestry.registry.resources.tag_history import time_parameter
 from digestry.registry.service import Service
-from digestry.registry.tag_history import time_parameter
 
 _PAGE: Final = 100
 _MOST: Final = 1000

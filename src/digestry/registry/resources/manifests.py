@@ -14,7 +14,6 @@ from digestry.model import media_types
 from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
-from digestry.registry import manifest_growth
 from digestry.registry.error_responses import (
     ErrorResponse,
     bad_parameter,
@@ -25,6 +24,7 @@ from digestry.registry.error_responses import (
 )
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import expected_blobs
+from digestry.registry.resources import manifest_growth
 from digestry.registry.service import ContentDamaged, Service
 
 _PARSED_AT_ONCE: Final = 128 << 10

@@ -14,7 +14,6 @@ from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagsForDigest, TagSpan
 from digestry.model.reference import check_tag
 from digestry.model.timestamps import parse_rfc3339
-from digestry.registry import redaction
 from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import (
     ErrorResponse,
@@ -24,8 +23,9 @@ from digestry.registry.error_responses import (
     not_allowed,
 )
 from digestry.registry.exchange import Exchange
-from digestry.registry.manifests import expectation
-from digestry.registry.redaction import Cursor
+from digestry.registry.resources import redaction
+from digestry.registry.resources.manifests import expectation
+from digestry.registry.resources.redaction import Cursor
 from digestry.registry.service import Service
 
 _PAGE: Final = 100

@@ -20,9 +20,9 @@ from digestry.model.resolution import (
     Resolutions,
     ResolveRequest,
 )
-from digestry.registry import redaction
 from digestry.registry.error_responses import ErrorResponse, not_allowed
 from digestry.registry.exchange import JSON, Exchange
+from digestry.registry.resources import redaction
 from digestry.registry.service import ContentDamaged, Service
 
 log: Final = logging.getLogger("digestry.registry")
