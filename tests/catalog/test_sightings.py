@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from typing import Any
+
 import pytest
 
 from digestry.catalog import clock as times
@@ -128,3 +132,99 @@ def test_more_than_one_transaction_takes(catalog: Catalog, clock: Clock) -> None
     entries.append(seen("x", Digest.of(b"nobody's")))
     assert catalog.sightings.note(entries, at=clock.now, actor="a") == Noted(BATCH + 5, 1)
     assert catalog.sightings.of("x", digest, limit=1).places == BATCH + 5
+
+
+# -- how much room there is ------------------------------------------------------------------------
+
+
+def counted(catalog: Catalog) -> dict[str, int]:
+    """What each who tells takes, as the catalog counts it, once it is proven right."""
+    rows = query(catalog, "SELECT actor, bytes FROM sighting_usage ORDER BY actor")
+    cost = "200 + 2 * length(CAST(place || repository || digest || actor AS BLOB))"
+    assert rows == query(catalog, f"SELECT actor, sum({cost}) FROM sightings GROUP BY actor ORDER BY actor")
+    return {str(actor): int(size) for actor, size in rows}
+
+
+def query(catalog: Catalog, statement: str) -> list[Any]:
+    with closing(sqlite3.connect(catalog.path)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def places(catalog: Catalog, digest: Digest) -> set[str]:
+    return {one.place for one in catalog.sightings.of("x", digest, limit=20_000).sightings}
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Room for some 100 short sightings."""
+    size = 100 * (200 + 2 * len("sha256:" + "0" * 64 + "x" + "auditor" + "n00"))
+    monkeypatch.setattr(room, "MOST_BYTES", size)
+    return size
+
+
+def test_what_all_tell_has_a_bound_in_bytes(catalog: Catalog, clock: Clock, little: int) -> None:
+    digests = [put(catalog, "x", image(catalog, "x")).digest for _ in range(4)]
+    for number in range(40):
+        long = "\N{PILE OF POO}" * 200 + str(number)
+        entries = [seen("x", digest, f"{long}.{other}") for digest in digests for other in range(5)]
+        catalog.sightings.note(entries, at=clock.now + number, actor=f"user{number % 3}")
+        assert sum(counted(catalog).values()) <= little
+    catalog.sightings.prune(clock.now + 1000)
+    assert counted(catalog) == {}
+
+
+def test_it_takes_no_more_on_the_disk_than_is_counted(catalog: Catalog, clock: Clock) -> None:
+    digest = put(catalog, "x", image(catalog, "x")).digest
+    before = size_of(catalog)
+    for number in range(8):
+        entries = [seen("x", digest, f"{number}.{other}" + "\u20ac" * 240) for other in range(500)]
+        catalog.sightings.note(entries, at=clock.now + number, actor="a")
+    assert 1 << 20 < size_of(catalog) - before < counted(catalog)["a"] * 1.1
+
+
+def size_of(catalog: Catalog) -> int:
+    ((pages, free),) = query(
+        catalog, "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count"
+    )
+    ((size,),) = query(catalog, "PRAGMA page_size")
+    return int((pages - free) * size)
+
+
+def test_who_floods_makes_room_and_nobody_else(catalog: Catalog, clock: Clock, little: int) -> None:
+    ran, other = (put(catalog, "x", image(catalog, "x")).digest for _ in range(2))
+    real = [seen("x", ran, f"n{number:02}") for number in range(30)]
+    catalog.sightings.note(real, at=clock.now, actor="auditor")
+    for number in range(20):
+        flood = [seen("x", other, f"{number}.{more}") for more in range(50)]
+        assert catalog.sightings.note(flood, at=clock.now + 1 + number, actor="guest").refused == 0
+    assert places(catalog, ran) == {one.place for one in real}
+    assert {place.partition(".")[0] for place in places(catalog, other)} <= {"18", "19"}
+    assert sum(counted(catalog).values()) <= little
+    # What runs now is noted, new and old, though all is full.
+    more = [seen("x", ran, f"n{number:02}") for number in range(40)]
+    assert catalog.sightings.note(more, at=clock.now + 100, actor="auditor") == Noted(40, 0)
+    assert len(places(catalog, ran)) == 40
+
+
+def test_the_latest_of_a_digest_is_never_pushed_out(catalog: Catalog, clock: Clock, little: int) -> None:
+    """It keeps what runs from garbage collection. Then what is new is refused, and told so."""
+    digests = [put(catalog, "x", image(catalog, "x")).digest for _ in range(60)]
+    catalog.sightings.note([seen("x", one, "n01") for one in digests], at=clock.now, actor="auditor")
+    catalog.sightings.note([seen("x", digests[0], "n02")], at=clock.now + 1, actor="guest")
+    refused = 0
+    for number in range(10):
+        flood = [seen("x", digests[0], f"{number}.{more}") for more in range(50)]
+        refused += catalog.sightings.note(flood, at=clock.now + 2 + number, actor="guest").refused
+    assert all(places(catalog, one) for one in digests[1:])
+    assert sum(counted(catalog).values()) <= little
+    # A place of one's own that is there is told of again.
+    again = [seen("x", one, "n01") for one in digests[1:]]
+    assert catalog.sightings.note(again, at=clock.now + 50, actor="auditor") == Noted(59, 0)
+
+
+def test_what_there_is_no_room_for_is_told(catalog: Catalog, clock: Clock, little: int) -> None:
+    digests = [put(catalog, "x", image(catalog, "x")).digest for _ in range(130)]
+    result = catalog.sightings.note([seen("x", one, "n01") for one in digests], at=clock.now, actor="auditor")
+    assert (result.unknown, result.noted + result.refused) == (0, 130)
+    assert 95 <= result.noted <= 105
+    assert sum(bool(places(catalog, one)) for one in digests) == result.noted

@@ -179,6 +179,15 @@ sightings = Table(
     Column("last_at", BigInteger, nullable=False),
     Column("actor", Text, nullable=False),
     Index("sightings_by_time", "last_at"),
+    Index("sightings_by_actor", "actor", "last_at"),
+)
+
+# How much room the sightings of each user take, kept by triggers (triggers.py).
+sighting_usage = Table(
+    "sighting_usage",
+    metadata,
+    Column("actor", Text, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
 )
 
 # Content whose bytes were found to be wrong, or gone: not served until it is pushed again.

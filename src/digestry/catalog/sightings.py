@@ -1,19 +1,34 @@
 """What audits saw running: which digest of which repository, where, when first and when last.
 
 A row for each digest, repository and place, so that a fleet that is audited every minute makes it
-no larger. Only what a repository has or had is noted, and of one digest at so many places.
+no larger. Only what a repository has or had is noted, and of one digest at so many places. All together have
+so much room: once it is full, the oldest go of whoever has told most, but never the latest of a digest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, select, union
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Select,
+    cast,
+    delete,
+    exists,
+    func,
+    literal_column,
+    select,
+    union,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from digestry.catalog import clock
-from digestry.catalog.schema import manifests, repositories, sightings
+from digestry.catalog.schema import manifests, repositories, sighting_usage, sightings
 from digestry.catalog.sqlite.bulk_keys import pairs
 from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
@@ -21,10 +36,14 @@ from digestry.model.sightings import LastSeen, Noted, Sighted, SightingsOf
 
 MOST_PLACES: Final = 10_000
 """Places that are remembered of one digest in one repository: those where it was seen last."""
+MOST_BYTES: Final = 512 << 20
+"""Room for all sightings, as triggers count it: more than what they take in the database."""
 BATCH: Final = 1000
 """Sightings of one transaction."""
 
 _PRUNED: Final = 5000
+_LOOKED_AT: Final = 5000
+"""Of the oldest sightings of who has told most, so many may make room at once."""
 
 
 class Sightings:
@@ -35,7 +54,8 @@ class Sightings:
 
     def note(self, entries: Iterable[Sighted], *, at: int, actor: str) -> Noted:
         """Notes that ``entries`` ran at the time ``at`` (microseconds since 1970), as ``actor`` says;
-        how many that were, and how many are of digests that their repository never had.
+        how many that were, how many are of digests that their repository never had, and how many there is no
+        room for.
 
         A place's first time stays, its last time only rises, its number of containers is the one that
         was told last. One transaction for every :data:`BATCH` of them.
@@ -57,10 +77,12 @@ class Sightings:
                     for one in some
                     if (one.repository, str(one.digest)) in known
                 ]
+                refused = 0
                 if rows:
                     connection.execute(_UPSERT, rows)
                     _bound(connection, known)
-            result += Noted(len(rows), len(some) - len(rows))
+                    refused = _make_room(connection, actor, at)
+            result += Noted(len(rows) - refused, len(some) - len(rows), refused)
         return result
 
     def of(self, repository: str, digest: Digest, *, limit: int) -> SightingsOf:
@@ -177,6 +199,61 @@ def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
             .limit(MOST_PLACES)
         )
         connection.execute(delete(sightings).where(mine, sightings.c.place.not_in(kept)))
+
+
+def _make_room(connection: Connection, actor: str, at: int) -> int:
+    """Remove the oldest of whoever has told most if all take too much, and return how many of those cannot
+    stay that ``actor`` tells of now, at ``at``.
+
+    The latest of each digest stays: it keeps the digest from garbage collection.
+    """
+    over = connection.execute(select(func.sum(sighting_usage.c.bytes))).scalar_one() - MOST_BYTES
+    if over <= 0:
+        return 0
+    most = (sighting_usage.c.bytes.desc(), sighting_usage.c.actor)
+    whose = connection.execute(select(sighting_usage.c.actor).order_by(*most).limit(1)).scalar_one()
+    oldest = (
+        select(_ROW, *sightings.c)
+        .where(sightings.c.actor == whose, (sightings.c.actor != actor) | (sightings.c.last_at != at))
+        .order_by(sightings.c.last_at)
+        .limit(_LOOKED_AT)
+        .subquery()
+    )
+    later = sightings.alias()
+    is_later = (later.c.last_at > oldest.c.last_at) | (
+        (later.c.last_at == oldest.c.last_at) & (later.c.place > oldest.c.place)
+    )
+    same = (later.c.digest == oldest.c.digest) & (later.c.repository == oldest.c.repository)
+    found = select(oldest.c.row, _room(oldest.c)).where(exists().where(same, is_later))
+    over = _drop(connection, found.order_by(oldest.c.last_at), over)[1]
+    if over <= 0:
+        return 0
+    told_now = select(_ROW, _room(sightings.c)).where(
+        sightings.c.actor == actor, sightings.c.last_at == at, sightings.c.first_at == at
+    )
+    return _drop(connection, told_now, over)[0]
+
+
+def _drop(connection: Connection, rows: Select[int, int], over: int) -> tuple[int, int]:
+    """Remove as many of ``rows`` as have ``over`` bytes; return their number, and the bytes that are left."""
+    numbers: list[int] = []
+    for number, size in connection.execute(rows).all():
+        if over <= 0:
+            break
+        numbers.append(number)
+        over -= size
+    encoded = func.json_each(msgspec.json.encode(numbers).decode()).table_valued("value")
+    connection.execute(delete(sightings).where(_ROW.in_(select(encoded.c.value))))
+    return len(numbers), over
+
+
+_ROW: Final[ColumnElement[int]] = literal_column("sightings.rowid", BigInteger).label("row")
+
+
+def _room(row: Any) -> ColumnElement[int]:
+    """What a sighting takes, as the triggers count it."""
+    text = row.place + row.repository + row.digest + row.actor
+    return 200 + 2 * func.length(cast(text, LargeBinary))
 
 
 def _batched(entries: Sequence[Sighted]) -> Iterable[Sequence[Sighted]]:

@@ -85,8 +85,9 @@ def recorded(recording: Recording) -> None:
             complain(f"not recorded at {told.host}: {told.failure.message}", told.failure.hint)
         elif told.noted is not None:
             unknown = f", {told.noted.unknown} of what it does not know" if told.noted.unknown else ""
+            refused = f", {told.noted.refused} that it has no room for" if told.noted.refused else ""
             noted = words.number(told.noted.noted, "sighting")
-            note(printable(f"digestry: recorded at {told.host}: {noted}{unknown}"))
+            note(printable(f"digestry: recorded at {told.host}: {noted}{unknown}{refused}"))
     if keep_none:
         keep = "keeps" if len(keep_none) == 1 else "keep"
         note(printable(f"digestry: not recorded: {', '.join(keep_none)} {keep} no sightings"))

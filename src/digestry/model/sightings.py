@@ -45,13 +45,15 @@ class SightingsRequest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Noted(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of it: ``unknown`` are those of digests that their repository never had."""
+    """What became of it: ``unknown`` are those of digests that their repository never had, ``refused`` those
+    that there is no room for."""
 
     noted: int = 0
     unknown: int = 0
+    refused: int = 0
 
     def __add__(self, other: Noted) -> Noted:
-        return Noted(self.noted + other.noted, self.unknown + other.unknown)
+        return Noted(self.noted + other.noted, self.unknown + other.unknown, self.refused + other.refused)
 
 
 class LastSeen(msgspec.Struct, frozen=True, rename="camel"):

@@ -12,6 +12,13 @@ _NEW: Final = _SHOWN.format(row="new")
 _OLD: Final = _SHOWN.format(row="old")
 
 
+_SIGHTING: Final = (
+    "200 + 2 * length(CAST({row}.place || {row}.repository || {row}.digest || {row}.actor AS BLOB))"
+)
+_TOLD: Final = _SIGHTING.format(row="new")
+_FORGOTTEN: Final = _SIGHTING.format(row="old")
+
+
 def _append_only(action: str) -> str:
     return (
         f"CREATE TRIGGER journal_no_{action.lower()} BEFORE {action} ON journal "
@@ -44,6 +51,17 @@ TRIGGERS: Final = frozenset(
             "UPDATE OF size, deleted_at ON manifests",
             "new",
             f"bytes = bytes + {_NEW} - {_OLD}",
+        ),
+        (
+            "CREATE TRIGGER sighting_added AFTER INSERT ON sightings"  # noqa: S608 - all of it is written here
+            f" BEGIN INSERT INTO sighting_usage (actor, bytes) VALUES (new.actor, {_TOLD})"
+            " ON CONFLICT (actor) DO UPDATE SET bytes = bytes + excluded.bytes; END"
+        ),
+        (
+            "CREATE TRIGGER sighting_removed AFTER DELETE ON sightings"  # noqa: S608 - all of it is written here
+            f" BEGIN UPDATE sighting_usage SET bytes = bytes - ({_FORGOTTEN})"
+            " WHERE actor = old.actor;"
+            " DELETE FROM sighting_usage WHERE actor = old.actor AND bytes <= 0; END"
         ),
         _counting("tag_added", "INSERT ON tags", "new", "tags = tags + 1"),
         _counting("tag_removed", "DELETE ON tags", "old", "tags = tags - 1"),

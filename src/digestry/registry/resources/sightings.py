@@ -38,8 +38,11 @@ async def handle_note(service: Service, exchange: Exchange) -> None:
     for start in range(0, len(seen), BATCH):
         part = seen[start : start + BATCH]
         result += await service.write(service.catalog.sightings.note, part, at=at, actor=actor)
-    exchange.record_audit_event(action="note-sightings", noted=result.noted, unknown=result.unknown)
-    await exchange.json(result)
+    told = {"noted": result.noted, "unknown": result.unknown}
+    if result.refused:
+        told["refused"] = result.refused
+    exchange.record_audit_event(action="note-sightings", **told)
+    await exchange.json(told)
 
 
 def _parse(body: bytes) -> list[Sighted]:
