@@ -183,11 +183,9 @@ def test_it_takes_no_more_on_the_disk_than_is_counted(catalog: Catalog, clock: C
 
 
 def size_of(catalog: Catalog) -> int:
-    ((pages, free),) = query(
-        catalog, "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count"
-    )
-    ((size,),) = query(catalog, "PRAGMA page_size")
-    return int((pages - free) * size)
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, size = (int(query(catalog, f"PRAGMA {name}")[0][0]) for name in names)
+    return (pages - free) * size
 
 
 def test_who_floods_makes_room_and_nobody_else(catalog: Catalog, clock: Clock, little: int) -> None:
