@@ -141,7 +141,8 @@ def counted(catalog: Catalog) -> dict[str, int]:
     """What each who tells takes, as the catalog counts it, once it is proven right."""
     rows = query(catalog, "SELECT actor, bytes FROM sighting_usage ORDER BY actor")
     cost = "200 + 2 * length(CAST(place || repository || digest || actor AS BLOB))"
-    assert rows == query(catalog, f"SELECT actor, sum({cost}) FROM sightings GROUP BY actor ORDER BY actor")
+    true = f"SELECT actor, sum({cost}) FROM sightings GROUP BY actor ORDER BY actor"  # noqa: S608
+    assert rows == query(catalog, true)
     return {str(actor): int(size) for actor, size in rows}
 
 

@@ -24,6 +24,7 @@ import msgspec
 
 from digestry import fsio
 from digestry.errors import InvalidConfiguration, StorageError
+from digestry.registry.observability.audit_shares import keep_shares
 from digestry.registry.observability.config import OFF, STDERR, LogConfig
 from digestry.registry.observability.counters import Family, Measures
 from digestry.registry.observability.logs import encode
@@ -35,6 +36,9 @@ LOST: Final = Family("digestry_audit_lost_lines", "Lines of the audit log that c
 
 PLACE_FILE: Final = "audit-log.json"
 """Below the root, where commands find the audit log of a registry whose configuration has a place for it."""
+
+KEPT: Final = "kept"
+"""How a file's name ends that has the lines of users whose share of the log others would take."""
 
 _COMPLAINT_SECONDS: Final = 60.0
 
@@ -210,8 +214,9 @@ class Rotation:
                     self._rotate(file)
             except FileNotFoundError:
                 pass
-            except OSError as error:
-                log.error("the audit log %s cannot be put aside: %s", file, error.strerror)
+            except (OSError, StorageError) as error:
+                reason = error.message if isinstance(error, StorageError) else error.strerror
+                log.error("the audit log %s cannot be put aside: %s", file, reason)
         return self._SECONDS
 
     def _rotate(self, file: Path) -> None:
@@ -221,6 +226,10 @@ class Rotation:
         if self._keep == 0:
             file.unlink()
             return
+        if numbered(self._keep).exists():
+            kept = file.with_name(f"{file.name}.{KEPT}")
+            keep_shares([kept, numbered(self._keep)], kept, self._size)
+            numbered(self._keep).unlink()
         for number in range(self._keep - 1, 0, -1):
             if numbered(number).exists():
                 numbered(number).replace(numbered(number + 1))
