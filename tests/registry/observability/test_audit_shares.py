@@ -22,9 +22,8 @@ def written(path: Path, counts: dict[str, int], start: int = 0) -> Path:
         for user, count in counts.items():
             for number in range(count):
                 entry: dict[str, object] = {"number": start + number}
-                entry |= (
-                    {"user": "anonymous", "address": user} if "." in user or ":" in user else {"user": user}
-                )
+                is_address = "." in user or ":" in user
+                entry |= {"user": "anonymous", "address": user} if is_address else {"user": user}
                 file.write(_line(entry))
     return path
 

@@ -10,8 +10,6 @@ from typing import Final
 _SHOWN: Final = "CASE WHEN {row}.deleted_at IS NULL THEN {row}.size ELSE 0 END"
 _NEW: Final = _SHOWN.format(row="new")
 _OLD: Final = _SHOWN.format(row="old")
-
-
 _SIGHTING: Final = (
     "200 + 2 * length(CAST({row}.place || {row}.repository || {row}.digest || {row}.actor AS BLOB))"
 )
