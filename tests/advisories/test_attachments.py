@@ -12,8 +12,9 @@ import pytest
 from digestry.advisories import attachments, publish
 from digestry.advisories.attachments import attestation_tag, list_tag
 from digestry.advisories.statements import Status
-from digestry.audit.assessment import AdvisoryVerdict
-from digestry.audit.audit import ContainerFinding, audit
+from digestry.audit.assessment import Assessment
+from digestry.audit.audit import audit
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import to_csv, to_sarif, to_table
 from digestry.audit.reports.grouping import grouped
@@ -115,8 +116,8 @@ def found(registries: FakeRegistries, image: Image, *, digest: Digest | None = N
     return one
 
 
-def verdict(registries: FakeRegistries, image: Image, *, digest: Digest | None = None) -> AdvisoryVerdict:
-    return found(registries, image, digest=digest).verdict
+def verdict(registries: FakeRegistries, image: Image, *, digest: Digest | None = None) -> Assessment:
+    return found(registries, image, digest=digest).assessment
 
 
 # -- the ways in which something hangs on an image --------------------------------------------------
@@ -548,7 +549,7 @@ def test_what_hangs_on_a_shared_index_is_only_about_the_image_that_it_names() ->
         for name, image in (("one", one), ("two", two))
     ]
     states = {
-        row.sighting.name: row.verdict.state
+        row.container.name: row.assessment.state
         for row in audit([Listed(*rows)], RegistryQueries(registries)).findings
     }
     assert states == {"one": "fixed", "two": "not_assessed"}
@@ -647,10 +648,10 @@ def test_one_vulnerability_of_two_components_is_one_result(
     for name in ("curl", "openssl"):
         hang(app, image.manifest, openvex(said("affected", part(image, name))))
     one = found(registries, image)
-    assert len(one.verdict.advisories) == 2
+    assert len(one.assessment.advisories) == 2
     (group,) = grouped([one], "advisory")
     assert group.findings == (one,)
-    report = audit([Listed(one.sighting)], RegistryQueries(registries))
+    report = audit([Listed(one.container)], RegistryQueries(registries))
     (run,) = json.loads("".join(to_sarif.write(report)))["runs"]
     assert [result["ruleId"] for result in run["results"]].count("CVE-1") == 1
     shown = [plain(line) for line in to_table.write(report, Look(whole=True))]
@@ -690,20 +691,20 @@ def test_a_fix_that_is_itself_affected_is_none(registries: FakeRegistries, app: 
     advise(registries, "affected", bad.manifest, half.manifest)
     advise(registries, "affected", half.manifest, cve="CVE-2")
     one = found(registries, bad)
-    assert one.cure is None
+    assert one.fixed_image is None
     why = f"{APP}@{half.manifest} was named as the fix, but is itself affected by CVE-2"
     assert why in one.action
     assert why in one.reasons
-    report = audit([Listed(one.sighting)], RegistryQueries(registries))
+    report = audit([Listed(one.container)], RegistryQueries(registries))
     look = Look(whole=True)
     assert any(why in plain(line) for line in to_table.write(report, look))
     assert any(why in plain(line) for line in to_table.fixes(report))
     assert any(why in line for line in to_csv.write(report))
     advise(registries, "affected", half.manifest, good.manifest, cve="CVE-3")
     one = found(registries, bad)
-    assert one.cure is not None
-    assert one.cure.digest == good.manifest
-    report = audit([Listed(one.sighting)], RegistryQueries(registries))
+    assert one.fixed_image is not None
+    assert one.fixed_image.digest == good.manifest
+    report = audit([Listed(one.container)], RegistryQueries(registries))
     plan = [plain(line) for line in to_table.fixes(report)]
     assert any("was named as the fix" in line for line in plan)
     assert not any(str(half.manifest) in line for line in plan if not line.startswith("#"))
@@ -714,7 +715,7 @@ def test_a_fix_of_which_nothing_can_be_known_is_none(registries: FakeRegistries,
     advise(registries, "affected", bad.manifest, doubtful.manifest)
     digest = hang(app, doubtful.manifest, b"{}")
     one = found(registries, bad)
-    assert one.cure is None
+    assert one.fixed_image is None
     assert str(digest) in one.action
 
 
@@ -724,9 +725,9 @@ def test_an_index_of_which_one_image_is_affected_is_no_fix(
     bad, one, two = app.image("bad", "1"), app.image("one"), app.image("two")
     index = app.index({"linux/amd64": one, "linux/arm64": two})
     advise(registries, "affected", bad.manifest, index)
-    assert found(registries, bad).cure is not None
+    assert found(registries, bad).fixed_image is not None
     advise(registries, "affected", two.manifest, cve="CVE-2")
-    assert found(registries, bad).cure is None
+    assert found(registries, bad).fixed_image is None
 
 
 def test_fixes_in_a_circle_end(registries: FakeRegistries, app: FakeRepository) -> None:
@@ -738,8 +739,8 @@ def test_fixes_in_a_circle_end(registries: FakeRegistries, app: FakeRepository) 
     for bad in (one, two, three):
         hang(app, bad.manifest, openvex(said("affected", vulnerability={"name": "CVE-9"})))
     told = found(registries, one)
-    assert told.verdict.state == "affected"
-    assert told.cure is None
+    assert told.assessment.state == "affected"
+    assert told.fixed_image is None
 
 
 def test_the_same_code_under_another_digest_is_no_fix(
@@ -749,4 +750,4 @@ def test_the_same_code_under_another_digest_is_no_fix(
     target = publish.find_image(registries, Reference.parse(f"{APP}@{bad.manifest}"))
     statement = said("affected", purl(bad.manifest), action_statement=f"Update to {APP}@{again.manifest}.")
     hang(app, target.digest, openvex(statement))
-    assert found(registries, bad).cure is None
+    assert found(registries, bad).fixed_image is None

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from digestry.advisories import publish
-from digestry.audit.audit import AuditReport, ContainerFinding, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.timelines import Timeline, timelines
 from digestry.inventory.observation import Unseen
@@ -164,10 +165,10 @@ def _worse(finding: ContainerFinding) -> ContainerFinding:
                 action=text,
             ),
         )
-        for one in finding.verdict.advisories
+        for one in finding.assessment.advisories
     )
     return dataclasses.replace(
         finding,
-        verdict=dataclasses.replace(finding.verdict, advisories=advisories),
+        assessment=dataclasses.replace(finding.assessment, advisories=advisories),
         action=finding.action + text,
     )

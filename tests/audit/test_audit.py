@@ -11,7 +11,8 @@ from msgspec import structs
 
 from digestry.advisories import publish
 from digestry.advisories.statements import Status
-from digestry.audit.audit import AuditReport, ContainerFinding, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Unauthorized, Unreachable
 from digestry.inventory.observation import ContainerObservation, Unseen
@@ -228,12 +229,12 @@ def test_an_id_is_looked_up_in_every_role(registries: FakeRegistries, kind: str)
     seen = [
         sighted(f"{APP}:1", image_id(digest, kind="unknown"), name=name) for name, digest in by_id.items()
     ]
-    found = {one.sighting.name: one for one in run(registries, *seen).findings}
+    found = {one.container.name: one for one in run(registries, *seen).findings}
     middle = index if registries.remembers or kind == "unknown" else second.manifest
     assert [running(found[name]) for name in "abc"] == [first.manifest, middle, third.manifest]
     moved = "moved" if registries.remembers else "unknown"
     assert [found[name].tag.state for name in "abc"] == [moved, moved, "current"]
-    assert [found[name].verdict.state for name in "abc"] == ["affected", "not_assessed", "not_assessed"]
+    assert [found[name].assessment.state for name in "abc"] == ["affected", "not_assessed", "not_assessed"]
 
 
 def test_never_is_not_said_of_what_the_history_may_have_held(rich: FakeRegistries) -> None:
@@ -265,7 +266,7 @@ def test_digests_that_contradict_each_other_are_no_answer(registries: FakeRegist
     state(registries, f"{APP}@{bad.manifest}", "affected", vulnerability="CVE-2")
     for first, second in ((good, bad), (bad, good)):
         found = only(registries, sighted(f"{APP}:1", claim(first.manifest, APP), claim(second.manifest, APP)))
-        assert found.verdict.state in {"unknown", "affected"}
+        assert found.assessment.state in {"unknown", "affected"}
         assert found.tag.state != "current"
         assert any("other code" in reason for reason in found.reasons)
 
@@ -280,9 +281,9 @@ def test_a_config_as_image_id_decides_between_digests(registries: FakeRegistries
     for claims in (names, names[::-1]):
         found = only(registries, sighted(f"{APP}:1", *claims, image_id(bad.config)))
         assert running(found) == bad.manifest
-        assert (found.verdict.state, found.tag.state) == ("affected", "current")
+        assert (found.assessment.state, found.tag.state) == ("affected", "current")
         other = only(registries, sighted(f"{APP}:1", *claims, image_id(good.config)))
-        assert other.verdict.state == "fixed"
+        assert other.assessment.state == "fixed"
         assert other.tag.state != "current"
 
 
@@ -293,10 +294,10 @@ def test_a_mirror_that_could_not_look_tells_neither_the_tag_nor_the_advisories()
     seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
     registries.outdated[APP, "1"] = "unreachable; registry=docker.io"
     found = only(registries, seen)
-    assert (found.tag.state, found.verdict.state) == ("unknown", "fixed")
+    assert (found.tag.state, found.assessment.state) == ("unknown", "fixed")
     assert any("could not see where it points now" in reason for reason in found.reasons)
     registries.outdated[APP, str(one.manifest)] = "unreachable; registry=docker.io"
-    assert only(registries, seen).verdict.state == "unknown"
+    assert only(registries, seen).assessment.state == "unknown"
 
 
 def test_never_is_not_said_of_what_an_account_may_not_see(rich: FakeRegistries) -> None:
@@ -313,11 +314,11 @@ def test_another_platforms_image_may_run_where_only_an_index_is_known(rich: Fake
     amd, arm = app.image("one amd"), app.image("one arm")
     index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
     seen = sighted(f"{APP}:1", image_id(index, kind="unknown"))
-    assert only(rich, seen).verdict.state == "not_assessed"
+    assert only(rich, seen).assessment.state == "not_assessed"
     state(rich, f"{APP}@{amd.manifest}", "fixed")
     state(rich, f"{APP}@{arm.manifest}", "affected")
     found = only(rich, seen)
-    assert found.verdict.state == "unknown"
+    assert found.assessment.state == "unknown"
     assert any("may be what runs" in reason for reason in found.reasons)
 
 
@@ -337,7 +338,7 @@ def test_a_platform_that_is_assumed_makes_nothing_good(
     if others:
         state(rich, f"{APP}@{arm.manifest}", others)
     found = only(rich, seen)
-    assert found.verdict.state == expected
+    assert found.assessment.state == expected
     assert any("may be what runs" in reason for reason in found.reasons) == (expected == "unknown")
 
 
@@ -368,7 +369,7 @@ def test_a_local_build_has_a_row_that_says_so(registries: FakeRegistries) -> Non
     for reference, named in ((f"{APP}:1", True), ("app:dev", False), (None, True)):
         found = only(registries, sighted(reference, image_id(Digest.of(b"x")), registry_named=named))
         assert running(found) is None
-        assert found.verdict.state == "unknown"
+        assert found.assessment.state == "unknown"
         assert any("built or loaded locally, never pushed or pulled" in one for one in found.reasons)
     assert not any(name.startswith("docker.io") for _, name, _ in registries.asked)
 
@@ -389,7 +390,7 @@ def test_what_the_registry_has_lost_is_the_runtimes_word(plain: FakeRegistries) 
     assert running(found) == one.manifest
     assert found.identity is not None
     assert not found.identity.confirmed
-    assert found.verdict.state == "unknown"
+    assert found.assessment.state == "unknown"
 
 
 def test_an_unusable_reference_is_a_row(rich: FakeRegistries) -> None:
@@ -474,7 +475,7 @@ def test_affected_names_what_to_restart_from_and_fixed_is_told(registries: FakeR
         sighted(f"{APP}:1", claim(good.manifest, APP), image_id(good.config), name="good"),
         sighted(f"{APP}:1", claim(bad.manifest, APP), image_id(bad.config), name="bad"),
     )
-    assert [(one.sighting.name, one.verdict.state) for one in report.findings] == [
+    assert [(one.container.name, one.assessment.state) for one in report.findings] == [
         ("bad", "affected"), ("good", "fixed"),
     ]  # fmt: skip
     assert report.affected
@@ -488,7 +489,7 @@ def test_an_indexs_advisory_holds_for_its_children_and_for_siblings(registries: 
     index = app.index({"linux/amd64": one}, "1")
     state(registries, f"{APP}@{index}", "affected")
     seen = sighted(f"{APP}:1", claim(index, APP), image_id(one.config))
-    assert only(registries, seen).verdict.state == "affected"
+    assert only(registries, seen).assessment.state == "affected"
 
 
 def test_siblings_that_share_a_config_are_the_same_code(rich: FakeRegistries) -> None:
@@ -496,7 +497,7 @@ def test_siblings_that_share_a_config_are_the_same_code(rich: FakeRegistries) ->
     one, same = app.image("one", "1"), app.image("one", "2", squeezed="zstd")
     state(rich, f"{APP}@{same.manifest}", "affected")
     seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
-    assert only(rich, seen).verdict.state == "affected"
+    assert only(rich, seen).assessment.state == "affected"
 
 
 def test_a_mirror_is_judged_by_what_is_said_of_the_original(registries: FakeRegistries) -> None:
@@ -508,7 +509,7 @@ def test_a_mirror_is_judged_by_what_is_said_of_the_original(registries: FakeRegi
         sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config), name="a"),
         sighted(f"{HOST}/mirror:1", claim(copied.manifest, f"{HOST}/mirror"), image_id(one.config), name="b"),
     )
-    assert [one.verdict.state for one in report.findings] == ["affected", "affected"]
+    assert [one.assessment.state for one in report.findings] == ["affected", "affected"]
     assert any(f"stated in {APP}" in reason for reason in report.findings[1].reasons)
 
 
@@ -516,14 +517,14 @@ def test_the_latest_statement_is_in_force(registries: FakeRegistries) -> None:
     one = registries.at(APP).image("one", "1")
     seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
     state(registries, f"{APP}:1", "affected")
-    assert only(registries, seen).verdict.state == "affected"
+    assert only(registries, seen).assessment.state == "affected"
     state(registries, f"{APP}:1", "not_affected")  # the same second: the version decides
-    assert only(registries, seen).verdict.state == "not_affected"
+    assert only(registries, seen).assessment.state == "not_affected"
     state(registries, f"{APP}:1", "affected", at=START - LATER)  # older: it changes nothing
-    assert only(registries, seen).verdict.state == "not_affected"
+    assert only(registries, seen).assessment.state == "not_affected"
     state(registries, f"{APP}:1", "under_investigation", vulnerability="CVE-2")
     found = only(registries, seen)
-    assert found.verdict.state == "unknown"
+    assert found.assessment.state == "unknown"
     assert "CVE-2 is under investigation" in found.reasons
 
 
@@ -545,7 +546,7 @@ def test_an_unknown_platform_leaves_a_doubt(rich: FakeRegistries) -> None:
     index = app.index({"linux/amd64": amd, "linux/arm64": arm}, "1")
     state(rich, f"{APP}@{arm.manifest}", "affected")
     found = only(rich, sighted(f"{APP}:1", claim(index, APP, found_by="inventory"), platform=None))
-    assert found.verdict.state == "unknown"
+    assert found.assessment.state == "unknown"
     assert any("may be what runs" in reason for reason in found.reasons)
 
 
@@ -562,7 +563,7 @@ def test_a_silent_registry_is_one_problem_and_rows_remain(rich: FakeRegistries) 
         sighted(f"{HOST}/other:1", image_id(Digest.of(b"x")), name="c"),
     )
     assert [problem.source for problem in report.problems] == [f"registry {HOST}"]
-    assert [one.verdict.state for one in report.findings] == ["unknown"] * 3
+    assert [one.assessment.state for one in report.findings] == ["unknown"] * 3
     assert [one.tag.state for one in report.findings] == ["unknown"] * 3
     assert running(report.findings[0]) == one.manifest  # the runtime's word
     assert running(report.findings[2]) is None
@@ -600,7 +601,7 @@ def test_one_kind_of_question_that_hangs_does_not_hide_the_other_answers(rich: F
     over.set()
     assert running(report.findings[0]) == one.manifest
     assert report.findings[0].tag.state == "current"
-    assert report.findings[0].verdict.state == "unknown"
+    assert report.findings[0].assessment.state == "unknown"
     assert [problem.source for problem in report.problems] == [f"registry {HOST}"]
 
 
@@ -614,7 +615,7 @@ def test_a_refusal_of_any_question_is_a_problem(rich: FakeRegistries, what: str)
     assert len(report.findings) == 1
     assert any("not for you" in reason for reason in report.findings[0].reasons)
     assert {problem.source for problem in report.problems} == {f"registry {APP}"}
-    assert report.findings[0].verdict.state == ("not_assessed" if what == "history" else "unknown")
+    assert report.findings[0].assessment.state == ("not_assessed" if what == "history" else "unknown")
     assert report.findings[0].tag.state == ("moved" if what == "referrers" else "unknown")
 
 
@@ -642,7 +643,7 @@ def test_many_images_are_one_question() -> None:
     registries.asked.clear()
     report = run(registries, *seen)
     states = {
-        one.sighting.name: (one.tag.state, one.verdict.state, one.action[:7]) for one in report.findings
+        one.container.name: (one.tag.state, one.assessment.state, one.action[:7]) for one in report.findings
     }
     assert states["a7"] == ("moved", "affected", "restart")
     assert states["b7"] == ("current", "fixed", "nothing")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from digestry.audit.audit import AuditReport, ContainerFinding, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.image_names import NO_NAMES, Alias, ImageNames, Mirror, RepositoryPrefix
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import DigestryError, Unauthorized, Unreachable
@@ -76,9 +77,9 @@ def test_one_config_under_two_manifests(rich: FakeRegistries) -> None:
         sighted(f"{APP}:2", claim(same.manifest, APP), image_id(same.config), name="b"),
         sighted(f"{APP}:2", image_id(same.config), name="c"),
     )
-    found = {one.sighting.name: one for one in report.findings}
+    found = {one.container.name: one for one in report.findings}
     assert [found[name].tag.state for name in "abc"] == ["current"] * 3
-    assert [found[name].verdict.state for name in "abc"] == ["affected"] * 3
+    assert [found[name].assessment.state for name in "abc"] == ["affected"] * 3
     assert running(found["c"]) == same.manifest  # the one that its tag points to
 
 
@@ -122,11 +123,15 @@ def test_what_was_pulled_there_and_pushed_here_anew(registries: FakeRegistries) 
         image_id(pushed.config),
     )
     found = only(registries, seen)
-    assert (running(found), found.tag.state, found.verdict.state) == (pushed.manifest, "current", "affected")
+    assert (running(found), found.tag.state, found.assessment.state) == (
+        pushed.manifest,
+        "current",
+        "affected",
+    )
     other = first.image("two", "2")  # other code in that repository says nothing
     state(registries, f"{HOST}/aaa@{other.manifest}", "affected")
     alone = sighted(f"{APP}:1", claim(pushed.manifest, APP), image_id(pushed.config))
-    assert only(registries, alone).verdict.state == "not_assessed"
+    assert only(registries, alone).assessment.state == "not_assessed"
 
 
 def test_a_digest_that_the_store_wrote_is_not_never(rich: FakeRegistries) -> None:
@@ -135,7 +140,7 @@ def test_a_digest_that_the_store_wrote_is_not_never(rich: FakeRegistries) -> Non
     written = Digest.of(b"a manifest that no registry has")
     own = replace(image_id(written, kind="unknown"), rewritten=True)
     found = only(rich, sighted(f"{APP}:1", own))
-    assert (found.identity, found.tag.state, found.verdict.state) == (None, "unknown", "unknown")
+    assert (found.identity, found.tag.state, found.assessment.state) == (None, "unknown", "unknown")
     assert "may have written" in " ".join(found.reasons)
     sure = only(rich, sighted(f"{APP}:1", image_id(written)))
     assert sure.tag.state == "never"
@@ -169,7 +174,7 @@ def test_pinned_containers_are_not_dropped(registries: FakeRegistries) -> None:
         sighted(f"{APP}@{old.manifest}", claim(old.manifest, APP), name="a"),
         sighted(f"{APP}:1@{new.manifest}", claim(new.manifest, APP), name="b"),
     )
-    assert [(one.tag.state, one.verdict.state) for one in report.findings] == [
+    assert [(one.tag.state, one.assessment.state) for one in report.findings] == [
         ("pinned", "affected"), ("pinned", "fixed"),
     ]  # fmt: skip
 
@@ -252,9 +257,9 @@ def test_an_image_id_that_is_not_of_the_digest_that_was_pulled(registries: FakeR
     state(registries, f"{APP}:1", "fixed")
     other = image_id(Digest.of(b"something else"), kind="unknown")
     found = only(registries, sighted(f"{APP}:1", claim(one.manifest, APP), other))
-    assert (found.tag.state, found.verdict.state) == ("unknown", "unknown")
+    assert (found.tag.state, found.assessment.state) == ("unknown", "unknown")
     found = only(registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)))
-    assert (found.tag.state, found.verdict.state) == ("current", "fixed")
+    assert (found.tag.state, found.assessment.state) == ("current", "fixed")
 
 
 def test_what_is_said_of_an_inner_index_counts_for_what_may_run(registries: FakeRegistries) -> None:
@@ -274,14 +279,14 @@ def test_what_is_said_of_an_inner_index_counts_for_what_may_run(registries: Fake
     )
     state(registries, f"{APP}@{inner}", "affected")
     found = only(registries, sighted(f"{APP}:1", claim(outer, APP), platform=None))
-    assert found.verdict.state == "unknown"
+    assert found.assessment.state == "unknown"
     assert any("may be what runs" in reason for reason in found.reasons)
 
 
 def test_missing_digests_are_a_row(rich: FakeRegistries) -> None:
     rich.at(APP).image("one", "1")
     report = run(rich, sighted(f"{APP}:1", name="a"), sighted(None, name="b"), sighted("", name="c"))
-    assert [one.verdict.state for one in report.findings] == ["unknown"] * 3
+    assert [one.assessment.state for one in report.findings] == ["unknown"] * 3
     assert all(one.identity is None and one.reasons for one in report.findings)
 
 
@@ -294,7 +299,7 @@ def test_if_not_present_keeps_what_the_tag_had(rich: FakeRegistries) -> None:
         replace(sighted(f"{APP}:1", claim(old.manifest, APP), name="a"), host="node-1"),
         replace(sighted(f"{APP}:1", claim(new.manifest, APP), name="b"), host="node-2"),
     )
-    assert [(one.sighting.host, one.tag.state, running(one)) for one in report.findings] == [
+    assert [(one.container.host, one.tag.state, running(one)) for one in report.findings] == [
         ("node-1", "moved", old.manifest), ("node-2", "current", new.manifest),
     ]  # fmt: skip
     assert report.findings[0].tag.digest == new.manifest
@@ -331,7 +336,7 @@ def test_a_beginning_that_several_have_or_none(rich: FakeRegistries, monkeypatch
     app = rich.at(APP)
     one = app.image("one", "1")
     found = only(rich, sighted(f"{APP}:1", abbreviations=short(Digest.of(b"other"))))
-    assert (found.verdict.state, found.tag.state) == ("unknown", "unknown")
+    assert (found.assessment.state, found.tag.state) == ("unknown", "unknown")
     assert found.tag.digest == one.manifest
     assert any("no digest begins so" in reason for reason in found.reasons)
     both = (one.manifest, one.config)
@@ -350,7 +355,7 @@ def test_a_file_with_what_docker_ps_shows(registries: FakeRegistries, tmp_path: 
         f"b,{APP}:1,sha256:{one.manifest.encoded[:20]},\nc,{APP}:1,,{one.config.encoded[:12]}\nd,{APP}:1,abc,\n"
     )
     report = audit([parse_source(f"file:{inventory}")], RegistryQueries(registries, timeout=PATIENCE))
-    assert [(found.sighting.name, running(found), found.tag.state) for found in report.findings] == [
+    assert [(found.container.name, running(found), found.tag.state) for found in report.findings] == [
         (name, one.manifest, "current") for name in "abc"
     ]
     assert [found.identity.found_by for found in report.findings if found.identity] == [
@@ -404,8 +409,8 @@ def test_an_advisory_under_another_name_counts(registries: FakeRegistries) -> No
     assert registries.at(f"{MIRROR}/hub/app").image("one", "1") == one
     state(registries, f"{MIRROR}/hub/app:1", "affected")
     seen = sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config))
-    assert only(registries, seen).verdict.state == "not_assessed"
-    assert only(registries, seen, ALIASED).verdict.state == "affected"
+    assert only(registries, seen).assessment.state == "not_assessed"
+    assert only(registries, seen, ALIASED).assessment.state == "affected"
 
 
 def test_the_tag_is_judged_elsewhere_only_if_its_registry_is_unreachable(registries: FakeRegistries) -> None:
@@ -419,7 +424,7 @@ def test_the_tag_is_judged_elsewhere_only_if_its_registry_is_unreachable(registr
         sighted(f"{APP}:1", claim(new.manifest, APP), image_id(new.config), name="b"),
         names=ALIASED,
     )
-    found = {one.sighting.name: one for one in report.findings}
+    found = {one.container.name: one for one in report.findings}
     assert found["b"].tag.state == "current"
     assert found["a"].tag.state == ("moved" if registries.remembers else "unknown")
     assert found["a"].tag.digest == new.manifest
@@ -463,7 +468,7 @@ def test_what_hangs_on_an_image_in_a_mirror_that_says_nothing_is_not_known(
         registries, sighted(f"{APP}:1", claim(one.manifest, APP), image_id(one.config)), names=ALIASED
     )
     (found,) = report.findings
-    assert (found.tag.state, found.verdict.state) == ("current", expected)
+    assert (found.tag.state, found.assessment.state) == ("current", expected)
     assert any(MIRROR in reason and "could not be read" in reason for reason in found.reasons)
     assert [problem.source.partition("/")[0] for problem in report.problems] == [f"registry {MIRROR}"]
 
@@ -479,10 +484,10 @@ def test_a_repository_that_the_engine_names_and_that_says_nothing(
     seen = sighted(
         f"{APP}:1", claim(one.manifest, APP), claim(Digest.of(b"copy"), other), image_id(one.config)
     )
-    assert only(registries, seen).verdict.state == stated
+    assert only(registries, seen).assessment.state == stated
     registries.fail(MIRROR, Unauthorized("not for you", status=403))
     found = only(registries, seen)
-    assert found.verdict.state == expected
+    assert found.assessment.state == expected
     assert any(other in reason for reason in found.reasons)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from digestry.advisories import publish
-from digestry.audit.audit import ContainerFinding, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
@@ -58,7 +59,7 @@ def findings(source: Source) -> dict[str, ContainerFinding]:
     with Session(ClientOptions()) as session:
         report = audit([source], RegistryQueries(session))
     assert report.problems == ()
-    return {one.sighting.name: one for one in report.findings}
+    return {one.container.name: one for one in report.findings}
 
 
 def test_docker(docker: Engine, registry: RegistryServer, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_docker(docker: Engine, registry: RegistryServer, tmp_path: Path) -> Non
         )
     seen = findings(parse_source(f"docker:{docker.environment['DOCKER_HOST']}"))
     told = {
-        name: (str(one.identity and one.identity.running), one.tag.state, one.verdict.state)
+        name: (str(one.identity and one.identity.running), one.tag.state, one.assessment.state)
         for name, one in seen.items()
     }
     assert told == {

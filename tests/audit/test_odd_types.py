@@ -80,7 +80,7 @@ def test_a_statement_that_hangs_on_an_image(kind: str) -> None:
         image = app.image("one", "1")
         hang(app, image.manifest, raw)
         finding = found(registries, image)
-        assert finding.verdict.state != "not_assessed" or not finding.verdict.advisories, what
+        assert finding.assessment.state != "not_assessed" or not finding.assessment.advisories, what
 
 
 def whole(observations: Iterable[Any]) -> str:

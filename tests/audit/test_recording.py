@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from digestry.audit.audit import AuditReport, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import AuditReport
 from digestry.audit.recording import record, what_runs
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Refused

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from digestry.audit import remediation
-from digestry.audit.audit import ContainerFinding
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.reports import to_table
 from tests.audit import fleets
 from tests.audit.fakes import FakeRegistries
@@ -18,9 +18,9 @@ from tests.audit.fleets import APP
 
 def bad(source: str = "docker", **changes: Any) -> ContainerFinding:
     finding = next(
-        one for one in fleets.four(source).report.findings if one.sighting.name == "golftrack-web-1"
+        one for one in fleets.four(source).report.findings if one.container.name == "golftrack-web-1"
     )
-    return dataclasses.replace(finding, sighting=dataclasses.replace(finding.sighting, **changes))
+    return dataclasses.replace(finding, container=dataclasses.replace(finding.container, **changes))
 
 
 def planned(finding: ContainerFinding, **origins: str) -> remediation.Fix:
@@ -32,13 +32,13 @@ def planned(finding: ContainerFinding, **origins: str) -> remediation.Fix:
 def test_a_container_of_docker_is_replaced_by_the_fixed_digest() -> None:
     finding = bad()
     fix = planned(finding)
-    assert finding.cure is not None
+    assert finding.fixed_image is not None
     assert fix.commands == (
-        f"docker pull {finding.cure}",
+        f"docker pull {finding.fixed_image}",
         "docker inspect golftrack-web-1",
         "docker stop golftrack-web-1",
         "docker rename golftrack-web-1 golftrack-web-1-replaced",
-        f"docker run --detach --name golftrack-web-1 {finding.cure}",
+        f"docker run --detach --name golftrack-web-1 {finding.fixed_image}",
         "docker rm golftrack-web-1-replaced",
     )
     assert "@sha256:" in fix.commands[4]
@@ -74,10 +74,12 @@ def test_compose_has_its_hint() -> None:
 def test_a_pods_workload_gets_the_image_set() -> None:
     finding = bad("kubernetes:prod?namespace=shop", namespace="shop", name="web-abc/main")
     commands = planned(finding).commands
-    assert commands[1] == (f"kubectl --context prod --namespace shop set image KIND/NAME main={finding.cure}")
+    assert commands[1] == (
+        f"kubectl --context prod --namespace shop set image KIND/NAME main={finding.fixed_image}"
+    )
     finding = bad("kubernetes", namespace="shop", name="cronjob/backup/main", runs=False)
     assert planned(finding).commands == (
-        f"kubectl --namespace shop set image cronjob/backup main={finding.cure}",
+        f"kubectl --namespace shop set image cronjob/backup main={finding.fixed_image}",
     )
 
 
@@ -116,7 +118,7 @@ def test_an_inventory_has_words_only() -> None:
 
 
 def test_what_is_well_needs_no_plan() -> None:
-    good = next(one for one in fleets.four().report.findings if one.verdict.state == "fixed")
+    good = next(one for one in fleets.four().report.findings if one.assessment.state == "fixed")
     assert remediation.plan(good) is None
     assert remediation.lines(good) == []
 

@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from digestry.audit.audit import AuditReport
+from digestry.audit.findings import AuditReport
 from digestry.audit.reports import to_csv, to_html, to_json, to_junit, to_markdown, to_sarif, to_table
 from digestry.audit.reports.to_table import Look
 from tests.audit import fleets

@@ -14,7 +14,8 @@ import pytest
 
 from digestry.advisories import publish
 from digestry.audit import reports
-from digestry.audit.audit import AuditReport, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import AuditReport
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import to_json, to_table, values, words
 from digestry.audit.reports.grouping import WAYS, By
@@ -298,7 +299,7 @@ def test_a_tag_that_never_pointed_there_is_an_alarm() -> None:
 
 def test_what_nobody_assessed_is_never_with_what_is_known_to_be_good() -> None:
     report = fleets.large().report
-    rows_of = [finding for finding in report.findings if finding.verdict.state == "not_assessed"]
+    rows_of = [finding for finding in report.findings if finding.assessment.state == "not_assessed"]
     assert {words.standing(finding) for finding in rows_of} == {"not_assessed", "never"}
     assert all("not_assessed" in words.states(finding) for finding in rows_of)
     assert "76 not assessed, 221 fixed" in reports.summary(report)
@@ -319,8 +320,8 @@ def test_what_nobody_assessed_is_never_with_what_is_known_to_be_good() -> None:
 
 def test_who_said_that_it_is_good_is_named() -> None:
     report = fleets.four().report
-    (good,) = (one for one in report.findings if one.verdict.state == "fixed")
-    assert {one.author for one in good.verdict.advisories} == {"security@example"}
+    (good,) = (one for one in report.findings if one.assessment.state == "fixed")
+    assert {one.author for one in good.assessment.advisories} == {"security@example"}
     shown = [plain(line) for line in to_table.write(report, Look(whole=True))]
     at = shown.index("SAID TO BE FIXED, OR NOT AFFECTED")
     assert shown[at + 1].startswith(

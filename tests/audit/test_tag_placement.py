@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from digestry.audit.audit import AuditReport, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import AuditReport
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import values
 from digestry.errors import Refused

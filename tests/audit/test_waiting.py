@@ -6,7 +6,8 @@ import typing
 
 import pytest
 
-from digestry.audit.audit import ContainerFinding, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Unreachable
 from digestry.inventory.waiting import ADVICE, PRESENT, Waiting, waits_for
@@ -94,6 +95,6 @@ def test_two_that_wait_for_other_things_are_told_apart() -> None:
         sighted(f"{APP}:1", name=waiting, waiting=waiting) for waiting in ("missing", "starting", "missing")
     ]
     report = audit([Listed(*seen)], RegistryQueries(registries))
-    assert {(one.sighting.name, one.action) for one in report.findings} == {
+    assert {(one.container.name, one.action) for one in report.findings} == {
         ("missing", ADVICE["missing"]), ("starting", ADVICE["starting"]),
     }  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 
 from digestry.advisories import publish
 from digestry.audit.assessment import State
-from digestry.audit.audit import ContainerFinding, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
 from digestry.inventory.formats.workloads import Workloads, sightings_of_objects
@@ -184,7 +185,7 @@ def state_bad(registries: FakeRegistries, name: str, *fixed_by: str) -> None:
 
 
 def state(finding: ContainerFinding) -> tuple[State, str]:
-    return finding.verdict.state, finding.tag.state
+    return finding.assessment.state, finding.tag.state
 
 
 def test_a_template_is_judged_by_what_it_would_start(registries: FakeRegistries) -> None:
@@ -251,5 +252,5 @@ def test_code_known_by_another_name_is_found_at_home(remembers: bool) -> None:
 def test_a_constructed_cluster_is_audited_to_the_end(registries: FakeRegistries) -> None:
     report = audit([Listed(*sightings_of_objects(everything(), source="k"))], RegistryQueries(registries))
     assert len(report.findings) == len(seen())
-    assert all(finding.sighting.seen_at > START for finding in report.findings)
+    assert all(finding.container.seen_at > START for finding in report.findings)
     assert Digest.of(b"web index") in {f.identity.running for f in report.findings if f.identity}

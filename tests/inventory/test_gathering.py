@@ -54,7 +54,7 @@ def test_a_source_that_hangs_is_a_problem_and_the_others_are_reported() -> None:
     seen = [sighted(f"{APP}:1", claim(one.manifest, APP), name=name) for name in ("a", "b", "c")]
     sources: list[Source] = [Hanging(seen[0]), Listed(seen[1]), Hanging(), Bounded(Listed(seen[2]), 5)]
     report = audit(sources, RegistryQueries(registries), source_timeout=1.5)
-    assert [found.sighting.name for found in report.findings] == ["a", "b", "c"]
+    assert [found.container.name for found in report.findings] == ["a", "b", "c"]
     assert {found.tag.state for found in report.findings} == {"current"}
     assert [problem.source for problem in report.problems] == ["hanging", "hanging"]
     assert "did not finish within 1.5 s; the 1 containers" in report.problems[0].message
@@ -76,11 +76,11 @@ def test_all_are_asked_at_once_each_within_its_own_time() -> None:
 
 def test_what_fails_is_a_problem_and_a_defect_is_none() -> None:
     found = gather([Failing(Unreachable("gone", hint="look")), Listed(sighted(f"{APP}:1", name="other"))])
-    assert [one.name for one in found.sightings] == ["before", "other"]
+    assert [one.name for one in found.containers] == ["before", "other"]
     assert found.problems == [Unseen("failing", "gone", "look")]
     with pytest.raises(ZeroDivisionError):
         gather([Failing(ZeroDivisionError())])
-    assert gather([]).sightings == []
+    assert gather([]).containers == []
 
 
 def test_labels() -> None:
@@ -88,7 +88,7 @@ def test_labels() -> None:
     found = gather(
         [Bounded(source, label="mine", host="there"), Bounded(source, label="named"), Bounded(source)]
     )
-    assert [(one.source, one.host) for one in found.sightings] == [
+    assert [(one.source, one.host) for one in found.containers] == [
         ("mine", "there"), ("named", "node"), ("test", "node"),
     ]  # fmt: skip
     assert [problem.source for problem in found.problems] == ["mine", "named", "test"]

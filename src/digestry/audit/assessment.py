@@ -1,4 +1,7 @@
-"""What is known of some code: affected, fixed, not affected, not assessed, or not known."""
+"""What is known of some code: affected, fixed, not affected, not assessed, or not known.
+
+Nothing here asks anybody: :func:`assess` decides by what was read.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from digestry.advisories.advisory import Advisory, Reading, contradictions, latest
-from digestry.advisories.attachments import read
 from digestry.advisories.products import About, judge
 from digestry.advisories.statements import GOOD
+from digestry.audit.facts import RegistryFacts
 from digestry.audit.image_identity import ImageIdentity
-from digestry.audit.registry_queries import RegistryQueries
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
@@ -21,7 +23,7 @@ stated anything. ``unknown``: anything else, with its reasons."""
 
 
 @dataclass(frozen=True, slots=True)
-class AdvisoryVerdict:
+class Assessment:
     """What is known against, and for, some code."""
 
     state: State
@@ -30,22 +32,22 @@ class AdvisoryVerdict:
     complete: bool = True
 
 
-class Stated:
-    """What was read of all images, to be found by what it is about."""
+class AdvisoryIndex:
+    """The advisories that were read of all images, to be found by what they are about."""
 
     def __init__(self) -> None:
         self._by_subject: dict[Digest, dict[int, Advisory]] = {}
         self._by_config: dict[Digest, dict[int, Advisory]] = {}
 
     def add(self, config: Digest | None, advisories: Iterable[Advisory]) -> None:
-        """Adds what was read of one image, whose config this is, if that is known."""
+        """Add what was read of one image, whose config this is, if that is known."""
         for one in advisories:
             self._by_subject.setdefault(one.subject, {})[id(one)] = one
             if config is not None:
                 self._by_config.setdefault(config, {})[id(one)] = one
 
     def about(self, identity: ImageIdentity) -> list[Advisory]:
-        """What is about the code of ``identity``, wherever it was read."""
+        """Return what is about the code of ``identity``, wherever it was read."""
         found: dict[int, Advisory] = {}
         for digest in sorted(identity.closure):
             # What hangs on a shared index may be about another image of it.
@@ -55,8 +57,8 @@ class Stated:
             found |= self._by_config.get(identity.config, {})
         return list(found.values())
 
-    def cures(self) -> set[Reference]:
-        """The images that are said to fix something."""
+    def fixed_images(self) -> set[Reference]:
+        """Return the images that are said to fix something."""
         return {
             image
             for stated in self._by_subject.values()
@@ -72,21 +74,23 @@ def _is_about(advisory: Advisory, identity: ImageIdentity) -> bool:
     return not named or any(judge(product, about).match == "digest" for product in named)
 
 
-def conclude(
-    lookup: RegistryQueries, identity: ImageIdentity | None, reading: Reading, others: Stated | None = None
-) -> AdvisoryVerdict:
-    """Judges the code of ``identity`` by what was read of it, and by ``others``: what was read of
-    other images.
+def in_force(reading: Reading, elsewhere: Iterable[Advisory]) -> list[Advisory]:
+    """Return the statements in force, the worst first, of what was read of an image and of others."""
+    known = {_key(one) for one in reading.advisories}
+    return latest([*reading.advisories, *(one for one in elsewhere if _key(one) not in known)])
+
+
+def assess(facts: RegistryFacts) -> Assessment:
+    """Return what is known of the code that runs, by the advisories of ``facts``.
 
     What an index's advisory says holds for its children, and manifests that share a config are the
     same code, whichever repository they are in. Something good is believed only if everything was
     read, and a registry knows what runs.
     """
+    identity, reading = facts.identity, facts.reading
     if identity is None:
-        return AdvisoryVerdict("unknown")
-    known = {_key(one) for one in reading.advisories}
-    further = [one for one in (() if others is None else others.about(identity)) if _key(one) not in known]
-    current = latest([*reading.advisories, *further])
+        return Assessment("unknown")
+    current = in_force(reading, facts.elsewhere)
     reasons = [*reading.reasons, *contradictions(current)]
     reasons += [
         f"{one.statement.vulnerability}: stated in {one.repository.name}, about the same code"
@@ -96,11 +100,11 @@ def conclude(
     state, why = _state(current, reading, identity)
     reasons += why
     if state != "affected":
-        doubts = _doubts(lookup, identity, good=state in GOOD)
+        doubts = _doubts(facts, good=identity.assumed and state in GOOD)
         if doubts:
             state = "unknown"
             reasons += doubts
-    return AdvisoryVerdict(state, tuple(current), tuple(dict.fromkeys(reasons)), reading.complete)
+    return Assessment(state, tuple(current), tuple(dict.fromkeys(reasons)), reading.complete)
 
 
 def _key(advisory: Advisory) -> tuple[object, ...]:
@@ -139,18 +143,20 @@ def _state(current: list[Advisory], reading: Reading, identity: ImageIdentity) -
     return "not_assessed", []
 
 
-def _doubts(lookup: RegistryQueries, identity: ImageIdentity, *, good: bool) -> list[str]:
-    """What is said against images of which one may be what runs; and, if something ``good`` is said of the
-    one that was taken on a mere assumption, which others nobody has assessed."""
+def _doubts(facts: RegistryFacts, *, good: bool) -> list[str]:
+    """Return what is said against images of which one may be what runs; and, if something ``good`` is said
+    of the one that was taken on a mere assumption, which others nobody has assessed."""
     found = []
-    for digest in sorted(identity.possible):
-        reading = read(lookup, identity.repository, identity.holding(digest))
-        for one in reading.current():
-            if one.statement.status not in GOOD:
-                verb = "affects" if one.statement.status == "affected" else "is under investigation for"
-                found.append(f"{one.statement.vulnerability} {verb} {digest}, which may be what runs")
-        if not reading.complete:
-            found += reading.reasons
-        if good and identity.assumed and not reading.advisories:
-            found.append(f"nobody has stated anything about {digest}, which may be what runs")
+    for one in facts.possible:
+        for advisory in one.reading.current():
+            status = advisory.statement.status
+            if status not in GOOD:
+                verb = "affects" if status == "affected" else "is under investigation for"
+                found.append(
+                    f"{advisory.statement.vulnerability} {verb} {one.digest}, which may be what runs"
+                )
+        if not one.reading.complete:
+            found += one.reading.reasons
+        if good and not one.reading.advisories:
+            found.append(f"nobody has stated anything about {one.digest}, which may be what runs")
     return found

@@ -29,7 +29,7 @@ class _Wanted:
     prefixes: dict[str, None] = field(default_factory=dict)
 
 
-def prefetch(lookup: RegistryQueries, questions: Iterable[RepositoryQuestions]) -> None:
+def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions]) -> None:
     """Learns what ``questions`` ask, with few requests. Raises nothing: what fails is asked again,
     alone, by whoever needs it.
 
@@ -49,7 +49,7 @@ def prefetch(lookup: RegistryQueries, questions: Iterable[RepositoryQuestions]) 
         by_host.setdefault(repository.host, []).extend(_queries(repository.repository, mine))
     if by_host:
         with ThreadPoolExecutor(min(len(by_host), _HOSTS), "prefetch") as pool:
-            list(pool.map(lambda host: lookup.learn(host, by_host[host]), by_host))
+            list(pool.map(lambda host: queries.learn(host, by_host[host]), by_host))
 
 
 def of_images(images: Iterable[Reference]) -> Iterator[RepositoryQuestions]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from digestry.audit.audit import AuditReport
+from digestry.audit.findings import AuditReport
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.remediation import NO_ORIGINS, Origins
@@ -37,20 +37,20 @@ class Recording:
     nothing_known: int
 
 
-def record(report: AuditReport, lookup: RegistryQueries, origins: Origins = NO_ORIGINS) -> Recording:
+def record(report: AuditReport, queries: RegistryQueries, origins: Origins = NO_ORIGINS) -> Recording:
     """Tells each registry what runs of it. Raises nothing for one that fails: that is in the result.
 
     ``origins`` is what the sources' names stand for.
     """
     running, nothing_known = what_runs(report, origins)
     return Recording(
-        tuple(_tell(lookup, host, sightings) for host, sightings in sorted(running.items())), nothing_known
+        tuple(_tell(queries, host, sightings) for host, sightings in sorted(running.items())), nothing_known
     )
 
 
-def _tell(lookup: RegistryQueries, host: str, sightings: list[Sighted]) -> Told:
+def _tell(queries: RegistryQueries, host: str, sightings: list[Sighted]) -> Told:
     try:
-        return Told(host, lookup.record(host, sightings))
+        return Told(host, queries.record(host, sightings))
     except DigestryError as error:
         return Told(host, failure=error)
 
@@ -64,14 +64,14 @@ def what_runs(report: AuditReport, origins: Origins = NO_ORIGINS) -> tuple[dict[
     nothing_known = 0
     for finding in report.findings:
         identity = finding.identity
-        if not finding.sighting.runs:
+        if not finding.container.runs:
             continue
         if identity is None or not identity.confirmed:
             nothing_known += 1
             continue
         # The containers of one image share one identity.
         identities[id(identity)] = identity
-        counts[id(identity), places.of(finding.sighting)] += 1
+        counts[id(identity), places.of(finding.container)] += 1
     together: Counter[tuple[str, str, str, str]] = Counter()
     digests = {}
     for (key, place), containers in counts.items():

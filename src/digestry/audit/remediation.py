@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
-from digestry.audit.audit import ContainerFinding
+from digestry.audit.findings import ContainerFinding
 from digestry.errors import InvalidReference
 from digestry.inventory.observation import ContainerObservation
 from digestry.model.reference import Reference
@@ -45,18 +45,18 @@ NO_ORIGINS: Final[Origins] = MappingProxyType({})
 
 def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Fix | None:
     """What would mend ``finding``; None if there is nothing to mend."""
-    origin = origins.get(finding.sighting.source, finding.sighting.source)
-    state, tag = finding.verdict.state, finding.tag
+    origin = origins.get(finding.container.source, finding.container.source)
+    state, tag = finding.assessment.state, finding.tag
     if state == "affected":
-        if finding.cure is None:
+        if finding.fixed_image is None:
             return Fix((), (*finding.refused, _without_cure(finding)))
-        return _replaced(finding, origin, finding.cure, finding.refused)
+        return _replaced(finding, origin, finding.fixed_image, finding.refused)
     if state == "unknown" or tag.state == "never":
         return Fix((), (finding.action,))
     if tag.state != "moved" or tag.digest is None:
         return None
     try:
-        image = Reference.parse(finding.sighting.image.reference or "").or_latest()
+        image = Reference.parse(finding.container.image.reference or "").or_latest()
     except InvalidReference:
         return None
     why = f"nothing is known against what runs: only if it should follow its tag to {tag.digest}"
@@ -77,14 +77,14 @@ def lines(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> list[str]
 def _without_cure(finding: ContainerFinding) -> str:
     bad = dict.fromkeys(
         one.statement.vulnerability
-        for one in finding.verdict.advisories
+        for one in finding.assessment.advisories
         if one.statement.status == "affected"
     )
     return f"no fixed image is known for {', '.join(bad)}: stop it or shield it, until an advisory names one"
 
 
 def _replaced(finding: ContainerFinding, origin: str, image: Reference, notes: tuple[str, ...]) -> Fix:
-    seen = finding.sighting
+    seen = finding.container
     kind, _, where = origin.partition(":")
     if kind in _ADDRESS_OPTION:
         return _in_engine(seen, kind, where, image, notes)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from digestry.audit.image_graph import MOST_TAGS, ImageGraph, beginning_with
-from digestry.audit.image_identity import ImageIdentity, identify, unconfirmed
+from digestry.audit.graph_explorer import MOST_TAGS, GraphExplorer, beginning_with
+from digestry.audit.identification import identify
+from digestry.audit.image_identity import ImageIdentity, unconfirmed
 from digestry.audit.image_names import NO_NAMES, ImageNames
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import DigestryError, Unreachable
@@ -34,14 +35,14 @@ class RepositorySearch:
 
     def __init__(
         self,
-        lookup: RegistryQueries,
+        queries: RegistryQueries,
         image: ImageFacts,
         reference: Reference | None,
         names: ImageNames = NO_NAMES,
         *,
         remarked: bool = False,
     ) -> None:
-        self._lookup = lookup
+        self._queries = queries
         self._image = image
         self._remarked = remarked
         self._reference = reference
@@ -124,7 +125,7 @@ class RepositorySearch:
         for given in self._image.abbreviations:
             said = f"{given.read_from} has only the beginning of a digest, {given.encoded}"
             try:
-                found = beginning_with(self._lookup, self._own, given.encoded)
+                found = beginning_with(self._queries, self._own, given.encoded)
             except DigestryError as error:
                 self._failed(self._own, error)
                 return None
@@ -163,18 +164,18 @@ class RepositorySearch:
         """What another repository, which the runtime names, has of the code of ``identity``."""
         if identity.config is None:
             return frozenset()
-        graph = ImageGraph(repository, self._lookup)
+        explorer = GraphExplorer.of(self._queries, repository)
         try:
             for claim in self._image.claims:
                 if claim.repository == repository:
-                    graph.learn(claim.digest)
-                    graph.learn_children(claim.digest, self._image.platform)
-            graph.learn(identity.config, is_config=True)
+                    explorer.learn(claim.digest)
+                    explorer.learn_children(claim.digest, self._image.platform)
+            explorer.learn(identity.config, is_config=True)
         except DigestryError as error:
             self.reasons.append(f"{repository.name} could not be asked: {error.message}")
             self.missed.append(Unseen(f"registry {repository.name}", error.message, error.hint))
             self.silent[repository] = error.message
-        return graph.closure(identity.config) - {identity.config}
+        return explorer.graph.closure(identity.config) - {identity.config}
 
     def questions(self) -> Iterator[RepositoryQuestions]:
         """What is going to be asked of which repository, as far as that can be told before."""
@@ -214,14 +215,7 @@ class RepositorySearch:
         if not claims:
             return None
         try:
-            return identify(
-                self._lookup,
-                reference,
-                claims,
-                platform=self._image.platform,
-                platform_manifest=self._image.platform_manifest,
-                platform_assumed=self._image.platform_assumed,
-            )
+            return identify(self._queries, reference, claims, self._image)
         except DigestryError as error:
             self._failed(reference, error)
             return None
@@ -249,7 +243,7 @@ class RepositorySearch:
                 if self.failure is not None:
                     why = f"the digest is the runtime's word ({claim.read_from}): no registry confirmed it"
                 ordered = (claim, *(other for other in self._image.claims if other != claim))
-                return unconfirmed(self._lookup, where, ordered, why)
+                return unconfirmed(where, ordered, why)
         return None
 
     def _explain(self) -> None:
@@ -284,7 +278,7 @@ class RepositorySearch:
     def _remembers(self, repository: Reference, digest: Digest) -> bool:
         """Whether the registry itself can say that it never had ``digest``."""
         try:
-            known = self._lookup.holders(repository, digest) is not None
-            return known and self._lookup.shows(repository)
+            known = self._queries.holders(repository, digest) is not None
+            return known and self._queries.shows(repository)
         except DigestryError:
             return False

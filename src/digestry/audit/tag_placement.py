@@ -33,17 +33,17 @@ class TagPlacement:
 NOWHERE: Final = TagPlacement()
 
 
-def standing(
-    lookup: RegistryQueries, identity: ImageIdentity, reference: Reference | None, tag: TagVerdict
+def find_tag_placement(
+    queries: RegistryQueries, identity: ImageIdentity, reference: Reference | None, tag: TagVerdict
 ) -> TagPlacement:
     """What the registry that confirmed ``identity`` says; of one that cannot be asked for all tags,
-    the container's own is told if it points there. Raises what the lookup raises."""
+    the container's own is told if it points there. Raises what the queries raise."""
     graph = identity.graph
     inside = (node for node in graph.nodes.values() if node.digest in identity.closure)
     indexes = tuple(sorted(node.digest for node in inside if node.is_index))
     spans = None
     if identity.confirmed and graph.complete:
-        spans = lookup.whose(identity.repository, identity.config or identity.manifest or identity.running)
+        spans = queries.whose(identity.repository, identity.config or identity.manifest or identity.running)
     if spans is not None:
         pointing = tuple(sorted({span.tag for span in spans if span.still}))
         return TagPlacement(indexes, pointing, tuple(span for span in spans if not span.still)[:MOST_PAST])

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import DigestryError, InvalidReference
 from digestry.model.digest import Digest
@@ -47,7 +47,7 @@ class Timeline:
     problem: str = ""
 
 
-def timelines(report: AuditReport, lookup: RegistryQueries) -> list[Timeline]:
+def timelines(report: AuditReport, queries: RegistryQueries) -> list[Timeline]:
     """The tags that containers of ``report`` were started as. Errors are reasons."""
     tags: dict[Reference, list[ContainerFinding]] = {}
     others: dict[Reference, list[ContainerFinding]] = {}
@@ -64,14 +64,14 @@ def timelines(report: AuditReport, lookup: RegistryQueries) -> list[Timeline]:
     chosen = list(tags)[:MOST_TAGS]
 
     def one(tag: Reference) -> Timeline:
-        return _timeline(lookup, tag, tags[tag], others[tag.repository_only()])
+        return _timeline(queries, tag, tags[tag], others[tag.repository_only()])
 
     with ThreadPoolExecutor(_PARALLEL, "timeline") as pool:
         return list(pool.map(one, chosen))
 
 
 def _tag(finding: ContainerFinding) -> Reference | None:
-    seen = finding.sighting
+    seen = finding.container
     if seen.image.reference is None or not seen.image.registry_named:
         return None
     try:
@@ -82,10 +82,10 @@ def _tag(finding: ContainerFinding) -> Reference | None:
 
 
 def _timeline(
-    lookup: RegistryQueries, tag: Reference, own: list[ContainerFinding], near: list[ContainerFinding]
+    queries: RegistryQueries, tag: Reference, own: list[ContainerFinding], near: list[ContainerFinding]
 ) -> Timeline:
     try:
-        events = lookup.tag_history(tag.repository_only(), tag.tag or "")
+        events = queries.tag_history(tag.repository_only(), tag.tag or "")
     except DigestryError as error:
         return Timeline(tag, (), tuple(own), f"its history could not be read: {error.message}")
     if events is None:

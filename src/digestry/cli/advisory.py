@@ -120,7 +120,7 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
     REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough.
     """
     from digestry.audit import reports
-    from digestry.audit.tag_verdict import moment
+    from digestry.model.timestamps import rfc3339
 
     target, reading = _read(reference)
     current = reading.current()
@@ -144,7 +144,7 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
                     one.component or one.product or "-",
                     ", ".join(_shown(fix.digest, no_trunc) for fix in one.statement.fixed_by) or "-",
                     one.author or "-",
-                    moment(one.statement.timestamp),
+                    rfc3339(one.statement.timestamp),
                     _shown(one.referrer, no_trunc),
                 )
                 for one in current

@@ -11,7 +11,7 @@ import click
 from digestry.cli import audit_output, exit_codes
 
 if TYPE_CHECKING:
-    from digestry.audit.audit import AuditReport
+    from digestry.audit.findings import AuditReport
     from digestry.audit.recording import Recording
     from digestry.audit.timelines import Timeline
     from digestry.cli.audit_output import Wanted
@@ -207,7 +207,7 @@ def _status(report: AuditReport, wanted: Wanted) -> int:
 
     if any(not wanted.fail_on.isdisjoint(states(finding)) for finding in report.findings):
         return exit_codes.FINDINGS
-    unknown = any(finding.verdict.state == "unknown" for finding in report.findings)
+    unknown = any(finding.assessment.state == "unknown" for finding in report.findings)
     return exit_codes.REMOTE if report.problems or unknown else exit_codes.OK
 
 
@@ -260,8 +260,8 @@ class _Auditor:
         """Audits, and records if that is wanted; with the tags' histories if the format shows them."""
         import os
 
-        from digestry.audit.audit import AuditReport
         from digestry.audit.audit import audit as run
+        from digestry.audit.findings import AuditReport
         from digestry.audit.registry_queries import RegistryQueries
         from digestry.audit.timelines import timelines
         from digestry.cli.output import note, printable

@@ -19,7 +19,7 @@ from digestry.cli.signals import Interrupts
 from digestry.errors import DigestryError
 
 if TYPE_CHECKING:
-    from digestry.audit.audit import AuditReport
+    from digestry.audit.findings import AuditReport
     from digestry.audit.recording import Recording
     from digestry.audit.remediation import Origins
     from digestry.audit.reports.to_table import Look, Text

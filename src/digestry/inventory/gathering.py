@@ -56,7 +56,7 @@ def keep(sources: Iterable[Source]) -> None:
 class Gathered:
     """What the sources said, in their order."""
 
-    sightings: list[ContainerObservation] = field(default_factory=list)
+    containers: list[ContainerObservation] = field(default_factory=list)
     problems: list[Unseen] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
@@ -80,7 +80,7 @@ def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gat
             elif isinstance(seen, Note):
                 result.notes.append(seen)
             else:
-                result.sightings.append(seen)
+                result.containers.append(seen)
     return result
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from digestry.audit.audit import ContainerFinding, audit
+from digestry.audit.audit import audit
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
@@ -32,7 +33,7 @@ def test_a_tag_that_upstream_cannot_confirm_is_not_current(
     hub.troubles[name] = refused(500)
     found = look(mirror, local, "1", given)
     assert found.tag.state == "unknown"
-    assert found.verdict.state == "unknown"
+    assert found.assessment.state == "unknown"
     assert any("mirrors the tag" in reason for reason in found.reasons)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from digestry.audit.audit import ContainerFinding
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.reports.words import (
     BY_ID,
     NOT_FROM_TAG,
@@ -68,7 +68,7 @@ class Group:
     def unassessed(self) -> bool:
         """Whether nobody has stated anything about any of them. One of which some are known to be
         good is not such a group: it tells which."""
-        return all(finding.verdict.state == "not_assessed" for finding in self.findings) and (
+        return all(finding.assessment.state == "not_assessed" for finding in self.findings) and (
             self.standing == "not_assessed"
         )
 
@@ -115,11 +115,11 @@ def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list
 
 def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
     """What containers must share to share a line."""
-    state = finding.verdict.state
+    state = finding.assessment.state
     if by != "image":
         return (state,)
     running = "" if finding.identity is None else str(finding.identity.running)
-    return state, finding.sighting.image.reference or "", running, tag_words(finding, whole=True)
+    return state, finding.container.image.reference or "", running, tag_words(finding, whole=True)
 
 
 def merged(findings: Iterable[ContainerFinding], words: Callable[[ContainerFinding], str], thing: str) -> str:
@@ -141,19 +141,19 @@ def merged_tags(findings: Sequence[ContainerFinding]) -> str:
 
 def repository(finding: ContainerFinding) -> str:
     """The image that a container was started as, without tag and digest."""
-    read = parsed(finding.sighting.image.reference)
+    read = parsed(finding.container.image.reference)
     if read is None:
-        return short_reference(finding.sighting.image.reference)
+        return short_reference(finding.container.image.reference)
     return read.repository_only().familiar
 
 
 def _advisories(finding: ContainerFinding) -> list[str]:
-    return list(dict.fromkeys(one.statement.vulnerability for one in finding.verdict.advisories)) or [""]
+    return list(dict.fromkeys(one.statement.vulnerability for one in finding.assessment.advisories)) or [""]
 
 
 _KEYS: Final[dict[By, Callable[[ContainerFinding], list[str]]]] = {
-    "host": lambda finding: [finding.sighting.host],
+    "host": lambda finding: [finding.container.host],
     "image": lambda finding: [repository(finding)],
-    "namespace": lambda finding: [finding.sighting.namespace],
+    "namespace": lambda finding: [finding.container.namespace],
     "advisory": _advisories,
 }

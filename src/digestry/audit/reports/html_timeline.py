@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final
 
-from digestry.audit.audit import ContainerFinding
+from digestry.audit.findings import ContainerFinding
 from digestry.audit.reports.words import NOT_FROM_TAG, WORDS, called, number, standing
 from digestry.audit.timelines import Era, Timeline
 from digestry.model.digest import Digest
@@ -91,10 +91,14 @@ def _bar(eras: Sequence[Era], end: datetime.datetime, fills: dict[Digest | None,
 def _fills(line: Timeline) -> dict[Digest | None, str]:
     """A colour for each digest: what is known of it, else one of a few tones."""
     findings = [finding for era in line.eras for finding in era.findings]
-    cures = {finding.cure.digest for finding in (*findings, *line.elsewhere) if finding.cure is not None}
+    cures = {
+        finding.fixed_image.digest
+        for finding in (*findings, *line.elsewhere)
+        if finding.fixed_image is not None
+    }
     fills: dict[Digest | None, str] = {None: "fill-gone"}
     for era in line.eras:
-        kinds = {finding.verdict.state for finding in era.findings}
+        kinds = {finding.assessment.state for finding in era.findings}
         known = fills.get(era.digest)
         if "affected" in kinds:
             fills[era.digest] = "fill-affected"
@@ -123,7 +127,7 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
     if fill == "fill-affected":
         words += f' <span class="badge affected">{WORDS["affected"]}</span>'
     elif fill == "fill-good":
-        said = {finding.verdict.state for finding in era.findings}
+        said = {finding.assessment.state for finding in era.findings}
         word = WORDS["not_affected" if said == {"not_affected"} else "fixed"]
         words += f' <span class="badge good">{word}</span>'
     runs = _names(era.findings)

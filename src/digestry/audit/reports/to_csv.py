@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from digestry.audit.audit import AuditReport
+from digestry.audit.findings import AuditReport
 from digestry.audit.reports.values import AdvisoryRow, container_row
 from digestry.audit.reports.words import NOT_FROM_TAG, STATUS_WORDS
 from digestry.model.text import printable

@@ -16,7 +16,7 @@ from typing import Final
 
 from digestry import __version__
 from digestry.audit import remediation
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins
 from digestry.audit.reports.grouping import Group, grouped
 from digestry.audit.reports.html_timeline import timeline_cards
@@ -85,7 +85,7 @@ def write(
     yield from _sayings(report, every=every)
     yield from _problems(report)
     yield from timeline_cards(
-        histories, until=max((f.sighting.seen_at for f in report.findings), default=None)
+        histories, until=max((f.container.seen_at for f in report.findings), default=None)
     )
     yield from _images(report, every=every)
     yield f"</main>\n<footer>Made by digestry {text(__version__)}. {_SIGNATURES}</footer>\n"
@@ -118,7 +118,7 @@ def badge(of: Standing, word: str) -> str:
 def digest_words(finding: ContainerFinding) -> str:
     """What a container runs, short, with the whole digest to be seen and searched."""
     if finding.identity is None:
-        return f'<span class="soft">{"not known" if finding.sighting.runs else "does not run"}</span>'
+        return f'<span class="soft">{"not known" if finding.container.runs else "does not run"}</span>'
     running = finding.identity.running
     return f'<code title="{text(str(running))}">{running.short}</code>'
 
@@ -128,7 +128,7 @@ def digest_words(finding: ContainerFinding) -> str:
 
 def _headline(report: AuditReport) -> str:
     total = len(report.findings)
-    bad = sum(finding.verdict.state == "affected" for finding in report.findings)
+    bad = sum(finding.assessment.state == "affected" for finding in report.findings)
     if bad:
         return f"{bad} of {number(total, 'container')} {'is' if bad == 1 else 'are'} vulnerable"
     if not total:
@@ -136,7 +136,7 @@ def _headline(report: AuditReport) -> str:
     unsure = sum(standing(finding) in {"never", "unknown"} for finding in report.findings)
     if unsure or report.problems:
         return f"Nothing vulnerable was found in {number(total, 'container')}, but not everything is known"
-    unassessed = sum(finding.verdict.state == "not_assessed" for finding in report.findings)
+    unassessed = sum(finding.assessment.state == "not_assessed" for finding in report.findings)
     if unassessed:
         of = f"{unassessed} of {number(total, 'container')} {'is' if unassessed == 1 else 'are'}"
         return f"Nothing vulnerable was found, but {of} not assessed"
@@ -149,10 +149,10 @@ def _header(report: AuditReport) -> Iterator[str]:
     latest = None
     for finding in report.findings:
         counts[standing(finding)] += 1
-        hosts.add(finding.sighting.host)
+        hosts.add(finding.container.host)
         if finding.identity is not None:
             images.add(finding.identity.running)
-        seen_at = finding.sighting.seen_at
+        seen_at = finding.container.seen_at
         latest = seen_at if latest is None else max(latest, seen_at)
     yield f"<header>\n<h1>{text(_headline(report))}</h1>\n"
     about = [number(len(hosts), "host"), number(len(images), "different digest")] if report.findings else []
@@ -197,9 +197,9 @@ def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Ite
         many = number(len(members), "container")
         yield f'<article class="card {worst}" data-holder>\n<h3>{badge(worst, word)} {many}</h3>\n'
         yield f'<p class="do">→ {text(one.action)}</p>\n'
-        if one.verdict.advisories:
+        if one.assessment.advisories:
             yield "<ul>\n"
-            for advisory in one.verdict.advisories:
+            for advisory in one.assessment.advisories:
                 yield f"<li>{text(statement_words(advisory))}</li>\n"
             yield "</ul>\n"
         yield from _rows(members if every else members[:MOST_IN_CARD], "finding")
@@ -248,17 +248,17 @@ def _rows(findings: Iterable[ContainerFinding], kind: str) -> Iterator[str]:
         tag = text(tag_words(finding))
         if finding.tag.state in {"never", "moved"}:
             tag = badge("never" if finding.tag.state == "never" else "moved", tag_words(finding))
-        reference = finding.sighting.image.reference or ""
+        reference = finding.container.image.reference or ""
         cells = (
             ("State", badge(state, state_word(finding)), ' class="tight"'),
-            ("Container", f'<span title="{text(finding.sighting.id)}">{text(called(finding))}</span>', ""),
-            ("Host", text(finding.sighting.host or "-"), ""),
+            ("Container", f'<span title="{text(finding.container.id)}">{text(called(finding))}</span>', ""),
+            ("Host", text(finding.container.host or "-"), ""),
             ("Started as", f'<span title="{text(reference)}">{text(short_reference(reference))}</span>', ""),
             ("Runs", digest_words(finding), ""),
             ("Tag", tag, ""),
         )
         shown = "".join(f'<td data-label="{label}"{more}>{value}</td>' for label, value, more in cells)
-        known = " ".join(one.statement.vulnerability for one in finding.verdict.advisories)
+        known = " ".join(one.statement.vulnerability for one in finding.assessment.advisories)
         yield f'<tr data-row="{kind}" data-more="{text(known)}">{shown}</tr>\n'
     yield "</tbody></table>\n"
 

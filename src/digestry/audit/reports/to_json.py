@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins
 from digestry.audit.reports.values import VERSION, container_row, note_row, problem_row, rows, totals
 from digestry.model.text import printable_json
@@ -55,15 +55,15 @@ def _containers(findings: Iterable[ContainerFinding]) -> Iterator[str]:
     line is written once."""
     tails: dict[tuple[object, ...], str] = {}
     for finding in findings:
-        seen = finding.sighting
+        seen = finding.container
         head = _line(_Head(seen.source, seen.host, seen.namespace, seen.name, seen.id))[:-1]
         # The report holds all of these, so that no identity is used twice.
         key = (
             id(finding.identity),
             id(finding.tag),
-            id(finding.verdict),
+            id(finding.assessment),
             id(finding.reasons),
-            id(finding.standing),
+            id(finding.placement),
             finding.action,
             seen.image.reference,
             seen.image.image_id,

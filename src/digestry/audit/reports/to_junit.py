@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.reports.words import (
     NOT_FROM_TAG,
     FailState,
@@ -48,7 +48,7 @@ def write(report: AuditReport, *, fail_on: frozenset[Any] = frozenset({"affected
 
 
 def _container(finding: ContainerFinding, fail_on: frozenset[Any]) -> str:
-    seen = finding.sighting
+    seen = finding.container
     failing = [state for state in _ORDER if state in fail_on and state in states(finding)]
     head = (
         f"<testcase classname={_attribute(seen.host or 'no host')} name={_attribute(called(finding))}"
@@ -58,8 +58,8 @@ def _container(finding: ContainerFinding, fail_on: frozenset[Any]) -> str:
     about = [
         f"runs {running}",
         f"started as {short_reference(seen.image.reference)}",
-        f"advisories: {_words(finding.verdict.state)}; tag: {tag_words(finding)}",
-        *(statement_words(advisory) for advisory in finding.verdict.advisories),
+        f"advisories: {_words(finding.assessment.state)}; tag: {tag_words(finding)}",
+        *(statement_words(advisory) for advisory in finding.assessment.advisories),
         *finding.reasons,
     ]
     if not failing:

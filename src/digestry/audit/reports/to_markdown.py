@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from digestry.audit import remediation
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins
 from digestry.audit.reports.grouping import grouped, merged, merged_tags
 from digestry.audit.reports.to_table import Look, findings, plain
@@ -101,8 +101,8 @@ def _table(bad: Sequence[ContainerFinding]) -> Iterator[str]:
                 code(text or "-")
                 for text in (
                     called(finding),
-                    finding.sighting.host,
-                    short_reference(finding.sighting.image.reference),
+                    finding.container.host,
+                    short_reference(finding.container.image.reference),
                     running,
                     tag_words(finding),
                     finding.action,
@@ -120,7 +120,7 @@ def _images(every_finding: Sequence[ContainerFinding], *, every: bool) -> Iterat
         one = line.first
         name = called(one) if len(line.findings) == 1 else number(len(line.findings), "container")
         running = merged(line.findings, _running, "digest")
-        cells = (name, short_reference(one.sighting.image.reference), running, merged_tags(line.findings))
+        cells = (name, short_reference(one.container.image.reference), running, merged_tags(line.findings))
         shown = " | ".join(code(text) for text in cells)
         yield f"| {_MARKS[standing(one)]} | {state_word(one)} | {shown} |\n"
     if not every and len(lines) > 2 * MOST_ROWS:

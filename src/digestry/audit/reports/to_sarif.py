@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from digestry import __version__
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.reports.words import called, place, short_reference, statement_words
 from digestry.inventory.observation import Unseen
 from digestry.model.text import printable, printable_json
@@ -61,7 +61,7 @@ def write(report: AuditReport) -> Iterator[str]:
 def _rules(report: AuditReport) -> list[dict[str, Any]]:
     found: dict[str, list[str]] = {}
     for finding in report.findings:
-        for advisory in finding.verdict.advisories:
+        for advisory in finding.assessment.advisories:
             if advisory.statement.status == "affected":
                 found.setdefault(advisory.statement.vulnerability, list(advisory.statement.aliases))
     rules = [
@@ -93,10 +93,10 @@ def _rules(report: AuditReport) -> list[dict[str, Any]]:
 
 def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Iterator[dict[str, Any]]:
     for finding in findings:
-        state, tag = finding.verdict.state, finding.tag.state
+        state, tag = finding.assessment.state, finding.tag.state
         # One result a vulnerability, whatever it is said of.
         said: dict[str, list[str]] = {}
-        for advisory in finding.verdict.advisories:
+        for advisory in finding.assessment.advisories:
             if advisory.statement.status == "affected":
                 name = printable(advisory.statement.vulnerability)
                 said.setdefault(name, []).append(statement_words(advisory))
@@ -115,7 +115,7 @@ def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Ite
 def _result(
     finding: ContainerFinding, rule: str, level: str, index: dict[str, int], why: str
 ) -> dict[str, Any]:
-    seen, identity = finding.sighting, finding.identity
+    seen, identity = finding.container, finding.identity
     running = "" if identity is None else str(identity.running)
     names = [name for name in (seen.host, seen.namespace, seen.name or seen.id) if name]
     uri = "/".join(map(_step, names)) or "container"
@@ -150,7 +150,7 @@ def _result(
             "containerId": printable(seen.id),
             "reference": printable(seen.image.reference or ""),
             "runningDigest": running,
-            "advisoryState": finding.verdict.state,
+            "advisoryState": finding.assessment.state,
             "tagState": finding.tag.state,
         },
     }

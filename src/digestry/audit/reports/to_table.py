@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from digestry.audit import remediation
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import NO_ORIGINS, Origins
 from digestry.audit.reports.grouping import FEW, By, Group, Line, grouped, merged, merged_tags
 from digestry.audit.reports.words import (
@@ -189,10 +189,10 @@ _PLURALS: Final[dict[By, tuple[str, str]]] = {
 def _row(line: Line, look: Look) -> _Row:
     one, many = line.first, line.findings
     if len(many) == 1:
-        name, host = called(one), one.sighting.host or "-"
+        name, host = called(one), one.container.host or "-"
     else:
         name = number(len(many), "container")
-        host = merged(many, lambda finding: finding.sighting.host or "-", "host")
+        host = merged(many, lambda finding: finding.container.host or "-", "host")
     cells = [
         state_word(one),
         name,
@@ -205,13 +205,13 @@ def _row(line: Line, look: Look) -> _Row:
 
 
 def _named(finding: ContainerFinding, look: Look) -> str:
-    reference = finding.sighting.image.reference
+    reference = finding.container.image.reference
     return (reference or BY_ID) if look.whole else short_reference(reference)
 
 
 def _running(finding: ContainerFinding, look: Look) -> str:
     if finding.identity is None:
-        return "-" if finding.sighting.runs else "(does not run)"
+        return "-" if finding.container.runs else "(does not run)"
     return str(finding.identity.running) if look.whole else finding.identity.running.short
 
 
@@ -318,7 +318,7 @@ def findings(report: AuditReport, look: Look) -> list[Text]:
         word = state_word(one)
         heading = _together(members, look)
         lines.append(((word, _STYLES.get(word, "")), (printable(f": {heading}"), "")))
-        for advisory in one.verdict.advisories:
+        for advisory in one.assessment.advisories:
             lines += _wrapped(statement_words(advisory), look)
         moves = dict.fromkeys(
             f"- {_named(finding, look)} {tag_words(finding, whole=look.whole, digits=_SHOWN)}"
@@ -329,7 +329,7 @@ def findings(report: AuditReport, look: Look) -> list[Text]:
             lines += _wrapped(reason, look)
         action = f"-> {one.action}"
         # With an image it is whole, whatever its width: that is to be copied.
-        lines += _wrapped(action, look) if one.cure is None else [_plain(f"  {action}")]
+        lines += _wrapped(action, look) if one.fixed_image is None else [_plain(f"  {action}")]
     return lines
 
 
@@ -341,9 +341,9 @@ def alike(report: AuditReport) -> list[list[ContainerFinding]]:
             continue
         advisories = tuple(
             (one.referrer, one.statement.vulnerability, one.statement.identity)
-            for one in finding.verdict.advisories
+            for one in finding.assessment.advisories
         )
-        key = (finding.verdict.state, state_word(finding), advisories, finding.reasons, finding.action)
+        key = (finding.assessment.state, state_word(finding), advisories, finding.reasons, finding.action)
         found.setdefault(key, []).append(finding)
     return list(found.values())
 
@@ -353,7 +353,7 @@ def _together(members: Sequence[ContainerFinding], look: Look) -> str:
         return place(members[0])
     shown = members if look.whole else members[:_MOST_NAMES]
     more = f" and {len(members) - len(shown)} more" if len(shown) < len(members) else ""
-    hosts = {finding.sighting.host for finding in members}
+    hosts = {finding.container.host for finding in members}
     if len(hosts) == 1:
         names = ", ".join(called(finding) for finding in shown)
         host = hosts.pop()
@@ -390,8 +390,8 @@ def fixes(report: AuditReport, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
         nothing = False
         yield ()
         word = state_word(finding) if standing(finding) != "moved" else "moved"
-        runs = short_reference(finding.sighting.image.reference)
-        if parsed(finding.sighting.image.reference) is not None and finding.identity is not None:
+        runs = short_reference(finding.container.image.reference)
+        if parsed(finding.container.image.reference) is not None and finding.identity is not None:
             runs += f", runs {finding.identity.running.short}"
         yield _plain(f"# {word}: {place(finding)} ({runs})")
         for line in lines:

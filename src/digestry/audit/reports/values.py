@@ -13,13 +13,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from digestry.advisories.advisory import Advisory
-from digestry.audit.audit import AuditReport, ContainerFinding
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Fix, Origins, plan
-from digestry.audit.tag_verdict import moment
 from digestry.inventory.observation import Note, Unseen
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
 from digestry.model.platform import Platform
+from digestry.model.timestamps import rfc3339
 
 VERSION: Final = 1
 SCHEMA_ID: Final = "urn:digestry:schema:audit:1"
@@ -197,7 +197,7 @@ def totals(report: AuditReport) -> Summary:
     advisory = dict.fromkeys(("affected", "unknown", "fixed", "not_affected", "not_assessed"), 0)
     moved = never = 0
     for finding in report.findings:
-        advisory[finding.verdict.state] += 1
+        advisory[finding.assessment.state] += 1
         moved += finding.tag.state == "moved"
         never += finding.tag.state == "never"
     return Summary(len(report.findings), **advisory, moved=moved, never=never, problems=len(report.problems))
@@ -205,7 +205,7 @@ def totals(report: AuditReport) -> Summary:
 
 def container_row(finding: ContainerFinding, *, fixes: Origins | None = None) -> ContainerRow:
     """One container."""
-    seen, identity, tag, where = finding.sighting, finding.identity, finding.tag, finding.standing
+    seen, identity, tag, where = finding.container, finding.identity, finding.tag, finding.placement
     return ContainerRow(
         source=seen.source,
         host=seen.host,
@@ -222,12 +222,12 @@ def container_row(finding: ContainerFinding, *, fixes: Origins | None = None) ->
         platform=_text(seen.image.platform),
         tag_state=tag.state,
         tag_digest=_text(tag.digest),
-        moved_at=None if tag.moved_at is None else moment(tag.moved_at),
-        advisory_state=finding.verdict.state,
-        advisories=[advisory_row(advisory) for advisory in finding.verdict.advisories],
+        moved_at=None if tag.moved_at is None else rfc3339(tag.moved_at),
+        advisory_state=finding.assessment.state,
+        advisories=[advisory_row(advisory) for advisory in finding.assessment.advisories],
         action=finding.action,
         reasons=list(finding.reasons),
-        seen_at=moment(seen.seen_at),
+        seen_at=rfc3339(seen.seen_at),
         runs=seen.runs,
         indexes=[str(digest) for digest in where.indexes],
         tags=None if where.tags is None else list(where.tags),
@@ -237,8 +237,8 @@ def container_row(finding: ContainerFinding, *, fixes: Origins | None = None) ->
 
 
 def _past(span: TagSpan) -> PastTagRow:
-    until = None if span.until is None else moment(span.until)
-    return PastTagRow(span.tag, str(span.digest), moment(span.since), until)
+    until = None if span.until is None else rfc3339(span.until)
+    return PastTagRow(span.tag, str(span.digest), rfc3339(span.since), until)
 
 
 def _fix(fix: Fix | None) -> FixRow | UnsetType:
@@ -264,7 +264,7 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
         status=statement.status,
         fixed_by=[str(image) for image in statement.fixed_by],
         author=advisory.author,
-        timestamp=moment(statement.timestamp),
+        timestamp=rfc3339(statement.timestamp),
         justification=statement.justification or None,
         note=statement.notes or statement.impact or None,
         action_statement=statement.action or None,

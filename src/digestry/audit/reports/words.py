@@ -9,10 +9,10 @@ from typing import Final, Literal, TypeAlias
 from digestry.advisories.advisory import Advisory
 from digestry.advisories.statements import LONG_AGO, Status
 from digestry.audit.assessment import State
-from digestry.audit.audit import AuditReport, ContainerFinding
-from digestry.audit.tag_verdict import moment
+from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.errors import InvalidReference
 from digestry.model.reference import Reference
+from digestry.model.timestamps import rfc3339
 
 Standing: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]
 """How a container stands, in one word: the worst that is known of it. ``moved`` and ``good`` are of
@@ -60,11 +60,11 @@ _RANK: Final = {standing: rank for rank, standing in enumerate(STANDINGS)}
 
 def standing(finding: ContainerFinding) -> Standing:
     """The worst that is known of a container."""
-    if finding.verdict.state == "affected":
+    if finding.assessment.state == "affected":
         return "affected"
     if finding.tag.state == "never":
         return "never"
-    state = finding.verdict.state
+    state = finding.assessment.state
     if state not in STATED:
         return "not_assessed" if state == "not_assessed" else "unknown"
     return "moved" if finding.tag.state == "moved" else "good"
@@ -78,7 +78,7 @@ def worst_first(findings: Iterable[ContainerFinding]) -> list[ContainerFinding]:
 def states(finding: ContainerFinding) -> set[FailState]:
     """Which of the states that may fail an audit a container is in."""
     found: set[FailState] = set()
-    state = finding.verdict.state
+    state = finding.assessment.state
     if state in _FAILING:
         found.add(_FAILING[state])
     if finding.tag.state == "never":
@@ -90,14 +90,14 @@ def states(finding: ContainerFinding) -> set[FailState]:
 
 def called(finding: ContainerFinding) -> str:
     """A container's name with its namespace; the start of its ID if it has none."""
-    seen = finding.sighting
+    seen = finding.container
     name = seen.name or seen.id[:12] or "-"
     return f"{seen.namespace}/{name}" if seen.namespace else name
 
 
 def place(finding: ContainerFinding) -> str:
     """``NAME on HOST``."""
-    host = finding.sighting.host
+    host = finding.container.host
     return f"{called(finding)} on {host}" if host else called(finding)
 
 
@@ -138,7 +138,7 @@ def tag_words(finding: ContainerFinding, *, whole: bool = False, digits: int = 4
         return NOT_FROM_TAG
     if tag.state != "moved":
         return tag.state
-    when = "" if tag.moved_at is None else f" {moment(tag.moved_at)}"
+    when = "" if tag.moved_at is None else f" {rfc3339(tag.moved_at)}"
     if tag.digest is None:
         return f"moved{when}, deleted"
     return f"moved{when} to {tag.digest if whole else tag.digest.encoded[:digits] + ELLIPSIS}"
@@ -149,7 +149,7 @@ def statement_words(advisory: Advisory) -> str:
     statement = advisory.statement
     about = advisory.component or advisory.product
     of = f" ({about})" if about else ""
-    when = "undated" if statement.timestamp == LONG_AGO else moment(statement.timestamp)
+    when = "undated" if statement.timestamp == LONG_AGO else rfc3339(statement.timestamp)
     says = f"{statement.vulnerability}{of}: {STATUS_WORDS[statement.status]}, {when}"
     by = f" by {advisory.author or 'an author who is not named'}"
     note = statement.notes or statement.impact
@@ -161,8 +161,8 @@ def sayings(findings: Iterable[ContainerFinding]) -> list[str]:
     on containers that stand well by it, with how many these are."""
     counts: Counter[str] = Counter()
     for finding in findings:
-        if finding.verdict.state in STATED:
-            counts.update(dict.fromkeys(map(statement_words, finding.verdict.advisories), 1))
+        if finding.assessment.state in STATED:
+            counts.update(dict.fromkeys(map(statement_words, finding.assessment.advisories), 1))
     return [f"{number(count, 'container')}: {said}" for said, count in counts.most_common()]
 
 
@@ -173,7 +173,7 @@ def number(count: int, thing: str) -> str:
 
 def state_word(finding: ContainerFinding) -> str:
     """One word for the worst that is known: what is vulnerable, else :data:`NEVER`, else the state."""
-    return NEVER if standing(finding) == "never" else WORDS[finding.verdict.state]
+    return NEVER if standing(finding) == "never" else WORDS[finding.assessment.state]
 
 
 def counted(findings: Iterable[ContainerFinding]) -> str:
@@ -185,7 +185,7 @@ def counted(findings: Iterable[ContainerFinding]) -> str:
 def summary(report: AuditReport) -> str:
     """One line: how many containers, in which states, and how much could not be seen."""
     line = number(len(report.findings), "container")
-    hosts = {finding.sighting.host for finding in report.findings} - {""}
+    hosts = {finding.container.host for finding in report.findings} - {""}
     if len(hosts) == 1:
         line += f" on {hosts.pop()}"
     if report.findings:

@@ -1,0 +1,206 @@
+"""Finding out the facts of one image: what it is, where its tag points, and what is said of it.
+
+A registry is asked about many images at once first, where it answers that; so the steps are taken for all
+images in turn, and each step says what it is going to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from digestry.advisories.advisory import Reading
+from digestry.advisories.attachments import attestation_tag, list_tag, read
+from digestry.audit.assessment import AdvisoryIndex, in_force
+from digestry.audit.facts import ImageUse, PossibleImage, RegistryFacts
+from digestry.audit.fixed_images import find_fix
+from digestry.audit.image_advisories import gather, subjects_of
+from digestry.audit.image_identity import ImageIdentity
+from digestry.audit.image_names import ImageNames
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.audit.repository_search import RepositoryQuestions, RepositorySearch
+from digestry.audit.tag_inspection import TagInspector
+from digestry.audit.tag_placement import NOWHERE, TagPlacement, find_tag_placement
+from digestry.audit.tag_verdict import TagFacts, TagVerdict, judge_tag
+from digestry.errors import DigestryError, InvalidReference, Unreachable
+from digestry.inventory.observation import Claim, ImageFacts, Unseen
+from digestry.model.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The facts of one image; ``placement`` is where its registry has it, ``missed`` what its registries
+    withheld."""
+
+    container: ImageUse
+    facts: RegistryFacts
+    placement: TagPlacement = NOWHERE
+    missed: tuple[Unseen, ...] = ()
+
+
+class ImageInquiry:
+    """Finds out the facts of the image of ``container``: :meth:`identify`, :meth:`look`, :meth:`finish`."""
+
+    def __init__(self, queries: RegistryQueries, container: ImageUse, names: ImageNames) -> None:
+        self._queries = queries
+        self._names = names
+        self._container = container
+        self._reasons: list[str] = []
+        self._reference = self._named(container.image)
+        self._search = self._begin()
+        self._identity: ImageIdentity | None = None
+
+    # -- what it is -----------------------------------------------------------------------------
+
+    def questions(self) -> Iterator[RepositoryQuestions]:
+        """Return what :meth:`identify` is going to ask, as far as that can be told before."""
+        return self._search.questions()
+
+    def identify(self) -> None:
+        """Find out what the image is, and remember what could not be asked."""
+        if not self._container.runs:
+            self._container = replace(self._container, image=self._next_run(self._container.image))
+            self._search = self._begin()
+        self._identity = self._search.find()
+
+    def _begin(self) -> RepositorySearch:
+        seen = self._container
+        return RepositorySearch(
+            self._queries, seen.image, self._reference, self._names, remarked=seen.remarked
+        )
+
+    def _named(self, image: ImageFacts) -> Reference | None:
+        if image.reference is None:
+            return None
+        try:
+            return Reference.parse(image.reference).or_latest()
+        except InvalidReference as error:
+            self._reasons.append(error.message)
+            return None
+
+    def _next_run(self, template: ImageFacts) -> ImageFacts:
+        """Return ``template`` as if it had been started just now: with a claim of what its tag points to."""
+        reference = self._reference
+        if reference is None or reference.tag is None or reference.digest is not None:
+            return template
+        if not template.registry_named:
+            return template
+        repository = reference.repository_only()
+        try:
+            target = self._queries.resolve(repository, reference.tag)
+        except DigestryError:
+            return template  # whoever inspects the tag meets the same error, and reports it
+        if target is None:
+            return template
+        claim = Claim(target.digest, "unknown", repository, "the tag", "repo-digest", obtained=True)
+        return replace(template, claims=(*template.claims, claim))
+
+    # -- where its tag points, and what hangs on it ---------------------------------------------
+
+    def attachments(self) -> Iterator[RepositoryQuestions]:
+        """Return the tags at which something may hang on the image: :meth:`look` is going to ask for them."""
+        identity = self._identity
+        if identity is None:
+            return
+        without = self._without_tags()
+        where = {identity.repository: identity.closure} | self._search.elsewhere(identity)
+        for repository, there in where.items():
+            if repository not in without:
+                subjects = sorted(subjects_of(identity, there))
+                tags = [tag for one in subjects for tag in (list_tag(one), attestation_tag(one))]
+                yield RepositoryQuestions(repository, (), tuple(tags))
+
+    def look(self) -> Findings:
+        """Return the facts, but for those that depend on other images; call it after :meth:`identify`."""
+        container, identity, search = self._container, self._identity, self._search
+        facts = self._tag_facts()
+        tag = judge_tag(facts, identity, container.image)
+        missed = list(search.missed)
+        if facts.failure and self._reference is not None:
+            missed.append(Unseen(f"registry {self._reference.name}", facts.failure))
+        reading = Reading() if identity is None else self._read(identity, tag)
+        # One for each repository: more would be as many as there are images.
+        first = dict(reversed(reading.missed))
+        missed += [Unseen(f"registry {where.name}", reason) for where, reason in first.items()]
+        placement = self._placement(tag, missed)
+        return Findings(
+            container,
+            RegistryFacts(
+                identity,
+                facts,
+                reading,
+                reasons=(*self._reasons, *search.reasons),
+                unanswered=bool(missed),
+            ),
+            placement,
+            tuple(missed),
+        )
+
+    def _tag_facts(self) -> TagFacts:
+        image, identity, reference, failure = (
+            self._container.image, self._identity, self._reference, self._search.failure,
+        )  # fmt: skip
+        if reference is None or reference.digest is not None or not image.registry_named:
+            return TagFacts(reference)
+        inspector = TagInspector(self._queries, identity, image.platform, self._search.digests, self._names)
+        if isinstance(failure, Unreachable):
+            return inspector.inspect_elsewhere(reference, failure)
+        if failure is not None:
+            return TagFacts(reference, asked=False)  # the search has said why
+        if image.claims or (image.abbreviations and identity is not None):
+            return inspector.inspect(reference)
+        return inspector.point(reference)
+
+    def _without_tags(self) -> frozenset[Reference]:
+        """Return the mirrors of the image's repository that are not to be asked for tags."""
+        if self._reference is None:
+            return frozenset()
+        others = self._names.others(self._reference.repository_only())
+        return frozenset(other.repository for other in others if not other.tags)
+
+    def _read(self, identity: ImageIdentity, tag: TagVerdict) -> Reading:
+        """Return what is said of what runs, by the index too that the container's tag points to now."""
+        search = self._search
+        own = self._reference.repository_only() if self._reference is not None else None
+        if tag.state == "current" and tag.digest is not None and identity.repository == own:
+            identity = replace(identity, closure=identity.closure | {tag.digest})
+        others = search.elsewhere(identity)
+        reading = gather(self._queries, identity, others, without_tags=self._without_tags())
+        if search.failure is not None and own not in (identity.repository, *others):
+            why = f"what hangs on it in its own repository is not known: {search.failure.message}"
+            reading.miss(own or identity.repository, why)
+        for repository, why in search.silent.items():
+            reading.miss(repository, f"what hangs on it in {repository.name} is not known: {why}")
+        return reading
+
+    def _placement(self, tag: TagVerdict, missed: list[Unseen]) -> TagPlacement:
+        identity = self._identity
+        if identity is None or not self._container.runs:
+            return NOWHERE
+        try:
+            return find_tag_placement(self._queries, identity, self._reference, tag)
+        except DigestryError as error:
+            missed.append(Unseen(f"registry {identity.repository.name}", error.message, error.hint))
+            return NOWHERE
+
+
+def finish(queries: RegistryQueries, found: Findings, others: AdvisoryIndex) -> Findings:
+    """Return ``found`` with what was read of ``others``, all images that were looked at, and what follows:
+    what to run in place of an image that is affected, and what is said of others that may be what runs."""
+    facts, identity = found.facts, found.facts.identity
+    if identity is None:
+        return found
+    elsewhere = tuple(others.about(identity))
+    bad = [one for one in in_force(facts.reading, elsewhere) if one.statement.status == "affected"]
+    if bad:
+        fix = find_fix(queries, identity, bad)
+        return replace(found, facts=replace(facts, elsewhere=elsewhere, fix=fix))
+    possible = _possible(queries, identity)
+    return replace(found, facts=replace(facts, elsewhere=elsewhere, possible=possible))
+
+
+def _possible(queries: RegistryQueries, identity: ImageIdentity) -> tuple[PossibleImage, ...]:
+    return tuple(
+        PossibleImage(digest, read(queries, identity.repository, identity.holding(digest)))
+        for digest in sorted(identity.possible)
+    )

@@ -1,0 +1,149 @@
+"""Exploring a repository's graph: asking its registry for the nodes that one image needs.
+
+Every method raises what the queries raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.audit.image_graph import ImageGraph, ImageNode, runnable
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+MOST_CHILDREN: Final = 64
+"""Children of one index that are looked into, in a registry that cannot say who holds what."""
+MOST_TAGS: Final = 32
+"""Other tags that are looked into there, to find an image of which only the config is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphExplorer:
+    """Adds to ``graph`` what its repository's registry knows."""
+
+    queries: RegistryQueries
+    graph: ImageGraph
+
+    @classmethod
+    def of(cls, queries: RegistryQueries, repository: Reference) -> GraphExplorer:
+        """Return an explorer of a repository of which nothing is known yet."""
+        return cls(queries, ImageGraph(repository))
+
+    @property
+    def repository(self) -> Reference:
+        """The repository whose graph this is."""
+        return self.graph.repository
+
+    @property
+    def nodes(self) -> dict[Digest, ImageNode]:
+        """The nodes that are known, by digest."""
+        return self.graph.nodes
+
+    def learn(self, digest: Digest, *, is_config: bool = False) -> bool:
+        """Add everything that is or holds ``digest``; return False if the repository never had it."""
+        holders = self.queries.holders(self.repository, digest)
+        if holders is not None:
+            self.graph.complete = True
+            for holder in holders.holders:
+                self.graph.add_holder(holder)
+            return bool(holders.holders)
+        if digest in self.nodes or self.graph.has_config({digest}):
+            return True
+        manifest = None if is_config else self.queries.manifest(self.repository, digest)
+        if manifest is None:
+            return False
+        self.graph.add(manifest)
+        return True
+
+    def learn_children(self, index: Digest, platform: Platform | None) -> None:
+        """Add an index's children, those of ``platform`` alone if it is known."""
+        for child in self.images_of(index, platform)[:MOST_CHILDREN]:
+            self.learn(child)
+
+    def look_into(self, digest: Digest, platform: Platform | None) -> bool:
+        """Add ``digest``, and its children if it is an index; return False if the repository never had it."""
+        known = self.learn(digest)
+        node = self.nodes.get(digest)
+        if known and node is not None and node.is_index:
+            self.learn_children(digest, platform)
+        return known
+
+    def images_of(self, index: Digest, platform: Platform | None) -> list[Digest]:
+        """Return the images of an index, and of the indexes in it, that may be what runs on ``platform``,
+        or on any if it is None; add the inner indexes."""
+        found: dict[Digest, None] = {}
+        seen = {index}
+        level = [index]
+        while level:
+            inner: list[Digest] = []
+            for one in level:
+                manifest = self.queries.manifest(self.repository, one)
+                if manifest is None:
+                    found.setdefault(one)  # what is in it, nobody knows
+                    continue
+                if one not in self.nodes:
+                    self.graph.add(manifest)
+                indexes = {e.digest for e in manifest.manifests if e.media_type in media_types.INDEXES}
+                for digest in runnable(manifest, platform):
+                    if digest not in indexes:
+                        found.setdefault(digest)
+                    elif digest not in seen and len(seen) <= MOST_CHILDREN:
+                        seen.add(digest)
+                        inner.append(digest)
+            level = inner
+        return list(found)
+
+    def unknown_inside(self, index: Digest) -> Digest | None:
+        """Return something that an index lists, at any depth, and that the registry never had; None if it
+        had all. Add what it had."""
+        pending = list(self._children(index))
+        seen: set[Digest] = set()
+        while pending:
+            child = pending.pop()
+            if child in seen:
+                continue
+            seen.add(child)
+            if child not in self.nodes and not self.learn(child):
+                return child
+            pending += self._children(child)
+        return None
+
+    def _children(self, digest: Digest) -> tuple[Digest, ...]:
+        node = self.nodes.get(digest)
+        return () if node is None else node.children
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The digests of a repository that begin in one way, a few at most; ``among`` says which were
+    looked at, if not all."""
+
+    digests: tuple[Digest, ...]
+    among: str = ""
+
+
+def beginning_with(queries: RegistryQueries, repository: Reference, encoded: str) -> Beginning:
+    """Return the manifests, indexes and configs whose digests begin with the hex digits ``encoded``.
+
+    A registry that cannot be asked that is asked for what its first tags point to, and pointed to.
+    """
+    known = queries.beginning_with(repository, encoded)
+    if known is not None:
+        return Beginning(known)
+    explorer = GraphExplorer.of(queries, repository)
+    names = queries.tags(repository, most=MOST_TAGS)
+    digests: set[Digest] = set()
+    for name in names:
+        target = queries.resolve(repository, name)
+        if target is not None:
+            explorer.look_into(target.digest, None)
+        events = queries.tag_history(repository, name) or ()
+        digests.update(event.to_digest for event in events if event.to_digest is not None)
+    digests |= explorer.nodes.keys()
+    digests |= {node.config for node in explorer.nodes.values() if node.config is not None}
+    found = sorted(one for one in digests if one.encoded.startswith(encoded))
+    return Beginning(tuple(found), f", as far as its first {len(names)} tags tell,")

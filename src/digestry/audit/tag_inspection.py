@@ -1,0 +1,216 @@
+"""Asking a registry what decides whether a tag points, or has pointed, to what a container runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from digestry.audit.graph_explorer import GraphExplorer
+from digestry.audit.identification import extended
+from digestry.audit.image_identity import ImageIdentity
+from digestry.audit.image_names import NO_NAMES, ImageNames
+from digestry.audit.registry_queries import RegistryQueries
+from digestry.audit.tag_verdict import TagFacts, contradicted, cut_off, left_at
+from digestry.errors import DigestryError, Unreachable
+from digestry.model.digest import Digest
+from digestry.model.history import TagEvent
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class TagInspector:
+    """Asks about the tags of one container's image, which runs ``identity``.
+
+    None for ``identity`` is code that the tag's repository does not know. ``claims`` are all digests that
+    the runtime gave: a tag is only said never to have pointed to what runs if the registry's whole history
+    has none of them, as an index, a manifest or a config. The repository's other ``names`` are asked only
+    if its registry cannot be reached.
+    """
+
+    queries: RegistryQueries
+    identity: ImageIdentity | None
+    platform: Platform | None
+    claims: tuple[Digest, ...] = ()
+    names: ImageNames = NO_NAMES
+
+    def inspect(self, reference: Reference) -> TagFacts:
+        """Return what is known of the tag of ``reference``. Errors are in the result."""
+        if reference.digest is not None or reference.tag is None:
+            return TagFacts(reference)
+        try:
+            target = self.queries.resolve(reference.repository_only(), reference.tag)
+        except Unreachable as error:
+            return self.inspect_elsewhere(reference, error)
+        except DigestryError as error:
+            return _failed(TagFacts(reference), "the tag could not be looked up", error)
+        facts = TagFacts(reference, target=None if target is None else target.digest)
+        identity = self.identity
+        if identity is None:
+            return self._with_history(facts)
+        if facts.target is not None:
+            try:
+                identity = self._extended(identity, reference.repository_only(), facts.target)
+            except DigestryError as error:
+                return _failed(facts, "what the tag points to could not be read", error)
+        facts = replace(facts, closure=identity.closure)
+        if facts.target is None:
+            return self._with_history(facts)
+        if facts.target in identity.closure:
+            return facts if identity.contested else self._with_objection(facts, reference, reference.tag)
+        try:
+            facts = replace(facts, instead=self._pointed_instead(reference, identity, facts.target))
+        except DigestryError as error:
+            return _failed(facts, "what the tag points to could not be read", error)
+        return facts if facts.instead is not None else self._with_history(facts)
+
+    def inspect_elsewhere(self, reference: Reference, error: Unreachable) -> TagFacts:
+        """Return what is known of the tag if ``error`` is all that the reference's own registry says: by the
+        first of the repository's other names that can be asked about tags. A mirror may be behind."""
+        alone = replace(self, names=NO_NAMES)
+        for other in self.names.others(reference.repository_only()):
+            if not other.tags or reference.tag is None:
+                continue
+            facts = alone.inspect(other.repository.with_tag(reference.tag))
+            if not facts.failure:
+                why = f"{reference.host} does not answer: the tag is judged by {other.repository.name}"
+                return replace(facts, remarks=(why,))
+        return _failed(TagFacts(reference), "the tag could not be looked up", error)
+
+    def point(self, reference: Reference) -> TagFacts:
+        """Return where the tag points, for a container of which nothing is known that could be compared
+        with it. Errors are in the result."""
+        facts = TagFacts(reference, comparable=False)
+        try:
+            target = self.queries.resolve(reference.repository_only(), reference.tag or "")
+        except DigestryError as error:
+            return _failed(facts, "the tag could not be looked up", error)
+        return replace(facts, target=None if target is None else target.digest)
+
+    def _extended(self, identity: ImageIdentity, repository: Reference, target: Digest) -> ImageIdentity:
+        own = identity.repository == repository
+        if own or any(other.repository == identity.repository for other in self.names.others(repository)):
+            return extended(self.queries, identity, target, self.platform, repository)
+        return identity
+
+    def _with_objection(self, facts: TagFacts, reference: Reference, tag: str) -> TagFacts:
+        """Return ``facts`` with why the registry is not to be believed that the tag points to what runs."""
+        repository = reference.repository_only()
+        stale = self.queries.stale(repository, tag)
+        if stale:
+            why = f"{repository.host} mirrors the tag, and could not see where it points now: {stale}"
+            return replace(facts, objection=why)
+        try:
+            return replace(facts, objection=self.queries.contradiction(repository, tag))
+        except DigestryError as error:
+            return _failed(facts, "the tag could not be asked for once more", error)
+
+    def _pointed_instead(
+        self, reference: Reference, identity: ImageIdentity, target: Digest
+    ) -> Digest | None:
+        """Return an image that may be what runs in place of the one that was believed, and that ``target``,
+        where the tag points, is or holds; None if there is none."""
+        known = GraphExplorer(self.queries, identity.graph)
+        others: set[Digest] = set(identity.possible)
+        for digest in identity.contested:
+            node = known.nodes.get(digest)
+            inside = known.images_of(digest, None) if node is not None and node.is_index else [digest]
+            others.update((digest, *inside))
+        if not others - identity.closure:
+            return None
+        explorer = GraphExplorer.of(self.queries, reference.repository_only())
+        explorer.look_into(target, None)
+        for digest in sorted(others - identity.closure):
+            node = known.nodes.get(digest)
+            config = None if node is None else node.config
+            explorer.learn(config or digest, is_config=config is not None)
+            if target in explorer.graph.closure(config or digest):
+                return digest
+        return None
+
+    def _with_history(self, facts: TagFacts) -> TagFacts:
+        """Return ``facts`` with where the tag has pointed and, if what runs is not among that, why it cannot
+        be said that it never was."""
+        reference = facts.reference
+        if reference is None or reference.tag is None:
+            return facts
+        repository = reference.repository_only()
+        try:
+            history = self.queries.tag_history(repository, reference.tag)
+        except DigestryError as error:
+            return _failed(facts, "the tag's history could not be read", error)
+        facts = replace(facts, history=history)
+        if history is None or contradicted(facts, history) or left_at(history, facts.closure) is not None:
+            return facts
+        if cut_off(facts, history):
+            return facts
+        try:
+            doubt = self._doubt(repository, history, facts.closure.union(self.claims))
+        except DigestryError as error:
+            return _failed(facts, "what the tag pointed to could not be looked up", error)
+        return replace(facts, doubt=doubt)
+
+    def _doubt(self, repository: Reference, history: tuple[TagEvent, ...], digests: frozenset[Digest]) -> str:
+        """Return why it cannot be said that the tag never pointed to any of ``digests``; empty if it can be.
+
+        It can where the registry knows all that the tag pointed to, down to the configs, and none of that
+        is one of ``digests``.
+        """
+        observed = next((event.observed_in for event in history if event.observed_in), "")
+        if observed:
+            return (
+                f"{repository.host} only mirrors {observed}: it knows what the tag pointed to when it was "
+                "asked, and not what it pointed to in between"
+            )
+        if not digests:
+            return "nothing is known of what runs that could be compared with the tag's history"
+        if not history and not self.queries.shows(repository):
+            return f"{repository.name} is not there, or not shown to the account that asks"
+        pointed = tuple(dict.fromkeys(event.to_digest for event in history if event.to_digest is not None))
+        self.queries.learn_digests(repository, (*pointed, *digests))
+        explorer = GraphExplorer.of(self.queries, repository)
+        for digest in digests:
+            explorer.learn(digest)
+        return (
+            _forgotten(explorer, pointed)
+            or _incomplete(explorer, pointed)
+            or _cannot_say(explorer)
+            or _held(explorer, pointed, digests)
+        )
+
+
+def _failed(facts: TagFacts, what: str, error: DigestryError) -> TagFacts:
+    return replace(facts, failure=f"{what}: {error.message}")
+
+
+def _forgotten(explorer: GraphExplorer, pointed: tuple[Digest, ...]) -> str:
+    for digest in pointed:
+        if digest not in explorer.nodes and not explorer.learn(digest):
+            host = explorer.repository.host
+            return f"the tag pointed to {digest}, of which {host} does not know any more what it was"
+    return ""
+
+
+def _incomplete(explorer: GraphExplorer, pointed: tuple[Digest, ...]) -> str:
+    for digest in pointed:
+        missing = explorer.unknown_inside(digest)
+        if missing is not None:
+            host = explorer.repository.host
+            return f"the tag pointed to {digest}, and {host} never had {missing}, which belongs to it"
+    return ""
+
+
+def _cannot_say(explorer: GraphExplorer) -> str:
+    if explorer.graph.complete:
+        return ""
+    return f"{explorer.repository.host} cannot say which images hold what runs"
+
+
+def _held(explorer: GraphExplorer, pointed: tuple[Digest, ...], digests: frozenset[Digest]) -> str:
+    for digest in digests:
+        holding = explorer.graph.closure(digest)
+        found = next((one for one in pointed if one in holding), None)
+        if found is not None:
+            return (
+                f"the tag pointed to {found}, which holds {digest}: it is not certain that this is what runs"
+            )
+    return ""
