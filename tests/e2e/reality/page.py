@@ -18,33 +18,37 @@ _FAMILIES = {
 _HEAD = """\
 # Engines
 
-`make reality` makes every situation below on every one of these runtimes, with real containers, and
-compares what `digestry audit` says with the one right answer. It needs root; `.ci/run` requires it. The
-situations and their answers are data, in `tests/e2e/reality/rows.py`, and this page is written from them.
+`make reality` creates every situation below on every one of these runtimes, with real containers, and
+compares the report of `digestry audit` with the one right answer. It needs root; `.ci/run` runs it. The
+situations and their answers are data, in `tests/e2e/reality/rows.py`, and this page is generated from
+them.
 
-`tools/debian_roots.py` fetches the programs of the other Debian releases into `~/.cache/digestry/peers`, or
-`DIGESTRY_PEERS_CACHE`, by debootstrap. Each engine runs in namespaces of its own, from a folder that is not
-written to. The CRI is asked to start containers as a kubelet does: by the image's ID, with the name that
-the pod has beside it. CRI-O, cri-dockerd and Docker Desktop were not run.
+`tools/debian_roots.py` fetches the programs of other Debian releases with debootstrap, into
+`~/.cache/digestry/peers` or `DIGESTRY_PEERS_CACHE`. Each engine runs in its own namespaces, from a
+directory that is not written to. The tests ask the CRI to start containers as a kubelet does: by the
+image's ID, with the pod's name for the image beside it. CRI-O, cri-dockerd and Docker Desktop were not
+run.
 """
 
 _TABLE = """\
 ## The right answers
 
-`v1`, `v2`, … are the digests of images; `a-own` is this platform's image in the index `a`. The advisory is
-about `v1` (or `a`), and names the last image as the one that fixes it.
+`v1`, `v2`, … are the digests of images; `a-own` is this platform's image in the index `a`. The advisory
+is about `v1` (or `a`), and names the last image as the one that fixes it.
 """
 
 _LESS = """\
 ## What a runtime cannot know
 
-There the audit may say less, with a reason, and never "fixed", "current" or exit code 0 in its place.
+In these cases the audit may report less, with a reason, but never "fixed", "current" or exit code 0 in
+its place.
 
-- **containerd by `ctr`** keeps the name of a container's image, and no digest. What runs is told only as
-  far as the layers of what the name means now are those that run; else it is `unknown`, in any situation.
-- **The CRI of containerd 1.6** keeps the ID that a kubelet gives, and not the name that the pod has. The
-  tag is `unknown` in any situation; with several repositories for one ID, what runs may be named by another
-  of them, and without any, nothing is known.
+- **containerd by `ctr`** stores the name of a container's image, and no digest. The audit identifies
+  what runs only if the layers of the image that the name means now are the layers that run; otherwise
+  the container is `unknown`, in every situation.
+- **The CRI of containerd 1.6** stores the ID that a kubelet passes, and not the pod's name for the
+  image. The tag is `unknown` in every situation. If several repositories have the ID, the report may
+  name another one of them; if none has it, nothing is known.
 """
 
 
