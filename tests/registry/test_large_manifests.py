@@ -2,17 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from digestry.model.digest import Digest
+from digestry.registry.body_memory import BodyMemory
+from digestry.registry.error_responses import ErrorResponse
 from tests.registry.connections.support import memory
 from tests.registry.support import put_manifest
-from tests.support import descriptor, start_registry
+from tests.support import descriptor, start_registry, wait_until
 
 MiB = 1 << 20
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+def test_large_bodies_that_come_slowly_have_a_bound(tmp_path: Path) -> None:
+    """From as many connections as there may be of an address, and of whoever may ask what tags point to."""
+    server = start_registry(tmp_path / "root", "--workers", "1")
+    opened = []
+    try:
+        before = memory(server)
+        part = b" " * (3 * MiB)
+        for number in range(100):
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+            opened.append(connection)
+            path = ("PUT /v2/x/manifests/1", "POST /v2/_digestry/resolve")[number % 2]
+            head = f"{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MANIFEST}\r\n"
+            with contextlib.suppress(OSError):  # refused before all of it came
+                connection.sendall(f"{head}Content-Length: {len(part) + 1}\r\n\r\n".encode() + part)
+        refused = sum(connection_is_answered(connection) for connection in opened)
+        assert 40 < refused < 90
+        assert memory(server) - before < 220 * MiB  # 300 MiB were sent
+        # What is small goes on, and so does all once they have left.
+        server.push_image("small", "1")
+        assert put_manifest(server, "x", "t", b" " * (4 * MiB - 1)).status == 429
+        for connection in opened:
+            connection.close()
+        wait_until(
+            lambda: put_manifest(server, "x", "t", part).status == 400, what="room for a large manifest"
+        )
+    finally:
+        for connection in opened:
+            connection.close()
+        server.stop()
+
+
+def connection_is_answered(connection: socket.socket) -> bool:
+    """Whether it was refused; the others wait for the end of their bodies."""
+    connection.settimeout(0.05)
+    try:
+        return connection.recv(4096) is not None
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_nobody_has_more_than_what_is_left_for_others() -> None:
+    shared = BodyMemory(1000)
+
+    def taken(owner: str) -> int:
+        size = 0
+        with contextlib.suppress(ErrorResponse):
+            while True:
+                shared.take(owner, 1)
+                size += 1
+        return size
+
+    assert [taken(owner) for owner in "abcd"] == [500, 250, 125, 62]
+    shared.give_back("a", 500)
+    assert taken("e") > 200
 
 
 def test_one_is_read_at_a_time(tmp_path: Path) -> None:

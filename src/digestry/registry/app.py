@@ -127,6 +127,8 @@ class RegistryApp:
             ended = time.perf_counter()
             observer.ended(exchange, ended - began)
             service.connections.leave(connection, ended)
+            if exchange.held_body:
+                exchange.let_go_of_body()
             CURRENT.set(None)  # else the server, whose context this is, and the request hold each other
 
     async def _fail(self, exchange: Exchange, problem: ErrorResponse) -> None:

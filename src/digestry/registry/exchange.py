@@ -15,7 +15,9 @@ from starlette.types import Message, Receive, Scope, Send
 from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
+from digestry.registry import body_memory
 from digestry.registry.access.principal import EVERYBODY, Principal
+from digestry.registry.body_memory import BODIES
 from digestry.registry.chunk_size import KNOWN, ChunkSize
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
@@ -28,7 +30,7 @@ from digestry.registry.error_responses import (
     bad_parameter,
 )
 from digestry.registry.hosts import Host
-from digestry.registry.proxies import Forwarding
+from digestry.registry.proxies import Forwarding, share_of
 
 JSON: Final = "application/json"
 READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -113,6 +115,9 @@ class Exchange(Request):
     host: Host | None = None
     """The host that the client asked for, as far as it is known."""
     _draining: ClassVar[int] = 0
+    held_body: int = 0
+    """Bytes of the body that are counted until the request has ended."""
+    _holder: str = ""
     _taken: int = 0
     _identified: bytes | None = None
     _answer: Sequence[tuple[bytes, bytes]] = ()
@@ -194,8 +199,22 @@ class Exchange(Request):
             size += len(part)
             if size > limit:
                 raise TooLarge(f"the body has more than the {limit} bytes that are allowed", limit=limit)
+            if size > body_memory.SMALL:
+                self._hold_body(size)
             parts.append(part)
         return b"".join(parts)
+
+    def _hold_body(self, size: int) -> None:
+        """Count ``size`` bytes of the body for who sends it. Raises :class:`ErrorResponse` 429."""
+        identity = self.principal.identity
+        self._holder = share_of(self.address) if identity.anonymous else identity.name
+        BODIES.take(self._holder, size - self.held_body)
+        self.held_body = size
+
+    def let_go_of_body(self) -> None:
+        """Count no more of the body."""
+        BODIES.give_back(self._holder, self.held_body)
+        self.held_body = 0
 
     async def read_part(self, patience: float | None) -> tuple[bytes, bool]:
         """The next part of the body, and whether more comes.
