@@ -42,7 +42,7 @@ BATCH: Final = 1000
 """Sightings of one transaction."""
 
 _PRUNED: Final = 5000
-_LOOKED_AT: Final = 5000
+_LOOKED_AT: Final = 2000
 """Of the oldest sightings of who has told most, so many may make room at once."""
 
 
