@@ -3,36 +3,41 @@
 ::
 
     ROOT/oci-layout                   makes ROOT a layout that other tools can read
-    ROOT/blobs/registry-id            which registry it is of: see :meth:`DiskBlobs.mark`
+    ROOT/blobs/registry-id            which registry the content belongs to: see :mod:`.mark_file`
     ROOT/blobs/<algorithm>/<hex>      content; a name here means: complete, checked, durable
     ROOT/ingest/<name>                content on its way in
-    ROOT/guards/<two digits>          locks: see :meth:`DiskBlobs.guard`
     ROOT/quarantine/<algorithm>/<hex>.<time>   what was found not to be what its name said
 """
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import re
 import stat
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
-from digestry.blobs.protocols import SMALL
+from digestry.blobs import mark_file
+from digestry.blobs.file_errors import NO_FILE, file_error
+from digestry.blobs.protocols import (
+    SMALL,
+    BlobRanges,
+    BlobStore,
+    GrowingContent,
+    InThread,
+    QuarantinedBlob,
+    StoreMark,
+    Throttle,
+    Verification,
+)
 from digestry.blobs.verify import wrong_hash
 from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
 from digestry.fsio import (
-    Lock,
-    locked,
     make_directory,
     move,
-    open_regular,
-    read_file,
     remove_file,
     storage_error,
     storage_errors,
@@ -43,50 +48,44 @@ from digestry.fsio import (
 from digestry.model.digest import ALGORITHMS, Digest, shown
 
 if TYPE_CHECKING:
-    from digestry.blobs.ingest import DiskIngest
-
-MARK_FILE: Final = "registry-id"
-_MARK: Final = re.compile(rb"\s*([0-9a-f]{32})\s+([0-9]{1,18})\s*", re.ASCII)
-_LONGEST_MARK: Final = 256
+    from digestry.blobs.disk_ingest import DiskIngest
+    from digestry.blobs.file_verification import FileRevision
 
 LAYOUT_FILE: Final = "oci-layout"
 LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
-NO_FILE: Final = frozenset({errno.ENXIO, errno.ENODEV})
-"""How the kernel refuses to open a socket, or a device that does not exist."""
 
 _AGAIN: Final = "pull or push the image that holds it once more: that replaces the damaged file"
+_AT_ONCE: Final = 64 << 10
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _HEX: Final = frozenset("0123456789abcdef")
 
 
-@dataclass(frozen=True, slots=True)
-class StoreMark:
-    """Which registry the content is of, and how recent its catalog was when that was noted last."""
-
-    id: str
-    generation: int
+def open_layout(root: Path) -> BlobStore:
+    """Return the store in the directory ``root``, an OCI image layout. Nothing is touched."""
+    return DiskBlobs(root)
 
 
 class DiskBlobs:
-    """A content store in one directory. Nothing is touched before a method is called.
+    """A :class:`BlobStore` in one directory. Nothing is touched before a method is called.
 
     Safe to use from many threads and many processes at once.
     """
+
+    inline_limit: Final = _AT_ONCE
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._blobs = root / "blobs"
         # A Path costs more to make than a small blob to read.
         self._folders = {algorithm: f"{self._blobs / algorithm}/" for algorithm in ALGORITHMS}
-        self._ingest = root / "ingest"
-        self._guards = root / "guards"
+        self._ingests = root / "ingest"
         self._quarantine = root / "quarantine"
 
     def prepare(self) -> None:
-        """Makes the directories and the layout file where they are missing, durably."""
+        """Make the directories and the layout file where they are missing, durably."""
         for algorithm in ALGORITHMS:
             make_directory(self._blobs / algorithm)
-        make_directory(self._ingest)
+        make_directory(self._ingests)
         sweep_temporaries(self._blobs, older_than=0)
         # Who made them may have been killed before the names were on disk.
         for directory in (self._blobs, self.root):
@@ -97,44 +96,77 @@ class DiskBlobs:
         if missing:
             write_file(marker, LAYOUT)
 
-    # -- whose it is ------------------------------------------------------------------------
+    @property
+    def location(self) -> str:
+        """The store's directory."""
+        return str(self.root)
+
+    # -- which registry it belongs to ---------------------------------------------------------
 
     @property
-    def mark_file(self) -> Path:
-        """Where :meth:`mark` is kept: with the content, so that it goes where that goes."""
-        return self._blobs / MARK_FILE
+    def mark_path(self) -> Path:
+        """The file of :meth:`mark`: with the content, so that it goes where that goes."""
+        return self._blobs / mark_file.NAME
+
+    @property
+    def mark_location(self) -> str:
+        """The path of that file."""
+        return str(self.mark_path)
 
     def mark(self) -> StoreMark | None:
-        """Return which registry the content is of; None if that was never noted.
-
-        Raises :class:`StorageError`, also if the file says something else.
-        """
-        path = self.mark_file
-        with storage_errors("read", path):
-            try:
-                text = read_file(path, _LONGEST_MARK)
-            except FileNotFoundError:
-                return None
-        found = _MARK.fullmatch(text)
-        if found is None:
-            raise StorageError(f"{path} does not say which registry the content is of: it is damaged")
-        return StoreMark(found[1].decode(), int(found[2]))
+        """Return which registry the content belongs to; see :meth:`BlobStore.mark`."""
+        return mark_file.read(self.mark_path)
 
     def set_mark(self, mark: StoreMark) -> None:
-        """Note, durably, which registry the content is of."""
-        if self.mark() == mark:
-            return
-        make_directory(self._blobs)
-        write_file(self.mark_file, f"{mark.id} {mark.generation}\n".encode(), mode=0o600)
+        """Note, durably, which registry the content belongs to."""
+        if self.mark() != mark:
+            make_directory(self._blobs)
+            mark_file.write(self.mark_path, mark)
+
+    def instance(self) -> list[tuple[int, int]]:
+        """Return which directories hold the content now; see :meth:`BlobStore.instance`."""
+        found = []
+        with storage_errors("look at", self._blobs):
+            for directory in (self._blobs, *(self._blobs / algorithm for algorithm in ALGORITHMS)):
+                try:
+                    status = directory.stat() if directory == self._blobs else directory.lstat()
+                except FileNotFoundError:
+                    found.append((0, 0))
+                    continue
+                if stat.S_ISLNK(status.st_mode):
+                    raise StorageError(
+                        f"{directory} is a link, perhaps to another registry's content; nothing was removed",
+                        hint=f"link {self._blobs} itself to where the content is",
+                    )
+                found.append((status.st_dev, status.st_ino))
+        return found
 
     # -- reading ----------------------------------------------------------------------------
 
     def path(self, digest: Digest) -> Path:
-        """Where the content is, or would be."""
+        """Return the file that holds the content, or would."""
         return self._blobs / digest.algorithm / digest.encoded
 
+    local_path = path
+
+    def redirect(self, digest: Digest) -> None:
+        """Return None: only the registry reads the directory."""
+
+    def revision(self, digest: Digest) -> FileRevision | None:
+        """Return which file holds the content; see :meth:`BlobReader.revision`."""
+        from digestry.blobs.file_verification import file_revision  # noqa: PLC0415 - as below
+
+        return file_revision(self.path(digest))
+
+    def stored_at(self, digest: Digest) -> float | None:
+        """Return when the file got its name, in seconds since 1970; None without one."""
+        try:
+            return self.path(digest).stat().st_ctime
+        except OSError:
+            return None
+
     def stat(self, digest: Digest) -> int | None:
-        """The content's size in bytes; None if it is not here."""
+        """Return the content's size in bytes; None if it is not here."""
         path = self.path(digest)
         try:
             return path.stat().st_size
@@ -143,13 +175,15 @@ class DiskBlobs:
         except OSError as error:
             raise storage_error("look at", path, error) from error
 
-    def open(self, digest: Digest) -> BinaryIO:
-        """The content as a file, unverified.
-
-        Raises :class:`NotFound`, :class:`DigestMismatch` if what has its name is no file, and
-        :class:`StorageError`.
-        """
+    def open(self, digest: Digest) -> io.BufferedReader:
+        """Return the content as a file, unverified; see :meth:`BlobReader.open`."""
         return os.fdopen(self._descriptor(digest), "rb")
+
+    async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
+        """Open the content for reading by ranges; see :meth:`BlobReader.open_ranges`."""
+        from digestry.blobs.disk_ranges import DiskRanges  # noqa: PLC0415 - as below
+
+        return DiskRanges(self.path(digest), await in_thread(self._descriptor, digest), in_thread)
 
     def _descriptor(self, digest: Digest) -> int:
         try:
@@ -162,19 +196,19 @@ class DiskBlobs:
         except OSError as error:
             if error.errno in NO_FILE:
                 raise self._no_file(self.path(digest)) from error
-            raise storage_error("open", self.path(digest), error) from error
+            raise file_error("open", self.path(digest), error) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise self._no_file(self.path(digest))
         return descriptor
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
-        """The whole content, verified; see :meth:`BlobReader.read` for what it raises."""
+        """Return the whole content, verified; see :meth:`BlobReader.read` for what it raises."""
         descriptor = self._descriptor(digest)
         try:
             content = _read_up_to(descriptor, limit + 1)
         except OSError as error:
-            raise storage_error("read", self.path(digest), error) from error
+            raise file_error("read", self.path(digest), error) from error
         finally:
             os.close(descriptor)
         if len(content) > limit:
@@ -186,21 +220,13 @@ class DiskBlobs:
         self._check(digest, hasher.hexdigest())
         return content
 
-    def verify(self, digest: Digest) -> int:
-        """Reads the content again and returns its size in bytes.
+    def verify(
+        self, digest: Digest, size: int | None, throttle: Throttle, *, uncached: bool = False
+    ) -> Verification:
+        """Read all of the content and compare it with its digest; see :meth:`BlobReader.verify`."""
+        from digestry.blobs.file_verification import verify_file  # noqa: PLC0415 - as below
 
-        Raises :class:`DigestMismatch` if it is damaged, :class:`NotFound`, :class:`StorageError`.
-        """
-        hasher = digest.hasher()
-        buffer = bytearray(1 << 20)
-        view = memoryview(buffer)
-        size = 0
-        with self.open(digest) as file, storage_errors("read", self.path(digest)):
-            while count := os.readv(file.fileno(), [buffer]):
-                hasher.update(view[:count])
-                size += count
-        self._check(digest, hasher.hexdigest())
-        return size
+        return verify_file(self.path(digest), digest, size, throttle, uncached=uncached)
 
     def _check(self, digest: Digest, found: str) -> None:
         if found != digest.encoded:
@@ -215,7 +241,7 @@ class DiskBlobs:
         return DigestMismatch(f"{path} is damaged: it is no regular file", hint=_AGAIN)
 
     def digests(self) -> Iterator[Digest]:
-        """All content that is here, in no order; files that are no blobs are passed over."""
+        """Iterate over all content that is here, in no order; files that are no blobs are passed over."""
         for algorithm, width in ALGORITHMS.items():
             directory = self._blobs / algorithm
             with storage_errors("list", directory):
@@ -232,92 +258,32 @@ class DiskBlobs:
 
     # -- writing ----------------------------------------------------------------------------
 
-    def guard(
-        self, digest: Digest, *, exclusive: bool = False, wait: bool = True
-    ) -> AbstractContextManager[Lock]:
-        """Keeps the bytes of ``digest`` where they are, or with ``exclusive`` lets them be removed.
-
-        Who makes content visible holds it shared from before :meth:`Ingest.commit` until the catalog
-        has committed; who removes bytes that the catalog holds no more holds it exclusively while it
-        asks the catalog and removes them. Without that, bytes could go between the two steps of a
-        push. Digests that begin alike share a guard. Without ``wait`` raises :class:`Conflict`.
-        """
-        with storage_errors("create the directory", self._guards):
-            if not self._guards.is_dir():
-                self._guards.mkdir(mode=0o700, exist_ok=True)
-        name = self._guards / self.guarded_by(digest)
-        held = f"{digest} is being pushed"
-        return locked(name, shared=not exclusive, wait=wait, held=held, mode=0o600)
-
-    def guarded_by(self, digest: Digest) -> str:
-        """Which of the guards is that of ``digest``."""
-        return digest.encoded[:2]
-
     def begin(self, digest: Digest | None = None, size: int | None = None) -> DiskIngest:
-        """Starts new content under a name of its own; see :meth:`BlobWriter.begin`."""
+        """Start new content under a name of its own; see :meth:`BlobWriter.begin`."""
         algorithm = digest.algorithm if digest else "sha256"
-        path = self._ingest / f"new-{os.urandom(12).hex()}"
-        return _ingest(self.path, path, create=True, keep=False, algorithm=algorithm, size=size)
+        path = self._ingests / f"new-{os.urandom(12).hex()}"
+        return self._open_ingest(path, create=True, keep=False, algorithm=algorithm, size=size)
 
-    def ingest(
-        self,
-        name: str,
-        *,
-        offset: int | None = None,
-        create: bool = True,
-        known: Digest | None = None,
-        algorithm: str = "sha256",
-        size: int | None = None,
+    def ingest(self, name: str, *, create: bool = True, algorithm: str = "sha256") -> DiskIngest:
+        """Open the content on its way in that is called ``name``; see :meth:`Ingests.ingest`."""
+        return self._open_ingest(self._named(name), create=create, keep=True, algorithm=algorithm, size=None)
+
+    def _open_ingest(
+        self, path: Path, *, create: bool, keep: bool, algorithm: str, size: int | None
     ) -> DiskIngest:
-        """Opens the content on its way in that is called ``name``, to go on at ``offset`` bytes.
+        # Listing images must start fast, and needs none of what writing needs.
+        from digestry.blobs.disk_ingest import DiskIngest  # noqa: PLC0415
 
-        Bytes after ``offset`` are cut off; without one it goes on at the end. ``known`` is the
-        digest of the bytes before ``offset``, from :meth:`DiskIngest.digest` of whoever wrote them:
-        with it they need not be read again. At the end of a ``with`` block the bytes stay, for the
-        next to open them, unless they were committed or aborted.
+        return DiskIngest(self.path, path, create=create, keep=keep, algorithm=algorithm, size=size)
 
-        Raises :class:`Conflict` while another has it open, :class:`NotFound` without ``create`` if
-        it is not there, :class:`StorageError` if it is shorter than ``offset``.
-        """
-        return _ingest(
-            self.path,
-            self._named(name),
-            create=create,
-            keep=True,
-            offset=offset,
-            known=known,
-            algorithm=algorithm,
-            size=size,
-        )
+    def follow(self, name: str) -> GrowingContent:
+        """Open the content on its way in as ``name``, to be read; see :meth:`Ingests.follow`."""
+        from digestry.blobs.growing_file import GrowingFile  # noqa: PLC0415 - as above
 
-    def ingest_size(self, name: str) -> int | None:
-        """How many bytes are on their way in as ``name``; None if there is no such thing."""
-        path = self._named(name)
-        try:
-            return path.stat().st_size
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise storage_error("look at", path, error) from error
-
-    def open_ingest(self, name: str) -> BinaryIO:
-        """The content on its way in as ``name``, to be read while another writes it; unverified.
-
-        Raises :class:`NotFound`, :class:`StorageError`.
-        """
-        path = self._named(name)
-        try:
-            return os.fdopen(open_regular(path), "rb")
-        except FileNotFoundError as error:
-            raise NotFound(f"{name} is not on its way in") from error
-        except OSError as error:
-            raise storage_error("open", path, error) from error
+        return GrowingFile(self._named(name), self.path)
 
     def discard(self, name: str) -> bool:
-        """Forgets the bytes on their way in as ``name``; False if there are none.
-
-        Raises :class:`Conflict` while somebody writes them.
-        """
+        """Forget the bytes on their way in as ``name``; see :meth:`Ingests.discard`."""
         try:
             self.ingest(name, create=False).abort()
         except NotFound:
@@ -325,25 +291,21 @@ class DiskBlobs:
         return True
 
     def ingests(self) -> Iterator[str]:
-        """The names of all content on its way in, abandoned or not."""
-        with storage_errors("list", self._ingest):
+        """Iterate over the names of all content on its way in, abandoned or not."""
+        with storage_errors("list", self._ingests):
             try:
-                names = os.listdir(self._ingest)  # noqa: PTH208 - as above
+                names = os.listdir(self._ingests)  # noqa: PTH208 - as above
             except FileNotFoundError:
                 return
         yield from (name for name in names if _NAME.fullmatch(name))
 
     def sweep_ingests(self, older_than: float, *, keep: Collection[str] = ()) -> list[str]:
-        """Removes what nobody has written to for ``older_than`` seconds, and returns the names.
-
-        That is what a killed process leaves behind. What somebody has open stays, and so does what
-        ``keep`` names.
-        """
+        """Discard what nobody has written to for ``older_than`` seconds; see :meth:`Ingests.sweep_ingests`."""
         swept: list[str] = []
         for name in self.ingests():
             if name in keep:
                 continue
-            path = self._ingest / name
+            path = self._ingests / name
             try:
                 age = time.time() - path.stat().st_mtime
                 if age < 0:
@@ -360,7 +322,7 @@ class DiskBlobs:
         return swept
 
     def put(self, content: bytes, digest: Digest | None = None) -> Digest:
-        """Stores some small content durably and returns its digest; see :meth:`BlobWriter.put`."""
+        """Store some small content durably and return its digest; see :meth:`BlobWriter.put`."""
         algorithm = digest.algorithm if digest else "sha256"
         found = Digest.of(content, algorithm)
         if digest is not None and found != digest:
@@ -371,52 +333,48 @@ class DiskBlobs:
         return found
 
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
-        """Removes the content; False if it was not there. Without ``durable`` a power loss may bring it
-        back, whole: for who removes a lot, and looks again later."""
+        """Remove the content; see :meth:`BlobWriter.delete`."""
         return remove_file(self.path(digest), durable=durable)
 
-    def set_aside(self, digest: Digest, at: int) -> Path:
-        """Moves the file of ``digest``, which is not what it should be, out of the way, durably.
+    # -- quarantine ---------------------------------------------------------------------------
 
-        Returns where it is now: it is kept, for people to look at. ``at`` goes into its name. Under
-        :meth:`guard`, held exclusively.
-        """
+    def quarantine(self, digest: Digest, at: int) -> QuarantinedBlob:
+        """Move the file of ``digest`` out of the way, durably; see :meth:`BlobQuarantine.quarantine`."""
         directory = self._quarantine / digest.algorithm
         make_directory(directory)
-        while os.path.lexists(aside := directory / f"{digest.encoded}.{at}"):
+        while os.path.lexists(path := directory / f"{digest.encoded}.{at}"):
             at += 1
-        move(self.path(digest), aside)
-        return aside
+        move(self.path(digest), path)
+        return self._quarantined_blob(digest, path)
 
-    def aside(self, digest: Digest) -> list[Path]:
-        """The files that were set aside as damaged content of ``digest``, oldest first."""
-        directory = self._quarantine / digest.algorithm
-        with storage_errors("list", directory):
-            return sorted(directory.glob(f"{digest.encoded}.*"))
-
-    def all_aside(self) -> Iterator[tuple[Digest, Path]]:
-        """Every file that was set aside, and the digest that it was found under."""
+    def quarantined(self, digest: Digest | None = None) -> Iterator[QuarantinedBlob]:
+        """Iterate over what is in quarantine; see :meth:`BlobQuarantine.quarantined`."""
         for algorithm, width in ALGORITHMS.items():
             directory = self._quarantine / algorithm
             with storage_errors("list", directory):
-                names = os.listdir(directory) if directory.is_dir() else []  # noqa: PTH208 - as above
+                names = sorted(os.listdir(directory)) if directory.is_dir() else []  # noqa: PTH208 - as above
             for name in names:
                 encoded = name.partition(".")[0]
-                if len(encoded) == width and _HEX.issuperset(encoded) and not (directory / name).is_dir():
-                    yield Digest(algorithm, encoded), directory / name
+                if len(encoded) != width or not _HEX.issuperset(encoded):
+                    continue
+                found = Digest(algorithm, encoded)
+                if digest in {None, found}:
+                    yield self._quarantined_blob(found, directory / name)
+
+    def _quarantined_blob(self, digest: Digest, path: Path) -> QuarantinedBlob:
+        with storage_errors("look at", path):
+            size = path.lstat().st_size
+        return QuarantinedBlob(digest, str(path.relative_to(self.root)), str(path), size)
+
+    def delete_quarantined(self, blob: QuarantinedBlob) -> None:
+        """Remove a file from the quarantine, durably."""
+        remove_file(self.root / blob.name)
 
     def _named(self, name: str) -> Path:
         # A name becomes a path: one that could leave the directory is a defect of the caller's.
         if not _NAME.fullmatch(name):
-            raise StorageError(f"{shown(name)} cannot name content in {self._ingest}")
-        return self._ingest / name
-
-
-def _ingest(*arguments: Any, **options: Any) -> DiskIngest:
-    # Listing images must start fast, and needs none of what writing needs.
-    from digestry.blobs.ingest import DiskIngest  # noqa: PLC0415
-
-    return DiskIngest(*arguments, **options)
+            raise StorageError(f"{shown(name)} cannot name content in {self._ingests}")
+        return self._ingests / name
 
 
 def _read_up_to(descriptor: int, most: int) -> bytes:

@@ -1,44 +1,191 @@
-"""What a store of content can do, by role. ``tests/blobs/contract.py`` is what each must pass."""
+"""What a store of content can do, by role. ``tests/blobs/contract.py`` is what each store must pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self
+from typing import Final, ParamSpec, Protocol, Self, TypeVar
 
+from digestry.errors import StorageError
 from digestry.model.digest import Digest
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SMALL: Final = 32 << 20
 """Bytes that :meth:`BlobReader.read` takes into memory unless told otherwise."""
+
+GONE: Final = "its file is gone"
+"""The problem of content that is not in the store."""
 
 Chunk = bytes | bytearray | memoryview
 """What may be written: the store copies it, so that the caller can use the buffer again."""
 
 
-class BlobReader(Protocol):
-    """Content by digest, for reading."""
+class BytesLost(StorageError):
+    """The store has the content and cannot give its bytes any more: they are damaged or unreadable."""
 
-    def stat(self, digest: Digest) -> int | None:
-        """The content's size in bytes; None if it is not here. Its bytes are not read."""
+
+class Unreadable(StorageError):
+    """The store cannot look at one piece of content now; whether that is whole is not known."""
+
+
+class InThread(Protocol):
+    """Call a function that waits, in a thread of the caller's."""
+
+    def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]: ...
+
+
+class Throttle(Protocol):
+    """How fast content is verified."""
+
+    @property
+    def chunk(self) -> int:
+        """Bytes that are read at once, at most."""
         ...
 
-    def open(self, digest: Digest) -> BinaryIO:
-        """The content as a seekable file, unverified: a reader checks with ``blobs.verify``.
+    def take(self, count: int) -> None:
+        """Wait until ``count`` bytes may be read. May raise, to end the reading."""
+        ...
 
-        Raises :class:`NotFound` and :class:`StorageError`.
+
+class FullSpeed:
+    """A throttle that never waits."""
+
+    chunk: Final = 1 << 20
+
+    def take(self, count: int) -> None:
+        """Return at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of reading some content again.
+
+    ``revision`` is which copy was read, as :meth:`BlobReader.revision` has it; None if there is none.
+    ``problem`` is None if the content is whole.
+    """
+
+    digest: Digest
+    revision: Hashable | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedBlob:
+    """Damaged content that was moved out of the way, and is kept for people to look at.
+
+    ``name`` is unique in the store; ``location`` is where a person finds it; ``size`` is in bytes.
+    """
+
+    digest: Digest
+    name: str
+    location: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMark:
+    """Which registry the content belongs to, and how recent its catalog was when that was noted."""
+
+    id: str
+    generation: int
+
+
+class BlobRanges(Protocol):
+    """Content that is open for reading by ranges, in an event loop. Its bytes are not verified."""
+
+    @property
+    def size(self) -> int:
+        """The size of the whole content in bytes."""
+        ...
+
+    async def read(self, position: int, count: int) -> bytes:
+        """Return up to ``count`` bytes from ``position`` on; none only at the end.
+
+        Raises :class:`BytesLost` and :class:`StorageError`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the content."""
+        ...
+
+
+class BlobReader(Protocol):
+    """Content by digest, for reading. All methods but :meth:`open_ranges` block."""
+
+    @property
+    def location(self) -> str:
+        """Where a person finds the store: a directory or a URL, for messages."""
+        ...
+
+    @property
+    def inline_limit(self) -> int:
+        """The size in bytes up to which :meth:`read` takes microseconds, so that an event loop may call it."""
+        ...
+
+    def stat(self, digest: Digest) -> int | None:
+        """Return the content's size in bytes, or None if it is not here. Its bytes are not read."""
+        ...
+
+    def revision(self, digest: Digest) -> Hashable | None:
+        """Return which copy of the content is here: whoever stores it again makes another. None: no copy."""
+        ...
+
+    def stored_at(self, digest: Digest) -> float | None:
+        """Return when the content was stored last, in seconds since 1970; None if that cannot be told."""
+        ...
+
+    def local_path(self, digest: Digest) -> Path | None:
+        """Return the file on this host that holds the content, or would; None for a store without files."""
+        ...
+
+    def redirect(self, digest: Digest) -> str | None:
+        """Return a URL at which any client can read the content for some minutes.
+
+        None if the store has no such URLs: the registry then sends the bytes itself.
+        """
+        ...
+
+    def open(self, digest: Digest) -> io.BufferedIOBase:
+        """Return the content as a seekable file, unverified: a reader checks with ``blobs.verify``.
+
+        Raises :class:`NotFound`, :class:`DigestMismatch` if what has its name is no content,
+        :class:`BytesLost` and :class:`StorageError`.
+        """
+        ...
+
+    async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
+        """Open the content for reading by ranges, unverified.
+
+        A store whose calls block makes them by ``in_thread``. Raises as :meth:`open` does.
         """
         ...
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
-        """The whole of some small content, verified.
+        """Return the whole of some small content, verified.
 
         Raises :class:`NotFound`, :class:`TooLarge` above ``limit`` bytes, :class:`DigestMismatch`
-        if the store's copy is damaged, and :class:`StorageError`.
+        if the store's copy is damaged, :class:`BytesLost` and :class:`StorageError`.
+        """
+        ...
+
+    def verify(
+        self, digest: Digest, size: int | None, throttle: Throttle, *, uncached: bool = False
+    ) -> Verification:
+        """Read all of the content and compare it with its digest, and with ``size`` unless that is None.
+
+        With ``uncached`` memory forgets the content first, for memory may be what is wrong. Raises
+        :class:`Unreadable`, and :class:`StorageError` if more than this content is in trouble.
         """
         ...
 
     def digests(self) -> Iterator[Digest]:
-        """All content that is here, in no order. Raises :class:`StorageError` while iterating."""
+        """Iterate over all content that is here, in no order. Raises :class:`StorageError` meanwhile."""
         ...
 
 
@@ -50,15 +197,15 @@ class Ingest(Protocol):
 
     @property
     def offset(self) -> int:
-        """Bytes written so far."""
+        """The number of bytes written so far."""
         ...
 
     def write(self, chunk: Chunk) -> None:
-        """Appends. Raises :class:`SizeMismatch` past a declared size, :class:`StorageError`."""
+        """Append. Raises :class:`SizeMismatch` past a declared size, :class:`StorageError`."""
         ...
 
     def commit(self, digest: Digest, size: int | None = None) -> None:
-        """Checks the bytes, then makes them durable under ``digest``, replacing what is there.
+        """Check the bytes, then make them durable under ``digest``, replacing what is there.
 
         Raises :class:`DigestMismatch` or :class:`SizeMismatch`, and then keeps nothing;
         :class:`StorageError` if the bytes could not be stored.
@@ -66,7 +213,7 @@ class Ingest(Protocol):
         ...
 
     def abort(self) -> None:
-        """Forgets the bytes. Does nothing after a commit or another abort."""
+        """Forget the bytes. Does nothing after a commit or another abort."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -79,25 +226,164 @@ class Ingest(Protocol):
     ) -> None: ...
 
 
+class ResumableIngest(Ingest, Protocol):
+    """New content under a name, which several requests, or processes, carry on one after the other.
+
+    Whoever has it open has it alone. At the end of a ``with`` block the bytes stay, for the next to go
+    on with them, unless they were committed or aborted.
+    """
+
+    def resume(self, offset: int, known: Digest | None = None) -> None:
+        """Go on at ``offset`` bytes, dropping what comes after.
+
+        ``known`` is the digest of the bytes before, as :meth:`digest` returned it to whoever wrote them:
+        with it they need not be read again. Raises :class:`StorageError` if there are fewer bytes.
+        """
+        ...
+
+    def write_all(self, chunks: Sequence[Chunk]) -> None:
+        """Append many chunks at once. After an error :attr:`offset` says how much did get in."""
+        ...
+
+    def digest(self, algorithm: str | None = None) -> Digest:
+        """Return the digest of the bytes so far, in the algorithm this was opened with unless given."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the content; its bytes stay. Does nothing after a commit, an abort or another close."""
+        ...
+
+
+class GrowingContent(Protocol):
+    """Content on its way in, read while another writes it. Its bytes are not verified. Blocks."""
+
+    def size(self) -> int:
+        """Return how many bytes have arrived."""
+        ...
+
+    def read(self, position: int, count: int) -> bytes:
+        """Return up to ``count`` of the bytes that have arrived, from ``position`` on."""
+        ...
+
+    def is_arriving(self) -> bool:
+        """Return whether what is on its way in under the name is still this content."""
+        ...
+
+    def is_stored_as(self, digest: Digest) -> bool:
+        """Return whether the store's content of ``digest`` is this one, committed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the content."""
+        ...
+
+
 class BlobWriter(Protocol):
-    """Content by digest, for changing."""
+    """Content by digest, for changing. All methods block."""
 
     def begin(self, digest: Digest | None = None, size: int | None = None) -> Ingest:
-        """Starts new content. ``digest`` and ``size`` (bytes), where known, are what will be
-        promised at the commit: the one picks the hash, the other stops a longer stream early."""
+        """Start new content. ``digest`` and ``size`` (bytes), where known, are what the commit will be
+        called with: the one picks the hash, the other stops a longer stream early."""
         ...
 
     def put(self, content: bytes, digest: Digest | None = None) -> Digest:
-        """Stores some small content durably and returns its digest (sha256 if none is given).
+        """Store some small content durably and return its digest (sha256 if none is given).
 
         Raises :class:`DigestMismatch` if it is not ``digest``'s, and :class:`StorageError`.
         """
         ...
 
-    def delete(self, digest: Digest) -> bool:
-        """Removes the content; False if it was not there. Raises :class:`StorageError`."""
+    def delete(self, digest: Digest, *, durable: bool = True) -> bool:
+        """Remove the content; return False if it was not there. Raises :class:`StorageError`.
+
+        Without ``durable`` a crash may bring it back, whole: for who removes a lot, and looks again later.
+        """
         ...
 
 
-class BlobStore(BlobReader, BlobWriter, Protocol):
-    """Both roles."""
+class Ingests(Protocol):
+    """Content on its way in, by name. All methods block."""
+
+    def ingest(self, name: str, *, create: bool = True, algorithm: str = "sha256") -> ResumableIngest:
+        """Open the content on its way in that is called ``name``, at its end.
+
+        Raises :class:`Conflict` while another has it open, :class:`NotFound` without ``create`` if it is
+        not there, :class:`StorageError`.
+        """
+        ...
+
+    def follow(self, name: str) -> GrowingContent | None:
+        """Open the content on its way in as ``name``, to be read while another writes it.
+
+        None from a store whose content cannot be read before it is committed. Raises :class:`NotFound`
+        and :class:`StorageError`.
+        """
+        ...
+
+    def ingests(self) -> Iterator[str]:
+        """Iterate over the names of all content on its way in, abandoned or not."""
+        ...
+
+    def discard(self, name: str) -> bool:
+        """Forget the bytes on their way in as ``name``; return False if there are none.
+
+        Raises :class:`Conflict` while somebody writes them.
+        """
+        ...
+
+    def sweep_ingests(self, older_than: float, *, keep: Collection[str] = ()) -> list[str]:
+        """Discard what nobody has written to for ``older_than`` seconds, and return the names.
+
+        What somebody has open stays, and so does what ``keep`` names.
+        """
+        ...
+
+
+class BlobQuarantine(Protocol):
+    """Damaged content that was moved out of the way. All methods block."""
+
+    def quarantine(self, digest: Digest, at: int) -> QuarantinedBlob:
+        """Move the content of ``digest``, which is not what it should be, out of the way, durably.
+
+        ``at`` goes into its name. The caller holds the digest's guard exclusively.
+        """
+        ...
+
+    def quarantined(self, digest: Digest | None = None) -> Iterator[QuarantinedBlob]:
+        """Iterate over what is in quarantine, of ``digest`` alone (oldest first) or of all."""
+        ...
+
+    def delete_quarantined(self, blob: QuarantinedBlob) -> None:
+        """Remove damaged content from the quarantine, durably."""
+        ...
+
+
+class BlobStore(BlobReader, BlobWriter, Ingests, BlobQuarantine, Protocol):
+    """All roles, and what a registry notes in its store."""
+
+    def prepare(self) -> None:
+        """Make what the store needs where that is missing, durably, such as its directories."""
+        ...
+
+    def instance(self) -> object:
+        """Return which store this is: a value that differs once another store has taken its place.
+
+        Raises :class:`StorageError` if that cannot be told.
+        """
+        ...
+
+    @property
+    def mark_location(self) -> str:
+        """Where a person finds what :meth:`mark` reads, for messages."""
+        ...
+
+    def mark(self) -> StoreMark | None:
+        """Return which registry the content belongs to; None if that was never noted.
+
+        Raises :class:`StorageError`, also if what is noted cannot be read.
+        """
+        ...
+
+    def set_mark(self, mark: StoreMark) -> None:
+        """Note, durably, which registry the content belongs to."""
+        ...

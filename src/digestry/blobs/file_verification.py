@@ -1,4 +1,4 @@
-"""Is a file still the content that its name says? Read whole, at a pace, from the disk itself."""
+"""Verification of a file of content: read whole, at a throttle, from the disk itself."""
 
 from __future__ import annotations
 
@@ -8,101 +8,54 @@ import fcntl
 import mmap
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from digestry.blobs.disk import NO_FILE
+from digestry.blobs.file_errors import BROKEN, NO_FILE
+from digestry.blobs.protocols import GONE, Throttle, Unreadable, Verification
 from digestry.errors import StorageError
 from digestry.fsio import storage_error
 from digestry.model.digest import Digest
 
-GONE: Final = "its file is gone"
 _NO_FILE: Final = "it is no regular file"
 
 _DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _PAGE: Final = mmap.PAGESIZE
-BROKEN: Final = frozenset(
-    # What a disk or a file system answers for bytes that it cannot give any more, and what a name
-    # answers that is no file. Anything else, such as too many open files or a permission, says
-    # nothing about the content.
-    {errno.EIO, errno.EILSEQ, errno.EBADMSG, errno.ENODATA, errno.EUCLEAN, errno.EISDIR, errno.ELOOP}
-)
 _OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ENOTDIR})
 
-Identity = tuple[int, int, int, int]
+FileRevision = tuple[int, int, int, int]
 """Which file: device, inode, size in bytes, and when it was last written, in nanoseconds."""
 
 
-class Unreadable(StorageError):
-    """One file that cannot be looked at now; whether its content is whole is not known."""
-
-
-class Pace(Protocol):
-    """How fast a file is read."""
-
-    @property
-    def chunk(self) -> int:
-        """Bytes that are read at once, down to whole pages."""
-        ...
-
-    def take(self, count: int) -> None:
-        """Waits until so many bytes may be read. May raise, to end the reading."""
-        ...
-
-
-class FullSpeed:
-    """Never waits."""
-
-    chunk: Final = 1 << 20
-
-    def take(self, count: int) -> None:
-        pass
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a look at some content came to. ``file`` is None if there is none; ``problem`` is None if
-    the content is whole."""
-
-    digest: Digest
-    file: Identity | None
-    problem: str | None
-
-
-def tells_damage(error: StorageError) -> bool:
-    """Whether the failure of an operation on a file is its content's: not the process's or a person's."""
-    cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in BROKEN
-
-
-def identity(path: Path) -> Identity | None:
-    """Which file ``path`` is now; of a symbolic link that leads nowhere, the link. None: nothing."""
+def file_revision(path: Path) -> FileRevision | None:
+    """Return which file ``path`` is now; of a symbolic link that leads nowhere, the link. None: nothing."""
     for follow in (True, False):
         with contextlib.suppress(OSError):
-            return _identity(os.stat(path, follow_symlinks=follow))  # noqa: PTH116 - both kinds
+            return _revision(os.stat(path, follow_symlinks=follow))  # noqa: PTH116 - both kinds
     return None
 
 
-def _identity(status: os.stat_result) -> Identity:
+def _revision(status: os.stat_result) -> FileRevision:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def examine(path: Path, digest: Digest, size: int | None, pace: Pace, *, drop: bool = False) -> Finding:
-    """Reads ``path``, which should be the content of ``digest``, ``size`` bytes (None: any number).
+def verify_file(
+    path: Path, digest: Digest, size: int | None, throttle: Throttle, *, uncached: bool = False
+) -> Verification:
+    """Read ``path``, which should be the content of ``digest``, ``size`` bytes (None: any number).
 
     What is found bad is read again: memory may have been wrong, and not the file. The page cache is
-    left as it was; with ``drop`` it forgets the file, for it may be what is wrong. Raises
+    left as it was; with ``uncached`` it forgets the file, for it may be what is wrong. Raises
     :class:`Unreadable`, and :class:`StorageError` if it is not this file that is in trouble.
     """
-    found = _look(path, digest, size, pace, drop=drop)
-    if found.problem is not None and found.file is not None:
-        found = _look(path, digest, size, pace, drop=True)
+    found = _look(path, digest, size, throttle, drop=uncached)
+    if found.problem is not None and found.revision is not None:
+        found = _look(path, digest, size, throttle, drop=True)
     return found
 
 
-def _look(path: Path, digest: Digest, size: int | None, pace: Pace, *, drop: bool) -> Finding:
+def _look(path: Path, digest: Digest, size: int | None, throttle: Throttle, *, drop: bool) -> Verification:
     try:
         # Without O_NONBLOCK, a pipe in a file's place would be waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -110,21 +63,21 @@ def _look(path: Path, digest: Digest, size: int | None, pace: Pace, *, drop: boo
         if not path.parent.is_dir():
             hint = "is the file system mounted that it is on?"
             raise StorageError(f"{path.parent} is not there", hint=hint) from error
-        return Finding(digest, identity(path), GONE)
+        return Verification(digest, file_revision(path), GONE)
     except OSError as error:
         if error.errno in NO_FILE:
-            return Finding(digest, identity(path), _NO_FILE)
-        return Finding(digest, identity(path), _broken("opened", path, error))
+            return Verification(digest, file_revision(path), _NO_FILE)
+        return Verification(digest, file_revision(path), _broken("opened", path, error))
     try:
         status = os.fstat(descriptor)
-        file = _identity(status)
+        file = _revision(status)
         if not stat.S_ISREG(status.st_mode):
-            return Finding(digest, file, _NO_FILE)
+            return Verification(digest, file, _NO_FILE)
         if size is not None and status.st_size != size:
-            return Finding(digest, file, f"it has {status.st_size} bytes, not {size}")
-        return Finding(digest, file, _hash(descriptor, digest, status.st_size, pace, drop=drop))
+            return Verification(digest, file, f"it has {status.st_size} bytes, not {size}")
+        return Verification(digest, file, _hash(descriptor, digest, status.st_size, throttle, drop=drop))
     except OSError as error:
-        return Finding(digest, identity(path), _broken("read", path, error))
+        return Verification(digest, file_revision(path), _broken("read", path, error))
     finally:
         os.close(descriptor)
 
@@ -136,17 +89,17 @@ def _broken(action: str, path: Path, error: OSError) -> str:
     raise (wrong if error.errno in _OWN else Unreadable(wrong.message, hint=wrong.hint)) from error
 
 
-def _hash(descriptor: int, digest: Digest, size: int, pace: Pace, *, drop: bool) -> str | None:
+def _hash(descriptor: int, digest: Digest, size: int, throttle: Throttle, *, drop: bool) -> str | None:
     if drop:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     read = _FromDisk(descriptor)
     hasher = digest.hasher()
-    step = min(max(_PAGE, pace.chunk - pace.chunk % _PAGE), size + -size % _PAGE)
+    step = min(max(_PAGE, throttle.chunk - throttle.chunk % _PAGE), size + -size % _PAGE)
     view = memoryview(mmap.mmap(-1, max(_PAGE, step)))
     position = 0
     while position < size:
         wanted = min(step, size - position)
-        pace.take(wanted)
+        throttle.take(wanted)
         count = min(wanted, read(view, wanted, position))
         if not count:
             break

@@ -13,25 +13,16 @@ from digestry.blobs.hashing import RunningHash
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
-from digestry.fsio import (
-    Writeback,
-    make_directory,
-    open_regular,
-    publish,
-    storage_error,
-    storage_errors,
-    sync_directory,
-)
+from digestry.fsio import Writeback, make_directory, open_regular, publish, storage_error, storage_errors
 from digestry.model.digest import Digest, new_hasher
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
 _REREAD: Final = 1 << 20
 
 
-def _open_locked(path: Path, create: bool) -> tuple[int, bool]:
-    """Opens ``path`` with the lock held; returns the descriptor and whether the file is new."""
+def _open_locked(path: Path, create: bool) -> int:
+    """Open ``path`` with the lock held and return the descriptor."""
     while True:
-        new = False
         try:
             try:
                 descriptor = open_regular(path, os.O_RDWR)
@@ -39,7 +30,6 @@ def _open_locked(path: Path, create: bool) -> tuple[int, bool]:
                 if not create:
                     raise
                 descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
-                new = True
         except FileNotFoundError as error:
             if create:
                 raise storage_error("create", path, error) from error
@@ -61,7 +51,7 @@ def _open_locked(path: Path, create: bool) -> tuple[int, bool]:
                 mine = os.fstat(descriptor)
             # The one who held the lock before may have renamed or removed the file meanwhile.
             if current is not None and (current.st_dev, current.st_ino) == (mine.st_dev, mine.st_ino):
-                return descriptor, new
+                return descriptor
         except BaseException:
             os.close(descriptor)
             raise
@@ -82,8 +72,6 @@ class DiskIngest:
         *,
         create: bool,
         keep: bool,
-        offset: int | None = None,
-        known: Digest | None = None,
         algorithm: str = "sha256",
         size: int | None = None,
     ) -> None:
@@ -93,20 +81,20 @@ class DiskIngest:
         self._size = size
         self._algorithm = algorithm
         self._hasher: RunningHash | None = RunningHash(algorithm)
-        self._descriptor, self._new = _open_locked(path, create)
+        self._descriptor = _open_locked(path, create)
         self._open = True
         try:
-            self.resume(offset, known)
+            self._go_on(None, None)
         except BaseException:
             os.close(self._descriptor)
             raise
 
-    def resume(self, offset: int | None, known: Digest | None = None) -> None:
-        """Goes on at ``offset`` bytes (None: at the end), as :meth:`DiskBlobs.ingest` has it.
-
-        For a caller that learns the offset only under the lock, which this object holds.
-        """
+    def resume(self, offset: int, known: Digest | None = None) -> None:
+        """Go on at ``offset`` bytes; see :meth:`ResumableIngest.resume`."""
         self._check_open()
+        self._go_on(offset, known)
+
+    def _go_on(self, offset: int | None, known: Digest | None) -> None:
         with storage_errors("open", self._path):
             present = os.fstat(self._descriptor).st_size
         self._offset = present if offset is None else offset
@@ -170,15 +158,6 @@ class DiskIngest:
                 self._hasher.update(written, lasting=lasting)
         self._writeback.advance(self._offset)
 
-    def flush(self) -> None:
-        """Makes the bytes so far durable under this name, so that they may be acknowledged."""
-        self._check_open()
-        with storage_errors("write", self._path):
-            os.fdatasync(self._descriptor)
-            if self._new:
-                sync_directory(self._path.parent)
-                self._new = False
-
     def digest(self, algorithm: str | None = None) -> Digest:
         """The digest of the bytes so far (in the algorithm this was opened with, unless given).
 
@@ -230,8 +209,6 @@ class DiskIngest:
                 self._path.unlink(missing_ok=True)
         finally:
             self.close()
-
-    discard = abort
 
     def close(self) -> None:
         """Lets go of the file and its lock; the bytes stay for the next to open it."""

@@ -1,0 +1,36 @@
+"""The file of a disk store that says which registry the content belongs to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from digestry.blobs.protocols import StoreMark
+from digestry.errors import StorageError
+from digestry.fsio import read_file, storage_errors, write_file
+
+NAME: Final = "registry-id"
+_CONTENT: Final = re.compile(rb"\s*([0-9a-f]{32})\s+([0-9]{1,18})\s*", re.ASCII)
+_LONGEST: Final = 256
+
+
+def read(path: Path) -> StoreMark | None:
+    """Return the mark in the file ``path``; None without a file.
+
+    Raises :class:`StorageError`, also if the file says something else.
+    """
+    with storage_errors("read", path):
+        try:
+            text = read_file(path, _LONGEST)
+        except FileNotFoundError:
+            return None
+    found = _CONTENT.fullmatch(text)
+    if found is None:
+        raise StorageError(f"{path} does not say which registry the content is of: it is damaged")
+    return StoreMark(found[1].decode(), int(found[2]))
+
+
+def write(path: Path, mark: StoreMark) -> None:
+    """Write ``mark`` to the file ``path``, durably."""
+    write_file(path, f"{mark.id} {mark.generation}\n".encode(), mode=0o600)

@@ -1,0 +1,68 @@
+"""Coordination of the processes on one host: locks on files in the registry's directory.
+
+::
+
+    ROOT/<job>.lock                   :meth:`FileCoordination.only_one`
+    ROOT/guards/<two digits>          :meth:`FileCoordination.guard`
+    ROOT/mirror/<scope>.<two digits>.lock   :meth:`FileCoordination.turn`
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+from digestry.coordination.protocol import Job
+from digestry.fsio import Lock, locked, make_directory, storage_errors
+from digestry.model.digest import Digest
+
+TURNS_DIRECTORY: Final = "mirror"
+"""The directory of the root that holds the locks of :meth:`FileCoordination.turn`."""
+_BESIDE: Final = {Job.SERVE: "ingest", Job.COLLECTION: "blobs"}
+"""Directories that are locked as well: nobody removes them, as a lock file may be."""
+_TURNS: Final = 256
+
+
+def lock_file(job: Job) -> str:
+    """Return the name of the file in the root that is locked for ``job``."""
+    return f"{job}.lock"
+
+
+class FileCoordination:
+    """The locks in the directory ``root``. Nothing is touched before a method is called."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._guards = root / "guards"
+        self._turns = root / TURNS_DIRECTORY
+
+    def guard(
+        self, digest: Digest, *, exclusive: bool = False, wait: bool = True
+    ) -> AbstractContextManager[Lock]:
+        """Keep the content of ``digest`` where it is; see :meth:`Coordination.guard`."""
+        with storage_errors("create the directory", self._guards):
+            if not self._guards.is_dir():
+                self._guards.mkdir(mode=0o700, exist_ok=True)
+        name = self._guards / self.guard_group(digest)
+        held = f"{digest} is being pushed"
+        return locked(name, shared=not exclusive, wait=wait, held=held, mode=0o600)
+
+    def guard_group(self, digest: Digest) -> str:
+        """Return the digits that all digests with the same guard begin with."""
+        return digest.encoded[:2]
+
+    def only_one(self, job: Job, *, wait: bool = False, held: str = "") -> AbstractContextManager[Lock]:
+        """Do ``job`` alone; see :meth:`Coordination.only_one`."""
+        beside = self._root / _BESIDE[job] if job in _BESIDE else None
+        if beside is not None and not beside.is_dir():
+            beside = None
+        return locked(self._root / lock_file(job), wait=wait, held=held, mode=0o600, beside=beside)
+
+    def turn(self, scope: str, *key: str) -> AbstractContextManager[Lock]:
+        """Call for ``key`` one at a time; see :meth:`Coordination.turn`."""
+        make_directory(self._turns)
+        name = hashlib.blake2b(scope.encode(), digest_size=8).hexdigest()
+        number = hashlib.blake2b("\0".join(key).encode(), digest_size=2).digest()
+        return locked(self._turns / f"{name}.{int.from_bytes(number, 'big') % _TURNS:02x}.lock")
