@@ -17,7 +17,7 @@ import pytest
 
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
-from digestry.blobs.examine import FullSpeed, examine
+from digestry.blobs.protocols import FullSpeed
 from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch, StorageError
 from digestry.model.digest import Digest
 from tests.blobs.contract import HELLO, HELLO_DIGEST, StoreContract
@@ -72,11 +72,10 @@ def test_a_damaged_file_is_told_and_healed(store: DiskBlobs) -> None:
     with pytest.raises(DigestMismatch, match="damaged") as caught:
         store.read(HELLO_DIGEST)
     assert "pull or push" in caught.value.hint
-    with pytest.raises(DigestMismatch):
-        store.verify(HELLO_DIGEST)
+    assert "its bytes hash to" in (store.verify(HELLO_DIGEST, len(HELLO), FullSpeed()).problem or "")
     store.put(HELLO)
     assert store.read(HELLO_DIGEST) == HELLO
-    assert store.verify(HELLO_DIGEST) == len(HELLO)
+    assert store.verify(HELLO_DIGEST, len(HELLO), FullSpeed()).problem is None
 
 
 def test_digests_passes_strangers_over(store: DiskBlobs) -> None:
@@ -92,21 +91,21 @@ def test_digests_passes_strangers_over(store: DiskBlobs) -> None:
 def test_an_ingest_goes_on_in_another_opening(store: DiskBlobs) -> None:
     with store.ingest("upload-1") as first:
         first.write_all([b"hel", b"", b"lo"])
-        first.flush()
-    assert store.ingest_size("upload-1") == 5
     assert list(store.ingests()) == ["upload-1"]
-    with store.ingest("upload-1", offset=5, create=False) as second:
+    with store.ingest("upload-1", create=False) as second:
+        assert second.offset == 5
         second.write(HELLO[5:])
         assert second.digest() == HELLO_DIGEST  # read again: this opening did not see the start
         second.commit(HELLO_DIGEST, len(HELLO))
     assert store.read(HELLO_DIGEST) == HELLO
-    assert store.ingest_size("upload-1") is None
+    assert list(store.ingests()) == []
 
 
 def test_bytes_after_the_offset_are_cut_off(store: DiskBlobs) -> None:
     with store.ingest("u") as ingest:
         ingest.write(b"hello and what was never acknowledged")
-    with store.ingest("u", offset=5) as ingest:
+    with store.ingest("u") as ingest:
+        ingest.resume(5)
         assert ingest.offset == 5
         ingest.write(HELLO[5:])
         ingest.commit(HELLO_DIGEST)
@@ -117,7 +116,8 @@ def test_a_known_digest_saves_reading_again(store: DiskBlobs) -> None:
     with store.ingest("u") as ingest:
         ingest.write(HELLO)
         known = ingest.digest()
-    with store.ingest("u", offset=len(HELLO), known=known) as ingest:
+    with store.ingest("u") as ingest:
+        ingest.resume(len(HELLO), known)
         # Damage that only reading again could see shows that it was not read again.
         ingest.path.write_bytes(b"HELLO, DIGEST")
         ingest.commit(HELLO_DIGEST)
@@ -128,7 +128,8 @@ def test_a_known_digest_ends_with_the_next_byte(store: DiskBlobs) -> None:
     with store.ingest("u") as ingest:
         ingest.write(b"hello")
         known = ingest.digest()
-    with store.ingest("u", offset=5, known=known) as ingest:
+    with store.ingest("u") as ingest:
+        ingest.resume(5, known)
         ingest.write(HELLO[5:])
         ingest.commit(HELLO_DIGEST)
     assert store.read(HELLO_DIGEST) == HELLO
@@ -181,8 +182,8 @@ def test_an_ingest_that_must_exist(store: DiskBlobs) -> None:
 def test_lost_bytes_are_told(store: DiskBlobs) -> None:
     with store.ingest("u") as ingest:
         ingest.write(b"hello")
-    with pytest.raises(StorageError, match="holds 5 bytes, but 9"):
-        store.ingest("u", offset=9)
+    with store.ingest("u") as ingest, pytest.raises(StorageError, match="holds 5 bytes, but 9"):
+        ingest.resume(9)
     store.discard("u")  # and no lock stays behind
 
 
@@ -192,8 +193,8 @@ def test_a_name_cannot_leave_the_directory(store: DiskBlobs, name: str) -> None:
         store.ingest(name)
 
 
-def test_a_declared_size_stops_a_resumed_upload(store: DiskBlobs) -> None:
-    with store.ingest("u", size=6) as ingest:
+def test_a_declared_size_stops_many_chunks(store: DiskBlobs) -> None:
+    with store.begin(size=6) as ingest:
         ingest.write(b"hello")
         with pytest.raises(SizeMismatch):
             ingest.write_all([b",", b" "])
@@ -213,7 +214,7 @@ def test_use_after_the_end(store: DiskBlobs) -> None:
     with pytest.raises(StorageError, match="already"):
         ingest.write(b"x")
     with pytest.raises(StorageError, match="already"):
-        ingest.flush()
+        ingest.write_all([b"x"])
     with pytest.raises(StorageError, match="already"):
         ingest.commit(Digest.of(b""))
 
@@ -307,10 +308,10 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(
 ) -> None:
     monkeypatch.chdir(store.root)
     kind(store.path(HELLO_DIGEST))
-    for read in (store.read, store.open, store.verify):
+    for read in (store.read, store.open):
         with pytest.raises(DigestMismatch, match="no regular file"):
             read(HELLO_DIGEST)
-    assert examine(store.path(HELLO_DIGEST), HELLO_DIGEST, 5, FullSpeed()).problem == "it is no regular file"
+    assert store.verify(HELLO_DIGEST, 5, FullSpeed()).problem == "it is no regular file"
 
 
 def test_bytes_are_durable_before_they_have_their_name(
@@ -359,7 +360,7 @@ def test_a_long_stream_is_hashed_beside_the_writing(tmp_path: Path) -> None:
             digest = Digest.of(content[:place])
             assert ingest.digest() == digest
             ingest.commit(digest, place)
-        assert blobs.verify(digest) == place
+        assert blobs.verify(digest, place, FullSpeed()).problem is None
 
 
 def test_an_upload_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:

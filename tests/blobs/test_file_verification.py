@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from digestry.blobs.disk import DiskBlobs
-from digestry.blobs.examine import GONE, FullSpeed, Unreadable, examine, identity
+from digestry.blobs.file_verification import file_revision, verify_file
+from digestry.blobs.protocols import GONE, FullSpeed, Unreadable
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 
 CONTENT = os.urandom(3_000_000)
-PACE = FullSpeed()
+THROTTLE = FullSpeed()
 
 
 @pytest.fixture
@@ -78,13 +79,13 @@ def test_what_is_whole(store: DiskBlobs, content: bytes, algorithm: str) -> None
     digest = store.put(content, Digest.of(content, algorithm))
     path = store.path(digest)
     for size in (len(content), None):
-        found = examine(path, digest, size, PACE)
+        found = verify_file(path, digest, size, THROTTLE)
         assert found.problem is None
-        assert found.file == identity(path)
+        assert found.revision == file_revision(path)
     moved = store.root / "elsewhere"
     path.rename(moved)
     path.symlink_to(moved)  # somebody needed the space: it still is that content
-    assert examine(path, digest, len(content), PACE).problem is None
+    assert verify_file(path, digest, len(content), THROTTLE).problem is None
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -93,10 +94,10 @@ def test_every_sort_of_damage(store: DiskBlobs, harm: str) -> None:
     path = store.path(digest)
     do, words = HARMS[harm]
     do(path)
-    found = examine(path, digest, len(CONTENT), PACE)
+    found = verify_file(path, digest, len(CONTENT), THROTTLE)
     assert words in (found.problem or "")
-    assert found.file == identity(path)
-    assert (found.file is None) == (harm == "gone")
+    assert found.revision == file_revision(path)
+    assert (found.revision is None) == (harm == "gone")
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, function: str, number: int) -> None:
@@ -114,9 +115,9 @@ def test_what_the_disk_cannot_give_any_more_is_damage(
     path = store.path(digest)
     with monkeypatch.context() as patch:
         failing(patch, function, errno.EIO)
-        found = examine(path, digest, len(CONTENT), PACE)
+        found = verify_file(path, digest, len(CONTENT), THROTTLE)
     assert "Input/output error" in (found.problem or "")
-    assert found.file == identity(path)
+    assert found.revision == file_revision(path)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_trouble_that_says_nothing_about_the_content(
     with monkeypatch.context() as patch:
         failing(patch, function, number)
         with pytest.raises(StorageError) as caught:
-            examine(store.path(digest), digest, len(CONTENT), PACE)
+            verify_file(store.path(digest), digest, len(CONTENT), THROTTLE)
     assert isinstance(caught.value, Unreadable) == alone
 
 
@@ -139,7 +140,7 @@ def test_a_store_that_is_not_there_does_not_make_everything_damaged(store: DiskB
     digest = store.put(CONTENT)
     (store.root / "blobs/sha256").rename(store.root / "away")
     with pytest.raises(StorageError, match="is not there") as caught:
-        examine(store.path(digest), digest, len(CONTENT), PACE)
+        verify_file(store.path(digest), digest, len(CONTENT), THROTTLE)
     assert not isinstance(caught.value, Unreadable)
     assert "mounted" in caught.value.hint
 
@@ -157,12 +158,12 @@ def test_what_is_bad_in_memory_alone_is_whole(store: DiskBlobs, monkeypatch: pyt
         return count
 
     monkeypatch.setattr(os, "preadv", lying)
-    assert examine(store.path(digest), digest, len(CONTENT), PACE).problem is None
+    assert verify_file(store.path(digest), digest, len(CONTENT), THROTTLE).problem is None
     assert not lies
 
 
 class Counting:
-    """A pace that notes what it was asked for."""
+    """A throttle that notes what it was asked for."""
 
     chunk = 3 * mmap.PAGESIZE + 5  # pages are read whole
 
@@ -173,13 +174,13 @@ class Counting:
         self.asked.append(count)
 
 
-def test_as_much_is_asked_of_the_pace_as_there_is(store: DiskBlobs) -> None:
+def test_as_much_is_asked_of_the_throttle_as_there_is(store: DiskBlobs) -> None:
     pages = 3 * mmap.PAGESIZE
     size = 2 * pages + 500
     digest = store.put(CONTENT[:size])
-    pace = Counting()
-    assert examine(store.path(digest), digest, size, pace).problem is None
-    assert pace.asked == [pages, pages, 500]
+    throttle = Counting()
+    assert verify_file(store.path(digest), digest, size, throttle).problem is None
+    assert throttle.asked == [pages, pages, 500]
 
 
 def in_memory(path: Path) -> int:
@@ -211,7 +212,7 @@ def test_the_page_cache_is_left_as_it_was(store: DiskBlobs) -> None:
     store.path(hot).read_bytes()
     before = in_memory(store.path(hot))
     for digest, size in ((hot, len(CONTENT)), (cold, len(CONTENT) - 1)):
-        assert examine(store.path(digest), digest, size, PACE).problem is None
+        assert verify_file(store.path(digest), digest, size, THROTTLE).problem is None
     assert in_memory(store.path(cold)) < 40  # of 733
     assert in_memory(store.path(hot)) > before // 2  # what the kernel needed itself, it took
 
@@ -222,7 +223,7 @@ def test_memory_can_be_told_to_forget_the_file(store: DiskBlobs) -> None:
     if not dropped(path):
         pytest.skip("this file system is memory")
     path.read_bytes()  # as if one of these pages were wrong
-    assert examine(path, digest, len(CONTENT), PACE, drop=True).problem is None
+    assert verify_file(path, digest, len(CONTENT), THROTTLE, uncached=True).problem is None
     assert in_memory(path) == 0
 
 
@@ -247,7 +248,7 @@ def test_the_disk_is_read_whatever_memory_has(store: DiskBlobs) -> None:
     except OSError:
         pytest.skip("this file system cannot be read past memory")
     before = from_disk()
-    assert examine(path, digest, len(CONTENT), PACE).problem is None
+    assert verify_file(path, digest, len(CONTENT), THROTTLE).problem is None
     assert from_disk() - before >= len(CONTENT)
 
 
@@ -265,7 +266,7 @@ def test_a_file_system_that_cannot_be_read_past_memory(
 
     monkeypatch.setattr(os, "preadv", refusing)
     path = store.path(digest)
-    assert examine(path, digest, len(content), PACE).problem is None
+    assert verify_file(path, digest, len(content), THROTTLE).problem is None
     if content:
         flip(path)
-        assert "its bytes hash to" in (examine(path, digest, len(content), PACE).problem or "")
+        assert "its bytes hash to" in (verify_file(path, digest, len(content), THROTTLE).problem or "")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from digestry import fsio
+from digestry.coordination.files import lock_file
+from digestry.coordination.protocol import Job
 from digestry.model.digest import Digest
-from digestry.registry.scrub import LOCK_FILE
 from tests.registry.support import query
 from tests.support import RegistryServer, digestry, run_digestry, running_registry, wait_until
 
@@ -110,7 +111,7 @@ def test_some_content_alone_whatever_else_is_under_way(served: RegistryServer, r
     for digest in digests[:2]:
         (served.root / "blobs" / "sha256" / digest.encoded).write_bytes(bytes(200_000))
     assert served.request("HEAD", f"/v2/x/blobs/{digests[0]}").status == 200  # nobody knows
-    with fsio.locked(served.root / LOCK_FILE):  # as a pass that is under way has it
+    with fsio.locked(served.root / lock_file(Job.SCRUB)):  # as a pass that is under way has it
         found = run(str(digests[0]), str(digests[2]), str(digests[0]), status=1)
     (line,) = (line for line in found.stdout.splitlines() if line.startswith("sha256:"))
     assert line.startswith(str(digests[0]))

@@ -14,7 +14,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from digestry.blobs.disk import MARK_FILE
+from digestry.blobs.mark_file import NAME as MARK_FILE
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.model import media_types

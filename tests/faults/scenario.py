@@ -19,6 +19,7 @@ from digestry.model.digest import Digest
 from digestry.registry.garbage_collection import collect
 from digestry.registry.scrub import Scrub
 from tests.faults.inside import Inside, Unanswered
+from tests.stores import blob_file
 from tests.support import descriptor
 
 A: Final = "a"
@@ -287,7 +288,7 @@ def _heal(repository: str, content: bytes) -> Act:
 
     def run(stage: Stage) -> None:
         service = stage.registry.service
-        service.blobs.path(digest).write_bytes(bytes(len(content)))
+        blob_file(service.config.root, digest).write_bytes(bytes(len(content)))
         scrub = Scrub(service.catalog, stage.registry.root, rate=1 << 30, now=stage.clock)
         assert scrub.run(threading.Event()).damaged == 1
         stage.ask(404, "GET", blob_path(repository, content))

@@ -29,6 +29,7 @@ from digestry.model.image_config import ImageConfig
 from digestry.model.manifest import Manifest
 from digestry.model.platform import Platform
 from tests.images.making import tree
+from tests.stores import blob_file
 
 AMD64 = Platform("amd64", "linux")
 ARCHIVE = "sha256:e5f0446e47f1f983fcb9ad8bf51eba0bf659dd5465055bf2c0a079ca20f66195"
@@ -185,7 +186,7 @@ def test_gnu_tar_reads_it(store: ImageStore, tmp_path: Path) -> None:
     made = pack(root, Recipe(AMD64), store.blobs)
     target = tmp_path / "out"
     target.mkdir()
-    subprocess.run(["tar", "-xf", store.blobs.path(made.layer.digest), "-C", target], check=True)
+    subprocess.run(["tar", "-xf", blob_file(store.root, made.layer.digest), "-C", target], check=True)
     assert (target / long.name).read_text() == "long"
     assert (target / "link").read_text() == "hello"
 

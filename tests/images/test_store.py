@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.blobs.protocols import FullSpeed
 from digestry.errors import ContentError, DigestMismatch, NotFound
 from digestry.images.listing import DamagedImage, StoredImage, list_images
 from digestry.images.removal import remove_images
@@ -116,7 +117,7 @@ def test_content_that_another_image_has_stays(store: ImageStore, tmp_path: Path)
     removal = remove_images(store, [ONE])
     assert other.layer.digest not in removal.deleted
     assert len(removal.deleted) == 2
-    assert store.blobs.verify(other.layer.digest) == other.layer.size
+    assert store.blobs.verify(other.layer.digest, other.layer.size, FullSpeed()).problem is None
 
 
 def test_no_sweep_while_somebody_brings_content_in(store: ImageStore, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_no_sweep_while_somebody_brings_content_in(store: ImageStore, tmp_path: 
 def test_doubt_ends_a_sweep(store: ImageStore, tmp_path: Path) -> None:
     packed(store, tmp_path / "a", f"{NAME}:1", file="one")
     damaged = packed(store, tmp_path / "b", f"{NAME}:2", file="two")
-    store.blobs.path(damaged.manifest.digest).write_bytes(b"{}")
+    blob_file(store.root, damaged.manifest.digest).write_bytes(b"{}")
     removal = remove_images(store, [ONE])
     assert removal.deleted == ()
     assert "damaged" in removal.kept
@@ -164,7 +165,7 @@ def test_an_index_keeps_its_bytes_and_lists_what_is_absent(store: ImageStore, tm
 def test_damage_is_told_in_the_listing(store: ImageStore, tmp_path: Path) -> None:
     bad = packed(store, tmp_path / "a", f"{NAME}:1", file="one")
     packed(store, tmp_path / "b", f"{NAME}:2", file="two")
-    store.blobs.path(bad.manifest.digest).write_bytes(b"damaged")
+    blob_file(store.root, bad.manifest.digest).write_bytes(b"damaged")
     rows = list_images(store)
     assert [type(row) for row in rows] == [DamagedImage, StoredImage]
     assert isinstance(rows[0], DamagedImage)
@@ -245,7 +246,7 @@ def test_many_at_once(store: ImageStore, tmp_path: Path) -> None:
     for row in rows:
         manifest = store.manifest(Descriptor(row.media_type, row.digest, 0))
         for blob in manifest.blobs():
-            store.blobs.verify(blob.digest)
+            assert store.blobs.verify(blob.digest, blob.size, FullSpeed()).problem is None
 
 
 @pytest.mark.peer("skopeo")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.blobs.protocols import FullSpeed
 from digestry.client.session import Session
 from digestry.errors import ContentError, DigestMismatch, NotFound, RemoteNotFound, SizeMismatch
 from digestry.images.listing import list_images
@@ -21,6 +22,7 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from tests.images.making import HOST, OTHER, index_of, packed
+from tests.stores import blob_file
 from tests.support import RegistryServer, descriptor, program
 
 
@@ -69,7 +71,7 @@ def test_there_and_back(
     assert (made.layer.digest, "done") in watch.stages
     assert second.find(name) == made.manifest
     for digest in (made.manifest.digest, made.config.digest, made.layer.digest):
-        second.blobs.verify(digest)
+        assert second.blobs.verify(digest, None, FullSpeed()).problem is None
     repeated = pull(session, name, second)
     assert repeated.fetched == ()
     assert repeated.before == made.manifest.digest
@@ -170,7 +172,7 @@ def test_a_damaged_layer_is_not_pushed(
     store: ImageStore, session: Session, name: Reference, tmp_path: Path
 ) -> None:
     made = packed(store, tmp_path / "a", str(name), file=secrets.token_hex(1000))
-    path = store.blobs.path(made.layer.digest)
+    path = blob_file(store.root, made.layer.digest)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(DigestMismatch):
         push(session, name, store)

@@ -18,6 +18,7 @@ from digestry.images.unpack import Limits, unpack
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.images.making import Item, archive, image_of, packed, tree
+from tests.stores import blob_file
 
 DIRECTORY, SYMLINK, HARD_LINK = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
@@ -262,7 +263,7 @@ def test_a_destination_that_is_in_use(store: ImageStore, tmp_path: Path) -> None
 
 def test_damage(store: ImageStore, tmp_path: Path) -> None:
     image = image_of(store, archive([Item("a", b"1" * 5000)]))
-    path = store.blobs.path(image.layers[0].digest)
+    path = blob_file(store.root, image.layers[0].digest)
     path.write_bytes(path.read_bytes().replace(b"1111", b"2222"))
     with pytest.raises(DigestMismatch):
         unpack(store, image, tmp_path / "out")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs
 from digestry.catalog.catalog import Catalog
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
@@ -21,6 +21,7 @@ from digestry.registry.app import RegistryApp
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.service import BytesCache, Service
+from tests.stores import needs_disk
 
 SILENCE = b"silence"
 """In a list of a body's parts: the client sends nothing more, and does not go away."""
@@ -30,7 +31,7 @@ class Direct:
     """Calls the application as an ASGI server would."""
 
     def __init__(self, root: Path) -> None:
-        DiskBlobs(root).prepare()
+        open_blobs(root).prepare()
         catalog = Catalog(root)
         catalog.migrate()
         catalog.close()
@@ -207,8 +208,9 @@ def test_stale_uploads_are_swept(tmp_path: Path) -> None:
         old, new = begin(direct), begin(direct)
         for upload in (old, new):
             assert direct.request("PATCH", upload, [b"x" * 10])[0] == 202
-        (direct.service.blobs.root / "ingest" / "orphan").write_bytes(b"left by a killed process")
-        os.utime(direct.service.blobs.root / "ingest" / "orphan", (1, 1))
+        needs_disk(tmp_path / "root")
+        (tmp_path / "root/ingest/orphan").write_bytes(b"left by a killed process")
+        os.utime(tmp_path / "root/ingest/orphan", (1, 1))
         assert direct.service.sweep_uploads() == 1  # the orphan
         direct.service.now = lambda: time.time_ns() // 1000 + 25 * 3600 * 1_000_000
         assert direct.service.sweep_uploads() == 2

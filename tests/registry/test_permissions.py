@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs
 from digestry.registry import permissions
 from digestry.registry.permissions import make_private
+from tests.stores import blob_file
 from tests.support import run_digestry, start_registry
 
 
@@ -122,10 +123,10 @@ def test_what_is_not_the_registrys_keeps_its_modes(tmp_path: Path) -> None:
 def test_what_belongs_to_another_user_is_one_line_however_much_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = DiskBlobs(tmp_path)
+    store = open_blobs(tmp_path)
     store.prepare()
     for number in range(30):
-        store.path(store.put(b"%d" % number)).chmod(0o644)
+        blob_file(tmp_path, store.put(b"%d" % number)).chmod(0o644)
 
     def refuse(path: Path, mode: int) -> None:
         raise PermissionError(path, mode)
@@ -139,11 +140,11 @@ def test_what_belongs_to_another_user_is_one_line_however_much_it_is(
 
 
 def test_a_walk_that_was_broken_off_is_begun_again(tmp_path: Path) -> None:
-    store = DiskBlobs(tmp_path)
+    store = open_blobs(tmp_path)
     store.prepare()
     digest = store.put(b"content")
-    folder = store.path(digest).parent
-    for path in (folder, store.path(digest)):
+    folder = blob_file(tmp_path, digest).parent
+    for path in (folder, blob_file(tmp_path, digest)):
         path.chmod(0o755 if path.is_dir() else 0o644)
     tmp_path.chmod(0o700)  # as if that had come first, and then the end
     make_private(tmp_path)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import http.client
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from digestry.errors import StorageError
-from digestry.fsio import storage_error
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
 from digestry.registry.service import ContentDamaged, Service
 from tests.registry.support import query
+from tests.stores import needs_disk
 from tests.support import PATIENCE, RegistryServer, descriptor, wait_until
 
 
@@ -136,15 +138,21 @@ def test_which_trouble_is_the_contents(
     service = Service(config)
     digest = service.blobs.put(b"content")
 
-    def fail(digest: Digest, *, limit: int = 0) -> None:
-        raise storage_error("open", tmp_path, OSError(number, "x")) from OSError(number, "x")
+    needs_disk(config.root)
 
-    monkeypatch.setattr(service.blobs, "open", fail)
-    monkeypatch.setattr(service.blobs, "read", fail)
-    for read in (service.read, service.open):
+    def fail(*_: object) -> int:
+        raise OSError(number, "x")
+
+    async def open_ranges() -> object:
+        return await service.open_ranges(digest, 7)
+
+    monkeypatch.setattr(os, "open", fail)
+    reads: list[Callable[[], object]] = [lambda: service.read(digest, 7), lambda: asyncio.run(open_ranges())]
+    for read in reads:
         with pytest.raises(StorageError) as caught:
-            read(digest, 7)
+            read()
         assert isinstance(caught.value, ContentDamaged) == damage
+    monkeypatch.undo()
     service.catalog.close()
     service.read_cache.close()
     service.gate.close()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog.job_states import COLLECTION_LOCK
+from digestry.coordination.files import lock_file
+from digestry.coordination.protocol import Job
 from digestry.errors import StorageFull
 from digestry.fsio import locked
 from digestry.registry.config import RegistryConfig
@@ -146,7 +147,7 @@ def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Dis
     job, stop = Refill(tmp_path), threading.Event()
     often = job.run(stop)
     assert reserve.release()
-    with locked(tmp_path / COLLECTION_LOCK):
+    with locked(tmp_path / lock_file(Job.COLLECTION)):
         assert job.run(stop) < often
         assert reserve.spent()
     disk.free = 1
@@ -155,5 +156,5 @@ def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Dis
     disk.free = 100
     assert job.run(stop) == often
     assert not reserve.spent()
-    with locked(tmp_path / COLLECTION_LOCK):
+    with locked(tmp_path / lock_file(Job.COLLECTION)):
         assert job.run(stop) == often  # it only looked

@@ -12,22 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from digestry import fsio
-from digestry.blobs import examine as examining
-from digestry.blobs.disk import DiskBlobs
-from digestry.blobs.examine import GONE
+from digestry.backend import open_blobs, open_coordination
+from digestry.blobs.protocols import GONE, QuarantinedBlob, Verification
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import SCRUB
+from digestry.coordination.files import lock_file
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
-from digestry.registry import quarantine as quarantining
 from digestry.registry.quarantine import Quarantine
-from digestry.registry.scrub import LOCK_FILE, Bucket, Pass, Scrub, ScrubConfig, ScrubJob, Stopped, last
+from digestry.registry.scrub import Bucket, Pass, Scrub, ScrubConfig, ScrubJob, Stopped, last
 from tests.catalog.support import Clock
+from tests.stores import blob_file
 from tests.support import PATIENCE, start_registry, wait_until
 
 FAST = 1 << 40
@@ -38,15 +40,16 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.blobs = DiskBlobs(root)
+        self.blobs = open_blobs(root)
+        self.coordination = open_coordination(root)
         self.blobs.prepare()
         self.catalog = Catalog(root)
         self.catalog.migrate()
-        self.quarantine = Quarantine(self.blobs, self.catalog.damage)
+        self.quarantine = Quarantine(self.blobs, self.coordination, self.catalog.damage)
 
     def push(self, content: bytes, repository: str = "x") -> Digest:
         digest = Digest.of(content)
-        with self.blobs.guard(digest):
+        with self.coordination.guard(digest):
             self.blobs.put(content, digest)
             self.catalog.add_blob(repository, digest, len(content))
         return digest
@@ -54,6 +57,9 @@ class Store:
     def scrub(self, *, rate: int = FAST, stop: threading.Event | None = None, **options: object) -> Pass:
         made = Scrub(self.catalog, self.root, rate=rate)
         return made.run(stop or threading.Event(), **options)  # type: ignore[arg-type]
+
+    def quarantined(self, digest: Digest) -> list[QuarantinedBlob]:
+        return list(self.blobs.quarantined(digest))
 
     def damaged(self) -> dict[Digest, str]:
         return {row.digest: row.problem for row in self.catalog.damage.listed(limit=1000)}
@@ -98,7 +104,7 @@ HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_damage_is_found_set_aside_and_healed_by_the_next_push(store: Store, harm: str, size: int) -> None:
     content = os.urandom(size)
     digest, fine = store.push(content), store.push(b"fine")
-    path = store.blobs.path(digest)
+    path = blob_file(store.root, digest)
     do, words = HARMS[harm]
     do(path)
     bad = path.read_bytes() if path.is_file() else None
@@ -109,12 +115,12 @@ def test_damage_is_found_set_aside_and_healed_by_the_next_push(store: Store, har
     assert known[0] == digest
     assert words in known[1]
     assert not os.path.lexists(path)
-    aside = store.blobs.aside(digest)
+    aside = store.quarantined(digest)
     assert len(aside) == (harm != "gone")
     if bad is not None:
-        assert aside[0].read_bytes() == bad  # nothing is deleted
+        assert Path(aside[0].location).read_bytes() == bad  # nothing is deleted
     assert store.scrub().damaged == 1  # it stays so, and nothing is moved again
-    assert store.blobs.aside(digest) == aside
+    assert store.quarantined(digest) == aside
 
     assert store.push(content) == digest
     assert store.damaged() == {}
@@ -126,20 +132,20 @@ def test_damage_is_found_set_aside_and_healed_by_the_next_push(store: Store, har
 def test_damaged_twice(store: Store) -> None:
     digest = store.push(b"content")
     for _ in range(2):
-        flip(store.blobs.path(digest))
+        flip(blob_file(store.root, digest))
         assert store.scrub().damaged == 1
         store.push(b"content")
-    assert len(store.blobs.aside(digest)) == 2
+    assert len(store.quarantined(digest)) == 2
 
 
 def test_a_file_that_was_put_back_by_hand_is_served_again(store: Store) -> None:
     digest = store.push(b"content")
-    path = store.blobs.path(digest)
+    path = blob_file(store.root, digest)
     path.unlink()
     assert store.scrub().damaged == 1
     path.write_bytes(b"contenT")
     assert store.scrub().damaged == 1
-    assert len(store.blobs.aside(digest)) == 1
+    assert len(store.quarantined(digest)) == 1
     path.write_bytes(b"content")
     assert store.scrub().damaged == 0
     assert store.damaged() == {}
@@ -147,11 +153,11 @@ def test_a_file_that_was_put_back_by_hand_is_served_again(store: Store) -> None:
 
 def test_what_nobody_can_be_served_is_left_to_the_collector(store: Store) -> None:
     digest = store.blobs.put(b"nobody's")
-    flip(store.blobs.path(digest))
+    flip(blob_file(store.root, digest))
     assert store.quarantine.look(digest, 8) is False
     found = store.scrub()
     assert (found.blobs, found.damaged) == (0, 0)
-    assert store.blobs.path(digest).exists()
+    assert blob_file(store.root, digest).exists()
     gone = store.push(b"deleted")
     store.blobs.delete(gone)
     assert store.scrub().damaged == 1
@@ -166,7 +172,7 @@ def test_what_nobody_can_be_served_is_left_to_the_collector(store: Store) -> Non
 def test_a_pass_goes_on_where_it_was(store: Store) -> None:
     digests = sorted(store.push(b"%d" % number) for number in range(30))
     for digest in digests:
-        flip(store.blobs.path(digest))
+        flip(blob_file(store.root, digest))
     stop = threading.Event()
 
     def watch(current: Pass) -> None:
@@ -191,7 +197,7 @@ def test_a_pass_goes_on_where_it_was(store: Store) -> None:
     }
     # Healed behind the place: the rest of the pass does not go back.
     store.push(b"%d" % next(number for number in range(30) if Digest.of(b"%d" % number) == digests[0]))
-    flip(store.blobs.path(digests[0]))
+    flip(blob_file(store.root, digests[0]))
     second = store.scrub()
     assert second.started_at == first.started_at
     assert (second.blobs, second.damaged, second.passes, second.done) == (30, 30, 1, 1.0)
@@ -214,14 +220,14 @@ _KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from digestry import fsio
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs, open_coordination
 from digestry.catalog.catalog import Catalog
 from digestry.registry.scrub import Scrub
 root, place = Path(sys.argv[1]), sys.argv[2]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 if place == "before the move":
-    DiskBlobs.set_aside = die
+    DiskBlobs.quarantine = die
 elif place == "after the rename":
     real = fsio.sync_directory
     fsio.sync_directory = lambda path: die() if path.parent.name == "quarantine" else real(path)
@@ -238,15 +244,15 @@ def test_a_kill_leaves_what_the_next_scrub_completes(store: Store, place: str) -
     for content in contents.values():
         store.push(content)
     bad = digests[4]
-    flip(store.blobs.path(bad))
+    flip(blob_file(store.root, bad))
     done = subprocess.run([sys.executable, "-c", _KILLED, str(store.root), place], check=False)
     assert done.returncode == -signal.SIGKILL
     assert list(store.damaged()) == [bad]  # from here on nobody is served it
-    assert store.blobs.path(bad).exists() == (place == "before the move")
+    assert blob_file(store.root, bad).exists() == (place == "before the move")
     found = store.scrub()
     assert (found.blobs, found.damaged, found.passes) == (10, 1, 1)
-    assert not store.blobs.path(bad).exists()
-    assert len(store.blobs.aside(bad)) == 1
+    assert not blob_file(store.root, bad).exists()
+    assert len(store.quarantined(bad)) == 1
     store.push(contents[bad])
     assert store.scrub().damaged == 0
 
@@ -254,7 +260,7 @@ def test_a_kill_leaves_what_the_next_scrub_completes(store: Store, place: str) -
 def test_one_at_a_time(store: Store) -> None:
     store.push(b"content")
     job = ScrubJob(store.root, ScrubConfig())
-    with fsio.locked(store.root / LOCK_FILE):
+    with fsio.locked(store.root / lock_file(Job.SCRUB)):
         with pytest.raises(Conflict, match="under way"):
             store.scrub()
         assert job.run(threading.Event()) == 60  # it waits its turn
@@ -266,25 +272,25 @@ def test_one_at_a_time(store: Store) -> None:
 
 def test_a_push_between_the_look_and_the_move_wins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = store.push(b"content")
-    flip(store.blobs.path(digest))
-    real = examining.examine
+    flip(blob_file(store.root, digest))
+    real = store.blobs.verify
 
-    def examine(*arguments: object, **options: object) -> object:
-        found = real(*arguments, **options)  # type: ignore[arg-type]
+    def verify(*arguments: Any, **options: Any) -> Verification:
+        found = real(*arguments, **options)
         store.push(b"content")
         return found
 
-    monkeypatch.setattr(quarantining, "examine", examine)
+    monkeypatch.setattr(store.blobs, "verify", verify)
     assert store.quarantine.look(digest, 7) is False
     assert store.damaged() == {}
     assert store.blobs.read(digest) == b"content"
-    assert store.blobs.aside(digest) == []
+    assert store.quarantined(digest) == []
 
 
 def test_a_push_that_has_not_committed_is_waited_for(store: Store) -> None:
     digest = store.push(b"content")
-    flip(store.blobs.path(digest))
-    with store.blobs.guard(digest):
+    flip(blob_file(store.root, digest))
+    with store.coordination.guard(digest):
         looker = threading.Thread(target=store.quarantine.look, args=(digest, 7))
         looker.start()
         time.sleep(0.3)
@@ -322,7 +328,7 @@ def test_pushes_damage_and_looks_all_at_once(store: Store) -> None:
 
     def harm() -> None:
         for digest, content in zip(digests, contents, strict=True):
-            with contextlib.suppress(FileNotFoundError), store.blobs.path(digest).open("r+b") as file:
+            with contextlib.suppress(FileNotFoundError), blob_file(store.root, digest).open("r+b") as file:
                 file.write(bytes([content[0] ^ 1]))
         time.sleep(0.005)
 
@@ -335,8 +341,8 @@ def test_pushes_damage_and_looks_all_at_once(store: Store) -> None:
         thread.join(PATIENCE)
     assert failures == []
     for digest, content in zip(digests, contents, strict=True):
-        set_aside = store.blobs.aside(digest)
-        assert all(path.read_bytes() != content for path in set_aside)
+        set_aside = store.quarantined(digest)
+        assert all(Path(blob.location).read_bytes() != content for blob in set_aside)
         store.push(content)
         assert store.quarantine.look(digest, len(content)) is False
         assert store.blobs.read(digest) == content
@@ -362,7 +368,7 @@ def test_a_file_that_may_not_be_read_is_said_and_the_rest_is_read(
 ) -> None:
     digests = [store.push(b"%d" % number) for number in range(5)]
     with monkeypatch.context() as patch:
-        failing(patch, store.blobs.path(digests[2]), errno.EACCES)
+        failing(patch, blob_file(store.root, digests[2]), errno.EACCES)
         found = store.scrub()
     assert (found.blobs, found.unread, found.damaged) == (5, 1, 0)
     (problem,) = found.problems
@@ -376,7 +382,7 @@ def test_the_scrubs_own_trouble_ends_it_and_damages_nothing(
 ) -> None:
     digests = sorted(store.push(b"%d" % number) for number in range(5))
     with monkeypatch.context() as patch:
-        failing(patch, store.blobs.path(digests[2]), number)
+        failing(patch, blob_file(store.root, digests[2]), number)
         with pytest.raises(StorageError):
             store.scrub()
     assert store.damaged() == {}
@@ -399,14 +405,14 @@ def test_a_quarantine_that_cannot_be_written_is_told_and_nothing_bad_is_served(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = store.push(b"content")
-    flip(store.blobs.path(digest))
+    flip(blob_file(store.root, digest))
     (store.root / "quarantine").touch()  # no directory can be made there
     with pytest.raises(StorageError):
         store.scrub()
     assert list(store.damaged()) == [digest]
     (store.root / "quarantine").unlink()
     assert store.scrub().damaged == 1
-    assert len(store.blobs.aside(digest)) == 1
+    assert len(store.quarantined(digest)) == 1
 
 
 # -- how fast, and when ----------------------------------------------------------------------------
@@ -477,7 +483,7 @@ def test_when_a_pass_is_due(store: Store) -> None:
 
 def test_a_served_registry_scrubs_itself(store: Store, tmp_path: Path) -> None:
     digest = store.push(b"content")
-    flip(store.blobs.path(digest))
+    flip(blob_file(store.root, digest))
     config = tmp_path / "registry.toml"
     config.write_text('[scrub]\nevery = "1s"\nrate = "1 MiB"\n')
     server = start_registry(store.root, "--config", str(config))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs
 from digestry.model.digest import Digest
 from tests.registry.support import Upload, events, statuses
 from tests.support import (
@@ -86,7 +86,7 @@ def test_garbage_for_a_catalog(tmp_path: Path) -> None:
 def test_content_without_its_catalog(tmp_path: Path, size: int | None) -> None:
     """With a new catalog the next collection would remove all of it."""
     root = tmp_path / "root"
-    blobs = DiskBlobs(root)
+    blobs = open_blobs(root)
     blobs.prepare()
     digest = blobs.put(b"somebody's")
     if size is not None:

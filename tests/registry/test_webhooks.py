@@ -120,7 +120,7 @@ def deliver(tmp_path: Path) -> Iterator[Callable[..., Catalog]]:
     def deliver(*webhooks: Webhook) -> Catalog:
         catalog = Catalog(tmp_path, subscriptions=[webhook.subscription for webhook in webhooks])
         catalog.migrate()
-        dispatcher = WebhookDispatcher(tmp_path, catalog.delivery_queue, webhooks)
+        dispatcher = WebhookDispatcher(open_coordination(tmp_path), catalog.delivery_queue, webhooks)
         catalogs.append(catalog)
         couriers.append(dispatcher)
         dispatcher.start()
@@ -325,7 +325,7 @@ def test_what_is_given_up_can_be_retried(
 def test_one_courier_at_a_time(receiver: Receiver, tmp_path: Path, deliver: Callable[..., Catalog]) -> None:
     """Two, as in two worker processes: each message is sent once, and the second takes over."""
     catalog = deliver(hook(receiver))
-    second = WebhookDispatcher(tmp_path, catalog.delivery_queue, [hook(receiver)])
+    second = WebhookDispatcher(open_coordination(tmp_path), catalog.delivery_queue, [hook(receiver)])
     second.start()
     try:
         for _ in range(10):

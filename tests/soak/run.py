@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from digestry.blobs.disk import MARK_FILE
+from digestry.blobs.mark_file import NAME as MARK_FILE
 from digestry.catalog import journal_chain
 from digestry.catalog.job_states import COLLECTION
 from digestry.catalog.sqlite.database import reading

@@ -300,7 +300,7 @@ class DiskBlobs:
         yield from (name for name in names if _NAME.fullmatch(name))
 
     def sweep_ingests(self, older_than: float, *, keep: Collection[str] = ()) -> list[str]:
-        """Discard what nobody has written to for ``older_than`` seconds; see :meth:`Ingests.sweep_ingests`."""
+        """Discard what nobody has written to for ``older_than`` seconds; see :class:`Ingests`."""
         swept: list[str] = []
         for name in self.ingests():
             if name in keep:
@@ -358,6 +358,8 @@ class DiskBlobs:
                 if len(encoded) != width or not _HEX.issuperset(encoded):
                     continue
                 found = Digest(algorithm, encoded)
+                if digest is None and (directory / name).is_dir():
+                    continue
                 if digest in {None, found}:
                     yield self._quarantined_blob(found, directory / name)
 

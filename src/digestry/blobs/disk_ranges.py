@@ -1,4 +1,4 @@
-"""Ranges of a file of content, for an event loop: at once from memory, or by a thread that waits for the disk."""
+"""Ranges of a file of content, read by an event loop: from memory, or by a thread that waits for the disk."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class BlobReader(Protocol):
 
     @property
     def inline_limit(self) -> int:
-        """The size in bytes up to which :meth:`read` takes microseconds, so that an event loop may call it."""
+        """The size in bytes up to which :meth:`read` takes microseconds: an event loop may call it."""
         ...
 
     def stat(self, digest: Digest) -> int | None:
@@ -151,11 +151,11 @@ class BlobReader(Protocol):
         """
         ...
 
-    def open(self, digest: Digest) -> io.BufferedIOBase:
+    def open(self, digest: Digest) -> io.BufferedReader:
         """Return the content as a seekable file, unverified: a reader checks with ``blobs.verify``.
 
         Raises :class:`NotFound`, :class:`DigestMismatch` if what has its name is no content,
-        :class:`BytesLost` and :class:`StorageError`.
+        :class:`BytesLost` and :class:`StorageError`; reading from the file raises OSError.
         """
         ...
 

@@ -19,9 +19,6 @@ from digestry.errors import StorageError
 COLLECTION: Final = "collection"
 SCRUB: Final = "scrub"
 
-# A file of the root that is locked (fsio.locked) while content is removed, and while it is copied.
-COLLECTION_LOCK: Final = "collection.lock"
-
 
 @dataclass(frozen=True, slots=True)
 class JobState:

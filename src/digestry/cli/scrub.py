@@ -273,17 +273,17 @@ def _plain(found: Pass) -> dict[str, Any]:
 
 
 def _damaged(catalog: Catalog, root: Path, rows: list[DamagedContent]) -> list[dict[str, Any]]:
-    from digestry.blobs.disk import DiskBlobs
+    from digestry.backend import open_blobs
     from digestry.catalog import clock
 
-    blobs = DiskBlobs(root)
+    blobs = open_blobs(root)
 
     def plain(row: DamagedContent) -> dict[str, Any]:
         return {
             "digest": str(row.digest),
             "problem": row.problem,
             "found_at": rfc3339(clock.to_datetime(row.found_at)),
-            "files": [str(path.relative_to(root)) for path in blobs.aside(row.digest)],
+            "files": [blob.name for blob in blobs.quarantined(row.digest)],
             "repositories": [
                 {"name": one.repository, "tags": one.tags, "more_tags": one.more}
                 for one in catalog.damage.affected(row.digest, limit=_TAGS)

@@ -150,11 +150,12 @@ def _audit(root: Path, action: str, name: str, **what: str) -> None:
 
 def _robots(root: Path) -> RobotTokens:
     """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
-    from digestry.blobs.disk import DiskBlobs
+    from digestry.backend import open_blobs, open_coordination
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.robot_tokens import RobotTokens
+    from digestry.coordination.protocol import Job
     from digestry.errors import Conflict, NotFound
-    from digestry.registry.root import check_catalog, check_servable, hold
+    from digestry.registry.root import check_catalog, check_servable
 
     keep_private(root)
     catalog = Catalog(root)
@@ -162,9 +163,9 @@ def _robots(root: Path) -> RobotTokens:
         if not catalog.path.exists():
             raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one")
         check_servable(root)
-        check_catalog(root, DiskBlobs(root))
+        check_catalog(root, open_blobs(root))
         try:
-            with hold(root):
+            with open_coordination(root).only_one(Job.SERVE):
                 catalog.migrate()
         except Conflict:
             pass  # it is served, and so it is up to date

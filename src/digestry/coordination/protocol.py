@@ -48,7 +48,7 @@ class Coordination(Protocol):
         ...
 
     def only_one(self, job: Job, *, wait: bool = False, held: str = "") -> AbstractContextManager[Lock]:
-        """Do ``job`` alone. Without ``wait`` raises :class:`Conflict`, worded ``held``, if another does it."""
+        """Do ``job`` alone. Without ``wait`` raises :class:`Conflict`, worded ``held``, if another does."""
         ...
 
     def turn(self, scope: str, *key: str) -> AbstractContextManager[Lock]:

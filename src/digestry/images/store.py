@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.disk import open_layout
 from digestry.errors import ContentError, InvalidManifest, NotFound
 from digestry.fsio import locked
 from digestry.images.layout import Entry, Layout
@@ -33,7 +33,7 @@ class ImageStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.blobs = DiskBlobs(root)
+        self.blobs = open_layout(root)
 
     # -- locks --------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class ImageStore:
         try:
             return parse_manifest(raw, descriptor.media_type, algorithm=descriptor.digest.algorithm)
         except InvalidManifest as error:
-            raise ContentError(f"{self.blobs.path(descriptor.digest)}: {error.message}") from error
+            raise ContentError(f"{self.blobs.local_path(descriptor.digest)}: {error.message}") from error
 
     def config(self, manifest: Manifest) -> ImageConfig:
         """Return the config of an image, verified.
@@ -153,7 +153,7 @@ class ImageStore:
         try:
             return ImageConfig.parse(raw, algorithm=manifest.config.digest.algorithm)
         except InvalidManifest as error:
-            raise ContentError(f"{self.blobs.path(manifest.config.digest)}: {error.message}") from error
+            raise ContentError(f"{self.blobs.local_path(manifest.config.digest)}: {error.message}") from error
 
     def stated_config(self, manifest: Manifest) -> ImageConfig | None:
         """Return the config of an image; None for an index, an artifact, or an empty config.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from digestry import fsio
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs, open_coordination
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
@@ -26,6 +26,7 @@ from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.catalog.sqlite import snapshot
 from digestry.catalog.sqlite.database import FILE
 from digestry.catalog.throttle import Throttle
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, NotFound, StorageError, StorageFull
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
@@ -34,7 +35,7 @@ from digestry.registry.observability.audit_events import By, Removals
 from digestry.registry.observability.audit_log import AuditLog
 from digestry.registry.removal_limit import Share, TooMuch
 from digestry.registry.reserve import Reserve
-from digestry.registry.root import check_user, hold_content
+from digestry.registry.root import check_user
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -90,11 +91,12 @@ def collect(
     """
     _check_there(config.root)
     held = f"{config.root} is being collected, or backed up, already"
-    with hold_content(config.root, wait=False, held=held) as lock:
+    coordination = open_coordination(config.root)
+    with coordination.only_one(Job.COLLECTION, held=held) as lock:
         fsio.check_locks(config.root)
         _sweep_dry_runs(config.root)
         reserve = Reserve(config.root)
-        blobs = DiskBlobs(config.root)
+        blobs = open_blobs(config.root)
         catalog = open_catalog(config, now=now)
         try:
             store_identity.ensure(catalog, blobs)
@@ -113,7 +115,8 @@ def collect(
             blobs,
             config,
             removed,
-            stop,
+            coordination=coordination,
+            stop=stop,
             lock=lock,
             ask=(lambda _: None) if really else refuse,
             throttle=throttle or Throttle(_SHARE_BY_HAND, _SHARE_REMOVING),
@@ -177,7 +180,7 @@ def dry_run(
     _check_there(config.root)
     catalog = Catalog(config.root)
     try:
-        store_identity.check(catalog, DiskBlobs(config.root))
+        store_identity.check(catalog, open_blobs(config.root))
     finally:
         catalog.close()
     _sweep_dry_runs(config.root)
@@ -191,7 +194,8 @@ def dry_run(
         _copy_catalog(config.root, copy)
         catalog = open_catalog(config, copy, now=now)
         try:
-            return Run(catalog, DiskBlobs(config.root), config, tell, ask=ask, dry=began).run()
+            blobs, coordination = open_blobs(config.root), open_coordination(config.root)
+            return Run(catalog, blobs, config, tell, coordination=coordination, ask=ask, dry=began).run()
         finally:
             catalog.close()
 

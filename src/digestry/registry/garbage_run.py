@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from digestry import fsio
-from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Batch, Garbage, Removed, Stayed
 from digestry.catalog.throttle import Throttle
+from digestry.coordination.protocol import Coordination, Lock
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
@@ -69,12 +69,13 @@ class Run:
     def __init__(
         self,
         catalog: Catalog,
-        blobs: DiskBlobs,
+        blobs: BlobStore,
         config: RegistryConfig,
         tell: Tell,
-        stop: threading.Event | None = None,
         *,
-        lock: fsio.Lock | None = None,
+        coordination: Coordination,
+        stop: threading.Event | None = None,
+        lock: Lock | None = None,
         ask: Callable[[Share], None] = refuse,
         throttle: Throttle | None = None,
         dry: float | None = None,
@@ -88,6 +89,7 @@ class Run:
         self._garbage: Garbage = catalog.garbage(config.collection.retention, throttle=throttle)
         self._throttle = throttle
         self.blobs = blobs
+        self._coordination = coordination
         self._store = SameStore(blobs)
         self._tell = tell
         self._stop = stop
@@ -105,7 +107,7 @@ class Run:
             if self._look_at_blobs():
                 for batch in self._batches():
                     self._count(self._sweep_bytes(batch))
-            self._count(self._sweep_aside())
+            self._count(self._sweep_quarantine())
             self._garbage.forget()
         except _Stopped:
             self.stopped = True
@@ -174,12 +176,12 @@ class Run:
             began = self._dry
             yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
             return
-        together = sorted(dead, key=self.blobs.guarded_by)
-        for _, alike in itertools.groupby(together, key=self.blobs.guarded_by):
+        together = sorted(dead, key=self._coordination.guard_group)
+        for _, alike in itertools.groupby(together, key=self._coordination.guard_group):
             while some := list(itertools.islice(alike, _UNDER_ONE_GUARD)):
                 removed: list[Removed | Stayed] = []
                 try:
-                    with self.blobs.guard(some[0], exclusive=True, wait=False) as guard:
+                    with self._coordination.guard(some[0], exclusive=True, wait=False) as guard:
                         guard.check()
                         self._store.check()
                         pushed_since = self._garbage.held(some)
@@ -204,20 +206,18 @@ class Run:
             self.blobs.delete(digest, durable=False)
         return Removed("blob", "", str(digest), "no repository holds it", size)
 
-    def _sweep_aside(self) -> Iterable[Batch]:
+    def _sweep_quarantine(self) -> Iterable[Batch]:
         """Remove quarantined files that nobody can need any more."""
-        for digest, path in self.blobs.all_aside():
-            if self._garbage.held([digest]):
+        for blob in self.blobs.quarantined():
+            if self._garbage.held([blob.digest]):
                 continue
             self._garbage.prove()
-            size = path.lstat().st_size
             if self._dry is None:
-                fsio.remove_file(path)
-            yield [Removed("blob", "", str(digest), "it was damaged, and no repository holds it", size)]
+                self.blobs.delete_quarantined(blob)
+            why = "it was damaged, and no repository holds it"
+            yield [Removed("blob", "", str(blob.digest), why, blob.size)]
 
     def _since(self, digest: Digest, began: float) -> bool:
-        """Whether the copy of the catalog is too old to know this content."""
-        try:
-            return self.blobs.path(digest).stat().st_ctime >= began
-        except OSError:
-            return True
+        """Return whether the copy of the catalog is too old to know this content."""
+        stored_at = self.blobs.stored_at(digest)
+        return stored_at is None or stored_at >= began

@@ -17,7 +17,7 @@ _SETTLED_SECONDS: Final = 60.0
 
 def jobs(config: RegistryConfig) -> list[Job]:
     """Return the jobs of this registry. Called in the maintenance process."""
-    from digestry.blobs.disk import DiskBlobs  # noqa: PLC0415
+    from digestry.backend import open_blobs  # noqa: PLC0415
     from digestry.catalog.catalog import Catalog  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
     from digestry.registry.observability.audit_events import Findings  # noqa: PLC0415
@@ -34,5 +34,5 @@ def jobs(config: RegistryConfig) -> list[Job]:
         *([StoreCount(config, audit)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
         Refill(config.root),
-        *([] if config.read_only else [IdentityJob(Catalog(config.root), DiskBlobs(config.root))]),
+        *([] if config.read_only else [IdentityJob(Catalog(config.root), open_blobs(config.root))]),
     ]

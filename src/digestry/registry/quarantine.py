@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from digestry.blobs.disk import DiskBlobs
-from digestry.blobs.examine import Finding, FullSpeed, Pace, examine, identity
+from digestry.blobs.protocols import BlobStore, FullSpeed, Throttle, Verification
 from digestry.catalog import clock
 from digestry.catalog.damage import Damage, Noted
+from digestry.coordination.protocol import Coordination
 from digestry.model.digest import Digest
 
 log: Final = logging.getLogger("digestry.registry")
@@ -30,13 +30,15 @@ class Quarantine:
 
     def __init__(
         self,
-        blobs: DiskBlobs,
+        blobs: BlobStore,
+        coordination: Coordination,
         damage: Damage,
         *,
         now: clock.Clock = clock.now,
         note: Note = lambda *_: None,
     ) -> None:
         self._blobs = blobs
+        self._coordination = coordination
         self._damage = damage
         self._now = now
         self._note = note
@@ -46,7 +48,7 @@ class Quarantine:
 
         Others may have found it and seen to it already.
         """
-        return self._damage.known(digest) or self.look(digest, size, drop=True)
+        return self._damage.known(digest) or self.look(digest, size, uncached=True)
 
     def look(
         self,
@@ -54,42 +56,41 @@ class Quarantine:
         size: int,
         *,
         known: bool = False,
-        pace: Pace | None = None,
-        drop: bool = False,
+        throttle: Throttle | None = None,
+        uncached: bool = False,
     ) -> bool:
         """Read all of some content, and return whether it is damaged.
 
         ``known`` tells that it is thought to be: if it is whole, because somebody put its file back, it
-        is served again. With ``drop`` memory forgets the file, for it may be what is wrong. Raises
+        is served again. With ``uncached`` memory forgets the file, for it may be what is wrong. Raises
         :class:`Unreadable` for a file that cannot be judged, and :class:`StorageError`.
         """
-        path = self._blobs.path(digest)
-        finding = examine(path, digest, size, pace or FullSpeed(), drop=drop)
-        if finding.problem is None and not known:
+        found = self._blobs.verify(digest, size, throttle or FullSpeed(), uncached=uncached)
+        if found.problem is None and not known:
             return False
         # Pushers hold it from before their rename until the catalog has committed: what is under the
         # name now stays there, and whoever put it there is done.
-        with self._blobs.guard(digest, exclusive=True) as guard:
+        with self._coordination.guard(digest, exclusive=True) as guard:
             guard.check()
-            if identity(path) != finding.file:
+            if self._blobs.revision(digest) != found.revision:
                 return False  # a push was faster: its bytes were verified as they came
-            if finding.problem is None:
+            if found.problem is None:
                 if self._damage.forget(digest):
                     log.warning("%s is whole again, and served", digest)
                     self._note("release-blob", digest, "it is whole again")
                 return False
-            noted = self._damage.note(digest, finding.problem, self._now())
+            noted = self._damage.note(digest, found.problem, self._now())
             if noted == "unheld":
                 return False  # nobody can be served it; its file is the collector's
-            self._move(finding, finding.problem, noted)
+            self._move(found, found.problem, noted)
         return True
 
-    def _move(self, finding: Finding, problem: str, noted: Noted) -> None:
+    def _move(self, found: Verification, problem: str, noted: Noted) -> None:
         if noted == "new":
-            self._note("quarantine-blob", finding.digest, problem)
+            self._note("quarantine-blob", found.digest, problem)
         text = "%s is damaged: %s. It is not served any more; %s"
-        if finding.file is not None:
-            aside = self._blobs.set_aside(finding.digest, self._now())
-            log.error(f"{text}. The file is now %s", finding.digest, problem, HEALS, aside)
+        if found.revision is not None:
+            moved = self._blobs.quarantine(found.digest, self._now())
+            log.error(f"{text}. The file is now %s", found.digest, problem, HEALS, moved.location)
         elif noted == "new":
-            log.error(text, finding.digest, problem, HEALS)
+            log.error(text, found.digest, problem, HEALS)

@@ -14,9 +14,10 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from digestry.backend import open_coordination
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageFull
 from digestry.fsio import open_regular, storage_errors
-from digestry.registry.root import hold_content
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -112,7 +113,8 @@ class Reserve:
             _, held, size = self._measured()
         # The lock is what collections and backups ask for: it is not taken to look.
         if size > held:
-            with contextlib.suppress(Conflict, StorageFull), hold_content(self._root, wait=False):
+            alone = open_coordination(self._root).only_one(Job.COLLECTION)
+            with contextlib.suppress(Conflict, StorageFull), alone:
                 self.fill()
 
     def _measured(self) -> tuple[int, int, int]:

@@ -5,44 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from digestry import fsio
-from digestry.blobs.disk import DiskBlobs
-from digestry.catalog.job_states import COLLECTION_LOCK
+from digestry.backend import open_blobs
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog.sqlite.database import FILE, connect_directly, failures
 from digestry.errors import Conflict, InvalidConfiguration
 from digestry.fsio import storage_errors
 
 log: Final = logging.getLogger("digestry.registry")
 
-LOCK_FILE: Final = "serve.lock"
-"""Locked by whoever serves the root, or makes it anew."""
-
 RESTORING: Final = "restoring"
 """The folder of a root that a backup is being restored to. It goes when all the rest is there."""
 
 BACKUP_LOCK: Final = "backup.lock"
 """In a directory that holds a backup, finished or not."""
-
-
-def hold(root: Path, *, held: str = "") -> AbstractContextManager[fsio.Lock]:
-    """Lock ``root`` for who serves it, or makes it anew. Raises :class:`Conflict`, worded ``held``."""
-    # Beside it a directory that nobody removes: a lock file that was removed would keep nobody out.
-    return fsio.locked(root / LOCK_FILE, wait=False, held=held, mode=0o600, beside=_if_there(root / "ingest"))
-
-
-def hold_content(root: Path, *, wait: bool = True, held: str = "") -> AbstractContextManager[fsio.Lock]:
-    """Lock the content of ``root``, for who removes it and for who copies it."""
-    return fsio.locked(
-        root / COLLECTION_LOCK, wait=wait, held=held, mode=0o600, beside=_if_there(root / "blobs")
-    )
-
-
-def _if_there(directory: Path) -> Path | None:
-    return directory if directory.is_dir() else None
 
 
 def check_servable(root: Path) -> None:
@@ -57,7 +35,7 @@ def check_servable(root: Path) -> None:
             f"{root} is a backup of a registry, which serving would change",
             hint=f"digestry restore-backup {root} --root DIRECTORY, and serve that",
         )
-    if _empty(root / FILE) and next(DiskBlobs(root).digests(), None) is not None:
+    if _empty(root / FILE) and next(open_blobs(root).digests(), None) is not None:
         # With a new one, the next collection would remove all of it.
         raise Conflict(
             f"{root} has content, and no catalog that says whose it is: {FILE} is lost, or on a disk that is"
@@ -74,7 +52,7 @@ def _empty(catalog: Path) -> bool:
             return True
 
 
-def check_catalog(root: Path, blobs: DiskBlobs) -> None:
+def check_catalog(root: Path, blobs: BlobStore) -> None:
     """Raise :class:`Conflict` for a catalog from before there were IDs, beside blobs that have one."""
     if _empty(root / FILE):
         return
@@ -87,7 +65,7 @@ def check_catalog(root: Path, blobs: DiskBlobs) -> None:
             f"the blobs under {root} have the ID of a registry, and the catalog beside them has none: it is"
             " another registry's, or older",
             hint="put the right one back, or restore a backup; if they belong together all the same, remove"
-            f" {blobs.mark_file}",
+            f" {blobs.mark_location}",
         )
 
 

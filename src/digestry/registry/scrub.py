@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from digestry import fsio
-from digestry.blobs.disk import DiskBlobs
-from digestry.blobs.examine import Unreadable
+from digestry.backend import open_blobs, open_coordination
+from digestry.blobs.protocols import Unreadable
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.damage import HeldContent
 from digestry.catalog.job_states import SCRUB, JobState
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry import store_identity, toml
@@ -31,7 +31,6 @@ from digestry.registry.toml import Key, Where
 
 log: Final = logging.getLogger("digestry.registry")
 
-LOCK_FILE: Final = "scrub.lock"
 SLOWEST: Final = 64 << 10
 """Bytes a second; less is no speed at which a pass ever ends."""
 _LEAST: Final = 64 << 10
@@ -162,8 +161,9 @@ class Scrub:
         self._root = root
         self._rate = rate
         self._now = now
-        self._blobs = DiskBlobs(root)
-        self._quarantine = Quarantine(self._blobs, catalog.damage, now=now, note=note)
+        self._blobs = open_blobs(root)
+        self._coordination = open_coordination(root)
+        self._quarantine = Quarantine(self._blobs, self._coordination, catalog.damage, now=now, note=note)
 
     def run(
         self,
@@ -179,7 +179,7 @@ class Scrub:
         in trouble is more than one file.
         """
         held = f"a scrub of {self._root} is under way in another process"
-        with fsio.locked(self._root / LOCK_FILE, wait=False, held=held, mode=0o600):
+        with self._coordination.only_one(Job.SCRUB, held=held):
             store_identity.check(self._catalog, self._blobs, remove=False)
             before = last(self._catalog)
             current = before
@@ -238,7 +238,7 @@ class Scrub:
     def _look(self, current: Pass, held: HeldContent, bucket: Bucket) -> None:
         bucket.take(max(0, _LEAST - held.size))
         try:
-            if self._quarantine.look(held.digest, held.size, known=held.damaged, pace=bucket):
+            if self._quarantine.look(held.digest, held.size, known=held.damaged, throttle=bucket):
                 current.damaged += 1
         except Unreadable as error:
             # This file alone: the others are looked at, and this is said.

@@ -22,9 +22,10 @@ from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 
 from digestry import fsio
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs, open_coordination
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.registry import retention, store_identity, tls
 from digestry.registry.access import passwords
@@ -43,7 +44,7 @@ from digestry.registry.permissions import make_private, umask
 from digestry.registry.pull_through.config import check_files
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.reserve import A_BIT, Reserve
-from digestry.registry.root import check_catalog, check_servable, hold, warn_of_owner
+from digestry.registry.root import check_catalog, check_servable, warn_of_owner
 from digestry.registry.service import ABSENT
 
 _READ_BUFFER: Final = 480 << 10
@@ -95,9 +96,9 @@ def _prepare(config: RegistryConfig) -> None:
     if config.access.htpasswd is not None:
         passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
     check_files(config.mirrors)
-    DiskBlobs(config.root).prepare()
+    blobs = open_blobs(config.root)
+    blobs.prepare()
     fsio.sweep_temporaries(config.root)
-    blobs = DiskBlobs(config.root)
     catalog = Catalog(config.root)
     try:
         check_catalog(config.root, blobs)
@@ -147,7 +148,7 @@ def _serve(config: RegistryConfig, ready: Callable[[str], None], make_upstream: 
         check_servable(config.root)
         fsio.make_directory(config.root / "ingest")  # which is locked as well
     held = f"{config.root} is served by another digestry already"
-    with hold(config.root, held=held):
+    with open_coordination(config.root).only_one(Job.SERVE, held=held):
         check_servable(config.root)
         warn_of_owner(config.root)
         make_private(config.root, group=config.group_access)
@@ -213,7 +214,7 @@ def _settle(config: RegistryConfig) -> None:
     """Raise the catalog's generation, so that copies taken meanwhile are recognised as older."""
     catalog = Catalog(config.root)
     try:
-        store_identity.advance(catalog, DiskBlobs(config.root))
+        store_identity.advance(catalog, open_blobs(config.root))
     except StorageError as error:
         log.error("it was not noted how recent the catalog is: %s", error.message)
     finally:

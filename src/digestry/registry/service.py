@@ -12,14 +12,13 @@ import contextlib
 import contextvars
 import copy
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import BinaryIO, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
-from digestry.blobs.disk import DiskBlobs
-from digestry.blobs.examine import GONE, tells_damage
+from digestry.backend import open_blobs, open_coordination
+from digestry.blobs.protocols import GONE, BlobRanges, BytesLost
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.sqlite.read_cache import ReadCache
@@ -115,7 +114,10 @@ class Service:
         self.clocks = clock.Clocks(now)
         self.observer = Observer(config)
         self.connections = Connections()
-        self.blobs = DiskBlobs(config.root)
+        self.blobs = open_blobs(config.root)
+        self.coordination = open_coordination(config.root)
+        self.inline_limit = self.blobs.inline_limit
+        """Bytes of content up to which :meth:`read` may be called on the event loop."""
         self.reserve = Reserve(config.root)
         self._lease = int(config.collection.lease * clock.SECOND)
         self.catalog = Catalog(
@@ -130,10 +132,14 @@ class Service:
         self.health = Health(config, self.catalog)
         self.scrape = Scrape(config, self.catalog, self.observer.measures)
         self._quarantine = Quarantine(
-            self.blobs, self.catalog.damage, now=now, note=Findings(self.observer.audit, client="read")
+            self.blobs,
+            self.coordination,
+            self.catalog.damage,
+            now=now,
+            note=Findings(self.observer.audit, client="read"),
         )
         self._webhook_dispatcher = WebhookDispatcher(
-            config.root, self.catalog.delivery_queue, config.webhooks, now=now
+            self.coordination, self.catalog.delivery_queue, config.webhooks, now=now
         )
         self.read_cache = ReadCache(self.catalog.path)
         self.manifest_cache = BytesCache(_MANIFEST_CACHE)
@@ -147,7 +153,9 @@ class Service:
         if config.mirrors:
             if make_upstream is None:
                 raise InvalidConfiguration("there are mirrors, and nothing to ask other registries with")
-            self.mirrors = Mirrors(config.mirrors, make_upstream, config.root, self.read_cache)
+            self.mirrors = Mirrors(
+                config.mirrors, make_upstream, config.root, self.read_cache, self.coordination
+            )
             self.observer.watch(UpstreamMeter(self.observer.measures, self.mirrors).read)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalog")
@@ -234,36 +242,28 @@ class Service:
         """
         try:
             content = self.blobs.read(digest, limit=size)
-        except (NotFound, ContentError, TooLarge) as error:
+        except (NotFound, ContentError, TooLarge, BytesLost) as error:
             raise ContentDamaged(digest, size, error.message) from error
-        except StorageError as error:
-            if tells_damage(error):
-                raise ContentDamaged(digest, size, error.message) from error
-            raise
         if len(content) != size:
             raise ContentDamaged(digest, size, f"it has {len(content)} bytes, not {size}")
         return content
 
-    def open(self, digest: Digest, size: int) -> BinaryIO:
-        """Content that the catalog says is here, as a file of ``size`` bytes, not verified. Blocks.
+    async def open_ranges(self, digest: Digest, size: int) -> BlobRanges:
+        """Open content of ``size`` bytes that the catalog says is here, for reading by ranges, not verified.
 
         Raises as :meth:`read` does.
         """
         try:
-            file = self.blobs.open(digest)
+            content = await self.blobs.open_ranges(digest, self.disk)
         except NotFound as error:
             raise ContentDamaged(digest, size, GONE) from error
-        except ContentError as error:
+        except (ContentError, BytesLost) as error:
             raise ContentDamaged(digest, size, error.message) from error
-        except StorageError as error:
-            if tells_damage(error):
-                raise ContentDamaged(digest, size, error.message) from error
-            raise
-        found = os.fstat(file.fileno()).st_size
-        if found != size:
-            file.close()
+        if content.size != size:
+            found = content.size
+            content.close()
             raise ContentDamaged(digest, size, f"it has {found} bytes, not {size}")
-        return file
+        return content
 
     async def quarantine_if_damaged(self, error: ContentDamaged) -> bool:
         """Content could not be served: puts it into quarantine. False if it is whole by now."""

@@ -12,18 +12,15 @@ import contextlib
 import itertools
 import logging
 import sqlite3
-import stat
 import threading
 from pathlib import Path
 from typing import Final
 
-from digestry.blobs.disk import DiskBlobs, StoreMark
+from digestry.blobs.protocols import BlobStore, StoreMark
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.registry_identity import RegistryIdentity
 from digestry.catalog.sqlite.database import connect_directly, failures
 from digestry.errors import Conflict, StorageError, StorageFull
-from digestry.fsio import storage_errors
-from digestry.model.digest import ALGORITHMS
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -32,7 +29,7 @@ _ASKED: Final = 500
 _LOOK_SECONDS: Final = 10.0
 
 
-def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
+def ensure(catalog: Catalog, blobs: BlobStore) -> None:
     """Check as :func:`check` does, and give an ID to what has none yet."""
     found, marked = catalog.identity.get(), check(catalog, blobs)
     if not marked:
@@ -41,7 +38,7 @@ def ensure(catalog: Catalog, blobs: DiskBlobs) -> None:
         catalog.identity.bind()
 
 
-def check(catalog: Catalog, blobs: DiskBlobs, *, remove: bool = True) -> bool:
+def check(catalog: Catalog, blobs: BlobStore, *, remove: bool = True) -> bool:
     """Return whether the store has the catalog's ID; False for a registry without IDs.
 
     Of such a one, the catalog must know most of the blobs, if any are to be removed.
@@ -79,53 +76,35 @@ def of_copy(path: Path) -> StoreMark | None:
     return StoreMark(*rows[0])
 
 
-def check_copy(path: Path, blobs: DiskBlobs) -> StoreMark | None:
+def check_copy(path: Path, blobs: BlobStore) -> StoreMark | None:
     """Return :func:`of_copy`. Raises :class:`Conflict` if the blobs are another registry's, or if the catalog
     is older than it was when they were marked."""
     found, mark = of_copy(path), blobs.mark()
     if mark is None or (found is not None and mark.id == found.id and mark.generation <= found.generation):
         return found
     raise Conflict(
-        f"the blobs under {blobs.root} are another registry's than the catalog, or of a later state of it",
+        f"the blobs under {blobs.location} are another registry's than the catalog, or of a later state",
         hint="put the right catalog back, or choose another directory",
     )
 
 
 class SameStore:
-    """The identity of the content's directories when this is made: another store may take their place."""
+    """The identity of the store when this is made: another store may take its place."""
 
-    def __init__(self, blobs: DiskBlobs) -> None:
+    def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
-        self._before = self._directories()
+        self._before = blobs.instance()
 
     def check(self) -> None:
-        """Raise :class:`StorageError` if a directory is not the one that it was."""
-        if self._directories() != self._before:
+        """Raise :class:`StorageError` if the store is not the one that it was."""
+        if self._blobs.instance() != self._before:
             raise StorageError(
-                f"{self._blobs.mark_file.parent} was replaced while blobs were removed from it",
+                f"the content under {self._blobs.location} was replaced while blobs were removed from it",
                 hint="nothing was removed from what is there now; stop the registry before it is moved",
             )
 
-    def _directories(self) -> list[tuple[int, int]]:
-        top = self._blobs.mark_file.parent
-        found = []
-        with storage_errors("look at", top):
-            for directory in (top, *(top / algorithm for algorithm in ALGORITHMS)):
-                try:
-                    status = directory.stat() if directory == top else directory.lstat()
-                except FileNotFoundError:
-                    found.append((0, 0))
-                    continue
-                if stat.S_ISLNK(status.st_mode):
-                    raise StorageError(
-                        f"{directory} is a link, perhaps to another registry's content; nothing was removed",
-                        hint=f"link {top} itself to where the content is",
-                    )
-                found.append((status.st_dev, status.st_ino))
-        return found
 
-
-def _check_new(catalog: Catalog, blobs: DiskBlobs, found: RegistryIdentity) -> None:
+def _check_new(catalog: Catalog, blobs: BlobStore, found: RegistryIdentity) -> None:
     """Raise :class:`Conflict` unless blobs without an ID are those that the catalog is about."""
     if found.bound:
         raise Conflict(
@@ -152,11 +131,12 @@ def _check_new(catalog: Catalog, blobs: DiskBlobs, found: RegistryIdentity) -> N
         )
 
 
-def _all_the_same(blobs: DiskBlobs, found: RegistryIdentity) -> str:
-    return f"if they belong together all the same, write '{found.id} {found.generation}' to {blobs.mark_file}"
+def _all_the_same(blobs: BlobStore, found: RegistryIdentity) -> str:
+    mark = f"{found.id} {found.generation}"
+    return f"if they belong together all the same, write '{mark}' to {blobs.mark_location}"
 
 
-def advance(catalog: Catalog, blobs: DiskBlobs) -> None:
+def advance(catalog: Catalog, blobs: BlobStore) -> None:
     """Raise the generation, so that older copies of the catalog are recognised. Without room on the disk, it
     stays."""
     with contextlib.suppress(StorageFull):
@@ -169,7 +149,7 @@ class IdentityJob:
 
     name = "identity"
 
-    def __init__(self, catalog: Catalog, blobs: DiskBlobs) -> None:
+    def __init__(self, catalog: Catalog, blobs: BlobStore) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._connection: sqlite3.Connection | None = None

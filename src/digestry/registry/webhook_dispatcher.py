@@ -19,20 +19,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from digestry import __version__, dns, fsio
+from digestry import __version__, dns
 from digestry.catalog import clock
 from digestry.catalog.delivery_queue import Delivery, DeliveryQueue
+from digestry.coordination.protocol import Coordination, Job
 from digestry.errors import Conflict, DigestryError
 from digestry.model.history import TagEvent
 from digestry.registry.webhooks import Webhook, trusting
 
 log: Final = logging.getLogger("digestry.registry")
 
-LOCK_FILE: Final = "webhooks.lock"
 _LOOK_SECONDS: Final = 0.25
 _TAKE_OVER_SECONDS: Final = 1.0
 _TROUBLE_SECONDS: Final = 5.0
@@ -58,13 +57,13 @@ class WebhookDispatcher:
 
     def __init__(
         self,
-        root: Path,
+        coordination: Coordination,
         delivery_queue: DeliveryQueue,
         webhooks: Sequence[Webhook],
         *,
         now: clock.Clock = clock.now,
     ) -> None:
-        self._lock_file = root / LOCK_FILE
+        self._coordination = coordination
         self._delivery_queue = delivery_queue
         self._webhooks = webhooks
         self._now = now
@@ -89,7 +88,7 @@ class WebhookDispatcher:
     def _keep(self) -> None:
         while not self._stop.is_set():
             try:
-                with fsio.locked(self._lock_file, wait=False):
+                with self._coordination.only_one(Job.WEBHOOKS):
                     self._deliver()
             except Conflict:
                 self._stop.wait(_TAKE_OVER_SECONDS)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.journal import Origin
 from digestry.model import media_types
@@ -40,7 +40,7 @@ def descriptor(kind: str, content: bytes, digest: Digest) -> dict[str, Any]:
 
 def push(root: Path, repository: str, tag: str, layer: bytes, algorithm: str = "sha256") -> Digest:
     """Puts a small image there as the server would; returns its digest."""
-    blobs, catalog = DiskBlobs(root), Catalog(root)
+    blobs, catalog = open_blobs(root), Catalog(root)
     try:
         parts = []
         for content in (json.dumps({"of": str(Digest.of(layer))}).encode(), layer):
@@ -64,7 +64,7 @@ def push(root: Path, repository: str, tag: str, layer: bytes, algorithm: str = "
 def make_root(root: Path) -> None:
     """Two repositories, a tag that moved, a large layer, a sha512, and a key."""
     root.mkdir()
-    DiskBlobs(root).prepare()
+    open_blobs(root).prepare()
     catalog = Catalog(root)
     catalog.migrate()
     catalog.close()

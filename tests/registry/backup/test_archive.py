@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from digestry.blobs.disk import DiskBlobs
 from digestry.blobs.protocols import Chunk
 from digestry.errors import ContentError, DigestryError
 from digestry.model.digest import Digest
@@ -20,6 +19,7 @@ from digestry.registry.backup.archive import ArchiveReader, ArchiveWriter
 from digestry.registry.backup.copying import Flow
 from digestry.registry.backup.taking import blob_name
 from tests.registry.backup.support import LARGE, Unseen, archive, blob_files, push, restore, tags
+from tests.stores import blob_file
 from tests.support import digestry, program
 
 Entries = list[tuple[tarfile.TarInfo, bytes]]
@@ -57,7 +57,7 @@ def test_other_programs_read_it_and_what_they_unpack_is_a_backup(root: Path, tmp
 def test_damage_is_told_and_the_rest_is_backed_up(
     root: Path, tmp_path: Path, layer: bytes, damage: str
 ) -> None:
-    path = DiskBlobs(root).path(Digest.of(layer))
+    path = blob_file(root, Digest.of(layer))
     if damage == "gone":
         path.unlink()
     else:
@@ -72,7 +72,7 @@ def test_damage_is_told_and_the_rest_is_backed_up(
 
 def test_a_file_that_shrinks_while_it_is_read_spoils_nothing_else(root: Path, tmp_path: Path) -> None:
     layer = bytes(range(256)) * (LARGE // 256) + b"end"
-    path = DiskBlobs(root).path(Digest.of(layer))
+    path = blob_file(root, Digest.of(layer))
 
     stream = io.BytesIO()
 

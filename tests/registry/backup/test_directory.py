@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.catalog.sqlite.snapshot import Snapshot
@@ -38,7 +38,8 @@ from tests.registry.backup.support import (
 
 
 def blob_file(root: Path, content: bytes) -> Path:
-    return DiskBlobs(root).path(Digest.of(content))
+    digest = Digest.of(content)
+    return root / "blobs" / digest.algorithm / digest.encoded
 
 
 def test_what_was_backed_up_comes_back(root: Path, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_what_is_not_visible_is_not_in_it(root: Path, tmp_path: Path) -> None:
     catalog.delete_manifest("golftrack", gone, origin=ORIGIN)
     catalog.delete_blob("golftrack", Digest.of(b"to be deleted"))
     catalog.close()
-    DiskBlobs(root).put(b"nobody's")
+    open_blobs(root).put(b"nobody's")
     (root / "ingest" / "half").write_bytes(b"half")
     (root / "registry.toml").write_text("")
     for log in ("audit.log", "audit.log.1"):
@@ -288,7 +289,7 @@ def test_a_catalog_of_a_newer_digestry_is_not_guessed_at(root: Path, tmp_path: P
 
 def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    DiskBlobs(root).prepare()
+    open_blobs(root).prepare()
     engine = create_engine(f"sqlite:///{root}/catalog.db")
     config = Config()
     config.set_main_option("script_location", "digestry.catalog:migrations")
@@ -297,7 +298,7 @@ def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) 
         command.upgrade(config, "0001")
     with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO repositories VALUES (1, 'golftrack', 0)")
-        digest = DiskBlobs(root).put(b"old")
+        digest = open_blobs(root).put(b"old")
         connection.exec_driver_sql("INSERT INTO links VALUES (1, ?, 3, 0)", (str(digest),))
     engine.dispose()
     assert back_up(root, tmp_path / "backup").description.schema == "0001"
@@ -308,7 +309,7 @@ def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) 
     catalog.migrate()
     assert catalog.blob_size("golftrack", digest) == 3
     catalog.close()
-    assert DiskBlobs(tmp_path / "again").read(digest) == b"old"
+    assert open_blobs(tmp_path / "again").read(digest) == b"old"
     with Snapshot(tmp_path / "again") as found:
         assert found.schema == newest_schema()
     # It had no room to say what is damaged.

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from digestry import fsio
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs, open_coordination
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Garbage, Removed, Stayed
-from digestry.catalog.job_states import COLLECTION, COLLECTION_LOCK, JobState
+from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.sqlite.database import Database
+from digestry.coordination.files import lock_file
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
@@ -71,7 +73,7 @@ def test_bytes_go_when_no_repository_holds_them(server: RegistryServer, settings
 
 def test_files_that_no_row_knows_go(server: RegistryServer, settings: Path) -> None:
     """A server that was killed between the rename and the commit leaves them."""
-    stray = DiskBlobs(server.root).put(b"nobody knows this")
+    stray = open_blobs(server.root).put(b"nobody knows this")
     items = gathered(collect, config(server, settings))
     assert [(item.kind, item.name) for item in items] == [("blob", str(stray))]
     assert stray.encoded not in files(server.root)
@@ -81,7 +83,7 @@ def test_no_file_goes_by_a_catalog_that_is_damaged(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even if there is nothing else to remove."""
-    stray = DiskBlobs(server.root).put(b"nobody knows this")
+    stray = open_blobs(server.root).put(b"nobody knows this")
 
     def damaged(*_: object, **__: object) -> None:
         raise StorageError("the catalog is damaged")
@@ -120,9 +122,9 @@ def test_a_dry_run_tells_what_a_run_does_and_does_nothing(server: RegistryServer
 
 def test_what_is_just_being_pushed_stays(server: RegistryServer, settings: Path) -> None:
     """Its bytes are there under their digest, and the catalog does not know of them yet."""
-    blobs = DiskBlobs(server.root)
+    blobs = open_blobs(server.root)
     digest = Digest.of(b"in between")
-    with blobs.guard(digest):
+    with open_coordination(server.root).guard(digest):
         blobs.put(b"in between")
         items = gathered(collect, config(server, settings))
         assert [(type(item), item.name) for item in items] == [(Stayed, str(digest))]
@@ -137,7 +139,7 @@ def test_a_push_waits_while_its_digest_is_being_removed(server: RegistryServer) 
         server.push_blob("x", b"contended")
         answered.set()
 
-    with DiskBlobs(server.root).guard(digest, exclusive=True):
+    with open_coordination(server.root).guard(digest, exclusive=True):
         pusher = threading.Thread(target=push)
         pusher.start()
         assert not answered.wait(0.5)
@@ -146,7 +148,7 @@ def test_a_push_waits_while_its_digest_is_being_removed(server: RegistryServer) 
 
 
 def test_one_at_a_time(server: RegistryServer, settings: Path) -> None:
-    with fsio.locked(server.root / COLLECTION_LOCK), pytest.raises(Conflict, match="already"):
+    with fsio.locked(server.root / lock_file(Job.COLLECTION)), pytest.raises(Conflict, match="already"):
         collect(config(server, settings))
 
 

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs, open_coordination
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
-from digestry.catalog.job_states import COLLECTION, COLLECTION_LOCK, JobState
+from digestry.catalog.job_states import COLLECTION, JobState
+from digestry.coordination.files import FileCoordination, lock_file
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError
-from digestry.fsio import locked
+from digestry.fsio import Lock, locked
 from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig
@@ -28,6 +31,7 @@ from digestry.registry.garbage_run import Tally
 from digestry.registry.retention import CollectionConfig
 from tests.registry.garbage_collection.support import config, gathered, later
 from tests.registry.support import end_leases
+from tests.stores import blob_file
 from tests.support import PATIENCE, RegistryServer
 
 
@@ -38,12 +42,12 @@ def test_what_goes_between_the_look_up_and_the_file_is_no_damage(
     loaded = config(server, settings)
     large = b"l" * (1 << 20)
     digests = [server.push_blob("x", b"small"), server.push_blob("x", large)]
-    blobs = DiskBlobs(server.root)
+    blobs = open_blobs(server.root)
     answers: list[int] = []
     for digest in map(Digest.parse, map(str, digests)):
         # As a reader sees it that found the link just before: the file goes first, then the link, while
         # the reader waits for the guard to look again.
-        with blobs.guard(digest):
+        with open_coordination(server.root).guard(digest):
             blobs.delete(digest)
             reader = threading.Thread(
                 target=lambda path=f"/v2/x/blobs/{digest}": answers.append(server.request("GET", path).status)
@@ -77,18 +81,18 @@ def test_a_head_that_is_answered_304_promises_as_well(server: RegistryServer, se
 def test_damaged_content_goes_with_the_last_that_holds_it(server: RegistryServer, settings: Path) -> None:
     loaded = config(server, settings)
     kept = Digest.parse(str(server.push_image("x", "t", b"kept")))
-    blobs = DiskBlobs(server.root)
+    blobs = open_blobs(server.root)
     loose, layer = Digest.of(b"nobody has it"), Digest.of(b"kept")
     for digest in (loose, layer):
-        blobs.path(digest).write_bytes(b"rotten")
-        blobs.set_aside(digest, 7)
+        blob_file(server.root, digest).write_bytes(b"rotten")
+        blobs.quarantine(digest, 7)
     (server.root / "quarantine" / "sha256" / "a note of the operator").write_text("stays")
     expected = [("blob", str(loose), "it was damaged, and no repository holds it", 6)]
     for run in (dry_run, collect):
         items = [item for item in gathered(run, loaded) if isinstance(item, Removed)]
         assert [(item.kind, item.name, item.why, item.size) for item in items] == expected
-    assert blobs.aside(loose) == []
-    assert len(blobs.aside(layer)) == 1
+    assert list(blobs.quarantined(loose)) == []
+    assert len(list(blobs.quarantined(layer))) == 1
     assert server.request("HEAD", f"/v2/x/manifests/{kept}").status == 200
     assert gathered(collect, loaded) == []
 
@@ -96,17 +100,17 @@ def test_damaged_content_goes_with_the_last_that_holds_it(server: RegistryServer
 def test_what_is_no_blob_is_in_nobodys_way(server: RegistryServer, settings: Path) -> None:
     """A directory that is called as a blob would be: it cannot be removed, and must not end each run."""
     loaded = config(server, settings)
-    blobs = DiskBlobs(server.root)
-    folder = blobs.path(Digest.of(b"a folder"))
+    blobs = open_blobs(server.root)
+    folder = blob_file(server.root, Digest.of(b"a folder"))
     folder.mkdir()
     (folder.parent / "README").write_text("of no digest")
-    link = blobs.path(Digest.of(b"a link"))
+    link = blob_file(server.root, Digest.of(b"a link"))
     link.symlink_to(folder.parent / "README")
     stray = blobs.put(b"stray")
     assert {item.name for item in gathered(collect, loaded)} >= {str(stray)}
     assert folder.is_dir()
     assert (folder.parent / "README").exists()
-    assert not blobs.path(stray).exists()
+    assert not blob_file(server.root, stray).exists()
 
 
 def test_a_dry_run_leaves_out_what_came_while_it_copied(
@@ -162,7 +166,7 @@ def daily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
 
 def test_while_another_has_the_root_it_waits(daily: RegistryConfig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with locked(daily.root / COLLECTION_LOCK):
+    with locked(daily.root / lock_file(Job.COLLECTION)):
         assert CollectionJob(daily).run(threading.Event()) == 60.0
     assert len(caplog.records) == 1
 
@@ -210,14 +214,14 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
 
 def test_one_that_has_the_root_is_waited_for_by_hand_too(server: RegistryServer, settings: Path) -> None:
     loaded = config(server, settings)
-    with locked(server.root / COLLECTION_LOCK), pytest.raises(Conflict, match="already"):
+    with locked(server.root / lock_file(Job.COLLECTION)), pytest.raises(Conflict, match="already"):
         collect(loaded)
 
 
 def test_a_root_of_an_older_version_is_left_as_it_is(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "catalog.db") as connection:
         connection.execute("CREATE TABLE repositories (id INTEGER PRIMARY KEY, name TEXT)")
-    blobs = DiskBlobs(tmp_path)
+    blobs = open_blobs(tmp_path)
     blobs.prepare()
     stray = blobs.put(b"stray")
     loaded = RegistryConfig(tmp_path)
@@ -231,26 +235,26 @@ def test_an_error_among_many_files_ends_the_run_and_tells_of_those_that_went(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = config(server, settings)
-    blobs = DiskBlobs(server.root)
+    blobs = open_blobs(server.root)
     strays = {str(blobs.put(b"%d" % number)) for number in range(40)}
-    monkeypatch.setattr(DiskBlobs, "guarded_by", lambda *_: "00")
-    delete = DiskBlobs.delete
+    monkeypatch.setattr(FileCoordination, "guard_group", lambda *_: "00")
+    delete = type(blobs).delete
     left = [25]
 
-    def fails(store: DiskBlobs, digest: Digest, *, durable: bool = True) -> bool:
+    def fails(store: BlobStore, digest: Digest, *, durable: bool = True) -> bool:
         left[0] -= 1
         if left[0] < 0:
             raise StorageError("the disk is on fire")
         return delete(store, digest, durable=durable)
 
-    monkeypatch.setattr(DiskBlobs, "delete", fails)
+    monkeypatch.setattr(type(blobs), "delete", fails)
     told: list[Removed | Stayed] = []
     with pytest.raises(StorageError, match="on fire"):
         collect(loaded, tell=told.append)
     gone = {item.name for item in told}
     assert len(gone) == 25
     assert strays - gone == {str(digest) for digest in blobs.digests()}
-    monkeypatch.setattr(DiskBlobs, "delete", delete)
+    monkeypatch.setattr(type(blobs), "delete", delete)
     collect(loaded)
     assert not list(blobs.digests())
 
@@ -260,16 +264,18 @@ def test_of_what_shares_a_guard_only_what_nobody_holds_goes(
 ) -> None:
     """Pushed after the first question, and before the guard was taken."""
     loaded = config(server, settings)
-    blobs = DiskBlobs(server.root)
+    blobs = open_blobs(server.root)
     strays = [blobs.put(b"%d" % number) for number in range(6)]
-    monkeypatch.setattr(DiskBlobs, "guarded_by", lambda *_: "00")
-    guard = DiskBlobs.guard
+    monkeypatch.setattr(FileCoordination, "guard_group", lambda *_: "00")
+    guard = FileCoordination.guard
 
-    def pushed_just_before(store: DiskBlobs, digest: Digest, **how: bool) -> AbstractContextManager[object]:
+    def pushed_just_before(
+        locks: FileCoordination, digest: Digest, **how: bool
+    ) -> AbstractContextManager[Lock]:
         server.push_blob("x", b"3")
-        return guard(store, digest, **how)
+        return guard(locks, digest, **how)
 
-    monkeypatch.setattr(DiskBlobs, "guard", pushed_just_before)
+    monkeypatch.setattr(FileCoordination, "guard", pushed_just_before)
     collect(loaded)
     assert list(blobs.digests()) == [strays[3]]
     assert server.request("GET", f"/v2/x/blobs/{strays[3]}").body == b"3"

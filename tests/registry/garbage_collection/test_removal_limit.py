@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.blobs.disk import DiskBlobs
+from digestry.backend import open_blobs
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import COLLECTION
 from digestry.registry import removal_limit
@@ -37,7 +37,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
 
 
 def blobs(config: RegistryConfig) -> int:
-    return len(list(DiskBlobs(config.root).digests()))
+    return len(list(open_blobs(config.root).digests()))
 
 
 def test_a_share() -> None:
@@ -50,7 +50,7 @@ def test_a_share() -> None:
 
 
 def test_blobs_that_are_most_of_the_store_stay(config: RegistryConfig) -> None:
-    store = DiskBlobs(config.root)
+    store = open_blobs(config.root)
     strays = [store.put(os.urandom(10)) for _ in range(10)]
     items: list[object] = []
     with pytest.raises(TooMuch, match="10 of 19 blobs, of 100 bytes, would be removed"):
@@ -62,7 +62,7 @@ def test_blobs_that_are_most_of_the_store_stay(config: RegistryConfig) -> None:
 
 
 def test_fewer_than_half_go(config: RegistryConfig) -> None:
-    store = DiskBlobs(config.root)
+    store = open_blobs(config.root)
     for _ in range(9):
         store.put(os.urandom(10))
     gathered(collect, config)
@@ -86,7 +86,7 @@ def test_manifests_are_looked_at_before_any_is_deleted(
 
 
 def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None:
-    store = DiskBlobs(config.root)
+    store = open_blobs(config.root)
     for _ in range(10):
         store.put(os.urandom(10))
     job = CollectionJob(config, now=later())
@@ -109,7 +109,7 @@ def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None
 def test_the_command_asks_and_says_it_in_a_dry_run(tmp_path: Path) -> None:
     root = tmp_path / "root"
     prepare(RegistryConfig(root))
-    store = DiskBlobs(root)
+    store = open_blobs(root)
     for number in range(removal_limit.FEW + 1):
         store.put(b"%d" % number)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from digestry.blobs.disk import DiskBlobs, StoreMark
+from digestry.backend import open_blobs
+from digestry.blobs.protocols import StoreMark
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.errors import Conflict
@@ -23,6 +24,7 @@ from digestry.registry.garbage_collection import collect, dry_run
 from digestry.registry.server import prepare
 from tests.registry.backup.support import back_up, push, restore
 from tests.registry.garbage_collection.support import gathered
+from tests.stores import needs_disk
 from tests.support import run_digestry
 
 
@@ -57,12 +59,17 @@ def older(root: Path, _: Path) -> None:
     shutil.move(copy, root / "catalog.db")
 
 
+def mark_file(root: Path) -> Path:
+    needs_disk(root)
+    return Path(open_blobs(root).mark_location)
+
+
 def of_before(root: Path, tmp_path: Path) -> None:
     """Another registry's, from before there were IDs, that was brought up to date."""
     other(root, tmp_path)
     with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
         connection.execute("UPDATE identity SET bound = 0")
-    DiskBlobs(root).mark_file.unlink()
+    mark_file(root).unlink()
 
 
 def blobs_of_another(root: Path, tmp_path: Path) -> None:
@@ -71,11 +78,11 @@ def blobs_of_another(root: Path, tmp_path: Path) -> None:
 
 
 def mark_lost(root: Path, _: Path) -> None:
-    DiskBlobs(root).mark_file.unlink()
+    mark_file(root).unlink()
 
 
 def damaged_mark(root: Path, _: Path) -> None:
-    DiskBlobs(root).mark_file.write_text("nothing of the kind")
+    mark_file(root).write_text("nothing of the kind")
 
 
 WRONG: dict[str, Callable[[Path, Path], None]] = {
@@ -121,7 +128,7 @@ def test_what_belongs_together_all_the_same_can_be_said_to(
     change(root, tmp_path)
     refused = run("gc", "--root", root)
     words = refused.stderr.partition("write '")[2].partition("'")[0]
-    DiskBlobs(root).mark_file.write_text(words)
+    mark_file(root).write_text(words)
     assert run("gc", "--dry-run", "--root", root).returncode == 0
 
 
@@ -142,7 +149,7 @@ def test_a_backup_keeps_the_identity(tmp_path: Path) -> None:
     root = made(tmp_path / "root")
     back_up(root, tmp_path / "backup")
     restore(tmp_path / "backup", tmp_path / "again")
-    assert DiskBlobs(tmp_path / "again").mark() == DiskBlobs(root).mark()
+    assert open_blobs(tmp_path / "again").mark() == open_blobs(root).mark()
     prepare(RegistryConfig(tmp_path / "again"))
     assert not gathered(collect, RegistryConfig(tmp_path / "again"))
 
@@ -152,17 +159,17 @@ def test_a_registry_of_before_gets_an_identity_once(tmp_path: Path) -> None:
     with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
         connection.execute("DROP TABLE identity")
         connection.execute("UPDATE alembic_version SET version_num = '0006'")
-    DiskBlobs(root).mark_file.unlink()
+    mark_file(root).unlink()
     for command in (("gc", "--root", root), ("gc", "--dry-run", "--root", root), ("scrub", "--root", root)):
         refused = run(*command)
         assert refused.returncode == 6
         assert "digestry serve brings it up to date" in refused.stderr
     before = files(root)
     prepare(RegistryConfig(root))
-    mark = DiskBlobs(root).mark()
+    mark = open_blobs(root).mark()
     assert mark is not None
     prepare(RegistryConfig(root))
-    again = DiskBlobs(root).mark()
+    again = open_blobs(root).mark()
     assert again is not None
     assert again.id == mark.id
     assert again.generation > mark.generation
@@ -223,7 +230,7 @@ def test_the_newest_schema_is_that_of_a_new_catalog(tmp_path: Path) -> None:
 
 
 def test_a_start_that_was_killed_between_the_two_goes_on(tmp_path: Path) -> None:
-    catalog, blobs = Catalog(tmp_path), DiskBlobs(tmp_path)
+    catalog, blobs = Catalog(tmp_path), open_blobs(tmp_path)
     catalog.migrate()
     blobs.set_mark(StoreMark(catalog.identity.get().id, 0))
     store_identity.ensure(catalog, blobs)
@@ -234,7 +241,7 @@ def test_a_start_that_was_killed_between_the_two_goes_on(tmp_path: Path) -> None
 def test_copies_from_while_it_is_served_are_older(tmp_path: Path) -> None:
     """Every ten seconds, if something was written, a copy that was taken before is told from the catalog."""
     root = made(tmp_path / "root")
-    catalog, blobs = Catalog(root), DiskBlobs(root)
+    catalog, blobs = Catalog(root), open_blobs(root)
     job = store_identity.IdentityJob(catalog, blobs)
     job.run(threading.Event())
     first = catalog.identity.get().generation

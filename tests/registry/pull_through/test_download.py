@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from digestry.blobs.ingest import DiskIngest
+from digestry.blobs.disk_ingest import DiskIngest
 from digestry.errors import ContentError, RemoteNotFound, StorageError
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest

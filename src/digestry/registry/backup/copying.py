@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeVar
 
-from digestry.blobs.disk import NO_FILE, DiskBlobs
-from digestry.blobs.examine import BROKEN
+from digestry.blobs.file_errors import file_error
+from digestry.blobs.protocols import BlobStore, BytesLost
 from digestry.catalog.sqlite.snapshot import Held
-from digestry.errors import ContentError, DigestMismatch, SizeMismatch
-from digestry.fsio import storage_error
-from digestry.registry.backup import description
+from digestry.errors import ContentError, DigestMismatch, NotFound, SizeMismatch
 
 _CHUNK: Final = 1 << 20
 _THREADS: Final = 4
 _AHEAD: Final = 64
 _STEP: Final = 0.1
-
-# The content is to blame, and the next may be well; of any other failure all else would die too.
-_OF_ONE_FILE: Final = BROKEN | NO_FILE | {errno.ENOENT}
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -75,19 +70,18 @@ class Flow:
 class Source:
     """A blob of a store, open for reading, whose size was checked."""
 
-    def __init__(self, blobs: DiskBlobs, held: Held) -> None:
-        path = blobs.path(held.digest)
+    def __init__(self, blobs: BlobStore, held: Held) -> None:
+        self._path = blobs.local_path(held.digest) or Path(str(held.digest))
         try:
-            # A link is followed, as who serves it does: what comes of it is hashed.
-            self._descriptor = description.open_regular(path, follow=True)
+            self._file = blobs.open(held.digest)
+        except NotFound as error:
+            raise Unusable("it is not there") from error
         except ContentError as error:
             raise Unusable(error.message) from error
-        except OSError as error:
-            if error.errno in _OF_ONE_FILE:
-                raise Unusable(_reason(error)) from error
-            raise storage_error("open", path, error) from error
-        self._path = path
-        size = os.fstat(self._descriptor).st_size
+        except BytesLost as error:
+            raise Unusable(_unreadable(error.__cause__)) from error
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
         if size != held.size:
             self.close()
             raise Unusable(f"it has {size} bytes instead of {held.size}")
@@ -96,14 +90,14 @@ class Source:
         """Fill the buffer and return the count; 0 at the end. Raises :class:`Unusable`,
         :class:`StorageError`."""
         try:
-            return os.readv(self._descriptor, [buffer])
+            return self._file.readinto(buffer)
         except OSError as error:
-            if error.errno in _OF_ONE_FILE:
-                raise Unusable(_reason(error)) from error
-            raise storage_error("read", self._path, error) from error
+            failure = file_error("read", self._path, error)
+            raise (Unusable(_unreadable(error)) if isinstance(failure, BytesLost) else failure) from error
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Let go of the blob."""
+        self._file.close()
 
     def __enter__(self) -> Source:
         return self
@@ -112,10 +106,8 @@ class Source:
         self.close()
 
 
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return "it is not there"
-    return f"it cannot be read: {error.strerror}"
+def _unreadable(cause: BaseException | None) -> str:
+    return f"it cannot be read: {cause.strerror if isinstance(cause, OSError) else cause}"
 
 
 WRONG_BYTES: Final = "its bytes do not match its digest"
@@ -126,7 +118,7 @@ def buffer_for(size: int) -> bytearray:
     return bytearray(max(1, min(size, _CHUNK)))
 
 
-def copy(source: DiskBlobs, target: DiskBlobs, held: Held, flow: Flow) -> None:
+def copy(source: BlobStore, target: BlobStore, held: Held, flow: Flow) -> None:
     """Copy one blob, durably. Raises :class:`Unusable` if the source's content is wrong or missing, and
     :class:`StorageError` if the target cannot be written."""
     buffer = buffer_for(held.size)
@@ -141,7 +133,7 @@ def copy(source: DiskBlobs, target: DiskBlobs, held: Held, flow: Flow) -> None:
             raise Unusable(WRONG_BYTES) from error
 
 
-def check(blobs: DiskBlobs, held: Held, flow: Flow) -> bool:
+def check(blobs: BlobStore, held: Held, flow: Flow) -> bool:
     """Return whether the store has the blob, whole; all of it is read."""
     hasher = held.digest.hasher()
     buffer = buffer_for(held.size)

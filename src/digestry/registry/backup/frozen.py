@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Final
 
 from digestry import __version__, fsio
-from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs, StoreMark
+from digestry.backend import open_blobs, open_coordination
+from digestry.blobs.disk import LAYOUT_FILE
+from digestry.blobs.protocols import StoreMark
 from digestry.catalog.sqlite import snapshot
 from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
 from digestry.catalog.sqlite.snapshot import Held, Snapshot
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, NotFound
 from digestry.registry import retention, store_identity
 from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
 from digestry.registry.observability.audit_log import PLACE_FILE
-from digestry.registry.root import hold_content
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
     {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
@@ -123,7 +125,7 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
 
     ``follows`` is the hash that an earlier backup's journal ended with, which must be in this one's.
     """
-    with hold_content(root):
+    with open_coordination(root).only_one(Job.COLLECTION, wait=True):
         prefix = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
         with fsio.storage_errors("write to", place):
             for left in place.glob(f"{prefix}*"):  # of one that was killed: who has the lock is alone
@@ -132,7 +134,7 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
         try:
             taken_at = datetime.datetime.now(datetime.UTC)
             snapshot.take(root, staging)
-            mark = store_identity.check_copy(staging / CATALOG_FILE, DiskBlobs(root))
+            mark = store_identity.check_copy(staging / CATALOG_FILE, open_blobs(root))
             with Snapshot(staging) as catalog:
                 journal = _journal_end(staging, () if follows is None else (follows,))
                 size, sha256 = description.hash_file(catalog.path)

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
+from digestry.backend import open_coordination
 from digestry.blobs.disk import LAYOUT_FILE
 from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
+from digestry.coordination.files import lock_file
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict
 from digestry.model.digest import shown
 from digestry.registry.access import keys
 from digestry.registry.permissions import is_shared, make_private
-from digestry.registry.root import LOCK_FILE, RESTORING, hold
+from digestry.registry.root import RESTORING
 
-_STAYS: Final = frozenset({LOCK_FILE, "lost+found"})
+_LOCK: Final = lock_file(Job.SERVE)
+_STAYS: Final = frozenset({_LOCK, "lost+found"})
 _OURS: Final = re.compile(
     # With what fsio.write_file leaves when it is killed.
     rf"{RESTORING}|blobs|ingest|guards|{keys.DIRECTORY}|{re.escape(CATALOG_FILE)}"
@@ -40,7 +44,7 @@ def made(root: Path) -> Iterator[Path]:
     _check_empty(root)
     fsio.make_directory(root)
     staging = root / RESTORING
-    with hold(root, held=f"{root} is in use by another digestry"):
+    with open_coordination(root).only_one(Job.SERVE, held=f"{root} is in use by another digestry"):
         _check_empty(root)
         _clear(root)
         make_private(root, group=is_shared(root))
@@ -56,7 +60,7 @@ def made(root: Path) -> Iterator[Path]:
         except BaseException:
             with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
                 _clear(root)
-                (root / LOCK_FILE).unlink()
+                (root / _LOCK).unlink()
                 if new:
                     root.rmdir()
             raise

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.blobs.disk import LAYOUT_FILE, DiskBlobs
+from digestry.backend import open_blobs
+from digestry.blobs.disk import LAYOUT_FILE, open_layout
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.sqlite import snapshot
@@ -53,7 +55,7 @@ class _Blobs:
     """The blobs that were restored to ``target``, and those that were missing."""
 
     catalog: Snapshot
-    target: DiskBlobs
+    target: BlobStore
     flow: Flow
     blobs: int = 0
     bytes: int = 0
@@ -112,7 +114,7 @@ def from_directory(
                 _keep_key(root, part.path, content)
             watcher.total(catalog.bytes)
             found = _Blobs(catalog, _target(root), flow)
-            work = partial(copying.copy, DiskBlobs(source), found.target, flow=flow)
+            work = partial(copying.copy, open_layout(source), found.target, flow=flow)
             with contextlib.closing(copying.in_threads(work, catalog.held(), flow)) as each:
                 for held, outcome in each:
                     if isinstance(outcome, Unusable):
@@ -162,8 +164,8 @@ def from_archive(
 # -- the root ----------------------------------------------------------------------------------
 
 
-def _target(root: Path) -> DiskBlobs:
-    target = DiskBlobs(root)
+def _target(root: Path) -> BlobStore:
+    target = open_blobs(root)
     target.prepare()
     return target
 
@@ -201,7 +203,7 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
         catalog.close()
 
 
-def _keep_identity(staging: Path, target: DiskBlobs) -> None:
+def _keep_identity(staging: Path, target: BlobStore) -> None:
     """Give the blobs the catalog's ID. A catalog that has none gets one when it is first served."""
     if (mark := store_identity.of_copy(staging / CATALOG_FILE)) is not None:
         target.set_mark(mark)

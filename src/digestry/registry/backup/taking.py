@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from digestry import fsio
-from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, DiskBlobs
-from digestry.blobs.protocols import Chunk
+from digestry.backend import open_blobs
+from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, open_layout
+from digestry.blobs.protocols import BlobStore, Chunk
 from digestry.catalog.sqlite.snapshot import Held, Snapshot
 from digestry.errors import Conflict, ContentError, NotFound
 from digestry.model.digest import Digest
@@ -83,7 +84,7 @@ def to_directory(
         earlier = _earlier(destination)
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
         with frozen(root, destination, follows) as source:
-            target = DiskBlobs(destination)
+            target = open_layout(destination)
             store_identity.check_copy(source.catalog.path, target)
             target.prepare()
             target.sweep_ingests(0)
@@ -124,8 +125,8 @@ def _earlier(destination: Path) -> Description | None:
         return None  # one that was broken off, or is damaged: it is made complete
 
 
-def _copy_blobs(source: Frozen, target: DiskBlobs, *, verify: bool, flow: Flow, watcher: Watcher) -> Tally:
-    blobs = DiskBlobs(source.root)
+def _copy_blobs(source: Frozen, target: BlobStore, *, verify: bool, flow: Flow, watcher: Watcher) -> Tally:
+    blobs = open_blobs(source.root)
     tally = Tally()
     watcher.total(source.catalog.bytes)
 
@@ -161,7 +162,7 @@ def _write_key(destination: Path, part: Part, content: bytes) -> Part:
     return part
 
 
-def _tidy(destination: Path, told: Description, catalog: Snapshot | None, target: DiskBlobs) -> int:
+def _tidy(destination: Path, told: Description, catalog: Snapshot | None, target: BlobStore) -> int:
     """Remove what an earlier backup had and this one has not, and return the number of blobs."""
     wanted = {told.catalog.path, *(part.path for part in told.keys)}
     with fsio.storage_errors("list", destination):
@@ -204,7 +205,7 @@ def to_archive(
             writer.add(part.path, part.size, [content], mode=0o600)
             kept_keys.append(part)
         watcher.total(source.catalog.bytes)
-        blobs = DiskBlobs(root)
+        blobs = open_blobs(root)
         for held in source.catalog.held():
             try:
                 _write_blob(writer, blobs, held, flow)
@@ -229,7 +230,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _write_blob(writer: ArchiveWriter, blobs: DiskBlobs, held: Held, flow: Flow) -> None:
+def _write_blob(writer: ArchiveWriter, blobs: BlobStore, held: Held, flow: Flow) -> None:
     """Write a blob's entry. Raises :class:`Unusable` when there is no entry, or one with wrong bytes."""
     with Source(blobs, held) as content:
         stream = _Stream(content, held, flow)

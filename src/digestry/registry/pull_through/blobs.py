@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -83,7 +82,7 @@ async def _download(
     async with _joined(service, repository, digest) as download:
         try:
             await _wait(download, watch, lambda: download.size is not None)
-            if download.size is None or download.size <= HELD_BACK:
+            if download.size is None or download.size <= HELD_BACK or download.content is None:
                 await _wait(download, watch, lambda: False)
         except Abandoned:
             return False
@@ -153,15 +152,15 @@ async def _wait(download: Download, watch: asyncio.Task[None], condition: Callab
 
 
 async def _send(service: Service, exchange: Exchange, download: Download, watch: asyncio.Task[None]) -> None:
-    size, file = download.size, download.file
+    size, content = download.size, download.content
     assert size is not None  # noqa: S101 - that was waited for
-    assert file is not None  # noqa: S101 - it is opened before the size is told
+    assert content is not None  # noqa: S101 - it is opened before the size is told
 
     async def read(position: int, last: int) -> bytes:
         # From here on an error breaks the connection: the client has the beginning, and no end.
         await _wait(download, watch, lambda: download.ready > position)
         count = min(_PART, last + 1 - position, download.ready - position)
-        return await service.disk(os.pread, file.fileno(), count, position)
+        return await service.disk(content.read, position, count)
 
     selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)
     headers = selection.headers(blobs.headers_of(download.digest))

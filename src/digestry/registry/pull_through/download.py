@@ -12,13 +12,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from digestry.blobs.ingest import DiskIngest
+from digestry.blobs.protocols import GrowingContent, ResumableIngest
 from digestry.blobs.verify import too_long
 from digestry.catalog.quotas import OverQuota
 from digestry.errors import (
@@ -87,8 +85,9 @@ class Download:
         self.size: int | None = None
         """Of the whole blob, once it is known."""
         self.arrived = 0
-        """So many bytes of it are in ``file``."""
-        self.file: BinaryIO | None = None
+        """So many bytes of it are in ``content``."""
+        self.content: GrowingContent | None = None
+        """What has arrived; None as long as it cannot be read."""
         self.linked = False
         """Whether the repository has it: verified and durable."""
         self.error: Exception | None = None
@@ -123,8 +122,8 @@ class Download:
 
     def close(self) -> None:
         """Note that a client has stopped reading."""
-        if self.file is not None:
-            self.file.close()
+        if self.content is not None:
+            self.content.close()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -174,7 +173,7 @@ class Download:
             return False  # a download may bring it all the same
         except ProtocolViolation:
             return False
-        with service.blobs.guard(self.digest):
+        with service.coordination.guard(self.digest):
             if size is None or service.blobs.stat(self.digest) != size:
                 return False
             service.catalog.add_blob(self.repository.local_name, self.digest, size)
@@ -197,7 +196,7 @@ class Download:
         finally:
             ingest.close()
 
-    def _follow(self) -> DiskIngest | None:
+    def _follow(self) -> ResumableIngest | None:
         """Watches another process fetch it; the ingest, if that one gave up and this goes on.
 
         Raises :class:`Unreachable` if it failed.
@@ -214,53 +213,40 @@ class Download:
                     pause = _POLL
             except NotFound:
                 # Between its rename and its link the other holds the guard: this waits for it.
-                with blobs.guard(self.digest, exclusive=True):
+                with self._service.coordination.guard(self.digest, exclusive=True):
                     if self._is_linked():
-                        self._check_same(blobs.path(self.digest))
+                        if self.content is not None and not self.content.is_stored_as(self.digest):
+                            raise self._failed_elsewhere() from None
                         return None
                 raise self._failed_elsewhere() from None
             else:
-                try:
-                    self._check_same(ingest.path)
-                except Unreachable:
+                # What clients were sent may be the beginning of wrong content that was thrown away meanwhile.
+                if self.content is not None and not self.content.is_arriving():
                     ingest.close()
-                    raise
+                    raise self._failed_elsewhere()
                 return ingest
         raise Unreachable("this registry is being stopped")
-
-    def _check_same(self, path: Path) -> None:
-        """Raises :class:`Unreachable` if clients were sent another file than this one.
-
-        What they have may then be the beginning of wrong content that was thrown away meanwhile.
-        """
-        if self.file is None:
-            return
-        try:
-            now, ours = path.stat(), os.fstat(self.file.fileno())
-        except OSError as error:
-            raise self._failed_elsewhere() from error
-        if (now.st_dev, now.st_ino) != (ours.st_dev, ours.st_ino):
-            raise self._failed_elsewhere()
 
     def _failed_elsewhere(self) -> Unreachable:
         return Unreachable(f"the process that fetched {self.digest} could not")
 
     def _look(self) -> bool:
         """Read how far the other process is, and return whether it has advanced."""
-        if self.file is None:
+        if self.content is None:
             try:
                 size = int(read_file(self._note))
                 self._open(size)
             except (OSError, ValueError, NotFound):
                 return False  # it has only begun, or has just ended
-        assert self.file is not None  # noqa: S101 - opened above, in this thread
-        size, before = os.fstat(self.file.fileno()).st_size, self._seen
+        if self.content is None:
+            return False
+        size, before = self.content.size(), self._seen
         self._seen = size
         self._tell(size)
         return size > before
 
     def _open(self, size: int) -> None:
-        self.file = self._service.blobs.open_ingest(self._name)
+        self.content = self._service.blobs.follow(self._name)
         self._on_loop(lambda: setattr(self, "size", size))
 
     def _tell(self, arrived: int) -> None:
@@ -270,14 +256,14 @@ class Download:
             self._told = arrived, now
             self._on_loop(lambda: setattr(self, "arrived", arrived))
 
-    def _own(self, ingest: DiskIngest) -> None:
+    def _own(self, ingest: ResumableIngest) -> None:
         """Fetch the blob, resuming after broken connections, and link it to the repository."""
         kept = False
         try:
             self._service.reserve.check()
             self._fetch(ingest)
             service, size = self._service, ingest.offset
-            with service.blobs.guard(self.digest):
+            with service.coordination.guard(self.digest):
                 ingest.commit(self.digest)
                 service.catalog.add_blob(self.repository.local_name, self.digest, size)
             self._note_write("fetch-blob", size)
@@ -299,7 +285,7 @@ class Download:
         lines = audit_events.of_mirror(origin, name, action=action, digest=self.digest, size=size)
         self._service.observer.note(lines)
 
-    def _fetch(self, ingest: DiskIngest) -> None:
+    def _fetch(self, ingest: ResumableIngest) -> None:
         size: int | None = None
         failures = 0
         began, first = time.monotonic(), ingest.offset
@@ -329,7 +315,7 @@ class Download:
             else:
                 return
 
-    def _whole(self, ingest: DiskIngest, stream: BlobStream, known: int | None) -> int | None:
+    def _whole(self, ingest: ResumableIngest, stream: BlobStream, known: int | None) -> int | None:
         """Return the blob's size, after checking that it may be stored, and tell it to the clients."""
         size = stream.size
         if known is not None and size not in {None, known}:
@@ -339,7 +325,7 @@ class Download:
         check_room(self._service, self.repository.local_name, self.digest, size)
         if ingest.offset > size:
             raise too_long(self.digest, size)
-        if self.file is None and size > HELD_BACK:
+        if self.content is None and size > HELD_BACK:
             with storage_errors("write", self._note):
                 # For the other processes; if this one is killed, it is worth nothing.
                 self._fresh_note.write_text(str(size))
@@ -347,7 +333,7 @@ class Download:
             self._open(size)
         return size
 
-    def _pump(self, ingest: DiskIngest, stream: BlobStream, size: int | None) -> None:
+    def _pump(self, ingest: ResumableIngest, stream: BlobStream, size: int | None) -> None:
         most = self._service.config.upload_limit if size is None else size
         skip = ingest.offset - stream.start
         before, began = ingest.offset, time.monotonic()

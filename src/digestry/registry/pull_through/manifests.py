@@ -196,7 +196,7 @@ def keep(
     service: Service, repository: UpstreamRepository, manifest: Manifest, *, tag: str | None = None
 ) -> None:
     """Store a manifest durably, then make it visible (rule 4). Raises :class:`TagRefused`."""
-    with service.blobs.guard(manifest.digest):
+    with service.coordination.guard(manifest.digest):
         service.blobs.put(manifest.raw, manifest.digest)
         event = service.catalog.pull_through.put(
             repository.local_name, manifest, tag=tag, origin=repository.mirror.origin

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
-from digestry import fsio
 from digestry.catalog.journal import Origin
+from digestry.coordination.files import TURNS_DIRECTORY
+from digestry.coordination.protocol import Coordination
 from digestry.errors import ContentError, ProtocolViolation, RemoteError
 from digestry.model.digest import Digest
 from digestry.model.history import observer
@@ -27,13 +28,12 @@ from digestry.registry.pull_through.upstream_errors import Unasked
 
 log: Final = logging.getLogger("digestry.registry")
 
-DIRECTORY: Final = "mirror"
-"""The folder of the root that has the mirrors' locks."""
+DIRECTORY: Final = TURNS_DIRECTORY
+"""The directory of the root that has what the worker processes tell each other of mirrors."""
 
 _ASKING: Final = 24
 _LISTING: Final = 2
 _LONGEST_REST: Final = 60.0
-_LOCKS: Final = 256
 _MARGIN: Final = 5.0
 _MOST_LISTS: Final = 10_000
 _LONGEST_LISTS: Final = 500_000
@@ -87,7 +87,9 @@ class Mirror:
     are answered as before until that one has been. All workers know of it.
     """
 
-    def __init__(self, config: MirrorConfig, upstream: Upstream, root: Path) -> None:
+    def __init__(
+        self, config: MirrorConfig, upstream: Upstream, root: Path, coordination: Coordination
+    ) -> None:
         self.config = config
         self.upstream = upstream
         self.origin = Origin(actor=observer(config.host))
@@ -103,9 +105,9 @@ class Mirror:
         """Those under way, by repository and digest (:class:`.download.Download`)."""
         self.said: dict[tuple[str, str], str] = {}
         """By repository and tag or digest: why upstream, a mirror itself, may have told what is old."""
-        self._locks = root / DIRECTORY
-        self._name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
-        self._limit = Limit(self._locks / f"{self._name}.limit", longest=upstream_errors.LONGEST_LIMIT)
+        self._coordination = coordination
+        name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
+        self._limit = Limit(root / DIRECTORY / f"{name}.limit", longest=upstream_errors.LONGEST_LIMIT)
         self._lock = threading.Lock()
         self._resting = ""
         self._rest_until = 0.0
@@ -274,8 +276,7 @@ class Mirror:
 
         Mirrors have locks of their own: who waits for one upstream does not wait for another.
         """
-        number = hashlib.blake2b("\0".join(key).encode(), digest_size=2).digest()
-        return fsio.locked(self._locks / f"{self._name}.{int.from_bytes(number, 'big') % _LOCKS:02x}.lock")
+        return self._coordination.turn(self.config.host, *key)
 
 
 async def _call(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ from typing import Final
 
 from digestry import fsio
 from digestry.catalog.sqlite.read_cache import ReadCache
+from digestry.coordination.protocol import Coordination
 from digestry.errors import InvalidReference
 from digestry.model.reference import DOCKER_HUB, check_repository
 from digestry.registry.access.principal import Principal
@@ -32,9 +33,14 @@ class Mirrors:
     """The mirrors by repository name. Used on the event loop."""
 
     def __init__(
-        self, configs: Sequence[MirrorConfig], make_upstream: MakeUpstream, root: Path, read_cache: ReadCache
+        self,
+        configs: Sequence[MirrorConfig],
+        make_upstream: MakeUpstream,
+        root: Path,
+        read_cache: ReadCache,
+        coordination: Coordination,
     ) -> None:
-        self.all = [Mirror(config, make_upstream(config), root) for config in configs]
+        self.all = [Mirror(config, make_upstream(config), root, coordination) for config in configs]
         self._directory = root / DIRECTORY
         self._by_start = [(f"{mirror.config.prefix}/", mirror) for mirror in self.all]
         self._by_start += [

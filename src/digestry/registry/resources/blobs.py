@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import os
-from typing import BinaryIO, Final
+from typing import Final
 
+from digestry.blobs.protocols import BytesLost
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry import ranges
@@ -20,9 +19,6 @@ SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
 
 MEDIA_TYPE: Final = "application/octet-stream"
-
-_PROBED: Final = 512 << 10
-_NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 
 
 async def handle(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
@@ -71,9 +67,15 @@ async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) 
     selection = ranges.choose(exchange, size, etag=f'"{digest}"', media_type=MEDIA_TYPE)
     headers = selection.headers(headers)
     if size > SMALL and found is not None:
-        await _send_file(service, exchange, digest, headers, selection=selection, size=size)
+        if (url := service.blobs.redirect(digest)) is not None:
+            await exchange.answer(307, [("Location", url), ("Docker-Content-Digest", str(digest))])
+            return
+        await _send_ranges(service, exchange, digest, headers, selection=selection, size=size)
         return
-    content = service.read(digest, size) if size <= SMALL else await service.disk(service.read, digest, size)
+    if size <= service.inline_limit:
+        content = service.read(digest, size)
+    else:
+        content = await service.disk(service.read, digest, size)
     await exchange.begin(selection.status, headers, selection.length)
     await exchange.finish(content if selection.whole else selection.body(content))
 
@@ -89,7 +91,7 @@ def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _send_file(
+async def _send_ranges(
     service: Service,
     exchange: Exchange,
     digest: Digest,
@@ -99,7 +101,7 @@ async def _send_file(
     size: int,
 ) -> None:
     async with service.chunk_size.beginning:
-        file = _unbuffered(await service.disk(service.open, digest, size))
+        content = await service.open_ranges(digest, size)
     watch: asyncio.Task[None] | None = None
     answered = service.observer.answered
 
@@ -115,9 +117,9 @@ async def _send_file(
         )
         count = min(size, last + 1 - position)
         try:
-            part = await _read(service, file.fileno(), count, position)
-        except OSError as error:
-            raise ContentDamaged(digest, size, f"it cannot be read: {error.strerror}") from error
+            part = await content.read(position, count)
+        except BytesLost as error:
+            raise ContentDamaged(digest, size, error.message) from error
         if not part:
             raise ContentDamaged(digest, size, f"it ended at byte {position} of {size}")
         return part
@@ -130,32 +132,9 @@ async def _send_file(
                 watch = asyncio.create_task(until_gone(exchange))
             await ranges.send(exchange, selection, read, stopped=stopped)
     finally:
-        file.close()
+        content.close()
         if watch is not None:
             watch.cancel()
-
-
-def _unbuffered(file: BinaryIO) -> BinaryIO | io.RawIOBase:
-    """The same without its buffer, which thousands of them would have for nothing."""
-    return file.detach() if isinstance(file, io.BufferedReader) else file
-
-
-async def _read(service: Service, descriptor: int, count: int, position: int) -> bytes:
-    """Bytes of a file: at once if memory has them, else by a thread that may wait for the disk."""
-    places = (*range(position, position + count, _PROBED), position + count - 1)
-    if all(_in_memory(descriptor, place) for place in places):
-        # Nothing else here waits once the client has left: others, and who watches for that, get a turn.
-        await asyncio.sleep(0)
-        return os.pread(descriptor, count, position)
-    return await service.disk(os.pread, descriptor, count, position)
-
-
-def _in_memory(descriptor: int, position: int) -> bool:
-    # preadv2(2): RWF_NOWAIT fails where it would have to wait; some file systems do not have it.
-    try:
-        return bool(_NOWAIT) and os.preadv(descriptor, [bytearray(1)], position, _NOWAIT) == 1
-    except OSError:
-        return False
 
 
 async def until_gone(exchange: Exchange) -> None:

@@ -210,7 +210,7 @@ def _keep(
 ) -> None:
     # Asked here too, so that a manifest that will be refused leaves no file behind.
     service.catalog.check_references(name, manifest, tag_names=tags, expected=expected, extends=extends)
-    guarded.enter_context(service.blobs.guard(manifest.digest))
+    guarded.enter_context(service.coordination.guard(manifest.digest))
     service.blobs.put(manifest.raw, manifest.digest)
 
 

@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.blobs.ingest import DiskIngest
+from digestry.blobs.protocols import ResumableIngest
 from digestry.catalog.uploads import Upload
 from digestry.errors import CallerError, DigestryError, NotFound, StorageError, StorageFull, TooLarge
 from digestry.registry.error_responses import ClientGone, ClientSilent, ErrorResponse, upload_unknown
@@ -28,7 +28,7 @@ class UploadSession:
     """An upload that this request has to itself."""
 
     upload: Upload
-    ingest: DiskIngest
+    ingest: ResumableIngest
 
 
 async def take(service: Service, name: str, upload_id: str, *, algorithm: str | None = None) -> UploadSession:

@@ -228,7 +228,7 @@ async def _push_small(service: Service, exchange: Exchange, name: str, digest: D
 
 
 def _put(service: Service, digest: Digest, body: bytes, guarded: contextlib.ExitStack) -> None:
-    guarded.enter_context(service.blobs.guard(digest))
+    guarded.enter_context(service.coordination.guard(digest))
     service.blobs.put(body, digest)
 
 
@@ -244,7 +244,7 @@ async def _pushed(
 
 def _commit(service: Service, session: UploadSession, digest: Digest, guarded: contextlib.ExitStack) -> None:
     # Until the catalog has the link, the collector must not take the bytes for nobody's.
-    guarded.enter_context(service.blobs.guard(digest))
+    guarded.enter_context(service.coordination.guard(digest))
     session.ingest.commit(digest)
 
 
