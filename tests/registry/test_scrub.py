@@ -220,7 +220,7 @@ _KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from digestry import fsio
-from digestry.backend import open_blobs, open_coordination
+from digestry.blobs.disk import DiskBlobs
 from digestry.catalog.catalog import Catalog
 from digestry.registry.scrub import Scrub
 root, place = Path(sys.argv[1]), sys.argv[2]
