@@ -19,6 +19,7 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from tests.images.making import HOST, OTHER, index_of, packed
+from tests.stores import blob_file
 from tests.support import program
 
 NAME = "h.example:5000/app"

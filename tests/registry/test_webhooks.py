@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from digestry.backend import open_coordination
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.tag_moves import TagRefused
