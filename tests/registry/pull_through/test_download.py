@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from digestry.blobs.disk_ingest import DiskIngest
+from digestry.blobs.protocols import FullSpeed
 from digestry.errors import ContentError, RemoteNotFound, StorageError
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -131,7 +132,7 @@ def test_a_large_download_that_nobody_waits_for_stops_and_is_gone_on_with(
                 assert second.linked
             assert upstream.starts in ([0, 512 << 10], [0, 768 << 10])
             assert service.read_cache.blob("a.test/x", str(DIGEST)).size == len(CONTENT)
-            assert service.blobs.verify(DIGEST) == len(CONTENT)
+            assert service.blobs.verify(DIGEST, len(CONTENT), FullSpeed()).problem is None
 
     asyncio.run(run())
 
