@@ -1,8 +1,8 @@
-"""The process that forks digestry's commands: it has imported them, so that none of them imports them anew.
+"""The process that forks digestry's commands, so that none of them has to import what they all need.
 
-``python fork_server.py FD``, where FD is a socket on which :mod:`tests.commands` asks for commands. A command
-runs in a process of its own, with its own environment, directory, umask and standard streams, and ends as
-the console script would; only the interpreter's start and the imports are shared.
+``python -m tests.fork_server FD``: on the socket FD, :mod:`tests.forked_process` asks for commands. Each runs
+in a process of its own, with its own environment, directory, umask and standard streams, and ends as the
+console script would. Only the interpreter's start and the imports are shared.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO, cast
+
+import digestry.cli.main
+from tests import spare_processes
 
 MESSAGE_BYTES = 128 << 10
 """The most that a request may have."""
+SPAWNED = 2
+"""How many processes a server spawns: the tracker of resources, and the one for its own work."""
 LAZILY = (
     "alembic.command", "alembic.runtime.migration", "asyncio", "encodings.idna", "http.server", "rich.live",
     "rich.progress", "rich.table", "sqlalchemy.dialects.sqlite", "uvloop",
@@ -36,8 +41,6 @@ LAZILY = (
 
 def import_all() -> None:
     """Imports all of digestry, and what it imports later."""
-    import digestry
-
     for module in pkgutil.walk_packages(digestry.__path__, "digestry."):
         if not module.name.startswith("digestry.catalog.migrations"):
             importlib.import_module(module.name)
@@ -119,12 +122,10 @@ def _text(descriptor: int, mode: str, errors: str, *, through: bool = False) -> 
     return io.TextIOWrapper(buffer, "utf-8", errors, line_buffering=lines, write_through=through)
 
 
-def run() -> int:
-    """Runs the console script as the interpreter would, to its end; returns the exit code."""
-    from digestry.cli.main import main
-
+def run(program: Callable[[], object]) -> int:
+    """Runs a program as the interpreter would, to its end; returns the exit code."""
     try:
-        main()
+        program()
         status: Any = 0
     except SystemExit as error:
         status = error.code
@@ -146,7 +147,9 @@ def main() -> None:
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
         become(request)
-        os._exit(run())
+        if request["arguments"][1:2] == ["serve"]:
+            spare_processes.prepare(SPAWNED, run)
+        os._exit(run(digestry.cli.main.main))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from tests.fork_server import MESSAGE_BYTES
+from tests.spare_processes import umask
 
-_FORK_SERVER: Final = Path(__file__).with_name("fork_server.py")
+_TOP: Final = Path(__file__).parents[1]
 _UTF8: Final = {"", "C", "POSIX", "C.UTF-8", "C.utf8"}
 """Locales in which the interpreter takes UTF-8."""
 _LIKE_ANY: Final = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
@@ -56,7 +57,7 @@ class ForkedProcess:
             "arguments": line,
             "environment": dict(os.environ if env is None else env),
             "directory": str(Path.cwd()),
-            "umask": _umask(),
+            "umask": umask(),
             "session": start_new_session,
         }
         self._told, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -138,19 +139,14 @@ def _number(stream: IO[Any] | int) -> int:
     return stream if isinstance(stream, int) else stream.fileno()
 
 
-def _umask() -> int:
-    """This process's umask; to ask the system would be to change it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("\nUmask:")[2].split(maxsplit=1)[0], 8)
-
-
 @functools.cache
 def _fork_server() -> socket.socket:
     """The socket of this process's fork server, which is started by the first call and ends with us."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, _FORK_SERVER, str(theirs.fileno())],
+            [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
+            cwd=_TOP,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,

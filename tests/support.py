@@ -147,10 +147,10 @@ class RegistryServer:
         """The server's process and its workers, as far as they run."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
+            process = int(entry.name)
             with contextlib.suppress(OSError):  # it ended meanwhile
-                if os.getpgid(int(entry.name)) == self.process.pid:
-                    command = (entry / "cmdline").read_bytes()
-                    found += [int(entry.name)] if b"multiprocessing" not in command else []
+                if os.getpgid(process) == self.process.pid and not spawned(process):
+                    found += [process] if (entry / "cmdline").read_bytes() else []  # else it has ended
         return found
 
     def kill(self) -> None:
@@ -166,6 +166,12 @@ class RegistryServer:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+
+
+def spawned(process: int) -> bool:
+    """Whether multiprocessing spawned it, as a server does with the process for its own work."""
+    entry = Path(f"/proc/{process}")
+    return "multiprocessing" in (entry / "comm").read_text() + (entry / "cmdline").read_text()
 
 
 def descriptor(media_type: str, digest: Digest, size: int, **extra: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from digestry.registry.observability.metrics_files import Slot, Snapshot, prepar
 from tests.registry.access.support import basic, guarded
 from tests.registry.observability.support import Metrics, configured
 from tests.registry.support import Upload
-from tests.support import RegistryServer, running_registry, start_registry, wait_until
+from tests.support import RegistryServer, running_registry, spawned, start_registry, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -211,11 +211,7 @@ def test_a_worker_that_is_killed_takes_no_count_along() -> None:
         settled(server, 30, route="catalog")
         slots = len(list((server.root / "metrics").glob("worker-*")))
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        workers = [
-            int(pid)
-            for pid in children.read_text().split()
-            if b"multiprocessing" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        workers = [int(pid) for pid in children.read_text().split() if not spawned(int(pid))]
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
 
