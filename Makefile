@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?=
+# Test processes: more than one waits at a time.
+WORKERS ?= 2
 
-.PHONY: demo test reality check bench docs lock format clean setup
+.PHONY: demo test test-all reality check bench docs lock format clean setup
 
 setup: $(VENV)/.ready
 
@@ -15,12 +17,16 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml tools/setup.py
 demo: setup
 	@$(BIN)/digestry demo $(if $(ENGINE),--engine $(ENGINE))
 
+# What is marked `long` has a short form here: fewer steps, seconds, examples or clients of the same kind.
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not reality" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality and not long" $(ARGS)
+
+test-all: setup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality" $(ARGS)
 
 # Real engines of three Debian releases, which `tools/debian_roots.py` fetches into a folder (root).
 reality: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m reality tests/e2e/reality $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m reality tests/e2e/reality $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check src tests bench tools

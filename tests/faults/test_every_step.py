@@ -1,6 +1,7 @@
 """A fault at every durable step in turn: SIGKILL before it and after it, and the power gone.
 
-By default each Nth step is taken; ``DIGESTRY_FAULTS=all`` takes them all, which takes some minutes.
+By default each Nth step is taken, and of the tests that are marked ``long`` more of them;
+``DIGESTRY_FAULTS=all`` takes them all, which takes some minutes.
 What is tried, and what must hold after it, are in ``campaign.py`` and ``after.py``.
 """
 
@@ -18,9 +19,15 @@ import pytest
 _ALL = os.environ.get("DIGESTRY_FAULTS") == "all"
 
 
+def _steps(*, few: int, many: int) -> pytest.MarkDecorator:
+    """Runs a test with each ``few``-th step, and with each ``many``-th one where there is time for it."""
+    taken = [1] if _ALL else [few, pytest.param(many, marks=pytest.mark.long)]
+    return pytest.mark.parametrize("every", taken)
+
+
 def _campaign(fault: str, every: int, *, seconds: float = 1200) -> dict[str, Any]:
     top = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.faults.campaign", fault, "--every", "1" if _ALL else str(every)]
+    command = [sys.executable, "-m", "tests.faults.campaign", fault, "--every", str(every)]
     run = subprocess.run(
         command,
         cwd=top,
@@ -39,22 +46,29 @@ def _campaign(fault: str, every: int, *, seconds: float = 1200) -> dict[str, Any
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="finds a file's name in /proc")
 class TestEveryStep:
-    def test_a_kill_at_any_durable_step_loses_nothing_and_shows_nothing_half_written(self) -> None:
-        result = _campaign("kill", every=17)
+    @_steps(few=68, many=17)
+    def test_a_kill_at_any_durable_step_loses_nothing_and_shows_no_half(self, every: int) -> None:
+        result = _campaign("kill", every=every)
         assert result["steps"] > 150
-        assert result["runs"] > 20
+        assert result["runs"] > 340 // every
 
-    def test_power_lost_at_any_durable_step_loses_nothing_and_shows_nothing_half_written(self) -> None:
-        result = _campaign("power", every=14)
-        assert result["runs"] > 20
+    @_steps(few=56, many=14)
+    def test_power_lost_at_any_durable_step_loses_nothing_and_shows_nothing_half_done(
+        self, every: int
+    ) -> None:
+        result = _campaign("power", every=every)
+        assert result["runs"] > 280 // every
 
-    def test_a_full_disk_at_any_durable_step_is_told_and_once_there_is_room_all_goes_on(self) -> None:
-        result = _campaign("full", every=15)
-        assert result["runs"] > 10
+    @_steps(few=60, many=15)
+    def test_a_full_disk_at_any_durable_step_is_told_and_then_all_goes_on(self, every: int) -> None:
+        result = _campaign("full", every=every)
+        assert result["runs"] > 150 // every
 
-    def test_a_failing_disk_at_any_durable_step_is_told_and_nothing_is_lost(self) -> None:
-        result = _campaign("io", every=19)
-        assert result["runs"] > 8
+    @_steps(few=76, many=19)
+    def test_a_failing_disk_at_any_durable_step_is_told_and_nothing_is_lost(self, every: int) -> None:
+        result = _campaign("io", every=every)
+        assert result["runs"] > 152 // every
 
-    def test_a_kill_at_any_step_of_the_first_start_leaves_what_the_next_start_can_use(self) -> None:
-        assert _campaign("start", every=4)["runs"] > 5
+    @_steps(few=20, many=4)
+    def test_a_kill_at_any_step_of_the_first_start_leaves_what_the_next_can_use(self, every: int) -> None:
+        assert _campaign("start", every=every)["runs"] > 20 // every

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 import time
 from collections import Counter
 from contextlib import closing
@@ -17,7 +16,7 @@ from digestry.catalog.job_states import COLLECTION
 from digestry.catalog.sqlite.database import reading
 from digestry.registry.removal_limit import OPTION
 from tests.soak.clients import Client, totals
-from tests.support import RegistryServer, digestry, start_registry
+from tests.support import RegistryServer, run_digestry, start_registry
 
 _CONFIGURATION = """
 [collection]
@@ -83,11 +82,12 @@ def soak(root: Path, *, seconds: float, clients: int, seed: int, lease: int = 6,
 
 def _wait_until_empty(server: RegistryServer, config: Path) -> None:
     """Grants the grace times, and collections after them that may remove everything."""
-    command = digestry("gc", "--root", server.root, "--config", config, OPTION)
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and _left(server.root):
         time.sleep(0.5)
-        subprocess.run(command, capture_output=True, check=False)  # the server's own may be under way
+        run_digestry(
+            "gc", "--root", server.root, "--config", config, OPTION
+        )  # the server's own may be under way
 
 
 def _left(root: Path) -> list[str]:

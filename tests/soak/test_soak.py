@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.soak.run import soak
 
 
-def test_nothing_live_is_lost_and_nothing_dead_is_left(tmp_path: Path) -> None:
-    outcome = soak(tmp_path / "root", seconds=12, clients=8, seed=1)
+@pytest.mark.parametrize(("seconds", "clients"), [(5, 4), pytest.param(12, 8, marks=pytest.mark.long)])
+def test_nothing_live_is_lost_and_nothing_dead_is_left(tmp_path: Path, seconds: float, clients: int) -> None:
+    outcome = soak(tmp_path / "root", seconds=seconds, clients=clients, seed=1)
     assert outcome.wrong == []
     assert outcome.left == []
     assert outcome.logged == []
