@@ -47,15 +47,13 @@ def _campaign(fault: str, every: int, *, seconds: float = 1200) -> dict[str, Any
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="finds a file's name in /proc")
 class TestEveryStep:
     @_steps(few=68, many=17)
-    def test_a_kill_at_any_durable_step_loses_nothing_and_shows_no_half(self, every: int) -> None:
+    def test_a_kill_at_any_durable_step_loses_nothing_and_shows_nothing_partial(self, every: int) -> None:
         result = _campaign("kill", every=every)
         assert result["steps"] > 150
         assert result["runs"] > 340 // every
 
     @_steps(few=56, many=14)
-    def test_power_lost_at_any_durable_step_loses_nothing_and_shows_nothing_half_done(
-        self, every: int
-    ) -> None:
+    def test_power_lost_at_any_durable_step_loses_nothing_and_shows_nothing_partial(self, every: int) -> None:
         result = _campaign("power", every=every)
         assert result["runs"] > 280 // every
 
