@@ -1,3 +1,109 @@
-"""digestry: a content-addressed container image system. See README.md and docs/design.md."""
+"""digestry: container images by digest, in a registry, in a local store, and in an audit of what runs.
 
-__version__ = "0.1.0"
+The names below are the public interface; everything else may change without notice. They are loaded when they
+are first used. ``docs/library.md`` shows them at work::
+
+    import digestry
+
+    with digestry.Registry("localhost:5000") as registry:
+        app = registry.repository("team/app")
+        print(app.resolve("1.5").digest)
+
+- :class:`Registry` and :class:`Repository` ask a registry; :class:`Session` shares connections and logins.
+- :class:`LocalStore` keeps images in a directory.
+- :class:`Image` and :class:`Index` are manifests: values over exact bytes.
+- :class:`Digest`, :class:`Reference`, :class:`Descriptor` and :class:`Platform` are the values that they are
+  made of.
+- :mod:`digestry.audit` finds out which digest every container runs, and whether it is a bad one.
+- :mod:`digestry.errors` has every error that is raised on purpose.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from digestry.version import __version__
+
+if TYPE_CHECKING:
+    from digestry import audit, errors
+    from digestry.client.credentials import Credential, StaticCredentials
+    from digestry.client.options import ClientOptions
+    from digestry.client.registry import Registry
+    from digestry.client.repository import Repository
+    from digestry.client.session import Session
+    from digestry.images.listing import DamagedImage, StoredImage
+    from digestry.images.local_store import LocalStore
+    from digestry.images.pull import PullResult
+    from digestry.images.push import PushResult
+    from digestry.model.descriptor import Descriptor
+    from digestry.model.digest import Digest
+    from digestry.model.history import TagEvent
+    from digestry.model.image_config import ImageConfig
+    from digestry.model.manifest import Image, Index
+    from digestry.model.platform import Platform
+    from digestry.model.reference import Reference
+
+__all__ = [
+    "ClientOptions",
+    "Credential",
+    "DamagedImage",
+    "Descriptor",
+    "Digest",
+    "Image",
+    "ImageConfig",
+    "Index",
+    "LocalStore",
+    "Platform",
+    "PullResult",
+    "PushResult",
+    "Reference",
+    "Registry",
+    "Repository",
+    "Session",
+    "StaticCredentials",
+    "StoredImage",
+    "TagEvent",
+    "__version__",
+    "audit",
+    "errors",
+]
+
+_MODULES: Final = {
+    "ClientOptions": "digestry.client.options",
+    "Credential": "digestry.client.credentials",
+    "DamagedImage": "digestry.images.listing",
+    "Descriptor": "digestry.model.descriptor",
+    "Digest": "digestry.model.digest",
+    "Image": "digestry.model.manifest",
+    "ImageConfig": "digestry.model.image_config",
+    "Index": "digestry.model.manifest",
+    "LocalStore": "digestry.images.local_store",
+    "Platform": "digestry.model.platform",
+    "PullResult": "digestry.images.pull",
+    "PushResult": "digestry.images.push",
+    "Reference": "digestry.model.reference",
+    "Registry": "digestry.client.registry",
+    "Repository": "digestry.client.repository",
+    "Session": "digestry.client.session",
+    "StaticCredentials": "digestry.client.credentials",
+    "StoredImage": "digestry.images.listing",
+    "TagEvent": "digestry.model.history",
+}
+"""The module of each public class."""
+
+
+def __getattr__(name: str) -> object:
+    """Return a public name, loaded now (PEP 562). Raises :class:`AttributeError` for any other."""
+    if name in _MODULES:
+        value: object = getattr(importlib.import_module(_MODULES[name]), name)
+    elif name in {"audit", "errors"}:
+        value = importlib.import_module(f"digestry.{name}")
+    else:
+        raise AttributeError(f"module 'digestry' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from digestry.client import challenges
-from digestry.client.credentials import Credential, DockerCredentials, podman_files
-from digestry.client.options import ClientOptions
+from digestry.client.credentials import Credential, DockerCredentials
+from digestry.client.options import ClientOptions, podman_files
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import InvalidConfiguration, ProtocolViolation, RemoteNotFound, Unauthorized

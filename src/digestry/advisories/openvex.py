@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from digestry import __version__
 from digestry.advisories.statements import (
     Document,
     Product,
@@ -30,6 +29,7 @@ from digestry.advisories.statements import (
 from digestry.errors import InvalidReference
 from digestry.model.digest import Digest, shown
 from digestry.model.reference import DOCKER_HUB, Reference
+from digestry.version import __version__
 
 JUSTIFICATIONS: Final = (
     "component_not_present",

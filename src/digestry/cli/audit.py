@@ -266,8 +266,7 @@ class _Auditor:
         from digestry.audit.timelines import timelines
         from digestry.cli.output import note, printable
         from digestry.cli.signals import end_promptly
-        from digestry.client.credentials import podman_files
-        from digestry.client.options import ClientOptions
+        from digestry.client.options import ClientOptions, podman_files
         from digestry.client.session import Session
         from digestry.inventory.source_names import engines_here, nothing_found
 

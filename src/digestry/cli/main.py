@@ -10,11 +10,11 @@ from typing import Final
 
 import click
 
-from digestry import __version__
 from digestry.cli import exit_codes
 from digestry.cli.command_group import Group
 from digestry.cli.output import complain, note, printable
 from digestry.errors import DigestryError
+from digestry.version import __version__
 
 # verb -> (module in digestry.cli that has a command of the verb's name, what it does)
 _VERBS: Final[dict[str, tuple[str, str]]] = {

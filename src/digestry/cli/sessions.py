@@ -18,8 +18,7 @@ def open_session(settings: Settings) -> Session:
     from digestry.cli.output import note, printable
     from digestry.cli.signals import end_promptly
     from digestry.cli.timeout_options import time_limit, timeout
-    from digestry.client.credentials import podman_files
-    from digestry.client.options import ClientOptions
+    from digestry.client.options import ClientOptions, podman_files
     from digestry.client.session import Session
 
     end_promptly()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from digestry import __version__
 from digestry.cli.output import say
+from digestry.version import __version__
 
 
 @click.command()

@@ -61,15 +61,19 @@ class Credentials(Protocol):
         ...
 
 
-def podman_files(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """Where podman and skopeo keep credentials (containers-auth.json(5)), in their order."""
-    named = environment.get("REGISTRY_AUTH_FILE")
-    if named:
-        return (Path(named),)
-    runtime, config = environment.get("XDG_RUNTIME_DIR"), environment.get("XDG_CONFIG_HOME")
-    home = environment.get("HOME")
-    bases = [runtime, config or (f"{home}/.config" if home else None)]
-    return tuple(Path(base) / "containers" / "auth.json" for base in bases if base)
+class StaticCredentials:
+    """Credentials that are given: one for each ``host[:port]``."""
+
+    def __init__(self, by_host: Mapping[str, Credential]) -> None:
+        self._by_host = dict(by_host)
+
+    def get(self, host: str, repository: str = "") -> Credential | None:
+        """Return the credential of ``host``, for any repository of it."""
+        return self._by_host.get(host)
+
+    def problem(self, host: str) -> str:
+        """Return an empty text: what is given is there."""
+        return ""
 
 
 class DockerCredentials:

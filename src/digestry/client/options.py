@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,6 +43,21 @@ class ClientOptions:
     auth_config: str = field(default="", repr=False)
     token_servers: frozenset[str] = frozenset()
 
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ClientOptions:
+        """Return options that log in with what ``docker login`` and ``podman login`` have kept.
+
+        They name docker's ``config.json`` in ``DOCKER_CONFIG`` or ``~/.docker``, podman's ``auth.json``, and
+        the document in ``DOCKER_AUTH_CONFIG``.
+        """
+        home = environment.get("HOME")
+        docker = environment.get("DOCKER_CONFIG") or (f"{home}/.docker" if home else "")
+        return cls(
+            docker_config=Path(docker) if docker else None,
+            auth_files=podman_files(environment),
+            auth_config=environment.get("DOCKER_AUTH_CONFIG", ""),
+        )
+
     def may_be_plain(self, host: str) -> bool:
         """Whether ``host[:port]`` may be spoken to without TLS."""
         return is_loopback(host) or self.is_insecure(host)
@@ -49,6 +65,17 @@ class ClientOptions:
     def is_insecure(self, host: str) -> bool:
         """Whether the user said so of ``host[:port]``."""
         return host in self.insecure_hosts or bare_host(host) in self.insecure_hosts
+
+
+def podman_files(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Return the files where podman and skopeo keep credentials, in their order (containers-auth.json(5))."""
+    named = environment.get("REGISTRY_AUTH_FILE")
+    if named:
+        return (Path(named),)
+    runtime, config = environment.get("XDG_RUNTIME_DIR"), environment.get("XDG_CONFIG_HOME")
+    home = environment.get("HOME")
+    bases = [runtime, config or (f"{home}/.config" if home else None)]
+    return tuple(Path(base) / "containers" / "auth.json" for base in bases if base)
 
 
 def bare_host(host: str) -> str:

@@ -21,7 +21,6 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Timeout
 
-from digestry import __version__
 from digestry.client.bounded_http import Patience, bound
 from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
 from digestry.client.proxies import credentials_of, proxy_for
@@ -31,6 +30,7 @@ from digestry.client.transport_errors import is_certificate_failure, is_not_http
 from digestry.client.wait_budget import WaitBudget, retry_after
 from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
 from digestry.model.digest import shown
+from digestry.version import __version__
 
 _MOST_REDIRECTS: Final = 5
 _BACKOFF: Final = 0.2

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from digestry import __version__, dns
+from digestry import dns
 from digestry.catalog import clock
 from digestry.catalog.delivery_queue import Delivery, DeliveryQueue
 from digestry.coordination.protocol import Coordination, Job
 from digestry.errors import Conflict, DigestryError
 from digestry.model.history import TagEvent
 from digestry.registry.webhooks import Webhook, trusting
+from digestry.version import __version__
 
 log: Final = logging.getLogger("digestry.registry")
 

@@ -14,7 +14,6 @@ from html import escape
 from importlib import resources
 from typing import Final
 
-from digestry import __version__
 from digestry.audit import remediation
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins
@@ -37,6 +36,7 @@ from digestry.audit.timelines import Timeline
 from digestry.inventory.observation import Note, Unseen
 from digestry.model.text import printable
 from digestry.model.timestamps import rfc3339
+from digestry.version import __version__
 
 MOST_ROWS: Final = 5000
 """Containers that stand well and are listed; further ones are counted, unless all are wanted."""

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from digestry import __version__
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.reports.words import called, place, short_reference, statement_words
 from digestry.inventory.observation import Unseen
 from digestry.model.text import printable, printable_json
+from digestry.version import __version__
 
 SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 FINGERPRINT: Final = "digestryContainer/v1"

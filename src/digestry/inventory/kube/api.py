@@ -19,7 +19,6 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from digestry import __version__
 from digestry.client.transport_errors import root_cause
 from digestry.errors import (
     DigestryError,
@@ -38,6 +37,7 @@ from digestry.inventory.kube.credentials import Credential, Credentials
 from digestry.inventory.kube.watch import Change, Ended, Failure, Stream, changes
 from digestry.model.digest import shown
 from digestry.model.json_values import as_list, as_object, as_text
+from digestry.version import __version__
 
 PAGE: Final = 500
 """Objects that are asked for at a time."""

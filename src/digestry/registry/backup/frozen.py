@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from digestry import __version__, fsio
+from digestry import fsio
 from digestry.backend import open_blobs, open_coordination
 from digestry.blobs.disk import LAYOUT_FILE
 from digestry.blobs.protocols import StoreMark
@@ -28,6 +28,7 @@ from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
 from digestry.registry.observability.audit_log import PLACE_FILE
+from digestry.version import __version__
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
     {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
