@@ -93,16 +93,18 @@ _MODULES: Final = {
 """The module of each public class."""
 
 
-def __getattr__(name: str) -> object:
-    """Return a public name, loaded now (PEP 562). Raises :class:`AttributeError` for any other."""
-    if name in _MODULES:
-        value: object = getattr(importlib.import_module(_MODULES[name]), name)
-    elif name in {"audit", "errors"}:
-        value = importlib.import_module(f"digestry.{name}")
-    else:
-        raise AttributeError(f"module 'digestry' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker must know the names, and no others
+
+    def __getattr__(name: str) -> object:
+        """Return a public name, loaded now (PEP 562). Raises :class:`AttributeError` for any other."""
+        if name in _MODULES:
+            value: object = getattr(importlib.import_module(_MODULES[name]), name)
+        elif name in {"audit", "errors"}:
+            value = importlib.import_module(f"digestry.{name}")
+        else:
+            raise AttributeError(f"module 'digestry' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
