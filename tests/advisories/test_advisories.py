@@ -17,7 +17,8 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import InvalidConfiguration, NotFound
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
-from tests.audit.fakes import HOST, START, FakeRegistries, FakeRepository
+from tests.audit.fakes import HOST, FakeRegistries, FakeRepository
+from tests.inventory.fakes import START
 
 APP = f"{HOST}/team/app"
 REFERENCE = Reference.parse(APP)

@@ -23,18 +23,8 @@ from digestry.errors import ProtocolViolation, RemoteNotFound, Unauthorized
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
-from tests.audit.fakes import (
-    HOST,
-    START,
-    FakeRegistries,
-    FakeRepository,
-    Image,
-    Listed,
-    claim,
-    entry,
-    image_id,
-    sighted,
-)
+from tests.audit.fakes import HOST, FakeRegistries, FakeRepository, Image, entry
+from tests.inventory.fakes import START, Listed, claim, image_id, sighted
 
 APP = f"{HOST}/team/app"
 OPENVEX = "https://openvex.dev/ns/v0.2.0"

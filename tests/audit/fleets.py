@@ -13,17 +13,8 @@ from digestry.audit.timelines import Timeline, timelines
 from digestry.inventory.observation import Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
-from tests.audit.fakes import (
-    HOST,
-    START,
-    FakeRegistries,
-    FakeRepository,
-    Image,
-    Listed,
-    claim,
-    image_id,
-    sighted,
-)
+from tests.audit.fakes import HOST, FakeRegistries, FakeRepository, Image
+from tests.inventory.fakes import START, Listed, claim, image_id, sighted
 
 APP = f"{HOST}/golftrack"
 NASTY = (

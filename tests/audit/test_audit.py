@@ -19,7 +19,8 @@ from digestry.inventory.observation import ContainerObservation, Unseen
 from digestry.model.digest import Digest
 from digestry.model.history import observer
 from digestry.model.reference import Reference
-from tests.audit.fakes import ARM64, HOST, START, FakeRegistries, Listed, claim, image_id, sighted
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import ARM64, START, Listed, claim, image_id, sighted
 from tests.support import PATIENCE
 
 APP = f"{HOST}/app"

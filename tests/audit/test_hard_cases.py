@@ -17,18 +17,9 @@ from digestry.inventory.observation import Abbreviation, ContainerObservation
 from digestry.inventory.source_names import parse_source
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.audit.fakes import (
-    AMD64,
-    ARM64,
-    HOST,
-    FakeRegistries,
-    Listed,
-    claim,
-    entry,
-    image_id,
-    sighted,
-)
+from tests.audit.fakes import HOST, FakeRegistries, entry
 from tests.audit.test_audit import state
+from tests.inventory.fakes import AMD64, ARM64, Listed, claim, image_id, sighted
 from tests.support import PATIENCE
 
 APP = f"{HOST}/app"

@@ -35,7 +35,8 @@ from tests.advisories.test_attachments import (
     purl,
     said,
 )
-from tests.audit.fakes import HOST, FakeRegistries, Listed, engine, recording
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import Listed, engine, recording
 from tests.typefuzz import mutations
 
 DIGEST = Digest.of(b"x")

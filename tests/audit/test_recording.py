@@ -13,7 +13,8 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Refused
 from digestry.model.digest import Digest
 from digestry.model.sightings import LONGEST_PLACE, MOST_REPOSITORIES, MOST_SIGHTINGS, Sighted, batch
-from tests.audit.fakes import HOST, FakeRegistries, Listed, claim, image_id, sighted
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import Listed, claim, image_id, sighted
 
 APP = f"{HOST}/team/app"
 

@@ -25,7 +25,8 @@ from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from digestry.model.text import columns
 from tests.audit import fleets
-from tests.audit.fakes import HOST, START, FakeRegistries, Listed, claim, image_id, sighted
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import START, Listed, claim, image_id, sighted
 
 APP = f"{HOST}/a/rather/long/path/to/golftrack"
 KEYS = {

@@ -10,8 +10,9 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
 from digestry.model import media_types
-from tests.audit.fakes import FakeRegistries, FakeRepository, Listed, claim, image_id, sighted
+from tests.audit.fakes import FakeRegistries, FakeRepository
 from tests.client.liar import Reply, Request, lying, not_found
+from tests.inventory.fakes import Listed, claim, image_id, sighted
 
 
 def serving(app: FakeRepository) -> Callable[[Request], Reply]:

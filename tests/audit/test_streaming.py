@@ -13,8 +13,9 @@ from digestry.audit.audit import audit
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import to_json
 from digestry.audit.reports.values import container_row
-from tests.audit.fakes import ARM64, HOST, START, FakeRegistries, Listed, changed, claim, image_id, sighted
+from tests.audit.fakes import HOST, FakeRegistries
 from tests.audit.test_audit import state
+from tests.inventory.fakes import ARM64, START, Listed, changed, claim, image_id, sighted
 
 APP = f"{HOST}/app"
 

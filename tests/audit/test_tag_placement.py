@@ -11,7 +11,8 @@ from digestry.audit.findings import AuditReport
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import values
 from digestry.errors import Refused
-from tests.audit.fakes import AMD64, ARM64, HOST, FakeRegistries, Listed, claim, image_id, sighted
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import AMD64, ARM64, Listed, claim, image_id, sighted
 
 APP = f"{HOST}/team/app"
 

@@ -11,7 +11,8 @@ from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Unreachable
 from digestry.inventory.waiting import ADVICE, PRESENT, Waiting, waits_for
-from tests.audit.fakes import HOST, FakeRegistries, Listed, sighted
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import Listed, sighted
 
 APP = f"{HOST}/app"
 DENIED = "pull access denied, repository does not exist or may require authorization: server message"

@@ -16,7 +16,8 @@ from digestry.inventory.formats.workloads import Workloads, sightings_of_objects
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
-from tests.audit.fakes import HOST, START, FakeRegistries, Listed, claim, sighted
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import START, Listed, claim, sighted
 from tests.inventory.kube import constructed, rows
 from tests.inventory.test_pods import SHOP, digest, running
 

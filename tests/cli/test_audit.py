@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from digestry.model.digest import Digest
-from tests.audit.fakes import engine, recording
 from tests.client.dripping import Drip, dripping
+from tests.inventory.fakes import engine, recording
 from tests.support import RegistryServer, run_digestry
 
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
 from digestry.inventory.sources.kubernetes import KubernetesSource, Where
-from tests.audit.fakes import RECORDED
+from tests.inventory.fakes import RECORDED
 from tests.support import program
 
 TOKEN = "let-me-in"

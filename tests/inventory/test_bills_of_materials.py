@@ -12,7 +12,7 @@ import pytest
 from digestry.inventory.formats.purl import read_purl, read_url
 from digestry.inventory.observation import ContainerObservation, Unseen
 from digestry.inventory.sources.file import FileSource
-from tests.audit.fakes import without_notes
+from tests.inventory.fakes import without_notes
 
 A, B = ("sha256:" + letter * 64 for letter in "ab")
 QUOTED = quote(A, safe="")

@@ -22,9 +22,9 @@ from digestry.inventory.engines.endpoints import TLS, Endpoint
 from digestry.inventory.observation import ContainerObservation, Unseen
 from digestry.inventory.source_names import parse_source
 from tests import certificates
-from tests.audit import fakes
-from tests.audit.fakes import engine, recording
 from tests.certificates import Certificates
+from tests.inventory import fakes
+from tests.inventory.fakes import engine, recording
 from tests.support import PATIENCE
 
 INFO = {"/info": {"status": 200, "body": {"Name": "far"}}}

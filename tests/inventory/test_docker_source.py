@@ -10,7 +10,7 @@ from digestry.inventory.engines.client import Engine
 from digestry.inventory.observation import ContainerObservation, Unseen
 from digestry.inventory.sources.docker import DockerSource
 from digestry.model.digest import Digest
-from tests.audit.fakes import AMD64, engine, names, recording
+from tests.inventory.fakes import AMD64, engine, names, recording
 
 V1 = "sha256:13631f64209924ea27d03b512f8d96903f8d2f4f38da74417053c772d8f61ba0"
 V1_MANIFEST = "sha256:cd24662fda4e71e1389db3c8b8b3c54f1937ad8f330a19c3202704407c0a8a99"

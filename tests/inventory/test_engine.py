@@ -18,7 +18,7 @@ from digestry.errors import (
     Unreachable,
 )
 from digestry.inventory.engines.client import Engine
-from tests.audit.fakes import dripping, engine, flooding
+from tests.inventory.fakes import dripping, engine, flooding
 
 
 def ask(answer: Any, **options: Any) -> Any:

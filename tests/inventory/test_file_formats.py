@@ -14,7 +14,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.inventory.observation import ContainerObservation, Note, Unseen
 from digestry.inventory.source_names import parse_source
 from digestry.inventory.sources.file import FileSource
-from tests.audit.fakes import names, recording, without_notes
+from tests.inventory.fakes import names, recording, without_notes
 
 A, B, C, D = ("sha256:" + letter * 64 for letter in "abcd")
 APP = "reg.example/app"

@@ -11,7 +11,7 @@ import pytest
 
 from digestry.inventory.observation import ContainerObservation, Unseen
 from digestry.inventory.sources.file import FileSource
-from tests.audit.fakes import without_notes
+from tests.inventory.fakes import without_notes
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64

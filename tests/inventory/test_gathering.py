@@ -17,7 +17,8 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Unreachable
 from digestry.inventory.gathering import Bounded, gather
 from digestry.inventory.observation import Observation, Source, Unseen
-from tests.audit.fakes import HOST, FakeRegistries, Listed, claim, sighted
+from tests.audit.fakes import HOST, FakeRegistries
+from tests.inventory.fakes import Listed, claim, sighted
 from tests.support import digestry
 
 APP = f"{HOST}/app"

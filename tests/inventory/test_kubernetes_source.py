@@ -16,7 +16,7 @@ from digestry.inventory.kube.config import find_access
 from digestry.inventory.kube.credentials import Credentials
 from digestry.inventory.source_names import parse_source
 from digestry.inventory.sources.kubernetes import KubernetesSource, Where
-from tests.audit.fakes import AMD64
+from tests.inventory.fakes import AMD64
 from tests.inventory.kube import (
     LISTS,
     TOKEN,

@@ -19,7 +19,7 @@ from digestry.inventory.formats.pods import sightings_of_pods
 from digestry.inventory.observation import ContainerObservation, Note, Observation, Unseen
 from digestry.inventory.sources import file
 from digestry.inventory.sources.file import FileSource
-from tests.audit.fakes import START
+from tests.inventory.fakes import START
 from tests.inventory.kube import constructed
 from tests.inventory.test_pods import JSON
 

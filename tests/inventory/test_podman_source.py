@@ -13,7 +13,7 @@ from digestry.inventory.engines.client import Engine
 from digestry.inventory.observation import ContainerObservation, Unseen
 from digestry.inventory.sources.docker import DockerSource
 from digestry.inventory.sources.podman import PodmanAPI, PodmanProgram, PodmanSource
-from tests.audit.fakes import RECORDED, engine, names, recording
+from tests.inventory.fakes import RECORDED, engine, names, recording
 
 V1_MANIFEST = "sha256:cd24662fda4e71e1389db3c8b8b3c54f1937ad8f330a19c3202704407c0a8a99"
 _PROGRAM = """\

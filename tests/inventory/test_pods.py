@@ -13,7 +13,7 @@ from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pod
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
-from tests.audit.fakes import AMD64, ARM64
+from tests.inventory.fakes import AMD64, ARM64
 from tests.inventory.kube import constructed, rows
 
 SHOP = "reg.example:5000/shop"

@@ -9,7 +9,7 @@ from digestry.client.options import ClientOptions
 from digestry.client.session import Session
 from digestry.inventory.observation import Claim
 from digestry.model.digest import Digest
-from tests.audit.fakes import Listed, claim, sighted
+from tests.inventory.fakes import Listed, claim, sighted
 from tests.registry.pull_through.support import Upstream, get
 from tests.registry.pull_through.test_outages import refused
 from tests.support import RegistryServer
