@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from digestry.advisories import attachments, openvex, publish
-from digestry.advisories.advisory import Reading
-from digestry.advisories.documents import decode
+from digestry.advisories.advisory import AdvisoryReading
+from digestry.advisories.documents import decode_documents
 from digestry.advisories.statements import Document
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import InvalidConfiguration, NotFound
@@ -51,8 +51,8 @@ def state(registries: FakeRegistries, name: str, *fixed_by: str, **more: Any) ->
     )
 
 
-def read(registries: FakeRegistries, digest: Digest) -> Reading:
-    return attachments.read(RegistryQueries(registries), REFERENCE, [digest])
+def read(registries: FakeRegistries, digest: Digest) -> AdvisoryReading:
+    return attachments.read_advisories(RegistryQueries(registries), REFERENCE, [digest])
 
 
 def attestation(digest: Digest, status: str = "affected", **more: Any) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def test_fixed_by_is_read_back(registries: FakeRegistries, app: FakeRepository) 
     "action", ["Update to x@sha256:12.", "Update to nothing.", "Please Update to a@sha256:" + "0" * 64 + "."]
 )
 def test_other_actions_name_no_image(action: str) -> None:
-    (document,) = decode(json.dumps(attestation(Digest.of(b""), action_statement=action)).encode())
+    (document,) = decode_documents(json.dumps(attestation(Digest.of(b""), action_statement=action)).encode())
     assert isinstance(document, Document)
     assert document.statements[0].fixed_by == ()
 

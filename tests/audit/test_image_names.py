@@ -100,7 +100,7 @@ def test_docker(tmp_path: Path) -> None:
         "https://m1.example", "http://m2.example:5000/", "http://m3.example", "https://[::1]:5000",
         "https://short", "m4.example", "https://m5.example/path", "ftp://m6.example", "https://", "https://x:y",
     ]  # fmt: skip
-    found = engine_mirrors.of_docker(daemon(tmp_path, {"debug": True, "registry-mirrors": urls}))
+    found = engine_mirrors.docker_mirrors(daemon(tmp_path, {"debug": True, "registry-mirrors": urls}))
     assert found.mirrors == tuple(
         Mirror(HUB, RepositoryPrefix(host))
         for host in (
@@ -115,8 +115,8 @@ def test_docker(tmp_path: Path) -> None:
     assert found.plain == {"m2.example:5000", "m3.example:80"}
     assert [problem.source for problem in found.problems] == [str(tmp_path / "daemon.json")] * 4
     assert all("cannot be asked as a registry" in problem.message for problem in found.problems)
-    assert engine_mirrors.of_docker(daemon(tmp_path, "")).mirrors == ()
-    assert engine_mirrors.of_docker(daemon(tmp_path, {})).mirrors == ()
+    assert engine_mirrors.docker_mirrors(daemon(tmp_path, "")).mirrors == ()
+    assert engine_mirrors.docker_mirrors(daemon(tmp_path, {})).mirrors == ()
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_docker(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_docker_s_file_is_wrong(tmp_path: Path, content: object, says: str) -> None:
     with pytest.raises(InvalidConfiguration, match=says):
-        engine_mirrors.of_docker(daemon(tmp_path, content))
+        engine_mirrors.docker_mirrors(daemon(tmp_path, content))
     with pytest.raises(InvalidConfiguration, match="No such file"):
-        engine_mirrors.of_docker(tmp_path / "none.json")
+        engine_mirrors.docker_mirrors(tmp_path / "none.json")
 
 
 HUB_HOSTS = """
@@ -164,7 +164,7 @@ def test_containerd(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "hosts.toml").write_text(text)
     (tmp_path / "empty.example").mkdir()
-    found = engine_mirrors.of_containerd(tmp_path)
+    found = engine_mirrors.containerd_mirrors(tmp_path)
     assert set(found.mirrors[:-1]) == {
         Mirror(HUB, RepositoryPrefix("harbor.example", "dockerhub")),
         Mirror(HUB, RepositoryPrefix("cache.example:5000"), tags=False),
@@ -184,8 +184,8 @@ def test_containerd(tmp_path: Path) -> None:
 
 def test_containerd_s_files_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="No such file"):
-        engine_mirrors.of_containerd(tmp_path / "none")
+        engine_mirrors.containerd_mirrors(tmp_path / "none")
     (tmp_path / "docker.io").mkdir()
     (tmp_path / "docker.io" / "hosts.toml").write_text("server = =")
     with pytest.raises(InvalidConfiguration, match=r"hosts\.toml is not valid TOML.*line 1"):
-        engine_mirrors.of_containerd(tmp_path)
+        engine_mirrors.containerd_mirrors(tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from digestry.advisories.advisory import Advisory, Reading
+from digestry.advisories.advisory import Advisory, AdvisoryReading
 from digestry.advisories.statements import Statement, Status
 from digestry.audit.assessment import State
 from digestry.audit.facts import FixedImage, ImageUse, PossibleImage, RegistryFacts
@@ -124,8 +124,8 @@ def said(status: Status, vulnerability: str = "CVE-1", hour: int = 0, **more: An
     return Advisory(statement, REPOSITORY, OLD, Digest.of(f"{status}{hour}".encode()), False, "me", **more)
 
 
-def reading(*advisories: Advisory, missed: str = "") -> Reading:
-    found = Reading(advisories=list(advisories))
+def reading(*advisories: Advisory, missed: str = "") -> AdvisoryReading:
+    found = AdvisoryReading(advisories=list(advisories))
     if missed:
         found.miss(REPOSITORY, missed)
     return found

@@ -67,7 +67,7 @@ STATEMENTS: dict[str, Any] = {
 def test_a_statement(kind: str) -> None:
     for what, raw in mutations(STATEMENTS[kind]):
         for stating in (True, False):
-            assert documents.decode(raw, stating=stating), what
+            assert documents.decode_documents(raw, stating=stating), what
 
 
 @pytest.mark.parametrize("kind", ["OpenVEX", "CycloneDX", "CSAF"])
@@ -190,5 +190,5 @@ def test_what_these_are_made_of_is_read(tmp_path: Path) -> None:
         shown = whole(FileSource("file:f", str(path)).observe())
         assert APP in shown or str(DIGEST) in shown, form
     for kind, document in STATEMENTS.items():
-        (read,) = documents.decode(json.dumps(document).encode())
+        (read,) = documents.decode_documents(json.dumps(document).encode())
         assert isinstance(read, Document), kind

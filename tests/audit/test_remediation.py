@@ -23,7 +23,7 @@ def bad(source: str = "docker", **changes: Any) -> ContainerFinding:
     return dataclasses.replace(finding, container=dataclasses.replace(finding.container, **changes))
 
 
-def planned(finding: ContainerFinding, **origins: str) -> remediation.Fix:
+def planned(finding: ContainerFinding, **origins: str) -> remediation.Remediation:
     fix = remediation.plan(finding, origins)
     assert fix is not None
     return fix

@@ -57,7 +57,7 @@ class Advisory:
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class AttachedDocument:
     """One document that hangs on ``subject``, in the manifest ``referrer``."""
 
     document: Document
@@ -66,11 +66,11 @@ class Attached:
 
 
 @dataclass(slots=True)
-class Reading:
+class AdvisoryReading:
     """What was read of some digests' advisories. ``missed`` is what could not be read, or could be about
     this or not, and in which repository; ``reasons`` say that, and what was passed over."""
 
-    attached: list[Attached] = field(default_factory=list)
+    attached: list[AttachedDocument] = field(default_factory=list)
     advisories: list[Advisory] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     missed: list[tuple[Reference, str]] = field(default_factory=list)
@@ -87,10 +87,10 @@ class Reading:
 
     def current(self) -> list[Advisory]:
         """The statements in force: see :func:`latest`."""
-        return latest(self.advisories)
+        return in_force(self.advisories)
 
 
-def latest(advisories: Iterable[Advisory]) -> list[Advisory]:
+def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
     """The statements in force, the worst first.
 
     A statement is superseded by a newer one, by time, then by version, about the same vulnerability by
@@ -150,17 +150,17 @@ def _of(advisory: Advisory) -> str:
     return f" of {about}" if about else ""
 
 
-def settle(reading: Reading) -> None:
+def settle(reading: AdvisoryReading) -> None:
     """Takes out what a newer version of the same document replaces, and gives a statement that was
     carried on into later documents to whoever made it first."""
-    newest: dict[tuple[str, str, str], Attached] = {}
+    newest: dict[tuple[str, str, str], AttachedDocument] = {}
     for one in reading.attached:
         document = one.document
         if document.identity:
             name = (document.kind, document.identity, document.author)
             if name not in newest or document.version > newest[name].document.version:
                 newest[name] = one
-    old: dict[Digest, Attached] = {}
+    old: dict[Digest, AttachedDocument] = {}
     for one in reading.attached:
         newer = newest.get((one.document.kind, one.document.identity, one.document.author), one)
         if newer.document.version > one.document.version:
@@ -179,7 +179,7 @@ def settle(reading: Reading) -> None:
     ]
 
 
-def _first_authors(reading: Reading) -> dict[str, str]:
+def _first_authors(reading: AdvisoryReading) -> dict[str, str]:
     first: dict[str, tuple[int, str, str]] = {}
     for one in reading.attached:
         for statement in one.document.statements:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 from digestry.advisories import openvex, products
-from digestry.advisories.advisory import Advisory, Attached, Reading, settle
+from digestry.advisories.advisory import Advisory, AdvisoryReading, AttachedDocument, settle
 from digestry.advisories.attachment_kinds import (
     announced,
     is_file_system,
@@ -25,8 +25,8 @@ from digestry.advisories.attachment_kinds import (
     is_other_predicate,
     is_spdx,
 )
-from digestry.advisories.documents import decode
-from digestry.advisories.products import About
+from digestry.advisories.documents import decode_documents
+from digestry.advisories.products import SubjectImage
 from digestry.advisories.statements import GOOD, Document, Foreign, Product, Statement, Unreadable
 from digestry.errors import DigestryError, TooLarge, Unreachable
 from digestry.model import media_types
@@ -89,7 +89,7 @@ def attestation_tag(subject: Digest) -> str:
     return f"{subject.algorithm}-{subject.encoded}.att"
 
 
-def read(
+def read_advisories(
     queries: AttachmentQueries,
     repository: Reference,
     subjects: Iterable[Digest],
@@ -98,7 +98,7 @@ def read(
     indexes: frozenset[Digest] = frozenset(),
     names: Iterable[Reference] = (),
     tags: bool = True,
-) -> Reading:
+) -> AdvisoryReading:
     """Reads every advisory that hangs on one of ``subjects``. Errors are reasons.
 
     ``same_code`` are further digests of the image, ``indexes`` those of the subjects that are indexes,
@@ -111,7 +111,7 @@ def read(
         if position == MOST_SUBJECTS:
             reader.miss(f"more than {MOST_SUBJECTS} manifests have this code: not all were looked at")
             break
-        about = About(same_code | {subject}, repositories)
+        about = SubjectImage(same_code | {subject}, repositories)
         if not reader.subject(subject, about, is_index=subject in indexes):
             break
     settle(reader.reading)
@@ -125,7 +125,7 @@ class _Reader:
         self._repository = repository
         self._looked_up = 0
         self._seen: set[tuple[Digest, Digest]] = set()
-        self.reading = Reading()
+        self.reading = AdvisoryReading()
 
     def miss(self, reason: str) -> None:
         """Notes something that there is, or may be, and that was not read."""
@@ -135,7 +135,7 @@ class _Reader:
         """Notes something that changes nothing of what is known."""
         self.reading.reasons.append(reason)
 
-    def subject(self, subject: Digest, about: About, *, is_index: bool) -> bool:
+    def subject(self, subject: Digest, about: SubjectImage, *, is_index: bool) -> bool:
         """Reads what hangs on one digest; False if there is no use in asking for more."""
         steps: list[Callable[[], None]] = [lambda: self._referrers(subject, about)]
         if self._tags:
@@ -153,11 +153,11 @@ class _Reader:
 
     # -- the ways in which something hangs on an image ------------------------------------------
 
-    def _referrers(self, subject: Digest, about: About) -> None:
+    def _referrers(self, subject: Digest, about: SubjectImage) -> None:
         listed = self._queries.referrers(self._repository, subject)
         self._each(subject, about, [one for one in listed if not _ruled_out(one)])
 
-    def _listed_by_tag(self, subject: Digest, about: About) -> None:
+    def _listed_by_tag(self, subject: Digest, about: SubjectImage) -> None:
         manifest = self._tagged(list_tag(subject))
         if manifest is None:
             return
@@ -166,12 +166,12 @@ class _Reader:
             return
         self._each(subject, about, manifest.manifests)
 
-    def _cosign(self, subject: Digest, about: About) -> None:
+    def _cosign(self, subject: Digest, about: SubjectImage) -> None:
         manifest = self._tagged(attestation_tag(subject))
         if manifest is not None:
             self._manifest(manifest, subject, about)
 
-    def _attestations(self, subject: Digest, about: About) -> None:
+    def _attestations(self, subject: Digest, about: SubjectImage) -> None:
         index = self._queries.listed(self._repository, subject)
         for entry in index.manifests if index is not None else ():
             said = entry.annotations or {}
@@ -192,7 +192,7 @@ class _Reader:
         return manifest
 
     def _each(
-        self, subject: Digest, about: About, entries: Iterable[Descriptor], *, attached: bool = True
+        self, subject: Digest, about: SubjectImage, entries: Iterable[Descriptor], *, attached: bool = True
     ) -> None:
         # Those that announce themselves come first, so that a flood of others cannot hide them.
         wanted = sorted(entries, key=lambda one: not _announces(one))
@@ -208,7 +208,7 @@ class _Reader:
             except DigestryError as error:
                 self.miss(f"the advisory {entry.digest} could not be read: {error.message}")
 
-    def _one(self, subject: Digest, digest: Digest, about: About, *, attached: bool) -> None:
+    def _one(self, subject: Digest, digest: Digest, about: SubjectImage, *, attached: bool) -> None:
         manifest = self._queries.listed(self._repository, digest)
         if manifest is None:
             self.miss(f"the referrer {digest} of {subject} is listed, but it is not there")
@@ -221,7 +221,7 @@ class _Reader:
 
     # -- what is in a manifest ------------------------------------------------------------------
 
-    def _manifest(self, manifest: Manifest, subject: Digest, about: About) -> None:
+    def _manifest(self, manifest: Manifest, subject: Digest, about: SubjectImage) -> None:
         if manifest.is_index:
             self.miss(f"the referrer {manifest.digest} is an index, which is not known here as an advisory")
             return
@@ -237,7 +237,7 @@ class _Reader:
         for layer in layers[:MOST_LAYERS]:
             self._layer(manifest, layer, subject, about)
 
-    def _layer(self, manifest: Manifest, layer: Descriptor, subject: Digest, about: About) -> None:
+    def _layer(self, manifest: Manifest, layer: Descriptor, subject: Digest, about: SubjectImage) -> None:
         predicate = announced(layer.annotations) or announced(manifest.annotations)
         if is_other_predicate(predicate) or is_other_media_type(layer.media_type):
             return
@@ -255,15 +255,15 @@ class _Reader:
                 self.miss(f"the referrer {digest} of {subject} is SPDX 3, and too large to be read")
             return
         stating = bool(predicate) or any(map(_is_stating, (layer.media_type, manifest.artifact_type or "")))
-        for found in decode(content, stating=stating):
+        for found in decode_documents(content, stating=stating):
             if isinstance(found, Unreadable):
                 self.miss(f"the referrer {digest} of {subject} cannot be decoded: {found.reason}")
             elif isinstance(found, Document):
-                self._document(Attached(found, subject, digest), about)
+                self._document(AttachedDocument(found, subject, digest), about)
             else:
                 assert isinstance(found, Foreign)  # noqa: S101 - there is no other
 
-    def _document(self, attached: Attached, about: About) -> None:
+    def _document(self, attached: AttachedDocument, about: SubjectImage) -> None:
         document, digest = attached.document, attached.referrer
         if document.vague:
             self.miss(f"which image the advisory {digest} is about cannot be told by its subject")
@@ -294,7 +294,7 @@ class _Reader:
             self.note(f"the advisory {digest} is also, or only, about another product ({names})")
 
     def _advisories(
-        self, statement: Statement, attached: Attached, about: About, passed_over: list[str]
+        self, statement: Statement, attached: AttachedDocument, about: SubjectImage, passed_over: list[str]
     ) -> Iterator[Advisory]:
         for product in statement.products or (None,):
             match = "digest" if product is None else self._match(product, statement, about)
@@ -324,8 +324,8 @@ class _Reader:
                     sure=match != "package",
                 )
 
-    def _match(self, product: Product, statement: Statement, about: About) -> products.Match:
-        verdict = products.judge(product, about)
+    def _match(self, product: Product, statement: Statement, about: SubjectImage) -> products.Match:
+        verdict = products.match_product(product, about)
         if verdict.match == "other" and self._holds(verdict.others, about):
             return "digest"
         if verdict.match == "name" and verdict.tag and statement.status in GOOD:
@@ -338,7 +338,7 @@ class _Reader:
                 return "unclear"
         return verdict.match
 
-    def _holds(self, digests: Iterable[Digest], about: About) -> bool:
+    def _holds(self, digests: Iterable[Digest], about: SubjectImage) -> bool:
         """Whether one of ``digests`` holds the image or has its config, which may not be known yet."""
         for digest in digests:
             if self._looked_up == _MOST_LOOKUPS:

@@ -28,7 +28,7 @@ _DEEPEST: Final = 4
 _MOST_DOCUMENTS: Final = 1000
 
 
-def decode(content: bytes, *, stating: bool = True) -> list[Read]:
+def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
     """The documents in ``content``: one, or, as JSON lines or in a list, several.
 
     ``stating`` tells that it was said to be an attestation or an advisory, so that content without any

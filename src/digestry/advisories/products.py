@@ -30,7 +30,7 @@ _HUB: Final = frozenset({"registry-1.docker.io", "registry.hub.docker.com", "hub
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class SubjectImage:
     """An image: its digests (its code, and all that holds it), and the names of its repository."""
 
     digests: frozenset[Digest]
@@ -42,7 +42,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ProductMatch:
     """How a product matches. ``tag`` is the one that it names beside the repository, ``others`` the
     digests that it names and that are not known to be the image's."""
 
@@ -51,67 +51,67 @@ class Verdict:
     others: tuple[Digest, ...] = ()
 
 
-def judge(product: Product, about: About) -> Verdict:
+def match_product(product: Product, about: SubjectImage) -> ProductMatch:
     """Whether ``product`` is the image ``about``. A digest decides before any name does."""
     if product.inside:
-        return Verdict("inside")
+        return ProductMatch("inside")
     found = [_named(name, about) for name in product.names] + _hashed(product, about)
     digests = [one for one in found if one.match == "digest" or one.others]
     if digests:
         if any(one.match == "digest" for one in digests):
-            return Verdict("digest")
+            return ProductMatch("digest")
         if any(one.match == "package" for one in found):
-            return Verdict("package")  # the hash is its file's
-        return Verdict("other", others=tuple(other for one in digests for other in one.others))
+            return ProductMatch("package")  # the hash is its file's
+        return ProductMatch("other", others=tuple(other for one in digests for other in one.others))
     order: tuple[Match, ...] = ("name", "package", "other", "unclear")
     return next(
         (one for match in order for one in found if one.match == match),
-        Verdict("unclear"),
+        ProductMatch("unclear"),
     )
 
 
-def _hashed(product: Product, about: About) -> list[Verdict]:
+def _hashed(product: Product, about: SubjectImage) -> list[ProductMatch]:
     found = []
     for algorithm, encoded in product.hashes:
         known = _HASHES.get(algorithm.lower().replace("-", "").replace("_", ""))
         one = None if known is None else digest(f"{known}:{encoded.lower()}")
-        found.append(Verdict("unclear") if one is None else _digest(one, about))
+        found.append(ProductMatch("unclear") if one is None else _digest(one, about))
     return found
 
 
-def _digest(one: Digest, about: About) -> Verdict:
+def _digest(one: Digest, about: SubjectImage) -> ProductMatch:
     if one in about.digests:
-        return Verdict("digest")
-    return Verdict("other", others=(one,)) if about.comparable(one) else Verdict("unclear")
+        return ProductMatch("digest")
+    return ProductMatch("other", others=(one,)) if about.comparable(one) else ProductMatch("unclear")
 
 
-def _named(name: str, about: About) -> Verdict:
+def _named(name: str, about: SubjectImage) -> ProductMatch:
     name = name.strip()
     lower = name.lower()
     if lower.startswith("pkg:"):
         return _purl(name, about)
     if lower.startswith(("cpe:", "urn:")) or not name:
-        return Verdict("unclear")
+        return ProductMatch("unclear")
     scheme = _SCHEME.match(name)
     bare = name[scheme.end() :] if scheme else name
     if _DIGEST.match(bare):
         one = digest(bare.lower().replace("-", ":", 1))
-        return Verdict("unclear") if one is None else _digest(one, about)
+        return ProductMatch("unclear") if one is None else _digest(one, about)
     try:
         read = Reference.parse(bare.rstrip("/"))
     except InvalidReference:
-        return Verdict("unclear")
+        return ProductMatch("unclear")
     if read.digest is not None:
         return _digest(read.digest, about)
     same = _same(bare, about) if scheme is None or "/" in bare else False
     if same:
-        return Verdict("name", tag=read.tag or "")
+        return ProductMatch("name", tag=read.tag or "")
     # A web page may be about anything; what names an image names another one.
     web = scheme is not None and scheme[1].lower() in {"http", "https"}
-    return Verdict("unclear" if web else "other")
+    return ProductMatch("unclear" if web else "other")
 
 
-def _same(name: str, about: About) -> bool:
+def _same(name: str, about: SubjectImage) -> bool:
     """Whether an image name without tag is one of the repository's, or, if it has no registry, its end."""
     try:
         read = Reference.parse(_without_alias(name.rstrip("/").lower()))
@@ -132,12 +132,12 @@ def _without_alias(name: str) -> str:
     return name
 
 
-def _purl(text: str, about: About) -> Verdict:
+def _purl(text: str, about: SubjectImage) -> ProductMatch:
     read = _PURL.fullmatch(text)
     if read is None:
-        return Verdict("unclear")
+        return ProductMatch("unclear")
     if read[1].lower() not in _IMAGE_TYPES:
-        return Verdict("package")
+        return ProductMatch("package")
     path, at, version = read[2].rpartition("@")
     if not at:
         path, version = read[2], ""
@@ -146,14 +146,14 @@ def _purl(text: str, about: About) -> Verdict:
     for said in (version, qualifiers.get("digest", "")):
         if _DIGEST.match(said):
             one = digest(said.lower().replace("-", ":", 1))
-            return Verdict("unclear") if one is None else _digest(one, about)
+            return ProductMatch("unclear") if one is None else _digest(one, about)
     if not path:
-        return Verdict("unclear")
+        return ProductMatch("unclear")
     tag = version or qualifiers.get("tag", "")
     where = _SCHEME.sub("", qualifiers.get("repository_url", ""), count=1).strip("/")
     names = [where, f"{where}/{path}"] if where else [path]
     same = any(_same(name, about) for name in names)
-    return Verdict("name", tag=tag) if same else Verdict("other")
+    return ProductMatch("name", tag=tag) if same else ProductMatch("other")
 
 
 def _pair(part: str) -> tuple[str, str]:

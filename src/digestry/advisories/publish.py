@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Protocol
 
 from digestry.advisories import openvex
-from digestry.advisories.advisory import Reading, latest
-from digestry.advisories.attachments import AttachmentQueries, read
+from digestry.advisories.advisory import AdvisoryReading, in_force
+from digestry.advisories.attachments import AttachmentQueries, read_advisories
 from digestry.advisories.statements import Status
 from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound
 from digestry.model import media_types
@@ -160,7 +160,7 @@ def _attach(
 ) -> Written:
     where = target.image.repository_only()
     repository = registries.repository(where)
-    reading = read(queries, where, [target.digest])
+    reading = read_advisories(queries, where, [target.digest])
     version = 1 + max((one.document.version for one in reading.attached), default=0)
     content = openvex.make_attestation(
         target.image,
@@ -198,7 +198,7 @@ def _attach(
     return Written(new["status"], target.image, referrer, version)
 
 
-def _carried_on(reading: Reading, statement: NewStatement) -> list[dict[str, Any]]:
+def _carried_on(reading: AdvisoryReading, statement: NewStatement) -> list[dict[str, Any]]:
     """The statements in force that digestry wrote, but for the one that is replaced.
 
     What others wrote, and perhaps signed, stays where it is: it is not for us to state again.
@@ -207,7 +207,7 @@ def _carried_on(reading: Reading, statement: NewStatement) -> list[dict[str, Any
     # A statement about several components is in force as often, and is carried on once.
     kept = {
         id(one.statement): one.statement.raw
-        for one in latest(one for one in reading.advisories if one.referrer in ours)
+        for one in in_force(one for one in reading.advisories if one.referrer in ours)
         if one.statement.vulnerability != statement.vulnerability
         or one.statement.timestamp > statement.timestamp
     }

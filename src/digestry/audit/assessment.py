@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from digestry.advisories.advisory import Advisory, Reading, contradictions, latest
-from digestry.advisories.products import About, judge
+from digestry.advisories.advisory import Advisory, AdvisoryReading, contradictions, in_force
+from digestry.advisories.products import SubjectImage, match_product
 from digestry.advisories.statements import GOOD
 from digestry.audit.facts import RegistryFacts
 from digestry.audit.image_identity import ImageIdentity
@@ -69,15 +69,15 @@ class AdvisoryIndex:
 
 
 def _is_about(advisory: Advisory, identity: ImageIdentity) -> bool:
-    about = About(identity.closure, (advisory.repository,))
+    about = SubjectImage(identity.closure, (advisory.repository,))
     named = advisory.statement.products
-    return not named or any(judge(product, about).match == "digest" for product in named)
+    return not named or any(match_product(product, about).match == "digest" for product in named)
 
 
-def in_force(reading: Reading, elsewhere: Iterable[Advisory]) -> list[Advisory]:
+def known_in_force(reading: AdvisoryReading, elsewhere: Iterable[Advisory]) -> list[Advisory]:
     """Return the statements in force, the worst first, of what was read of an image and of others."""
     known = {_key(one) for one in reading.advisories}
-    return latest([*reading.advisories, *(one for one in elsewhere if _key(one) not in known)])
+    return in_force([*reading.advisories, *(one for one in elsewhere if _key(one) not in known)])
 
 
 def assess(facts: RegistryFacts) -> Assessment:
@@ -90,7 +90,7 @@ def assess(facts: RegistryFacts) -> Assessment:
     identity, reading = facts.identity, facts.reading
     if identity is None:
         return Assessment("unknown")
-    current = in_force(reading, facts.elsewhere)
+    current = known_in_force(reading, facts.elsewhere)
     reasons = [*reading.reasons, *contradictions(current)]
     reasons += [
         f"{one.statement.vulnerability}: stated in {one.repository.name}, about the same code"
@@ -115,7 +115,9 @@ def _key(advisory: Advisory) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _state(current: list[Advisory], reading: Reading, identity: ImageIdentity) -> tuple[State, list[str]]:
+def _state(
+    current: list[Advisory], reading: AdvisoryReading, identity: ImageIdentity
+) -> tuple[State, list[str]]:
     statuses = {one.statement.status for one in current}
     if "affected" in statuses:
         return "affected", []

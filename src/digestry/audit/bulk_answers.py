@@ -16,7 +16,9 @@ from digestry.model.reference import Reference
 from digestry.model.resolution import Resolution
 
 
-def told(host: str, resolution: Resolution, contents: Mapping[str, str]) -> Iterator[tuple[Hashable, Any]]:
+def single_answers(
+    host: str, resolution: Resolution, contents: Mapping[str, str]
+) -> Iterator[tuple[Hashable, Any]]:
     """Each question of :class:`~digestry.audit.registry_queries.Lookup` that is answered, and its answer.
 
     ``contents`` were verified against their digests.

@@ -173,7 +173,7 @@ class _File:
             found.append(alias)
         return tuple(found)
 
-    def _mirrors(self, table: Mapping[str, Any]) -> list[engine_mirrors.Found]:
+    def _mirrors(self, table: Mapping[str, Any]) -> list[engine_mirrors.FoundMirrors]:
         found = []
         for key, value in table.items():
             if key not in MIRROR_DEFAULTS:
@@ -186,7 +186,7 @@ class _File:
                 )
             if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
                 raise self._wrong(f"{key} must be a list of paths", "mirrors", 0, key)
-            reader = engine_mirrors.of_docker if key == "docker" else engine_mirrors.of_containerd
+            reader = engine_mirrors.docker_mirrors if key == "docker" else engine_mirrors.containerd_mirrors
             for one in value:
                 # As seen from the file, so that it can be kept with what it names.
                 path = self._path.parent / Path(one).expanduser()

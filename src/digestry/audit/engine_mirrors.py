@@ -25,7 +25,7 @@ _PORTS: Final = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundMirrors:
     """Mirrors as one file has them. ``plain`` are hosts that are spoken to without TLS."""
 
     mirrors: tuple[Mirror, ...] = ()
@@ -33,7 +33,7 @@ class Found:
     problems: tuple[Unseen, ...] = ()
 
 
-def of_docker(path: Path) -> Found:
+def docker_mirrors(path: Path) -> FoundMirrors:
     """The ``registry-mirrors`` of docker's ``daemon.json``: mirrors of docker.io, in their order.
 
     Raises :class:`InvalidConfiguration` if it cannot be read.
@@ -53,7 +53,7 @@ def of_docker(path: Path) -> Found:
     return reader.found()
 
 
-def of_containerd(directory: Path) -> Found:
+def containerd_mirrors(directory: Path) -> FoundMirrors:
     """The mirrors of a ``certs.d``: one directory a registry, each with a ``hosts.toml``.
 
     ``_default`` stands for every registry. Raises :class:`InvalidConfiguration` if the directory, or
@@ -66,14 +66,14 @@ def of_containerd(directory: Path) -> Found:
     # What stands for every registry comes after what is about one.
     folders.sort(key=lambda entry: entry.name == _DEFAULT)
     results = [_hosts_file(folder) for folder in folders]
-    return Found(
+    return FoundMirrors(
         tuple(mirror for one in results for mirror in one.mirrors),
         frozenset(host for one in results for host in one.plain),
         tuple(problem for one in results for problem in one.problems),
     )
 
 
-def _hosts_file(folder: Path) -> Found:
+def _hosts_file(folder: Path) -> FoundMirrors:
     path = folder / "hosts.toml"
     try:
         document = tomllib.loads(_text(path))
@@ -116,8 +116,8 @@ class _Reader:
         self._plain: set[str] = set()
         self._problems: list[Unseen] = []
 
-    def found(self) -> Found:
-        return Found(tuple(self._mirrors), frozenset(self._plain), tuple(self._problems))
+    def found(self) -> FoundMirrors:
+        return FoundMirrors(tuple(self._mirrors), frozenset(self._plain), tuple(self._problems))
 
     def skip(self, why: str) -> None:
         self._problems.append(Unseen(str(self._path), f"{why}; it is not asked"))

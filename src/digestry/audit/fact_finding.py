@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from digestry.advisories.advisory import Reading
-from digestry.advisories.attachments import attestation_tag, list_tag, read
-from digestry.audit.assessment import AdvisoryIndex, in_force
+from digestry.advisories.advisory import AdvisoryReading
+from digestry.advisories.attachments import attestation_tag, list_tag, read_advisories
+from digestry.audit.assessment import AdvisoryIndex, known_in_force
 from digestry.audit.facts import ImageUse, PossibleImage, RegistryFacts
 from digestry.audit.fixed_images import find_fix
-from digestry.audit.image_advisories import gather, subjects_of
+from digestry.audit.image_advisories import gather_advisories, subjects_of
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.image_names import ImageNames
 from digestry.audit.registry_queries import RegistryQueries
@@ -118,7 +118,7 @@ class ImageInquiry:
         missed = list(search.missed)
         if facts.failure and self._reference is not None:
             missed.append(Unseen(f"registry {self._reference.name}", facts.failure))
-        reading = Reading() if identity is None else self._read(identity, tag)
+        reading = AdvisoryReading() if identity is None else self._read(identity, tag)
         # One for each repository: more would be as many as there are images.
         first = dict(reversed(reading.missed))
         missed += [Unseen(f"registry {where.name}", reason) for where, reason in first.items()]
@@ -158,14 +158,14 @@ class ImageInquiry:
         others = self._names.others(self._reference.repository_only())
         return frozenset(other.repository for other in others if not other.tags)
 
-    def _read(self, identity: ImageIdentity, tag: TagVerdict) -> Reading:
+    def _read(self, identity: ImageIdentity, tag: TagVerdict) -> AdvisoryReading:
         """Return what is said of what runs, by the index too that the container's tag points to now."""
         search = self._search
         own = self._reference.repository_only() if self._reference is not None else None
         if tag.state == "current" and tag.digest is not None and identity.repository == own:
             identity = replace(identity, closure=identity.closure | {tag.digest})
         others = search.elsewhere(identity)
-        reading = gather(self._queries, identity, others, without_tags=self._without_tags())
+        reading = gather_advisories(self._queries, identity, others, without_tags=self._without_tags())
         if search.failure is not None and own not in (identity.repository, *others):
             why = f"what hangs on it in its own repository is not known: {search.failure.message}"
             reading.miss(own or identity.repository, why)
@@ -191,7 +191,7 @@ def finish(queries: RegistryQueries, found: Findings, others: AdvisoryIndex) -> 
     if identity is None:
         return found
     elsewhere = tuple(others.about(identity))
-    bad = [one for one in in_force(facts.reading, elsewhere) if one.statement.status == "affected"]
+    bad = [one for one in known_in_force(facts.reading, elsewhere) if one.statement.status == "affected"]
     if bad:
         fix = find_fix(queries, identity, bad)
         return replace(found, facts=replace(facts, elsewhere=elsewhere, fix=fix))
@@ -201,6 +201,6 @@ def finish(queries: RegistryQueries, found: Findings, others: AdvisoryIndex) -> 
 
 def _possible(queries: RegistryQueries, identity: ImageIdentity) -> tuple[PossibleImage, ...]:
     return tuple(
-        PossibleImage(digest, read(queries, identity.repository, identity.holding(digest)))
+        PossibleImage(digest, read_advisories(queries, identity.repository, identity.holding(digest)))
         for digest in sorted(identity.possible)
     )

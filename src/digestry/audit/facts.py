@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from digestry.advisories.advisory import Advisory, Reading
+from digestry.advisories.advisory import Advisory, AdvisoryReading
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.tag_verdict import TagFacts
 from digestry.inventory.observation import ImageFacts
@@ -31,7 +31,7 @@ class PossibleImage:
     """Another image that may be what runs, and what is said of it."""
 
     digest: Digest
-    reading: Reading
+    reading: AdvisoryReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class RegistryFacts:
     identity: ImageIdentity | None = None
     """What runs; None if no registry knows it, and nothing else does."""
     tag: TagFacts = field(default_factory=TagFacts)
-    reading: Reading = field(default_factory=Reading)
+    reading: AdvisoryReading = field(default_factory=AdvisoryReading)
     """The advisories that hang on the image."""
     elsewhere: tuple[Advisory, ...] = ()
     """Advisories about the same code that were read of other images."""

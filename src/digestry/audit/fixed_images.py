@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from digestry.advisories.advisory import Advisory, Reading
-from digestry.advisories.attachments import read
+from digestry.advisories.advisory import Advisory, AdvisoryReading
+from digestry.advisories.attachments import read_advisories
 from digestry.audit.facts import FixedImage
 from digestry.audit.graph_explorer import GraphExplorer
 from digestry.audit.image_graph import ImageGraph
@@ -65,7 +65,9 @@ def _trouble(
     nodes = explorer.nodes
     manifests = frozenset(one for one in closure if one in nodes or one == image.digest)
     indexes = frozenset(one for one in manifests if one in nodes and nodes[one].is_index)
-    return _said_against(read(queries, explorer.repository, manifests, same_code=closure, indexes=indexes))
+    return _said_against(
+        read_advisories(queries, explorer.repository, manifests, same_code=closure, indexes=indexes)
+    )
 
 
 def _closure(graph: ImageGraph, image: Digest) -> frozenset[Digest]:
@@ -76,7 +78,7 @@ def _closure(graph: ImageGraph, image: Digest) -> frozenset[Digest]:
     return frozenset[Digest]().union(*map(graph.closure, codes))
 
 
-def _said_against(reading: Reading) -> tuple[str, Iterable[Reference]]:
+def _said_against(reading: AdvisoryReading) -> tuple[str, Iterable[Reference]]:
     current = reading.current()
     bad = [one for one in current if one.statement.status == "affected"]
     if bad:

@@ -6,8 +6,8 @@ from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from digestry.advisories.advisory import Reading
-from digestry.advisories.attachments import read
+from digestry.advisories.advisory import AdvisoryReading
+from digestry.advisories.attachments import read_advisories
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.model.digest import Digest
@@ -16,13 +16,13 @@ from digestry.model.reference import Reference
 NOWHERE_ELSE: Final[Mapping[Reference, frozenset[Digest]]] = MappingProxyType({})
 
 
-def gather(
+def gather_advisories(
     queries: RegistryQueries,
     identity: ImageIdentity,
     elsewhere: Mapping[Reference, frozenset[Digest]] = NOWHERE_ELSE,
     *,
     without_tags: Container[Reference] = (),
-) -> Reading:
+) -> AdvisoryReading:
     """Reads the advisories of everything that is or holds the code of ``identity``.
 
     In the repositories ``elsewhere``, which have the same code as the given digests, they are looked for
@@ -31,8 +31,8 @@ def gather(
     """
     indexes = frozenset(node.digest for node in identity.graph.nodes.values() if node.is_index)
 
-    def look(repository: Reference, same_code: frozenset[Digest]) -> Reading:
-        return read(
+    def look(repository: Reference, same_code: frozenset[Digest]) -> AdvisoryReading:
+        return read_advisories(
             queries,
             repository,
             subjects_of(identity, same_code),

@@ -19,7 +19,7 @@ from digestry.model.sightings import MOST_CONTAINERS, Noted, Sighted, as_place
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecordingOutcome:
     """One registry, and what came of telling it: ``noted``, or the ``failure``, or neither: it keeps
     no sightings."""
 
@@ -33,7 +33,7 @@ class Recording:
     """All registries that were to be told, by name, and how many containers run ``nothing_known``:
     nothing that any registry is known to have."""
 
-    told: tuple[Told, ...]
+    told: tuple[RecordingOutcome, ...]
     nothing_known: int
 
 
@@ -48,11 +48,11 @@ def record(report: AuditReport, queries: RegistryQueries, origins: Origins = NO_
     )
 
 
-def _tell(queries: RegistryQueries, host: str, sightings: list[Sighted]) -> Told:
+def _tell(queries: RegistryQueries, host: str, sightings: list[Sighted]) -> RecordingOutcome:
     try:
-        return Told(host, queries.record(host, sightings))
+        return RecordingOutcome(host, queries.record(host, sightings))
     except DigestryError as error:
-        return Told(host, failure=error)
+        return RecordingOutcome(host, failure=error)
 
 
 def what_runs(report: AuditReport, origins: Origins = NO_ORIGINS) -> tuple[dict[str, list[Sighted]], int]:

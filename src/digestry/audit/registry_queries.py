@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
-from digestry.audit.bulk_answers import told
+from digestry.audit.bulk_answers import single_answers
 from digestry.errors import DigestryError, RemoteDamaged, RemoteError, RemoteNotFound, Unreachable
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -281,7 +281,7 @@ class RegistryQueries:
             if found is None:
                 return
             for resolution in found.resolutions:
-                for key, value in told(host, resolution, found.contents):
+                for key, value in single_answers(host, resolution, found.contents):
                     self._tell(key, value)
             left = left[len(found.resolutions) :]
 

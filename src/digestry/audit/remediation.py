@@ -30,7 +30,7 @@ _NAME_OPTION: Final = {"docker": "--context", "podman": "--connection"}
 
 
 @dataclass(frozen=True, slots=True)
-class Fix:
+class Remediation:
     """``commands`` are for a shell, one after the other; ``notes`` are what to know before."""
 
     commands: tuple[str, ...]
@@ -43,16 +43,16 @@ Origins: TypeAlias = Mapping[str, str]
 NO_ORIGINS: Final[Origins] = MappingProxyType({})
 
 
-def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Fix | None:
+def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Remediation | None:
     """What would mend ``finding``; None if there is nothing to mend."""
     origin = origins.get(finding.container.source, finding.container.source)
     state, tag = finding.assessment.state, finding.tag
     if state == "affected":
         if finding.fixed_image is None:
-            return Fix((), (*finding.refused, _without_cure(finding)))
+            return Remediation((), (*finding.refused, _without_cure(finding)))
         return _replaced(finding, origin, finding.fixed_image, finding.refused)
     if state == "unknown" or tag.state == "never":
-        return Fix((), (finding.action,))
+        return Remediation((), (finding.action,))
     if tag.state != "moved" or tag.digest is None:
         return None
     try:
@@ -83,7 +83,9 @@ def _without_cure(finding: ContainerFinding) -> str:
     return f"no fixed image is known for {', '.join(bad)}: stop it or shield it, until an advisory names one"
 
 
-def _replaced(finding: ContainerFinding, origin: str, image: Reference, notes: tuple[str, ...]) -> Fix:
+def _replaced(
+    finding: ContainerFinding, origin: str, image: Reference, notes: tuple[str, ...]
+) -> Remediation:
     seen = finding.container
     kind, _, where = origin.partition(":")
     if kind in _ADDRESS_OPTION:
@@ -91,7 +93,9 @@ def _replaced(finding: ContainerFinding, origin: str, image: Reference, notes: t
     if kind == "kubernetes":
         return _in_kubernetes(seen, where, image, notes)
     on = f" on {seen.host}" if seen.host else ""
-    return Fix((), (*notes, f"start {seen.name or seen.id or 'it'}{on} from {image} in place of what runs"))
+    return Remediation(
+        (), (*notes, f"start {seen.name or seen.id or 'it'}{on} from {image} in place of what runs")
+    )
 
 
 # -- docker and podman --------------------------------------------------------------------------
@@ -99,18 +103,18 @@ def _replaced(finding: ContainerFinding, origin: str, image: Reference, notes: t
 
 def _in_engine(
     seen: ContainerObservation, kind: str, where: str, image: Reference, notes: tuple[str, ...]
-) -> Fix:
+) -> Remediation:
     program = [kind]
     if where:
         if not _CONTEXT.fullmatch(where):
-            return Fix((), (*notes, f"start it from {image} in place of what runs"))
+            return Remediation((), (*notes, f"start it from {image} in place of what runs"))
         program += [(_ADDRESS_OPTION if "/" in where else _NAME_OPTION)[kind], where]
     if kind == "docker" and seen.namespace:
         return _in_compose(seen, program, image, notes)
     target = _target(seen)
     if target is None:
         notes = (*notes, f"its name cannot be typed safely: start it from {image} in place of what runs")
-        return Fix((), notes)
+        return Remediation((), notes)
     named = _NAME.fullmatch(seen.name) is not None
     old = f"{target}-replaced"
     run = [*program, "run", "--detach"]
@@ -130,22 +134,22 @@ def _in_engine(
         f"fill in: its ports, volumes, environment and networks belong before the image in `{kind} run`, and "
         f"its command after it; `{kind} inspect` shows them"
     )
-    return Fix(tuple(shlex.join(command) for command in commands), (*notes, missing))
+    return Remediation(tuple(shlex.join(command) for command in commands), (*notes, missing))
 
 
 def _in_compose(
     seen: ContainerObservation, program: list[str], image: Reference, notes: tuple[str, ...]
-) -> Fix:
+) -> Remediation:
     where = (
         f"it belongs to the compose project {seen.namespace}: write `image: {image}` for its service in the "
         "compose file, and run this beside it"
     )
     notes = (*notes, where)
     if not _NAME.fullmatch(seen.namespace):
-        return Fix((), notes)
+        return Remediation((), notes)
     compose = [*program, "compose", "--project-name", seen.namespace]
     commands = ([*compose, "pull"], [*compose, "up", "--detach"])
-    return Fix(tuple(shlex.join(command) for command in commands), notes)
+    return Remediation(tuple(shlex.join(command) for command in commands), notes)
 
 
 def _target(seen: ContainerObservation) -> str | None:
@@ -158,12 +162,14 @@ def _target(seen: ContainerObservation) -> str | None:
 # -- kubernetes ---------------------------------------------------------------------------------
 
 
-def _in_kubernetes(seen: ContainerObservation, where: str, image: Reference, notes: tuple[str, ...]) -> Fix:
+def _in_kubernetes(
+    seen: ContainerObservation, where: str, image: Reference, notes: tuple[str, ...]
+) -> Remediation:
     context = unquote(where.partition("?")[0])
     words = seen.name.split("/")
     typable = all(_NAME.fullmatch(word) for word in (seen.namespace, *words))
     if not typable or len(words) not in {2, 3} or (context and not _CONTEXT.fullmatch(context)):
-        return Fix((), (*notes, f"run {image} in place of what runs"))
+        return Remediation((), (*notes, f"run {image} in place of what runs"))
     kubectl = ["kubectl", *(["--context", context] if context else []), "--namespace", seen.namespace]
     container = words[-1]
     commands: list[list[str]] = []
@@ -184,4 +190,4 @@ def _in_kubernetes(seen: ContainerObservation, where: str, image: Reference, not
         commands.append([*kubectl, "set", "image", owner, f"{container}={image}"])
     if seen.runs:
         commands.append([*kubectl, "rollout", "status", owner])
-    return Fix(tuple(shlex.join(command) for command in commands), notes)
+    return Remediation(tuple(shlex.join(command) for command in commands), notes)

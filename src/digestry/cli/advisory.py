@@ -14,7 +14,7 @@ from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest_prefix import DigestPrefix
 
 if TYPE_CHECKING:
-    from digestry.advisories.advisory import Reading
+    from digestry.advisories.advisory import AdvisoryReading
     from digestry.advisories.publish import TargetImage
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
@@ -174,9 +174,9 @@ def show(reference: str) -> None:
     _finish(reading)
 
 
-def _read(reference: str) -> tuple[TargetImage, Reading]:
+def _read(reference: str) -> tuple[TargetImage, AdvisoryReading]:
     from digestry.advisories import publish
-    from digestry.advisories.attachments import read
+    from digestry.advisories.attachments import read_advisories
     from digestry.audit.registry_queries import RegistryQueries
     from digestry.cli.settings import load
     from digestry.model import media_types
@@ -187,7 +187,7 @@ def _read(reference: str) -> tuple[TargetImage, Reading]:
             session, in_registry(settings, session, reference), hint="check the name and the tag"
         )
         is_index = target.descriptor.media_type in media_types.INDEXES
-        reading = read(
+        reading = read_advisories(
             RegistryQueries(session, timeout=60),
             target.image.repository_only(),
             [target.digest],
@@ -196,7 +196,7 @@ def _read(reference: str) -> tuple[TargetImage, Reading]:
         return target, reading
 
 
-def _finish(reading: Reading, *, quiet: bool = False) -> None:
+def _finish(reading: AdvisoryReading, *, quiet: bool = False) -> None:
     from digestry.cli import exit_codes
 
     if not quiet:

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from digestry.advisories.advisory import Advisory
 from digestry.audit.findings import AuditReport, ContainerFinding
-from digestry.audit.remediation import Fix, Origins, plan
+from digestry.audit.remediation import Origins, Remediation, plan
 from digestry.inventory.observation import Note, Unseen
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
@@ -241,7 +241,7 @@ def _past(span: TagSpan) -> PastTagRow:
     return PastTagRow(span.tag, str(span.digest), rfc3339(span.since), until)
 
 
-def _fix(fix: Fix | None) -> FixRow | UnsetType:
+def _fix(fix: Remediation | None) -> FixRow | UnsetType:
     return UNSET if fix is None else FixRow(list(fix.commands), list(fix.notes))
 
 
