@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from digestry.advisories import attachments, openvex, publish
+from digestry.advisories import attachments, openvex_writer, publish
 from digestry.advisories.advisory import AdvisoryReading
 from digestry.advisories.documents import decode_documents
 from digestry.advisories.statements import Document
@@ -57,8 +57,9 @@ def read(registries: FakeRegistries, digest: Digest) -> AdvisoryReading:
 
 def attestation(digest: Digest, status: str = "affected", **more: Any) -> dict[str, Any]:
     """What vexctl and cosign make."""
+    purl = openvex_writer.image_purl(REFERENCE, digest)
     statement = {
-        "vulnerability": {"name": "CVE-9"}, "products": [{"@id": openvex.purl(REFERENCE, digest)}],
+        "vulnerability": {"name": "CVE-9"}, "products": [{"@id": purl}],
         "status": status, "action_statement": "upgrade",
     } | more  # fmt: skip
     return {
@@ -100,7 +101,9 @@ def test_the_form_that_scanners_look_for(registries: FakeRegistries, app: FakeRe
 
 def test_the_purl_of_docker_hub_has_its_long_name() -> None:
     digest = Digest.of(b"")
-    assert openvex.purl(Reference.parse("nginx"), digest).endswith("=index.docker.io%2Flibrary%2Fnginx")
+    assert openvex_writer.image_purl(Reference.parse("nginx"), digest).endswith(
+        "=index.docker.io%2Flibrary%2Fnginx"
+    )
 
 
 def test_each_document_holds_all_that_is_in_force(registries: FakeRegistries, app: FakeRepository) -> None:
@@ -265,7 +268,7 @@ def test_an_advisory_that_is_listed_and_cannot_be_had_is_missed(
 def test_other_images_statements_do_not_count(registries: FakeRegistries, app: FakeRepository) -> None:
     image, other = app.image("one", "1"), app.image("two", "2")
     app.attach(image.manifest, json.dumps(attestation(other.manifest)).encode())
-    products = [{"@id": openvex.purl(REFERENCE, other.manifest)}]
+    products = [{"@id": openvex_writer.image_purl(REFERENCE, other.manifest)}]
     app.attach(image.manifest, json.dumps(attestation(image.manifest, products=products)).encode())
     assert read(registries, image.manifest).current() == []
 

@@ -14,14 +14,11 @@ from digestry.advisories.statements import (
     Statement,
     Status,
     Unreadable,
-    items,
-    mapping,
-    number,
-    parse_time,
     read_each,
-    text,
 )
+from digestry.advisories.values import read_time, read_version
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 _STATUSES: Final[dict[str, Status]] = {
     "known_affected": "affected",
@@ -38,31 +35,31 @@ _MOST_PRODUCTS: Final = 100_000
 
 def is_csaf(value: dict[str, Any]) -> bool:
     """Whether a JSON object is a CSAF document."""
-    document = mapping(value.get("document"))
-    return "csaf_version" in document or text(document.get("category")).startswith("csaf")
+    document = as_object(value.get("document"))
+    return "csaf_version" in document or as_text(document.get("category")).startswith("csaf")
 
 
 def read_document(value: dict[str, Any]) -> Document | Unreadable:
     """A CSAF document, decoded from JSON."""
-    document = mapping(value.get("document"))
-    tracking = mapping(document.get("tracking"))
-    when = text(tracking.get("current_release_date")) or text(tracking.get("initial_release_date"))
+    document = as_object(value.get("document"))
+    tracking = as_object(document.get("tracking"))
+    when = as_text(tracking.get("current_release_date")) or as_text(tracking.get("initial_release_date"))
     try:
-        timestamp = parse_time(when)
+        timestamp = read_time(when)
     except ValueError:
         return Unreadable(f"the time of its CSAF document is {shown(when)}")
     entries = value.get("vulnerabilities")
     if entries is not None and not isinstance(entries, list):
         return Unreadable("the vulnerabilities of its CSAF document are not a list")
-    products = _products(mapping(value.get("product_tree")))
-    version = number(text(tracking.get("version")).partition(".")[0])
-    author = text(mapping(document.get("publisher")).get("name"))
+    products = _products(as_object(value.get("product_tree")))
+    version = read_version(as_text(tracking.get("version")).partition(".")[0])
+    author = as_text(as_object(document.get("publisher")).get("name"))
 
     def read(entry: object) -> Iterator[Statement | Unreadable]:
-        vulnerability = mapping(entry)
-        ids = [text(mapping(one).get("text")) for one in items(vulnerability.get("ids"))]
-        names = [name for name in (text(vulnerability.get("cve")), *ids) if name]
-        said = mapping(vulnerability.get("product_status"))
+        vulnerability = as_object(entry)
+        ids = [as_text(as_object(one).get("text")) for one in as_list(vulnerability.get("ids"))]
+        names = [name for name in (as_text(vulnerability.get("cve")), *ids) if name]
+        said = as_object(vulnerability.get("product_status"))
         unknown = sorted(said.keys() - _STATUSES.keys() - _SILENT)
         if not names or unknown or not said:
             yield Unreadable(
@@ -78,13 +75,13 @@ def read_document(value: dict[str, Any]) -> Document | Unreadable:
                 author=author,
             )
 
-    statements, faults = read_each(items(entries), "vulnerability", read)
+    statements, faults = read_each(as_list(entries), "vulnerability", read)
     return Document(
         kind="CSAF",
         predicate=value,
         version=version,
         author=author,
-        identity=text(tracking.get("id")),
+        identity=as_text(tracking.get("id")),
         statements=statements,
         faults=faults,
     )
@@ -94,7 +91,7 @@ def _statements(
     vulnerability: dict[str, Any], said: dict[str, Any], products: dict[str, Product]
 ) -> list[Statement]:
     """What is said of one vulnerability, but for what it shares with the rest of the document."""
-    notes = [text(mapping(one).get("details")) for one in items(vulnerability.get("threats"))]
+    notes = [as_text(as_object(one).get("details")) for one in as_list(vulnerability.get("threats"))]
     return [
         Statement(
             vulnerability="",
@@ -104,7 +101,7 @@ def _statements(
             version=1,
             author="",
             # An ID that the tree does not have is a product that nobody can read.
-            products=tuple(products.get(text(one), Product()) for one in items(ids)) or (Product(),),
+            products=tuple(products.get(as_text(one), Product()) for one in as_list(ids)) or (Product(),),
             notes=next(filter(None, notes), ""),
             raw=vulnerability,
         )
@@ -116,30 +113,34 @@ def _statements(
 def _products(tree: dict[str, Any]) -> dict[str, Product]:
     """The products by their IDs. What is said of a component of a product is about the product."""
     found: dict[str, Product] = {}
-    pending = [*items(tree.get("branches")), *items(tree.get("full_product_names"))]
+    pending = [*as_list(tree.get("branches")), *as_list(tree.get("full_product_names"))]
     while pending and len(found) < _MOST_PRODUCTS:
-        branch = mapping(pending.pop())
-        pending += items(branch.get("branches"))
-        product = mapping(branch.get("product")) or branch
-        if text(product.get("product_id")):
-            found[text(product.get("product_id"))] = _product(product)
-    for one in items(tree.get("relationships"))[:_MOST_PRODUCTS]:
-        relation = mapping(one)
-        identity = text(mapping(relation.get("full_product_name")).get("product_id"))
-        whole = found.get(text(relation.get("relates_to_product_reference")))
-        part = found.get(text(relation.get("product_reference")))
+        branch = as_object(pending.pop())
+        pending += as_list(branch.get("branches"))
+        product = as_object(branch.get("product")) or branch
+        if as_text(product.get("product_id")):
+            found[as_text(product.get("product_id"))] = _product(product)
+    for one in as_list(tree.get("relationships"))[:_MOST_PRODUCTS]:
+        relation = as_object(one)
+        identity = as_text(as_object(relation.get("full_product_name")).get("product_id"))
+        whole = found.get(as_text(relation.get("relates_to_product_reference")))
+        part = found.get(as_text(relation.get("product_reference")))
         if identity and whole is not None and part is not None:
             found[identity] = Product(whole.names, whole.hashes, (part.shown,), whole.inside)
     return found
 
 
 def _product(product: dict[str, Any]) -> Product:
-    helper = mapping(product.get("product_identification_helper"))
-    names = [text(helper.get("purl")), *map(text, items(helper.get("purls"))), text(helper.get("cpe"))]
+    helper = as_object(product.get("product_identification_helper"))
+    names = [
+        as_text(helper.get("purl")),
+        *map(as_text, as_list(helper.get("purls"))),
+        as_text(helper.get("cpe")),
+    ]
     hashes = tuple(
-        (text(mapping(one).get("algorithm")), text(mapping(one).get("value")))
-        for group in items(helper.get("hashes"))
-        for one in items(mapping(group).get("file_hashes"))
+        (as_text(as_object(one).get("algorithm")), as_text(as_object(one).get("value")))
+        for group in as_list(helper.get("hashes"))
+        for one in as_list(as_object(group).get("file_hashes"))
     )
     # A name is for people, and may be in any language: alone it tells nothing.
-    return Product(tuple(filter(None, names)) or (f"urn:csaf:{text(product.get('name'))}",), hashes)
+    return Product(tuple(filter(None, names)) or (f"urn:csaf:{as_text(product.get('name'))}",), hashes)

@@ -18,14 +18,11 @@ from digestry.advisories.statements import (
     Statement,
     Status,
     Unreadable,
-    items,
-    mapping,
-    number,
-    parse_time,
     read_each,
-    text,
 )
+from digestry.advisories.values import read_time, read_version
 from digestry.model.digest import shown
+from digestry.model.json_values import as_list, as_object, as_text
 
 _STATES: Final[dict[str, Status]] = {
     "exploitable": "affected",
@@ -55,7 +52,7 @@ def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
         predicate=bom,
         version=reader.version,
         author=reader.author,
-        identity=text(bom.get("serialNumber")),
+        identity=as_text(bom.get("serialNumber")),
         statements=statements,
         faults=faults,
     )
@@ -63,23 +60,25 @@ def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
 
 class _Reader:
     def __init__(self, bom: dict[str, Any]) -> None:
-        metadata = mapping(bom.get("metadata"))
-        self.version = number(bom.get("version"))
+        metadata = as_object(bom.get("metadata"))
+        self.version = read_version(bom.get("version"))
         self.author = _author(metadata)
-        self._timestamp = text(metadata.get("timestamp"))
-        self._main = mapping(metadata.get("component"))
-        self._components = _by_reference(items(bom.get("components")) + items(self._main.get("components")))
+        self._timestamp = as_text(metadata.get("timestamp"))
+        self._main = as_object(metadata.get("component"))
+        self._components = _by_reference(
+            as_list(bom.get("components")) + as_list(self._main.get("components"))
+        )
 
     def statement(self, entry: object) -> Statement | Unreadable:
         if not isinstance(entry, dict):
             return Unreadable("it is not an object")
-        name = text(entry.get("id"))
+        name = as_text(entry.get("id"))
         if not name.strip():
             return Unreadable("it has no id")
-        analysis = mapping(entry.get("analysis"))
+        analysis = as_object(entry.get("analysis"))
         state = analysis.get("state")
         # What is listed and not analysed is there, and nobody has said what that means.
-        said = "under_investigation" if state is None else _STATES.get(text(state).strip().lower())
+        said = "under_investigation" if state is None else _STATES.get(as_text(state).strip().lower())
         if said is None:
             return Unreadable(f"its analysis has the state {shown(state)}")
         timestamp = self._time(analysis, entry)
@@ -90,36 +89,36 @@ class _Reader:
             return Unreadable("what it affects is not a list")
         products = []
         for affected in affects or []:
-            ref = affected if isinstance(affected, str) else text(mapping(affected).get("ref"))
+            ref = affected if isinstance(affected, str) else as_text(as_object(affected).get("ref"))
             products.append(self._product(ref))
         return Statement(
             vulnerability=name,
             aliases=tuple(
-                filter(None, (text(mapping(one).get("id")) for one in items(entry.get("references"))))
+                filter(None, (as_text(as_object(one).get("id")) for one in as_list(entry.get("references"))))
             ),
             status=said,
             timestamp=timestamp,
             version=self.version,
             author=self.author,
             products=tuple(products),
-            action=text(entry.get("recommendation")),
-            notes=text(analysis.get("detail")),
-            justification=text(analysis.get("justification")),
+            action=as_text(entry.get("recommendation")),
+            notes=as_text(analysis.get("detail")),
+            justification=as_text(analysis.get("justification")),
             raw=entry,
         )
 
     def _time(self, analysis: dict[str, Any], entry: dict[str, Any]) -> datetime.datetime | Unreadable:
         said = (analysis.get("lastUpdated"), analysis.get("firstIssued"), entry.get("updated"))
-        when = next((text(one) for one in said if one), self._timestamp)
+        when = next((as_text(one) for one in said if one), self._timestamp)
         if not when:
             return LONG_AGO
         try:
-            return parse_time(when)
+            return read_time(when)
         except ValueError:
             return Unreadable(f"its time is {shown(when)}")
 
     def _product(self, ref: str) -> Product:
-        if ref and ref == text(self._main.get("bom-ref")):
+        if ref and ref == as_text(self._main.get("bom-ref")):
             return _described(self._main)
         # BOM-Link: urn:cdx:SERIAL/VERSION#BOM-REF.
         link = unquote(ref.partition("#")[2]) if ref.lower().startswith("urn:cdx:") else ref
@@ -148,8 +147,8 @@ def _hides(bom: dict[str, Any]) -> bool:
 
 
 def _author(metadata: dict[str, Any]) -> str:
-    names = [text(mapping(one).get("name")) for one in items(metadata.get("authors"))]
-    names += [text(mapping(metadata.get(role)).get("name")) for role in _MAKERS]
+    names = [as_text(as_object(one).get("name")) for one in as_list(metadata.get("authors"))]
+    names += [as_text(as_object(metadata.get(role)).get("name")) for role in _MAKERS]
     return next(filter(None, names), "")
 
 
@@ -158,22 +157,22 @@ def _by_reference(components: list[Any]) -> dict[str, dict[str, Any]]:
     pending = [one for one in components if isinstance(one, dict)]
     while pending and len(found) < _MOST_COMPONENTS:
         component = pending.pop()
-        ref = text(component.get("bom-ref"))
+        ref = as_text(component.get("bom-ref"))
         if ref:
             found.setdefault(ref, component)
-        pending += [one for one in items(component.get("components")) if isinstance(one, dict)]
+        pending += [one for one in as_list(component.get("components")) if isinstance(one, dict)]
     return found
 
 
 def _described(main: dict[str, Any]) -> Product:
     """What the document describes: the image that it is attached to, unless it says another one."""
-    version = text(main.get("version"))
+    version = as_text(main.get("version"))
     if version.lower().startswith(("sha256:", "sha512:")):
         return Product((version,))
     named = _identified(main)
     if named is not None and (_is_image(named) or named.hashes):
         return named
-    return Product((text(main.get("name")) or "what it describes",), inside=True)
+    return Product((as_text(main.get("name")) or "what it describes",), inside=True)
 
 
 def _is_image(product: Product) -> bool:
@@ -183,8 +182,8 @@ def _is_image(product: Product) -> bool:
 def _identified(component: dict[str, Any]) -> Product | None:
     """A component by its package URL and hashes, or by its name; None if it has neither."""
     hashes = tuple(
-        (text(mapping(one).get("alg")), text(mapping(one).get("content")))
-        for one in items(component.get("hashes"))
+        (as_text(as_object(one).get("alg")), as_text(as_object(one).get("content")))
+        for one in as_list(component.get("hashes"))
     )
-    name = text(component.get("purl")) or text(component.get("name"))
+    name = as_text(component.get("purl")) or as_text(component.get("name"))
     return Product((name,), hashes) if name else Product((), hashes) if hashes else None

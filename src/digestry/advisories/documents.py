@@ -17,8 +17,10 @@ import msgspec
 
 from digestry.advisories import csaf, cyclonedx, openvex
 from digestry.advisories.attachment_kinds import is_other_predicate, may_speak
-from digestry.advisories.statements import Document, Foreign, Unreadable, digest, items, mapping, text
+from digestry.advisories.statements import Document, Foreign, Unreadable
+from digestry.advisories.values import read_digest
 from digestry.model.digest import Digest
+from digestry.model.json_values import as_list, as_object, as_text
 
 Read: TypeAlias = Document | Foreign | Unreadable
 
@@ -114,7 +116,7 @@ def _read(value: dict[str, Any], depth: int) -> Read | None:
 
 def _payload(envelope: dict[str, Any]) -> bytes | Unreadable:
     """DSSE: base64, in the standard alphabet or the URL-safe one."""
-    payload = text(envelope["payload"]).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+    payload = as_text(envelope["payload"]).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
     try:
         return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -160,7 +162,7 @@ def _bare(value: dict[str, Any]) -> Read | None:
     contexts = [one for one in (context if isinstance(context, list) else [context]) if isinstance(one, str)]
     if any(openvex.is_openvex(one) for one in contexts):
         return openvex.read_document(value)
-    if text(value.get("bomFormat")).lower() == "cyclonedx":
+    if as_text(value.get("bomFormat")).lower() == "cyclonedx":
         return cyclonedx.read_document(value)
     if csaf.is_csaf(value):
         return csaf.read_document(value)
@@ -168,7 +170,7 @@ def _bare(value: dict[str, Any]) -> Read | None:
         return _linked(value)
     if "spdxVersion" in value:
         return Foreign("SPDX")
-    critical = mapping(value.get("critical"))
+    critical = as_object(value.get("critical"))
     if "image" in critical and "type" in critical:
         return Foreign("a signature")
     return None
@@ -176,23 +178,23 @@ def _bare(value: dict[str, Any]) -> Read | None:
 
 def _linked(value: dict[str, Any]) -> Read | None:
     """JSON-LD: SPDX 3, whose security profile is not read here; None for what is not known."""
-    elements = [value, *items(value.get("@graph"))]
+    elements = [value, *as_list(value.get("@graph"))]
     types = [
         one
-        for element in map(mapping, elements)
+        for element in map(as_object, elements)
         for said in (element.get("type"), element.get("@type"))
         for one in (said if isinstance(said, list) else [said])
     ]
-    if any("security" in text(one).lower() or "vuln" in text(one).lower() for one in types):
+    if any("security" in as_text(one).lower() or "vuln" in as_text(one).lower() for one in types):
         return Unreadable("it is SPDX 3 with elements of the security profile, which are not read")
-    return Foreign("SPDX") if any(text(one) == "SpdxDocument" for one in types) else None
+    return Foreign("SPDX") if any(as_text(one) == "SpdxDocument" for one in types) else None
 
 
 def _subjects(value: object) -> frozenset[Digest]:
     found = set()
-    for subject in items(value):
-        for algorithm, encoded in mapping(mapping(subject).get("digest")).items():
-            one = digest(f"{algorithm.lower()}:{text(encoded).lower()}")
+    for subject in as_list(value):
+        for algorithm, encoded in as_object(as_object(subject).get("digest")).items():
+            one = read_digest(f"{algorithm.lower()}:{as_text(encoded).lower()}")
             if one is not None:
                 found.add(one)
     return frozenset(found)

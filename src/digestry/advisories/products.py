@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
-from digestry.advisories.statements import Product, digest
+from digestry.advisories.statements import Product
+from digestry.advisories.values import read_digest
 from digestry.errors import InvalidReference
 from digestry.model.digest import Digest
 from digestry.model.reference import DOCKER_HUB, Reference
@@ -74,7 +75,7 @@ def _hashed(product: Product, about: SubjectImage) -> list[ProductMatch]:
     found = []
     for algorithm, encoded in product.hashes:
         known = _HASHES.get(algorithm.lower().replace("-", "").replace("_", ""))
-        one = None if known is None else digest(f"{known}:{encoded.lower()}")
+        one = None if known is None else read_digest(f"{known}:{encoded.lower()}")
         found.append(ProductMatch("unclear") if one is None else _digest(one, about))
     return found
 
@@ -95,7 +96,7 @@ def _named(name: str, about: SubjectImage) -> ProductMatch:
     scheme = _SCHEME.match(name)
     bare = name[scheme.end() :] if scheme else name
     if _DIGEST.match(bare):
-        one = digest(bare.lower().replace("-", ":", 1))
+        one = read_digest(bare.lower().replace("-", ":", 1))
         return ProductMatch("unclear") if one is None else _digest(one, about)
     try:
         read = Reference.parse(bare.rstrip("/"))
@@ -145,7 +146,7 @@ def _purl(text: str, about: SubjectImage) -> ProductMatch:
     qualifiers = dict(_pair(part) for part in (read[3] or "").split("&") if part)
     for said in (version, qualifiers.get("digest", "")):
         if _DIGEST.match(said):
-            one = digest(said.lower().replace("-", ":", 1))
+            one = read_digest(said.lower().replace("-", ":", 1))
             return ProductMatch("unclear") if one is None else _digest(one, about)
     if not path:
         return ProductMatch("unclear")

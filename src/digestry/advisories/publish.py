@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Protocol
 
-from digestry.advisories import openvex
+from digestry.advisories import openvex_writer
 from digestry.advisories.advisory import AdvisoryReading, in_force
 from digestry.advisories.attachments import AttachmentQueries, read_advisories
+from digestry.advisories.openvex import PREDICATE_TYPE
 from digestry.advisories.statements import Status
 from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound
 from digestry.model import media_types
@@ -85,7 +86,7 @@ class NewStatement:
         if self.status == "not_affected" and not (self.justification or self.note):
             raise InvalidConfiguration(
                 "not_affected needs to say why not",
-                hint=f"give --justification, one of {', '.join(openvex.JUSTIFICATIONS)}, or --note",
+                hint=f"give --justification, one of {', '.join(openvex_writer.JUSTIFICATIONS)}, or --note",
             )
         if fixes and self.status != "affected":
             raise InvalidConfiguration("--fixed-by goes with --status affected only")
@@ -126,9 +127,9 @@ def attach_statement(
     if any(target.digest == subject.digest for target in fixed_by):
         raise InvalidConfiguration(f"{subject.image} cannot be what fixes itself")
     written = []
-    # The cure before the complaint: whoever reads "affected" finds the fixed image told as such.
+    # The fixed image first: whoever reads "affected" finds its fix stated already.
     for target in fixed_by:
-        cure = openvex.make_statement(
+        good = openvex_writer.make_statement(
             target.image,
             target.digest,
             vulnerability=statement.vulnerability,
@@ -136,8 +137,8 @@ def attach_statement(
             timestamp=statement.timestamp,
             note=f"Fixed here; {subject.image} is affected.",
         )
-        written.append(_attach(registries, new_queries(), target, cure, statement))
-    complaint = openvex.make_statement(
+        written.append(_attach(registries, new_queries(), target, good, statement))
+    new = openvex_writer.make_statement(
         subject.image,
         subject.digest,
         vulnerability=statement.vulnerability,
@@ -147,7 +148,7 @@ def attach_statement(
         justification=statement.justification,
         note=statement.note,
     )
-    written.append(_attach(registries, new_queries(), subject, complaint, statement))
+    written.append(_attach(registries, new_queries(), subject, new, statement))
     return written
 
 
@@ -162,7 +163,7 @@ def _attach(
     repository = registries.repository(where)
     reading = read_advisories(queries, where, [target.digest])
     version = 1 + max((one.document.version for one in reading.attached), default=0)
-    content = openvex.make_attestation(
+    content = openvex_writer.make_attestation(
         target.image,
         target.digest,
         [*_carried_on(reading, statement), new],
@@ -171,7 +172,7 @@ def _attach(
         version=version,
     )
     config = Descriptor(media_types.OCI_EMPTY, Digest.of(_EMPTY), len(_EMPTY))
-    annotations = {media_types.PREDICATE_TYPE: openvex.PREDICATE_TYPE}
+    annotations = {media_types.PREDICATE_TYPE: PREDICATE_TYPE}
     layer = Descriptor(media_types.IN_TOTO, Digest.of(content), len(content), annotations=annotations)
     raw = encode(
         {
@@ -183,7 +184,7 @@ def _attach(
             "subject": Descriptor(
                 target.descriptor.media_type, target.descriptor.digest, target.descriptor.size
             ),
-            "annotations": {**annotations, _CREATED: openvex.rfc3339(statement.timestamp)},
+            "annotations": {**annotations, _CREATED: openvex_writer.openvex_time(statement.timestamp)},
         }
     )
     repository.push_blob(config, lambda: io.BytesIO(_EMPTY))

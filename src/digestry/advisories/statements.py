@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-import msgspec
-
-from digestry.errors import InvalidDigest
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
@@ -114,58 +111,3 @@ def read_each(
             else:
                 statements.append(found)
     return tuple(statements), tuple(faults)
-
-
-# -- reading values that may be anything -------------------------------------------------------------
-
-
-def text(value: object) -> str:
-    """``value`` if it is a string, else the empty one."""
-    return value if isinstance(value, str) else ""
-
-
-def items(value: object) -> list[Any]:
-    """``value`` if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def mapping(value: object) -> dict[str, Any]:
-    """``value`` if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def digest(value: str) -> Digest | None:
-    """``value`` as a digest; None if it is none."""
-    try:
-        return Digest.parse(value)
-    except InvalidDigest:
-        return None
-
-
-def number(value: object, default: int = 1) -> int:
-    """A version that is a number, or a number in a string."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
-
-
-def status(value: object) -> Status | None:
-    """One of :data:`STATUSES`, in whatever case it was written; None for anything else."""
-    word = text(value).strip().lower().replace("-", "_").replace(" ", "_")
-    return next((known for known in STATUSES if known == word), None)
-
-
-def key(value: object) -> str:
-    """Any JSON value as a string by which equal ones are told."""
-    return value if isinstance(value, str) else msgspec.json.encode(value, order="sorted").decode()
-
-
-def parse_time(value: str) -> datetime.datetime:
-    """Reads RFC 3339; a time without a zone is in UTC. Raises ``ValueError``."""
-    read = datetime.datetime.fromisoformat(value)
-    if read.tzinfo is None:
-        return read.replace(tzinfo=datetime.UTC)
-    try:
-        return read.astimezone(datetime.UTC)
-    except OverflowError as error:
-        raise ValueError(value) from error

@@ -231,12 +231,12 @@ def _cure(settings: Settings, session: Session, named: Reference, text: str) -> 
 
 
 def _time(text: str) -> datetime.datetime:
-    from digestry.advisories.statements import parse_time
+    from digestry.advisories.values import read_time
 
     if not text:
         return datetime.datetime.now(datetime.UTC)
     try:
-        return parse_time(text)
+        return read_time(text)
     except ValueError as error:
         raise click.BadParameter(
             "it is not a time such as 2026-11-21T10:02:00Z", param_hint="--timestamp"

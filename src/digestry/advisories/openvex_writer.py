@@ -1,0 +1,120 @@
+"""Writing OpenVEX 0.2.0 documents (openvex.dev/ns), and the in-toto statements around them."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from digestry.advisories.openvex import PREDICATE_TYPE, TOOLING
+from digestry.advisories.statements import Status
+from digestry.model.digest import Digest
+from digestry.model.reference import DOCKER_HUB, Reference
+from digestry.version import __version__
+
+JUSTIFICATIONS: Final = (
+    "component_not_present",
+    "vulnerable_code_not_present",
+    "vulnerable_code_not_in_execute_path",
+    "vulnerable_code_cannot_be_controlled_by_adversary",
+    "inline_mitigations_already_exist",
+)
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+
+_HASH_NAMES: Final = {"sha256": "sha-256", "sha512": "sha-512"}
+
+
+def image_purl(image: Reference, digest: Digest) -> str:
+    """Return the package URL of ``digest`` in ``image``'s repository (purl-spec, type ``oci``).
+
+    Docker Hub has its long name there, as scanners write it that look an image's purl up.
+    """
+    name = image.repository.rpartition("/")[2]
+    host = "index.docker.io" if image.host == DOCKER_HUB else image.host
+    where = quote(f"{host}/{image.repository}", safe="")
+    return f"pkg:oci/{name}@{quote(str(digest), safe='')}?repository_url={where}"
+
+
+def make_statement(
+    image: Reference,
+    digest: Digest,
+    *,
+    vulnerability: str,
+    status: Status,
+    timestamp: datetime.datetime,
+    fixed_by: Iterable[Reference] = (),
+    justification: str = "",
+    note: str = "",
+) -> dict[str, Any]:
+    """Return a new statement about ``digest``, complete as OpenVEX requires it.
+
+    ``affected`` gets an action, which names ``fixed_by`` in a form that
+    :func:`~digestry.advisories.openvex.read_document` reads back; ``not_affected`` needs
+    ``justification``, or else ``note``, which becomes its impact statement.
+    """
+    identifier = image_purl(image, digest)
+    product: dict[str, Any] = {"@id": identifier, "identifiers": {"purl": identifier}}
+    product["hashes"] = {_HASH_NAMES[digest.algorithm]: digest.encoded}
+    statement: dict[str, Any] = {
+        "vulnerability": {"name": vulnerability},
+        "timestamp": openvex_time(timestamp),
+        "products": [product],
+        "status": status,
+    }
+    if status == "not_affected":
+        if justification:
+            statement["justification"] = justification
+        if note:
+            statement["impact_statement"] = note
+    elif note:
+        statement["status_notes"] = note
+    if status == "affected":
+        names = " or ".join(str(reference) for reference in fixed_by)
+        statement["action_statement"] = (
+            f"Update to {names}."
+            if names
+            else "No fixed image is named yet. Stop this one, or shield it, until there is one."
+        )
+    return {"@id": _identity(statement), **statement}
+
+
+def make_attestation(
+    image: Reference,
+    digest: Digest,
+    statements: list[dict[str, Any]],
+    *,
+    author: str,
+    timestamp: datetime.datetime,
+    version: int,
+) -> bytes:
+    """Return an in-toto statement about ``digest`` with an OpenVEX document of ``statements``, as JSON."""
+    document: dict[str, Any] = {
+        "@context": PREDICATE_TYPE,
+        "author": author,
+        "timestamp": openvex_time(timestamp),
+        "version": version,
+        "tooling": f"{TOOLING} {__version__}",
+        "statements": statements,
+    }
+    return msgspec.json.encode(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": image.name, "digest": {digest.algorithm: digest.encoded}}],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": {"@context": PREDICATE_TYPE, "@id": _identity(document), **document},
+        }
+    )
+
+
+def _identity(content: dict[str, Any]) -> str:
+    """Return an identifier that only the content decides."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, msgspec.json.encode(content, order="sorted").decode()).urn
+
+
+def openvex_time(at: datetime.datetime) -> str:
+    """Return a time as RFC 3339, in UTC, as short as it can be."""
+    return at.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")

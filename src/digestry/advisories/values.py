@@ -1,0 +1,49 @@
+"""Values of advisories, each read in whatever form somebody wrote it."""
+
+from __future__ import annotations
+
+import datetime
+
+import msgspec
+
+from digestry.advisories.statements import STATUSES, Status
+from digestry.errors import InvalidDigest
+from digestry.model.digest import Digest
+from digestry.model.json_values import as_text
+
+
+def read_digest(value: str) -> Digest | None:
+    """Return ``value`` as a digest; None if it is none."""
+    try:
+        return Digest.parse(value)
+    except InvalidDigest:
+        return None
+
+
+def read_version(value: object, default: int = 1) -> int:
+    """Return a version that is a number, or a number in a string; else ``default``."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+def read_status(value: object) -> Status | None:
+    """Return one of :data:`STATUSES`, in whatever case it was written; None for anything else."""
+    word = as_text(value).strip().lower().replace("-", "_").replace(" ", "_")
+    return next((known for known in STATUSES if known == word), None)
+
+
+def as_key(value: object) -> str:
+    """Return any JSON value as a string by which equal ones are told."""
+    return value if isinstance(value, str) else msgspec.json.encode(value, order="sorted").decode()
+
+
+def read_time(value: str) -> datetime.datetime:
+    """Return the time that RFC 3339 names; one without a zone is in UTC. Raises ``ValueError``."""
+    read = datetime.datetime.fromisoformat(value)
+    if read.tzinfo is None:
+        return read.replace(tzinfo=datetime.UTC)
+    try:
+        return read.astimezone(datetime.UTC)
+    except OverflowError as error:
+        raise ValueError(value) from error
