@@ -8,6 +8,7 @@ A comment right before a block says how the tests take it::
     <!-- test: run
     COMMANDS
     -->                                      preparation that the reader does not see
+    <!-- test: run with docker               the same, where that program is and works
 
 Without a comment a ``sh`` block is played command by command, each of which must succeed unless its line
 ends with ``# exit code N``. In a ``console`` block the lines after ``$ `` are commands, and the lines
@@ -46,7 +47,8 @@ class Block:
     @property
     def needs(self) -> str | None:
         """The program without which the block is not played."""
-        return self.directive.removeprefix("needs ") if self.directive.startswith("needs ") else None
+        found = re.fullmatch(r"(?:needs|run with) (\S+)", self.directive)
+        return found[1] if found else None
 
     @property
     def writes(self) -> str | None:
@@ -68,8 +70,8 @@ def blocks(page: Path) -> Iterator[Block]:
             directive = found["text"]
             if not found["end"]:
                 rest = _until(lines, "-->")
-                if directive == "run":
-                    yield Block(page, number, "sh", "run", "\n".join(rest))
+                if directive == "run" or directive.startswith("run with "):
+                    yield Block(page, number, "sh", directive, "\n".join(rest))
                     directive = ""
                 else:
                     directive = " ".join([directive, *(part.strip() for part in rest)]).strip()

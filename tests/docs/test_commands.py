@@ -40,8 +40,8 @@ def test_the_commands_of_a_page(page: Path, engines: Engines) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_is_not_run_says_why(page: Path) -> None:
     for block in blocks(page):
-        known = ("", "run", "needs ", "writes ", "not run, because ")
-        assert block.directive in {"", "run"} or block.directive.startswith(known[2:]), block.where
+        known = ("run with ", "needs ", "writes ", "not run, because ")
+        assert block.directive in {"", "run"} or block.directive.startswith(known), block.where
         if block.directive.startswith("not run"):
             assert len(block.directive.removeprefix("not run, because ").split()) >= 3, block.where
 
