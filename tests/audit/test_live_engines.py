@@ -30,7 +30,12 @@ from tests.e2e.engines import (
 )
 from tests.support import PATIENCE, RegistryServer, digestry, free_port, program, running_registry
 
-pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.peer("dockerd"), pytest.mark.peer("podman")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.xdist_group("docker"),
+    pytest.mark.peer("dockerd"),
+    pytest.mark.peer("podman"),
+]
 
 _INSECURE = "--tls-verify=false"
 _FOREVER = ("busybox", "sleep", "1000")

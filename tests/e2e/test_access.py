@@ -94,6 +94,7 @@ def refused(engine: Engine, *arguments: str | Path) -> str:
 # -- docker ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @DOCKER
 def test_docker(server: RegistryServer, docker: Engine, tmp_path: Path) -> None:
     engine = fresh(docker, tmp_path / "alice")
@@ -112,6 +113,7 @@ def test_docker(server: RegistryServer, docker: Engine, tmp_path: Path) -> None:
     engine("rmi", image)
 
 
+@pytest.mark.long
 @DOCKER
 def test_docker_is_refused_in_words(server: RegistryServer, docker: Engine, tmp_path: Path) -> None:
     engine = fresh(docker, tmp_path / "bob")
@@ -124,6 +126,7 @@ def test_docker_is_refused_in_words(server: RegistryServer, docker: Engine, tmp_
     assert "secret/x is not known to this registry" in refused(engine, "pull", f"{server.host}/secret/x:1")
 
 
+@pytest.mark.long
 @DOCKER
 def test_docker_with_a_robot_token(server: RegistryServer, docker: Engine, tmp_path: Path) -> None:
     engine = fresh(docker, tmp_path / "robot")
@@ -137,6 +140,7 @@ def test_docker_with_a_robot_token(server: RegistryServer, docker: Engine, tmp_p
     engine("rmi", image, f"{server.host}/team/app:1")
 
 
+@pytest.mark.long
 @DOCKER
 def test_docker_without_a_login(server: RegistryServer, docker: Engine, tmp_path: Path) -> None:
     engine = fresh(docker, tmp_path / "nobody")
@@ -146,6 +150,7 @@ def test_docker_without_a_login(server: RegistryServer, docker: Engine, tmp_path
     assert "log in to pull in repository team/app" in told or "docker login" in told
 
 
+@pytest.mark.long
 @DOCKER
 @pytest.mark.parametrize("size", [3 << 20, 40 << 20], ids=["short", "long"])
 def test_docker_over_the_quota(server: RegistryServer, docker: Engine, tmp_path: Path, size: int) -> None:
@@ -160,6 +165,7 @@ def test_docker_over_the_quota(server: RegistryServer, docker: Engine, tmp_path:
 # -- podman and skopeo ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @PODMAN
 def test_podman(server: RegistryServer, podman: Engine, tmp_path: Path) -> None:
     engine = fresh(podman, tmp_path / "auth")
@@ -209,6 +215,7 @@ def test_skopeo(server: RegistryServer, skopeo: Engine, tmp_path: Path) -> None:
 # -- digestry ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_digestry(server: RegistryServer, tool: Engine, tmp_path: Path) -> None:
     home = Path(tool.environment["HOME"])
 

@@ -14,6 +14,7 @@ from tests.e2e.engines import Engine, Layout, tar
 from tests.support import digestry, running_registry, start_registry
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("destination", ["backup", "backup.tar"])
 def test_skopeo_pulls_what_it_pushed_before_the_backup(
     skopeo: Engine, tmp_path: Path, destination: str

@@ -73,6 +73,7 @@ def test_push_pull_and_run(docker: Engine, registry: RegistryServer, repository:
     forget(docker, by_digest)
 
 
+@pytest.mark.long
 def test_the_image_id_is_the_digest_of_the_config(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -85,6 +86,7 @@ def test_the_image_id_is_the_digest_of_the_config(
     forget(docker, name)
 
 
+@pytest.mark.long
 def test_an_overwritten_tag_still_pulls_by_digest_and_runs(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -109,6 +111,7 @@ def test_an_overwritten_tag_still_pulls_by_digest_and_runs(
     forget(docker, name, old)
 
 
+@pytest.mark.long
 def test_an_unchanged_image_writes_no_event(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -127,6 +130,7 @@ def test_an_unchanged_image_writes_no_event(
     forget(docker, name)
 
 
+@pytest.mark.long
 def test_the_journal_knows_who_pushed(docker: Engine, registry: RegistryServer, repository: str) -> None:
     name = f"{registry.host}/{repository}:1"
     build(docker, name, "who")
@@ -138,6 +142,7 @@ def test_the_journal_knows_who_pushed(docker: Engine, registry: RegistryServer, 
     forget(docker, name)
 
 
+@pytest.mark.long
 def test_two_tags_of_one_image(docker: Engine, registry: RegistryServer, repository: str) -> None:
     base = f"{registry.host}/{repository}"
     build(docker, f"{base}:1", "both")
@@ -148,6 +153,7 @@ def test_two_tags_of_one_image(docker: Engine, registry: RegistryServer, reposit
     forget(docker, f"{base}:1", f"{base}:latest")
 
 
+@pytest.mark.long
 def test_a_push_to_another_repository_mounts(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -172,6 +178,7 @@ def test_a_push_to_another_repository_mounts(
     forget(docker, second)
 
 
+@pytest.mark.long
 def test_a_large_layer(docker: Engine, registry: RegistryServer, repository: str) -> None:
     name = f"{registry.host}/{repository}:1"
     noise = random.Random(5).randbytes(1 << 20)
@@ -190,6 +197,7 @@ def test_a_large_layer(docker: Engine, registry: RegistryServer, repository: str
     forget(docker, pulled)
 
 
+@pytest.mark.long
 def test_many_layers(docker: Engine, registry: RegistryServer, repository: str) -> None:
     name = f"{registry.host}/{repository}:1"
     layers = [root_file_system(), *(tar({f"layer{number}": b"%d" % number}) for number in range(39))]
@@ -203,6 +211,7 @@ def test_many_layers(docker: Engine, registry: RegistryServer, repository: str) 
     forget(docker, name)
 
 
+@pytest.mark.long
 def test_concurrent_pushes_of_images_that_share_layers(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -223,6 +232,7 @@ def test_concurrent_pushes_of_images_that_share_layers(
     forget(docker, *names)
 
 
+@pytest.mark.long
 def test_a_tag_that_moves_often_has_a_whole_chain(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -242,6 +252,7 @@ def test_a_tag_that_moves_often_has_a_whole_chain(
     forget(docker, *local, target)
 
 
+@pytest.mark.long
 def test_a_manifest_list(docker: Engine, registry: RegistryServer, repository: str) -> None:
     base = f"{registry.host}/{repository}"
     for architecture in ("amd64", "arm64"):
@@ -268,6 +279,7 @@ def test_a_manifest_list(docker: Engine, registry: RegistryServer, repository: s
     forget(docker, f"{base}:amd64", f"{base}:arm64")
 
 
+@pytest.mark.long
 def test_what_is_not_there_is_said_in_words(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -285,6 +297,7 @@ def test_what_is_not_there_is_said_in_words(
     forget(docker, name)
 
 
+@pytest.mark.long
 def test_a_layer_that_was_damaged_on_the_disk_is_refused(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:

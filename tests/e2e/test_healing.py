@@ -50,6 +50,7 @@ def truncate(path: Path) -> None:
 HARMS: tuple[Callable[[Path], object], ...] = (flip, truncate, Path.unlink)
 
 
+@pytest.mark.long
 def test_skopeo_puts_every_part_of_an_image_back(
     served: RegistryServer, skopeo: Engine, tmp_path: Path
 ) -> None:

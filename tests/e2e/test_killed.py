@@ -16,7 +16,7 @@ from tests.e2e.engines import Engine
 from tests.e2e.test_docker import build, digests_of, forget
 from tests.support import RegistryServer, free_port, start_registry
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("docker")]
 
 SECONDS = float(os.environ.get("DIGESTRY_KILL_SECONDS", "8"))
 """How long it goes on: an hour by hand is ``DIGESTRY_KILL_SECONDS=3600``."""

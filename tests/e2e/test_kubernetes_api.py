@@ -41,7 +41,7 @@ from tests.e2e.engines import Engine
 from tests.e2e.kube_server import KubeServer, kube_server
 from tests.support import PATIENCE, RegistryServer, descriptor, digestry, wait_until
 
-pytestmark = pytest.mark.xdist_group("kube")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("kube")]
 
 RBAC = Path(__file__).parents[2] / "deploy" / "kubernetes" / "rbac.yaml"
 NOWHERE = "127.0.0.1:1"  # nothing listens there

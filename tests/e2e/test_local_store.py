@@ -89,6 +89,7 @@ def test_a_packed_image_is_unpacked_and_run(tool: Engine, store: Path, files: Pa
     assert run("run", f"--bundle={bundle}", f"digestry-{secrets.token_hex(6)}") == "packed"
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("docker")
 def test_an_engine_runs_by_the_digest_that_digestry_shows(
     docker: Engine, tool: Engine, registry: RegistryServer, repository: str

@@ -65,6 +65,7 @@ def hub(skopeo: Engine, tmp_path: Path) -> Iterator[Hub]:
             yield Hub(host, server, skopeo, tmp_path, running)
 
 
+@pytest.mark.long
 @DOCKER
 @pytest.mark.peer("dockerd")
 def test_dockers_registry_mirrors(hub: Hub) -> None:
@@ -89,6 +90,7 @@ def test_dockers_registry_mirrors(hub: Hub) -> None:
     assert {entry["actor"] for entry in asking.journal(hub.mirror, here)} == {"mirror:docker.io"}
 
 
+@pytest.mark.long
 @PODMAN
 @pytest.mark.peer("podman")
 def test_podman_by_the_prefix_and_by_registries_conf(hub: Hub, podman: Engine, tmp_path: Path) -> None:
@@ -123,6 +125,7 @@ def test_skopeo_copies_out_of_the_mirror(hub: Hub, skopeo: Engine, tmp_path: Pat
     assert "copy of what docker.io has" in pushed.stderr
 
 
+@pytest.mark.long
 @DOCKER
 @pytest.mark.peer("containerd")
 def test_containerds_hosts_toml(hub: Hub, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_push_pull_and_run(
         podman("rmi", reference)
 
 
+@pytest.mark.long
 def test_zstd_layers(
     podman: Engine, buildah: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_zstd_layers(
         podman("rmi", reference)
 
 
+@pytest.mark.long
 def test_an_unchanged_image_writes_no_event(
     podman: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_an_unchanged_image_writes_no_event(
     podman("rmi", name)
 
 
+@pytest.mark.long
 def test_buildah_pushes_and_pulls(
     podman: Engine, buildah: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -125,6 +128,7 @@ def test_buildah_pushes_and_pulls(
         podman("rmi", reference)
 
 
+@pytest.mark.long
 def test_a_manifest_of_two_platforms(
     podman: Engine, buildah: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:

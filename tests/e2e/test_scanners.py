@@ -62,6 +62,7 @@ def scanned(trivy: Engine, image: str, *options: str) -> tuple[list[str], list[t
     return found, suppressed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", ["not_affected", "fixed"])
 def test_trivy_believes_an_advisory(trivy: Engine, tool: Engine, image: str, status: str) -> None:
     assert scanned(trivy, image) == ([VULNERABILITY], [])
@@ -97,6 +98,7 @@ def test_what_cosign_attaches_is_read(
     assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, status]]
 
 
+@pytest.mark.long
 def test_what_cosign_attaches_in_a_registry_without_referrers(
     cosign: Engine, tool: Engine, image: str, peer_registry: str, tmp_path: Path
 ) -> None:

@@ -189,6 +189,7 @@ def test_concurrent_copies_to_one_tag_make_one_chain(
     assert str(asking.head(registry, repository, "1")) == moves[-1][2]
 
 
+@pytest.mark.long
 def test_a_large_blob_of_random_bytes(
     skopeo: Engine, registry: RegistryServer, repository: str, layout: Layout, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_copies_between_two_registries_keep_digests(
         assert Digest.of(skopeo("inspect", "--raw", _PLAIN, target).encode()) == digest
 
 
+@pytest.mark.long
 def test_sync_of_a_repository_from_the_peer(
     skopeo: Engine, registry: RegistryServer, peer_registry: str, repository: str, layout: Layout
 ) -> None:

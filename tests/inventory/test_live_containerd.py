@@ -206,6 +206,7 @@ def cri_engine(pause: str) -> Iterator[tuple[str, Engine]]:
             process.wait(timeout=PATIENCE)
 
 
+@pytest.mark.long
 def test_the_sources_cri_and_containerd_of_a_kubelet_s_containers(
     registry: RegistryServer, tmp_path: Path
 ) -> None:
