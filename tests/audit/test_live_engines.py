@@ -16,6 +16,7 @@ import pytest
 from digestry.errors import Unreachable
 from digestry.inventory.engines.client import Engine as Asked
 from digestry.inventory.engines.endpoints import TLS, Endpoint
+from digestry.model.json_values import as_object
 from tests import certificates
 from tests.e2e.engines import (
     Engine,
@@ -251,8 +252,8 @@ def test_a_real_engine_on_tls(site: Site, tmp_path: Path) -> None:
     pki = Path(site.environment["DOCKER_CERT_PATH"])
     url = site.sources[1].removeprefix("docker:").replace("https:", "tcp:")
     with contextlib.closing(Asked(Endpoint(url, TLS.of_directory(pki)), timeout=PATIENCE)) as engine:
-        assert engine.get("/info")["Name"]
-        assert engine.get("/version")["Version"]
+        assert as_object(engine.get("/info"))["Name"]
+        assert as_object(engine.get("/version"))["Version"]
     stranger = certificates.make(tmp_path / "pki")
     with pytest.raises(Unreachable, match="not to be trusted"):
         Asked(Endpoint(url, TLS.of_directory(stranger.directory)), timeout=PATIENCE).get("/info")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
+
+JsonObject: TypeAlias = dict[str, object]
+"""A JSON object whose values nobody has checked: each is read with one of the functions below."""
 
 
-def as_object(value: object) -> dict[str, Any]:
+def as_object(value: object) -> JsonObject:
     """Return ``value`` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def as_list(value: object) -> list[Any]:
+def as_list(value: object) -> list[object]:
     """Return ``value`` if it is a JSON array, else an empty one."""
     return value if isinstance(value, list) else []
 

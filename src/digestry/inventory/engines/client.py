@@ -12,7 +12,7 @@ import json
 import socket
 import ssl
 import threading
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from digestry.errors import (
@@ -71,7 +71,7 @@ class Engine:
         while self._idle:
             _end(self._idle.pop())
 
-    def get(self, path: str, **query: str) -> Any:
+    def get(self, path: str, **query: str) -> object:
         """The JSON at ``path``. Raises :class:`Unreachable`, :class:`Refused` and its kinds,
         :class:`TooLarge`, and :class:`ProtocolViolation` for what is not JSON."""
         if query:
@@ -87,7 +87,7 @@ class Engine:
                 pass  # the engine had closed it meanwhile
         return self._ask(connection_to(self._endpoint, self._timeout), path)
 
-    def _ask(self, connection: http.client.HTTPConnection, path: str) -> Any:
+    def _ask(self, connection: http.client.HTTPConnection, path: str) -> object:
         kept = connection.sock is not None
         expired = threading.Event()
         # The socket's own limit is for one read: a drip of bytes would never reach it.
@@ -169,7 +169,7 @@ class Engine:
         message = f"{self.url} did not answer within {self._timeout:g} s"
         return Unreachable(f"{message}: {said}" if said else message)
 
-    def _decode(self, path: str, status: int, body: bytes) -> Any:
+    def _decode(self, path: str, status: int, body: bytes) -> object:
         try:
             value = json.loads(body)
         except (ValueError, RecursionError) as error:

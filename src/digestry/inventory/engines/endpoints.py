@@ -15,12 +15,13 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from digestry.client.options import is_loopback
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
+from digestry.model.json_values import JsonObject
 
 DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
 DEFAULT_CONTEXT: Final = "default"
@@ -287,7 +288,7 @@ def podman_endpoint(where: str) -> Endpoint:
     return replace(endpoint, identity=identity if isinstance(identity, str) else "")
 
 
-def _podman_connections() -> dict[str, dict[str, Any]]:
+def _podman_connections() -> dict[str, JsonObject]:
     command = ["podman", "system", "connection", "list", "--format", "json"]
     try:
         done = subprocess.run(

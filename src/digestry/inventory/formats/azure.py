@@ -7,7 +7,7 @@ started, and the answer is kept nowhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State
@@ -15,20 +15,20 @@ from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _REVISIONS: Final = "az containerapp revision list -n NAME -g GROUP --all has those that run"
 _NO_VIEW: Final = "`az container list` does not say whether it runs: `az container show` does"
 
 
-def _all_containers(template: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _all_containers(template: JsonObject) -> Iterator[tuple[str, JsonObject]]:
     """The containers of a template, each with what comes before its name."""
     for key, prefix in (("initContainers", "init:"), ("containers", "")):
         for one in map(as_object, as_list(template.get(key))):
             yield prefix, one
 
 
-def _group(one: dict[str, Any]) -> str:
+def _group(one: JsonObject) -> str:
     """The resource group, by its own key or as a part of the ID."""
     parts = as_text(one.get("id")).split("/")
     lower = [part.lower() for part in parts]
@@ -36,9 +36,7 @@ def _group(one: dict[str, Any]) -> str:
     return as_text(one.get("resourceGroup")) or of_id
 
 
-def _templated(
-    one: dict[str, Any], what: str
-) -> tuple[dict[str, Any], str, str, list[tuple[str, dict[str, Any]]]]:
+def _templated(one: JsonObject, what: str) -> tuple[JsonObject, str, str, list[tuple[str, JsonObject]]]:
     """The properties, name, resource group and template's containers of an app or a revision."""
     properties = as_object(one.get("properties"))
     name = as_text(one.get("name"))
@@ -61,7 +59,7 @@ class AzureGroup(Whole):
             return True
         return "osType" in fields and begins_with(fields.get("containers"), "[")
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         inner = one if "containers" in one else as_object(one.get("properties"))
         view = as_object(inner.get("instanceView"))
         of_group, group_remarks = stated(as_text(view.get("state")))
@@ -98,8 +96,8 @@ class AzureContainer(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("instanceView"), "{") and "image" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        group = {"containers": [one], "name": ""}
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        group: JsonObject = {"containers": [one], "name": ""}
         return AzureGroup(self._reading).made(group, fields, place)
 
 
@@ -114,7 +112,7 @@ class AzureApp(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return _is_type(fields, b"microsoft.app/containerapps") or _is_type(fields, b"microsoft.app/jobs")
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         properties, name, group, containers = _templated(one, "app")
         stopped = as_text(properties.get("runningStatus")).lower() == "stopped"
         if not stopped and self._reading.first("revisions"):
@@ -143,7 +141,7 @@ class AzureRevision(Whole):
         properties = bytes(fields.get("properties", b""))
         return b'"template"' in properties and b'"active"' in properties and b'"replicas"' in properties
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         properties, name, group, containers = _templated(one, "revision")
         state, remarks = _revision_state(properties)
         template = state == "waits"
@@ -162,7 +160,7 @@ class AzureRevision(Whole):
             )
 
 
-def _revision_state(properties: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
+def _revision_state(properties: JsonObject) -> tuple[State, tuple[str, ...]]:
     if properties.get("active") is False:
         return "ended", remarks_on("ended", "not active")
     if properties.get("replicas") == 0:
@@ -186,7 +184,7 @@ class AzureReplica(Whole):
             b'"logStreamEndpoint"' in properties or b'"execEndpoint"' in properties
         )
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         raise InvalidConfiguration("a replica of Container Apps does not say its image", hint=_REVISIONS)
 
 

@@ -7,7 +7,7 @@ tag points now. Seen in gcloud's JSON and YAML, and in ``kubectl get revisions -
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State
@@ -15,7 +15,7 @@ from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _GROUPS: Final = (b'"serving.knative.dev/', b'"run.googleapis.com/')
 _USER_IMAGE: Final = "client.knative.dev/user-image"
@@ -35,7 +35,7 @@ class CloudRun(Whole):
         raw = fields.get("apiVersion")
         return raw is not None and bytes(raw).startswith(_GROUPS) and "metadata" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         kind, metadata = as_text(one.get("kind")), as_object(one.get("metadata"))
         name, namespace = as_text(metadata.get("name")), as_text(metadata.get("namespace"))
         if not name or not namespace:
@@ -89,7 +89,7 @@ class CloudRun(Whole):
             yield self.container(place, (host, namespace, label, as_text(metadata.get("uid"))), image)
 
 
-def _containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+def _containers(spec: JsonObject) -> list[JsonObject]:
     """The containers of a revision, or of the templates in a service, a job or an execution."""
     for _ in range(4):
         found = [as_object(one) for one in as_list(spec.get("containers"))]
@@ -109,7 +109,7 @@ def _typed(image: str, annotated: str, *, only: bool) -> str:
     return image
 
 
-def _digests(status: dict[str, Any]) -> dict[str, str]:
+def _digests(status: JsonObject) -> dict[str, str]:
     found = {}
     for key in ("initContainerStatuses", "containerStatuses"):
         for one in map(as_object, as_list(status.get(key))):
@@ -117,7 +117,7 @@ def _digests(status: dict[str, Any]) -> dict[str, str]:
     return {name: said for name, said in found.items() if said}
 
 
-def _execution(status: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
+def _execution(status: JsonObject) -> tuple[State, tuple[str, ...]]:
     if status.get("completionTime"):
         return "ended", remarks_on("ended", "completed")
     if status.get("runningCount") == 0:
@@ -125,7 +125,7 @@ def _execution(status: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
     return "runs", ()
 
 
-def _revision(status: dict[str, Any]) -> tuple[State, tuple[str, ...], bool]:
+def _revision(status: JsonObject) -> tuple[State, tuple[str, ...], bool]:
     """Whether a revision runs, what is to be said of that, and whether it is a template now."""
     conditions = {as_text(one.get("type")): one for one in map(as_object, as_list(status.get("conditions")))}
     active, ready = as_object(conditions.get("Active")), as_object(conditions.get("Ready"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row
 from digestry.inventory.formats.single_entries import OneByOne
 from digestry.inventory.observation import Unseen
+from digestry.model.json_values import JsonObject
 
 _CRI_RECORD: Final = "io.cri-containerd.container.metadata"
 _NO_STATE: Final = "containerd's record of a container does not say whether it runs"
@@ -41,7 +42,7 @@ class _Container(msgspec.Struct, rename="pascal"):
     id: str = msgspec.field(name="ID")
     image: str = ""
     labels: _Labels | None = None
-    extensions: dict[str, Any] | None = None
+    extensions: JsonObject | None = None
 
 
 class _RecordImage(msgspec.Struct):
@@ -97,7 +98,7 @@ class Containerd(OneByOne[_Container]):
         return (self.row(place, labels.pod_namespace or labels.namespace, name, one.id, image),)
 
 
-def _record(extensions: dict[str, Any]) -> RecordMetadata | None:
+def _record(extensions: JsonObject) -> RecordMetadata | None:
     """The CRI plugin's own record of a container; None if there is none that can be read."""
     extension = extensions.get(_CRI_RECORD)
     value = extension.get("value", extension.get("Value")) if isinstance(extension, dict) else None

@@ -12,6 +12,7 @@ from digestry.inventory.formats.rows import Awaited, Made, Reading, RowImage, re
 from digestry.inventory.formats.single_entries import OneByOne
 from digestry.inventory.observation import Claim, ImageFacts
 from digestry.inventory.waiting import Waiting
+from digestry.model.json_values import JsonObject
 from digestry.model.platform import Platform
 
 TEMPLATE: Final = "it says what is to be started, and not what runs"
@@ -19,10 +20,10 @@ NO_DIGEST: Final = "it has only the image's name, which may have moved since: wh
 _WAITS: Final = "it has not been started yet"
 
 
-class Whole(OneByOne[dict[str, Any]]):
+class Whole(OneByOne[JsonObject]):
     """An entry is a JSON object of any depth, of which the format reads what it knows."""
 
-    entry: ClassVar[Any] = dict[str, Any]
+    entry: ClassVar[Any] = JsonObject
 
     def shows(self, state: State, count: int = 1) -> bool:
         """Whether containers in ``state`` are to be reported; counts those that are not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Role: TypeAlias = Literal["digest", "image-id", "unread", ""]
 """What a key holds: a digest, what a runtime calls the image's ID, or what may be either and is not
@@ -54,7 +54,7 @@ def holds_digest(key: str, text: str) -> bool:
     return "sha256:" in text or _NO_IMAGE.fullmatch(plain(key)) is None
 
 
-def unread(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
+def unread(value: object, path: str = "", depth: int = 0) -> Iterator[str]:
     """The paths in ``value`` at which there may be what a container runs.
 
     ``value`` is decoded JSON of which nothing is read. Each path is that of a key whose name says so

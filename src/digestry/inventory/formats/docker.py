@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -32,6 +32,7 @@ from digestry.inventory.formats.rows import (
 from digestry.inventory.formats.single_entries import Images, OneByOne
 from digestry.inventory.observation import ImageFacts
 from digestry.model.digest import Digest, shown
+from digestry.model.json_values import JsonObject
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
 NAME_CAN_MOVE: Final = "containerd keeps the image's name, and not its digest: the name may have moved since"
@@ -67,7 +68,7 @@ class _Container(msgspec.Struct, rename="pascal"):
     name: str | None = None
     config: _Config | None = None
     state: _State | None = None
-    image_manifest_descriptor: dict[str, Any] | None = None
+    image_manifest_descriptor: JsonObject | None = None
 
 
 class DockerInspect(OneByOne[_Container]):
@@ -260,7 +261,7 @@ class _Image(msgspec.Struct, rename="pascal"):
     architecture: str | None = None
     os: str | None = None
     variant: str | None = None
-    descriptor: dict[str, Any] | None = None
+    descriptor: JsonObject | None = None
 
 
 class ImageInspect(Images[_Image]):

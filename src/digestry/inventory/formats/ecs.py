@@ -7,7 +7,7 @@ its ``imageDigest``. Tasks that stopped stay in the list for an hour or more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.engine_values import platform_of
@@ -15,7 +15,7 @@ from digestry.inventory.formats.declared_images import TEMPLATE, Whole, stated, 
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
 
 _TASKS: Final = "aws ecs describe-tasks --cluster NAME --tasks $(aws ecs list-tasks …) has what runs"
@@ -35,7 +35,7 @@ class EcsTask(Whole):
             return True
         return "taskArn" in fields and "containers" in fields and "taskDefinitionArn" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         if "tasks" not in one:
             yield from self._task(one, place)
             return
@@ -48,7 +48,7 @@ class EcsTask(Whole):
             which, why = shown(as_text(failure.get("arn"))), as_text(failure.get("reason"))
             yield self._reading.problem(f"ECS could not describe {which}: {why}")
 
-    def _task(self, task: dict[str, Any], place: SourceLocation) -> Iterator[Made]:
+    def _task(self, task: JsonObject, place: SourceLocation) -> Iterator[Made]:
         arn = as_text(task.get("taskArn"))
         containers = [as_object(one) for one in as_list(task.get("containers"))]
         if not containers:
@@ -80,7 +80,7 @@ class EcsTask(Whole):
             yield self.container(place, (host, cluster, name, identity), image)
 
 
-def _platform(task: dict[str, Any]) -> Platform | None:
+def _platform(task: JsonObject) -> Platform | None:
     attributes = {
         as_text(one.get("name")): one.get("value") for one in map(as_object, as_list(task.get("attributes")))
     }
@@ -100,7 +100,7 @@ class EcsContainer(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return "lastStatus" in fields and "containerArn" in fields and "image" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         task = {"containers": [one], "taskArn": one.get("taskArn"), "lastStatus": one.get("lastStatus")}
         return EcsTask._task(EcsTask(self._reading), task, place)
 
@@ -114,7 +114,7 @@ class EcsTaskDefinition(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("taskDefinition"), "{") or "containerDefinitions" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         definition = as_object(one.get("taskDefinition")) or one
         family = f"{as_text(definition.get('family'))}:{definition.get('revision', '')}"
         if self._reading.first("tasks"):
@@ -143,7 +143,7 @@ class EcsService(Whole):
             return True
         return "serviceArn" in fields and "taskDefinition" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         raise InvalidConfiguration(
             "a service of ECS names a task definition, and no image that runs", hint=_TASKS
         )

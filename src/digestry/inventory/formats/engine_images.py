@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from digestry.inventory.engine_values import digest_of, reference_of, repository_digest
 from digestry.inventory.observation import Claim, DigestKind, ImageFacts
 from digestry.model import media_types
 from digestry.model.digest import Digest, shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
 from digestry.model.reference import DOCKER_HUB
 
@@ -43,8 +43,8 @@ def shown_image(
     *,
     typed: str,
     image_id: Digest | None,
-    detail: dict[str, Any],
-    image: dict[str, Any],
+    detail: JsonObject,
+    image: JsonObject,
     platform: Platform | None,
     remarks: list[str],
     made_up: bool = False,
@@ -121,7 +121,7 @@ def with_podman_digest(image: ImageFacts, value: object, remarks: list[str]) -> 
     return replace(image, claims=tuple(claims), registry_named=image.registry_named and not local)
 
 
-def own_detail(identity: str, detail: dict[str, Any], remarks: list[str]) -> dict[str, Any]:
+def own_detail(identity: str, detail: JsonObject, remarks: list[str]) -> JsonObject:
     """``detail``, what an engine shows of the container ``identity``; nothing, and a remark, if it is of
     another one."""
     said = as_text(detail.get("Id"))
@@ -131,7 +131,7 @@ def own_detail(identity: str, detail: dict[str, Any], remarks: list[str]) -> dic
     return {}
 
 
-def image_id_of(detail: dict[str, Any], entry: dict[str, Any], remarks: list[str]) -> Digest | None:
+def image_id_of(detail: JsonObject, entry: JsonObject, remarks: list[str]) -> Digest | None:
     """The image ID of a container, which an engine shows of it, and lists with it; None, and a remark, if
     these are two."""
     of_detail, listed = digest_of(detail.get("Image")), digest_of(entry.get("ImageID"))
@@ -142,7 +142,7 @@ def image_id_of(detail: dict[str, Any], entry: dict[str, Any], remarks: list[str
 
 
 def _typed_reference(
-    typed: str, image_id: Digest | None, image: dict[str, Any], remarks: list[str]
+    typed: str, image_id: Digest | None, image: JsonObject, remarks: list[str]
 ) -> str | None:
     if not typed:
         remarks.append("the engine does not say which image name this container was started from")
@@ -160,7 +160,7 @@ def _typed_reference(
     return None
 
 
-def _kind(target: dict[str, Any], digest: Digest) -> DigestKind:
+def _kind(target: JsonObject, digest: Digest) -> DigestKind:
     if as_text(target.get("digest")) != str(digest):
         return "unknown"
     media_type = as_text(target.get("mediaType"))
@@ -170,7 +170,7 @@ def _kind(target: dict[str, Any], digest: Digest) -> DigestKind:
 
 
 def _paired_claims(
-    image: dict[str, Any], target: dict[str, Any], remarks: list[str], *, obtained: bool
+    image: JsonObject, target: JsonObject, remarks: list[str], *, obtained: bool
 ) -> list[Claim]:
     """Return the claims of an image's ``RepoDigests``, in their order."""
     claims = []

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -231,7 +231,7 @@ def _once(raw: msgspec.Raw, fields: Fields) -> None:
     json.loads(content, object_pairs_hook=_unique, parse_int=str, parse_float=str)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> None:
+def _unique(pairs: list[tuple[str, object]]) -> None:
     names = Counter(name for name, _ in pairs)
     twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:

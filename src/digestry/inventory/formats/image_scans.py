@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.bills_of_materials import LISTED_HOST
@@ -11,7 +11,7 @@ from digestry.inventory.formats.declared_images import Whole, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what they print"
 _HUB: Final = ("index.docker.io", "registry-1.docker.io")
@@ -45,7 +45,7 @@ class TrivyCluster(_Scan):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ClusterName" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         resources = [
             as_object(each) for key in ("Resources", "Vulnerabilities") for each in as_list(one.get(key))
         ]
@@ -80,7 +80,7 @@ class TrivyCluster(_Scan):
             )
 
 
-def _identities(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+def _identities(metadata: JsonObject) -> list[tuple[str, str]]:
     found = [("RepoDigests", as_text(one)) for one in as_list(metadata.get("RepoDigests"))]
     if as_text(metadata.get("ImageID")):
         found.append(("ImageID", as_text(metadata.get("ImageID"))))
@@ -98,7 +98,7 @@ class VulnerabilityReport(_Scan):
         raw = fields.get("apiVersion")
         return raw is not None and bytes(raw).startswith(b'"aquasecurity.github.io/')
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         metadata, report = as_object(one.get("metadata")), as_object(one.get("report"))
         artifact = as_object(report.get("artifact"))
         labels = as_object(metadata.get("labels"))
@@ -135,7 +135,7 @@ class ImageScan(Whole):
             return True
         return begins_with(fields.get("source"), "{") and ("matches" in fields or "artifacts" in fields)
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         if "ArtifactName" in one:
             by, name = "Trivy", as_text(one["ArtifactName"])
             about = as_object(one.get("Metadata"))

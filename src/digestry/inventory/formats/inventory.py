@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -31,8 +31,9 @@ from digestry.inventory.formats.image_ids import read_image_id
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row, RowImage, repository_of
-from digestry.inventory.observation import Claim, ImageFacts, Unseen, abbreviation
+from digestry.inventory.observation import Abbreviation, Claim, ImageFacts, Unseen, abbreviation
 from digestry.model.digest import Digest, shown
+from digestry.model.json_values import JsonObject
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 
@@ -62,7 +63,7 @@ class Inventory:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._decoder = msgspec.json.Decoder(_Entry)
-        self._any = msgspec.json.Decoder(dict[str, Any])
+        self._any = msgspec.json.Decoder(JsonObject)
         self._images: dict[Hashable, RowImage] = {}
         self._plans: dict[tuple[str, ...], Plan] = {}
 
@@ -203,7 +204,7 @@ class _Found:
         self.digests: list[Claim] = []
         self.image_ids: list[Claim] = []
         self.image_id: Digest | None = None
-        self.abbreviations: list[Any] = []
+        self.abbreviations: list[Abbreviation] = []
         self.remarks: list[str] = []
 
     def add(self, key: str, text: str) -> None:
@@ -228,7 +229,7 @@ class _Found:
             self.image_ids.append(Claim(digest, "unknown", None, read_from, "image-id", obtained=False))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A value as a cell of a table has it; of a list, its texts with spaces between."""
     if isinstance(value, str):
         return value.strip()
@@ -241,11 +242,11 @@ def _text(value: Any) -> str:
     return ""
 
 
-def _has_objects(value: Any) -> bool:
+def _has_objects(value: object) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_objects, value)))
 
 
-def _state(value: Any) -> str:
+def _state(value: object) -> str:
     """The word for a state: programs write it alone, as an object's key, or in one of its values."""
     if not isinstance(value, dict):
         return _text(value)
@@ -256,7 +257,7 @@ def _state(value: Any) -> str:
     return next((word for word in words if word), "")
 
 
-def _inner_states(value: Any, depth: int = 0) -> Iterator[str]:
+def _inner_states(value: object, depth: int = 0) -> Iterator[str]:
     """The words for states that are deeper in an entry, without those of the past or the future."""
     if not isinstance(value, dict) or depth > _DEEPEST:
         return

@@ -5,7 +5,7 @@ in the same file, whose platforms tell which child of an index runs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from digestry.inventory.formats.pod_fields import decode_pod
 from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
 from digestry.inventory.formats.rows import Fields, Made, Reading, begins_with
 from digestry.inventory.observation import Unseen
+from digestry.model.json_values import JsonObject
 
 _POD: Final = "Pod"
 _A_POD: Final = msgspec.Raw(b'"Pod"')
@@ -35,7 +36,7 @@ class Kubernetes:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._pods: list[tuple[msgspec.Raw, SourceLocation, int]] = []
-        self._nodes: list[Any] = []
+        self._nodes: list[object] = []
         self._others: set[str] = set()
 
     @staticmethod
@@ -77,7 +78,7 @@ class Kubernetes:
 
     def _decoded(
         self, pods: Iterable[tuple[msgspec.Raw, SourceLocation, int]], broken: list[Unseen]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[JsonObject]:
         """The pods, one at a time; what cannot be read of them is added to ``broken``."""
         for raw, place, index in pods:
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State
@@ -18,7 +18,7 @@ from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, Reading, Row, begins_with
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _Labels: TypeAlias = Mapping[str, str]
 _Key: TypeAlias = tuple[str, str, str, str]
@@ -93,7 +93,7 @@ class PrometheusAnswer(Whole):
         data = fields.get("data")
         return "status" in fields and begins_with(data, "{") and b'"resultType"' in bytes(data or b"")
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         data = as_object(one.get("data"))
         status = as_text(one.get("status"))
         if "data" in one and status != "success":

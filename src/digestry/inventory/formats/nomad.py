@@ -7,7 +7,7 @@ Nomad keeps no digest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State, state_of
@@ -15,14 +15,14 @@ from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Made, begins_with
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _ALLOCATIONS: Final = "nomad alloc status -json ID has what runs, with its job"
 _NO_DIGEST: Final = "Nomad keeps the image's name, and no digest: what runs is not known"
 _OWN: Final[dict[str, State]] = {"complete": "ended", "lost": "", "unknown": ""}
 
 
-def _tasks(job: dict[str, Any], group: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+def _tasks(job: JsonObject, group: str) -> Iterator[tuple[JsonObject, JsonObject, str]]:
     """The groups and tasks of a job that have an image; of one group, unless ``group`` is empty."""
     for one in map(as_object, as_list(job.get("TaskGroups"))):
         if group and as_text(one.get("Name")) != group:
@@ -42,7 +42,7 @@ class NomadAllocation(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return "TaskStates" in fields and ("JobID" in fields or "Job" in fields)
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         job, name = as_object(one.get("Job")), as_text(one.get("Name"))
         if not job:
             raise InvalidConfiguration(
@@ -88,7 +88,7 @@ class NomadJob(Whole):
             return True
         return begins_with(fields.get("Job"), "{") and b'"TaskGroups"' in bytes(fields["Job"])
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         job = one if "TaskGroups" in one else as_object(one.get("Job"))
         name = as_text(job.get("Name")) or as_text(job.get("ID"))
         stopped = job.get("Stop") is True or as_text(job.get("Status")) == "dead"

@@ -6,9 +6,11 @@ than Kubernetes has it is decoded as it is, so that only that field of it is los
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Final, TypedDict
 
 import msgspec
+
+from digestry.model.json_values import JsonObject
 
 _Selector = TypedDict("_Selector", {"kubernetes.io/arch": str, "kubernetes.io/os": str}, total=False)
 
@@ -37,7 +39,7 @@ class _Container(TypedDict, total=False):
 
 class _Volume(TypedDict, total=False):
     name: str
-    image: dict[str, Any]
+    image: JsonObject
 
 
 class _Spec(TypedDict, total=False):
@@ -114,10 +116,10 @@ class _Pod(_Parts):
 
 
 _pods: Final = msgspec.json.Decoder(_Pod)
-_objects: Final = msgspec.json.Decoder(dict[str, Any])
+_objects: Final = msgspec.json.Decoder(JsonObject)
 
 
-def decode_pod(raw: bytes | msgspec.Raw) -> dict[str, Any]:
+def decode_pod(raw: bytes | msgspec.Raw) -> JsonObject:
     """The pod that ``raw`` is, without what nobody looks at. Raises msgspec's errors."""
     try:
         return dict(_pods.decode(raw))

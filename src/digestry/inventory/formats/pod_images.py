@@ -7,7 +7,7 @@ which an audit knows them for one without comparing them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from digestry.client.options import is_loopback
 from digestry.inventory.engine_values import platform_of
@@ -20,6 +20,9 @@ from digestry.model.reference import DOCKER_HUB, Reference
 _MOST: Final = 1 << 16
 """Of each kind that are remembered: a list in which nothing repeats must not be kept twice."""
 _UNTOLD: Final = ImageID(remarks=("the kubelet does not say which image is mounted (newer kubelets do)",))
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 _Key: TypeAlias = tuple[str | None, str | None, str, Platform | None, bool]
 """An image's name, what the kubelet says of it, the runtime, the node's platform; True for a volume."""
@@ -126,6 +129,6 @@ def _pinned(named: Reference | None, read_from: str) -> Claim | None:
     return Claim(digest, "unknown", named.repository_only(), read_from, "repo-digest", obtained=True)
 
 
-def _make_room(known: dict[Any, Any]) -> None:
+def _make_room(known: dict[_K, _V]) -> None:
     if len(known) >= _MOST:
         known.clear()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -74,7 +74,7 @@ def read_pod_list(source: Input, first: bytes, reading: Reading) -> list[Observa
     start = source.mark()
     if start is None:
         return None
-    nodes: list[Any] = []
+    nodes: list[object] = []
     ended: list[int] = []
     try:
         seen = list(
@@ -113,7 +113,7 @@ def _with_platforms(seen: list[Observation], platforms: dict[str, Platform]) -> 
     return found
 
 
-def _pods(pieces: Iterator[bytes], nodes: list[Any]) -> Iterator[Any]:
+def _pods(pieces: Iterator[bytes], nodes: list[object]) -> Iterator[object]:
     """The pods among the entries; the nodes are added to ``nodes``."""
     for piece in pieces:
         if _entry.decode(piece).kind == "Node":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.pods import sightings_of_pods
 from digestry.inventory.formats.rows import Fields, Made, RowImage, begins_with
 from digestry.inventory.observation import ContainerObservation, Unseen
-from digestry.model.json_values import as_object, as_text
+from digestry.model.json_values import JsonObject, as_object, as_text
 
 _NAMELESS: Final = "a pod"
 _PODS: Final = "kubectl get pods -A -o json has what runs"
@@ -18,9 +18,7 @@ _REPORTED: Final = ("containerStatuses", "initContainerStatuses", "ephemeralCont
 
 
 class _Statuses(Whole):
-    def of_status(
-        self, status: dict[str, Any], place: SourceLocation, *, alone: bool = False
-    ) -> Iterator[Made]:
+    def of_status(self, status: JsonObject, place: SourceLocation, *, alone: bool = False) -> Iterator[Made]:
         """The containers of a pod of which there is nothing but its ``status``."""
         pod = {"metadata": {"name": _NAMELESS}, "spec": {}, "status": status}
         ended = 0
@@ -56,7 +54,7 @@ class PodStatus(_Statuses):
     def recognises(fields: Fields, kind: str) -> bool:
         return "kind" not in fields and any(begins_with(fields.get(key), "[") for key in _REPORTED)
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         return self.of_status(one, place)
 
 
@@ -71,7 +69,7 @@ class ContainerStatus(_Statuses):
     def recognises(fields: Fields, kind: str) -> bool:
         return "imageID" in fields and "image" in fields and begins_with(fields.get("state"), "{")
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         name = as_text(one.get("name")) or as_text(one.get("containerID"))
         return self.of_status({"containerStatuses": [{**one, "name": name}]}, place, alone=True)
 
@@ -87,7 +85,7 @@ class ContainerSpec(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return "image" in fields and ("imagePullPolicy" in fields or "terminationMessagePath" in fields)
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
         if self._reading.first("specifications"):
             yield self._reading.problem(f"the specification of a container: {TEMPLATE}", _PODS)
         image = told_image(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -21,10 +21,10 @@ from digestry.inventory.formats.pod_images import PodImage, PodImages
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
 from digestry.inventory.waiting import Waiting, waits_for
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
 
-PodRemark: TypeAlias = Callable[[dict[str, Any], str, str], str]
+PodRemark: TypeAlias = Callable[[JsonObject, str, str], str]
 """What else is known of a pod's container: called with pod, container's name and its image as
 typed; empty if there is nothing to say."""
 
@@ -48,7 +48,7 @@ _WINDOWS: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:\.[0-9]{1,9}
 
 
 def sightings_of_pods(
-    pods: Iterable[Any],
+    pods: Iterable[object],
     *,
     source: str,
     nodes: Mapping[str, Platform] = _NO_NODES,
@@ -78,7 +78,7 @@ def sightings_of_pods(
         yield from _Pod(pod, asked, seen_at).sightings()
 
 
-def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
+def platforms_of_nodes(nodes: Iterable[object]) -> dict[str, Platform]:
     """The platform of each of ``nodes``, decoded objects (``status.nodeInfo``), by the node's name."""
     found: dict[str, Platform] = {}
     known: dict[Platform, Platform] = {}
@@ -94,7 +94,7 @@ def platforms_of_nodes(nodes: Iterable[Any]) -> dict[str, Platform]:
     return found
 
 
-def _windows_build(node: dict[str, Any]) -> str | None:
+def _windows_build(node: JsonObject) -> str | None:
     """A node's build of Windows, ``10.0.20348.2113``; None if it does not say, or says two."""
     labels = as_object(as_object(node.get("metadata")).get("labels"))
     info = as_object(as_object(node.get("status")).get("nodeInfo"))
@@ -135,7 +135,7 @@ _RUNS: Final = _State(runs=True, ended=False)
 class _Pod:
     """One pod, and what is common to its containers."""
 
-    def __init__(self, pod: dict[str, Any], asked: _Asked, seen_at: datetime.datetime) -> None:
+    def __init__(self, pod: JsonObject, asked: _Asked, seen_at: datetime.datetime) -> None:
         self._pod = pod
         self._asked = asked
         self._metadata = as_object(pod.get("metadata"))
@@ -163,14 +163,14 @@ class _Pod:
             self._leave_out(sum(len(as_list(self._spec.get(key))) for key, _ in _STATUSES) or 1)
             return
         empty = True
-        statuses: list[dict[str, Any]] = []
+        statuses: list[JsonObject] = []
         for specified, reported in _STATUSES:
             specs = {
                 as_text(one.get("name")): one
                 for one in map(as_object, as_list(self._spec.get(specified)))
                 if one
             }
-            seen: dict[str, dict[str, Any]] = {}
+            seen: dict[str, JsonObject] = {}
             for status in map(as_object, as_list(self._status.get(reported))):
                 name = as_text(status.get("name"))
                 if not name:
@@ -213,7 +213,7 @@ class _Pod:
 
     # -- containers ---------------------------------------------------------------------------
 
-    def _container(self, name: str, spec: dict[str, Any], status: dict[str, Any]) -> Iterator[Observation]:
+    def _container(self, name: str, spec: JsonObject, status: JsonObject) -> Iterator[Observation]:
         state = _state(status)
         self._runs = self._runs or state.runs
         if state.ended and not self._asked.include_stopped:
@@ -222,7 +222,7 @@ class _Pod:
         yield self._sighting(name, spec, status, state)
 
     def _sighting(
-        self, name: str, spec: dict[str, Any], status: dict[str, Any], state: _State
+        self, name: str, spec: JsonObject, status: JsonObject, state: _State
     ) -> ContainerObservation:
         remarks = list(self._remarks)
         runtime, _, identity = as_text(status.get("containerID")).partition("://")
@@ -269,7 +269,7 @@ class _Pod:
 
     # -- image volumes (KEP-4639) -------------------------------------------------------------
 
-    def _volumes(self, statuses: list[dict[str, Any]]) -> Iterator[Observation]:
+    def _volumes(self, statuses: list[JsonObject]) -> Iterator[Observation]:
         """One row for each image that is mounted as a volume."""
         given: dict[str, str] = {}
         for status in statuses:
@@ -325,7 +325,7 @@ class _Pod:
         return Unseen(self._asked.source, f"pod {where}: {message}")
 
 
-def _state(status: dict[str, Any]) -> _State:
+def _state(status: JsonObject) -> _State:
     state = as_object(status.get("state"))
     if isinstance(state.get("running"), dict):
         return _RUNS

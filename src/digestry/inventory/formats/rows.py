@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,7 @@ from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.observation import ContainerObservation, ImageFacts, Note, Unseen, now
 from digestry.inventory.waiting import Waiting
 from digestry.model.digest import Digest
+from digestry.model.json_values import JsonObject
 from digestry.model.reference import Reference
 
 UNKNOWN_HOST: Final = "unknown host"
@@ -78,7 +79,7 @@ class Listed:
     architecture: str = ""
     system: str = ""
     variant: str = ""
-    target: Mapping[str, Any] = field(default_factory=dict)
+    target: JsonObject = field(default_factory=dict)
 
     def joined(self, other: Listed) -> Listed:
         """Both, where a file lists an image once for each of its names."""

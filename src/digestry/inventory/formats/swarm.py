@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.inventory.formats.container_states import State, state_of
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Awaited, Fields, Made, begins_with
-from digestry.model.json_values import as_object, as_text
+from digestry.model.json_values import JsonObject, as_object, as_text
 
 _STACK: Final = "com.docker.stack.namespace"
 _NO_DIGEST: Final = "the task's image has no digest in it: `docker stack ps --no-trunc` shows it"
@@ -49,7 +49,7 @@ class SwarmTaskList(_Tasks):
     def recognises(fields: Fields, kind: str) -> bool:
         return "CurrentState" in fields and "DesiredState" in fields and "Image" in fields
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         said = as_text(one.get("CurrentState"))
         state = _state(said)
         if not self.shows(state):
@@ -68,7 +68,7 @@ class SwarmTask(_Tasks):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ServiceID" in fields and "DesiredState" in fields and begins_with(fields.get("Spec"), "{")
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         status = as_object(one.get("Status"))
         said = as_text(status.get("State"))
         state = _state(said)
@@ -120,7 +120,7 @@ class SwarmServiceList(_Services):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Replicas" in fields and "Mode" in fields and begins_with(fields.get("Image"), '"')
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         match = _REPLICAS.match(as_text(one.get("Replicas")))
         return self.service(
             place,
@@ -142,7 +142,7 @@ class SwarmService(_Services):
             return False
         return b'"TaskTemplate"' in bytes(spec) and b'"Mode"' in bytes(spec)
 
-    def made(self, one: dict[str, Any], fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         spec = as_object(one.get("Spec"))
         container = as_object(as_object(spec.get("TaskTemplate")).get("ContainerSpec"))
         running = as_object(one.get("ServiceStatus")).get("RunningTasks")

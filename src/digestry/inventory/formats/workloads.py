@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from digestry.inventory.formats.image_ids import parsed
 from digestry.inventory.formats.pods import ENDED, platforms_of_nodes, sightings_of_pods
 from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 NOT_NOW: Final = "nothing of it runs now"
 
@@ -68,7 +68,7 @@ class Workloads:
     _known: dict[_Key, _Workload] = field(default_factory=dict)
     _seen: set[_Key] = field(default_factory=set)
 
-    def add(self, kind: str, entry: Any) -> Unseen | None:
+    def add(self, kind: str, entry: object) -> Unseen | None:
         """Takes one decoded object of ``kind``; a problem if it is none."""
         value = as_object(entry)
         metadata, spec = as_object(value.get("metadata")), as_object(value.get("spec"))
@@ -99,7 +99,7 @@ class Workloads:
         self._known[workload.key] = workload
         return None
 
-    def seeing(self, pods: Iterable[Any]) -> Iterator[Any]:
+    def seeing(self, pods: Iterable[object]) -> Iterator[object]:
         """``pods``, each of which counts from then on as its owner's, unless it has ended."""
         for entry in pods:
             pod = as_object(entry)
@@ -107,7 +107,7 @@ class Workloads:
                 self._seen.update(self._owners(pod))
             yield entry
 
-    def remark(self, pod: dict[str, Any], container: str, image: str) -> str:
+    def remark(self, pod: JsonObject, container: str, image: str) -> str:
         """What a pod's owner says of one of its containers, if it names another image by now."""
         workload = next((self._known[key] for key in self._owners(pod)[::-1] if key in self._known), None)
         if workload is None:
@@ -138,7 +138,7 @@ class Workloads:
         """Whether a cron job is there that stands for this job."""
         return bool(workload.owner) and (workload.namespace, "CronJob", workload.owner) in self._known
 
-    def _owners(self, pod: dict[str, Any]) -> list[_Key]:
+    def _owners(self, pod: JsonObject) -> list[_Key]:
         """The workloads that a pod belongs to, the outermost last."""
         metadata = as_object(pod.get("metadata"))
         namespace = as_text(metadata.get("namespace"))
@@ -203,13 +203,13 @@ class Workloads:
 
 
 def sightings_of_objects(
-    objects: Iterable[Any], *, source: str, include_stopped: bool = False
+    objects: Iterable[object], *, source: str, include_stopped: bool = False
 ) -> Iterator[Observation]:
     """As :func:`~digestry.inventory.formats.pods.sightings_of_pods`, for objects of several kinds: what
     ``kubectl get pods,nodes,deployments,cronjobs -A -o json`` wrote. Other kinds are left out."""
     workloads = Workloads(source)
-    pods: list[Any] = []
-    nodes: list[Any] = []
+    pods: list[object] = []
+    nodes: list[object] = []
     for entry in objects:
         kind = as_text(as_object(entry).get("kind"))
         if kind == "Node":
@@ -230,21 +230,21 @@ def sightings_of_objects(
     yield from workloads.idle(whole=False)
 
 
-def _owner(metadata: dict[str, Any], kind: str) -> str:
+def _owner(metadata: JsonObject, kind: str) -> str:
     for reference in map(as_object, as_list(metadata.get("ownerReferences"))):
         if as_text(reference.get("kind")) == kind:
             return as_text(reference.get("name"))
     return ""
 
 
-def _count(kind: str, status: dict[str, Any]) -> int:
+def _count(kind: str, status: JsonObject) -> int:
     if kind == "CronJob":
         return len(as_list(status.get("active")))
     count = status.get(_COUNTS[kind])
     return count if isinstance(count, int) and count > 0 else 0
 
 
-def _resting(kind: str, spec: dict[str, Any]) -> str:
+def _resting(kind: str, spec: JsonObject) -> str:
     """Why a workload has no pods, if that is so on purpose."""
     if spec.get("suspend") is True:
         return "it is suspended"
@@ -254,7 +254,7 @@ def _resting(kind: str, spec: dict[str, Any]) -> str:
     return "it is scaled to zero" if replicas == 0 and isinstance(replicas, int) else ""
 
 
-def _is_over(status: dict[str, Any]) -> bool:
+def _is_over(status: JsonObject) -> bool:
     return bool(as_text(status.get("completionTime"))) or any(
         one.get("type") in _ENDS and one.get("status") == "True"
         for one in map(as_object, as_list(status.get("conditions")))

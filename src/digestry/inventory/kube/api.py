@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
@@ -80,7 +80,7 @@ class Page:
     """A page of a list. ``version`` is that of the whole list, if the server gave one; ``remaining``
     are the objects on the pages after it, None if the server does not say."""
 
-    objects: list[Any]
+    objects: list[object]
     version: str
     following: str
     remaining: int | None
@@ -129,7 +129,7 @@ class KubeAPI:
         self._managed()
         self._end = time.monotonic() + self._deadline
 
-    def get(self, path: str, what: str, **query: str) -> Any:
+    def get(self, path: str, what: str, **query: str) -> object:
         """The JSON at ``path``; ``what`` is what is asked for, in the words of RBAC.
 
         Raises :class:`Unreachable`, :class:`Refused` and its kinds, :class:`TooLarge`,
@@ -138,7 +138,7 @@ class KubeAPI:
         address = path + (f"?{urlencode(query)}" if query else "")
         return self._decode(path, what, self._patiently(lambda: self._ask(address)))
 
-    def pages(self, path: str, what: str, **query: str) -> Iterator[list[Any]]:
+    def pages(self, path: str, what: str, **query: str) -> Iterator[list[object]]:
         """The objects of the list at ``path``, a page at a time. Raises what :meth:`get` raises.
 
         A list that expired while it was read (410) is begun again, once: then objects come twice.
@@ -153,7 +153,7 @@ class KubeAPI:
             else:
                 return
 
-    def whole(self, path: str, what: str, **query: str) -> tuple[list[Any], str]:
+    def whole(self, path: str, what: str, **query: str) -> tuple[list[object], str]:
         """All objects of the list at ``path``, as they were at one moment, and the version of that moment,
         empty if the server gave none. Raises what :meth:`get` raises."""
         for attempt in (1, 2):
@@ -330,7 +330,7 @@ class KubeAPI:
             reason = f"the connection broke ({type(cause).__name__})"
         return Unreachable(f"cannot reach {self.server}: {reason}", hint=hint)
 
-    def _decode(self, path: str, what: str, answer: _Answer) -> Any:
+    def _decode(self, path: str, what: str, answer: _Answer) -> object:
         try:
             value = json.loads(answer.body)
         except (ValueError, RecursionError) as error:

@@ -13,11 +13,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 from urllib.parse import quote, urlsplit
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
+from digestry.model.json_values import JsonObject
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LARGEST_FILE: Final = 4 << 20
@@ -37,7 +38,7 @@ class Cluster:
     insecure: bool = False
     server_name: str = ""
     proxy: str = ""
-    extension: Any = None
+    extension: object = None
     """What the kubeconfig has for credential plugins about this cluster."""
 
 
@@ -131,7 +132,7 @@ def _in_cluster(host: str, port: str, directory: Path) -> Access:
 class _Entry:
     """One named entry of a kubeconfig, and the file that it is from."""
 
-    values: dict[str, Any]
+    values: JsonObject
     file: Path
     what: str
 
@@ -159,7 +160,7 @@ class _Entry:
             self.refuse(f"{key!r} is not an object")
         return _Entry(value, self.file, f"{self.what}, {key}")
 
-    def items(self, key: str) -> list[Any]:
+    def items(self, key: str) -> list[object]:
         value = self.values.get(key)
         if value is None:
             return []
@@ -169,9 +170,10 @@ class _Entry:
 
     def strings(self, key: str) -> tuple[str, ...]:
         values = self.items(key)
-        if not all(isinstance(value, str) for value in values):
+        texts = tuple(value for value in values if isinstance(value, str))
+        if len(texts) != len(values):
             self.refuse(f"{key!r} has something that is not a string")
-        return tuple(values)
+        return texts
 
     def path(self, key: str) -> Path | None:
         value = self.string(key)
@@ -252,7 +254,7 @@ class Kubeconfig:
         return " and ".join(map(str, self._files))
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> JsonObject:
     import yaml  # noqa: PLC0415 - only who asks a cluster needs it
 
     content = _content(path)
@@ -293,7 +295,7 @@ def _cluster(entry: _Entry) -> Cluster:
         usable = False
     if not usable:
         entry.refuse(f"'server' is no address such as https://host:6443: {shown(server)}")
-    extension: Any = None
+    extension: object = None
     for value in entry.items("extensions"):
         if isinstance(value, dict) and value.get("name") == _EXEC_EXTENSION:
             extension = value.get("extension")

@@ -18,12 +18,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from digestry.errors import InvalidConfiguration, RemoteError
 from digestry.inventory.kube.config import Cluster, Plugin, User
 from digestry.model.digest import shown
-from digestry.model.json_values import as_object, as_text
+from digestry.model.json_values import JsonObject, as_object, as_text
 
 PLUGIN_TIMEOUT: Final = 60.0
 """Seconds for a plugin that talks to nobody."""
@@ -139,10 +139,10 @@ def buy(
     return _credential(output, plugin, name)
 
 
-def _question(plugin: Plugin, cluster: Cluster, *, interactive: bool) -> dict[str, Any]:
-    spec: dict[str, Any] = {"interactive": interactive}
+def _question(plugin: Plugin, cluster: Cluster, *, interactive: bool) -> JsonObject:
+    spec: JsonObject = {"interactive": interactive}
     if plugin.wants_cluster:
-        about: dict[str, Any] = {"server": cluster.server}
+        about: JsonObject = {"server": cluster.server}
         if cluster.server_name:
             about["tls-server-name"] = cluster.server_name
         if cluster.insecure:

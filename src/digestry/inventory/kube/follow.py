@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from digestry.errors import (
     DigestryError,
@@ -22,7 +22,7 @@ from digestry.errors import (
 )
 from digestry.inventory.kube.api import GONE, KubeAPI, Page
 from digestry.inventory.kube.watch import Change
-from digestry.model.json_values import as_object, as_text
+from digestry.model.json_values import JsonObject, as_object, as_text
 
 SECONDS: Final = 3
 """How long a watch is asked for. Servers send a bookmark two seconds before the end, or with the end."""
@@ -43,7 +43,7 @@ class Fresh:
     """The objects as they are now. ``notes`` tell why they were listed anew where they should have been
     watched, and ``problems`` what the watch said that nobody understands."""
 
-    objects: list[Any]
+    objects: list[object]
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -60,7 +60,7 @@ class Followed:
         self._kind = kind
         self._query = query
         self._seconds = seconds or SECONDS
-        self._objects: dict[_Key, dict[str, Any]] = {}
+        self._objects: dict[_Key, JsonObject] = {}
         self._version = ""
         self._watchable = True
         self._watched = False
@@ -81,12 +81,12 @@ class Followed:
     def _forget(self) -> None:
         self._objects, self._version = {}, ""
 
-    def _list(self, api: KubeAPI) -> list[Any]:
+    def _list(self, api: KubeAPI) -> list[object]:
         self._forget()
         objects, version = api.whole(self._path, f"list {self._resource}", **self._query)
         if not self._watchable or not version:
             return objects
-        kept = {key: _slim(one) for one in objects if (key := _key(one)) is not None}
+        kept = {key: _slim(as_object(one)) for one in objects if (key := _key(one)) is not None}
         # What has no name could not be told apart from what a watch says: it is listed each time.
         if len(kept) == len(objects):
             self._objects, self._version = kept, version
@@ -199,11 +199,11 @@ def _key(value: object) -> _Key | None:
     return (as_text(metadata.get("namespace")), name) if name else None
 
 
-def _uid(value: dict[str, Any]) -> str:
+def _uid(value: JsonObject) -> str:
     return as_text(as_object(value.get("metadata")).get("uid"))
 
 
-def _slim(value: dict[str, Any]) -> dict[str, Any]:
+def _slim(value: JsonObject) -> JsonObject:
     """Without the large parts that nobody here reads."""
     metadata = as_object(value.get("metadata"))
     return {**value, "metadata": {key: one for key, one in metadata.items() if key not in _NOT_NEEDED}}

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from urllib3 import BaseHTTPResponse
 
 from digestry.errors import ProtocolViolation, TooLarge
 from digestry.model.digest import shown
-from digestry.model.json_values import as_object, as_text
+from digestry.model.json_values import JsonObject, as_object, as_text
 
 LONGEST_LINE: Final = 16 << 20
 """In bytes. An object takes at most the 1.5 MB that etcd takes, and JSON may spell it longer."""
@@ -39,7 +39,7 @@ class Change:
     until ``version`` was said."""
 
     kind: ChangeKind
-    object: dict[str, Any]
+    object: JsonObject
     version: str
 
 

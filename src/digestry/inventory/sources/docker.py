@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from digestry.client.options import is_loopback
@@ -14,7 +14,7 @@ from digestry.inventory.engine_values import platform_of, reference_of
 from digestry.inventory.engines.client import Engine
 from digestry.inventory.formats.engine_images import image_id_of, own_detail, shown_image
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
 
 _COMPOSE_PROJECT: Final = "com.docker.compose.project"
@@ -68,11 +68,11 @@ class DockerSource:
         if gone:
             yield from self._not_shown(gone, host, platform)
 
-    def _list(self) -> Any:
+    def _list(self) -> object:
         return self._engine.get("/containers/json", **({"all": "true"} if self._include_stopped else {}))
 
     def _not_shown(
-        self, entries: list[dict[str, Any]], host: str, platform: Platform | None
+        self, entries: list[JsonObject], host: str, platform: Platform | None
     ) -> Iterator[Observation]:
         """Those of ``entries`` that are still listed, though the engine says that they are not there."""
         try:
@@ -96,7 +96,7 @@ class DockerSource:
         return as_text(info.get("Name")) or self._engine.url, platform, None
 
     def _container(
-        self, entry: dict[str, Any], host: str, platform: Platform | None, *, is_shown: bool = True
+        self, entry: JsonObject, host: str, platform: Platform | None, *, is_shown: bool = True
     ) -> Observation | None:
         identity = as_text(entry.get("Id"))
         if not identity:
@@ -104,8 +104,8 @@ class DockerSource:
         names = [as_text(name).removeprefix("/") for name in as_list(entry.get("Names"))]
         namespace = as_text(as_object(entry.get("Labels")).get(_COMPOSE_PROJECT))
         remarks: list[str] = []
-        detail: dict[str, Any] = {}
-        image: dict[str, Any] = {}
+        detail: JsonObject = {}
+        image: JsonObject = {}
         try:
             detail = as_object(self._engine.get(f"/containers/{quote(identity, safe='')}/json"))
         except RemoteNotFound:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from digestry.errors import DigestryError, InvalidConfiguration, RemoteNotFound, Unauthorized, Unreachable
@@ -227,7 +227,7 @@ class _Reading:
         self, namespace: str, nodes: Mapping[str, Platform], why: str, fresh: Future[Fresh] | None
     ) -> Iterator[Observation]:
         try:
-            pods: Iterable[Any]
+            pods: Iterable[object]
             if fresh is None:
                 pods = _once(self._pages("/api/v1", "pods", namespace))
             else:
@@ -271,7 +271,7 @@ class _Reading:
 
     # -- asking -------------------------------------------------------------------------------
 
-    def _pages(self, group: str, resource: str, namespace: str) -> Iterator[list[Any]]:
+    def _pages(self, group: str, resource: str, namespace: str) -> Iterator[list[object]]:
         path = f"{group}{_scope(namespace)}/{resource}"
         return self._api.pages(path, f"list {resource}", **_query(self._where))
 
@@ -290,7 +290,7 @@ def _query(where: Where) -> dict[str, str]:
     return {"labelSelector": where.selector} if where.selector else {}
 
 
-def _once(pages: Iterator[list[Any]]) -> Iterator[Any]:
+def _once(pages: Iterator[list[object]]) -> Iterator[object]:
     """The objects of ``pages``, without those that came before: a list may have been begun again."""
     seen: set[tuple[str, str, str]] = set()
     for page in pages:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from digestry.errors import DigestryError, ProtocolViolation, Refused, RemoteNotFound, TooLarge, Unreachable
@@ -15,7 +15,7 @@ from digestry.inventory.engines.client import LARGEST_ANSWER, Engine
 from digestry.inventory.formats.engine_images import image_id_of, own_detail, shown_image, with_podman_digest
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
 from digestry.inventory.sources.docker import DockerSource
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
 
 _API: Final = "/v4.0.0/libpod"  # its paths have no form without a version; newer engines accept this one
@@ -27,13 +27,13 @@ class Podman(Protocol):
     """What is asked of podman. Each raises :class:`~digestry.errors.DigestryError`;
     :class:`RemoteNotFound` means that the thing is gone."""
 
-    def info(self) -> dict[str, Any]: ...
+    def info(self) -> JsonObject: ...
 
-    def containers(self, *, include_stopped: bool) -> list[Any]: ...
+    def containers(self, *, include_stopped: bool) -> list[object]: ...
 
-    def container(self, identity: str) -> dict[str, Any]: ...
+    def container(self, identity: str) -> JsonObject: ...
 
-    def image(self, identity: str) -> dict[str, Any]: ...
+    def image(self, identity: str) -> JsonObject: ...
 
     def close(self) -> None: ...
 
@@ -44,20 +44,20 @@ class PodmanAPI:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> JsonObject:
         return as_object(self._engine.get(f"{_API}/info"))
 
-    def containers(self, *, include_stopped: bool) -> list[Any]:
+    def containers(self, *, include_stopped: bool) -> list[object]:
         query = {"pod": "true"} | ({"all": "true"} if include_stopped else {})
         return _list(self._engine.get(f"{_API}/containers/json", **query))
 
     def close(self) -> None:
         self._engine.close()
 
-    def container(self, identity: str) -> dict[str, Any]:
+    def container(self, identity: str) -> JsonObject:
         return as_object(self._engine.get(f"{_API}/containers/{quote(identity, safe='')}/json"))
 
-    def image(self, identity: str) -> dict[str, Any]:
+    def image(self, identity: str) -> JsonObject:
         return as_object(self._engine.get(f"{_API}/images/{quote(identity, safe='')}/json"))
 
 
@@ -67,27 +67,27 @@ class PodmanProgram:
     def __init__(self, *command: str) -> None:
         self._command = command or ("podman",)
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> JsonObject:
         return as_object(self._run("info", "--format", "json"))
 
-    def containers(self, *, include_stopped: bool) -> list[Any]:
+    def containers(self, *, include_stopped: bool) -> list[object]:
         stopped = ("--all",) if include_stopped else ()
         return _list(self._run("ps", "--no-trunc", "--pod", *stopped, "--format", "json"))
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def container(self, identity: str) -> dict[str, Any]:
+    def container(self, identity: str) -> JsonObject:
         return self._inspect("container", identity)
 
-    def image(self, identity: str) -> dict[str, Any]:
+    def image(self, identity: str) -> JsonObject:
         return self._inspect("image", identity)
 
-    def _inspect(self, kind: str, identity: str) -> dict[str, Any]:
+    def _inspect(self, kind: str, identity: str) -> JsonObject:
         found = _list(self._run("inspect", "--type", kind, "--format", "json", "--", identity))
         return as_object(found[0]) if found else {}
 
-    def _run(self, *arguments: str) -> Any:
+    def _run(self, *arguments: str) -> object:
         name = self._command[0]
         try:
             done = subprocess.run(
@@ -163,7 +163,7 @@ class PodmanSource:
             platform = platform_of(described.get("arch"), described.get("os"))
         except DigestryError as error:
             yield Unseen(self._name, f"the host's name: {error.message}")
-        images: dict[str, dict[str, Any] | DigestryError] = {}
+        images: dict[str, JsonObject | DigestryError] = {}
         gone = []
         for entry in map(as_object, listed):
             found = self._container(entry, host or self._name, platform, images)
@@ -186,10 +186,10 @@ class PodmanSource:
 
     def _container(
         self,
-        entry: dict[str, Any],
+        entry: JsonObject,
         host: str,
         platform: Platform | None,
-        images: dict[str, dict[str, Any] | DigestryError],
+        images: dict[str, JsonObject | DigestryError],
         *,
         is_shown: bool = True,
     ) -> Observation | None:
@@ -197,7 +197,7 @@ class PodmanSource:
         if not identity:
             return Unseen(self._name, "podman lists a container without an ID")
         remarks = ["this is its pod's own pause container"] if entry.get("IsInfra") is True else []
-        detail: dict[str, Any] = {}
+        detail: JsonObject = {}
         try:
             detail = self._podman.container(identity)
         except RemoteNotFound:
@@ -208,7 +208,7 @@ class PodmanSource:
             remarks.append(f"podman does not show this container: {error.message}")
         detail = own_detail(identity, detail, remarks)
         image_id = image_id_of(detail, entry, remarks)
-        image: dict[str, Any] = {}
+        image: JsonObject = {}
         if image_id is None:
             remarks.append("podman gives no image ID for this container (a plain root directory?)")
         else:
@@ -243,8 +243,8 @@ class PodmanSource:
         )
 
     def _image(
-        self, identity: str, images: dict[str, dict[str, Any] | DigestryError]
-    ) -> dict[str, Any] | DigestryError:
+        self, identity: str, images: dict[str, JsonObject | DigestryError]
+    ) -> JsonObject | DigestryError:
         if identity not in images:
             try:
                 images[identity] = self._podman.image(identity)
@@ -253,7 +253,7 @@ class PodmanSource:
         return images[identity]
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
