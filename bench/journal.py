@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from digestry.catalog import journal_chain
-from digestry.catalog.catalog import Catalog
+from tests.backends import open_catalog
+
+from digestry.backend import open_backend
 from digestry.catalog.journal import GENESIS, HASHED, hash_of
-from digestry.catalog.sqlite.database import reading
 from digestry.model.digest import Digest
 
 _EPOCH = 1_790_000_000_000_000
@@ -45,7 +45,7 @@ def moves(entries: int) -> Iterator[tuple[str, str, str]]:
 
 def fill(root: Path, entries: int) -> None:
     """Makes a catalog under ``root`` whose journal has so many entries, and the tags they lead to."""
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     catalog.migrate()
     catalog.close()
     pointing: dict[tuple[str, str], tuple[str, int]] = {}
@@ -104,7 +104,7 @@ def main() -> int:
         fill(root, entries)
         size = (root / "catalog.db").stat().st_size
         print(f"{entries:,} entries, {size / 1e6:,.0f} MB, made in {time.perf_counter() - began:.0f} s")
-        catalog = Catalog(root)
+        catalog = open_catalog(root)
         middle = _EPOCH + entries // 2 * _SECOND
         popular = Digest.parse(digest(7))
         questions: dict[str, Callable[[], object]] = {
@@ -129,8 +129,7 @@ def main() -> int:
             print(f"  {what:<42}{median(question):>8.2f} ms")
         catalog.close()
         began = time.perf_counter()
-        with reading(root) as connection:
-            verdict = journal_chain.verify(connection)
+        verdict = open_backend(root).catalog_store.verify_journal()
         assert verdict.broken is None, verdict
         assert verdict.entries == entries
         print(f"  {'the whole chain proved':<42}{time.perf_counter() - began:>8.1f} s")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.backends import open_catalog
 from tests.support import RegistryServer, descriptor, wait_until
 
 from bench import servers
@@ -16,7 +17,6 @@ from bench.content import IMAGE, Repository, new_blobs
 from bench.large import NAME, Body, push
 from bench.load import Load, drive
 from bench.requests import Loads
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import COLLECTION, SCRUB
 from digestry.model import media_types
 
@@ -150,7 +150,7 @@ def _at_work(root: Path, busy: Path) -> Iterator[RegistryServer]:
 
 
 def _done(root: Path) -> _Done:
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     try:
         collected, scrubbed = catalog.jobs.state(COLLECTION), catalog.jobs.state(SCRUB)
     finally:

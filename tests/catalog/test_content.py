@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.backend import open_backend
 from digestry.catalog import uploads
 from digestry.catalog.blob_links import LEASE, UnknownRepository
 from digestry.catalog.catalog import Catalog, MissingContent
@@ -21,11 +22,12 @@ from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
+from tests.backends import file_of, open_catalog
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 
 def leases(catalog: Catalog) -> dict[str, int]:
-    connection = sqlite3.connect(catalog.path)
+    connection = sqlite3.connect(file_of(catalog))
     found = dict(connection.execute("SELECT digest, expires_at FROM leases").fetchall())
     connection.close()
     return found
@@ -287,7 +289,7 @@ def test_bytes_from_before_the_machine_restarted_are_not_believed(
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
     empty = catalog.begin_upload("x", "sha256")
     monkeypatch.setattr(uploads, "_boot_id", lambda: "another boot")
-    later = Catalog(catalog.path.parent, now=clock)
+    later = open_catalog(file_of(catalog).parent, now=clock)
     assert later.upload("x", upload.id) is None
     assert later.upload("x", empty.id) == empty  # nothing of it can have been lost
     assert [stale.id for stale in later.stale_uploads(clock.now)] == [upload.id]
@@ -300,7 +302,7 @@ def test_where_a_machines_run_has_no_name_a_digest_of_another_process_is_not_bel
     upload = catalog.begin_upload("x", "sha256")
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
     monkeypatch.setattr(uploads, "_boot_id", lambda: "process another")
-    later = Catalog(catalog.path.parent, now=clock)
+    later = open_catalog(file_of(catalog).parent, now=clock)
     found = later.upload("x", upload.id)
     assert later.stale_uploads(clock.now) == []
     later.close()
@@ -313,19 +315,19 @@ def test_where_a_machines_run_has_no_name_a_digest_of_another_process_is_not_bel
 _OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from digestry.catalog.catalog import Catalog
+from digestry.backend import open_backend
 from tests.catalog.support import pushed
-catalog = Catalog(Path(sys.argv[1]))
+catalog = open_backend(Path(sys.argv[1])).open_catalog()
 for line in sys.stdin:
     print(pushed(catalog, "x").digest, flush=True)
 """
 
 
 def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     assert reads.manifest("x", "t") is None
     with subprocess.Popen(
-        [sys.executable, "-c", _OTHER_PROCESS, str(catalog.path.parent)],
+        [sys.executable, "-c", _OTHER_PROCESS, str(file_of(catalog).parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -347,7 +349,7 @@ def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
 
 
 def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     manifest = pushed(catalog, "x")
     for _ in range(2):
         for target in ("t", str(manifest.digest)):
@@ -371,7 +373,7 @@ def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
 
 
 def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog) -> None:
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     assert reads.tags("x", after="", limit=10) is None
     for tag in ("b", "B", "a-1", "_", "1.0"):
         pushed(catalog, "x", [tag])
@@ -396,7 +398,7 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
             put(catalog, "x", manifest, "t")
             done[0] = number
 
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     writer = threading.Thread(target=write)
     writer.start()
     seen = 0
@@ -416,11 +418,11 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
 
 def test_hot_reads_hold_no_transaction_open(catalog: Catalog) -> None:
     """A reader that did would keep the write-ahead log from ever being reset."""
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     pushed(catalog, "x")
     reads.manifest("x", "t")
     reads.blob("x", str(Digest.of(b"")))
-    connection = sqlite3.connect(catalog.path)
+    connection = sqlite3.connect(file_of(catalog))
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()
     assert busy == 0
@@ -429,9 +431,10 @@ def test_hot_reads_hold_no_transaction_open(catalog: Catalog) -> None:
 
 def test_hot_reads_memory_is_capped(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("digestry.catalog.sqlite.read_cache._MOST", 100)
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     for number in range(1000):
         reads.manifest("x", f"t{number}")
         reads.blob("x", str(number))
+    assert isinstance(reads, ReadCache)
     assert len(reads._manifests) + len(reads._blobs) <= 102
     reads.close()

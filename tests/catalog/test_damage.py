@@ -8,16 +8,17 @@ import sqlite3
 import pytest
 from sqlalchemy import event
 
+from digestry.backend import open_backend
 from digestry.catalog.catalog import Catalog, MissingContent
 from digestry.catalog.damage import Affected, DamagedContent
-from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
+from tests.backends import file_of, sqlite_database
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 
 def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock) -> None:
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     for digest in (manifest.digest, layer):
@@ -41,7 +42,7 @@ def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock
 
 
 def test_a_push_ends_it_in_every_repository(catalog: Catalog, clock: Clock) -> None:
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     catalog.damage.note(layer, "bad", clock.now)
@@ -154,11 +155,11 @@ def test_the_walk_sorts_nothing(catalog: Catalog) -> None:
     def note(_: object, __: object, statement: str, *___: object) -> None:
         statements.append(statement)
 
-    event.listen(catalog._database._reader, "before_cursor_execute", note)
+    event.listen(sqlite_database(catalog)._reader, "before_cursor_execute", note)
     catalog.damage.content(after="", limit=10)
     selects = [statement for statement in statements if statement.startswith("SELECT")]
     assert len(selects) == 2
-    connection = sqlite3.connect(catalog.path)
+    connection = sqlite3.connect(file_of(catalog))
     for statement in selects:
         count = statement.count("?")
         plan = " / ".join(

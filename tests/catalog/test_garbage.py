@@ -25,6 +25,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.sightings import Sighted
+from tests.backends import file_of, open_catalog, sqlite_database
 from tests.catalog.support import ORIGIN, Clock, image, index, put
 
 DAY = 86400 * SECOND
@@ -385,7 +386,7 @@ def test_a_tag_whose_image_ran_lately_is_kept(catalog: Catalog, later: Clock) ->
 
 def test_an_immutable_tag_stays_and_it_is_said(catalog: Catalog, clock: Clock) -> None:
     policy = TagPolicy((TagRule("immutable", tags=("v*",)),))
-    strict = Catalog(catalog.path.parent, now=clock, policy=policy)
+    strict = open_catalog(file_of(catalog).parent, now=clock, policy=policy)
     put(strict, "x", image(strict, "x"), "v1", "dev")
     clock.now += SECOND
     items = collected(strict, rules(TagRetention(seconds=0.0)))
@@ -612,7 +613,7 @@ def test_what_is_tagged_between_the_question_and_the_removal_stays(
         # The question was asked; as its transaction is about to begin, another process tags it.
         if not done.is_set():
             done.set()
-            other = Catalog(catalog.path.parent, now=later)
+            other = open_catalog(file_of(catalog).parent, now=later)
             other.put_manifest("x", loose, tag_names=["t"], origin=ORIGIN)
             other.close()
         return writing()
@@ -656,12 +657,12 @@ def test_nothing_goes_by_a_catalog_that_is_damaged(catalog: Catalog, later: Cloc
     entry = f"{layer}layer{live.digest}".encode()  # as the index by what is needed has it
     other = f"{layer[:-1]}{'1' if layer.endswith('0') else '0'}layer{live.digest}".encode()
     catalog.close()
-    with sqlite3.connect(catalog.path) as connection:
+    with sqlite3.connect(file_of(catalog)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    whole = catalog.path.read_bytes()
+    whole = file_of(catalog).read_bytes()
     assert whole.count(entry) == 1
-    catalog.path.write_bytes(whole.replace(entry, other))
+    file_of(catalog).write_bytes(whole.replace(entry, other))
     for _ in range(2):
         with pytest.raises(StorageError, match=r"is damaged: .*manifest_references_by_child") as caught:
             collected(catalog)
@@ -669,7 +670,7 @@ def test_nothing_goes_by_a_catalog_that_is_damaged(catalog: Catalog, later: Cloc
     assert there(catalog, live, loose) == [True, True]
     assert catalog.blob_size("x", live.layers[0].digest) is not None
     catalog.close()
-    catalog.path.write_bytes(whole)
+    file_of(catalog).write_bytes(whole)
     assert len(collected(catalog)) == 3
 
 
@@ -697,7 +698,7 @@ def test_no_question_walks_a_whole_repository(catalog: Catalog, later: Clock) ->
             plain.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
             seen.extend(row[3] for row in plain.fetchall())
 
-    for engine in (catalog._database._reader, catalog._database._writer):
+    for engine in (sqlite_database(catalog)._reader, sqlite_database(catalog)._writer):
         event.listen(engine, "before_cursor_execute", explain)
     collected(catalog, rules(TagRetention(newest=0, tags=("none",))))
     assert any("manifest_references_by_child (repository_id=? AND child=?" in line for line in seen)

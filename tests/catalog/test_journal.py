@@ -15,6 +15,7 @@ from digestry.catalog import clock as time_of
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound, StorageError
 from digestry.model.digest import Digest
+from tests.backends import file_of, open_catalog
 from tests.catalog.support import ORIGIN, Clock, image, pushed, put
 
 TRIGGERS = ("journal_no_update", "journal_no_delete")
@@ -47,7 +48,7 @@ def story(catalog: Catalog) -> Catalog:
     ["UPDATE journal SET actor = 'x'", "DELETE FROM journal", "DELETE FROM journal WHERE sequence = 5"],
 )
 def test_append_only(story: Catalog, statement: str) -> None:
-    connection = sqlite3.connect(story.path)
+    connection = sqlite3.connect(file_of(story))
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         connection.execute(statement)
     connection.close()
@@ -69,7 +70,7 @@ def test_entries(story: Catalog) -> None:
 
 
 def test_the_chain_can_be_computed_elsewhere(story: Catalog) -> None:
-    connection = sqlite3.connect(story.path)
+    connection = sqlite3.connect(file_of(story))
     fields = (
         "sequence, at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address,"
         " client, previous_hash"
@@ -103,7 +104,7 @@ def test_the_chain_can_be_computed_elsewhere(story: Catalog) -> None:
     ],
 )
 def test_a_changed_entry_is_found(story: Catalog, column: str, value: str) -> None:
-    edit(story.path, f"UPDATE journal SET {column} = {value} WHERE sequence = 3")  # noqa: S608
+    edit(file_of(story), f"UPDATE journal SET {column} = {value} WHERE sequence = 3")  # noqa: S608
     broken = story.verify_journal()
     if (column, value) == ("size", "size || ''"):
         assert broken is None  # the column's affinity makes it the number that it was
@@ -113,12 +114,12 @@ def test_a_changed_entry_is_found(story: Catalog, column: str, value: str) -> No
 
 
 def test_a_change_with_its_own_hash_mended_is_found_at_the_next(story: Catalog) -> None:
-    connection = sqlite3.connect(story.path)
+    connection = sqlite3.connect(file_of(story))
     row = list(connection.execute("SELECT * FROM journal WHERE sequence = 3").fetchone())
     connection.close()
     row[9] = "somebody else"
     mended = hashlib.sha256(json.dumps(row[:-1], separators=(",", ":")).encode()).hexdigest()
-    edit(story.path, f"UPDATE journal SET actor = 'somebody else', hash = '{mended}' WHERE sequence = 3")  # noqa: S608
+    edit(file_of(story), f"UPDATE journal SET actor = 'somebody else', hash = '{mended}' WHERE sequence = 3")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert broken.sequence == 4
@@ -126,7 +127,7 @@ def test_a_change_with_its_own_hash_mended_is_found_at_the_next(story: Catalog) 
 
 @pytest.mark.parametrize("sequence", [1, 2, 4])
 def test_a_removed_entry_is_found(story: Catalog, sequence: int) -> None:
-    edit(story.path, f"DELETE FROM journal WHERE sequence = {sequence}")  # noqa: S608
+    edit(file_of(story), f"DELETE FROM journal WHERE sequence = {sequence}")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert broken.sequence == sequence
@@ -135,7 +136,7 @@ def test_a_removed_entry_is_found(story: Catalog, sequence: int) -> None:
 
 def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog) -> None:
     edit(
-        story.path,
+        file_of(story),
         "DELETE FROM journal WHERE sequence = 2",
         "UPDATE journal SET sequence = sequence - 1 WHERE sequence > 2",
     )
@@ -147,7 +148,7 @@ def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog
 def test_an_inserted_entry_is_found(story: Catalog) -> None:
     columns = "at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address, client"
     edit(
-        story.path,
+        file_of(story),
         f"INSERT INTO journal (sequence, {columns}, previous_hash, hash)"  # noqa: S608
         " SELECT 6, at + 10, repository, tag, event, from_digest, to_digest, media_type, size, actor,"
         " address, client, hash, previous_hash FROM journal WHERE sequence = 5",
@@ -160,7 +161,7 @@ def test_an_inserted_entry_is_found(story: Catalog) -> None:
 @pytest.mark.parametrize("kept", [0, 2, 3, 4])
 def test_entries_cut_off_at_the_end_are_found(story: Catalog, kept: int) -> None:
     """No hash follows them; the tags that they moved tell."""
-    edit(story.path, f"DELETE FROM journal WHERE sequence > {kept}")  # noqa: S608
+    edit(file_of(story), f"DELETE FROM journal WHERE sequence > {kept}")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert "tag" in broken.reason
@@ -168,25 +169,25 @@ def test_entries_cut_off_at_the_end_are_found(story: Catalog, kept: int) -> None
 
 def test_a_tag_moved_behind_the_journals_back_is_found(story: Catalog) -> None:
     other = pushed(story, "y", ["v"])
-    edit(story.path, f"UPDATE tags SET digest = '{other.digest}' WHERE name = 'u'")  # noqa: S608
+    edit(file_of(story), f"UPDATE tags SET digest = '{other.digest}' WHERE name = 'u'")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert str(other.digest) in broken.reason
-    edit(story.path, "DELETE FROM tags WHERE name = 'u'")
+    edit(file_of(story), "DELETE FROM tags WHERE name = 'u'")
     broken = story.verify_journal()
     assert broken is not None
     assert "is not there" in broken.reason
 
 
 def test_a_tag_made_behind_the_journals_back_is_found(story: Catalog) -> None:
-    edit(story.path, "INSERT INTO tags SELECT repository_id, 'forged', digest, moved_at FROM tags")
+    edit(file_of(story), "INSERT INTO tags SELECT repository_id, 'forged', digest, moved_at FROM tags")
     broken = story.verify_journal()
     assert broken is not None
     assert "forged" in broken.reason
 
 
 def test_a_damaged_entry_cannot_be_read_and_says_which(story: Catalog) -> None:
-    edit(story.path, "UPDATE journal SET to_digest = 'nonsense' WHERE sequence = 3")
+    edit(file_of(story), "UPDATE journal SET to_digest = 'nonsense' WHERE sequence = 3")
     with pytest.raises(StorageError, match="entry 3"):
         story.journal("x", limit=10)
 
@@ -241,7 +242,7 @@ def test_compare_and_set_in_many_threads(catalog: Catalog) -> None:
 
 def test_many_catalogs_on_one_file(catalog: Catalog) -> None:
     """As several worker processes have it: each its own connections, one chain."""
-    others = [Catalog(catalog.path.parent) for _ in range(4)]
+    others = [open_catalog(file_of(catalog).parent) for _ in range(4)]
 
     def race(one: Catalog, number: int) -> None:
         for _ in range(10):

@@ -15,6 +15,7 @@ from digestry.catalog.tag_policy import Mode, TagPolicy, TagRule
 from digestry.errors import InvalidConfiguration, NotFound
 from digestry.model.manifest import Manifest
 from digestry.model.name_pattern import check_pattern, matches
+from tests.backends import open_catalog
 from tests.catalog.support import ORIGIN, image, index, pushed, put
 
 Make = Callable[..., Catalog]
@@ -26,7 +27,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     opened: list[Catalog] = []
 
     def make(*rules: TagRule) -> Catalog:
-        catalog = Catalog(tmp_path, policy=TagPolicy(rules))
+        catalog = open_catalog(tmp_path, policy=TagPolicy(rules))
         opened.append(catalog)
         catalog.migrate()
         return catalog

@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import Select
 from sqlalchemy.dialects import sqlite
 
+from digestry.backend import open_backend
 from digestry.catalog import journal_chain, tag_history
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.journal_chain import Verdict
-from digestry.catalog.sqlite.database import reading
 from digestry.errors import NotFound
+from tests.backends import file_of, sqlite_database
 from tests.catalog.support import ORIGIN, Clock, image, pushed, put
 
 
@@ -25,7 +26,7 @@ def plan(catalog: Catalog, query: Select[Any] | str) -> str:
     """How SQLite would find the rows."""
     if not isinstance(query, str):
         query = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
-    with reading(catalog.path.parent) as connection:
+    with sqlite_database(catalog).read() as connection:
         rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
     return "\n".join(str(row[-1]) for row in rows)
 
@@ -129,17 +130,16 @@ def journal(catalog: Catalog) -> Path:
             pushed(catalog, "x", [tag])
         catalog.delete_tag("x", tag, origin=ORIGIN)
     catalog.close()
-    with sqlite3.connect(catalog.path) as connection:
+    with sqlite3.connect(file_of(catalog)) as connection:
         for action in ("update", "delete"):
             connection.execute(f"DROP TRIGGER journal_no_{action}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    return catalog.path.parent
+    return file_of(catalog).parent
 
 
 def verdict(root: Path, *expect: str) -> Verdict:
-    with reading(root) as connection:
-        return journal_chain.verify(connection, expect)
+    return open_backend(root).catalog_store.verify_journal(expect)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -188,8 +188,7 @@ def test_an_index_that_lies_is_found(journal: Path) -> None:
 
 
 def test_what_was_noted_elsewhere_must_be_there(journal: Path) -> None:
-    with reading(journal) as connection:
-        lines = list(journal_chain.export(connection))
+    lines = list(open_backend(journal).catalog_store.export_journal())
     hashes = [json.loads(line)["hash"] for line in lines]
     assert verdict(journal, *hashes) == Verdict(8, hashes[-1])
     assert verdict(journal, "f" * 64, hashes[2]).absent == ("f" * 64,)
@@ -202,6 +201,8 @@ def test_what_was_noted_elsewhere_must_be_there(journal: Path) -> None:
 
 
 def test_reading_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="there is no registry"), reading(tmp_path):
-        pass
+    store = open_backend(tmp_path).catalog_store
+    for look in (store.verify_journal, store.check_schema, store.require):
+        with pytest.raises(NotFound, match="there is no registry"):
+            look()
     assert list(tmp_path.iterdir()) == []

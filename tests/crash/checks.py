@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol
 
 from digestry.blobs.mark_file import NAME as MARK_FILE
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog
 from digestry.model import media_types
 from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect
+from tests.backends import open_catalog
 from tests.crash.load import Ledger
 from tests.support import RegistryServer, Response, wait_until
 
@@ -252,7 +252,7 @@ def check_nothing_unheld(root: Path) -> None:
 
 def check_journal(root: Path) -> None:
     """The chain of hashes over all repositories holds, and its times only rise."""
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     try:
         assert catalog.verify_journal() is None
     finally:

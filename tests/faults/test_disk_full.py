@@ -17,12 +17,13 @@ import pytest
 from sqlalchemy.engine.default import DefaultDialect
 
 from digestry.catalog import clock
-from digestry.catalog.sqlite import database
+from digestry.catalog.sqlite import failures
 from digestry.errors import StorageFull
 from digestry.fsio import lacks_room
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect
 from digestry.registry.reserve import Reserve
+from tests.backends import sqlite_database
 from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served, check_usage
 from tests.faults.conftest import SmallDisk
 from tests.faults.inside import Inside
@@ -262,7 +263,7 @@ def test_what_the_catalog_cannot_write_for_a_quota_is_told_as_a_full_disk(
 ) -> None:
     root = tmp_path / "root"
     shutil.copytree(empty_root, root)
-    monkeypatch.setattr(database, "lacks_room", lambda _: full)
+    monkeypatch.setattr(failures, "lacks_room", lambda _: full)
     failure = sqlite3.OperationalError("disk I/O error")
     failure.sqlite_errorcode = code
 
@@ -295,7 +296,7 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
             return registry.request("PUT", "/v2/a/manifests/t", raw, kind)
 
         assert push(0).status == 201
-        pages = registry.service.catalog._database._writer.raw_connection()
+        pages = sqlite_database(registry.service.catalog)._writer.raw_connection()
         used = pages.execute("PRAGMA page_count").fetchone()[0]
         pages.execute(f"PRAGMA max_page_count={used + 40}")
         pages.close()
@@ -318,7 +319,7 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
         assert current.headers["docker-content-digest"] == journal[0]["toDigest"]
         check_served(registry, root)
 
-        pages = registry.service.catalog._database._writer.raw_connection()
+        pages = sqlite_database(registry.service.catalog)._writer.raw_connection()
         pages.execute("PRAGMA max_page_count=1000000")
         pages.close()
         assert push(accepted + 1).status == 201

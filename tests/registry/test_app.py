@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from digestry.backend import open_blobs
-from digestry.catalog.catalog import Catalog
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from digestry.registry import error_responses
@@ -21,6 +20,7 @@ from digestry.registry.app import RegistryApp
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.service import BytesCache, Service
+from tests.backends import file_of, open_catalog
 from tests.stores import needs_disk
 
 SILENCE = b"silence"
@@ -32,7 +32,7 @@ class Direct:
 
     def __init__(self, root: Path) -> None:
         open_blobs(root).prepare()
-        catalog = Catalog(root)
+        catalog = open_catalog(root)
         catalog.migrate()
         catalog.close()
         self.service = Service(RegistryConfig(root, connections=ConnectionLimits(body_seconds=0.1)))
@@ -181,7 +181,7 @@ def test_a_defect_is_a_500_without_its_text(direct: Direct, monkeypatch: pytest.
 
 
 def test_a_database_that_fails_is_a_500_without_its_text(direct: Direct) -> None:
-    path = direct.service.catalog.path
+    path = file_of(direct.service.catalog)
     direct.service.catalog.close()
     for name in (path, path.with_name(path.name + "-wal")):
         name.write_bytes(os.urandom(8192))

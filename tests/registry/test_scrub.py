@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 from digestry import fsio
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import open_backend, open_blobs, open_coordination
 from digestry.blobs.protocols import GONE, QuarantinedBlob, Verification
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import SCRUB
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
@@ -28,6 +27,7 @@ from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.quarantine import Quarantine
 from digestry.registry.scrub import Bucket, Pass, Scrub, ScrubConfig, ScrubJob, Stopped, last
+from tests.backends import open_catalog
 from tests.catalog.support import Clock
 from tests.stores import blob_file
 from tests.support import PATIENCE, start_registry, wait_until
@@ -43,7 +43,7 @@ class Store:
         self.blobs = open_blobs(root)
         self.coordination = open_coordination(root)
         self.blobs.prepare()
-        self.catalog = Catalog(root)
+        self.catalog = open_catalog(root)
         self.catalog.migrate()
         self.quarantine = Quarantine(self.blobs, self.coordination, self.catalog.damage)
 
@@ -221,7 +221,7 @@ import os, signal, sys, threading
 from pathlib import Path
 from digestry import fsio
 from digestry.blobs.disk import DiskBlobs
-from digestry.catalog.catalog import Catalog
+from digestry.backend import open_backend
 from digestry.registry.scrub import Scrub
 root, place = Path(sys.argv[1]), sys.argv[2]
 def die(*_):
@@ -231,7 +231,7 @@ if place == "before the move":
 elif place == "after the rename":
     real = fsio.sync_directory
     fsio.sync_directory = lambda path: die() if path.parent.name == "quarantine" else real(path)
-Scrub(Catalog(root), root, rate=1 << 40).run(
+Scrub(open_backend(root).open_catalog(), root, rate=1 << 40).run(
     threading.Event(), watch=lambda current: die() if current.blobs == 5 and place == "between" else None
 )
 """
@@ -259,7 +259,7 @@ def test_a_kill_leaves_what_the_next_scrub_completes(store: Store, place: str) -
 
 def test_one_at_a_time(store: Store) -> None:
     store.push(b"content")
-    job = ScrubJob(store.root, ScrubConfig())
+    job = ScrubJob(open_backend(store.root), ScrubConfig())
     with fsio.locked(store.root / lock_file(Job.SCRUB)):
         with pytest.raises(Conflict, match="under way"):
             store.scrub()
@@ -450,7 +450,7 @@ def test_the_pace_does_not_save_up_time_and_stops_at_once() -> None:
 def test_when_a_pass_is_due(store: Store) -> None:
     now = Clock()
     store.push(b"content")
-    job = ScrubJob(store.root, ScrubConfig(every=10_000.0), now=now)
+    job = ScrubJob(open_backend(store.root), ScrubConfig(every=10_000.0), now=now)
     stop = threading.Event()
 
     def passes() -> int:
@@ -472,7 +472,7 @@ def test_when_a_pass_is_due(store: Store) -> None:
     assert job.run(stop) > 0
     lost = store.push(b"lost")
     store.catalog.damage.note(lost, "bad", now.now)
-    off = ScrubJob(store.root, ScrubConfig(every=None), now=Clock())
+    off = ScrubJob(open_backend(store.root), ScrubConfig(every=None), now=Clock())
     assert off.run(stop) > 0
     assert passes() == 3
     assert list(store.damaged()) == [lost]

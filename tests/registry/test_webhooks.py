@@ -27,6 +27,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.registry.config import load
 from digestry.registry.webhook_dispatcher import Sender, WebhookDispatcher, delay
 from digestry.registry.webhooks import Webhook
+from tests.backends import open_catalog
 from tests.catalog.support import pushed
 from tests.registry.support import events
 from tests.support import PATIENCE, RegistryServer, run_digestry, start_registry, wait_until
@@ -119,7 +120,7 @@ def deliver(tmp_path: Path) -> Iterator[Callable[..., Catalog]]:
     catalogs: list[Catalog] = []
 
     def deliver(*webhooks: Webhook) -> Catalog:
-        catalog = Catalog(tmp_path, subscriptions=[webhook.subscription for webhook in webhooks])
+        catalog = open_catalog(tmp_path, subscriptions=tuple(webhook.subscription for webhook in webhooks))
         catalog.migrate()
         dispatcher = WebhookDispatcher(open_coordination(tmp_path), catalog.delivery_queue, webhooks)
         catalogs.append(catalog)
@@ -341,7 +342,7 @@ def test_one_courier_at_a_time(receiver: Receiver, tmp_path: Path, deliver: Call
 def test_no_event_of_a_refused_push(tmp_path: Path) -> None:
     """The queue's rows are written with the move, or not at all."""
     policy = TagPolicy((TagRule("immutable", tags=("v*",)),))
-    catalog = Catalog(tmp_path, policy=policy, subscriptions=[Subscription("h")])
+    catalog = open_catalog(tmp_path, policy=policy, subscriptions=(Subscription("h"),))
     catalog.migrate()
     pushed(catalog, "x", ["v1"])
     with pytest.raises(TagRefused):

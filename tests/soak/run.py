@@ -10,10 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from digestry.backend import open_backend
 from digestry.blobs.mark_file import NAME as MARK_FILE
-from digestry.catalog import journal_chain
 from digestry.catalog.job_states import COLLECTION
-from digestry.catalog.sqlite.database import reading
 from digestry.registry.removal_limit import OPTION
 from tests.soak.clients import Client, totals
 from tests.support import RegistryServer, run_digestry, start_registry
@@ -111,8 +110,7 @@ def _left(root: Path) -> list[str]:
             for name, query in asked.items()
             for row in connection.execute(query).fetchall()
         ]
-    with reading(root) as view:
-        broken = journal_chain.verify(view).broken
+    broken = open_backend(root).catalog_store.verify_journal().broken
     return files + rows + ([] if broken is None else [f"the journal: {broken}"])
 
 

@@ -11,8 +11,8 @@ from typing import Final
 from sqlalchemy import Connection
 
 from digestry.catalog import clock, content, damage, push_statements, quotas
+from digestry.catalog.database import Database
 from digestry.catalog.quotas import Quota
-from digestry.catalog.sqlite.database import Database
 from digestry.catalog.uploads import Upload, Uploads
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest

@@ -7,8 +7,7 @@ order: bytes are durable in the blob store before a method here makes them visib
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, exists, select
@@ -17,6 +16,7 @@ from digestry.catalog import clock, content, damage, journal, journal_chain, quo
 from digestry.catalog.blob_links import LEASE, BlobLinks, UnknownRepository
 from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.damage import Damage
+from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import DeliveryQueue, Subscription
 from digestry.catalog.digest_prefixes import DigestPrefixes
 from digestry.catalog.garbage import Garbage
@@ -31,7 +31,6 @@ from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import links, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
-from digestry.catalog.sqlite.database import Database
 from digestry.catalog.statistics import Statistics
 from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
@@ -66,12 +65,26 @@ class TagRow:
     moved_at: int
 
 
-class Catalog(BlobLinks):
-    """The catalog of the registry whose files are under ``root``. Thread-safe.
+@dataclass(frozen=True, slots=True)
+class CatalogOptions:
+    """What a registry's configuration says about its catalog.
 
-    Every move of a tag goes by ``policy``, and is noted for the ``subscriptions`` that want it.
-    In repositories that a pattern of ``sparse`` matches, an index may list manifests that are not there.
-    What makes a repository larger goes by the ``quotas``, and raises :class:`OverQuota`.
+    ``lease`` is for how many microseconds content is kept after it was pushed, mounted or found. Every move
+    of a tag goes by ``policy``, and is queued for the ``subscriptions`` that ask for it. What makes a
+    repository larger goes by the ``quotas``. In repositories that a pattern of ``sparse`` matches, an index
+    may list manifests that are not there.
+    """
+
+    lease: int = LEASE
+    policy: TagPolicy = field(default_factory=TagPolicy)
+    subscriptions: tuple[Subscription, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    sparse: tuple[str, ...] = ()
+
+
+class Catalog(BlobLinks):
+    """The catalog of a registry, in any database. Thread-safe.
+
     ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
     ``damage`` what cannot be served, ``identity`` which registry this is.
@@ -79,17 +92,13 @@ class Catalog(BlobLinks):
 
     def __init__(
         self,
-        root: Path,
+        database: Database,
+        options: CatalogOptions = CatalogOptions(),
         *,
         now: clock.Clock = clock.now,
-        lease: int = LEASE,
-        policy: TagPolicy | None = None,
-        subscriptions: Sequence[Subscription] = (),
-        quotas: Sequence[Quota] = (),
-        sparse: Sequence[str] = (),
     ) -> None:
-        self._sparse = tuple(sparse)
-        super().__init__(Database(root), now, lease, quotas)
+        super().__init__(database, now, options.lease, options.quotas)
+        self._sparse = options.sparse
         self.tag_history = TagHistory(self._database)
         self.digest_prefixes = DigestPrefixes(self._database)
         self.delivery_queue = DeliveryQueue(self._database)
@@ -98,19 +107,23 @@ class Catalog(BlobLinks):
         self.statistics = Statistics(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
-        self._rules = Rules(policy or TagPolicy(), tuple(subscriptions), now, lease)
-        self.pull_through = PullThrough(self._database, self._rules, lease, self._quotas)
+        self._rules = Rules(options.policy, options.subscriptions, now, options.lease)
+        self.pull_through = PullThrough(self._database, self._rules, options.lease, self._quotas)
 
-    @property
-    def path(self) -> Path:
-        """The database's file."""
-        return self._database.path
+    def describe(self) -> str:
+        """Return what messages call the catalog, such as its path."""
+        return self._database.describe()
+
+    def size(self) -> int:
+        """Return how many bytes the catalog takes."""
+        return self._database.size()
 
     def migrate(self) -> None:
-        """Brings the schema up to date."""
+        """Bring the schema up to date. Only one process may do this at a time."""
         self._database.migrate()
 
     def close(self) -> None:
+        """End all connections."""
         self._database.close()
 
     def garbage(self, retention: Retention, *, throttle: Throttle | None = None) -> Garbage:

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import msgspec
 from sqlalchemy import Connection, Select, delete, exists, insert, or_, select, update
 
-from digestry.catalog import damage, push_statements
+from digestry.catalog import damage, dialect, push_statements
 from digestry.catalog.schema import (
     journal,
     leases,
@@ -79,7 +79,7 @@ def make_repository(connection: Connection, name: str, now: int) -> int:
 def link(connection: Connection, repository: int, digest: str, size: int, now: int) -> bool:
     """Gives the repository the right to serve a blob; again is no change, and False."""
     values = {"repository_id": repository, "digest": digest, "size": size, "linked_at": now}
-    return connection.execute(push_statements.LINK, values).rowcount > 0
+    return connection.execute(dialect.of(connection).upserts.link, values).rowcount > 0
 
 
 def unlink(connection: Connection, repository: int, digest: str) -> bool:
@@ -112,7 +112,7 @@ def has(connection: Connection, repository: int, digest: str) -> bool:
 
 def extend_lease(connection: Connection, digest: str, until: int) -> None:
     """Promises that content is kept until then at the least."""
-    connection.execute(push_statements.EXTEND_LEASE, {"digest": digest, "expires_at": until})
+    connection.execute(dialect.of(connection).upserts.lease, {"digest": digest, "expires_at": until})
 
 
 def lease_end(connection: Connection, digest: str) -> int | None:
@@ -171,7 +171,8 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
         "pushed_at": now,
         "deleted_at": None,
     }
-    connection.execute(push_statements.STORE_MANIFEST, values)
+    upserts = dialect.of(connection).upserts
+    connection.execute(upserts.manifest, values)
     references = [("config", manifest.config)] if manifest.config else []
     references += [("layer", layer) for layer in manifest.layers]
     references += [("manifest", child) for child in manifest.manifests]
@@ -185,7 +186,7 @@ def store_manifest(connection: Connection, repository: int, manifest: Manifest, 
         for role, child in references
     }
     if rows:
-        connection.execute(push_statements.STORE_REFERENCES, list(rows.values()))
+        connection.execute(upserts.reference, list(rows.values()))
 
 
 def manifest(connection: Connection, repository: int, digest: str) -> StoredManifest | None:

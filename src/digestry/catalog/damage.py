@@ -22,10 +22,10 @@ from sqlalchemy import (
     literal,
     select,
 )
-from sqlalchemy.dialects.sqlite import insert as upsert
 
+from digestry.catalog import dialect
+from digestry.catalog.database import Database
 from digestry.catalog.schema import damaged, links, manifest_references, manifests, repositories, tags
-from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
 
 _MOST_REPOSITORIES: Final = 100
@@ -96,8 +96,8 @@ class Damage:
             text = str(digest)
             if not connection.execute(select(_held(literal(text)))).scalar():
                 return "unheld"
-            statement = upsert(damaged).values(digest=text, problem=problem, found_at=at)
-            new = connection.execute(statement.on_conflict_do_nothing()).rowcount > 0
+            row = {"digest": text, "problem": problem, "found_at": at}
+            new = connection.execute(dialect.of(connection).upserts.damage, row).rowcount > 0
             return "new" if new else "known"
 
     def forget(self, digest: Digest) -> bool:

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Select, Update, delete, insert, select, update
 
 from digestry.catalog import clock, journal
+from digestry.catalog.database import Database
 from digestry.catalog.schema import deliveries
-from digestry.catalog.sqlite.database import Database
 from digestry.model.history import EventKind, TagEvent
 from digestry.model.name_pattern import matches
 

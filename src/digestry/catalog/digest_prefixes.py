@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
 
+from digestry.catalog.database import Database
 from digestry.catalog.schema import damaged, journal, links, manifest_references, manifests, repositories
-from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
 

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select
 
 from digestry.catalog import clock
+from digestry.catalog.database import Database
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.schema import manifest_references, manifests, sightings, upstream_tags
 from digestry.catalog.schema import tags as tag_rows
-from digestry.catalog.sqlite.database import Database
 from digestry.catalog.tag_moves import RepositoryKey
 from digestry.model.text import length_of_time
 

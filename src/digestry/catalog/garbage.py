@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 
 from digestry.catalog import clock, liveness, tag_moves
+from digestry.catalog.database import Database
 from digestry.catalog.expired_tags import (
     ExpiredTag,
     date,
@@ -53,7 +54,6 @@ from digestry.catalog.schema import (
 )
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
-from digestry.catalog.sqlite.database import Database
 from digestry.catalog.tag_moves import Expected, RepositoryKey, Rules, TagChanged, TagRefused
 from digestry.catalog.throttle import Throttle
 from digestry.errors import NotFound
@@ -363,12 +363,15 @@ class Garbage:
 
 def _left(connection: Connection, key: RepositoryKey, digests: Sequence[str]) -> dict[str, str]:
     """Which tag left these manifests last, and when, of those that one ever pointed to."""
-    query = select(journal.c.from_digest, journal.c.tag, func.max(journal.c.at).label("at")).where(
-        journal.c.repository == key.name, journal.c.from_digest.in_(digests)
+    last = (
+        select(func.max(journal.c.sequence))
+        .where(journal.c.repository == key.name, journal.c.from_digest.in_(digests))
+        .group_by(journal.c.from_digest)
     )
+    entries = select(journal.c.from_digest, journal.c.tag, journal.c.at).where(journal.c.sequence.in_(last))
     return {
         row.from_digest: f"tag {row.tag} left it at {date(row.at)}, and nothing holds it since"
-        for row in connection.execute(query.group_by(journal.c.from_digest))
+        for row in connection.execute(entries)
     }
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Column, Connection, Select, select
 
+from digestry.catalog import dialect
 from digestry.catalog.schema import manifest_references, manifests
-from digestry.catalog.sqlite.bulk_keys import pairs
 from digestry.model.digest import Digest
 from digestry.model.history import Holder
 
@@ -40,7 +40,7 @@ def rows_of(
 
     Raises :class:`TooMuch`.
     """
-    wanted = pairs(sorted(keys))
+    wanted = dialect.of(connection).bulk_keys(sorted(keys))
     here = (repository == wanted.first) & (key == wanted.second)
     statement = columns.join_from(wanted.table, repository.table, here)
     rows = connection.execute(statement.limit(MOST_ROWS + 1)).all()

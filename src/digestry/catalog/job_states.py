@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
+from digestry.catalog import dialect
+from digestry.catalog.database import Database
 from digestry.catalog.schema import jobs
-from digestry.catalog.sqlite.database import Database
 from digestry.errors import StorageError
 
 COLLECTION: Final = "collection"
@@ -39,14 +39,14 @@ class Jobs:
 
     def note(self, job: JobState) -> None:
         """Keeps how far a job is."""
-        values = {
+        row = {
+            "name": job.name,
             "started_at": job.started_at,
             "finished_at": job.finished_at,
             "state": msgspec.json.encode(job.state).decode(),
         }
-        statement = upsert(jobs).values(name=job.name, **values)
         with self._database.write() as connection:
-            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+            connection.execute(dialect.of(connection).upserts.job, row)
 
     def state(self, name: str) -> JobState | None:
         """What was kept of that job last."""

@@ -16,9 +16,8 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, select
 
-from digestry.catalog import clock, push_statements
+from digestry.catalog import clock, dialect, push_statements
 from digestry.catalog.schema import journal
-from digestry.catalog.sqlite.bulk_keys import pairs
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
@@ -147,7 +146,7 @@ def entry(connection: Connection, sequence: int) -> TagEvent:
 
 def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int) -> list[TagEvent]:
     """The newest entries of each wanted repository and tag, up to ``limit`` of each, newest first."""
-    keys = pairs(wanted)
+    keys = dialect.of(connection).bulk_keys(wanted)
     each = journal.alias("each")
     numbers = (
         select(each.c.sequence)

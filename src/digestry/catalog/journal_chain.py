@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.exc import DBAPIError
 
-from digestry.catalog import clock
+from digestry.catalog import clock, dialect
 from digestry.catalog.journal import GENESIS, HASHED, hash_of, to_event
 from digestry.catalog.schema import journal, repositories, tags
 from digestry.errors import ContentError
@@ -141,12 +141,10 @@ def _compare_with_tags(connection: Connection, end: int) -> BrokenEntry | None:
 
 def _check_indices(connection: Connection, end: int) -> BrokenEntry | None:
     """Questions are answered from indices, which the hashes do not cover."""
-    if connection.dialect.name != "sqlite":
+    damage = dialect.of(connection).damage_of(connection, journal.name)
+    if damage is None:
         return None
-    found = connection.exec_driver_sql("PRAGMA integrity_check('journal')").scalars().all()
-    if found == ["ok"]:
-        return None
-    return BrokenEntry(end, f"the entries hold, but the database's own check says: {found[0]}")
+    return BrokenEntry(end, f"the entries hold, but the database's own check says: {damage}")
 
 
 # -- the exported form -------------------------------------------------------------------------

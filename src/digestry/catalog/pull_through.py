@@ -7,27 +7,19 @@ is fetched when somebody asks for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
-from digestry.catalog import content, damage, quotas, tag_moves
+from digestry.catalog import content, damage, dialect, quotas, tag_moves
+from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
 from digestry.catalog.quotas import Quota
+from digestry.catalog.reads import SeenTag
 from digestry.catalog.schema import upstream_tags
-from digestry.catalog.sqlite.database import Database
 from digestry.catalog.tag_moves import RepositoryKey, Rules, Target
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
-
-
-class SeenTag(NamedTuple):
-    """What a tag of another registry pointed to, and when that was asked (microseconds since 1970)."""
-
-    digest: str
-    checked_at: int
 
 
 class PullThrough:
@@ -103,6 +95,5 @@ class PullThrough:
 
 
 def _note(connection: Connection, repository: str, tag: str, digest: str, now: int) -> None:
-    values = {"digest": digest, "checked_at": now}
-    statement = upsert(upstream_tags).values(repository=repository, tag=tag, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["repository", "tag"], set_=values))
+    row = {"repository": repository, "tag": tag, "digest": digest, "checked_at": now}
+    connection.execute(dialect.of(connection).upserts.upstream_tag, row)

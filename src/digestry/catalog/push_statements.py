@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import bindparam, case, delete, func, insert, select, update
-from sqlalchemy.dialects.sqlite import Insert
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from digestry.catalog import damage
 from digestry.catalog.schema import (
     journal,
-    leases,
     links,
-    manifest_references,
     manifests,
     repositories,
     tags,
@@ -25,8 +21,6 @@ from digestry.catalog.schema import (
 )
 
 REPOSITORY_ID: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
-
-LINK: Final = upsert(links).on_conflict_do_nothing()
 
 _HERE: Final = (manifests.c.repository_id == bindparam("repository"), manifests.c.deleted_at.is_(None))
 
@@ -41,37 +35,6 @@ HAVE_MANIFESTS: Final = select(manifests.c.digest).where(
     damage.whole(manifests.c.digest),
 )
 MANIFEST: Final = select(manifests).where(*_HERE, manifests.c.digest == bindparam("digest"))
-
-
-def _store_manifest() -> Insert:
-    statement = upsert(manifests)
-    new = statement.excluded
-    again = {
-        column.name: new[column.name]
-        for column in manifests.columns
-        if column.name not in {"repository_id", "digest", "pushed_at"}
-    }
-    # Pushed again while it is there, what refers to another is as old as it was: an advisory does not
-    # become the newest by being repeated. An image that is pushed again is kept as one just pushed.
-    as_old = manifests.c.deleted_at.is_(None) & new.subject.is_not(None)
-    return statement.on_conflict_do_update(
-        index_elements=["repository_id", "digest"],
-        set_={**again, "pushed_at": case((as_old, manifests.c.pushed_at), else_=new.pushed_at)},
-    )
-
-
-def _extend_lease() -> Insert:
-    statement = upsert(leases)
-    return statement.on_conflict_do_update(
-        index_elements=["digest"],
-        set_={"expires_at": statement.excluded.expires_at},
-        where=leases.c.expires_at < statement.excluded.expires_at,
-    )
-
-
-STORE_MANIFEST: Final = _store_manifest()
-STORE_REFERENCES: Final = upsert(manifest_references).on_conflict_do_nothing()
-EXTEND_LEASE: Final = _extend_lease()
 
 POINTED: Final = select(tags.c.digest).where(
     tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag")

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Select, exists, or_, select, update
 
+from digestry.catalog.database import Database
 from digestry.catalog.schema import identity, leases, links, manifests
-from digestry.catalog.sqlite.database import Database
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 
@@ -51,7 +51,7 @@ class RegistryIdentities:
     def _one(self, rows: Any) -> RegistryIdentity:
         if len(rows) != 1:
             raise StorageError(
-                f"the catalog {self._database.path} does not say which registry it is of",
+                f"the catalog {self._database.describe()} does not say which registry it is of",
                 hint="restore the catalog from a backup; the blobs beside it are not touched",
             )
         return RegistryIdentity(rows[0].id, bool(rows[0].bound), rows[0].generation)

@@ -14,10 +14,9 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, select
 
-from digestry.catalog import content, journal, tag_history
+from digestry.catalog import content, dialect, journal, tag_history
 from digestry.catalog.image_graph import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
 from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
-from digestry.catalog.sqlite.bulk_keys import pairs
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -190,7 +189,7 @@ class _Batch:
             for referrer in referrers
             if _may_be_openvex(referrer)
         }
-        keys = pairs(sorted(wanted))
+        keys = dialect.of(self._connection).bulk_keys(sorted(wanted))
         of_wanted = (
             (manifest_references.c.repository_id == keys.first)
             & (manifest_references.c.parent == keys.second)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import delete, insert, select, update
 
 from digestry.catalog import clock
+from digestry.catalog.database import Database
 from digestry.catalog.schema import robot_tokens
-from digestry.catalog.sqlite.database import Database, connect_directly
-from digestry.errors import Conflict, NotFound, StorageError
+from digestry.errors import Conflict, NotFound
 
 PREFIX: Final = "dgr_"
 """What every secret begins with, so that scanners of leaked secrets can find it."""
@@ -39,18 +37,20 @@ class RobotToken:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
+    """Return what is kept of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class RobotTokens:
     """The robot tokens of a registry, for the one who runs it. Blocks."""
 
-    def __init__(self, root: Path, *, now: clock.Clock = clock.now) -> None:
-        self._database = Database(root)
+    def __init__(self, database: Database, *, now: clock.Clock = clock.now) -> None:
+        self._database = database
         self._now = now
 
     def close(self) -> None:
+        """End the connections to the database."""
         self._database.close()
 
     def create(self, name: str, *, expires_at: int | None) -> str:
@@ -70,7 +70,7 @@ class RobotTokens:
             connection.execute(delete(robot_tokens).where(robot_tokens.c.name == name))
             connection.execute(
                 insert(robot_tokens).values(
-                    name=name, secret_hash=_hash(secret), created_at=now, expires_at=expires_at
+                    name=name, secret_hash=hash_of(secret), created_at=now, expires_at=expires_at
                 )
             )
         return secret
@@ -91,43 +91,28 @@ class RobotTokens:
 
 
 def _token(row: Any) -> RobotToken:
-    return RobotToken(row.name, _fingerprint(row.secret_hash), row.created_at, row.expires_at, row.revoked_at)
+    return RobotToken(row.name, fingerprint(row.secret_hash), row.created_at, row.expires_at, row.revoked_at)
 
 
-def _fingerprint(secret_hash: str) -> str:
+def fingerprint(secret_hash: str) -> str:
+    """Return what names a secret in a token that was given for it."""
     return secret_hash[:16]
 
 
-_COLUMNS: Final = "SELECT name, secret_hash, created_at, expires_at, revoked_at FROM robot_tokens"
-_BY_SECRET: Final = f"{_COLUMNS} WHERE secret_hash = ?"
-_BY_NAME: Final = f"{_COLUMNS} WHERE name = ?"
+class RobotReads(Protocol):
+    """Look-ups of robot tokens, for the event loop: each sees what was committed before it began.
 
-
-class RobotReader:
-    """Looks tokens up for the event loop's thread, in microseconds: one bare SQLite connection."""
-
-    def __init__(self, catalog: Path, *, now: clock.Clock = clock.now) -> None:
-        self._path = catalog
-        self._connection = connect_directly(catalog)
-        self._now = now
-
-    def close(self) -> None:
-        self._connection.close()
+    Each raises :class:`StorageError`.
+    """
 
     def by_secret(self, secret: str) -> RobotToken | None:
-        """The token of this secret, if it can be used now. Raises :class:`StorageError`."""
-        return self._read(_BY_SECRET, _hash(secret))
+        """Return the token of this secret, if it can be used now."""
+        ...
 
     def by_name(self, name: str) -> RobotToken | None:
-        """The token of this name, if it can be used now. Raises :class:`StorageError`."""
-        return self._read(_BY_NAME, name)
+        """Return the token of this name, if it can be used now."""
+        ...
 
-    def _read(self, query: str, value: str) -> RobotToken | None:
-        try:
-            row = self._connection.execute(query, (value,)).fetchone()
-        except sqlite3.Error as error:
-            raise StorageError(f"the catalog {self._path} cannot be read: {error}") from error
-        if row is None:
-            return None
-        token = RobotToken(row[0], _fingerprint(row[1]), row[2], row[3], row[4])
-        return token if token.holds(self._now()) else None
+    def close(self) -> None:
+        """End the connection."""
+        ...

@@ -10,27 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    LargeBinary,
-    Select,
-    cast,
-    delete,
-    exists,
-    func,
-    literal_column,
-    select,
-    union,
-)
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, select, union
 
-from digestry.catalog import clock
+from digestry.catalog import clock, dialect
+from digestry.catalog.database import Database
 from digestry.catalog.schema import manifests, repositories, sighting_usage, sightings
-from digestry.catalog.sqlite.bulk_keys import pairs
-from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
 from digestry.model.sightings import LastSeen, Noted, Sighted, SightingsOf
 
@@ -79,7 +63,7 @@ class Sightings:
                 ]
                 refused = 0
                 if rows:
-                    connection.execute(_UPSERT, rows)
+                    connection.execute(dialect.of(connection).upserts.sighting, rows)
                     _bound(connection, known)
                     refused = _make_room(connection, actor, at)
             result += Noted(len(rows) - refused, len(some) - len(rows), refused)
@@ -137,17 +121,6 @@ class Sightings:
                 return removed
 
 
-_insert: Final = upsert(sightings)
-_UPSERT: Final = _insert.on_conflict_do_update(
-    index_elements=["digest", "repository", "place"],
-    set_={
-        "containers": _insert.excluded.containers,
-        "last_at": func.max(sightings.c.last_at, _insert.excluded.last_at),
-        # A place counts as told by who told of it first: nobody takes others' to have them forgotten.
-    },
-)
-
-
 def merged(entries: Iterable[Sighted]) -> list[Sighted]:
     """``entries``, those of the same digest, repository and place as one, their containers together."""
     merged: dict[tuple[str, str, str], Sighted] = {}
@@ -165,7 +138,7 @@ def merged(entries: Iterable[Sighted]) -> list[Sighted]:
 def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str, str]]:
     """Those pairs of repository and digest that are a manifest there, or a manifest's config; deleted
     ones too, since what runs may have been."""
-    wanted = pairs(sorted({(one.repository, str(one.digest)) for one in entries}))
+    wanted = dialect.of(connection).bulk_keys(sorted({(one.repository, str(one.digest)) for one in entries}))
     here = select(wanted.first, wanted.second).join_from(
         wanted.table, repositories, repositories.c.name == wanted.first
     )
@@ -179,7 +152,7 @@ def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str,
 def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
     """Forgets the places where one of ``keys`` was seen longest ago, if there are too many: of who told most
     of them."""
-    wanted = pairs(sorted(keys))
+    wanted = dialect.of(connection).bulk_keys(sorted(keys))
     here = (sightings.c.repository == wanted.first) & (sightings.c.digest == wanted.second)
     crowded = (
         select(sightings.c.repository, sightings.c.digest)
@@ -210,10 +183,11 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
     over = connection.execute(select(func.sum(sighting_usage.c.bytes))).scalar_one() - MOST_BYTES
     if over <= 0:
         return 0
+    row_id = dialect.of(connection).row_id(sightings).label("row")
     most = (sighting_usage.c.bytes.desc(), sighting_usage.c.actor)
     whose = connection.execute(select(sighting_usage.c.actor).order_by(*most).limit(1)).scalar_one()
     oldest = (
-        select(_ROW, *sightings.c)
+        select(row_id, *sightings.c)
         .where(sightings.c.actor == whose, (sightings.c.actor != actor) | (sightings.c.last_at != at))
         .order_by(sightings.c.last_at)
         .limit(_LOOKED_AT)
@@ -224,11 +198,11 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
         (later.c.last_at == oldest.c.last_at) & (later.c.place > oldest.c.place)
     )
     same = (later.c.digest == oldest.c.digest) & (later.c.repository == oldest.c.repository)
-    found = select(oldest.c.row, _room(oldest.c)).where(exists().where(same, is_later))
+    found = select(oldest.c.row, _room(connection, oldest.c)).where(exists().where(same, is_later))
     over = _drop(connection, found.order_by(oldest.c.last_at), over)[1]
     if over <= 0:
         return 0
-    told_now = select(_ROW, _room(sightings.c)).where(
+    told_now = select(row_id, _room(connection, sightings.c)).where(
         sightings.c.actor == actor, sightings.c.last_at == at, sightings.c.first_at == at
     )
     return _drop(connection, told_now, over)[0]
@@ -242,18 +216,15 @@ def _drop(connection: Connection, rows: Select[int, int], over: int) -> tuple[in
             break
         numbers.append(number)
         over -= size
-    encoded = func.json_each(msgspec.json.encode(numbers).decode()).table_valued("value")
-    connection.execute(delete(sightings).where(_ROW.in_(select(encoded.c.value))))
+    spoken = dialect.of(connection)
+    connection.execute(delete(sightings).where(spoken.row_id(sightings).in_(spoken.bulk_numbers(numbers))))
     return len(numbers), over
 
 
-_ROW: Final[ColumnElement[int]] = literal_column("sightings.rowid", BigInteger).label("row")
-
-
-def _room(row: Any) -> ColumnElement[int]:
+def _room(connection: Connection, row: Any) -> ColumnElement[int]:
     """What a sighting takes, as the triggers count it."""
     text = row.place + row.repository + row.digest + row.actor
-    return 200 + 2 * func.length(cast(text, LargeBinary))
+    return 200 + 2 * dialect.of(connection).byte_length(text)
 
 
 def _batched(entries: Sequence[Sighted]) -> Iterable[Sequence[Sighted]]:

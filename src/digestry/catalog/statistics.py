@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from digestry.catalog.database import Database
 from digestry.catalog.job_states import Jobs, JobState
 from digestry.catalog.schema import (
     damaged,
@@ -18,7 +19,6 @@ from digestry.catalog.schema import (
     tags,
     uploads,
 )
-from digestry.catalog.sqlite.database import Database
 
 
 @dataclass(frozen=True, slots=True)

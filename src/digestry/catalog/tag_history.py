@@ -12,11 +12,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, literal, select
 
-from digestry.catalog import clock, content
+from digestry.catalog import clock, content, dialect
+from digestry.catalog.database import Database
 from digestry.catalog.journal import sequence_at
 from digestry.catalog.schema import journal
-from digestry.catalog.sqlite.bulk_keys import pairs
-from digestry.catalog.sqlite.database import Database
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
 
@@ -161,7 +160,7 @@ def newest_pointing(
 ) -> list[tuple[str, TagSpan]]:
     """The newest entries by which a tag came to each wanted digest of a repository, up to ``each`` of
     one digest and ``limit`` of all, newest first, with their repositories."""
-    keys = pairs(wanted)
+    keys = dialect.of(connection).bulk_keys(wanted)
     inner = journal.alias("inner")
     numbers = (
         select(inner.c.sequence)

@@ -11,8 +11,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, select, update
 
 from digestry.catalog import clock, push_statements
+from digestry.catalog.database import Database
 from digestry.catalog.schema import uploads
-from digestry.catalog.sqlite.database import Database
 from digestry.errors import NotFound, TooMany
 from digestry.model.digest import Digest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -61,8 +62,8 @@ def verify(
     JSON: an object with entries, first, last_hash, anchor, broken (null, or sequence and reason) and
     absent, the expected hashes that are not there.
     """
+    from digestry.backend import open_backend
     from digestry.catalog import journal_chain
-    from digestry.catalog.sqlite.database import reading
     from digestry.errors import NotFound
 
     if (root is None) == (file is None):
@@ -75,8 +76,7 @@ def verify(
                 hint="an export that failed leaves such a file, too: digestry journal export --root DIR",
             )
     else:
-        with reading(root, older=True) as connection:
-            verdict = journal_chain.verify(connection, expect)
+        verdict = open_backend(root).catalog_store.verify_journal(expect)
     if format_ == "json":
         json_document(_plain(verdict))
     else:
@@ -135,13 +135,12 @@ def export(*, root: Path, since_sequence: int) -> None:
     Each line is an entry as GET _digestry/journal has it (docs/tags.md); `digestry journal verify
     --file` proves the chain from them alone.
     """
-    from digestry.catalog import journal_chain
-    from digestry.catalog.sqlite.database import reading
+    from digestry.backend import open_backend
     from digestry.errors import StorageError
 
     stream = sys.stdout.buffer
-    with reading(root, older=True) as connection:
-        for line in journal_chain.export(connection, since=since_sequence):
+    with contextlib.closing(open_backend(root).catalog_store.export_journal(since=since_sequence)) as lines:
+        for line in lines:
             try:
                 stream.write(line)
             except BrokenPipeError:

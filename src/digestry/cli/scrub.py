@@ -89,8 +89,7 @@ def scrub(
     damaged, unread), and damaged, the first 1000: digest, problem, found_at, files in quarantine, and
     repositories, each with name, the tags that need it, and how many more_tags there are.
     """
-    from digestry.catalog.catalog import Catalog
-    from digestry.catalog.sqlite.database import reading
+    from digestry.backend import open_backend
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.registry.root import check_user
     from digestry.registry.scrub import last
@@ -99,14 +98,15 @@ def scrub(
         raise click.UsageError("--from-start is for all that the registry holds.")
     prefixes = [DigestPrefix.parse(text) for text in dict.fromkeys(digests)]
     keep_private(root)
-    with reading(root):  # a directory that is no registry must not become one
-        catalog = Catalog(root)
+    backend = open_backend(root)
+    backend.catalog_store.check_schema()  # a directory that is no registry must not become one
+    catalog = backend.open_catalog()
     try:
         among = [_whole(catalog, root, prefix) for prefix in prefixes]
         if list_only:
             found = last(catalog)
         else:
-            check_user(root)
+            check_user(backend)
             found = _run(catalog, root, rate, from_start=from_start, among=among)
         rows = catalog.damage.listed(limit=_MOST, among=among)
         damaged = len(rows) if among else catalog.damage.count()

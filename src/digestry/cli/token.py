@@ -129,12 +129,13 @@ def rotate_key(root: Path, retire: bool) -> None:
     A running registry signs with it within seconds. What older keys signed stays good until it
     expires, unless they are retired.
     """
+    from digestry.backend import open_backend
     from digestry.registry.access.keys import KeyRing
     from digestry.registry.observability.audit_events import note_command
     from digestry.registry.root import check_user
 
     _robots(root).close()
-    check_user(root)  # who could not read the key could not sign
+    check_user(open_backend(root))  # who could not read the key could not sign
     key = KeyRing(root).rotate(retire=retire)
     note_command(root, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
     say(key)
@@ -150,20 +151,21 @@ def _audit(root: Path, action: str, name: str, **what: str) -> None:
 
 def _robots(root: Path) -> RobotTokens:
     """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
-    from digestry.backend import open_blobs, open_coordination
-    from digestry.catalog.catalog import Catalog
-    from digestry.catalog.robot_tokens import RobotTokens
+    from digestry.backend import open_backend, open_blobs, open_coordination
     from digestry.coordination.protocol import Job
     from digestry.errors import Conflict, NotFound
     from digestry.registry.root import check_catalog, check_servable
 
     keep_private(root)
-    catalog = Catalog(root)
+    backend = open_backend(root)
     try:
-        if not catalog.path.exists():
-            raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one")
-        check_servable(root)
-        check_catalog(root, open_blobs(root))
+        backend.catalog_store.require()
+    except NotFound as error:
+        raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one") from error
+    catalog = backend.open_catalog()
+    try:
+        check_servable(backend)
+        check_catalog(backend, open_blobs(root))
         try:
             with open_coordination(root).only_one(Job.SERVE):
                 catalog.migrate()
@@ -171,4 +173,4 @@ def _robots(root: Path) -> RobotTokens:
             pass  # it is served, and so it is up to date
     finally:
         catalog.close()
-    return RobotTokens(root)
+    return backend.open_robot_tokens()

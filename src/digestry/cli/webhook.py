@@ -34,12 +34,12 @@ def _name(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _open(root: Path) -> Catalog:
-    from digestry.catalog.catalog import Catalog
-    from digestry.catalog.sqlite.database import reading
+    from digestry.backend import open_backend
 
     keep_private(root)
-    with reading(root):  # a directory that is no registry must not become one
-        return Catalog(root)
+    backend = open_backend(root)
+    backend.catalog_store.check_schema()  # a directory that is no registry must not become one
+    return backend.open_catalog()
 
 
 @click.group(cls=Group)

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from digestry.backend import Backend, open_backend
+from digestry.catalog import clock
+from digestry.catalog.catalog import CatalogOptions
 from digestry.catalog.quotas import Quota
 from digestry.catalog.tag_policy import TagPolicy
 from digestry.errors import InvalidConfiguration
@@ -147,6 +150,17 @@ class RegistryConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     log: LogConfig = field(default_factory=LogConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
+
+    def backend(self, now: clock.Clock = clock.now) -> Backend:
+        """Return the stores of this registry. Nothing is made or opened."""
+        options = CatalogOptions(
+            lease=int(self.collection.lease * clock.SECOND),
+            policy=self.tags,
+            subscriptions=tuple(webhook.subscription for webhook in self.webhooks),
+            quotas=tuple(self.quotas),
+            sparse=tuple(self.sparse),
+        )
+        return open_backend(self.root, options, now=now)
 
     @property
     def scheme(self) -> str:

@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from digestry import fsio
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import Backend, open_blobs, open_coordination
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
-from digestry.catalog.sqlite import snapshot
-from digestry.catalog.sqlite.database import FILE
 from digestry.catalog.throttle import Throttle
 from digestry.coordination.protocol import Job
-from digestry.errors import Conflict, NotFound, StorageError, StorageFull
+from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_run import Run, Tally, Tell, refuse
@@ -56,20 +54,6 @@ _DRY_MARGIN: Final = 0.01  # the times of files are coarser than the clock's
 _DRY: Final = ".gc-dry-run-"
 
 
-def open_catalog(
-    config: RegistryConfig, root: Path | None = None, *, now: clock.Clock = clock.now
-) -> Catalog:
-    """Open the catalog with the tag policy and the webhooks that a removal of tags must respect."""
-    return Catalog(
-        root or config.root,
-        now=now,
-        lease=int(config.collection.lease * clock.SECOND),
-        policy=config.tags,
-        quotas=config.quotas,
-        subscriptions=[webhook.subscription for webhook in config.webhooks],
-    )
-
-
 def collect(
     config: RegistryConfig,
     *,
@@ -89,7 +73,8 @@ def collect(
     while another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
     :class:`StorageError`. On a disk that is full it works with the room that is kept for it.
     """
-    _check_there(config.root)
+    backend = config.backend(now)
+    _check_there(backend)
     held = f"{config.root} is being collected, or backed up, already"
     coordination = open_coordination(config.root)
     with coordination.only_one(Job.COLLECTION, held=held) as lock:
@@ -97,7 +82,7 @@ def collect(
         _sweep_dry_runs(config.root)
         reserve = Reserve(config.root)
         blobs = open_blobs(config.root)
-        catalog = open_catalog(config, now=now)
+        catalog = backend.open_catalog()
         try:
             store_identity.ensure(catalog, blobs)
         except BaseException:
@@ -177,8 +162,9 @@ def dry_run(
 
     ``ask`` hears of what a run would not remove without a word more.
     """
-    _check_there(config.root)
-    catalog = Catalog(config.root)
+    backend = config.backend(now)
+    _check_there(backend)
+    catalog = backend.open_catalog()
     try:
         store_identity.check(catalog, open_blobs(config.root))
     finally:
@@ -191,8 +177,7 @@ def dry_run(
         held.enter_context(fsio.locked(copy / "lock"))
         # What came after this moment the copy may not know.
         began = time.time() - _DRY_MARGIN
-        _copy_catalog(config.root, copy)
-        catalog = open_catalog(config, copy, now=now)
+        catalog = _copied(backend, copy).open_catalog()
         try:
             blobs, coordination = open_blobs(config.root), open_coordination(config.root)
             return Run(catalog, blobs, config, tell, coordination=coordination, ask=ask, dry=began).run()
@@ -200,15 +185,14 @@ def dry_run(
             catalog.close()
 
 
-def _check_there(root: Path) -> None:
-    if not (root / FILE).is_file():
-        raise NotFound(f"there is no registry under {root}: it has no {FILE}")
-    check_user(root)
+def _check_there(backend: Backend) -> None:
+    backend.catalog_store.require()
+    check_user(backend)
 
 
-def _copy_catalog(root: Path, directory: Path) -> None:
+def _copied(backend: Backend, directory: Path) -> Backend:
     try:
-        snapshot.copy(root, directory)
+        return backend.copy_catalog(directory)
     except StorageError as error:
         hint = "a dry run works on a copy of the catalog, beside it, and needs room for that"
         raise StorageError(error.message, hint=hint) from error
@@ -274,7 +258,7 @@ class CollectionJob:
         return max(every, _LEAST_SECONDS) if every < _FIRST_SECONDS else _LEAST_SECONDS
 
     def _due(self, every: float) -> float:
-        catalog = open_catalog(self._config)
+        catalog = self._config.backend(self._now).open_catalog()
         try:
             last = catalog.jobs.state(COLLECTION)
         finally:

@@ -18,7 +18,6 @@ _SETTLED_SECONDS: Final = 60.0
 def jobs(config: RegistryConfig) -> list[Job]:
     """Return the jobs of this registry. Called in the maintenance process."""
     from digestry.backend import open_blobs  # noqa: PLC0415
-    from digestry.catalog.catalog import Catalog  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
     from digestry.registry.observability.audit_events import Findings  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, Rotation  # noqa: PLC0415
@@ -30,9 +29,9 @@ def jobs(config: RegistryConfig) -> list[Job]:
     audit = AuditLog(config.log, config.root)
     return [
         *([] if config.read_only else [CollectionJob(config, audit=audit)]),
-        ScrubJob(config.root, config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
+        ScrubJob(config.backend(), config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
         *([StoreCount(config, audit)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
         Refill(config.root),
-        *([] if config.read_only else [IdentityJob(Catalog(config.root), open_blobs(config.root))]),
+        *([] if config.read_only else [IdentityJob(config.backend(), open_blobs(config.root))]),
     ]

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from pathlib import Path
 from typing import Final
 
-from digestry.backend import open_blobs
+from digestry.backend import Backend, open_blobs
 from digestry.blobs.protocols import BlobStore
-from digestry.catalog.sqlite.database import FILE, connect_directly, failures
 from digestry.errors import Conflict, InvalidConfiguration
-from digestry.fsio import storage_errors
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -23,8 +20,9 @@ BACKUP_LOCK: Final = "backup.lock"
 """In a directory that holds a backup, finished or not."""
 
 
-def check_servable(root: Path) -> None:
+def check_servable(backend: Backend) -> None:
     """Raise :class:`Conflict` for a directory that looks like a root and is not one."""
+    root = backend.root
     if (root / RESTORING).exists():
         raise Conflict(
             f"{root} is not complete: a backup is being restored to it, or that was broken off",
@@ -35,32 +33,22 @@ def check_servable(root: Path) -> None:
             f"{root} is a backup of a registry, which serving would change",
             hint=f"digestry restore-backup {root} --root DIRECTORY, and serve that",
         )
-    if _empty(root / FILE) and next(open_blobs(root).digests(), None) is not None:
+    catalog = backend.catalog_store
+    if catalog.is_empty() and next(open_blobs(root).digests(), None) is not None:
         # With a new one, the next collection would remove all of it.
         raise Conflict(
-            f"{root} has content, and no catalog that says whose it is: {FILE} is lost, or on a disk that is"
-            " not there",
+            f"{root} has content, and no catalog that says whose it is: {catalog.describe()} is lost, or on a"
+            " disk that is not there",
             hint="put it back, or restore a backup to a new directory; to begin anew, remove its blobs",
         )
 
 
-def _empty(catalog: Path) -> bool:
-    with storage_errors("look at", catalog):
-        try:
-            return catalog.stat().st_size == 0
-        except FileNotFoundError:
-            return True
-
-
-def check_catalog(root: Path, blobs: BlobStore) -> None:
+def check_catalog(backend: Backend, blobs: BlobStore) -> None:
     """Raise :class:`Conflict` for a catalog from before there were IDs, beside blobs that have one."""
-    if _empty(root / FILE):
+    root, catalog = backend.root, backend.catalog_store
+    if catalog.is_empty():
         return
-    with contextlib.closing(connect_directly(root / FILE)) as connection, failures(root / FILE):
-        (known,) = connection.execute(
-            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
-        ).fetchone()
-    if not known and blobs.mark() is not None:
+    if catalog.identity() is None and blobs.mark() is not None:
         raise Conflict(
             f"the blobs under {root} have the ID of a registry, and the catalog beside them has none: it is"
             " another registry's, or older",
@@ -69,25 +57,25 @@ def check_catalog(root: Path, blobs: BlobStore) -> None:
         )
 
 
-def warn_of_owner(root: Path) -> None:
+def warn_of_owner(backend: Backend) -> None:
     """Log a warning if the files that this server will make exclude the root's former user."""
     with contextlib.suppress(OSError):
-        owner = (root / FILE).stat().st_uid
-        if os.geteuid() != owner:
+        owner = backend.catalog_store.owner()
+        if owner not in {None, os.geteuid()}:
             log.warning(
                 "%s belongs to another user (number %d), who cannot read what this server makes there:"
                 " serve it as that user, or give all of it to this one (chown -R %d)",
-                root,
+                backend.root,
                 owner,
                 os.geteuid(),
             )
 
 
-def check_user(root: Path) -> None:
+def check_user(backend: Backend) -> None:
     """Raise :class:`InvalidConfiguration` if the server could not write to this user's files."""
-    owner = (root / FILE).stat().st_uid
-    if os.geteuid() != owner:
+    owner = backend.catalog_store.owner()
+    if owner not in {None, os.geteuid()}:
         raise InvalidConfiguration(
-            f"{root} belongs to another user (number {owner})",
+            f"{backend.root} belongs to another user (number {owner})",
             hint="call it as the user that serves the registry, such as with sudo -u",
         )

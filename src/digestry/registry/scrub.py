@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import Backend, open_blobs, open_coordination
 from digestry.blobs.protocols import Unreadable
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
@@ -261,7 +261,7 @@ class ScrubJob:
 
     def __init__(
         self,
-        root: Path,
+        backend: Backend,
         config: ScrubConfig,
         *,
         now: clock.Clock = clock.now,
@@ -269,10 +269,10 @@ class ScrubJob:
         note: Note = lambda *_: None,
     ) -> None:
         self._first = time.monotonic() + min(first, config.every or 0.0)
-        self._catalog = Catalog(root)
+        self._catalog = backend.open_catalog()
         self._every = config.every
         self._now = now
-        self._scrub = Scrub(self._catalog, root, rate=config.rate, now=now, note=note)
+        self._scrub = Scrub(self._catalog, backend.root, rate=config.rate, now=now, note=note)
 
     def run(self, stop: threading.Event) -> float:
         """Do what is due, and return after how many seconds to look again."""

@@ -22,9 +22,8 @@ from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 
 from digestry import fsio
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import open_backend, open_blobs, open_coordination
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.registry import retention, store_identity, tls
@@ -99,9 +98,10 @@ def _prepare(config: RegistryConfig) -> None:
     blobs = open_blobs(config.root)
     blobs.prepare()
     fsio.sweep_temporaries(config.root)
-    catalog = Catalog(config.root)
+    backend = config.backend()
+    catalog = backend.open_catalog()
     try:
-        check_catalog(config.root, blobs)
+        check_catalog(backend, blobs)
         catalog.migrate()
         store_identity.ensure(catalog, blobs)
         if not config.read_only:
@@ -121,7 +121,7 @@ def _prepare(config: RegistryConfig) -> None:
     if config.access.enabled:
         KeyRing(config.root).ensure()
         fsio.make_directory(config.root / ABSENT)
-        empty = Catalog(config.root / ABSENT)
+        empty = open_backend(config.root / ABSENT).open_catalog()
         try:
             empty.migrate()
         finally:
@@ -144,13 +144,14 @@ def serve(
 
 def _serve(config: RegistryConfig, ready: Callable[[str], None], make_upstream: MakeUpstream | None) -> None:
     fsio.make_directory(config.root)
+    backend = config.backend()
     with contextlib.suppress(Conflict):  # raised below: who has the root is told of first
-        check_servable(config.root)
+        check_servable(backend)
         fsio.make_directory(config.root / "ingest")  # which is locked as well
     held = f"{config.root} is served by another digestry already"
     with open_coordination(config.root).only_one(Job.SERVE, held=held):
-        check_servable(config.root)
-        warn_of_owner(config.root)
+        check_servable(backend)
+        warn_of_owner(backend)
         make_private(config.root, group=config.group_access)
         fsio.check_locks(config.root)
         prepare(config)
@@ -212,7 +213,7 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
 
 def _settle(config: RegistryConfig) -> None:
     """Raise the catalog's generation, so that copies taken meanwhile are recognised as older."""
-    catalog = Catalog(config.root)
+    catalog = config.backend().open_catalog()
     try:
         store_identity.advance(catalog, open_blobs(config.root))
     except StorageError as error:

@@ -17,11 +17,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import open_backend, open_blobs, open_coordination
 from digestry.blobs.protocols import GONE, BlobRanges, BytesLost
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog
-from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.catalog.uploads import Upload
 from digestry.errors import (
     Conflict,
@@ -120,15 +118,8 @@ class Service:
         """Bytes of content up to which :meth:`read` may be called on the event loop."""
         self.reserve = Reserve(config.root)
         self._lease = int(config.collection.lease * clock.SECOND)
-        self.catalog = Catalog(
-            config.root,
-            now=now,
-            lease=self._lease,
-            policy=config.tags,
-            quotas=config.quotas,
-            sparse=config.sparse,
-            subscriptions=[webhook.subscription for webhook in config.webhooks],
-        )
+        backend = config.backend(now)
+        self.catalog = backend.open_catalog()
         self.health = Health(config, self.catalog)
         self.scrape = Scrape(config, self.catalog, self.observer.measures)
         self._quarantine = Quarantine(
@@ -141,14 +132,16 @@ class Service:
         self._webhook_dispatcher = WebhookDispatcher(
             self.coordination, self.catalog.delivery_queue, config.webhooks, now=now
         )
-        self.read_cache = ReadCache(self.catalog.path)
+        self.read_cache = backend.open_reads()
         self.manifest_cache = BytesCache(_MANIFEST_CACHE)
         self.chunk_size = ChunkSize()
         self._stopped = False
         self.parse_lock = asyncio.Lock()
         """Of large manifests: each takes a multiple of its size while it is read."""
         self.admission = Admission(config)
-        self.gate = Gate(config.access, config.root, self.catalog.path)
+        self.gate = Gate(
+            config.access, config.root, backend.open_robot_reads() if config.access.enabled else None
+        )
         self.mirrors: Mirrors | None = None
         if config.mirrors:
             if make_upstream is None:
@@ -171,8 +164,9 @@ class Service:
         """The same with an empty catalog: what is asked of it is answered as of what is not there."""
         if self._absent is None:
             self._absent = copy.copy(self)
-            self._absent.catalog = Catalog(self.config.root / ABSENT, now=self.now)
-            self._absent.read_cache = ReadCache(self._absent.catalog.path)
+            empty = open_backend(self.config.root / ABSENT, now=self.now)
+            self._absent.catalog = empty.open_catalog()
+            self._absent.read_cache = empty.open_reads()
         return self._absent
 
     def canonical_repository(self, name: str, principal: Principal) -> str:

@@ -11,15 +11,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sqlite3
 import threading
-from pathlib import Path
 from typing import Final
 
+from digestry.backend import Backend
 from digestry.blobs.protocols import BlobStore, StoreMark
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.registry_identity import RegistryIdentity
-from digestry.catalog.sqlite.database import connect_directly, failures
+from digestry.catalog.store import CatalogChanges, CatalogStore
 from digestry.errors import Conflict, StorageError, StorageFull
 
 log: Final = logging.getLogger("digestry.registry")
@@ -52,34 +51,29 @@ def check(catalog: Catalog, blobs: BlobStore, *, remove: bool = True) -> bool:
         return False
     if mark.id != found.id:
         raise Conflict(
-            f"the catalog {catalog.path} is of the registry {found.id}, and the blobs beside it are of"
+            f"the catalog {catalog.describe()} is of the registry {found.id}, and the blobs beside it are of"
             f" {mark.id}",
             hint="put the right one back, or restore a backup; " + _all_the_same(blobs, found),
         )
     if mark.generation > found.generation:
         raise Conflict(
-            f"the catalog {catalog.path} is older than the blobs beside it: what was pushed since would be"
-            " removed as content that nobody needs",
+            f"the catalog {catalog.describe()} is older than the blobs beside it: what was pushed since would"
+            " be removed as content that nobody needs",
             hint="put the newer one back, or restore a backup; " + _all_the_same(blobs, found),
         )
     return True
 
 
-def of_copy(path: Path) -> StoreMark | None:
-    """Return the ID and the generation of a catalog's copy; None for one from before there were IDs."""
-    with contextlib.closing(connect_directly(path)) as connection, failures(path):
-        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'identity'").fetchone():
-            return None
-        rows = connection.execute("SELECT id, generation FROM identity").fetchall()
-    if len(rows) != 1:
-        raise StorageError(f"the catalog {path} does not say which registry it is of")
-    return StoreMark(*rows[0])
+def of_copy(copy: CatalogStore) -> StoreMark | None:
+    """Return the ID and the generation in a copy of a catalog; None for one from before there were IDs."""
+    found = copy.identity()
+    return None if found is None else StoreMark(found.id, found.generation)
 
 
-def check_copy(path: Path, blobs: BlobStore) -> StoreMark | None:
+def check_copy(copy: CatalogStore, blobs: BlobStore) -> StoreMark | None:
     """Return :func:`of_copy`. Raises :class:`Conflict` if the blobs are another registry's, or if the catalog
     is older than it was when they were marked."""
-    found, mark = of_copy(path), blobs.mark()
+    found, mark = of_copy(copy), blobs.mark()
     if mark is None or (found is not None and mark.id == found.id and mark.generation <= found.generation):
         return found
     raise Conflict(
@@ -108,8 +102,8 @@ def _check_new(catalog: Catalog, blobs: BlobStore, found: RegistryIdentity) -> N
     """Raise :class:`Conflict` unless blobs without an ID are those that the catalog is about."""
     if found.bound:
         raise Conflict(
-            f"the blobs beside the catalog {catalog.path} do not say which registry they are of: they are"
-            " another's, lost, or on a disk that is not there",
+            f"the blobs beside the catalog {catalog.describe()} do not say which registry they are of: they"
+            " are another's, lost, or on a disk that is not there",
             hint="put them back, or restore a backup; " + _all_the_same(blobs, found),
         )
     digests = itertools.islice(blobs.digests(), _LOOKED_AT)
@@ -119,14 +113,14 @@ def _check_new(catalog: Catalog, blobs: BlobStore, found: RegistryIdentity) -> N
         known += catalog.identity.knows(some)
     if total > 2 * known:
         raise Conflict(
-            f"of {total} blobs beside the catalog {catalog.path}, it knows {known}: they are another"
+            f"of {total} blobs beside the catalog {catalog.describe()}, it knows {known}: they are another"
             " registry's",
             hint="put the right catalog back, or restore a backup; " + _all_the_same(blobs, found),
         )
     if not total and catalog.identity.has_content():
         raise Conflict(
-            f"the catalog {catalog.path} has content, and there are no blobs beside it: they are lost, or on"
-            " a disk that is not there",
+            f"the catalog {catalog.describe()} has content, and there are no blobs beside it: they are lost,"
+            " or on a disk that is not there",
             hint="put them back, or restore a backup; " + _all_the_same(blobs, found),
         )
 
@@ -149,21 +143,18 @@ class IdentityJob:
 
     name = "identity"
 
-    def __init__(self, catalog: Catalog, blobs: BlobStore) -> None:
-        self._catalog = catalog
+    def __init__(self, backend: Backend, blobs: BlobStore) -> None:
+        self._backend = backend
+        self._catalog = backend.open_catalog()
         self._blobs = blobs
-        self._connection: sqlite3.Connection | None = None
-        self._seen = -1
+        self._changes: CatalogChanges | None = None
+        self._seen: int | None = None
 
     def run(self, _: threading.Event) -> float:
         """Advance if anything was written since; return after how many seconds to look again."""
-        if self._connection is None:
-            self._connection = connect_directly(self._catalog.path)
-        if self._version(self._connection) != self._seen:
+        if self._changes is None:
+            self._changes = self._backend.open_changes()
+        if self._changes.number() != self._seen:
             advance(self._catalog, self._blobs)
-            self._seen = self._version(self._connection)
+            self._seen = self._changes.number()
         return _LOOK_SECONDS
-
-    def _version(self, connection: sqlite3.Connection) -> int:
-        with failures(self._catalog.path):
-            return int(connection.execute("PRAGMA data_version").fetchone()[0])

@@ -13,19 +13,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
+from digestry.backend import open_backend
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.schema import metadata
 from digestry.catalog.sqlite import database
-from digestry.catalog.sqlite.database import Database, connect_directly
-from digestry.catalog.sqlite.read_cache import ReadCache
+from digestry.catalog.sqlite.connection import connect_directly
+from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
+from tests.backends import file_of, open_catalog
 from tests.catalog.support import ORIGIN, image, pushed
 from tests.crash.checks import check_usage
 
 
 def test_migrations_make_exactly_the_schema(catalog: Catalog) -> None:
-    engine = create_engine(f"sqlite:///{catalog.path}")
+    engine = create_engine(f"sqlite:///{file_of(catalog)}")
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
@@ -38,7 +40,7 @@ def test_migrations_make_the_same_tables_as_the_schema_alone(catalog: Catalog, t
     """What the comparison of Alembic does not look at: primary keys, their order, and every index."""
     plain = create_engine(f"sqlite:///{tmp_path / 'plain.db'}")
     metadata.create_all(plain)
-    migrated = create_engine(f"sqlite:///{catalog.path}")
+    migrated = create_engine(f"sqlite:///{file_of(catalog)}")
     for table in metadata.tables:
         for ask in (
             "get_columns",
@@ -57,10 +59,10 @@ def test_migrations_make_the_same_tables_as_the_schema_alone(catalog: Catalog, t
 
 def test_migrating_again_changes_nothing(catalog: Catalog) -> None:
     manifest = pushed(catalog, "x")
-    with sqlite3.connect(catalog.path) as connection:
+    with sqlite3.connect(file_of(catalog)) as connection:
         before = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
     catalog.migrate()
-    with sqlite3.connect(catalog.path) as connection:
+    with sqlite3.connect(file_of(catalog)) as connection:
         assert (
             connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall() == before
         )
@@ -69,7 +71,7 @@ def test_migrating_again_changes_nothing(catalog: Catalog) -> None:
 
 
 def test_settings(catalog: Catalog) -> None:
-    database = Database(catalog.path.parent)
+    database = SqliteDatabase(file_of(catalog).parent)
     for transaction, query_only in ((database.write, 0), (database.read, 1)):
         with transaction() as connection:
             assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
@@ -81,7 +83,7 @@ def test_settings(catalog: Catalog) -> None:
 
 def test_who_may_not_write_is_told_why(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Permissions do not bind root, so that they are told here."""
-    database = Database(catalog.path.parent)
+    database = SqliteDatabase(file_of(catalog).parent)
 
     def hint() -> str:
         with pytest.raises(StorageError) as caught, database.read() as connection:
@@ -89,31 +91,31 @@ def test_who_may_not_write_is_told_why(catalog: Catalog, monkeypatch: pytest.Mon
         return caught.value.hint
 
     writable = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != catalog.path and writable(path, mode))
-    assert hint() == f"{catalog.path} is write-protected (chmod u+w)"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != file_of(catalog) and writable(path, mode))
+    assert hint() == f"{file_of(catalog)} is write-protected (chmod u+w)"
     monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
     owner = pwd.getpwuid(os.getuid()).pw_name
-    assert hint() == f"{catalog.path} belongs to user {owner}, this is nobody: call it as that user"
-    mounted = os.statvfs(catalog.path.parent)
+    assert hint() == f"{file_of(catalog)} belongs to user {owner}, this is nobody: call it as that user"
+    mounted = os.statvfs(file_of(catalog).parent)
     fields = (*mounted[:8], mounted.f_flag | os.ST_RDONLY, *mounted[9:], 0)
     monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(fields))
-    assert hint() == f"the file system of {catalog.path.parent} is mounted read-only"
+    assert hint() == f"the file system of {file_of(catalog).parent} is mounted read-only"
     database.close()
 
 
 def test_a_reader_cannot_write(catalog: Catalog) -> None:
-    database = Database(catalog.path.parent)
+    database = SqliteDatabase(file_of(catalog).parent)
     with pytest.raises(StorageError, match="cannot write the catalog"), database.read() as connection:
         connection.execute(text("DELETE FROM uploads"))
     database.close()
-    reads = connect_directly(catalog.path)
+    reads = connect_directly(file_of(catalog))
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reads.execute("DELETE FROM uploads")
     reads.close()
 
 
 def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
-    database = Database(catalog.path.parent)
+    database = SqliteDatabase(file_of(catalog).parent)
 
     def half() -> None:
         with database.write() as connection:
@@ -128,7 +130,7 @@ def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
 
 
 def test_a_reader_sees_one_state(catalog: Catalog) -> None:
-    database = Database(catalog.path.parent)
+    database = SqliteDatabase(file_of(catalog).parent)
     with database.read() as connection:
         count = text("SELECT count(*) FROM repositories")
         assert connection.execute(count).scalar() == 0
@@ -142,7 +144,7 @@ def test_a_reader_sees_one_state(catalog: Catalog) -> None:
 @pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 8000])
 def test_garbage(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "catalog.db").write_bytes(content)
-    catalog = Catalog(tmp_path)
+    catalog = open_catalog(tmp_path)
     for call in (catalog.migrate, catalog.upload_ids, catalog.verify_journal):
         with pytest.raises(StorageError, match=str(tmp_path)) as caught:
             call()
@@ -154,14 +156,14 @@ def test_garbage_in_the_middle(catalog: Catalog) -> None:
     for number in range(50):
         pushed(catalog, f"x{number}")
     catalog.close()
-    with sqlite3.connect(catalog.path) as connection:
+    with sqlite3.connect(file_of(catalog)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    size = catalog.path.stat().st_size
-    with catalog.path.open("r+b") as file:
+    size = file_of(catalog).stat().st_size
+    with file_of(catalog).open("r+b") as file:
         file.seek(8192)
         file.write(os.urandom(size - 8192))
-    again = Catalog(catalog.path.parent)
+    again = open_catalog(file_of(catalog).parent)
     with pytest.raises(StorageError) as caught:
         again.verify_journal()
     assert "backup" in caught.value.hint
@@ -170,7 +172,7 @@ def test_garbage_in_the_middle(catalog: Catalog) -> None:
 
 def test_a_row_that_is_damaged_is_not_the_callers_fault(catalog: Catalog) -> None:
     manifest = pushed(catalog, "x")
-    with sqlite3.connect(catalog.path) as connection:
+    with sqlite3.connect(file_of(catalog)) as connection:
         connection.execute("UPDATE tags SET digest = 'sha256:nonsense'")
     connection.close()
     with pytest.raises(StorageError) as caught:
@@ -181,8 +183,8 @@ def test_a_row_that_is_damaged_is_not_the_callers_fault(catalog: Catalog) -> Non
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
-        ReadCache(tmp_path / "catalog.db")
-    catalog = Catalog(tmp_path / "no-such-directory")
+        open_backend(tmp_path).open_reads()
+    catalog = open_catalog(tmp_path / "no-such-directory")
     with pytest.raises(StorageError, match="cannot open the catalog") as caught:
         catalog.upload_ids()
     assert caught.value.hint == f"there is no directory {tmp_path / 'no-such-directory'}"
@@ -192,10 +194,10 @@ def test_no_file(tmp_path: Path) -> None:
 def test_a_path_that_would_be_read_as_an_address(tmp_path: Path) -> None:
     root = tmp_path / "a?mode=memory&x=#y%41"
     root.mkdir()
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     catalog.migrate()
     manifest = pushed(catalog, "x")
-    reads = ReadCache(catalog.path)
+    reads = open_backend(file_of(catalog).parent).open_reads()
     found = reads.manifest("x", "t")
     assert found is not None
     assert found.digest == str(manifest.digest)
@@ -205,7 +207,7 @@ def test_a_path_that_would_be_read_as_an_address(tmp_path: Path) -> None:
 
 
 def test_a_later_version(catalog: Catalog) -> None:
-    with sqlite3.connect(catalog.path) as connection:
+    with sqlite3.connect(file_of(catalog)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     with pytest.raises(StorageError) as caught:
@@ -240,7 +242,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
     manifest = pushed(catalog, "x", ("t", "u"))
     gone = pushed(catalog, "x", ("v",))
     catalog.delete_manifest("x", gone.digest, origin=ORIGIN)
-    connection = sqlite3.connect(catalog.path)
+    connection = sqlite3.connect(file_of(catalog))
     before = connection.execute("SELECT bytes, tags FROM usage").fetchall()
     assert before[0][1] == 2
     assert before[0][0] > len(manifest.raw)
@@ -257,7 +259,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
     assert connection.execute("SELECT bytes, tags FROM usage").fetchall() == before
     connection.close()
     pushed(catalog, "y")
-    check_usage(catalog.path.parent)
+    check_usage(file_of(catalog).parent)
 
 
 def test_a_check_lets_others_have_a_turn(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.sqlite import database, write_queue
 from digestry.catalog.sqlite.write_queue import WriteQueue
 from digestry.errors import StorageBusy
 from digestry.model.digest import Digest
+from tests.backends import open_catalog
 
 _LONG = 60.0
 
@@ -87,7 +87,7 @@ def test_without_a_directory_there_is_no_order_and_no_failure(tmp_path: Path) ->
 
 
 def test_a_lock_that_is_held_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = Catalog(tmp_path)
+    catalog = open_catalog(tmp_path)
     catalog.migrate()
     monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
     other = sqlite3.connect(tmp_path / database.FILE, isolation_level=None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog.robot_tokens import RobotTokens
+from digestry.backend import open_backend
 from tests.registry.access.support import As, basic, bearer, guarded, of, token
 from tests.registry.support import query
 from tests.support import RegistryServer, run_digestry, start_registry, wait_until
@@ -79,7 +79,7 @@ def test_a_revoked_token_ends_with_what_was_made_of_it(server: RegistryServer) -
 
 
 def test_an_expired_token(server: RegistryServer) -> None:
-    robots = RobotTokens(server.root)
+    robots = open_backend(server.root).open_robot_tokens()
     secret = robots.create("ci-short", expires_at=int((time.time() + 3) * 1e6))
     robots.close()
     headers = basic("robot$ci-short", secret)

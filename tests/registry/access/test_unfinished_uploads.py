@@ -17,6 +17,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.quotas import OverQuota, Quota
 from digestry.errors import NotFound, TooMany
 from digestry.model.digest import Digest
+from tests.backends import open_catalog
 from tests.registry.access.support import As, guarded, nobody, of
 from tests.registry.support import ingest_files, upload_rows
 from tests.support import RegistryServer, wait_until
@@ -270,7 +271,7 @@ def test_a_writer_whose_upload_made_room_is_told_so(server: RegistryServer, alic
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path, quotas=[Quota("a/*", bytes=100)])
+    catalog = open_catalog(tmp_path, quotas=(Quota("a/*", bytes=100),))
     catalog.migrate()
     yield catalog
     catalog.close()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from digestry.backend import open_blobs
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.journal import Origin
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -18,6 +17,7 @@ from digestry.registry.backup import restoring, taking
 from digestry.registry.backup.copying import Flow
 from digestry.registry.backup.restoring import Restored
 from digestry.registry.backup.taking import Taken
+from tests.backends import open_catalog
 
 ORIGIN = Origin("tester", "127.0.0.1", "pytest")
 LARGE = 3 << 20
@@ -40,7 +40,7 @@ def descriptor(kind: str, content: bytes, digest: Digest) -> dict[str, Any]:
 
 def push(root: Path, repository: str, tag: str, layer: bytes, algorithm: str = "sha256") -> Digest:
     """Puts a small image there as the server would; returns its digest."""
-    blobs, catalog = open_blobs(root), Catalog(root)
+    blobs, catalog = open_blobs(root), open_catalog(root)
     try:
         parts = []
         for content in (json.dumps({"of": str(Digest.of(layer))}).encode(), layer):
@@ -65,7 +65,7 @@ def make_root(root: Path) -> None:
     """Two repositories, a tag that moved, a large layer, a sha512, and a key."""
     root.mkdir()
     open_blobs(root).prepare()
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     catalog.migrate()
     catalog.close()
     push(root, "golftrack", "1.5", b"bad")
@@ -109,7 +109,7 @@ def blob_files(root: Path) -> dict[str, bytes]:
 
 
 def tags(root: Path) -> dict[tuple[str, str], str]:
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     try:
         return {
             (name, row.name): str(row.digest)
@@ -122,7 +122,7 @@ def tags(root: Path) -> dict[tuple[str, str], str]:
 
 def damaged(root: Path) -> dict[str, str]:
     """The content that the registry knows to be damaged, and why."""
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     try:
         return {str(row.digest): row.problem for row in catalog.damage.listed(limit=100)}
     finally:
@@ -130,7 +130,7 @@ def damaged(root: Path) -> dict[str, str]:
 
 
 def note_damaged(root: Path, digest: Digest) -> None:
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     try:
         assert catalog.damage.note(digest, "it was", 1) == "new"
     finally:

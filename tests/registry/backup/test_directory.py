@@ -14,15 +14,14 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
-from digestry.backend import open_blobs
-from digestry.catalog.catalog import Catalog
+from digestry.backend import open_backend, open_blobs, open_snapshot
 from digestry.catalog.sqlite.schema_version import newest_schema
-from digestry.catalog.sqlite.snapshot import Snapshot
 from digestry.catalog.sqlite.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.backup import description
 from digestry.registry.root import RESTORING, check_servable
+from tests.backends import open_catalog
 from tests.registry.backup.support import (
     ORIGIN,
     archive,
@@ -49,12 +48,12 @@ def test_what_was_backed_up_comes_back(root: Path, tmp_path: Path) -> None:
     assert restored.missing == []
     assert blob_files(tmp_path / "again") == blob_files(root)
     assert tags(tmp_path / "again") == tags(root)
-    old, new = Catalog(root), Catalog(tmp_path / "again")
+    old, new = open_catalog(root), open_catalog(tmp_path / "again")
     assert new.journal("golftrack", limit=9) == old.journal("golftrack", limit=9)
     assert new.verify_journal() is None
     old.close()
     new.close()
-    check_servable(tmp_path / "again")
+    check_servable(open_backend(tmp_path / "again"))
 
 
 def test_keys_come_back_for_their_owner_alone(root: Path, tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ def test_keys_come_back_for_their_owner_alone(root: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_not_visible_is_not_in_it(root: Path, tmp_path: Path) -> None:
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     catalog.begin_upload("golftrack", "sha256")
     gone = push(root, "golftrack", "old", b"to be deleted")
     catalog.delete_manifest("golftrack", gone, origin=ORIGIN)
@@ -101,7 +100,7 @@ def test_a_second_backup_copies_what_is_new_and_removes_what_is_gone(root: Path,
     before = tree(destination / "blobs")
     assert first.copied == first.description.blobs
     push(root, "golftrack", "1.6", b"new")
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     catalog.delete_tag("team/long", "1", origin=ORIGIN)
     old = next(row.digest for row in catalog.tags("golftrack") if row.name == "1.5")
     catalog.delete_manifest("golftrack", old, origin=ORIGIN)
@@ -118,7 +117,7 @@ def test_a_second_backup_copies_what_is_new_and_removes_what_is_gone(root: Path,
 
 def test_keep_leaves_what_is_gone(root: Path, tmp_path: Path) -> None:
     back_up(root, tmp_path / "backup")
-    catalog = Catalog(root)
+    catalog = open_catalog(root)
     old = next(row.digest for row in catalog.tags("golftrack"))
     catalog.delete_manifest("golftrack", old, origin=ORIGIN)
     catalog.close()
@@ -303,14 +302,14 @@ def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) 
     engine.dispose()
     assert back_up(root, tmp_path / "backup").description.schema == "0001"
     restore(tmp_path / "backup", tmp_path / "again")
-    with Snapshot(tmp_path / "again") as found:
+    with open_snapshot(tmp_path / "again") as found:
         assert found.schema == "0001"
-    catalog = Catalog(tmp_path / "again")
+    catalog = open_catalog(tmp_path / "again")
     catalog.migrate()
     assert catalog.blob_size("golftrack", digest) == 3
     catalog.close()
     assert open_blobs(tmp_path / "again").read(digest) == b"old"
-    with Snapshot(tmp_path / "again") as found:
+    with open_snapshot(tmp_path / "again") as found:
         assert found.schema == newest_schema()
     # It had no room to say what is damaged.
     (tmp_path / "backup" / "blobs" / "sha256" / digest.encoded).unlink()
@@ -447,9 +446,9 @@ def test_a_restoration_that_was_broken_off_is_not_served_and_begins_again(root: 
     shutil.copytree(root / "blobs", half / "blobs")
     blob_file(half, b"good").write_bytes(b"half")
     with pytest.raises(Conflict, match="not complete"):
-        check_servable(half)
+        check_servable(open_backend(half))
     restore(tmp_path / "backup", half)
-    check_servable(half)
+    check_servable(open_backend(half))
     assert blob_files(half) == blob_files(root)
 
 
@@ -464,4 +463,4 @@ def test_what_no_restoration_made_is_not_cleared_away(root: Path, tmp_path: Path
     assert (half / "registry.toml").read_text() == "precious"
     (half / "registry.toml").unlink()
     restore(tmp_path / "backup", half)
-    check_servable(half)
+    check_servable(open_backend(half))

@@ -15,11 +15,10 @@ import pytest
 from digestry import fsio
 from digestry.backend import open_blobs, open_coordination
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Garbage, Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.catalog.retention_rules import Retention, TagRetention
-from digestry.catalog.sqlite.database import Database
+from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
@@ -29,6 +28,7 @@ from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
 from digestry.registry.garbage_run import Tally
 from digestry.registry.retention import CollectionConfig, check_as_served, note_served
+from tests.backends import open_catalog
 from tests.registry.garbage_collection.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
 from tests.support import PATIENCE, RegistryServer, run_digestry, start_registry, wait_until
@@ -89,7 +89,7 @@ def test_no_file_goes_by_a_catalog_that_is_damaged(
         raise StorageError("the catalog is damaged")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Database, "check", damaged)
+        patched.setattr(SqliteDatabase, "check", damaged)
         for run in (dry_run, collect):
             with pytest.raises(StorageError, match="damaged"):
                 gathered(run, config(server, settings))
@@ -172,7 +172,7 @@ def test_a_run_that_fails_is_counted_and_removes_nothing_more(
     with pytest.raises(StorageError):
         collect(config(server, settings), now=later())
     assert files(server.root) == before
-    catalog = Catalog(server.root)
+    catalog = open_catalog(server.root)
     state = catalog.jobs.state(COLLECTION)
     catalog.close()
     assert state is not None
@@ -245,7 +245,7 @@ def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_it_is_due_by_when_it_last_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.now()
-    made = Catalog(tmp_path)
+    made = open_catalog(tmp_path)
     made.migrate()
     loaded = RegistryConfig(tmp_path, collection=CollectionConfig(every=3600.0))
     runs = counted_runs(monkeypatch)
@@ -269,7 +269,7 @@ def test_nothing_is_collected_right_after_the_clock_went_forward(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the new time, the leases of what is just being pushed seem to be over."""
-    Catalog(tmp_path).migrate()
+    open_catalog(tmp_path).migrate()
     ahead = [0]
     loaded = RegistryConfig(tmp_path, collection=CollectionConfig(every=0.0, lease=100.0))
     runs = counted_runs(monkeypatch)
@@ -291,7 +291,7 @@ def test_nothing_is_collected_right_after_a_start_long_after_the_last_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may be the clock of a machine that has just been switched on."""
-    made = Catalog(tmp_path)
+    made = open_catalog(tmp_path)
     made.migrate()
     month = 32 * 86400 * clock.SECOND
     made.jobs.note(JobState(COLLECTION, clock.now() - month, clock.now() - month, {}))

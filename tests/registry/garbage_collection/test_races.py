@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import Backend, open_blobs, open_coordination
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.coordination.files import FileCoordination, lock_file
@@ -29,6 +28,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
 from digestry.registry.garbage_run import Tally
 from digestry.registry.retention import CollectionConfig
+from tests.backends import open_catalog
 from tests.registry.garbage_collection.support import config, gathered, later
 from tests.registry.support import end_leases
 from tests.stores import blob_file
@@ -117,13 +117,14 @@ def test_a_dry_run_leaves_out_what_came_while_it_copied(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = config(server, settings)
-    copy = garbage_collection._copy_catalog
+    copied = garbage_collection._copied
 
-    def pushed_after(source: Path, destination: Path) -> None:
-        copy(source, destination)
+    def pushed_after(backend: Backend, destination: Path) -> Backend:
+        copy = copied(backend, destination)
         server.push_blob("x", b"after the copy")
+        return copy
 
-    monkeypatch.setattr(garbage_collection, "_copy_catalog", pushed_after)
+    monkeypatch.setattr(garbage_collection, "_copied", pushed_after)
     assert gathered(dry_run, loaded) == []
 
 
@@ -157,7 +158,7 @@ def test_a_dry_run_that_has_no_room_says_so(
 
 @pytest.fixture
 def daily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
-    made = Catalog(tmp_path)
+    made = open_catalog(tmp_path)
     made.migrate()
     made.close()
     monkeypatch.setattr(garbage_collection, "_FIRST_SECONDS", 0.0)
@@ -178,7 +179,7 @@ def test_what_was_broken_off_is_begun_again_at_the_next_start(daily: RegistryCon
     job = CollectionJob(daily)
     job.run(stopped)
     job.run(threading.Event())
-    catalog = Catalog(daily.root)
+    catalog = open_catalog(daily.root)
     state = catalog.jobs.state(COLLECTION)
     catalog.close()
     assert state is not None
@@ -194,7 +195,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
 
     def fails(config: RegistryConfig, **_: object) -> Tally:
         runs.append(1)
-        catalog = Catalog(config.root)
+        catalog = open_catalog(config.root)
         catalog.jobs.note(JobState(COLLECTION, clock.now(), None, {}))
         catalog.close()
         raise StorageError("the disk is on fire")

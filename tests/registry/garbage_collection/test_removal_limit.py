@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from digestry.backend import open_blobs
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import COLLECTION
 from digestry.registry import removal_limit
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_collection import CollectionJob, collect
 from digestry.registry.removal_limit import LITTLE, Share, TooMuch
 from digestry.registry.server import prepare
+from tests.backends import open_catalog
 from tests.registry.backup.support import ORIGIN, push
 from tests.registry.garbage_collection.support import AT_ONCE, gathered, later
 from tests.support import run_digestry
@@ -73,7 +73,7 @@ def test_manifests_are_looked_at_before_any_is_deleted(
     config: RegistryConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(removal_limit, "FEW", 1)
-    catalog = Catalog(config.root)
+    catalog = open_catalog(config.root)
     for tag in ("t0", "t1"):
         catalog.delete_tag("x", tag, origin=ORIGIN)
     with pytest.raises(TooMuch, match="2 of 3 manifests"):
@@ -90,7 +90,7 @@ def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None
     for _ in range(10):
         store.put(os.urandom(10))
     job = CollectionJob(config, now=later())
-    catalog = Catalog(config.root)
+    catalog = open_catalog(config.root)
     with pytest.raises(TooMuch):
         job._collect(threading.Event())
     with pytest.raises(TooMuch):

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from digestry.backend import open_blobs
+from digestry.backend import open_backend, open_blobs
 from digestry.blobs.protocols import StoreMark
-from digestry.catalog.catalog import Catalog
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.errors import Conflict
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect, dry_run
 from digestry.registry.server import prepare
+from tests.backends import open_catalog
 from tests.registry.backup.support import back_up, push, restore
 from tests.registry.garbage_collection.support import gathered
 from tests.stores import needs_disk
@@ -230,7 +230,7 @@ def test_the_newest_schema_is_that_of_a_new_catalog(tmp_path: Path) -> None:
 
 
 def test_a_start_that_was_killed_between_the_two_goes_on(tmp_path: Path) -> None:
-    catalog, blobs = Catalog(tmp_path), open_blobs(tmp_path)
+    catalog, blobs = open_catalog(tmp_path), open_blobs(tmp_path)
     catalog.migrate()
     blobs.set_mark(StoreMark(catalog.identity.get().id, 0))
     store_identity.ensure(catalog, blobs)
@@ -241,8 +241,8 @@ def test_a_start_that_was_killed_between_the_two_goes_on(tmp_path: Path) -> None
 def test_copies_from_while_it_is_served_are_older(tmp_path: Path) -> None:
     """Every ten seconds, if something was written, a copy that was taken before is told from the catalog."""
     root = made(tmp_path / "root")
-    catalog, blobs = Catalog(root), open_blobs(root)
-    job = store_identity.IdentityJob(catalog, blobs)
+    catalog, blobs = open_catalog(root), open_blobs(root)
+    job = store_identity.IdentityJob(open_backend(root), blobs)
     job.run(threading.Event())
     first = catalog.identity.get().generation
     job.run(threading.Event())

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from digestry.catalog.pull_through import SeenTag
-from digestry.catalog.sqlite.database import connect_directly
+from digestry.catalog.reads import CachedBlob, CachedManifest, SeenTag
+from digestry.catalog.sqlite.connection import connect_directly
 from digestry.errors import StorageError
 
 _MOST: Final = 100_000
@@ -58,28 +58,8 @@ _TAGS: Final = "SELECT name FROM tags WHERE repository_id = ?1 AND name > ?2 ORD
 _SEEN: Final = "SELECT digest, checked_at FROM upstream_tags WHERE repository = ?1 AND tag = ?2"
 
 
-class CachedManifest(NamedTuple):
-    """Where a manifest's bytes are, and how to label them. ``size`` is in bytes.
-
-    ``lease_end``: until when it is promised to be kept (microseconds, or None), if it was asked for by
-    its digest; what a tag points to needs no promise.
-    """
-
-    digest: str
-    media_type: str
-    size: int
-    lease_end: int | None = None
-
-
-class CachedBlob(NamedTuple):
-    """A blob's size in bytes, and until when it is promised to be kept (microseconds, or 0)."""
-
-    size: int
-    lease_end: int
-
-
 class ReadCache:
-    """Cached look-ups. Not thread-safe: one for each event loop."""
+    """The :class:`~digestry.catalog.reads.CatalogReads` of a file."""
 
     def __init__(self, catalog: Path) -> None:
         self._path = catalog
@@ -101,7 +81,7 @@ class ReadCache:
             self._version = version
 
     def manifest(self, repository: str, target: str) -> CachedManifest | None:
-        """What ``target``, a tag or a digest, is in the repository now. Raises :class:`StorageError`."""
+        """Return what ``target``, a tag or a digest, is in the repository now."""
         try:
             self._refresh()
             key = (repository, target)
@@ -116,7 +96,7 @@ class ReadCache:
         return found
 
     def blob(self, repository: str, digest: str) -> CachedBlob | None:
-        """A blob that the repository may serve, or None. Raises :class:`StorageError`."""
+        """Return a blob that the repository may serve, or None. Raises :class:`StorageError`."""
         try:
             self._refresh()
             key = (repository, digest)
@@ -130,7 +110,7 @@ class ReadCache:
         return found
 
     def damaged(self, repository: str, target: str) -> bool:
-        """Whether ``target``, a tag or a digest, would be served but for the damage to its content."""
+        """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""
         try:
             query = _DAMAGED if ":" in target else _DAMAGED_TAG
             return self._connection.execute(query, (repository, target)).fetchone() is not None
@@ -138,7 +118,7 @@ class ReadCache:
             raise self._failure(error) from error
 
     def repository(self, name: str) -> bool:
-        """Whether there is such a repository, with anything in it. Raises :class:`StorageError`."""
+        """Return whether there is such a repository, with anything in it. Raises :class:`StorageError`."""
         try:
             self._refresh()
             try:
@@ -153,8 +133,8 @@ class ReadCache:
         return found
 
     def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
-        """The first ``limit`` tags after ``after``, in the order of their bytes; None if there is no such
-        repository. Read each time: for a page, not for a list of any length. Raises :class:`StorageError`."""
+        """Return the first ``limit`` tags after ``after``, in the order of their bytes; None if there is no
+        such repository. Read each time: for a page, not for a list of any length."""
         try:
             row = self._connection.execute(_ROW, (repository,)).fetchone()
             if row is None:
@@ -164,7 +144,7 @@ class ReadCache:
             raise self._failure(error) from error
 
     def seen(self, repository: str, tag: str) -> SeenTag | None:
-        """What an upstream's tag pointed to when it was last asked. Raises :class:`StorageError`."""
+        """Return what an upstream's tag pointed to when it was last asked. Raises :class:`StorageError`."""
         try:
             self._refresh()
             key = (repository, tag)
@@ -183,4 +163,5 @@ class ReadCache:
         return StorageError(f"the catalog {self._path} cannot be read: {error}")
 
     def close(self) -> None:
+        """End the connection."""
         self._connection.close()

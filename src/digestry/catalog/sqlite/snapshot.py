@@ -1,6 +1,6 @@
-"""A snapshot of the catalog: one consistent copy of a database that may be served meanwhile.
+"""Copies of a catalog's file while it is served, and the snapshot that a backup has.
 
-The copy is a file by itself, with no log beside it, and without the uploads that were under way: their
+A snapshot is a file by itself, with no log beside it, and without the uploads that were under way: their
 bytes are not content yet.
 """
 
@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from digestry.catalog import journal_chain
-from digestry.catalog.journal_chain import Verdict
-from digestry.catalog.sqlite.database import FILE, connect_directly, reading
+from digestry.catalog.snapshot import Held
+from digestry.catalog.sqlite.connection import connect_directly
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.catalog.sqlite.triggers import TRIGGERS
-from digestry.errors import Conflict, InvalidDigest, NotFound, StorageError
+from digestry.errors import Conflict, InvalidDigest, StorageError
 from digestry.model.digest import Digest
 
 _MOST_TAGS: Final = 20
@@ -52,32 +50,29 @@ ORDER BY name LIMIT :most
 """
 
 
-def copy(root: Path, directory: Path) -> None:
-    """Copies the catalog under ``root`` to ``directory``, as its state is at one moment. Not fsynced.
+def copy(source: Path, target: Path) -> None:
+    """Copy the catalog's file ``source`` to ``target``, as it is at one moment. Not fsynced.
 
-    Writers go on meanwhile. Raises :class:`NotFound` if there is no catalog, :class:`StorageError`.
+    Writers go on meanwhile. Raises :class:`StorageError`.
     """
-    with _copied(root, directory):
+    with _copied(source, target):
         pass
 
 
-def take(root: Path, directory: Path) -> None:
+def take(source: Path, target: Path) -> None:
     """As :func:`copy`, for a backup: a file by itself, without the uploads that were under way."""
-    with _copied(root, directory) as connection:
+    with _copied(source, target) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("PRAGMA secure_delete=ON")
         connection.execute("DELETE FROM uploads")
 
 
 @contextlib.contextmanager
-def _copied(root: Path, directory: Path) -> Iterator[sqlite3.Connection]:
-    source_path, path = root / FILE, directory / FILE
-    if not source_path.is_file():
-        raise NotFound(f"there is no registry under {root}: it has no {FILE}")
+def _copied(source_path: Path, target: Path) -> Iterator[sqlite3.Connection]:
     try:
         with (
             contextlib.closing(connect_directly(source_path)) as source,
-            contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection,
+            contextlib.closing(sqlite3.connect(target, isolation_level=None)) as connection,
         ):
             connection.execute("PRAGMA synchronous=OFF")
             # All pages in one step: with fewer, each commit of a writer makes it start again, and a
@@ -88,29 +83,15 @@ def _copied(root: Path, directory: Path) -> Iterator[sqlite3.Connection]:
         raise StorageError(f"the catalog {source_path} cannot be copied: {error}") from error
 
 
-def prove(directory: Path, expect: tuple[str, ...] = ()) -> Verdict:
-    """Walks the chain of the journal of the snapshot in ``directory``; see :func:`journal_chain.verify`."""
-    with reading(directory, older=True) as connection:
-        return journal_chain.verify(connection, expect)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Content that the registry serves, and its size in bytes."""
-
-    digest: Digest
-    size: int
-
-
-class Snapshot:
-    """The snapshot in one directory, which nobody writes. Not for several threads at once.
+class SqliteSnapshot:
+    """The :class:`~digestry.catalog.snapshot.Snapshot` in a file.
 
     Raises :class:`StorageError` if it is damaged, or no catalog, and :class:`Conflict` if a newer
     digestry wrote it: what that one holds is not known here.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / FILE
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
         )
@@ -152,7 +133,7 @@ class Snapshot:
             raise sqlite3.DatabaseError(found)
 
     def held(self) -> Iterator[Held]:
-        """All content that is served, in the order of the digests' text."""
+        """Yield all content that is served, in the order of the digests' text."""
         with self._errors():
             for digest, size in self._connection.execute("SELECT digest, size FROM held ORDER BY digest"):
                 if not isinstance(size, int) or size < 0:
@@ -160,7 +141,7 @@ class Snapshot:
                 yield Held(Digest.parse(digest), size)
 
     def size(self, digest: Digest) -> int | None:
-        """The size in bytes of content that is served; None if it is not."""
+        """Return the size in bytes of content that is served; None if it is not."""
         with self._errors():
             row = self._connection.execute(
                 "SELECT size FROM held WHERE digest = ?", (str(digest),)
@@ -168,7 +149,7 @@ class Snapshot:
         return None if row is None else int(row[0])
 
     def any_damaged(self) -> bool:
-        """Whether its registry knew of content that is damaged."""
+        """Return whether its registry knew of content that is damaged."""
         with self._errors():
             table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'damaged'"
             if self._connection.execute(table).fetchone() is None:
@@ -176,7 +157,7 @@ class Snapshot:
             return self._connection.execute("SELECT 1 FROM damaged LIMIT 1").fetchone() is not None
 
     def holders(self, digest: Digest) -> list[str]:
-        """Who holds it: ``repository:tag``, up to 20 of each repository, or a repository alone."""
+        """Return who holds it: ``repository:tag``, up to 20 of each repository, or a repository alone."""
         found: list[str] = []
         with self._errors():
             rows = self._connection.execute(_HOLDERS, {"digest": str(digest)}).fetchall()
@@ -194,6 +175,7 @@ class Snapshot:
             raise StorageError(f"the snapshot of the catalog is damaged: {error}") from error
 
     def close(self) -> None:
+        """End the connection."""
         self._connection.close()
 
     def __enter__(self) -> Self:

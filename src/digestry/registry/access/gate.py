@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from digestry.catalog.robot_tokens import PREFIX, RobotReader
+from digestry.catalog.robot_tokens import PREFIX, RobotReads
 from digestry.errors import StorageError
 from digestry.registry.access import strangers
 from digestry.registry.access.config import AccessConfig
@@ -60,14 +60,14 @@ class Proof:
 class Gate:
     """Authenticates and authorizes the requests of one worker process."""
 
-    def __init__(self, config: AccessConfig, root: Path, catalog: Path) -> None:
+    def __init__(self, config: AccessConfig, root: Path, robots: RobotReads | None = None) -> None:
         self.config = config
         self.rules = Rules(config.rules)
         self.keys = KeyRing(root)
         self.tokens = Tokens(self.keys, config.service)
         self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd)
         self._issuers = {issuer.issuer: TrustedIssuer(issuer) for issuer in config.issuers}
-        self._robots = RobotReader(catalog) if config.enabled else None
+        self._robots = robots
         self._nobody = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
         self._secret = os.urandom(32)

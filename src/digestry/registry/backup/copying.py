@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from digestry.blobs.file_errors import file_error
 from digestry.blobs.protocols import BlobStore, BytesLost
-from digestry.catalog.sqlite.snapshot import Held
+from digestry.catalog.snapshot import Held
 from digestry.errors import ContentError, DigestMismatch, NotFound, SizeMismatch
 
 _CHUNK: Final = 1 << 20

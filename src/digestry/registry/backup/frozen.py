@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import open_backend, open_blobs, open_coordination, open_snapshot
 from digestry.blobs.disk import LAYOUT_FILE
 from digestry.blobs.protocols import StoreMark
-from digestry.catalog.sqlite import snapshot
-from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
-from digestry.catalog.sqlite.snapshot import Held, Snapshot
+from digestry.catalog.snapshot import Held, Snapshot
 from digestry.coordination.protocol import Job
-from digestry.errors import Conflict, NotFound
+from digestry.errors import Conflict
 from digestry.registry import retention, store_identity
 from digestry.registry.access import keys
 from digestry.registry.backup import description
@@ -31,7 +29,7 @@ from digestry.registry.observability.audit_log import PLACE_FILE
 from digestry.version import __version__
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
-    {CATALOG_FILE, f"{CATALOG_FILE}-wal", f"{CATALOG_FILE}-shm", LAYOUT_FILE, "blobs", keys.DIRECTORY}
+    {LAYOUT_FILE, "blobs", keys.DIRECTORY}
     | {"absent", "guards", "metrics", "mirror", "reserve", "tls", PLACE_FILE, retention.FILE}  # made anew
     | {"lost+found"}
 )
@@ -109,10 +107,11 @@ class Frozen:
     def left_out(self) -> list[tuple[str, str]]:
         """What is in the root and not in the backup, but for locks and what is made anew."""
         found = []
+        ours = open_backend(self.root).catalog_store.file_names()
         with fsio.storage_errors("list", self.root):
             for path in sorted(self.root.iterdir()):
                 name = path.name
-                if name in _GOES_WITHOUT_SAYING or name.endswith(".lock") or name.startswith("."):
+                if name in _GOES_WITHOUT_SAYING | ours or name.endswith(".lock") or name.startswith("."):
                     continue
                 if name not in _WHY_NOT or not path.is_dir() or any(path.iterdir()):
                     found.append((name, _WHY_NOT.get(_ROTATED.sub("", name), _NOT_OURS)))
@@ -134,9 +133,9 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
             staging = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         try:
             taken_at = datetime.datetime.now(datetime.UTC)
-            snapshot.take(root, staging)
-            mark = store_identity.check_copy(staging / CATALOG_FILE, open_blobs(root))
-            with Snapshot(staging) as catalog:
+            open_backend(root).catalog_store.snapshot_to(staging)
+            mark = store_identity.check_copy(open_backend(staging).catalog_store, open_blobs(root))
+            with open_snapshot(staging) as catalog:
                 journal = _journal_end(staging, () if follows is None else (follows,))
                 size, sha256 = description.hash_file(catalog.path)
                 part = Part(f"catalog-{sha256[:16]}.db", size, sha256)
@@ -146,7 +145,7 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
 
 
 def _journal_end(staging: Path, expect: tuple[str, ...]) -> JournalEnd:
-    verdict = snapshot.prove(staging, expect)
+    verdict = open_backend(staging).catalog_store.verify_journal(expect)
     if verdict.absent:
         raise Conflict(
             "the backup that is there is of another registry, or of a later state of this one: its journal"
@@ -156,9 +155,3 @@ def _journal_end(staging: Path, expect: tuple[str, ...]) -> JournalEnd:
     broken = verdict.broken
     reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
     return JournalEnd(verdict.entries, verdict.last_hash, reason)
-
-
-def check_root(root: Path) -> None:
-    """Raise :class:`NotFound` unless the directory is a registry's root."""
-    if not (root / CATALOG_FILE).is_file():
-        raise NotFound(f"there is no registry under {root}: it has no {CATALOG_FILE}")

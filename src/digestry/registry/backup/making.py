@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.backend import open_coordination
+from digestry.backend import open_backend, open_coordination, snapshot_file
 from digestry.blobs.disk import LAYOUT_FILE
-from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict
@@ -26,10 +25,10 @@ _LOCK: Final = lock_file(Job.SERVE)
 _STAYS: Final = frozenset({_LOCK, "lost+found"})
 _OURS: Final = re.compile(
     # With what fsio.write_file leaves when it is killed.
-    rf"{RESTORING}|blobs|ingest|guards|{keys.DIRECTORY}|{re.escape(CATALOG_FILE)}"
+    rf"{RESTORING}|blobs|ingest|guards|{keys.DIRECTORY}"
     rf"|{re.escape(LAYOUT_FILE)}|\.{re.escape(LAYOUT_FILE)}\.[0-9a-f]{{16}}"
 )
-"""All that a restoration puts into a root."""
+"""All that a restoration puts into a root, beside the catalog."""
 
 
 @contextlib.contextmanager
@@ -53,7 +52,7 @@ def made(root: Path) -> Iterator[Path]:
         fsio.sync_directory(root)
         try:
             yield staging
-            fsio.publish(staging / CATALOG_FILE, root / CATALOG_FILE)
+            open_backend(root).catalog_store.install(staging)
             with fsio.storage_errors("remove", staging):
                 shutil.rmtree(staging)
             fsio.sync_directory(root)
@@ -75,17 +74,21 @@ def _check_empty(root: Path) -> None:
     if RESTORING not in names and names - _STAYS:
         raise Conflict(f"{root} is not empty", hint="restore to a new directory")
     for name in sorted(names - _STAYS):
-        if not _OURS.fullmatch(name):
+        if not _is_ours(root, name):
             raise Conflict(
                 f"{root} has {shown(name)} in it, which no restoration made",
                 hint="move it elsewhere, or restore to a new directory",
             )
 
 
+def _is_ours(root: Path, name: str) -> bool:
+    return _OURS.fullmatch(name) is not None or name == snapshot_file(root).name
+
+
 def _clear(root: Path) -> None:
     """Remove what a restoration made; the folder that marks it goes last."""
     for path in root.iterdir():
-        if path.name == RESTORING or not _OURS.fullmatch(path.name):
+        if path.name == RESTORING or not _is_ours(root, path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.backend import open_blobs
+from digestry.backend import open_backend, open_blobs, open_snapshot, snapshot_file
 from digestry.blobs.disk import LAYOUT_FILE, open_layout
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog
-from digestry.catalog.sqlite import snapshot
-from digestry.catalog.sqlite.database import FILE as CATALOG_FILE
-from digestry.catalog.sqlite.snapshot import Held, Snapshot
+from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
 from digestry.registry import store_identity
@@ -107,8 +104,8 @@ def from_directory(
     """
     told = description.read(source)
     with made(root) as staging:
-        _fetch(source, told.catalog, staging / CATALOG_FILE)
-        with Snapshot(staging) as catalog:
+        _fetch(source, told.catalog, snapshot_file(staging))
+        with open_snapshot(staging) as catalog:
             for part in told.keys:
                 content = _read_part(source, part)
                 _keep_key(root, part.path, content)
@@ -143,8 +140,8 @@ def from_archive(
     with made(root) as staging:
         reader = ArchiveReader(read)
         entries = iter(reader)
-        part = _receive_catalog(reader, next(entries, None), staging / CATALOG_FILE)
-        with Snapshot(staging) as catalog:
+        part = _receive_catalog(reader, next(entries, None), snapshot_file(staging))
+        with open_snapshot(staging) as catalog:
             watcher.total(catalog.bytes)
             found = _Blobs(catalog, _target(root), flow)
             unpacking = _Unpacking(reader, root, found)
@@ -180,7 +177,7 @@ def _keep_key(root: Path, path: str, content: bytes) -> None:
 
 def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
     """Check that the journal is valid as far as it was when the backup was taken."""
-    verdict = snapshot.prove(staging, expect)
+    verdict = open_backend(staging).catalog_store.verify_journal(expect)
     broken = verdict.broken
     reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
     end = description.JournalEnd(verdict.entries, verdict.last_hash, reason)
@@ -195,7 +192,7 @@ def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
 
 def _note_missing(staging: Path, missing: list[Missing]) -> None:
     """Record missing content as damaged, so that clients push it again, and restored content as whole."""
-    catalog = Catalog(staging)
+    catalog = open_backend(staging).open_catalog()
     try:
         catalog.migrate()  # an old schema has no room for this
         catalog.damage.settle({one.digest: f"{_NOT_RESTORED}: {one.problem}" for one in missing}, clock.now())
@@ -205,7 +202,8 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
 
 def _keep_identity(staging: Path, target: BlobStore) -> None:
     """Give the blobs the catalog's ID. A catalog that has none gets one when it is first served."""
-    if (mark := store_identity.of_copy(staging / CATALOG_FILE)) is not None:
+    mark = store_identity.of_copy(open_backend(staging).catalog_store)
+    if mark is not None:
         target.set_mark(mark)
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from digestry import fsio
-from digestry.backend import open_blobs
+from digestry.backend import open_backend, open_blobs
 from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, open_layout
 from digestry.blobs.protocols import BlobStore, Chunk
-from digestry.catalog.sqlite.snapshot import Held, Snapshot
+from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import Conflict, ContentError, NotFound
 from digestry.model.digest import Digest
 from digestry.registry import store_identity
@@ -26,7 +26,7 @@ from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveWriter
 from digestry.registry.backup.copying import Flow, Source, Unusable
 from digestry.registry.backup.description import Description, Part
-from digestry.registry.backup.frozen import Frozen, Tally, check_root, frozen
+from digestry.registry.backup.frozen import Frozen, Tally, frozen
 from digestry.registry.permissions import is_shared, make_private
 from digestry.registry.root import BACKUP_LOCK
 
@@ -75,7 +75,7 @@ def to_directory(
     Raises :class:`NotFound` if ``root`` is no registry, :class:`Conflict` if ``destination`` is
     something else than a backup of it, :class:`NewerBackup`, :class:`StorageError`.
     """
-    check_root(root)
+    open_backend(root).catalog_store.require()
     _check_destination(root, destination)
     fsio.make_directory(destination)
     held = f"another backup is being written to {destination}"
@@ -85,7 +85,7 @@ def to_directory(
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
         with frozen(root, destination, follows) as source:
             target = open_layout(destination)
-            store_identity.check_copy(source.catalog.path, target)
+            store_identity.check_copy(open_backend(source.staging).catalog_store, target)
             target.prepare()
             target.sweep_ingests(0)
             tally = _copy_blobs(source, target, verify=verify, flow=flow, watcher=watcher)
@@ -193,7 +193,7 @@ def to_archive(
     Raises :class:`NotFound` if ``root`` is no registry, :class:`StorageError`, and what ``write``
     raises.
     """
-    check_root(root)
+    open_backend(root).catalog_store.require()
     with frozen(root, temporary or root) as source:
         tally = Tally()
         writer = ArchiveWriter(write, mtime=int(source.taken_at.timestamp()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import platform
 import shutil
@@ -210,12 +209,7 @@ class Scrape:
         yield _gauge("digestry_scrub_done", "How much of its last pass is behind, from 0 to 1.", done)
 
     def _on_disk(self) -> Iterator[Metric]:
-        path = self._catalog.path
-        size = 0
-        for file in (path, path.with_name(f"{path.name}-wal")):
-            with contextlib.suppress(FileNotFoundError):
-                size += file.stat().st_size
-        yield _gauge("digestry_catalog_bytes", "The catalog's files.", size)
+        yield _gauge("digestry_catalog_bytes", "The catalog's files.", self._catalog.size())
         usage = shutil.disk_usage(self._config.root)
         yield _gauge("digestry_disk_free_bytes", "Free on the file system of the root.", usage.free)
         yield _gauge("digestry_disk_size_bytes", "All of that file system.", usage.total)

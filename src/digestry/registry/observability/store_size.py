@@ -8,7 +8,6 @@ import time
 from dataclasses import asdict
 from typing import Final
 
-from digestry.catalog.catalog import Catalog
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability import process_metrics
 from digestry.registry.observability.audit_log import AuditLog, AuditMeter
@@ -29,6 +28,7 @@ class StoreCount:
 
     def __init__(self, config: RegistryConfig, audit: AuditLog) -> None:
         self._root = config.root
+        self._backend = config.backend()
         self._audit = audit
         self._slot: Slot | None = None
         self._measure(Measures())
@@ -44,7 +44,7 @@ class StoreCount:
             if self._slot is None:
                 self._slot = Slot(self._root, "maintenance")
                 self._measure(Measures(self._slot.inherited))
-            catalog = Catalog(self._root)
+            catalog = self._backend.open_catalog()
             try:
                 size = catalog.statistics.store()
             finally:

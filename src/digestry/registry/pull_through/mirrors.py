@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.catalog.sqlite.read_cache import ReadCache
+from digestry.catalog.reads import CatalogReads
 from digestry.coordination.protocol import Coordination
 from digestry.errors import InvalidReference
 from digestry.model.reference import DOCKER_HUB, check_repository
@@ -37,7 +37,7 @@ class Mirrors:
         configs: Sequence[MirrorConfig],
         make_upstream: MakeUpstream,
         root: Path,
-        read_cache: ReadCache,
+        read_cache: CatalogReads,
         coordination: Coordination,
     ) -> None:
         self.all = [Mirror(config, make_upstream(config), root, coordination) for config in configs]

@@ -1,0 +1,68 @@
+"""The reads that every pull makes, on the event loop: the face that each database gives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class CachedManifest(NamedTuple):
+    """Where a manifest's bytes are, and how to label them. ``size`` is in bytes.
+
+    ``lease_end`` is when its lease ends (microseconds since 1970, or None), if it was asked for by its
+    digest; what a tag points to needs no lease.
+    """
+
+    digest: str
+    media_type: str
+    size: int
+    lease_end: int | None = None
+
+
+class CachedBlob(NamedTuple):
+    """A blob's size in bytes, and when its lease ends (microseconds since 1970, or 0)."""
+
+    size: int
+    lease_end: int
+
+
+class SeenTag(NamedTuple):
+    """What a tag of another registry pointed to, and when that was asked (microseconds since 1970)."""
+
+    digest: str
+    checked_at: int
+
+
+class CatalogReads(Protocol):
+    """Reads that begin after the request came: each sees what any worker has committed by then.
+
+    Not thread-safe: one for each event loop. Each raises :class:`StorageError`.
+    """
+
+    def manifest(self, repository: str, target: str) -> CachedManifest | None:
+        """Return what ``target``, a tag or a digest, is in the repository now."""
+        ...
+
+    def blob(self, repository: str, digest: str) -> CachedBlob | None:
+        """Return a blob that the repository may serve, or None."""
+        ...
+
+    def damaged(self, repository: str, target: str) -> bool:
+        """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""
+        ...
+
+    def repository(self, name: str) -> bool:
+        """Return whether there is such a repository, with anything in it."""
+        ...
+
+    def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
+        """Return the first ``limit`` tags after ``after``, in the order of their bytes; None if there is no
+        such repository. For a page, not for a list of any length."""
+        ...
+
+    def seen(self, repository: str, tag: str) -> SeenTag | None:
+        """Return what an upstream's tag pointed to when it was last asked."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
+        ...

@@ -1,0 +1,81 @@
+"""How SQLite writes what is not the same in all databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Insert,
+    LargeBinary,
+    Select,
+    Table,
+    cast,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert
+
+from digestry.catalog.dialect import BulkKeys, Change, NewRow
+from digestry.catalog.upserts import Upserts
+
+
+class SqliteDialect:
+    """The :class:`~digestry.catalog.dialect.Dialect` of SQLite."""
+
+    def __init__(self) -> None:
+        self.upserts = Upserts(self)
+
+    def insert_or_ignore(self, table: Table) -> Insert:
+        """Return an INSERT that leaves a row which is there already as it is."""
+        return insert(table).on_conflict_do_nothing()
+
+    def insert_or_update(
+        self, table: Table, key: Sequence[str], change: Callable[[NewRow], Change]
+    ) -> Insert:
+        """Return an INSERT that changes the row which has the same ``key`` columns."""
+        statement = insert(table)
+        made = change(statement.excluded)
+        return statement.on_conflict_do_update(
+            index_elements=list(key), set_=dict(made.values), where=made.where
+        )
+
+    def bulk_keys(self, keys: Iterable[tuple[int | str, str]]) -> BulkKeys:
+        """Return ``keys`` as a table that is read from one parameter of JSON.
+
+        SQLite looks each pair up in an index, which it does not for ``(a, b) IN (VALUES …)``
+        (sqlite.org/rowvalue.html).
+        """
+        encoded = msgspec.json.encode(list(keys)).decode()
+        table = func.json_each(encoded).table_valued("value", name="wanted")
+        first, second = (func.json_extract(table.c.value, f"$[{number}]") for number in range(2))
+        return BulkKeys(table, first, second)
+
+    def bulk_numbers(self, numbers: Iterable[int]) -> Select[Any]:
+        """Return ``numbers`` as a SELECT of one column, in one parameter."""
+        encoded = func.json_each(msgspec.json.encode(list(numbers)).decode()).table_valued("value")
+        return select(encoded.c.value)
+
+    def row_id(self, table: Table) -> ColumnElement[int]:
+        """Return a row's ``rowid`` (sqlite.org/lang_createtable.html, "ROWIDs")."""
+        return literal_column(f"{table.name}.rowid", BigInteger)
+
+    def byte_length(self, text: ColumnElement[str]) -> ColumnElement[int]:
+        """Return the length of a text in bytes of UTF-8."""
+        return func.length(cast(text, LargeBinary))
+
+    def damage_of(self, connection: Connection, table: str) -> str | None:
+        """Return how the table and its indices differ; None if they do not.
+
+        SQLite has no checksums: from an index that lost a row it answers that there is none.
+        """
+        found = connection.exec_driver_sql(f"PRAGMA integrity_check('{table}')").scalars().all()
+        return None if found == ["ok"] else " ".join(str(found[0]).split())
+
+
+DIALECT: Final = SqliteDialect()

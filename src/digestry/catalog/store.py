@@ -1,0 +1,111 @@
+"""Where a registry's catalog is kept: the face through which it is opened, copied and looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Protocol
+
+from digestry.catalog import clock
+from digestry.catalog.database import Database
+from digestry.catalog.journal_chain import Verdict
+from digestry.catalog.reads import CatalogReads
+from digestry.catalog.registry_identity import RegistryIdentity
+from digestry.catalog.robot_tokens import RobotReads
+
+
+class CatalogChanges(Protocol):
+    """Tells whether a catalog was written to."""
+
+    def number(self) -> int:
+        """Return a number that is another one once anything was committed."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
+        ...
+
+
+class CatalogStore(Protocol):
+    """The place of one catalog, there already or not. Holds nothing open."""
+
+    def describe(self) -> str:
+        """Return what messages call the catalog, such as its path."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Return whether there is no catalog yet. Raises :class:`StorageError`."""
+        ...
+
+    def require(self) -> None:
+        """Raise :class:`NotFound` unless there is a catalog."""
+        ...
+
+    def check_schema(self) -> None:
+        """Raise :class:`StorageError` unless the catalog has the schema that this digestry works with, and
+        :class:`NotFound` if there is none."""
+        ...
+
+    def identity(self) -> RegistryIdentity | None:
+        """Return which registry the catalog, which is there, is of; None for one from before there were IDs.
+
+        Raises :class:`StorageError`.
+        """
+        ...
+
+    def owner(self) -> int | None:
+        """Return the number of the user whose files the catalog is in; None if it is in no files."""
+        ...
+
+    def file_names(self) -> frozenset[str]:
+        """Return the names of the catalog's own files in the root."""
+        ...
+
+    def open(self) -> Database:
+        """Open the database, making it if it is not there."""
+        ...
+
+    def open_reads(self) -> CatalogReads:
+        """Open the reads of one event loop. Raises :class:`StorageError`."""
+        ...
+
+    def open_robot_reads(self, now: clock.Clock) -> RobotReads:
+        """Open the look-ups of robot tokens for one event loop. Raises :class:`StorageError`."""
+        ...
+
+    def open_changes(self) -> CatalogChanges:
+        """Open what tells of changes. Raises :class:`StorageError`."""
+        ...
+
+    def verify_journal(self, expect: tuple[str, ...] = ()) -> Verdict:
+        """Prove the journal's chain, of an older schema too, whether or not the registry is served.
+
+        ``expect`` are hashes, noted elsewhere, that must be in it. Raises :class:`NotFound`,
+        :class:`StorageError`.
+        """
+        ...
+
+    def export_journal(self, *, since: int = 0) -> Generator[bytes, None, None]:
+        """Yield the journal's entries after number ``since`` as lines of JSON, oldest first.
+
+        Raises :class:`NotFound`, :class:`StorageError`.
+        """
+        ...
+
+    def copy_to(self, directory: Path) -> None:
+        """Copy the catalog to ``directory``, as it is at one moment, while others write. Not fsynced.
+
+        Raises :class:`NotFound`, :class:`StorageError`.
+        """
+        ...
+
+    def install(self, directory: Path) -> None:
+        """Move the catalog of a snapshot, or of a copy, from ``directory`` to its place. Durable.
+
+        Raises :class:`StorageError`.
+        """
+        ...
+
+    def snapshot_to(self, directory: Path) -> None:
+        """As :meth:`copy_to`, for a backup: a file by itself, without the uploads that were under way."""
+        ...
