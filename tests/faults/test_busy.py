@@ -70,7 +70,7 @@ def put(registry: Inside, tag: str, note: str) -> Response:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers wait for a fifth of a second, and not for half a minute."""
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
 
 
 def test_a_push_waits_for_who_has_the_catalog(registry: Inside) -> None:

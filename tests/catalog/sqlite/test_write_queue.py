@@ -89,7 +89,7 @@ def test_without_a_directory_there_is_no_order_and_no_failure(tmp_path: Path) ->
 def test_a_lock_that_is_held_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = open_catalog(tmp_path)
     catalog.migrate()
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     other = sqlite3.connect(tmp_path / database.FILE, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
