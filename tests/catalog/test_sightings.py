@@ -14,6 +14,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.sightings import BATCH, merged
 from digestry.model.digest import Digest
 from digestry.model.sightings import Noted, Sighted
+from tests.backends import file_of
 from tests.catalog.support import ORIGIN, Clock, image, index, put
 
 
@@ -147,7 +148,7 @@ def counted(catalog: Catalog) -> dict[str, int]:
 
 
 def query(catalog: Catalog, statement: str) -> list[Any]:
-    with closing(sqlite3.connect(catalog.path)) as connection:
+    with closing(sqlite3.connect(file_of(catalog))) as connection:
         return connection.execute(statement).fetchall()
 
 
