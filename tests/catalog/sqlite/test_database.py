@@ -247,9 +247,11 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
     assert before[0][1] == 2
     assert before[0][0] > len(manifest.raw)
     for (name,) in connection.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'usage%'"
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name NOT LIKE 'journal%'"
     ).fetchall():
         connection.execute(f"DROP TRIGGER {name}")
+    connection.execute("DROP TABLE sighting_usage")
+    connection.execute("DROP INDEX sightings_by_actor")
     connection.execute("DROP TABLE usage")
     connection.execute("DROP TABLE identity")
     connection.execute("ALTER TABLE uploads DROP COLUMN reserved")
