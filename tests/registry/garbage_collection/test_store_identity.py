@@ -157,6 +157,10 @@ def test_a_backup_keeps_the_identity(tmp_path: Path) -> None:
 def test_a_registry_of_before_gets_an_identity_once(tmp_path: Path) -> None:
     root = made(tmp_path / "root")
     with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        for trigger in ("sighting_added", "sighting_removed"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute("DROP INDEX sightings_by_actor")
+        connection.execute("DROP TABLE sighting_usage")
         connection.execute("DROP TABLE identity")
         connection.execute("UPDATE alembic_version SET version_num = '0006'")
     mark_file(root).unlink()
