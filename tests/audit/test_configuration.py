@@ -125,7 +125,7 @@ def test_an_unknown_kind_names_its_entry(tmp_path: Path) -> None:
 
 def documented(heading: str) -> dict[str, str]:
     """The keys and defaults in the page's table under ``heading``."""
-    section = PAGE.read_text().partition(f"### {heading}\n")[2].partition("\n#")[0]
+    section = PAGE.read_text().partition(f"## {heading}\n")[2].partition("\n#")[0]
     rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", section, re.MULTILINE)
     return {key: default.strip() for key, default in rows}
 
@@ -137,7 +137,7 @@ def test_the_page_has_every_key_and_its_default() -> None:
     assert documented("`[[source]]`") == {key: shown(value) for key, value in SOURCE_DEFAULTS.items()}
     assert documented("`[mirrors]`") == {key: shown(value) for key, value in MIRROR_DEFAULTS.items()}
     for table in TABLES:
-        assert f"### `[{table}]`" in PAGE.read_text() or f"### `[[{table}]]`" in PAGE.read_text()
+        assert f"## `[{table}]`" in PAGE.read_text() or f"## `[[{table}]]`" in PAGE.read_text()
 
 
 def test_the_defaults_are_those_of_the_entry() -> None:

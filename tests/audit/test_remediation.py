@@ -1,4 +1,4 @@
-"""Plans that mend: only what is known, and nothing that a name could break out of."""
+"""Plans of fixes: only what is known, and nothing that a name could break out of."""
 
 from __future__ import annotations
 

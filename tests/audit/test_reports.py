@@ -289,11 +289,11 @@ def test_what_is_true_of_many_is_said_once() -> None:
 def test_a_tag_that_never_pointed_there_is_an_alarm() -> None:
     report = fleets.large().report
     stranger = next(one for one in report.findings if one.tag.state == "never")
-    assert words.standing(stranger) == "never"
+    assert words.severity(stranger) == "never"
     assert words.states(stranger) == {"never", "not_assessed"}
     assert "nothing to do" not in stranger.action
     assert "1 not from tag" in reports.summary(report)
-    words_of_it = {words.NEVER, words.NOT_FROM_TAG}
+    words_of_it = {words.UNTAGGED_WORD, words.NOT_FROM_TAG}
     painted = [part for line in to_table.table(report, Look()) for part in line if part[0] in words_of_it]
     assert {style for _, style in painted} == {"alarm"}
 
@@ -301,7 +301,7 @@ def test_a_tag_that_never_pointed_there_is_an_alarm() -> None:
 def test_what_nobody_assessed_is_never_with_what_is_known_to_be_good() -> None:
     report = fleets.large().report
     rows_of = [finding for finding in report.findings if finding.assessment.state == "not_assessed"]
-    assert {words.standing(finding) for finding in rows_of} == {"not_assessed", "never"}
+    assert {words.severity(finding) for finding in rows_of} == {"not_assessed", "never"}
     assert all("not_assessed" in words.states(finding) for finding in rows_of)
     assert "76 not assessed, 221 fixed" in reports.summary(report)
     for every in (False, True):

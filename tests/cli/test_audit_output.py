@@ -182,7 +182,7 @@ def test_the_plan_is_written_and_not_run(environment: dict[str, str], fleet: Pat
     done = run(environment, "audit", "--source", f"file:{fleet}", "--fix-plan")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("# What would mend")
+    assert lines[0].startswith("# What would fix")
     assert lines[2].startswith("# VULNERABLE: bad on n1 (")
     assert all(not line or line.startswith("#") for line in lines)
     document = json.loads(

@@ -81,17 +81,17 @@ class AdvisoryReading:
         return not self.missed
 
     def miss(self, repository: Reference, reason: str) -> None:
-        """Notes something of ``repository`` that there is, or may be, and that was not read."""
+        """Note something of ``repository`` that there is, or may be, and that was not read."""
         self.missed.append((repository, reason))
         self.reasons.append(reason)
 
     def current(self) -> list[Advisory]:
-        """The statements in force: see :func:`latest`."""
+        """Return the statements in force: see :func:`latest`."""
         return in_force(self.advisories)
 
 
 def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
-    """The statements in force, the worst first.
+    """Return the statements in force, the worst first.
 
     A statement is superseded by a newer one, by time, then by version, about the same vulnerability by
     any of its names, the same product and the same subcomponent. Several may be in force about one
@@ -125,7 +125,7 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
 
 
 def contradictions(current: Iterable[Advisory]) -> list[str]:
-    """Who says what about each vulnerability of which not all in force say the same."""
+    """Return who says what about each vulnerability of which not all statements in force say the same."""
     by_name: dict[str, list[Advisory]] = {}
     for one in current:
         for name in one.names:
@@ -151,8 +151,8 @@ def _of(advisory: Advisory) -> str:
 
 
 def settle(reading: AdvisoryReading) -> None:
-    """Takes out what a newer version of the same document replaces, and gives a statement that was
-    carried on into later documents to whoever made it first."""
+    """Take out what a newer version of the same document replaces, and gives a statement that was carried on
+    into later documents to whoever made it first."""
     newest: dict[tuple[str, str, str], AttachedDocument] = {}
     for one in reading.attached:
         document = one.document

@@ -57,7 +57,7 @@ _SPEAKS: Final = re.compile(
 
 
 def is_other_media_type(media_type: str) -> bool:
-    """Whether content of this type is known to state nothing."""
+    """Return whether content of this type is known to state nothing."""
     kind = media_type.lower()
     if kind.startswith(_SPDX_TYPE):
         return "json" not in kind or "version=2" in kind
@@ -65,12 +65,12 @@ def is_other_media_type(media_type: str) -> bool:
 
 
 def is_spdx(name: str) -> bool:
-    """Whether a media type or a predicate type is that of a bill of materials in SPDX."""
+    """Return whether a media type or a predicate type is that of a bill of materials in SPDX."""
     return name.startswith(_SPDX) or name.lower().startswith(_SPDX_TYPE)
 
 
 def is_file_system(layer: Descriptor, manifest: Manifest) -> bool:
-    """Whether ``layer`` is one of an image's. ORAS gives every file the media type of one."""
+    """Return whether ``layer`` is one of an image's. ORAS gives every file the media type of one."""
     config = manifest.config
     if config is None or config.media_type not in media_types.IMAGE_CONFIGS or config.size <= _EMPTY_SIZE:
         return False
@@ -78,18 +78,18 @@ def is_file_system(layer: Descriptor, manifest: Manifest) -> bool:
 
 
 def is_other_predicate(predicate_type: str) -> bool:
-    """Whether an in-toto predicate of this type is known to state nothing."""
+    """Return whether an in-toto predicate of this type is known to state nothing."""
     return predicate_type in _EXACT or predicate_type.startswith(_PREDICATES)
 
 
 def announced(annotations: Mapping[str, str] | None) -> str:
-    """The predicate type that annotations tell; empty if they tell none."""
+    """Return the predicate type that annotations tell; empty if they tell none."""
     known = annotations or {}
     return next((known[name] for name in PREDICATE_ANNOTATIONS if known.get(name)), "")
 
 
 def may_speak(content: bytes) -> bool:
-    """Whether something is said of vulnerabilities in ``content``, which no reader here knows; also
+    """Return whether something is said of vulnerabilities in ``content``, which no reader here knows; also
     where it cannot be told, since it is no text."""
     try:
         content.decode()

@@ -80,12 +80,12 @@ class AttachmentQueries(Protocol):
 
 
 def list_tag(subject: Digest) -> str:
-    """The tag that lists the referrers of ``subject`` where nothing else does."""
+    """Return the tag that lists the referrers of ``subject`` where nothing else does."""
     return f"{subject.algorithm}-{subject.encoded[:64]}"
 
 
 def attestation_tag(subject: Digest) -> str:
-    """The tag at which cosign puts the attestations of ``subject``."""
+    """Return the tag at which cosign puts the attestations of ``subject``."""
     return f"{subject.algorithm}-{subject.encoded}.att"
 
 
@@ -99,7 +99,7 @@ def read_advisories(
     names: Iterable[Reference] = (),
     tags: bool = True,
 ) -> AdvisoryReading:
-    """Reads every advisory that hangs on one of ``subjects``. Errors are reasons.
+    """Read every advisory that hangs on one of ``subjects``. Errors are reasons.
 
     ``same_code`` are further digests of the image, ``indexes`` those of the subjects that are indexes,
     ``names`` the repository's other names. Without ``tags`` the repository is asked for none. A
@@ -128,15 +128,15 @@ class _Reader:
         self.reading = AdvisoryReading()
 
     def miss(self, reason: str) -> None:
-        """Notes something that there is, or may be, and that was not read."""
+        """Note something that there is, or may be, and that was not read."""
         self.reading.miss(self._repository, reason)
 
     def note(self, reason: str) -> None:
-        """Notes something that changes nothing of what is known."""
+        """Note something that changes nothing of what is known."""
         self.reading.reasons.append(reason)
 
     def subject(self, subject: Digest, about: SubjectImage, *, is_index: bool) -> bool:
-        """Reads what hangs on one digest; False if there is no use in asking for more."""
+        """Read what hangs on one digest; False if there is no use in asking for more."""
         steps: list[Callable[[], None]] = [lambda: self._referrers(subject, about)]
         if self._tags:
             steps += [lambda: self._listed_by_tag(subject, about), lambda: self._cosign(subject, about)]
@@ -339,7 +339,7 @@ class _Reader:
         return verdict.match
 
     def _holds(self, digests: Iterable[Digest], about: SubjectImage) -> bool:
-        """Whether one of ``digests`` holds the image or has its config, which may not be known yet."""
+        """Return whether one of ``digests`` holds the image or has its config, which may not be known yet."""
         for digest in digests:
             if self._looked_up == _MOST_LOOKUPS:
                 return False
@@ -368,13 +368,13 @@ def _announces(entry: Descriptor) -> bool:
 
 
 def _is_stating(media_type: str) -> bool:
-    """Whether this is the type of attestations or advisories."""
+    """Return whether this is the type of attestations or advisories."""
     kind = media_type.lower()
     return kind.startswith(_STATING) or "vex" in kind or "csaf" in kind
 
 
 def _ruled_out(entry: Descriptor) -> bool:
-    """Whether a registry's own list says that an entry is of a kind that states nothing."""
+    """Return whether a registry's own list says that an entry is of a kind that states nothing."""
     return is_other_predicate(announced(entry.annotations)) or is_other_media_type(entry.artifact_type or "")
 
 

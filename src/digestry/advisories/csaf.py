@@ -34,13 +34,13 @@ _MOST_PRODUCTS: Final = 100_000
 
 
 def is_csaf(value: dict[str, Any]) -> bool:
-    """Whether a JSON object is a CSAF document."""
+    """Return whether a JSON object is a CSAF document."""
     document = as_object(value.get("document"))
     return "csaf_version" in document or as_text(document.get("category")).startswith("csaf")
 
 
 def read_document(value: dict[str, Any]) -> Document | Unreadable:
-    """A CSAF document, decoded from JSON."""
+    """Return a CSAF document, decoded from JSON."""
     document = as_object(value.get("document"))
     tracking = as_object(document.get("tracking"))
     when = as_text(tracking.get("current_release_date")) or as_text(tracking.get("initial_release_date"))
@@ -90,7 +90,7 @@ def read_document(value: dict[str, Any]) -> Document | Unreadable:
 def _statements(
     vulnerability: dict[str, Any], said: dict[str, Any], products: dict[str, Product]
 ) -> list[Statement]:
-    """What is said of one vulnerability, but for what it shares with the rest of the document."""
+    """Return what is said of one vulnerability, but for what it shares with the rest of the document."""
     notes = [as_text(as_object(one).get("details")) for one in as_list(vulnerability.get("threats"))]
     return [
         Statement(
@@ -111,7 +111,7 @@ def _statements(
 
 
 def _products(tree: dict[str, Any]) -> dict[str, Product]:
-    """The products by their IDs. What is said of a component of a product is about the product."""
+    """Return the products by their IDs. What is said of a component of a product is about the product."""
     found: dict[str, Product] = {}
     pending = [*as_list(tree.get("branches")), *as_list(tree.get("full_product_names"))]
     while pending and len(found) < _MOST_PRODUCTS:

@@ -37,7 +37,7 @@ _MOST_COMPONENTS: Final = 100_000
 
 
 def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
-    """A CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign."""
+    """Return a CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign."""
     entries = bom.get("vulnerabilities")
     if _hides(bom):
         return Unreadable("its CycloneDX document has vulnerabilities inside of components")
@@ -132,8 +132,8 @@ class _Reader:
 
 
 def _hides(bom: dict[str, Any]) -> bool:
-    """Whether a part of the document has vulnerabilities of its own, as no version of CycloneDX has them but
-    an extension of 1.2 and 1.3."""
+    """Return whether a part of the document has vulnerabilities of its own, as no version of CycloneDX has
+    them but an extension of 1.2 and 1.3."""
     pending: list[Any] = [value for name, value in bom.items() if name != "vulnerabilities"]
     while pending:
         value = pending.pop()
@@ -165,7 +165,7 @@ def _by_reference(components: list[Any]) -> dict[str, dict[str, Any]]:
 
 
 def _described(main: dict[str, Any]) -> Product:
-    """What the document describes: the image that it is attached to, unless it says another one."""
+    """Return what the document describes: the image that it is attached to, unless it says another one."""
     version = as_text(main.get("version"))
     if version.lower().startswith(("sha256:", "sha512:")):
         return Product((version,))
@@ -180,7 +180,7 @@ def _is_image(product: Product) -> bool:
 
 
 def _identified(component: dict[str, Any]) -> Product | None:
-    """A component by its package URL and hashes, or by its name; None if it has neither."""
+    """Return a component by its package URL and hashes, or by its name; None if it has neither."""
     hashes = tuple(
         (as_text(as_object(one).get("alg")), as_text(as_object(one).get("content")))
         for one in as_list(component.get("hashes"))

@@ -31,7 +31,7 @@ _MOST_DOCUMENTS: Final = 1000
 
 
 def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
-    """The documents in ``content``: one, or, as JSON lines or in a list, several.
+    """Return the documents in ``content``: one, or, as JSON lines or in a list, several.
 
     ``stating`` tells that it was said to be an attestation or an advisory, so that content without any
     meaning here is unreadable; else that is so only if it may speak of vulnerabilities.
@@ -70,7 +70,7 @@ def _values(content: bytes) -> Iterator[dict[str, Any] | Unreadable]:
 
 
 def _json(content: bytes) -> Any:
-    """A JSON value; :class:`Unreadable` for what is none, and for what means two things at once."""
+    """Return a JSON value; :class:`Unreadable` for what is none, and for what means two things at once."""
     try:
         value = msgspec.json.decode(content)
         json.loads(content, object_pairs_hook=_unique)
@@ -93,7 +93,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _read(value: dict[str, Any], depth: int) -> Read | None:
-    """What a JSON object is; None for a kind that is not known."""
+    """Return what a JSON object is; None for a kind that is not known."""
     if depth == 0:
         return Unreadable("it is wrapped too deeply")
     bundled = value.get("dsseEnvelope")
@@ -115,7 +115,7 @@ def _read(value: dict[str, Any], depth: int) -> Read | None:
 
 
 def _payload(envelope: dict[str, Any]) -> bytes | Unreadable:
-    """DSSE: base64, in the standard alphabet or the URL-safe one."""
+    """Return the payload of a DSSE envelope: base64, in the standard alphabet or the URL-safe one."""
     payload = as_text(envelope["payload"]).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
     try:
         return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
@@ -177,7 +177,7 @@ def _bare(value: dict[str, Any]) -> Read | None:
 
 
 def _linked(value: dict[str, Any]) -> Read | None:
-    """JSON-LD: SPDX 3, whose security profile is not read here; None for what is not known."""
+    """Return what a JSON-LD document is: SPDX 3, whose security profile is not read here; else None."""
     elements = [value, *as_list(value.get("@graph"))]
     types = [
         one

@@ -38,7 +38,7 @@ class SubjectImage:
     repositories: tuple[Reference, ...]
 
     def comparable(self, one: Digest) -> bool:
-        """Whether one of the image's digests is of the same algorithm, so that another is another's."""
+        """Return whether one of the image's digests is of the algorithm of ``one``."""
         return any(own.algorithm == one.algorithm for own in self.digests)
 
 
@@ -53,7 +53,7 @@ class ProductMatch:
 
 
 def match_product(product: Product, about: SubjectImage) -> ProductMatch:
-    """Whether ``product`` is the image ``about``. A digest decides before any name does."""
+    """Return whether ``product`` is the image ``about``. A digest decides before any name does."""
     if product.inside:
         return ProductMatch("inside")
     found = [_named(name, about) for name in product.names] + _hashed(product, about)
@@ -113,7 +113,8 @@ def _named(name: str, about: SubjectImage) -> ProductMatch:
 
 
 def _same(name: str, about: SubjectImage) -> bool:
-    """Whether an image name without tag is one of the repository's, or, if it has no registry, its end."""
+    """Return whether an image name without tag is one of the repository's, or, if it has no registry, its
+    end."""
     try:
         read = Reference.parse(_without_alias(name.rstrip("/").lower()))
     except InvalidReference:

@@ -78,7 +78,7 @@ class NewStatement:
     note: str = ""
 
     def check(self, *, fixes: bool) -> None:
-        """Raises :class:`InvalidConfiguration` if OpenVEX does not allow it, or it says nothing."""
+        """Raise :class:`InvalidConfiguration` if OpenVEX does not allow it, or it says nothing."""
         if not self.vulnerability.strip():
             raise InvalidConfiguration("the vulnerability has no name", hint="write --id CVE-2026-1234")
         if self.justification and self.status != "not_affected":
@@ -98,7 +98,7 @@ def find_image(
     *,
     hint: str = "nothing was written; check the name, or push it first",
 ) -> TargetImage:
-    """The image that ``reference`` names, its tag resolved. Raises :class:`NotFound` with ``hint``."""
+    """Return the image that ``reference`` names, its tag resolved. Raises :class:`NotFound` with ``hint``."""
     named = reference.or_latest()
     try:
         descriptor = registries.repository(named).resolve(named.target)
@@ -116,8 +116,8 @@ def attach_statement(
     *,
     new_queries: Callable[[], AttachmentQueries],
 ) -> list[Written]:
-    """Attaches ``statement`` to ``subject``, and to each of ``fixed_by`` that the same
-    vulnerability is fixed there. ``new_queries`` makes queries that remember no earlier answer.
+    """Attach ``statement`` to ``subject``, and to each of ``fixed_by`` that the same vulnerability is fixed
+    there. ``new_queries`` makes queries that remember no earlier answer.
 
     Each new document holds every statement in force about its digest, since scanners read one
     document only. Raises :class:`InvalidConfiguration`, :class:`Refused` and its family; what had
@@ -200,7 +200,7 @@ def _attach(
 
 
 def _carried_on(reading: AdvisoryReading, statement: NewStatement) -> list[dict[str, Any]]:
-    """The statements in force that digestry wrote, but for the one that is replaced.
+    """Return the statements in force that digestry wrote, but for the one that is replaced.
 
     What others wrote, and perhaps signed, stays where it is: it is not for us to state again.
     """

@@ -100,8 +100,8 @@ class Foreign:
 def read_each(
     entries: Iterable[object], what: str, read: Callable[[object], Iterable[Statement | Unreadable]]
 ) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
-    """The statements that ``read`` finds in each of ``entries``, and the faults: what could not be read,
-    named by ``what`` an entry is and its position."""
+    """Return the statements that ``read`` finds in each of ``entries``, and the faults: what could not be
+    read, named by ``what`` an entry is and its position."""
     statements: list[Statement] = []
     faults: list[str] = []
     for position, entry in enumerate(entries, 1):

@@ -19,7 +19,8 @@ from digestry.model.resolution import Resolution
 def single_answers(
     host: str, resolution: Resolution, contents: Mapping[str, str]
 ) -> Iterator[tuple[Hashable, Any]]:
-    """Each question of :class:`~digestry.audit.registry_queries.Lookup` that is answered, and its answer.
+    """Yield each question of :class:`~digestry.audit.registry_queries.Lookup` that is answered, and its
+    answer.
 
     ``contents`` were verified against their digests.
     """
@@ -55,7 +56,7 @@ def _since(span: TagSpan) -> datetime.datetime:
 def _manifest(
     repository: Reference, descriptor: Descriptor, contents: Mapping[str, str]
 ) -> Iterator[tuple[Hashable, Any]]:
-    """A manifest that was sent along, and its layers."""
+    """Yield a manifest that was sent along, and its layers."""
     text = contents.get(str(descriptor.digest))
     if text is None or descriptor.media_type not in media_types.MANIFESTS:
         return

@@ -69,7 +69,7 @@ class FleetConfiguration:
     problems: tuple[Unseen, ...] = ()
 
     def sources(self, *, include_stopped: bool = False, timeout: float = TIMEOUT) -> list[Bounded]:
-        """The sources, ready to be asked. Raises :class:`InvalidConfiguration`.
+        """Return the sources, ready to be asked. Raises :class:`InvalidConfiguration`.
 
         ``include_stopped`` is as if every entry had ``all``; ``timeout`` is in seconds, for each
         single question.
@@ -90,7 +90,7 @@ class FleetConfiguration:
 
 
 def load(path: Path) -> FleetConfiguration:
-    """Reads a fleet file. Raises :class:`InvalidConfiguration`, which names the file and the line."""
+    """Read a fleet file. Raises :class:`InvalidConfiguration`, which names the file and the line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -204,7 +204,7 @@ class _File:
         return InvalidConfiguration(f"{where}: {message}", hint=hint)
 
     def _line(self, table: str, number: int, key: str) -> int:
-        """The line of ``key``, or of its table's heading; 0 if it cannot be told."""
+        """Return the line of ``key``, or of its table's heading; 0 if it cannot be told."""
         current, seen, heading = "", -1, 0
         for position, line in enumerate(self._lines, 1):
             header = _HEADER.fullmatch(line)

@@ -34,7 +34,7 @@ class FoundMirrors:
 
 
 def docker_mirrors(path: Path) -> FoundMirrors:
-    """The ``registry-mirrors`` of docker's ``daemon.json``: mirrors of docker.io, in their order.
+    """Return the ``registry-mirrors`` of docker's ``daemon.json``: mirrors of docker.io, in their order.
 
     Raises :class:`InvalidConfiguration` if it cannot be read.
     """
@@ -54,7 +54,7 @@ def docker_mirrors(path: Path) -> FoundMirrors:
 
 
 def containerd_mirrors(directory: Path) -> FoundMirrors:
-    """The mirrors of a ``certs.d``: one directory a registry, each with a ``hosts.toml``.
+    """Return the mirrors of a ``certs.d``: one directory a registry, each with a ``hosts.toml``.
 
     ``_default`` stands for every registry. Raises :class:`InvalidConfiguration` if the directory, or
     a file in it, cannot be read.
@@ -123,7 +123,7 @@ class _Reader:
         self._problems.append(Unseen(str(self._path), f"{why}; it is not asked"))
 
     def add(self, original: RepositoryPrefix | None, url: str, *, path_is_name: bool, tags: bool) -> None:
-        """Adds the mirror at ``url``, unless it is ``original`` itself."""
+        """Add the mirror at ``url``, unless it is ``original`` itself."""
         try:
             parts = urlsplit(url if "://" in url else f"https://{url}")
             host = _host(parts)

@@ -21,7 +21,8 @@ _MOST_CANDIDATES: Final = 16
 
 
 def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Advisory]) -> FixedImage:
-    """The image that fixes most of ``bad``, itself known not to be bad; what fixes a bad fix is followed.
+    """Return the image that fixes most of ``bad``, itself known not to be bad; what fixes a bad fix is
+    followed.
 
     A fix of which it cannot be told whether it is affected itself is none.
     """
@@ -50,7 +51,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
 def _trouble(
     queries: RegistryQueries, image: Reference, bad_config: Digest | None
 ) -> tuple[str, Iterable[Reference]]:
-    """Why an image is no fix, empty if it is one, and what is said to fix it in turn."""
+    """Return why an image is no fix, empty if it is one, and what is said to fix it in turn."""
     if image.digest is None:
         return "is named without a digest", ()
     explorer = GraphExplorer.of(queries, image.repository_only())

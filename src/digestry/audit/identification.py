@@ -23,7 +23,7 @@ from digestry.model.reference import Reference
 def identify(
     queries: RegistryQueries, reference: Reference, claims: tuple[Claim, ...], image: ImageFacts
 ) -> ImageIdentity | None:
-    """Join ``claims`` with what the repository of ``reference`` holds; return None if it knows none.
+    """Return what ``claims`` and the repository of ``reference`` tell together; None if it knows no claim.
 
     ``claims`` are those of ``image`` that are of this repository or of none, the most believable first.
     The reference's tag says where else to look, and which of several digests of the same code the runtime

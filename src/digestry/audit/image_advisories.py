@@ -23,7 +23,7 @@ def gather_advisories(
     *,
     without_tags: Container[Reference] = (),
 ) -> AdvisoryReading:
-    """Reads the advisories of everything that is or holds the code of ``identity``.
+    """Read the advisories of everything that is or holds the code of ``identity``.
 
     In the repositories ``elsewhere``, which have the same code as the given digests, they are looked for
     as well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, wherever
@@ -53,6 +53,6 @@ def gather_advisories(
 
 
 def subjects_of(identity: ImageIdentity, same_code: frozenset[Digest] | None = None) -> frozenset[Digest]:
-    """The manifests and indexes on which advisories about ``identity`` may hang."""
+    """Return the manifests and indexes on which advisories about ``identity`` may hang."""
     closure = identity.closure if same_code is None else same_code
     return closure - {identity.config} if identity.config else closure

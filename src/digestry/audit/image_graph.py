@@ -58,7 +58,7 @@ class ImageGraph:
         return manifest if node is None or node.config is None else node.config
 
     def closure(self, code: Digest) -> frozenset[Digest]:
-        """``code``, a config or manifest, and every node known here that holds it."""
+        """Return ``code``, a config or manifest, and every node known here that holds it."""
         found = {code}
         grew = True
         while grew:
@@ -72,8 +72,8 @@ class ImageGraph:
 
 
 def runnable(index: Manifest, platform: Platform | None) -> list[Digest]:
-    """The children of ``index``, images and inner indexes, that may be what runs on ``platform``, or on
-    any if it is None: all of them that cannot be ruled out."""
+    """Return the children of ``index``, images and inner indexes, that may be what runs on ``platform``, or
+    on any if it is None: all of them that cannot be ruled out."""
     children = [child for child in index.manifests if child.media_type in media_types.MANIFESTS]
     chosen = possible([child.platform for child in children], platform)
     inner = [n for n, child in enumerate(children) if child.media_type in media_types.INDEXES]

@@ -25,14 +25,14 @@ class RepositoryPrefix:
 
     @classmethod
     def parse(cls, text: str) -> RepositoryPrefix:
-        """Reads ``host[:port][/path]``. Raises :class:`InvalidReference`."""
+        """Read ``host[:port][/path]``. Raises :class:`InvalidReference`."""
         host, slash, path = text.partition("/")
         # On docker.io a path of one part would become another.
         checked = Reference(host, f"{path}/{_ANY}" if slash else f"{_ANY}/{_ANY}")
         return cls(checked.host, path)
 
     def moved(self, repository: Reference, to: RepositoryPrefix) -> Reference | None:
-        """The same repository's name at ``to``; None if it is not below this place, or can have none."""
+        """Return the repository's name at ``to``; None if it is not below this prefix, or can have none."""
         if repository.host != self.host:
             return None
         inner = repository.repository
@@ -85,7 +85,7 @@ class ImageNames:
     mirrors: tuple[Mirror, ...] = ()
 
     def others(self, repository: Reference) -> tuple[OtherName, ...]:
-        """The other names of ``repository``: what it is an alias of, then aliases, then mirrors."""
+        """Return the other names of ``repository``: what it is an alias of, then aliases, then mirrors."""
         if not self.aliases and not self.mirrors:
             return ()
         own = repository.repository_only()
@@ -107,7 +107,7 @@ class ImageNames:
         return tuple(found.values())
 
     def _original(self, name: Reference) -> Reference | None:
-        """What ``name`` is an alias of: that of the longest path counts."""
+        """Return what ``name`` is an alias of: that of the longest path counts."""
         for alias in sorted(self.aliases, key=lambda one: -len(one.place.path)):
             original = alias.place.moved(name, alias.original)
             if original is not None:

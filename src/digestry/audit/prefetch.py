@@ -30,8 +30,8 @@ class _Wanted:
 
 
 def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions]) -> None:
-    """Learns what ``questions`` ask, with few requests. Raises nothing: what fails is asked again,
-    alone, by whoever needs it.
+    """Learn what ``questions`` ask, with few requests. Raises nothing: what fails is asked again, alone, by
+    whoever needs it.
 
     A host that only a runtime named is not asked for that: it may never have to be.
     """
@@ -53,7 +53,7 @@ def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions])
 
 
 def of_images(images: Iterable[Reference]) -> Iterator[RepositoryQuestions]:
-    """Questions about images that are named by their digests, and what hangs on them."""
+    """Yield questions about images that are named by their digests, and what hangs on them."""
     for image in images:
         if image.digest is not None:
             tags = (list_tag(image.digest), attestation_tag(image.digest))

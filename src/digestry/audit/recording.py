@@ -38,7 +38,7 @@ class Recording:
 
 
 def record(report: AuditReport, queries: RegistryQueries, origins: Origins = NO_ORIGINS) -> Recording:
-    """Tells each registry what runs of it. Raises nothing for one that fails: that is in the result.
+    """Tell each registry what runs of it. Raises nothing for one that fails: that is in the result.
 
     ``origins`` is what the sources' names stand for.
     """
@@ -56,8 +56,8 @@ def _tell(queries: RegistryQueries, host: str, sightings: list[Sighted]) -> Reco
 
 
 def what_runs(report: AuditReport, origins: Origins = NO_ORIGINS) -> tuple[dict[str, list[Sighted]], int]:
-    """What is to be told to each registry, ordered by repository; and how many containers run
-    nothing that a registry confirmed."""
+    """Return what is to be told to each registry, ordered by repository; and how many containers run nothing
+    that a registry confirmed."""
     identities: dict[int, ImageIdentity] = {}
     counts: Counter[tuple[int, str]] = Counter()
     places = _Places(origins)

@@ -92,11 +92,11 @@ class _Lane:
         self._silent: dict[str, Unreachable] = {}
 
     def refusal(self, kind: str) -> Unreachable | None:
-        """Why a question of this kind is not asked; None if it is."""
+        """Return why a question of this kind is not asked; None if it is."""
         return self.failure or self._silent.get(kind)
 
     def fail(self, kind: str, error: Unreachable) -> None:
-        """Notes that a question of this kind was left unanswered. A second kind is one too many."""
+        """Note that a question of this kind was left unanswered. A second kind is one too many."""
         if not self.answered or self._silent.keys() - {kind}:
             self.failure = self.failure or error
         self._silent.setdefault(kind, error)
@@ -124,7 +124,7 @@ class RegistryQueries:
         self._lanes: dict[str, _Lane] = {}
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
-        """What ``tag`` points to now; None if there is no such tag."""
+        """Return what ``tag`` points to now; None if there is no such tag."""
 
         def ask() -> Descriptor | None:
             try:
@@ -135,7 +135,7 @@ class RegistryQueries:
         return self._once(repository, ("resolve", repository, tag), ask)
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
-        """The manifest or index; None if the repository has it not, or not whole."""
+        """Return the manifest or index; None if the repository has it not, or not whole."""
         try:
             return self.listed(repository, digest)
         except RemoteDamaged:
@@ -156,7 +156,7 @@ class RegistryQueries:
         return self._once(repository, ("manifest", repository, digest), ask)
 
     def blob(self, repository: Reference, descriptor: Descriptor, *, limit: int) -> bytes:
-        """A small blob's verified bytes. Raises :class:`~digestry.errors.TooLarge` over ``limit``."""
+        """Return a small blob's verified bytes. Raises :class:`~digestry.errors.TooLarge` over ``limit``."""
 
         def ask() -> bytes:
             return self._registries.repository(repository).read_blob(descriptor, limit=limit)
@@ -166,7 +166,7 @@ class RegistryQueries:
         return self._once(repository, ("blob", repository, descriptor.digest, descriptor.size), ask)
 
     def tags(self, repository: Reference, *, most: int) -> tuple[str, ...]:
-        """The repository's tags, up to ``most`` of them; empty if there is no such repository."""
+        """Return the repository's tags, up to ``most`` of them; empty if there is no such repository."""
 
         def ask() -> tuple[str, ...]:
             try:
@@ -177,7 +177,7 @@ class RegistryQueries:
         return self._once(repository, ("tags", repository, most), ask)
 
     def referrers(self, repository: Reference, digest: Digest) -> tuple[Descriptor, ...]:
-        """What is attached to ``digest``; empty if nothing is."""
+        """Return what is attached to ``digest``; empty if nothing is."""
 
         def ask() -> tuple[Descriptor, ...]:
             try:
@@ -192,7 +192,7 @@ class RegistryQueries:
         return self._once(repository, ("referrers", repository, digest), ask)
 
     def tag_history(self, repository: Reference, tag: str) -> tuple[TagEvent, ...] | None:
-        """Where ``tag`` has pointed, newest first; None if the registry keeps no history."""
+        """Return where ``tag`` has pointed, newest first; None if the registry keeps no history."""
 
         def ask() -> tuple[TagEvent, ...] | None:
             try:
@@ -204,8 +204,8 @@ class RegistryQueries:
         return self._once(repository, ("history", repository, tag), ask)
 
     def whose(self, repository: Reference, digest: Digest) -> tuple[TagSpan, ...] | None:
-        """When tags came to ``digest``, or to what holds it, newest first; None if the registry
-        cannot say."""
+        """Return when tags came to ``digest``, or to what holds it, newest first; None if the registry cannot
+        say."""
 
         def ask() -> tuple[TagSpan, ...] | None:
             try:
@@ -217,7 +217,7 @@ class RegistryQueries:
         return self._once(repository, ("whose", repository, digest), ask)
 
     def holders(self, repository: Reference, digest: Digest) -> Holders | None:
-        """Which manifests are or hold ``digest``; None if the registry cannot say."""
+        """Return which manifests are or hold ``digest``; None if the registry cannot say."""
 
         def ask() -> Holders | None:
             try:
@@ -228,7 +228,7 @@ class RegistryQueries:
         return self._once(repository, ("holders", repository, digest), ask)
 
     def beginning_with(self, repository: Reference, encoded: str) -> tuple[Digest, ...] | None:
-        """A few of the digests that begin with these hex digits; None if the registry cannot say."""
+        """Return a few of the digests that begin with these hex digits; None if the registry cannot say."""
         query = ResolveQuery(repository.repository, prefixes=(encoded,))
 
         def ask() -> tuple[Digest, ...] | None:
@@ -238,12 +238,12 @@ class RegistryQueries:
         return self._once(repository, ("prefix", repository, encoded), ask)
 
     def stale(self, repository: Reference, tag: str) -> str:
-        """Why what :meth:`resolve` told of a tag may be out of date; empty if nothing is known that
+        """Return why what :meth:`resolve` told of a tag may be out of date; empty if nothing is known that
         speaks against it."""
         return self._registries.staleness(repository, tag)
 
     def contradiction(self, repository: Reference, tag: str) -> str:
-        """Why the registry cannot be believed about the tag; empty if nothing speaks against it."""
+        """Return why the registry cannot be believed about the tag; empty if nothing speaks against it."""
 
         def ask() -> str:
             return self._registries.head_get_mismatch(repository, tag)
@@ -251,8 +251,8 @@ class RegistryQueries:
         return self._once(repository, ("contradiction", repository, tag), ask)
 
     def shows(self, repository: Reference) -> bool:
-        """Whether the registry shows the repository, or would if there were one. To an account that may
-        not read it, a registry answers as if it were not there. Raises what the questions raise."""
+        """Return whether the registry shows the repository, or would if there were one. To an account that
+        may not read it, a registry answers as if it were not there. Raises what the questions raise."""
         if not self._registries.authenticated(repository.host):
             return True
         return bool(self.tags(repository, most=1))
@@ -268,7 +268,7 @@ class RegistryQueries:
             self.learn(repository.host, queries)
 
     def learn(self, host: str, queries: Sequence[ResolveQuery]) -> None:
-        """Asks ``host`` all of this with as few requests as it takes, for later questions.
+        """Ask ``host`` all of this with as few requests as it takes, for later questions.
 
         Raises nothing: what was not answered, or cannot be asked so, is asked when it is needed.
         """
@@ -286,7 +286,7 @@ class RegistryQueries:
             left = left[len(found.resolutions) :]
 
     def record(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
-        """Tells ``host`` what runs where, of its repositories; None if it keeps no sightings."""
+        """Tell ``host`` what runs where, of its repositories; None if it keeps no sightings."""
         result = Noted()
         left = list(sightings)
         while left:
@@ -302,7 +302,7 @@ class RegistryQueries:
         return self._registries.resolve_many(host, queries, contents=True)
 
     def _tell(self, key: Hashable, value: object) -> None:
-        """Notes an answer, unless there is one: what was said first stays."""
+        """Note an answer, unless there is one: what was said first stays."""
         with self._lock:
             if key not in self._answers:
                 future = self._answers[key] = Future()
@@ -313,7 +313,7 @@ class RegistryQueries:
             return self._lanes.setdefault(host, _Lane())
 
     def unreachable(self) -> list[tuple[str, Unreachable]]:
-        """The registries that did not answer, by name."""
+        """Return the registries that did not answer, by name."""
         with self._lock:
             return sorted(
                 ((host, problem) for host, lane in self._lanes.items() if (problem := lane.problem)),
@@ -341,7 +341,7 @@ class RegistryQueries:
         return answer
 
     def _now(self, host: str, kind: str, ask: Callable[[], _Answer]) -> _Answer:
-        """Asks what is not remembered."""
+        """Ask what is not remembered."""
         lane = self._lane(host)
         future: Future[_Answer] = Future()
         with lane.room:

@@ -1,4 +1,4 @@
-"""What would mend a container, as commands that a person may run. Nothing here runs anything.
+"""Remediation of a container: the commands that a person may run to fix it. Nothing here runs anything.
 
 Only what is known is written down. Every word of a command that came from elsewhere is quoted for
 the shell, and one that cannot be typed (a control character in a name) is never part of a command.
@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 from digestry.audit.findings import ContainerFinding
+from digestry.audit.tag_verdict import UNTAGGED_HERE
 from digestry.errors import InvalidReference
 from digestry.inventory.observation import ContainerObservation
 from digestry.model.reference import Reference
@@ -44,14 +45,14 @@ NO_ORIGINS: Final[Origins] = MappingProxyType({})
 
 
 def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Remediation | None:
-    """What would mend ``finding``; None if there is nothing to mend."""
+    """Return what would fix ``finding``; None if there is nothing to fix."""
     origin = origins.get(finding.container.source, finding.container.source)
     state, tag = finding.assessment.state, finding.tag
     if state == "affected":
         if finding.fixed_image is None:
-            return Remediation((), (*finding.refused, _without_cure(finding)))
+            return Remediation((), (*finding.refused, _without_fix(finding)))
         return _replaced(finding, origin, finding.fixed_image, finding.refused)
-    if state == "unknown" or tag.state == "never":
+    if state == "unknown" or tag.state == UNTAGGED_HERE:
         return Remediation((), (finding.action,))
     if tag.state != "moved" or tag.digest is None:
         return None
@@ -64,7 +65,7 @@ def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Remediatio
 
 
 def lines(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> list[str]:
-    """The fix as lines of a shell script: the notes are comments. Empty if nothing is to be done.
+    """Return the fix as lines of a shell script: the notes are comments. Empty if nothing is to be done.
 
     What was seen is a comment too, so that no part of it can be taken for a command.
     """
@@ -74,7 +75,7 @@ def lines(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> list[str]
     return [f"# {printable(note)}" for note in fix.notes] + list(fix.commands)
 
 
-def _without_cure(finding: ContainerFinding) -> str:
+def _without_fix(finding: ContainerFinding) -> str:
     bad = dict.fromkeys(
         one.statement.vulnerability
         for one in finding.assessment.advisories
@@ -153,7 +154,7 @@ def _in_compose(
 
 
 def _target(seen: ContainerObservation) -> str | None:
-    """What the engine calls the container; None if neither name nor ID can be typed."""
+    """Return what the engine calls the container; None if neither name nor ID can be typed."""
     if _NAME.fullmatch(seen.name):
         return seen.name
     return seen.id if _ID.fullmatch(seen.id) else None
@@ -181,7 +182,7 @@ def _in_kubernetes(
         missing = (
             "fill in: KIND/NAME is what the pod belongs to; `kubectl get pod` says it (a ReplicaSet belongs "
             "to the Deployment that its name begins with). A container that its template has not was "
-            "injected, or is ephemeral: mend what injects it, or replace the pod"
+            "injected, or is ephemeral: fix what injects it, or replace the pod"
         )
         notes = (*notes, missing)
     if image.digest is None:

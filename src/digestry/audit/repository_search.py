@@ -91,7 +91,7 @@ class RepositorySearch:
         return identity
 
     def _at_home(self, identity: ImageIdentity) -> ImageIdentity | None:
-        """The same code, which another repository knows, in the container's own; None if it is not
+        """Return the same code, which another repository knows, in the container's own; None if it is not
         there. A runtime may name one of several repositories from which it had pulled that code."""
         own = self._reference
         if own is None or identity.config is None or not self._image.registry_named:
@@ -107,7 +107,7 @@ class RepositorySearch:
         return found
 
     def _by_another_name(self) -> ImageIdentity | None:
-        """What runs, confirmed by the first other name of its repository that knows the digest."""
+        """Return what runs, confirmed by the first other name of its repository that knows the digest."""
         for other in self._same:
             tag = self._reference.tag if self._reference is not None and other.tags else None
             named = other.repository if tag is None else other.repository.with_tag(tag)
@@ -119,7 +119,7 @@ class RepositorySearch:
         return None
 
     def _abbreviated(self) -> ImageIdentity | None:
-        """What runs, found by the beginning of a digest, if only one digest begins so."""
+        """Return what runs, found by the beginning of a digest, if only one digest begins so."""
         if self._own is None or not self._image.registry_named:
             return None
         for given in self._image.abbreviations:
@@ -141,8 +141,10 @@ class RepositorySearch:
         return None
 
     def elsewhere(self, identity: ImageIdentity) -> dict[Reference, frozenset[Digest]]:
-        """Other repositories that have the code of ``identity``, and what is or holds it there: by the
-        runtime's word, or because they are its own by another name."""
+        """Return the other repositories that have the code of ``identity``, and what is or holds it there.
+
+        They have it by the runtime's word, or because they are its own by another name.
+        """
         named: dict[Reference, frozenset[Digest]] = {}
         for claim in self._image.claims:
             if claim.repository is None or claim.repository in named:
@@ -161,7 +163,7 @@ class RepositorySearch:
         return named
 
     def _same_code(self, repository: Reference, identity: ImageIdentity) -> frozenset[Digest]:
-        """What another repository, which the runtime names, has of the code of ``identity``."""
+        """Return what another repository, which the runtime names, has of the code of ``identity``."""
         if identity.config is None:
             return frozenset()
         explorer = GraphExplorer.of(self._queries, repository)
@@ -178,7 +180,7 @@ class RepositorySearch:
         return explorer.graph.closure(identity.config) - {identity.config}
 
     def questions(self) -> Iterator[RepositoryQuestions]:
-        """What is going to be asked of which repository, as far as that can be told before."""
+        """Yield what is going to be asked of which repository, as far as that can be told before."""
         reference, seen = self._reference, self._image
         if reference is not None and self._own is not None and seen.registry_named:
             tag = reference.tag if reference.digest is None else None
@@ -227,7 +229,7 @@ class RepositorySearch:
         self.missed.append(Unseen(f"registry {reference.name}", error.message, error.hint))
 
     def _believed(self, own: tuple[Claim, ...]) -> ImageIdentity | None:
-        """What the runtime says, where no registry confirms it and it is still worth saying."""
+        """Return what the runtime says, where no registry confirms it and it is still worth saying."""
         rest = tuple(claim for claim in self._image.claims if claim not in own)
         for claims in (own, rest):
             for claim in claims:
@@ -247,7 +249,7 @@ class RepositorySearch:
         return None
 
     def _explain(self) -> None:
-        """Says why nothing is known of what runs."""
+        """Say why nothing is known of what runs."""
         if self.failure is not None or self._image.abbreviations:
             return  # each was told
         claims = self._image.claims
@@ -276,7 +278,7 @@ class RepositorySearch:
             )
 
     def _remembers(self, repository: Reference, digest: Digest) -> bool:
-        """Whether the registry itself can say that it never had ``digest``."""
+        """Return whether the registry itself can say that it never had ``digest``."""
         try:
             known = self._queries.holders(repository, digest) is not None
             return known and self._queries.shows(repository)

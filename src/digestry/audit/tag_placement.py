@@ -36,7 +36,7 @@ NOWHERE: Final = TagPlacement()
 def find_tag_placement(
     queries: RegistryQueries, identity: ImageIdentity, reference: Reference | None, tag: TagVerdict
 ) -> TagPlacement:
-    """What the registry that confirmed ``identity`` says; of one that cannot be asked for all tags,
+    """Return what the registry that confirmed ``identity`` says; of one that cannot be asked for all tags,
     the container's own is told if it points there. Raises what the queries raise."""
     graph = identity.graph
     inside = (node for node in graph.nodes.values() if node.digest in identity.closure)

@@ -48,7 +48,7 @@ class Timeline:
 
 
 def timelines(report: AuditReport, queries: RegistryQueries) -> list[Timeline]:
-    """The tags that containers of ``report`` were started as. Errors are reasons."""
+    """Return the tags that containers of ``report`` were started as. Errors are reasons."""
     tags: dict[Reference, list[ContainerFinding]] = {}
     others: dict[Reference, list[ContainerFinding]] = {}
     for finding in report.findings:
@@ -119,7 +119,7 @@ def _eras(
 
 
 def _position(finding: ContainerFinding, last: dict[Digest | None, int]) -> int | None:
-    """Of the latest era in which the tag pointed to what ``finding`` runs."""
+    """Return the position of the latest era in which the tag pointed to what ``finding`` runs."""
     if finding.identity is None:
         return None
     runs = {finding.identity.running, *finding.identity.closure}

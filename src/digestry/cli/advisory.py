@@ -92,10 +92,10 @@ def add(
     statement.check(fixes=bool(fixes))
     with _session(settings) as session:
         named = in_registry(settings, session, reference)
-        cures = [_cure(settings, session, named, text) for text in fixes]
+        fixed = [_fixed_image(settings, session, named, text) for text in fixes]
         subject = publish.find_image(session, named)
         # All are looked up before anything is written.
-        targets = [publish.find_image(session, cure) for cure in cures]
+        targets = [publish.find_image(session, one) for one in fixed]
         for target in (subject, *targets):
             _tell_resolved(target)
         attached = publish.attach_statement(
@@ -222,7 +222,7 @@ def _shown(digest: Any, whole: bool) -> str:
     return str(digest) if whole else digest.short
 
 
-def _cure(settings: Settings, session: Session, named: Reference, text: str) -> Reference:
+def _fixed_image(settings: Settings, session: Session, named: Reference, text: str) -> Reference:
     """What --fixed-by names: a digest, or its beginning, is of the same repository."""
     prefix = DigestPrefix.parse(text) if text.startswith(("sha256:", "sha512:")) else DigestPrefix.read(text)
     if prefix is None:

@@ -106,7 +106,7 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     is_flag=True,
     help="Tell each digestry registry which of its digests run where, so that it keeps them.",
 )
-@click.option("--fix-plan", is_flag=True, help="Write down the commands that would mend it; run none.")
+@click.option("--fix-plan", is_flag=True, help="Write down the commands that would fix it; run none.")
 @click.option(
     "--watch",
     type=click.FloatRange(min=1),

@@ -43,7 +43,7 @@ _CLEAR_BELOW: Final = "\x1b[J"
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the caller wants to see, and where. ``fail_on`` are states that fail the audit; ``fixes``,
-    if it is not None, asks for what would mend it, and tells what the sources' names stand for."""
+    if it is not None, asks for what would fix it, and tells what the sources' names stand for."""
 
     format: str
     output: Path | None

@@ -14,12 +14,12 @@ from digestry.audit.findings import ContainerFinding
 from digestry.audit.reports.words import (
     BY_ID,
     NOT_FROM_TAG,
-    STANDINGS,
-    Standing,
+    SEVERITIES,
+    Severity,
     number,
     parsed,
+    severity,
     short_reference,
-    standing,
     tag_words,
     worst_first,
 )
@@ -52,29 +52,29 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Containers with one ``key``; ``standing`` is the worst of theirs."""
+    """Containers with one ``key``; ``severity`` is the worst of theirs."""
 
     key: str
-    standing: Standing
+    severity: Severity
     findings: tuple[ContainerFinding, ...]
     lines: tuple[Line, ...]
 
     @property
     def good(self) -> bool:
         """Whether somebody said of all of them that they are fixed, or not affected."""
-        return self.standing in {"good", "moved"}
+        return self.severity in {"good", "moved"}
 
     @property
     def unassessed(self) -> bool:
         """Whether nobody has stated anything about any of them. One of which some are known to be
         good is not such a group: it tells which."""
         return all(finding.assessment.state == "not_assessed" for finding in self.findings) and (
-            self.standing == "not_assessed"
+            self.severity == "not_assessed"
         )
 
 
 def grouped(findings: Sequence[ContainerFinding], by: By, *, every: bool = False) -> list[Group]:
-    """The groups, the worst first, then the largest. ``every`` gives each container its own line.
+    """Return the groups, the worst first, then the largest. ``every`` gives each container its own line.
 
     By advisory, a container is in the group of each vulnerability that something is stated about.
     """
@@ -86,10 +86,10 @@ def grouped(findings: Sequence[ContainerFinding], by: By, *, every: bool = False
     groups = []
     for key, members in found.items():
         ordered = worst_first(members)
-        worst = standing(ordered[0])
+        worst = severity(ordered[0])
         groups.append(Group(key, worst, tuple(ordered), tuple(_lines(ordered, by, every=every))))
     return sorted(
-        groups, key=lambda group: (STANDINGS.index(group.standing), -len(group.findings), group.key)
+        groups, key=lambda group: (SEVERITIES.index(group.severity), -len(group.findings), group.key)
     )
 
 
@@ -97,8 +97,8 @@ def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list
     if every:
         return [Line((finding,)) for finding in findings]
     lines: list[Line] = []
-    for worst in STANDINGS:
-        members = [finding for finding in findings if standing(finding) == worst]
+    for worst in SEVERITIES:
+        members = [finding for finding in findings if severity(finding) == worst]
         if worst in {"affected", "never"}:
             lines += [Line((finding,)) for finding in members]
             continue
@@ -114,7 +114,7 @@ def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list
 
 
 def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
-    """What containers must share to share a line."""
+    """Return what containers must share to share a line."""
     state = finding.assessment.state
     if by != "image":
         return (state,)
@@ -123,13 +123,13 @@ def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
 
 
 def merged(findings: Iterable[ContainerFinding], words: Callable[[ContainerFinding], str], thing: str) -> str:
-    """What the containers of one line share, or how many different things it is."""
+    """Return what the containers of one line share, or how many different things it is."""
     counts = Counter(words(finding) for finding in findings)
     return next(iter(counts)) if len(counts) == 1 else number(len(counts), thing)
 
 
 def merged_tags(findings: Sequence[ContainerFinding]) -> str:
-    """The tags of one line: one word if they share it, else how many are in which state."""
+    """Return the tags of one line: one word if they share it, else how many are in which state."""
     words = {tag_words(finding) for finding in findings}
     if len(words) == 1:
         return words.pop()
@@ -140,7 +140,7 @@ def merged_tags(findings: Sequence[ContainerFinding]) -> str:
 
 
 def repository(finding: ContainerFinding) -> str:
-    """The image that a container was started as, without tag and digest."""
+    """Return the image that a container was started as, without tag and digest."""
     read = parsed(finding.container.image.reference)
     if read is None:
         return short_reference(finding.container.image.reference)

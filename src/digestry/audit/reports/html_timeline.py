@@ -8,7 +8,7 @@ from html import escape
 from typing import Final
 
 from digestry.audit.findings import ContainerFinding
-from digestry.audit.reports.words import NOT_FROM_TAG, WORDS, called, number, standing
+from digestry.audit.reports.words import NOT_FROM_TAG, WORDS, called, number, severity
 from digestry.audit.timelines import Era, Timeline
 from digestry.model.digest import Digest
 from digestry.model.text import printable
@@ -22,7 +22,7 @@ _MOST_NAMES: Final = 8
 
 
 def timeline_cards(histories: Sequence[Timeline], *, until: datetime.datetime | None) -> Iterator[str]:
-    """A card for each tag that moved or that something runs without; the quiet ones are one line."""
+    """Yield a card for each tag that moved or that something runs without; the quiet ones are one line."""
     told = [one for one in histories if len(one.eras) > 1 or (one.eras and one.elsewhere)]
     quiet = [one for one in histories if len(one.eras) == 1 and not one.elsewhere]
     without = [one for one in histories if not one.eras]
@@ -66,7 +66,7 @@ def _card(line: Timeline, until: datetime.datetime | None) -> Iterator[str]:
 
 
 def _bar(eras: Sequence[Era], end: datetime.datetime, fills: dict[Digest | None, str]) -> str:
-    """The eras side by side, as wide as they were long, none too narrow to be seen."""
+    """Return the eras side by side, as wide as they were long, none too narrow to be seen."""
     seconds = [max(0.0, ((era.until or end) - era.since).total_seconds()) for era in eras]
     least = min(_NARROWEST, _WIDTH / (2 * len(eras)))
     rest = _WIDTH - least * len(eras)
@@ -89,9 +89,9 @@ def _bar(eras: Sequence[Era], end: datetime.datetime, fills: dict[Digest | None,
 
 
 def _fills(line: Timeline) -> dict[Digest | None, str]:
-    """A colour for each digest: what is known of it, else one of a few tones."""
+    """Return a colour for each digest: what is known of it, else one of a few tones."""
     findings = [finding for era in line.eras for finding in era.findings]
-    cures = {
+    fixed = {
         finding.fixed_image.digest
         for finding in (*findings, *line.elsewhere)
         if finding.fixed_image is not None
@@ -104,7 +104,7 @@ def _fills(line: Timeline) -> dict[Digest | None, str]:
             fills[era.digest] = "fill-affected"
         elif kinds & {"unknown", "not_assessed"}:
             fills.setdefault(era.digest, f"fill-{len(fills) % _TONES}")
-        elif kinds or (era.digest is not None and era.digest in cures):
+        elif kinds or (era.digest is not None and era.digest in fixed):
             fills[era.digest] = "fill-good"
         elif known is None:
             fills[era.digest] = f"fill-{len(fills) % _TONES}"
@@ -140,9 +140,9 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
 
 
 def _unplaced(line: Timeline) -> Iterator[str]:
-    """The containers that were started as this tag and run what it never pointed to."""
+    """Yield the containers that were started as this tag and run what it never pointed to."""
     for word, wanted in ((NOT_FROM_TAG, True), ("not known", False)):
-        members = [one for one in line.elsewhere if (standing(one) == "never") is wanted]
+        members = [one for one in line.elsewhere if (severity(one) == "never") is wanted]
         if members:
             of = "never" if wanted else "unknown"
             what = "what this tag never pointed to" if wanted else "something that was not found here"

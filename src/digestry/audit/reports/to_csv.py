@@ -14,6 +14,7 @@ from typing import Final
 from digestry.audit.findings import AuditReport
 from digestry.audit.reports.values import AdvisoryRow, container_row
 from digestry.audit.reports.words import NOT_FROM_TAG, STATUS_WORDS
+from digestry.audit.tag_verdict import UNTAGGED_HERE
 from digestry.model.text import printable
 
 HEADINGS: Final = (
@@ -28,7 +29,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "
 
 
 def write(report: AuditReport) -> Iterator[str]:
-    """The lines, each with its end."""
+    """Yield the lines, each with its end."""
     yield _line(HEADINGS)
     for finding in report.findings:
         row = container_row(finding)
@@ -42,7 +43,7 @@ def write(report: AuditReport) -> Iterator[str]:
                 row.reference or "",
                 row.running_digest or "",
                 row.found_by or "",
-                NOT_FROM_TAG if row.tag_state == "never" else row.tag_state,
+                NOT_FROM_TAG if row.tag_state == UNTAGGED_HERE else row.tag_state,
                 row.tag_digest or "",
                 row.moved_at or "",
                 row.advisory_state.replace("_", " "),

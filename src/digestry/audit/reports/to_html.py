@@ -21,13 +21,13 @@ from digestry.audit.reports.grouping import Group, grouped
 from digestry.audit.reports.html_timeline import timeline_cards
 from digestry.audit.reports.to_table import alike
 from digestry.audit.reports.words import (
-    STANDINGS,
-    Standing,
+    SEVERITIES,
+    Severity,
     called,
     number,
     sayings,
+    severity,
     short_reference,
-    standing,
     state_word,
     statement_words,
     tag_words,
@@ -44,7 +44,7 @@ MOST_IN_CARD: Final = 200
 
 _QUIET: Final = {"not_assessed", "moved", "good"}
 
-_LABELS: Final[dict[Standing, str]] = {
+_LABELS: Final[dict[Severity, str]] = {
     "affected": "vulnerable",
     "never": "not from their tag",
     "unknown": "unknown",
@@ -61,7 +61,7 @@ def write(
     fixes: Origins | None = None,
     every: bool = False,
 ) -> Iterator[str]:
-    """The page, in pieces. ``histories`` are the tags' timelines, ``fixes`` adds what would mend each
+    """Yield the page, in pieces. ``histories`` are the tags' timelines, ``fixes`` adds what would fix each
     finding, ``every`` lists every container, however many there are."""
     css, script = _asset("page.css"), _asset("page.js")
     policy = (
@@ -98,7 +98,7 @@ _SIGNATURES: Final = (
 
 
 def text(value: str) -> str:
-    """A stranger's text for HTML, in an element or a quoted attribute."""
+    """Return a stranger's text for HTML, in an element or a quoted attribute."""
     return escape(printable(value), quote=True)
 
 
@@ -110,13 +110,13 @@ def _hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def badge(of: Standing, word: str) -> str:
-    """A word in the colour of a standing."""
+def badge(of: Severity, word: str) -> str:
+    """Return a word in the colour of a severity."""
     return f'<span class="badge {of}">{text(word)}</span>'
 
 
 def digest_words(finding: ContainerFinding) -> str:
-    """What a container runs, short, with the whole digest to be seen and searched."""
+    """Return what a container runs, short, with the whole digest to be seen and searched."""
     if finding.identity is None:
         return f'<span class="soft">{"not known" if finding.container.runs else "does not run"}</span>'
     running = finding.identity.running
@@ -133,7 +133,7 @@ def _headline(report: AuditReport) -> str:
         return f"{bad} of {number(total, 'container')} {'is' if bad == 1 else 'are'} vulnerable"
     if not total:
         return "No container was seen"
-    unsure = sum(standing(finding) in {"never", "unknown"} for finding in report.findings)
+    unsure = sum(severity(finding) in {"never", "unknown"} for finding in report.findings)
     if unsure or report.problems:
         return f"Nothing vulnerable was found in {number(total, 'container')}, but not everything is known"
     unassessed = sum(finding.assessment.state == "not_assessed" for finding in report.findings)
@@ -144,11 +144,11 @@ def _headline(report: AuditReport) -> str:
 
 
 def _header(report: AuditReport) -> Iterator[str]:
-    counts = dict.fromkeys(STANDINGS, 0)
+    counts = dict.fromkeys(SEVERITIES, 0)
     hosts, images = set(), set()
     latest = None
     for finding in report.findings:
-        counts[standing(finding)] += 1
+        counts[severity(finding)] += 1
         hosts.add(finding.container.host)
         if finding.identity is not None:
             images.add(finding.identity.running)
@@ -159,7 +159,7 @@ def _header(report: AuditReport) -> Iterator[str]:
     if latest is not None:
         about.insert(0, rfc3339(latest))
     yield f'<p class="soft">{" · ".join(about)}</p>\n<ul class="tiles">\n'
-    for each in STANDINGS:
+    for each in SEVERITIES:
         zero = "" if counts[each] else " zero"
         yield f'<li class="{each}{zero}"><b>{counts[each]}</b>{_LABELS[each]}</li>\n'
     if report.problems:
@@ -192,7 +192,7 @@ def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Ite
     yield "<section>\n<h2>Findings</h2>\n"
     for members in groups:
         one = members[0]
-        worst = standing(one)
+        worst = severity(one)
         word = state_word(one)
         many = number(len(members), "container")
         yield f'<article class="card {worst}" data-holder>\n<h3>{badge(worst, word)} {many}</h3>\n'
@@ -233,7 +233,7 @@ def _fixes(members: Iterable[ContainerFinding], origins: Origins) -> Iterator[st
             lines += [f"# {called(finding)}", *found, ""]
     if lines:
         shown = "\n".join(text(line) for line in lines).rstrip()
-        yield "<details><summary>What would mend it (nothing of it was run)</summary>"
+        yield "<details><summary>What would fix it (nothing of it was run)</summary>"
         yield f"<pre>{shown}</pre></details>\n"
 
 
@@ -243,11 +243,11 @@ _COLUMNS: Final = ("State", "Container", "Host", "Started as", "Runs", "Tag")
 def _rows(findings: Iterable[ContainerFinding], kind: str) -> Iterator[str]:
     yield f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr></thead><tbody>\n"
     for finding in findings:
-        worst = standing(finding)
-        state: Standing = "good" if worst == "moved" else worst
+        worst = severity(finding)
+        state: Severity = "good" if worst == "moved" else worst
         tag = text(tag_words(finding))
         if finding.tag.state in {"never", "moved"}:
-            tag = badge("never" if finding.tag.state == "never" else "moved", tag_words(finding))
+            tag = badge("moved" if finding.tag.state == "moved" else "never", tag_words(finding))
         reference = finding.container.image.reference or ""
         cells = (
             ("State", badge(state, state_word(finding)), ' class="tight"'),
@@ -274,18 +274,18 @@ def _images(report: AuditReport, *, every: bool) -> Iterator[str]:
     left = MOST_ROWS
     for group in groups:
         yield from _image(group, len(group.findings) if every else left)
-        left = max(0, left - sum(standing(finding) in _QUIET for finding in group.findings))
+        left = max(0, left - sum(severity(finding) in _QUIET for finding in group.findings))
     yield "</section>\n"
 
 
 def _image(group: Group, most: int) -> Iterator[str]:
-    """One image: what is wrong is open, what is good folded away."""
+    """Yield one image: what is wrong is open, what is good folded away."""
     yield f"<details data-holder{'' if group.good else ' open'}><summary><b>{text(group.key)}</b> "
     yield f"{_badges(group.findings)}</summary>\n"
-    bad = [finding for finding in group.findings if standing(finding) not in _QUIET]
+    bad = [finding for finding in group.findings if severity(finding) not in _QUIET]
     # What nobody assessed is never among what is known to be good.
-    unassessed = [finding for finding in group.findings if standing(finding) == "not_assessed"]
-    good = [finding for finding in group.findings if standing(finding) in _QUIET - {"not_assessed"}]
+    unassessed = [finding for finding in group.findings if severity(finding) == "not_assessed"]
+    good = [finding for finding in group.findings if severity(finding) in _QUIET - {"not_assessed"}]
     if bad:
         yield from _rows(bad, "container")
     alone = len([one for one in (bad, unassessed, good) if one]) == 1
@@ -306,5 +306,5 @@ def _image(group: Group, most: int) -> Iterator[str]:
 
 
 def _badges(findings: Iterable[ContainerFinding]) -> str:
-    counts = Counter(standing(finding) for finding in findings)
-    return " ".join(badge(each, f"{counts[each]} {_LABELS[each]}") for each in STANDINGS if counts[each])
+    counts = Counter(severity(finding) for finding in findings)
+    return " ".join(badge(each, f"{counts[each]} {_LABELS[each]}") for each in SEVERITIES if counts[each])

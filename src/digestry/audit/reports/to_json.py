@@ -17,7 +17,7 @@ _MOST_TAILS: Final = 20_000
 
 
 def write(report: AuditReport, *, fixes: Origins | None = None) -> Iterator[str]:
-    """The document, in pieces. ``fixes`` adds what would mend each container."""
+    """Yield the document, in pieces. ``fixes`` adds what would fix each container."""
     yield f'{{\n"version": {VERSION},\n"summary": {_line(totals(report))},\n"containers": ['
     yield from _joined(_containers(report.findings) if fixes is None else _rows(report.findings, fixes))
     yield '],\n"problems": ['
@@ -51,8 +51,8 @@ class _Head(msgspec.Struct):
 
 
 def _containers(findings: Iterable[ContainerFinding]) -> Iterator[str]:
-    """Each container's row. Those of one image differ in their first keys alone: the rest of the
-    line is written once."""
+    """Yield each container's row. Those of one image differ in their first keys alone: the rest of the line
+    is written once."""
     tails: dict[tuple[object, ...], str] = {}
     for finding in findings:
         seen = finding.container

@@ -15,8 +15,8 @@ from digestry.audit.reports.words import (
     NOT_FROM_TAG,
     FailState,
     called,
+    severity,
     short_reference,
-    standing,
     state_word,
     statement_words,
     states,
@@ -29,8 +29,8 @@ _ORDER: Final[tuple[FailState, ...]] = ("affected", "never", "unknown", "not_ass
 
 
 def write(report: AuditReport, *, fail_on: frozenset[Any] = frozenset({"affected"})) -> Iterator[str]:
-    """The document, in pieces. Containers in one of the states ``fail_on`` are failures; what could
-    not be seen is an error."""
+    """Yield the document, in pieces. Containers in one of the states ``fail_on`` are failures; what could not
+    be seen is an error."""
     failing = [not fail_on.isdisjoint(states(finding)) for finding in report.findings]
     failures = sum(failing)
     skipped = sum(
@@ -73,7 +73,7 @@ def _container(finding: ContainerFinding, fail_on: frozenset[Any]) -> str:
 
 
 def _passes(finding: ContainerFinding) -> bool:
-    return standing(finding) in {"good", "moved"}
+    return severity(finding) in {"good", "moved"}
 
 
 def _why(finding: ContainerFinding) -> str:

@@ -21,8 +21,8 @@ from digestry.audit.reports.words import (
     number,
     place,
     sayings,
+    severity,
     short_reference,
-    standing,
     state_word,
     summary,
     tag_words,
@@ -40,10 +40,10 @@ _MARKS: Final = {
 
 
 def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = False) -> Iterator[str]:
-    """The text, in pieces. ``every`` lists each container, however many there are."""
+    """Yield the text, in pieces. ``every`` lists each container, however many there are."""
     worst = worst_first(report.findings)
-    bad = [finding for finding in worst if standing(finding) in {"affected", "never", "unknown"}]
-    mark = _MARKS[standing(worst[0])] if worst else "⚪"
+    bad = [finding for finding in worst if severity(finding) in {"affected", "never", "unknown"}]
+    mark = _MARKS[severity(worst[0])] if worst else "⚪"
     if report.problems and mark not in {"🔴", "🟣"}:
         mark = "🟡"
     yield f"### {mark} digestry audit\n\n"
@@ -68,7 +68,7 @@ def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = Fa
         yield from _details("Who says that something is fixed, or not affected", lines)
     if fixes is not None:
         yield from _details(
-            "What would mend it (nothing of it was run)", list(_fixes(worst, fixes, every=every))
+            "What would fix it (nothing of it was run)", list(_fixes(worst, fixes, every=every))
         )
     if report.findings:
         yield "<details><summary>All images</summary>\n\n"
@@ -77,7 +77,7 @@ def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = Fa
 
 
 def code(text: str) -> str:
-    """``text`` as an inert code span, in a table's cell or outside."""
+    """Return ``text`` as an inert code span, in a table's cell or outside."""
     shown = printable(text)
     if _PLAIN.fullmatch(shown) and shown.strip():
         return f"`{shown}`"
@@ -95,7 +95,7 @@ def _table(bad: Sequence[ContainerFinding]) -> Iterator[str]:
         word = state_word(finding)
         running = "-" if finding.identity is None else finding.identity.running.short
         cells = [
-            _MARKS[standing(finding)],
+            _MARKS[severity(finding)],
             f"**{word}**" if word != WORDS["unknown"] else word,
             *(
                 code(text or "-")
@@ -122,7 +122,7 @@ def _images(every_finding: Sequence[ContainerFinding], *, every: bool) -> Iterat
         running = merged(line.findings, _running, "digest")
         cells = (name, short_reference(one.container.image.reference), running, merged_tags(line.findings))
         shown = " | ".join(code(text) for text in cells)
-        yield f"| {_MARKS[standing(one)]} | {state_word(one)} | {shown} |\n"
+        yield f"| {_MARKS[severity(one)]} | {state_word(one)} | {shown} |\n"
     if not every and len(lines) > 2 * MOST_ROWS:
         yield f"\n… and {len(lines) - 2 * MOST_ROWS} more lines.\n"
 
@@ -146,7 +146,7 @@ def _fixes(worst: Sequence[ContainerFinding], origins: Origins, *, every: bool) 
 
 
 def _details(title: str, lines: Sequence[str]) -> Iterator[str]:
-    """``lines`` folded away, in a code block whose fence nothing inside can close."""
+    """Return ``lines`` folded away, in a code block whose fence nothing inside can close."""
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     yield f"<details><summary>{title}</summary>\n\n{fence}text\n"

@@ -35,7 +35,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def write(report: AuditReport) -> Iterator[str]:
-    """The log, in pieces; one line a result."""
+    """Yield the log, in pieces; one line a result."""
     rules = _rules(report)
     index = {rule["id"]: position for position, rule in enumerate(rules)}
     driver = {
@@ -162,14 +162,14 @@ def _notification(problem: Unseen) -> dict[str, Any]:
 
 
 def _message(text: str) -> str:
-    """A message's text, in which a stranger's brackets make no link (3.11.6), and braces no placeholder
-    (3.11.5)."""
+    """Return a message's text, in which a stranger's brackets make no link (3.11.6), and braces no
+    placeholder (3.11.5)."""
     return printable(text).translate(_ESCAPES)
 
 
 def _step(name: str) -> str:
-    """One step of a relative address. A name's own slashes are no steps, a colon in the first would end a
-    scheme, and dots alone would lead elsewhere, encoded or not."""
+    """Return one step of a relative address. A name's own slashes are no steps, a colon in the first would
+    end a scheme, and dots alone would lead elsewhere, encoded or not."""
     shown = printable(name)
     return quote(shown if shown.strip(".") else f"_{shown}", safe="")
 

@@ -15,8 +15,8 @@ from digestry.audit.reports.grouping import FEW, By, Group, Line, grouped, merge
 from digestry.audit.reports.words import (
     BY_ID,
     ELLIPSIS,
-    NEVER,
     NOT_FROM_TAG,
+    UNTAGGED_WORD,
     WORDS,
     called,
     counted,
@@ -24,8 +24,8 @@ from digestry.audit.reports.words import (
     parsed,
     place,
     sayings,
+    severity,
     short_reference,
-    standing,
     state_word,
     statement_words,
     summary,
@@ -56,7 +56,7 @@ _STYLES: Final[dict[str, Style]] = {
     WORDS["unknown"]: "doubt",
     WORDS["fixed"]: "good",
     WORDS["not_affected"]: "good",
-    NEVER: "alarm",
+    UNTAGGED_WORD: "alarm",
     NOT_FROM_TAG: "alarm",
 }
 
@@ -74,7 +74,7 @@ class Look:
 
 
 def write(report: AuditReport, look: Look | None = None) -> Iterator[Text]:
-    """Everything that the audit tells a person, line by line."""
+    """Yield everything that the audit tells a person, line by line."""
     look = look or Look()
     if report.findings:
         yield from table(report, look)
@@ -111,7 +111,7 @@ def write(report: AuditReport, look: Look | None = None) -> Iterator[Text]:
 
 
 def plain(line: Text) -> str:
-    """A line without its colours."""
+    """Return a line without its colours."""
     return "".join(text for text, _ in line)
 
 
@@ -125,7 +125,7 @@ _Row: TypeAlias = list[str]
 
 
 def table(report: AuditReport, look: Look) -> Iterator[Text]:
-    """The headings and the rows, to fit into the width. The worst come first."""
+    """Yield the headings and the rows, to fit into the width. The worst come first."""
     by = look.by
     if by is None and not look.every and len(report.findings) > FEW:
         by = "image"
@@ -157,7 +157,7 @@ def _groups(groups: Sequence[Group], by: By, look: Look) -> Iterator[_Row | str]
 
 
 def _quiet(good: Sequence[Group], by: By, look: Look, title: str, *, first: bool) -> Iterator[_Row | str]:
-    """Groups that take a line each, below one heading unless nothing comes before it."""
+    """Yield groups that take a line each, below one heading unless nothing comes before it."""
     if not first:
         yield ""
     if not first or good[0].unassessed:
@@ -232,7 +232,7 @@ def _laid_out(parts: Sequence[_Row | str], look: Look, *, hide_host: bool) -> It
 
 
 def _widths(rows: Sequence[_Row], shown: Sequence[int], look: Look) -> dict[int, int]:
-    """How wide each column may be. What is least missed gives way first, until a line fits; it is
+    """Return how wide each column may be. What is least missed gives way first, until a line fits; it is
     taken out of ``rows``."""
     widths = {at: _needed(rows, at) for at in shown}
 
@@ -275,7 +275,7 @@ def _needed(rows: Sequence[_Row], at: int) -> int:
 
 
 def _without_hosts(rows: Sequence[_Row]) -> dict[str, str]:
-    """Each name without its registry's host; empty if two names would look the same."""
+    """Return each name without its registry's host; empty if two names would look the same."""
     short: dict[str, str] = {}
     for row in rows:
         name = row[_REFERENCE]
@@ -297,7 +297,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], *, paint: bool) -> Text:
 
 
 def _shortened(text: str, width: int, *, end: bool = False) -> str:
-    """``text`` in ``width`` columns: a reference keeps its end, with the tag; others their start."""
+    """Return ``text`` in ``width`` columns: a reference keeps its end, with the tag; others their start."""
     if columns(text) <= width:
         return text
     kept = text
@@ -310,8 +310,8 @@ def _shortened(text: str, width: int, *, end: bool = False) -> str:
 
 
 def findings(report: AuditReport, look: Look) -> list[Text]:
-    """For the containers that are not fine, those of which the same is true together: why, and what
-    to do."""
+    """Return why the containers that are not fine are so, and what to do: those of which the same is true
+    together."""
     lines: list[Text] = []
     for members in alike(report):
         one = members[0]
@@ -334,10 +334,10 @@ def findings(report: AuditReport, look: Look) -> list[Text]:
 
 
 def alike(report: AuditReport) -> list[list[ContainerFinding]]:
-    """The containers that are not fine, the worst first; those of which the same is true together."""
+    """Return the containers that are not fine, the worst first; those of which the same is true together."""
     found: dict[tuple[object, ...], list[ContainerFinding]] = {}
     for finding in worst_first(report.findings):
-        if standing(finding) not in {"affected", "never", "unknown"}:
+        if severity(finding) not in {"affected", "never", "unknown"}:
             continue
         advisories = tuple(
             (one.referrer, one.statement.vulnerability, one.statement.identity)
@@ -380,8 +380,8 @@ def _wrapped(text: str, look: Look) -> list[Text]:
 
 
 def fixes(report: AuditReport, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
-    """The plan that mends what was found, as a shell script of which nothing was run."""
-    yield _plain("# What would mend what the audit found. Read it: nothing of it was run.")
+    """Yield the plan that fixes what was found, as a shell script of which nothing was run."""
+    yield _plain("# What would fix what the audit found. Read it: nothing of it was run.")
     nothing = True
     for finding in worst_first(report.findings):
         lines = remediation.lines(finding, origins)
@@ -389,7 +389,7 @@ def fixes(report: AuditReport, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
             continue
         nothing = False
         yield ()
-        word = state_word(finding) if standing(finding) != "moved" else "moved"
+        word = state_word(finding) if severity(finding) != "moved" else "moved"
         runs = short_reference(finding.container.image.reference)
         if parsed(finding.container.image.reference) is not None and finding.identity is not None:
             runs += f", runs {finding.identity.running.short}"
@@ -397,6 +397,6 @@ def fixes(report: AuditReport, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
         for line in lines:
             yield ((line, ""),)
     if nothing:
-        yield _plain("# Nothing is to be mended.")
+        yield _plain("# Nothing is to be fixed.")
     for problem in report.problems:
         yield _plain(f"# could not be seen: {problem.source}: {problem.message}")

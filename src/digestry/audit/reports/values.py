@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from digestry.advisories.advisory import Advisory
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins, Remediation, plan
+from digestry.audit.tag_verdict import UNTAGGED_HERE
 from digestry.inventory.observation import Note, Unseen
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
@@ -52,7 +53,7 @@ class AdvisoryRow(Struct, frozen=True):
 
 
 class FixRow(Struct, frozen=True):
-    """What would mend one container. Nothing of it was run."""
+    """What would fix one container. Nothing of it was run."""
 
     commands: Annotated[list[str], Meta(description="For a shell, one after the other.")]
     notes: Annotated[list[str], Meta(description="What must be filled in, or known before.")]
@@ -124,7 +125,7 @@ class ContainerRow(Struct, frozen=True):
         ),
     ]
     fix: Annotated[
-        FixRow | UnsetType, Meta(description="Only with --fix-plan, and where there is something to mend.")
+        FixRow | UnsetType, Meta(description="Only with --fix-plan, and where there is something to fix.")
     ] = UNSET
 
 
@@ -169,7 +170,7 @@ class AuditDocument(Struct, frozen=True):
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of :class:`AuditDocument`. Readers must accept further keys."""
+    """Return the JSON Schema (2020-12) of :class:`AuditDocument`. Readers must accept further keys."""
     described = msgspec.json.schema(AuditDocument)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -179,8 +180,8 @@ def schema() -> dict[str, Any]:
 
 
 def as_values(report: AuditReport, *, fixes: Origins | None = None) -> dict[str, Any]:
-    """The report as plain values: those of :class:`AuditDocument`. With ``fixes``, which are the
-    sources' origins, each container has what would mend it."""
+    """Return the report as plain values: those of :class:`AuditDocument`. With ``fixes``, which are the
+    sources' origins, each container has what would fix it."""
     document = AuditDocument(
         VERSION,
         totals(report),
@@ -193,18 +194,18 @@ def as_values(report: AuditReport, *, fixes: Origins | None = None) -> dict[str,
 
 
 def totals(report: AuditReport) -> Summary:
-    """The counts of a whole report."""
+    """Return the counts of a whole report."""
     advisory = dict.fromkeys(("affected", "unknown", "fixed", "not_affected", "not_assessed"), 0)
     moved = never = 0
     for finding in report.findings:
         advisory[finding.assessment.state] += 1
         moved += finding.tag.state == "moved"
-        never += finding.tag.state == "never"
+        never += finding.tag.state == UNTAGGED_HERE
     return Summary(len(report.findings), **advisory, moved=moved, never=never, problems=len(report.problems))
 
 
 def container_row(finding: ContainerFinding, *, fixes: Origins | None = None) -> ContainerRow:
-    """One container."""
+    """Return one container."""
     seen, identity, tag, where = finding.container, finding.identity, finding.tag, finding.placement
     return ContainerRow(
         source=seen.source,
@@ -246,17 +247,17 @@ def _fix(fix: Remediation | None) -> FixRow | UnsetType:
 
 
 def problem_row(problem: Unseen) -> ProblemRow:
-    """Something that could not be seen."""
+    """Return the row of something that could not be seen."""
     return ProblemRow(problem.source, problem.message, problem.hint or None)
 
 
 def note_row(note: Note) -> NoteRow:
-    """What a source says of itself."""
+    """Return what a source says of itself."""
     return NoteRow(note.source, note.message, note.hint or None)
 
 
 def advisory_row(advisory: Advisory) -> AdvisoryRow:
-    """One statement."""
+    """Return one statement."""
     statement = advisory.statement
     return AdvisoryRow(
         id=statement.vulnerability,
@@ -276,13 +277,13 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
 
 
 def advisory_values(advisory: Advisory) -> dict[str, Any]:
-    """One statement as plain values."""
+    """Return one statement as plain values."""
     values: dict[str, Any] = msgspec.to_builtins(advisory_row(advisory))
     return values
 
 
 def rows(findings: Iterable[ContainerFinding], *, fixes: Origins | None = None) -> Iterable[ContainerRow]:
-    """Each container in turn: a report may be longer than one would like to have in memory twice."""
+    """Yield each container in turn: a report may be longer than one would like to have in memory twice."""
     return (container_row(finding, fixes=fixes) for finding in findings)
 
 

@@ -10,18 +10,18 @@ from digestry.advisories.advisory import Advisory
 from digestry.advisories.statements import LONG_AGO, Status
 from digestry.audit.assessment import State
 from digestry.audit.findings import AuditReport, ContainerFinding
+from digestry.audit.tag_verdict import UNTAGGED_HERE
 from digestry.errors import InvalidReference
 from digestry.model.reference import Reference
 from digestry.model.timestamps import rfc3339
 
-Standing: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]
+Severity: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]
 """How a container stands, in one word: the worst that is known of it. ``moved`` and ``good`` are of
 containers of which somebody said that they are fixed, or not affected."""
 FailState: TypeAlias = Literal["affected", "never", "moved", "unknown", "not_assessed"]
 
-STANDINGS: Final[tuple[Standing, ...]] = ("affected", "never", "unknown", "not_assessed", "moved", "good")
+SEVERITIES: Final[tuple[Severity, ...]] = ("affected", "never", "unknown", "not_assessed", "moved", "good")
 """Worst first."""
-FAIL_STATES: Final[tuple[FailState, ...]] = ("affected", "never", "moved", "unknown", "not_assessed")
 STATED: Final[frozenset[State]] = frozenset({"fixed", "not_affected"})
 """The states that are good because somebody said so."""
 WORDS: Final[dict[State, str]] = {
@@ -31,7 +31,7 @@ WORDS: Final[dict[State, str]] = {
     "fixed": "FIXED",
     "not_affected": "not affected",
 }
-NEVER: Final = "NOT FROM TAG"
+UNTAGGED_WORD: Final = "NOT FROM TAG"
 NOT_FROM_TAG: Final = "not from this tag"
 STATUS_WORDS: Final[dict[Status, str]] = {
     "affected": "affected",
@@ -44,7 +44,7 @@ BY_ID: Final = "(started by image ID)"
 
 _COUNTED: Final = {
     WORDS["affected"]: "vulnerable",
-    NEVER: "not from tag",
+    UNTAGGED_WORD: "not from tag",
     WORDS["unknown"]: "unknown",
     WORDS["not_assessed"]: "not assessed",
     WORDS["fixed"]: "fixed",
@@ -55,14 +55,14 @@ _FAILING: Final[dict[State, FailState]] = {
     "unknown": "unknown",
     "not_assessed": "not_assessed",
 }
-_RANK: Final = {standing: rank for rank, standing in enumerate(STANDINGS)}
+_RANK: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}
 
 
-def standing(finding: ContainerFinding) -> Standing:
-    """The worst that is known of a container."""
+def severity(finding: ContainerFinding) -> Severity:
+    """Return the worst that is known of a container."""
     if finding.assessment.state == "affected":
         return "affected"
-    if finding.tag.state == "never":
+    if finding.tag.state == UNTAGGED_HERE:
         return "never"
     state = finding.assessment.state
     if state not in STATED:
@@ -71,17 +71,17 @@ def standing(finding: ContainerFinding) -> Standing:
 
 
 def worst_first(findings: Iterable[ContainerFinding]) -> list[ContainerFinding]:
-    """In the order of :data:`STANDINGS`; containers of one standing stay in their order."""
-    return sorted(findings, key=lambda finding: _RANK[standing(finding)])
+    """Return ``findings`` in the order of :data:`SEVERITIES`; equal ones stay in their order."""
+    return sorted(findings, key=lambda finding: _RANK[severity(finding)])
 
 
 def states(finding: ContainerFinding) -> set[FailState]:
-    """Which of the states that may fail an audit a container is in."""
+    """Return which of the states that may fail an audit a container is in."""
     found: set[FailState] = set()
     state = finding.assessment.state
     if state in _FAILING:
         found.add(_FAILING[state])
-    if finding.tag.state == "never":
+    if finding.tag.state == UNTAGGED_HERE:
         found.add("never")
     elif finding.tag.state == "moved":
         found.add("moved")
@@ -89,20 +89,20 @@ def states(finding: ContainerFinding) -> set[FailState]:
 
 
 def called(finding: ContainerFinding) -> str:
-    """A container's name with its namespace; the start of its ID if it has none."""
+    """Return a container's name with its namespace; the start of its ID if it has none."""
     seen = finding.container
     name = seen.name or seen.id[:12] or "-"
     return f"{seen.namespace}/{name}" if seen.namespace else name
 
 
 def place(finding: ContainerFinding) -> str:
-    """``NAME on HOST``."""
+    """Return ``NAME on HOST``."""
     host = finding.container.host
     return f"{called(finding)} on {host}" if host else called(finding)
 
 
 def parsed(reference: str | None) -> Reference | None:
-    """An image name as it was typed, read; None if it is none."""
+    """Return an image name as it was typed, read; None if it is none."""
     if not reference:
         return None
     try:
@@ -112,7 +112,7 @@ def parsed(reference: str | None) -> Reference | None:
 
 
 def short_reference(reference: str | None, *, host: bool = True) -> str:
-    """An image name for people: ``golftrack:1.5``, or ``golftrack@baad1b40fc15`` if it is pinned.
+    """Return an image name for people: ``golftrack:1.5``, or ``golftrack@baad1b40fc15`` if it is pinned.
 
     Without ``host`` its registry is left out.
     """
@@ -131,10 +131,10 @@ def short_reference(reference: str | None, *, host: bool = True) -> str:
 
 
 def tag_words(finding: ContainerFinding, *, whole: bool = False, digits: int = 4) -> str:
-    """What became of a container's tag; ``never`` is an alarm of its own. A digest that the tag has
+    """Return what became of a container's tag; ``never`` is an alarm of its own. A digest that the tag has
     moved to is shown with so many hex ``digits``, unless the ``whole`` is wanted."""
     tag = finding.tag
-    if tag.state == "never":
+    if tag.state == UNTAGGED_HERE:
         return NOT_FROM_TAG
     if tag.state != "moved":
         return tag.state
@@ -145,7 +145,7 @@ def tag_words(finding: ContainerFinding, *, whole: bool = False, digits: int = 4
 
 
 def statement_words(advisory: Advisory) -> str:
-    """One advisory in one line."""
+    """Return one advisory in one line."""
     statement = advisory.statement
     about = advisory.component or advisory.product
     of = f" ({about})" if about else ""
@@ -157,7 +157,7 @@ def statement_words(advisory: Advisory) -> str:
 
 
 def sayings(findings: Iterable[ContainerFinding]) -> list[str]:
-    """Who says of which containers that they are fixed, or not affected: one line for each statement
+    """Return who says of which containers that they are fixed, or not affected: one line for each statement
     on containers that stand well by it, with how many these are."""
     counts: Counter[str] = Counter()
     for finding in findings:
@@ -167,23 +167,24 @@ def sayings(findings: Iterable[ContainerFinding]) -> list[str]:
 
 
 def number(count: int, thing: str) -> str:
-    """``1 container``, ``2 containers``."""
+    """Return ``1 container``, ``2 containers``."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def state_word(finding: ContainerFinding) -> str:
-    """One word for the worst that is known: what is vulnerable, else :data:`NEVER`, else the state."""
-    return NEVER if standing(finding) == "never" else WORDS[finding.assessment.state]
+    """Return one word for the worst that is known: what is vulnerable, what is not from its tag, or the
+    state."""
+    return UNTAGGED_WORD if severity(finding) == UNTAGGED_HERE else WORDS[finding.assessment.state]
 
 
 def counted(findings: Iterable[ContainerFinding]) -> str:
-    """``2 vulnerable, 1 not from tag, 1 unknown, 212 fixed``: each container once, by its worst."""
+    """Return ``2 vulnerable, 1 not from tag, 1 unknown, 212 fixed``: each container once, by its worst."""
     counts = Counter(state_word(finding) for finding in findings)
     return ", ".join(f"{counts[word]} {_COUNTED[word]}" for word in _COUNTED if counts[word])
 
 
 def summary(report: AuditReport) -> str:
-    """One line: how many containers, in which states, and how much could not be seen."""
+    """Return one line: how many containers, in which states, and how much could not be seen."""
     line = number(len(report.findings), "container")
     hosts = {finding.container.host for finding in report.findings} - {""}
     if len(hosts) == 1:
