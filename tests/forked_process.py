@@ -16,7 +16,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from tests.fork_server import MESSAGE_BYTES
 from tests.spare_processes import umask
@@ -30,8 +30,6 @@ _LIKE_ANY: Final = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
 
 def forkable(env: Mapping[str, str] | None) -> bool:
     """Whether a forked process is one that an interpreter of its own, with this environment, would be."""
-    if not hasattr(os, "pidfd_open"):
-        return False
     asked = os.environ if env is None else env
     locale = asked.get("LC_ALL") or asked.get("LC_CTYPE") or asked.get("LANG") or ""
     own = {key for key in asked if key.startswith(("PYTHON", "LD_", "MALLOC_"))} - _LIKE_ANY
@@ -39,7 +37,10 @@ def forkable(env: Mapping[str, str] | None) -> bool:
 
 
 class ForkedProcess:
-    """A command that runs, with the part of :class:`subprocess.Popen` that its users need."""
+    """A command that runs: the part of :class:`subprocess.Popen` that the tests need, for bytes.
+
+    A stream that is not given is this process's own; standard input is then empty.
+    """
 
     def __init__(
         self,
@@ -47,8 +48,8 @@ class ForkedProcess:
         *,
         env: Mapping[str, str] | None = None,
         stdin: IO[Any] | int | None = None,
-        stdout: IO[Any] | int,
-        stderr: IO[Any] | int,
+        stdout: IO[Any] | int | None = None,
+        stderr: IO[Any] | int | None = None,
         start_new_session: bool = False,
     ) -> None:
         self.args = line
@@ -64,10 +65,23 @@ class ForkedProcess:
         self._waiting = threading.Lock()
         raw = json.dumps(request).encode()
         assert len(raw) < MESSAGE_BYTES
-        with other, Path(os.devnull).open("rb") as nothing:
-            streams = [_number(nothing if stdin is None else stdin), _number(stdout), _number(stderr)]
+        with contextlib.ExitStack() as theirs:
+            theirs.enter_context(other)
+            nothing = theirs.enter_context(Path(os.devnull).open("rb"))
+            self.stdout, out = _output(stdout, 1, theirs)
+            self.stderr, err = _output(stderr, 2, theirs)
+            streams = [_number(nothing if stdin is None else stdin), out, err]
             socket.send_fds(_fork_server(), [raw], [other.fileno(), *streams])
         self.pid = self._tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.wait()
 
     def _tell(self) -> int:
         said = self._told.recv(64)
@@ -91,6 +105,21 @@ class ForkedProcess:
                 self._told.close()
             return self.returncode
 
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """Reads the pipes to their ends and waits; returns what came out of them.
+
+        Raises :class:`subprocess.TimeoutExpired` after ``timeout`` seconds, and kills the command then.
+        """
+        with ThreadPoolExecutor(2) as threads:
+            read = [threads.submit(_read_all, pipe) for pipe in (self.stdout, self.stderr)]
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                self.wait()
+                raise
+            return read[0].result(), read[1].result()
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
@@ -109,20 +138,15 @@ def run(
 
     Raises :class:`subprocess.TimeoutExpired` after ``timeout`` seconds.
     """
-    theirs, ours = zip(os.pipe(), *(reversed(os.pipe()) for _ in range(2)), strict=True)
-    process = ForkedProcess(line, env=env, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2])
-    for descriptor in theirs:
-        os.close(descriptor)
-    with ThreadPoolExecutor(3) as threads:
-        threads.submit(_write, ours[0], given)
-        stdout, stderr = (threads.submit(_read, descriptor) for descriptor in ours[1:])
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        return subprocess.CompletedProcess(line, code, stdout.result(), stderr.result())
+    reading, writing = os.pipe()
+    pipe = subprocess.PIPE
+    with ForkedProcess(line, env=env, stdin=reading, stdout=pipe, stderr=pipe) as process:
+        os.close(reading)
+        writer = threading.Thread(target=_write, args=(writing, given))
+        writer.start()
+        stdout, stderr = (_text(content) for content in process.communicate(timeout))
+        writer.join()
+        return subprocess.CompletedProcess(line, process.wait(), stdout, stderr)
 
 
 def _write(descriptor: int, text: str) -> None:
@@ -130,9 +154,26 @@ def _write(descriptor: int, text: str) -> None:
         pipe.write(text)
 
 
-def _read(descriptor: int) -> str:
-    with os.fdopen(descriptor, encoding="utf-8") as pipe:
+def _text(content: bytes) -> str:
+    return content.decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_all(pipe: IO[bytes] | None) -> bytes:
+    if pipe is None:
+        return b""
+    with pipe:
         return pipe.read()
+
+
+def _output(
+    stream: IO[Any] | int | None, own: int, theirs: contextlib.ExitStack
+) -> tuple[IO[bytes] | None, int]:
+    """Our end of a pipe, if one is asked for, and the command's descriptor."""
+    if stream == subprocess.PIPE:
+        reading, writing = os.pipe()
+        theirs.callback(os.close, writing)
+        return os.fdopen(reading, "rb"), writing
+    return None, own if stream is None else _number(stream)
 
 
 def _number(stream: IO[Any] | int) -> int:

@@ -201,16 +201,20 @@ def run_digestry(
     )
 
 
+def start_digestry(*arguments: str | Path, **options: Any) -> ForkedProcess:
+    """Starts a command, with the options of :class:`ForkedProcess`."""
+    return ForkedProcess(digestry(*arguments), **options)
+
+
 def start_registry(root: Path, *arguments: str, port: int = 0) -> RegistryServer:
     """Starts ``digestry serve`` in a process group of its own and waits for its URL."""
     log = root.with_name(root.name + ".log")
     with log.open("ab") as errors:
-        reading, writing = os.pipe()
         line = digestry("serve", "--root", root, "--listen", f"127.0.0.1:{port}", *arguments)
-        process = ForkedProcess(line, stdout=writing, stderr=errors, start_new_session=True)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as stdout:
-        url = stdout.readline().decode().strip()
+        process = ForkedProcess(line, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+    assert process.stdout is not None
+    url = process.stdout.readline().decode().strip()
+    process.stdout.close()
     if not url.startswith(("http://", "https://")):
         process.wait(timeout=PATIENCE)
         pytest.fail(f"the registry did not start: {log.read_text()}")

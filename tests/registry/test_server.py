@@ -18,9 +18,9 @@ from tests.registry.support import Upload, events, statuses
 from tests.support import (
     PATIENCE,
     RegistryServer,
-    digestry,
     run_digestry,
     running_registry,
+    start_digestry,
     start_registry,
     wait_until,
 )
@@ -64,8 +64,8 @@ def test_no_address_to_listen_on(tmp_path: Path, listen: str) -> None:
 
 
 def test_a_host_by_name(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        digestry("serve", "--root", tmp_path / "root", "--listen", "localhost:0"), stdout=subprocess.PIPE
+    with start_digestry(
+        "serve", "--root", tmp_path / "root", "--listen", "localhost:0", stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()

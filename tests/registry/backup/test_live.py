@@ -26,7 +26,7 @@ from tests.crash.checks import (
 )
 from tests.crash.load import REPOSITORIES, Ledger, push_for
 from tests.registry.backup.support import blob_files, push, tags
-from tests.support import digestry, run_digestry, running_registry, start_registry, wait_until
+from tests.support import run_digestry, running_registry, start_digestry, start_registry, wait_until
 
 
 def run(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -79,7 +79,7 @@ def _copying(destination: Path) -> bool:
 
 def test_a_killed_backup_is_refused_and_completed_by_the_next(root: Path, tmp_path: Path) -> None:
     destination = tmp_path / "backup"
-    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "20KiB")) as process:
+    with start_digestry("backup", "--root", root, destination, "--rate", "20KiB") as process:
         wait_until(lambda: _copying(destination), what="copying")
         process.kill()
     left = list(destination.glob(".backup-*"))
@@ -99,7 +99,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before(root: Path, tmp_path: Pat
     run("backup", "--root", root, destination)
     was = tags(root)
     push(root, "golftrack", "1.6", os.urandom(2 << 20))
-    with subprocess.Popen(digestry("backup", "--root", root, destination, "--rate", "20KiB")) as process:
+    with start_digestry("backup", "--root", root, destination, "--rate", "20KiB") as process:
         wait_until(lambda: _copying(destination), what="copying")
         process.kill()
     run("restore-backup", destination, "--root", tmp_path / "again")
@@ -109,8 +109,7 @@ def test_a_backup_that_is_killed_leaves_the_one_before(root: Path, tmp_path: Pat
 def test_a_killed_archive_leaves_nothing_after_the_next(root: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    command = digestry("backup", "--root", root, place / "x.tar", "--rate", "20KiB")
-    with subprocess.Popen(command) as process:
+    with start_digestry("backup", "--root", root, place / "x.tar", "--rate", "20KiB") as process:
         wait_until(lambda: any(path.stat().st_size > 1 << 20 for path in place.iterdir()), what="copying")
         process.kill()
     assert [path.name.startswith(".x.tar.") for path in place.iterdir()] == [True]
@@ -124,8 +123,7 @@ def test_a_killed_archive_leaves_nothing_after_the_next(root: Path, tmp_path: Pa
 def test_a_killed_restoration_is_not_served_and_begins_again(root: Path, tmp_path: Path) -> None:
     run("backup", "--root", root, tmp_path / "backup")
     again = tmp_path / "again"
-    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB")
-    with subprocess.Popen(command) as process:
+    with start_digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB") as process:
         wait_until(lambda: _copying(again), what="copying")
         in_use = run("serve", "--root", again, "--listen", "127.0.0.1:0", expect=2)
         process.kill()
@@ -140,8 +138,9 @@ def test_a_killed_restoration_is_not_served_and_begins_again(root: Path, tmp_pat
 def test_an_interrupted_restoration_leaves_nothing(root: Path, tmp_path: Path) -> None:
     run("backup", "--root", root, tmp_path / "backup")
     again = tmp_path / "again"
-    command = digestry("restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB")
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    with start_digestry(
+        "restore-backup", tmp_path / "backup", "--root", again, "--rate", "20KiB", stderr=subprocess.PIPE
+    ) as process:
         wait_until(lambda: _copying(again), what="copying")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
@@ -156,7 +155,7 @@ def test_a_backup_is_not_served(root: Path, tmp_path: Path) -> None:
 
 def test_it_waits_for_a_collection(root: Path, tmp_path: Path) -> None:
     with fsio.locked(root / lock_file(Job.COLLECTION)):
-        process = subprocess.Popen(digestry("backup", "--root", root, tmp_path / "backup"))
+        process = start_digestry("backup", "--root", root, tmp_path / "backup")
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2)
     assert process.wait(timeout=60) == 0
@@ -193,8 +192,7 @@ def test_pushes_are_answered_while_a_backup_copies(tmp_path: Path) -> None:
     with running_registry() as server:
         server.push_image("golftrack", "1", os.urandom(1 << 20))
         destination = tmp_path / "backup"
-        command = digestry("backup", "--root", server.root, destination, "--rate", "20KiB")
-        with subprocess.Popen(command) as process:
+        with start_digestry("backup", "--root", server.root, destination, "--rate", "20KiB") as process:
             try:
                 wait_until(lambda: _copying(destination), what="copying")
                 server.push_image("golftrack", "1", b"meanwhile")
@@ -204,8 +202,8 @@ def test_pushes_are_answered_while_a_backup_copies(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_archive(root: Path) -> None:
-    with subprocess.Popen(
-        digestry("backup", "--root", root, "-"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    with start_digestry(
+        "backup", "--root", root, "-", stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.read(1000)

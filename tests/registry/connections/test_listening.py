@@ -16,7 +16,8 @@ import pytest
 from digestry.errors import InvalidConfiguration
 from digestry.registry.connections import listening
 from digestry.registry.connections.listening import listen_unix
-from tests.support import PATIENCE, digestry
+from tests.forked_process import ForkedProcess
+from tests.support import PATIENCE, start_digestry
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -44,9 +45,12 @@ def ask(
         connection.close()
 
 
-def start(root: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        digestry("serve", "--root", root, *arguments),
+def start(root: Path, *arguments: str) -> ForkedProcess:
+    return start_digestry(
+        "serve",
+        "--root",
+        root,
+        *arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -54,7 +58,7 @@ def start(root: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+def served(tmp_path: Path) -> Iterator[tuple[Path, ForkedProcess]]:
     path = tmp_path / "registry.sock"
     with start(tmp_path / "root", "--listen", f"unix:{path}", "--workers", "2") as process:
         try:
@@ -66,7 +70,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
             process.wait(PATIENCE)
 
 
-def test_a_registry_on_a_unix_socket(served: tuple[Path, subprocess.Popen[bytes]]) -> None:
+def test_a_registry_on_a_unix_socket(served: tuple[Path, ForkedProcess]) -> None:
     path, process = served
     assert ask(path) == (200, b"{}")
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -80,7 +84,7 @@ def test_a_registry_on_a_unix_socket(served: tuple[Path, subprocess.Popen[bytes]
     assert not path.exists()
 
 
-def test_one_socket_one_server(served: tuple[Path, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+def test_one_socket_one_server(served: tuple[Path, ForkedProcess], tmp_path: Path) -> None:
     path, _ = served
     with start(tmp_path / "other", "--listen", f"unix:{path}") as second:
         _, told = second.communicate(timeout=PATIENCE)

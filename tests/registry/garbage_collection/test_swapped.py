@@ -19,7 +19,7 @@ from digestry.registry.garbage_collection import collect
 from digestry.registry.server import prepare
 from tests.registry.backup.support import push
 from tests.registry.garbage_collection.support import later
-from tests.support import PATIENCE, digestry, run_digestry, running_registry, start_registry
+from tests.support import PATIENCE, run_digestry, running_registry, start_digestry, start_registry
 
 
 def made(root: Path, images: int = 3) -> Path:
@@ -47,11 +47,11 @@ def test_no_file_of_the_root_is_waited_for_as_a_pipe(tmp_path: Path) -> None:
             copy = shutil.copytree(server.root, tmp_path / str(number), symlinks=True)
             (copy / file).unlink()
             os.mkfifo(copy / file)
-            runs.append(subprocess.Popen(digestry("gc", "--root", copy), stderr=subprocess.PIPE, text=True))
+            runs.append(start_digestry("gc", "--root", copy, stderr=subprocess.PIPE))
         for run in runs:
             _, told = run.communicate(timeout=PATIENCE)
             assert run.returncode in {0, 4, 6}, told
-            assert "Traceback" not in told
+            assert b"Traceback" not in told
         for name in ("kept.json", "audit-log.json", "reserve", "collection.lock", "metrics/begun.json"):
             (server.root / name).unlink(missing_ok=True)
             os.mkfifo(server.root / name)
