@@ -38,10 +38,6 @@ _VARY_PREFLIGHT: Final = (
 )
 
 
-_NO_WRITES: Final = frozenset(("token", "resolve"))
-"""Routes whose POST changes nothing."""
-
-
 def _named(realm: str | None) -> tuple[str, ...]:
     """The name that clients are led to for their tokens is one of the registry's own."""
     host = None if realm is None else parse_host(urlsplit(realm).netloc)
@@ -102,7 +98,7 @@ class Admission:
     def check_writable(self, exchange: Exchange) -> None:
         """Raises :class:`ErrorResponse` 405 for what would change a registry that is read-only."""
         method = exchange.scope["method"]
-        if self._read_only and method not in READS and exchange.route not in _NO_WRITES:
+        if self._read_only and method not in READS and exchange.route.changes:
             raise ErrorResponse(
                 405,
                 "UNSUPPORTED",

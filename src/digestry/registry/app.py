@@ -1,70 +1,41 @@
-"""The ASGI application: from a request's path to the resource that answers it.
-
-Repository names have slashes in them, so that a path is read from its end. That is a few string
-operations; a table of regular expressions costs several times as much (bench/README.md).
-"""
+"""The ASGI application: it finds a request's route, checks what that requires, and calls its handler."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import Final, NoReturn
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from digestry.errors import DigestryError
-from digestry.model.reference import check_repository
-from digestry.registry import error_responses, proxies
+from digestry.registry import proxies
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.guard import Guard
-from digestry.registry.error_responses import BrokenOff, ClientGone, ErrorResponse, not_allowed
-from digestry.registry.exchange import OTHER, Exchange, SuccessWithheld
+from digestry.registry.error_responses import (
+    BrokenOff,
+    ClientGone,
+    ErrorResponse,
+    from_error,
+    not_allowed,
+    not_found,
+)
+from digestry.registry.exchange import Exchange, SuccessWithheld
 from digestry.registry.observability.connection_metrics import ConnectionMeter
 from digestry.registry.observability.counters import GONE
 from digestry.registry.observability.logs import CURRENT
-from digestry.registry.pull_through import handler as mirroring
 from digestry.registry.pull_through.mirror import UpstreamRepository
+from digestry.registry.pull_through.mirrors import read_only
 from digestry.registry.pull_through.upstream import MakeUpstream
-from digestry.registry.resources import (
-    blobs,
-    extensions,
-    manifests,
-    referrers,
-    resolution,
-    sightings,
-    tag_history,
-    tags,
-    tokens,
-    uploads,
-)
-from digestry.registry.resources import health as observing
+from digestry.registry.route import Operation
+from digestry.registry.routes import find
 from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")
-
-_check_repository: Final = functools.lru_cache(4096)(check_repository)
-"""The same few names are asked for again and again."""
-_PREFIX: Final = "/v2/"
-_ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
-_TAKES: Final = frozenset({"POST", "PUT", "PATCH"})
-
-# A request's route, for the metrics and logs, by the last part of its path but one.
-_ROUTES: Final = {
-    "manifests": "manifest",
-    "blobs": "blob",
-    "uploads": "upload",
-    "tags": "tags",
-    "referrers": "referrers",
-    "tag-history": "history",
-}
-_EXTENSIONS: Final = frozenset(
-    ("advisories", "digests", "holders", "journal", "resolve", "restore", "sightings", "tag", "tags", "whose")
-)
 
 
 class RegistryApp:
@@ -117,7 +88,7 @@ class RegistryApp:
         except BrokenOff:
             raise  # the client took too little of the answer, which ends without its end
         except DigestryError as error:
-            await self._fail(exchange, error_responses.from_error(error))
+            await self._fail(exchange, from_error(error))
         except Exception:
             log.exception("%s %s failed", exchange.method, exchange.scope["path"])
             await self._fail(
@@ -140,133 +111,33 @@ class RegistryApp:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         service = self.service
-        path: str = exchange.scope["path"]
-        if not path.startswith(_PREFIX):
-            await self._dispatch_outside(service, exchange, path)
-            return
-        head, _, last = path[len(_PREFIX) :].rpartition("/")
-        name, _, resource = head.rpartition("/")
-        exchange.route = _ROUTES.get(resource) or _rare_route(path[len(_PREFIX) :])
+        route, name, last = find(exchange.scope["path"])
+        exchange.route = route
         if not service.admission.admits(exchange):
             await exchange.answer(204)
             return
-        known = service.gate.cached_principal(exchange.header(b"authorization"))
-        if known is None:
-            await _identify(service, exchange)
-        else:
-            exchange.principal = known
-        service.admission.check_writable(exchange)
+        if route.identified:
+            known = service.gate.cached_principal(exchange.header(b"authorization"))
+            if known is None:
+                await _identify(service, exchange)
+            else:
+                exchange.principal = known
+            service.admission.check_writable(exchange)
+        operation = route.operations.get(exchange.scope["method"])
         if service.mirrors is not None:
-            asked = name.removesuffix("/blobs") if resource == "uploads" else name
-            place = service.mirrors.repository_of(exchange, asked, resource)
-            if place is not None:
-                await self._dispatch_mirrored(service, exchange, place, resource=resource, last=last)
-                return
-        match resource:
-            case "manifests":
-                await manifests.handle(_allowed(service, exchange, name), exchange, name, last)
-            case "blobs" if last != "uploads":
-                await blobs.handle(_allowed(service, exchange, name), exchange, name, last)
-            case "blobs":
-                exchange.route = "upload"
-                await uploads.handle_start(_allowed(service, exchange, name, "push"), exchange, name)
-            case "uploads" if name.endswith("/blobs"):
-                name = name.removesuffix("/blobs")
-                service = _allowed(service, exchange, name, "push")
-                if last:
-                    await uploads.handle(service, exchange, name, last)
-                else:
-                    await uploads.handle_start(service, exchange, name)
-            case "tags" if last == "list":
-                await tags.handle_list(_allowed(service, exchange, name), exchange, name)
-            case "referrers":
-                await referrers.handle(_allowed(service, exchange, name), exchange, name, last)
-            case _:
-                await self._dispatch_rare(service, exchange, path[len(_PREFIX) :])
-
-    async def _dispatch_mirrored(
-        self, service: Service, exchange: Exchange, place: UpstreamRepository, *, resource: str, last: str
-    ) -> None:
-        if place.before_login:
-            # The rules were asked, of the name that is meant.
-            exchange.repository, found = place.requested_name, service
-        else:
-            found = _allowed(
-                service, exchange, place.local_name, "push" if "uploads" in {resource, last} else None
-            )
-        if found is not service or service.config.read_only:
-            # Whoever may not see the repository: upstream is not asked for them.
-            place = replace(place, may_fetch=False)
-        exchange.errors_only = place.withheld
-        try:
-            await mirroring.handle(found, exchange, place, resource, last)
-        except SuccessWithheld:
-            # A name of our own that must not be seen, and upstream has it too: nobody is given a stranger's
-            # image instead. The answer is that to a name which neither has.
-            exchange.errors_only, exchange.extra_headers = False, ()
-            _ask_for_login(service, exchange, place)
-            place = replace(place, may_fetch=False)
-            await mirroring.handle(service.absent, exchange, place, resource, last)
-        except DigestryError:
-            _ask_for_login(service, exchange, place)
-            raise
-
-    async def _dispatch_outside(self, service: Service, exchange: Exchange, path: str) -> None:
-        if not service.admission.admits(exchange):
-            await exchange.answer(204)
-            return
-        match path:
-            case "/v2":
-                exchange.route = "base"
-                await _identify(service, exchange)
-                await _base(service, exchange)
-            case tokens.PATH:
-                exchange.route = "token"
-                await tokens.handle(service.gate, exchange, patience=service.config.patience)
-            case observing.METRICS:
-                exchange.route = "metrics"
-                await _identify(service, exchange)
-                await observing.handle_metrics(service, exchange)
-            case observing.LIVE | observing.READY | observing.READY_TOO:
-                exchange.route = "health"
-                await observing.handle_health(service, exchange, path)
-            case _:
-                raise error_responses.not_found(path)
-
-    async def _dispatch_rare(self, service: Service, exchange: Exchange, path: str) -> None:
-        if path == "":
-            await _base(service, exchange)
-        elif path == "_catalog":
-            service.gate.require_catalog(exchange)
-            await tags.handle_catalog(service, exchange)
-        elif path == "_oci/ext/discover" or path.endswith("/_oci/ext/discover"):
-            service.gate.require_login(exchange)
-            await extensions.handle_discover(exchange)
-        elif path == "_digestry/resolve":
-            await resolution.handle(service, exchange)
-        elif path == "_digestry/sightings":
-            await sightings.handle_note(service, exchange)
-        elif path.startswith("_digestry/whose/"):
-            service.gate.require_catalog(exchange)
-            await tag_history.handle_whose_anywhere(service, exchange, path.removeprefix("_digestry/whose/"))
-        elif path.startswith("_digestry/digests/"):
-            service.gate.require_catalog(exchange)
-            await tag_history.handle_digests_anywhere(
-                service, exchange, path.removeprefix("_digestry/digests/")
-            )
-        elif "/_oci/tag-history/" in path:
-            name, _, tag = path.rpartition("/_oci/tag-history/")
-            name = service.canonical_repository(name, exchange.principal)
-            await extensions.handle_tag_history(_allowed(service, exchange, name), exchange, name, tag)
-        elif "/_digestry/" in path:
-            name, _, what = path.partition("/_digestry/")
-            if service.mirrors is not None and exchange.scope["method"] not in _ACTIONS:
-                service.mirrors.refuse(name)
-            elif exchange.scope["method"] in {"GET", "HEAD"}:
+            if route.upstream:
+                repository = service.mirrors.repository_of(exchange, name, route.metric)
+                if repository is not None:
+                    await _dispatch_upstream(service, exchange, operation, repository, last)
+                    return
+            elif route.local_copy:
+                if operation is not None and operation.audit_event:
+                    service.mirrors.refuse(name)
                 name = service.canonical_repository(name, exchange.principal)
-            await extensions.handle_digestry(_allowed(service, exchange, name), exchange, name, what)
+        if operation is None:
+            _refuse_method(service, exchange, name, last)
         else:
-            raise error_responses.not_found(_PREFIX + path)
+            await operation.handler(operation.access.check(service, exchange, name), exchange, name, last)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -307,16 +178,6 @@ class RegistryApp:
             service.observer.watch(ConnectionMeter(service.observer.measures, self._guard).read)
 
 
-def _rare_route(path: str) -> str:
-    """The route of what :data:`_ROUTES` has no part for: the path, without its prefix, from its beginning."""
-    if path in {"", "_catalog"}:
-        return "catalog" if path else "base"
-    if path.endswith("_oci/ext/discover"):
-        return "discover"
-    what = f"/{path}".partition("/_digestry/")[2].partition("/")[0]
-    return what if what in _EXTENSIONS else OTHER
-
-
 async def _identify(service: Service, exchange: Exchange) -> None:
     """Finds out who asks. Raises :class:`ErrorResponse` 401 for who claims what does not hold."""
     header = exchange.header(b"authorization")
@@ -326,32 +187,56 @@ async def _identify(service: Service, exchange: Exchange) -> None:
     exchange.principal = principal
 
 
-def _allowed(service: Service, exchange: Exchange, name: str, action: str | None = None) -> Service:
-    """What answers a request about a repository: the service or, for who may not see it, an empty one.
-
-    Raises :class:`ErrorResponse` 401 or 403 for what the rules do not allow, :class:`StorageFull` for what
-    would be taken in while only deletions have room.
-    """
-    _check_repository(name)
-    exchange.repository = name
-    visible = service.gate.require(exchange, name, action or _ACTIONS.get(exchange.scope["method"], "push"))
-    if exchange.scope["method"] in _TAKES:
-        service.reserve.check()
-    return service if visible else service.absent
+def _refuse_method(service: Service, exchange: Exchange, name: str, last: str) -> NoReturn:
+    """Raise :class:`ErrorResponse` for a method that the route does not have: 405, unless more is wrong."""
+    route, path = exchange.route, exchange.scope["path"]
+    route.refused.check(service, exchange, name)
+    if not route.operations:
+        raise not_found(path)
+    if route.check is not None:
+        route.check(service, name, last)
+    raise not_allowed(exchange.method, route.allow)
 
 
-def _ask_for_login(service: Service, exchange: Exchange, place: UpstreamRepository) -> None:
+async def _dispatch_upstream(
+    service: Service,
+    exchange: Exchange,
+    operation: Operation | None,
+    repository: UpstreamRepository,
+    last: str,
+) -> None:
+    """Answer a request about another registry's repository."""
+    if repository.before_login:
+        # The rules were asked, of the name that is meant.
+        exchange.repository, found = repository.requested_name, service
+    else:
+        access = exchange.route.refused if operation is None else operation.access
+        found = access.check(service, exchange, repository.local_name)
+    if operation is None or operation.upstream is None:
+        raise read_only(repository.mirror.config, repository.local_name)
+    if found is not service or service.config.read_only:
+        # Upstream is not asked for who may not see the repository.
+        repository = replace(repository, may_fetch=False)
+    exchange.errors_only = repository.withheld
+    try:
+        await operation.upstream(found, exchange, repository, last)
+    except SuccessWithheld:
+        # A name of our own that must not be seen, and upstream has it too: nobody is given a stranger's
+        # image instead. The answer is that to a name which neither has.
+        exchange.errors_only, exchange.extra_headers = False, ()
+        _ask_for_login(service, exchange, repository)
+        repository = replace(repository, may_fetch=False)
+        await operation.upstream(service.absent, exchange, repository, last)
+    except DigestryError:
+        _ask_for_login(service, exchange, repository)
+        raise
+
+
+def _ask_for_login(service: Service, exchange: Exchange, repository: UpstreamRepository) -> None:
     """Raise :class:`ErrorResponse` 401 if logging in may show a repository of this registry by that name."""
-    if place.before_login and not exchange.answered:
+    if repository.before_login and not exchange.answered:
         exchange.extra_headers = ()
-        service.gate.require(exchange, place.requested_name, "pull")
-
-
-async def _base(service: Service, exchange: Exchange) -> None:
-    if exchange.method not in {"GET", "HEAD"}:
-        raise not_allowed(exchange.method, "GET, HEAD")
-    service.gate.require_login(exchange)
-    await exchange.answer(200, [("Content-Type", "application/json")], b"{}")
+        service.gate.require(exchange, repository.requested_name, "pull")
 
 
 def create_app(

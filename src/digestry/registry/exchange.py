@@ -31,11 +31,10 @@ from digestry.registry.error_responses import (
 )
 from digestry.registry.hosts import Host
 from digestry.registry.proxies import Forwarding, share_of
+from digestry.registry.route import UNKNOWN, Route
 
 JSON: Final = "application/json"
 READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
-OTHER: Final = "other"
-"""The route of what is about nothing that there is."""
 
 Headers = Sequence[tuple[str, str]]
 
@@ -80,8 +79,8 @@ class Exchange(Request):
     # On the class: most requests change few of these.
     observer: RequestObserver | None = None
     """Who is told what becomes of this request."""
-    route: str = OTHER
-    """What the request is about, for the metrics: one of a few words, never a path."""
+    route: Route = UNKNOWN
+    """What the request is about."""
     repository: str = ""
     """The repository's name, once it is known to be a valid one."""
     status: int = 0

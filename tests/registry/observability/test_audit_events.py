@@ -19,10 +19,10 @@ from digestry.catalog.garbage import Removed, Stayed
 from digestry.cli.main import digestry as command
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.registry.app import _EXTENSIONS, _ROUTES
 from digestry.registry.observability.audit_events import Removals, operator
 from digestry.registry.observability.audit_log import AuditLog
 from digestry.registry.observability.config import LogConfig
+from digestry.registry.routes import ROUTES
 from tests.registry.access.support import RULES, As, guarded, of
 from tests.registry.observability.support import audited, configured, lines
 from tests.registry.pull_through.support import mirroring, upstream
@@ -240,19 +240,11 @@ def test_a_method_that_nobody_knows_is_not_an_action_of_its_own(server: Registry
 def test_no_write_has_a_name_that_the_page_does_not_know(server: RegistryServer) -> None:
     carol = of(server, "carol")  # may do everything
     digest = str(Digest.of(b"none"))
-    paths = [f"/v2/names/x/{resource}/x" for resource in _ROUTES]
-    paths += [f"/v2/names/x/_digestry/{what}/{digest}" for what in _EXTENSIONS]
+    values = {"<name>": "names/x", "<digest>": digest, "<id>": str(uuid.uuid4())}
+    paths = [re.sub("<[a-z]+>", lambda found: values.get(found[0], "x"), route.path) for route in ROUTES]
+    paths += [f"/v2/names/x/{word}/x" for word in ("blobs", "uploads", "tags", "tag-history")]
     paths += [
-        "/v2/",
-        "/v2/_catalog",
-        "/v2/_oci/ext/discover",
-        "/v2/_digestry/sightings",
-        "/v2/_digestry/resolve",
-    ]
-    paths += [
-        "/v2/names/x/blobs/uploads/",
-        f"/v2/names/x/blobs/uploads/{uuid.uuid4()}",
-        f"/v2/names/x/blobs/{digest}",
+        f"/v2/names/x/_digestry/{what}/{digest}" for what in ("advisories", "journal", "resolve", "tags")
     ]
     for path in paths:
         for method in ("POST", "PUT", "PATCH", "DELETE", "BREW"):

@@ -32,18 +32,6 @@ _REMOVALS: Final = {
     "link": "remove-link",
     "blob": "remove-blob",
 }
-_ACTIONS: Final = {
-    ("manifest", "PUT"): "push-manifest",
-    ("manifest", "DELETE"): "delete-manifest",
-    ("blob", "DELETE"): "delete-blob",
-    ("upload", "POST"): "begin-upload",
-    ("upload", "PATCH"): "continue-upload",
-    ("upload", "PUT"): "push-blob",
-    ("upload", "DELETE"): "cancel-upload",
-    ("restore", "POST"): "restore-tag",
-    ("sightings", "POST"): "note-sightings",
-}
-_NO_WRITES: Final = frozenset(("resolve", "token", "metrics", "health", "other"))
 
 
 def is_write(exchange: Exchange, status: int) -> bool:
@@ -52,7 +40,7 @@ def is_write(exchange: Exchange, status: int) -> bool:
     A part of an upload changes nothing that anybody can see, and so has one only if it was refused.
     """
     method = exchange.scope["method"]
-    if method in READS or exchange.route in _NO_WRITES:
+    if method in READS or not exchange.route.audited:
         return False
     return method != "PATCH" or (status >= 400 and status != GONE)
 
@@ -60,7 +48,7 @@ def is_write(exchange: Exchange, status: int) -> bool:
 def action_of(exchange: Exchange) -> str:
     """Return the action of a request, as one of a few words."""
     route, method = exchange.route, exchange.scope["method"]
-    return _ACTIONS.get((route, method)) or f"{method.lower() if method in METHODS else OTHER}-{route}"
+    return route.audit_event(method) or f"{method.lower() if method in METHODS else OTHER}-{route.metric}"
 
 
 def of_request(exchange: Exchange, status: int) -> list[Entry]:
@@ -90,7 +78,7 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
 def _intent(exchange: Exchange) -> Entry:
     """Return what a refused request was about, as its path states it."""
     last = cut(str(exchange.scope["path"]).rpartition("/")[2])
-    match exchange.route, exchange.scope["method"]:
+    match exchange.route.metric, exchange.scope["method"]:
         case ("manifest" | "blob", _) if ":" in last:
             return {"digest": last}
         case "manifest", "PUT":

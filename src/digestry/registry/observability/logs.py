@@ -111,7 +111,7 @@ def about(exchange: Exchange) -> dict[str, Any]:
         "address": exchange.address,
         "method": exchange.scope["method"],
         "path": cut(exchange.scope["path"]),
-        "route": exchange.route,
+        "route": exchange.route.metric,
     }
     if exchange.repository:
         entry["repository"] = exchange.repository

@@ -65,14 +65,14 @@ class Observer:
         """Count a request that has ended."""
         self.answered += 1
         status = exchange.status or GONE
-        tally = self.measures.tally((exchange.route, exchange.scope["method"], status))
+        tally = self.measures.tally((exchange.route.metric, exchange.scope["method"], status))
         tally.buckets[bisect_left(SECONDS, seconds)] += 1
         tally.seconds += seconds
         tally.sent += exchange.sent
         tally.received += exchange.received
         if status >= 400 and (reason := reason_of(exchange, status)) is not None:
             self.refused(reason)
-        if exchange.route == "blob" and exchange.sent == exchange.length and status in _WITH_CONTENT:
+        if exchange.route.metric == "blob" and exchange.sent == exchange.length and status in _WITH_CONTENT:
             self.measures.pull_seconds.observe(seconds, size_class(exchange.sent))
         if status >= self._noted_from and (self._noted_all or status not in _EVERYDAY):
             note_request(exchange, status, seconds)

@@ -32,7 +32,7 @@ async def get(service: Service, exchange: Exchange, repository: UpstreamReposito
     )
     if here is not None or not repository.may_fetch:
         mirror.count("hits", int(here is not None))
-        await blobs.handle(service, exchange, repository.local_name, str(digest))
+        await blobs.get_blob(service, exchange, repository.local_name, str(digest))
         return
     mirror.count("misses")
     if exchange.scope["method"] == "HEAD" and await _head(service, exchange, repository, digest):
@@ -89,7 +89,7 @@ async def _download(
         except TROUBLE as error:
             raise _problem(repository, digest, error) from error
         if download.linked:
-            await blobs.handle(service, exchange, repository.local_name, str(digest))
+            await blobs.get_blob(service, exchange, repository.local_name, str(digest))
             return True
         if exchange.scope["method"] == "HEAD":
             await exchange.begin(200, blobs.headers_of(digest), download.size)

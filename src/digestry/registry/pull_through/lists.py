@@ -28,10 +28,10 @@ _MOST_REFERRERS: Final = 500
 _PAGE: Final = 500
 
 
-async def tags(service: Service, exchange: Exchange, repository: UpstreamRepository) -> None:
+async def tags(service: Service, exchange: Exchange, repository: UpstreamRepository, _: str) -> None:
     """Return the upstream's tags, or the local ones if the upstream cannot be asked."""
     if not repository.may_fetch:
-        await own_tags.handle_list(service, exchange, repository.local_name)
+        await own_tags.list_tags(service, exchange, repository.local_name, "")
         return
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
@@ -98,7 +98,7 @@ async def referring(
         said = mirror.said.get((repository.local_name, str(digest)), "")
         word = said if said in upstream_errors.STALE else word
     exchange.extra_headers = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
-    await referrers.handle(service, exchange, repository.local_name, str(digest))
+    await referrers.list_referrers(service, exchange, repository.local_name, str(digest))
 
 
 def _bring_referrers(service: Service, repository: UpstreamRepository, digest: Digest) -> tuple[str, ...]:

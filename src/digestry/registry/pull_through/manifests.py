@@ -27,7 +27,7 @@ _LONGEST_TARGET: Final = 256
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, target: str) -> None:
     """Answer a GET or HEAD of a manifest."""
     if not repository.may_fetch or len(target) > _LONGEST_TARGET:
-        await manifests.handle(service, exchange, repository.local_name, target)
+        await manifests.get_manifest(service, exchange, repository.local_name, target)
     elif ":" in target:
         await _by_digest(service, exchange, repository, Digest.parse(target))
     else:
@@ -47,7 +47,7 @@ async def _by_digest(
                 raise upstream_errors.answer(mirror.config, error) from error
     else:
         mirror.count("hits")
-    await manifests.handle(service, exchange, repository.local_name, str(digest))
+    await manifests.get_manifest(service, exchange, repository.local_name, str(digest))
 
 
 async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepository, tag: str) -> None:
@@ -63,7 +63,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
         try:
             check_tag(tag)
         except InvalidReference:
-            await manifests.handle(
+            await manifests.get_manifest(
                 service, exchange, repository.local_name, tag
             )  # which says what is wrong with it
             return
@@ -85,7 +85,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
         exchange.extra_headers = [
             (HEADER, _said(repository, word, None if seen is None else seen.checked_at))
         ]
-    await manifests.handle(service, exchange, repository.local_name, tag)
+    await manifests.get_manifest(service, exchange, repository.local_name, tag)
 
 
 def _may_be_served(service: Service, repository: UpstreamRepository, tag: str, error: DigestryError) -> None:

@@ -25,7 +25,6 @@ from digestry.registry.pull_through.names import HUB_NAMES, canonical
 from digestry.registry.pull_through.upstream import MakeUpstream
 
 _READING: Final = frozenset({"GET", "HEAD"})
-_RESOURCES: Final = frozenset({"manifests", "blobs", "uploads", "tags", "referrers"})
 _FORGOTTEN: Final = 24 * 3600.0
 
 
@@ -76,8 +75,6 @@ class Mirrors:
         What who asks may see is decided by the rules, which know nothing of what there is. So a name that
         must not be seen is answered as one that is not there: both are the upstream's, which is asked.
         """
-        if resource not in _RESOURCES:
-            return None  # the history, and so on, of what is here
         for start, mirror in self._by_start:
             if name.startswith(start):
                 return self._at(mirror, name.removeprefix(start), asked=name)
@@ -89,7 +86,7 @@ class Mirrors:
             if meant:
                 return None  # an image of one registry must not come from another
         default = self._default
-        if default is None or exchange.scope["method"] not in _READING or resource == "uploads":
+        if default is None or exchange.scope["method"] not in _READING or resource == "upload":
             return None
         here = self._read_cache.repository(name)
         seen = exchange.principal.may_see(name)

@@ -11,7 +11,7 @@ from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry import ranges
 from digestry.registry.chunk_size import AMONG_OTHERS
-from digestry.registry.error_responses import ClientGone, blob_damaged, blob_unknown, not_allowed
+from digestry.registry.error_responses import ClientGone, blob_damaged, blob_unknown
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import ContentDamaged, Service
 
@@ -21,32 +21,37 @@ SMALL: Final = 64 << 10
 MEDIA_TYPE: Final = "application/octet-stream"
 
 
-async def handle(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
-    """One request to a blob."""
+def check_digest(_: Service, __: str, digest_text: str) -> None:
+    """Raise :class:`InvalidDigest` if the path names no digest."""
+    Digest.parse(digest_text)
+
+
+async def get_blob(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
+    """Answer with a blob or ranges of it; to a HEAD with its headers."""
     digest = Digest.parse(digest_text)
-    match exchange.scope["method"]:
-        case "GET" | "HEAD":
-            try:
-                await _get(service, exchange, name, digest)
-            except ContentDamaged as error:
-                if exchange.answered:
-                    service.quarantine_in_background(error)
-                    raise
-                if await service.quarantine_if_damaged(error):
-                    raise blob_damaged(digest, name) from error
-                await _get(service, exchange, name, digest)  # it was put back in this moment
-        case "DELETE":
-            exchange.record_audit_event(digest=digest)
-            try:
-                await service.remove(service.catalog.delete_blob, name, digest)
-            except NotFound as error:
-                raise blob_unknown(digest, name) from error
-            await exchange.answer(202)
-        case other:
-            raise not_allowed(other, "GET, HEAD, DELETE")
+    try:
+        await _send(service, exchange, name, digest)
+    except ContentDamaged as error:
+        if exchange.answered:
+            service.quarantine_in_background(error)
+            raise
+        if await service.quarantine_if_damaged(error):
+            raise blob_damaged(digest, name) from error
+        await _send(service, exchange, name, digest)  # it was put back in this moment
 
 
-async def _get(service: Service, exchange: Exchange, name: str, digest: Digest) -> None:
+async def delete_blob(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
+    """Take a blob out of a repository, unless a manifest there needs it."""
+    digest = Digest.parse(digest_text)
+    exchange.record_audit_event(digest=digest)
+    try:
+        await service.remove(service.catalog.delete_blob, name, digest)
+    except NotFound as error:
+        raise blob_unknown(digest, name) from error
+    await exchange.answer(202)
+
+
+async def _send(service: Service, exchange: Exchange, name: str, digest: Digest) -> None:
     found = service.read_cache.blob(name, str(digest))
     if found is None:
         # A manifest is content as well, and some clients ask for it here.

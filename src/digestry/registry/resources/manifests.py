@@ -20,7 +20,6 @@ from digestry.registry.error_responses import (
     manifest_damaged,
     manifest_unknown,
     name_unknown,
-    not_allowed,
 )
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import expected_blobs
@@ -49,25 +48,17 @@ def _target(text: str) -> Digest | None:
     return None
 
 
-async def handle(service: Service, exchange: Exchange, name: str, target: str) -> None:
-    """One request to a manifest."""
-    match exchange.scope["method"]:
-        case "GET" | "HEAD":
-            try:
-                await _get(service, exchange, name, target)
-            except ContentDamaged as error:
-                if await service.quarantine_if_damaged(error):
-                    raise manifest_damaged(target, name) from error
-                await _get(service, exchange, name, target)  # it was put back in this moment
-        case "PUT":
-            await _put(service, exchange, name, target)
-        case "DELETE":
-            await _delete(service, exchange, name, target)
-        case other:
-            raise not_allowed(other, "GET, HEAD, PUT, DELETE")
+async def get_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    """Answer with a manifest by its tag or digest; to a HEAD with its headers."""
+    try:
+        await _send(service, exchange, name, target)
+    except ContentDamaged as error:
+        if await service.quarantine_if_damaged(error):
+            raise manifest_damaged(target, name) from error
+        await _send(service, exchange, name, target)  # it was put back in this moment
 
 
-async def _get(service: Service, exchange: Exchange, name: str, target: str) -> None:
+async def _send(service: Service, exchange: Exchange, name: str, target: str) -> None:
     if len(target) > _LONGEST_TARGET:
         _target(target)  # it is none: do not let it into the read cache
     found = service.read_cache.manifest(name, target)
@@ -127,7 +118,8 @@ def _etags(exchange: Exchange, name: str, *, strong: bool) -> frozenset[str] | N
     return frozenset(tag for weak, tag in _ETAG.findall(text) if not (strong and weak) and tag != "*")
 
 
-async def _put(service: Service, exchange: Exchange, name: str, target: str) -> None:
+async def put_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    """Store a manifest, and let its tags point to it."""
     wanted = _target(target)
     tags = exchange.query_params.getlist("tag")
     if wanted is None:
@@ -214,7 +206,8 @@ def _keep(
     service.blobs.put(manifest.raw, manifest.digest)
 
 
-async def _delete(service: Service, exchange: Exchange, name: str, target: str) -> None:
+async def delete_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
+    """Delete a tag or, by its digest, a manifest with its tags."""
     digest = _target(target)
     exchange.record_audit_event(
         **({"action": "delete-tag", "tag": target} if digest is None else {"digest": digest})

@@ -7,7 +7,7 @@ from typing import Any, Final
 from digestry.catalog.content import Cursor, StoredManifest
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.registry.error_responses import bad_parameter, not_allowed
+from digestry.registry.error_responses import bad_parameter
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 
@@ -34,13 +34,11 @@ def index(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
     return {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": descriptors}
 
 
-async def handle(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
+async def list_referrers(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
     """What refers to a digest, newest first: some readers take the first advisory, and no other.
 
     An unknown repository has none: this is never a 404.
     """
-    if exchange.method not in {"GET", "HEAD"}:
-        raise not_allowed(exchange.method, "GET, HEAD")
     subject = Digest.parse(digest_text)
     artifact_type = exchange.parameter("artifactType") or None
     page = await service.disk(
@@ -62,7 +60,7 @@ async def handle(service: Service, exchange: Exchange, name: str, digest_text: s
 
 
 def _cursor(text: str | None) -> Cursor | None:
-    """Reads what :func:`handle` wrote. Raises :class:`ErrorResponse` for anything else."""
+    """Reads what :func:`list_referrers` wrote. Raises :class:`ErrorResponse` for anything else."""
     if not text:
         return None
     time, _, digest = text.partition(".")

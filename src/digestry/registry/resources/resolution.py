@@ -20,7 +20,7 @@ from digestry.model.resolution import (
     Resolutions,
     ResolveRequest,
 )
-from digestry.registry.error_responses import ErrorResponse, not_allowed
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.resources import redaction
 from digestry.registry.service import ContentDamaged, Service
@@ -33,11 +33,8 @@ _decoder: Final = msgspec.json.Decoder(ResolveRequest, dec_hook=decode_hook)
 _encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
-async def handle(service: Service, exchange: Exchange) -> None:
+async def resolve(service: Service, exchange: Exchange, _: str, __: str) -> None:
     """Answers many queries at once. What is not known has an empty answer: this is never a 404."""
-    if exchange.method != "POST":
-        raise not_allowed(exchange.method, "POST")
-    service.gate.require_reader(exchange, "log in to ask about images")
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.disk(_parse, body)

@@ -12,7 +12,7 @@ from digestry.model.descriptor import decode_hook
 from digestry.model.digest import Digest
 from digestry.model.reference import check_repository
 from digestry.model.sightings import LARGEST_REQUEST, MOST_SIGHTINGS, Noted, Sighted, SightingsRequest
-from digestry.registry.error_responses import ErrorResponse, not_allowed
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 
@@ -22,12 +22,9 @@ _MOST: Final = 1000
 _decoder: Final = msgspec.json.Decoder(SightingsRequest, dec_hook=decode_hook)
 
 
-async def handle_note(service: Service, exchange: Exchange) -> None:
+async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) -> None:
     """Notes what was seen running. Of digests that are not here, or that the principal may not pull,
     the answer has no more than their number."""
-    if exchange.method != "POST":
-        raise not_allowed(exchange.method, "POST")
-    service.gate.require_name(exchange, "log in to tell what runs")
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     entries = await service.disk(_parse, body)
     hidden = service.gate.hidden(exchange, {one.repository for one in entries})
@@ -38,11 +35,11 @@ async def handle_note(service: Service, exchange: Exchange) -> None:
     for start in range(0, len(seen), BATCH):
         part = seen[start : start + BATCH]
         result += await service.write(service.catalog.sightings.note, part, at=at, actor=actor)
-    told = {"noted": result.noted, "unknown": result.unknown}
+    counts = {"noted": result.noted, "unknown": result.unknown}
     if result.refused:
-        told["refused"] = result.refused
-    exchange.record_audit_event(action="note-sightings", **told)
-    await exchange.json(told)
+        counts["refused"] = result.refused
+    exchange.record_audit_event(**counts)
+    await exchange.json(counts)
 
 
 def _parse(body: bytes) -> list[Sighted]:
@@ -65,9 +62,8 @@ def _parse(body: bytes) -> list[Sighted]:
     return merged(entries)
 
 
-async def handle_of(service: Service, exchange: Exchange, name: str, text: str) -> None:
+async def list_sightings(service: Service, exchange: Exchange, name: str, text: str) -> None:
     """Where a digest ran; never a 404: what was not seen was seen nowhere."""
     digest = Digest.parse(text)
-    service.gate.require_audit(exchange, name)
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     await exchange.json(await service.disk(service.catalog.sightings.of, name, digest, limit=limit))

@@ -10,8 +10,7 @@ from msgspec import structs
 from digestry.catalog import clock
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
-from digestry.model.digest_prefix import DigestPrefix
-from digestry.model.history import DigestsBeginning, TagAsOf, TagsAsOf, TagsForDigest, TagSpan
+from digestry.model.history import TagAsOf, TagsAsOf, TagsForDigest, TagSpan
 from digestry.model.reference import check_tag
 from digestry.model.timestamps import parse_rfc3339
 from digestry.registry.access.principal import Principal
@@ -20,7 +19,6 @@ from digestry.registry.error_responses import (
     bad_parameter,
     manifest_unknown,
     name_unknown,
-    not_allowed,
 )
 from digestry.registry.exchange import Exchange
 from digestry.registry.resources import redaction
@@ -30,7 +28,6 @@ from digestry.registry.service import Service
 
 _PAGE: Final = 100
 _MOST: Final = 1000
-_MOST_DIGESTS: Final = 20
 
 
 def time_parameter(exchange: Exchange, name: str, *, last: bool = False) -> int | None:
@@ -56,7 +53,7 @@ async def _moment(service: Service, exchange: Exchange, name: str) -> int:
     return max(service.now(), await service.disk(service.catalog.tag_history.latest, name))
 
 
-async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
+async def get_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
     """What a tag pointed to at the time ``at``, or points to now."""
     check_tag(tag)
     moment = await _moment(service, exchange, name)
@@ -74,7 +71,7 @@ async def handle_tag(service: Service, exchange: Exchange, name: str, tag: str) 
     await exchange.json(TagAsOf(repository=name, at=clock.to_datetime(moment), span=span))
 
 
-async def handle_tags(service: Service, exchange: Exchange, name: str) -> None:
+async def list_tags_at(service: Service, exchange: Exchange, name: str, _: str) -> None:
     """The tags that there were at the time ``at``, or are now, in pages of ``n`` after ``last``."""
     moment = await _moment(service, exchange, name)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
@@ -91,12 +88,12 @@ async def handle_tags(service: Service, exchange: Exchange, name: str) -> None:
         if len(spans) > limit
         else []
     )
-    told = tuple(redaction.span(span, audits=exchange.may_audit) for span in page)
-    body = TagsAsOf(repository=name, at=clock.to_datetime(moment), tags=told)
+    redacted = tuple(redaction.span(span, audits=exchange.may_audit) for span in page)
+    body = TagsAsOf(repository=name, at=clock.to_datetime(moment), tags=redacted)
     await exchange.json(body, headers=links)
 
 
-async def handle_whose(service: Service, exchange: Exchange, name: str, text: str) -> None:
+async def list_tags_for_digest(service: Service, exchange: Exchange, name: str, text: str) -> None:
     """Which tags point, or pointed, to a digest, or to what holds it; in pages of ``n``."""
     digest = Digest.parse(text)
     audits = exchange.may_audit
@@ -115,14 +112,12 @@ async def handle_whose(service: Service, exchange: Exchange, name: str, text: st
     if len(spans) > limit:
         before = redaction.position(page[-1].sequence, page[-1].since, audits=audits)
         links.append(exchange.next_page(n=limit, before=before))
-    told = tuple(redaction.span(span, audits=audits) for span in page)
-    await exchange.json(TagsForDigest(digest=digest, spans=told), headers=links)
+    redacted = tuple(redaction.span(span, audits=audits) for span in page)
+    await exchange.json(TagsForDigest(digest=digest, spans=redacted), headers=links)
 
 
-async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str) -> None:
+async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _: str, text: str) -> None:
     """The same over all repositories that the principal may see."""
-    if exchange.method not in {"GET", "HEAD"}:
-        raise not_allowed(exchange.method, "GET, HEAD")
     digest = Digest.parse(text)
     principal = exchange.principal
     audits = principal.audits_everything()
@@ -134,8 +129,8 @@ async def handle_whose_anywhere(service: Service, exchange: Exchange, text: str)
     if len(spans) > limit:
         before = redaction.position(page[-1].sequence, page[-1].since, audits=audits)
         links.append(exchange.next_page(n=limit, before=before))
-    told = tuple(redaction.span(span, audits=principal.audits(span.repository)) for span in page)
-    await exchange.json(TagsForDigest(digest=digest, spans=told), headers=links)
+    redacted = tuple(redaction.span(span, audits=principal.audits(span.repository)) for span in page)
+    await exchange.json(TagsForDigest(digest=digest, spans=redacted), headers=links)
 
 
 def _anywhere(
@@ -155,49 +150,12 @@ def _anywhere(
     return sorted(found, key=_sequence, reverse=True)
 
 
-async def handle_digests(service: Service, exchange: Exchange, name: str, text: str) -> None:
-    """Which digests of a repository, as it is and was, begin so."""
-    prefix = DigestPrefix.parse(text)
-    found = await service.disk(
-        service.catalog.digest_prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1
-    )
-    if not found and not await service.disk(service.catalog.has_repository, name):
-        raise name_unknown(name)
-    await exchange.json(_beginning(prefix, found))
-
-
-async def handle_digests_anywhere(service: Service, exchange: Exchange, text: str) -> None:
-    """The same over all repositories that the principal may see."""
-    if exchange.method not in {"GET", "HEAD"}:
-        raise not_allowed(exchange.method, "GET, HEAD")
-    prefix = DigestPrefix.parse(text)
-    found = await service.disk(_beginning_anywhere, service, exchange.principal, prefix, _MOST_DIGESTS + 1)
-    await exchange.json(_beginning(prefix, found))
-
-
-def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsBeginning:
-    return DigestsBeginning(str(prefix), tuple(found[:_MOST_DIGESTS]), more=len(found) > _MOST_DIGESTS)
-
-
-def _beginning_anywhere(
-    service: Service, principal: Principal, prefix: DigestPrefix, limit: int
-) -> list[Digest]:
-    """The first ``limit`` digests in what ``principal`` may see. Blocks."""
-    found: set[Digest] = set()
-    for name in service.catalog.digest_prefixes.repositories(prefix):
-        if principal.may_see(name):
-            found.update(service.catalog.digest_prefixes.in_repository(name, prefix, limit=limit))
-    return sorted(found)[:limit]
-
-
 def _sequence(span: TagSpan) -> int:
     return span.sequence or 0
 
 
-async def handle_restore(service: Service, exchange: Exchange, name: str, tag: str) -> None:
+async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
     """Points a tag back at the digest ``to``, which it had, or at what it had at the time ``at``."""
-    if exchange.method != "POST":
-        raise not_allowed(exchange.method, "POST")
     check_tag(tag)
     to, at = exchange.parameter("to"), time_parameter(exchange, "at", last=True)
     wanted = at if to is None else Digest.parse(to)
@@ -224,6 +182,6 @@ async def handle_restore(service: Service, exchange: Exchange, name: str, tag: s
     )
     headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
     if restored.event is not None:
-        told = redaction.event(restored.event, audits=exchange.may_audit)
-        restored = structs.replace(restored, event=told)
+        redacted = redaction.event(restored.event, audits=exchange.may_audit)
+        restored = structs.replace(restored, event=redacted)
     await exchange.json(restored, headers=headers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from digestry.registry.access.principal import EVERYBODY, Principal
-from digestry.registry.error_responses import not_allowed
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 
@@ -17,9 +16,8 @@ _AT_ONCE: Final = 1000
 """A page of up to so many tags is read on the event loop: that takes about half a millisecond."""
 
 
-async def handle_list(service: Service, exchange: Exchange, name: str) -> None:
+async def list_tags(service: Service, exchange: Exchange, name: str, _: str) -> None:
     """The tags of a repository, in the order of their bytes, in pages of ``n`` after ``last``."""
-    _only_get(exchange)
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
     names = service.read_cache.tags(name, after=after, limit=limit + 1) if limit <= _AT_ONCE else None
@@ -32,9 +30,8 @@ async def handle_list(service: Service, exchange: Exchange, name: str) -> None:
     await exchange.json({"name": name, "tags": page}, headers=links)
 
 
-async def handle_catalog(service: Service, exchange: Exchange) -> None:
+async def list_repositories(service: Service, exchange: Exchange, _: str, __: str) -> None:
     """The repositories, in the order of their bytes, in pages of ``n`` after ``last``."""
-    _only_get(exchange)
     limit = exchange.number("n", default=_REPOSITORIES, most=_MOST_REPOSITORIES)
     after = exchange.parameter("last") or ""
     names = await service.disk(_visible, service, exchange.principal, after, limit + 1)
@@ -62,9 +59,3 @@ def _visible(service: Service, principal: Principal, after: str, limit: int) -> 
                 break
             last = names[-1]
     return found
-
-
-def _only_get(exchange: Exchange) -> None:
-    """Raises :class:`ErrorResponse` for a request that does not read."""
-    if exchange.method not in {"GET", "HEAD"}:
-        raise not_allowed(exchange.method, "GET, HEAD")

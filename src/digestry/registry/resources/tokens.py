@@ -14,29 +14,25 @@ from digestry.model.reference import check_repository
 from digestry.registry.access.gate import OIDC_USER, Gate, Proof
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.strangers import NotBelieved
-from digestry.registry.error_responses import ErrorResponse, bad_parameter, not_allowed
+from digestry.registry.error_responses import ErrorResponse, bad_parameter
 from digestry.registry.exchange import Exchange
-
-PATH: Final = "/token"
+from digestry.registry.service import Service
 
 _LARGEST_FORM: Final = 64 << 10
 _MOST_SCOPES: Final = 600
 _DOCKER_ACTIONS: Final = ("pull", "push", "delete")
 
 
-async def handle(gate: Gate, exchange: Exchange, *, patience: float) -> None:
-    """Answer with a token for the requested scopes, as far as the rules allow them."""
-    if not gate.config.enabled:
+def check_enabled(service: Service, *_: str) -> None:
+    """Raise :class:`ErrorResponse` 404 in a registry that has no users."""
+    if not service.gate.config.enabled:
         raise ErrorResponse(404, "UNSUPPORTED", "this registry asks nobody to log in: it has no tokens")
-    if exchange.method == "GET":
-        await _get(gate, exchange)
-    elif exchange.method == "POST":
-        await _post(gate, exchange, patience)
-    else:
-        raise not_allowed(exchange.method, "GET, POST")
 
 
-async def _get(gate: Gate, exchange: Exchange) -> None:
+async def get_token(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Answer with a token for the requested scopes, as far as the rules allow them."""
+    check_enabled(service)
+    gate = service.gate
     header = exchange.header(b"authorization")
     if header is None:
         proof = Proof(ANONYMOUS)
@@ -53,8 +49,11 @@ async def _get(gate: Gate, exchange: Exchange) -> None:
     await exchange.json(answer, headers=[("Cache-Control", "no-store")])
 
 
-async def _post(gate: Gate, exchange: Exchange, patience: float) -> None:
-    raw = await exchange.read(_LARGEST_FORM, patience=patience)
+async def post_token(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """As :func:`get_token`, for a form with a password or a refresh token."""
+    check_enabled(service)
+    gate = service.gate
+    raw = await exchange.read(_LARGEST_FORM, patience=service.config.patience)
     try:
         form = {name: values[0] for name, values in parse_qs(raw.decode(), strict_parsing=True).items()}
     except (UnicodeDecodeError, ValueError) as error:

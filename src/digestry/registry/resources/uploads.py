@@ -28,7 +28,6 @@ from digestry.registry.error_responses import (
     ClientSilent,
     ErrorResponse,
     bad_parameter,
-    not_allowed,
     upload_unknown,
 )
 from digestry.registry.exchange import Exchange
@@ -44,10 +43,8 @@ _CONTENT_RANGE: Final = re.compile(r"(?:bytes )?([0-9]{1,18})-([0-9]{1,18})(?:/(
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
-async def handle_start(service: Service, exchange: Exchange, name: str) -> None:
-    """``POST``: begin an upload, mount a blob, or push one in a single request."""
-    if exchange.scope["method"] != "POST":
-        raise not_allowed(exchange.scope["method"], "POST")
+async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) -> None:
+    """Begin an upload, mount a blob, or store one that comes in this request."""
     if await _mount(service, exchange, name):
         return
     whole = exchange.parameter("digest")
@@ -118,36 +115,45 @@ async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
     return True
 
 
-async def handle(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
-    """One request to an upload under way."""
+def check_id(_: Service, name: str, upload_id: str) -> None:
+    """Raise :class:`ErrorResponse` 404 if no upload can have this ID."""
     if not _ID.fullmatch(upload_id):
         raise upload_unknown(upload_id, name)
+
+
+async def get_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
+    """Answer with how many bytes of an upload came."""
+    check_id(service, name, upload_id)
+    upload = await service.disk(service.catalog.upload, name, upload_id)
+    if upload is None:
+        raise upload_unknown(upload_id, name)
+    await exchange.answer(204, _progress(upload))
+
+
+async def cancel_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
+    """Drop an upload and its bytes."""
+    check_id(service, name, upload_id)
     exchange.record_audit_event(upload=upload_id)
-    match exchange.scope["method"]:
-        case "PATCH":
-            await _patch(service, exchange, name, upload_id)
-        case "PUT":
-            text = exchange.parameter("digest")
-            if text is None:
-                raise ErrorResponse(
-                    400, "DIGEST_INVALID", "the digest parameter is missing: ?digest=sha256:…"
-                )
-            start, _ = _content_range(exchange)
-            await _finish(service, exchange, name, upload_id, Digest.parse(text), start=start)
-        case "GET" | "HEAD":
-            upload = await service.disk(service.catalog.upload, name, upload_id)
-            if upload is None:
-                raise upload_unknown(upload_id, name)
-            await exchange.answer(204, _progress(upload))
-        case "DELETE":
-            session = await upload_session.take(service, name, upload_id)
-            await upload_session.forget(service, session)
-            await exchange.answer(204)
-        case other:
-            raise not_allowed(other, "GET, PATCH, PUT, DELETE")
+    session = await upload_session.take(service, name, upload_id)
+    await upload_session.forget(service, session)
+    await exchange.answer(204)
 
 
-async def _patch(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
+async def finish_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
+    """Take the last bytes of an upload, and make it a blob of the repository."""
+    check_id(service, name, upload_id)
+    exchange.record_audit_event(upload=upload_id)
+    text = exchange.parameter("digest")
+    if text is None:
+        raise ErrorResponse(400, "DIGEST_INVALID", "the digest parameter is missing: ?digest=sha256:…")
+    start, _ = _content_range(exchange)
+    await _finish(service, exchange, name, upload_id, Digest.parse(text), start=start)
+
+
+async def continue_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
+    """Take more bytes of an upload."""
+    check_id(service, name, upload_id)
+    exchange.record_audit_event(upload=upload_id)
     start, length = _content_range(exchange)
     session = await upload_session.take(service, name, upload_id)
     try:

@@ -1,0 +1,36 @@
+"""The handlers of requests about another registry's repository, which is asked for what is not here."""
+
+from __future__ import annotations
+
+from digestry.model.digest import Digest
+from digestry.registry.exchange import Exchange
+from digestry.registry.pull_through import blobs, lists, manifests
+from digestry.registry.pull_through.mirror import UpstreamRepository
+from digestry.registry.resources.blobs import delete_blob as delete_own_blob
+from digestry.registry.resources.manifests import delete_manifest as delete_own_manifest
+from digestry.registry.service import Service
+
+Repository = UpstreamRepository
+
+get_manifest = manifests.get
+list_tags = lists.tags
+
+
+async def delete_manifest(service: Service, exchange: Exchange, repository: Repository, target: str) -> None:
+    """Delete what is here of a tag or a manifest."""
+    await delete_own_manifest(service, exchange, repository.local_name, target)
+
+
+async def get_blob(service: Service, exchange: Exchange, repository: Repository, digest: str) -> None:
+    """Answer with a blob, sent on while it comes in."""
+    await blobs.get(service, exchange, repository, Digest.parse(digest))
+
+
+async def delete_blob(service: Service, exchange: Exchange, repository: Repository, digest: str) -> None:
+    """Take what is here of a blob out of the repository."""
+    await delete_own_blob(service, exchange, repository.local_name, digest)
+
+
+async def list_referrers(service: Service, exchange: Exchange, repository: Repository, digest: str) -> None:
+    """Answer with the referrers of a digest."""
+    await lists.referring(service, exchange, repository, Digest.parse(digest))
