@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from digestry import __version__
 
 project = "digestry"
@@ -20,9 +23,33 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 add_module_names = False
+# Types in the annotations of public methods that are not public names themselves.
+nitpick_ignore = [("py:class", name) for name in ("Limits", "Packed", "Recipe", "TransferObserver")]
 
 # Nothing is loaded from another host: the theme brings its styles, and the fonts are the reader's own.
 html_theme = "furo"
 html_title = f"digestry {release}"
 html_copy_source = False
 html_show_sphinx = False
+
+
+def _resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """Resolve a name of the code by its last part: annotations have the module that defines it, and the
+    reference has the public one. Types of other libraries, and of modules that are not public, are no links."""
+    if node.get("refdomain") != "py":
+        return None
+    target: str = node["reftarget"]
+    name = target.rpartition(".")[2]
+    python = env.domains["py"]
+    found = [full for full in python.objects if full.rpartition(".")[2] == name]
+    if len(found) == 1:
+        return python.resolve_xref(
+            env, node["refdoc"], app.builder, node["reftype"], found[0], node, text
+        )
+    module, _, _ = target.partition(".")
+    other = module in sys.stdlib_module_names or module in {"digestry", "msgspec"}
+    return text if other and module != target else None
+
+
+def setup(app: Any) -> None:
+    app.connect("missing-reference", _resolve)
