@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.blobs import memory_server
 from tests.support import RegistryServer, running_registry
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store", choices=["disk", "memory"], default="disk", help="where registries keep their content"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--store") == "memory":
+        directory = tempfile.TemporaryDirectory(prefix="digestry-test-")
+        config.add_cleanup(directory.cleanup)
+        server = memory_server.MemoryServer(str(Path(directory.name) / "stores"))
+        config.add_cleanup(server.close)
+        os.environ[memory_server.VARIABLE] = server.address  # for the fork server
+        memory_server.install(server.address)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from typing import Any, TextIO, cast
 
 import digestry.cli.main
 from tests import spare_processes
+from tests.blobs import memory_server
 
 MESSAGE_BYTES = 128 << 10
 """The most that a request may have."""
@@ -142,6 +143,8 @@ def run(program: Callable[[], object]) -> int:
 
 def main() -> None:
     import_all()
+    if address := os.environ.get(memory_server.VARIABLE):
+        memory_server.install(address)
     gc.collect()
     gc.freeze()  # a collection in a forked process would copy every page
     request = serve(socket.socket(fileno=int(sys.argv[1])))

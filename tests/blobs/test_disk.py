@@ -20,7 +20,7 @@ from digestry.blobs.disk import DiskBlobs
 from digestry.blobs.protocols import FullSpeed
 from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch, StorageError
 from digestry.model.digest import Digest
-from tests.blobs.contract import HELLO, HELLO_DIGEST, StoreContract
+from tests.blobs.contract import HELLO, HELLO_DIGEST, Damage, StoreContract
 from tests.support import wait_until
 
 
@@ -33,6 +33,10 @@ def store(tmp_path: Path) -> DiskBlobs:
 
 class TestContract(StoreContract):
     """DiskBlobs keeps the contract."""
+
+    @pytest.fixture
+    def damage(self, store: DiskBlobs) -> Damage:
+        return lambda digest, content: store.path(digest).write_bytes(content)
 
 
 def leftovers(store: DiskBlobs) -> list[Path]:

@@ -17,6 +17,7 @@ from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
 from digestry.model.digest import Digest
 from tests.registry.support import query
+from tests.stores import blob_file
 from tests.support import RegistryServer, digestry, run_digestry, running_registry, wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,9 +52,9 @@ def test_found_listed_healed(served: RegistryServer, run: Run) -> None:
     assert json.loads(run("--format", "json").stdout)["damaged"] == []
 
     digest = Digest.of(layer)
-    path = served.root / "blobs" / "sha256" / digest.encoded
+    path = blob_file(served.root, digest)
     path.write_bytes(layer[:-1] + bytes([layer[-1] ^ 1]))
-    (served.root / "blobs" / "sha256" / first.encoded).unlink()
+    blob_file(served.root, first).unlink()
     found = run("--from-start", status=1)
     lines = {line.split()[0]: line for line in found.stdout.splitlines()}
     assert "its bytes hash to sha256:" in lines[str(digest)]
@@ -109,7 +110,7 @@ def test_some_content_alone_whatever_else_is_under_way(served: RegistryServer, r
     layer, other = os.urandom(200_000), os.urandom(200_000)
     digests = [served.push_blob("x", content) for content in (layer, other, b"small")]
     for digest in digests[:2]:
-        (served.root / "blobs" / "sha256" / digest.encoded).write_bytes(bytes(200_000))
+        blob_file(served.root, digest).write_bytes(bytes(200_000))
     assert served.request("HEAD", f"/v2/x/blobs/{digests[0]}").status == 200  # nobody knows
     with fsio.locked(served.root / lock_file(Job.SCRUB)):  # as a pass that is under way has it
         found = run(str(digests[0]), str(digests[2]), str(digests[0]), status=1)

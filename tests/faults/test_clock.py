@@ -17,6 +17,7 @@ from digestry.registry.garbage_collection import CollectionJob, collect
 from digestry.registry.retention import CollectionConfig
 from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_story, check_usage
 from tests.faults.inside import Inside
+from tests.stores import ingest_file
 
 HOUR = 3600 * clock.SECOND
 YEAR = 365 * 24 * HOUR
@@ -118,7 +119,7 @@ def test_an_upload_from_before_the_clock_was_set_back_still_ends(place: Place) -
 
 
 def test_files_that_no_upload_owns_end_though_their_time_is_in_the_future(place: Place) -> None:
-    left = place.registry.root / "ingest" / "new-0123456789abcdef01234567"
+    left = ingest_file(place.registry.root, "new-0123456789abcdef01234567")
     left.write_bytes(b"x")
     future = (clock.now() + YEAR) / clock.SECOND
     os.utime(left, (future, future))

@@ -16,6 +16,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.crash.checks import Reader, check_files, check_served
 from tests.registry.support import Upload, ingest_files, query, still_answers
+from tests.stores import blob_file, ingest_file
 from tests.support import PATIENCE, RegistryServer, start_registry, wait_until
 
 End = Literal["FIN", "RST", "silence"]
@@ -89,7 +90,7 @@ def head(method: str, path: str, length: int, *more: str) -> bytes:
 def vanish_from(client: Vanishing, upload: Upload) -> None:
     """Once the server is at the client's request; waits until that has let its upload go."""
 
-    file = str(client.server.root / "ingest" / upload.id)
+    file = str(ingest_file(client.server.root, upload.id))
     wait_until(lambda: _open_files(client.server, file) == 1, what="the request")
     client.vanish()
     wait_until(lambda: _open_files(client.server, file) == 0, what="the request's end")
@@ -167,7 +168,7 @@ def test_in_a_large_answer_the_file_is_let_go(registry: RegistryServer, client: 
     digest = registry.push_blob("big", large)
     client.send(head("GET", f"/v2/big/blobs/{digest}", 0))
     assert client._socket.recv(1 << 16).startswith(b"HTTP/1.1 200")
-    path = str(registry.root / "blobs" / "sha256" / digest.encoded)
+    path = str(blob_file(registry.root, digest))
     assert _open_files(registry, path) == 1
     client.vanish()
     if client._end == "silence":  # it still could read on: it does, to the end

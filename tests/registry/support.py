@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from digestry.backend import open_blobs
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.support import PATIENCE, RegistryServer, Response
@@ -78,11 +79,11 @@ def upload_rows(server: RegistryServer, name: str) -> int:
 
 
 def ingest_files(server: RegistryServer) -> set[str]:
-    return {path.name for path in (server.root / "ingest").iterdir()}
+    return set(open_blobs(server.root).ingests())
 
 
 def on_disk(server: RegistryServer, digest: Digest) -> bool:
-    return (server.root / "blobs" / digest.algorithm / digest.encoded).exists()
+    return open_blobs(server.root).stat(digest) is not None
 
 
 def events(server: RegistryServer, name: str) -> list[dict[str, Any]]:

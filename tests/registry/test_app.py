@@ -21,7 +21,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.service import BytesCache, Service
 from tests.backends import file_of, open_catalog
-from tests.stores import needs_disk
+from tests.stores import ingest_file
 
 SILENCE = b"silence"
 """In a list of a body's parts: the client sends nothing more, and does not go away."""
@@ -208,9 +208,9 @@ def test_stale_uploads_are_swept(tmp_path: Path) -> None:
         old, new = begin(direct), begin(direct)
         for upload in (old, new):
             assert direct.request("PATCH", upload, [b"x" * 10])[0] == 202
-        needs_disk(tmp_path / "root")
-        (tmp_path / "root/ingest/orphan").write_bytes(b"left by a killed process")
-        os.utime(tmp_path / "root/ingest/orphan", (1, 1))
+        orphan = ingest_file(tmp_path / "root", "orphan")
+        orphan.write_bytes(b"left by a killed process")
+        os.utime(orphan, (1, 1))
         assert direct.service.sweep_uploads() == 1  # the orphan
         direct.service.now = lambda: time.time_ns() // 1000 + 25 * 3600 * 1_000_000
         assert direct.service.sweep_uploads() == 2

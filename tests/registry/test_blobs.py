@@ -12,6 +12,7 @@ import pytest
 
 from digestry.model.digest import Digest
 from tests.registry.support import Upload, ingest_files, on_disk, query, raw_exchange, statuses, upload_rows
+from tests.stores import blob_file
 from tests.support import RegistryServer, wait_until
 
 ALGORITHMS = ("sha256", "sha512")
@@ -245,7 +246,7 @@ def test_a_damaged_or_lost_file_is_not_served_and_its_push_is_asked_for(registry
         ):
             content = os.urandom(size)
             digest = registry.push_blob("blobs/damaged", content)
-            path = registry.root / "blobs" / "sha256" / digest.encoded
+            path = blob_file(registry.root, digest)
             if harm == "lost":
                 path.unlink()
             elif harm == "cut":

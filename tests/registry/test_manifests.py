@@ -19,6 +19,7 @@ from tests.registry.support import (
     statuses,
     still_answers,
 )
+from tests.stores import blob_file, digests
 from tests.support import RegistryServer, descriptor
 
 LIMIT = 4 << 20
@@ -377,12 +378,12 @@ NOT_MANIFESTS = [
 @pytest.mark.parametrize("raw", NOT_MANIFESTS, ids=range(len(NOT_MANIFESTS)))
 @pytest.mark.parametrize("kind", [None, media_types.OCI_MANIFEST, media_types.OCI_INDEX])
 def test_what_is_no_manifest(registry: RegistryServer, raw: bytes, kind: str | None) -> None:
-    before = sorted((registry.root / "blobs" / "sha256").iterdir())
+    before = digests(registry.root)
     answer = put_manifest(registry, "manifests/hostile", "t", raw, kind)
     assert answer.status == 400, answer.body
     assert answer.code in {"MANIFEST_INVALID", "DIGEST_INVALID"}
     assert len(answer.body) < 2000
-    assert sorted((registry.root / "blobs" / "sha256").iterdir()) == before
+    assert digests(registry.root) == before
     assert query(registry, "SELECT 1 FROM manifests WHERE digest = ?", str(Digest.of(raw))) == []
     assert registry.request("GET", "/v2/manifests/hostile/manifests/t").status == 404
     assert query(registry, "SELECT 1 FROM repositories WHERE name = 'manifests/hostile'") == []
@@ -446,7 +447,7 @@ def test_a_lost_or_damaged_manifest_is_not_served_until_it_is_pushed(registry: R
         digest = Digest.of(raw)
         put_manifest(registry, name, "t", raw)
         # Read as a blob: the hot path to manifests has it in memory.
-        path = registry.root / "blobs" / "sha256" / digest.encoded
+        path = blob_file(registry.root, digest)
         path.write_bytes(harm) if harm else path.unlink()
         answer = registry.request("GET", f"/v2/{name}/blobs/{digest}")
         assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN")

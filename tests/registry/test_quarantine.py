@@ -21,12 +21,12 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
 from digestry.registry.service import ContentDamaged, Service
 from tests.registry.support import query
-from tests.stores import needs_disk
+from tests.stores import blob_file, needs_disk
 from tests.support import PATIENCE, RegistryServer, descriptor, wait_until
 
 
 def blob(server: RegistryServer, digest: Digest) -> Path:
-    return server.root / "blobs" / digest.algorithm / digest.encoded
+    return blob_file(server.root, digest)
 
 
 def status(server: RegistryServer, method: str, name: str, digest: Digest) -> int:

@@ -29,7 +29,7 @@ from digestry.registry.quarantine import Quarantine
 from digestry.registry.scrub import Bucket, Pass, Scrub, ScrubConfig, ScrubJob, Stopped, last
 from tests.backends import open_catalog
 from tests.catalog.support import Clock
-from tests.stores import blob_file
+from tests.stores import blob_file, needs_disk
 from tests.support import PATIENCE, start_registry, wait_until
 
 FAST = 1 << 40
@@ -394,7 +394,7 @@ def test_the_scrubs_own_trouble_ends_it_and_damages_nothing(
 
 def test_a_disk_that_is_not_mounted_damages_nothing(store: Store) -> None:
     store.push(b"content")
-    (store.root / "blobs").rename(store.root / "away")
+    (needs_disk(store.root) / "blobs").rename(store.root / "away")
     with pytest.raises(StorageError, match="is not there"):
         store.scrub()
     (store.root / "away").rename(store.root / "blobs")

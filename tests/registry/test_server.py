@@ -14,7 +14,7 @@ import pytest
 
 from digestry.backend import open_blobs
 from digestry.model.digest import Digest
-from tests.registry.support import Upload, events, statuses
+from tests.registry.support import Upload, events, ingest_files, statuses
 from tests.support import (
     PATIENCE,
     RegistryServer,
@@ -158,7 +158,7 @@ def test_stopped_while_an_upload_runs(tmp_path: Path, number: signal.Signals) ->
         head = f"PUT {upload.path}?digest={Digest.of(content)} HTTP/1.1\r\nHost: x\r\n"
         head += f"Content-Length: {len(content)}\r\n\r\n"
         connection.sendall(head.encode() + content[:100_000])
-        wait_until((server.root / "ingest" / upload.id).exists, what="the upload's begin")
+        wait_until(lambda: upload.id in ingest_files(server), what="the upload's begin")
         server.process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(timeout=0.5)

@@ -19,6 +19,7 @@ from tests.registry.support import (
     still_answers,
     upload_rows,
 )
+from tests.stores import arrived, ingest_file
 from tests.support import PATIENCE, RegistryServer, wait_until
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -245,8 +246,7 @@ def test_broken_off_in_the_second_chunk(registry: RegistryServer) -> None:
     upload = Upload.begin(registry, "uploads/broken-second")
     assert upload.patch(content[:1_000_000], 0).status == 202
     cut = sending(registry, patch_head(upload, 3_000_000, "1000000-3999999"), content[1_000_000:3_500_000])
-    file = registry.root / "ingest" / upload.id
-    wait_until(lambda: file.stat().st_size > 1_000_000, what="the first write")
+    wait_until(lambda: arrived(registry.root, upload.id) > 1_000_000, what="the first write")
     cut.close()
     wait_until(lambda: upload.offset() > 1_000_000, what="noting how far it came")
     offset = upload.offset()
@@ -295,8 +295,7 @@ def test_put_that_breaks_off_may_be_repeated(registry: RegistryServer) -> None:
     assert upload.patch(content[:1_000_000]).status == 202
     head = f"PUT {upload.path}?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n"
     cut = sending(registry, head, content[1_000_000:2_500_000])
-    file = registry.root / "ingest" / upload.id
-    wait_until(lambda: file.stat().st_size > 1_000_000, what="the first write")
+    wait_until(lambda: arrived(registry.root, upload.id) > 1_000_000, what="the first write")
     cut.close()
     wait_until(lambda: upload.put(digest, content[1_000_000:]).status == 201, what="the second PUT")
     answer = registry.request("GET", f"/v2/uploads/broken-put/blobs/{digest}")
@@ -308,7 +307,7 @@ def test_an_upload_whose_file_is_lost_begins_anew(registry: RegistryServer) -> N
     for kept in (None, 10):
         upload = Upload.begin(registry, "uploads/lost")
         assert upload.patch(b"x" * 1000).status == 202
-        path = registry.root / "ingest" / upload.id
+        path = ingest_file(registry.root, upload.id)
         if kept is None:
             path.unlink()
         else:
@@ -324,7 +323,7 @@ def test_bytes_changed_under_a_known_digest_are_not_the_hashed_ones(registry: Re
     upload = Upload.begin(registry, "uploads/rehash")
     for start in range(0, 1000, 500):
         assert upload.patch(content[start : start + 500], start).status == 202
-    (registry.root / "ingest" / upload.id).write_bytes(bytes(1000))
+    ingest_file(registry.root, upload.id).write_bytes(bytes(1000))
     assert upload.put(Digest.of(content)).status == 400  # several PATCHes: read again at the end
 
 

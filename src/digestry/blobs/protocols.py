@@ -36,7 +36,7 @@ class Unreadable(StorageError):
 class InThread(Protocol):
     """Call a function that waits, in a thread of the caller's."""
 
-    def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]: ...
+    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]: ...
 
 
 class Throttle(Protocol):

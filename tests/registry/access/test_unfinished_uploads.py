@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.backend import open_blobs
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.quotas import OverQuota, Quota
 from digestry.errors import NotFound, TooMany
@@ -20,6 +21,7 @@ from digestry.model.digest import Digest
 from tests.backends import open_catalog
 from tests.registry.access.support import As, guarded, nobody, of
 from tests.registry.support import ingest_files, upload_rows
+from tests.stores import arrived
 from tests.support import RegistryServer, wait_until
 
 QUOTA = 4 << 20
@@ -80,9 +82,9 @@ def begun(asking: As, name: str) -> str:
 def unfinished(server: RegistryServer) -> int:
     """Bytes of unfinished uploads on the disk."""
     size = 0
-    for path in (server.root / "ingest").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            size += path.stat().st_size
+    for name in open_blobs(server.root).ingests():
+        with contextlib.suppress(NotFound):
+            size += arrived(server.root, name)
     return size
 
 

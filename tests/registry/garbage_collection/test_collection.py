@@ -31,11 +31,12 @@ from digestry.registry.retention import CollectionConfig, check_as_served, note_
 from tests.backends import open_catalog
 from tests.registry.garbage_collection.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
+from tests.stores import digests
 from tests.support import PATIENCE, RegistryServer, run_digestry, start_registry, wait_until
 
 
 def files(root: Path) -> set[str]:
-    return {path.name for path in (root / "blobs").glob("*/*") if path.is_file()}
+    return {digest.encoded for digest in digests(root)}
 
 
 def everything(root: Path) -> list[str]:

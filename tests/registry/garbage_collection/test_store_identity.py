@@ -17,6 +17,7 @@ from digestry.backend import open_backend, open_blobs
 from digestry.blobs.protocols import StoreMark
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.errors import Conflict
+from digestry.model.digest import Digest
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect, dry_run
@@ -24,7 +25,7 @@ from digestry.registry.server import prepare
 from tests.backends import open_catalog
 from tests.registry.backup.support import back_up, push, restore
 from tests.registry.garbage_collection.support import gathered
-from tests.stores import needs_disk
+from tests.stores import digests, needs_disk
 from tests.support import run_digestry
 
 
@@ -38,8 +39,8 @@ def made(root: Path, images: int = 3) -> Path:
     return root
 
 
-def files(root: Path) -> set[Path]:
-    return {path for path in (root / "blobs").rglob("*") if path.is_file() and path.name != "registry-id"}
+def files(root: Path) -> set[Digest]:
+    return digests(root)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -73,7 +74,7 @@ def of_before(root: Path, tmp_path: Path) -> None:
 
 
 def blobs_of_another(root: Path, tmp_path: Path) -> None:
-    shutil.rmtree(root / "blobs")
+    shutil.rmtree(needs_disk(root) / "blobs")
     shutil.copytree(made(tmp_path / "another") / "blobs", root / "blobs")
 
 

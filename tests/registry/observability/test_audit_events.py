@@ -27,6 +27,7 @@ from tests.registry.access.support import RULES, As, guarded, of
 from tests.registry.observability.support import audited, configured, lines
 from tests.registry.pull_through.support import mirroring, upstream
 from tests.registry.support import Upload
+from tests.stores import blob_file
 from tests.support import RegistryServer, run_digestry, wait_until
 
 PAGE = Path(__file__).parents[3] / "docs" / "observability.md"
@@ -393,7 +394,7 @@ def test_what_the_scrub_finds_and_what_a_reader_finds() -> None:
         scrubbed = server.push_blob("audit/bad", b"scrubbed")
         read = server.push_blob("audit/bad", b"read")
         for digest in (scrubbed, read):
-            path = server.root / "blobs" / "sha256" / digest.encoded
+            path = blob_file(server.root, digest)
             path.chmod(0o644)
             path.write_bytes(b"x" * path.stat().st_size)
         assert server.request("GET", f"/v2/audit/bad/blobs/{read}").status == 404
@@ -409,7 +410,7 @@ def test_what_the_scrub_finds_and_what_a_reader_finds() -> None:
         assert found() == [("quarantine-blob", str(read), "read")]
         assert call("scrub", "--root", server.root).exit_code == 1
         assert found()[1:] == [("quarantine-blob", str(scrubbed), "digestry scrub")]
-        whole = server.root / "blobs" / "sha256" / scrubbed.encoded
+        whole = blob_file(server.root, scrubbed)
         whole.write_bytes(b"scrubbed")
         assert call("scrub", "--root", server.root).exit_code == 1
         assert found()[2:] == [("release-blob", str(scrubbed), "digestry scrub")]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from digestry.backend import open_blobs
 from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request
 from tests.registry.pull_through.support import Upstream, get, get_blob
@@ -51,8 +52,8 @@ def linked(server: RegistryServer, digest: Digest) -> bool:
 
 def left_behind(server: RegistryServer) -> list[str]:
     """What is on its way in, or said to be."""
-    found = [*(server.root / "ingest").iterdir(), *(server.root / "mirror").glob("*.size")]
-    return [path.name for path in found]
+    notes = (path.name for path in (server.root / "mirror").glob("*.size"))
+    return [*open_blobs(server.root).ingests(), *notes]
 
 
 def test_a_client_has_the_beginning_before_upstream_has_sent_the_end(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from digestry.backend import open_blobs
 from digestry.blobs.disk_ingest import DiskIngest
 from digestry.blobs.protocols import FullSpeed
 from digestry.errors import ContentError, RemoteNotFound, StorageError
@@ -29,6 +30,7 @@ from digestry.registry.server import prepare
 from digestry.registry.service import Service
 from tests.client.liar import Reply
 from tests.registry.pull_through.support import Upstream, get, get_blob, mirroring, moves
+from tests.stores import arrived
 from tests.support import start_registry, wait_until
 
 CONTENT = os.urandom(3 << 20)
@@ -214,8 +216,8 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path: Path, hub: Upstream, nam
                 answer.read(1 << 20)
                 server.kill()
         gate.set()
-        (left,) = [path for path in (server.root / "ingest").iterdir() if path.name.startswith("mirror-")]
-        came = left.stat().st_size
+        (left,) = [name for name in open_blobs(server.root).ingests() if name.startswith("mirror-")]
+        came = arrived(server.root, left)
         assert came >= 1 << 20
         again = start_registry(server.root, "--config", str(tmp_path / "server" / "registry.toml"))
         try:

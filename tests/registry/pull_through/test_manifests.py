@@ -13,6 +13,7 @@ from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request
 from tests.registry.pull_through.support import KIND, Upstream, get, get_blob, moves, state
 from tests.registry.support import query
+from tests.stores import blob_file
 from tests.support import RegistryServer, descriptor, wait_until
 
 
@@ -427,7 +428,7 @@ def test_a_manifest_that_is_here_and_cannot_be_read_is_fetched_again(
     get(mirror, here, "1")
     hub.image(name, "1", layer=b"other")
     get(mirror, here, "1")
-    file = mirror.root / "blobs" / "sha256" / first.encoded
+    file = blob_file(mirror.root, first)
     whole = file.read_bytes()
     file.unlink()
     hub.image(name, "1")
