@@ -18,6 +18,27 @@ def blob_file(root: Path, digest: Digest) -> Path:
     return path
 
 
-def needs_disk(root: Path) -> None:
-    """Skips the test unless the registry in ``root`` keeps its content in files."""
+def needs_disk(root: Path) -> Path:
+    """The registry's directory. Skips the test unless its content is in files."""
     blob_file(root, Digest.of(b""))
+    return root
+
+
+def ingest_file(root: Path, name: str) -> Path:
+    """The file of content on its way in. Skips the test if the store has no files."""
+    return needs_disk(root) / "ingest" / name
+
+
+def arrived(root: Path, name: str) -> int:
+    """How many bytes have come of content on its way in."""
+    content = open_blobs(root).follow(name)
+    assert content is not None
+    try:
+        return content.size()
+    finally:
+        content.close()
+
+
+def digests(root: Path) -> set[Digest]:
+    """All content that is in the store."""
+    return set(open_blobs(root).digests())

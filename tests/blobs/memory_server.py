@@ -119,9 +119,9 @@ class _Call:
         if good:
             return value
         kind, arguments, rest = value
-        error = kind.__new__(kind, *arguments)
-        error.__dict__.update(rest)
-        raise error
+        raised = kind.__new__(kind, *arguments)
+        raised.__dict__.update(rest)
+        raise raised
 
     def close(self) -> None:
         self._connection.close()

@@ -163,7 +163,7 @@ def test_memory_for_uploads_is_bounded(direct: Direct) -> None:
             await asyncio.sleep(0.01)
         return await original(function, *args, **kwargs)
 
-    service.disk = slow  # type: ignore[method-assign]
+    service.disk = slow  # type: ignore[assignment]
     assert direct.request("PATCH", upload, [bytes(100_000)] * 200)[0] == 202
     assert sum(held) == 20_000_000
     assert max(held) <= (1 << 20) + 100_000

@@ -178,7 +178,7 @@ class Service:
         who asks may see those."""
         return "" if self.mirrors is None else self.mirrors.origin(name, principal)
 
-    async def disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def disk(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls ``function`` in a thread that may wait for the disk."""
         return await self._call(self._disk, function, *args, **kwargs)
 
