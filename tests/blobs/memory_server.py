@@ -32,6 +32,8 @@ from tests.blobs.memory import MemoryBlobs
 
 _OPEN: Final = frozenset({"begin", "ingest", "follow"})
 """Calls that open something, which is used until the connection ends."""
+_MAKE: Final = frozenset({"prepare", "set_mark", "put", "begin", "ingest"})
+"""Calls that make a store where there is none."""
 _ID: Final = "blobs/.memory"
 """The file of a registry's directory that says which store is its: it goes where the directory goes."""
 
@@ -66,7 +68,7 @@ class MemoryServer:
                 while True:
                     name, arguments, options = connection.recv()
                     try:
-                        on = self._store(root) if opened is None else opened
+                        on = self._store(root, make=name in _MAKE) if opened is None else opened
                         value = getattr(on, name)
                         value = value(*arguments, **options) if callable(value) else value
                         if opened is None and name in _OPEN:
@@ -82,9 +84,11 @@ class MemoryServer:
                     with contextlib.suppress(Exception):
                         opened.__exit__(None, None, None) if hasattr(opened, "__exit__") else opened.close()
 
-    def _store(self, root: str) -> MemoryBlobs:
+    def _store(self, root: str, *, make: bool) -> MemoryBlobs:
         """The store of a directory; one that was copied with another's gets a copy of that."""
         path = Path(root, _ID)
+        if make:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             try:
                 known = path.read_text()
@@ -149,7 +153,6 @@ class RemoteBlobs:
             call.close()
 
     def prepare(self) -> None:
-        (self._root / "blobs").mkdir(parents=True, exist_ok=True)
         self._call("prepare")
 
     def instance(self) -> object:

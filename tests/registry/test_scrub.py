@@ -305,6 +305,7 @@ def test_a_push_that_has_not_committed_is_waited_for(store: Store) -> None:
 
 def test_pushes_damage_and_looks_all_at_once(store: Store) -> None:
     """Whole content is never set aside, and what was pushed last is there."""
+    needs_disk(store.root)
     contents = [os.urandom(100_000) for _ in range(2)]
     digests = [store.push(content) for content in contents]
     end = time.monotonic() + 2

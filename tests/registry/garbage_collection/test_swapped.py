@@ -23,6 +23,11 @@ from tests.stores import needs_disk
 from tests.support import PATIENCE, run_digestry, running_registry, start_digestry, start_registry
 
 
+@pytest.fixture(autouse=True)
+def _of_the_disk(tmp_path: Path) -> None:
+    needs_disk(tmp_path)
+
+
 def made(root: Path, images: int = 3) -> Path:
     prepare(RegistryConfig(root))
     for number in range(images):
@@ -31,7 +36,7 @@ def made(root: Path, images: int = 3) -> Path:
 
 
 def blobs(root: Path) -> set[str]:
-    return {file.name for file in (needs_disk(root) / "blobs/sha256").iterdir()}
+    return {file.name for file in (root / "blobs/sha256").iterdir()}
 
 
 def test_no_file_of_the_root_is_waited_for_as_a_pipe(tmp_path: Path) -> None:
@@ -64,7 +69,7 @@ def test_no_file_of_the_root_is_waited_for_as_a_pipe(tmp_path: Path) -> None:
 
 def test_nothing_is_removed_where_a_link_leads(tmp_path: Path) -> None:
     root, other = made(tmp_path / "root"), made(tmp_path / "other", 5)
-    shutil.rmtree(needs_disk(root) / "blobs/sha256")
+    shutil.rmtree(root / "blobs/sha256")
     (root / "blobs/sha256").symlink_to(other / "blobs/sha256")
     before = blobs(other)
     run = run_digestry("gc", "--really-remove-most", "--root", root)
