@@ -1,5 +1,4 @@
-"""Advisories: statements about digests, as they hang on an image in its registry, and which of them are
-in force.
+"""An advisory: a statement about an image as it hangs there, and which of several are in force.
 
 Whoever may push to a repository may state something there.
 """

@@ -1,4 +1,4 @@
-"""Kinds of attachments that state nothing about vulnerabilities, by the names that they go by.
+"""Kinds of attachments that state nothing about vulnerabilities, by media type and predicate type.
 
 Everything else is fetched and looked into: a name is its author's word.
 """

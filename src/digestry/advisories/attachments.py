@@ -1,4 +1,4 @@
-"""Reading every advisory that hangs on an image, in whichever way it does.
+"""The advisories that hang on an image, read in whichever way they do.
 
 - Referrers (distribution-spec, "Listing Referrers"), and those in the tag that stands in for the list
   ("Referrers Tag Schema"), which clients write that know no such list, and keep writing in registries

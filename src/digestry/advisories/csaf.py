@@ -1,5 +1,4 @@
-"""What CSAF 2.0 documents say of vulnerabilities (OASIS; profiles ``csaf_vex`` and
-``csaf_security_advisory``)."""
+"""Reading CSAF 2.0 documents (OASIS), of the profiles ``csaf_vex`` and ``csaf_security_advisory``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CycloneDX documents say of vulnerabilities: their VEX, and bills of materials that carry it.
+"""Reading CycloneDX documents: the vulnerabilities of a VEX, or of a bill of materials that carries one.
 
 CycloneDX 1.4 to 1.6, ``vulnerabilities``; a ``ref`` is a component of the same document, a BOM-Link to
 another document's, or a package URL.

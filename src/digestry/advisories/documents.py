@@ -1,5 +1,4 @@
-"""Documents of any kind, taken out of whatever wraps them: in-toto statements, DSSE envelopes, Sigstore
-bundles.
+"""Decoding attached documents of any kind: in-toto statements, DSSE envelopes, Sigstore bundles.
 
 A signature is never verified here: what is in an envelope is read, and that it was signed is said.
 """

@@ -1,4 +1,4 @@
-"""Whether a statement's product is an image: by digest, by package URL, by name.
+"""Matching of a statement's product with an image: by digest, by package URL, by name.
 
 Package URLs: purl-spec, types ``oci`` and ``docker``. What other types name (``apk``, ``deb``,
 ``golang``) is a part of an image.

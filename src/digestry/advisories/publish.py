@@ -1,4 +1,4 @@
-"""Stating something about an image: an advisory written, and hung on it in its registry."""
+"""Publishing a statement about an image: as an advisory that is attached to it in its registry."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What advisories say, in whatever form they came: documents, their statements, and the products these
-are about."""
+"""Documents of advisories in any form: their statements, and the products that these are about."""
 
 from __future__ import annotations
 

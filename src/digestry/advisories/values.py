@@ -1,4 +1,4 @@
-"""Values of advisories, each read in whatever form somebody wrote it."""
+"""Values of advisories (times, versions, statuses, digests), read in whatever form they are written."""
 
 from __future__ import annotations
 

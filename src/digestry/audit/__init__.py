@@ -1,4 +1,4 @@
-"""The audit: which digest every container really runs, and whether it is a bad one.
+"""The audit of containers: which digest each really runs, and whether it is vulnerable.
 
 ``registry_queries`` asks the registries; ``image_identity`` joins their answers with what the inventory
 says of a container; ``tag_verdict`` and ``assessment`` judge; ``audit`` makes one row of it for each

@@ -1,4 +1,4 @@
-"""One line for a person: what to do about a container."""
+"""Advice in one line for a person: what to do about a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of some code: affected, fixed, not affected, not assessed, or not known.
+"""The assessment of an image by its advisories: affected, fixed, not affected, not assessed or unknown.
 
 Nothing here asks anybody: :func:`assess` decides by what was read.
 """

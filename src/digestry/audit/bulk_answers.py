@@ -1,11 +1,11 @@
-"""What one answer about many things tells, as the answers to the single questions."""
+"""Bulk answers: what one answer about many things tells, as answers to single questions."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
+from digestry.audit.question_cache import Question
 from digestry.errors import InvalidManifest
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -18,9 +18,8 @@ from digestry.model.resolution import Resolution
 
 def single_answers(
     host: str, resolution: Resolution, contents: Mapping[str, str]
-) -> Iterator[tuple[Hashable, Any]]:
-    """Yield each question of :class:`~digestry.audit.registry_queries.Lookup` that is answered, and its
-    answer.
+) -> Iterator[tuple[Question, object]]:
+    """Yield each question of the audit that ``resolution`` answers, and its answer.
 
     ``contents`` were verified against their digests.
     """
@@ -55,7 +54,7 @@ def _since(span: TagSpan) -> datetime.datetime:
 
 def _manifest(
     repository: Reference, descriptor: Descriptor, contents: Mapping[str, str]
-) -> Iterator[tuple[Hashable, Any]]:
+) -> Iterator[tuple[Question, object]]:
     """Yield a manifest that was sent along, and its layers."""
     text = contents.get(str(descriptor.digest))
     if text is None or descriptor.media_type not in media_types.MANIFESTS:

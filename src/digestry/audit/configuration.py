@@ -1,4 +1,4 @@
-"""``fleet.toml``: where to look for containers, and under which other names images are known.
+"""The configuration of an audit, ``fleet.toml``: where containers run, and the other names of images.
 
 Every key is described, with its default, in docs/fleet.md.
 """

@@ -1,4 +1,4 @@
-"""The mirrors that engines are set up with: docker's ``daemon.json``, containerd's ``certs.d``.
+"""Mirrors of registries in the settings of engines: docker's ``daemon.json``, containerd's ``certs.d``.
 
 Only what tells where content is: the certificates and headers named there are the engine's own.
 A mirror that cannot be asked as a registry is a problem, with the reason.

@@ -1,4 +1,4 @@
-"""Finding out the facts of one image: what it is, where its tag points, and what is said of it.
+"""Fact finding about one image: what it is, where its tag points, and what advisories say of it.
 
 A registry is asked about many images at once first, where it answers that; so the steps are taken for all
 images in turn, and each step says what it is going to ask.

@@ -1,4 +1,4 @@
-"""Which image to run in place of a vulnerable one: the one that is named as the fix, if it is one."""
+"""Fixed images: the search for an image to run in place of a vulnerable one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exploring a repository's graph: asking its registry for the nodes that one image needs.
+"""The explorer of a repository's graph: it asks the registry for the nodes that one image needs.
 
 Every method raises what the queries raise.
 """

@@ -1,4 +1,4 @@
-"""Finding out which image a container runs: its claimed digests, joined with what its registry holds.
+"""The identification of a container's image: its claimed digests, joined with what its registry holds.
 
 The registry's manifests make a graph, index → manifest → config, overwritten and untagged ones
 included. Everything here raises what the queries raise.

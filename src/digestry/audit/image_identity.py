@@ -1,4 +1,4 @@
-"""Which image a container runs, as far as one repository can tell.
+"""The identity of the image that a container runs, as far as one repository can tell.
 
 A container's code is a config; its closure is every node of the repository's graph that is that config
 or holds it. Whether a container runs something is membership in its closure, and never a comparison of

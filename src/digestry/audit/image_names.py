@@ -1,4 +1,4 @@
-"""One image under several host names: aliases and mirrors.
+"""The names of one image: aliases of its repository, and mirrors.
 
 A digest is the same content by whatever name it is fetched, so that any of an image's names may
 confirm it. A tag is not: what it points to is a matter of the registry that was named.

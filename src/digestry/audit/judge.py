@@ -1,4 +1,4 @@
-"""The judgement of a container: is it current, moved, vulnerable or fixed, and what is to be done.
+"""The judgement of a container: whether it is current, moved, vulnerable or fixed, and what to do.
 
 :func:`judge` is a pure function: it asks nobody, and says the same of the same facts.
 """

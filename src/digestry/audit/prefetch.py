@@ -1,4 +1,4 @@
-"""Asking a registry about all images at once, where it answers that, before each is looked at.
+"""Prefetching of answers: a registry is asked about all images at once, where it allows that.
 
 What is learnt so is what single questions would have been told: whoever looks at an image finds the
 answers there already. Where a registry cannot be asked so, nothing happens here.

@@ -1,4 +1,4 @@
-"""Telling registries which of their digests run where, so that they keep them (docs/design.md, rule 7).
+"""Recording of sightings: registries are told which of their digests run where, so that they keep them.
 
 However many containers there are, a registry is told of each digest once for each place.
 """

@@ -1,4 +1,4 @@
-"""Which repository knows what a container runs: its own, its own by another name, or another."""
+"""The search for the repository that knows what a container runs: its own, by any name, or another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking a registry what decides whether a tag points, or has pointed, to what a container runs."""
+"""The inspection of a tag: asking its registry for the facts by which it is judged."""
 
 from __future__ import annotations
 

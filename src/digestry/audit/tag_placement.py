@@ -1,5 +1,4 @@
-"""Where what a container runs stands in its registry: the indexes that hold it, the tags that point
-there now, and those that did."""
+"""The placement of an image: the indexes that hold it, the tags that point to it, and those that did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the tag that a container was started from points to what runs, or has ever pointed there.
+"""The verdict on a container's tag: whether it points to what runs, or has ever pointed there.
 
 Nothing here asks anybody: :func:`judge_tag` decides by what was found out.
 """

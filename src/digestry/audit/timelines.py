@@ -1,4 +1,4 @@
-"""Where the tags of what runs have pointed over time, and which containers run which of it."""
+"""Timelines of tags: where each has pointed over time, and which containers run which of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers in groups, so that two bad ones are found among three hundred.
+"""Groups of containers in a report, so that two bad ones are found among three hundred.
 
 A group shows what is wrong in full; containers that stand equally well share one line.
 """

@@ -1,4 +1,4 @@
-"""CSV for spreadsheets (RFC 4180): a row a container, and a row for what could not be seen.
+"""The report as CSV for spreadsheets (RFC 4180): a row a container, and a row for what could not be seen.
 
 A spreadsheet takes a cell that begins with one of ``= + - @`` for a formula, and runs it. Such
 cells get an apostrophe before them, which a spreadsheet shows as text.

@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: no network, no script to be read, light and dark.
+"""The report as one HTML page that needs nothing else: no network, no script to be read, light and dark.
 
 Everything that came from elsewhere is escaped; besides, the page's own policy lets nothing run but
 the one script whose hash it names.

@@ -1,4 +1,4 @@
-"""JSON: one document, written a container at a time, with one line for each."""
+"""The report as JSON: one document, with one line for each container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JUnit XML, for a build server: a test case a container, a failure for each that fails the audit.
+"""The report as JUnit XML, for a build server: a test case for each container.
 
 Only a container of which somebody said that it is fixed, or not affected, passes. Any other that
 fails nothing is skipped, which no build server shows in green.

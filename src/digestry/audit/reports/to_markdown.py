@@ -1,4 +1,4 @@
-"""Markdown for a pull request: a summary, the bad ones in a table, the rest folded away.
+"""The report as Markdown for a pull request: a summary, the bad ones in a table, the rest folded away.
 
 A stranger's text is in code spans or code blocks alone, where Markdown has no links, mentions,
 images or HTML; one with a character that a table could take for its own is spelled in entities.

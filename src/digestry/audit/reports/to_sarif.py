@@ -1,4 +1,4 @@
-"""SARIF 2.1.0 (OASIS), for code scanning: a rule a vulnerability, a result a container."""
+"""The report as SARIF 2.1.0, for code scanning: a rule a vulnerability, a result a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table for a terminal, and the lines below it that say why and what to do."""
+"""The report for a terminal: a table, and the lines below it that say why and what to do."""
 
 from __future__ import annotations
 

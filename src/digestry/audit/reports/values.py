@@ -1,4 +1,4 @@
-"""The rows of an audit as plain values: what JSON carries, and what the published schema describes.
+"""The rows of a report as plain values: what JSON carries, and what the published schema describes.
 
 The keys are fixed forms that scripts rely on: further ones may come, none goes or changes its
 meaning.

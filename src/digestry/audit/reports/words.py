@@ -1,4 +1,4 @@
-"""The words in which every format says the same things, and in which order containers come."""
+"""The words and the order of containers that all forms of a report share."""
 
 from __future__ import annotations
 

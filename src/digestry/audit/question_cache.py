@@ -1,0 +1,141 @@
+"""A cache of questions to registries: each is asked once, a few at a time, and never without end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, Final, TypeAlias, TypeVar
+
+from digestry.errors import DigestryError, RemoteError, Unreachable
+
+TIMEOUT: Final = 10.0
+"""Seconds that one question to a registry may take, all of its requests together."""
+PARALLEL: Final = 8
+"""Questions to one registry at a time."""
+
+Question: TypeAlias = tuple[str, *tuple[Hashable, ...]]
+"""What is asked: its kind, and what it is asked of."""
+
+_Answer = TypeVar("_Answer")
+
+
+class QuestionCache:
+    """Questions to registries and their answers. Safe for threads.
+
+    The first question that a registry leaves unanswered for ``timeout`` seconds, or that finds it
+    unreachable, is the last that it is asked, or, if it has answered others, the last of its kind:
+    :meth:`unreachable` lists such registries. An answer that is an error is remembered and raised
+    again.
+    """
+
+    def __init__(self, timeout: float = TIMEOUT) -> None:
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._answers: dict[Question, Future[Any]] = {}
+        self._lanes: dict[str, _Lane] = {}
+
+    def __contains__(self, question: Question) -> bool:
+        return question in self._answers
+
+    def note(self, question: Question, answer: object) -> None:
+        """Note an answer, unless there is one: what was said first stays."""
+        with self._lock:
+            if question not in self._answers:
+                future = self._answers[question] = Future()
+                future.set_result(answer)
+
+    def once(self, host: str, question: Question, ask: Callable[[], _Answer]) -> _Answer:
+        """Return the answer to ``question``, which ``ask`` asks of ``host`` if nobody did before."""
+        with self._lock:
+            future = self._answers.get(question)
+            mine = future is None
+            if future is None:
+                future = self._answers[question] = Future()
+        if mine:
+            # Nothing that is asked waits for another question, so that waiting here cannot deadlock.
+            self._ask(host, question[0], ask, future)
+        answer: _Answer = future.result()
+        return answer
+
+    def now(self, host: str, kind: str, ask: Callable[[], _Answer]) -> _Answer:
+        """Return what ``ask`` answers, which is not remembered."""
+        future: Future[_Answer] = Future()
+        self._ask(host, kind, ask, future)
+        return future.result()
+
+    def unreachable(self) -> list[tuple[str, Unreachable]]:
+        """Return the registries that did not answer, by name."""
+        with self._lock:
+            return sorted(
+                ((host, problem) for host, lane in self._lanes.items() if (problem := lane.problem)),
+                key=lambda pair: pair[0],
+            )
+
+    def _ask(self, host: str, kind: str, ask: Callable[[], _Answer], future: Future[_Answer]) -> None:
+        with self._lock:
+            lane = self._lanes.setdefault(host, _Lane())
+        with lane.room:
+            refusal = lane.refusal(kind)
+            if refusal is not None:
+                future.set_exception(refusal)
+            else:
+                self._answer(host, lane, kind, ask, future)
+
+    def _answer(
+        self, host: str, lane: _Lane, kind: str, ask: Callable[[], _Answer], future: Future[_Answer]
+    ) -> None:
+        outcome: Future[_Answer] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(ask())
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                outcome.set_exception(error)
+
+        # A thread of its own, and a daemon: one that hangs must not keep the program from ending.
+        threading.Thread(target=run, name=f"ask {host}", daemon=True).start()
+        try:
+            future.set_result(outcome.result(self._timeout))
+            lane.answered = True
+        except TimeoutError:
+            silence = Unreachable(f"{host} did not answer within {self._timeout:g} s")
+            lane.fail(kind, silence)
+            future.set_exception(silence)
+        except Unreachable as error:
+            lane.fail(kind, error)
+            future.set_exception(error)
+        except BaseException as error:
+            lane.answered = lane.answered or isinstance(error, RemoteError)
+            future.set_exception(error)
+            if not isinstance(error, DigestryError):
+                raise
+
+
+class _Lane:
+    """One registry's questions: so many at a time, and none after it failed to answer.
+
+    A registry that has answered something is only not asked again what it left unanswered: one
+    endpoint that hangs does not hide what the others say.
+    """
+
+    def __init__(self) -> None:
+        self.room = threading.Semaphore(PARALLEL)
+        self.answered = False
+        self.failure: Unreachable | None = None
+        self._silent: dict[str, Unreachable] = {}
+
+    def refusal(self, kind: str) -> Unreachable | None:
+        """Return why a question of this kind is not asked; None if it is."""
+        return self.failure or self._silent.get(kind)
+
+    def fail(self, kind: str, error: Unreachable) -> None:
+        """Note that a question of this kind was left unanswered. A second kind is one too many."""
+        if not self.answered or self._silent.keys() - {kind}:
+            self.failure = self.failure or error
+        self._silent.setdefault(kind, error)
+
+    @property
+    def problem(self) -> Unreachable | None:
+        """Why the registry, or one kind of question to it, was given up."""
+        return self.failure or next(iter(self._silent.values()), None)
