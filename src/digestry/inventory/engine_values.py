@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from digestry.errors import DigestryError, InvalidDigest, InvalidReference
+from digestry.inventory.observation import DigestKind
+from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.json_values import as_text
 from digestry.model.platform import Platform
@@ -47,7 +49,27 @@ def repository_digest(text: object) -> tuple[Reference, Digest] | None:
     return reference.repository_only(), reference.digest
 
 
+def has_registry(name: str) -> bool:
+    """Return whether an image's name begins with a registry's host, so that none was added to it."""
+    host, slash, _ = name.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
+def kind_of_media_type(media_type: str) -> DigestKind:
+    """Return the kind of content that a descriptor with ``media_type`` names."""
+    if media_type in media_types.INDEXES:
+        return "index"
+    return "manifest" if media_type in media_types.IMAGE_MANIFESTS else "unknown"
+
+
+def repository_of(reference: str | None) -> Reference | None:
+    """Return the repository of an image's name, or None if it is not a reference."""
+    named = reference_of(reference)
+    return None if named is None else named.repository_only()
+
+
 def reference_of(reference: str | None) -> Reference | None:
+    """Return an image's name as a reference, or None if it is not one."""
     if not reference:
         return None
     try:

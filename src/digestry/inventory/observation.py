@@ -40,6 +40,16 @@ class Claim:
     rewritten: bool = False
 
 
+def pinned_claim(named: Reference | None, read_from: str) -> Claim | None:
+    """Return the claim of an image's name that has a digest in it, or None if it has none.
+
+    The runtime had to find that very digest to start the container.
+    """
+    if named is None or named.digest is None:
+        return None
+    return Claim(named.digest, "unknown", named.repository_only(), read_from, "repo-digest", obtained=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Abbreviation:
     """The beginning of a digest, 12 hex digits or more without algorithm, where a source gave no more.

@@ -10,13 +10,13 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from digestry.errors import DigestryError, InvalidConfiguration, InvalidReference
+from digestry.errors import DigestryError, InvalidConfiguration
+from digestry.inventory.engine_values import has_registry, reference_of
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.purl import NamedImage, is_image, read_hash, read_purl, read_url
 from digestry.inventory.formats.rows import Fields, Made, Reading, Row, RowImage
 from digestry.inventory.observation import Claim, ImageFacts
 from digestry.model.digest import Digest, shown
-from digestry.model.reference import Reference
 
 LISTED_HOST: Final = "listed, not running"
 
@@ -73,34 +73,22 @@ def _named(found: _Found) -> list[NamedImage]:
     named = [read_purl(purl) for purl in found.purls]
     named += [one for one in map(read_url, found.urls) if one is not None]
     for text in found.of_repository:
-        reference = _reference(text)
+        reference = reference_of(text)
         if reference is not None:
-            named.append(NamedImage(reference, reference.digest, registry_named=_has_registry(text)))
-    by_name = _reference(found.name)
+            named.append(NamedImage(reference, reference.digest, registry_named=has_registry(text)))
+    by_name = reference_of(found.name)
     if by_name is not None:
         digest = by_name.digest or _digest(found.version)
         if by_name.tag is None and digest is None and found.version:
-            by_name = _reference(f"{found.name}:{found.version}") or by_name
+            by_name = reference_of(f"{found.name}:{found.version}") or by_name
         known = {one.reference.repository_only() for one in named}
         if not known or by_name.repository_only() in known:
-            named.append(NamedImage(by_name, digest, registry_named=_has_registry(found.name)))
+            named.append(NamedImage(by_name, digest, registry_named=has_registry(found.name)))
     return named
-
-
-def _reference(text: str) -> Reference | None:
-    try:
-        return Reference.parse(text)
-    except InvalidReference:
-        return None
 
 
 def _digest(text: str) -> Digest | None:
     return read_hash(*text.split(":", 1)) if ":" in text else None
-
-
-def _has_registry(name: str) -> bool:
-    host, slash, _ = name.partition("/")
-    return bool(slash) and ("." in host or ":" in host or host == "localhost")
 
 
 class _List:

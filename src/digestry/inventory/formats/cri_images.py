@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.inventory.engine_values import digest_of
-from digestry.inventory.formats.image_ids import parsed, read_image_id
-from digestry.inventory.observation import Claim, DigestKind, ImageFacts
+from digestry.inventory.engine_values import digest_of, reference_of
+from digestry.inventory.formats.image_ids import read_image_id
+from digestry.inventory.observation import Claim, DigestKind, ImageFacts, pinned_claim
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 
@@ -57,7 +57,7 @@ def read_cri_image(
         # A name that the runtime chose of several is no tag to be judged by.
         is_name = shown and digest_of(shown) is None and not shown.startswith("sha256:")
         said.append(f"{shown} {_CHOSEN}" if is_name else _NO_NAME)
-    name = parsed(typed)
+    name = reference_of(typed)
     own = None if name is None else name.repository_only()
     claims: list[Claim] = []
     identity = digest_of(image_id) or digest_of(shown)
@@ -75,10 +75,9 @@ def read_cri_image(
         if not given:
             kind: DigestKind = "config" if runtime == CONTAINERD else "unknown"
             claims.append(Claim(identity, kind, None, "the image ID", "image-id", obtained=False))
-    if name is not None and name.digest is not None:
-        claims.append(
-            Claim(name.digest, "unknown", own, "the container's image name", "repo-digest", obtained=True)
-        )
+    pinned = pinned_claim(name, "the container's image name")
+    if pinned is not None:
+        claims.append(pinned)
     # Pairs of repository and digest before the bare ID, which is the last resort.
     ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
     facts = ImageFacts(typed or None, tuple(ordered), identity, platform=platform)

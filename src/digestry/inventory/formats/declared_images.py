@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from digestry.inventory.engine_values import digest_of
+from digestry.inventory.engine_values import digest_of, reference_of
 from digestry.inventory.formats.container_states import State, state_of
-from digestry.inventory.formats.image_ids import parsed, read_image_id
+from digestry.inventory.formats.image_ids import read_image_id
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Made, Reading, RowImage, repository_of
+from digestry.inventory.formats.rows import Awaited, Made, Reading, RowImage
 from digestry.inventory.formats.single_entries import OneByOne
-from digestry.inventory.observation import Claim, ImageFacts
+from digestry.inventory.observation import Claim, ImageFacts, pinned_claim
 from digestry.inventory.waiting import Waiting
 from digestry.model.json_values import JsonObject
 from digestry.model.platform import Platform
@@ -70,7 +70,8 @@ def told_image(
     """
 
     def make() -> RowImage:
-        own = repository_of(typed)
+        named = reference_of(typed)
+        own = None if named is None else named.repository_only()
         notes = list(remarks)
         claims: list[Claim] = []
         image_id = None
@@ -84,11 +85,9 @@ def told_image(
                 claims += read.claims
                 notes += read.remarks
                 image_id = image_id or read.image_id
-        named = parsed(typed)
-        if named is not None and named.digest is not None and state != "waits":
-            claims.append(
-                Claim(named.digest, "unknown", own, "the image's name", "repo-digest", obtained=True)
-            )
+        pinned = pinned_claim(named, "the image's name")
+        if pinned is not None and state != "waits":
+            claims.append(pinned)
         if not claims and not template and state != "waits":
             notes.append(unknown)
         waiting: Waiting = "starting" if state == "waits" else ""

@@ -22,9 +22,8 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from digestry.inventory.engine_values import digest_of, reference_of, repository_digest
-from digestry.inventory.observation import Claim, DigestKind, ImageFacts
-from digestry.model import media_types
+from digestry.inventory.engine_values import digest_of, kind_of_media_type, reference_of, repository_digest
+from digestry.inventory.observation import Claim, DigestKind, ImageFacts, pinned_claim
 from digestry.model.digest import Digest, shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
@@ -60,18 +59,9 @@ def shown_image(
     reference = _typed_reference(typed, image_id, image, remarks)
     parsed = reference_of(reference)
     claims: list[Claim] = []
-    if parsed is not None and parsed.digest is not None:
-        # The runtime had to find this very digest to start the container.
-        claims.append(
-            Claim(
-                parsed.digest,
-                "unknown",
-                parsed.repository_only(),
-                "the container's name",
-                "repo-digest",
-                obtained=True,
-            )
-        )
+    pinned = pinned_claim(parsed, "the container's name")
+    if pinned is not None:
+        claims.append(pinned)
     pairs = [repository_digest(entry) for entry in as_list(image.get("RepoDigests"))]
     in_containerd = bool(child or target) or any(pair is not None and pair[1] == image_id for pair in pairs)
     claims += _paired_claims(image, target, remarks, obtained=not (made_up or in_containerd))
@@ -163,10 +153,7 @@ def _typed_reference(
 def _kind(target: JsonObject, digest: Digest) -> DigestKind:
     if as_text(target.get("digest")) != str(digest):
         return "unknown"
-    media_type = as_text(target.get("mediaType"))
-    if media_type in media_types.INDEXES:
-        return "index"
-    return "manifest" if media_type in media_types.IMAGE_MANIFESTS else "unknown"
+    return kind_of_media_type(as_text(target.get("mediaType")))
 
 
 def _paired_claims(

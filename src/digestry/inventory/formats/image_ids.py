@@ -14,8 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.errors import InvalidReference
-from digestry.inventory.engine_values import digest_of, repository_digest
+from digestry.inventory.engine_values import digest_of, has_registry, repository_digest
 from digestry.inventory.observation import Claim, DigestKind
 from digestry.model.digest import Digest, shown
 from digestry.model.reference import Reference
@@ -72,7 +71,7 @@ def _pair(text: str, whole: str, runtime: str, own: Reference | None, field: str
         return ImageID(remarks=(f"its {field} is in no known form: {shown(whole)}",))
     pair = repository_digest(text)
     imported = _IMPORTED.fullmatch(name.rpartition("/")[2]) is not None
-    if pair is None or imported or (runtime == "containerd" and not _is_full(name)):
+    if pair is None or imported or (runtime == "containerd" and not has_registry(name)):
         # containerd writes whole names down when it pulls; `import-2026-11-21@sha256:…` (in docker.io/
         # library/, for the kubelet) is its own invention for an archive, and `<none>` is Docker's.
         said = "an import" if imported else "which is no repository"
@@ -84,18 +83,3 @@ def _pair(text: str, whole: str, runtime: str, own: Reference | None, field: str
         # The digest may be of the container's own repository all the same.
         claims.append(Claim(digest, "unknown", own, field, "repo-digest", obtained=False))
     return ImageID(tuple(claims))
-
-
-def _is_full(name: str) -> bool:
-    host, slash, _ = name.partition("/")
-    return bool(slash) and ("." in host or ":" in host or host == "localhost")
-
-
-def parsed(reference: str | None) -> Reference | None:
-    """The reference that ``reference`` is; None if it is none."""
-    if not reference:
-        return None
-    try:
-        return Reference.parse(reference)
-    except InvalidReference:
-        return None

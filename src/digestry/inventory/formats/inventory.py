@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from digestry.errors import DigestryError, InvalidDigest, InvalidReference
+from digestry.inventory.engine_values import repository_of
 from digestry.inventory.formats.columns import (
     IDENTIFYING,
     Plan,
@@ -30,7 +31,7 @@ from digestry.inventory.formats.digest_columns import holds_digest, plain, unrea
 from digestry.inventory.formats.image_ids import read_image_id
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row, RowImage, repository_of
+from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row, RowImage
 from digestry.inventory.observation import Abbreviation, Claim, ImageFacts, Unseen, abbreviation
 from digestry.model.digest import Digest, shown
 from digestry.model.json_values import JsonObject

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from digestry.client.options import is_loopback
-from digestry.inventory.engine_values import platform_of
-from digestry.inventory.formats.image_ids import ImageID, parsed, read_image_id
-from digestry.inventory.observation import Claim, ImageFacts
-from digestry.model.digest import Digest
+from digestry.inventory.engine_values import platform_of, reference_of
+from digestry.inventory.formats.image_ids import ImageID, read_image_id
+from digestry.inventory.observation import ImageFacts, pinned_claim
 from digestry.model.platform import Platform
-from digestry.model.reference import DOCKER_HUB, Reference
+from digestry.model.reference import DOCKER_HUB
 
 _MOST: Final = 1 << 16
 """Of each kind that are remembered: a list in which nothing repeats must not be kept twice."""
@@ -93,16 +92,16 @@ class PodImages:
 def _read(
     reference: str | None, said: str | None, runtime: str, platform: Platform | None, volume: bool
 ) -> PodImage:
-    named = parsed(reference)
+    named = reference_of(reference)
     own = None if named is None else named.repository_only()
     if said is None:
         image, pinned = ImageID(), None
     elif volume:
         image = read_image_id(said, runtime=runtime, own=own, field="imageRef") if said else _UNTOLD
-        pinned = _pinned(named, "the volume's image name")
+        pinned = pinned_claim(named, "the volume's image name")
     else:
         image = read_image_id(said, runtime=runtime, own=own)
-        pinned = _pinned(named, "the pod's image name")
+        pinned = pinned_claim(named, "the pod's image name")
     # The kubelet's word comes first: a pod's image can be changed while the old one still runs.
     claims = image.claims if pinned is None else (*image.claims, pinned)
     has_host = named is not None and (
@@ -119,14 +118,6 @@ def _read(
         remarks=image.remarks,
         local=named.host if named is not None and is_loopback(named.host) else "",
     )
-
-
-def _pinned(named: Reference | None, read_from: str) -> Claim | None:
-    """What a name with a digest claims: the runtime had to find that very digest."""
-    digest: Digest | None = None if named is None else named.digest
-    if named is None or digest is None:
-        return None
-    return Claim(digest, "unknown", named.repository_only(), read_from, "repo-digest", obtained=True)
 
 
 def _make_room(known: dict[_K, _V]) -> None:

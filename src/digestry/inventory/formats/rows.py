@@ -9,13 +9,12 @@ from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from digestry.client.options import is_loopback
-from digestry.errors import InvalidReference
+from digestry.inventory.engine_values import repository_of
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.observation import ContainerObservation, ImageFacts, Note, Unseen, now
 from digestry.inventory.waiting import Waiting
 from digestry.model.digest import Digest
 from digestry.model.json_values import JsonObject
-from digestry.model.reference import Reference
 
 UNKNOWN_HOST: Final = "unknown host"
 
@@ -204,13 +203,3 @@ def begins_with(raw: msgspec.Raw | None, character: str) -> bool:
         return False
     view = memoryview(raw)
     return bool(view.nbytes) and view[0] == ord(character)
-
-
-def repository_of(reference: str | None) -> Reference | None:
-    """The repository of a name; None if it is none."""
-    if not reference:
-        return None
-    try:
-        return Reference.parse(reference).repository_only()
-    except InvalidReference:
-        return None

@@ -12,9 +12,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from digestry.inventory.formats.image_ids import parsed
+from digestry.inventory.engine_values import reference_of
 from digestry.inventory.formats.pods import ENDED, platforms_of_nodes, sightings_of_pods
-from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
+from digestry.inventory.observation import (
+    ContainerObservation,
+    ImageFacts,
+    Observation,
+    Unseen,
+    now,
+    pinned_claim,
+)
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -167,21 +174,10 @@ class Workloads:
         return [key] if key is not None and key in self._known else []
 
     def _template(self, workload: _Workload, container: _Container) -> ContainerObservation:
-        named = parsed(container.image)
-        claims: tuple[Claim, ...] = ()
+        pinned = pinned_claim(reference_of(container.image), "the template's image name")
         following = "the next run pulls what the tag points to then"
-        if named is not None and named.digest is not None:
+        if pinned is not None:
             following = "the next run has the digest that it names"
-            claims = (
-                Claim(
-                    named.digest,
-                    "unknown",
-                    named.repository_only(),
-                    "the template's image name",
-                    "repo-digest",
-                    obtained=True,
-                ),
-            )
         elif container.pull == "IfNotPresent":
             following += ", or finds an image of that name on its node (imagePullPolicy IfNotPresent)"
         elif container.pull == "Never":
@@ -195,7 +191,9 @@ class Workloads:
             namespace=workload.namespace,
             name=f"{workload.kind.lower()}/{workload.name}/{container.name}",
             id=f"{workload.uid}/{container.name}",
-            image=ImageFacts(container.image, claims, registry_named=container.pull != "Never"),
+            image=ImageFacts(
+                container.image, () if pinned is None else (pinned,), registry_named=container.pull != "Never"
+            ),
             seen_at=now(),
             remarks=(f"{why}; {following}",),
             runs=False,

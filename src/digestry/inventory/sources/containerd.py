@@ -20,12 +20,17 @@ import msgspec
 
 from digestry.client.options import is_loopback
 from digestry.errors import DigestryError, InvalidDigest, RemoteNotFound
-from digestry.inventory.engine_values import digest_of
+from digestry.inventory.engine_values import (
+    digest_of,
+    has_registry,
+    kind_of_media_type,
+    reference_of,
+    repository_of,
+)
 from digestry.inventory.engines.containerd_api import Container, Containerd, NamedImage
 from digestry.inventory.formats.containerd import Record, RecordMetadata
-from digestry.inventory.formats.image_ids import parsed
 from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
-from digestry.inventory.sources.containerd_images import Shelf, kind_of
+from digestry.inventory.sources.containerd_images import Shelf
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -177,7 +182,7 @@ class ContainerdSource:
             name = "(sandbox)"
         if _POD in labels:
             name = f"{labels[_POD]}/{name}"
-        named = parsed(reference)
+        named = reference_of(reference)
         return ContainerObservation(
             source=self._name,
             host=self._host,
@@ -191,7 +196,7 @@ class ContainerdSource:
                 platform_manifest=found.manifest,
                 platform=found.platform,
                 # containerd's clients write whole names; a name without a registry was made up here.
-                registry_named=named is not None and _is_full(typed),
+                registry_named=named is not None and has_registry(typed),
             ),
             seen_at=now(),
             remarks=tuple(dict.fromkeys(remarks + found.remarks)),
@@ -222,7 +227,7 @@ def _image(
     except RemoteNotFound:
         return _Found(remarks=["containerd does not have the snapshot that it runs any more", _NO_DIGEST])
     image = shelf.images().get(container.image)
-    pinned = named.digest if (named := parsed(reference)) is not None else None
+    pinned = named.digest if (named := reference_of(reference)) is not None else None
     if image is None:
         return _nameless(container, chain, pinned, reference, shelf)
     same = [part for part in shelf.parts(image) if _has(shelf, part.config, chain)]
@@ -273,7 +278,7 @@ def _by_target(image: NamedImage, configs: set[Digest], manifests: set[Digest], 
 def _by_config(config: Digest, read_from: str, reference: str | None, shelf: Shelf) -> _Found:
     """A config that runs for certain, and the names of the images that have it."""
     found = _Found(config=config)
-    own = named.repository_only() if (named := parsed(reference)) is not None else None
+    own = repository_of(reference)
     try:
         pairs = [claim for image in shelf.holding(config) for claim in _claims_of(image, shelf)]
         code = shelf.code(config)
@@ -313,7 +318,7 @@ def _nameless(
     found = _by_layers(container, chain, reference, shelf)
     if container.image:
         found.remarks.insert(0, f"containerd no longer has an image {container.image}")
-    named = parsed(reference)
+    named = reference_of(reference)
     if pinned is not None and named is not None and found.config is None:
         found.claims.insert(
             0,
@@ -337,16 +342,18 @@ def _claims_of(image: NamedImage, shelf: Shelf) -> list[Claim]:
         return []
     pulled = shelf.pulled_from(target)
     repositories: dict[Reference, bool] = {}
-    named = parsed(image.name)
-    if named is not None and _is_full(image.name):
+    named = reference_of(image.name)
+    if named is not None and has_registry(image.name):
         repositories[named.repository_only()] = _portless(named) in pulled
-    known = {_portless(one): one for name in shelf.images() if (one := parsed(name)) and _is_full(name)}
+    known = {
+        _portless(one): one for name in shelf.images() if (one := reference_of(name)) and has_registry(name)
+    }
     for where in sorted(pulled - {_portless(one) for one in repositories}):
         # The note has no port: another name that is known here may tell it.
-        repository = known.get(where) or parsed(where)
+        repository = known.get(where) or reference_of(where)
         if repository is not None and (where in known or not is_loopback(repository.host)):
             repositories.setdefault(repository.repository_only(), True)
-    kind = kind_of(image.media_type)
+    kind = kind_of_media_type(image.media_type)
     return [
         Claim(target, kind, repository, _READ_FROM, "repo-digest", obtained)
         for repository, obtained in repositories.items()
@@ -356,8 +363,3 @@ def _claims_of(image: NamedImage, shelf: Shelf) -> list[Claim]:
 def _portless(name: Reference) -> str:
     host = name.host if name.host.endswith("]") else name.host.rpartition(":")[0] or name.host
     return f"{host}/{name.repository}"
-
-
-def _is_full(name: str) -> bool:
-    host, slash, _ = name.partition("/")
-    return bool(slash) and ("." in host or ":" in host or host == "localhost")

@@ -17,8 +17,6 @@ import msgspec
 from digestry.errors import DigestryError, InvalidDigest, InvalidManifest, RemoteNotFound
 from digestry.inventory.engine_values import platform_of
 from digestry.inventory.engines.containerd_api import SOURCE_LABEL, Container, Containerd, NamedImage
-from digestry.inventory.observation import DigestKind
-from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 
@@ -230,10 +228,3 @@ def chain_id(diff_ids: list[str]) -> str:
         both = f"{chain} {diff_id}".encode(errors="replace")
         chain = diff_id if not chain else f"sha256:{hashlib.sha256(both).hexdigest()}"
     return chain
-
-
-def kind_of(media_type: str) -> DigestKind:
-    """The kind of what has this media type."""
-    if media_type in media_types.INDEXES:
-        return "index"
-    return "manifest" if media_type in media_types.IMAGE_MANIFESTS else "unknown"
