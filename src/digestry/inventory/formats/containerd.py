@@ -13,7 +13,9 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from digestry.inventory.formats.cri import SANDBOX, cri_image
+from digestry.inventory.formats.container_labels import NO_LABELS, ContainerLabels
+from digestry.inventory.formats.cri import cri_image
+from digestry.inventory.formats.cri_documents import SANDBOX, ContainerConfig, config_image
 from digestry.inventory.formats.cri_images import CONTAINERD
 from digestry.inventory.formats.docker import NAME_CAN_MOVE, named_only
 from digestry.inventory.formats.json_documents import Input
@@ -23,42 +25,29 @@ from digestry.inventory.formats.single_entries import OneByOne
 from digestry.inventory.observation import Unseen
 from digestry.model.json_values import JsonObject
 
-_CRI_RECORD: Final = "io.cri-containerd.container.metadata"
+CRI_RECORD: Final = "io.cri-containerd.container.metadata"
+"""The extension of a container in which the CRI plugin keeps its own record of it."""
+
 _NO_STATE: Final = "containerd's record of a container does not say whether it runs"
 _HEADINGS: Final = re.compile(r"CONTAINER +IMAGE +RUNTIME\s*")
 _COLUMNS: Final = 3
 
 
-class _Labels(msgspec.Struct):
-    kind: str = msgspec.field(default="", name="io.cri-containerd.kind")
-    pod: str = msgspec.field(default="", name="io.kubernetes.pod.name")
-    pod_namespace: str = msgspec.field(default="", name="io.kubernetes.pod.namespace")
-    container: str = msgspec.field(default="", name="io.kubernetes.container.name")
-    name: str = msgspec.field(default="", name="nerdctl/name")
-    namespace: str = msgspec.field(default="", name="nerdctl/namespace")
-
-
 class _Container(msgspec.Struct, rename="pascal"):
     id: str = msgspec.field(name="ID")
     image: str = ""
-    labels: _Labels | None = None
+    labels: ContainerLabels | None = None
     extensions: JsonObject | None = None
 
 
-class _RecordImage(msgspec.Struct):
-    typed: str = msgspec.field(default="", name="user_specified_image")
-
-
-class _RecordConfig(msgspec.Struct):
-    image: _RecordImage | None = None
-
-
 class RecordMetadata(msgspec.Struct):
+    """The image in the CRI plugin's record of a container."""
+
     image_ref: str = msgspec.field(default="", name="ImageRef")
-    config: _RecordConfig | None = msgspec.field(default=None, name="Config")
+    config: ContainerConfig | None = msgspec.field(default=None, name="Config")
 
 
-class Record(msgspec.Struct):
+class _Record(msgspec.Struct):
     """What the CRI plugin notes of a container, in an extension of it."""
 
     metadata: RecordMetadata | None = msgspec.field(default=None, name="Metadata")
@@ -75,16 +64,15 @@ class Containerd(OneByOne[_Container]):
         return "ID" in fields and "Image" in fields and ("Snapshotter" in fields or "SnapshotKey" in fields)
 
     def made(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        labels = one.labels or _Labels()
+        labels = one.labels or NO_LABELS
         record = _record(one.extensions or {})
         image: Awaited
-        if labels.kind == "sandbox":
+        if labels.is_sandbox:
             image = named_only(self._reading, one.image, NAME_CAN_MOVE, SANDBOX)
         elif record is not None and record.image_ref:
-            spec = record.config.image if record.config else None
             image = cri_image(
                 self._reading,
-                spec.typed if spec else "",
+                config_image(record.config).typed,
                 one.image,
                 _NO_STATE,
                 image_ref=record.image_ref,
@@ -92,21 +80,27 @@ class Containerd(OneByOne[_Container]):
             )
         else:
             image = named_only(self._reading, one.image, NAME_CAN_MOVE, _NO_STATE)
-        name = labels.name or labels.container or ("(sandbox)" if labels.kind == "sandbox" else "")
-        if labels.pod:
-            name = f"{labels.pod}/{name}"
-        return (self.row(place, labels.pod_namespace or labels.namespace, name, one.id, image),)
+        namespace = labels.pod_namespace or labels.nerdctl_namespace
+        return (self.row(place, namespace, labels.containerd_name, one.id, image),)
 
 
 def _record(extensions: JsonObject) -> RecordMetadata | None:
-    """The CRI plugin's own record of a container; None if there is none that can be read."""
-    extension = extensions.get(_CRI_RECORD)
+    """Return the CRI plugin's own record of a container, or None if there is none that can be read."""
+    extension = extensions.get(CRI_RECORD)
     value = extension.get("value", extension.get("Value")) if isinstance(extension, dict) else None
     if not isinstance(value, str):
         return None
     try:
-        return msgspec.json.decode(b64decode(value, validate=True), type=Record).metadata
-    except (ValueError, RecursionError):  # msgspec's errors, and those of base64, are ValueErrors
+        return read_record(b64decode(value, validate=True))
+    except ValueError:
+        return None
+
+
+def read_record(content: bytes) -> RecordMetadata | None:
+    """Return the CRI plugin's record that ``content`` is, or None if it cannot be read."""
+    try:
+        return msgspec.json.decode(content, type=_Record).metadata
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None
 
 

@@ -14,12 +14,20 @@ import msgspec
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.engine_values import digest_of
+from digestry.inventory.formats.cri_documents import (
+    SANDBOX,
+    ContainerInfo,
+    CriContainer,
+    ImageSpec,
+    Metadata,
+    config_image,
+)
 from digestry.inventory.formats.cri_images import CONTAINERD, CRI_O, read_cri_image
+from digestry.inventory.formats.engine_documents import ImageRecord
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import (
     Awaited,
     Fields,
-    Listed,
     Made,
     Reading,
     RowImage,
@@ -28,62 +36,24 @@ from digestry.inventory.formats.rows import (
 from digestry.inventory.formats.single_entries import Images, OneByOne
 from digestry.model.digest import Digest
 
-SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause container"
-
-_ENDED: Final = frozenset({"CONTAINER_EXITED", "CONTAINER_CREATED", 0, 2})
 _BESIDE: Final = frozenset({"kind", "spec", "image"})
 """Keys that show that a ``status`` is none of crictl's."""
-_READY: Final = frozenset({"SANDBOX_READY", ""})
 
 
-class Labels(msgspec.Struct):
-    """The kubelet's labels on containers and sandboxes."""
-
-    pod: str = msgspec.field(default="", name="io.kubernetes.pod.name")
-    namespace: str = msgspec.field(default="", name="io.kubernetes.pod.namespace")
-    container: str = msgspec.field(default="", name="io.kubernetes.container.name")
-
-
-class _Metadata(msgspec.Struct):
-    name: str = ""
-    namespace: str = ""
-
-
-class _Spec(msgspec.Struct):
-    image: str = ""
-    typed: str = msgspec.field(default="", name="userSpecifiedImage")
-
-
-class _Container(msgspec.Struct, rename="camel"):
-    id: str = ""
-    metadata: _Metadata | None = None
-    image: _Spec | None = None
-    image_ref: str | None = None
-    image_id: str | None = None
-    state: str | int | None = None
-    labels: Labels | None = None
-
-
-def crictl_name(metadata: _Metadata | None, labels: Labels | None) -> str:
-    """``pod/container``, as pods' containers are named elsewhere."""
-    name = (labels.container if labels else "") or (metadata.name if metadata else "")
-    return f"{labels.pod}/{name}" if labels and labels.pod else name
-
-
-class CriList(OneByOne[_Container]):
+class CriList(OneByOne[CriContainer]):
     title: ClassVar[str] = "`crictl ps -o json`"
     usable: ClassVar[str] = "containers with an imageRef"
     reads: ClassVar[frozenset[str]] = frozenset({"imageRef", "imageId"})
-    entry = _Container
+    entry = CriContainer
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return "podSandboxId" in fields and "imageRef" in fields
 
-    def made(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        if self._reading.left_out(runs=_runs(one.state)):
+    def made(self, one: CriContainer, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        if self._reading.left_out(runs=one.runs):
             return ()
-        spec = one.image or _Spec()
+        spec = one.image or ImageSpec()
         image = cri_image(
             self._reading,
             spec.typed,
@@ -91,13 +61,7 @@ class CriList(OneByOne[_Container]):
             image_ref=one.image_ref or "",
             image_id=one.image_id or "",
         )
-        namespace = one.labels.namespace if one.labels else ""
-        return (self.row(place, namespace, crictl_name(one.metadata, one.labels), one.id, image),)
-
-
-def _runs(state: str | int | None) -> bool:
-    # The CRI's enum, by name or by number. What is in no known state has not been seen to end.
-    return state not in _ENDED
+        return (self.row(place, one.namespace, one.name, one.id, image),)
 
 
 # -- inspect ------------------------------------------------------------------------------------
@@ -110,22 +74,16 @@ class _Annotations(msgspec.Struct):
     crio_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.ImageName")  # one of several
     crio_sandbox_image: str = msgspec.field(default="", name="io.kubernetes.cri-o.Image")
 
+    @property
+    def is_sandbox(self) -> bool:
+        return "sandbox" in {self.containerd_kind, self.crio_kind}
+
 
 class _RuntimeSpec(msgspec.Struct):
     annotations: _Annotations | None = None
 
 
-class _ConfigImage(msgspec.Struct):
-    image: str = ""
-    typed: str = msgspec.field(default="", name="user_specified_image")
-
-
-class _Config(msgspec.Struct):
-    image: _ConfigImage | None = None
-
-
-class _Info(msgspec.Struct):
-    config: _Config | None = None
+class _Info(ContainerInfo):
     spec: _RuntimeSpec | None = msgspec.field(default=None, name="runtimeSpec")
     snapshotter: str | None = None
     image: str | None = None
@@ -133,7 +91,7 @@ class _Info(msgspec.Struct):
 
 
 class _Inspected(msgspec.Struct):
-    status: _Container
+    status: CriContainer
     info: _Info | None = None
 
 
@@ -155,26 +113,13 @@ class CriInspect(OneByOne[_Inspected]):
     def made(self, one: _Inspected, fields: Fields, place: SourceLocation) -> Iterable[Made]:
         status, info = one.status, one.info or _Info()
         notes = (info.spec.annotations if info.spec else None) or _Annotations()
-        runtime = CRI_O if notes.crio_kind or notes.crio_image else ""
-        if notes.containerd_kind or notes.containerd_image or info.snapshotter:
-            runtime = CONTAINERD
-        if str(status.state).startswith("SANDBOX_") or "sandbox" in {notes.containerd_kind, notes.crio_kind}:
-            if self._reading.left_out(runs=str(status.state or "") in _READY):
-                return ()
-            metadata = status.metadata or _Metadata()
-            typed = info.image or notes.crio_sandbox_image or notes.crio_image
-            image = cri_image(
-                self._reading, "" if digest_of(typed) else typed, typed, SANDBOX, runtime=runtime
-            )
-            namespace = metadata.namespace or (status.labels.namespace if status.labels else "")
-            name = f"{metadata.name}/(sandbox)"
-            return (self.row(place, namespace, name, status.id, image),)
-        if self._reading.left_out(runs=_runs(status.state)):
+        if status.is_sandbox or notes.is_sandbox:
+            return self._sandbox(status, info, notes, place)
+        if self._reading.left_out(runs=status.runs):
             return ()
         if not status.id:
             raise InvalidConfiguration("a status without an id is no container's")
-        spec = status.image or _Spec()
-        config = (info.config.image if info.config else None) or _ConfigImage()
+        spec, config = status.image or ImageSpec(), config_image(info.config)
         # What the runtime was given: an ID, from kubelets.
         typed = config.typed or spec.typed or config.image
         image = cri_image(
@@ -183,11 +128,34 @@ class CriInspect(OneByOne[_Inspected]):
             spec.image or notes.crio_image or notes.containerd_image,
             image_ref=status.image_ref or "",
             image_id=status.image_id or (config.image if digest_of(config.image) else ""),
-            runtime=runtime,
+            runtime=_runtime(info, notes),
         )
-        namespace = status.labels.namespace if status.labels else ""
-        name = crictl_name(status.metadata, status.labels)
-        return (self.row(place, namespace, name, status.id, image),)
+        return (self.row(place, status.namespace, status.name, status.id, image),)
+
+    def _sandbox(
+        self, status: CriContainer, info: _Info, notes: _Annotations, place: SourceLocation
+    ) -> Iterable[Made]:
+        """Return the row of a sandbox, none if it does not run."""
+        if self._reading.left_out(runs=status.is_ready_sandbox):
+            return ()
+        metadata = status.metadata or Metadata()
+        typed = info.image or notes.crio_sandbox_image or notes.crio_image
+        image = cri_image(
+            self._reading,
+            "" if digest_of(typed) else typed,
+            typed,
+            SANDBOX,
+            runtime=_runtime(info, notes),
+        )
+        namespace = metadata.namespace or status.namespace
+        return (self.row(place, namespace, f"{metadata.name}/(sandbox)", status.id, image),)
+
+
+def _runtime(info: _Info, notes: _Annotations) -> str:
+    """Return which runtime made a container, by what it added; "" if it added nothing."""
+    if notes.containerd_kind or notes.containerd_image or info.snapshotter:
+        return CONTAINERD
+    return CRI_O if notes.crio_kind or notes.crio_image else ""
 
 
 def cri_image(
@@ -239,9 +207,11 @@ class CriImages(Images[_Image]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "id" in fields and ("repoDigests" in fields or "repoTags" in fields)
 
-    def learnt(self, one: _Image) -> tuple[Digest, Listed] | None:
+    def learnt(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
         identity = digest_of(one.id)
-        return None if identity is None else (identity, Listed(one.repo_digests or (), one.repo_tags or ()))
+        return (
+            None if identity is None else (identity, ImageRecord(one.repo_digests or (), one.repo_tags or ()))
+        )
 
 
 class CriPods:

@@ -22,7 +22,6 @@ CRI_O: Final = "cri-o"
 _CHOSEN: Final = (
     "is one name that the runtime knows it by: which one it was started by, and so its tag, is not known"
 )
-_SEVERAL: Final = "the runtime knows the image by several names, and not by which this container was started"
 _NO_NAME: Final = "the runtime does not say which image name this container was started from"
 _IN_IMAGES: Final = "repoDigests"
 
@@ -42,15 +41,14 @@ def read_cri_image(
     image_ref: str = "",
     image_id: str = "",
     runtime: str = "",
-    several: bool = False,
     platform: Platform | None = None,
     repo_digests: Callable[[Digest], tuple[str, ...]] = lambda _: (),
 ) -> CriImage:
     """The image of a container of a CRI runtime, by its ``imageRef`` and ``imageId``.
 
     ``typed`` is the name that it was started by, ``shown`` the one that the runtime shows, each ""
-    if there is none; ``runtime`` is "" if it is not known. ``several`` tells that the runtime has more
-    names of the image than one, ``repo_digests`` which pairs it lists for an image ID.
+    if there is none; ``runtime`` is "" if it is not known. ``repo_digests`` returns the pairs
+    that the runtime lists for an image ID.
     """
     said = list(remarks)
     if not typed:

@@ -16,14 +16,20 @@ import msgspec
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.engine_values import digest_of, platform_of
+from digestry.inventory.formats.container_labels import COMPOSE_IMAGE, COMPOSE_PROJECT
 from digestry.inventory.formats.container_states import state_of
 from digestry.inventory.formats.declared_images import remarks_on
+from digestry.inventory.formats.engine_documents import (
+    NO_IMAGE,
+    Descriptor,
+    ImageRecord,
+    InspectedContainer,
+)
 from digestry.inventory.formats.engine_images import shown_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import (
     Awaited,
     Fields,
-    Listed,
     Made,
     Reading,
     RowImage,
@@ -32,13 +38,9 @@ from digestry.inventory.formats.rows import (
 from digestry.inventory.formats.single_entries import Images, OneByOne
 from digestry.inventory.observation import ImageFacts
 from digestry.model.digest import Digest, shown
-from digestry.model.json_values import JsonObject
 
-COMPOSE_PROJECT: Final = "com.docker.compose.project"
 NAME_CAN_MOVE: Final = "containerd keeps the image's name, and not its digest: the name may have moved since"
 
-_COMPOSE_IMAGE: Final = "com.docker.compose.image"
-"""The label in which Compose keeps the ID of the image that it started."""
 _COMPOSE_LISTS: Final = "`docker compose images` does not say whether it runs"
 _NO_DIGEST: Final = "what `docker ps` prints has no digest in it: `docker inspect` of the container has"
 _ID_ALONE: Final = (
@@ -47,35 +49,11 @@ _ID_ALONE: Final = (
 _SHORT: Final = re.compile(r"(?:sha256:)?[0-9a-f]{12}", re.ASCII)
 
 
-class _Labels(msgspec.Struct):
-    project: str = msgspec.field(default="", name=COMPOSE_PROJECT)
-    containerd_namespace: str = msgspec.field(default="", name="nerdctl/namespace")
-
-
-class _Config(msgspec.Struct, rename="pascal"):
-    image: str | None = None
-    labels: _Labels | None = None
-
-
-class _State(msgspec.Struct, rename="pascal"):
-    status: str | None = None
-    running: bool | None = None
-
-
-class _Container(msgspec.Struct, rename="pascal"):
-    id: str
-    image: str = ""
-    name: str | None = None
-    config: _Config | None = None
-    state: _State | None = None
-    image_manifest_descriptor: JsonObject | None = None
-
-
-class DockerInspect(OneByOne[_Container]):
+class DockerInspect(OneByOne[InspectedContainer]):
     title: ClassVar[str] = "`docker inspect` of a container"
     usable: ClassVar[str] = "containers with an Id and an Image"
     reads: ClassVar[frozenset[str]] = frozenset()
-    entry = _Container
+    entry = InspectedContainer
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
@@ -85,22 +63,14 @@ class DockerInspect(OneByOne[_Container]):
             and begins_with(fields.get("Config"), "{")
         )
 
-    def made(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        state = one.state
-        runs = state is None or state.running is True or state_of(state.status or "running") != "ended"
-        if self._reading.left_out(runs=runs):
+    def made(self, one: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+        if self._reading.left_out(runs=one.runs):
             return ()
-        config = one.config or _Config()
-        labels = config.labels or _Labels()
-        typed = config.image or ""
-        child = (one.image_manifest_descriptor or {}).get("digest", "")
-        if digest_of(one.image) is None and not typed:
+        if digest_of(one.image) is None and not one.typed:
             image = named_only(self._reading, one.image, NAME_CAN_MOVE)
         else:
-            image = engine_image(
-                self._reading, typed, one.image, child=child if isinstance(child, str) else ""
-            )
-        namespace = labels.project or labels.containerd_namespace
+            image = engine_image(self._reading, one.typed, one.image, manifest=one.manifest)
+        namespace = one.labels.compose_project or one.labels.nerdctl_namespace
         return (self.row(place, namespace, (one.name or "").removeprefix("/"), one.id, image),)
 
 
@@ -109,7 +79,7 @@ def engine_image(
     typed: str,
     image_id: str,
     *,
-    child: str = "",
+    manifest: str = "",
     made_up: bool = False,
     remarks: tuple[str, ...] = (),
 ) -> Awaited:
@@ -125,24 +95,20 @@ def engine_image(
             )
         elif listed is None:
             said.append(_ID_ALONE)
-        known = listed or Listed()
+        known = listed or NO_IMAGE
         facts = shown_image(
             typed=typed,
             image_id=identity,
-            detail={"ImageManifestDescriptor": {"digest": child}} if child else {},
-            image={
-                "RepoDigests": list(known.repo_digests),
-                "RepoTags": list(known.repo_tags),
-                "Descriptor": known.target,
-            },
-            platform=platform_of(known.architecture, known.system, known.variant),
+            image=known,
+            manifest=manifest,
+            platform=known.platform,
             remarks=said,
             made_up=made_up,
             platform_assumed=True,
         )
         return RowImage(facts, tuple(said))
 
-    return reading.shared(("engine", typed, image_id, child, made_up, remarks), make)
+    return reading.shared(("engine", typed, image_id, manifest, made_up, remarks), make)
 
 
 def named_only(reading: Reading, typed: str, *remarks: str) -> Awaited:
@@ -150,7 +116,7 @@ def named_only(reading: Reading, typed: str, *remarks: str) -> Awaited:
 
     def make() -> RowImage:
         said = list(remarks)
-        facts = shown_image(typed=typed, image_id=None, detail={}, image={}, platform=None, remarks=said)
+        facts = shown_image(typed=typed, image_id=None, platform=None, remarks=said)
         return RowImage(replace(facts, registry_named=True), tuple(said))
 
     return reading.shared(("name", typed, remarks), make)
@@ -194,7 +160,7 @@ class DockerList(OneByOne[_Listed]):
             return ()
         remarks = (_NO_DIGEST, *remarks_on(state, word))
         project = one.project or _label(one.labels, COMPOSE_PROJECT)
-        image_id = _label(one.labels, _COMPOSE_IMAGE)
+        image_id = _label(one.labels, COMPOSE_IMAGE)
         name = (one.names or one.name).partition(",")[0]
         if digest_of(image_id) is not None:
             typed = "" if _SHORT.fullmatch(one.image) else one.image
@@ -261,7 +227,7 @@ class _Image(msgspec.Struct, rename="pascal"):
     architecture: str | None = None
     os: str | None = None
     variant: str | None = None
-    descriptor: JsonObject | None = None
+    descriptor: Descriptor | None = None
 
 
 class ImageInspect(Images[_Image]):
@@ -274,18 +240,16 @@ class ImageInspect(Images[_Image]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and ("RepoDigests" in fields or "RepoTags" in fields)
 
-    def learnt(self, one: _Image) -> tuple[Digest, Listed] | None:
+    def learnt(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
         identity = digest_of(one.id)
         if identity is None:
             raise InvalidConfiguration(f"the Id of an image is no digest: {shown(one.id)}")
-        return identity, Listed(
+        return identity, ImageRecord(
             repo_digests=one.repo_digests or (),
             repo_tags=one.repo_tags or (),
             digest=one.digest or "",
-            architecture=one.architecture or "",
-            system=one.os or "",
-            variant=one.variant or "",
-            target=one.descriptor or {},
+            platform=platform_of(one.architecture, one.os, one.variant),
+            target=one.descriptor,
         )
 
 
@@ -306,12 +270,12 @@ class ImageList(Images[_ImageLine]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Repository" in fields and "Tag" in fields
 
-    def learnt(self, one: _ImageLine) -> tuple[Digest, Listed] | None:
+    def learnt(self, one: _ImageLine) -> tuple[Digest, ImageRecord] | None:
         identity = digest_of(one.id)
         if identity is None or one.repository == "<none>":
             return None
         tag = one.tag if one.tag != "<none>" else ""
-        return identity, Listed(
+        return identity, ImageRecord(
             repo_digests=(f"{one.repository}@{one.digest}",) if digest_of(one.digest) else (),
             repo_tags=(f"{one.repository}:{tag}",) if tag else (),
         )

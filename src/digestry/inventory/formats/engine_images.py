@@ -19,15 +19,24 @@ never were in any registry, and an image that lost its name has none at all. Its
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 from digestry.inventory.engine_values import digest_of, kind_of_media_type, reference_of, repository_digest
+from digestry.inventory.formats.engine_documents import (
+    NO_IMAGE,
+    ImageRecord,
+    InspectedContainer,
+    ListedContainer,
+)
 from digestry.inventory.observation import Claim, DigestKind, ImageFacts, pinned_claim
 from digestry.model.digest import Digest, shown
-from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
 from digestry.model.reference import DOCKER_HUB
+
+INFRASTRUCTURE: Final = "this is its pod's own pause container"
+"""The remark on a container that podman has started for a pod itself."""
 
 _CLASSIC_STORES: Final = frozenset(
     {"aufs", "devicemapper", "fuse-overlayfs", "overlay", "overlay2", "vfs", "windowsfilter"}
@@ -42,35 +51,32 @@ def shown_image(
     *,
     typed: str,
     image_id: Digest | None,
-    detail: JsonObject,
-    image: JsonObject,
+    image: ImageRecord = NO_IMAGE,
+    manifest: str = "",
+    driver: str = "",
     platform: Platform | None,
     remarks: list[str],
     made_up: bool = False,
     platform_assumed: bool = False,
 ) -> ImageFacts:
-    """Return what an engine's ``detail`` of a container and of its ``image`` say of the image that runs.
+    """Return what an engine shows of the image that a container runs.
 
-    ``made_up`` is True for an engine that pairs names and digests itself. What is odd is added to
-    ``remarks``.
+    ``typed`` is the name that it was started by, ``manifest`` the digest of the manifest that runs,
+    ``driver`` what keeps its layers, each "" if the engine does not show it. ``made_up`` is True for an
+    engine that pairs names and digests itself. What is odd is added to ``remarks``.
     """
-    child = as_object(detail.get("ImageManifestDescriptor"))
-    target = as_object(image.get("Descriptor"))
-    reference = _typed_reference(typed, image_id, image, remarks)
-    parsed = reference_of(reference)
-    claims: list[Claim] = []
-    pinned = pinned_claim(parsed, "the container's name")
-    if pinned is not None:
-        claims.append(pinned)
-    pairs = [repository_digest(entry) for entry in as_list(image.get("RepoDigests"))]
-    in_containerd = bool(child or target) or any(pair is not None and pair[1] == image_id for pair in pairs)
-    claims += _paired_claims(image, target, remarks, obtained=not (made_up or in_containerd))
+    reference = _typed_reference(typed, image_id, image.repo_tags, remarks)
+    named = reference_of(reference)
+    pinned = pinned_claim(named, "the container's name")
+    claims = [] if pinned is None else [pinned]
+    in_containerd = _is_in_containerd(image_id, image, manifest)
+    claims += _paired_claims(image, remarks, obtained=not (made_up or in_containerd))
     if image_id is not None:
-        store = as_text(detail.get("Driver")) or as_text(as_object(image.get("GraphDriver")).get("Name"))
+        store = driver or image.driver
         claims.append(
             Claim(
                 image_id,
-                _kind(target, image_id),
+                _kind(image, image_id),
                 None,
                 "the image ID",
                 "image-id",
@@ -78,29 +84,37 @@ def shown_image(
                 rewritten=in_containerd or (bool(store) and store not in _CLASSIC_STORES and not made_up),
             )
         )
-    named = parsed is not None and (parsed.host != DOCKER_HUB or typed.startswith(DOCKER_HUB + "/"))
+    has_host = named is not None and (named.host != DOCKER_HUB or typed.startswith(DOCKER_HUB + "/"))
     return ImageFacts(
         reference=reference,
         claims=tuple(dict.fromkeys(claims)),
         image_id=image_id,
-        platform_manifest=digest_of(child.get("digest")),
+        platform_manifest=digest_of(manifest or None),
         platform=platform,
         platform_assumed=platform_assumed,
-        registry_named=named or any(claim.repository is not None for claim in claims),
+        registry_named=has_host or any(claim.repository is not None for claim in claims),
     )
 
 
-def with_podman_digest(image: ImageFacts, value: object, remarks: list[str]) -> ImageFacts:
+def _is_in_containerd(image_id: Digest | None, image: ImageRecord, manifest: str) -> bool:
+    """Return whether an image is known to be in containerd's store."""
+    if manifest or image.target is not None:
+        return True
+    pairs = (repository_digest(text) for text in image.repo_digests)
+    return any(pair is not None and pair[1] == image_id for pair in pairs)
+
+
+def with_podman_digest(image: ImageFacts, text: str, remarks: list[str]) -> ImageFacts:
     """Return ``image`` with what podman's ``ImageDigest`` of its container adds to it, and takes away."""
-    digest = digest_of(value)
+    digest = digest_of(text)
     claims = list(image.claims)
     if digest is not None:
         # It names no repository, and may be the image's digest or its list's. The more exact
         # pairs with a repository come first; the image ID stays the last resort.
         claim = Claim(digest, "unknown", None, "the container's ImageDigest", "repo-digest", obtained=False)
         claims.insert(max(len(claims) - 1, 0), claim)
-    elif value:
-        remarks.append(f"podman gives an image digest that is none: {shown(value)}")
+    elif text:
+        remarks.append(f"podman gives an image digest that is none: {shown(text)}")
     local = (image.reference or "").startswith(f"{_LOCAL_HOST}/")
     if local:
         # Podman's way to name what no registry has: "localhost" without a port.
@@ -111,20 +125,21 @@ def with_podman_digest(image: ImageFacts, value: object, remarks: list[str]) -> 
     return replace(image, claims=tuple(claims), registry_named=image.registry_named and not local)
 
 
-def own_detail(identity: str, detail: JsonObject, remarks: list[str]) -> JsonObject:
-    """``detail``, what an engine shows of the container ``identity``; nothing, and a remark, if it is of
-    another one."""
-    said = as_text(detail.get("Id"))
-    if not said or said == identity:
+def own_detail(identity: str, detail: InspectedContainer | None, remarks: list[str]) -> InspectedContainer:
+    """Return ``detail``, what an engine shows of the container ``identity``.
+
+    If it is of another container, nothing is shown, and a remark says so.
+    """
+    if detail is not None and detail.id in {"", identity}:
         return detail
-    remarks.append(f"the engine shows another container in its place: {shown(said)}")
-    return {}
+    if detail is not None:
+        remarks.append(f"the engine shows another container in its place: {shown(detail.id)}")
+    return InspectedContainer("")
 
 
-def image_id_of(detail: JsonObject, entry: JsonObject, remarks: list[str]) -> Digest | None:
-    """The image ID of a container, which an engine shows of it, and lists with it; None, and a remark, if
-    these are two."""
-    of_detail, listed = digest_of(detail.get("Image")), digest_of(entry.get("ImageID"))
+def image_id_of(detail: InspectedContainer, entry: ListedContainer, remarks: list[str]) -> Digest | None:
+    """Return a container's image ID, which an engine lists and shows; None and a remark if these differ."""
+    of_detail, listed = digest_of(detail.image), digest_of(entry.image_id)
     if of_detail is not None and listed is not None and of_detail != listed:
         remarks.append(f"the engine lists this container with the image ID {listed}, and shows {of_detail}")
         return None
@@ -132,8 +147,9 @@ def image_id_of(detail: JsonObject, entry: JsonObject, remarks: list[str]) -> Di
 
 
 def _typed_reference(
-    typed: str, image_id: Digest | None, image: JsonObject, remarks: list[str]
+    typed: str, image_id: Digest | None, tags: Iterable[str], remarks: list[str]
 ) -> str | None:
+    """Return the name that a container was started by, or None and a remark if it was started by an ID."""
     if not typed:
         remarks.append("the engine does not say which image name this container was started from")
         return None
@@ -142,7 +158,7 @@ def _typed_reference(
         return typed
     # Hex digits may be a repository's name as well: it is an ID if they begin this image's ID, or
     # are marked as one, and no tag of the image is so called.
-    called = any(as_text(tag).partition(":")[0] == typed for tag in as_list(image.get("RepoTags")))
+    called = any(tag.partition(":")[0] == typed for tag in tags)
     begins = image_id is not None and image_id.encoded.startswith(match[1])
     if called or not (begins or typed.startswith("sha256:")):
         return typed
@@ -150,22 +166,21 @@ def _typed_reference(
     return None
 
 
-def _kind(target: JsonObject, digest: Digest) -> DigestKind:
-    if as_text(target.get("digest")) != str(digest):
+def _kind(image: ImageRecord, digest: Digest) -> DigestKind:
+    """Return what ``digest`` is the digest of, as far as the image's own descriptor tells."""
+    if image.target is None or image.target.digest != str(digest):
         return "unknown"
-    return kind_of_media_type(as_text(target.get("mediaType")))
+    return kind_of_media_type(image.target.media_type)
 
 
-def _paired_claims(
-    image: JsonObject, target: JsonObject, remarks: list[str], *, obtained: bool
-) -> list[Claim]:
+def _paired_claims(image: ImageRecord, remarks: list[str], *, obtained: bool) -> list[Claim]:
     """Return the claims of an image's ``RepoDigests``, in their order."""
     claims = []
-    for entry in as_list(image.get("RepoDigests")):
-        pair = repository_digest(entry)
+    for text in image.repo_digests:
+        pair = repository_digest(text)
         if pair is not None:
-            kind = _kind(target, pair[1])
+            kind = _kind(image, pair[1])
             claims.append(Claim(pair[1], kind, pair[0], "RepoDigests", "repo-digest", obtained))
-        elif not as_text(entry).startswith("<none>@"):
-            remarks.append(f"the engine gives a repository digest that is none: {shown(entry)}")
+        elif not text.startswith("<none>@"):
+            remarks.append(f"the engine gives a repository digest that is none: {shown(text)}")
     return claims

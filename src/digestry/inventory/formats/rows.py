@@ -10,11 +10,11 @@ import msgspec
 
 from digestry.client.options import is_loopback
 from digestry.inventory.engine_values import repository_of
+from digestry.inventory.formats.engine_documents import ImageRecord
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.observation import ContainerObservation, ImageFacts, Note, Unseen, now
 from digestry.inventory.waiting import Waiting
 from digestry.model.digest import Digest
-from digestry.model.json_values import JsonObject
 
 UNKNOWN_HOST: Final = "unknown host"
 
@@ -68,31 +68,6 @@ class Row(NamedTuple):
 Made: TypeAlias = Row | ContainerObservation | Unseen | Note
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What the file says of an image itself, apart from any container."""
-
-    repo_digests: tuple[str, ...] = ()
-    repo_tags: tuple[str, ...] = ()
-    digest: str = ""
-    architecture: str = ""
-    system: str = ""
-    variant: str = ""
-    target: JsonObject = field(default_factory=dict)
-
-    def joined(self, other: Listed) -> Listed:
-        """Both, where a file lists an image once for each of its names."""
-        return Listed(
-            tuple(dict.fromkeys(self.repo_digests + other.repo_digests)),
-            tuple(dict.fromkeys(self.repo_tags + other.repo_tags)),
-            self.digest or other.digest,
-            self.architecture or other.architecture,
-            self.system or other.system,
-            self.variant or other.variant,
-            self.target or other.target,
-        )
-
-
 @dataclass(slots=True)
 class Reading:
     """One file's reading: what its formats share. ``where`` is the file, for people."""
@@ -104,7 +79,7 @@ class Reading:
     """Containers that were left out because they do not run."""
     answered: bool = False
     """Whether something in it says in so many words that there is nothing to be listed."""
-    images: dict[Digest, Listed] = field(default_factory=dict)
+    images: dict[Digest, ImageRecord] = field(default_factory=dict)
     _said: set[Hashable] = field(default_factory=set)
     _shared: dict[Hashable, Awaited] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
@@ -120,7 +95,7 @@ class Reading:
         """``text``, as one object for all that are equal."""
         return self._texts.setdefault(text, text)
 
-    def learn(self, identity: Digest, image: Listed) -> None:
+    def learn(self, identity: Digest, image: ImageRecord) -> None:
         """Notes what the file says of the image that runtimes call ``identity``."""
         known = self.images.get(identity)
         self.images[identity] = image if known is None else known.joined(image)

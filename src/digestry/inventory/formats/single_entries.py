@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from digestry.inventory.formats.engine_documents import ImageRecord
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Listed, Made, Reading, Row, RowImage
+from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row, RowImage
 from digestry.model.digest import Digest
 
 T = TypeVar("T")
@@ -53,6 +54,6 @@ class Images(OneByOne[T]):
             self._reading.learn(*learnt)
         return ()
 
-    def learnt(self, one: T) -> tuple[Digest, Listed] | None:
+    def learnt(self, one: T) -> tuple[Digest, ImageRecord] | None:
         """What runtimes call an image, and what is said of it; None if nothing is."""
         raise NotImplementedError

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from digestry.client.options import is_loopback
 from digestry.errors import DigestryError, InvalidDigest, RemoteNotFound
 from digestry.inventory.engine_values import (
@@ -28,7 +26,9 @@ from digestry.inventory.engine_values import (
     repository_of,
 )
 from digestry.inventory.engines.containerd_api import Container, Containerd, NamedImage
-from digestry.inventory.formats.containerd import Record, RecordMetadata
+from digestry.inventory.formats.container_labels import read_labels
+from digestry.inventory.formats.containerd import CRI_RECORD, RecordMetadata, read_record
+from digestry.inventory.formats.cri_documents import SANDBOX, config_image
 from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
 from digestry.inventory.sources.containerd_images import Shelf
 from digestry.model.digest import Digest, shown
@@ -41,14 +41,6 @@ KUBERNETES: Final = "k8s.io"
 """The namespace of what a kubelet has started, which the CRI shows as well."""
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
-_RECORD: Final = "io.cri-containerd.container.metadata"
-_KIND: Final = "io.cri-containerd.kind"
-_POD: Final = "io.kubernetes.pod.name"
-_POD_NAMESPACE: Final = "io.kubernetes.pod.namespace"
-_POD_CONTAINER: Final = "io.kubernetes.container.name"
-_NERDCTL_NAME: Final = "nerdctl/name"
-_COMPOSE_PROJECT: Final = "com.docker.compose.project"
-_SANDBOX: Final = "its pod's sandbox, which holds the pod's network: the pause container"
 _UNKNOWN_STATE: Final = "containerd does not know whether it runs"
 _READ_FROM: Final = "containerd's images"
 _NO_DIGEST: Final = "containerd keeps no digest with a container, only the image's name, which can move"
@@ -160,13 +152,12 @@ class ContainerdSource:
     def _container(
         self, namespace: str, container: Container, runs: bool | None, shelf: Shelf
     ) -> ContainerObservation:
-        labels = container.labels
-        record = _record(container)
-        typed = record.config.image.typed if record and record.config and record.config.image else ""
-        typed = typed or container.image
+        labels = read_labels(container.labels)
+        record = read_record(container.extensions.get(CRI_RECORD, b""))
+        typed = (config_image(record.config).typed if record else "") or container.image
         remarks: list[str] = []
-        if labels.get(_KIND) == "sandbox":
-            remarks.append(_SANDBOX)
+        if labels.is_sandbox:
+            remarks.append(SANDBOX)
         if runs is None:
             remarks.append(_UNKNOWN_STATE)
         reference: str | None = typed
@@ -177,17 +168,12 @@ class ContainerdSource:
             found = _image(container, record, reference, shelf)
         except DigestryError as error:
             found = _Found(remarks=[f"containerd does not show this container's image: {error.message}"])
-        name = labels.get(_NERDCTL_NAME) or labels.get(_POD_CONTAINER) or ""
-        if labels.get(_KIND) == "sandbox":
-            name = "(sandbox)"
-        if _POD in labels:
-            name = f"{labels[_POD]}/{name}"
         named = reference_of(reference)
         return ContainerObservation(
             source=self._name,
             host=self._host,
-            namespace=labels.get(_POD_NAMESPACE) or labels.get(_COMPOSE_PROJECT) or namespace,
-            name=name or container.id,
+            namespace=labels.pod_namespace or labels.compose_project or namespace,
+            name=labels.containerd_name or container.id,
             id=container.id,
             image=ImageFacts(
                 reference=reference,
@@ -204,14 +190,6 @@ class ContainerdSource:
 
 
 # -- what runs ----------------------------------------------------------------------------------
-
-
-def _record(container: Container) -> RecordMetadata | None:
-    """The CRI plugin's own record of a container; None if there is none that can be read."""
-    try:
-        return msgspec.json.decode(container.extensions.get(_RECORD, b""), type=Record).metadata
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        return None
 
 
 def _image(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,16 +19,22 @@ from digestry.errors import DigestryError, RemoteNotFound
 from digestry.inventory.engine_values import digest_of, platform_of
 from digestry.inventory.engines.grpc import Channel, Unimplemented
 from digestry.inventory.engines.protobuf import Message, integer, nested, string
+from digestry.inventory.formats.container_labels import read_labels
+from digestry.inventory.formats.cri_documents import (
+    ContainerInfo,
+    CriContainer,
+    ImageSpec,
+    Metadata,
+    config_image,
+)
 from digestry.inventory.formats.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
-from digestry.model.digest import Digest, shown
+from digestry.inventory.sources.engine_answers import AskedOnce, observe_listed, show_container, show_image
+from digestry.model.digest import shown
 from digestry.model.platform import Platform
 
 _VERSIONS: Final = ("v1", "v1alpha2")
-_CREATED, _RUNNING, _EXITED = 0, 1, 2
-_POD: Final = "io.kubernetes.pod.name"
-_POD_NAMESPACE: Final = "io.kubernetes.pod.namespace"
-_POD_CONTAINER: Final = "io.kubernetes.container.name"
+_WHO: Final = "the runtime"
 _RUNTIMES: Final = {"containerd": "containerd", "cri-o": CRI_O, "docker": "docker"}
 
 
@@ -47,19 +53,6 @@ _LISTED: Final = _Numbers(metadata=3, image=4, image_ref=5, state=6, labels=8, i
 _STATUS: Final = _Numbers(metadata=2, image=8, image_ref=9, state=3, labels=12, image_id=17)
 
 
-class _ConfigImage(msgspec.Struct):
-    image: str = ""
-    typed: str = msgspec.field(default="", name="user_specified_image")
-
-
-class _Config(msgspec.Struct):
-    image: _ConfigImage | None = None
-
-
-class _ContainerInfo(msgspec.Struct):
-    config: _Config | None = None
-
-
 class _ImageSpec(msgspec.Struct):
     architecture: str = ""
     os: str = ""
@@ -71,22 +64,7 @@ class _ImageInfo(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Container:
-    """What the list, or the status, of a container has. ``typed`` is the name that it was started by."""
-
-    id: str
-    name: str
-    labels: dict[str, str]
-    image: str
-    typed: str
-    image_ref: str
-    image_id: str
-    state: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Image:
-    names: tuple[str, ...] = ()
     repo_digests: tuple[str, ...] = ()
     platform: Platform | None = None
 
@@ -116,15 +94,18 @@ class Runtime:
             hint="is it containerd with its cri plugin disabled? --source containerd asks containerd itself",
         )
 
-    def containers(self) -> list[_Container]:
+    def containers(self) -> list[CriContainer]:
         answer = Message(self._ask("RuntimeService/ListContainers"))
         return [_container(one, _LISTED) for one in answer.messages(1)]
 
-    def container(self, identity: str) -> _Container:
+    def container(self, identity: str) -> CriContainer:
         wanted = string(1, identity) + integer(2, 1)
         answer = Message(self._ask("RuntimeService/ContainerStatus", wanted))
         one = _container(answer.message(1), _STATUS)
-        return replace(one, typed=_typed(answer.labels(2).get("info", "")) or one.typed)
+        typed = _typed(answer.labels(2).get("info", ""))
+        if typed:
+            one.image = ImageSpec((one.image or ImageSpec()).image, typed)
+        return one
 
     def image(self, reference: str) -> _Image:
         wanted = nested(1, string(1, reference)) + integer(2, 1)
@@ -132,33 +113,32 @@ class Runtime:
         image = answer.message(1)
         if not image.text(1):
             raise RemoteNotFound(f"{self.url} has no image {reference}", status=404)
-        return _Image(image.texts(2), image.texts(3), _platform(answer.labels(2).get("info", "")))
+        return _Image(image.texts(3), _platform(answer.labels(2).get("info", "")))
 
     def _ask(self, method: str, message: bytes = b"") -> bytes:
         return self._channel.unary(f"/runtime.{self._version}.{method}", message)
 
 
-def _container(one: Message, numbers: _Numbers) -> _Container:
+def _container(one: Message, numbers: _Numbers) -> CriContainer:
     spec = one.message(numbers.image)
-    return _Container(
-        one.text(1),
-        one.message(numbers.metadata).text(1),
-        dict(one.labels(numbers.labels)),
-        spec.text(1),
-        spec.text(18),
-        one.text(numbers.image_ref),
-        one.text(numbers.image_id),
-        one.number(numbers.state),
+    return CriContainer(
+        id=one.text(1),
+        metadata=Metadata(one.message(numbers.metadata).text(1)),
+        image=ImageSpec(spec.text(1), spec.text(18)),
+        image_ref=one.text(numbers.image_ref),
+        image_id=one.text(numbers.image_id),
+        state=one.number(numbers.state),
+        labels=read_labels(labels) if (labels := one.labels(numbers.labels)) else None,
     )
 
 
 def _typed(info: str) -> str:
     """The name that a container was started by, in what containerd adds; "" if it is not there."""
     try:
-        read = msgspec.json.decode(info, type=_ContainerInfo)
+        read = msgspec.json.decode(info, type=ContainerInfo)
     except (ValueError, RecursionError):
         return ""
-    spec = read.config.image if read.config and read.config.image else _ConfigImage()
+    spec = config_image(read.config)
     # A kubelet gives an ID as the image, and the name beside it.
     return next((one for one in (spec.typed, spec.image) if one and digest_of(one) is None), "")
 
@@ -196,112 +176,90 @@ class CriSource:
             yield Unseen(self._name, error.message, error.hint)
             return
         kind = _RUNTIMES.get(name, "")
-        images: dict[str, _Image | DigestryError] = {}
-        gone = []
-        for one in listed:
-            if not self._is_wanted(one):
-                continue
-            if not one.id:
-                yield Unseen(self._name, f"{self._runtime.url}: the list has a container without an ID")
-                continue
-            found = self._container(one, kind, images)
-            if found is not None:
-                yield found
-            else:
-                gone.append(one)
-        if gone:
-            try:
-                there = {one.id for one in self._runtime.containers() if self._is_wanted(one)}
-            except DigestryError as error:
-                yield Unseen(self._name, error.message, error.hint)
-                return
-            for one in gone:
-                found = self._container(one, kind, images, is_shown=False) if one.id in there else None
-                if found is not None:
-                    yield found
+        images = AskedOnce(self._runtime.image)
 
-    def _is_wanted(self, one: _Container) -> bool:
-        return self._include_stopped or one.state not in {_CREATED, _EXITED}
+        def observe(entry: CriContainer, still_listed: bool) -> Observation | None:
+            return self._container(entry, kind, images, still_listed=still_listed)
+
+        def list_again() -> Iterator[CriContainer]:
+            return filter(self._is_reported, self._runtime.containers())
+
+        yield from observe_listed(self._name, list(filter(self._is_reported, listed)), observe, list_again)
+
+    def _is_reported(self, one: CriContainer) -> bool:
+        return self._include_stopped or one.runs
 
     def _container(
-        self,
-        listed: _Container,
-        kind: str,
-        images: dict[str, _Image | DigestryError],
-        *,
-        is_shown: bool = True,
-    ) -> ContainerObservation | None:
+        self, listed: CriContainer, kind: str, images: AskedOnce[_Image], *, still_listed: bool
+    ) -> Observation | None:
+        if not listed.id:
+            return Unseen(self._name, f"{self._runtime.url}: the list has a container without an ID")
         remarks: list[str] = []
-        one = listed
         try:
-            one = self._runtime.container(listed.id)
-            if one.id != listed.id:
-                remarks.append(f"the runtime shows another container in its place: {shown(one.id)}")
-                one = listed
+            status = show_container(
+                lambda: self._runtime.container(listed.id), _WHO, remarks, still_listed=still_listed
+            )
         except RemoteNotFound:
-            if is_shown:
-                return None  # it ended between the list and now, or so it seems
-            remarks.append("the runtime lists this container, and says that it is not there")
-        except DigestryError as error:
-            remarks.append(f"the runtime does not show this container: {error.message}")
-        if is_shown and not self._is_wanted(one):
             return None
-        if one.state not in {_CREATED, _RUNNING, _EXITED}:
+        if status is not None and status.id != listed.id:
+            remarks.append(f"the runtime shows another container in its place: {shown(status.id)}")
+            status = None
+        one = listed if status is None else _completed(status, listed)
+        if not still_listed and not self._is_reported(one):
+            return None
+        if not one.has_known_state:
             remarks.append("the runtime does not know whether it runs")
-        # Of containerd's, only the list has the ID alone.
-        image_id = next(
-            (
-                text
-                for text in (one.image_id, listed.image_id, listed.image_ref, one.image_ref)
-                if digest_of(text) is not None
-            ),
-            "",
-        )
-        image = _Image()
-        if image_id:
-            answer = self._image(image_id, images)
-            if isinstance(answer, RemoteNotFound):
-                remarks.append("the runtime no longer has the image that this container runs")
-            elif isinstance(answer, DigestryError):
-                remarks.append(f"the runtime does not show this container's image: {answer.message}")
-            else:
-                image = answer
-
-        def repo_digests(identity: Digest) -> tuple[str, ...]:
-            return image.repo_digests
-
-        typed = one.typed or listed.typed
-        given = listed.image.removeprefix("sha256:")
-        if not typed and kind == CONTAINERD and not image_id.removeprefix("sha256:").startswith(given):
-            typed = listed.image  # its list has what was given, its status a name that it chose
+        image_id = _image_id(one, listed)
+        image = (show_image(lambda: images.get(image_id), _WHO, remarks) if image_id else None) or _Image()
         read = read_cri_image(
-            typed,
-            one.image or listed.image,
+            _typed_name(one, listed, kind, image_id),
+            one.image.image if one.image else "",
             *remarks,
-            image_ref=one.image_ref or listed.image_ref,
+            image_ref=one.image_ref or "",
             image_id=image_id,
             runtime=kind,
-            several=len(image.names) > 1,
             platform=image.platform,
-            repo_digests=repo_digests,
+            repo_digests=lambda _: image.repo_digests,
         )
-        labels = one.labels or listed.labels
-        name = labels.get(_POD_CONTAINER) or one.name or listed.name
         return ContainerObservation(
             source=self._name,
             host=self._host,
-            namespace=labels.get(_POD_NAMESPACE, ""),
-            name=f"{labels[_POD]}/{name}" if labels.get(_POD) else name or listed.id,
+            namespace=one.namespace,
+            name=one.name or listed.id,
             id=listed.id,
             image=read.facts,
             seen_at=now(),
             remarks=read.remarks,
         )
 
-    def _image(self, identity: str, images: dict[str, _Image | DigestryError]) -> _Image | DigestryError:
-        if identity not in images:
-            try:
-                images[identity] = self._runtime.image(identity)
-            except DigestryError as error:
-                images[identity] = error
-        return images[identity]
+
+def _completed(status: CriContainer, listed: CriContainer) -> CriContainer:
+    """Return the status of a container, with what only the list says of it."""
+    own, other = status.image or ImageSpec(), listed.image or ImageSpec()
+    has_name = status.metadata is not None and bool(status.metadata.name)
+    return CriContainer(
+        id=status.id,
+        metadata=status.metadata if has_name else listed.metadata,
+        image=ImageSpec(own.image or other.image, own.typed or other.typed),
+        image_ref=status.image_ref or listed.image_ref,
+        image_id=status.image_id,
+        state=status.state,
+        labels=status.labels or listed.labels,
+    )
+
+
+def _image_id(one: CriContainer, listed: CriContainer) -> str:
+    """Return the ID of a container's image, or "" if the runtime gives none."""
+    # Of containerd's, only the list has the ID alone.
+    found = (one.image_id, listed.image_id, listed.image_ref, one.image_ref)
+    return next((text for text in found if text and digest_of(text) is not None), "")
+
+
+def _typed_name(one: CriContainer, listed: CriContainer, kind: str, image_id: str) -> str:
+    """Return the name that a container was started by, or "" if it is not known."""
+    if one.image is not None and one.image.typed:
+        return one.image.typed
+    given = listed.image.image if listed.image else ""
+    is_id = image_id.removeprefix("sha256:").startswith(given.removeprefix("sha256:"))
+    # containerd's list has what was given, its status a name that it chose.
+    return given if kind == CONTAINERD and not is_id else ""

@@ -9,15 +9,23 @@ from typing import Final
 from urllib.parse import quote
 
 from digestry.client.options import is_loopback
-from digestry.errors import DigestryError, RemoteNotFound
+from digestry.errors import DigestryError, ProtocolViolation, RemoteNotFound
 from digestry.inventory.engine_values import platform_of, reference_of
 from digestry.inventory.engines.client import Engine
+from digestry.inventory.formats.engine_documents import (
+    NO_IMAGE,
+    ListedContainer,
+    read_image,
+    read_inspected_container,
+    read_listed_container,
+)
 from digestry.inventory.formats.engine_images import image_id_of, own_detail, shown_image
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
-from digestry.model.json_values import JsonObject, as_list, as_object, as_text
+from digestry.inventory.sources.engine_answers import observe_listed, show_container, show_image
+from digestry.model.json_values import as_object, as_text
 from digestry.model.platform import Platform
 
-_COMPOSE_PROJECT: Final = "com.docker.compose.project"
+_WHO: Final = "the engine"
 
 
 class DockerSource:
@@ -48,43 +56,21 @@ class DockerSource:
         except DigestryError as error:
             yield Unseen(self._name, error.message, error.hint)
             return
-        if not isinstance(listed, list):
-            yield Unseen(self._name, f"{self._engine.url}: the list of containers is not a list")
-            return
         host, platform, remark = self._describe()
         if remark is not None:
             yield remark
 
-        def one(entry: object) -> Observation | None:
-            return self._container(as_object(entry), host, platform)
+        def observe(entry: ListedContainer, still_listed: bool) -> Observation | None:
+            return self._container(entry, host, platform, still_listed=still_listed)
 
         with ThreadPoolExecutor(self._engine.parallel, "docker") as pool:
-            gone = []
-            for entry, found in zip(listed, pool.map(one, listed), strict=True):
-                if found is None:
-                    gone.append(as_object(entry))
-                else:
-                    yield found
-        if gone:
-            yield from self._not_shown(gone, host, platform)
+            yield from observe_listed(self._name, listed, observe, self._list, run=pool.map)
 
-    def _list(self) -> object:
-        return self._engine.get("/containers/json", **({"all": "true"} if self._include_stopped else {}))
-
-    def _not_shown(
-        self, entries: list[JsonObject], host: str, platform: Platform | None
-    ) -> Iterator[Observation]:
-        """Those of ``entries`` that are still listed, though the engine says that they are not there."""
-        try:
-            listed = {as_text(as_object(entry).get("Id")) for entry in as_list(self._list())}
-        except DigestryError as error:
-            yield Unseen(self._name, error.message, error.hint)
-            return
-        for entry in entries:
-            if as_text(entry.get("Id")) in listed:
-                found = self._container(entry, host, platform, is_shown=False)
-                if found is not None:
-                    yield found
+    def _list(self) -> list[ListedContainer]:
+        listed = self._engine.get("/containers/json", **({"all": "true"} if self._include_stopped else {}))
+        if not isinstance(listed, list):
+            raise ProtocolViolation(f"{self._engine.url}: the list of containers is not a list")
+        return [read_listed_container(entry) for entry in listed]
 
     def _describe(self) -> tuple[str, Platform | None, Unseen | None]:
         try:
@@ -96,57 +82,52 @@ class DockerSource:
         return as_text(info.get("Name")) or self._engine.url, platform, None
 
     def _container(
-        self, entry: JsonObject, host: str, platform: Platform | None, *, is_shown: bool = True
+        self, entry: ListedContainer, host: str, platform: Platform | None, *, still_listed: bool
     ) -> Observation | None:
-        identity = as_text(entry.get("Id"))
-        if not identity:
+        if not entry.id:
             return Unseen(self._name, f"{self._engine.url}: the list has a container without an ID")
-        names = [as_text(name).removeprefix("/") for name in as_list(entry.get("Names"))]
-        namespace = as_text(as_object(entry.get("Labels")).get(_COMPOSE_PROJECT))
         remarks: list[str] = []
-        detail: JsonObject = {}
-        image: JsonObject = {}
+        path = f"/containers/{quote(entry.id, safe='')}/json"
         try:
-            detail = as_object(self._engine.get(f"/containers/{quote(identity, safe='')}/json"))
+            shown = show_container(
+                lambda: read_inspected_container(self._engine.get(path)),
+                _WHO,
+                remarks,
+                still_listed=still_listed,
+            )
         except RemoteNotFound:
-            if is_shown:
-                return None  # it ended between the list and now, or so it seems
-            remarks.append("the engine lists this container, and says that it is not there")
-        except DigestryError as error:
-            remarks.append(f"the engine does not show this container: {error.message}")
-        detail = own_detail(identity, detail, remarks)
+            return None
+        detail = own_detail(entry.id, shown, remarks)
         image_id = image_id_of(detail, entry, remarks)
+        image = NO_IMAGE
         if image_id is None:
             remarks.append("the engine gives no image ID for this container")
         else:
-            try:
-                image = as_object(self._engine.get(f"/images/{image_id}/json"))
-            except RemoteNotFound:
-                remarks.append("the engine no longer has the image that this container runs")
-            except DigestryError as error:
-                remarks.append(f"the engine does not show this container's image: {error.message}")
+            image_path = f"/images/{image_id}/json"
+            answer = show_image(lambda: read_image(self._engine.get(image_path)), _WHO, remarks)
+            image = answer or NO_IMAGE
         # The list's own `Image` is a bare ID as soon as the name means another image.
-        typed = as_text(as_object(detail.get("Config")).get("Image")) or as_text(entry.get("Image"))
-        own = platform_of(image.get("Architecture"), image.get("Os"), image.get("Variant"))
+        typed = detail.typed or entry.image or ""
         named = reference_of(typed)
         if self._engine.is_remote and named is not None and is_loopback(named.host):
             remarks.append(f"{named.host} is a registry on {host} itself; what was asked is the one here")
         facts = shown_image(
             typed=typed,
             image_id=image_id,
-            detail=detail,
             image=image,
-            platform=own or platform,
+            manifest=detail.manifest,
+            driver=detail.driver or "",
+            platform=image.platform or platform,
             remarks=remarks,
             made_up=self._made_up,
-            platform_assumed=own is not None and not _same_machine(own, platform),
+            platform_assumed=image.platform is not None and not _same_machine(image.platform, platform),
         )
         return ContainerObservation(
             source=self._name,
             host=host,
-            namespace=namespace,
-            name=next((name for name in names if name), "") or as_text(detail.get("Name")).removeprefix("/"),
-            id=identity,
+            namespace=entry.project,
+            name=entry.name or detail.name or "",
+            id=entry.id,
             image=facts,
             seen_at=now(),
             remarks=tuple(remarks),

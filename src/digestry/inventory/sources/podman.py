@@ -12,14 +12,31 @@ from urllib.parse import quote
 from digestry.errors import DigestryError, ProtocolViolation, Refused, RemoteNotFound, TooLarge, Unreachable
 from digestry.inventory.engine_values import platform_of
 from digestry.inventory.engines.client import LARGEST_ANSWER, Engine
-from digestry.inventory.formats.engine_images import image_id_of, own_detail, shown_image, with_podman_digest
+from digestry.inventory.formats.engine_documents import (
+    NO_IMAGE,
+    ImageRecord,
+    InspectedContainer,
+    ListedContainer,
+    read_image,
+    read_inspected_container,
+    read_listed_container,
+)
+from digestry.inventory.formats.engine_images import (
+    INFRASTRUCTURE,
+    image_id_of,
+    own_detail,
+    shown_image,
+    with_podman_digest,
+)
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
 from digestry.inventory.sources.docker import DockerSource
-from digestry.model.json_values import JsonObject, as_list, as_object, as_text
+from digestry.inventory.sources.engine_answers import AskedOnce, observe_listed, show_container, show_image
+from digestry.model.json_values import JsonObject, as_object, as_text
 from digestry.model.platform import Platform
 
 _API: Final = "/v4.0.0/libpod"  # its paths have no form without a version; newer engines accept this one
 _COMMAND_TIMEOUT: Final = 30.0
+_WHO: Final = "podman"
 _LONGEST_MESSAGE: Final = 300
 
 
@@ -29,11 +46,11 @@ class Podman(Protocol):
 
     def info(self) -> JsonObject: ...
 
-    def containers(self, *, include_stopped: bool) -> list[object]: ...
+    def containers(self, *, include_stopped: bool) -> list[ListedContainer]: ...
 
-    def container(self, identity: str) -> JsonObject: ...
+    def container(self, identity: str) -> InspectedContainer: ...
 
-    def image(self, identity: str) -> JsonObject: ...
+    def image(self, identity: str) -> ImageRecord: ...
 
     def close(self) -> None: ...
 
@@ -47,18 +64,19 @@ class PodmanAPI:
     def info(self) -> JsonObject:
         return as_object(self._engine.get(f"{_API}/info"))
 
-    def containers(self, *, include_stopped: bool) -> list[object]:
+    def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
         query = {"pod": "true"} | ({"all": "true"} if include_stopped else {})
-        return _list(self._engine.get(f"{_API}/containers/json", **query))
+        return _entries(self._engine.get(f"{_API}/containers/json", **query))
 
     def close(self) -> None:
         self._engine.close()
 
-    def container(self, identity: str) -> JsonObject:
-        return as_object(self._engine.get(f"{_API}/containers/{quote(identity, safe='')}/json"))
+    def container(self, identity: str) -> InspectedContainer:
+        shown = self._engine.get(f"{_API}/containers/{quote(identity, safe='')}/json")
+        return read_inspected_container(shown)
 
-    def image(self, identity: str) -> JsonObject:
-        return as_object(self._engine.get(f"{_API}/images/{quote(identity, safe='')}/json"))
+    def image(self, identity: str) -> ImageRecord:
+        return read_image(self._engine.get(f"{_API}/images/{quote(identity, safe='')}/json"))
 
 
 class PodmanProgram:
@@ -70,22 +88,22 @@ class PodmanProgram:
     def info(self) -> JsonObject:
         return as_object(self._run("info", "--format", "json"))
 
-    def containers(self, *, include_stopped: bool) -> list[object]:
+    def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
         stopped = ("--all",) if include_stopped else ()
-        return _list(self._run("ps", "--no-trunc", "--pod", *stopped, "--format", "json"))
+        return _entries(self._run("ps", "--no-trunc", "--pod", *stopped, "--format", "json"))
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def container(self, identity: str) -> JsonObject:
-        return self._inspect("container", identity)
+    def container(self, identity: str) -> InspectedContainer:
+        return read_inspected_container(self._inspect("container", identity))
 
-    def image(self, identity: str) -> JsonObject:
-        return self._inspect("image", identity)
+    def image(self, identity: str) -> ImageRecord:
+        return read_image(self._inspect("image", identity))
 
-    def _inspect(self, kind: str, identity: str) -> JsonObject:
+    def _inspect(self, kind: str, identity: str) -> object:
         found = _list(self._run("inspect", "--type", kind, "--format", "json", "--", identity))
-        return as_object(found[0]) if found else {}
+        return found[0] if found else None
 
     def _run(self, *arguments: str) -> object:
         name = self._command[0]
@@ -163,94 +181,66 @@ class PodmanSource:
             platform = platform_of(described.get("arch"), described.get("os"))
         except DigestryError as error:
             yield Unseen(self._name, f"the host's name: {error.message}")
-        images: dict[str, JsonObject | DigestryError] = {}
-        gone = []
-        for entry in map(as_object, listed):
-            found = self._container(entry, host or self._name, platform, images)
-            if found is not None:
-                yield found
-            else:
-                gone.append(entry)
-        if gone:
-            try:
-                again = self._podman.containers(include_stopped=self._include_stopped)
-            except DigestryError as error:
-                yield Unseen(self._name, error.message, error.hint)
-                return
-            there = {as_text(as_object(entry).get("Id")) for entry in again}
-            for entry in gone:
-                if as_text(entry.get("Id")) in there:
-                    found = self._container(entry, host or self._name, platform, images, is_shown=False)
-                    if found is not None:
-                        yield found
+        images = AskedOnce(self._podman.image)
+
+        def observe(entry: ListedContainer, still_listed: bool) -> Observation | None:
+            return self._container(entry, host or self._name, platform, images, still_listed=still_listed)
+
+        def list_again() -> list[ListedContainer]:
+            return self._podman.containers(include_stopped=self._include_stopped)
+
+        yield from observe_listed(self._name, listed, observe, list_again)
 
     def _container(
         self,
-        entry: JsonObject,
+        entry: ListedContainer,
         host: str,
         platform: Platform | None,
-        images: dict[str, JsonObject | DigestryError],
+        images: AskedOnce[ImageRecord],
         *,
-        is_shown: bool = True,
+        still_listed: bool,
     ) -> Observation | None:
-        identity = as_text(entry.get("Id"))
-        if not identity:
+        if not entry.id:
             return Unseen(self._name, "podman lists a container without an ID")
-        remarks = ["this is its pod's own pause container"] if entry.get("IsInfra") is True else []
-        detail: JsonObject = {}
+        remarks = [INFRASTRUCTURE] if entry.is_infra else []
         try:
-            detail = self._podman.container(identity)
+            shown = show_container(
+                lambda: self._podman.container(entry.id), _WHO, remarks, still_listed=still_listed
+            )
         except RemoteNotFound:
-            if is_shown:
-                return None  # it ended between the list and now, or so it seems
-            remarks.append("podman lists this container, and says that it is not there")
-        except DigestryError as error:
-            remarks.append(f"podman does not show this container: {error.message}")
-        detail = own_detail(identity, detail, remarks)
+            return None
+        detail = own_detail(entry.id, shown, remarks)
         image_id = image_id_of(detail, entry, remarks)
-        image: JsonObject = {}
+        image = NO_IMAGE
         if image_id is None:
             remarks.append("podman gives no image ID for this container (a plain root directory?)")
         else:
-            answer = self._image(image_id.encoded, images)
-            if isinstance(answer, RemoteNotFound):
-                remarks.append("podman no longer has the image that this container runs")
-            elif isinstance(answer, DigestryError):
-                remarks.append(f"podman does not show this container's image: {answer.message}")
-            else:
-                image = answer
-        names = [as_text(name) for name in as_list(entry.get("Names"))]
+            encoded = image_id.encoded
+            image = show_image(lambda: images.get(encoded), _WHO, remarks) or NO_IMAGE
         facts = shown_image(
-            typed=as_text(detail.get("ImageName")) or as_text(entry.get("Image")),
+            typed=detail.image_name or entry.image or "",
             image_id=image_id,
-            detail=detail,
             image=image,
-            platform=platform_of(image.get("Architecture"), image.get("Os"), image.get("Variant"))
-            or platform,
+            manifest=detail.manifest,
+            driver=detail.driver or "",
+            platform=image.platform or platform,
             remarks=remarks,
             made_up=True,
         )
-        facts = with_podman_digest(facts, detail.get("ImageDigest"), remarks)
         return ContainerObservation(
             source=self._name,
             host=host,
-            namespace=as_text(entry.get("PodName")),
-            name=next((name for name in names if name), "") or as_text(detail.get("Name")),
-            id=identity,
-            image=facts,
+            namespace=entry.pod_name or "",
+            name=entry.name or detail.name or "",
+            id=entry.id,
+            image=with_podman_digest(facts, detail.image_digest or "", remarks),
             seen_at=now(),
             remarks=tuple(remarks),
         )
 
-    def _image(
-        self, identity: str, images: dict[str, JsonObject | DigestryError]
-    ) -> JsonObject | DigestryError:
-        if identity not in images:
-            try:
-                images[identity] = self._podman.image(identity)
-            except DigestryError as error:
-                images[identity] = error
-        return images[identity]
+
+def _entries(value: object) -> list[ListedContainer]:
+    return [read_listed_container(entry) for entry in _list(value)]
 
 
 def _list(value: object) -> list[object]:
