@@ -153,16 +153,28 @@ class Catalog(BlobLinks):
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._database.write() as connection:
             key = RepositoryKey(content.make_repository(connection, repository, now), repository)
-            self._check(connection, key, manifest, tag_names, expected, extends=extends)
             new = content.manifest(connection, key.row, target.digest) is None
+            if not tag_names:
+                expected.check(repository, target.digest, None if new else target.digest)
+            # Each move is judged by the policy and compared once: here, where nobody else can write.
+            moves = [
+                tag_moves.point(
+                    connection,
+                    self._rules,
+                    key,
+                    name,
+                    target,
+                    origin=origin,
+                    expected=expected,
+                    extends=extends,
+                )
+                for name in dict.fromkeys(tag_names)
+            ]
+            self._check_content(connection, key, manifest)
             content.store_manifest(connection, key.row, manifest, now)
             damage.healed(connection, target.digest)
             content.extend_lease(connection, target.digest, now + self._lease)
-            made = [
-                tag_moves.point(connection, self._rules, key, name, target, origin=origin, extends=extends)
-                for name in dict.fromkeys(tag_names)
-            ]
-            events = [event for event in made if event is not None]
+            events = [event for event in moves if event is not None]
             if new:
                 quotas.check_bytes(connection, self._quotas, repository)
             if any(event.event == "created" for event in events):
@@ -178,28 +190,22 @@ class Catalog(BlobLinks):
         expected: Expected = ANYTHING,
         extends: frozenset[tuple[str, str]] = frozenset(),
     ) -> None:
-        """Raises what :meth:`put_manifest` would raise now."""
+        """Raise what :meth:`put_manifest` would raise now: for who has not stored the bytes yet."""
+        digest = str(manifest.digest)
         with self._database.read() as connection:
             row = content.repository_id(connection, repository)
             key = RepositoryKey(NOWHERE if row is None else row, repository)
-            self._check(connection, key, manifest, tag_names, expected, extends=extends)
+            if not tag_names and expected is not ANYTHING:
+                there = content.manifest(connection, key.row, digest)
+                expected.check(repository, digest, None if there is None else digest)
+            for name in tag_names:
+                tag_moves.check(
+                    connection, self._rules, key, name, digest, expected=expected, extends=extends
+                )
+            self._check_content(connection, key, manifest)
 
-    def _check(
-        self,
-        connection: Connection,
-        key: RepositoryKey,
-        manifest: Manifest,
-        tag_names: Sequence[str],
-        expected: Expected,
-        *,
-        extends: frozenset[tuple[str, str]],
-    ) -> None:
-        digest = str(manifest.digest)
-        if not tag_names and expected is not ANYTHING:
-            there = content.manifest(connection, key.row, digest)
-            expected.check(key.name, digest, None if there is None else digest)
-        for name in tag_names:
-            tag_moves.check(connection, self._rules, key, name, digest, expected=expected, extends=extends)
+    def _check_content(self, connection: Connection, key: RepositoryKey, manifest: Manifest) -> None:
+        """Raise :class:`MissingContent` unless the repository has what the manifest refers to."""
         sparse = any(matches(pattern, key.name) for pattern in self._sparse)
         lacking = content.missing(connection, key.row, manifest, sparse=sparse)
         if lacking:
