@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from digestry.catalog.catalog import Catalog
+from digestry.backend import Backend
+from digestry.catalog.catalog import Catalog, CatalogOptions
+from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.journal import Origin
+from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
@@ -62,3 +67,35 @@ def put(catalog: Catalog, name: str, manifest: Manifest, *tags: str) -> Manifest
 def pushed(catalog: Catalog, name: str, tags: Sequence[str] = ("t",)) -> Manifest:
     """A new image, put under ``tags``."""
     return put(catalog, name, image(catalog, name), *tags)
+
+
+AT_ONCE = Retention(untagged=0.0, sighted=86400.0)
+
+
+def collected(catalog: Catalog, retention: Retention = AT_ONCE) -> list[Removed | Stayed]:
+    """One collection of everything but bytes."""
+    collection = catalog.garbage(retention)
+    return [
+        item
+        for key in collection.repositories()
+        for step in (collection.drop_tags, collection.delete_manifests, collection.unlink)
+        for batch in step(key)
+        for item in batch
+    ]
+
+
+def names(items: list[Removed | Stayed], kind: str) -> list[str]:
+    return sorted(item.name for item in items if item.kind == kind and isinstance(item, Removed))
+
+
+def there(catalog: Catalog, *found: Manifest, name: str = "x") -> list[bool]:
+    return [catalog.manifest(name, manifest.digest) is not None for manifest in found]
+
+
+def rules(*given: TagRetention) -> Retention:
+    return replace(AT_ONCE, rules=given)
+
+
+def with_options(backend: Backend, **options: Any) -> Backend:
+    """Return the same stores under other options of the configuration."""
+    return replace(backend, options=CatalogOptions(**options))

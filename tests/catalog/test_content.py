@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,71 +12,67 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import open_backend
+from digestry.backend import Backend
 from digestry.catalog import uploads
 from digestry.catalog.blob_links import LEASE, UnknownRepository
 from digestry.catalog.catalog import Catalog, MissingContent
-from digestry.catalog.sqlite.read_cache import ReadCache
 from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
-from tests.backends import file_of, open_catalog
+from tests.catalog.raw import Raw
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 
-def leases(catalog: Catalog) -> dict[str, int]:
-    connection = sqlite3.connect(file_of(catalog))
-    found = dict(connection.execute("SELECT digest, expires_at FROM leases").fetchall())
-    connection.close()
-    return found
+def leases(raw: Raw) -> dict[str, int]:
+    return dict(raw.query("SELECT digest, expires_at FROM leases"))
 
 
 # -- leases ----------------------------------------------------------------------------------------
 
 
-def test_leases_are_given(catalog: Catalog, clock: Clock) -> None:
+def test_leases_are_given(catalog: Catalog, clock: Clock, raw: Raw) -> None:
     digest = Digest.of(b"x")
     catalog.add_blob("x", digest, 1)
-    assert leases(catalog) == {str(digest): clock.now + LEASE}
+    assert leases(raw) == {str(digest): clock.now + LEASE}
     clock.now += 5
     catalog.mount_blob("y", digest, source="x")
-    assert leases(catalog)[str(digest)] == clock.now + LEASE
+    assert leases(raw)[str(digest)] == clock.now + LEASE
     manifest = pushed(catalog, "x")
-    assert leases(catalog)[str(manifest.digest)] == clock.now + LEASE
+    assert leases(raw)[str(manifest.digest)] == clock.now + LEASE
 
 
-def test_leases_are_coarse(catalog: Catalog, clock: Clock) -> None:
+def test_leases_are_coarse(catalog: Catalog, clock: Clock, raw: Raw) -> None:
     digest = Digest.of(b"x")
     catalog.add_blob("x", digest, 1)
     first = clock.now + LEASE
     for step in (1, LEASE // 4, LEASE // 4 - 1):
         clock.now += step
         catalog.renew_lease("x", digest)
-        assert leases(catalog)[str(digest)] == first
+        assert leases(raw)[str(digest)] == first
     clock.now += 2  # less than half is left
     catalog.renew_lease("x", digest)
-    assert leases(catalog)[str(digest)] == clock.now + LEASE
+    assert leases(raw)[str(digest)] == clock.now + LEASE
 
 
-def test_a_lease_is_never_shortened(catalog: Catalog, clock: Clock) -> None:
+def test_a_lease_is_never_shortened(catalog: Catalog, clock: Clock, raw: Raw) -> None:
     digest = Digest.of(b"x")
     catalog.add_blob("x", digest, 1)
-    end = leases(catalog)[str(digest)]
+    end = leases(raw)[str(digest)]
     clock.now -= LEASE  # the clock was set back
     catalog.add_blob("y", digest, 1)
     catalog.renew_lease("x", digest)
-    assert leases(catalog)[str(digest)] == end
+    assert leases(raw)[str(digest)] == end
 
 
-def test_no_promise_for_what_is_not_there(catalog: Catalog, clock: Clock) -> None:
+def test_no_promise_for_what_is_not_there(catalog: Catalog, clock: Clock, raw: Raw) -> None:
     digest = Digest.of(b"x")
     assert not catalog.renew_lease("x", digest)
     catalog.add_blob("y", digest, 1)
     clock.now += LEASE
     assert not catalog.renew_lease("x", digest)
     assert catalog.renew_lease("y", digest)
-    assert list(leases(catalog).values()) == [clock.now + LEASE]
+    assert list(leases(raw).values()) == [clock.now + LEASE]
 
 
 # -- blobs -----------------------------------------------------------------------------------------
@@ -283,13 +278,13 @@ def test_an_uploads_life(catalog: Catalog, clock: Clock) -> None:
 
 
 def test_bytes_from_before_the_machine_restarted_are_not_believed(
-    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
     upload = catalog.begin_upload("x", "sha256")
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
     empty = catalog.begin_upload("x", "sha256")
     monkeypatch.setattr(uploads, "_boot_id", lambda: "another boot")
-    later = open_catalog(file_of(catalog).parent, now=clock)
+    later = backend.open_catalog()
     assert later.upload("x", upload.id) is None
     assert later.upload("x", empty.id) == empty  # nothing of it can have been lost
     assert [stale.id for stale in later.stale_uploads(clock.now)] == [upload.id]
@@ -297,12 +292,12 @@ def test_bytes_from_before_the_machine_restarted_are_not_believed(
 
 
 def test_where_a_machines_run_has_no_name_a_digest_of_another_process_is_not_believed(
-    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
     upload = catalog.begin_upload("x", "sha256")
     catalog.advance_upload(upload, 3, Digest.of(b"abc"))
     monkeypatch.setattr(uploads, "_boot_id", lambda: "process another")
-    later = open_catalog(file_of(catalog).parent, now=clock)
+    later = backend.open_catalog()
     found = later.upload("x", upload.id)
     assert later.stale_uploads(clock.now) == []
     later.close()
@@ -323,11 +318,11 @@ for line in sys.stdin:
 """
 
 
-def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
-    reads = open_backend(file_of(catalog).parent).open_reads()
+def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog, backend: Backend) -> None:
+    reads = backend.open_reads()
     assert reads.manifest("x", "t") is None
     with subprocess.Popen(
-        [sys.executable, "-c", _OTHER_PROCESS, str(file_of(catalog).parent)],
+        [sys.executable, "-c", _OTHER_PROCESS, str(backend.root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -348,8 +343,8 @@ def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog) -> None:
     reads.close()
 
 
-def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
-    reads = open_backend(file_of(catalog).parent).open_reads()
+def test_hot_reads_agree_with_the_catalog(catalog: Catalog, backend: Backend, raw: Raw) -> None:
+    reads = backend.open_reads()
     manifest = pushed(catalog, "x")
     for _ in range(2):
         for target in ("t", str(manifest.digest)):
@@ -366,14 +361,14 @@ def test_hot_reads_agree_with_the_catalog(catalog: Catalog) -> None:
     layer = manifest.layers[0].digest
     blob = reads.blob("x", str(layer))
     assert blob is not None
-    assert blob == (8, leases(catalog)[str(layer)])
+    assert blob == (8, leases(raw)[str(layer)])
     catalog.delete_blob("x", layer)
     assert reads.blob("x", str(layer)) is None
     reads.close()
 
 
-def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog) -> None:
-    reads = open_backend(file_of(catalog).parent).open_reads()
+def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog, backend: Backend) -> None:
+    reads = backend.open_reads()
     assert reads.tags("x", after="", limit=10) is None
     for tag in ("b", "B", "a-1", "_", "1.0"):
         pushed(catalog, "x", [tag])
@@ -387,7 +382,7 @@ def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog) -> None:
     reads.close()
 
 
-def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
+def test_hot_reads_under_commits_are_never_old(catalog: Catalog, backend: Backend) -> None:
     """A value is asked for after it was committed: whatever is seen is that, or newer."""
     manifests = [image(catalog, "x") for _ in range(200)]
     order = {str(manifest.digest): number for number, manifest in enumerate(manifests)}
@@ -398,7 +393,7 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
             put(catalog, "x", manifest, "t")
             done[0] = number
 
-    reads = open_backend(file_of(catalog).parent).open_reads()
+    reads = backend.open_reads()
     writer = threading.Thread(target=write)
     writer.start()
     seen = 0
@@ -413,28 +408,4 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog) -> None:
     final = reads.manifest("x", "t")
     assert final is not None
     assert order[final.digest] == 199
-    reads.close()
-
-
-def test_hot_reads_hold_no_transaction_open(catalog: Catalog) -> None:
-    """A reader that did would keep the write-ahead log from ever being reset."""
-    reads = open_backend(file_of(catalog).parent).open_reads()
-    pushed(catalog, "x")
-    reads.manifest("x", "t")
-    reads.blob("x", str(Digest.of(b"")))
-    connection = sqlite3.connect(file_of(catalog))
-    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    connection.close()
-    assert busy == 0
-    reads.close()
-
-
-def test_hot_reads_memory_is_capped(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("digestry.catalog.sqlite.read_cache._MOST", 100)
-    reads = open_backend(file_of(catalog).parent).open_reads()
-    for number in range(1000):
-        reads.manifest("x", f"t{number}")
-        reads.blob("x", str(number))
-    assert isinstance(reads, ReadCache)
-    assert len(reads._manifests) + len(reads._blobs) <= 102
     reads.close()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 
 import pytest
-from sqlalchemy import event
 
-from digestry.backend import open_backend
+from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog, MissingContent
 from digestry.catalog.damage import Affected, DamagedContent
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
-from tests.backends import file_of, sqlite_database
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 
-def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock) -> None:
-    reads = open_backend(file_of(catalog).parent).open_reads()
+def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock, backend: Backend) -> None:
+    reads = backend.open_reads()
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     for digest in (manifest.digest, layer):
@@ -41,8 +38,8 @@ def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock
     reads.close()
 
 
-def test_a_push_ends_it_in_every_repository(catalog: Catalog, clock: Clock) -> None:
-    reads = open_backend(file_of(catalog).parent).open_reads()
+def test_a_push_ends_it_in_every_repository(catalog: Catalog, clock: Clock, backend: Backend) -> None:
+    reads = backend.open_reads()
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     catalog.damage.note(layer, "bad", clock.now)
@@ -146,25 +143,3 @@ def test_all_that_is_held_comes_once_in_order(catalog: Catalog, clock: Clock) ->
         assert sizes[long] == 9
         assert sizes[shown[0].digest] == shown[0].size
         assert [held.digest for held in found if held.damaged] == [long]
-
-
-def test_the_walk_sorts_nothing(catalog: Catalog) -> None:
-    """A page of a million links is a look into an index, and not a sort of them all."""
-    statements: list[str] = []
-
-    def note(_: object, __: object, statement: str, *___: object) -> None:
-        statements.append(statement)
-
-    event.listen(sqlite_database(catalog)._reader, "before_cursor_execute", note)
-    catalog.damage.content(after="", limit=10)
-    selects = [statement for statement in statements if statement.startswith("SELECT")]
-    assert len(selects) == 2
-    connection = sqlite3.connect(file_of(catalog))
-    for statement in selects:
-        count = statement.count("?")
-        plan = " / ".join(
-            row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", ("x",) * count)
-        )
-        assert "by_digest" in plan
-        assert "TEMP B-TREE" not in plan
-    connection.close()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
+from digestry.backend import Backend
 from digestry.catalog import expired_tags
 from digestry.catalog.blob_links import LEASE
 from digestry.catalog.catalog import Catalog
@@ -25,31 +24,21 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.sightings import Sighted
-from tests.backends import file_of, open_catalog, sqlite_database
-from tests.catalog.support import ORIGIN, Clock, image, index, put
+from tests.catalog.support import (
+    AT_ONCE,
+    ORIGIN,
+    Clock,
+    collected,
+    image,
+    index,
+    names,
+    put,
+    rules,
+    there,
+    with_options,
+)
 
 DAY = 86400 * SECOND
-AT_ONCE = Retention(untagged=0.0, sighted=86400.0)
-
-
-def collected(catalog: Catalog, retention: Retention = AT_ONCE) -> list[Removed | Stayed]:
-    """One collection of everything but bytes."""
-    collection = catalog.garbage(retention)
-    return [
-        item
-        for key in collection.repositories()
-        for step in (collection.drop_tags, collection.delete_manifests, collection.unlink)
-        for batch in step(key)
-        for item in batch
-    ]
-
-
-def names(items: list[Removed | Stayed], kind: str) -> list[str]:
-    return sorted(item.name for item in items if item.kind == kind and isinstance(item, Removed))
-
-
-def there(catalog: Catalog, *found: Manifest, name: str = "x") -> list[bool]:
-    return [catalog.manifest(name, manifest.digest) is not None for manifest in found]
 
 
 def referrer(catalog: Catalog, subject: Manifest, *, name: str = "x") -> Manifest:
@@ -57,13 +46,6 @@ def referrer(catalog: Catalog, subject: Manifest, *, name: str = "x") -> Manifes
     body["subject"] = {"mediaType": subject.media_type, "digest": str(subject.digest), "size": subject.size}
     body["artifactType"] = "application/x"
     return Manifest.parse(json.dumps(body).encode())
-
-
-@pytest.fixture
-def later(catalog: Catalog, clock: Clock) -> Iterator[Clock]:
-    """The clock, for tests that let all leases end."""
-    yield clock
-    assert catalog.verify_journal() is None
 
 
 # -- what holds a manifest ---------------------------------------------------------------------------
@@ -322,10 +304,6 @@ def test_exactly_what_a_walk_from_the_roots_does_not_reach_goes(catalog: Catalog
 # -- tags --------------------------------------------------------------------------------------------
 
 
-def rules(*given: TagRetention) -> Retention:
-    return replace(AT_ONCE, rules=given)
-
-
 def test_the_newest_tags_are_kept(catalog: Catalog, later: Clock) -> None:
     for number in range(5):
         later.now += 1
@@ -384,9 +362,9 @@ def test_a_tag_whose_image_ran_lately_is_kept(catalog: Catalog, later: Clock) ->
     assert names(collected(catalog, rules(TagRetention(newest=0))), "tag") == ["older"]
 
 
-def test_an_immutable_tag_stays_and_it_is_said(catalog: Catalog, clock: Clock) -> None:
+def test_an_immutable_tag_stays_and_it_is_said(catalog: Catalog, clock: Clock, backend: Backend) -> None:
     policy = TagPolicy((TagRule("immutable", tags=("v*",)),))
-    strict = open_catalog(file_of(catalog).parent, now=clock, policy=policy)
+    strict = with_options(backend, policy=policy).open_catalog()
     put(strict, "x", image(strict, "x"), "v1", "dev")
     clock.now += SECOND
     items = collected(strict, rules(TagRetention(seconds=0.0)))
@@ -599,7 +577,7 @@ def test_many_tags_are_counted_over_the_windows(
 
 
 def test_what_is_tagged_between_the_question_and_the_removal_stays(
-    catalog: Catalog, later: Clock, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, later: Clock, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
     """The question is asked again in the transaction that removes."""
     loose = put(catalog, "x", image(catalog, "x"))
@@ -613,7 +591,7 @@ def test_what_is_tagged_between_the_question_and_the_removal_stays(
         # The question was asked; as its transaction is about to begin, another process tags it.
         if not done.is_set():
             done.set()
-            other = open_catalog(file_of(catalog).parent, now=later)
+            other = backend.open_catalog()
             other.put_manifest("x", loose, tag_names=["t"], origin=ORIGIN)
             other.close()
         return writing()
@@ -649,31 +627,6 @@ def test_an_error_ends_the_run(catalog: Catalog, later: Clock) -> None:
     assert there(catalog, loose) == [True]
 
 
-def test_nothing_goes_by_a_catalog_that_is_damaged(catalog: Catalog, later: Clock) -> None:
-    """One bit of an index is another: by it no manifest needs that layer."""
-    live, loose = put(catalog, "x", image(catalog, "x"), "t"), put(catalog, "x", image(catalog, "x"))
-    later.now += LEASE + 1
-    layer = str(live.layers[0].digest)
-    entry = f"{layer}layer{live.digest}".encode()  # as the index by what is needed has it
-    other = f"{layer[:-1]}{'1' if layer.endswith('0') else '0'}layer{live.digest}".encode()
-    catalog.close()
-    with sqlite3.connect(file_of(catalog)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    whole = file_of(catalog).read_bytes()
-    assert whole.count(entry) == 1
-    file_of(catalog).write_bytes(whole.replace(entry, other))
-    for _ in range(2):
-        with pytest.raises(StorageError, match=r"is damaged: .*manifest_references_by_child") as caught:
-            collected(catalog)
-        assert "backup" in caught.value.hint
-    assert there(catalog, live, loose) == [True, True]
-    assert catalog.blob_size("x", live.layers[0].digest) is not None
-    catalog.close()
-    file_of(catalog).write_bytes(whole)
-    assert len(collected(catalog)) == 3
-
-
 def test_leases_that_ended_are_forgotten(catalog: Catalog, later: Clock) -> None:
     put(catalog, "x", image(catalog, "x"), "t")
     catalog.garbage(AT_ONCE).forget()
@@ -683,30 +636,6 @@ def test_leases_that_ended_are_forgotten(catalog: Catalog, later: Clock) -> None
     catalog.garbage(AT_ONCE).forget()
     with catalog._database.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM leases")).scalar() == 0
-
-
-def test_no_question_walks_a_whole_repository(catalog: Catalog, later: Clock) -> None:
-    """Each inner question is answered by an index that has the digest in it."""
-    put(catalog, "x", image(catalog, "x"), "t")
-    put(catalog, "x", image(catalog, "x"))
-    later.now += LEASE + 1
-    seen: list[str] = []
-
-    def explain(connection: object, cursor: object, statement: str, parameters: object, *_: object) -> None:
-        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and "EXISTS" in statement:
-            plain = cursor.connection.cursor()  # type: ignore[attr-defined]
-            plain.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            seen.extend(row[3] for row in plain.fetchall())
-
-    for engine in (sqlite_database(catalog)._reader, sqlite_database(catalog)._writer):
-        event.listen(engine, "before_cursor_execute", explain)
-    collected(catalog, rules(TagRetention(newest=0, tags=("none",))))
-    assert any("manifest_references_by_child (repository_id=? AND child=?" in line for line in seen)
-    inner = [line for line in seen if "manifest_references" in line]
-    assert all("child=?" in line or "parent=?" in line for line in inner), inner
-    attached = [line for line in seen if " image " in line]
-    assert any("digest>?" in line and "digest<?" in line for line in attached), attached
-    assert not [line for line in seen if line.startswith("SCAN")], seen
 
 
 def test_only_in_toto_media_types_matter_to_nobody(catalog: Catalog, later: Clock) -> None:

@@ -5,31 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import sqlite3
 import threading
-from pathlib import Path
 
 import pytest
 
+from digestry.backend import Backend, open_backend
 from digestry.catalog import clock as time_of
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound, StorageError
 from digestry.model.digest import Digest
-from tests.backends import file_of, open_catalog
+from tests.catalog.raw import Raw
 from tests.catalog.support import ORIGIN, Clock, image, pushed, put
-
-TRIGGERS = ("journal_no_update", "journal_no_delete")
-
-
-def edit(path: Path, *statements: str) -> None:
-    """Changes the database as somebody would who has the file: the triggers do not stop them."""
-    connection = sqlite3.connect(path)
-    with connection:
-        for trigger in TRIGGERS:
-            connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
-        for statement in statements:
-            connection.execute(statement)
-    connection.close()
 
 
 @pytest.fixture
@@ -47,11 +33,8 @@ def story(catalog: Catalog) -> Catalog:
     "statement",
     ["UPDATE journal SET actor = 'x'", "DELETE FROM journal", "DELETE FROM journal WHERE sequence = 5"],
 )
-def test_append_only(story: Catalog, statement: str) -> None:
-    connection = sqlite3.connect(file_of(story))
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        connection.execute(statement)
-    connection.close()
+def test_append_only(story: Catalog, statement: str, raw: Raw) -> None:
+    assert "append-only" in raw.refused(statement)
     assert len(story.journal("x", limit=10)) == 4
 
 
@@ -69,19 +52,17 @@ def test_entries(story: Catalog) -> None:
     assert story.journal("never", limit=10) == []
 
 
-def test_the_chain_can_be_computed_elsewhere(story: Catalog) -> None:
-    connection = sqlite3.connect(file_of(story))
+def test_the_chain_can_be_computed_elsewhere(story: Catalog, raw: Raw) -> None:
     fields = (
         "sequence, at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address,"
         " client, previous_hash"
     )
     previous = "0" * 64
-    for *row, digest in connection.execute(f"SELECT {fields}, hash FROM journal ORDER BY sequence"):  # noqa: S608
+    for *row, digest in raw.query(f"SELECT {fields}, hash FROM journal ORDER BY sequence"):  # noqa: S608
         assert row[-1] == previous
         text = json.dumps(row, separators=(",", ":"), ensure_ascii=False)
         assert hashlib.sha256(text.encode()).hexdigest() == digest
         previous = digest
-    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -103,8 +84,8 @@ def test_the_chain_can_be_computed_elsewhere(story: Catalog) -> None:
         ("hash", "previous_hash"),
     ],
 )
-def test_a_changed_entry_is_found(story: Catalog, column: str, value: str) -> None:
-    edit(file_of(story), f"UPDATE journal SET {column} = {value} WHERE sequence = 3")  # noqa: S608
+def test_a_changed_entry_is_found(story: Catalog, column: str, value: str, raw: Raw) -> None:
+    raw.edit(f"UPDATE journal SET {column} = {value} WHERE sequence = 3")  # noqa: S608
     broken = story.verify_journal()
     if (column, value) == ("size", "size || ''"):
         assert broken is None  # the column's affinity makes it the number that it was
@@ -113,30 +94,27 @@ def test_a_changed_entry_is_found(story: Catalog, column: str, value: str) -> No
         assert broken.sequence == 3
 
 
-def test_a_change_with_its_own_hash_mended_is_found_at_the_next(story: Catalog) -> None:
-    connection = sqlite3.connect(file_of(story))
-    row = list(connection.execute("SELECT * FROM journal WHERE sequence = 3").fetchone())
-    connection.close()
+def test_a_change_with_its_own_hash_mended_is_found_at_the_next(story: Catalog, raw: Raw) -> None:
+    row = list(raw.query("SELECT * FROM journal WHERE sequence = 3")[0])
     row[9] = "somebody else"
     mended = hashlib.sha256(json.dumps(row[:-1], separators=(",", ":")).encode()).hexdigest()
-    edit(file_of(story), f"UPDATE journal SET actor = 'somebody else', hash = '{mended}' WHERE sequence = 3")  # noqa: S608
+    raw.edit(f"UPDATE journal SET actor = 'somebody else', hash = '{mended}' WHERE sequence = 3")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert broken.sequence == 4
 
 
 @pytest.mark.parametrize("sequence", [1, 2, 4])
-def test_a_removed_entry_is_found(story: Catalog, sequence: int) -> None:
-    edit(file_of(story), f"DELETE FROM journal WHERE sequence = {sequence}")  # noqa: S608
+def test_a_removed_entry_is_found(story: Catalog, sequence: int, raw: Raw) -> None:
+    raw.edit(f"DELETE FROM journal WHERE sequence = {sequence}")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert broken.sequence == sequence
     assert "missing" in broken.reason
 
 
-def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog) -> None:
-    edit(
-        file_of(story),
+def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog, raw: Raw) -> None:
+    raw.edit(
         "DELETE FROM journal WHERE sequence = 2",
         "UPDATE journal SET sequence = sequence - 1 WHERE sequence > 2",
     )
@@ -145,10 +123,9 @@ def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog
     assert broken.sequence == 2
 
 
-def test_an_inserted_entry_is_found(story: Catalog) -> None:
+def test_an_inserted_entry_is_found(story: Catalog, raw: Raw) -> None:
     columns = "at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address, client"
-    edit(
-        file_of(story),
+    raw.edit(
         f"INSERT INTO journal (sequence, {columns}, previous_hash, hash)"  # noqa: S608
         " SELECT 6, at + 10, repository, tag, event, from_digest, to_digest, media_type, size, actor,"
         " address, client, hash, previous_hash FROM journal WHERE sequence = 5",
@@ -159,35 +136,35 @@ def test_an_inserted_entry_is_found(story: Catalog) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 2, 3, 4])
-def test_entries_cut_off_at_the_end_are_found(story: Catalog, kept: int) -> None:
+def test_entries_cut_off_at_the_end_are_found(story: Catalog, kept: int, raw: Raw) -> None:
     """No hash follows them; the tags that they moved tell."""
-    edit(file_of(story), f"DELETE FROM journal WHERE sequence > {kept}")  # noqa: S608
+    raw.edit(f"DELETE FROM journal WHERE sequence > {kept}")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert "tag" in broken.reason
 
 
-def test_a_tag_moved_behind_the_journals_back_is_found(story: Catalog) -> None:
+def test_a_tag_moved_behind_the_journals_back_is_found(story: Catalog, raw: Raw) -> None:
     other = pushed(story, "y", ["v"])
-    edit(file_of(story), f"UPDATE tags SET digest = '{other.digest}' WHERE name = 'u'")  # noqa: S608
+    raw.edit(f"UPDATE tags SET digest = '{other.digest}' WHERE name = 'u'")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
     assert str(other.digest) in broken.reason
-    edit(file_of(story), "DELETE FROM tags WHERE name = 'u'")
+    raw.edit("DELETE FROM tags WHERE name = 'u'")
     broken = story.verify_journal()
     assert broken is not None
     assert "is not there" in broken.reason
 
 
-def test_a_tag_made_behind_the_journals_back_is_found(story: Catalog) -> None:
-    edit(file_of(story), "INSERT INTO tags SELECT repository_id, 'forged', digest, moved_at FROM tags")
+def test_a_tag_made_behind_the_journals_back_is_found(story: Catalog, raw: Raw) -> None:
+    raw.edit("INSERT INTO tags SELECT repository_id, 'forged', digest, moved_at FROM tags")
     broken = story.verify_journal()
     assert broken is not None
     assert "forged" in broken.reason
 
 
-def test_a_damaged_entry_cannot_be_read_and_says_which(story: Catalog) -> None:
-    edit(file_of(story), "UPDATE journal SET to_digest = 'nonsense' WHERE sequence = 3")
+def test_a_damaged_entry_cannot_be_read_and_says_which(story: Catalog, raw: Raw) -> None:
+    raw.edit("UPDATE journal SET to_digest = 'nonsense' WHERE sequence = 3")
     with pytest.raises(StorageError, match="entry 3"):
         story.journal("x", limit=10)
 
@@ -240,9 +217,9 @@ def test_compare_and_set_in_many_threads(catalog: Catalog) -> None:
     assert catalog.verify_journal() is None
 
 
-def test_many_catalogs_on_one_file(catalog: Catalog) -> None:
+def test_many_catalogs_on_one_file(catalog: Catalog, backend: Backend) -> None:
     """As several worker processes have it: each its own connections, one chain."""
-    others = [open_catalog(file_of(catalog).parent) for _ in range(4)]
+    others = [open_backend(backend.root).open_catalog() for _ in range(4)]
 
     def race(one: Catalog, number: int) -> None:
         for _ in range(10):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from typing import Any
-
 import pytest
 
 from digestry.catalog import clock as times
@@ -14,7 +10,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.sightings import BATCH, merged
 from digestry.model.digest import Digest
 from digestry.model.sightings import Noted, Sighted
-from tests.backends import file_of
+from tests.catalog.raw import Raw
 from tests.catalog.support import ORIGIN, Clock, image, index, put
 
 
@@ -138,18 +134,13 @@ def test_more_than_one_transaction_takes(catalog: Catalog, clock: Clock) -> None
 # -- how much room there is ------------------------------------------------------------------------
 
 
-def counted(catalog: Catalog) -> dict[str, int]:
+def counted(raw: Raw) -> dict[str, int]:
     """What each who tells takes, as the catalog counts it, once it is proven right."""
-    rows = query(catalog, "SELECT actor, bytes FROM sighting_usage ORDER BY actor")
+    rows = raw.query("SELECT actor, bytes FROM sighting_usage ORDER BY actor")
     cost = "200 + 2 * length(CAST(place || repository || digest || actor AS BLOB))"
     true = f"SELECT actor, sum({cost}) FROM sightings GROUP BY actor ORDER BY actor"  # noqa: S608
-    assert rows == query(catalog, true)
+    assert rows == raw.query(true)
     return {str(actor): int(size) for actor, size in rows}
-
-
-def query(catalog: Catalog, statement: str) -> list[Any]:
-    with closing(sqlite3.connect(file_of(catalog))) as connection:
-        return connection.execute(statement).fetchall()
 
 
 def places(catalog: Catalog, digest: Digest) -> set[str]:
@@ -164,33 +155,18 @@ def little(monkeypatch: pytest.MonkeyPatch) -> int:
     return size
 
 
-def test_what_all_tell_has_a_bound_in_bytes(catalog: Catalog, clock: Clock, little: int) -> None:
+def test_what_all_tell_has_a_bound_in_bytes(catalog: Catalog, clock: Clock, little: int, raw: Raw) -> None:
     digests = [put(catalog, "x", image(catalog, "x")).digest for _ in range(4)]
     for number in range(40):
         long = "\N{PILE OF POO}" * 200 + str(number)
         entries = [seen("x", digest, f"{long}.{other}") for digest in digests for other in range(5)]
         catalog.sightings.note(entries, at=clock.now + number, actor=f"user{number % 3}")
-        assert sum(counted(catalog).values()) <= little
+        assert sum(counted(raw).values()) <= little
     catalog.sightings.prune(clock.now + 1000)
-    assert counted(catalog) == {}
+    assert counted(raw) == {}
 
 
-def test_it_takes_no_more_on_the_disk_than_is_counted(catalog: Catalog, clock: Clock) -> None:
-    digest = put(catalog, "x", image(catalog, "x")).digest
-    before = size_of(catalog)
-    for number in range(8):
-        entries = [seen("x", digest, f"{number}.{other}" + "\u20ac" * 240) for other in range(500)]
-        catalog.sightings.note(entries, at=clock.now + number, actor="a")
-    assert 1 << 20 < size_of(catalog) - before < counted(catalog)["a"] * 1.1
-
-
-def size_of(catalog: Catalog) -> int:
-    names = ("page_count", "freelist_count", "page_size")
-    pages, free, size = (int(query(catalog, f"PRAGMA {name}")[0][0]) for name in names)
-    return (pages - free) * size
-
-
-def test_who_floods_makes_room_and_nobody_else(catalog: Catalog, clock: Clock, little: int) -> None:
+def test_who_floods_makes_room_and_nobody_else(catalog: Catalog, clock: Clock, little: int, raw: Raw) -> None:
     ran, other = (put(catalog, "x", image(catalog, "x")).digest for _ in range(2))
     real = [seen("x", ran, f"n{number:02}") for number in range(30)]
     catalog.sightings.note(real, at=clock.now, actor="auditor")
@@ -199,14 +175,16 @@ def test_who_floods_makes_room_and_nobody_else(catalog: Catalog, clock: Clock, l
         assert catalog.sightings.note(flood, at=clock.now + 1 + number, actor="guest").refused == 0
     assert places(catalog, ran) == {one.place for one in real}
     assert {place.partition(".")[0] for place in places(catalog, other)} <= {"18", "19"}
-    assert sum(counted(catalog).values()) <= little
+    assert sum(counted(raw).values()) <= little
     # What runs now is noted, new and old, though all is full.
     more = [seen("x", ran, f"n{number:02}") for number in range(40)]
     assert catalog.sightings.note(more, at=clock.now + 100, actor="auditor") == Noted(40, 0)
     assert len(places(catalog, ran)) == 40
 
 
-def test_the_latest_of_a_digest_is_never_pushed_out(catalog: Catalog, clock: Clock, little: int) -> None:
+def test_the_latest_of_a_digest_is_never_pushed_out(
+    catalog: Catalog, clock: Clock, little: int, raw: Raw
+) -> None:
     """It keeps what runs from garbage collection. Then what is new is refused, and told so."""
     digests = [put(catalog, "x", image(catalog, "x")).digest for _ in range(60)]
     catalog.sightings.note([seen("x", one, "n01") for one in digests], at=clock.now, actor="auditor")
@@ -216,7 +194,7 @@ def test_the_latest_of_a_digest_is_never_pushed_out(catalog: Catalog, clock: Clo
         flood = [seen("x", digests[0], f"{number}.{more}") for more in range(50)]
         refused += catalog.sightings.note(flood, at=clock.now + 2 + number, actor="guest").refused
     assert all(places(catalog, one) for one in digests[1:])
-    assert sum(counted(catalog).values()) <= little
+    assert sum(counted(raw).values()) <= little
     # A place of one's own that is there is told of again.
     again = [seen("x", one, "n01") for one in digests[1:]]
     assert catalog.sightings.note(again, at=clock.now + 50, actor="auditor") == Noted(59, 0)

@@ -1,0 +1,52 @@
+"""A catalog's database as somebody has it who goes around the catalog."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+_GUARDS = ("journal_no_update", "journal_no_delete")
+
+
+class Raw(Protocol):
+    """The database behind a catalog's back."""
+
+    def query(self, statement: str) -> list[Any]:
+        """Return the rows of a statement."""
+        ...
+
+    def refused(self, statement: str) -> str:
+        """Return with which words the database refuses a statement."""
+        ...
+
+    def edit(self, *statements: str) -> None:
+        """Change the database as its owner could: what guards the journal is taken away first."""
+        ...
+
+
+class SqliteRaw:
+    """The file of a catalog in SQLite."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "catalog.db"
+
+    def query(self, statement: str) -> list[Any]:
+        with closing(sqlite3.connect(self._path)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def refused(self, statement: str) -> str:
+        with closing(sqlite3.connect(self._path)) as connection:
+            try:
+                connection.execute(statement)
+            except sqlite3.IntegrityError as error:
+                return str(error)
+        raise AssertionError(f"{statement} was not refused")
+
+    def edit(self, *statements: str) -> None:
+        with closing(sqlite3.connect(self._path)) as connection, connection:
+            for guard in _GUARDS:
+                connection.execute(f"DROP TRIGGER IF EXISTS {guard}")
+            for statement in statements:
+                connection.execute(statement)
