@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import logging
+import select
 import socket
 import threading
 import time
@@ -312,7 +313,8 @@ def drips(start: bytes, drop: bytes) -> Callable[[socket.socket], None]:
         connection.sendall(start)
         for _ in range(400):
             connection.sendall(drop)
-            time.sleep(0.05)
+            if select.select([connection], [], [], 0.05)[0]:
+                return  # it has gone: it sends nothing after its request
 
     return talk
 
