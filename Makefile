@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?=
-# Test processes: more than one waits at a time.
-WORKERS ?= 2
+# Test processes: one more than cores, since many tests wait.
+WORKERS ?= 3
 
 .PHONY: demo test test-all reality check bench docs lock format clean setup
 
@@ -16,6 +16,9 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml tools/setup.py
 
 demo: setup
 	@$(BIN)/digestry demo $(if $(ENGINE),--engine $(ENGINE))
+
+# Bytecode is kept: else each test process would compile all tests anew.
+test test-all reality: export PYTHONDONTWRITEBYTECODE =
 
 # What is marked `long` has a short form here: fewer steps, seconds, examples or clients of the same kind.
 test: setup

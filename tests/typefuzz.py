@@ -7,6 +7,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+import pytest
+
+SAMPLED: Final = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
+"""Runs a test with each seventh of many documents, and with all of them where there is time."""
 _MARK: Final = "\x00here\x00"
 DEEP: Final = 100_000
 EXTREMES: Final[dict[str, bytes]] = {

@@ -15,9 +15,17 @@ from tests.docs.pages import HOUSE, PAGES, blocks
 from tests.docs.stage import Stage
 
 _PLAYED = [page for page in PAGES if any(block.is_played for block in blocks(page))]
+_LONG = {"audit", "backup", "registry", "sources", "tags"}
+"""Pages with many commands."""
 
 
-@pytest.mark.parametrize("page", _PLAYED, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=pytest.mark.long if page.stem in _LONG else ())
+        for page in _PLAYED
+    ],
+)
 def test_the_commands_of_a_page(page: Path, engines: Engines) -> None:
     needed = {block.needs for block in blocks(page) if block.needs}
     there = {name: engines.environment(name) for name in needed}

@@ -9,6 +9,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from digestry.model.digest import Digest
 from digestry.registry.body_memory import BodyMemory
 from digestry.registry.error_responses import ErrorResponse
@@ -78,6 +80,7 @@ def test_nobody_has_more_than_what_is_left_for_others() -> None:
     assert taken("e") > 200
 
 
+@pytest.mark.long
 def test_one_is_read_at_a_time(tmp_path: Path) -> None:
     entry = descriptor("a/b", Digest.of(b"never"), 1)
     document = {"SchemaVersion": 2, "config": entry, "layers": [entry] * 34_000}
