@@ -202,6 +202,22 @@ def test_every_storage_error_is_told_alike() -> None:
     assert "/srv" not in json.dumps(problem.body())
 
 
+def test_a_store_that_clients_can_read_is_where_they_are_sent(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only for what is large: the answer would take longer than a small blob."""
+    large, small = (Digest.of(content) for content in (b"x" * 100_000, b"y" * 100))
+    for content, digest in ((b"x" * 100_000, large), (b"y" * 100, small)):
+        assert direct.request("POST", f"/v2/x/blobs/uploads/?digest={digest}", [content])[0] == 201
+    monkeypatch.setattr(
+        direct.service.blobs, "redirect", lambda digest: f"https://store.test/{digest}?signed"
+    )
+    status, headers, body = direct.request("GET", f"/v2/x/blobs/{large}")
+    assert (status, headers["location"], body) == (307, f"https://store.test/{large}?signed", b"")
+    assert direct.request("HEAD", f"/v2/x/blobs/{large}")[0] == 200
+    assert direct.request("GET", f"/v2/x/blobs/{small}")[0::2] == (200, b"y" * 100)
+
+
 def test_stale_uploads_are_swept(tmp_path: Path) -> None:
     direct = Direct(tmp_path / "root")
     try:
