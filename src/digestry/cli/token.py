@@ -129,14 +129,14 @@ def rotate_key(root: Path, retire: bool) -> None:
     A running registry signs with it within seconds. What older keys signed stays good until it
     expires, unless they are retired.
     """
-    from digestry.backend import open_backend
+    from digestry.backend import open_backend, open_coordination
     from digestry.registry.access.keys import KeyRing
     from digestry.registry.observability.audit_events import note_command
     from digestry.registry.root import check_user
 
     _robots(root).close()
     check_user(open_backend(root))  # who could not read the key could not sign
-    key = KeyRing(root).rotate(retire=retire)
+    key = KeyRing(open_coordination(root).keys).rotate(retire=retire)
     note_command(root, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
     say(key)
 

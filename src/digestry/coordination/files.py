@@ -1,9 +1,10 @@
-"""Coordination of the processes on one host: locks on files in the registry's directory.
+"""Coordination of the processes on one host: locks on files, and keys, in the registry's directory.
 
 ::
 
     ROOT/<job>.lock                   :meth:`FileCoordination.only_one`
     ROOT/guards/<two digits>          :meth:`FileCoordination.guard`
+    ROOT/keys/<id>.json               :attr:`FileCoordination.keys`
     ROOT/mirror/<scope>.<two digits>.lock   :meth:`FileCoordination.turn`
 """
 
@@ -14,7 +15,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from digestry.coordination.protocol import Job
+from digestry.coordination import key_files
+from digestry.coordination.key_files import KeyFiles
+from digestry.coordination.protocol import Job, KeyStore
 from digestry.fsio import Lock, locked, make_directory, storage_errors
 from digestry.model.digest import Digest
 
@@ -31,12 +34,13 @@ def lock_file(job: Job) -> str:
 
 
 class FileCoordination:
-    """The locks in the directory ``root``. Nothing is touched before a method is called."""
+    """The locks and keys in the directory ``root``. Nothing is touched before a method is called."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._guards = root / "guards"
         self._turns = root / TURNS_DIRECTORY
+        self.keys: KeyStore = KeyFiles(root / key_files.DIRECTORY)
 
     def guard(
         self, digest: Digest, *, exclusive: bool = False, wait: bool = True

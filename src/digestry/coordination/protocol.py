@@ -1,4 +1,4 @@
-"""Locks that all processes of one registry share."""
+"""Locks and keys that all processes of one registry share."""
 
 from __future__ import annotations
 
@@ -28,8 +28,51 @@ class Lock(Protocol):
         ...
 
 
+class KeyStore(Protocol):
+    """The keys that a registry signs with, as bytes by ID.
+
+    All methods block, and raise :class:`StorageError` for keys that cannot be read or written.
+    """
+
+    def version(self) -> int:
+        """Return a number that differs after a key was added or removed."""
+        ...
+
+    def ids(self) -> list[str]:
+        """Return the IDs of all keys, sorted."""
+        ...
+
+    def read(self, key_id: str) -> bytes:
+        """Return the bytes of a key. Raises :class:`NotFound`."""
+        ...
+
+    def check_private(self, key_id: str) -> None:
+        """Raise :class:`StorageError` if others can read a key, and :class:`NotFound` without one."""
+        ...
+
+    def add(self, key_id: str, content: bytes) -> None:
+        """Store a key durably, so that nobody but the registry can read it."""
+        ...
+
+    def remove(self, key_id: str) -> None:
+        """Remove a key durably."""
+        ...
+
+    def location(self, key_id: str) -> str:
+        """Return where a person finds a key, for messages."""
+        ...
+
+
 class Coordination(Protocol):
-    """The locks. Each is released at the end of its block, and when its process ends in any way."""
+    """What the processes share: locks and keys.
+
+    A lock is released at the end of its block, and when its process ends in any way.
+    """
+
+    @property
+    def keys(self) -> KeyStore:
+        """The keys that the registry signs with."""
+        ...
 
     def guard(
         self, digest: Digest, *, exclusive: bool = False, wait: bool = True

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from digestry.registry.access import keys
+from digestry.coordination import key_files
 
 log: Final = logging.getLogger("digestry.registry")
 
-_NEVER_SHARED: Final = frozenset({"guards", "ingest", "tls", "restoring", keys.DIRECTORY})
+_NEVER_SHARED: Final = frozenset({"guards", "ingest", "tls", "restoring", key_files.DIRECTORY})
 _CONTENT: Final = frozenset({"sha256", "sha512"})
 _OURS: Final = re.compile(
     r"absent|blobs|guards|ingest|keys|metrics|mirror|quarantine|restoring|tls"

@@ -140,7 +140,9 @@ class Service:
         """Of large manifests: each takes a multiple of its size while it is read."""
         self.admission = Admission(config)
         self.gate = Gate(
-            config.access, config.root, backend.open_robot_reads() if config.access.enabled else None
+            config.access,
+            self.coordination.keys,
+            backend.open_robot_reads() if config.access.enabled else None,
         )
         self.mirrors: Mirrors | None = None
         if config.mirrors:

@@ -15,6 +15,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
 
+from digestry.backend import open_coordination
 from digestry.model.digest import Digest
 from digestry.registry.access import strangers
 from digestry.registry.access.keys import KeyRing
@@ -179,7 +180,7 @@ def test_a_password_in_a_form(server: RegistryServer) -> None:
 
 def own(server: RegistryServer) -> Tokens:
     """Signs with the registry's own key, as only it should."""
-    keys = KeyRing(server.root)
+    keys = KeyRing(open_coordination(server.root).keys)
     keys.refresh()
     return Tokens(keys, "digestry")
 
@@ -190,7 +191,7 @@ def forged(server: RegistryServer, header: dict[str, Any], key: Any, **changes: 
 
 
 def test_forged_tokens(server: RegistryServer) -> None:
-    keys = KeyRing(server.root)
+    keys = KeyRing(open_coordination(server.root).keys)
     keys.refresh()
     kid, key = keys.signing()
     real = token(server, "repository:team/app:pull", headers=basic("alice"))["token"]
@@ -285,7 +286,7 @@ def test_keys_change_while_it_runs(changing: RegistryServer) -> None:
     (first,) = directory.iterdir()
     assert first.stat().st_mode & 0o777 == 0o600
     old = token(changing, "repository:team/app:pull", headers=basic("alice"))["token"]
-    keys = KeyRing(changing.root)
+    keys = KeyRing(open_coordination(changing.root).keys)
     kid = keys.rotate()
     new = ""
 
@@ -305,7 +306,7 @@ def test_keys_change_while_it_runs(changing: RegistryServer) -> None:
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     from digestry.errors import StorageError
 
-    keys = KeyRing(tmp_path)
+    keys = KeyRing(open_coordination(tmp_path).keys)
     keys.ensure()
     keys.ensure()
     (file,) = (tmp_path / "keys").iterdir()

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from digestry.backend import open_blobs
+from digestry.backend import open_blobs, open_coordination
 from digestry.catalog.journal import Origin
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -72,7 +72,7 @@ def make_root(root: Path) -> None:
     push(root, "golftrack", "1.5", b"good")
     push(root, "team/large", "1", bytes(range(256)) * (LARGE // 256) + b"end")
     push(root, "team/long", "1", b"of a long digest", "sha512")
-    KeyRing(root).ensure()
+    KeyRing(open_coordination(root).keys).ensure()
 
 
 def back_up(root: Path, destination: Path, *, verify: bool = False, keep: bool = False) -> Taken:

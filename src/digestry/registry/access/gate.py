@@ -15,10 +15,10 @@ import os
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from digestry.catalog.robot_tokens import PREFIX, RobotReads
+from digestry.coordination.protocol import KeyStore
 from digestry.errors import StorageError
 from digestry.registry.access import strangers
 from digestry.registry.access.config import AccessConfig
@@ -60,10 +60,10 @@ class Proof:
 class Gate:
     """Authenticates and authorizes the requests of one worker process."""
 
-    def __init__(self, config: AccessConfig, root: Path, robots: RobotReads | None = None) -> None:
+    def __init__(self, config: AccessConfig, keys: KeyStore, robots: RobotReads | None = None) -> None:
         self.config = config
         self.rules = Rules(config.rules)
-        self.keys = KeyRing(root)
+        self.keys = KeyRing(keys)
         self.tokens = Tokens(self.keys, config.service)
         self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd)
         self._issuers = {issuer.issuer: TrustedIssuer(issuer) for issuer in config.issuers}

@@ -21,10 +21,10 @@ from typing import Final
 
 import msgspec
 
+from digestry.coordination import key_files
 from digestry.errors import ContentError, NotFound
 from digestry.fsio import storage_error, storage_errors
 from digestry.model.digest import shown
-from digestry.registry.access import keys
 
 FILE: Final = "backup.json"
 VERSION: Final = 1
@@ -33,7 +33,17 @@ LARGEST: Final = 64 << 20
 LARGEST_KEY: Final = 64 << 10
 
 CATALOG: Final = re.compile(r"catalog-[0-9a-f]{16}\.db", re.ASCII)
-KEY: Final = re.compile(rf"{keys.DIRECTORY}/[A-Za-z0-9][A-Za-z0-9_-]{{0,127}}\.json", re.ASCII)
+KEY: Final = re.compile(rf"{key_files.DIRECTORY}/[A-Za-z0-9][A-Za-z0-9_-]{{0,127}}\.json", re.ASCII)
+
+
+def key_path(key_id: str) -> str:
+    """Return the path that a key has in a backup."""
+    return f"{key_files.DIRECTORY}/{key_id}{key_files.SUFFIX}"
+
+
+def key_id(path: str) -> str:
+    """Return the ID of the key that has ``path`` in a backup."""
+    return path.removeprefix(f"{key_files.DIRECTORY}/").removesuffix(key_files.SUFFIX)
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -19,17 +18,17 @@ from digestry.backend import open_backend, open_blobs, open_coordination, open_s
 from digestry.blobs.disk import LAYOUT_FILE
 from digestry.blobs.protocols import StoreMark
 from digestry.catalog.snapshot import Held, Snapshot
+from digestry.coordination import key_files
 from digestry.coordination.protocol import Job
-from digestry.errors import Conflict
+from digestry.errors import Conflict, NotFound
 from digestry.registry import retention, store_identity
-from digestry.registry.access import keys
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
 from digestry.registry.observability.audit_log import PLACE_FILE
 from digestry.version import __version__
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
-    {LAYOUT_FILE, "blobs", keys.DIRECTORY}
+    {LAYOUT_FILE, "blobs", key_files.DIRECTORY}
     | {"absent", "guards", "metrics", "mirror", "reserve", "tls", PLACE_FILE, retention.FILE}  # made anew
     | {"lost+found"}
 )
@@ -78,15 +77,14 @@ class Frozen:
     taken_at: datetime.datetime
 
     def read_keys(self) -> list[tuple[Part, bytes]]:
-        """The keys, by name."""
-        folder = self.root / keys.DIRECTORY
-        with fsio.storage_errors("read", folder):
-            names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 - a few names
+        """Return the keys, sorted by ID."""
+        keys = open_coordination(self.root).keys
         found = []
-        for path in (f"{keys.DIRECTORY}/{name}" for name in names):
+        for key_id in keys.ids():
+            path = description.key_path(key_id)
             if description.KEY.fullmatch(path):
-                with contextlib.suppress(FileNotFoundError):  # it was retired meanwhile
-                    content = description.read_small(self.root / path, description.LARGEST_KEY)
+                with contextlib.suppress(NotFound):  # it was retired meanwhile
+                    content = keys.read(key_id)
                     found.append((Part.of(path, content), content))
         return found
 

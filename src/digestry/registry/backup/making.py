@@ -13,11 +13,11 @@ from typing import Final
 from digestry import fsio
 from digestry.backend import open_backend, open_coordination, snapshot_file
 from digestry.blobs.disk import LAYOUT_FILE
+from digestry.coordination import key_files
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict
 from digestry.model.digest import shown
-from digestry.registry.access import keys
 from digestry.registry.permissions import is_shared, make_private
 from digestry.registry.root import RESTORING
 
@@ -25,7 +25,7 @@ _LOCK: Final = lock_file(Job.SERVE)
 _STAYS: Final = frozenset({_LOCK, "lost+found"})
 _OURS: Final = re.compile(
     # With what fsio.write_file leaves when it is killed.
-    rf"{RESTORING}|blobs|ingest|guards|{keys.DIRECTORY}"
+    rf"{RESTORING}|blobs|ingest|guards|{key_files.DIRECTORY}"
     rf"|{re.escape(LAYOUT_FILE)}|\.{re.escape(LAYOUT_FILE)}\.[0-9a-f]{{16}}"
 )
 """All that a restoration puts into a root, beside the catalog."""

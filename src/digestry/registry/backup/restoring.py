@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.backend import open_backend, open_blobs, open_snapshot, snapshot_file
+from digestry.backend import open_backend, open_blobs, open_coordination, open_snapshot, snapshot_file
 from digestry.blobs.disk import LAYOUT_FILE, open_layout
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
@@ -21,7 +21,6 @@ from digestry.catalog.snapshot import Held, Snapshot
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
 from digestry.registry import store_identity
-from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveReader, Entry
 from digestry.registry.backup.copying import WRONG_BYTES, Flow, Unusable
@@ -168,11 +167,7 @@ def _target(root: Path) -> BlobStore:
 
 
 def _keep_key(root: Path, path: str, content: bytes) -> None:
-    folder = root / keys.DIRECTORY
-    fsio.make_directory(folder)
-    with fsio.storage_errors("protect", folder):
-        folder.chmod(0o700)
-    fsio.write_file(root / path, content, mode=0o600)
+    open_coordination(root).keys.add(description.key_id(path), content)
 
 
 def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:

@@ -18,10 +18,11 @@ from digestry.backend import open_backend, open_blobs
 from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, open_layout
 from digestry.blobs.protocols import BlobStore, Chunk
 from digestry.catalog.snapshot import Held, Snapshot
+from digestry.coordination import key_files
+from digestry.coordination.key_files import KeyFiles
 from digestry.errors import Conflict, ContentError, NotFound
 from digestry.model.digest import Digest
 from digestry.registry import store_identity
-from digestry.registry.access import keys
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveWriter
 from digestry.registry.backup.copying import Flow, Source, Unusable
@@ -154,11 +155,7 @@ def _copy_blobs(source: Frozen, target: BlobStore, *, verify: bool, flow: Flow, 
 
 
 def _write_key(destination: Path, part: Part, content: bytes) -> Part:
-    path = destination / part.path
-    fsio.make_directory(path.parent)
-    with fsio.storage_errors("protect", path.parent):
-        path.parent.chmod(0o700)
-    fsio.write_file(path, content, mode=0o600)
+    KeyFiles(destination / key_files.DIRECTORY).add(description.key_id(part.path), content)
     return part
 
 
@@ -167,8 +164,10 @@ def _tidy(destination: Path, told: Description, catalog: Snapshot | None, target
     wanted = {told.catalog.path, *(part.path for part in told.keys)}
     with fsio.storage_errors("list", destination):
         present = [path.name for path in destination.iterdir() if description.CATALOG.fullmatch(path.name)]
-        folder = destination / keys.DIRECTORY
-        present += [f"{keys.DIRECTORY}/{path.name}" for path in folder.iterdir()] if folder.is_dir() else []
+        folder = destination / key_files.DIRECTORY
+        present += (
+            [f"{key_files.DIRECTORY}/{path.name}" for path in folder.iterdir()] if folder.is_dir() else []
+        )
     for name in present:
         if name not in wanted:
             fsio.remove_file(destination / name)
