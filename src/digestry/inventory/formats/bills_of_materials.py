@@ -91,6 +91,11 @@ def _digest(text: str) -> Digest | None:
     return read_hash(*text.split(":", 1)) if ":" in text else None
 
 
+def _hashes(pairs: Iterable[tuple[str, str]]) -> tuple[Digest, ...]:
+    """Return the digests among pairs of an algorithm's name and a hash."""
+    return tuple(digest for pair in pairs if (digest := read_hash(*pair)) is not None)
+
+
 class _List:
     """What the three kinds of lists have in common."""
 
@@ -177,11 +182,7 @@ class CycloneDX(_List):
                     version=one.version,
                     purls=(one.purl,) if is_image(one.purl) else (),
                     urls=tuple(link.url for link in one.links or ()),
-                    hashes=tuple(
-                        digest
-                        for digest in (read_hash(each.alg, each.content) for each in one.hashes or ())
-                        if digest is not None
-                    ),
+                    hashes=_hashes((each.alg, each.content) for each in one.hashes or ()),
                     # As a widely used scanner puts them.
                     of_repository=tuple(
                         each.value
@@ -242,11 +243,7 @@ class SPDX2(_List):
                     version=one.version,
                     purls=purls,
                     urls=(one.location,),
-                    hashes=tuple(
-                        digest
-                        for digest in (read_hash(each.algorithm, each.value) for each in one.checksums or ())
-                        if digest is not None
-                    ),
+                    hashes=_hashes((each.algorithm, each.value) for each in one.checksums or ()),
                 )
 
 
@@ -312,9 +309,5 @@ class SPDX3(_List):
                     version=one.version,
                     purls=purls,
                     urls=(one.location,),
-                    hashes=tuple(
-                        digest
-                        for digest in (read_hash(each.algorithm, each.value) for each in one.verified or ())
-                        if digest is not None
-                    ),
+                    hashes=_hashes((each.algorithm, each.value) for each in one.verified or ()),
                 )

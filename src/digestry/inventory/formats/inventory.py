@@ -7,7 +7,6 @@ else may hold an image's identity is said not to be read.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Hashable, Iterable, Iterator
 from typing import ClassVar, Final
@@ -27,11 +26,10 @@ from digestry.inventory.formats.columns import (
 )
 from digestry.inventory.formats.container_states import State
 from digestry.inventory.formats.declared_images import stated
-from digestry.inventory.formats.digest_columns import holds_digest, plain, unread
+from digestry.inventory.formats.digest_columns import plain, unread
 from digestry.inventory.formats.image_ids import read_image_id
-from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row, RowImage
+from digestry.inventory.formats.rows import Fields, Made, Reading, Row, RowImage
 from digestry.inventory.observation import Abbreviation, Claim, ImageFacts, Unseen, abbreviation
 from digestry.model.digest import Digest, shown
 from digestry.model.json_values import JsonObject
@@ -286,87 +284,3 @@ def _digest_claim(text: str, own: Reference | None, read_from: str) -> Claim:
             raise InvalidDigest(f"{shown(text)} has no digest")
         return _claim(reference.digest, reference.repository_only(), read_from)
     return _claim(Digest.parse(text if ":" in text else f"sha256:{text}"), own, read_from)
-
-
-# -- CSV ----------------------------------------------------------------------------------------
-
-_SEPARATORS: Final = ",\t;|"
-
-
-def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) -> Iterator[Made]:
-    """The rows of an inventory whose line of headings is ``first``, read one line at a time.
-
-    Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line
-    that is ``source.number``, and what reading raises.
-    """
-    first_line = source.number
-    separator = max(_SEPARATORS, key=first.count)
-    try:
-        headings = [cell.strip() for cell in next(csv.reader([first], strict=True, delimiter=separator))]
-    except csv.Error as error:
-        yield reading.problem_on(first_line, f"neither JSON nor CSV: {error}")
-        return
-    by = plan(headings)
-    if not by.identifies:
-        found = ", ".join(map(shown, headings))
-        yield reading.problem_on(
-            first_line,
-            f"the headings have none of reference, digest, image_id: {found}",
-            f"the first line names the columns: {', '.join(KEYS)}",
-        )
-        return
-    yield from inventory.not_read(
-        (heading for heading in headings if heading in by.suspect), f"line {first_line}"
-    )
-    others = [at for at, heading in enumerate(headings) if heading not in by.read]
-    kept = [headings[at] for at in others]
-    yield reading.note(
-        f"read as an inventory in CSV: {', '.join(heading for heading in headings if heading in by.read)}"
-        + (f"; not read: {', '.join(map(shown, kept))}" if kept else "")
-    )
-    begun = source.number
-    text, who, of_image = reading.text, by.of_container, by.of_image
-    # A container like one before it has its image.
-    images: dict[tuple[str, ...], RowImage | Awaited] = {}
-    rows = csv.reader(_decoded(source), strict=True, delimiter=separator)
-    while True:
-        begins = source.number + 1
-        try:
-            cells = next(rows)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            # What follows a broken quote cannot be told apart from what is inside it.
-            yield reading.problem_on(begins, f"not CSV: {error}; nothing from here on was read")
-            return
-        if len(cells) != len(headings):
-            if any(cell.strip() for cell in cells):
-                yield reading.problem_on(
-                    begins, f"{len(cells)} fields where the headings have {len(headings)}"
-                )
-            continue
-        for at in others:
-            if holds_digest(headings[at], cells[at]):
-                yield from inventory.not_read((headings[at],), f"line {begins}")
-        cells = [cell.strip() for cell in cells]
-        key = tuple([cells[at] for at in of_image])
-        image = images.get(key)
-        if image is not None and who is not None:
-            cells.append("")  # for the columns that are not there
-            host, namespace, name, identity = [cells[at] for at in who]
-            yield Row(text(host), text(namespace), name, identity, image)
-            continue
-        try:
-            for row in inventory.row(by.values(cells)):
-                images[key] = row.image
-                yield row
-        except DigestryError as error:
-            if any(cell.strip() for cell in cells):
-                yield reading.problem_on(begins, error.message, error.hint)
-    if source.number <= begun + 1:
-        yield reading.problem("no line follows the headings, which does not show that nothing runs")
-
-
-def _decoded(source: Input) -> Iterator[str]:
-    while line := source.line():
-        yield line.decode()

@@ -20,8 +20,9 @@ from urllib.parse import parse_qsl
 
 from digestry.errors import InvalidConfiguration, TooLarge
 from digestry.inventory.formats.containerd import is_table, read_table
+from digestry.inventory.formats.csv_inventory import read_csv
 from digestry.inventory.formats.entries import EntryReader, left_out_note
-from digestry.inventory.formats.inventory import Inventory, read_csv
+from digestry.inventory.formats.inventory import Inventory
 from digestry.inventory.formats.json_documents import Input, read_documents
 from digestry.inventory.formats.metrics import is_exposition, read_exposition
 from digestry.inventory.formats.pod_list import read_pod_list

@@ -1,0 +1,124 @@
+"""An inventory in CSV: a line of headings, and then a line a container."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from digestry.errors import DigestryError
+from digestry.inventory.formats.columns import Plan, plan
+from digestry.inventory.formats.digest_columns import holds_digest
+from digestry.inventory.formats.inventory import KEYS, Inventory
+from digestry.inventory.formats.json_documents import Input
+from digestry.inventory.formats.rows import Awaited, Made, Reading, Row, RowImage
+from digestry.model.digest import shown
+
+_SEPARATORS: Final = ",\t;|"
+
+
+def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) -> Iterator[Made]:
+    """Yield the containers of an inventory whose line of headings is ``first``, read one line at a time.
+
+    Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line
+    that is ``source.number``, and what reading raises.
+    """
+    line = source.number
+    separator = max(_SEPARATORS, key=first.count)
+    try:
+        headings = [cell.strip() for cell in next(csv.reader([first], strict=True, delimiter=separator))]
+    except csv.Error as error:
+        yield reading.problem_on(line, f"neither JSON nor CSV: {error}")
+        return
+    by = plan(headings)
+    if not by.identifies:
+        yield reading.problem_on(
+            line,
+            f"the headings have none of reference, digest, image_id: {', '.join(map(shown, headings))}",
+            f"the first line names the columns: {', '.join(KEYS)}",
+        )
+        return
+    yield from inventory.not_read((heading for heading in headings if heading in by.suspect), f"line {line}")
+    yield reading.note(_read_as(headings, by))
+    yield from _Table(headings, by, inventory, reading).rows(source, separator)
+
+
+def _read_as(headings: Sequence[str], by: Plan) -> str:
+    """Return which columns are read, and which are not."""
+    read = [heading for heading in headings if heading in by.read]
+    others = [shown(heading) for heading in headings if heading not in by.read]
+    said = f"read as an inventory in CSV: {', '.join(read)}"
+    return f"{said}; not read: {', '.join(others)}" if others else said
+
+
+class _Table:
+    """The lines below the headings. A container like one before it has that one's image."""
+
+    def __init__(self, headings: Sequence[str], by: Plan, inventory: Inventory, reading: Reading) -> None:
+        self._headings = headings
+        self._plan = by
+        self._inventory = inventory
+        self._reading = reading
+        self._others = [at for at, heading in enumerate(headings) if heading not in by.read]
+        self._of_container = by.of_container
+        self._of_image = by.of_image
+        self._images: dict[tuple[str, ...], RowImage | Awaited] = {}
+
+    def rows(self, source: Input, separator: str) -> Iterator[Made]:
+        """Yield the containers of the lines that are left in ``source``, and what cannot be read."""
+        begun = source.number
+        lines = csv.reader(_decoded(source), strict=True, delimiter=separator)
+        while True:
+            line = source.number + 1
+            try:
+                cells = next(lines, None)
+            except csv.Error as error:
+                # What follows a broken quote cannot be told apart from what is inside it.
+                yield self._reading.problem_on(line, f"not CSV: {error}; nothing from here on was read")
+                return
+            if cells is None:
+                break
+            if len(cells) != len(self._headings):
+                if any(cell.strip() for cell in cells):
+                    yield self._reading.problem_on(
+                        line, f"{len(cells)} fields where the headings have {len(self._headings)}"
+                    )
+                continue
+            for at in self._others:
+                if holds_digest(self._headings[at], cells[at]):
+                    yield from self._inventory.not_read((self._headings[at],), f"line {line}")
+            cells = [cell.strip() for cell in cells]
+            row = self._like_one_before(cells)
+            if row is not None:
+                yield row
+            else:
+                yield from self._new(cells, line)
+        if source.number <= begun + 1:
+            yield self._reading.problem("no line follows the headings, which does not show that nothing runs")
+
+    def _like_one_before(self, cells: list[str]) -> Row | None:
+        """Return the container that ``cells`` describe, or None if its image has not been read yet."""
+        image = self._images.get(self._key(cells))
+        if image is None or self._of_container is None:
+            return None
+        cells = [*cells, ""]  # for the columns that are not there
+        host, namespace, name, identity = [cells[at] for at in self._of_container]
+        text = self._reading.text
+        return Row(text(host), text(namespace), name, identity, image)
+
+    def _new(self, cells: list[str], line: int) -> Iterator[Made]:
+        try:
+            for row in self._inventory.row(self._plan.values(cells)):
+                self._images[self._key(cells)] = row.image
+                yield row
+        except DigestryError as error:
+            if any(cells):
+                yield self._reading.problem_on(line, error.message, error.hint)
+
+    def _key(self, cells: list[str]) -> tuple[str, ...]:
+        return tuple([cells[at] for at in self._of_image])
+
+
+def _decoded(source: Input) -> Iterator[str]:
+    while line := source.line():
+        yield line.decode()
