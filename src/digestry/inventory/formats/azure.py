@@ -7,13 +7,14 @@ started, and the answer is kept nowhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State
 from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, stated, told_image
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.inventory.formats.rows import Awaited, Fields, Made, begins_with
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -34,16 +35,6 @@ def _group(one: JsonObject) -> str:
     lower = [part.lower() for part in parts]
     of_id = parts[lower.index("resourcegroups") + 1] if "resourcegroups" in lower[:-1] else ""
     return as_text(one.get("resourceGroup")) or of_id
-
-
-def _templated(one: JsonObject, what: str) -> tuple[JsonObject, str, str, list[tuple[str, JsonObject]]]:
-    """The properties, name, resource group and template's containers of an app or a revision."""
-    properties = as_object(one.get("properties"))
-    name = as_text(one.get("name"))
-    containers = list(_all_containers(as_object(properties.get("template"))))
-    if not containers:
-        raise InvalidConfiguration(f"the {what} {shown(name)} has no template with containers")
-    return properties, name, _group(one), containers
 
 
 class AzureGroup(Whole):
@@ -82,7 +73,7 @@ class AzureGroup(Whole):
                 continue
             image = told_image(self._reading, as_text(properties.get("image")), state=state, remarks=remarks)
             name = prefix + as_text(container.get("name"))
-            yield self.container(place, (as_text(one.get("name")), group, name, ""), image)
+            yield self.row(place, image, host=as_text(one.get("name")), namespace=group, name=name)
 
 
 class AzureContainer(Whole):
@@ -101,38 +92,66 @@ class AzureContainer(Whole):
         return AzureGroup(self._reading).made(group, fields, place)
 
 
-class AzureApp(Whole):
+@dataclass(frozen=True, slots=True)
+class _Templated:
+    """An app of Container Apps or a revision of one, and the containers of its template."""
+
+    name: str
+    group: str
+    properties: JsonObject
+    containers: tuple[tuple[str, JsonObject], ...]
+    """Each with what comes before its name."""
+
+
+class _Apps(Whole):
+    whole: ClassVar[bool] = True
+
+    def templated(self, one: JsonObject, what: str) -> _Templated:
+        """Return the app or the revision ``one``. Raises :class:`InvalidConfiguration`."""
+        properties = as_object(one.get("properties"))
+        name = as_text(one.get("name"))
+        containers = tuple(_all_containers(as_object(properties.get("template"))))
+        if not containers:
+            raise InvalidConfiguration(f"the {what} {shown(name)} has no template with containers")
+        return _Templated(name, _group(one), properties, containers)
+
+    def container(
+        self, place: SourceLocation, of: _Templated, prefix: str, container: JsonObject, image: Awaited
+    ) -> Made:
+        """Return a container of a template, under the name of its app or revision."""
+        name = f"{of.name}/{prefix}{as_text(container.get('name'))}"
+        return self.row(place, image, namespace=of.group, name=name)
+
+
+class AzureApp(_Apps):
     """An app of Container Apps: its template is that of its newest revision."""
 
     title: ClassVar[str] = "`az containerapp list`"
     usable: ClassVar[str] = "apps with a template"
-    whole: ClassVar[bool] = True
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         return _is_type(fields, b"microsoft.app/containerapps") or _is_type(fields, b"microsoft.app/jobs")
 
     def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        properties, name, group, containers = _templated(one, "app")
-        stopped = as_text(properties.get("runningStatus")).lower() == "stopped"
+        app = self.templated(one, "app")
+        stopped = as_text(app.properties.get("runningStatus")).lower() == "stopped"
         if not stopped and self._reading.first("revisions"):
             yield self._reading.problem(
-                f"apps are in it ({shown(name)} for one), and not which of their revisions run", _REVISIONS
+                f"apps are in it ({shown(app.name)} for one), and not which of their revisions run",
+                _REVISIONS,
             )
-        for prefix, container in containers:
+        for prefix, container in app.containers:
             remark = "an app that is stopped" if stopped else f"an app's template: {TEMPLATE}"
             image = told_image(
                 self._reading, as_text(container.get("image")), template=True, remarks=(remark,)
             )
-            yield self.container(
-                place, ("", group, f"{name}/{prefix}{as_text(container.get('name'))}", ""), image
-            )
+            yield self.container(place, app, prefix, container, image)
 
 
-class AzureRevision(Whole):
+class AzureRevision(_Apps):
     title: ClassVar[str] = "`az containerapp revision list`"
     usable: ClassVar[str] = "revisions with a template"
-    whole: ClassVar[bool] = True
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
@@ -142,10 +161,10 @@ class AzureRevision(Whole):
         return b'"template"' in properties and b'"active"' in properties and b'"replicas"' in properties
 
     def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
-        properties, name, group, containers = _templated(one, "revision")
-        state, remarks = _revision_state(properties)
+        revision = self.templated(one, "revision")
+        state, remarks = _revision_state(revision.properties)
         template = state == "waits"
-        for prefix, container in containers:
+        for prefix, container in revision.containers:
             if not self.shows("ended" if prefix else state):
                 continue
             image = told_image(
@@ -155,9 +174,7 @@ class AzureRevision(Whole):
                 remarks=remarks,
                 template=template,
             )
-            yield self.container(
-                place, ("", group, f"{name}/{prefix}{as_text(container.get('name'))}", ""), image
-            )
+            yield self.container(place, revision, prefix, container, image)
 
 
 def _revision_state(properties: JsonObject) -> tuple[State, tuple[str, ...]]:

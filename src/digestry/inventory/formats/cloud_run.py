@@ -86,7 +86,14 @@ class CloudRun(Whole):
                 unknown=_IN_FILE,
             )
             label = f"{name}/{own}" if own else name
-            yield self.container(place, (host, namespace, label, as_text(metadata.get("uid"))), image)
+            yield self.row(
+                place,
+                image,
+                host=host,
+                namespace=namespace,
+                name=label,
+                identity=as_text(metadata.get("uid")),
+            )
 
 
 def _containers(spec: JsonObject) -> list[JsonObject]:

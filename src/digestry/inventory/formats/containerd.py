@@ -81,7 +81,7 @@ class Containerd(OneByOne[_Container]):
         else:
             image = named_only(self._reading, one.image, NAME_CAN_MOVE, _NO_STATE)
         namespace = labels.pod_namespace or labels.nerdctl_namespace
-        return (self.row(place, namespace, labels.containerd_name, one.id, image),)
+        return (self.row(place, image, namespace=namespace, name=labels.containerd_name, identity=one.id),)
 
 
 def _record(extensions: JsonObject) -> RecordMetadata | None:

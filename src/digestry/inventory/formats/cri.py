@@ -61,7 +61,7 @@ class CriList(OneByOne[CriContainer]):
             image_ref=one.image_ref or "",
             image_id=one.image_id or "",
         )
-        return (self.row(place, one.namespace, one.name, one.id, image),)
+        return (self.row(place, image, namespace=one.namespace, name=one.name, identity=one.id),)
 
 
 # -- inspect ------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class CriInspect(OneByOne[_Inspected]):
             image_id=status.image_id or (config.image if digest_of(config.image) else ""),
             runtime=_runtime(info, notes),
         )
-        return (self.row(place, status.namespace, status.name, status.id, image),)
+        return (self.row(place, image, namespace=status.namespace, name=status.name, identity=status.id),)
 
     def _sandbox(
         self, status: CriContainer, info: _Info, notes: _Annotations, place: SourceLocation
@@ -148,7 +148,11 @@ class CriInspect(OneByOne[_Inspected]):
             runtime=_runtime(info, notes),
         )
         namespace = metadata.namespace or status.namespace
-        return (self.row(place, namespace, f"{metadata.name}/(sandbox)", status.id, image),)
+        return (
+            self.row(
+                place, image, namespace=namespace, name=f"{metadata.name}/(sandbox)", identity=status.id
+            ),
+        )
 
 
 def _runtime(info: _Info, notes: _Annotations) -> str:

@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Final
 from digestry.inventory.engine_values import digest_of, reference_of
 from digestry.inventory.formats.container_states import State, state_of
 from digestry.inventory.formats.image_ids import read_image_id
-from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Made, Reading, RowImage
+from digestry.inventory.formats.rows import Awaited, Reading, RowImage
 from digestry.inventory.formats.single_entries import OneByOne
 from digestry.inventory.observation import Claim, ImageFacts, pinned_claim
 from digestry.inventory.waiting import Waiting
@@ -31,14 +30,6 @@ class Whole(OneByOne[JsonObject]):
             return True
         self._reading.stopped += count
         return False
-
-    def container(
-        self, place: SourceLocation, who: tuple[str, str, str, str], image: RowImage | Awaited
-    ) -> Made:
-        """A container: its host, namespace, name and ID. The host "" is the one that the file names."""
-        host, namespace, name, identity = who
-        row = self.row(place, namespace, name, identity, image)
-        return row._replace(host=self._reading.text(host)) if host else row
 
 
 def remarks_on(state: State, said: str) -> tuple[str, ...]:

@@ -71,7 +71,11 @@ class DockerInspect(OneByOne[InspectedContainer]):
         else:
             image = engine_image(self._reading, one.typed, one.image, manifest=one.manifest)
         namespace = one.labels.compose_project or one.labels.nerdctl_namespace
-        return (self.row(place, namespace, (one.name or "").removeprefix("/"), one.id, image),)
+        return (
+            self.row(
+                place, image, namespace=namespace, name=(one.name or "").removeprefix("/"), identity=one.id
+            ),
+        )
 
 
 def engine_image(
@@ -167,7 +171,7 @@ class DockerList(OneByOne[_Listed]):
             image = engine_image(self._reading, typed, image_id, remarks=remarks_on(state, word))
         else:
             image = self._image(one.image, remarks)
-        return (self.row(place, project, name, one.id, image),)
+        return (self.row(place, image, namespace=project, name=name, identity=one.id),)
 
     def _image(self, typed: str, remarks: tuple[str, ...]) -> Awaited:
         # An image without a name is shown by the first digits of its ID.
@@ -213,7 +217,7 @@ class ComposeImages(OneByOne[_ComposeImage]):
         named = one.repository not in {"", "<none>"}
         typed = f"{one.repository}:{one.tag}" if named and one.tag else one.repository if named else ""
         image = engine_image(self._reading, typed, one.id, remarks=(_COMPOSE_LISTS,))
-        return (self.row(place, "", one.container, "", image),)
+        return (self.row(place, image, name=one.container),)
 
 
 # -- images -------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class EcsTask(Whole):
             )
             name = "/".join(filter(None, (arn.rpartition("/")[2], as_text(one.get("name")))))
             identity = as_text(one.get("runtimeId")) or as_text(one.get("containerArn"))
-            yield self.container(place, (host, cluster, name, identity), image)
+            yield self.row(place, image, host=host, namespace=cluster, name=name, identity=identity)
 
 
 def _platform(task: JsonObject) -> Platform | None:
@@ -127,7 +127,7 @@ class EcsTaskDefinition(Whole):
                 remarks=(f"of the task definition {family}: {TEMPLATE}",),
             )
             name = f"{family}/{as_text(container.get('name'))}"
-            yield self.container(place, ("", "", name, as_text(definition.get("taskDefinitionArn"))), image)
+            yield self.row(place, image, name=name, identity=as_text(definition.get("taskDefinitionArn")))
 
 
 class EcsService(Whole):

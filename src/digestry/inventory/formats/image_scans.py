@@ -23,16 +23,17 @@ class _Scan(Whole):
     def scanned(
         self,
         place: SourceLocation,
-        who: tuple[str, str],
+        *,
+        namespace: str,
+        name: str,
         typed: str,
         said: Iterable[tuple[str, str]],
         by: str,
     ) -> Made:
-        """An image that ``by`` scanned, of ``who``: a namespace and a name."""
-        namespace, name = who
+        """Return an image that ``by`` scanned, under the ``name`` that it has in the report."""
         remark = f"{by} scanned it, which does not show that it runs anywhere"
         image = told_image(self._reading, typed, *said, template=True, remarks=(remark,))
-        return self.container(place, (place.host or LISTED_HOST, namespace, name, ""), image)
+        return self.row(place, image, host=place.host or LISTED_HOST, namespace=namespace, name=name)
 
 
 class TrivyCluster(_Scan):
@@ -66,7 +67,12 @@ class TrivyCluster(_Scan):
                 tags = as_list(image.get("RepoTags"))
                 typed = as_text(tags[0]) if tags else ""
                 yield self.scanned(
-                    place, (as_text(resource.get("Namespace")), name), typed, _identities(image), "Trivy"
+                    place,
+                    namespace=as_text(resource.get("Namespace")),
+                    name=name,
+                    typed=typed,
+                    said=_identities(image),
+                    by="Trivy",
                 )
         if without:
             yield self._reading.problem(
@@ -119,7 +125,14 @@ class VulnerabilityReport(_Scan):
         container = as_text(labels.get("trivy-operator.container.name"))
         name = f"{resource}/{container}" if container else resource
         said = (("artifact.digest", as_text(artifact.get("digest"))),)
-        yield self.scanned(place, (as_text(metadata.get("namespace")), name), typed, said, "Trivy's operator")
+        yield self.scanned(
+            place,
+            namespace=as_text(metadata.get("namespace")),
+            name=name,
+            typed=typed,
+            said=said,
+            by="Trivy's operator",
+        )
 
 
 class ImageScan(Whole):

@@ -68,8 +68,13 @@ class NomadAllocation(Whole):
                 self._reading, typed, state=state, remarks=remarks_on(state, word), unknown=_NO_DIGEST
             )
             host = as_text(one.get("NodeName")) or as_text(one.get("NodeID"))
-            yield self.container(
-                place, (host, as_text(one.get("Namespace")), f"{name}/{own}", as_text(one.get("ID"))), image
+            yield self.row(
+                place,
+                image,
+                host=host,
+                namespace=as_text(one.get("Namespace")),
+                name=f"{name}/{own}",
+                identity=as_text(one.get("ID")),
             )
         if not found:
             raise InvalidConfiguration(
@@ -101,6 +106,6 @@ class NomadJob(Whole):
             remark = "a job that is stopped or scaled to zero" if idle else f"a job: {TEMPLATE}"
             image = told_image(self._reading, typed, template=True, remarks=(remark,))
             label = f"{name}/{as_text(group.get('Name'))}/{as_text(task.get('Name'))}"
-            yield self.container(place, ("", as_text(job.get("Namespace")), label, ""), image)
+            yield self.row(place, image, namespace=as_text(job.get("Namespace")), name=label)
         if not found:
             raise InvalidConfiguration(f"the job {shown(name)} has no task with an image")

@@ -36,8 +36,12 @@ class _Statuses(Whole):
             if isinstance(seen, ContainerObservation):
                 name = seen.name.removeprefix(f"{_NAMELESS}/")
                 host = "" if alone else as_text(status.get("hostIP"))
-                yield self.container(
-                    place, (host, "", name, seen.id), RowImage(seen.image, seen.remarks, waiting=seen.waiting)
+                yield self.row(
+                    place,
+                    RowImage(seen.image, seen.remarks, waiting=seen.waiting),
+                    host=host,
+                    name=name,
+                    identity=seen.id,
                 )
             elif isinstance(seen, Unseen):
                 yield self._reading.problem(seen.message)
@@ -94,4 +98,4 @@ class ContainerSpec(Whole):
             template=True,
             remarks=(f"the specification of a container: {TEMPLATE}",),
         )
-        yield self.container(place, ("", "", as_text(as_object(one).get("name")), ""), image)
+        yield self.row(place, image, name=as_text(as_object(one).get("name")))

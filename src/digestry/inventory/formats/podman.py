@@ -37,7 +37,7 @@ class PodmanInspect(OneByOne[InspectedContainer]):
         remarks = (INFRASTRUCTURE,) if one.is_infra else ()
         image = podman_image(self._reading, one.typed, one.image, one.image_digest or "", remarks)
         namespace = (one.pod or "")[:_SHORT] or one.labels.compose_project
-        return (self.row(place, namespace, one.name or "", one.id, image),)
+        return (self.row(place, image, namespace=namespace, name=one.name or "", identity=one.id),)
 
 
 class PodmanList(OneByOne[ListedContainer]):
@@ -62,7 +62,9 @@ class PodmanList(OneByOne[ListedContainer]):
         else:
             # Docker's list shows a bare ID where the name has moved, as if it had been started by it.
             image = engine_image(self._reading, "" if digest_of(typed) else typed, image_id, remarks=remarks)
-        return (self.row(place, one.pod_name or one.project, one.name, one.id, image),)
+        return (
+            self.row(place, image, namespace=one.pod_name or one.project, name=one.name, identity=one.id),
+        )
 
 
 def podman_image(

@@ -37,10 +37,21 @@ class OneByOne(Generic[T]):
         return ()
 
     def row(
-        self, place: SourceLocation, namespace: str, name: str, identity: str, image: RowImage | Awaited
+        self,
+        place: SourceLocation,
+        image: RowImage | Awaited,
+        *,
+        name: str,
+        host: str = "",
+        namespace: str = "",
+        identity: str = "",
     ) -> Row:
-        """A container of ``place``. Hosts and namespaces repeat: each is one object."""
-        return Row(self._reading.text(place.host), self._reading.text(namespace), name, identity, image)
+        """Return a container of ``place``, whose own host counts if ``host`` is "".
+
+        Hosts and namespaces repeat: each is one object.
+        """
+        text = self._reading.text
+        return Row(text(host or place.host), text(namespace), name, identity, image)
 
 
 class Images(OneByOne[T]):

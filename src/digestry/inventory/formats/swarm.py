@@ -56,7 +56,9 @@ class SwarmTaskList(_Tasks):
             return ()
         name = as_text(one.get("Name")).removeprefix("\\_ ").strip()
         image = self.image(as_text(one.get("Image")), state, said)
-        return (self.container(place, (as_text(one.get("Node")), "", name, as_text(one.get("ID"))), image),)
+        return (
+            self.row(place, image, host=as_text(one.get("Node")), name=name, identity=as_text(one.get("ID"))),
+        )
 
 
 class SwarmTask(_Tasks):
@@ -85,20 +87,27 @@ class SwarmTask(_Tasks):
             or f"{as_text(one.get('ServiceID'))}.{slot or as_text(one.get('NodeID'))}"
         )
         image = self.image(as_text(spec.get("Image")), state, said)
-        return (self.container(place, (as_text(one.get("NodeID")), stack, name, identity), image),)
+        return (
+            self.row(
+                place, image, host=as_text(one.get("NodeID")), namespace=stack, name=name, identity=identity
+            ),
+        )
 
 
 class _Services(Whole):
     usable: ClassVar[str] = "services with an image"
 
     def service(
-        self, place: SourceLocation, who: tuple[str, str, str], typed: str, running: int | None
+        self,
+        place: SourceLocation,
+        *,
+        stack: str = "",
+        name: str,
+        identity: str,
+        typed: str,
+        running: int | None,
     ) -> Iterator[Made]:
-        """The template of a service, ``who``: its stack, name and ID.
-
-        ``running`` tasks of it run, None if that is not said.
-        """
-        stack, name, identity = who
+        """Yield the template of a service, of which ``running`` tasks run, None if that is not said."""
         if running == 0:
             remark = "a service that is scaled to zero: nothing of it runs"
         else:
@@ -109,7 +118,7 @@ class _Services(Whole):
                     _TASKS,
                 )
         image = told_image(self._reading, typed, template=True, remarks=(remark,))
-        yield self.container(place, ("", stack, name, identity), image)
+        yield self.row(place, image, namespace=stack, name=name, identity=identity)
 
 
 class SwarmServiceList(_Services):
@@ -124,9 +133,10 @@ class SwarmServiceList(_Services):
         match = _REPLICAS.match(as_text(one.get("Replicas")))
         return self.service(
             place,
-            ("", as_text(one.get("Name")), as_text(one.get("ID"))),
-            as_text(one.get("Image")),
-            int(match[1]) if match else None,
+            name=as_text(one.get("Name")),
+            identity=as_text(one.get("ID")),
+            typed=as_text(one.get("Image")),
+            running=int(match[1]) if match else None,
         )
 
 
@@ -151,11 +161,9 @@ class SwarmService(_Services):
             running = 0 if replicated == 0 else None
         return self.service(
             place,
-            (
-                as_text(as_object(spec.get("Labels")).get(_STACK)),
-                as_text(spec.get("Name")),
-                as_text(one.get("ID")),
-            ),
-            as_text(container.get("Image")),
-            running,
+            stack=as_text(as_object(spec.get("Labels")).get(_STACK)),
+            name=as_text(spec.get("Name")),
+            identity=as_text(one.get("ID")),
+            typed=as_text(container.get("Image")),
+            running=running,
         )
