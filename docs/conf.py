@@ -23,8 +23,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 add_module_names = False
-# Types in the annotations of public methods that are not public names themselves.
-nitpick_ignore = [("py:class", name) for name in ("Limits", "Packed", "Recipe", "TransferObserver")]
 
 # Nothing is loaded from another host: the theme brings its styles, and the fonts are the reader's own.
 html_theme = "furo"

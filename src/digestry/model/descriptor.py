@@ -51,7 +51,7 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
 
 
 def decode_hook(kind: type, value: Any) -> Any:
-    """For msgspec: reads the types of this package that JSON does not have."""
+    """Return ``value`` as ``kind``, for msgspec: a type of this package that JSON does not have."""
     if kind is Digest:
         try:
             return Digest.parse(value)
@@ -62,7 +62,7 @@ def decode_hook(kind: type, value: Any) -> Any:
 
 
 def encode_hook(value: Any) -> Any:
-    """For msgspec: writes the types of this package that JSON does not have."""
+    """Return ``value`` as JSON has it, for msgspec: a type of this package that JSON does not have."""
     if isinstance(value, Digest):
         return str(value)
     raise NotImplementedError(type(value))

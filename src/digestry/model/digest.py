@@ -1,4 +1,4 @@
-"""The digest: the identity of content. ``algorithm:hex`` of exact bytes."""
+"""The digest, the identity of content: ``algorithm:hex`` of exact bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN: Final = 80
 
 
 class Hasher(Protocol):
-    """What this project uses of a ``hashlib`` object."""
+    """The part of a ``hashlib`` object that digestry uses."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
 
@@ -27,7 +27,7 @@ class Hasher(Protocol):
 
 
 def shown(text: object) -> str:
-    """``text`` as an error message quotes it: escaped, and cut when it is long."""
+    """Return ``text`` as an error message quotes it: escaped, and cut when it is long."""
     quoted = repr(text)
     if len(quoted) <= _SHOWN:
         return quoted
@@ -38,7 +38,7 @@ def shown(text: object) -> str:
 class Digest:
     """A content digest, ``sha256`` or ``sha512``. Immutable, hashable, ordered as its text is.
 
-    Made by :meth:`parse` from text, or by :meth:`of` from bytes; there is no way to hold a bad one.
+    Made by :meth:`parse` from text, or by :meth:`of` from bytes. Every digest is a valid one.
     """
 
     __slots__ = ("_text", "algorithm", "encoded")
@@ -56,7 +56,10 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Reads ``algorithm:hex``. Raises :class:`InvalidDigest`, which names what is wrong."""
+        """Return the digest that ``text`` is.
+
+        Raises :class:`~digestry.errors.InvalidDigest`, which says what is wrong.
+        """
         if not isinstance(text, str):
             raise InvalidDigest(f"a digest must be a string, not {type(text).__name__}")
         match = _SHAPE.fullmatch(text)
@@ -71,13 +74,13 @@ class Digest:
 
     @classmethod
     def of(cls, content: bytes | bytearray | memoryview, algorithm: str = "sha256") -> Digest:
-        """The digest of ``content``."""
+        """Return the digest of ``content``."""
         hasher = new_hasher(algorithm)
         hasher.update(content)
         return cls(algorithm, hasher.hexdigest())
 
     def hasher(self) -> Hasher:
-        """A fresh hasher of this digest's algorithm."""
+        """Return a new hasher of this digest's algorithm."""
         return new_hasher(self.algorithm)
 
     @property
@@ -110,7 +113,10 @@ class Digest:
 
 
 def new_hasher(algorithm: str) -> Hasher:
-    """A hasher by name. Raises :class:`InvalidDigest` for an algorithm that is not accepted."""
+    """Return a new hasher of ``algorithm``.
+
+    Raises :class:`~digestry.errors.InvalidDigest` for one that is not accepted.
+    """
     if algorithm not in ALGORITHMS:
         raise InvalidDigest(
             f"digest algorithm {shown(algorithm)} is not supported",

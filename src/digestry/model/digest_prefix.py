@@ -1,4 +1,4 @@
-"""The beginning of a digest, as tables print it and people give it back."""
+"""The prefix of a digest, as tables print it and people write it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DigestPrefix:
 
     @classmethod
     def parse(cls, text: str) -> DigestPrefix:
-        """Read ``[algorithm:]hex``, also a whole digest. Raises :class:`InvalidDigest`."""
+        """Read ``[algorithm:]hex``, also a whole digest. Raises :class:`~digestry.errors.InvalidDigest`."""
         prefix = cls.read(text)
         if prefix is None:
             raise InvalidDigest(
@@ -38,7 +38,7 @@ class DigestPrefix:
 
     @classmethod
     def read(cls, text: str) -> DigestPrefix | None:
-        """As :meth:`parse`; None for what is nothing of the kind."""
+        """Return the prefix that ``text`` is; None for other text."""
         match = _SHAPE.fullmatch(text)
         if match is None:
             return None
@@ -47,7 +47,7 @@ class DigestPrefix:
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """Those that a digest which begins so can have."""
+        """The algorithms that a digest with this prefix can have."""
         return tuple(
             name
             for name, digits in ALGORITHMS.items()
@@ -63,13 +63,14 @@ class DigestPrefix:
         return Digest(algorithm, self.encoded)
 
     def begins(self, digest: Digest) -> bool:
-        """Whether ``digest`` begins so."""
+        """Return whether ``digest`` has this prefix."""
         return self.algorithm in {"", digest.algorithm} and digest.encoded.startswith(self.encoded)
 
     def only_match(self, digests: Iterable[Digest], place: str) -> Digest:
-        """Return the only one of ``digests`` that begins so.
+        """Return the only one of ``digests`` that has this prefix.
 
-        Raises :class:`NotFound` and :class:`Ambiguous`, which name the ``place`` and the candidates.
+        Raises :class:`~digestry.errors.NotFound` and :class:`~digestry.errors.Ambiguous`, which name the
+        ``place`` and the candidates.
         """
         found = sorted({digest for digest in digests if self.begins(digest)})
         if not found:

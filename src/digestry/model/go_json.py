@@ -1,4 +1,4 @@
-"""JSON of manifests as Go's ``encoding/json`` reads it, which nearly all that write and read them use.
+"""JSON as Go's ``encoding/json`` reads it, which most programs that write and read manifests use.
 
 It takes null for what is not there, a field's name in any case, and text that is not UTF-8. What other
 registries hold of that kind is brought into the form that the types of this package read. What means
@@ -83,7 +83,7 @@ def _list_of(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _map(value: Any) -> Any:
-    """A map of texts: a null in it is the empty one."""
+    """Return a map of texts, with an empty text in place of a null."""
     if not isinstance(value, dict):
         return value
     return {_text(key): _text("" if item is None else item) for key, item in value.items()}
@@ -94,7 +94,7 @@ def _text(value: Any) -> Any:
 
 
 def _texts(value: Any) -> Any:
-    """A value with all text in it as Go has it."""
+    """Return a value with all text in it as Go reads it."""
     match value:
         case str():
             return _text(value)

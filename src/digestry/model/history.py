@@ -1,4 +1,4 @@
-"""What a registry remembers: the journal of its tags, and which manifests hold a digest.
+"""The history of a registry: the journal of its tags, and which manifests hold a digest.
 
 These are also the wire forms of the ``_digestry`` endpoints (docs/http-api.md), which is why the
 registry and the client, which never import each other, both find them here.
@@ -56,7 +56,7 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     @property
     def observed_in(self) -> str:
-        """The registry in which a mirror saw this; empty for what was pushed here.
+        """The upstream in which a pull-through registry saw this; empty for what was pushed here.
 
         A mirror looks when it is asked: what a tag pointed to in between, nobody wrote down.
         """
@@ -64,7 +64,7 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 def observer(host: str) -> str:
-    """The actor of the events that a mirror of ``host`` notes."""
+    """Return the actor of the events that a pull-through registry records of its upstream ``host``."""
     return f"{_MIRROR}{host}"
 
 

@@ -91,10 +91,13 @@ class ImageConfig:
 
     @property
     def platform(self) -> Platform:
-        """What it says that it is for, which may be nothing."""
+        """The platform that it names, which may be empty."""
         return Platform(self.architecture, self.os, self.variant, self.os_version)
 
     @classmethod
     def parse(cls, raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:
-        """Raises :class:`InvalidManifest`, which says what is wrong and where in the JSON."""
+        """Return the config that ``raw`` is. ``algorithm`` is the digest's.
+
+        Raises :class:`~digestry.errors.InvalidManifest`, which says what is wrong and where in the JSON.
+        """
         return cls(raw, decode_document(_config, raw, "image config"), Digest.of(raw, algorithm))

@@ -103,7 +103,7 @@ class Manifest:
         """Return the image or index that ``raw`` is. ``Image.parse`` and ``Index.parse`` take that kind only.
 
         Without ``media_type`` the document says its kind itself. ``algorithm`` is the digest's. Raises
-        :class:`InvalidManifest`, which says what is wrong and where in the JSON.
+        :class:`~digestry.errors.InvalidManifest`, which says what is wrong and where in the JSON.
         """
         found = parse_manifest(raw, media_type, algorithm=algorithm)
         if not isinstance(found, cls):
@@ -196,7 +196,7 @@ def _parsed(text: bytes, media_type: str | None) -> tuple[str, _ManifestJSON | _
 
 
 def _as_go_reads(raw: bytes) -> bytes:
-    """The manifest in its usual form, if it has one; else as it is, so that the error is about that."""
+    """Return the manifest in its usual form; as it is if it has none, so that the error is about that."""
     try:
         return go_json.plain(raw)
     except (ValueError, RecursionError):
@@ -233,5 +233,5 @@ def _kind(raw: bytes, media_type: str | None) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """New content as JSON bytes: keys in the given order, no spaces, so that a digest repeats."""
+    """Return new content as JSON bytes: keys in the given order, no spaces, so that its digest repeats."""
     return msgspec.json.encode(value, enc_hook=encode_hook)

@@ -39,15 +39,15 @@ _LAYERS: Final = ("application/vnd.oci.image.layer.", "application/vnd.docker.im
 
 
 def is_foreign(media_type: str) -> bool:
-    """Whether a layer of this type may be absent from the registry that has its manifest."""
+    """Return whether a layer of this type may be absent from the registry that has its manifest."""
     return media_type.startswith(_FOREIGN)
 
 
 def is_image_layer(media_type: str) -> bool:
-    """Whether this is a layer of what runs in a container."""
+    """Return whether this is a layer of what runs in a container."""
     return media_type.startswith(_LAYERS)
 
 
 def bare(content_type: str) -> str:
-    """A ``Content-Type`` without its parameters, in lower case."""
+    """Return a ``Content-Type`` without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()

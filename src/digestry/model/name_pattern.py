@@ -17,7 +17,7 @@ _WILD: Final = frozenset("*?")
 
 
 def check_pattern(pattern: str) -> str:
-    """Returns ``pattern`` if a name could match it; raises :class:`InvalidConfiguration`."""
+    """Return ``pattern`` if a name could match it. Raises :class:`InvalidConfiguration`."""
     if len(pattern) > _LONGEST or not _ALLOWED.fullmatch(pattern):
         raise InvalidConfiguration(
             f"pattern {shown(pattern)} matches no name",
@@ -27,12 +27,12 @@ def check_pattern(pattern: str) -> str:
 
 
 def beginning(pattern: str) -> str:
-    """What every name begins with that ``pattern`` matches: the part before anything may be."""
+    """Return the prefix that all names have which ``pattern`` matches."""
     return _FIRST_WILD.split(pattern, maxsplit=1)[0]
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether the whole of ``name`` is as ``pattern`` has it.
+    """Return whether ``pattern`` matches all of ``name``.
 
     ``*`` is any number of characters but ``/``, ``**`` any number of any, ``?`` one but ``/``.
     Case counts.

@@ -61,7 +61,9 @@ class Platform(
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Reads ``os/architecture[/variant]``. Raises :class:`InvalidConfiguration`."""
+        """Return the platform of ``os/architecture[/variant]``.
+
+        Raises :class:`~digestry.errors.InvalidConfiguration`."""
         parts = text.split("/")
         if not 2 <= len(parts) <= _PARTS or not all(map(_PART.fullmatch, parts)):
             raise InvalidConfiguration(
@@ -72,13 +74,13 @@ class Platform(
 
     @classmethod
     def of_host(cls) -> Platform:
-        """This machine's, as container images name it (always ``linux``: that is what engines run)."""
+        """Return this machine's platform; its system is always ``linux``, which is what engines run."""
         machine = os.uname().machine.lower()
         architecture, variant = _MACHINES.get(machine, (machine, None))
         return cls(architecture, "linux", variant)
 
     def normalized(self) -> Platform:
-        """In one spelling, as containerd has it: without arm64's ``v8`` and amd64's ``v1``, with the
+        """Return it in containerd's spelling: without arm64's ``v8`` and amd64's ``v1``, with the
         ``v7`` of a bare ``arm``, an empty variant as none, and Go's names for processors."""
         machine = self.architecture.lower()
         architecture, implied = _MACHINES.get(machine, (machine, None))
@@ -96,16 +98,16 @@ class Platform(
 
     @property
     def is_stated(self) -> bool:
-        """Whether it says what it is: an operating system and an architecture."""
+        """Whether it names an operating system and an architecture."""
         return bool(self.os and self.architecture)
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it says ``unknown``: an attestation, in the way that buildkit stores it."""
+        """Whether it names ``unknown``, as buildkit does for an attestation."""
         return self.os == "unknown" or self.architecture == "unknown"
 
     def satisfies(self, wanted: Platform) -> bool:
-        """Whether an image of this platform is what ``wanted`` asks for (variants must agree)."""
+        """Return whether an image of this platform is what ``wanted`` asks for (variants must agree)."""
         mine, other = self.normalized(), wanted.normalized()
         return (mine.os, mine.architecture, mine.variant) == (other.os, other.architecture, other.variant)
 
@@ -115,7 +117,7 @@ class Platform(
 
 
 def by_preference(offered: Sequence[Platform | None], wanted: Platform) -> list[int]:
-    """The positions of what runs on ``wanted``, the best first; those alike in their order.
+    """Return the positions of the platforms that run on ``wanted``: the best first, equals in their order.
 
     The order is containerd's (github.com/containerd/platforms): first the same, then the variants
     below it, from the highest down, then what else the processor runs. One that says no variant does
@@ -187,7 +189,7 @@ _Rank = tuple[int, int, int, int]
 
 
 def _rank(offered: Platform, wanted: Platform) -> _Rank | None:
-    """The less, the better; None for what does not run."""
+    """Return how well a platform runs on another: a lower rank is better; None if it does not run."""
     says_variant = bool(offered.variant)
     offered, wanted = offered.normalized(), wanted.normalized()
     if offered.os != wanted.os or not offered.is_stated or offered.is_unknown:
@@ -207,7 +209,7 @@ def _rank(offered: Platform, wanted: Platform) -> _Rank | None:
 
 
 def _variant_rank(offered: Platform, wanted: Platform, *, says_variant: bool) -> int | None:
-    """Of normalized platforms of one operating system."""
+    """Return the rank of a variant, among normalized platforms of one operating system."""
     order = _order(wanted.architecture, wanted.variant)
     mine = (offered.architecture, offered.variant)
     if mine in order:
@@ -218,7 +220,7 @@ def _variant_rank(offered: Platform, wanted: Platform, *, says_variant: bool) ->
 
 
 def _order(architecture: str, variant: str | None) -> list[tuple[str, str | None]]:
-    """What runs on a processor, the best first, each as a normalized platform has it."""
+    """Return what runs on a processor, the best first, each as a normalized platform has it."""
     order: list[tuple[str, str | None]] = [(architecture, variant)]
     level = _LEVEL.fullmatch(variant or "")
     if architecture == "amd64":

@@ -28,7 +28,10 @@ _HIGHEST_PORT: Final = 65535
 
 
 def check_repository(name: str) -> str:
-    """Returns ``name`` if it is a repository's name (no host); raises :class:`InvalidReference`."""
+    """Return ``name`` if it is a repository's name, without a host.
+
+    Raises :class:`~digestry.errors.InvalidReference`.
+    """
     if len(name) > LONGEST_REPOSITORY:
         raise InvalidReference(
             f"repository name {shown(name)} is longer than {LONGEST_REPOSITORY} characters"
@@ -47,7 +50,7 @@ def check_repository(name: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """Returns ``tag`` if it is one; raises :class:`InvalidReference`."""
+    """Return ``tag`` if it is valid. Raises :class:`~digestry.errors.InvalidReference`."""
     if _TAG.fullmatch(tag):
         return tag
     if len(tag) > LONGEST_TAG:
@@ -59,7 +62,7 @@ def check_tag(tag: str) -> str:
 
 
 def check_host(host: str) -> str:
-    """Returns ``host[:port]`` if it is one; raises :class:`InvalidReference`."""
+    """Return ``host[:port]`` if it is valid. Raises :class:`~digestry.errors.InvalidReference`."""
     match = _HOST.fullmatch(host)
     if match is None:
         raise InvalidReference(
@@ -108,11 +111,11 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str, *, default_host: str = DOCKER_HUB) -> Reference:
-        """Reads a name as docker does, with the familiar short forms.
+        """Return the reference that ``text`` is, read as docker does, with the familiar short forms.
 
-        A first part that has a dot or a colon, or is ``localhost``, or has an upper-case letter, is
-        a host; else the host is ``default_host``. On docker.io, a name of one part is in
-        ``library/``. No tag is made up: see :meth:`or_latest`. Raises :class:`InvalidReference`.
+        A first part that has a dot or a colon, or is ``localhost``, or has an upper-case letter, is a host;
+        else the host is ``default_host``. On docker.io, a name of one part is in ``library/``. No tag is made
+        up: see :meth:`or_latest`. Raises :class:`~digestry.errors.InvalidReference`.
         """
         if not isinstance(text, str):
             raise InvalidReference(f"an image name must be a string, not {type(text).__name__}")
@@ -165,9 +168,9 @@ class Reference:
 
     @property
     def target(self) -> str:
-        """What to ask a registry for: the digest if there is one, else the tag.
+        """The digest if there is one, else the tag: what a registry is asked for.
 
-        Raises :class:`InvalidReference` for a bare repository.
+        Raises :class:`~digestry.errors.InvalidReference` for a bare repository.
         """
         if self.digest is not None:
             return str(self.digest)
@@ -176,19 +179,19 @@ class Reference:
         raise InvalidReference(f"{self} has neither a tag nor a digest")
 
     def or_latest(self) -> Reference:
-        """This reference; with the tag ``latest`` if it has neither tag nor digest."""
+        """Return this reference, with the tag ``latest`` if it has neither a tag nor a digest."""
         return self.with_tag(DEFAULT_TAG) if self.tag is None and self.digest is None else self
 
     def with_tag(self, tag: str) -> Reference:
-        """The same repository's ``tag``, without a digest."""
+        """Return the same repository's ``tag``, without a digest."""
         return Reference(self.host, self.repository, tag)
 
     def with_digest(self, digest: Digest) -> Reference:
-        """The same repository's ``digest``, without a tag."""
+        """Return the same repository's ``digest``, without a tag."""
         return Reference(self.host, self.repository, None, digest)
 
     def repository_only(self) -> Reference:
-        """The repository, without tag and digest."""
+        """Return the repository, without tag and digest."""
         return Reference(self.host, self.repository)
 
     def _suffix(self) -> str:

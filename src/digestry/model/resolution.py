@@ -1,4 +1,4 @@
-"""One question about many images: the wire forms of ``POST /v2/_digestry/resolve`` (docs/http-api.md).
+"""Bulk queries about images: the wire forms of ``POST /v2/_digestry/resolve`` (docs/http-api.md).
 
 The registry and the client, which never import each other, both find them here.
 """
@@ -31,7 +31,7 @@ Prefix = Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{SHORTEST_PREFIX},128
 
 
 class ResolveQuery(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What is asked about one repository. ``prefixes`` are beginnings of digests, without algorithm."""
+    """A query about one repository. ``prefixes`` are prefixes of digests, without the algorithm."""
 
     repository: str
     digests: tuple[Digest, ...] = ()
@@ -40,12 +40,12 @@ class ResolveQuery(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 
     @property
     def things(self) -> int:
-        """How many things are asked."""
+        """The number of digests, tags and prefixes that are asked for."""
         return len(self.digests) + len(self.tags) + len(self.prefixes)
 
 
 class ResolveRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """``contents`` asks for the bytes of indexes and advisories, too."""
+    """The body of a request. ``contents`` asks for the bytes of indexes and advisories, too."""
 
     queries: tuple[ResolveQuery, ...]
     contents: bool = False
@@ -83,16 +83,18 @@ class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 class Resolutions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """``resolutions`` answers the queries in their order; the last ones may be missing if the answer
-    became too long. ``contents`` are manifests and small blobs by digest, as text: whoever uses one
-    verifies it. Not all that were asked for need be there."""
+    """The body of a response: ``resolutions`` answers the queries in their order.
+
+    The last ones may be missing if the response became too long. ``contents`` are manifests and small blobs
+    by digest, as text, which their user verifies; not all that were asked for need be there.
+    """
 
     resolutions: tuple[Resolution, ...]
     contents: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def batch(queries: Sequence[ResolveQuery]) -> int:
-    """How many of the first ``queries`` fit into one request; at least one of any."""
+    """Return how many of the first ``queries`` fit into one request; at least one of any."""
     things = size = 0
     for position, query in enumerate(queries[:MOST_QUERIES]):
         things += query.things

@@ -1,4 +1,4 @@
-"""What an audit tells a registry of what runs where: the wire forms of ``_digestry/sightings``
+"""Sightings, which an audit reports to a registry: the wire forms of ``_digestry/sightings``
 (docs/http-api.md).
 
 The registry and the client, which never import each other, both find them here.
@@ -25,7 +25,9 @@ LONGEST_PLACE: Final = 256
 """In characters."""
 MOST_CONTAINERS: Final = 1 << 31
 
-Place = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_PLACE, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+SourceLocation = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=LONGEST_PLACE, pattern=r"^[^\x00-\x1f\x7f]+\Z")
+]
 Containers = Annotated[int, msgspec.Meta(ge=1, le=MOST_CONTAINERS)]
 
 
@@ -34,19 +36,22 @@ class Sighted(msgspec.Struct, frozen=True, rename="camel"):
 
     repository: str
     digest: Digest
-    place: Place
+    place: SourceLocation
     containers: Containers
 
 
 class SightingsRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """What is told, each digest of a repository and place once."""
+    """The body of a report: each digest of a repository and place once."""
 
     sightings: tuple[Sighted, ...]
 
 
 class Noted(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of it: ``unknown`` are those of digests that their repository never had, ``refused`` those
-    that there is no room for."""
+    """The response to a report.
+
+    ``unknown`` are those of digests that their repository never had, ``refused`` those that there is no room
+    for.
+    """
 
     noted: int = 0
     unknown: int = 0
@@ -75,12 +80,12 @@ class SightingsOf(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def as_place(text: str) -> str:
-    """``text``, which may be anything that a source of containers said, as a place's name."""
+    """Return ``text``, which a source of containers may have sent, as the name of a place."""
     return printable(text)[:LONGEST_PLACE] or "?"
 
 
 def batch(sightings: Sequence[Sighted]) -> int:
-    """How many of the first ``sightings`` fit into one request; at least one of any.
+    """Return how many of the first ``sightings`` fit into one request; at least one of any.
 
     Of so many repositories that a token for all of them can be asked for.
     """

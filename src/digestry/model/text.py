@@ -1,5 +1,4 @@
-"""Text of strangers, made harmless: names come from them, a terminal obeys escape sequences, and what runs
-builds obeys lines of a log."""
+"""Text from outside, made harmless for a terminal and for the logs of build systems."""
 
 from __future__ import annotations
 
@@ -14,8 +13,11 @@ _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def printable(text: str) -> str:
-    """``text`` with every control and formatting character escaped, and a backslash in what Azure Pipelines
-    (``##vso[``, ``##[``) or GitHub Actions (``::command::``) would carry out."""
+    """Return ``text`` with every control and formatting character escaped.
+
+    A backslash comes into what Azure Pipelines (``##vso[``, ``##[``) or GitHub Actions (``::command::``)
+    would carry out.
+    """
     if "##" in text or "::" in text:
         text = _COMMAND.sub(r"\\\g<0>", _LOGGED.sub(r"#\\#", text))
     if text.isascii() and text.isprintable():
@@ -27,12 +29,12 @@ def printable(text: str) -> str:
 
 
 def harmless(character: str) -> bool:
-    """Whether one character is shown as itself and changes nothing around it."""
+    """Return whether one character is shown as itself and changes nothing around it."""
     return character.isprintable() and unicodedata.category(character) != "Cf"
 
 
 def printable_json(text: str) -> str:
-    """JSON text, line ends included, with what is not harmless escaped: the values stay the same."""
+    """Return JSON text with what is not harmless escaped; its values stay the same."""
     if "##" in text:
         text = _LOGGED.sub(r"\\u0023#", text)
     # Below U+0020 JSON escapes by itself; outside of strings it is ASCII.
@@ -45,7 +47,7 @@ def printable_json(text: str) -> str:
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal ``text`` takes: East Asian characters take two, accents none."""
+    """Return how many columns of a terminal ``text`` takes: East Asian characters take two, accents none."""
     if text.isascii():
         return len(text)
     return sum(
@@ -64,7 +66,7 @@ def _json_escape(character: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``. Did you mean …?`` with what is written nearly so, to end a sentence; empty if nothing is."""
+    """Return ``. Did you mean …?`` with the nearest of the known words, to end a sentence; empty for none."""
     import difflib  # noqa: PLC0415 - of use to few calls
 
     close = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.6)
@@ -72,6 +74,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def length_of_time(seconds: float) -> str:
-    """As people say it: in the largest unit that it is a whole number of, such as ``36 hours``."""
+    """Return a time in the largest unit that it is a whole number of, such as ``36 hours``."""
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds and seconds % size == 0), _UNITS[-1])
     return f"{seconds / size:.10g} {unit}{'' if seconds == size else 's'}"

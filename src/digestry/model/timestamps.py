@@ -73,7 +73,7 @@ def _offset(zone: str | None) -> datetime.timedelta:
 
 
 def _length(match: re.Match[str], part: str) -> datetime.timedelta:
-    """How long that is which the text names."""
+    """Return the length of the time that a text names."""
     if part:
         return datetime.timedelta(microseconds=10 ** max(0, 6 - len(part)))
     if match["second"]:
