@@ -41,9 +41,7 @@ def _resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
     python = env.domains["py"]
     found = [full for full in python.objects if full.rpartition(".")[2] == name]
     if len(found) == 1:
-        return python.resolve_xref(
-            env, node["refdoc"], app.builder, node["reftype"], found[0], node, text
-        )
+        return python.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found[0], node, text)
     module, _, _ = target.partition(".")
     other = module in sys.stdlib_module_names or module in {"digestry", "msgspec"}
     return text if other and module != target else None
