@@ -29,9 +29,11 @@ class RepositoryQuestions:
 
 class RepositorySearch:
     """Looks for what a container runs: in its own repository first, by all of that one's names, then
-    in any that was named. ``failure`` is why its own repository could not be asked, ``missed`` what
-    could not be asked at all, and ``silent`` the repositories of which it is not known whether they have
-    the same code, with the reasons."""
+    in any that was named.
+
+    ``failure`` is why its own repository could not be asked, ``missed`` what could not be asked at all, and
+    ``silent`` the repositories of which it is not known whether they have the same code, with the reasons.
+    """
 
     def __init__(
         self,
@@ -66,29 +68,36 @@ class RepositorySearch:
         )
 
     def find(self) -> ImageIdentity | None:
-        own = self._claims(self._own)
-        identity = None
-        if self._reference is not None and self._image.registry_named:
-            identity = self._identify(self._reference, own)
+        """Return what runs; None if nothing is known of it. Note the reasons."""
+        identity = self._at_its_name() or self._by_another_name() or self._abbreviated() or self._in_others()
         if identity is None:
-            identity = self._by_another_name() or self._abbreviated()
-        if identity is not None:
-            return identity
+            identity = self._believed()
+        if identity is None:
+            why = self._why_unknown()
+            self.reasons += [why] if why else []
+        return identity
+
+    def _at_its_name(self) -> ImageIdentity | None:
+        """Return what runs, confirmed by the repository of its own name."""
+        if self._reference is None or not self._image.registry_named:
+            return None
+        return self._identify(self._reference, self._claims(self._own))
+
+    def _in_others(self) -> ImageIdentity | None:
+        """Return what runs, confirmed by another repository that the runtime names."""
         for repository in self._others():
             identity = self._identify(repository, self._claims(repository))
-            if identity is not None:
-                at_home = self._at_home(identity)
-                if at_home is not None:
-                    return at_home
-                if self._own is not None:
-                    self.reasons.append(
-                        f"known to {repository.name} only, another repository than the container's own"
-                    )
-                return identity
-        identity = self._believed(own)
-        if identity is None:
-            self._explain()
-        return identity
+            if identity is None:
+                continue
+            at_home = self._at_home(identity)
+            if at_home is not None:
+                return at_home
+            if self._own is not None:
+                self.reasons.append(
+                    f"known to {repository.name} only, another repository than the container's own"
+                )
+            return identity
+        return None
 
     def _at_home(self, identity: ImageIdentity) -> ImageIdentity | None:
         """Return the same code, which another repository knows, in the container's own; None if it is not
@@ -228,8 +237,9 @@ class RepositorySearch:
         self.reasons.append(f"{reference.name} could not be asked: {error.message}")
         self.missed.append(Unseen(f"registry {reference.name}", error.message, error.hint))
 
-    def _believed(self, own: tuple[Claim, ...]) -> ImageIdentity | None:
+    def _believed(self) -> ImageIdentity | None:
         """Return what the runtime says, where no registry confirms it and it is still worth saying."""
+        own = self._claims(self._own)
         rest = tuple(claim for claim in self._image.claims if claim not in own)
         for claims in (own, rest):
             for claim in claims:
@@ -248,34 +258,26 @@ class RepositorySearch:
                 return unconfirmed(where, ordered, why)
         return None
 
-    def _explain(self) -> None:
-        """Say why nothing is known of what runs."""
+    def _why_unknown(self) -> str:
+        """Return why nothing is known of what runs; empty if that was said already."""
         if self.failure is not None or self._image.abbreviations:
-            return  # each was told
+            return ""
         claims = self._image.claims
         if not claims:
-            if not self._remarked:
-                self.reasons.append("nothing is known of the image that runs")
-            return
-        named = [claim for claim in claims if claim.found_by != "image-id"]
-        given = named[0] if named else claims[0]
+            return "" if self._remarked else "nothing is known of the image that runs"
+        given = next((claim for claim in claims if claim.found_by != "image-id"), claims[0])
+        said = f"{given.read_from} is {given.digest}"
         asked = self._own if self._image.registry_named else None
         local = "built or loaded locally, never pushed or pulled"
         if asked is None:
             lack = "no name is known" if self._own is None else "its name has no registry in it"
-            self.reasons.append(
-                f"{given.read_from} is {given.digest}, and {lack} to look it up by: perhaps {local}"
-            )
-        elif self._remembers(asked, given.digest):
-            self.reasons.append(
-                f"{given.read_from} is {given.digest}, which {asked.name} never had as a manifest, "
-                f"an index or a config: {local}"
-            )
-        else:
-            self.reasons.append(
-                f"{given.read_from} is {given.digest}, which {asked.name} does not have now, as far as its "
-                f"first {MOST_TAGS} tags tell; {asked.host} does not say what it had before: perhaps {local}"
-            )
+            return f"{said}, and {lack} to look it up by: perhaps {local}"
+        if self._remembers(asked, given.digest):
+            return f"{said}, which {asked.name} never had as a manifest, an index or a config: {local}"
+        return (
+            f"{said}, which {asked.name} does not have now, as far as its first {MOST_TAGS} tags tell; "
+            f"{asked.host} does not say what it had before: perhaps {local}"
+        )
 
     def _remembers(self, repository: Reference, digest: Digest) -> bool:
         """Return whether the registry itself can say that it never had ``digest``."""
