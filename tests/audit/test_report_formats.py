@@ -20,6 +20,7 @@ import pytest
 from digestry.audit.findings import AuditReport
 from digestry.audit.reports import to_csv, to_html, to_json, to_junit, to_markdown, to_sarif, to_table
 from digestry.audit.reports.to_table import Look
+from digestry.audit.reports.words import FailState
 from tests.audit import fleets
 from tests.audit.fakes import FakeRegistries
 from tests.audit.fleets import NASTY, Fleet
@@ -166,12 +167,13 @@ def parsed(pieces: Iterator[str]) -> ET.Element:
 
 
 def test_junit_has_a_case_for_each_and_fails_those_that_fail(large: Fleet) -> None:
-    for fail_on, failures in (
+    cases: list[tuple[set[FailState], int]] = [
         ({"affected"}, 2),
         ({"affected", "never", "moved", "unknown"}, 7),
         (set(), 0),
         ({"not_assessed"}, 77),
-    ):
+    ]
+    for fail_on, failures in cases:
         suites = parsed(to_junit.write(large.report, fail_on=frozenset(fail_on)))
         (suite,) = suites
         assert len(suite) == len(large.report.findings) + 1

@@ -97,7 +97,7 @@ def conforms(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
 
 
 def test_json_has_the_promised_keys() -> None:
-    found = reports.as_values(story(Unseen("docker", "no such socket", "start it")))
+    found: Any = reports.as_values(story(Unseen("docker", "no such socket", "start it")))
     assert found["problems"] == [{"source": "docker", "message": "no such socket", "hint": "start it"}]
     for container in found["containers"]:
         assert set(container) >= KEYS
@@ -351,5 +351,5 @@ def test_a_template_is_no_container_that_runs() -> None:
     waiting = sighted(f"{APP}:1", name="cronjob/backup/main", runs=False)
     report = story(waiting)
     assert any("(does not run)" in row for row in rows(report))
-    document = reports.as_values(report)
+    document: Any = reports.as_values(report)
     assert [one["runs"] for one in document["containers"] if one["name"] == waiting.name] == [False]

@@ -19,8 +19,8 @@ APP = f"{HOST}/team/app"
 
 def rows(registries: FakeRegistries, *sightings: Any) -> tuple[list[dict[str, Any]], AuditReport]:
     report = audit([Listed(*sightings)], RegistryQueries(registries))
-    found: list[dict[str, Any]] = values.as_values(report)["containers"]
-    return found, report
+    document: Any = values.as_values(report)
+    return document["containers"], report
 
 
 @pytest.mark.parametrize("bulk", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from digestry.advisories.statements import (
     LONG_AGO,
@@ -17,7 +17,7 @@ from digestry.advisories.statements import (
 )
 from digestry.advisories.values import read_time, read_version
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _STATUSES: Final[dict[str, Status]] = {
     "known_affected": "affected",
@@ -32,13 +32,13 @@ _SILENT: Final = frozenset({"recommended"})
 _MOST_PRODUCTS: Final = 100_000
 
 
-def is_csaf(value: dict[str, Any]) -> bool:
+def is_csaf(value: JsonObject) -> bool:
     """Return whether a JSON object is a CSAF document."""
     document = as_object(value.get("document"))
     return "csaf_version" in document or as_text(document.get("category")).startswith("csaf")
 
 
-def read_document(value: dict[str, Any]) -> Document | Unreadable:
+def read_document(value: JsonObject) -> Document | Unreadable:
     """Return a CSAF document, decoded from JSON."""
     document = as_object(value.get("document"))
     tracking = as_object(document.get("tracking"))
@@ -86,9 +86,7 @@ def read_document(value: dict[str, Any]) -> Document | Unreadable:
     )
 
 
-def _statements(
-    vulnerability: dict[str, Any], said: dict[str, Any], products: dict[str, Product]
-) -> list[Statement]:
+def _statements(vulnerability: JsonObject, said: JsonObject, products: dict[str, Product]) -> list[Statement]:
     """Return what is said of one vulnerability, but for what it shares with the rest of the document."""
     notes = [as_text(as_object(one).get("details")) for one in as_list(vulnerability.get("threats"))]
     return [
@@ -109,7 +107,7 @@ def _statements(
     ]
 
 
-def _products(tree: dict[str, Any]) -> dict[str, Product]:
+def _products(tree: JsonObject) -> dict[str, Product]:
     """Return the products by their IDs. What is said of a component of a product is about the product."""
     found: dict[str, Product] = {}
     pending = [*as_list(tree.get("branches")), *as_list(tree.get("full_product_names"))]
@@ -129,7 +127,7 @@ def _products(tree: dict[str, Any]) -> dict[str, Product]:
     return found
 
 
-def _product(product: dict[str, Any]) -> Product:
+def _product(product: JsonObject) -> Product:
     helper = as_object(product.get("product_identification_helper"))
     names = [
         as_text(helper.get("purl")),

@@ -7,7 +7,7 @@ another document's, or a package URL.
 from __future__ import annotations
 
 import datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
 from digestry.advisories.statements import (
@@ -22,7 +22,7 @@ from digestry.advisories.statements import (
 )
 from digestry.advisories.values import read_time, read_version
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _STATES: Final[dict[str, Status]] = {
     "exploitable": "affected",
@@ -36,7 +36,7 @@ _MAKERS: Final = ("manufacturer", "supplier", "manufacture")
 _MOST_COMPONENTS: Final = 100_000
 
 
-def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
+def read_document(bom: JsonObject) -> Document | Foreign | Unreadable:
     """Return a CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign."""
     entries = bom.get("vulnerabilities")
     if _hides(bom):
@@ -59,7 +59,7 @@ def read_document(bom: dict[str, Any]) -> Document | Foreign | Unreadable:
 
 
 class _Reader:
-    def __init__(self, bom: dict[str, Any]) -> None:
+    def __init__(self, bom: JsonObject) -> None:
         metadata = as_object(bom.get("metadata"))
         self.version = read_version(bom.get("version"))
         self.author = _author(metadata)
@@ -107,7 +107,7 @@ class _Reader:
             raw=entry,
         )
 
-    def _time(self, analysis: dict[str, Any], entry: dict[str, Any]) -> datetime.datetime | Unreadable:
+    def _time(self, analysis: JsonObject, entry: JsonObject) -> datetime.datetime | Unreadable:
         said = (analysis.get("lastUpdated"), analysis.get("firstIssued"), entry.get("updated"))
         when = next((as_text(one) for one in said if one), self._timestamp)
         if not when:
@@ -131,10 +131,10 @@ class _Reader:
         return Product((f"urn:cdx-ref:{link}",) if link else ())
 
 
-def _hides(bom: dict[str, Any]) -> bool:
+def _hides(bom: JsonObject) -> bool:
     """Return whether a part of the document has vulnerabilities of its own, as no version of CycloneDX has
     them but an extension of 1.2 and 1.3."""
-    pending: list[Any] = [value for name, value in bom.items() if name != "vulnerabilities"]
+    pending: list[object] = [value for name, value in bom.items() if name != "vulnerabilities"]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
@@ -146,14 +146,14 @@ def _hides(bom: dict[str, Any]) -> bool:
     return False
 
 
-def _author(metadata: dict[str, Any]) -> str:
+def _author(metadata: JsonObject) -> str:
     names = [as_text(as_object(one).get("name")) for one in as_list(metadata.get("authors"))]
     names += [as_text(as_object(metadata.get(role)).get("name")) for role in _MAKERS]
     return next(filter(None, names), "")
 
 
-def _by_reference(components: list[Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _by_reference(components: list[object]) -> dict[str, JsonObject]:
+    found: dict[str, JsonObject] = {}
     pending = [one for one in components if isinstance(one, dict)]
     while pending and len(found) < _MOST_COMPONENTS:
         component = pending.pop()
@@ -164,7 +164,7 @@ def _by_reference(components: list[Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _described(main: dict[str, Any]) -> Product:
+def _described(main: JsonObject) -> Product:
     """Return what the document describes: the image that it is attached to, unless it says another one."""
     version = as_text(main.get("version"))
     if version.lower().startswith(("sha256:", "sha512:")):
@@ -179,7 +179,7 @@ def _is_image(product: Product) -> bool:
     return any(name.lower().startswith(("pkg:oci/", "pkg:docker/")) for name in product.names)
 
 
-def _identified(component: dict[str, Any]) -> Product | None:
+def _identified(component: JsonObject) -> Product | None:
     """Return a component by its package URL and hashes, or by its name; None if it has neither."""
     hashes = tuple(
         (as_text(as_object(one).get("alg")), as_text(as_object(one).get("content")))

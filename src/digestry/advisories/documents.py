@@ -10,7 +10,7 @@ import binascii
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -19,7 +19,7 @@ from digestry.advisories.attachment_kinds import is_other_predicate, may_speak
 from digestry.advisories.statements import Document, Foreign, Unreadable
 from digestry.advisories.values import read_digest
 from digestry.model.digest import Digest
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 Read: TypeAlias = Document | Foreign | Unreadable
 
@@ -50,7 +50,7 @@ def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
     return found or [Unreadable("there is nothing in it")]
 
 
-def _values(content: bytes) -> Iterator[dict[str, Any] | Unreadable]:
+def _values(content: bytes) -> Iterator[JsonObject | Unreadable]:
     value = _json(content)
     if isinstance(value, Unreadable):
         lines = [line for line in content.splitlines() if line.strip()]
@@ -68,7 +68,7 @@ def _values(content: bytes) -> Iterator[dict[str, Any] | Unreadable]:
         yield one if isinstance(one, dict) else Unreadable("it is not a JSON object")
 
 
-def _json(content: bytes) -> Any:
+def _json(content: bytes) -> object:
     """Return a JSON value; :class:`Unreadable` for what is none, and for what means two things at once."""
     try:
         value = msgspec.json.decode(content)
@@ -84,14 +84,14 @@ class _Twice(Exception):
     """An object that has a key twice, of which each reader believes another."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> None:
+def _unique(pairs: list[tuple[str, object]]) -> None:
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise _Twice(f"an object in it has {twice[:60]!r} twice")
 
 
-def _read(value: dict[str, Any], depth: int) -> Read | None:
+def _read(value: JsonObject, depth: int) -> Read | None:
     """Return what a JSON object is; None for a kind that is not known."""
     if depth == 0:
         return Unreadable("it is wrapped too deeply")
@@ -113,7 +113,7 @@ def _read(value: dict[str, Any], depth: int) -> Read | None:
     return _bare(value)
 
 
-def _payload(envelope: dict[str, Any]) -> bytes | Unreadable:
+def _payload(envelope: JsonObject) -> bytes | Unreadable:
     """Return the payload of a DSSE envelope: base64, in the standard alphabet or the URL-safe one."""
     payload = as_text(envelope["payload"]).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
     try:
@@ -122,7 +122,7 @@ def _payload(envelope: dict[str, Any]) -> bytes | Unreadable:
         return Unreadable("its envelope's payload is not base64")
 
 
-def _statement(value: dict[str, Any], depth: int) -> Read | None:
+def _statement(value: JsonObject, depth: int) -> Read | None:
     predicate_type = value.get("predicateType")
     if not isinstance(predicate_type, str):
         return Unreadable("the in-toto statement has no predicateType")
@@ -156,7 +156,7 @@ def _statement(value: dict[str, Any], depth: int) -> Read | None:
     return read
 
 
-def _bare(value: dict[str, Any]) -> Read | None:
+def _bare(value: JsonObject) -> Read | None:
     context = value.get("@context")
     contexts = [one for one in (context if isinstance(context, list) else [context]) if isinstance(one, str)]
     if any(openvex.is_openvex(one) for one in contexts):
@@ -175,7 +175,7 @@ def _bare(value: dict[str, Any]) -> Read | None:
     return None
 
 
-def _linked(value: dict[str, Any]) -> Read | None:
+def _linked(value: JsonObject) -> Read | None:
     """Return what a JSON-LD document is: SPDX 3, whose security profile is not read here; else None."""
     elements = [value, *as_list(value.get("@graph"))]
     types = [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from digestry.advisories.statements import Document, Product, Statement, Unreadable, read_each
 from digestry.advisories.values import as_key, read_status, read_time, read_version
 from digestry.errors import InvalidReference
 from digestry.model.digest import shown
-from digestry.model.json_values import as_list, as_object, as_text
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.reference import Reference
 
 PREDICATE_TYPE: Final = "https://openvex.dev/ns/v0.2.0"
@@ -25,7 +25,7 @@ def is_openvex(predicate_type: str) -> bool:
     return predicate_type == _NAMESPACE or predicate_type.startswith((_NAMESPACE + "/", _NAMESPACE + "@"))
 
 
-def read_document(predicate: dict[str, Any]) -> Document | Unreadable:
+def read_document(predicate: JsonObject) -> Document | Unreadable:
     """Return the OpenVEX document that a JSON object is."""
     entries = predicate.get("statements")
     if not isinstance(entries, list):
@@ -44,7 +44,7 @@ def read_document(predicate: dict[str, Any]) -> Document | Unreadable:
     )
 
 
-def _statement(entry: object, document: dict[str, Any], version: int) -> Statement | Unreadable:
+def _statement(entry: object, document: JsonObject, version: int) -> Statement | Unreadable:
     """Return one statement, with what it inherits from its document."""
     if not isinstance(entry, dict):
         return Unreadable("it is not an object")
@@ -78,7 +78,7 @@ def _statement(entry: object, document: dict[str, Any], version: int) -> Stateme
     )
 
 
-def _vulnerability(entry: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+def _vulnerability(entry: JsonObject) -> tuple[str, tuple[str, ...]]:
     """Return the vulnerability's name, empty if it has none, and its other names."""
     vulnerability = entry.get("vulnerability")
     if isinstance(vulnerability, str):  # as before OpenVEX 0.2.0
@@ -88,20 +88,20 @@ def _vulnerability(entry: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     return as_text(named.get("name")) or as_text(named.get("@id")), aliases
 
 
-def _time(entry: dict[str, Any], document: dict[str, Any]) -> str:
+def _time(entry: JsonObject, document: JsonObject) -> str:
     """Return when the statement was made, as it is written; empty if nothing says that."""
     said = (one.get(key) for one in (entry, document) for key in ("last_updated", "timestamp"))
     return next(filter(None, map(as_text, said)), "")
 
 
-def _products(entry: dict[str, Any]) -> tuple[Product, ...]:
+def _products(entry: JsonObject) -> tuple[Product, ...]:
     products = entry.get("products")
     several = products if isinstance(products, list) else [] if products is None else [products]
     older = as_list(entry.get("subcomponents"))  # as before OpenVEX 0.2.0
     return tuple(_product(product, older) for product in several)
 
 
-def _product(value: object, older: list[Any]) -> Product:
+def _product(value: object, older: list[object]) -> Product:
     if isinstance(value, str):
         return Product((value,), components=tuple(map(_component, older)))
     product = as_object(value)

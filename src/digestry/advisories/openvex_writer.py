@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from digestry.advisories.openvex import PREDICATE_TYPE, TOOLING
 from digestry.advisories.statements import Status
 from digestry.model.digest import Digest
+from digestry.model.json_values import JsonObject
 from digestry.model.reference import DOCKER_HUB, Reference
 from digestry.version import __version__
 
@@ -49,7 +50,7 @@ def make_statement(
     fixed_by: Iterable[Reference] = (),
     justification: str = "",
     note: str = "",
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return a new statement about ``digest``, complete as OpenVEX requires it.
 
     ``affected`` gets an action, which names ``fixed_by`` in a form that
@@ -57,9 +58,9 @@ def make_statement(
     ``justification``, or else ``note``, which becomes its impact statement.
     """
     identifier = image_purl(image, digest)
-    product: dict[str, Any] = {"@id": identifier, "identifiers": {"purl": identifier}}
+    product: JsonObject = {"@id": identifier, "identifiers": {"purl": identifier}}
     product["hashes"] = {_HASH_NAMES[digest.algorithm]: digest.encoded}
-    statement: dict[str, Any] = {
+    statement: JsonObject = {
         "vulnerability": {"name": vulnerability},
         "timestamp": openvex_time(timestamp),
         "products": [product],
@@ -85,14 +86,14 @@ def make_statement(
 def make_attestation(
     image: Reference,
     digest: Digest,
-    statements: list[dict[str, Any]],
+    statements: list[JsonObject],
     *,
     author: str,
     timestamp: datetime.datetime,
     version: int,
 ) -> bytes:
     """Return an in-toto statement about ``digest`` with an OpenVEX document of ``statements``, as JSON."""
-    document: dict[str, Any] = {
+    document: JsonObject = {
         "@context": PREDICATE_TYPE,
         "author": author,
         "timestamp": openvex_time(timestamp),
@@ -110,7 +111,7 @@ def make_attestation(
     )
 
 
-def _identity(content: dict[str, Any]) -> str:
+def _identity(content: JsonObject) -> str:
     """Return an identifier that only the content decides."""
     return uuid.uuid5(uuid.NAMESPACE_URL, msgspec.json.encode(content, order="sorted").decode()).urn
 

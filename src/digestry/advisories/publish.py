@@ -6,7 +6,7 @@ import datetime
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from digestry.advisories import openvex_writer
 from digestry.advisories.advisory import AdvisoryReading, in_force
@@ -17,6 +17,7 @@ from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFo
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
+from digestry.model.json_values import JsonObject
 from digestry.model.manifest import encode
 from digestry.model.reference import Reference
 
@@ -137,7 +138,7 @@ def attach_statement(
             timestamp=statement.timestamp,
             note=f"Fixed here; {subject.image} is affected.",
         )
-        written.append(_attach(registries, new_queries(), target, good, statement))
+        written.append(_attach(registries, new_queries(), target, good, statement, status="fixed"))
     new = openvex_writer.make_statement(
         subject.image,
         subject.digest,
@@ -148,7 +149,7 @@ def attach_statement(
         justification=statement.justification,
         note=statement.note,
     )
-    written.append(_attach(registries, new_queries(), subject, new, statement))
+    written.append(_attach(registries, new_queries(), subject, new, statement, status=statement.status))
     return written
 
 
@@ -156,9 +157,12 @@ def _attach(
     registries: PublishingRegistries,
     queries: AttachmentQueries,
     target: TargetImage,
-    new: dict[str, Any],
+    new: JsonObject,
     statement: NewStatement,
+    *,
+    status: Status,
 ) -> Written:
+    """Attach ``new`` to ``target``, with the statements about it that ``statement`` does not replace."""
     where = target.image.repository_only()
     repository = registries.repository(where)
     reading = read_advisories(queries, where, [target.digest])
@@ -196,10 +200,10 @@ def _attach(
             status=200,
             hint="this registry does not keep referrers; an audit would not find the advisory",
         )
-    return Written(new["status"], target.image, referrer, version)
+    return Written(status, target.image, referrer, version)
 
 
-def _carried_on(reading: AdvisoryReading, statement: NewStatement) -> list[dict[str, Any]]:
+def _carried_on(reading: AdvisoryReading, statement: NewStatement) -> list[JsonObject]:
     """Return the statements in force that digestry wrote, but for the one that is replaced.
 
     What others wrote, and perhaps signed, stays where it is: it is not for us to state again.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from digestry.model.digest import Digest
+from digestry.model.json_values import JsonObject
 from digestry.model.reference import Reference
 
 Status: TypeAlias = Literal["affected", "not_affected", "fixed", "under_investigation"]
@@ -52,7 +53,7 @@ class Statement:
     version: int
     author: str
     products: tuple[Product, ...]
-    raw: dict[str, Any]
+    raw: JsonObject
     fixed_by: tuple[Reference, ...] = ()
     action: str = ""
     notes: str = ""
@@ -70,7 +71,7 @@ class Document:
     it. ``faults`` are statements that could not be read."""
 
     kind: str
-    predicate: dict[str, Any]
+    predicate: JsonObject
     version: int
     author: str
     identity: str

@@ -10,13 +10,14 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from digestry.audit.image_names import HUB, Mirror, RepositoryPrefix
 from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.inventory.observation import Unseen
 from digestry.model.digest import shown
+from digestry.model.json_values import JsonObject
 from digestry.model.reference import DOCKER_HUB
 
 _HUBS_OWN: Final = frozenset({"registry-1.docker.io", "index.docker.io", "docker.io"})
@@ -96,7 +97,7 @@ def _hosts_file(folder: Path) -> FoundMirrors:
             return reader.found()
     hosts = document.get("host", {})
     for url, settings in hosts.items() if isinstance(hosts, dict) else ():
-        values: dict[str, Any] = settings if isinstance(settings, dict) else {}
+        values: JsonObject = settings if isinstance(settings, dict) else {}
         able = values.get("capabilities", ["pull", "resolve"])
         if isinstance(able, list) and "pull" in able:
             override = values.get("override_path") is True

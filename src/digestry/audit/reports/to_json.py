@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -81,5 +81,5 @@ def _containers(findings: Iterable[ContainerFinding]) -> Iterator[str]:
         yield head + tail
 
 
-def _line(value: Any) -> str:
+def _line(value: object) -> str:
     return printable_json(_ENCODER.encode(value).decode())

@@ -7,7 +7,7 @@ fails nothing is skipped, which no build server shows in green.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
 from digestry.audit.findings import AuditReport, ContainerFinding
@@ -28,7 +28,7 @@ from digestry.model.text import printable
 _ORDER: Final[tuple[FailState, ...]] = ("affected", "never", "unknown", "not_assessed", "moved")
 
 
-def write(report: AuditReport, *, fail_on: frozenset[Any] = frozenset({"affected"})) -> Iterator[str]:
+def write(report: AuditReport, *, fail_on: frozenset[FailState] = frozenset({"affected"})) -> Iterator[str]:
     """Yield the document, in pieces. Containers in one of the states ``fail_on`` are failures; what could not
     be seen is an error."""
     failing = [not fail_on.isdisjoint(states(finding)) for finding in report.findings]
@@ -47,7 +47,7 @@ def write(report: AuditReport, *, fail_on: frozenset[Any] = frozenset({"affected
     yield "</testsuite>\n</testsuites>\n"
 
 
-def _container(finding: ContainerFinding, fail_on: frozenset[Any]) -> str:
+def _container(finding: ContainerFinding, fail_on: frozenset[FailState]) -> str:
     seen = finding.container
     failing = [state for state in _ORDER if state in fail_on and state in states(finding)]
     head = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.reports.words import called, place, short_reference, statement_words
 from digestry.inventory.observation import Unseen
+from digestry.model.json_values import JsonObject
 from digestry.model.text import printable, printable_json
 from digestry.version import __version__
 
@@ -37,12 +38,12 @@ _ENCODER: Final = msgspec.json.Encoder()
 def write(report: AuditReport) -> Iterator[str]:
     """Yield the log, in pieces; one line a result."""
     rules = _rules(report)
-    index = {rule["id"]: position for position, rule in enumerate(rules)}
+    index = {name: position for position, name in enumerate(rules)}
     driver = {
         "name": "digestry",
         "version": __version__,
         "semanticVersion": __version__,
-        "rules": rules,
+        "rules": list(rules.values()),
     }
     invocation = {
         "executionSuccessful": not report.problems,
@@ -58,14 +59,15 @@ def write(report: AuditReport) -> Iterator[str]:
     yield "\n]\n}]}\n"
 
 
-def _rules(report: AuditReport) -> list[dict[str, Any]]:
+def _rules(report: AuditReport) -> dict[str, JsonObject]:
+    """Return the rules by their IDs: of each vulnerability, and our own."""
     found: dict[str, list[str]] = {}
     for finding in report.findings:
         for advisory in finding.assessment.advisories:
             if advisory.statement.status == "affected":
                 found.setdefault(advisory.statement.vulnerability, list(advisory.statement.aliases))
-    rules = [
-        {
+    rules: dict[str, JsonObject] = {
+        printable(name): {
             "id": printable(name),
             "shortDescription": {"text": _message(f"A container runs an image with {name}")},
             "fullDescription": {
@@ -79,19 +81,19 @@ def _rules(report: AuditReport) -> list[dict[str, Any]]:
         }
         for name, aliases in found.items()
         if name not in _OWN_RULES
-    ]
-    return rules + [
-        {
+    }
+    return rules | {
+        name: {
             "id": name,
             "shortDescription": {"text": text},
             "defaultConfiguration": {"level": level},
             "properties": {"tags": ["container"]},
         }
         for name, (text, level) in _OWN_RULES.items()
-    ]
+    }
 
 
-def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Iterator[JsonObject]:
     for finding in findings:
         state, tag = finding.assessment.state, finding.tag.state
         # One result a vulnerability, whatever it is said of.
@@ -112,9 +114,7 @@ def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Ite
             yield _result(finding, _MOVED, "note", index, "its tag points elsewhere now")
 
 
-def _result(
-    finding: ContainerFinding, rule: str, level: str, index: dict[str, int], why: str
-) -> dict[str, Any]:
+def _result(finding: ContainerFinding, rule: str, level: str, index: dict[str, int], why: str) -> JsonObject:
     seen, identity = finding.container, finding.identity
     running = "" if identity is None else str(identity.running)
     names = [name for name in (seen.host, seen.namespace, seen.name or seen.id) if name]
@@ -156,7 +156,7 @@ def _result(
     }
 
 
-def _notification(problem: Unseen) -> dict[str, Any]:
+def _notification(problem: Unseen) -> JsonObject:
     hint = f" ({problem.hint})" if problem.hint else ""
     return {"level": "error", "message": {"text": _message(f"{problem.source}: {problem.message}{hint}")}}
 
@@ -174,5 +174,5 @@ def _step(name: str) -> str:
     return quote(shown if shown.strip(".") else f"_{shown}", safe="")
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return printable_json(_ENCODER.encode(value).decode())

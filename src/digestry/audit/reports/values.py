@@ -7,7 +7,7 @@ meaning.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -19,6 +19,7 @@ from digestry.audit.tag_verdict import UNTAGGED_HERE
 from digestry.inventory.observation import Note, Unseen
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
+from digestry.model.json_values import JsonObject
 from digestry.model.platform import Platform
 from digestry.model.timestamps import rfc3339
 
@@ -169,7 +170,7 @@ class AuditDocument(Struct, frozen=True):
     notes: list[NoteRow] = []
 
 
-def schema() -> dict[str, Any]:
+def schema() -> JsonObject:
     """Return the JSON Schema (2020-12) of :class:`AuditDocument`. Readers must accept further keys."""
     described = msgspec.json.schema(AuditDocument)
     return {
@@ -179,7 +180,7 @@ def schema() -> dict[str, Any]:
     } | described
 
 
-def as_values(report: AuditReport, *, fixes: Origins | None = None) -> dict[str, Any]:
+def as_values(report: AuditReport, *, fixes: Origins | None = None) -> JsonObject:
     """Return the report as plain values: those of :class:`AuditDocument`. With ``fixes``, which are the
     sources' origins, each container has what would fix it."""
     document = AuditDocument(
@@ -189,7 +190,7 @@ def as_values(report: AuditReport, *, fixes: Origins | None = None) -> dict[str,
         [problem_row(problem) for problem in report.problems],
         [note_row(note) for note in report.notes],
     )
-    values: dict[str, Any] = msgspec.to_builtins(document)
+    values: JsonObject = msgspec.to_builtins(document)
     return values
 
 
@@ -276,9 +277,9 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
     )
 
 
-def advisory_values(advisory: Advisory) -> dict[str, Any]:
+def advisory_values(advisory: Advisory) -> JsonObject:
     """Return one statement as plain values."""
-    values: dict[str, Any] = msgspec.to_builtins(advisory_row(advisory))
+    values: JsonObject = msgspec.to_builtins(advisory_row(advisory))
     return values
 
 
