@@ -20,10 +20,13 @@ from digestry.coordination.protocol import Coordination
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A registry's stores. It holds nothing open: each process opens from it what it works with."""
+    """A registry's stores, and what its processes agree by. It holds nothing open: each process opens the
+    catalog from it."""
 
     root: Path
     catalog_store: CatalogStore
+    blobs: BlobStore
+    coordination: Coordination
     options: CatalogOptions = field(default_factory=CatalogOptions)
     now: clock.Clock = clock.now
 
@@ -48,12 +51,12 @@ class Backend:
         return self.catalog_store.open_changes()
 
     def copy_catalog(self, directory: Path) -> Backend:
-        """Copy the catalog, as it is at one moment, to ``directory``; return a backend that has it there.
+        """Copy the catalog, as it is at one moment, to ``directory``; return a backend with that copy.
 
         Raises :class:`NotFound`, :class:`StorageError`.
         """
         self.catalog_store.copy_to(directory)
-        return replace(self, root=directory, catalog_store=SqliteStore(directory))
+        return replace(self, catalog_store=SqliteStore(directory))
 
 
 def open_backend(
@@ -63,7 +66,7 @@ def open_backend(
     now: clock.Clock = clock.now,
 ) -> Backend:
     """Return the backend of the registry in the directory ``root``. Nothing is made or opened."""
-    return Backend(root, SqliteStore(root), options, now)
+    return Backend(root, SqliteStore(root), open_blobs(root), open_coordination(root), options, now)
 
 
 def open_snapshot(directory: Path) -> Snapshot:

@@ -151,7 +151,7 @@ def _audit(root: Path, action: str, name: str, **what: str) -> None:
 
 def _robots(root: Path) -> RobotTokens:
     """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
-    from digestry.backend import open_backend, open_blobs, open_coordination
+    from digestry.backend import open_backend
     from digestry.coordination.protocol import Job
     from digestry.errors import Conflict, NotFound
     from digestry.registry.root import check_catalog, check_servable
@@ -165,9 +165,9 @@ def _robots(root: Path) -> RobotTokens:
     catalog = backend.open_catalog()
     try:
         check_servable(backend)
-        check_catalog(backend, open_blobs(root))
+        check_catalog(backend)
         try:
-            with open_coordination(root).only_one(Job.SERVE):
+            with backend.coordination.only_one(Job.SERVE):
                 catalog.migrate()
         except Conflict:
             pass  # it is served, and so it is up to date

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from digestry import fsio
-from digestry.backend import Backend, open_blobs, open_coordination
+from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
@@ -76,12 +76,12 @@ def collect(
     backend = config.backend(now)
     _check_there(backend)
     held = f"{config.root} is being collected, or backed up, already"
-    coordination = open_coordination(config.root)
+    coordination = backend.coordination
     with coordination.only_one(Job.COLLECTION, held=held) as lock:
         fsio.check_locks(config.root)
         _sweep_dry_runs(config.root)
         reserve = Reserve(config.root)
-        blobs = open_blobs(config.root)
+        blobs = backend.blobs
         catalog = backend.open_catalog()
         try:
             store_identity.ensure(catalog, blobs)
@@ -166,7 +166,7 @@ def dry_run(
     _check_there(backend)
     catalog = backend.open_catalog()
     try:
-        store_identity.check(catalog, open_blobs(config.root))
+        store_identity.check(catalog, backend.blobs)
     finally:
         catalog.close()
     _sweep_dry_runs(config.root)
@@ -179,8 +179,16 @@ def dry_run(
         began = time.time() - _DRY_MARGIN
         catalog = _copied(backend, copy).open_catalog()
         try:
-            blobs, coordination = open_blobs(config.root), open_coordination(config.root)
-            return Run(catalog, blobs, config, tell, coordination=coordination, ask=ask, dry=began).run()
+            run = Run(
+                catalog,
+                backend.blobs,
+                config,
+                tell,
+                coordination=backend.coordination,
+                ask=ask,
+                dry=began,
+            )
+            return run.run()
         finally:
             catalog.close()
 

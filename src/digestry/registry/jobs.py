@@ -17,7 +17,6 @@ _SETTLED_SECONDS: Final = 60.0
 
 def jobs(config: RegistryConfig) -> list[Job]:
     """Return the jobs of this registry. Called in the maintenance process."""
-    from digestry.backend import open_blobs  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
     from digestry.registry.observability.audit_events import Findings  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, Rotation  # noqa: PLC0415
@@ -33,5 +32,5 @@ def jobs(config: RegistryConfig) -> list[Job]:
         *([StoreCount(config, audit)] if config.metrics.enabled else []),
         Rotation(config.log, config.root),
         Refill(config.root),
-        *([] if config.read_only else [IdentityJob(config.backend(), open_blobs(config.root))]),
+        *([] if config.read_only else [IdentityJob(config.backend())]),
     ]

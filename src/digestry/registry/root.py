@@ -7,8 +7,7 @@ import logging
 import os
 from typing import Final
 
-from digestry.backend import Backend, open_blobs
-from digestry.blobs.protocols import BlobStore
+from digestry.backend import Backend
 from digestry.errors import Conflict, InvalidConfiguration
 
 log: Final = logging.getLogger("digestry.registry")
@@ -34,7 +33,7 @@ def check_servable(backend: Backend) -> None:
             hint=f"digestry restore-backup {root} --root DIRECTORY, and serve that",
         )
     catalog = backend.catalog_store
-    if catalog.is_empty() and next(open_blobs(root).digests(), None) is not None:
+    if catalog.is_empty() and next(backend.blobs.digests(), None) is not None:
         # With a new one, the next collection would remove all of it.
         raise Conflict(
             f"{root} has content, and no catalog that says whose it is: {catalog.describe()} is lost, or on a"
@@ -43,9 +42,9 @@ def check_servable(backend: Backend) -> None:
         )
 
 
-def check_catalog(backend: Backend, blobs: BlobStore) -> None:
+def check_catalog(backend: Backend) -> None:
     """Raise :class:`Conflict` for a catalog from before there were IDs, beside blobs that have one."""
-    root, catalog = backend.root, backend.catalog_store
+    root, catalog, blobs = backend.root, backend.catalog_store, backend.blobs
     if catalog.is_empty():
         return
     if catalog.identity() is None and blobs.mark() is not None:

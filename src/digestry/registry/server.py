@@ -22,7 +22,7 @@ from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 
 from digestry import fsio
-from digestry.backend import open_backend, open_blobs, open_coordination
+from digestry.backend import open_backend
 from digestry.catalog import clock
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
@@ -95,13 +95,13 @@ def _prepare(config: RegistryConfig) -> None:
     if config.access.htpasswd is not None:
         passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
     check_files(config.mirrors)
-    blobs = open_blobs(config.root)
+    backend = config.backend()
+    blobs = backend.blobs
     blobs.prepare()
     fsio.sweep_temporaries(config.root)
-    backend = config.backend()
     catalog = backend.open_catalog()
     try:
-        check_catalog(backend, blobs)
+        check_catalog(backend)
         catalog.migrate()
         store_identity.ensure(catalog, blobs)
         if not config.read_only:
@@ -149,7 +149,7 @@ def _serve(config: RegistryConfig, ready: Callable[[str], None], make_upstream: 
         check_servable(backend)
         fsio.make_directory(config.root / "ingest")  # which is locked as well
     held = f"{config.root} is served by another digestry already"
-    with open_coordination(config.root).only_one(Job.SERVE, held=held):
+    with backend.coordination.only_one(Job.SERVE, held=held):
         check_servable(backend)
         warn_of_owner(backend)
         make_private(config.root, group=config.group_access)
@@ -213,9 +213,10 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
 
 def _settle(config: RegistryConfig) -> None:
     """Raise the catalog's generation, so that copies taken meanwhile are recognised as older."""
-    catalog = config.backend().open_catalog()
+    backend = config.backend()
+    catalog = backend.open_catalog()
     try:
-        store_identity.advance(catalog, open_blobs(config.root))
+        store_identity.advance(catalog, backend.blobs)
     except StorageError as error:
         log.error("it was not noted how recent the catalog is: %s", error.message)
     finally:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
-from digestry.backend import open_backend, open_blobs, open_coordination
+from digestry.backend import open_backend
 from digestry.blobs.protocols import GONE, BlobRanges, BytesLost
 from digestry.catalog import clock
 from digestry.catalog.uploads import Upload
@@ -112,13 +112,13 @@ class Service:
         self.clocks = clock.Clocks(now)
         self.observer = Observer(config)
         self.connections = Connections()
-        self.blobs = open_blobs(config.root)
-        self.coordination = open_coordination(config.root)
+        backend = config.backend(now)
+        self.blobs = backend.blobs
+        self.coordination = backend.coordination
         self.inline_limit = self.blobs.inline_limit
         """Bytes of content up to which :meth:`read` may be called on the event loop."""
         self.reserve = Reserve(config.root)
         self._lease = int(config.collection.lease * clock.SECOND)
-        backend = config.backend(now)
         self.catalog = backend.open_catalog()
         self.health = Health(config, self.catalog)
         self.scrape = Scrape(config, self.catalog, self.observer.measures)

@@ -143,10 +143,10 @@ class IdentityJob:
 
     name = "identity"
 
-    def __init__(self, backend: Backend, blobs: BlobStore) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._catalog = backend.open_catalog()
-        self._blobs = blobs
+        self._blobs = backend.blobs
         self._changes: CatalogChanges | None = None
         self._seen: int | None = None
 

@@ -247,7 +247,7 @@ def test_copies_from_while_it_is_served_are_older(tmp_path: Path) -> None:
     """Every ten seconds, if something was written, a copy that was taken before is told from the catalog."""
     root = made(tmp_path / "root")
     catalog, blobs = open_catalog(root), open_blobs(root)
-    job = store_identity.IdentityJob(open_backend(root), blobs)
+    job = store_identity.IdentityJob(open_backend(root))
     job.run(threading.Event())
     first = catalog.identity.get().generation
     job.run(threading.Event())
