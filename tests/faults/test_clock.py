@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog import clock, content
+from digestry.catalog import clock, lease_rows
 from digestry.model.digest import Digest
 from digestry.registry.garbage_collection import CollectionJob, collect
 from digestry.registry.retention import CollectionConfig
@@ -54,7 +54,7 @@ class Place:
 
     def lease(self, digest: Digest) -> int:
         with self.registry.service.catalog._database.read() as connection:
-            return content.lease_end(connection, str(digest)) or 0
+            return lease_rows.end(connection, str(digest)) or 0
 
 
 @pytest.fixture

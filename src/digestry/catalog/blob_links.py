@@ -10,7 +10,16 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from digestry.catalog import clock, content, damage, push_statements, quotas
+from digestry.catalog import (
+    clock,
+    damage,
+    lease_rows,
+    link_rows,
+    manifest_rows,
+    push_statements,
+    quotas,
+    repository_rows,
+)
 from digestry.catalog.database import Database
 from digestry.catalog.quotas import Quota
 from digestry.catalog.uploads import Upload, Uploads
@@ -64,18 +73,18 @@ class BlobLinks(Uploads):
         """
         now = self._now()
         with self._database.write() as connection:
-            holding = [source] if source is not None else content.linked_in(connection, str(digest))
+            holding = [source] if source is not None else link_rows.repositories_of(connection, str(digest))
             for name in holding:
-                size = content.linked_size(connection, str(digest), name) if may_pull(name) else None
+                size = link_rows.size_of(connection, str(digest), name) if may_pull(name) else None
                 if size is not None:
                     self._link(connection, repository, str(digest), size, now)
                     return size
         return None
 
     def _link(self, connection: Connection, repository: str, digest: str, size: int, now: int) -> None:
-        row = content.make_repository(connection, repository, now)
-        new = content.link(connection, row, digest, size, now)
-        content.extend_lease(connection, digest, now + self._lease)
+        row = repository_rows.find_or_make(connection, repository, now)
+        new = link_rows.add(connection, row, digest, size, now)
+        lease_rows.extend(connection, digest, now + self._lease)
         if new:
             quotas.check_bytes(connection, self._quotas, repository)
 
@@ -117,25 +126,25 @@ class BlobLinks(Uploads):
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """A blob's size in bytes if the repository may serve it."""
         with self._database.read() as connection:
-            return content.linked_size(connection, str(digest), repository)
+            return link_rows.size_of(connection, str(digest), repository)
 
     def delete_blob(self, repository: str, digest: Digest) -> None:
         """Takes a blob away from the repository. Raises :class:`NotFound`, or :class:`Conflict`
         while a manifest there needs it."""
         with self._database.write() as connection:
-            row = content.repository_id(connection, repository)
+            row = repository_rows.find(connection, repository)
             if row is None:
                 raise UnknownRepository(repository)
             roles = ["config", "layer"]
-            if content.manifest(connection, row, str(digest)) is None:
+            if manifest_rows.find(connection, row, str(digest)) is None:
                 roles.append("manifest")  # an index lists it
-            needed_by = content.users(connection, row, str(digest), roles=roles)
+            needed_by = manifest_rows.users(connection, row, str(digest), roles=roles)
             if needed_by:
                 raise Conflict(
                     f"blob {digest} is still needed by manifest {needed_by[0]}",
                     hint="delete the manifest first",
                 )
-            if not content.unlink(connection, row, str(digest)):
+            if not link_rows.remove(connection, row, str(digest)):
                 raise NotFound(f"blob {digest} is not in repository {repository}")
 
     def renew_lease(self, repository: str, digest: Digest) -> bool:
@@ -143,14 +152,14 @@ class BlobLinks(Uploads):
         more. A promise with half its time left is not renewed."""
         now = self._now()
         with self._database.read() as connection:
-            end = content.lease_end(connection, str(digest))
+            end = lease_rows.end(connection, str(digest))
             if end is not None and end >= now + self._lease // 2:
                 # Another repository may have renewed it just after this one had let go of the content.
-                row = content.repository_id(connection, repository)
-                return row is not None and content.has(connection, row, str(digest))
+                row = repository_rows.find(connection, repository)
+                return row is not None and link_rows.serves(connection, row, str(digest))
         with self._database.write() as connection:
-            row = content.repository_id(connection, repository)
-            if row is None or not content.has(connection, row, str(digest)):
+            row = repository_rows.find(connection, repository)
+            if row is None or not link_rows.serves(connection, row, str(digest)):
                 return False
-            content.extend_lease(connection, str(digest), now + self._lease)
+            lease_rows.extend(connection, str(digest), now + self._lease)
             return True

@@ -12,9 +12,21 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, select
 
-from digestry.catalog import clock, content, damage, journal, journal_chain, quotas, resolution, tag_moves
+from digestry.catalog import (
+    clock,
+    damage,
+    holders,
+    journal,
+    journal_chain,
+    lease_rows,
+    manifest_rows,
+    quotas,
+    referrer_pages,
+    repository_rows,
+    resolution,
+    tag_moves,
+)
 from digestry.catalog.blob_links import LEASE, BlobLinks, UnknownRepository
-from digestry.catalog.content import Cursor, Page, StoredManifest
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import DeliveryQueue, Subscription
@@ -23,8 +35,10 @@ from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_chain import BrokenEntry
+from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.pull_through import PullThrough
 from digestry.catalog.quotas import Quota
+from digestry.catalog.referrer_pages import Cursor, Page
 from digestry.catalog.registry_identity import RegistryIdentities
 from digestry.catalog.resolution import Found
 from digestry.catalog.retention_rules import Retention
@@ -152,8 +166,8 @@ class Catalog(BlobLinks):
         now = self._now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._database.write() as connection:
-            key = RepositoryKey(content.make_repository(connection, repository, now), repository)
-            new = content.manifest(connection, key.row, target.digest) is None
+            key = RepositoryKey(repository_rows.find_or_make(connection, repository, now), repository)
+            new = manifest_rows.find(connection, key.row, target.digest) is None
             if not tag_names:
                 expected.check(repository, target.digest, None if new else target.digest)
             # Each move is judged by the policy and compared once: here, where nobody else can write.
@@ -171,9 +185,9 @@ class Catalog(BlobLinks):
                 for name in dict.fromkeys(tag_names)
             ]
             self._check_content(connection, key, manifest)
-            content.store_manifest(connection, key.row, manifest, now)
+            manifest_rows.store(connection, key.row, manifest, now)
             damage.healed(connection, target.digest)
-            content.extend_lease(connection, target.digest, now + self._lease)
+            lease_rows.extend(connection, target.digest, now + self._lease)
             events = [event for event in moves if event is not None]
             if new:
                 quotas.check_bytes(connection, self._quotas, repository)
@@ -193,10 +207,10 @@ class Catalog(BlobLinks):
         """Raise what :meth:`put_manifest` would raise now: for who has not stored the bytes yet."""
         digest = str(manifest.digest)
         with self._database.read() as connection:
-            row = content.repository_id(connection, repository)
+            row = repository_rows.find(connection, repository)
             key = RepositoryKey(NOWHERE if row is None else row, repository)
             if not tag_names and expected is not ANYTHING:
-                there = content.manifest(connection, key.row, digest)
+                there = manifest_rows.find(connection, key.row, digest)
                 expected.check(repository, digest, None if there is None else digest)
             for name in tag_names:
                 tag_moves.check(
@@ -207,7 +221,7 @@ class Catalog(BlobLinks):
     def _check_content(self, connection: Connection, key: RepositoryKey, manifest: Manifest) -> None:
         """Raise :class:`MissingContent` unless the repository has what the manifest refers to."""
         sparse = any(matches(pattern, key.name) for pattern in self._sparse)
-        lacking = content.missing(connection, key.row, manifest, sparse=sparse)
+        lacking = manifest_rows.missing(connection, key.row, manifest, sparse=sparse)
         if lacking:
             raise MissingContent(lacking)
 
@@ -230,7 +244,7 @@ class Catalog(BlobLinks):
         with self._database.write() as connection:
             key = RepositoryKey(self._known(connection, repository), repository)
             digest = tag_moves.past(connection, key, name, wanted)
-            found = content.manifest(connection, key.row, digest)
+            found = manifest_rows.find(connection, key.row, digest)
             if found is None or damage.is_damaged(connection, digest):
                 raise NotFound(
                     f"tag {name} of {repository} pointed to {digest}, which the repository does not have"
@@ -239,7 +253,7 @@ class Catalog(BlobLinks):
                 )
             before = tag_moves.pointed(connection, key, name)
             target = Target(digest, found.media_type, found.size)
-            content.extend_lease(connection, digest, now + self._lease)
+            lease_rows.extend(connection, digest, now + self._lease)
             event = tag_moves.point(
                 connection, self._rules, key, name, target, origin=origin, expected=expected
             )
@@ -269,9 +283,9 @@ class Catalog(BlobLinks):
         :class:`Conflict` while an index there lists it, :class:`TagRefused` for one of the tags."""
         with self._database.write() as connection:
             key = RepositoryKey(self._known(connection, repository), repository)
-            if content.manifest(connection, key.row, str(digest)) is None:
+            if manifest_rows.find(connection, key.row, str(digest)) is None:
                 raise NotFound(f"manifest {digest} is not in repository {repository}")
-            listed_by = content.users(connection, key.row, str(digest), roles=("manifest",))
+            listed_by = manifest_rows.users(connection, key.row, str(digest), roles=("manifest",))
             if listed_by:
                 raise Conflict(
                     f"manifest {digest} is still listed by index {listed_by[0]}",
@@ -279,13 +293,13 @@ class Catalog(BlobLinks):
                 )
             events = [
                 tag_moves.drop(connection, self._rules, key, name, origin=origin)
-                for name in content.tags_of(connection, key.row, str(digest))
+                for name in manifest_rows.tags_of(connection, key.row, str(digest))
             ]
-            content.delete_manifest(connection, key.row, str(digest), self._now())
+            manifest_rows.end(connection, key.row, str(digest), self._now())
             return events
 
     def _known(self, connection: Connection, repository: str) -> int:
-        row = content.repository_id(connection, repository)
+        row = repository_rows.find(connection, repository)
         if row is None:
             raise UnknownRepository(repository)
         return row
@@ -293,10 +307,10 @@ class Catalog(BlobLinks):
     def manifest(self, repository: str, digest: Digest) -> StoredManifest | None:
         """A manifest that the repository can serve."""
         with self._database.read() as connection:
-            row = content.repository_id(connection, repository)
+            row = repository_rows.find(connection, repository)
             if row is None or damage.is_damaged(connection, str(digest)):
                 return None
-            return content.manifest(connection, row, str(digest))
+            return manifest_rows.find(connection, row, str(digest))
 
     def referrers(
         self,
@@ -309,10 +323,10 @@ class Catalog(BlobLinks):
     ) -> Page:
         """What refers to ``subject``, newest first; empty for an unknown repository."""
         with self._database.read() as connection:
-            row = content.repository_id(connection, repository)
+            row = repository_rows.find(connection, repository)
             if row is None:
                 return Page((), more=False)
-            return content.referrers(
+            return referrer_pages.referrers(
                 connection, row, str(subject), artifact_type=artifact_type, after=after, limit=limit
             )
 
@@ -321,16 +335,16 @@ class Catalog(BlobLinks):
     ) -> Page:
         """The repository's advisories, newest first, those after the one whose digest is ``after``."""
         with self._database.read() as connection:
-            row = content.repository_id(connection, repository)
+            row = repository_rows.find(connection, repository)
             if row is None:
                 return Page((), more=False)
-            return content.advisories(connection, row, predicate_prefix, after=after, limit=limit)
+            return referrer_pages.advisories(connection, row, predicate_prefix, after=after, limit=limit)
 
     def holders(self, repository: str, digest: Digest) -> Holders:
         """All that is, has as its config, or lists, ``digest``, overwritten and deleted included."""
         with self._database.read() as connection:
-            row = content.repository_id(connection, repository)
-            found = () if row is None else tuple(content.holders(connection, row, str(digest)))
+            row = repository_rows.find(connection, repository)
+            found = () if row is None else tuple(holders.find_holders(connection, row, str(digest)))
         return Holders(digest=digest, holders=found)
 
     def resolve(self, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
@@ -342,7 +356,7 @@ class Catalog(BlobLinks):
 
     def has_repository(self, repository: str) -> bool:
         with self._database.read() as connection:
-            return content.repository_id(connection, repository) is not None
+            return repository_rows.find(connection, repository) is not None
 
     def tags(self, repository: str, *, after: str = "", limit: int | None = None) -> list[TagRow]:
         """Tags in the order of their bytes, those after ``after``. Raises :class:`UnknownRepository`."""
@@ -368,7 +382,7 @@ class Catalog(BlobLinks):
     def repositories_of(self, digest: Digest) -> list[str]:
         """The repositories that ever had ``digest``, in the order of their bytes."""
         with self._database.read() as connection:
-            return content.repositories_of(connection, str(digest))
+            return repository_rows.that_had(connection, str(digest))
 
     # -- the journal ---------------------------------------------------------------------------
 

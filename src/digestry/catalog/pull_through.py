@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import content, damage, dialect, quotas, tag_moves
+from digestry.catalog import damage, dialect, lease_rows, manifest_rows, quotas, repository_rows, tag_moves
 from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
 from digestry.catalog.quotas import Quota
@@ -42,11 +42,11 @@ class PullThrough:
         now = self._rules.now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._database.write() as connection:
-            key = RepositoryKey(content.make_repository(connection, repository, now), repository)
-            new = content.manifest(connection, key.row, target.digest) is None
+            key = RepositoryKey(repository_rows.find_or_make(connection, repository, now), repository)
+            new = manifest_rows.find(connection, key.row, target.digest) is None
             damage.healed(connection, target.digest)
-            content.store_manifest(connection, key.row, manifest, now)
-            content.extend_lease(connection, target.digest, now + self._lease)
+            manifest_rows.store(connection, key.row, manifest, now)
+            lease_rows.extend(connection, target.digest, now + self._lease)
             event = None
             if tag is not None:
                 event = tag_moves.point(connection, self._rules, key, tag, target, origin=origin)
@@ -73,7 +73,7 @@ class PullThrough:
                     upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
                 )
             )
-            row = content.repository_id(connection, repository)
+            row = repository_rows.find(connection, repository)
             if row is None or tag_moves.pointed(connection, RepositoryKey(row, repository), tag) is None:
                 return None
             return tag_moves.drop(connection, self._rules, RepositoryKey(row, repository), tag, origin=origin)
@@ -85,9 +85,9 @@ class PullThrough:
         )
         with self._database.read() as connection:
             seen = connection.execute(query).first()
-            row = content.repository_id(connection, repository)
+            row = repository_rows.find(connection, repository)
             here = None if row is None else tag_moves.pointed(connection, RepositoryKey(row, repository), tag)
-            if row is None or here is None or content.manifest(connection, row, here) is None:
+            if row is None or here is None or manifest_rows.find(connection, row, here) is None:
                 here = None
             elif damage.is_damaged(connection, here):
                 here = None  # it cannot be served: it is fetched again, which heals it

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, select
 
-from digestry.catalog import content, dialect, journal, tag_history
+from digestry.catalog import dialect, journal, manifest_rows, tag_history
 from digestry.catalog.image_graph import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
 from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
 from digestry.model import media_types
@@ -281,7 +281,7 @@ class _Batch:
 
 
 def _descriptor(row: Any) -> Descriptor:
-    stored = content.stored(row)
+    stored = manifest_rows.to_stored(row)
     return Descriptor(
         stored.media_type,
         stored.digest,

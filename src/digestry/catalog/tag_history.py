@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, literal, select
 
-from digestry.catalog import clock, content, dialect
+from digestry.catalog import clock, dialect, repository_rows
 from digestry.catalog.database import Database
+from digestry.catalog.holders import find_holders
 from digestry.catalog.journal import sequence_at
 from digestry.catalog.schema import journal
 from digestry.model.digest import Digest
@@ -75,9 +76,9 @@ class TagHistory:
         with self._database.read() as connection:
             if before_time is not None:
                 before = sequence_at(connection, before_time - 1) + 1
-            row = content.repository_id(connection, repository)
-            holders = [] if row is None else content.holders(connection, row, str(digest))
-            digests = sorted({str(digest), *(str(holder.digest) for holder in holders)})
+            row = repository_rows.find(connection, repository)
+            holding = [] if row is None else find_holders(connection, row, str(digest))
+            digests = sorted({str(digest), *(str(holder.digest) for holder in holding)})
             found: list[Row[Any]] = []
             # One by one: for several at once SQLite would walk the repository's whole journal.
             for each in digests:

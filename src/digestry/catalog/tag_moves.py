@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import clock, content, delivery_queue, journal, push_statements, signature_tags
+from digestry.catalog import clock, delivery_queue, journal, lease_rows, push_statements, signature_tags
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.journal import Move, Origin
 from digestry.catalog.schema import journal as entries
@@ -257,7 +257,7 @@ def _kind(connection: Connection, key: RepositoryKey, digest: str) -> Any:
 def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) -> TagEvent:
     event = journal.append(connection, move, origin, rules.now)
     if move.from_digest is not None:
-        content.extend_lease(connection, move.from_digest, clock.from_datetime(event.at) + rules.lease)
+        lease_rows.extend(connection, move.from_digest, clock.from_datetime(event.at) + rules.lease)
     delivery_queue.enqueue(connection, rules.subscriptions, event)
     return event
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from digestry.catalog.blob_links import UnknownRepository
-from digestry.catalog.content import Cursor
+from digestry.catalog.referrer_pages import Cursor
 from digestry.errors import Conflict, ContentError, NotFound, ProtocolViolation, RemoteNotFound, TooLarge
 from digestry.model.digest import Digest
 from digestry.registry.error_responses import name_unknown

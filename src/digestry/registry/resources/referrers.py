@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from digestry.catalog.content import Cursor, StoredManifest
+from digestry.catalog.manifest_rows import StoredManifest
+from digestry.catalog.referrer_pages import Cursor
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.error_responses import bad_parameter
@@ -12,7 +13,7 @@ from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 
 _PAGE: Final = 500
-"""Referrers in one answer, at most: less if their annotations are large (catalog/content.py)."""
+"""Referrers in one answer, at most: less if their annotations are large (catalog/referrer_pages.py)."""
 
 
 def describe(manifest: StoredManifest) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""What holds a digest: the indexes and manifests that are it, list it, or have it as their config.
+
+Functions on a transaction. A digest is text here, as it is in the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from digestry.catalog.schema import (
+    manifest_references,
+    manifests,
+)
+from digestry.model.digest import Digest
+from digestry.model.history import Holder
+
+_CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
+_ROUNDS: Final = 64  # how deep indexes of indexes are followed
+
+
+def find_holders(connection: Connection, repository: int, digest: str) -> list[Holder]:
+    """All that is, has as its config, or lists, ``digest``, directly or not; deleted ones included."""
+    found: set[str] = set(
+        connection.execute(
+            select(manifests.c.digest).where(
+                manifests.c.repository_id == repository,
+                (manifests.c.digest == digest) | (manifests.c.config == digest),
+            )
+        ).scalars()
+    )
+    frontier = list(found)
+    for _ in range(_ROUNDS):
+        parents: set[str] = set()
+        for start in range(0, len(frontier), _CHUNK):
+            query = select(manifest_references.c.parent).where(
+                manifest_references.c.repository_id == repository,
+                manifest_references.c.role == "manifest",
+                manifest_references.c.child.in_(frontier[start : start + _CHUNK]),
+            )
+            parents.update(connection.execute(query).scalars())
+        frontier = list(parents - found)
+        found.update(frontier)
+        if not frontier:
+            break
+    return _as_holders(connection, repository, sorted(found))
+
+
+def _as_holders(connection: Connection, repository: int, digests: Sequence[str]) -> list[Holder]:
+    children: dict[str, list[Digest]] = {}
+    result: list[Holder] = []
+    for start in range(0, len(digests), _CHUNK):
+        some = digests[start : start + _CHUNK]
+        query = select(manifest_references.c.parent, manifest_references.c.child).where(
+            manifest_references.c.repository_id == repository,
+            manifest_references.c.role == "manifest",
+            manifest_references.c.parent.in_(some),
+        )
+        for parent, child in connection.execute(query):
+            children.setdefault(parent, []).append(Digest.parse(child))
+        rows = connection.execute(
+            select(manifests).where(manifests.c.repository_id == repository, manifests.c.digest.in_(some))
+        )
+        result.extend(
+            Holder(
+                digest=Digest.parse(row.digest),
+                media_type=row.media_type,
+                size=row.size,
+                present=row.deleted_at is None,
+                config=None if row.config is None else Digest.parse(row.config),
+                manifests=tuple(sorted(children.get(row.digest, ()))),
+            )
+            for row in rows
+        )
+    return result

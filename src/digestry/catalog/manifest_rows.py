@@ -1,0 +1,161 @@
+"""Rows of manifests, and of what each refers to.
+
+Functions on a transaction. A digest is text here, as it is in the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Select, select, update
+
+from digestry.catalog import dialect, push_statements
+from digestry.catalog.schema import (
+    manifest_references,
+    manifests,
+    tags,
+)
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
+
+_CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as its repository has it. ``size`` is in bytes; ``annotations`` are its own."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    artifact_type: str | None
+    subject: Digest | None
+    annotations: dict[str, str]
+    pushed_at: int
+
+
+def missing(
+    connection: Connection, repository: int, manifest: Manifest, *, sparse: bool = False
+) -> list[str]:
+    """The digests that ``manifest`` refers to and the repository does not have, or cannot serve.
+
+    What an index lists may be a blob, as in a build cache; with ``sparse``, manifests that it lists may be
+    missing. Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
+    neither need a subject (distribution-spec, "Push").
+    """
+    wanted_blobs = [
+        str(blob.digest)
+        for blob in manifest.blobs()
+        if not (media_types.is_foreign(blob.media_type) and blob.urls)
+    ]
+    wanted_manifests = [
+        str(child.digest)
+        for child in manifest.manifests
+        if not (sparse and child.media_type in media_types.MANIFESTS)
+    ]
+    have_blobs = _have(connection, push_statements.HAVE_LINKS, repository, wanted_blobs)
+    have_manifests = _have(connection, push_statements.HAVE_MANIFESTS, repository, wanted_manifests)
+    lacking = [digest for digest in wanted_blobs if digest not in have_blobs]
+    other = {str(one.digest) for one in manifest.manifests if one.media_type not in media_types.MANIFESTS}
+    have_manifests |= _have(connection, push_statements.HAVE_LINKS, repository, sorted(other))
+    lacking += [digest for digest in wanted_manifests if digest not in have_manifests]
+    return list(dict.fromkeys(lacking))
+
+
+def _have(connection: Connection, query: Select[str], repository: int, digests: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(digests), _CHUNK):
+        some = {"repository": repository, "digests": digests[start : start + _CHUNK]}
+        found.update(connection.execute(query, some).scalars())
+    return found
+
+
+def store(connection: Connection, repository: int, manifest: Manifest, now: int) -> None:
+    """Makes a manifest visible in the repository, and notes what it refers to."""
+    digest = str(manifest.digest)
+    values: dict[str, Any] = {
+        "repository_id": repository,
+        "digest": digest,
+        "media_type": manifest.media_type,
+        "size": manifest.size,
+        "artifact_type": manifest.artifact_type,
+        "subject": None if manifest.subject is None else str(manifest.subject.digest),
+        "config": None if manifest.config is None else str(manifest.config.digest),
+        "annotations": msgspec.json.encode(manifest.annotations).decode(),
+        "pushed_at": now,
+        "deleted_at": None,
+    }
+    upserts = dialect.of(connection).upserts
+    connection.execute(upserts.manifest, values)
+    references = [("config", manifest.config)] if manifest.config else []
+    references += [("layer", layer) for layer in manifest.layers]
+    references += [("manifest", child) for child in manifest.manifests]
+    rows = {
+        (str(child.digest), role): {
+            "repository_id": repository,
+            "parent": digest,
+            "child": str(child.digest),
+            "role": role,
+        }
+        for role, child in references
+    }
+    if rows:
+        connection.execute(upserts.reference, list(rows.values()))
+
+
+def find(connection: Connection, repository: int, digest: str) -> StoredManifest | None:
+    """One manifest of the repository, if it can be pulled."""
+    row = connection.execute(push_statements.MANIFEST, {"repository": repository, "digest": digest}).first()
+    return None if row is None else to_stored(row)
+
+
+def end(connection: Connection, repository: int, digest: str, now: int) -> None:
+    """Ends a manifest's visibility; what it was is still known."""
+    connection.execute(
+        update(manifests)
+        .where(manifests.c.repository_id == repository, manifests.c.digest == digest)
+        .values(deleted_at=now)
+    )
+
+
+def users(connection: Connection, repository: int, digest: str, *, roles: Iterable[str]) -> list[str]:
+    """Up to three manifests that can be pulled and refer to ``digest`` in one of ``roles``."""
+    query = (
+        select(manifest_references.c.parent)
+        .join(
+            manifests,
+            (manifests.c.repository_id == manifest_references.c.repository_id)
+            & (manifests.c.digest == manifest_references.c.parent),
+        )
+        .where(
+            manifest_references.c.repository_id == repository,
+            manifest_references.c.child == digest,
+            manifest_references.c.role.in_(list(roles)),
+            manifests.c.deleted_at.is_(None),
+        )
+        .limit(3)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def tags_of(connection: Connection, repository: int, digest: str) -> list[str]:
+    """The tags that point at ``digest`` now."""
+    query = select(tags.c.name).where(tags.c.repository_id == repository, tags.c.digest == digest)
+    return list(connection.execute(query.order_by(tags.c.name)).scalars())
+
+
+def to_stored(row: Any) -> StoredManifest:
+    """A row of the table, all of its columns read."""
+    return StoredManifest(
+        digest=Digest.parse(row.digest),
+        media_type=row.media_type,
+        size=row.size,
+        artifact_type=row.artifact_type,
+        subject=None if row.subject is None else Digest.parse(row.subject),
+        annotations=msgspec.json.decode(row.annotations, type=dict[str, str]),
+        pushed_at=row.pushed_at,
+    )
