@@ -1,6 +1,6 @@
-"""A repository's right to serve blobs: the part of the catalog that links, mounts and promises.
+"""The blobs of the catalog: linking, mounting, leasing and deleting them, within the quotas.
 
-On a blob's way in come the quotas; on its way out, whether a manifest still needs it.
+A link is a repository's right to serve a blob.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class BlobLinks(Uploads):
         self._quotas = tuple(limits)
 
     def add_blob(self, repository: str, digest: Digest, size: int, *, upload: str | None = None) -> None:
-        """Makes a stored blob visible in the repository, and ends the upload that brought it."""
+        """Make a stored blob visible in the repository, and end the upload that brought it."""
         now = self._now()
         with self._database.write() as connection:
             if upload is not None:
@@ -67,7 +67,7 @@ class BlobLinks(Uploads):
         source: str | None,
         may_pull: Callable[[str], bool] = lambda _: True,
     ) -> int | None:
-        """Link a blob of ``source`` here; its size, or None if it is not there.
+        """Link a blob of ``source`` here; return its size, or None if it is not there.
 
         A source of None is any repository that ``may_pull`` says yes to.
         """
@@ -89,18 +89,19 @@ class BlobLinks(Uploads):
             quotas.check_bytes(connection, self._quotas, repository)
 
     def bytes_left(self, repository: str) -> int | None:
-        """How many bytes more the quotas let the repository hold; None for any number."""
+        """Return how many bytes more the quotas let the repository hold; None for any number."""
         if not self._quotas:
             return None
         with self._database.read() as connection:
             return quotas.bytes_left(connection, self._quotas, repository)
 
     def limits_bytes(self, repository: str) -> bool:
-        """Whether a quota limits what the repository may hold."""
+        """Return whether a quota limits what the repository may hold."""
         return quotas.limits_bytes(self._quotas, repository)
 
     def reserve(self, upload: Upload, least: int, wished: int) -> int:
-        """Lets an upload come to ``wished`` bytes, or to ``least`` or more if quotas leave less; how many.
+        """Let an upload come to ``wished`` bytes, or to ``least`` or more if quotas leave less; return how
+        many.
 
         What other uploads and requests bring meanwhile finds that room taken. Raises :class:`OverQuota`
         if there is less, and :class:`NotFound` if the upload was cancelled.
@@ -114,7 +115,7 @@ class BlobLinks(Uploads):
         return room
 
     def release(self, upload: Upload, size: int) -> None:
-        """Lets others have the room that an upload of ``size`` bytes on the disk has not used."""
+        """Let others have the room that an upload of ``size`` bytes on the disk has not used."""
         with self._database.write() as connection:
             connection.execute(push_statements.RESERVE, {"upload": upload.id, "to": size})
 
@@ -124,12 +125,12 @@ class BlobLinks(Uploads):
             raise NotFound(f"upload {upload.id} was cancelled")
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """A blob's size in bytes if the repository may serve it."""
+        """Return a blob's size in bytes if the repository may serve it."""
         with self._database.read() as connection:
             return link_rows.size_of(connection, str(digest), repository)
 
     def delete_blob(self, repository: str, digest: Digest) -> None:
-        """Takes a blob away from the repository. Raises :class:`NotFound`, or :class:`Conflict`
+        """Take a blob away from the repository. Raises :class:`NotFound`, or :class:`Conflict`
         while a manifest there needs it."""
         with self._database.write() as connection:
             row = repository_rows.find(connection, repository)
@@ -148,8 +149,8 @@ class BlobLinks(Uploads):
                 raise NotFound(f"blob {digest} is not in repository {repository}")
 
     def renew_lease(self, repository: str, digest: Digest) -> bool:
-        """Promises to keep what a client just found in the repository; False if it is not there any
-        more. A promise with half its time left is not renewed."""
+        """Renew the lease of what a client just found in the repository; return False if it is not there any
+        more. A lease with half its time left is not renewed."""
         now = self._now()
         with self._database.read() as connection:
             end = lease_rows.end(connection, str(digest))

@@ -141,7 +141,7 @@ class Catalog(BlobLinks):
         self._database.close()
 
     def garbage(self, retention: Retention, *, throttle: Throttle | None = None) -> Garbage:
-        """Removes what is held by nothing that ``retention`` keeps; with a ``throttle`` others have turns."""
+        """Return what removes the garbage under ``retention``; with a ``throttle`` others have turns."""
         return Garbage(self._database, self._rules, retention, lease=self._lease, throttle=throttle)
 
     # -- manifests and tags --------------------------------------------------------------------
@@ -156,7 +156,7 @@ class Catalog(BlobLinks):
         expected: Expected = ANYTHING,
         extends: frozenset[tuple[str, str]] = frozenset(),
     ) -> list[TagEvent]:
-        """Makes a stored manifest visible and points tags at it: all of it, or nothing.
+        """Make a stored manifest visible and point tags at it: all of it, or nothing.
 
         ``extends`` are manifests of which it has all, and more: tags of signatures that point there may move.
         ``expected`` is of each tag, or of the manifest itself if there is none. Returns the
@@ -234,7 +234,7 @@ class Catalog(BlobLinks):
         origin: Origin,
         expected: Expected = ANYTHING,
     ) -> Restored:
-        """Points a tag back at a digest that it had before, or at what it had at a time
+        """Point a tag back at a digest that it had before, or at what it had at a time
         (microseconds since 1970).
 
         Raises :class:`NotFound` if the tag never was there, or if the repository does not have that
@@ -270,7 +270,7 @@ class Catalog(BlobLinks):
     def delete_tag(
         self, repository: str, name: str, *, origin: Origin, expected: Expected = ANYTHING
     ) -> TagEvent:
-        """Removes a tag, not its manifest.
+        """Remove a tag, not its manifest.
 
         Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
         """
@@ -279,7 +279,7 @@ class Catalog(BlobLinks):
             return tag_moves.drop(connection, self._rules, key, name, origin=origin, expected=expected)
 
     def delete_manifest(self, repository: str, digest: Digest, *, origin: Origin) -> list[TagEvent]:
-        """Removes a manifest and the tags that point at it. Raises :class:`NotFound`, or
+        """Remove a manifest and the tags that point at it. Raises :class:`NotFound`, or
         :class:`Conflict` while an index there lists it, :class:`TagRefused` for one of the tags."""
         with self._database.write() as connection:
             key = RepositoryKey(self._known(connection, repository), repository)
@@ -305,7 +305,7 @@ class Catalog(BlobLinks):
         return row
 
     def manifest(self, repository: str, digest: Digest) -> StoredManifest | None:
-        """A manifest that the repository can serve."""
+        """Return a manifest that the repository can serve."""
         with self._database.read() as connection:
             row = repository_rows.find(connection, repository)
             if row is None or damage.is_damaged(connection, str(digest)):
@@ -321,7 +321,7 @@ class Catalog(BlobLinks):
         after: Cursor | None = None,
         limit: int,
     ) -> Page:
-        """What refers to ``subject``, newest first; empty for an unknown repository."""
+        """Return what refers to ``subject``, newest first; empty for an unknown repository."""
         with self._database.read() as connection:
             row = repository_rows.find(connection, repository)
             if row is None:
@@ -333,7 +333,7 @@ class Catalog(BlobLinks):
     def advisories(
         self, repository: str, predicate_prefix: str, *, after: str | None = None, limit: int
     ) -> Page:
-        """The repository's advisories, newest first, those after the one whose digest is ``after``."""
+        """Return the repository's advisories, newest first, those after the one whose digest is ``after``."""
         with self._database.read() as connection:
             row = repository_rows.find(connection, repository)
             if row is None:
@@ -341,14 +341,14 @@ class Catalog(BlobLinks):
             return referrer_pages.advisories(connection, row, predicate_prefix, after=after, limit=limit)
 
     def holders(self, repository: str, digest: Digest) -> Holders:
-        """All that is, has as its config, or lists, ``digest``, overwritten and deleted included."""
+        """Return all that is, has as its config, or lists, ``digest``, overwritten and deleted included."""
         with self._database.read() as connection:
             row = repository_rows.find(connection, repository)
             found = () if row is None else tuple(holders.find_holders(connection, row, str(digest)))
         return Holders(digest=digest, holders=found)
 
     def resolve(self, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
-        """Answers as many of the first ``queries`` as one answer has room for, and at least one."""
+        """Answer as many of the first ``queries`` as one answer has room for, and at least one."""
         with self._database.read() as connection:
             return resolution.resolve(connection, queries, contents=contents)
 
@@ -359,7 +359,8 @@ class Catalog(BlobLinks):
             return repository_rows.find(connection, repository) is not None
 
     def tags(self, repository: str, *, after: str = "", limit: int | None = None) -> list[TagRow]:
-        """Tags in the order of their bytes, those after ``after``. Raises :class:`UnknownRepository`."""
+        """Return the tags in the order of their bytes, those after ``after``. Raises
+        :class:`UnknownRepository`."""
         with self._database.read() as connection:
             row = self._known(connection, repository)
             query = select(tag_rows).where(tag_rows.c.repository_id == row, tag_rows.c.name > after)
@@ -367,7 +368,8 @@ class Catalog(BlobLinks):
             return [TagRow(found.name, Digest.parse(found.digest), found.moved_at) for found in rows]
 
     def repositories(self, *, after: str = "", beginning: str = "", limit: int) -> list[str]:
-        """Repositories that have anything to pull and whose names begin so, in the order of their bytes."""
+        """Return the repositories that have anything to pull and whose names begin so, in the order of their
+        bytes."""
         has_manifest = exists().where(
             manifests.c.repository_id == repositories.c.id, manifests.c.deleted_at.is_(None)
         )
@@ -380,19 +382,19 @@ class Catalog(BlobLinks):
             return list(connection.execute(query.order_by(repositories.c.name).limit(limit)).scalars())
 
     def repositories_of(self, digest: Digest) -> list[str]:
-        """The repositories that ever had ``digest``, in the order of their bytes."""
+        """Return the repositories that ever had ``digest``, in the order of their bytes."""
         with self._database.read() as connection:
             return repository_rows.that_had(connection, str(digest))
 
     # -- the journal ---------------------------------------------------------------------------
 
     def journal(self, repository: str, **filters: Any) -> list[TagEvent]:
-        """The repository's tag events, newest first; filters as :func:`journal.entries` has them."""
+        """Return the repository's tag events, newest first; filters as :func:`journal.entries` has them."""
         with self._database.read() as connection:
             return journal.entries(connection, repository, **filters)
 
     def verify_journal(self) -> BrokenEntry | None:
-        """Walks the hash chain, and compares its end with the tags.
+        """Walk the hash chain, and compare its end with the tags.
 
         Returns the first entry that breaks it, or None if it holds.
         """

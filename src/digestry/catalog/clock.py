@@ -18,22 +18,23 @@ _MICROSECOND: Final = datetime.timedelta(microseconds=1)
 
 
 def now() -> int:
-    """The present, by the machine's clock."""
+    """Return the present, by the machine's clock."""
     return time.time_ns() // 1000
 
 
 def to_datetime(microseconds: int) -> datetime.datetime:
-    """As an aware datetime in UTC."""
+    """Return a time as an aware datetime in UTC."""
     return _EPOCH + datetime.timedelta(microseconds=microseconds)
 
 
 def from_datetime(moment: datetime.datetime) -> int:
-    """An aware datetime as microseconds."""
+    """Return an aware datetime as microseconds."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 def to_rfc3339(microseconds: int) -> str:
-    """As ``2026-11-21T10:02:03.000004Z``, always with six decimals, so that text sorts as time."""
+    """Return a time as ``2026-11-21T10:02:03.000004Z``, always with six decimals, so that text sorts as
+    time."""
     return rfc3339(to_datetime(microseconds))
 
 
@@ -50,6 +51,6 @@ class Clocks:
         return self._now() / SECOND, steady
 
     def jump(self) -> float:
-        """By how many seconds the clock went forward more than time did, since the last call."""
+        """Return by how many seconds the clock went forward more than time did, since the last call."""
         (wall, steady), self._last = self._last, self._both()
         return (self._last[0] - wall) - (self._last[1] - steady)

@@ -1,4 +1,4 @@
-"""Content whose bytes were found to be wrong, or gone: what the catalog says of it, and who is hurt.
+"""Damaged content: which digests cannot be served, since when and why, and which tags need them.
 
 A row here takes the content away from clients, whatever links there are; so that a push finds it
 missing, sends it again, and thereby ends the row.
@@ -62,17 +62,17 @@ class HeldContent:
 
 
 def whole(digest: ColumnElement[str]) -> ColumnElement[bool]:
-    """The condition that this column's digest is not known to be damaged."""
+    """Return the condition that this column's digest is not known to be damaged."""
     return ~exists().where(damaged.c.digest == digest)
 
 
 def is_damaged(connection: Connection, digest: str) -> bool:
-    """Whether content is known to be damaged."""
+    """Return whether content is known to be damaged."""
     return connection.execute(select(damaged.c.digest).where(damaged.c.digest == digest)).first() is not None
 
 
 def healed(connection: Connection, digest: str) -> bool:
-    """The content was stored again, or is whole after all; False if nobody thought otherwise."""
+    """Note that content is whole again; return False if it was not known to be damaged."""
     return connection.execute(_HEAL, {"healed": digest}).rowcount > 0
 
 
@@ -88,7 +88,7 @@ class Damage:
         self._database = database
 
     def note(self, digest: Digest, problem: str, at: int) -> Noted:
-        """Takes content away from clients; ``unheld``, and nothing is done, if none could have it.
+        """Take content away from clients; return ``unheld``, and do nothing, if none could have it.
 
         What is known already stays as it was noted first.
         """
@@ -101,12 +101,12 @@ class Damage:
             return "new" if new else "known"
 
     def forget(self, digest: Digest) -> bool:
-        """The content is whole again; False if nobody thought otherwise."""
+        """Note that content is whole again; return False if it was not known to be damaged."""
         with self._database.write() as connection:
             return healed(connection, str(digest))
 
     def settle(self, problems: Mapping[str, str], at: int) -> None:
-        """The content of these digests is damaged, and no other: for who has just looked at all of it."""
+        """Note that the content of these digests is damaged, and no other: for who has just looked at all."""
         rows = [
             {"digest": digest, "problem": problem, "found_at": at} for digest, problem in problems.items()
         ]
@@ -116,7 +116,7 @@ class Damage:
                 connection.execute(insert(damaged), rows)
 
     def forget_unheld(self) -> int:
-        """Drops what no repository has any more, so that nobody misses it; how many."""
+        """Forget what no repository has any more, so that nobody misses it; return how many."""
         nobodys = ~_held(damaged.c.digest)
         with self._database.read() as connection:
             if connection.execute(select(damaged.c.digest).where(nobodys).limit(1)).first() is None:
@@ -125,17 +125,17 @@ class Damage:
             return connection.execute(delete(damaged).where(nobodys)).rowcount
 
     def known(self, digest: Digest) -> bool:
-        """Whether this content is known to be damaged."""
+        """Return whether this content is known to be damaged."""
         with self._database.read() as connection:
             return is_damaged(connection, str(digest))
 
     def count(self) -> int:
-        """How much content is damaged now."""
+        """Return how much content is damaged now."""
         with self._database.read() as connection:
             return connection.execute(select(func.count()).select_from(damaged)).scalar_one()
 
     def listed(self, *, limit: int, among: Collection[Digest] = ()) -> list[DamagedContent]:
-        """What is damaged now, found first comes first; if any are given, ``among`` these."""
+        """Return what is damaged now, found first comes first; if any are given, ``among`` these."""
         query = select(damaged).order_by(damaged.c.found_at, damaged.c.digest).limit(limit)
         if among:
             query = query.where(damaged.c.digest.in_(map(str, among)))
@@ -146,7 +146,7 @@ class Damage:
             ]
 
     def affected(self, digest: Digest, *, limit: int) -> list[Affected]:
-        """The repositories that have the content, each with up to ``limit`` of the tags that cannot be
+        """Return the repositories that have the content, each with up to ``limit`` of the tags that cannot be
         pulled without it: of this manifest, of one that it is a part of, or of an index of those."""
         with self._database.read() as connection:
             linked = select(links.c.repository_id).where(links.c.digest == str(digest))
@@ -162,7 +162,7 @@ class Damage:
             return [_affected(connection, row.id, row.name, str(digest), limit) for row in rows]
 
     def find(self, digest: Digest) -> HeldContent | None:
-        """Some content, if any repository may serve it."""
+        """Return some content if any repository may serve it."""
         text = str(digest)
         linked = select(links.c.size).where(links.c.digest == text)
         shown = select(manifests.c.size).where(manifests.c.digest == text, manifests.c.deleted_at.is_(None))
@@ -171,7 +171,7 @@ class Damage:
             return None if row is None else HeldContent(digest, row.size, is_damaged(connection, text))
 
     def content(self, *, after: str, limit: int) -> list[HeldContent]:
-        """All that some repository may serve, in the order of the digests, those after ``after``."""
+        """Return all that some repository may serve, in the order of the digests, those after ``after``."""
         linked = (
             select(links.c.digest, func.max(links.c.size).label("size"), ~whole(links.c.digest).label("bad"))
             .where(links.c.digest > after)

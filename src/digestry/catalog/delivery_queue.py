@@ -1,8 +1,7 @@
-"""Events on their way to webhooks: rows that the transaction of the move writes, and that go when
-the receiver has taken the event.
+"""The delivery queue: events that webhooks have not taken yet, written in the transaction of the move.
 
-A row names a journal entry, which never changes, so
-that an event has the same bytes each time that it is sent.
+A row names a journal entry, which never changes, so that an event has the same bytes each time that it
+is sent.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Subscription:
     events: frozenset[EventKind] = frozenset(("created", "moved", "deleted"))
 
     def wants(self, event: TagEvent) -> bool:
-        """Whether this event is for it."""
+        """Return whether this event is for it."""
         return event.event in self.events and any(
             matches(pattern, event.repository) for pattern in self.repositories
         )
@@ -61,7 +60,7 @@ class DeliveryQueue:
         self._database = database
 
     def due(self, webhook: str, now: int, *, limit: int) -> list[tuple[Delivery, TagEvent]]:
-        """What is to be sent now, the longest due first, with its journal entry."""
+        """Return what is to be sent now, the longest due first, with its journal entry."""
         with self._database.read() as connection:
             query = select(deliveries).where(
                 deliveries.c.webhook == webhook, deliveries.c.dead_at.is_(None), deliveries.c.due_at <= now
@@ -70,16 +69,16 @@ class DeliveryQueue:
             return [(Delivery(*row), journal.entry(connection, row.sequence)) for row in rows]
 
     def settle(self, delivery: Delivery) -> None:
-        """The receiver has it."""
+        """Remove a delivery: the receiver has taken it."""
         with self._database.write() as connection:
             connection.execute(delete(deliveries).where(deliveries.c.id == delivery.id))
 
     def postpone(self, delivery: Delivery, *, due_at: int, problem: str) -> None:
-        """It failed once more: not before ``due_at`` again."""
+        """Note that a delivery failed once more, and is not due before ``due_at``."""
         self._failed(delivery, problem, due_at=due_at)
 
     def give_up(self, delivery: Delivery, *, now: int, problem: str) -> None:
-        """It has failed for too long: it stays, for people to see."""
+        """Mark a delivery as dead: it has failed for too long, and stays for people to see."""
         self._failed(delivery, problem, dead_at=now)
 
     def _failed(self, delivery: Delivery, problem: str, **values: int) -> None:
@@ -91,13 +90,13 @@ class DeliveryQueue:
             )
 
     def listed(self, *, webhook: str | None = None, limit: int) -> list[Delivery]:
-        """What has not been taken yet, given up or not, oldest first."""
+        """Return what has not been taken yet, given up or not, oldest first."""
         with self._database.read() as connection:
             query = _of(select(deliveries), webhook).order_by(deliveries.c.id).limit(limit)
             return [Delivery(*row) for row in connection.execute(query)]
 
     def revive(self, *, webhook: str | None = None, sequence: int | None = None, now: int) -> int:
-        """Makes what was given up, and what waits, due at once; how many events."""
+        """Make what was given up, and what waits, due at once; return how many events."""
         with self._database.write() as connection:
             change = _of(update(deliveries), webhook)
             if sequence is not None:
@@ -111,7 +110,7 @@ def _of(statement: _Statement, webhook: str | None) -> _Statement:
 
 
 def enqueue(connection: Connection, subscriptions: Sequence[Subscription], event: TagEvent) -> None:
-    """Notes for whom the event is."""
+    """Queue an event for each webhook that asked for it."""
     at = clock.from_datetime(event.at)
     rows = [
         {

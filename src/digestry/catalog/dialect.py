@@ -1,4 +1,4 @@
-"""What a database writes in its own way: the face that statements use for it."""
+"""The dialect: what each database writes in its own way, as the statements ask for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Dialect(Protocol):
 
     @property
     def upserts(self) -> Upserts:
-        """The statements that insert a row or change the one that is there, each built once."""
+        """Return the statements that insert a row or change the one that is there, each built once."""
         ...
 
     def insert_or_ignore(self, table: Table) -> Insert:

@@ -1,4 +1,4 @@
-"""Which digests begin so: what people give back of a digest that was printed short."""
+"""Digests by their beginning: what people give back of a digest that was printed short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tags of a repository no rule keeps any more, and what counts as seen running."""
+"""Tags that no retention rule keeps any more, and images that were seen running."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def find_expired_tags(
     *,
     lease: int,
 ) -> Iterator[ExpiredTag]:
-    """The tags that one of ``rules`` covers and does not keep, the newest first.
+    """Yield the tags that one of ``rules`` covers and does not keep, the newest first.
 
     ``seen_running`` tells of a row of ``tags`` whether its image was seen running; ``lease`` is for how long
     a push keeps content, in microseconds. What is attached to another manifest is not counted, and stays
@@ -91,7 +91,7 @@ def find_expired_tags(
 
 
 def tags_of(key: RepositoryKey, seen_running: ColumnElement[bool]) -> Select[Any]:
-    """The repository's tags: name, digest, moved_at, pushed_at, seen_running; and, of what
+    """Return the repository's tags: name, digest, moved_at, pushed_at, seen_running; and, of what
     :func:`is_attachment` is true of, whether what it is attached to can be pulled: attached; and of another
     registry's, checked_at: when it was last asked there, which is when somebody wanted it."""
     pushed_at = case((_POINTED.c.pushed_at > tag_rows.c.moved_at, _POINTED.c.pushed_at))
@@ -121,7 +121,8 @@ def _by_age(key: RepositoryKey, seen_running: ColumnElement[bool], last: Any) ->
 
 
 def is_attachment(tag: str) -> bool:
-    """Whether a tag's name is a manifest's digest, by which signatures and the like of it are found."""
+    """Return whether a tag's name is a manifest's digest, by which signatures and the like of it are
+    found."""
     return _ATTACHMENT.fullmatch(tag) is not None
 
 
@@ -160,7 +161,7 @@ def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
 
 
 def date(microseconds: int) -> str:
-    """A time, for a reason that people read."""
+    """Return a time, for a reason that people read."""
     return clock.to_rfc3339(microseconds)
 
 
@@ -172,9 +173,9 @@ def seen_running(
     *,
     beside: ColumnElement[Any],
 ) -> ColumnElement[bool]:
-    """Whether a manifest of the repository was seen running lately: by its digest, by its config's, or,
-    of an index, by that of an image that it lists. ``beside`` is a column of the table that ``digest``
-    is of."""
+    """Return whether a manifest of the repository was seen running lately: by its digest, by its config's,
+    or, of an index, by that of an image that it lists. ``beside`` is a column of the table that ``digest`` is
+    of."""
     outer = beside.table
     by_config = (
         exists()

@@ -1,4 +1,4 @@
-"""What nothing holds any more, and its removal from the catalog.
+"""Garbage collection in the catalog: the tags, manifests and links that nothing holds are removed.
 
 There is no mark phase. Whether something is held is one question to the catalog, and it is asked
 again, of the same rows, in the transaction that removes them: what a client pushed, tagged or found a
@@ -96,7 +96,7 @@ Batch = Sequence[Removed | Stayed]
 
 
 class Garbage:
-    """Removes from the catalog what ``retention`` keeps no longer. Thread-safe; each method can be
+    """Removes the garbage of a catalog under ``retention``. Thread-safe; each method can be
     called while clients push and pull, by one caller at a time."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Garbage:
         lease: int,
         throttle: Throttle | None = None,
     ) -> None:
-        """``lease``: for how long a push is a promise, in microseconds. Without a ``throttle`` there are no
+        """``lease`` is for how many microseconds a push keeps content. Without a ``throttle`` there are no
         pauses: nobody else has this catalog."""
         self._database = database
         self._throttle = throttle
@@ -118,7 +118,7 @@ class Garbage:
         self._proven = False
 
     def repositories(self) -> Iterator[RepositoryKey]:
-        """All repositories, in the order of their rows."""
+        """Yield all repositories, in the order of their rows."""
         last = -1
         while True:
             with self._database.read() as connection:
@@ -133,7 +133,7 @@ class Garbage:
     # -- tags ------------------------------------------------------------------------------------
 
     def drop_tags(self, key: RepositoryKey) -> Iterator[Batch]:
-        """Deletes, each with its journal entry, the tags that a rule covers and no longer keeps."""
+        """Delete, each with its journal entry, the tags that a rule covers and no longer keeps."""
         rules = [rule for rule in self._retention.rules if rule.about(key.name)]
         if not rules:
             return
@@ -174,7 +174,7 @@ class Garbage:
     # -- manifests -------------------------------------------------------------------------------
 
     def delete_manifests(self, key: RepositoryKey) -> Iterator[Batch]:
-        """Deletes the manifests that nothing holds: what listed them before what is listed."""
+        """Delete the manifests that nothing holds: what listed them before what is listed."""
         for _ in range(_PASSES):
             found = False
             for removal in (self._pass, self._circles):
@@ -218,7 +218,7 @@ class Garbage:
                 ]
 
     def _circles(self, key: RepositoryKey) -> Iterator[Batch]:
-        """Deletes manifests that hold nobody but each other: an index that lists its own subject."""
+        """Delete manifests that hold nobody but each other: an index that lists its own subject."""
         refer = select(manifests.c.digest).where(
             manifests.c.repository_id == key.row, manifests.c.subject.is_not(None)
         )
@@ -271,7 +271,7 @@ class Garbage:
     # -- links and bytes -------------------------------------------------------------------------
 
     def unlink(self, key: RepositoryKey) -> Iterator[Batch]:
-        """Takes from a repository the blobs that no manifest there needs."""
+        """Remove the links to blobs that no manifest of the repository needs."""
         now = self._rules.now()
         mine = links.c.repository_id == key.row
         dead = mine & ~or_(liveness.link(), liveness.leased(links.c.digest, now))
@@ -286,7 +286,7 @@ class Garbage:
                 yield [Removed("link", key.name, row.digest, why, row.size) for row in sorted(gone)]
 
     def held(self, digests: Sequence[Digest]) -> set[Digest]:
-        """Those of up to some hundred digests whose bytes must stay: linked, visible, or leased."""
+        """Return those of up to some hundred digests whose bytes must stay: linked, visible, or leased."""
         names = {str(digest): digest for digest in digests}
         wanted = list(names)
         queries: tuple[Select[Any], ...] = (
@@ -302,7 +302,7 @@ class Garbage:
             return {names[row.digest] for query in queries for row in connection.execute(query)}
 
     def forget(self) -> None:
-        """Removes leases that have ended, and sightings that keep nothing any more."""
+        """Remove leases that have ended, and sightings that keep nothing any more."""
         now = self._rules.now()
         ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
         removed = _WINDOW
@@ -313,7 +313,7 @@ class Garbage:
             Sightings(self._database).prune(now - int(self._retention.sighted * clock.SECOND) + 1)
 
     def prove(self) -> None:
-        """Makes sure, once, that the catalog is whole: before anything is removed by what it says.
+        """Check, once, that the catalog is whole, before anything is removed by what it says.
 
         Raises :class:`StorageError` if it is not.
         """
@@ -325,7 +325,7 @@ class Garbage:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """A transaction, and then as long a pause: SQLite does not queue who waits for its lock."""
+        """Open a transaction, and pause as long after it: others have a turn."""
         self.prove()
         with self._database.write() as connection:
             began = time.monotonic()
@@ -339,7 +339,7 @@ class Garbage:
     def _windows(
         self, digest: ColumnElement[str], where: ColumnElement[bool]
     ) -> Iterator[ColumnElement[bool]]:
-        """Cuts the rows of ``where`` into ranges of digests with some thousand each."""
+        """Cut the rows of ``where`` into ranges of digests with some thousand each."""
         last: str | None = None
         while True:
             rest = where if last is None else where & (digest > last)
@@ -362,7 +362,7 @@ class Garbage:
 
 
 def _left(connection: Connection, key: RepositoryKey, digests: Sequence[str]) -> dict[str, str]:
-    """Which tag left these manifests last, and when, of those that one ever pointed to."""
+    """Return which tag left these manifests last, and when, of those that one ever pointed to."""
     last = (
         select(func.max(journal.c.sequence))
         .where(journal.c.repository == key.name, journal.c.from_digest.in_(digests))

@@ -22,7 +22,7 @@ _ROUNDS: Final = 64  # how deep indexes of indexes are followed
 
 
 def find_holders(connection: Connection, repository: int, digest: str) -> list[Holder]:
-    """All that is, has as its config, or lists, ``digest``, directly or not; deleted ones included."""
+    """Return all that is, has as its config, or lists, ``digest``, directly or not; deleted ones included."""
     found: set[str] = set(
         connection.execute(
             select(manifests.c.digest).where(

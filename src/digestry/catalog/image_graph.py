@@ -1,4 +1,4 @@
-"""Which manifests are, hold, or are held by, many digests of many repositories: few statements.
+"""The graph of indexes, manifests and configs around many digests of many repositories, in few statements.
 
 Functions and a class on a transaction. A thing of a repository is a pair of the repository's row
 and a text. How much is read is bounded: :class:`TooMuch` tells that there is more.
@@ -36,7 +36,7 @@ def rows_of(
     key: Column[Any],
     keys: Iterable[Key],
 ) -> Sequence[Any]:
-    """The rows of the table of ``repository`` and ``key`` where those two are one of ``keys``.
+    """Return the rows of the table of ``repository`` and ``key`` where those two are one of ``keys``.
 
     Raises :class:`TooMuch`.
     """
@@ -50,7 +50,7 @@ def rows_of(
 
 
 def nodes_of(connection: Connection, key: Column[Any], keys: Iterable[Key]) -> Sequence[Any]:
-    """The manifests whose column ``key`` is one of ``keys``, deleted ones included: rows with
+    """Return the manifests whose column ``key`` is one of ``keys``, deleted ones included: rows with
     repository_id, digest, media_type, size, config, deleted_at. Raises :class:`TooMuch`."""
     return rows_of(connection, _NODES, manifests.c.repository_id, key, keys)
 
@@ -68,7 +68,7 @@ class Relations:
     # -- reading -------------------------------------------------------------------------------
 
     def read(self, asked: Iterable[Key]) -> None:
-        """Reads who holds what was asked for; and, of what that is, its children, their configs, and
+        """Read who holds what was asked for, and, of what that is, its children, their configs, and
         who else has those. Raises :class:`TooMuch`."""
         pending = set(asked)
         for _ in range(_DEPTH):
@@ -80,7 +80,7 @@ class Relations:
                 return
 
     def _read_direct(self, keys: set[Key]) -> None:
-        """The manifests that are, or have as their config, one of ``keys``."""
+        """Return the manifests that are, or have as their config, one of ``keys``."""
         for key in keys:
             self._direct[key] = set()
         for column in (manifests.c.digest, manifests.c.config):
@@ -95,7 +95,7 @@ class Relations:
             self._read_children(fresh)
 
     def _read_parents(self, frontier: set[Key]) -> None:
-        """The indexes that list one of ``frontier``, and those that list these, and so on."""
+        """Return the indexes that list one of ``frontier``, and those that list these, and so on."""
         for _ in range(_ROUNDS):
             frontier = frontier - self._parents.keys()
             if not frontier:
@@ -130,15 +130,15 @@ class Relations:
         return self._nodes.keys()
 
     def node(self, repository: int, digest: str) -> Any | None:
-        """The manifest's row, as :func:`nodes_of` has it; None if there is none."""
+        """Return the manifest's row, as :func:`nodes_of` has it; None if there is none."""
         return self._nodes.get((repository, digest))
 
     def looked_at(self, repository: int, digest: str) -> bool:
-        """Whether it is known who holds ``digest``."""
+        """Return whether it is known who holds ``digest``."""
         return (repository, digest) in self._direct
 
     def inside(self, repository: int, digest: str) -> Iterator[str]:
-        """An index's children, and a manifest's config."""
+        """Yield an index's children, and a manifest's config."""
         node = self.node(repository, digest)
         if node is None:
             return
@@ -147,7 +147,7 @@ class Relations:
             yield node.config
 
     def holding(self, repository: int, digest: str) -> set[str]:
-        """All nodes that are or hold ``digest``, which was looked at."""
+        """Return all nodes that are or hold ``digest``, which was looked at."""
         found = set(self._direct[repository, digest])
         frontier = list(found)
         while frontier:
@@ -158,7 +158,7 @@ class Relations:
         return found
 
     def holder(self, repository: int, digest: str) -> Holder:
-        """A node, as an answer has it."""
+        """Return a node, as an answer has it."""
         node = self._nodes[repository, digest]
         return Holder(
             digest=Digest.parse(digest),

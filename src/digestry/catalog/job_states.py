@@ -1,4 +1,4 @@
-"""What the registry's own work, collection and scrub, came to: a row for each, for whoever asks.
+"""The states of the registry's own jobs, garbage collection and scrub: a row each.
 
 The row outlives the process, so that a scrub goes on where it was, and any worker can tell metrics.
 """
@@ -38,7 +38,7 @@ class Jobs:
         self._database = database
 
     def note(self, job: JobState) -> None:
-        """Keeps how far a job is."""
+        """Keep how far a job is."""
         row = {
             "name": job.name,
             "started_at": job.started_at,
@@ -49,7 +49,7 @@ class Jobs:
             connection.execute(dialect.of(connection).upserts.job, row)
 
     def state(self, name: str) -> JobState | None:
-        """What was kept of that job last."""
+        """Return what was kept of that job last."""
         with self._database.read() as connection:
             row = connection.execute(select(jobs).where(jobs.c.name == name)).first()
         if row is None:

@@ -68,7 +68,7 @@ class Move:
 
 
 def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock) -> TagEvent:
-    """Writes the next entry. The caller's transaction moves the tag as well, or neither happens."""
+    """Write the next entry. The caller's transaction moves the tag as well, or neither happens."""
     last = connection.execute(push_statements.LAST_ENTRY).first()
     sequence, last_at, previous = (0, 0, GENESIS) if last is None else (last.sequence, last.at, last.hash)
     values: dict[str, Any] = {
@@ -104,7 +104,7 @@ def entries(
     before_sequence: int | None = None,
     limit: int,
 ) -> list[TagEvent]:
-    """A repository's entries, newest first. ``before`` and ``since`` are times, both exclusive, and
+    """Return a repository's entries, newest first. ``before`` and ``since`` are times, both exclusive, and
     so is ``before_sequence``; ``until`` is a time, inclusive.
 
     ``digest`` keeps the entries of the manifest that a tag came to, or was deleted from.
@@ -131,13 +131,13 @@ def entries(
 
 
 def sequence_at(connection: Connection, at: int) -> int:
-    """The last entry that was written at or before a time; 0 if there was none yet."""
+    """Return the last entry that was written at or before a time; 0 if there was none yet."""
     query = select(journal.c.sequence).where(journal.c.at <= at).order_by(journal.c.at.desc()).limit(1)
     return connection.execute(query).scalar() or 0
 
 
 def entry(connection: Connection, sequence: int) -> TagEvent:
-    """One entry, by its number. Raises :class:`StorageError` if it is not there."""
+    """Return one entry, by its number. Raises :class:`StorageError` if it is not there."""
     row = connection.execute(select(journal).where(journal.c.sequence == sequence)).first()
     if row is None:
         raise StorageError(f"journal entry {sequence} is not there", hint="restore the catalog from a backup")
@@ -145,7 +145,7 @@ def entry(connection: Connection, sequence: int) -> TagEvent:
 
 
 def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int) -> list[TagEvent]:
-    """The newest entries of each wanted repository and tag, up to ``limit`` of each, newest first."""
+    """Return the newest entries of each wanted repository and tag, up to ``limit`` of each, newest first."""
     keys = dialect.of(connection).bulk_keys(wanted)
     each = journal.alias("each")
     numbers = (
@@ -162,13 +162,13 @@ def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int
 
 
 def hash_of(fields: Sequence[Any]) -> str:
-    """The hash of an entry whose fields these are, in the order of :data:`HASHED`."""
+    """Return the hash of an entry whose fields these are, in the order of :data:`HASHED`."""
     # A JSON array: unambiguous, whatever the fields hold, and easy to compute elsewhere.
     return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
 
 
 def to_event(values: Mapping[str, Any]) -> TagEvent:
-    """A row of the table. Raises :class:`StorageError` if it is damaged."""
+    """Return a row of the table. Raises :class:`StorageError` if it is damaged."""
     try:
         return TagEvent(
             at=clock.to_datetime(values["at"]),

@@ -1,4 +1,4 @@
-"""Proving the journal: the whole chain, in the database or in an exported file.
+"""The proof of the journal: its hash chain is walked, in the database or in an exported file.
 
 Functions on a read-only connection, or on lines. The exported form is documented in docs/tags.md.
 """
@@ -75,7 +75,7 @@ class _Walk:
 
 
 def verify(connection: Connection, expect: Collection[str] = ()) -> Verdict:
-    """Walks the whole chain, and compares its end with the tags.
+    """Walk the whole chain, and compare its end with the tags.
 
     ``expect`` are hashes noted elsewhere, each of which must be in it.
     """
@@ -110,7 +110,7 @@ def _rows(connection: Connection, first: int = 1, last: int | None = None) -> It
 
 
 def _find_undecodable(connection: Connection, walk: _Walk) -> BrokenEntry | None:
-    """The rows come in batches, and one that cannot be read takes its batch along: one by one, then."""
+    """Read one by one the rows that cannot be read in batches, and return the first that is broken."""
     while True:
         try:
             found = list(_rows(connection, walk.expected, walk.expected))
@@ -151,7 +151,7 @@ def _check_indices(connection: Connection, end: int) -> BrokenEntry | None:
 
 
 def export(connection: Connection, *, since: int = 0) -> Iterator[bytes]:
-    """The entries after number ``since`` as lines of JSON, oldest first, read as they are taken."""
+    """Yield the entries after number ``since`` as lines of JSON, oldest first, read as they are taken."""
     query = select(journal).where(journal.c.sequence > since).order_by(journal.c.sequence)
     for row in connection.execution_options(yield_per=_BATCH).execute(query):
         yield msgspec.json.encode(to_event(row._asdict()), enc_hook=encode_hook) + b"\n"
@@ -162,7 +162,7 @@ class _Line(TagEvent, frozen=True, forbid_unknown_fields=True):
 
 
 def verify_lines(lines: Iterable[bytes], expect: Collection[str] = ()) -> Verdict:
-    """Walks the chain of an exported journal, or of a later part of one.
+    """Walk the chain of an exported journal, or of a later part of one.
 
     Raises :class:`ContentError` for a line that is no entry at all.
     """

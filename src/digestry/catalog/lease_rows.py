@@ -14,10 +14,10 @@ from digestry.catalog.schema import (
 
 
 def extend(connection: Connection, digest: str, until: int) -> None:
-    """Promises that content is kept until then at the least."""
+    """Keep content until then at the least."""
     connection.execute(dialect.of(connection).upserts.lease, {"digest": digest, "expires_at": until})
 
 
 def end(connection: Connection, digest: str) -> int | None:
-    """Until when content is promised to be kept."""
+    """Return when the lease of content ends; None if it has none."""
     return connection.execute(select(leases.c.expires_at).where(leases.c.digest == digest)).scalar()

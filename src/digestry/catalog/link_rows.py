@@ -15,19 +15,19 @@ from digestry.catalog.schema import (
 
 
 def add(connection: Connection, repository: int, digest: str, size: int, now: int) -> bool:
-    """Gives the repository the right to serve a blob; again is no change, and False."""
+    """Give the repository the right to serve a blob; return False if it had it."""
     values = {"repository_id": repository, "digest": digest, "size": size, "linked_at": now}
     return connection.execute(dialect.of(connection).upserts.link, values).rowcount > 0
 
 
 def remove(connection: Connection, repository: int, digest: str) -> bool:
-    """Takes that right away; False if it was not there."""
+    """Take that right away; return False if it was not there."""
     statement = delete(links).where(links.c.repository_id == repository, links.c.digest == digest)
     return connection.execute(statement).rowcount > 0
 
 
 def size_of(connection: Connection, digest: str, repository: str | None) -> int | None:
-    """A blob's size in bytes, if ``repository`` (None: any repository) may serve it, and can."""
+    """Return a blob's size in bytes, if ``repository`` (None: any repository) may serve it, and can."""
     query = select(links.c.size).where(links.c.digest == digest, damage.whole(links.c.digest))
     if repository is not None:
         query = query.join(repositories).where(repositories.c.name == repository)
@@ -35,13 +35,13 @@ def size_of(connection: Connection, digest: str, repository: str | None) -> int 
 
 
 def repositories_of(connection: Connection, digest: str) -> list[str]:
-    """The repositories that may serve a blob."""
+    """Return the repositories that may serve a blob."""
     query = select(repositories.c.name).select_from(links.join(repositories)).where(links.c.digest == digest)
     return list(connection.execute(query.order_by(repositories.c.name)).scalars())
 
 
 def serves(connection: Connection, repository: int, digest: str) -> bool:
-    """Whether the repository may serve this, as a blob or as a manifest."""
+    """Return whether the repository may serve this, as a blob or as a manifest."""
     linked = select(links.c.size).where(links.c.repository_id == repository, links.c.digest == digest)
     return (
         connection.execute(linked).first() is not None

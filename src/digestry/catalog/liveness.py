@@ -1,4 +1,4 @@
-"""What holds content: the conditions that collection asks, in each statement that removes something.
+"""Liveness: the SQL conditions for what holds content, asked in each statement that removes something.
 
 Every inner question is one that an index answers (docs/adr/0007).
 """
@@ -35,7 +35,7 @@ _SUBJECT: Final = manifests.alias("subject")
 
 
 def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
-    """Whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
+    """Return whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
     listed = _needed(manifests, manifest_references.c.role == "manifest")
     refers = (
         exists()
@@ -50,7 +50,7 @@ def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElemen
 
 
 def alone(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
-    """Whether a row of ``manifests`` is held by itself: the reasons that are no other manifest."""
+    """Return whether a row of ``manifests`` is held by itself: the reasons that are no other manifest."""
     tagged = exists().where(tag_rows.c.repository_id == key.row, tag_rows.c.digest == manifests.c.digest)
     recent: ColumnElement[bool] = true()
     left: ColumnElement[bool] = true()
@@ -72,12 +72,12 @@ def alone(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[b
 
 
 def link() -> ColumnElement[bool]:
-    """Whether a row of ``links`` is needed by a manifest of its repository that can be pulled."""
+    """Return whether a row of ``links`` is needed by a manifest of its repository that can be pulled."""
     return _needed(links)
 
 
 def _needed(table: Table, *how: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether a manifest that can be pulled refers to the digest of a row of ``table``."""
+    """Return whether a manifest that can be pulled refers to the digest of a row of ``table``."""
     return (
         exists()
         .where(
@@ -93,12 +93,12 @@ def _needed(table: Table, *how: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def leased(digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
-    """Whether that content is promised to be kept."""
+    """Return whether that content is leased."""
     return exists().where(leases.c.digest == digest, leases.c.expires_at > now)
 
 
 def holders(connection: Connection, repository: int, digests: set[str]) -> set[str]:
-    """The manifests that can be pulled and hold one of these: the indexes, and the subjects."""
+    """Return the manifests that can be pulled and hold one of these: the indexes, and the subjects."""
     chunk = list(digests)
     listing = select(_PARENT.c.digest).where(
         manifest_references.c.repository_id == repository,

@@ -41,7 +41,7 @@ class StoredManifest:
 def missing(
     connection: Connection, repository: int, manifest: Manifest, *, sparse: bool = False
 ) -> list[str]:
-    """The digests that ``manifest`` refers to and the repository does not have, or cannot serve.
+    """Return the digests that ``manifest`` refers to and the repository does not have, or cannot serve.
 
     What an index lists may be a blob, as in a build cache; with ``sparse``, manifests that it lists may be
     missing. Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
@@ -75,7 +75,7 @@ def _have(connection: Connection, query: Select[str], repository: int, digests: 
 
 
 def store(connection: Connection, repository: int, manifest: Manifest, now: int) -> None:
-    """Makes a manifest visible in the repository, and notes what it refers to."""
+    """Make a manifest visible in the repository, and note what it refers to."""
     digest = str(manifest.digest)
     values: dict[str, Any] = {
         "repository_id": repository,
@@ -108,13 +108,13 @@ def store(connection: Connection, repository: int, manifest: Manifest, now: int)
 
 
 def find(connection: Connection, repository: int, digest: str) -> StoredManifest | None:
-    """One manifest of the repository, if it can be pulled."""
+    """Return one manifest of the repository, if it can be pulled."""
     row = connection.execute(push_statements.MANIFEST, {"repository": repository, "digest": digest}).first()
     return None if row is None else to_stored(row)
 
 
 def end(connection: Connection, repository: int, digest: str, now: int) -> None:
-    """Ends a manifest's visibility; what it was is still known."""
+    """Mark a manifest as deleted: it cannot be pulled, and what it was is still known."""
     connection.execute(
         update(manifests)
         .where(manifests.c.repository_id == repository, manifests.c.digest == digest)
@@ -123,7 +123,7 @@ def end(connection: Connection, repository: int, digest: str, now: int) -> None:
 
 
 def users(connection: Connection, repository: int, digest: str, *, roles: Iterable[str]) -> list[str]:
-    """Up to three manifests that can be pulled and refer to ``digest`` in one of ``roles``."""
+    """Return up to three manifests that can be pulled and refer to ``digest`` in one of ``roles``."""
     query = (
         select(manifest_references.c.parent)
         .join(
@@ -143,13 +143,13 @@ def users(connection: Connection, repository: int, digest: str, *, roles: Iterab
 
 
 def tags_of(connection: Connection, repository: int, digest: str) -> list[str]:
-    """The tags that point at ``digest`` now."""
+    """Return the tags that point at ``digest`` now."""
     query = select(tags.c.name).where(tags.c.repository_id == repository, tags.c.digest == digest)
     return list(connection.execute(query.order_by(tags.c.name)).scalars())
 
 
 def to_stored(row: Any) -> StoredManifest:
-    """A row of the table, all of its columns read."""
+    """Return a row of the table, all of its columns read."""
     return StoredManifest(
         digest=Digest.parse(row.digest),
         media_type=row.media_type,

@@ -1,4 +1,4 @@
-"""What this registry keeps of others: their manifests, and what their tags pointed to, and when.
+"""The rows of the pull-through cache: manifests of other registries, and where their tags pointed when.
 
 The repositories are ordinary ones. But here a manifest may be visible before what it refers to: that
 is fetched when somebody asks for it.
@@ -34,7 +34,7 @@ class PullThrough:
     def put(
         self, repository: str, manifest: Manifest, *, tag: str | None = None, origin: Origin
     ) -> TagEvent | None:
-        """Makes a stored manifest visible, whether or not what it refers to is here, and points ``tag``
+        """Make a stored manifest visible, whether or not what it refers to is here, and point ``tag``
         at it, as upstream does now. Returns the journal's entry, if the tag moved.
 
         Raises :class:`TagRefused`, :class:`OverQuota`.
@@ -79,7 +79,7 @@ class PullThrough:
             return tag_moves.drop(connection, self._rules, RepositoryKey(row, repository), tag, origin=origin)
 
     def tag_state(self, repository: str, tag: str) -> tuple[SeenTag | None, Digest | None]:
-        """What upstream's tag pointed to when it was last asked, and what the tag here points to."""
+        """Return what upstream's tag pointed to when it was last asked, and what the tag here points to."""
         query = select(upstream_tags.c.digest, upstream_tags.c.checked_at).where(
             upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
         )

@@ -1,4 +1,4 @@
-"""The statements that every push needs, each built once.
+"""The statements that every push runs, each built once.
 
 To build a short statement, and to find its compiled form again, takes SQLAlchemy three times as long as
 to run it (bench/README.md). What is asked rarely is written where it is asked.

@@ -37,12 +37,12 @@ class Quota:
 
 
 def limits_bytes(quotas: Iterable[Quota], repository: str) -> bool:
-    """Whether there is a quota for the repository's bytes."""
+    """Return whether there is a quota for the repository's bytes."""
     return any(quota.bytes is not None and matches(quota.pattern, repository) for quota in quotas)
 
 
 def bytes_left(connection: Connection, quotas: Iterable[Quota], repository: str) -> int | None:
-    """How many bytes more the repository may hold; negative if it is over, None for any number."""
+    """Return how many bytes more the repository may hold; negative if it is over, None for any number."""
     least = None
     for quota in quotas:
         if quota.bytes is not None and matches(quota.pattern, repository):
@@ -52,7 +52,7 @@ def bytes_left(connection: Connection, quotas: Iterable[Quota], repository: str)
 
 
 def check_bytes(connection: Connection, quotas: Iterable[Quota], repository: str) -> None:
-    """Raises :class:`OverQuota` if the repository holds too much, as the transaction has it now."""
+    """Raise :class:`OverQuota` if the repository holds too much, as the transaction has it now."""
     for quota in quotas:
         if quota.bytes is None or not matches(quota.pattern, repository):
             continue
@@ -62,7 +62,7 @@ def check_bytes(connection: Connection, quotas: Iterable[Quota], repository: str
 
 
 def check_tags(connection: Connection, quotas: Iterable[Quota], repository: str) -> None:
-    """Raises :class:`OverQuota` if the repository has too many tags, as the transaction has it now."""
+    """Raise :class:`OverQuota` if the repository has too many tags, as the transaction has it now."""
     for quota in quotas:
         if quota.tags is None or not matches(quota.pattern, repository):
             continue
@@ -72,7 +72,7 @@ def check_tags(connection: Connection, quotas: Iterable[Quota], repository: str)
 
 
 def over(quota: Quota, repository: str, would: str, allowed: str) -> OverQuota:
-    """The refusal, in words for whoever pushes."""
+    """Return the refusal, in words for whoever pushes."""
     what = repository if quota.each == "repository" else f"{quota.pattern} together"
     return OverQuota(
         f"the quota of repository {repository} is used up: {what} would hold {would}, {allowed} are allowed",

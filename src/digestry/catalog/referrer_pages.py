@@ -46,7 +46,7 @@ def referrers(
     after: Cursor | None,
     limit: int,
 ) -> Page:
-    """The manifests whose subject this is, newest first, those after ``after``."""
+    """Return the manifests whose subject this is, newest first, those after ``after``."""
     query = select(manifests.c.digest).where(
         manifests.c.repository_id == repository,
         manifests.c.subject == subject,
@@ -69,7 +69,7 @@ def referrers(
 def advisories(
     connection: Connection, repository: int, predicate_prefix: str, *, after: str | None, limit: int
 ) -> Page:
-    """The repository's advisories, newest first: in-toto referrers annotated with such a predicate."""
+    """Return the repository's advisories, newest first: in-toto referrers annotated with such a predicate."""
     query = select(manifests).where(
         manifests.c.repository_id == repository,
         manifests.c.subject.is_not(None),
@@ -92,7 +92,7 @@ def advisories(
 def _page(
     connection: Connection, query: Select[Any], limit: int, predicate_prefix: str | None = None
 ) -> Page:
-    """Reads row by row: a page ends before its annotations are more than an answer may have."""
+    """Read row by row: a page ends before its annotations are more than an answer may have."""
     page: list[StoredManifest] = []
     held = 0
     rows = connection.execute(query, execution_options={"yield_per": 16})

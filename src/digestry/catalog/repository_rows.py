@@ -19,12 +19,12 @@ from digestry.catalog.schema import (
 
 
 def find(connection: Connection, name: str) -> int | None:
-    """The repository's row, or None if there is no such repository."""
+    """Return the repository's row; None if there is no such repository."""
     return connection.execute(push_statements.REPOSITORY_ID, {"name": name}).scalar()
 
 
 def find_or_make(connection: Connection, name: str, now: int) -> int:
-    """The repository's row, made if need be."""
+    """Return the repository's row, made if it is not there."""
     found = find(connection, name)
     if found is not None:
         return found
@@ -33,7 +33,7 @@ def find_or_make(connection: Connection, name: str, now: int) -> int:
 
 
 def that_had(connection: Connection, digest: str) -> list[str]:
-    """The repositories that ever had ``digest``: as a manifest, as one's config, as an index's child,
+    """Return the repositories that ever had ``digest``: as a manifest, as one's config, as an index's child,
     or under a tag. In the order of their bytes."""
     row = repositories.c.id
     # One look into an index for each repository: each index begins with the repository.

@@ -1,4 +1,4 @@
-"""What is known of many repositories' digests and tags at once, with few statements.
+"""Answers about many digests and tags of many repositories at once, in few statements.
 
 Functions on a transaction, for ``catalog.py``. A thing of a repository is a pair of the
 repository's row and a text. How much is read is bounded: more than that is left out of the answer.
@@ -50,7 +50,7 @@ class Found:
 
 
 def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
-    """Answers as many of the first ``queries`` as one answer has room for, and at least one."""
+    """Answer as many of the first ``queries`` as one answer has room for, and at least one."""
     result = Found()
     left = _MOST_BYTES
     position = 0
@@ -91,7 +91,7 @@ class _Batch:
         self.bytes_read = 0
 
     def answer(self) -> list[Resolution]:
-        """One answer for each query. Raises :class:`TooMuch`."""
+        """Return one answer for each query. Raises :class:`TooMuch`."""
         names = list(dict.fromkeys(query.repository for query in self._queries))
         by_name = select(repositories.c.name, repositories.c.id).where(repositories.c.name.in_(names))
         self._ids = {row.name: row.id for row in self._connection.execute(by_name)}
@@ -182,7 +182,7 @@ class _Batch:
         self._spans = spans
 
     def pieces(self) -> list[Piece]:
-        """The indexes that were asked for, and the manifests and layers of OpenVEX referrers."""
+        """Return the indexes that were asked for, and the manifests and layers of OpenVEX referrers."""
         wanted = {
             (row, str(referrer.digest)): referrer.size
             for (row, _), referrers in self._referrers.items()

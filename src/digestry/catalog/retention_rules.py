@@ -1,4 +1,4 @@
-"""What is kept: rules that the operator writes, and how long things are kept that nothing names.
+"""Retention rules: which tags the operator keeps, and for how long what no tag names is kept.
 
 Values only. What they mean for one tag or manifest at one moment is asked in ``garbage.py``, inside
 the transaction that would remove it. docs/collection.md has them as a user sees them.
@@ -30,11 +30,11 @@ class TagRetention:
     seconds: float | None = None
 
     def about(self, repository: str) -> bool:
-        """Whether this rule is about tags of that repository."""
+        """Return whether this rule is about tags of that repository."""
         return any(matches(pattern, repository) for pattern in self.repositories)
 
     def covers(self, tag: str) -> bool:
-        """Whether it is about that tag of such a repository."""
+        """Return whether it is about that tag of such a repository."""
         return any(matches(pattern, tag) for pattern in self.tags) and not any(
             matches(pattern, tag) for pattern in self.exclude
         )

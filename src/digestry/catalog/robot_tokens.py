@@ -33,7 +33,7 @@ class RobotToken:
     revoked_at: int | None
 
     def holds(self, now: int) -> bool:
-        """Whether it can be used at that time."""
+        """Return whether it can be used at that time."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
@@ -54,7 +54,7 @@ class RobotTokens:
         self._database.close()
 
     def create(self, name: str, *, expires_at: int | None) -> str:
-        """A new token; returns its secret, which is kept nowhere.
+        """Make a token and return its secret, which is kept nowhere.
 
         Raises :class:`Conflict` while a token of this name can still be used.
         """
@@ -76,13 +76,13 @@ class RobotTokens:
         return secret
 
     def all(self) -> list[RobotToken]:
-        """All tokens, by name, those that cannot be used any more included."""
+        """Return all tokens, by name, those that cannot be used any more included."""
         with self._database.read() as connection:
             rows = connection.execute(select(robot_tokens).order_by(robot_tokens.c.name)).all()
         return [_token(row) for row in rows]
 
     def revoke(self, name: str) -> None:
-        """Ends a token. Raises :class:`NotFound`."""
+        """End a token. Raises :class:`NotFound`."""
         with self._database.write() as connection:
             usable = (robot_tokens.c.name == name) & robot_tokens.c.revoked_at.is_(None)
             result = connection.execute(update(robot_tokens).where(usable).values(revoked_at=self._now()))

@@ -142,7 +142,7 @@ robot_tokens = Table(
     Column("revoked_at", BigInteger),
 )
 
-# A promise that content is not collected before a time.
+# Until when content is kept, whatever else holds it.
 leases = Table(
     "leases",
     metadata,

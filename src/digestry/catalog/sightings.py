@@ -1,4 +1,4 @@
-"""What audits saw running: which digest of which repository, where, when first and when last.
+"""Sightings: which digest of which repository audits saw running where, when first and when last.
 
 A row for each digest, repository and place, so that a fleet that is audited every minute makes it
 no larger. Only what a repository has or had is noted, and of one digest at so many places. All together have
@@ -37,7 +37,7 @@ class Sightings:
         self._database = database
 
     def note(self, entries: Iterable[Sighted], *, at: int, actor: str) -> Noted:
-        """Notes that ``entries`` ran at the time ``at`` (microseconds since 1970), as ``actor`` says;
+        """Note that ``entries`` ran at the time ``at`` (microseconds since 1970), as ``actor`` says;
         how many that were, how many are of digests that their repository never had, and how many there is no
         room for.
 
@@ -70,7 +70,7 @@ class Sightings:
         return result
 
     def of(self, repository: str, digest: Digest, *, limit: int) -> SightingsOf:
-        """Where ``digest``, or a manifest whose config it is, ran; the ``limit`` latest of the places.
+        """Return where ``digest``, or a manifest whose config it is, ran; the ``limit`` latest of the places.
 
         Empty for what was never seen, and for an unknown repository.
         """
@@ -108,7 +108,7 @@ class Sightings:
             )
 
     def prune(self, older_than: int) -> int:
-        """Forgets what was seen last before that time; how many rows. In several transactions, so
+        """Forget what was seen last before that time; return how many rows. In several transactions, so
         that nobody waits long for a turn to write."""
         removed = 0
         while True:
@@ -136,7 +136,7 @@ def merged(entries: Iterable[Sighted]) -> list[Sighted]:
 
 
 def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str, str]]:
-    """Those pairs of repository and digest that are a manifest there, or a manifest's config; deleted
+    """Return those pairs of repository and digest that are a manifest there, or a manifest's config; deleted
     ones too, since what runs may have been."""
     wanted = dialect.of(connection).bulk_keys(sorted({(one.repository, str(one.digest)) for one in entries}))
     here = select(wanted.first, wanted.second).join_from(
@@ -150,7 +150,7 @@ def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str,
 
 
 def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
-    """Forgets the places where one of ``keys`` was seen longest ago, if there are too many: of who told most
+    """Forget the places where one of ``keys`` was seen longest ago, if there are too many: of who told most
     of them."""
     wanted = dialect.of(connection).bulk_keys(sorted(keys))
     here = (sightings.c.repository == wanted.first) & (sightings.c.digest == wanted.second)
@@ -222,7 +222,7 @@ def _drop(connection: Connection, rows: Select[int, int], over: int) -> tuple[in
 
 
 def _room(connection: Connection, row: Any) -> ColumnElement[int]:
-    """What a sighting takes, as the triggers count it."""
+    """Return what a sighting takes, as the triggers count it."""
     text = row.place + row.repository + row.digest + row.actor
     return 200 + 2 * dialect.of(connection).byte_length(text)
 

@@ -1,4 +1,4 @@
-"""Tags that collect what is about a manifest: signatures, and referrers of clients that know no API for them.
+"""Tags of signatures, and of other referrers from clients that know no API for them.
 
 Each new signature replaces the one manifest that such a tag points to by a larger one.
 """

@@ -1,4 +1,4 @@
-"""A snapshot: a consistent copy of a catalog, in a file by itself, as a backup has it."""
+"""The snapshot of a catalog that a backup has: the face through which it is read."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class Snapshot(Protocol):
 
     @property
     def path(self) -> Path:
-        """The snapshot's file."""
+        """Return the snapshot's file."""
         ...
 
     @property
     def schema(self) -> str:
-        """The version of its schema, such as ``0004``."""
+        """Return the version of its schema, such as ``0004``."""
         ...
 
     @property
     def count(self) -> int:
-        """How much content is served."""
+        """Return how much content is served."""
         ...
 
     @property
     def bytes(self) -> int:
-        """How many bytes all of that has."""
+        """Return how many bytes all of that has."""
         ...
 
     def held(self) -> Iterator[Held]:

@@ -1,4 +1,4 @@
-"""How much there is: what metrics ask of the catalog. Nothing here writes."""
+"""Counts of what the catalog has, for metrics. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Statistics:
         self._jobs = Jobs(database)
 
     def store(self) -> StoreSize:
-        """How large the store is. A second or two for a million links: not for each scrape."""
+        """Return how large the store is. A second or two for a million links: not for each scrape."""
         once = (
             select(links.c.digest, func.max(links.c.size).label("size")).group_by(links.c.digest).subquery()
         )
@@ -79,7 +79,7 @@ class Statistics:
             )
 
     def present(self) -> Present:
-        """How things are now. Quick."""
+        """Return how things are now. Quick."""
         dead = deliveries.c.dead_at.is_not(None)
         with self._database.read() as connection:
             under_way = connection.execute(select(func.count()).select_from(uploads)).scalar_one()
@@ -97,13 +97,13 @@ class Statistics:
         )
 
     def last_entry(self) -> int:
-        """The number of the journal's last entry; 0 for none."""
+        """Return the number of the journal's last entry; 0 for none."""
         with self._database.read() as connection:
             query = select(func.coalesce(func.max(journal.c.sequence), 0))
             return int(connection.execute(query).scalar_one())
 
     def moves(self, after: int) -> tuple[int, dict[str, int]]:
-        """How many events of each kind the journal has after entry ``after``, and its last entry."""
+        """Return how many events of each kind the journal has after entry ``after``, and its last entry."""
         query = select(journal.c.event, func.count(), func.max(journal.c.sequence))
         with self._database.read() as connection:
             rows = connection.execute(query.where(journal.c.sequence > after).group_by(journal.c.event)).all()

@@ -1,4 +1,4 @@
-"""Where a registry's catalog is kept: the face through which it is opened, copied and looked at."""
+"""Where a registry's catalog is kept: the face through which it is opened, copied and proved."""
 
 from __future__ import annotations
 

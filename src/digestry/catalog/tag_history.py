@@ -1,4 +1,4 @@
-"""Questions to the journal: what a tag pointed to at a time, and which tags pointed to a digest.
+"""Tag history: what a tag pointed to at a time, and which tags pointed to a digest.
 
 Times only ever rise along the journal (docs/adr/0004), so that a moment is a place in it: every
 question becomes one about sequence numbers, which the indices answer without reading a history
@@ -30,7 +30,7 @@ class TagHistory:
         self._database = database
 
     def tag_at(self, repository: str, tag: str, at: int) -> TagSpan | None:
-        """What the tag pointed to at a time (microseconds since 1970), and from when until when;
+        """Return what the tag pointed to at a time (microseconds since 1970), and from when until when;
         None if it was not there then."""
         with self._database.read() as connection:
             found = entry_at(connection, repository, tag, at)
@@ -39,14 +39,14 @@ class TagHistory:
             return _span(found, _next_time(connection, found))
 
     def latest(self, repository: str) -> int:
-        """The time of the repository's newest entry; 0 if there is none."""
+        """Return the time of the repository's newest entry; 0 if there is none."""
         mine = select(journal.c.at).where(journal.c.repository == repository)
         query = mine.order_by(journal.c.sequence.desc()).limit(1)
         with self._database.read() as connection:
             return connection.execute(query).scalar() or 0
 
     def tags_at(self, repository: str, at: int, *, after: str = "", limit: int) -> list[TagSpan]:
-        """The tags that were there at a time, in the order of their bytes, those after ``after``."""
+        """Return the tags that were there at a time, in the order of their bytes, those after ``after``."""
         with self._database.read() as connection:
             sequence = sequence_at(connection, at)
             found: list[TagSpan] = []
@@ -88,12 +88,12 @@ class TagHistory:
 
 
 def entry_at(connection: Connection, repository: str, tag: str, at: int) -> Row[Any] | None:
-    """The tag's last entry at or before a time."""
+    """Return the tag's last entry at or before a time."""
     return connection.execute(last_entry(repository, tag, sequence_at(connection, at))).first()
 
 
 def last_entry(repository: str, tag: str, sequence: int) -> Select[Any]:
-    """The tag's last entry up to ``sequence``."""
+    """Return the tag's last entry up to ``sequence``."""
     query = select(journal).where(
         journal.c.repository == repository, journal.c.tag == tag, journal.c.sequence <= sequence
     )
@@ -110,7 +110,7 @@ def _next_time(connection: Connection, entry: Row[Any]) -> int | None:
 
 
 def tags_at(repository: str, sequence: int, after: str, names: int) -> Select[Any]:
-    """The next ``names`` tags that the journal knows of, each as ``name`` with the entry that made it
+    """Return the next ``names`` tags that the journal knows of, each as ``name`` with the entry that made it
     what it was after entry ``sequence``; that is empty for one that was not there.
 
     From name to name by the index, however long each one's history is.
@@ -148,7 +148,7 @@ def tags_at(repository: str, sequence: int, after: str, names: int) -> Select[An
 
 
 def pointing(repository: str, digest: str, before: int | None, limit: int) -> Select[Any]:
-    """The entries by which a tag came to ``digest``, newest first."""
+    """Return the entries by which a tag came to ``digest``, newest first."""
     entry = journal.alias("entry")
     query = select(entry, _until(entry)).where(entry.c.repository == repository, entry.c.to_digest == digest)
     if before is not None:
@@ -159,7 +159,7 @@ def pointing(repository: str, digest: str, before: int | None, limit: int) -> Se
 def newest_pointing(
     connection: Connection, wanted: Iterable[tuple[str, str]], each: int, limit: int
 ) -> list[tuple[str, TagSpan]]:
-    """The newest entries by which a tag came to each wanted digest of a repository, up to ``each`` of
+    """Return the newest entries by which a tag came to each wanted digest of a repository, up to ``each`` of
     one digest and ``limit`` of all, newest first, with their repositories."""
     keys = dialect.of(connection).bulk_keys(wanted)
     inner = journal.alias("inner")

@@ -1,4 +1,4 @@
-"""Moving tags: compare-and-set, under the policy, each move with its journal entry (rule 5).
+"""Moves of tags: compare-and-set, under the policy, each with its journal entry (rule 5).
 
 Functions on a transaction, for ``catalog.py``: what is asked here and what is written after it see
 the same state, because the writer's transaction holds the lock from its beginning.
@@ -56,7 +56,7 @@ class Expected:
     none_of: frozenset[str] | None = None
 
     def check(self, repository: str, tag: str, current: str | None) -> None:
-        """Raises :class:`TagChanged` unless ``current`` is as expected."""
+        """Raise :class:`TagChanged` unless ``current`` is as expected."""
         if self.any_of is not None and (
             current is None or ("*" not in self.any_of and current not in self.any_of)
         ):
@@ -85,7 +85,7 @@ ANYTHING: Final = Expected()
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What every move goes by: the policy, who wants to hear of it, and for how many microseconds what a
-    tag leaves is promised to be kept at the least: somebody may just have asked where it points."""
+    tag leaves is kept at the least: somebody may just have asked where it points."""
 
     policy: TagPolicy = field(default_factory=TagPolicy)
     subscriptions: tuple[Subscription, ...] = ()
@@ -109,7 +109,7 @@ class Target(NamedTuple):
 
 
 def pointed(connection: Connection, key: RepositoryKey, tag: str) -> str | None:
-    """The digest that the tag points to now."""
+    """Return the digest that the tag points to now."""
     return connection.execute(push_statements.POINTED, {"repository": key.row, "tag": tag}).scalar()
 
 
@@ -123,7 +123,7 @@ def check(
     expected: Expected = ANYTHING,
     extends: frozenset[tuple[str, str]] = frozenset(),
 ) -> str | None:
-    """Where the tag points now, if it may be moved to ``digest``, which has all that the manifests
+    """Return where the tag points now, if it may be moved to ``digest``, which has all that the manifests
     ``extends`` have, and more.
 
     Raises :class:`TagChanged`, :class:`TagRefused`.
@@ -181,7 +181,7 @@ def point(
     expected: Expected = ANYTHING,
     extends: frozenset[tuple[str, str]] = frozenset(),
 ) -> TagEvent | None:
-    """Points the tag at a manifest that is there; None if it did so already.
+    """Point the tag at a manifest that is there; return None if it did so already.
 
     Raises :class:`TagChanged`, :class:`TagRefused`, and :class:`Forbidden` if it is not theirs to move.
     """
@@ -215,7 +215,7 @@ def drop(
     origin: Origin,
     expected: Expected = ANYTHING,
 ) -> TagEvent:
-    """Removes the tag, not its manifest.
+    """Remove the tag, not its manifest.
 
     Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
     """
@@ -263,7 +263,7 @@ def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) ->
 
 
 def past(connection: Connection, key: RepositoryKey, tag: str, wanted: Digest | int) -> str:
-    """The digest that the tag had: ``wanted``, if it ever did, or the one at that time.
+    """Return the digest that the tag had: ``wanted``, if it ever did, or the one at that time.
 
     Raises :class:`NotFound`.
     """

@@ -1,6 +1,6 @@
-"""Which tags may move: rules that the operator writes, and that every move is checked against.
+"""Tag policy: the operator's rules on which tags may move, which every move is checked against.
 
-Values only. What a rule means for one tag at one moment is decided in ``tags.py``, inside the
+Values only. What a rule means for one tag at one moment is decided in ``tag_moves.py``, inside the
 transaction that would move it. docs/tags.md has the rules as a user sees them.
 """
 
@@ -34,7 +34,7 @@ class TagRule:
     deletable: bool | None = None
 
     def covers(self, repository: str, tag: str) -> bool:
-        """Whether this rule is about that tag."""
+        """Return whether this rule is about that tag."""
         return (
             any(matches(pattern, repository) for pattern in self.repositories)
             and any(matches(pattern, tag) for pattern in self.tags)
@@ -43,7 +43,7 @@ class TagRule:
 
     @property
     def may_delete(self) -> bool:
-        """Whether a tag under this rule may be deleted."""
+        """Return whether a tag under this rule may be deleted."""
         return self.mode not in _FIXED if self.deletable is None else self.deletable
 
 
@@ -57,5 +57,5 @@ class TagPolicy:
     rules: tuple[TagRule, ...] = ()
 
     def rule(self, repository: str, tag: str) -> TagRule:
-        """The rule that decides about this tag."""
+        """Return the rule that decides about this tag."""
         return next((rule for rule in self.rules if rule.covers(repository, tag)), _ANYTHING)

@@ -1,4 +1,4 @@
-"""How much of a processor long work beside the requests may take."""
+"""A throttle: it keeps long work beside the requests to a share of one processor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Throttle:
         self._used = time.thread_time()
 
     def pause(self, *, working: bool = False) -> None:
-        """Pauses for what was used since the last time."""
+        """Pause for what was used since the last time."""
         pause = (time.thread_time() - self._used) * self._pauses[working]
         if pause >= _WORTH:
             time.sleep(min(pause, _LONGEST))

@@ -1,4 +1,4 @@
-"""Uploads under way: the part of the catalog that forgets."""
+"""Uploads under way: how far each has come, whose it is, and which are stale."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Uploads:
         most: int | None = None,
         most_of_one: int | None = None,
     ) -> Upload:
-        """A new upload, empty, of ``actor``: a user, or an address of somebody who is not known.
+        """Begin an upload, empty, of ``actor``: a user, or an address of somebody who is not known.
 
         Raises :class:`TooMany` if ``most_of_one`` of that actor are under way. Where ``most`` are in all,
         one of whoever has the most makes room, the one that has waited longest: nobody's uploads keep others
@@ -84,7 +84,7 @@ class Uploads:
         return upload
 
     def upload(self, repository: str, upload_id: str) -> Upload | None:
-        """An upload of this repository, or None, also if the machine has restarted since bytes of it
+        """Return an upload of this repository, or None, also if the machine has restarted since bytes of it
         came: they were not synced, and may be gone. Its digest is given only if it can be believed."""
         with self._database.read() as connection:
             wanted = {"upload": upload_id, "repository": repository}
@@ -104,7 +104,7 @@ class Uploads:
         )
 
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
-        """Notes how far the upload has come; ``digest`` is of all bytes up to there, or None."""
+        """Note how far the upload has come; ``digest`` is of all bytes up to there, or None."""
         with self._database.write() as connection:
             values = {
                 "upload": upload.id,
@@ -119,12 +119,12 @@ class Uploads:
         return dataclasses.replace(upload, offset=offset, digest=digest, reserved=offset)
 
     def end_upload(self, upload_id: str) -> None:
-        """Forgets an upload."""
+        """Remove an upload."""
         with self._database.write() as connection:
             connection.execute(push_statements.END_UPLOAD, {"upload": upload_id})
 
     def stale_uploads(self, older_than: int) -> list[Upload]:
-        """The uploads that nothing was written to since a time (microseconds since 1970), and those
+        """Return the uploads that nothing was written to since a time (microseconds since 1970), and those
         whose bytes a restart of the machine has taken."""
         self.age_uploads_from_now(only_ahead=True)
         with self._database.read() as connection:
@@ -138,7 +138,7 @@ class Uploads:
         ]
 
     def age_uploads_from_now(self, *, only_ahead: bool = False) -> None:
-        """For a clock that was set: every upload counts as written to now. With ``only_ahead`` those
+        """Count every upload as written to now: for a clock that was set. With ``only_ahead`` those
         from before it was set back, which by it would not get old for as long as it was wrong."""
         now = self._now()
         ahead = uploads.c.updated_at > (now if only_ahead else 0)
@@ -149,13 +149,13 @@ class Uploads:
             connection.execute(update(uploads).where(ahead).values(updated_at=now))
 
     def upload_ids(self) -> set[str]:
-        """All uploads under way."""
+        """Return all uploads under way."""
         with self._database.read() as connection:
             return set(connection.execute(select(uploads.c.id)).scalars())
 
 
 def _make_room(connection: Connection, held: int) -> Upload | None:
-    """Ends the upload that has waited longest of whoever has most; None if nobody has more than ``held``."""
+    """End the upload that has waited longest of whoever has most; None if nobody has more than ``held``."""
     most = connection.execute(push_statements.MOST_UPLOADS).first()
     if most is None or most.held <= held:
         return None
@@ -169,7 +169,7 @@ _PROCESS: Final = "process "
 
 
 def _boot_id() -> str:
-    """Names this run of the machine: files that were not fsynced are whole while it lasts."""
+    """Name this run of the machine: files that were not fsynced are whole while it lasts."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -178,5 +178,5 @@ def _boot_id() -> str:
 
 
 def _lost(row: Any, boot: str) -> bool:
-    """Whether bytes of an upload may be gone, because the machine has restarted since they came."""
+    """Return whether bytes of an upload may be gone, because the machine has restarted since they came."""
     return row.offset > 0 and row.boot != boot and not boot.startswith(_PROCESS)

@@ -1,4 +1,4 @@
-"""What errors of SQLite's mean, in words for who runs the registry."""
+"""SQLite's errors as errors of the registry, in words for who runs it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def failure(path: Path, error: BaseException, *, hint: str = "") -> StorageError
 
 
 def _why_not(path: Path, cause: str) -> str:
-    """What keeps this process from the catalog: SQLite has one word for all of it."""
+    """Return what keeps this process from the catalog: SQLite has one word for all of it."""
     root = path.parent
     try:
         if not root.is_dir():
@@ -69,7 +69,7 @@ def _user(number: int) -> str:
 
 @contextlib.contextmanager
 def failures(path: Path) -> Iterator[None]:
-    """Turns an error of SQLite's in the block into a :class:`StorageError` about the catalog ``path``."""
+    """Turn an error of SQLite's in the block into a :class:`StorageError` about the catalog ``path``."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""Whether a catalog has the schema that this digestry works with."""
+"""The check that a catalog has the schema which this digestry works with."""
 
 from __future__ import annotations
 

@@ -135,7 +135,8 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _view(self, *, older: bool) -> Iterator[Connection]:
-        """One consistent view of the catalog, whether or not it is being served. Nothing is written."""
+        """Return one consistent view of the catalog, whether or not it is being served. Nothing is
+        written."""
         self.require()
         engine = create_engine(
             "sqlite://",

@@ -1,4 +1,4 @@
-"""What a catalog does by itself: the texts of all its triggers, as SQLite keeps them.
+"""The triggers of a catalog: their texts, as SQLite keeps them.
 
 A catalog that comes from elsewhere, as in a backup, may have these and no others.
 """

@@ -1,4 +1,4 @@
-"""Whose turn it is to write, among the processes that share a catalog.
+"""The write queue: a fair lock among the processes that write to a catalog.
 
 SQLite's lock has no queue: who waits for it sleeps, and asks again after up to 100 ms, while a busy
 process that has just let go of it takes it once more. Here at most one process waits for that lock, often
@@ -26,7 +26,7 @@ _GROWTH: Final = 1.25
 
 
 class WriteQueue:
-    """Of the directory ``root``, whose ``flock`` nobody else uses. For one thread at a time.
+    """A queue on the ``flock`` of the directory ``root``, which nobody else uses. For one thread at a time.
 
     Only order depends on it, and never correctness: where it cannot be had in time, or at all,
     :meth:`pass_through` asks for SQLite's lock regardless.
@@ -38,7 +38,7 @@ class WriteQueue:
         self._slice_end = 0.0
 
     def pass_through(self, attempt: Callable[[], bool], *, seconds: float) -> bool:
-        """Calls ``attempt``, in this process's turn, until it returns True; False if it did not in time."""
+        """Call ``attempt``, in this process's turn, until it returns True; False if it did not in time."""
         now = time.monotonic()
         if now < self._slice_end and attempt():
             return True
@@ -67,14 +67,14 @@ class WriteQueue:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Lets go of the directory."""
+        """Close the directory."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def _flock(descriptor: int) -> bool:
-    """False while another has it. A file system without such locks has no order to keep."""
+    """Return False while another has it. A file system without such locks has no order to keep."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
