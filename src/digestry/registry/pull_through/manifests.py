@@ -115,9 +115,9 @@ def _said_before(repository: UpstreamRepository, tag: str) -> str:
 def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
     """Point the local tag to what the upstream's tag points to. Blocks."""
     service.reserve.check()  # what cannot be written down need not be asked
-    mirror, mirrored = repository.mirror, service.catalog.pull_through
+    mirror, cache = repository.mirror, service.catalog.pull_through
     with mirror.turn(repository.local_name, tag):
-        seen, here = mirrored.tag_state(repository.local_name, tag)
+        seen, here = cache.tag_state(repository.local_name, tag)
         if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
             return  # another worker asked, while this one waited for its turn
         try:
@@ -128,14 +128,14 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
                 if not upstream_errors.says_gone(error):
                     raise
                 with contextlib.suppress(TagRefused):
-                    event = mirrored.gone(repository.local_name, tag, origin=mirror.origin)
+                    event = cache.gone(repository.local_name, tag, origin=mirror.origin)
                     service.observer.note(
                         audit_events.of_mirror(mirror.origin, repository.local_name, event=event)
                     )
             return
         mirror.hear(repository, tag)
         if found.digest == here:
-            mirrored.note(repository.local_name, tag, found.digest)
+            cache.note(repository.local_name, tag, found.digest)
             return
         try:
             manifest = _known(service, repository, found.digest) or _fetched(
@@ -148,7 +148,7 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
         try:
             keep(service, repository, manifest, tag=tag)
         except TagRefused:
-            mirrored.note(repository.local_name, tag, found.digest)
+            cache.note(repository.local_name, tag, found.digest)
 
 
 def _asked(service: Service, repository: UpstreamRepository, tag: str, *, sure: bool) -> Descriptor:
