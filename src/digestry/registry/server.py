@@ -119,7 +119,7 @@ def _prepare(config: RegistryConfig) -> None:
         # A disk that is full can still be read from.
         log.error("the metrics will not be complete: %s", error)
     if config.access.enabled:
-        KeyRing(open_coordination(config.root).keys).ensure()
+        KeyRing(backend.coordination.keys).ensure()
         fsio.make_directory(config.root / ABSENT)
         empty = open_backend(config.root / ABSENT).open_catalog()
         try:
