@@ -84,6 +84,10 @@ class AdvisoryReading:
         self.missed.append((repository, reason))
         self.reasons.append(reason)
 
+    def note(self, reason: str) -> None:
+        """Note something that changes nothing of what is known."""
+        self.reasons.append(reason)
+
     def current(self) -> list[Advisory]:
         """Return the statements in force: see :func:`latest`."""
         return in_force(self.advisories)

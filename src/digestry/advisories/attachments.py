@@ -12,12 +12,12 @@ What cannot be ruled out is fetched; what was listed and cannot be read is never
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final
 
-from digestry.advisories import openvex, products
-from digestry.advisories.advisory import Advisory, AdvisoryReading, AttachedDocument, settle
+from digestry.advisories import openvex
+from digestry.advisories.advisory import AdvisoryReading, AttachedDocument, settle
+from digestry.advisories.attached_statements import StatementMatcher
 from digestry.advisories.attachment_kinds import (
     announced,
     is_file_system,
@@ -25,9 +25,10 @@ from digestry.advisories.attachment_kinds import (
     is_other_predicate,
     is_spdx,
 )
+from digestry.advisories.attachment_queries import AttachmentQueries
 from digestry.advisories.documents import decode_documents
 from digestry.advisories.products import SubjectImage
-from digestry.advisories.statements import GOOD, Document, Foreign, Product, Statement, Unreadable
+from digestry.advisories.statements import Document, Foreign, Unreadable
 from digestry.errors import DigestryError, TooLarge, Unreachable
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -46,37 +47,9 @@ MOST_SUBJECTS: Final = 64
 MOST_LAYERS: Final = 256
 """Of one manifest; cosign's tag has a layer for each attestation."""
 
-_MOST_LOOKUPS: Final = 16  # of digests that products name and that are not known
-_AHEAD: Final = datetime.timedelta(days=1)
 _STATING: Final = ("application/vnd.in-toto", "application/vnd.dsse.", "application/vnd.dev.sigstore.bundle")
 _REFERENCE_TYPE: Final = "vnd.docker.reference.type"
 _REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
-
-
-class AttachmentQueries(Protocol):
-    """The questions to registries that reading attachments takes. Each raises
-    :class:`~digestry.errors.DigestryError`."""
-
-    def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
-        """Return what ``tag`` points to; None if there is no such tag."""
-        ...
-
-    def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
-        """Return the manifest; None if the repository does not have it, or not whole."""
-        ...
-
-    def listed(self, repository: Reference, digest: Digest) -> Manifest | None:
-        """Return the manifest as :meth:`manifest` does, raising
-        :class:`~digestry.errors.RemoteDamaged` if the registry has it and cannot give it out."""
-        ...
-
-    def blob(self, repository: Reference, descriptor: Descriptor, *, limit: int) -> bytes:
-        """Return a blob's verified bytes, raising :class:`~digestry.errors.TooLarge` over ``limit``."""
-        ...
-
-    def referrers(self, repository: Reference, digest: Digest) -> tuple[Descriptor, ...]:
-        """Return what is attached to ``digest``; empty if nothing is."""
-        ...
 
 
 def list_tag(subject: Digest) -> str:
@@ -109,7 +82,9 @@ def read_advisories(
     reader = _Reader(queries, repository, tags=tags)
     for position, subject in enumerate(sorted(subjects)):
         if position == MOST_SUBJECTS:
-            reader.miss(f"more than {MOST_SUBJECTS} manifests have this code: not all were looked at")
+            reader.reading.miss(
+                repository, f"more than {MOST_SUBJECTS} manifests have this code: not all were looked at"
+            )
             break
         about = SubjectImage(same_code | {subject}, repositories)
         if not reader.subject(subject, about, is_index=subject in indexes):
@@ -123,17 +98,9 @@ class _Reader:
         self._tags = tags
         self._queries = queries
         self._repository = repository
-        self._looked_up = 0
         self._seen: set[tuple[Digest, Digest]] = set()
         self.reading = AdvisoryReading()
-
-    def miss(self, reason: str) -> None:
-        """Note something that there is, or may be, and that was not read."""
-        self.reading.miss(self._repository, reason)
-
-    def note(self, reason: str) -> None:
-        """Note something that changes nothing of what is known."""
-        self.reading.reasons.append(reason)
+        self._statements = StatementMatcher(queries, repository, self.reading)
 
     def subject(self, subject: Digest, about: SubjectImage, *, is_index: bool) -> bool:
         """Read what hangs on one digest; False if there is no use in asking for more."""
@@ -146,7 +113,9 @@ class _Reader:
             try:
                 step()
             except DigestryError as error:
-                self.miss(f"the advisories of {subject} could not be read: {error.message}")
+                self.reading.miss(
+                    self._repository, f"the advisories of {subject} could not be read: {error.message}"
+                )
                 if isinstance(error, Unreachable):
                     return False
         return True
@@ -162,7 +131,10 @@ class _Reader:
         if manifest is None:
             return
         if not manifest.is_index:
-            self.miss(f"the tag {list_tag(subject)} should list what hangs on {subject}, but is an image")
+            self.reading.miss(
+                self._repository,
+                f"the tag {list_tag(subject)} should list what hangs on {subject}, but is an image",
+            )
             return
         self._each(subject, about, manifest.manifests)
 
@@ -188,34 +160,43 @@ class _Reader:
             return None
         manifest = self._queries.listed(self._repository, target.digest)
         if manifest is None:
-            self.miss(f"the tag {tag} is there, but not the manifest {target.digest} that it points to")
+            self.reading.miss(
+                self._repository,
+                f"the tag {tag} is there, but not the manifest {target.digest} that it points to",
+            )
         return manifest
 
     def _each(
         self, subject: Digest, about: SubjectImage, entries: Iterable[Descriptor], *, attached: bool = True
     ) -> None:
         # Those that announce themselves come first, so that a flood of others cannot hide them.
-        wanted = sorted(entries, key=lambda one: not _announces(one))
-        wanted = [one for one in wanted if (subject, one.digest) not in self._seen]
-        if len(wanted) > MOST_REFERRERS:
-            self.miss(f"{subject} has {len(wanted)} attestations: only {MOST_REFERRERS} were read")
-        for entry in wanted[:MOST_REFERRERS]:
+        chosen = sorted(entries, key=lambda one: not _announces(one))
+        chosen = [one for one in chosen if (subject, one.digest) not in self._seen]
+        if len(chosen) > MOST_REFERRERS:
+            self.reading.miss(
+                self._repository, f"{subject} has {len(chosen)} attestations: only {MOST_REFERRERS} were read"
+            )
+        for entry in chosen[:MOST_REFERRERS]:
             self._seen.add((subject, entry.digest))
             try:
                 self._one(subject, entry.digest, about, attached=attached)
             except Unreachable:
                 raise
             except DigestryError as error:
-                self.miss(f"the advisory {entry.digest} could not be read: {error.message}")
+                self.reading.miss(
+                    self._repository, f"the advisory {entry.digest} could not be read: {error.message}"
+                )
 
     def _one(self, subject: Digest, digest: Digest, about: SubjectImage, *, attached: bool) -> None:
         manifest = self._queries.listed(self._repository, digest)
         if manifest is None:
-            self.miss(f"the referrer {digest} of {subject} is listed, but it is not there")
+            self.reading.miss(
+                self._repository, f"the referrer {digest} of {subject} is listed, but it is not there"
+            )
             return
         to = manifest.subject
         if attached and to is not None and to.digest not in about.digests:
-            self.note(f"the referrer {digest} is attached to something else: it was passed over")
+            self.reading.note(f"the referrer {digest} is attached to something else: it was passed over")
             return
         self._manifest(manifest, subject, about)
 
@@ -223,7 +204,10 @@ class _Reader:
 
     def _manifest(self, manifest: Manifest, subject: Digest, about: SubjectImage) -> None:
         if manifest.is_index:
-            self.miss(f"the referrer {manifest.digest} is an index, which is not known here as an advisory")
+            self.reading.miss(
+                self._repository,
+                f"the referrer {manifest.digest} is an index, which is not known here as an advisory",
+            )
             return
         predicate = announced(manifest.annotations)
         layers = manifest.layers or _config_alone(manifest)
@@ -231,8 +215,9 @@ class _Reader:
         if silent and not any(_is_stating(layer.media_type) for layer in layers):
             return
         if len(layers) > MOST_LAYERS:
-            self.miss(
-                f"the referrer {manifest.digest} has {len(layers)} layers: only {MOST_LAYERS} were read"
+            self.reading.miss(
+                self._repository,
+                f"the referrer {manifest.digest} has {len(layers)} layers: only {MOST_LAYERS} were read",
             )
         for layer in layers[:MOST_LAYERS]:
             self._layer(manifest, layer, subject, about)
@@ -252,115 +237,21 @@ class _Reader:
         if len(content) > LARGEST_ADVISORY:
             # SPDX 2 has no graph, and states nothing.
             if b"@graph" in content or b"@context" in content:
-                self.miss(f"the referrer {digest} of {subject} is SPDX 3, and too large to be read")
+                self.reading.miss(
+                    self._repository,
+                    f"the referrer {digest} of {subject} is SPDX 3, and too large to be read",
+                )
             return
         stating = bool(predicate) or any(map(_is_stating, (layer.media_type, manifest.artifact_type or "")))
         for found in decode_documents(content, stating=stating):
             if isinstance(found, Unreadable):
-                self.miss(f"the referrer {digest} of {subject} cannot be decoded: {found.reason}")
+                self.reading.miss(
+                    self._repository, f"the referrer {digest} of {subject} cannot be decoded: {found.reason}"
+                )
             elif isinstance(found, Document):
-                self._document(AttachedDocument(found, subject, digest), about)
+                self._statements.add(AttachedDocument(found, subject, digest), about)
             else:
                 assert isinstance(found, Foreign)  # noqa: S101 - there is no other
-
-    def _document(self, attached: AttachedDocument, about: SubjectImage) -> None:
-        document, digest = attached.document, attached.referrer
-        if document.vague:
-            self.miss(f"which image the advisory {digest} is about cannot be told by its subject")
-        named = document.subjects
-        if named and not any(map(about.comparable, named)):
-            self.miss(f"which image the advisory {digest} is about cannot be told by its subject's digests")
-            return
-        if named and not named & about.digests and not self._holds(named, about):
-            self.note(f"the advisory {digest} says that it is about another image: it was passed over")
-            return
-        self.reading.attached.append(attached)
-        for fault in document.faults:
-            self.miss(f"in the advisory {digest}, {fault}: it could not be read")
-        if document.enveloped:
-            self.note(f"the advisory {digest} is signed; the signature was not verified")
-        passed_over: list[str] = []
-        for statement in document.statements:
-            if statement.status in GOOD and statement.timestamp > _now() + _AHEAD:
-                self.miss(
-                    f"in the advisory {digest}, what is said of {statement.vulnerability} is dated in the"
-                    f" future, {statement.timestamp:%Y-%m-%d}: it was not believed"
-                )
-                continue
-            found = list(self._advisories(statement, attached, about, passed_over))
-            self.reading.advisories += found
-        if passed_over:
-            names = ", ".join(list(dict.fromkeys(passed_over))[:3])
-            self.note(f"the advisory {digest} is also, or only, about another product ({names})")
-
-    def _advisories(
-        self, statement: Statement, attached: AttachedDocument, about: SubjectImage, passed_over: list[str]
-    ) -> Iterator[Advisory]:
-        for product in statement.products or (None,):
-            match = "digest" if product is None else self._match(product, statement, about)
-            if match == "other":
-                assert product is not None  # noqa: S101 - what is attached is about this
-                passed_over.append(product.shown)
-                continue
-            if match == "unclear":
-                assert product is not None  # noqa: S101 - as above
-                self.miss(
-                    f"the advisory {attached.referrer} says {statement.status.replace('_', ' ')} about"
-                    f" {statement.vulnerability}, and it cannot be told whether that is about this image:"
-                    f" its product is {product.shown}"
-                )
-                continue
-            name = {"digest": "", "name": "the repository"}.get(match)
-            for component in (product.components if product is not None else ()) or ("",):
-                yield Advisory(
-                    statement,
-                    self._repository,
-                    attached.subject,
-                    attached.referrer,
-                    attached.document.enveloped,
-                    statement.author,
-                    product.shown if name is None and product is not None else name or "",
-                    component,
-                    sure=match != "package",
-                )
-
-    def _match(self, product: Product, statement: Statement, about: SubjectImage) -> products.Match:
-        verdict = products.match_product(product, about)
-        if verdict.match == "other" and self._holds(verdict.others, about):
-            return "digest"
-        if verdict.match == "name" and verdict.tag and statement.status in GOOD:
-            # Tags move: what is good of one is of this image only if the tag points to it.
-            try:
-                target = self._queries.resolve(self._repository, verdict.tag)
-            except DigestryError:
-                target = None
-            if target is None or target.digest not in about.digests:
-                return "unclear"
-        return verdict.match
-
-    def _holds(self, digests: Iterable[Digest], about: SubjectImage) -> bool:
-        """Return whether one of ``digests`` holds the image or has its config, which may not be known yet."""
-        for digest in digests:
-            if self._looked_up == _MOST_LOOKUPS:
-                return False
-            self._looked_up += 1
-            try:
-                manifest = self._queries.manifest(self._repository, digest)
-            except Unreachable:
-                raise
-            except DigestryError:
-                continue
-            if manifest is None:
-                continue
-            inside = {one.digest for one in manifest.manifests}
-            inside |= {manifest.config.digest} if manifest.config is not None else set()
-            if inside & about.digests:
-                return True
-        return False
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 def _announces(entry: Descriptor) -> bool:

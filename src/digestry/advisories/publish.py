@@ -10,7 +10,8 @@ from typing import BinaryIO, Final, Protocol
 
 from digestry.advisories import openvex_writer
 from digestry.advisories.advisory import AdvisoryReading, in_force
-from digestry.advisories.attachments import AttachmentQueries, read_advisories
+from digestry.advisories.attachment_queries import AttachmentQueries
+from digestry.advisories.attachments import read_advisories
 from digestry.advisories.openvex import PREDICATE_TYPE
 from digestry.advisories.statements import Status
 from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound

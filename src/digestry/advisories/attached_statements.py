@@ -1,0 +1,138 @@
+"""The statements of attached documents that are about an image, and the advisories that they are."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from digestry.advisories import products
+from digestry.advisories.advisory import Advisory, AdvisoryReading, AttachedDocument
+from digestry.advisories.attachment_queries import AttachmentQueries
+from digestry.advisories.products import SubjectImage
+from digestry.advisories.statements import GOOD, Product, Statement
+from digestry.errors import DigestryError, Unreachable
+from digestry.model.digest import Digest
+from digestry.model.reference import Reference
+
+_MOST_LOOKUPS: Final = 16  # of digests that products name and that are not known
+_AHEAD: Final = datetime.timedelta(days=1)
+
+
+class StatementMatcher:
+    """Adds to ``reading`` the statements of documents that are about an image of ``repository``."""
+
+    def __init__(self, queries: AttachmentQueries, repository: Reference, reading: AdvisoryReading) -> None:
+        self._queries = queries
+        self._repository = repository
+        self._reading = reading
+        self._looked_up = 0
+
+    def add(self, attached: AttachedDocument, about: SubjectImage) -> None:
+        """Add the statements of ``attached`` that are about ``about``, and say what was passed over."""
+        document, digest = attached.document, attached.referrer
+        if document.vague:
+            self._reading.miss(
+                self._repository, f"which image the advisory {digest} is about cannot be told by its subject"
+            )
+        named = document.subjects
+        if named and not any(map(about.comparable, named)):
+            self._reading.miss(
+                self._repository,
+                f"which image the advisory {digest} is about cannot be told by its subject's digests",
+            )
+            return
+        if named and not named & about.digests and not self._holds(named, about):
+            self._reading.note(
+                f"the advisory {digest} says that it is about another image: it was passed over"
+            )
+            return
+        self._reading.attached.append(attached)
+        for fault in document.faults:
+            self._reading.miss(self._repository, f"in the advisory {digest}, {fault}: it could not be read")
+        if document.enveloped:
+            self._reading.note(f"the advisory {digest} is signed; the signature was not verified")
+        passed_over: list[str] = []
+        for statement in document.statements:
+            if statement.status in GOOD and statement.timestamp > _now() + _AHEAD:
+                self._reading.miss(
+                    self._repository,
+                    f"in the advisory {digest}, what is said of {statement.vulnerability} is dated in the"
+                    f" future, {statement.timestamp:%Y-%m-%d}: it was not believed",
+                )
+                continue
+            found = list(self._advisories(statement, attached, about, passed_over))
+            self._reading.advisories += found
+        if passed_over:
+            names = ", ".join(list(dict.fromkeys(passed_over))[:3])
+            self._reading.note(f"the advisory {digest} is also, or only, about another product ({names})")
+
+    def _advisories(
+        self, statement: Statement, attached: AttachedDocument, about: SubjectImage, passed_over: list[str]
+    ) -> Iterator[Advisory]:
+        for product in statement.products or (None,):
+            match = "digest" if product is None else self._match(product, statement, about)
+            if match == "other":
+                assert product is not None  # noqa: S101 - what is attached is about this
+                passed_over.append(product.shown)
+                continue
+            if match == "unclear":
+                assert product is not None  # noqa: S101 - as above
+                self._reading.miss(
+                    self._repository,
+                    f"the advisory {attached.referrer} says {statement.status.replace('_', ' ')} about"
+                    f" {statement.vulnerability}, and it cannot be told whether that is about this image:"
+                    f" its product is {product.shown}",
+                )
+                continue
+            name = {"digest": "", "name": "the repository"}.get(match)
+            for component in (product.components if product is not None else ()) or ("",):
+                yield Advisory(
+                    statement,
+                    self._repository,
+                    attached.subject,
+                    attached.referrer,
+                    attached.document.enveloped,
+                    statement.author,
+                    product.shown if name is None and product is not None else name or "",
+                    component,
+                    sure=match != "package",
+                )
+
+    def _match(self, product: Product, statement: Statement, about: SubjectImage) -> products.Match:
+        verdict = products.match_product(product, about)
+        if verdict.match == "other" and self._holds(verdict.others, about):
+            return "digest"
+        if verdict.match == "name" and verdict.tag and statement.status in GOOD:
+            # Tags move: what is good of one is of this image only if the tag points to it.
+            try:
+                target = self._queries.resolve(self._repository, verdict.tag)
+            except DigestryError:
+                target = None
+            if target is None or target.digest not in about.digests:
+                return "unclear"
+        return verdict.match
+
+    def _holds(self, digests: Iterable[Digest], about: SubjectImage) -> bool:
+        """Return whether one of ``digests`` holds the image or has its config, which may not be known yet."""
+        for digest in digests:
+            if self._looked_up == _MOST_LOOKUPS:
+                return False
+            self._looked_up += 1
+            try:
+                manifest = self._queries.manifest(self._repository, digest)
+            except Unreachable:
+                raise
+            except DigestryError:
+                continue
+            if manifest is None:
+                continue
+            inside = {one.digest for one in manifest.manifests}
+            inside |= {manifest.config.digest} if manifest.config is not None else set()
+            if inside & about.digests:
+                return True
+        return False
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
