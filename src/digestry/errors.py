@@ -1,8 +1,7 @@
 """The errors that digestry raises on purpose: one root, and families by who is to blame.
 
-The HTTP status of an error is mapped in ``registry/responses.py`` and its exit code in
-``cli/exit_codes.py``, each in that one place. A message says what was wrong, where, and, in
-``hint``, what to do about it.
+``registry/error_responses.py`` maps an error to an HTTP status, and ``cli/exit_codes.py`` to an exit code. A
+message says what was wrong and where; ``hint`` says what to do about it.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class InvalidReference(CallerError):
 
 
 class InvalidManifest(CallerError):
-    """Bytes that are no manifest, index or config of a kind that digestry knows."""
+    """Bytes that are not a manifest, an index or a config that digestry knows."""
 
 
 class InvalidConfiguration(CallerError):
@@ -72,7 +71,7 @@ class NotFound(CallerError):
 
 
 class Ambiguous(CallerError):
-    """The name that was given is several things'; the message lists them."""
+    """The name that was given stands for several things; the message lists them."""
 
 
 class Conflict(CallerError):
@@ -80,11 +79,11 @@ class Conflict(CallerError):
 
 
 class Forbidden(CallerError):
-    """What the caller asks for is not theirs to do, whoever they are known as."""
+    """The caller may not do what it asks for."""
 
 
 class TooMany(CallerError):
-    """The caller has too much under way at once; later it can be asked again."""
+    """The caller does too much at once; a later request may succeed."""
 
 
 # -- somebody else's service is to blame -------------------------------------------------------
@@ -118,7 +117,7 @@ class Refused(RemoteError):
 
 
 class Unauthorized(Refused):
-    """The remote wants credentials, or refuses those that it was given (401, 403)."""
+    """The remote requires credentials, or refuses those that it was given (401, 403)."""
 
 
 class RemoteNotFound(Refused):
@@ -180,4 +179,4 @@ class StorageFull(StorageError):
 
 
 class StorageBusy(StorageError):
-    """Somebody else has kept the database for longer than it is waited for; later it may be free."""
+    """Somebody else holds the database for too long; later it may be free."""

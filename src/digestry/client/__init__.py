@@ -1,1 +1,1 @@
-"""The client: transport, authentication, retries, and what one repository of a registry can do."""
+"""The client of registries: connections and logins at the ground, repositories and sessions above them."""

@@ -1,4 +1,4 @@
-"""Answers to a registry's challenges: Basic, and Bearer tokens from a token server, cached.
+"""Authentication to registries: Basic, and Bearer tokens of a token server, which are cached.
 
 The token protocol is distribution's (docs/spec/auth/token.md and oauth.md).
 """
@@ -40,7 +40,7 @@ class _Token:
 
 
 class _TokenAnswer(msgspec.Struct):
-    """What a token server says (distribution, docs/spec/auth/token.md, "Token Response Fields")."""
+    """The response of a token server (distribution, docs/spec/auth/token.md, "Token Response Fields")."""
 
     token: str | None = None
     access_token: str | None = None
@@ -48,7 +48,7 @@ class _TokenAnswer(msgspec.Struct):
 
     @property
     def life(self) -> float:
-        """Seconds that the token is good for; the usual ones where that is no number of them.
+        """The seconds for which the token is valid; the usual number if the server sent none.
 
         Raises :class:`ProtocolViolation` for a number that no program means.
         """
@@ -61,7 +61,7 @@ class _TokenAnswer(msgspec.Struct):
 
 
 class Authenticator:
-    """What to send as ``Authorization``, by host and scope. Thread-safe."""
+    """The ``Authorization`` headers of requests, by host and scope. Thread-safe."""
 
     def __init__(
         self,
@@ -79,19 +79,19 @@ class Authenticator:
         self._withheld: dict[str, str] = {}
 
     def challenged(self, host: str) -> bool:
-        """Whether the registry has asked who asks."""
+        """Return whether the registry has asked for credentials."""
         with self._lock:
             return host in self._schemes
 
     def account(self, host: str, scopes: Sequence[str] = ()) -> str | None:
-        """Who is logged in to ``host``, if it asked: None for nobody, empty for a token without a name."""
+        """Return the user who is logged in to ``host``: None for nobody, empty for a token without a name."""
         if not self.challenged(host):
             return None
         with self._locked(host):
             return _account(self._credential(host, scopes))
 
     def header(self, host: str, scopes: Sequence[str]) -> str | None:
-        """What to send now; None before the first challenge. Raises as :meth:`reauthorize` does."""
+        """Return the header to send; None before the first challenge. Raises as :meth:`reauthorize` does."""
         with self._locked(host):
             challenge = self._schemes.get(host)
             if challenge is None:
@@ -107,7 +107,7 @@ class Authenticator:
     def reauthorize(
         self, host: str, values: Sequence[str], scopes: Sequence[str], used: str | None
     ) -> str | None:
-        """What to send instead after a 401 with these ``WWW-Authenticate`` ``values``.
+        """Return the header to send after a 401 with these ``WWW-Authenticate`` ``values``.
 
         ``used`` is the header that was refused. None if there is nothing else to try. Raises
         :class:`Unauthorized` if the token server refuses, :class:`ProtocolViolation` for a
@@ -134,11 +134,11 @@ class Authenticator:
             return self._host_locks.setdefault(host, threading.Lock())
 
     def problem(self, host: str) -> str:
-        """Why there are no credentials for ``host`` that there should be; empty if nothing is known."""
+        """Return why credentials for ``host`` are missing; empty if no reason is known."""
         return self._withheld.get(host, "") or self._credentials.problem(host)
 
     def _credential(self, host: str, scopes: Sequence[str]) -> Credential | None:
-        """Those of the repository that a request is about, which its first scope names."""
+        """Return the credential for the repository that the first scope names."""
         kind, _, rest = (scopes[0] if scopes else "").partition(":")
         return self._credentials.get(host, rest.rpartition(":")[0] if kind == "repository" else "")
 
@@ -161,7 +161,7 @@ class Authenticator:
         return f"Bearer {token.value}"
 
     def _keep(self, key: tuple[str, tuple[str, ...]], token: _Token) -> None:
-        """For who asks about ever more repositories: what is kept of them stays bounded."""
+        """Cache a token; the number of cached tokens is bounded."""
         with self._lock:  # other hosts' tokens are there too
             self._tokens.pop(key, None)
             if len(self._tokens) >= _MOST_TOKENS:
@@ -213,7 +213,7 @@ class Authenticator:
         return _Token(value, began + max(seconds - _MARGIN, seconds / 2))
 
     def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
-        """The credential, if the token server may have it; None, which is said, if it is a stranger's."""
+        """Return the credential if the token server may have it; else tell the user and return None."""
         options = self._transport.options
         trust = token_servers.trust(host, self._transport.base(host), realm, options)
         netloc = urlsplit(realm).netloc

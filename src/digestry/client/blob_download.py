@@ -1,4 +1,4 @@
-"""Fetching a blob: streamed, bounded by its declared size, taken up again after a break."""
+"""Downloading a blob: streamed, bounded by its declared size, continued after a broken connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{
 def pull_blob(
     endpoint: RepositoryEndpoint, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
 ) -> None:
-    """See :meth:`Repository.pull_blob`."""
+    """Stream a blob into ``sink`` and commit it. See :meth:`Repository.pull_blob`."""
     attempts = endpoint.connection.options.retries
     breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
     encoded = [False]
@@ -55,7 +55,10 @@ def _attempt(
     progress: Callable[[int], None] | None,
     encoded: list[bool],
 ) -> None:
-    """``encoded`` is whether the blob came encoded before: then no range can be asked for."""
+    """Make one request for what ``sink`` lacks.
+
+    ``encoded`` is whether the blob came encoded before: then no range can be asked for.
+    """
     start = sink.offset
     if start == descriptor.size and start:
         return
@@ -84,7 +87,7 @@ def _attempt(
 
 
 def _begin(response: Response, descriptor: Descriptor, start: int) -> int | None:
-    """How many bytes of the answer we have already; None if it is no answer to be used."""
+    """Return how many bytes of the response the sink has already; None if the response cannot be used."""
     if response.status == 200:
         return start  # Range is a wish: a registry may send everything again (RFC 9110, 14.2)
     if response.status == 206 and start:
@@ -128,7 +131,7 @@ def _pump(
 
 
 class _Behind:
-    """Writes, and so hashes, in a thread of its own while the next chunk is being read."""
+    """A writer that writes, and so hashes, in its own thread while the next chunk is read."""
 
     def __init__(self, sink: Ingest) -> None:
         self._sink = sink
@@ -138,7 +141,7 @@ class _Behind:
         self._thread = threading.Thread(target=self._run, name="digestry-write", daemon=True)
 
     def write(self, chunk: bytes) -> None:
-        """Passes ``chunk`` on. Raises what writing an earlier one raised."""
+        """Pass ``chunk`` on. Raises what writing an earlier one raised."""
         self._room.acquire()
         if self._error is not None:
             raise self._error

@@ -1,4 +1,4 @@
-"""Pushing a blob: is it there, can it be mounted, else send it (distribution-spec, "Pushing blobs")."""
+"""Uploading a blob, unless it is there or can be mounted (distribution-spec, "Pushing blobs")."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def push_blob(
     mount_from: str | None,
     progress: Callable[[int], None] | None,
 ) -> Outcome:
-    """See :meth:`Repository.push_blob`."""
+    """Make the repository have a blob, and return how. See :meth:`Repository.push_blob`."""
     if has_blob(endpoint, descriptor.digest):
         return "present"
     if mount_from is not None and mount_from != endpoint.repository.repository:
@@ -65,7 +65,7 @@ def push_blob(
 
 
 class _Sent:
-    """How many bytes have left, for whoever watches."""
+    """The number of bytes that were sent, reported to ``progress``."""
 
     def __init__(self, progress: Callable[[int], None] | None) -> None:
         self._progress = progress
@@ -77,22 +77,23 @@ class _Sent:
             self._progress(count)
 
     def again(self) -> None:
-        """All of it will be sent once more."""
+        """Take back what was reported: all of it will be sent once more."""
         if self.count:
             self.more(-self.count)
 
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """A session that the registry has begun: where it goes on, and the fewest bytes of its parts but
-    the last (``OCI-Chunk-Min-Length``)."""
+    """An upload that the registry has begun: its address, and the fewest bytes of its parts but the last
+    (``OCI-Chunk-Min-Length``).
+    """
 
     location: str
     least: int = 0
 
 
 def _mount(endpoint: RepositoryEndpoint, descriptor: Descriptor, origin: str) -> tuple[bool, _Upload | None]:
-    """Whether the blob was mounted; if not, the upload that the registry may have begun instead.
+    """Return whether the blob was mounted, and the upload that the registry may have begun instead.
 
     A mount saves a transfer, and is the registry's to refuse, and the token server's: the blob is sent
     then, as all clients do it.
@@ -148,7 +149,7 @@ def _send_whole(
     upload: _Upload,
     sent: _Sent,
 ) -> bool:
-    """Sends the blob in one request; False if that is too large for somebody on the way."""
+    """Send the blob in one request; return False if that is too large for somebody on the way."""
 
     def body() -> Iterator[bytes]:
         sent.again()  # it may be sent on to somewhere else
@@ -179,8 +180,10 @@ def _send_in_parts(
     upload: _Upload,
     sent: _Sent,
 ) -> None:
-    """Sends the blob in parts (distribution-spec, "Pushing a blob in chunks"), smaller ones when they
-    are refused as too large."""
+    """Send the blob in parts (distribution-spec, "Pushing a blob in chunks").
+
+    Parts that are refused as too large are made smaller.
+    """
     size = _LARGEST_PART
     while size >= descriptor.size and size > _SMALLEST_PART:
         size //= 2
@@ -229,7 +232,7 @@ def _send_in_parts(
 
 
 def _check_range(response: Response, expected: int) -> None:
-    """Raises :class:`ProtocolViolation` if the registry has less than was sent to it."""
+    """Raise :class:`ProtocolViolation` if the registry has less than was sent to it."""
     _, dash, last = response.headers.get("Range", "").strip().rpartition("-")
     if dash and last.isascii() and last.isdigit() and len(last) <= 19 and int(last) + 1 != expected:
         raise ProtocolViolation(f"{response.host} was sent {expected} bytes, and says that it has {last}")

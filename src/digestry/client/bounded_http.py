@@ -1,4 +1,4 @@
-"""Connections that bound what the other side sends, and for how long it may take.
+"""HTTP connections that bound how much the other side sends, and how long that may take.
 
 A timeout of a socket begins anew with every byte, and http.client reads interim answers, chunk lines and
 trailers for as long as they come. Here everything that a connection carries passes one place, which
@@ -40,8 +40,9 @@ SWITCHING: Final = 101
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long answers may take: ``head`` is the seconds for a head, None for no bound but ``timeout``,
-    the seconds without a byte. ``waiting`` is where the time counts."""
+    """How long responses may take. ``head`` is the seconds for a head; with None only ``timeout`` bounds it,
+    the seconds without a byte. ``waiting`` is the budget that the time counts against.
+    """
 
     head: float | None
     timeout: float
@@ -49,7 +50,7 @@ class Patience:
 
 
 class _Reader(io.RawIOBase):
-    """What comes from a connection, for one answer."""
+    """The bytes of one response, counted as they are read from the connection."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, host: str, patience: Patience) -> None:
         self._raw = raw
@@ -64,13 +65,15 @@ class _Reader(io.RawIOBase):
         self._what = ""
 
     def expect(self, most: int, what: str, seconds: float | None) -> None:
-        """Allows ``most`` bytes more, which are ``what``, within ``seconds``; None for no such end."""
+        """Allow ``most`` bytes more, called ``what``, within ``seconds``; with None without an end."""
         self._most, self._what = self._taken + most, what
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def begin_body(self) -> Callable[[int], None]:
-        """From now on who sends slower than the least rate makes somebody wait. What is returned allows
-        so many bytes in all for the body and what surrounds it."""
+        """Count time below the least rate as waiting, from now on.
+
+        Returns a function that allows so many bytes in all for the body and what surrounds it.
+        """
         began = self._taken
         self._until = None
         self._by_rate = True
@@ -121,7 +124,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer whose parts are bounded; ``extra`` is the seconds that its head may take besides."""
+    """A response whose parts are bounded. ``extra`` is how many seconds more its head may take."""
 
     def __init__(
         self,
@@ -180,7 +183,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Bounded(HTTPConnection):
-    """What a connection does beside urllib3's: it bounds answers, and sends at a least rate."""
+    """A connection that bounds responses, and sends at a least rate."""
 
     _sent: int = 0
 
@@ -192,7 +195,7 @@ class _Bounded(HTTPConnection):
         )
 
     def _take_extra(self) -> float:
-        """The seconds that a registry may take to look through what it was sent since its last answer."""
+        """Return how many seconds a registry may take to process what it was sent since its last response."""
         sent, self._sent = self._sent, 0
         return float(sent // COMMITTED)
 
@@ -236,7 +239,7 @@ class _Encrypted(_Bounded, HTTPSConnection):
 
 
 def bound(manager: urllib3.PoolManager, patience: Patience) -> None:
-    """Bounds all that ``manager`` asks from now on."""
+    """Make all further connections of ``manager`` bounded."""
 
     class Plain(_Bounded):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""``WWW-Authenticate``: what a registry wants to see (RFC 9110, section 11.6.1)."""
+"""The challenges in ``WWW-Authenticate`` headers (RFC 9110, section 11.6.1)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LONGEST: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """``scheme`` is in lower case; ``parameters`` have lower-case names."""
+    """One challenge. ``scheme`` is in lower case; ``parameters`` have lower-case names."""
 
     scheme: str
     parameters: dict[str, str]
 
 
 def parse(values: Iterable[str]) -> list[Challenge]:
-    """The challenges in the header's values, in order. What cannot be read ends its value."""
+    """Return the challenges in the header's values, in order. What cannot be read ends its value."""
     found: list[Challenge] = []
     for value in values:
         text = value[:_LONGEST]

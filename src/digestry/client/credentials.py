@@ -1,4 +1,4 @@
-"""Credentials as docker keeps them: ``config.json`` and the credential helpers that it names."""
+"""Credentials: those that docker keeps, in ``config.json`` and its credential helpers, and given ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TOKEN_USER: Final = "<token>"  # noqa: S105 - what helpers call the user of an 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user name and password; or an identity token, which buys registry tokens; or such a token."""
+    """A user name and password, or an identity token, which buys registry tokens, or a registry token."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -43,14 +43,14 @@ class Credential:
 
 
 class _HelperAnswer(msgspec.Struct, rename="pascal"):
-    """What a credential helper prints (docker-credential-helpers, credentials/credentials.go)."""
+    """The output of a credential helper (docker-credential-helpers, credentials/credentials.go)."""
 
     username: str
     secret: str
 
 
 class Credentials(Protocol):
-    """Where credentials come from."""
+    """A source of credentials."""
 
     def get(self, host: str, repository: str = "") -> Credential | None:
         """What to log in to ``host[:port]`` with, for ``repository`` of it; None if there is nothing."""
@@ -77,7 +77,9 @@ class StaticCredentials:
 
 
 class DockerCredentials:
-    """Reads ``config.json`` when first asked, and each helper once a name. Thread-safe.
+    """The credentials that docker and podman keep. Thread-safe.
+
+    ``config.json`` is read when it is first needed, and each helper is asked once a name.
 
     ``given`` is such a document itself (``DOCKER_AUTH_CONFIG``), which goes before the file in
     ``directory``; ``more`` are files of the same form that are read after it. A helper that does not
@@ -295,19 +297,19 @@ class DockerCredentials:
 
 
 def _names(host: str, repository: str) -> list[str]:
-    """``host/team/app``, ``host/team``, ``host``."""
+    """Return the names to look for, the longest first: ``host/team/app``, ``host/team``, ``host``."""
     base = _plain(host)
     parts = repository.split("/") if repository else []
     return ["/".join((base, *parts[:count])) for count in range(len(parts), -1, -1)]
 
 
 def _plain(host: str) -> str:
-    """One name for all of Docker Hub's."""
+    """Return ``host``, or the one name for all of Docker Hub's hosts."""
     return DOCKER_HUB if host in _HUB_HOSTS else host
 
 
 def _name_of(key: str) -> str:
-    """What a key such as ``https://index.docker.io/v1/`` or ``registry.example:5000/team`` is for."""
+    """Return what a key is for, such as ``https://index.docker.io/v1/`` or ``registry.example:5000/team``."""
     host, _, path = key.partition("://")[2].partition("/") if "://" in key else key.partition("/")
     path = path.strip("/")
     if "://" in key or path in _LEGACY_PATHS:
@@ -316,5 +318,5 @@ def _name_of(key: str) -> str:
 
 
 def _host_of(key: str) -> str:
-    """The host of a key that is an address."""
+    """Return the host of a key that is an address."""
     return _name_of(key) if "://" in key else ""

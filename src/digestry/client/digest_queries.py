@@ -16,7 +16,7 @@ _PAGE: Final = 1000
 
 
 def tags_for_digest(endpoint: RepositoryEndpoint, digest: Digest, limit: int | None) -> list[TagSpan] | None:
-    """See :meth:`Repository.tags_for_digest`."""
+    """Return each time that a tag came to ``digest``. See :meth:`Repository.tags_for_digest`."""
     if lacks(endpoint.connection, endpoint.host, "_digestry/whose/<digest>"):
         return None
     spans: list[TagSpan] = []
@@ -35,7 +35,7 @@ def tags_for_digest(endpoint: RepositoryEndpoint, digest: Digest, limit: int | N
 
 
 def holders(endpoint: RepositoryEndpoint, digest: Digest) -> Holders | None:
-    """See :meth:`Repository.holders`."""
+    """Return the manifests that hold ``digest``. See :meth:`Repository.holders`."""
     if lacks(endpoint.connection, endpoint.host, "_digestry/holders/<digest>"):
         return None
     with endpoint.request("GET", f"_digestry/holders/{digest}") as response:

@@ -1,4 +1,4 @@
-"""Bodies that were encoded on their way, though nobody asked for that (RFC 9110, 8.4)."""
+"""Decoding of bodies that were encoded on their way, though nobody asked for that (RFC 9110, 8.4)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _ENOUGH: Final = 512  # to tell what it is: a gzip's header with a name, and wha
 
 
 def decoder_of(encoding: str, host: str, *, of_gzip: bool = False) -> Decoder:
-    """What undoes a ``Content-Encoding``, of something that is a gzip itself if ``of_gzip``. Raises
-    :class:`ProtocolViolation` for one unknown here."""
+    """Return a decoder of a ``Content-Encoding``; ``of_gzip`` says that the content is a gzip itself.
+
+    Raises :class:`ProtocolViolation` for an encoding that is not known here.
+    """
     if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise ProtocolViolation(
             f"{host} sends its answer encoded as {shown(encoding)}, which it was not asked for",
@@ -25,7 +27,7 @@ def decoder_of(encoding: str, host: str, *, of_gzip: bool = False) -> Decoder:
 
 
 class Decoder:
-    """Undoes gzip or deflate, never more at once than is asked for.
+    """A decoder of gzip and deflate that never inflates more at once than is asked for.
 
     A body that is called gzip and is none, or that is called encoded for being a gzip, is what it is:
     there are servers that mislabel.
@@ -41,11 +43,14 @@ class Decoder:
         self._plain = False
 
     def feed(self, raw: bytes) -> None:
-        """Gives more of what came; to be called only when :meth:`take` has no more."""
+        """Add encoded bytes; to be called only when :meth:`take` has no more."""
         self._raw += raw
 
     def take(self, count: int) -> bytes:
-        """Up to ``count`` decoded bytes; empty if more must be fed. Raises :class:`ProtocolViolation`."""
+        """Return up to ``count`` decoded bytes; none if more must be fed.
+
+        Raises :class:`ProtocolViolation`.
+        """
         if not self._began:
             if len(self._raw) < _ENOUGH:
                 return b""
@@ -68,7 +73,10 @@ class Decoder:
         return b""
 
     def finish(self, count: int) -> bytes:
-        """As :meth:`take`, when nothing more comes. Raises :class:`ProtocolViolation` if it broke off."""
+        """Return as :meth:`take` does, when nothing more comes.
+
+        Raises :class:`ProtocolViolation` if the body broke off.
+        """
         if not self._began and self._raw:
             self._begin()
         part = self.take(count)

@@ -15,7 +15,7 @@ _MIRRORED: Final = ("/manifests", "/referrers")
 
 
 class RepositoryEndpoint:
-    """Where one repository is asked. Thread-safe."""
+    """The part of a registry's API that is about one repository. Thread-safe."""
 
     def __init__(self, connection: Connection, repository: Reference) -> None:
         self.connection = connection

@@ -26,7 +26,7 @@ def journal(
     since: datetime.datetime | None = None,
     until: datetime.datetime | None = None,
 ) -> list[TagEvent] | None:
-    """See :meth:`Repository.journal`."""
+    """Return the entries of the journal, newest first. See :meth:`Repository.journal`."""
     bounds = {name: rfc3339(at) for name, at in (("since", since), ("until", until)) if at is not None}
     events: list[TagEvent] = []
     before: int | str | None = None

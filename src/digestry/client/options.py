@@ -1,4 +1,4 @@
-"""How the client behaves: one frozen value, made at the edge."""
+"""The options of the client: one frozen value, made at the edge."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class ClientOptions:
         )
 
     def may_be_plain(self, host: str) -> bool:
-        """Whether ``host[:port]`` may be spoken to without TLS."""
+        """Return whether ``host[:port]`` may be asked without TLS."""
         return is_loopback(host) or self.is_insecure(host)
 
     def is_insecure(self, host: str) -> bool:
-        """Whether the user said so of ``host[:port]``."""
+        """Return whether the user allows ``host[:port]`` to be asked without TLS."""
         return host in self.insecure_hosts or bare_host(host) in self.insecure_hosts
 
 
@@ -79,12 +79,12 @@ def podman_files(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...
 
 
 def bare_host(host: str) -> str:
-    """``host[:port]`` without its port, and without the brackets of an IPv6 address."""
+    """Return ``host[:port]`` without its port, and without the brackets of an IPv6 address."""
     return urlsplit(f"//{host}").hostname or host
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host[:port]`` is this machine: 127.0.0.0/8, ``::1`` or ``localhost``."""
+    """Return whether ``host[:port]`` is this machine: 127.0.0.0/8, ``::1`` or ``localhost``."""
     name = bare_host(host)
     if name == "localhost":
         return True
@@ -95,8 +95,10 @@ def is_loopback(host: str) -> bool:
 
 
 def is_inside(host: str) -> bool:
-    """Whether ``host[:port]`` is this machine, or what only this machine's own network has: loopback,
-    unspecified and link-local addresses, where clouds keep the machine's credentials."""
+    """Return whether ``host[:port]`` is this machine, or has a link-local or unspecified address.
+
+    At link-local addresses clouds keep the machine's credentials.
+    """
     if is_loopback(host):
         return True
     try:

@@ -29,8 +29,11 @@ _PATIENCE: Final = 30.0
 
 
 def next_link(header: str | None) -> str | None:
-    """The target of the link with ``rel=next``; None if there is none. Raises :class:`ProtocolViolation` for
-    a header that speaks of a next page in no way that is understood: the list is not whole without it."""
+    """Return the target of the link with ``rel=next``; None if there is none.
+
+    Raises :class:`ProtocolViolation` for a header that names a next page in a way that is not understood: the
+    list is not complete without it.
+    """
     said = header or ""
     for target, parameters in _LINK.findall(said[:_LONGEST_LINK]):
         if _NEXT.search(parameters):
@@ -41,7 +44,7 @@ def next_link(header: str | None) -> str | None:
 
 
 class Progress:
-    """How a list goes on, whose pages lead to each other: for so long as it gets on.
+    """The progress of a paged list, which ends a list that has no end or comes too slowly.
 
     ``patience`` is how many seconds it may take more than its entries are worth.
     """
@@ -53,7 +56,7 @@ class Progress:
         self._waited = 0.0
 
     def page(self, entries: int, took: float) -> None:
-        """Counts a page of ``entries`` that took so many seconds.
+        """Count a page of ``entries`` that took so many seconds.
 
         Raises :class:`ProtocolViolation` for a list that has no end, :class:`Unreachable` for one that
         comes too slowly.
@@ -75,13 +78,14 @@ class Progress:
 
 
 def progress_of(connection: Connection, host: str) -> Progress:
-    """How a list of ``host`` goes on, of which nothing has come yet."""
+    """Return the progress of a new list of ``host``."""
     return Progress(host, connection.options.patience)
 
 
 def pages(endpoint: RepositoryEndpoint, path: str) -> Iterator[Response]:
-    """The answers to ``path`` and to the pages after it, each closed when the next is asked for. Whoever
-    reads one notes in it how many entries it had.
+    """Yield the responses to ``path`` and to the pages after it, each closed when the next is asked for.
+
+    The caller sets ``entries`` of each to the number of its entries.
 
     Raises :class:`ProtocolViolation` for a link to another host, to no page, one that goes in a circle, and
     for pages without an end, :class:`Unreachable` for a list that comes too slowly.

@@ -23,7 +23,7 @@ _NO_SUCH_TAG: Final = "MANIFEST_UNKNOWN"
 
 
 def tag_at(endpoint: RepositoryEndpoint, tag: str, at: datetime.datetime) -> TagSpan | None:
-    """See :meth:`Repository.tag_at`."""
+    """Return what ``tag`` pointed to at a time. See :meth:`Repository.tag_at`."""
     with endpoint.request("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as response:
         if response.status == 200:
             found: TagAsOf = response.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
@@ -57,7 +57,7 @@ def tag_at(endpoint: RepositoryEndpoint, tag: str, at: datetime.datetime) -> Tag
 
 
 def tags_at(endpoint: RepositoryEndpoint, at: datetime.datetime) -> list[TagSpan] | None:
-    """See :meth:`Repository.tags_at`."""
+    """Return the tags that there were at a time. See :meth:`Repository.tags_at`."""
     spans: list[TagSpan] = []
     for response in pages(endpoint, f"_digestry/tags?{urlencode({'at': rfc3339(at), 'n': _PAGE})}"):
         if response.status in UNSUPPORTED:
@@ -71,7 +71,7 @@ def tags_at(endpoint: RepositoryEndpoint, at: datetime.datetime) -> list[TagSpan
 
 
 def restore(endpoint: RepositoryEndpoint, tag: str, wanted: Digest | datetime.datetime) -> Restored | None:
-    """See :meth:`Repository.restore`."""
+    """Point ``tag`` back at what it had. See :meth:`Repository.restore`."""
     query = {"to": str(wanted)} if isinstance(wanted, Digest) else {"at": rfc3339(wanted)}
     path = f"_digestry/restore/{tag}?{urlencode(query)}"
     with endpoint.request("POST", path, push=True) as response:
@@ -86,7 +86,7 @@ def restore(endpoint: RepositoryEndpoint, tag: str, wanted: Digest | datetime.da
 
 
 def _fail_if_known(response: Response, action: str) -> None:
-    """Raises if a 404 is about the tag; one about the path is of a registry without that endpoint."""
+    """Raise if a 404 is about the tag; one about the path comes from a registry without that endpoint."""
     try:
         response.fail(action)
     except RemoteNotFound as error:

@@ -1,4 +1,4 @@
-"""Which proxy the environment names for a host, by the rules of Go's clients (httpproxy)."""
+"""The proxy that the environment names for a host, by the rules of Go's clients (httpproxy)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS: Final = frozenset({"http", "https"})
 
 
 def proxy_for(scheme: str, host: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The address of the proxy for ``host[:port]``; None if it is reached directly, as this machine is.
+    """Return the address of the proxy for ``host[:port]``; None if it is reached directly.
 
     ``HTTP_PROXY``, ``HTTPS_PROXY`` (``ALL_PROXY`` for want of them) and ``NO_PROXY``, in upper or lower
     case. Raises :class:`InvalidConfiguration` for a proxy of a kind that is not spoken here.
@@ -41,7 +41,7 @@ def proxy_for(scheme: str, host: str, environment: Mapping[str, str] = os.enviro
 
 
 def credentials_of(proxy: str) -> tuple[str, str | None]:
-    """The address of a proxy without its user, and what to send as ``Proxy-Authorization``."""
+    """Return the address of a proxy without its user, and the ``Proxy-Authorization`` to send."""
     parts = urlsplit(proxy)
     where, _, netloc = parts.netloc.rpartition("@")
     address = parts._replace(netloc=netloc, path="", query="", fragment="").geturl()
@@ -112,7 +112,7 @@ def _matches(
 
 
 def _split(entry: str) -> tuple[str, int | None]:
-    """Host and port of an entry; an IPv6 address has brackets if it has a port."""
+    """Return host and port of an entry; an IPv6 address has brackets if it has a port."""
     if entry.startswith("["):
         bare, _, rest = entry[1:].partition("]")
         text = rest.removeprefix(":")

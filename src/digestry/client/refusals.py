@@ -1,4 +1,4 @@
-"""What to do about a registry's refusal: by what it says, and by who asked."""
+"""Hints about a registry's refusal: what to do, by what it says and by who asked."""
 
 from __future__ import annotations
 

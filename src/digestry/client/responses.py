@@ -1,4 +1,4 @@
-"""What comes back from a registry: read with a limit, never trusted, and made an error if it is one."""
+"""Responses of registries: read with a limit, never trusted, turned into errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RAW: Final = 64 << 10  # of an encoded body, decoded at once
 
 
 class Response:
-    """One HTTP answer, its body not read yet. A context manager that gives the connection back.
+    """One HTTP response, its body not read yet. A context manager that gives the connection back.
 
     ``patience`` is how many seconds its body may take, unless it is streamed. ``remark`` is what else an
     error must say.
@@ -72,19 +72,18 @@ class Response:
 
     @property
     def length(self) -> int | None:
-        """``Content-Length`` in bytes; None if the answer has none that makes sense."""
+        """The ``Content-Length`` in bytes; None if it is missing or not a number."""
         text = self.headers.get("Content-Length", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
 
     @property
     def encoding(self) -> str:
-        """``Content-Encoding``, which nobody asked for; empty if there is none."""
+        """The ``Content-Encoding``, which nobody asked for; empty if there is none."""
         said = self.headers.get("Content-Encoding", "").strip().lower()
         return "" if said == "identity" else said
 
     def decode(self, *, of_gzip: bool = False) -> None:
-        """From now on the body is read as it was before its ``Content-Encoding``; ``of_gzip`` says that it
-        was a gzip then.
+        """Undo the ``Content-Encoding`` of the body; ``of_gzip`` says that the content is a gzip itself.
 
         Raises :class:`ProtocolViolation` for an encoding that cannot be undone.
         """
@@ -92,8 +91,10 @@ class Response:
             self._decoder = decoder_of(self.encoding, self.host, of_gzip=of_gzip)
 
     def read_some(self, count: int) -> bytes:
-        """Up to ``count`` bytes of the body, as many as come in a second; empty at its end. Raises
-        :class:`Unreachable`."""
+        """Return up to ``count`` bytes of the body, as many as come in a second; none at its end.
+
+        Raises :class:`Unreachable`.
+        """
         parts: list[bytes] = []
         size = 0
         until = time.monotonic() + 1
@@ -105,7 +106,7 @@ class Response:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_ready(self, count: int) -> bytes:
-        """As :meth:`read_some`, but gives what has arrived, without waiting for ``count`` bytes."""
+        """Return what has arrived of the body, up to ``count`` bytes. Raises as :meth:`read_some` does."""
         if self._decoder is None:
             return self._read_raw(count)
         while not (part := self._decoder.take(count)):
@@ -122,8 +123,10 @@ class Response:
             raise unreachable(self.host, error) from error
 
     def read(self, limit: int) -> bytes:
-        """The whole body, decoded. Raises :class:`ProtocolViolation` if it has more than ``limit``
-        bytes."""
+        """Return the whole body, decoded.
+
+        Raises :class:`ProtocolViolation` if it has more than ``limit`` bytes.
+        """
         if self.length is not None and self.length > limit:
             self._too_long(limit)
         self.decode()
@@ -139,7 +142,7 @@ class Response:
         return b"".join(parts)
 
     def _read_soon(self, count: int) -> bytes:
-        """As :meth:`read_ready`, as long as there is patience."""
+        """Return as :meth:`read_ready` does. Raises :class:`Unreachable` after the time for the body."""
         if self._until is not None and time.monotonic() > self._until:
             raise Unreachable(f"cannot reach {self.host}: it does not answer in time")
         return self.read_ready(count)
@@ -149,12 +152,12 @@ class Response:
         raise AnswerTooLong(f"{self.host} sent more than {limit} bytes for {path}", limit=limit)
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The body in pieces of up to ``size`` bytes. Raises :class:`Unreachable` while iterating."""
+        """Yield the body in pieces of up to ``size`` bytes. Raises :class:`Unreachable` while iterating."""
         while part := self.read_some(size):
             yield part
 
     def digest(self) -> Digest | None:
-        """``Docker-Content-Digest``. Raises :class:`ProtocolViolation` if it is not a digest."""
+        """Return the ``Docker-Content-Digest``. Raises :class:`ProtocolViolation` if it is not a digest."""
         text = self.headers.get("Docker-Content-Digest")
         if text is None:
             return None
@@ -164,7 +167,7 @@ class Response:
             raise ProtocolViolation(f"{self.host} sent a digest that is none: {error.message}") from error
 
     def json(self, kind: Any, limit: int, **decoding: Any) -> Any:
-        """The body as JSON of ``kind``. Raises :class:`ProtocolViolation` if it is anything else."""
+        """Return the body as JSON of ``kind``. Raises :class:`ProtocolViolation` if it is anything else."""
         body = self.read(limit)
         try:
             return msgspec.json.decode(body, type=kind, **decoding)
@@ -175,7 +178,7 @@ class Response:
             ) from error
 
     def fail(self, action: str) -> NoReturn:
-        """Raises what this answer, not the one hoped for, means while trying to ``action``."""
+        """Raise the error that this response means for somebody who tried to ``action``."""
         code, text, damaged = self._reason()
         registry = self.registry or self.host
         message = f"cannot {action}: {self.host} answers {self.status}" + (f", {text}" if text else "")
@@ -208,8 +211,10 @@ class Response:
         raise Refused(message, status=self.status, code=code, hint=hint, retry_after=pause)
 
     def _reason(self) -> tuple[str, str, bool]:
-        """The error code and the registry's words (distribution-spec, "Error Codes"), escaped; and
-        whether it says that it has what was asked for, damaged."""
+        """Return the error code, the registry's words, escaped, and whether it has the content damaged.
+
+        Distribution-spec, "Error Codes".
+        """
         if self._method == "HEAD":
             return "", "", False
         try:
@@ -251,7 +256,7 @@ class Response:
         self.close()
 
     def close(self) -> None:
-        """Gives the connection back if the body has ended, or has little left; else ends it."""
+        """Give the connection back if the body has ended or has little left; else close it."""
         response, self._decoder = self._response, None
         if self._method != "HEAD" and (self.length is None or self.length > ERROR_BODY):
             # Nobody knows how long the rest is. A finished body has given its connection back.
@@ -270,7 +275,7 @@ class Response:
 
 
 def escaped(text: str) -> str:
-    """A stranger's words for a message of ours: control characters escaped, and cut when long."""
+    """Return text from outside for a message: control characters escaped, and cut when it is long."""
     cut = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -279,5 +284,5 @@ def escaped(text: str) -> str:
 
 
 def digest_disagreement(host: str, said: Digest, found: Digest) -> ProtocolViolation:
-    """The registry's own header and its bytes disagree."""
+    """Return the error for a registry whose header and bytes disagree."""
     return ProtocolViolation(f"{host} says {shown(str(said))}, but its bytes hash to {found}")

@@ -1,4 +1,4 @@
-"""What registries have said of themselves, cached for as long as a session lasts."""
+"""The cache of a session: what registries have said of themselves."""
 
 from __future__ import annotations
 

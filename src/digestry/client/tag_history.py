@@ -19,7 +19,7 @@ _LARGEST_PAGE: Final = 16 << 20
 
 
 def tag_history(endpoint: RepositoryEndpoint, tag: str) -> list[TagEvent] | None:
-    """See :meth:`Repository.tag_history`."""
+    """Return where ``tag`` has pointed, newest first. See :meth:`Repository.tag_history`."""
     entries: list[Descriptor] = []
     for response in pages(endpoint, f"_oci/tag-history/{tag}"):
         if response.status in UNSUPPORTED:
@@ -44,7 +44,7 @@ def tag_history(endpoint: RepositoryEndpoint, tag: str) -> list[TagEvent] | None
 
 
 def _event(endpoint: RepositoryEndpoint, tag: str, entry: Descriptor, current: Digest | None) -> TagEvent:
-    """On the wire a move is one more ``created``: where it came from is told by the entry before."""
+    """Return the event of one entry. On the wire a move is one more ``created`` after ``current``."""
     annotations = entry.annotations or {}
     kind = annotations.get(TAG_EVENT)
     try:

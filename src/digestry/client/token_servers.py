@@ -1,4 +1,4 @@
-"""Which token server gets a password: the registry's own, or one that belongs to it.
+"""The trust in token servers: a registry's own, or one that belongs to it, gets the password.
 
 A registry names its token server in the ``realm`` of a challenge (distribution's docs/spec/auth/token.md),
 and docker sends the user's password to whatever host that is, over TLS or not. Here a host that is not the
@@ -49,8 +49,10 @@ _SHARED: Final = (
 
 
 def parts_of(url: str) -> SplitResult | None:
-    """An absolute address of the web, taken apart; None for anything that two readers may read as two hosts:
-    a user, a backslash, a host that is not ASCII, a port that is none."""
+    """Return the parts of an absolute web address; None for one that readers may read as different hosts.
+
+    That is an address with a user, a backslash, a host that is not ASCII, or an invalid port.
+    """
     try:
         parts = urlsplit(url)
         valid = parts.port is None or parts.port > 0
@@ -62,7 +64,7 @@ def parts_of(url: str) -> SplitResult | None:
 
 
 def trust(host: str, base: str, realm: str, options: ClientOptions) -> Trust:
-    """What the token server at ``realm`` is to the registry ``host``, which is at ``base``.
+    """Return what the token server at ``realm`` is to the registry ``host``, which is at ``base``.
 
     Raises :class:`ProtocolViolation` for what is no address, and for another host over plain HTTP unless
     that host is one of those that may be asked so.
@@ -92,15 +94,18 @@ def _name(parts: SplitResult) -> str:
 
 
 def belongs(registry: str, server: str) -> bool:
-    """Whether the token server of another domain is known to be that registry's."""
+    """Return whether the token server of another domain is known to be that registry's."""
     if registry.endswith(".aliyuncs.com"):
         return server.startswith("dockerauth") and server.endswith(".aliyuncs.com")
     return any(_within(registry, domain) and _within(server, of) for domain, of in _BELONG)
 
 
 def neighbours(one: str, other: str) -> bool:
-    """Whether two hosts are in a domain that is somebody's own: ``registry.example.com`` and
-    ``auth.example.com``, but not two names below ``co.uk`` or below a hosting company's domain."""
+    """Return whether two hosts are in a domain that one owner has.
+
+    ``registry.example.com`` and ``auth.example.com`` are; two names below ``co.uk`` or below a hosting
+    company's domain are not.
+    """
     if _is_address(one) or _is_address(other):
         return False
     common: list[str] = []

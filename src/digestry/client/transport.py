@@ -72,14 +72,14 @@ class Transport:
         )
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Close all connections."""
         with self._lock:
             for manager in self._managers.values():
                 manager.clear()
             self._managers.clear()
 
     def drop_idle(self) -> None:
-        """Ends the connections that nobody uses just now."""
+        """Close the connections that are not in use."""
         with self._lock:
             for manager in self._managers.values():
                 manager.clear()
@@ -87,7 +87,7 @@ class Transport:
     # -- where a registry is ------------------------------------------------------------------
 
     def base(self, host: str) -> str:
-        """``scheme://host[:port]`` of a registry, asked once. Raises :class:`Unreachable`.
+        """Return ``scheme://host[:port]`` of a registry, found out once. Raises :class:`Unreachable`.
 
         TLS alone, unless the host may be plain: then a loopback host is tried over plain HTTP
         first, any other over TLS first.
@@ -106,7 +106,7 @@ class Transport:
             return known
 
     def place(self, host: str, base: str) -> None:
-        """Says where the registry ``host`` is, ``scheme://host[:port]``: it is not looked for then."""
+        """Set where the registry ``host`` is, ``scheme://host[:port]``, so that it is not looked for."""
         with self._lock:
             self._bases[host] = base
 
@@ -140,8 +140,10 @@ class Transport:
         return base
 
     def _pin(self, host: str) -> None:
-        """Trusts the certificate that ``host`` shows now, for this session: it may be plain, so
-        that this is more than it needs, and nobody can step in between later."""
+        """Trust the certificate that ``host`` shows now, for this session.
+
+        The host may be asked without TLS, so that this is more than it needs; nobody can step in later.
+        """
         address = (bare_host(host), urlsplit(f"//{host}").port or 443)
         try:
             certificate = ssl.get_server_certificate(address, timeout=self.options.connect_timeout)
@@ -154,8 +156,7 @@ class Transport:
     # -- asking -------------------------------------------------------------------------------
 
     def send(self, call: Call, *, authorization: str | None = None) -> Response:
-        """Sends ``call`` and follows redirects, by the same method; the last answer, whatever its
-        status.
+        """Send ``call``, follow redirects by the same method, and return the last response.
 
         ``authorization`` goes to the call's own origin only. Raises :class:`Unreachable`, and
         :class:`ProtocolViolation` for redirects that lead nowhere or out of TLS.
@@ -184,7 +185,7 @@ class Transport:
         raise ProtocolViolation(f"{urlsplit(call.url).netloc} redirects more than {_MOST_REDIRECTS} times")
 
     def follow(self, url: str, location: str) -> str:
-        """Where a ``Location`` in the response to ``url`` leads.
+        """Return where a ``Location`` in the response to ``url`` leads.
 
         Raises :class:`ProtocolViolation` if that is no web address, or leads from TLS to plain HTTP.
         """
@@ -209,8 +210,10 @@ class Transport:
         return target
 
     def _open(self, call: Call, authorization: Mapping[str, str]) -> Response:
-        """One exchange, without redirects, again after a failure that may pass. Raises what urllib3
-        raises, and :class:`Unreachable`."""
+        """Make one exchange, without redirects, and again after a failure that may pass.
+
+        Raises what urllib3 raises, and :class:`Unreachable`.
+        """
         # Whoever streams repeats by himself: what was sent in part cannot be sent on.
         attempts = self.options.retries if call.repeatable and not callable(call.body) else 0
         host = urlsplit(call.url).netloc
@@ -288,7 +291,7 @@ class Transport:
         )
 
     def _trust(self) -> ssl.SSLContext | None:
-        """Whose certificates are believed; None for the system's alone."""
+        """Return the context with the trusted certificates; None for the system's alone."""
         if self.options.authorities is None:
             return None
         context = ssl.create_default_context()
@@ -301,6 +304,6 @@ class Transport:
 
 
 def origin_of(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port: what may share credentials."""
+    """Return scheme, host and port: addresses with the same origin may share credentials."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,4 +1,4 @@
-"""The one place where the transport's exceptions become :class:`~digestry.errors.Unreachable`."""
+"""The mapping of the transport's exceptions to :class:`~digestry.errors.Unreachable`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from digestry.errors import Unreachable
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What is under urllib3's wrappings."""
+    """Return the exception that urllib3's exceptions wrap."""
     seen = 0
     while seen < 8:
         seen += 1
@@ -30,24 +30,24 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def is_certificate_failure(error: BaseException) -> bool:
-    """Whether TLS worked but the certificate could not be trusted."""
+    """Return whether TLS worked but the certificate could not be trusted."""
     return isinstance(root_cause(error), ssl.SSLCertVerificationError)
 
 
 def is_not_tls(error: BaseException) -> bool:
-    """Whether the other side answered a TLS greeting with something else, such as plain HTTP."""
+    """Return whether the other side answered a TLS greeting with something else, such as plain HTTP."""
     cause = root_cause(error)
     return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError)
 
 
 def is_not_http(error: BaseException) -> bool:
-    """Whether somebody is there who did not answer a request in HTTP."""
+    """Return whether the other side did not answer a request in HTTP."""
     inner = error.reason if isinstance(error, http.MaxRetryError) else error
     return isinstance(inner, http.ProtocolError)
 
 
 def broke_off(error: Unreachable) -> bool:
-    """Whether the other side ended the connection: it may have been an old one that it had given up."""
+    """Return whether the other side closed the connection, as it does with one that was idle too long."""
     if error.__cause__ is None:
         return False
     # http.client's RemoteDisconnected is a ConnectionResetError.
@@ -58,7 +58,7 @@ def broke_off(error: Unreachable) -> bool:
 
 
 def unreachable(host: str, error: BaseException) -> Unreachable:
-    """What ``error`` means for somebody who wants something of ``host``."""
+    """Return the error that ``error`` means for a request to ``host``."""
     cause = root_cause(error)
     hint = ""
     if isinstance(cause, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""How long registries may make a client wait: in all, and at once when they ask for it."""
+"""The time that a client may wait for registries: in all, and at once when they ask for it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNITS: Final = {
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """In how many seconds an answer says that it may be asked again; None if it does not.
+    """Return in how many seconds a response says that it may be asked again; None if it does not.
 
     ``Retry-After`` is seconds or a date (RFC 9110, 10.2.3); some registries write ``0.5`` or Go's
     ``880.092µs``. Docker Hub's ``X-Retry-After`` is a time in seconds since 1970.
@@ -59,13 +59,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds(count: float) -> str:
-    """For a message: ``3600 s``, ``0.5 s``."""
+    """Return a number of seconds as messages write it: ``3600 s``, ``0.5 s``."""
     return f"{count:.0f} s" if count >= 10 else f"{count:.1f} s".replace(".0 s", " s")
 
 
 class WaitBudget:
-    """The time that was spent waiting for registries, of which there is ``limit`` in seconds, or no end
-    of it. Waiting for several at once counts once. Thread-safe.
+    """The time spent waiting for registries, at most ``limit`` seconds unless that is None. Thread-safe.
+
+    Waiting for several at once counts once.
 
     ``longest`` is how many seconds a registry may ask for at once. ``tell`` is told, in a sentence, what
     is waited for. ``longest_command`` seconds from now everything ends, however fast it goes on.
@@ -89,7 +90,7 @@ class WaitBudget:
         self._until = time.monotonic()
 
     def left(self) -> float | None:
-        """Seconds that may still be waited; None without a limit."""
+        """Return how many seconds are left; None without a limit."""
         left = None if self._limit is None else max(0.0, self._limit - self._spent)
         if self._end is None:
             return left
@@ -97,7 +98,7 @@ class WaitBudget:
         return until_end if left is None else min(left, until_end)
 
     def check(self, host: str) -> None:
-        """Raises :class:`Unreachable` if all of the time was spent."""
+        """Raise :class:`Unreachable` if all of the time was spent."""
         if self._end is not None and time.monotonic() >= self._end:
             raise Unreachable(
                 f"gave up on {host}: this command has taken {seconds(self._longest_command or 0)}, the most "
@@ -111,27 +112,27 @@ class WaitBudget:
             )
 
     def answered(self, host: str, began: float) -> None:
-        """An answer has begun that was waited for since ``began`` (of the monotonic clock)."""
+        """Count a response that has begun after a wait since ``began`` (of the monotonic clock)."""
         self._spend(began + _PROMPT, time.monotonic())
         self.check(host)
 
     def failed(self, host: str, began: float) -> None:
-        """No answer has come since ``began``."""
+        """Count a wait since ``began`` in which no response came."""
         self._spend(began, time.monotonic())
         self.check(host)
 
     def received(self, host: str, began: float, count: int) -> None:
-        """``count`` bytes have come since ``began``."""
+        """Count ``count`` bytes that came since ``began``."""
         self._spend(began + count / SLOWEST, time.monotonic())
         self.check(host)
 
     def too_long(self, pause: float) -> bool:
-        """Whether nobody waits for ``pause`` seconds now."""
+        """Return whether ``pause`` seconds are more than may be waited now."""
         left = self.left()
         return pause > self._longest or (left is not None and pause > left)
 
     def pause(self, host: str, pause: float, asked: bool) -> None:
-        """Sleeps, before ``host`` is asked again; ``asked`` says that it wants that."""
+        """Sleep before ``host`` is asked again; ``asked`` says that it asked for the pause."""
         if self._tell is not None and asked and pause >= _WORTH_SAYING:
             self._tell(f"{host} asks to wait {seconds(pause)} (Retry-After): waiting")
         began = time.monotonic()

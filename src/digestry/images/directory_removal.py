@@ -14,7 +14,7 @@ DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLO
 
 
 def is_directory(parent: int, name: bytes) -> bool:
-    """Whether ``name`` in the open directory ``parent`` is one itself. Raises ``OSError``."""
+    """Return whether ``name`` in the open directory ``parent`` is a directory. Raises ``OSError``."""
     return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 

@@ -1,4 +1,4 @@
-"""A layer's archive out of its blob: verified as it is stored, inflated, and verified again."""
+"""The archive of a layer, read from its blob: verified as stored, inflated, and verified again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LayerStream:
         verifier.finish()
 
     def read(self, count: int) -> bytes:
-        """Up to ``count`` bytes; empty at the end."""
+        """Return up to ``count`` bytes; none at the end."""
         while not self._pending:
             chunk = next(self._chunks, b"")
             if not chunk:
@@ -68,7 +68,7 @@ class LayerStream:
         return part
 
     def finish(self) -> None:
-        """Reads what is after the archive's end, and verifies the whole."""
+        """Read what is after the archive's end, and verify the whole."""
         while self.read(_CHUNK):
             pass
         found = Digest(self._diff_id.algorithm, self._hasher.hexdigest())
@@ -89,7 +89,7 @@ def _inflated(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes
 
 
 def _inflate_module() -> Any:
-    """isal where it exists for the processor: it inflates twice as fast as zlib, with its interface."""
+    """Return isal if it is there, else zlib. isal inflates twice as fast, with zlib's interface."""
     try:
         return importlib.import_module("isal.isal_zlib")
     except ImportError:
@@ -154,7 +154,7 @@ def _unzstd(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
 
 
 class _Joined:
-    """Chunks as the file that zstandard wants."""
+    """Chunks as the file that zstandard reads."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

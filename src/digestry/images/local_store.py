@@ -1,4 +1,4 @@
-"""The local store as a library's user sees it: images in a directory, pulled and pushed by name."""
+"""The local store for programs: images in a directory, pulled and pushed by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a name means in the local store: a full name, one that another tool wrote, or a digest's beginning."""
+"""The lookup of names in the local store: full names, names of other tools, and prefixes of digests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a text means in the store.
+    """The image that a text names in the store.
 
     ``reference`` is the text as a full name, with the whole digest; None for what has none, such as a
     digest that several repositories have. ``entries`` are the names that the text stands for, unless
@@ -34,8 +34,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A digest that begins so: the entry by which it is here, what it is, and whether the entry goes with
-    it."""
+    """A digest with the prefix: its entry, what it is, and whether the entry is one of its names."""
 
     digest: Digest
     entry: Entry
@@ -63,8 +62,7 @@ def look_up(store: ImageStore, text: str, read: Callable[[str], Reference]) -> N
 def removable(
     store: ImageStore, text: str, read: Callable[[str], Reference]
 ) -> Reference | tuple[Entry, ...]:
-    """Return what is to be removed if ``text`` is: all names that it stands for. Raises as
-    :func:`look_up`."""
+    """Return the names that ``text`` stands for, to remove them. Raises as :func:`look_up` does."""
     found = names_of(store, text, read)
     if isinstance(found, Reference):
         return found
@@ -79,7 +77,7 @@ def removable(
 
 
 def names_of(store: ImageStore, text: str, read: Callable[[str], Reference]) -> Reference | list[_Match]:
-    """The full name that ``text`` is, or else what else it stands for."""
+    """Return the full name that ``text`` is, or else the matches that it stands for."""
     entries = store.entries()
     listed = [
         _Match(entry.descriptor.digest, entry, plain_descriptor(entry.descriptor), is_name=True)

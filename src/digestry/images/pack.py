@@ -1,4 +1,4 @@
-"""An image from a directory, reproducibly: the same files make the same digest.
+"""Packing a directory into an image, reproducibly: the same files make the same digest.
 
 On any machine and day, for any user and umask, in any order of the file system, with any Python:
 entries are sorted by the bytes of their paths; owners are 0:0; every time is SOURCE_DATE_EPOCH;
@@ -72,7 +72,7 @@ class Packed:
 
 
 def pack(directory: Path, recipe: Recipe, blobs: BlobWriter) -> Packed:
-    """Stores an image of ``directory``'s content in ``blobs``.
+    """Store an image of ``directory``'s content in ``blobs``, and return what was made.
 
     Raises :class:`NotFound` if it is no directory, :class:`InvalidConfiguration` for what an image
     cannot hold and for a bad ``recipe``, :class:`Conflict` for a file that changes meanwhile,
@@ -202,7 +202,7 @@ def _compressor(compression: Compression) -> _Compressor | None:
 
 
 class _Output:
-    """Collects small writes, and compresses if asked to."""
+    """The output of a layer: it collects small writes, and compresses them if asked to."""
 
     def __init__(self, ingest: Ingest, compression: Compression) -> None:
         self._ingest = ingest
@@ -241,7 +241,7 @@ class _Output:
 
 
 def _walk(directory: Path, root: bytes, below: bytes) -> Iterator[bytes]:
-    """Paths of everything under ``root``, relative to it, in no order."""
+    """Yield the paths of everything under ``root``, relative to it, in no order."""
     waiting = [below]
     while waiting:
         current = waiting.pop()

@@ -1,4 +1,4 @@
-"""Which image of an index is for a platform, as the clients that people have choose it."""
+"""The selection of the image of an index for a platform, as common clients select it."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _MOST_LOOKED_INTO: Final = 256
 
 
 class Content(Protocol):
-    """Where what an index lists is read."""
+    """A source of what an index lists."""
 
     def manifest(self, descriptor: Descriptor) -> Image | Index | None:
-        """The manifest or index; None if it is not there."""
+        """Return the manifest or index; None if it is not there."""
         ...
 
     def platform(self, image: Manifest) -> Platform | None:
-        """What the config says, which may be nothing; None if it is not there, or is no image's."""
+        """Return the platform that the config names, which may be empty; None if there is no image config."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The entry of the image, and the inner indexes that it is in, from the outermost on."""
+    """The selected image: its entry, and the inner indexes that it is in, from the outermost on."""
 
     entry: Descriptor
     inside: tuple[Image | Index, ...] = ()
 
 
 def select_image(index: Manifest, wanted: Platform, content: Content) -> Selection:
-    """The image of ``index`` for ``wanted``. Raises :class:`NotFound`, which tells what there is.
+    """Return the image of ``index`` for ``wanted``. Raises :class:`NotFound`, which lists what there is.
 
     The best of what says that it is for the platform (:func:`~digestry.model.platform.by_preference`);
     else what is in an inner index; else an image whose entry does not say what it is for, but whose
@@ -94,7 +94,7 @@ class _Search:
         return None if index is None or found is None else Selection(found.entry, (index, *found.inside))
 
     def _may_be(self, platform: Platform | None) -> bool:
-        """Whether an entry does not say for what it is, and nothing against what is wanted."""
+        """Return whether an entry does not name its whole platform, and could be for ``wanted``."""
         if platform is None:
             return True
         if platform.is_stated or platform.is_unknown:

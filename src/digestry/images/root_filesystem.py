@@ -1,4 +1,4 @@
-"""The file system below a root that is being made, layer by layer, from archives of strangers.
+"""The root file system of an image, made layer by layer from archives that are not trusted.
 
 Every path is walked part by part below the root: a symlink on the way is followed inside it, as
 after a chroot, and one that climbs out is refused (image-spec, layer.md, for the whiteouts).
@@ -67,7 +67,7 @@ class RootFilesystem:
         os.close(self._root)
 
     def apply(self, entry: TarEntry, reader: TarReader) -> None:
-        """Carries out one entry. Raises :class:`ContentError`, and ``OSError``."""
+        """Apply one entry of the archive. Raises :class:`ContentError`, and ``OSError``."""
         parts = _parts(entry.name)
         if not parts:
             return  # the root itself
@@ -159,7 +159,7 @@ class RootFilesystem:
             os.close(directory)
 
     def _directory(self, parts: tuple[bytes, ...], *, make: bool) -> tuple[int, tuple[bytes, ...]]:
-        """Opens a directory below the root; symlinks on the way are followed inside the root."""
+        """Open a directory below the root; symlinks on the way are followed inside the root."""
         waiting = list(reversed(parts))
         current = os.dup(self._root)
         names: list[bytes] = []
@@ -208,7 +208,7 @@ class RootFilesystem:
         return current, tuple(names)
 
     def _hide_all(self, directory: int, folder: _Folder) -> None:
-        """An opaque whiteout: what lower layers have here goes, what this layer brought stays."""
+        """Apply an opaque whiteout: remove what lower layers have here, keep what this layer brought."""
         current = os.dup(directory)
         levels = [_hide_here(current, folder)]
         try:
@@ -225,7 +225,7 @@ class RootFilesystem:
             os.close(current)
 
     def finish(self) -> None:
-        """Gives the directories their modes and times, those inside of others first."""
+        """Set the directories' modes and times, those inside of others first."""
         current = os.dup(self._root)
         levels = [(self._mine, list(self._mine.children.items()))]
         try:
@@ -262,7 +262,7 @@ def _instead(before: int, now: int) -> int:
 
 
 def _hide_here(directory: int, folder: _Folder) -> list[tuple[bytes, _Folder]]:
-    """Removes what the layer did not bring; returns the directories that it has something in."""
+    """Remove what the layer did not bring; return the directories that it has something in."""
     inside: list[tuple[bytes, _Folder]] = []
     for text in os.listdir(directory):
         name = os.fsencode(text)

@@ -1,4 +1,4 @@
-"""Reading tar archives of strangers: ustar, GNU and PAX, as a stream, with a limit on everything."""
+"""Reading tar archives that are not trusted: ustar, GNU and PAX, as a stream, with a limit on everything."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TarEntry:
 
 @dataclass(slots=True)
 class _Overrides:
-    """What extension headers say about the entry after them."""
+    """The values that extension headers set for the entry after them."""
 
     name: bytes | None = None
     link: bytes | None = None
@@ -50,7 +50,7 @@ class _Overrides:
 
 
 class TarReader:
-    """Iterates over a tar stream. Raises :class:`ContentError` while iterating and reading."""
+    """An iterator over a tar stream. Raises :class:`ContentError` while iterating and reading."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read_some = read
@@ -59,7 +59,7 @@ class TarReader:
         self._defaults = _Overrides()
 
     def content(self) -> Iterator[bytes]:
-        """The current entry's content."""
+        """Yield the current entry's content."""
         while self._left:
             chunk = self._exactly(min(_CHUNK, self._left))
             self._left -= len(chunk)

@@ -27,7 +27,7 @@ END: Final = bytes(2 * BLOCK)
 
 
 def header(name: bytes, kind: bytes, *, mode: int, size: int, mtime: int, link: bytes = b"") -> bytes:
-    """The blocks before an entry's content. The owner is 0:0 and has no name.
+    """Return the blocks before an entry's content. The owner is 0:0 and has no name.
 
     ``name`` has no leading ``/``; a directory's gets its ``/`` here. ``size`` is in bytes,
     ``mtime`` in seconds since 1970.
@@ -43,7 +43,7 @@ def header(name: bytes, kind: bytes, *, mode: int, size: int, mtime: int, link: 
 
 
 def padding(size: int) -> bytes:
-    """What fills the last block after ``size`` bytes of content."""
+    """Return what fills the last block after ``size`` bytes of content."""
     return bytes(-size % BLOCK)
 
 
@@ -74,12 +74,12 @@ def _octal(value: int, width: int) -> bytes:
 
 
 def normal_mode(mode: int) -> int:
-    """Permissions without what differs from one checkout, umask or user to the next."""
+    """Return permissions without what differs from one checkout, umask or user to the next."""
     return 0o755 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o644
 
 
 def source_date_epoch(text: str | None) -> int:
-    """The time that everything in an image gets: ``SOURCE_DATE_EPOCH``, or 0 without it.
+    """Return the time that everything in an image gets: ``SOURCE_DATE_EPOCH``, or 0 without it.
 
     https://reproducible-builds.org/specs/source-date-epoch/. Raises :class:`InvalidConfiguration`.
     """

@@ -1,4 +1,4 @@
-"""Unpacking an image into a directory, whatever its layers try (image-spec, layer.md).
+"""Unpacking an image into a directory; its layers are not trusted (image-spec, layer.md).
 
 Owners are not set, so that it needs no root; set-uid bits and extended attributes are dropped;
 devices, and paths that lead out, are refused. Nothing is at the destination before everything was
@@ -48,7 +48,7 @@ class Limits:
 
 
 def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits | None = None) -> None:
-    """Makes ``destination``, which must not exist or be empty, the root file system of ``image``.
+    """Make ``destination``, which must not exist or be empty, the root file system of ``image``.
 
     Raises :class:`Conflict` if it is neither, :class:`ContentError` for layers that are damaged,
     malicious or no archives, :class:`TooLarge`, :class:`NotFound` if a layer is not in the store,
@@ -73,7 +73,7 @@ def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits
 
 @contextlib.contextmanager
 def _work_beside(destination: Path) -> Iterator[Path]:
-    """A new directory beside ``destination``, locked, that does not outlive the block unless it was renamed.
+    """Make a locked directory beside ``destination``, and remove it after the block unless it was renamed.
 
     One that a kill left there, which nobody holds any more, is removed first.
     """
@@ -133,7 +133,7 @@ class _Budget:
             )
 
     def of(self, layer: Descriptor) -> Callable[[int], None]:
-        """Counts what comes out of one layer: also what is no file."""
+        """Return a function that counts the bytes that are inflated from one layer."""
         limits = self._limits
         most = min(2 * limits.size, limits.free + limits.ratio * layer.size)
         came = 0
