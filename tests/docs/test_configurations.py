@@ -1,0 +1,38 @@
+"""The registry accepts the configurations that its pages show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from digestry.registry.config import load
+from tests.docs.pages import HOUSE, Block, blocks
+
+_PAGES = [HOUSE / "docs" / f"{name}.md" for name in ("registry", "tags", "mirror", "collection", "integrity")]
+_PAGES.append(HOUSE / "docs" / "observability.md")
+_SHOWN = [
+    block
+    for page in _PAGES
+    for block in blocks(page)
+    if block.language == "toml" and not block.directive.startswith("not run")
+]
+
+
+@pytest.mark.parametrize("block", _SHOWN, ids=lambda block: block.where.removeprefix("docs/"))
+def test_a_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
+    for name in ("deploy.secret", "quay-password", "users"):
+        (tmp_path / name).write_text("0123456789abcdef" if name != "users" else "")
+    for name in ("fullchain.pem", "key.pem"):
+        (tmp_path / name).touch()
+    text = block.text.replace("/etc/digestry", str(tmp_path)).replace(
+        "/var/lib/digestry", str(tmp_path / "root")
+    )
+    file = tmp_path / "registry.toml"
+    file.write_text(text)
+    config = load(file, {"root": tmp_path / "root"})
+    assert config.root == tmp_path / "root"
+
+
+def test_every_page_has_one() -> None:
+    assert {block.page for block in _SHOWN} == set(_PAGES)
