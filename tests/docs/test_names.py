@@ -56,6 +56,9 @@ def test_files_that_are_named_are_there(page: Path) -> None:
     text = re.sub(r"https?://\S+", "", page.read_text(encoding="utf-8"))
     missing = {found for found in _PATH.findall(text) if not (HOUSE / found).exists()}
     assert not missing
+    # Beside another file of the same folder, a test is named without it.
+    tests = {path.name for path in (HOUSE / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"`(test_\w+\.py)`", text)) <= tests
 
 
 def _words(text: str) -> list[str]:
