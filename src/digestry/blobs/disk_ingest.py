@@ -1,4 +1,4 @@
-"""Content on its way into a :class:`~digestry.blobs.disk.DiskBlobs`: one file, one writer at a time."""
+"""New content on its way into a disk store: one file, one writer at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from digestry.blobs.hashing import RunningHash
+from digestry.blobs.running_hash import RunningHash
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
@@ -114,20 +114,20 @@ class DiskIngest:
 
     @property
     def offset(self) -> int:
-        """Bytes written so far, by this writer and those before it."""
+        """The number of bytes written so far, by this writer and those before it."""
         return self._offset
 
     @property
     def path(self) -> Path:
-        """The file; it moves away at the commit."""
+        """The file. The commit moves it away."""
         return self._path
 
     def write(self, chunk: Chunk) -> None:
-        """Appends one chunk; see :meth:`write_all`."""
+        """Append one chunk; see :meth:`write_all`."""
         self.write_all((chunk,))
 
     def write_all(self, chunks: Sequence[Chunk]) -> None:
-        """Appends many chunks with few system calls.
+        """Append many chunks with few system calls.
 
         Raises :class:`SizeMismatch`, before anything is written, if they go past the declared size,
         and :class:`StorageError`; :attr:`offset` then tells how much did get in.
@@ -159,7 +159,7 @@ class DiskIngest:
         self._writeback.advance(self._offset)
 
     def digest(self, algorithm: str | None = None) -> Digest:
-        """The digest of the bytes so far (in the algorithm this was opened with, unless given).
+        """Return the digest of the bytes so far; see :meth:`ResumableIngest.digest`.
 
         The file is read again only if no hash could run along from the first byte.
         """
@@ -180,7 +180,7 @@ class DiskIngest:
         return Digest(wanted, hasher.hexdigest())
 
     def commit(self, digest: Digest, size: int | None = None) -> None:
-        """Checks the bytes and makes them durable as ``digest``; see :meth:`Ingest.commit`."""
+        """Check the bytes and make them durable as ``digest``; see :meth:`Ingest.commit`."""
         self._check_open()
         try:
             if size is not None and self._offset != size:
@@ -201,7 +201,7 @@ class DiskIngest:
         self.close()
 
     def abort(self) -> None:
-        """Removes the file. Does nothing after a commit, a close or another abort."""
+        """Remove the file. Does nothing after a commit, a close or another abort."""
         if not self._open:
             return
         try:
@@ -211,7 +211,7 @@ class DiskIngest:
             self.close()
 
     def close(self) -> None:
-        """Lets go of the file and its lock; the bytes stay for the next to open it."""
+        """Let go of the file and its lock; the bytes stay for the next to open it."""
         if self._open:
             self._open = False
             self._drop_hash()

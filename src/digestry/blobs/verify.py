@@ -1,4 +1,4 @@
-"""Verification while bytes stream: a stream never gets past its declared size or a wrong hash."""
+"""Verification of a stream of bytes against its digest and its declared size."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from digestry.model.digest import Digest
 
 
 def too_long(digest: Digest, size: int) -> SizeMismatch:
-    """The one wording for a stream that does not stop where it should."""
+    """Return the error for a stream that is longer than its declared size."""
     return SizeMismatch(f"content of {digest} is longer than its declared {size} bytes")
 
 
 def too_short(digest: Digest, size: int, got: int) -> SizeMismatch:
-    """The one wording for a stream that stops before it should."""
+    """Return the error for a stream that ends before its declared size."""
     return SizeMismatch(f"content of {digest} ended after {got} of its declared {size} bytes")
 
 
 def wrong_hash(digest: Digest, found: Digest) -> DigestMismatch:
-    """The one wording for bytes that are not what they were called."""
+    """Return the error for bytes that do not have the expected digest."""
     return DigestMismatch(f"content that should be {digest} hashes to {found}; it was not used")
 
 
 class Verifier:
-    """Watches a stream that should be ``digest`` and, if declared, ``size`` bytes long."""
+    """The check of a stream that should be ``digest`` and, if declared, ``size`` bytes long."""
 
     __slots__ = ("_hasher", "digest", "seen", "size")
 
@@ -36,7 +36,7 @@ class Verifier:
         self._hasher = digest.hasher()
 
     def update(self, chunk: Chunk) -> None:
-        """Takes the next bytes. Raises :class:`SizeMismatch` as soon as there are too many."""
+        """Add the next bytes. Raises :class:`SizeMismatch` as soon as there are too many."""
         seen = self.seen + (chunk.nbytes if isinstance(chunk, memoryview) else len(chunk))
         if self.size is not None and seen > self.size:
             raise too_long(self.digest, self.size)
@@ -44,7 +44,7 @@ class Verifier:
         self.seen = seen
 
     def finish(self) -> None:
-        """The stream has ended. Raises :class:`SizeMismatch` or :class:`DigestMismatch`."""
+        """Check the whole stream, which has ended. Raises :class:`SizeMismatch` or :class:`DigestMismatch`."""
         if self.size is not None and self.seen != self.size:
             raise too_short(self.digest, self.size, self.seen)
         found = Digest(self.digest.algorithm, self._hasher.hexdigest())
@@ -53,7 +53,7 @@ class Verifier:
 
 
 def verified(chunks: Iterable[bytes], digest: Digest, size: int | None = None) -> Iterator[bytes]:
-    """Passes ``chunks`` on while checking them.
+    """Yield ``chunks`` while checking them.
 
     The last chunk is held back until everything was checked, so that nobody ever gets the whole of
     wrong content. Raises :class:`SizeMismatch` or :class:`DigestMismatch` while iterating.

@@ -1,7 +1,7 @@
-"""A hash that runs along with what is written: for long content in a thread of its own.
+"""A hash that is computed while content is written, in a thread of its own for long content.
 
-Hashing takes longer than writing, and both let other threads run: one after the other they would be
-what an upload waits for.
+Hashing takes longer than writing, and both let other threads run. One after the other, they would take
+an upload the sum of both times.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 from digestry.model.digest import new_hasher
 
 _WORTH: Final = 512 << 10
-"""Bytes at once from which on a thread is worth its start."""
+"""The number of bytes at once from which a thread is worth its start."""
 _AHEAD: Final = 2
-"""Batches that wait to be hashed, at the most: they are in memory."""
+"""The most batches that wait in memory to be hashed."""
 
 
 class RunningHash:
-    """Hashes what it is given, in its order. Not for several threads at once."""
+    """The hash of bytes that come in order. Not for several threads at once."""
 
     def __init__(self, algorithm: str) -> None:
         self._hasher = new_hasher(algorithm)
@@ -28,8 +28,10 @@ class RunningHash:
         self._thread: threading.Thread | None = None
 
     def update(self, views: Sequence[memoryview], *, lasting: bool) -> None:
-        """Goes on with ``views``. Those that are not ``lasting``, whose bytes the caller may change
-        afterwards, are hashed when this returns."""
+        """Add ``views`` to the hash.
+
+        Without ``lasting`` the caller may change their bytes afterwards: they are hashed when this returns.
+        """
         if lasting and (self._thread is not None or sum(map(len, views)) >= _WORTH):
             self._waiting().put(views)
             return
@@ -37,12 +39,12 @@ class RunningHash:
         self._hash(views)
 
     def hexdigest(self) -> str:
-        """The hash of all so far."""
+        """Return the hash of all bytes so far, in hex."""
         self._drain()
         return self._hasher.hexdigest()
 
     def close(self) -> None:
-        """Ends the thread, if there is one. The hash is not to be asked for any more."""
+        """End the thread, if there is one. The hash cannot be asked for afterwards."""
         if self._batches is not None and self._thread is not None:
             self._batches.put(None)
             self._thread = self._batches = None
