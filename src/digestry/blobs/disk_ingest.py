@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from digestry.blobs.running_hash import RunningHash
 from digestry.blobs.protocols import Chunk
+from digestry.blobs.running_hash import RunningHash
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
 from digestry.fsio import Writeback, make_directory, open_regular, publish, storage_error, storage_errors

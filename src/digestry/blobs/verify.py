@@ -44,7 +44,7 @@ class Verifier:
         self.seen = seen
 
     def finish(self) -> None:
-        """Check the whole stream, which has ended. Raises :class:`SizeMismatch` or :class:`DigestMismatch`."""
+        """Check the whole stream at its end. Raises :class:`SizeMismatch` or :class:`DigestMismatch`."""
         if self.size is not None and self.seen != self.size:
             raise too_short(self.digest, self.size, self.seen)
         found = Digest(self.digest.algorithm, self._hasher.hexdigest())
