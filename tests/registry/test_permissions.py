@@ -13,7 +13,7 @@ import pytest
 from digestry.backend import open_blobs
 from digestry.registry import permissions
 from digestry.registry.permissions import make_private
-from tests.stores import blob_file
+from tests.stores import blob_file, needs_disk
 from tests.support import run_digestry, start_registry
 
 
@@ -21,6 +21,11 @@ def open_to_others(root: Path) -> list[str]:
     """What somebody else than the owner may do something with."""
     found = [root, *root.rglob("*")]
     return [str(path) for path in found if not path.is_symlink() and path.lstat().st_mode & 0o077]
+
+
+@pytest.fixture(autouse=True)
+def _of_the_disk(tmp_path: Path) -> None:
+    needs_disk(tmp_path)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])

@@ -64,12 +64,13 @@ def test_what_is_cut_while_it_is_sent_is_found_then(registry: RegistryServer) ->
     name = "quarantine/cut"
     content = os.urandom(1 << 20) * 48
     digest = registry.push_blob(name, content)
+    file = blob(registry, digest)
     connection = http.client.HTTPConnection("127.0.0.1", registry.port, timeout=30)
     connection.request("GET", f"/v2/{name}/blobs/{digest}")
     answer = connection.getresponse()
     assert answer.status == 200
     assert answer.read(1 << 20) == content[: 1 << 20]
-    os.truncate(blob(registry, digest), 40 << 20)
+    os.truncate(file, 40 << 20)
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         answer.read()
     connection.close()
