@@ -12,7 +12,7 @@ from digestry.model.reference import Reference
 
 
 def digest_of(value: object) -> Digest | None:
-    """A digest, with or without ``sha256:`` before it, as engines write image IDs; else None."""
+    """Return a digest, which engines write with or without ``sha256:`` before it; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
@@ -22,7 +22,7 @@ def digest_of(value: object) -> Digest | None:
 
 
 def platform_of(architecture: object, system: object, variant: object = None) -> Platform | None:
-    """An engine's words for a platform, in Go's or uname's names; None if they are not there."""
+    """Return the platform that an engine names in Go's or uname's words, or None if it names none."""
     parts = [as_text(system), as_text(architecture), as_text(variant)]
     if not parts[0] or not parts[1]:
         return None
@@ -33,7 +33,7 @@ def platform_of(architecture: object, system: object, variant: object = None) ->
 
 
 def repository_digest(text: object) -> tuple[Reference, Digest] | None:
-    """Reads ``repository@digest`` as engines write it; None if it is anything else.
+    """Return the two parts of ``repository@digest``, as engines write it; None for anything else.
 
     ``<none>@sha256:…`` of untagged images and ``sha256:…``, which is no repository of that name,
     are None too.

@@ -45,7 +45,7 @@ class Bounded:
 
 
 def keep(sources: Iterable[Source]) -> None:
-    """Tells those of ``sources`` that care that they will be asked again and again."""
+    """Tell those of ``sources`` that can use it that they will be asked again and again."""
     for source in sources:
         inner = source.source if isinstance(source, Bounded) else source
         if isinstance(inner, Lasting):
@@ -62,7 +62,7 @@ class Gathered:
 
 
 def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gathered:
-    """Asks every source, all at once.
+    """Ask every source, all at once, and return what they said.
 
     One that does not finish within its own timeout, or ``timeout`` seconds, is a problem; what it
     said until then counts. So is one that raises an error of digestry's.
@@ -108,7 +108,7 @@ class _Asking:
             self._error = error
 
     def finish(self) -> list[Observation]:
-        """What was seen, once the source has ended or its time has."""
+        """Return what was seen, once the source has ended or its time is over."""
         self._thread.join(max(0.0, self._deadline - time.monotonic()))
         name = self._source.name
         if self._thread.is_alive():

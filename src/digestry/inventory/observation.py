@@ -63,7 +63,7 @@ class Abbreviation:
 
 
 def abbreviation(text: str, read_from: str, found_by: FoundBy) -> Abbreviation | None:
-    """Reads the beginning of a digest, with or without its algorithm; None if ``text`` is none."""
+    """Read the beginning of a digest, with or without its algorithm; None if ``text`` is not one."""
     encoded = text.removeprefix("sha256:")
     return Abbreviation(encoded, read_from, found_by) if _BEGINNING.fullmatch(encoded) else None
 
@@ -144,7 +144,7 @@ class Source(Protocol):
         ...
 
     def observe(self) -> Iterator[Observation]:
-        """Every container, each as exactly one observation, and what could not be seen.
+        """Yield every container, each as exactly one observation, and what could not be seen.
 
         Raises nothing of :class:`~digestry.errors.DigestryError`: failures are problems.
         """
@@ -156,11 +156,13 @@ class Lasting(Protocol):
     """A source that does better if it knows that it will be asked again and again."""
 
     def keep(self) -> None:
-        """From now on keeps, between one :meth:`Source.observe` and the next, what saves asking for all of
-        it anew. What each says is as fresh as ever."""
+        """Keep data from one call of :meth:`Source.observe` to the next, so that less must be asked.
+
+        The observations are as fresh as without it.
+        """
         ...
 
 
 def now() -> datetime.datetime:
-    """The present, in UTC, to the second."""
+    """Return the present, in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0)

@@ -42,7 +42,7 @@ _Maker: TypeAlias = Callable[[str, str, bool, float], Source]
 
 
 def parse_source(text: str, *, include_stopped: bool = False, timeout: float = TIMEOUT) -> Source:
-    """The source that ``KIND[:WHERE]`` names. Raises :class:`InvalidConfiguration`.
+    """Return the source that ``KIND[:WHERE]`` names. Raises :class:`InvalidConfiguration`.
 
     ``include_stopped`` adds containers that do not run; ``timeout`` is in seconds, for each
     question to an engine.
@@ -58,7 +58,7 @@ def parse_source(text: str, *, include_stopped: bool = False, timeout: float = T
 
 
 def nothing_found() -> Unseen:
-    """What is said where there is no engine to ask: nothing was looked at."""
+    """Return the problem that there is no engine to ask, so that nothing was looked at."""
     return Unseen(
         "this machine",
         "no container engine was found: nothing was looked at",
@@ -69,8 +69,7 @@ def nothing_found() -> Unseen:
 def engines_here(
     *, include_stopped: bool = False, timeout: float = TIMEOUT
 ) -> tuple[list[Source], list[Unseen]]:
-    """The engines to ask where none was named on the command line, and what is wrong with those that
-    cannot be asked at all.
+    """Return the engines to ask if none is named on the command line, and problems for those that cannot be.
 
     An engine that the environment names (``DOCKER_HOST``, ``DOCKER_CONTEXT``, docker's current context,
     ``CONTAINER_HOST``, ``CONTAINER_CONNECTION``, ``CONTAINERD_ADDRESS``, crictl's configuration), or whose
@@ -102,9 +101,11 @@ def engines_here(
 
 
 def _runtimes(*, beside_docker: bool) -> list[str]:
-    """The runtimes that are named or here, each once, as ``--source`` takes them; with
-    ``beside_docker``, without docker's own containers, and without a containerd that nobody named and
-    that is closed to this user: it is docker's part."""
+    """Return the runtimes that are named or here, each once, as ``--source`` takes them.
+
+    With ``beside_docker``, they come without docker's own containers, and without a containerd that
+    nobody named and that is closed to this user: it belongs to docker.
+    """
     named = dict.fromkeys(one.source for one in named_runtimes())
     addresses = {_socket(text) for text in named}
     for text in present_runtimes():
@@ -125,12 +126,12 @@ def _runtimes(*, beside_docker: bool) -> list[str]:
 
 
 def _socket(text: str) -> str:
-    """The path of the socket that a runtime's source names."""
+    """Return the path of the socket that a runtime's source names."""
     return text.partition(":")[2].removeprefix("unix://")
 
 
 def _podman_address(timeout: float) -> str | None:
-    """The podman socket that answers; None if there is none."""
+    """Return the address of the podman socket that answers, or None if there is none."""
     for path in podman_sockets():
         address = f"unix://{path}"
         if not path.exists():

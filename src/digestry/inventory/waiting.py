@@ -94,7 +94,7 @@ PRESENT: Final = (
 
 
 def waits_for(reason: str, message: str) -> Waiting:
-    """What a container waits for, by ``state.waiting`` of its status."""
+    """Return the reason why a container waits, by ``state.waiting`` of its status."""
     if reason not in _PULLS:
         return _REASONS.get(reason, "other")
     # The image's own name may have any of these words in it.

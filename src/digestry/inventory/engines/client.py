@@ -67,13 +67,16 @@ class Engine:
         return _PARALLEL_SSH if self._endpoint.address.scheme == "ssh" else _PARALLEL
 
     def close(self) -> None:
-        """Ends what is kept open; the engine can still be asked, and then to be closed again."""
+        """Close the connections that were kept. A further question opens one again."""
         while self._idle:
             _end(self._idle.pop())
 
     def get(self, path: str, **query: str) -> object:
-        """The JSON at ``path``. Raises :class:`Unreachable`, :class:`Refused` and its kinds,
-        :class:`TooLarge`, and :class:`ProtocolViolation` for what is not JSON."""
+        """Return the decoded JSON at ``path``.
+
+        Raises :class:`Unreachable`, :class:`Refused` and its kinds, :class:`TooLarge`, and
+        :class:`ProtocolViolation` if the answer is not JSON.
+        """
         if query:
             path += "?" + "&".join(f"{key}={quote(value)}" for key, value in query.items())
         try:
@@ -129,7 +132,7 @@ class Engine:
         error: OSError | http.client.HTTPException,
         expired: threading.Event,
     ) -> DigestryError:
-        """What an error of the connection means."""
+        """Return the error of this project that an error of the connection means."""
         if isinstance(error, FileNotFoundError):
             if isinstance(connection, SSHConnection):
                 return Unreachable(f"{self.url}: there is no program ssh to reach it with")

@@ -27,7 +27,7 @@ _LONGEST_MESSAGE: Final = 300
 
 
 def connection_to(endpoint: Endpoint, timeout: float) -> http.client.HTTPConnection:
-    """A connection that is not open yet. Raises :class:`Unreachable` for unusable certificates."""
+    """Return a connection that is not open yet. Raises :class:`Unreachable` for unusable certificates."""
     address = endpoint.address
     if address.scheme == "unix":
         return _UnixConnection(unquote(address.path), timeout)
@@ -107,7 +107,7 @@ class SSHConnection(http.client.HTTPConnection):
         self.sock = ours
 
     def why(self) -> str:
-        """What SSH, or the program that it ran, said before it gave up; empty if it said nothing."""
+        """Return the last words of SSH, or of the program that it ran; "" if there are none."""
         if self._process is None or self._errors is None:
             return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -119,7 +119,7 @@ class SSHConnection(http.client.HTTPConnection):
         return " ".join(said.split())[-_LONGEST_MESSAGE:]
 
     def end(self) -> None:
-        """Closes the connection, and ends SSH."""
+        """Close the connection, and end SSH."""
         self.close()
         process, self._process = self._process, None
         if process is not None:
@@ -138,7 +138,7 @@ class SSHConnection(http.client.HTTPConnection):
 
 
 def ssh_command(endpoint: Endpoint, timeout: float) -> list[str]:
-    """What to run for ``ssh://[user@]host[:port][/path/of/the/socket]``."""
+    """Return the command to run for ``ssh://[user@]host[:port][/path/of/the/socket]``."""
     address = endpoint.address
     command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, round(timeout))}"]
     if endpoint.identity:

@@ -80,7 +80,7 @@ class Containerd:
         return [one.text(1) for one in Message(answer).messages(1)]
 
     def containers(self, namespace: str) -> Iterator[Container]:
-        """To be read to its end before anything else is asked."""
+        """Yield the containers of a namespace. Read all of them before asking anything else."""
         method = f"{_SERVICES}.containers.v1.Containers/ListStream"
         for answer in self._channel.stream(method, metadata=_of(namespace)):
             one = Message(answer).message(1)
@@ -119,7 +119,7 @@ class Containerd:
         return {one.name: one for one in found}
 
     def parent(self, namespace: str, snapshotter: str, key: str) -> str:
-        """What the snapshot ``key`` stands on; "" if on nothing."""
+        """Return the name of the snapshot that the snapshot ``key`` stands on; "" if there is none."""
         method = f"{_SERVICES}.snapshots.v1.Snapshots/Stat"
         answer = self._channel.unary(method, string(1, snapshotter) + string(2, key), _of(namespace))
         return Message(answer).message(1).text(2)
@@ -130,14 +130,14 @@ class Containerd:
         return _stored(Message(answer).message(1))
 
     def unpacked(self, namespace: str, snapshotter: str, chain: str) -> list[Stored]:
-        """The configs that are marked as unpacked to the snapshot ``chain``."""
+        """Return the configs that are marked as unpacked to the snapshot ``chain``."""
         method = f"{_SERVICES}.content.v1.Content/List"
         wanted = string(1, f'labels."{SNAPSHOT_LABEL}{snapshotter}"=="{chain}"')
         answers = list(self._channel.stream(method, wanted, _of(namespace)))
         return [_stored(one) for answer in answers for one in Message(answer).messages(1)]
 
     def document(self, namespace: str, digest: Digest) -> bytes:
-        """The whole of a small blob, checked against its digest: what does not match is not there."""
+        """Return a small blob, raising :class:`RemoteNotFound` also if it does not match its digest."""
         size = self.stored(namespace, digest).size
         if size > LARGEST_DOCUMENT:
             raise TooLarge(f"{self.url}: {digest} has {size} bytes: too many", limit=LARGEST_DOCUMENT)

@@ -46,7 +46,7 @@ class TLS:
 
     @classmethod
     def of_directory(cls, directory: Path, *, verify: bool = True) -> TLS:
-        """``ca.pem``, ``cert.pem`` and ``key.pem`` in ``directory``, those that are there."""
+        """Return those of ``ca.pem``, ``cert.pem`` and ``key.pem`` that are in ``directory``."""
         found = [directory / name for name in ("ca.pem", "cert.pem", "key.pem")]
         authority, certificate, key = [path if path.is_file() else None for path in found]
         return cls(authority, certificate, key, verify)
@@ -64,7 +64,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str, environment: Mapping[str, str] = os.environ) -> Endpoint:
-        """Reads ``unix:///path``, ``tcp://host:port``, ``http(s)://host:port`` or ``ssh://…``.
+        """Read ``unix:///path``, ``tcp://host:port``, ``http(s)://host:port`` or ``ssh://…``.
 
         TLS is used for ``https://``, and for ``tcp://`` if ``DOCKER_TLS_VERIFY`` or ``DOCKER_TLS``
         is set, with the certificates of ``DOCKER_CERT_PATH``, or else of docker's directory, as
@@ -139,13 +139,13 @@ def _check_ssh(url: str, address: SplitResult) -> None:
 
 
 def docker_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where docker's client keeps its configuration."""
+    """Return the directory in which docker's client keeps its configuration."""
     place = environment.get("DOCKER_CONFIG")
     return Path(place) if place else Path(environment.get("HOME") or Path.home()) / ".docker"
 
 
 def docker_endpoint(where: str = "", environment: Mapping[str, str] = os.environ) -> Endpoint:
-    """The engine that ``where`` names: an address, a context, or, if empty, docker's own default.
+    """Return the engine that ``where`` names: an address, a context, or, if empty, docker's own default.
 
     Raises :class:`InvalidConfiguration`.
     """
@@ -213,7 +213,7 @@ def _of_context(name: str, environment: Mapping[str, str]) -> Endpoint:
 
 
 def _contexts(directory: Path) -> list[str]:
-    """The names of the contexts there are, the first few."""
+    """Return the names of the first few contexts."""
     names = [DEFAULT_CONTEXT]
     for path in sorted((directory / "meta").glob("*/meta.json")):
         try:
@@ -225,8 +225,9 @@ def _contexts(directory: Path) -> list[str]:
 
 
 def docker_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What :func:`docker_endpoint` is to be given for the engine that is named or is here: empty for
-    docker's own default; None if none is named and none is here. Raises :class:`InvalidConfiguration`.
+    """Return the argument for :func:`docker_endpoint` if an engine is named or runs here, else None.
+
+    It is empty for docker's own default. Raises :class:`InvalidConfiguration`.
     """
     named = environment.get("DOCKER_HOST") or _current_context(environment) != DEFAULT_CONTEXT
     return "" if named or _is_there(Path(urlsplit(DEFAULT_SOCKET).path)) else None
@@ -247,7 +248,7 @@ def _is_there(path: Path) -> bool:
 
 
 def podman_sockets(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where podman's socket may be: the user's, then the system's."""
+    """Return the paths where podman's socket may be: the user's, then the system's."""
     own = environment.get("XDG_RUNTIME_DIR")
     places = [Path(own)] if own else []
     if os.geteuid() != 0:
@@ -257,8 +258,10 @@ def podman_sockets(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 def podman_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What :func:`podman_endpoint` is to be given for the podman that is named; empty for one that is
-    here, by a socket or its program; None if none is named and none is here."""
+    """Return the argument for :func:`podman_endpoint` if a podman is named or is here, else None.
+
+    It is empty for one that is here, by a socket or its program.
+    """
     # As podman has it: an address before the name of a connection.
     named = environment.get("CONTAINER_HOST") or environment.get("CONTAINER_CONNECTION")
     if named:
@@ -268,7 +271,7 @@ def podman_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def podman_endpoint(where: str) -> Endpoint:
-    """The podman that ``where`` names: an address, or one of ``podman system connection list``.
+    """Return the podman that ``where`` names: an address, or one of ``podman system connection list``.
 
     Raises :class:`InvalidConfiguration`.
     """
@@ -313,7 +316,7 @@ def _podman_connections() -> dict[str, JsonObject]:
 
 
 def users_sockets(run: Path = Path("/run/user")) -> list[tuple[str, Path]]:
-    """The sockets of engines that users run for themselves, each with its kind: for root alone."""
+    """Return the sockets of users' own engines, each with its kind. Only root sees them."""
     if os.geteuid() != 0:
         return []
     found = [("docker", path) for path in run.glob("*/docker.sock")]

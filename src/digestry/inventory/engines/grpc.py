@@ -69,13 +69,13 @@ class Channel:
         self._link: _Link | None = None
 
     def close(self) -> None:
-        """Ends the connection; the server can still be asked, and then to be closed again."""
+        """Close the connection. A further question opens it again."""
         link, self._link = self._link, None
         if link is not None:
             link.socket.close()
 
     def unary(self, method: str, message: bytes = b"", metadata: Metadata = ()) -> bytes:
-        """The one message that answers. ``method`` is ``/package.Service/Method``.
+        """Return the one message of the answer. ``method`` is ``/package.Service/Method``.
 
         Raises :class:`Unreachable`, :class:`Refused` and its kinds, :class:`TooLarge`, and
         :class:`ProtocolViolation` for what is no gRPC.
@@ -86,8 +86,10 @@ class Channel:
         return answers[0]
 
     def stream(self, method: str, message: bytes = b"", metadata: Metadata = ()) -> Iterator[bytes]:
-        """The messages that answer, as they come. To be read to its end before anything else is
-        asked. Raises as :meth:`unary` does."""
+        """Yield the messages of the answer as they come. Raises as :meth:`unary` does.
+
+        Read all of them before asking anything else.
+        """
         deadline = time.monotonic() + self._timeout
         done = False
         try:
@@ -146,7 +148,7 @@ class _Link:
         self.http.increment_flow_control_window(_WINDOW)
 
     def exchange(self, deadline: float) -> list[h2.events.Event]:
-        """Sends what is to be sent, and returns what came then."""
+        """Send the bytes that are due, and return the events that came then."""
         self._wait_until(deadline)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             # What it said before it hung up tells more: that it speaks another protocol, say.
@@ -173,7 +175,7 @@ class _Link:
         self.socket.settimeout(left)
 
     def take(self, event: h2.events.Event, answer: _Answer) -> None:
-        """Adds what an event of the answer's stream, or of the connection, says."""
+        """Add the content of an event of the answer's stream or of the connection."""
         if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
             answer.head({_decoded(name): _decoded(value) for name, value in event.headers or ()})
         elif isinstance(event, h2.events.DataReceived):
@@ -203,7 +205,7 @@ class _Answer:
         self.complete = False
 
     def head(self, headers: dict[str, str]) -> None:
-        """The headers at the beginning or at the end."""
+        """Take the headers at the beginning or at the end."""
         if (status := headers.get(":status")) is not None:
             kind = headers.get("content-type", "")
             if status != "200" or not kind.startswith("application/grpc"):
@@ -235,7 +237,7 @@ class _Answer:
         del self._buffer[:position]
 
     def check(self) -> None:
-        """Raises what the status at the end means, and if there is none."""
+        """Raise the error that the status at the end means, or that there is no status."""
         if self._status == _OK:
             if self._buffer:
                 raise ProtocolViolation(f"{self._where}: the answer ends in the middle of a message")

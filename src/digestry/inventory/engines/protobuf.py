@@ -54,15 +54,15 @@ class Message:
         return tuple(Message(value) for value in self._fields.get(number, ()) if isinstance(value, bytes))
 
     def mapping(self, number: int) -> Mapping[str, Message]:
-        """A map from strings to messages."""
+        """Return a map from strings to messages."""
         return {entry.text(1): entry.message(2) for entry in self.messages(number)}
 
     def labels(self, number: int) -> Mapping[str, str]:
-        """A map from strings to strings."""
+        """Return a map from strings to strings."""
         return {entry.text(1): entry.text(2) for entry in self.messages(number)}
 
     def nanoseconds(self, number: int) -> int:
-        """A ``google.protobuf.Timestamp``, in nanoseconds since 1970; 0 if it is not there."""
+        """Return a ``google.protobuf.Timestamp`` in nanoseconds since 1970; 0 if it is missing."""
         stamp = self.message(number)
         return stamp.number(1) * _NANO + stamp.number(2)
 
@@ -72,17 +72,17 @@ class Message:
 
 
 def string(number: int, value: str) -> bytes:
-    """A field that is a string."""
+    """Encode a field that is a string."""
     return nested(number, value.encode())
 
 
 def nested(number: int, value: bytes) -> bytes:
-    """A field that is a message, or bytes."""
+    """Encode a field that is a message or bytes."""
     return _varint(number << 3 | _COUNTED) + _varint(len(value)) + value
 
 
 def integer(number: int, value: int) -> bytes:
-    """A field that is a number that is not negative, a boolean or an enum."""
+    """Encode a field that is a number of at least 0, a boolean or an enum."""
     return _varint(number << 3 | _VARINT) + _varint(value)
 
 

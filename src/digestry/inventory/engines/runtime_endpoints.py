@@ -35,7 +35,7 @@ class Named(NamedTuple):
 
 
 def named_runtimes(environment: Mapping[str, str] = os.environ, crictl: Path = CRICTL_FILE) -> list[Named]:
-    """The runtimes that this machine's configuration names, whether they are there or not.
+    """Return the runtimes that this machine's configuration names, whether they are there or not.
 
     Raises :class:`InvalidConfiguration` for a ``crictl.yaml`` that cannot be read.
     """
@@ -50,7 +50,7 @@ def named_runtimes(environment: Mapping[str, str] = os.environ, crictl: Path = C
 
 
 def present_runtimes(run: Path = Path("/run")) -> list[str]:
-    """The runtimes whose usual sockets are there, as ``--source`` takes them.
+    """Return the runtimes whose usual sockets exist, as ``--source`` takes them.
 
     cri-dockerd's containers are docker's, so that its socket is not among them.
     """
@@ -61,7 +61,7 @@ def present_runtimes(run: Path = Path("/run")) -> list[str]:
 def containerd_socket(
     where: str, environment: Mapping[str, str] = os.environ
 ) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The socket that ``[ADDRESS][?namespace=A,B][&without=C]`` means, and its options by name.
+    """Return the socket and the options that ``[ADDRESS][?namespace=A,B][&without=C]`` names.
 
     Raises :class:`InvalidConfiguration`.
     """
@@ -83,8 +83,11 @@ def containerd_socket(
 
 
 def cri_socket(where: str, environment: Mapping[str, str] = os.environ, crictl: Path = CRICTL_FILE) -> str:
-    """The socket that ``where`` means, or, if it is empty, crictl's own default: what is named, else
-    the first of the usual ones that is there. Raises :class:`InvalidConfiguration`."""
+    """Return the socket that ``where`` names, or crictl's own default if it is empty.
+
+    The default is the socket in crictl's configuration, else the first of the usual ones that exists.
+    Raises :class:`InvalidConfiguration`.
+    """
     if not where:
         named = environment.get(_ENDPOINT) or _of_crictl(environment, crictl)
         usual = (path for path in CRI_SOCKETS if Path(path).exists())
@@ -103,7 +106,7 @@ def _path(kind: str, address: str) -> str:
 
 
 def _of_crictl(environment: Mapping[str, str], usual: Path) -> str:
-    """The endpoint that crictl's configuration names; empty if it names none."""
+    """Return the endpoint that crictl's configuration names; "" if it names none."""
     named = environment.get(_CONFIGURATION)
     path = Path(named) if named else usual
     try:

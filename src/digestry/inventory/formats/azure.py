@@ -23,14 +23,14 @@ _NO_VIEW: Final = "`az container list` does not say whether it runs: `az contain
 
 
 def _all_containers(template: JsonObject) -> Iterator[tuple[str, JsonObject]]:
-    """The containers of a template, each with what comes before its name."""
+    """Yield the containers of a template, each after the prefix of its name."""
     for key, prefix in (("initContainers", "init:"), ("containers", "")):
         for one in map(as_object, as_list(template.get(key))):
             yield prefix, one
 
 
 def _group(one: JsonObject) -> str:
-    """The resource group, by its own key or as a part of the ID."""
+    """Return the resource group, from its own key or from the ID."""
     parts = as_text(one.get("id")).split("/")
     lower = [part.lower() for part in parts]
     of_id = parts[lower.index("resourcegroups") + 1] if "resourcegroups" in lower[:-1] else ""

@@ -69,7 +69,7 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
 
 
 def _named(found: _Found) -> list[NamedImage]:
-    """The image by each name that it has, the most exact first. Raises for a bad package URL."""
+    """Return the image by each of its names, the most exact first. Raises for a bad package URL."""
     named = [read_purl(purl) for purl in found.purls]
     named += [one for one in map(read_url, found.urls) if one is not None]
     for text in found.of_repository:

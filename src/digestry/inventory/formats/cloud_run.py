@@ -97,7 +97,7 @@ class CloudRun(Whole):
 
 
 def _containers(spec: JsonObject) -> list[JsonObject]:
-    """The containers of a revision, or of the templates in a service, a job or an execution."""
+    """Return the containers of a revision, or of the templates in a service, a job or an execution."""
     for _ in range(4):
         found = [as_object(one) for one in as_list(spec.get("containers"))]
         if found:
@@ -109,7 +109,10 @@ def _containers(spec: JsonObject) -> list[JsonObject]:
 
 
 def _typed(image: str, annotated: str, *, only: bool) -> str:
-    """The image's name as it was typed: gcloud keeps it beside the digest that it wrote in its place."""
+    """Return the image's name as it was typed.
+
+    gcloud puts a digest in its place, and keeps the name in an annotation.
+    """
     repository, at, digest = image.partition("@")
     if only and at and annotated.startswith(f"{repository}:") and "@" not in annotated:
         return f"{annotated}@{digest}"

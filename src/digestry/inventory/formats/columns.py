@@ -83,7 +83,7 @@ class Plan:
         return bool(self.identities) or "reference" in self.columns or "repository" in self.columns
 
     def values(self, cells: Sequence[str]) -> Values:
-        """What is in one row."""
+        """Return the container that one row describes."""
         found: dict[_Column, str] = {}
         for column, positions in self.columns.items():
             for at in positions:
@@ -117,7 +117,7 @@ _EMPTY: Final = frozenset({"<none>", "<none>@<none>", "-", "null", "none", "None
 
 
 def plan(headings: Sequence[str]) -> Plan:
-    """What is read of a row with these headings, in whatever case and with whatever signs between."""
+    """Return how to read a row with these headings. Case and punctuation do not matter."""
     columns: dict[_Column, list[int]] = {}
     identities: list[tuple[str, int]] = []
     read: set[str] = set()
@@ -155,6 +155,6 @@ def is_state(key: str) -> bool:
 
 @lru_cache(4096)
 def reads(key: str) -> Role:
-    """What identity a key holds that is read; "" for any other key."""
+    """Return which identity a key holds, if it is one that is read; "" for any other key."""
     role = role_of(key)
     return "" if role == "unread" else role

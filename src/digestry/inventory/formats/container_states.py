@@ -29,7 +29,7 @@ _STATES: Final = {word: state for state, words in _WORDS.items() for word in wor
 
 
 def state_of(text: str) -> State:
-    """What a program means by ``text``, such as ``Up 2 hours``, ``Exited (0)``, ``STOPPED``.
+    """Return the state that a program means by ``text``: ``Up 2 hours``, ``Exited (0)``, ``STOPPED``.
 
     The first word decides.
     """

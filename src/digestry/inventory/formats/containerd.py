@@ -110,7 +110,7 @@ def is_table(first: str) -> bool:
 
 
 def read_table(source: Input, reading: Reading) -> Iterator[Row | Unseen]:
-    """What ``ctr containers ls`` prints: an ID, an image's name and a runtime a line."""
+    """Yield the containers that ``ctr containers ls`` prints, one a line: ID, image's name and runtime."""
     while line := source.line():
         cells = line.decode().split()
         if len(cells) == _COLUMNS:

@@ -171,7 +171,7 @@ def cri_image(
     image_id: str = "",
     runtime: str = "",
 ) -> Awaited:
-    """The image of a container of a CRI runtime.
+    """Return the image of a container of a CRI runtime.
 
     ``typed`` is the name that it was started by, ``shown`` the one that the runtime shows, each ""
     if there is none; ``runtime`` is "" if it is not known.

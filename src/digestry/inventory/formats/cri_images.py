@@ -44,7 +44,7 @@ def read_cri_image(
     platform: Platform | None = None,
     repo_digests: Callable[[Digest], tuple[str, ...]] = lambda _: (),
 ) -> CriImage:
-    """The image of a container of a CRI runtime, by its ``imageRef`` and ``imageId``.
+    """Return the image of a container of a CRI runtime, by its ``imageRef`` and ``imageId``.
 
     ``typed`` is the name that it was started by, ``shown`` the one that the runtime shows, each ""
     if there is none; ``runtime`` is "" if it is not known. ``repo_digests`` returns the pairs

@@ -33,7 +33,7 @@ class Whole(OneByOne[JsonObject]):
 
 
 def remarks_on(state: State, said: str) -> tuple[str, ...]:
-    """What is to be said of a container by its state; ``said`` is the word for it in the file."""
+    """Return the remark on a container's state; ``said`` is the word for it in the file."""
     if state == "ended":
         return (f"it ended ({said}), and does not run",)
     if state == "waits":
@@ -53,7 +53,7 @@ def told_image(
     platform: Platform | None = None,
     unknown: str = NO_DIGEST,
 ) -> Awaited:
-    """The image of a container that was started from ``typed``, of which ``said`` tells more.
+    """Return the image of a container that was started from ``typed``, of which ``said`` tells more.
 
     ``said`` are pairs of a field's name and its text, in which a digest of the image is, whatever
     its form; the most believable first. ``template`` is what does not run and may be started.
@@ -90,6 +90,6 @@ def told_image(
 
 
 def stated(text: str) -> tuple[State, tuple[str, ...]]:
-    """What ``text``, a word for a state, means, and what is to be said about it; "" is running."""
+    """Return the state that the word ``text`` means, and the remark on it. No word means that it runs."""
     state = state_of(text) if text else "runs"
     return state, remarks_on(state, text)

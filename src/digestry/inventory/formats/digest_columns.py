@@ -32,13 +32,13 @@ _DEEPEST: Final = 6
 
 @lru_cache(4096)
 def plain(key: str) -> str:
-    """``key`` in small letters and digits alone: ``Image ID``, ``image_id`` and ``imageID`` are one."""
+    """Return ``key`` in small letters and digits alone: ``Image ID`` and ``image_id`` become the same."""
     return _NOT_ALPHANUMERIC.sub("", key.lower())
 
 
 @lru_cache(4096)
 def role_of(key: str) -> Role:
-    """What a key or a heading may hold, by its name."""
+    """Return the identity that a key or a heading may hold, by its name."""
     name = plain(key)
     if _IMAGE_ID.fullmatch(name):
         return "image-id"
@@ -55,7 +55,7 @@ def holds_digest(key: str, text: str) -> bool:
 
 
 def unread(value: object, path: str = "", depth: int = 0) -> Iterator[str]:
-    """The paths in ``value`` at which there may be what a container runs.
+    """Yield the paths in ``value`` that may name the image of a container.
 
     ``value`` is decoded JSON of which nothing is read. Each path is that of a key whose name says so
     and that is not empty, or of a text with a digest in it.

@@ -87,7 +87,7 @@ def engine_image(
     made_up: bool = False,
     remarks: tuple[str, ...] = (),
 ) -> Awaited:
-    """The image of a container of an engine, of which its name as typed and its ID are known."""
+    """Return the image of an engine's container, by the image's name as typed and its ID."""
 
     def make() -> RowImage:
         said = list(remarks)
@@ -116,7 +116,7 @@ def engine_image(
 
 
 def named_only(reading: Reading, typed: str, *remarks: str) -> Awaited:
-    """The image of a container of which nothing but the image's name is known."""
+    """Return the image of a container of which only the image's name is known."""
 
     def make() -> RowImage:
         said = list(remarks)
@@ -187,7 +187,7 @@ class DockerList(OneByOne[_Listed]):
 
 
 def _label(labels: str | dict[str, str] | None, name: str) -> str:
-    """A label's value, in an object or in the text that ``docker ps`` prints; "" if it is not there."""
+    """Return a label's value, from an object or from the text of ``docker ps``; "" if it is missing."""
     if isinstance(labels, dict):
         return labels.get(name, "")
     match = re.search(rf"(?:^|,){re.escape(name)}=([^,]*)", labels or "")

@@ -52,7 +52,7 @@ class EntryReader:
         self._suspect: tuple[str, ...] = ()
 
     def read(self, entries: Iterable[Entry | Fault]) -> Iterator[Made]:
-        """What is in all of ``entries``, and what they were read as."""
+        """Yield the containers of all ``entries``, what cannot be read, and a note of the formats."""
         for made in self._all(entries):
             self._problems += isinstance(made, Unseen)
             yield made
@@ -72,7 +72,7 @@ class EntryReader:
                 yield made
 
     def _nothing(self) -> Iterator[Made]:
-        """Why no container of the file is reported, or not all of them."""
+        """Yield the reason why no container of the file is reported, or not all of them."""
         reading = self._reading
         if reading.stopped:
             yield from left_out_note(reading, others=bool(self._useful))
@@ -144,7 +144,7 @@ class EntryReader:
         return found
 
     def _not_read(self, place: SourceLocation, index: int, fields: Fields) -> Iterator[Made]:
-        """What may name an image, among the keys that the entry's format does not read."""
+        """Yield a problem for each key that may name an image and that the entry's format does not read."""
         for key in self._suspect:
             if bytes(fields[key]) not in _EMPTY and self._reading.first("unread", key):
                 yield self._problem(place, index, f"{shown(key)} {UNREAD}", RENAME)
@@ -158,7 +158,7 @@ class EntryReader:
     def _opened(
         self, place: SourceLocation, index: int, fields: Fields, lists: Iterable[str], *, depth: int
     ) -> Iterator[Made]:
-        """The entries of an object's lists; its ``host`` and ``kind`` are those of the entries."""
+        """Yield the entries of an object's lists. Its ``host`` and ``kind`` hold for them all."""
         host = as_text(_value(fields.get("host")))
         kind = as_text(_value(fields.get("kind"))).removesuffix("List")
         around = {key: value for key, value in fields.items() if key not in _LISTS}
@@ -179,7 +179,7 @@ class EntryReader:
                 yield from self._entry(inside, position, entry, depth=depth + 1)
 
     def _unread(self, place: SourceLocation, index: int, around: Fields) -> Iterator[Made]:
-        """What may name an image, beside a list of containers."""
+        """Yield a problem for each key beside a list of containers that may name an image."""
         for key, raw in around.items():
             if key not in _AROUND and (b"sha256:" in memoryview(raw).tobytes() or role_of(key)):
                 found = unread({key: msgspec.json.decode(raw)})
@@ -188,7 +188,7 @@ class EntryReader:
                         yield self._problem(place, index, f"{shown(path)} {UNREAD}", RENAME)
 
     def _more(self, place: SourceLocation, index: int, fields: Fields) -> Iterator[Made]:
-        """A problem for a list that is a page of a longer one, by what it says of the next."""
+        """Yield a problem for a list that is one page of a longer one."""
         around = {**fields, **self._metadata(fields)}
         for key, raw in around.items():
             told = bytes(raw) if key.lower() in _NEXT else b""
@@ -223,8 +223,7 @@ class EntryReader:
 
 
 def _once(raw: msgspec.Raw, fields: Fields) -> None:
-    """Raises :class:`InvalidConfiguration` for an object that has a key twice, of which each reader
-    believes another."""
+    """Raise :class:`InvalidConfiguration` for an object with a key twice: readers differ in which counts."""
     content = bytes(raw)
     if b"\\u" not in content and all(content.count(b'"%s"' % key.encode()) == 1 for key in fields):
         return
@@ -250,7 +249,7 @@ def _is_list(raw: msgspec.Raw) -> bool:
 
 
 def _value(raw: msgspec.Raw | None) -> object:
-    """The string that a value is; None if it is none."""
+    """Return the string that a value is, or None if it is not a string."""
     if raw is None or not begins_with(raw, '"'):
         return None
     try:

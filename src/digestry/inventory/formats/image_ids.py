@@ -36,7 +36,7 @@ class ImageID:
 
 
 def read_image_id(text: str, *, runtime: str, own: Reference | None, field: str = "imageID") -> ImageID:
-    """Reads ``text``, the ``imageID`` of a container of ``runtime`` (``containerd``, ``cri-o`` …).
+    """Read ``text``, the ``imageID`` of a container of ``runtime`` (``containerd``, ``cri-o`` …).
 
     ``own`` is the repository that the container was started from, if it is known. Never raises: what
     cannot be read is a remark.

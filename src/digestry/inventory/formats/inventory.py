@@ -85,7 +85,7 @@ class Inventory:
         )
 
     def _odd(self, raw: msgspec.Raw, place: SourceLocation, index: int) -> Iterator[Made]:
-        """An entry with other keys than the documented ones."""
+        """Yield the container of an entry with other keys than the documented ones."""
         entry = self._any.decode(raw)
         keys = tuple(entry)
         by = self._plans.get(keys)
@@ -106,7 +106,7 @@ class Inventory:
             yield Unseen(self._reading.source, f"{where}: {error.message}{found}", error.hint)
 
     def row(self, values: Values, host: str = "") -> tuple[Row, ...]:
-        """The container that ``values`` are of; none if it does not run. Raises :class:`DigestryError`."""
+        """Return the container of ``values``, none if it does not run. Raises :class:`DigestryError`."""
         state, remarks = stated(values.state) if values.state else _RUNS
         image = self.image(
             values.reference, values.identities, values.platform, remarks, waits=state == "waits"
@@ -117,7 +117,7 @@ class Inventory:
         return (Row(text(values.host or host), text(values.namespace), values.name, values.id, image),)
 
     def not_read(self, paths: Iterable[str], where: str) -> Iterator[Made]:
-        """A problem for each of ``paths`` that was not named before."""
+        """Yield a problem for each of ``paths`` that was not named before."""
         for path in dict.fromkeys(paths):
             if self._reading.first("unread", path):
                 message = f"{self._reading.where}, {where}: {shown(path)} {UNREAD}"
@@ -135,8 +135,10 @@ class Inventory:
         *,
         waits: bool = False,
     ) -> RowImage:
-        """The image of a container, "" for what is not known. ``identities`` are the names of keys and
-        their values. Raises :class:`DigestryError`."""
+        """Return the image of a container; "" stands for a value that is not known.
+
+        ``identities`` are the names of keys and their values. Raises :class:`DigestryError`.
+        """
         key = (reference, identities, platform, remarks, waits)
         image = self._images.get(key)
         if image is None:
@@ -207,7 +209,7 @@ class _Found:
         self.remarks: list[str] = []
 
     def add(self, key: str, text: str) -> None:
-        """What ``text``, the value of ``key``, names. Raises :class:`DigestryError`."""
+        """Add the identity in ``text``, the value of ``key``. Raises :class:`DigestryError`."""
         if not text:
             return
         read_from = f"{key} in {self._where}"
@@ -229,7 +231,7 @@ class _Found:
 
 
 def _text(value: object) -> str:
-    """A value as a cell of a table has it; of a list, its texts with spaces between."""
+    """Return a value as a cell of a table has it; of a list, its texts with spaces between."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, bool):
@@ -246,7 +248,10 @@ def _has_objects(value: object) -> bool:
 
 
 def _state(value: object) -> str:
-    """The word for a state: programs write it alone, as an object's key, or in one of its values."""
+    """Return the word for a state.
+
+    Programs write it alone, as an object's key, or in one of its values.
+    """
     if not isinstance(value, dict):
         return _text(value)
     for key in ("terminated", "waiting", "running"):
@@ -257,7 +262,7 @@ def _state(value: object) -> str:
 
 
 def _inner_states(value: object, depth: int = 0) -> Iterator[str]:
-    """The words for states that are deeper in an entry, without those of the past or the future."""
+    """Yield the words for states deeper in an entry, without those of the past or the future."""
     if not isinstance(value, dict) or depth > _DEEPEST:
         return
     for key, inner in value.items():
@@ -277,7 +282,7 @@ def _claim(digest: Digest, repository: Reference | None, read_from: str) -> Clai
 
 
 def _digest_claim(text: str, own: Reference | None, read_from: str) -> Claim:
-    """Reads ``sha256:…``, its hex digits alone, or ``repository@sha256:…``."""
+    """Read ``sha256:…``, its hex digits alone, or ``repository@sha256:…``."""
     if "@" in text:
         reference = Reference.parse(text.rpartition("://")[2])
         if reference.digest is None:

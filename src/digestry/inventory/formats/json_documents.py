@@ -51,14 +51,14 @@ class Input:
         """Of the line that was read last."""
 
     def line(self) -> bytes:
-        """The next line, with its end; empty at the end of the file."""
+        """Return the next line, with its end; empty at the end of the file."""
         line = self._file.readline(self._limit - self._read + 1)
         self._count(line)
         self.number += 1
         return line
 
     def rest(self, begun: bytes = b"") -> bytes:
-        """``begun``, and everything that is left."""
+        """Return ``begun`` and everything that is left."""
         if begun and self._file.seekable():
             # Read again, so that it need not be copied together.
             self._file.seek(-len(begun), io.SEEK_CUR)
@@ -69,17 +69,17 @@ class Input:
         return begun + rest if begun else rest
 
     def piece(self, size: int) -> bytes:
-        """The next ``size`` bytes, fewer at the end of the file; lines are not counted."""
+        """Return the next ``size`` bytes, fewer at the end of the file. Lines are not counted."""
         piece = self._file.read(min(size, self._limit - self._read + 1))
         self._count(piece)
         return piece
 
     def mark(self) -> tuple[int, int, int] | None:
-        """Where the reading is, for :meth:`back`; None if what was read cannot be read again."""
+        """Return the present position, for :meth:`back`; None if the file cannot be read again from there."""
         return (self._file.tell(), self._read, self.number) if self._file.seekable() else None
 
     def back(self, mark: tuple[int, int, int]) -> None:
-        """Goes on reading at ``mark``."""
+        """Go back to ``mark``, and read on from there."""
         offset, self._read, self.number = mark
         self._file.seek(offset)
 
@@ -90,7 +90,7 @@ class Input:
 
 
 def read_documents(source: Input, first: bytes) -> Iterator[Entry | Fault]:
-    """Every document of ``source``, of which ``first``, a line that is not blank, was read.
+    """Yield every document of ``source``, of which ``first``, a line that is not blank, was read.
 
     Raises ``OSError``, and :class:`TooLarge`.
     """
@@ -182,7 +182,7 @@ def _next_start(content: bytes, position: int) -> int:
 
 
 def _printed_end(content: bytes, start: int, closers: dict[int, int]) -> int | None:
-    """The end of a document that was printed over many lines, if that is what begins at ``start``.
+    """Return the end of a document that was printed over many lines, if one begins at ``start``.
 
     ``closers`` keeps, for each opening bracket, where its next closing one begins a line.
     """
@@ -198,7 +198,7 @@ def _printed_end(content: bytes, start: int, closers: dict[int, int]) -> int | N
 
 
 def _bracket_end(content: bytes, start: int) -> int | None:
-    """Where the bracket that opens at ``start`` is closed, whatever stands between; None if nowhere."""
+    """Return the offset after the bracket that closes the one at ``start``; None if none does."""
     depth = 0
     for token in _TOKEN.finditer(content, start):
         text = token[0]

@@ -79,7 +79,7 @@ class Kubernetes:
     def _decoded(
         self, pods: Iterable[tuple[msgspec.Raw, SourceLocation, int]], broken: list[Unseen]
     ) -> Iterator[JsonObject]:
-        """The pods, one at a time; what cannot be read of them is added to ``broken``."""
+        """Yield the pods one at a time, adding to ``broken`` those that cannot be read."""
         for raw, place, index in pods:
             try:
                 yield decode_pod(raw)

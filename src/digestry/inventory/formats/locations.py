@@ -24,7 +24,7 @@ class Text:
         self._line = first
 
     def line(self, offset: int) -> int:
-        """The line on which the byte at ``offset`` is, counted from the last one asked for."""
+        """Return the line on which the byte at ``offset`` is, counted from the last one asked for."""
         if offset < self._counted:
             self._counted, self._line = 0, self.first
         self._line += self.content.count(b"\n", self._counted, offset)
@@ -32,7 +32,7 @@ class Text:
         return self._line
 
     def column(self, offset: int) -> int:
-        """The column of the byte at ``offset``, in bytes, from 1."""
+        """Return the column of the byte at ``offset``, in bytes, from 1."""
         return offset - self.content.rfind(b"\n", 0, offset)
 
 
@@ -48,11 +48,11 @@ class SourceLocation:
         """What the list says that its entries are, for those that do not say it themselves."""
 
     def line(self, index: int) -> int | None:
-        """The line on which the entry ``index`` begins; None if that cannot be told."""
+        """Return the line on which the entry ``index`` begins, or None if it cannot be told."""
         raise NotImplementedError
 
     def where(self, index: int) -> str:
-        """The position of an entry, for people."""
+        """Return the position of an entry, for people."""
         return f"line {self.line(index)}"
 
 
@@ -121,7 +121,7 @@ class Entries(SourceLocation):
         return f"line {line}" if line != outer else f"line {line}, entry {index + 1}"
 
     def offset(self, index: int) -> int | None:
-        """Where an entry begins; None if the text is not as it was expected to be."""
+        """Return the offset at which an entry begins, or None if the text is not as expected."""
         text = self.text()
         if text is None:
             return None

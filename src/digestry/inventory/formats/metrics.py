@@ -48,7 +48,7 @@ def is_exposition(first: str) -> bool:
 
 
 def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Made]:
-    """The containers of the metrics in ``source``, of which ``line`` was read.
+    """Yield the containers of the metrics in ``source``, of which ``line`` was read.
 
     Raises ``UnicodeDecodeError``, of the line that is ``source.number``.
     """
@@ -69,7 +69,7 @@ def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Made
 
 
 def _labels(said: str) -> dict[str, str] | None:
-    """The labels of a sample; None for what is none, or has one twice."""
+    """Return the labels of a sample; None if they cannot be read, or one is there twice."""
     pairs = _LABEL.findall(said)
     labels = {name: _unescaped(value) for name, value in pairs}
     return None if len(labels) != len(pairs) or _LABEL.sub("", said).strip() else labels
@@ -204,7 +204,7 @@ class _Metrics:
 
 
 def _key(labels: _Labels) -> _Key:
-    """A container: its cluster, namespace, pod and name.
+    """Return the cluster, the namespace, the pod and the name of a container.
 
     Where Prometheus' own labels of the exporter's pod took these names, they are called exported_….
     """

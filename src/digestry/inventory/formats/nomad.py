@@ -23,7 +23,7 @@ _OWN: Final[dict[str, State]] = {"complete": "ended", "lost": "", "unknown": ""}
 
 
 def _tasks(job: JsonObject, group: str) -> Iterator[tuple[JsonObject, JsonObject, str]]:
-    """The groups and tasks of a job that have an image; of one group, unless ``group`` is empty."""
+    """Yield the groups and tasks of a job that have an image; of one group, unless ``group`` is empty."""
     for one in map(as_object, as_list(job.get("TaskGroups"))):
         if group and as_text(one.get("Name")) != group:
             continue

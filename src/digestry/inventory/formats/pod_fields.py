@@ -120,7 +120,7 @@ _objects: Final = msgspec.json.Decoder(JsonObject)
 
 
 def decode_pod(raw: bytes | msgspec.Raw) -> JsonObject:
-    """The pod that ``raw`` is, without what nobody looks at. Raises msgspec's errors."""
+    """Return a pod with those fields alone that are looked at. Raises msgspec's errors."""
     try:
         return dict(_pods.decode(raw))
     except msgspec.ValidationError:

@@ -57,7 +57,7 @@ class PodImages:
         return self._image(reference, said, runtime, platform, True)
 
     def platform(self, architecture: str, system: str) -> Platform | None:
-        """The platform of those names; None if they are none."""
+        """Return the platform of those names, or None if it has none."""
         key = architecture, system
         if key not in self._platforms:
             _make_room(self._platforms)
@@ -65,7 +65,7 @@ class PodImages:
         return self._platforms[key]
 
     def text(self, text: str) -> str:
-        """``text``, as one object for all that are equal."""
+        """Return ``text``, the same object for all that are equal."""
         known = self._texts.get(text)
         if known is None:
             _make_room(self._texts)
@@ -73,7 +73,7 @@ class PodImages:
         return known
 
     def remarks(self, *remarks: str) -> tuple[str, ...]:
-        """``remarks``, each once and the empty ones left out, as one object for all that are equal."""
+        """Return ``remarks``, each once and without empty ones, the same object for all that are equal."""
         known = self._remarks.get(remarks)
         if known is None:
             _make_room(self._remarks)

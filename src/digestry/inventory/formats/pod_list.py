@@ -64,7 +64,7 @@ _entry: Final = msgspec.json.Decoder(_Entry)
 
 
 def read_pod_list(source: Input, first: bytes, reading: Reading) -> list[Observation] | None:
-    """The containers of the pods in ``source``, of which the line ``first`` was read.
+    """Return the containers of the pods in ``source``, of which the line ``first`` was read.
 
     None, with ``source`` where it was, if it has anything else in it, or if nothing came of it.
     Raises ``OSError``, and :class:`~digestry.errors.TooLarge`.
@@ -114,7 +114,7 @@ def _with_platforms(seen: list[Observation], platforms: dict[str, Platform]) -> 
 
 
 def _pods(pieces: Iterator[bytes], nodes: list[object]) -> Iterator[object]:
-    """The pods among the entries; the nodes are added to ``nodes``."""
+    """Yield the pods among the entries, adding the nodes to ``nodes``."""
     for piece in pieces:
         if _entry.decode(piece).kind == "Node":
             nodes.append(msgspec.json.decode(piece))
@@ -126,7 +126,7 @@ def _pods(pieces: Iterator[bytes], nodes: list[object]) -> Iterator[object]:
 
 
 def _pieces(source: Input) -> Iterator[bytes]:
-    """The entries of the list. Raises :class:`_Unfit` at the latest when it has ended."""
+    """Yield the entries of the list. Raises :class:`_Unfit` at the latest when it has ended."""
     key, items, begin = _KEY.fullmatch(source.line()), _ITEMS.fullmatch(source.line()), source.line()
     first = _FIRST.fullmatch(begin)
     if key is None or items is None or first is None:

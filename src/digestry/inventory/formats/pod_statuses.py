@@ -19,7 +19,7 @@ _REPORTED: Final = ("containerStatuses", "initContainerStatuses", "ephemeralCont
 
 class _Statuses(Whole):
     def of_status(self, status: JsonObject, place: SourceLocation, *, alone: bool = False) -> Iterator[Made]:
-        """The containers of a pod of which there is nothing but its ``status``."""
+        """Yield the containers of a pod of which only its ``status`` is known."""
         pod = {"metadata": {"name": _NAMELESS}, "spec": {}, "status": status}
         ended = 0
 

@@ -70,7 +70,7 @@ class PodmanList(OneByOne[ListedContainer]):
 def podman_image(
     reading: Reading, typed: str, image_id: str, image_digest: str, remarks: tuple[str, ...]
 ) -> Awaited:
-    """The image of a container of podman's; ``image_digest`` is the container's, "" if not known."""
+    """Return the image of podman's container; ``image_digest`` is the container's, "" if not known."""
 
     def make() -> RowImage:
         identity = digest_of(image_id)

@@ -57,7 +57,7 @@ def sightings_of_pods(
     remark: PodRemark | None = None,
     left_out: LeftOut | None = None,
 ) -> Iterator[Observation]:
-    """The containers of ``pods``, decoded objects of any quality, each as one sighting.
+    """Yield each container of ``pods``, decoded objects of any quality, as one observation.
 
     A container that waits has a row that says so; one that ended has one if ``include_stopped``. An
     image volume is a row of its own. ``nodes`` are the platforms of nodes, by name;
@@ -79,7 +79,7 @@ def sightings_of_pods(
 
 
 def platforms_of_nodes(nodes: Iterable[object]) -> dict[str, Platform]:
-    """The platform of each of ``nodes``, decoded objects (``status.nodeInfo``), by the node's name."""
+    """Return the platform of each of ``nodes``, decoded objects (``status.nodeInfo``), by the node's name."""
     found: dict[str, Platform] = {}
     known: dict[Platform, Platform] = {}
     for entry in nodes:
@@ -95,7 +95,7 @@ def platforms_of_nodes(nodes: Iterable[object]) -> dict[str, Platform]:
 
 
 def _windows_build(node: JsonObject) -> str | None:
-    """A node's build of Windows, ``10.0.20348.2113``; None if it does not say, or says two."""
+    """Return a node's build of Windows, ``10.0.20348.2113``; None if it gives none, or two."""
     labels = as_object(as_object(node.get("metadata")).get("labels"))
     info = as_object(as_object(node.get("status")).get("nodeInfo"))
     said = [as_text(info.get("kernelVersion")), as_text(labels.get(_BUILD))]
@@ -270,7 +270,7 @@ class _Pod:
     # -- image volumes (KEP-4639) -------------------------------------------------------------
 
     def _volumes(self, statuses: list[JsonObject]) -> Iterator[Observation]:
-        """One row for each image that is mounted as a volume."""
+        """Yield an observation for each image that is mounted as a volume."""
         given: dict[str, str] = {}
         for status in statuses:
             for mount in map(as_object, as_list(status.get("volumeMounts"))):
@@ -315,7 +315,7 @@ class _Pod:
         )
 
     def _wanted_platform(self) -> Platform | None:
-        """The platform that the pod demands of its node."""
+        """Return the platform that the pod requires of its node."""
         selector = as_object(self._spec.get("nodeSelector"))
         system = as_text(selector.get(_SYSTEM)) or as_text(as_object(self._spec.get("os")).get("name"))
         return self._asked.images.platform(as_text(selector.get(_ARCHITECTURE)), system or _DEFAULT_SYSTEM)

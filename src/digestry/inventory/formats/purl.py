@@ -33,7 +33,7 @@ def is_image(purl: str) -> bool:
 
 
 def read_purl(purl: str) -> NamedImage:
-    """Reads ``pkg:oci/…`` or ``pkg:docker/…``. Raises :class:`InvalidReference`, :class:`InvalidDigest`."""
+    """Read ``pkg:oci/…`` or ``pkg:docker/…``. Raises :class:`InvalidReference`, :class:`InvalidDigest`."""
     body, _, _ = purl.partition("#")
     body, _, query = body.partition("?")
     kind, _, path = body.partition(":")[2].lstrip("/").partition("/")
@@ -61,7 +61,7 @@ def read_purl(purl: str) -> NamedImage:
 
 
 def read_url(url: str) -> NamedImage | None:
-    """Reads ``docker://host/repository…`` and ``oci://…``; None for a URL of anything else."""
+    """Read ``docker://host/repository…`` and ``oci://…``; None for a URL of another kind."""
     if urlsplit(url).scheme.lower() not in _URLS:
         return None
     try:
@@ -72,7 +72,7 @@ def read_url(url: str) -> NamedImage | None:
 
 
 def read_hash(algorithm: str, content: str) -> Digest | None:
-    """A digest of a bill of materials' ``SHA-256`` and hex; None if it is of another kind."""
+    """Return the digest of an algorithm's name (``SHA-256``) and hex; None for another algorithm."""
     try:
         return Digest.parse(f"{algorithm.lower().replace('-', '')}:{content.lower()}")
     except InvalidDigest:

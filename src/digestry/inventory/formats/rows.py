@@ -85,18 +85,18 @@ class Reading:
     _texts: dict[str, str] = field(default_factory=dict)
 
     def shared(self, key: tuple[Hashable, ...], make: Callable[[], RowImage]) -> Awaited:
-        """The image of ``key``: one object for every container that has it."""
+        """Return the image of ``key``: one object for every container that has it."""
         found = self._shared.get(key)
         if found is None:
             found = self._shared[key] = Awaited(make)
         return found
 
     def text(self, text: str) -> str:
-        """``text``, as one object for all that are equal."""
+        """Return ``text``, the same object for all that are equal."""
         return self._texts.setdefault(text, text)
 
     def learn(self, identity: Digest, image: ImageRecord) -> None:
-        """Notes what the file says of the image that runtimes call ``identity``."""
+        """Note the file's description of the image that runtimes call ``identity``."""
         known = self.images.get(identity)
         self.images[identity] = image if known is None else known.joined(image)
 
@@ -111,7 +111,7 @@ class Reading:
         return Unseen(self.source, f"{self.where}: {message}", hint)
 
     def problem_on(self, line: int, message: str, hint: str = "") -> Unseen:
-        """A problem on one line of the file."""
+        """Return a problem on one line of the file."""
         return Unseen(self.source, f"{self.where}, line {line}: {message}", hint)
 
     def note(self, message: str, hint: str = "") -> Note:
@@ -142,19 +142,19 @@ class Format(Protocol):
         ...
 
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
-        """What is in one entry, the one at ``index`` of ``place``.
+        """Return the rows, problems and notes of one entry, the one at ``index`` of ``place``.
 
         Raises :class:`DigestryError`, and msgspec's errors.
         """
         ...
 
     def finish(self) -> Iterable[Made]:
-        """What can be said only when everything was read."""
+        """Return the rows, problems and notes that had to wait until everything was read."""
         ...
 
 
 def sightings(rows: Iterable[Row], *, source: str, host: str) -> Iterator[ContainerObservation]:
-    """The rows as sightings of this moment; ``host`` is for those that have none."""
+    """Yield the rows as observations of this moment; ``host`` is for those that have none."""
     seen_at = now()
     for row in rows:
         image = row.image if isinstance(row.image, RowImage) else row.image.image()

@@ -29,7 +29,7 @@ class OneByOne(Generic[T]):
         return self.made(self._decoder.decode(raw), fields, place)
 
     def made(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        """What is in one entry. Raises :class:`DigestryError`."""
+        """Return the rows, problems and notes of one entry. Raises :class:`DigestryError`."""
         raise NotImplementedError
 
     def finish(self) -> Iterable[Made]:
@@ -66,5 +66,5 @@ class Images(OneByOne[T]):
         return ()
 
     def learnt(self, one: T) -> tuple[Digest, ImageRecord] | None:
-        """What runtimes call an image, and what is said of it; None if nothing is."""
+        """Return the ID of an image and its description, or None if the entry says nothing of it."""
         raise NotImplementedError

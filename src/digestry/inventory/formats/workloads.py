@@ -76,7 +76,7 @@ class Workloads:
     _seen: set[_Key] = field(default_factory=set)
 
     def add(self, kind: str, entry: object) -> Unseen | None:
-        """Takes one decoded object of ``kind``; a problem if it is none."""
+        """Take one decoded object of ``kind``; return a problem if it is not one."""
         value = as_object(entry)
         metadata, spec = as_object(value.get("metadata")), as_object(value.get("spec"))
         status = as_object(value.get("status"))
@@ -107,7 +107,7 @@ class Workloads:
         return None
 
     def seeing(self, pods: Iterable[object]) -> Iterator[object]:
-        """``pods``, each of which counts from then on as its owner's, unless it has ended."""
+        """Yield ``pods``, noting the owner of each that has not ended."""
         for entry in pods:
             pod = as_object(entry)
             if as_text(as_object(pod.get("status")).get("phase")) not in ENDED:
@@ -115,7 +115,7 @@ class Workloads:
             yield entry
 
     def remark(self, pod: JsonObject, container: str, image: str) -> str:
-        """What a pod's owner says of one of its containers, if it names another image by now."""
+        """Return a remark if a pod's owner names another image for ``container`` by now."""
         workload = next((self._known[key] for key in self._owners(pod)[::-1] if key in self._known), None)
         if workload is None:
             return ""
@@ -128,7 +128,7 @@ class Workloads:
         return ""
 
     def idle(self, *, whole: bool) -> Iterator[ContainerObservation]:
-        """The containers of every workload of which no pod was seen: templates, which do not run.
+        """Yield the containers of every workload that no pod belongs to: templates, which do not run.
 
         ``whole`` tells whether every pod was seen that there is; if not, the workload's own status
         decides.
@@ -146,7 +146,7 @@ class Workloads:
         return bool(workload.owner) and (workload.namespace, "CronJob", workload.owner) in self._known
 
     def _owners(self, pod: JsonObject) -> list[_Key]:
-        """The workloads that a pod belongs to, the outermost last."""
+        """Return the workloads that a pod belongs to, the outermost last."""
         metadata = as_object(pod.get("metadata"))
         namespace = as_text(metadata.get("namespace"))
         labels = as_object(metadata.get("labels"))
@@ -203,8 +203,11 @@ class Workloads:
 def sightings_of_objects(
     objects: Iterable[object], *, source: str, include_stopped: bool = False
 ) -> Iterator[Observation]:
-    """As :func:`~digestry.inventory.formats.pods.sightings_of_pods`, for objects of several kinds: what
-    ``kubectl get pods,nodes,deployments,cronjobs -A -o json`` wrote. Other kinds are left out."""
+    """Yield the containers of pods, and of workloads that have no pods, one observation each.
+
+    The objects are what ``kubectl get pods,nodes,deployments,cronjobs -A -o json`` writes. Other kinds are
+    left out.
+    """
     workloads = Workloads(source)
     pods: list[object] = []
     nodes: list[object] = []
@@ -243,7 +246,7 @@ def _count(kind: str, status: JsonObject) -> int:
 
 
 def _resting(kind: str, spec: JsonObject) -> str:
-    """Why a workload has no pods, if that is so on purpose."""
+    """Return the reason why a workload has no pods on purpose; "" if there is none."""
     if spec.get("suspend") is True:
         return "it is suspended"
     if kind == "CronJob" and as_text(spec.get("schedule")):

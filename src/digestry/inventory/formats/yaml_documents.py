@@ -22,7 +22,7 @@ def is_yaml(first: str) -> bool:
 
 
 def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
-    """Every document of ``source``, of which the line ``first`` was read.
+    """Yield every document of ``source``, of which the line ``first`` was read.
 
     Raises ``OSError``, and :class:`~digestry.errors.TooLarge`.
     """

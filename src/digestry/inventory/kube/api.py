@@ -119,18 +119,20 @@ class KubeAPI:
         return self._access.cluster.server
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Close all connections."""
         if self._manager is not None:
             self._manager.clear()
 
     def prepare(self) -> None:
-        """Gets the credentials and the certificates, before anything is asked; the time for that is
-        not the server's. Raises what the credentials raise, and :class:`InvalidConfiguration`."""
+        """Get the credentials and the certificates before the first question; the deadline begins after that.
+
+        Raises what the credentials raise, and :class:`InvalidConfiguration`.
+        """
         self._managed()
         self._end = time.monotonic() + self._deadline
 
     def get(self, path: str, what: str, **query: str) -> object:
-        """The JSON at ``path``; ``what`` is what is asked for, in the words of RBAC.
+        """Return the decoded JSON at ``path``; ``what`` names the question in the words of RBAC.
 
         Raises :class:`Unreachable`, :class:`Refused` and its kinds, :class:`TooLarge`,
         :class:`ProtocolViolation`, and what the credentials raise.
@@ -139,7 +141,7 @@ class KubeAPI:
         return self._decode(path, what, self._patiently(lambda: self._ask(address)))
 
     def pages(self, path: str, what: str, **query: str) -> Iterator[list[object]]:
-        """The objects of the list at ``path``, a page at a time. Raises what :meth:`get` raises.
+        """Yield the objects of the list at ``path``, a page at a time. Raises what :meth:`get` raises.
 
         A list that expired while it was read (410) is begun again, once: then objects come twice.
         """
@@ -154,8 +156,10 @@ class KubeAPI:
                 return
 
     def whole(self, path: str, what: str, **query: str) -> tuple[list[object], str]:
-        """All objects of the list at ``path``, as they were at one moment, and the version of that moment,
-        empty if the server gave none. Raises what :meth:`get` raises."""
+        """Return all objects of the list at ``path`` at one moment, and the version of that moment.
+
+        The version is empty if the server gave none. Raises what :meth:`get` raises.
+        """
         for attempt in (1, 2):
             try:
                 pages = list(self._pages(path, what, query))
@@ -168,7 +172,7 @@ class KubeAPI:
         return [one for page in pages for one in page.objects], versions.pop() if len(versions) == 1 else ""
 
     def page(self, path: str, what: str, query: dict[str, str], *, limit: int | None = None) -> Page:
-        """One page of the list at ``path``. Raises what :meth:`get` raises."""
+        """Return one page of the list at ``path``. Raises what :meth:`get` raises."""
         document = self.get(path, what, limit=str(limit or PAGE), **query)
         if not isinstance(document, dict) or not isinstance(document.get("items", 0), list | None):
             raise ProtocolViolation(f"{self.server}{path}: the answer is no list of {what.partition(' ')[2]}")
@@ -187,9 +191,12 @@ class KubeAPI:
     def watch(
         self, path: str, what: str, *, kind: str, version: str, seconds: int, **query: str
     ) -> Iterator[Change]:
-        """The changes since ``version`` in the list at ``path``, of objects of ``kind``, until the server
-        ends the watch, after some ``seconds``. Raises what :meth:`get` raises: :class:`Refused` with 410 if
-        it has forgotten that version, and :class:`Unreachable` if the watch broke off or fell silent."""
+        """Yield the changes since ``version`` in the list at ``path``, of objects of ``kind``.
+
+        The server ends the watch after some ``seconds``. Raises what :meth:`get` raises:
+        :class:`Refused` with 410 if the server has forgotten that version, and :class:`Unreachable` if
+        the watch broke off or fell silent.
+        """
         query |= {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         address = f"{path}?{urlencode({**query, 'timeoutSeconds': str(seconds)})}"
         stream: Stream | None = None
@@ -234,7 +241,7 @@ class KubeAPI:
     # -- one exchange -------------------------------------------------------------------------
 
     def _patiently(self, ask: Callable[[], _T]) -> _T:
-        """What ``ask`` gets, with a newer credential if one is refused, and later if the server is busy."""
+        """Return the answer of ``ask``, asked again with a newer credential, or later if the server is busy."""
         answer = ask()
         if answer.status == HTTPStatus.UNAUTHORIZED and self._credentials.renew():
             answer = ask()
@@ -246,7 +253,7 @@ class KubeAPI:
         return answer
 
     def _ask(self, address: str) -> _Answer:
-        """One exchange, within its time whatever the other side does."""
+        """Return the whole answer at ``address``, within the time limit whatever the server does."""
         stream = self._open(address, self._timeout)
         try:
             return _Answer(stream.status, stream.retry_after, stream.body())
@@ -256,7 +263,7 @@ class KubeAPI:
             stream.close()
 
     def _open(self, address: str, seconds: float) -> Stream:
-        """One question, whose answer may take ``seconds``."""
+        """Send one question, whose answer may take ``seconds``."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise Unreachable(f"{self.server}: not everything was said within {self._deadline:g} s")

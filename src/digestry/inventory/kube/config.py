@@ -86,7 +86,7 @@ def find_access(
     environment: Mapping[str, str] = os.environ,
     service_account: Path = SERVICE_ACCOUNT,
 ) -> Access:
-    """The access that ``context`` names, or the current one; a pod's own, if there is no kubeconfig.
+    """Return the access that ``context`` names, or the current one; a pod's own, if there is no kubeconfig.
 
     Raises :class:`InvalidConfiguration`.
     """
@@ -108,7 +108,7 @@ def find_access(
 
 
 def kubeconfig_files(environment: Mapping[str, str]) -> list[Path]:
-    """Where a kubeconfig may be."""
+    """Return the paths where a kubeconfig may be."""
     named = [Path(part) for part in environment.get("KUBECONFIG", "").split(os.pathsep) if part]
     home = environment.get("HOME", "") or str(Path("~").expanduser())
     return named or [Path(home) / ".kube" / "config"]
@@ -180,7 +180,7 @@ class _Entry:
         return self.file.parent / value if value else None
 
     def bytes(self, key: str) -> bytes:
-        """What ``key-data`` has in base64, or else the file that ``key`` names."""
+        """Return the content of ``key-data``, which is base64, or else of the file that ``key`` names."""
         data = self.string(f"{key}-data")
         if data:
             try:
@@ -205,7 +205,7 @@ class Kubeconfig:
             self._merge(path)
 
     def access(self, context: str = "") -> Access:
-        """What ``context`` stands for; the current one if it is empty."""
+        """Return the cluster and the user of ``context``, or of the current one if it is empty."""
         name = context or self._current
         if not name:
             raise InvalidConfiguration(
@@ -363,7 +363,7 @@ def _plugin(entry: _Entry) -> Plugin:
 
 
 def _impersonation(entry: _Entry) -> tuple[tuple[str, str], ...]:
-    """The request headers by which one acts as somebody else (``as``, ``as-groups`` …)."""
+    """Return the request headers that impersonate another user (``as``, ``as-groups`` …)."""
     user = entry.string("as")
     headers = [("Impersonate-User", user)] if user else []
     uid = entry.string("as-uid")

@@ -37,8 +37,10 @@ class _UncheckedPool(urllib3.HTTPSConnectionPool):
 
 
 def manager_for(access: Access, credential: Credential) -> urllib3.PoolManager:
-    """The connections to the server of ``access``, for who has ``credential``. Raises
-    :class:`InvalidConfiguration` for papers or a proxy that cannot be used."""
+    """Return the connections to the server of ``access``, for who has ``credential``.
+
+    Raises :class:`InvalidConfiguration` for a certificate, a key or a proxy that cannot be used.
+    """
     cluster = access.cluster
     options: dict[str, Any] = {"maxsize": 2}
     if cluster.server.startswith("https://"):
@@ -103,7 +105,7 @@ def _context(access: Access, credential: Credential) -> ssl.SSLContext:
 
 
 def _environments_proxy(server: str) -> str:
-    """The environment's proxy for ``server`` (HTTPS_PROXY, NO_PROXY …); empty for none."""
+    """Return the environment's proxy for ``server`` (HTTPS_PROXY, NO_PROXY …); empty for none."""
     parts = urlsplit(server)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or ""

@@ -63,15 +63,17 @@ class Credentials:
         self._kept: Credential | None = None
 
     def get(self) -> Credential:
-        """What to show now. Raises :class:`InvalidConfiguration`, and :class:`RemoteError` for a
-        plugin that fails."""
+        """Return the credential to show now.
+
+        Raises :class:`InvalidConfiguration`, and :class:`RemoteError` for a plugin that fails.
+        """
         kept = self._kept
         if kept is None or (kept.expires is not None and _now() > kept.expires - _EARLY):
             kept = self._kept = self._find()
         return kept
 
     def renew(self) -> bool:
-        """Forgets what was shown, since it was refused; False if there is nothing else to show."""
+        """Forget the credential, which was refused; return False if there is no other way to get one."""
         self._kept = None
         return self._user.plugin is not None or self._user.token_file is not None
 
@@ -111,8 +113,11 @@ def _token(path: Path) -> str:
 def buy(
     plugin: Plugin, cluster: Cluster, *, environment: Mapping[str, str], timeout: float = PLUGIN_TIMEOUT
 ) -> Credential:
-    """Runs ``plugin``; what it prints. Raises :class:`InvalidConfiguration` for one that cannot be
-    run, and :class:`RemoteError` for one that fails, or does not end within ``timeout`` seconds."""
+    """Run ``plugin``, and return the credential that it prints.
+
+    Raises :class:`InvalidConfiguration` for one that cannot be run, and :class:`RemoteError` for one
+    that fails, or does not end within ``timeout`` seconds.
+    """
     name = Path(plugin.command).name
     if plugin.version not in _VERSIONS:
         raise InvalidConfiguration(
@@ -195,7 +200,7 @@ def _run(
 
 
 def _end(process: subprocess.Popen[bytes], *, group: bool) -> None:
-    """Ends a plugin, and in a session of its own whatever it started: that would hold the pipes."""
+    """End a plugin and, in a session of its own, every process that it started: they would hold the pipes."""
     with contextlib.suppress(OSError):
         if group:
             os.killpg(process.pid, signal.SIGKILL)

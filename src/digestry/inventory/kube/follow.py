@@ -66,8 +66,11 @@ class Followed:
         self._watched = False
 
     def refresh(self, api: KubeAPI) -> Fresh:
-        """The objects as they are now. Raises what :meth:`KubeAPI.get` raises if they cannot be had; the
-        next round then lists them anew."""
+        """Return the objects as they are now.
+
+        Raises what :meth:`KubeAPI.get` raises if they cannot be had; the next round then lists them
+        anew.
+        """
         notes: list[str] = []
         problems: list[str] = []
         try:
@@ -129,7 +132,7 @@ class Followed:
         return True
 
     def _catch_up(self, api: KubeAPI, present: Page) -> bool:
-        """Learns the changes until ``present``; whether there were later ones, too."""
+        """Learn the changes until ``present``; return whether there were later ones, too."""
         end = time.monotonic() + self._seconds
         pause = _FIRST_PAUSE
         beyond = False
@@ -171,7 +174,7 @@ class Followed:
         raise AssertionError("unreachable")
 
     def _learn(self, change: Change, present: Page) -> bool:
-        """Takes in one change; whether it is later than ``present``."""
+        """Take in one change; return whether it is later than ``present``."""
         if change.kind != "mark":
             key = _key(change.object) or ("", "")
             known = self._objects.get(key)
@@ -204,6 +207,6 @@ def _uid(value: JsonObject) -> str:
 
 
 def _slim(value: JsonObject) -> JsonObject:
-    """Without the large parts that nobody here reads."""
+    """Return an object without the large parts that are not read here."""
     metadata = as_object(value.get("metadata"))
     return {**value, "metadata": {key: one for key, one in metadata.items() if key not in _NOT_NEEDED}}

@@ -56,8 +56,11 @@ class Ended(Exception):
 
 
 def changes(lines: Iterable[bytes], where: str, kind: str) -> Iterator[Change | Failure]:
-    """The events in ``lines``, of objects of ``kind`` (``Pod``). Raises :class:`ProtocolViolation` for what
-    is none, or is one that cannot be understood: whatever it says must not be lost without a word."""
+    """Yield the events in ``lines``, of objects of ``kind`` (``Pod``).
+
+    Raises :class:`ProtocolViolation` for a line that is not an event, or one that cannot be understood:
+    no change may be lost in silence.
+    """
     for line in lines:
         if not line.strip():
             continue
@@ -126,16 +129,19 @@ class Stream:
         return self._retry_after
 
     def close(self) -> None:
-        """Lets go of it; what still comes is not read."""
+        """Stop reading; whatever still comes is dropped."""
         self._over.set()
 
     def body(self) -> bytes:
-        """All of it: of an answer that is no stream."""
+        """Return all of an answer that is not a stream."""
         return b"".join(self._pieces())
 
     def lines(self) -> Iterator[bytes]:
-        """The lines, each as soon as it is whole. Raises :class:`Ended` for a last one that is not, and
-        :class:`TooLarge` for one that does not end."""
+        """Yield the lines, each as soon as it is whole.
+
+        Raises :class:`Ended` for a last one that is not, and :class:`TooLarge` for one that does not
+        end.
+        """
         rest = bytearray()
         for piece in self._pieces():
             start = 0

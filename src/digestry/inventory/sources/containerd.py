@@ -236,7 +236,7 @@ def _has(shelf: Shelf, config: Digest, chain: str) -> bool:
 
 
 def _by_target(image: NamedImage, configs: set[Digest], manifests: set[Digest], shelf: Shelf) -> _Found:
-    """What a name means, and has meant since before the container was made."""
+    """Return what a name means, and has meant since before the container was made."""
     found = _Found()
     found.claims += _claims_of(image, shelf)
     if len(configs) == 1:
@@ -254,7 +254,7 @@ def _by_target(image: NamedImage, configs: set[Digest], manifests: set[Digest], 
 
 
 def _by_config(config: Digest, read_from: str, reference: str | None, shelf: Shelf) -> _Found:
-    """A config that runs for certain, and the names of the images that have it."""
+    """Return a config that runs for certain, and the names of the images that have it."""
     found = _Found(config=config)
     own = repository_of(reference)
     try:
@@ -271,7 +271,7 @@ def _by_config(config: Digest, read_from: str, reference: str | None, shelf: She
 
 
 def _by_layers(container: Container, chain: str, reference: str | None, shelf: Shelf) -> _Found:
-    """What the layers that run say, where the name says nothing any more."""
+    """Return what the layers that run say, where the name says nothing any more."""
     if not chain:
         return _Found(remarks=["the snapshot that it runs stands on no image's layers", _NO_DIGEST])
     here = shelf.with_layers(container.snapshotter, chain)
@@ -292,7 +292,7 @@ def _by_layers(container: Container, chain: str, reference: str | None, shelf: S
 def _nameless(
     container: Container, chain: str, pinned: Digest | None, reference: str | None, shelf: Shelf
 ) -> _Found:
-    """What runs, where containerd no longer has an image of its name."""
+    """Return what runs, where containerd no longer has an image of the container's name."""
     found = _by_layers(container, chain, reference, shelf)
     if container.image:
         found.remarks.insert(0, f"containerd no longer has an image {container.image}")
@@ -313,7 +313,7 @@ def _nameless(
 
 
 def _claims_of(image: NamedImage, shelf: Shelf) -> list[Claim]:
-    """What a name and its target say: by the name, and by where containerd noted that it pulled it."""
+    """Return the claims of an image: by its name, and by where containerd noted that it pulled it."""
     try:
         target = Digest.parse(image.digest)
     except InvalidDigest:

@@ -127,13 +127,13 @@ class Shelf:
         self._sources: dict[Digest, frozenset[str]] = {}
 
     def images(self) -> Mapping[str, NamedImage]:
-        """By name. Raises :class:`DigestryError`, as everything here does."""
+        """Return the images by name. Raises :class:`DigestryError`, as everything here does."""
         if self._images is None:
             self._images = self._containerd.images(self._namespace)
         return self._images
 
     def parts(self, image: NamedImage) -> tuple[Part, ...]:
-        """The manifests that an image is, or that its index holds, as far as they are in the store."""
+        """Return the manifests that an image is, or that its index holds, as far as they are in the store."""
         try:
             target = Digest.parse(image.digest)
         except InvalidDigest:
@@ -160,7 +160,7 @@ class Shelf:
                 yield from self._walk(child, depth - 1)
 
     def code(self, config: Digest) -> Code | None:
-        """What is known of a config; None if it is not in the store, or is no image's."""
+        """Return a config of the store, or None if it is not in the store or not an image's."""
         if config not in self._codes:
             self._codes[config] = self._read(config)
         return self._codes[config]
@@ -180,7 +180,7 @@ class Shelf:
         return Code(digest, chain, platform, since, config.config or _Settings())
 
     def with_layers(self, snapshotter: str, chain: str) -> list[Code]:
-        """Every config in the store that is known to have the layers of ``chain``."""
+        """Return every config in the store that is known to have the layers of ``chain``."""
         digests = [
             Digest.parse(one.digest) for one in self._containerd.unpacked(self._namespace, snapshotter, chain)
         ]
@@ -189,7 +189,7 @@ class Shelf:
         return [code for code in codes if code is not None and code.chain == chain]
 
     def holding(self, config: Digest) -> list[NamedImage]:
-        """The names whose images have that config. Images that cannot be read are passed over."""
+        """Return the names whose images have that config. Images that cannot be read are passed over."""
         found = []
         for image in self.images().values():
             try:
@@ -201,12 +201,14 @@ class Shelf:
         return found
 
     def parent(self, snapshotter: str, key: str) -> str:
-        """The chain ID of the layers that the snapshot ``key`` stands on; "" if on none."""
+        """Return the chain ID of the layers that the snapshot ``key`` stands on; "" if on none."""
         return self._containerd.parent(self._namespace, snapshotter, key)
 
     def pulled_from(self, target: Digest) -> frozenset[str]:
-        """The repositories, ``host/path`` without the host's port, from which containerd noted that it
-        had pulled a blob."""
+        """Return the repositories from which containerd noted that it had pulled a blob.
+
+        They are ``host/path``, without the host's port.
+        """
         if target not in self._sources:
             try:
                 labels = self._containerd.stored(self._namespace, target).labels
@@ -222,7 +224,7 @@ class Shelf:
 
 
 def chain_id(diff_ids: list[str]) -> str:
-    """The chain ID of layers, bottom first; "" of none."""
+    """Return the chain ID of layers, bottom first; "" for no layers."""
     chain = ""
     for diff_id in diff_ids:
         both = f"{chain} {diff_id}".encode(errors="replace")

@@ -81,7 +81,7 @@ class Runtime:
         self._channel.close()
 
     def name(self) -> str:
-        """The runtime's own name: ``containerd``, ``cri-o``. Finds out which version it speaks, too."""
+        """Return the runtime's own name: ``containerd``, ``cri-o``. Learns its CRI version, too."""
         for version in _VERSIONS:
             self._version = version
             try:
@@ -133,7 +133,7 @@ def _container(one: Message, numbers: _Numbers) -> CriContainer:
 
 
 def _typed(info: str) -> str:
-    """The name that a container was started by, in what containerd adds; "" if it is not there."""
+    """Return the name that a container was started by, from what containerd adds; "" if it is not there."""
     try:
         read = msgspec.json.decode(info, type=ContainerInfo)
     except (ValueError, RecursionError):

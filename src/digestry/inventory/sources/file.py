@@ -75,7 +75,7 @@ class FileSource:
 
     @classmethod
     def parse(cls, name: str, where: str, *, include_stopped: bool = False) -> FileSource:
-        """Reads ``PATH`` or ``PATH?host=NAME&limit=SIZE``. Raises :class:`InvalidConfiguration`."""
+        """Read ``PATH`` or ``PATH?host=NAME&limit=SIZE``. Raises :class:`InvalidConfiguration`."""
         path, mark, query = where.rpartition("?")
         options = dict(parse_qsl(query, keep_blank_values=True)) if mark else {}
         if not options or not options.keys() <= {"host", "limit"}:

@@ -51,7 +51,7 @@ class Where:
 
     @classmethod
     def parse(cls, where: str) -> Where:
-        """Reads ``[CONTEXT][?namespace=a,b&selector=…]``. Raises :class:`InvalidConfiguration`.
+        """Read ``[CONTEXT][?namespace=a,b&selector=…]``. Raises :class:`InvalidConfiguration`.
 
         A context with a question mark in its name has it as ``%3F``.
         """
@@ -102,7 +102,7 @@ class KubernetesSource:
         return self._name
 
     def keep(self) -> None:
-        """Keeps the pods from one observation to the next, which asks only for what changed since."""
+        """Keep the pods from one observation to the next, which asks only for what changed since."""
         if self._kept is None:
             self._kept = {}
 
@@ -134,7 +134,7 @@ class KubernetesSource:
             api.close()
 
     def _followed(self, server: str) -> dict[str, Followed] | None:
-        """The pods of each namespace, as the round before left them at this server."""
+        """Return the pods of each namespace, as the round before left them at this server."""
         if self._kept is None:
             return None
         kept: dict[tuple[str, str], Followed] = {}
@@ -187,7 +187,7 @@ class _Reading:
     # -- the parts ----------------------------------------------------------------------------
 
     def _nodes(self) -> tuple[dict[str, Platform], str]:
-        """The platforms of the nodes, and, if they are not to be had, why."""
+        """Return the platforms of the nodes, and the reason if they cannot be had."""
         nodes: dict[str, Platform] = {}
         try:
             for page in self._api.pages("/api/v1/nodes", "list nodes"):
@@ -217,7 +217,7 @@ class _Reading:
                         return
 
     def _refresh(self) -> dict[str, Future[Fresh]]:
-        """The pods of each namespace that is followed; those of several are asked for at once."""
+        """Start to refresh the pods of each namespace that is followed, several at once."""
         if self._followed is None:
             return {}
         with ThreadPoolExecutor(_PARALLEL, "watch") as pool:
@@ -253,7 +253,7 @@ class _Reading:
             yield self._problem(error, "", hint)
 
     def _missing(self, empty: list[str], rows: Iterable[ContainerObservation]) -> Iterator[Unseen]:
-        """Problems for the namespaces of which nothing was seen since they do not exist."""
+        """Yield problems for namespaces in which nothing was seen because they do not exist."""
         used = {row.namespace for row in rows}
         for namespace in empty:
             if namespace in used:
@@ -291,7 +291,7 @@ def _query(where: Where) -> dict[str, str]:
 
 
 def _once(pages: Iterator[list[object]]) -> Iterator[object]:
-    """The objects of ``pages``, without those that came before: a list may have been begun again."""
+    """Yield the objects of ``pages``, each once: a list may have been begun again."""
     seen: set[tuple[str, str, str]] = set()
     for page in pages:
         for entry in page:

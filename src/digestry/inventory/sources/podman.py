@@ -93,7 +93,7 @@ class PodmanProgram:
         return _entries(self._run("ps", "--no-trunc", "--pod", *stopped, "--format", "json"))
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is kept open."""
 
     def container(self, identity: str) -> InspectedContainer:
         return read_inspected_container(self._inspect("container", identity))
