@@ -241,7 +241,7 @@ class KubeAPI:
     # -- one exchange -------------------------------------------------------------------------
 
     def _patiently(self, ask: Callable[[], _T]) -> _T:
-        """Return the answer of ``ask``, asked again with a newer credential, or later if the server is busy."""
+        """Return the answer of ``ask``, called again with a newer credential, or if the server is busy."""
         answer = ask()
         if answer.status == HTTPStatus.UNAUTHORIZED and self._credentials.renew():
             answer = ask()
