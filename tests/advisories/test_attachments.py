@@ -1,4 +1,4 @@
-"""The ways in which statements hang on an image, what they are about, and which of them are in force."""
+"""The ways in which statements are attached to an image, what they are about, and which are in force."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def verdict(registries: FakeRegistries, image: Image, *, digest: Digest | None =
     return found(registries, image, digest=digest).assessment
 
 
-# -- the ways in which something hangs on an image --------------------------------------------------
+# -- the ways in which something is attached to an image --------------------------------------------
 
 
 def listed_by_tag(app: FakeRepository, image: Image, value: Any, hint: str | None) -> Digest:

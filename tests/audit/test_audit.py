@@ -648,8 +648,8 @@ def test_many_images_are_one_question() -> None:
     }
     assert states["a7"] == ("moved", "affected", "restart")
     assert states["b7"] == ("current", "fixed", "nothing")
-    # One about the containers' images, one about the tags at which something may hang on what they
-    # are, and one about the images that cure them.
+    # One about the containers' images, one about the tags at which something may be attached to what they
+    # are, and one about the images that fix them.
     assert {what for what, _, _ in registries.asked} == {"many"}
     assert sum(registries.asked.values()) == 3
 

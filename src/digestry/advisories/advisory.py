@@ -1,4 +1,4 @@
-"""An advisory: a statement about an image as it hangs there, and which of several are in force.
+"""An advisory: a statement that is attached to an image, and which of several are in force.
 
 Whoever may push to a repository may state something there.
 """
@@ -25,7 +25,7 @@ SEVERITY: Final[dict[Status, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Advisory:
-    """One statement about one product, where it hangs (``subject``), and in which manifest it was read.
+    """One statement about one product, attached to ``subject`` by the manifest ``referrer``.
 
     ``product`` tells products of one image apart: empty for the image itself, else how the statement
     names it. ``component`` is the subcomponent that it is about. ``sure`` is False if it is about a
@@ -51,13 +51,13 @@ class Advisory:
 
     @property
     def rank(self) -> tuple[datetime.datetime, int]:
-        """By which newer statements are told."""
+        """The order in which statements supersede each other."""
         return self.statement.timestamp, self.statement.version
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedDocument:
-    """One document that hangs on ``subject``, in the manifest ``referrer``."""
+    """One document that is attached to ``subject``, in the manifest ``referrer``."""
 
     document: Document
     subject: Digest

@@ -1,4 +1,4 @@
-"""The advisories that hang on an image, read in whichever way they do.
+"""The advisories that are attached to an image, in whichever way they are.
 
 - Referrers (distribution-spec, "Listing Referrers"), and those in the tag that stands in for the list
   ("Referrers Tag Schema"), which clients write that know no such list, and keep writing in registries
@@ -72,7 +72,7 @@ def read_advisories(
     names: Iterable[Reference] = (),
     tags: bool = True,
 ) -> AdvisoryReading:
-    """Read every advisory that hangs on one of ``subjects``. Errors are reasons.
+    """Read every advisory that is attached to one of ``subjects``. Errors are reasons.
 
     ``same_code`` are further digests of the image, ``indexes`` those of the subjects that are indexes,
     ``names`` the repository's other names. Without ``tags`` the repository is asked for none. A
@@ -103,7 +103,7 @@ class _Reader:
         self._statements = StatementMatcher(queries, repository, self.reading)
 
     def subject(self, subject: Digest, about: SubjectImage, *, is_index: bool) -> bool:
-        """Read what hangs on one digest; False if there is no use in asking for more."""
+        """Read what is attached to one digest; False if there is no use in asking for more."""
         steps: list[Callable[[], None]] = [lambda: self._referrers(subject, about)]
         if self._tags:
             steps += [lambda: self._listed_by_tag(subject, about), lambda: self._cosign(subject, about)]
@@ -120,7 +120,7 @@ class _Reader:
                     return False
         return True
 
-    # -- the ways in which something hangs on an image ------------------------------------------
+    # -- the ways in which something is attached to an image ------------------------------------
 
     def _referrers(self, subject: Digest, about: SubjectImage) -> None:
         listed = self._queries.referrers(self._repository, subject)
@@ -133,7 +133,7 @@ class _Reader:
         if not manifest.is_index:
             self.reading.miss(
                 self._repository,
-                f"the tag {list_tag(subject)} should list what hangs on {subject}, but is an image",
+                f"the tag {list_tag(subject)} should list what is attached to {subject}, but is an image",
             )
             return
         self._each(subject, about, manifest.manifests)

@@ -118,7 +118,7 @@ def _product(value: object, older: list[object]) -> Product:
 
 
 def _component(value: object) -> str:
-    """Return what tells a subcomponent best."""
+    """Return the best name of a subcomponent."""
     component = as_object(value)
     purl = as_text(as_object(component.get("identifiers")).get("purl"))
     return purl or as_text(component.get("@id")) or as_key(value)

@@ -34,7 +34,7 @@ def read_status(value: object) -> Status | None:
 
 
 def as_key(value: object) -> str:
-    """Return any JSON value as a string by which equal ones are told."""
+    """Return any JSON value as a string that is equal for equal values."""
     return value if isinstance(value, str) else msgspec.json.encode(value, order="sorted").decode()
 
 

@@ -50,7 +50,7 @@ class AdvisoryIndex:
         """Return what is about the code of ``identity``, wherever it was read."""
         found: dict[int, Advisory] = {}
         for digest in sorted(identity.closure):
-            # What hangs on a shared index may be about another image of it.
+            # What is attached to a shared index may be about another image of it.
             some = self._by_subject.get(digest, {})
             found |= {key: one for key, one in some.items() if _is_about(one, identity)}
         if identity.config is not None:

@@ -95,10 +95,10 @@ class ImageInquiry:
         claim = Claim(target.digest, "unknown", repository, "the tag", "repo-digest", obtained=True)
         return replace(template, claims=(*template.claims, claim))
 
-    # -- where its tag points, and what hangs on it ---------------------------------------------
+    # -- where its tag points, and what is attached to it ---------------------------------------------
 
     def attachments(self) -> Iterator[RepositoryQuestions]:
-        """Return the tags at which something may hang on the image: :meth:`look` is going to ask for them."""
+        """Yield the tags at which something may be attached to the image, for which :meth:`look` will ask."""
         identity = self._identity
         if identity is None:
             return
@@ -167,10 +167,10 @@ class ImageInquiry:
         others = search.elsewhere(identity)
         reading = gather_advisories(self._queries, identity, others, without_tags=self._without_tags())
         if search.failure is not None and own not in (identity.repository, *others):
-            why = f"what hangs on it in its own repository is not known: {search.failure.message}"
+            why = f"what is attached to it in its own repository is not known: {search.failure.message}"
             reading.miss(own or identity.repository, why)
         for repository, why in search.silent.items():
-            reading.miss(repository, f"what hangs on it in {repository.name} is not known: {why}")
+            reading.miss(repository, f"what is attached to it in {repository.name} is not known: {why}")
         return reading
 
     def _placement(self, tag: TagVerdict, missed: list[Unseen]) -> TagPlacement:

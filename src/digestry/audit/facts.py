@@ -51,7 +51,7 @@ class RegistryFacts:
     """What runs; None if no registry knows it, and nothing else does."""
     tag: TagFacts = field(default_factory=TagFacts)
     reading: AdvisoryReading = field(default_factory=AdvisoryReading)
-    """The advisories that hang on the image."""
+    """The advisories that are attached to the image."""
     elsewhere: tuple[Advisory, ...] = ()
     """Advisories about the same code that were read of other images."""
     possible: tuple[PossibleImage, ...] = ()

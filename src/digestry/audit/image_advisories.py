@@ -53,6 +53,6 @@ def gather_advisories(
 
 
 def subjects_of(identity: ImageIdentity, same_code: frozenset[Digest] | None = None) -> frozenset[Digest]:
-    """Return the manifests and indexes on which advisories about ``identity`` may hang."""
+    """Return the manifests and indexes on which advisories about ``identity`` may be attached."""
     closure = identity.closure if same_code is None else same_code
     return closure - {identity.config} if identity.config else closure

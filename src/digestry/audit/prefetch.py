@@ -53,7 +53,7 @@ def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions])
 
 
 def of_images(images: Iterable[Reference]) -> Iterator[RepositoryQuestions]:
-    """Yield questions about images that are named by their digests, and what hangs on them."""
+    """Yield questions about images that are named by their digests, and what is attached to them."""
     for image in images:
         if image.digest is not None:
             tags = (list_tag(image.digest), attestation_tag(image.digest))

@@ -1,4 +1,4 @@
-"""Recording of sightings: registries are told which of their digests run where, so that they keep them.
+"""Recording of sightings: registries learn which of their digests run where, so that they keep them.
 
 However many containers there are, a registry is told of each digest once for each place.
 """
@@ -30,7 +30,7 @@ class RecordingOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """All registries that were to be told, by name, and how many containers run ``nothing_known``:
+    """All registries that were to record something, by name, and how many containers run ``nothing_known``:
     nothing that any registry is known to have."""
 
     told: tuple[RecordingOutcome, ...]
@@ -56,7 +56,7 @@ def _tell(queries: RegistryQueries, host: str, sightings: list[Sighted]) -> Reco
 
 
 def what_runs(report: AuditReport, origins: Origins = NO_ORIGINS) -> tuple[dict[str, list[Sighted]], int]:
-    """Return what is to be told to each registry, ordered by repository; and how many containers run nothing
+    """Return what each registry is to record, ordered by repository; and how many containers run nothing
     that a registry confirmed."""
     identities: dict[int, ImageIdentity] = {}
     counts: Counter[tuple[int, str]] = Counter()

@@ -195,7 +195,7 @@ class RegistryQueries:
         return self._cache.once(repository.host, ("prefix", repository, encoded), ask)
 
     def stale(self, repository: Reference, tag: str) -> str:
-        """Return why what :meth:`resolve` told of a tag may be out of date; empty if nothing is known that
+        """Return why what :meth:`resolve` returns of a tag may be out of date; empty if nothing is known that
         speaks against it."""
         return self._registries.staleness(repository, tag)
 

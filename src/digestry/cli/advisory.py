@@ -157,7 +157,7 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
 @timeout_option
 @click.argument("reference", metavar="REF")
 def show(reference: str) -> None:
-    """Print the documents that hang on an image, as JSON: OpenVEX, CycloneDX and CSAF."""
+    """Print the documents that are attached to an image, as JSON: OpenVEX, CycloneDX and CSAF."""
     target, reading = _read(reference)
     json_document(
         [

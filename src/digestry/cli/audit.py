@@ -159,7 +159,7 @@ def audit(
     """Find which digest every container really runs, and whether it is a bad one.
 
     Asks the engines for every container's digests, and the images' registries for what those
-    digests are, where the tags pointed, and which advisories hang on them. Every container is
+    digests are, where the tags pointed, and which advisories are attached to them. Every container is
     counted; what could not be seen is listed under problems.
 
     With --record, what each registry was told is said on standard error; a registry that could not be

@@ -39,7 +39,7 @@ from digestry.model.timestamps import rfc3339
 from digestry.version import __version__
 
 MOST_ROWS: Final = 5000
-"""Containers that stand well and are listed; further ones are counted, unless all are wanted."""
+"""Containers that stand well and are listed; further ones are counted, unless all are asked for."""
 MOST_IN_CARD: Final = 200
 
 _QUIET: Final = {"not_assessed", "moved", "good"}
