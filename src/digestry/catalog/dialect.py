@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Connection, Insert, Select, Table
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
-from sqlalchemy.sql.elements import ColumnElement, KeyedColumnElement
-from sqlalchemy.sql.selectable import TableValuedAlias
+from sqlalchemy import ColumnElement, Connection, Select, Table, TableValuedAlias
 
-if TYPE_CHECKING:
-    from digestry.catalog.upserts import Upserts
+from digestry.catalog.upserts import InsertDialect, Upserts
 
 OPTION: Final = "catalog_dialect"
 """The execution option of an engine that has its dialect."""
-
-NewRow: TypeAlias = ReadOnlyColumnCollection[str, KeyedColumnElement[Any]]
-"""The columns of a row that could not be inserted because one with its key is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What becomes of a row that is there: new ``values`` of columns, if ``where`` holds."""
-
-    values: Mapping[str, ColumnElement[Any]]
-    where: ColumnElement[bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +23,12 @@ class BulkKeys:
     second: ColumnElement[Any]
 
 
-class Dialect(Protocol):
+class Dialect(InsertDialect, Protocol):
     """How one database writes what is not the same in all of them."""
 
     @property
     def upserts(self) -> Upserts:
         """Return the statements that insert a row or change the one that is there, each built once."""
-        ...
-
-    def insert_or_ignore(self, table: Table) -> Insert:
-        """Return an INSERT that leaves a row which is there already as it is."""
-        ...
-
-    def insert_or_update(
-        self, table: Table, key: Sequence[str], change: Callable[[NewRow], Change]
-    ) -> Insert:
-        """Return an INSERT that changes the row which has the same ``key`` columns."""
         ...
 
     def bulk_keys(self, keys: Iterable[tuple[int | str, str]]) -> BulkKeys:

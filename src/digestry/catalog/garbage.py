@@ -44,14 +44,7 @@ from digestry.catalog.expired_tags import (
 )
 from digestry.catalog.journal import Origin
 from digestry.catalog.retention_rules import Retention
-from digestry.catalog.schema import (
-    journal,
-    leases,
-    links,
-    manifest_references,
-    manifests,
-    repositories,
-)
+from digestry.catalog.schema import journal, leases, links, manifest_references, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
 from digestry.catalog.tag_moves import Expected, RepositoryKey, Rules, TagChanged, TagRefused

@@ -10,10 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from digestry.catalog.schema import (
-    manifest_references,
-    manifests,
-)
+from digestry.catalog.schema import manifest_references, manifests
 from digestry.model.digest import Digest
 from digestry.model.history import Holder
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from digestry.catalog import dialect
-from digestry.catalog.schema import (
-    leases,
-)
+from digestry.catalog.schema import leases
 
 
 def extend(connection: Connection, digest: str, until: int) -> None:

@@ -8,10 +8,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, select
 
 from digestry.catalog import damage, dialect, manifest_rows
-from digestry.catalog.schema import (
-    links,
-    repositories,
-)
+from digestry.catalog.schema import links, repositories
 
 
 def add(connection: Connection, repository: int, digest: str, size: int, now: int) -> bool:

@@ -13,11 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Select, select, update
 
 from digestry.catalog import dialect, push_statements
-from digestry.catalog.schema import (
-    manifest_references,
-    manifests,
-    tags,
-)
+from digestry.catalog.schema import manifest_references, manifests, tags
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest

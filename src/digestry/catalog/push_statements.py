@@ -11,14 +11,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from digestry.catalog import damage
-from digestry.catalog.schema import (
-    journal,
-    links,
-    manifests,
-    repositories,
-    tags,
-    uploads,
-)
+from digestry.catalog.schema import journal, links, manifests, repositories, tags, uploads
 
 REPOSITORY_ID: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
 

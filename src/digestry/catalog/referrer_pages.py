@@ -12,9 +12,7 @@ from sqlalchemy import Connection, Select, select
 
 from digestry.catalog import manifest_rows
 from digestry.catalog.manifest_rows import StoredManifest
-from digestry.catalog.schema import (
-    manifests,
-)
+from digestry.catalog.schema import manifests
 from digestry.model import media_types
 
 _PAGE_BYTES: Final = 3 << 20

@@ -10,12 +10,7 @@ from typing import cast
 from sqlalchemy import Connection, exists, insert, or_, select
 
 from digestry.catalog import push_statements
-from digestry.catalog.schema import (
-    journal,
-    manifest_references,
-    manifests,
-    repositories,
-)
+from digestry.catalog.schema import journal, manifest_references, manifests, repositories
 
 
 def find(connection: Connection, name: str) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import case
+from sqlalchemy import ColumnElement, Insert, Table, case
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.sql.elements import KeyedColumnElement
 
-from digestry.catalog.dialect import Change, NewRow
 from digestry.catalog.schema import (
     damaged,
     jobs,
@@ -19,14 +21,36 @@ from digestry.catalog.schema import (
     upstream_tags,
 )
 
-if TYPE_CHECKING:
-    from digestry.catalog.dialect import Dialect
+NewRow: TypeAlias = ReadOnlyColumnCollection[str, KeyedColumnElement[Any]]
+"""The columns of a row that could not be inserted because one with its key is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of a row that is there: new ``values`` of columns, if ``where`` holds."""
+
+    values: Mapping[str, ColumnElement[Any]]
+    where: ColumnElement[bool] | None = None
+
+
+class InsertDialect(Protocol):
+    """How one database writes an INSERT of what may be there already."""
+
+    def insert_or_ignore(self, table: Table) -> Insert:
+        """Return an INSERT that leaves a row which is there already as it is."""
+        ...
+
+    def insert_or_update(
+        self, table: Table, key: Sequence[str], change: Callable[[NewRow], Change]
+    ) -> Insert:
+        """Return an INSERT that changes the row which has the same ``key`` columns."""
+        ...
 
 
 class Upserts:
     """One database's upserts, each built once: to build a statement takes longer than to run it."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: InsertDialect) -> None:
         self.link = dialect.insert_or_ignore(links)
         self.reference = dialect.insert_or_ignore(manifest_references)
         self.damage = dialect.insert_or_ignore(damaged)

@@ -21,8 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from digestry.catalog.dialect import BulkKeys, Change, NewRow
-from digestry.catalog.upserts import Upserts
+from digestry.catalog.dialect import BulkKeys
+from digestry.catalog.upserts import Change, NewRow, Upserts
 
 
 class SqliteDialect:
