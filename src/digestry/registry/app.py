@@ -25,13 +25,14 @@ from digestry.registry.error_responses import (
     not_found,
 )
 from digestry.registry.exchange import Exchange, SuccessWithheld
+from digestry.registry.mounts import MOUNTED, Mounts, MountTable, relay
 from digestry.registry.observability.connection_metrics import ConnectionMeter
 from digestry.registry.observability.counters import GONE
 from digestry.registry.observability.logs import CURRENT
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.mirrors import read_only
 from digestry.registry.pull_through.upstream import MakeUpstream
-from digestry.registry.route import Operation
+from digestry.registry.route import UNKNOWN, Operation
 from digestry.registry.routes import find
 from digestry.registry.service import Service
 
@@ -47,9 +48,11 @@ class RegistryApp:
         *,
         address: tuple[str, int] | None = None,
         beat: Callable[[], Coroutine[None, None, None]] | None = None,
+        mounts: Mounts | None = None,
     ) -> None:
         """``address`` is where the connections come in, if they do by TCP; ``beat`` says for ever that this
-        process lives."""
+        process lives. ``mounts`` are other applications, which answer what is not the API's."""
+        self._mounts = MountTable(mounts or {})
         self._make_service = make_service
         self._service: Service | None = None
         self._address = address
@@ -112,9 +115,16 @@ class RegistryApp:
     async def _dispatch(self, exchange: Exchange) -> None:
         service = self.service
         route, name, last = find(exchange.scope["path"])
+        mount = None
+        if route is UNKNOWN and not exchange.scope["path"].startswith("/v2/"):
+            mount = self._mounts.find(exchange.scope["path"])
+            route = MOUNTED
         exchange.route = route
         if not service.admission.admits(exchange):
             await exchange.answer(204)
+            return
+        if mount is not None:
+            await relay(exchange, *mount)
             return
         if route.identified:
             known = service.gate.cached_principal(exchange.header(b"authorization"))
@@ -245,7 +255,10 @@ def create_app(
     *,
     address: tuple[str, int] | None = None,
     beat: Callable[[], Coroutine[None, None, None]] | None = None,
+    mounts: Mounts | None = None,
 ) -> ASGIApp:
-    """The registry's application for one worker process; ``make_upstream`` if it has mirrors. The rest is as
-    :class:`RegistryApp` has it."""
-    return RegistryApp(lambda: Service(config, make_upstream=make_upstream), address=address, beat=beat)
+    """Return the registry's application for one worker process; ``make_upstream`` if it has mirrors. The rest
+    is as :class:`RegistryApp` has it."""
+    return RegistryApp(
+        lambda: Service(config, make_upstream=make_upstream), address=address, beat=beat, mounts=mounts
+    )

@@ -101,6 +101,8 @@ class Exchange(Request):
     """Whether only an error may be answered."""
     extra_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the answer has, whatever it is."""
+    api_headers: Sequence[tuple[bytes, bytes]] = _ALWAYS
+    """Headers that every answer of the API has."""
     cors_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the answer has for the page that a browser asks for."""
     forwarding: Forwarding = Forwarding()
@@ -315,7 +317,7 @@ class Exchange(Request):
         self.length = length
         self._answer = headers
         lines = [
-            *_ALWAYS,
+            *self.api_headers,
             (b"x-request-id", self._identified or self._identify()),
             *self.cors_headers,
             *self.extra_headers,

@@ -37,6 +37,7 @@ from digestry.registry.connections.heartbeat import Heartbeat
 from digestry.registry.connections.listening import Listening
 from digestry.registry.jobs import jobs
 from digestry.registry.maintenance import Maintenance
+from digestry.registry.mounts import Mounts
 from digestry.registry.observability import exposition, logs
 from digestry.registry.observability.audit_log import AuditLog, tell_place
 from digestry.registry.permissions import make_private, umask
@@ -129,20 +130,30 @@ def _prepare(config: RegistryConfig) -> None:
 
 
 def serve(
-    config: RegistryConfig, *, ready: Callable[[str], None], make_upstream: MakeUpstream | None = None
+    config: RegistryConfig,
+    *,
+    ready: Callable[[str], None],
+    make_upstream: MakeUpstream | None = None,
+    make_mounts: Callable[[], Mounts] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once requests are answered.
 
-    ``make_upstream`` is for a configuration with mirrors; each worker process calls it.
+    ``make_upstream`` is for a configuration with mirrors, and ``make_mounts`` gives the applications that
+    answer beside the API; each worker process calls them.
 
     Raises :class:`Conflict` if another server has this root, :class:`InvalidConfiguration` if the
     address cannot be used, :class:`StorageError`.
     """
     with umask(group=config.group_access):
-        _serve(config, ready, make_upstream)
+        _serve(config, ready, make_upstream, make_mounts)
 
 
-def _serve(config: RegistryConfig, ready: Callable[[str], None], make_upstream: MakeUpstream | None) -> None:
+def _serve(
+    config: RegistryConfig,
+    ready: Callable[[str], None],
+    make_upstream: MakeUpstream | None,
+    make_mounts: Callable[[], Mounts] | None,
+) -> None:
     fsio.make_directory(config.root)
     backend = config.backend()
     with contextlib.suppress(Conflict):  # raised below: who has the root is told of first
@@ -160,7 +171,15 @@ def _serve(config: RegistryConfig, ready: Callable[[str], None], make_upstream: 
         certificate = None if config.tls is None else tls.Certificate(config.tls, config.root)
         heartbeat = Heartbeat(config.connections.worker_seconds)
         socket = _listen(config)
-        load = partial(_load, config, os.getpid(), make_upstream, address=socket.address, beat=heartbeat.beat)
+        load = partial(
+            _load,
+            config,
+            os.getpid(),
+            make_upstream,
+            make_mounts,
+            address=socket.address,
+            beat=heartbeat.beat,
+        )
         workers = _Workers(config, socket, certificate, load)
         heartbeat.watch(workers.processes)
 
@@ -313,13 +332,15 @@ def _load(
     config: RegistryConfig,
     parent: int,
     make_upstream: MakeUpstream | None,
+    make_mounts: Callable[[], Mounts] | None,
     *,
     address: tuple[str, int] | None,
     beat: Callable[[], Coroutine[None, None, None]],
 ) -> Any:
     """Make the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    return create_app(config, make_upstream, address=address, beat=beat)
+    mounts = None if make_mounts is None else make_mounts()
+    return create_app(config, make_upstream, address=address, beat=beat, mounts=mounts)
 
 
 def _end_with(parent: int) -> None:
