@@ -130,7 +130,7 @@ def test_nothing_acknowledged_is_lost(root: Path, seed: str, collecting: bool, s
         if server.process.poll() is None:
             server.kill()
     with Inside(root, upload_timeout=-1.0) as inside:
-        inside.service.sweep_uploads()
+        inside.service.upload_sweep.run()
     check_nothing_under_way(root)
     check_nothing_unheld(root)
     print(f"{kills} kills; {pushes} manifests and {len(ledger.blobs)} blobs were acknowledged")

@@ -85,7 +85,7 @@ def check_running(registry: Inside, acts: tuple[Act, ...], log: Log, *, lost: bo
 def check_at_rest(root: Path) -> None:
     """What is left once all that was under way is swept, and all that nothing holds collected."""
     with Inside(root, upload_timeout=-1.0) as registry:
-        registry.service.sweep_uploads()
+        registry.service.upload_sweep.run()
     check_nothing_under_way(root)
     check_files(root)
     check_journal(root)

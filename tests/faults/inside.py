@@ -18,7 +18,7 @@ from digestry.model import media_types
 from digestry.registry.app import RegistryApp
 from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
-from digestry.registry.service import Service
+from digestry.registry.service import Service, open_service
 from tests.support import Response
 
 
@@ -33,7 +33,7 @@ class Inside:
         self.root = root
         self.config = RegistryConfig(root=root, **options)
         self._runner = asyncio.Runner()
-        self._app = RegistryApp(lambda: Service(self.config, now=now))
+        self._app = RegistryApp(lambda: open_service(self.config, now=now))
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._said: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self._life: asyncio.Task[None] | None = None

@@ -267,8 +267,8 @@ def _restore(repository: str, tag: str, raw: bytes) -> Act:
 def _sweep(*keys: str) -> Act:
     def run(stage: Stage) -> None:
         stage.clock.ahead += 2 * 24 * 3600 * clock.SECOND
-        stage.registry.service.clocks.jump()  # as if the time had passed
-        stage.registry.service.sweep_uploads()
+        stage.registry.service.upload_sweep.clocks.jump()  # as if the time had passed
+        stage.registry.service.upload_sweep.run()
 
     return Act("two days later, sweep the uploads that nobody went on with", run, uploads=dict.fromkeys(keys))
 
@@ -289,7 +289,7 @@ def _heal(repository: str, content: bytes) -> Act:
     def run(stage: Stage) -> None:
         service = stage.registry.service
         blob_file(service.config.root, digest).write_bytes(bytes(len(content)))
-        scrub = Scrub(service.catalog, stage.registry.root, rate=1 << 30, now=stage.clock)
+        scrub = Scrub(service.stores.catalog, stage.registry.root, rate=1 << 30, now=stage.clock)
         assert scrub.run(threading.Event()).damaged == 1
         stage.ask(404, "GET", blob_path(repository, content))
         whole(repository, content).run(stage)

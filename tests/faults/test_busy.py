@@ -55,7 +55,7 @@ def registry(empty_root: Path, tmp_path: Path) -> Iterator[Inside]:
     with Inside(root) as inside:
         yield inside
     with Inside(root, upload_timeout=-1.0) as inside:
-        inside.service.sweep_uploads()
+        inside.service.upload_sweep.run()
     check_nothing_under_way(root)
     check_journal(root)
     check_usage(root)
@@ -120,8 +120,9 @@ def test_a_head_whose_lease_cannot_be_renewed_is_answered(registry: Inside) -> N
     push = f"/v2/a/blobs/uploads/?digest={Digest.of(content)}"
     assert registry.request("POST", push, content).status == 201
     assert put(registry, "t", "1").status == 201
-    registry.service.now = lambda: clock.now() + 20 * 3600 * clock.SECOND
-    registry.service.catalog._now = registry.service.now
+    later = lambda: clock.now() + 20 * 3600 * clock.SECOND  # noqa: E731
+    object.__setattr__(registry.service, "now", later)
+    registry.service.stores.catalog._now = later
     with held(registry.root):
         assert registry.request("HEAD", path).status == 200
         assert registry.request("HEAD", "/v2/a/manifests/t").status == 200

@@ -44,7 +44,7 @@ class Place:
     def pass_time(self, microseconds: int) -> None:
         """Unlike a clock that is set, this is time for everything."""
         self.clock.by += microseconds
-        self.registry.service.clocks.jump()
+        self.registry.service.upload_sweep.clocks.jump()
 
     def put(self, tag: str, note: str) -> None:
         raw = b'{"schemaVersion":2,"mediaType":"%s","manifests":[],"annotations":{"n":"%s"}}'
@@ -53,7 +53,7 @@ class Place:
         assert answer.status == 201, answer.body
 
     def lease(self, digest: Digest) -> int:
-        with self.registry.service.catalog._database.read() as connection:
+        with self.registry.service.stores.catalog._database.read() as connection:
             return lease_rows.end(connection, str(digest)) or 0
 
 
@@ -66,7 +66,7 @@ def place(empty_root: Path, tmp_path: Path) -> Iterator[Place]:
         yield Place(registry, now)
         check_served(registry, root)
     with Inside(root, upload_timeout=-1.0) as registry:
-        registry.service.sweep_uploads()
+        registry.service.upload_sweep.run()
     check_nothing_under_way(root)
     check_journal(root)
     check_usage(root)
@@ -96,12 +96,12 @@ def test_an_upload_lives_through_a_clock_that_is_set(place: Place, by: int) -> N
     first = {"Content-Range": "0-1999"}
     assert place.registry.request("PATCH", location, content_[:2000], first).status == 202
     place.clock.by = by
-    assert place.registry.service.sweep_uploads() == 0
+    assert place.registry.service.upload_sweep.run() == 0
     assert place.registry.get(location).headers["range"] == "0-1999"
     rest = {"Content-Range": "2000-4999"}
     assert place.registry.request("PATCH", location, content_[2000:], rest).status == 202
     place.clock.by = 0
-    assert place.registry.service.sweep_uploads() == 0
+    assert place.registry.service.upload_sweep.run() == 0
     digest = Digest.of(content_)
     assert place.registry.request("PUT", f"{location}?digest={digest}").status == 201
     assert place.registry.get(f"/v2/a/blobs/{digest}").body == content_
@@ -110,11 +110,11 @@ def test_an_upload_lives_through_a_clock_that_is_set(place: Place, by: int) -> N
 def test_an_upload_from_before_the_clock_was_set_back_still_ends(place: Place) -> None:
     location = place.registry.request("POST", "/v2/a/blobs/uploads/").headers["location"]
     place.clock.by = -20 * YEAR
-    assert place.registry.service.sweep_uploads() == 0  # from here on it gets old
+    assert place.registry.service.upload_sweep.run() == 0  # from here on it gets old
     place.pass_time(23 * HOUR)
-    assert place.registry.service.sweep_uploads() == 0
+    assert place.registry.service.upload_sweep.run() == 0
     place.pass_time(2 * HOUR)
-    assert place.registry.service.sweep_uploads() == 1
+    assert place.registry.service.upload_sweep.run() == 1
     assert place.registry.get(location).status == 404
 
 
@@ -123,7 +123,7 @@ def test_files_that_no_upload_owns_end_though_their_time_is_in_the_future(place:
     left.write_bytes(b"x")
     future = (clock.now() + YEAR) / clock.SECOND
     os.utime(left, (future, future))
-    blobs = place.registry.service.blobs
+    blobs = place.registry.service.stores.blobs
     assert blobs.sweep_ingests(3600) == []
     assert left.stat().st_mtime < future - 3600
     os.utime(left, (left.stat().st_mtime - 7200,) * 2)  # two hours later

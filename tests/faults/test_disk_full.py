@@ -297,7 +297,7 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
             return registry.request("PUT", "/v2/a/manifests/t", raw, kind)
 
         assert push(0).status == 201
-        pages = sqlite_database(registry.service.catalog)._writer.raw_connection()
+        pages = sqlite_database(registry.service.stores.catalog)._writer.raw_connection()
         used = pages.execute("PRAGMA page_count").fetchone()[0]
         pages.execute(f"PRAGMA max_page_count={used + 40}")
         pages.close()
@@ -312,7 +312,7 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
             begun += 1
             assert begun < 2000
         refused(answer)
-        rows = len(registry.service.catalog.upload_ids())
+        rows = len(registry.service.stores.catalog.upload_ids())
         assert rows == begun
         journal = registry.get("/v2/a/_digestry/journal?n=1000").json()["entries"]
         assert len(journal) == accepted + 1
@@ -320,14 +320,14 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
         assert current.headers["docker-content-digest"] == journal[0]["toDigest"]
         check_served(registry, root)
 
-        pages = sqlite_database(registry.service.catalog)._writer.raw_connection()
+        pages = sqlite_database(registry.service.stores.catalog)._writer.raw_connection()
         pages.execute("PRAGMA max_page_count=1000000")
         pages.close()
         assert push(accepted + 1).status == 201
         assert registry.request("POST", "/v2/a/blobs/uploads/").status == 202
         check_served(registry, root)
     with Inside(root, upload_timeout=-1.0) as registry:
-        registry.service.sweep_uploads()
+        registry.service.upload_sweep.run()
     check_nothing_under_way(root)
     check_journal(root)
     check_usage(root)

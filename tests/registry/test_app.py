@@ -17,9 +17,11 @@ from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from digestry.registry import error_responses
 from digestry.registry.app import RegistryApp
+from digestry.registry.bytes_cache import BytesCache
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.config import ConnectionLimits
-from digestry.registry.service import BytesCache, Service
+from digestry.registry.lifecycle import Lifecycle
+from digestry.registry.service import Service, open_service
 from tests.backends import file_of, open_catalog
 from tests.stores import ingest_file
 
@@ -35,13 +37,13 @@ class Direct:
         catalog = open_catalog(root)
         catalog.migrate()
         catalog.close()
-        self.service = Service(RegistryConfig(root, connections=ConnectionLimits(body_seconds=0.1)))
+        self.service = open_service(RegistryConfig(root, connections=ConnectionLimits(body_seconds=0.1)))
         self._app = RegistryApp(lambda: self.service)
         self._app._service = self.service
         self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
-        self._loop.run_until_complete(self.service.stop())
+        self._loop.run_until_complete(Lifecycle(self.service).stop())
         self._loop.close()
 
     def request(
@@ -111,8 +113,8 @@ def test_a_silent_client_that_sends_ranges_goes_on_where_it_came_to(direct: Dire
 def test_a_silent_client_in_one_post_leaves_nothing(direct: Direct) -> None:
     status, _, _ = direct.request("POST", f"/v2/x/blobs/uploads/?digest={Digest.of(b'x')}", [b"x", SILENCE])
     assert status == 408
-    assert direct.service.catalog.upload_ids() == set()
-    assert list(direct.service.blobs.ingests()) == []
+    assert direct.service.stores.catalog.upload_ids() == set()
+    assert list(direct.service.stores.blobs.ingests()) == []
 
 
 def test_a_silent_client_with_a_manifest(direct: Direct) -> None:
@@ -155,7 +157,7 @@ def test_memory_for_uploads_is_bounded(direct: Direct) -> None:
     held: list[int] = []
     upload = begin(direct)
     service = direct.service
-    original = service.disk
+    original = service.executors.run
 
     async def slow(function: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(function, "__name__", "") == "write_all":
@@ -163,7 +165,7 @@ def test_memory_for_uploads_is_bounded(direct: Direct) -> None:
             await asyncio.sleep(0.01)
         return await original(function, *args, **kwargs)
 
-    service.disk = slow  # type: ignore[assignment]
+    service.executors.run = slow  # type: ignore[assignment]
     assert direct.request("PATCH", upload, [bytes(100_000)] * 200)[0] == 202
     assert sum(held) == 20_000_000
     assert max(held) <= (1 << 20) + 100_000
@@ -173,7 +175,7 @@ def test_a_defect_is_a_500_without_its_text(direct: Direct, monkeypatch: pytest.
     def broken(*_: Any) -> Any:
         raise RuntimeError("the secret /path of SELECT * FROM tags")
 
-    monkeypatch.setattr(direct.service.read_cache, "manifest", broken)
+    monkeypatch.setattr(direct.service.stores.read_cache, "manifest", broken)
     status, _, body = direct.request("GET", "/v2/x/manifests/t")
     assert status == 500
     assert b"secret" not in body
@@ -181,8 +183,8 @@ def test_a_defect_is_a_500_without_its_text(direct: Direct, monkeypatch: pytest.
 
 
 def test_a_database_that_fails_is_a_500_without_its_text(direct: Direct) -> None:
-    path = file_of(direct.service.catalog)
-    direct.service.catalog.close()
+    path = file_of(direct.service.stores.catalog)
+    direct.service.stores.catalog.close()
     for name in (path, path.with_name(path.name + "-wal")):
         name.write_bytes(os.urandom(8192))
     for method, target in [
@@ -227,10 +229,10 @@ def test_stale_uploads_are_swept(tmp_path: Path) -> None:
         orphan = ingest_file(tmp_path / "root", "orphan")
         orphan.write_bytes(b"left by a killed process")
         os.utime(orphan, (1, 1))
-        assert direct.service.sweep_uploads() == 1  # the orphan
-        direct.service.now = lambda: time.time_ns() // 1000 + 25 * 3600 * 1_000_000
-        assert direct.service.sweep_uploads() == 2
-        assert list(direct.service.blobs.ingests()) == []
+        assert direct.service.upload_sweep.run() == 1  # the orphan
+        direct.service.upload_sweep._now = lambda: time.time_ns() // 1000 + 25 * 3600 * 1_000_000
+        assert direct.service.upload_sweep.run() == 2
+        assert list(direct.service.stores.blobs.ingests()) == []
         assert direct.request("GET", old)[0] == 404
     finally:
         direct.close()

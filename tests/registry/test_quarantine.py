@@ -19,7 +19,8 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
-from digestry.registry.service import ContentDamaged, Service
+from digestry.registry.service import open_service
+from digestry.registry.stores import ContentDamaged
 from tests.registry.support import query
 from tests.stores import blob_file, needs_disk
 from tests.support import PATIENCE, RegistryServer, descriptor, wait_until
@@ -136,8 +137,8 @@ def test_which_trouble_is_the_contents(
 ) -> None:
     config = RegistryConfig(tmp_path / "root")
     prepare(config)
-    service = Service(config)
-    digest = service.blobs.put(b"content")
+    service = open_service(config)
+    digest = service.stores.blobs.put(b"content")
 
     needs_disk(config.root)
 
@@ -145,15 +146,18 @@ def test_which_trouble_is_the_contents(
         raise OSError(number, "x")
 
     async def open_ranges() -> object:
-        return await service.open_ranges(digest, 7)
+        return await service.stores.open_ranges(digest, 7, service.executors.run)
 
     monkeypatch.setattr(os, "open", fail)
-    reads: list[Callable[[], object]] = [lambda: service.read(digest, 7), lambda: asyncio.run(open_ranges())]
+    reads: list[Callable[[], object]] = [
+        lambda: service.stores.read(digest, 7),
+        lambda: asyncio.run(open_ranges()),
+    ]
     for read in reads:
         with pytest.raises(StorageError) as caught:
             read()
         assert isinstance(caught.value, ContentDamaged) == damage
     monkeypatch.undo()
-    service.catalog.close()
-    service.read_cache.close()
+    service.stores.catalog.close()
+    service.stores.read_cache.close()
     service.gate.close()

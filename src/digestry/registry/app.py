@@ -25,6 +25,7 @@ from digestry.registry.error_responses import (
     not_found,
 )
 from digestry.registry.exchange import Exchange, SuccessWithheld
+from digestry.registry.lifecycle import Lifecycle
 from digestry.registry.mounts import MOUNTED, Mounts, MountTable, relay
 from digestry.registry.observability.connection_metrics import ConnectionMeter
 from digestry.registry.observability.counters import GONE
@@ -34,7 +35,7 @@ from digestry.registry.pull_through.mirrors import read_only
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.route import UNKNOWN, Operation
 from digestry.registry.routes import find
-from digestry.registry.service import Service
+from digestry.registry.service import Service, open_service
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -55,6 +56,7 @@ class RegistryApp:
         self._mounts = MountTable(mounts or {})
         self._make_service = make_service
         self._service: Service | None = None
+        self._lifecycle: Lifecycle | None = None
         self._address = address
         self._beat = beat
         self._guard: Guard | None = None
@@ -155,7 +157,8 @@ class RegistryApp:
             if message["type"] == "lifespan.startup":
                 try:
                     self._service = self._make_service()
-                    self._service.start()
+                    self._lifecycle = Lifecycle(self._service)
+                    self._lifecycle.start()
                     self._begin(self._service)
                 except DigestryError as error:
                     await send({"type": "lifespan.startup.failed", "message": error.message})
@@ -170,8 +173,9 @@ class RegistryApp:
             elif message["type"] == "lifespan.shutdown":
                 if self._guard is not None:
                     self._guard.stop()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await self.service.stop()
+                if self._lifecycle is not None:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await self._lifecycle.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -236,7 +240,7 @@ async def _dispatch_upstream(
         exchange.errors_only, exchange.extra_headers = False, ()
         _ask_for_login(service, exchange, repository)
         repository = replace(repository, may_fetch=False)
-        await operation.upstream(service.absent, exchange, repository, last)
+        await operation.upstream(service.hidden(), exchange, repository, last)
     except DigestryError:
         _ask_for_login(service, exchange, repository)
         raise
@@ -260,5 +264,5 @@ def create_app(
     """Return the registry's application for one worker process; ``make_upstream`` if it has mirrors. The rest
     is as :class:`RegistryApp` has it."""
     return RegistryApp(
-        lambda: Service(config, make_upstream=make_upstream), address=address, beat=beat, mounts=mounts
+        lambda: open_service(config, make_upstream=make_upstream), address=address, beat=beat, mounts=mounts
     )

@@ -30,8 +30,8 @@ def allowed(service: Service, exchange: Exchange, name: str, right: str) -> Serv
     exchange.repository = name
     visible = service.gate.require(exchange, name, right)
     if exchange.scope["method"] in _TAKES:
-        service.reserve.check()
-    return service if visible else service.absent
+        service.executors.reserve.check()
+    return service if visible else service.hidden()
 
 
 def _right(right: str) -> Access:

@@ -22,7 +22,6 @@ from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 
 from digestry import fsio
-from digestry.backend import open_backend
 from digestry.catalog import clock
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
@@ -45,7 +44,6 @@ from digestry.registry.pull_through.config import check_files
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.reserve import A_BIT, Reserve
 from digestry.registry.root import check_catalog, check_servable, warn_of_owner
-from digestry.registry.service import ABSENT
 
 _READ_BUFFER: Final = 480 << 10
 """Bytes that one connection may read ahead: large uploads are the faster for it. It bounds a request's
@@ -121,12 +119,6 @@ def _prepare(config: RegistryConfig) -> None:
         log.error("the metrics will not be complete: %s", error)
     if config.access.enabled:
         KeyRing(backend.coordination.keys).ensure()
-        fsio.make_directory(config.root / ABSENT)
-        empty = open_backend(config.root / ABSENT).open_catalog()
-        try:
-            empty.migrate()
-        finally:
-            empty.close()
 
 
 def serve(

@@ -22,12 +22,14 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.registry.config import RegistryConfig
-from digestry.registry.pull_through import blobs, download
+from digestry.registry.lifecycle import Lifecycle
 from digestry.registry.pull_through.config import MirrorConfig
-from digestry.registry.pull_through.download import Abandoned, Download
 from digestry.registry.pull_through.mirror import UpstreamRepository
+from digestry.registry.resources import upstream_blobs as blobs
+from digestry.registry.resources import upstream_download as download
+from digestry.registry.resources.upstream_download import Abandoned, Download
 from digestry.registry.server import prepare
-from digestry.registry.service import Service
+from digestry.registry.service import open_service
 from tests.client.liar import Reply
 from tests.registry.pull_through.support import Upstream, get, get_blob, mirroring, moves
 from tests.stores import arrived
@@ -92,14 +94,15 @@ async def serving(root: Path, upstream: Slow) -> Any:
     """A registry's inside and a repository of its mirror."""
     config = RegistryConfig(root, mirrors=(MirrorConfig("a.test", "http://a.test", "a.test"),))
     prepare(config)
-    service = Service(config, make_upstream=lambda _: upstream)
-    service.start()
+    service = open_service(config, make_upstream=lambda _: upstream)
+    life = Lifecycle(service)
+    life.start()
     assert service.mirrors is not None
     try:
         yield service, UpstreamRepository(service.mirrors.all[0], "a.test/x", "x", "a.test/x")
     finally:
         upstream.pace.release(1000)
-        await service.stop()
+        await life.stop()
 
 
 async def begun(upstream: Slow, coming: Download) -> None:
@@ -133,8 +136,8 @@ def test_a_large_download_that_nobody_waits_for_stops_and_is_gone_on_with(
                 await ended(second)
                 assert second.linked
             assert upstream.starts in ([0, 512 << 10], [0, 768 << 10])
-            assert service.read_cache.blob("a.test/x", str(DIGEST)).size == len(CONTENT)
-            assert service.blobs.verify(DIGEST, len(CONTENT), FullSpeed()).problem is None
+            assert service.stores.read_cache.blob("a.test/x", str(DIGEST)).size == len(CONTENT)
+            assert service.stores.blobs.verify(DIGEST, len(CONTENT), FullSpeed()).problem is None
 
     asyncio.run(run())
 
@@ -149,7 +152,7 @@ def test_a_download_with_little_left_is_finished_without_clients(tmp_path: Path)
             upstream.pace.release(1000)
             await ended(coming)
             assert coming.linked
-            assert service.read_cache.blob("a.test/x", str(DIGEST)) is not None
+            assert service.stores.read_cache.blob("a.test/x", str(DIGEST)) is not None
 
     asyncio.run(run())
 
@@ -196,7 +199,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert isinstance(coming.error, StorageError)
             assert coming.ready < len(CONTENT)
             assert list((tmp_path / "root" / "ingest").iterdir()) == []
-            assert service.read_cache.blob("a.test/x", str(DIGEST)) is None
+            assert service.stores.read_cache.blob("a.test/x", str(DIGEST)) is None
 
     asyncio.run(run())
 

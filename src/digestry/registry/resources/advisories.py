@@ -18,8 +18,8 @@ async def list_advisories(service: Service, exchange: Exchange, name: str, _: st
     """Answer with a page of the OpenVEX referrers of a repository, newest first, each with its subject."""
     after = exchange.parameter("last")
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    page = await service.disk(
-        service.catalog.advisories,
+    page = await service.executors.run(
+        service.stores.queries.advisories,
         name,
         media_types.OPENVEX,
         after=None if after is None else str(Digest.parse(after)),

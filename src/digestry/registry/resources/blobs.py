@@ -13,7 +13,8 @@ from digestry.registry import ranges
 from digestry.registry.chunk_size import AMONG_OTHERS
 from digestry.registry.error_responses import ClientGone, blob_damaged, blob_unknown
 from digestry.registry.exchange import Exchange
-from digestry.registry.service import ContentDamaged, Service
+from digestry.registry.service import Service
+from digestry.registry.stores import ContentDamaged
 
 SMALL: Final = 64 << 10
 """Up to so many bytes a blob is read whole, verified, and sent from memory."""
@@ -45,19 +46,19 @@ async def delete_blob(service: Service, exchange: Exchange, name: str, digest_te
     digest = Digest.parse(digest_text)
     exchange.record_audit_event(digest=digest)
     try:
-        await service.remove(service.catalog.delete_blob, name, digest)
+        await service.executors.remove(service.stores.catalog.delete_blob, name, digest)
     except NotFound as error:
         raise blob_unknown(digest, name) from error
     await exchange.answer(202)
 
 
 async def _send(service: Service, exchange: Exchange, name: str, digest: Digest) -> None:
-    found = service.read_cache.blob(name, str(digest))
+    found = service.stores.read_cache.blob(name, str(digest))
     if found is None:
         # A manifest is content as well, and some clients ask for it here.
-        manifest = service.read_cache.manifest(name, str(digest))
+        manifest = service.stores.read_cache.manifest(name, str(digest))
         if manifest is None:
-            damaged = service.read_cache.damaged(name, str(digest))
+            damaged = service.stores.read_cache.damaged(name, str(digest))
             raise blob_damaged(digest, name) if damaged else blob_unknown(digest, name)
         size, lease_end = manifest.size, manifest.lease_end
     else:
@@ -72,15 +73,15 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
     selection = ranges.choose(exchange, size, etag=f'"{digest}"', media_type=MEDIA_TYPE)
     headers = selection.headers(headers)
     if size > SMALL and found is not None:
-        if (url := service.blobs.redirect(digest)) is not None:
+        if (url := service.stores.blobs.redirect(digest)) is not None:
             await exchange.answer(307, [("Location", url), ("Docker-Content-Digest", str(digest))])
             return
         await _send_ranges(service, exchange, digest, headers, selection=selection, size=size)
         return
-    if size <= service.inline_limit:
-        content = service.read(digest, size)
+    if size <= service.stores.inline_limit:
+        content = service.stores.read(digest, size)
     else:
-        content = await service.disk(service.read, digest, size)
+        content = await service.executors.run(service.stores.read, digest, size)
     await exchange.begin(selection.status, headers, selection.length)
     await exchange.finish(content if selection.whole else selection.body(content))
 
@@ -106,7 +107,7 @@ async def _send_ranges(
     size: int,
 ) -> None:
     async with service.chunk_size.beginning:
-        content = await service.open_ranges(digest, size)
+        content = await service.stores.open_ranges(digest, size, service.executors.run)
     watch: asyncio.Task[None] | None = None
     answered = service.observer.answered
 

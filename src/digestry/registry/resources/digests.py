@@ -17,16 +17,16 @@ _MOST_DIGESTS: Final = 20
 
 async def get_holders(service: Service, exchange: Exchange, name: str, text: str) -> None:
     """Answer with the manifests that are a digest, have it as their config, or list one of those."""
-    await exchange.json(await service.disk(service.catalog.holders, name, Digest.parse(text)))
+    await exchange.json(await service.executors.run(service.stores.queries.holders, name, Digest.parse(text)))
 
 
 async def list_digests(service: Service, exchange: Exchange, name: str, text: str) -> None:
     """Which digests of a repository, as it is and was, begin so."""
     prefix = DigestPrefix.parse(text)
-    found = await service.disk(
-        service.catalog.digest_prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1
+    found = await service.executors.run(
+        service.stores.queries.digest_prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1
     )
-    if not found and not await service.disk(service.catalog.has_repository, name):
+    if not found and not await service.executors.run(service.stores.queries.has_repository, name):
         raise name_unknown(name)
     await exchange.json(_beginning(prefix, found))
 
@@ -34,7 +34,9 @@ async def list_digests(service: Service, exchange: Exchange, name: str, text: st
 async def list_digests_anywhere(service: Service, exchange: Exchange, _: str, text: str) -> None:
     """The same over all repositories that the principal may see."""
     prefix = DigestPrefix.parse(text)
-    found = await service.disk(_beginning_anywhere, service, exchange.principal, prefix, _MOST_DIGESTS + 1)
+    found = await service.executors.run(
+        _beginning_anywhere, service, exchange.principal, prefix, _MOST_DIGESTS + 1
+    )
     await exchange.json(_beginning(prefix, found))
 
 
@@ -47,7 +49,7 @@ def _beginning_anywhere(
 ) -> list[Digest]:
     """The first ``limit`` digests in what ``principal`` may see. Blocks."""
     found: set[Digest] = set()
-    for name in service.catalog.digest_prefixes.repositories(prefix):
+    for name in service.stores.catalog.digest_prefixes.repositories(prefix):
         if principal.may_see(name):
-            found.update(service.catalog.digest_prefixes.in_repository(name, prefix, limit=limit))
+            found.update(service.stores.queries.digest_prefixes.in_repository(name, prefix, limit=limit))
     return sorted(found)[:limit]

@@ -26,8 +26,8 @@ async def get_journal(service: Service, exchange: Exchange, name: str, _: str) -
     cursor = redaction.cursor(exchange, audits=audits)
     since = time_parameter(exchange, "since")
     limit = exchange.number("n", default=_PAGE, most=_MOST)
-    events = await service.disk(
-        service.catalog.journal,
+    events = await service.executors.run(
+        service.stores.queries.journal,
         name,
         tag=None if tag is None else check_tag(tag),
         before_sequence=cursor.sequence,
@@ -50,8 +50,8 @@ async def get_tag_history(service: Service, exchange: Exchange, name: str, tag: 
     check_tag(tag)
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     digest = exchange.parameter("digest")
-    events = await service.disk(
-        service.catalog.journal,
+    events = await service.executors.run(
+        service.stores.queries.journal,
         name,
         tag=tag,
         digest=None if digest is None else str(Digest.parse(digest)),

@@ -13,7 +13,8 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, encode_hook
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
-from digestry.registry.service import ContentDamaged, Service
+from digestry.registry.service import Service
+from digestry.registry.stores import ContentDamaged
 
 
 async def extended(
@@ -29,12 +30,12 @@ async def extended(
         (tag, there.digest): (Digest.parse(there.digest), there.size, there.media_type)
         for tag in dict.fromkeys(tags)
         if signature_tags.is_about(tag)
-        and (there := service.read_cache.manifest(name, tag)) is not None
+        and (there := service.stores.read_cache.manifest(name, tag)) is not None
         and not signature_tags.names(tag, there.digest)
     }
     if not found:
         return frozenset()
-    grown = await service.disk(_grown_from, service, manifest, set(found.values()))
+    grown = await service.executors.run(_grown_from, service, manifest, set(found.values()))
     return frozenset(each for each, earlier in found.items() if earlier in grown)
 
 
@@ -45,7 +46,7 @@ def _grown_from(
     result = set()
     for digest, size, media_type in earlier:
         try:
-            before = Manifest.parse(service.read(digest, size), media_type, algorithm=digest.algorithm)
+            before = Manifest.parse(service.stores.read(digest, size), media_type, algorithm=digest.algorithm)
         except (ContentDamaged, ContentError, InvalidManifest):
             continue  # what it had cannot be told
         if _collects(before) and _says_all(before, manifest) and _entries(before) < has:

@@ -22,9 +22,9 @@ from digestry.registry.error_responses import (
     name_unknown,
 )
 from digestry.registry.exchange import Exchange
-from digestry.registry.pull_through import expected_blobs
-from digestry.registry.resources import manifest_growth
-from digestry.registry.service import ContentDamaged, Service
+from digestry.registry.resources import expected_blobs, manifest_growth
+from digestry.registry.service import Service
+from digestry.registry.stores import ContentDamaged
 
 _PARSED_AT_ONCE: Final = 128 << 10
 """Larger ones take so long that others are answered meanwhile."""
@@ -61,12 +61,12 @@ async def get_manifest(service: Service, exchange: Exchange, name: str, target: 
 async def _send(service: Service, exchange: Exchange, name: str, target: str) -> None:
     if len(target) > _LONGEST_TARGET:
         _target(target)  # it is none: do not let it into the read cache
-    found = service.read_cache.manifest(name, target)
+    found = service.stores.read_cache.manifest(name, target)
     if found is None:
         _target(target)
-        if not await service.disk(service.catalog.has_repository, name):
+        if not await service.executors.run(service.stores.queries.has_repository, name):
             raise name_unknown(name)
-        if service.read_cache.damaged(name, target):
+        if service.stores.read_cache.damaged(name, target):
             raise manifest_damaged(target, name)
         raise manifest_unknown(target, name)
     etag = f'"{found.digest}"'
@@ -87,10 +87,10 @@ async def _send(service: Service, exchange: Exchange, name: str, target: str) ->
         await exchange.begin(200, headers, found.size)
         await exchange.finish()
         return
-    raw = service.manifest_cache.get(found.digest)
+    raw = service.stores.manifest_cache.get(found.digest)
     if raw is None:
-        raw = await service.disk(service.read, Digest.parse(found.digest), found.size)
-        service.manifest_cache.put(found.digest, raw)
+        raw = await service.executors.run(service.stores.read, Digest.parse(found.digest), found.size)
+        service.stores.manifest_cache.put(found.digest, raw)
     await exchange.begin(200, headers, len(raw))
     await exchange.finish(raw)
 
@@ -145,7 +145,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
         manifest = parse()
     else:
         async with service.parse_lock:
-            manifest = await service.disk(parse)
+            manifest = await service.executors.run(parse)
     exchange.record_audit_event(digest=manifest.digest, size=len(raw))
     if wanted is not None and manifest.digest != wanted:
         raise ErrorResponse(
@@ -159,13 +159,13 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     with contextlib.ExitStack() as guarded:
         keep = functools.partial(_keep, tags=tags, expected=expected, extends=extends, guarded=guarded)
         try:
-            await service.disk(keep, service, name, manifest)
+            await service.executors.run(keep, service, name, manifest)
         except MissingContent as error:
             if not await expected_blobs.bring(service, exchange, name, error.digests):
                 raise
-            await service.disk(keep, service, name, manifest)
-        events = await service.write(
-            service.catalog.put_manifest,
+            await service.executors.run(keep, service, name, manifest)
+        events = await service.executors.write(
+            service.stores.catalog.put_manifest,
             name,
             manifest,
             tag_names=tags,
@@ -174,7 +174,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             extends=extends,
         )
     exchange.record_audit_event(events=events)
-    service.manifest_cache.put(str(manifest.digest), raw)
+    service.stores.manifest_cache.put(str(manifest.digest), raw)
     headers = [
         ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
         ("Docker-Content-Digest", str(manifest.digest)),
@@ -201,9 +201,11 @@ def _keep(
     guarded: contextlib.ExitStack,
 ) -> None:
     # Asked here too, so that a manifest that will be refused leaves no file behind.
-    service.catalog.check_references(name, manifest, tag_names=tags, expected=expected, extends=extends)
-    guarded.enter_context(service.coordination.guard(manifest.digest))
-    service.blobs.put(manifest.raw, manifest.digest)
+    service.stores.catalog.check_references(
+        name, manifest, tag_names=tags, expected=expected, extends=extends
+    )
+    guarded.enter_context(service.stores.coordination.guard(manifest.digest))
+    service.stores.blobs.put(manifest.raw, manifest.digest)
 
 
 async def delete_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
@@ -219,17 +221,17 @@ async def delete_manifest(service: Service, exchange: Exchange, name: str, targe
         )
     try:
         if digest is None:
-            event = await service.remove(
-                service.catalog.delete_tag, name, target, origin=exchange.origin, expected=expected
+            event = await service.executors.remove(
+                service.stores.catalog.delete_tag, name, target, origin=exchange.origin, expected=expected
             )
             events = [event]
         else:
-            events = await service.remove(
-                service.catalog.delete_manifest, name, digest, origin=exchange.origin
+            events = await service.executors.remove(
+                service.stores.catalog.delete_manifest, name, digest, origin=exchange.origin
             )
         exchange.record_audit_event(events=events)
     except NotFound as error:
-        if await service.disk(service.catalog.has_repository, name):
+        if await service.executors.run(service.stores.queries.has_repository, name):
             raise manifest_unknown(target, name) from error
         raise
     await exchange.answer(202)

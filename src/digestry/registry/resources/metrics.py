@@ -10,5 +10,7 @@ async def get_metrics(service: Service, exchange: Exchange, _: str, __: str) -> 
     """Answer a scrape with the metrics."""
     await service.observer.publish()
     async with service.scrape.turn:
-        body, content_type = await service.disk(service.scrape.text, exchange.header(b"accept") or "")
+        body, content_type = await service.executors.run(
+            service.scrape.text, exchange.header(b"accept") or ""
+        )
     await exchange.answer(200, [("Content-Type", content_type), ("Cache-Control", "no-store")], body)

@@ -42,8 +42,8 @@ async def list_referrers(service: Service, exchange: Exchange, name: str, digest
     """
     subject = Digest.parse(digest_text)
     artifact_type = exchange.parameter("artifactType") or None
-    page = await service.disk(
-        service.catalog.referrers,
+    page = await service.executors.run(
+        service.stores.queries.referrers,
         name,
         subject,
         artifact_type=artifact_type,

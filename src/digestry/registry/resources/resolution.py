@@ -23,7 +23,8 @@ from digestry.model.resolution import (
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.resources import redaction
-from digestry.registry.service import ContentDamaged, Service
+from digestry.registry.service import Service
+from digestry.registry.stores import ContentDamaged
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -37,14 +38,14 @@ async def resolve(service: Service, exchange: Exchange, _: str, __: str) -> None
     """Answers many queries at once. What is not known has an empty answer: this is never a 404."""
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
-    request = await service.disk(_parse, body)
+    request = await service.executors.run(_parse, body)
     names = [service.canonical_repository(query.repository, exchange.principal) for query in request.queries]
     hidden = service.gate.hidden(exchange, set(names))
     # No repository has the empty name: what may not be seen is answered as what is not there.
     names = ["" if name in hidden else name for name in names]
     mirrored = {name for name in names if service.origin(name, exchange.principal)}
     audited = {name for name in names if exchange.principal.audits(name)}
-    answer = await service.disk(_answer, service, request, names, mirrored, audited)
+    answer = await service.executors.run(_answer, service, request, names, mirrored, audited)
     await exchange.answer(200, [("Content-Type", JSON)], answer)
 
 
@@ -58,7 +59,7 @@ def _answer(
         query if query.repository == name else structs.replace(query, repository=name)
         for query, name in zip(request.queries, names, strict=True)
     ]
-    found = service.catalog.resolve(queries, contents=request.contents)
+    found = service.stores.catalog.resolve(queries, contents=request.contents)
     resolutions = tuple(
         _as_asked(
             answer if answer.repository in audited else _withheld(answer),
@@ -127,7 +128,7 @@ def _contents(service: Service, pieces: list[Piece]) -> dict[str, str]:
         if piece.size > min(_LARGEST_PIECE, left):
             continue
         try:
-            contents[str(piece.digest)] = service.read(piece.digest, piece.size).decode()
+            contents[str(piece.digest)] = service.stores.read(piece.digest, piece.size).decode()
         except UnicodeDecodeError:
             continue  # JSON has no bytes
         except ContentDamaged as error:

@@ -26,7 +26,7 @@ async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) 
     """Notes what was seen running. Of digests that are not here, or that the principal may not pull,
     the answer has no more than their number."""
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
-    entries = await service.disk(_parse, body)
+    entries = await service.executors.run(_parse, body)
     hidden = service.gate.hidden(exchange, {one.repository for one in entries})
     seen = [one for one in entries if one.repository not in hidden]
     result = Noted(unknown=len(entries) - len(seen))
@@ -34,7 +34,9 @@ async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) 
     # In parts: a push that waits for the writer's thread need not wait for all of them.
     for start in range(0, len(seen), BATCH):
         part = seen[start : start + BATCH]
-        result += await service.write(service.catalog.sightings.note, part, at=at, actor=actor)
+        result += await service.executors.write(
+            service.stores.catalog.sightings.note, part, at=at, actor=actor
+        )
     counts = {"noted": result.noted, "unknown": result.unknown}
     if result.refused:
         counts["refused"] = result.refused
@@ -66,4 +68,6 @@ async def list_sightings(service: Service, exchange: Exchange, name: str, text: 
     """Where a digest ran; never a 404: what was not seen was seen nowhere."""
     digest = Digest.parse(text)
     limit = exchange.number("n", default=_PAGE, most=_MOST)
-    await exchange.json(await service.disk(service.catalog.sightings.of, name, digest, limit=limit))
+    await exchange.json(
+        await service.executors.run(service.stores.queries.sightings.of, name, digest, limit=limit)
+    )

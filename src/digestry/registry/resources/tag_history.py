@@ -50,16 +50,16 @@ async def _moment(service: Service, exchange: Exchange, name: str) -> int:
     at = time_parameter(exchange, "at", last=True)
     if at is not None:
         return at
-    return max(service.now(), await service.disk(service.catalog.tag_history.latest, name))
+    return max(service.now(), await service.executors.run(service.stores.queries.tag_history.latest, name))
 
 
 async def get_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
     """What a tag pointed to at the time ``at``, or points to now."""
     check_tag(tag)
     moment = await _moment(service, exchange, name)
-    span = await service.disk(service.catalog.tag_history.tag_at, name, tag, moment)
+    span = await service.executors.run(service.stores.queries.tag_history.tag_at, name, tag, moment)
     if span is None:
-        if not await service.disk(service.catalog.has_repository, name):
+        if not await service.executors.run(service.stores.queries.has_repository, name):
             raise name_unknown(name)
         raise ErrorResponse(
             404,
@@ -76,10 +76,14 @@ async def list_tags_at(service: Service, exchange: Exchange, name: str, _: str) 
     moment = await _moment(service, exchange, name)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
     after = exchange.parameter("last") or ""
-    spans = await service.disk(
-        service.catalog.tag_history.tags_at, name, moment, after=after, limit=limit + 1
+    spans = await service.executors.run(
+        service.stores.queries.tag_history.tags_at, name, moment, after=after, limit=limit + 1
     )
-    if not spans and not after and not await service.disk(service.catalog.has_repository, name):
+    if (
+        not spans
+        and not after
+        and not await service.executors.run(service.stores.queries.has_repository, name)
+    ):
         raise name_unknown(name)
     page = spans[:limit]
     # The next page is of the same moment, also when this one was "now".
@@ -99,8 +103,8 @@ async def list_tags_for_digest(service: Service, exchange: Exchange, name: str, 
     audits = exchange.may_audit
     cursor = redaction.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    spans = await service.disk(
-        service.catalog.tag_history.tags_for_digest,
+    spans = await service.executors.run(
+        service.stores.queries.tag_history.tags_for_digest,
         name,
         digest,
         before=cursor.sequence,
@@ -123,7 +127,7 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
     audits = principal.audits_everything()
     cursor = redaction.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    spans = await service.disk(_anywhere, service, principal, digest, cursor, limit + 1)
+    spans = await service.executors.run(_anywhere, service, principal, digest, cursor, limit + 1)
     page = spans[:limit]
     links = []
     if len(spans) > limit:
@@ -138,10 +142,10 @@ def _anywhere(
 ) -> list[TagSpan]:
     """The newest ``limit`` spans in what ``principal`` may see. Blocks."""
     found: list[TagSpan] = []
-    for name in service.catalog.repositories_of(digest):
+    for name in service.stores.catalog.repositories_of(digest):
         if not principal.may_see(name):
             continue
-        spans = service.catalog.tag_history.tags_for_digest(
+        spans = service.stores.queries.tag_history.tags_for_digest(
             name, digest, before=cursor.sequence, before_time=cursor.time, limit=limit
         )
         found += (structs.replace(span, repository=name) for span in spans)
@@ -163,8 +167,8 @@ async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str)
         raise ErrorResponse(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")
     exchange.record_audit_event(action="restore-tag", tag=tag)
     try:
-        restored = await service.write(
-            service.catalog.restore_tag,
+        restored = await service.executors.write(
+            service.stores.catalog.restore_tag,
             name,
             tag,
             wanted,
@@ -172,7 +176,7 @@ async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str)
             expected=expectation(exchange),
         )
     except NotFound as error:
-        if not await service.disk(service.catalog.has_repository, name):
+        if not await service.executors.run(service.stores.queries.has_repository, name):
             raise
         problem = manifest_unknown(tag, name)
         hint = f" ({error.hint})" if error.hint else ""

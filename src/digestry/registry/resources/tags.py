@@ -20,9 +20,9 @@ async def list_tags(service: Service, exchange: Exchange, name: str, _: str) -> 
     """The tags of a repository, in the order of their bytes, in pages of ``n`` after ``last``."""
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
-    names = service.read_cache.tags(name, after=after, limit=limit + 1) if limit <= _AT_ONCE else None
+    names = service.stores.read_cache.tags(name, after=after, limit=limit + 1) if limit <= _AT_ONCE else None
     if names is None:  # too many for the event loop; or no such repository, which raises
-        rows = await service.disk(service.catalog.tags, name, after=after, limit=limit + 1)
+        rows = await service.executors.run(service.stores.queries.tags, name, after=after, limit=limit + 1)
         names = [row.name for row in rows]
     page = names[:limit]
     more = limit > 0 and len(names) > limit
@@ -34,7 +34,7 @@ async def list_repositories(service: Service, exchange: Exchange, _: str, __: st
     """The repositories, in the order of their bytes, in pages of ``n`` after ``last``."""
     limit = exchange.number("n", default=_REPOSITORIES, most=_MOST_REPOSITORIES)
     after = exchange.parameter("last") or ""
-    names = await service.disk(_visible, service, exchange.principal, after, limit + 1)
+    names = await service.executors.run(_visible, service, exchange.principal, after, limit + 1)
     page = names[:limit]
     more = limit > 0 and len(names) > limit
     links = [exchange.next_page(n=limit, last=page[-1])] if more else []
@@ -51,7 +51,7 @@ def _visible(service: Service, principal: Principal, after: str, limit: int) -> 
     for beginning in principal.seen_beginnings():
         last = after
         while True:
-            names = service.catalog.repositories(after=last, beginning=beginning, limit=batch)
+            names = service.stores.catalog.repositories(after=last, beginning=beginning, limit=batch)
             found += [name for name in names if principal.may_see(name)]
             if len(found) >= limit:
                 return found[:limit]

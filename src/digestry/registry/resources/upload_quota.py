@@ -36,7 +36,7 @@ class UploadRoom:
     async def check(self, size: int) -> None:
         """Raise :class:`OverQuota` if there is no room for ``size`` bytes now; take none."""
         name = self._upload.repository
-        left = await self._service.disk(self._service.catalog.bytes_left, name)
+        left = await self._service.executors.run(self._service.stores.catalog.bytes_left, name)
         if left is not None and size > left + self._upload.reserved:
             raise over_quota(name, max(0, left))
 
@@ -48,8 +48,8 @@ class UploadRoom:
         step = min(max(size - self._began, self._step), MOST_STEP)
         service, upload = self._service, self._upload
         try:
-            self._size = await service.write(
-                service.catalog.reserve, upload, size, max(size, min(self._most, size + step))
+            self._size = await service.executors.write(
+                service.stores.catalog.reserve, upload, size, max(size, min(self._most, size + step))
             )
         except NotFound as error:
             raise upload_unknown(upload.id, upload.repository) from error
@@ -58,7 +58,7 @@ class UploadRoom:
         """Return the unused room of a failed request that left ``size`` bytes in the upload's file."""
         if self._size > size:
             with contextlib.suppress(DigestryError):  # why it failed is what is to be heard of
-                await self._service.write(self._service.catalog.release, self._upload, size)
+                await self._service.executors.write(self._service.stores.catalog.release, self._upload, size)
 
 
 def over_quota(name: str, left: int) -> OverQuota:

@@ -35,19 +35,19 @@ async def take(service: Service, name: str, upload_id: str, *, algorithm: str | 
     """Takes an upload for this request alone. Raises :class:`Conflict` while another has it."""
 
     def locked() -> UploadSession:
-        first = service.catalog.upload(name, upload_id)
+        first = service.stores.catalog.upload(name, upload_id)
         if first is None:
             raise upload_unknown(upload_id, name)
-        ingest = service.blobs.ingest(upload_id, algorithm=algorithm or first.algorithm)
+        ingest = service.stores.blobs.ingest(upload_id, algorithm=algorithm or first.algorithm)
         try:
             # Read again under the ingest's lock: the request before this one may have moved it.
-            upload = service.catalog.upload(name, upload_id)
+            upload = service.stores.catalog.upload(name, upload_id)
             if upload is None:
                 ingest.abort()
                 raise upload_unknown(upload_id, name)
             if ingest.offset < upload.offset:
                 # Its bytes were not yet on the disk when the machine went down.
-                service.catalog.end_upload(upload_id)
+                service.stores.catalog.end_upload(upload_id)
                 ingest.abort()
                 raise upload_unknown(upload_id, name)
             ingest.resume(upload.offset, upload.digest)
@@ -56,7 +56,7 @@ async def take(service: Service, name: str, upload_id: str, *, algorithm: str | 
             raise
         return UploadSession(upload, ingest)
 
-    return await service.disk(locked)
+    return await service.executors.run(locked)
 
 
 async def receive(service: Service, exchange: Exchange, session: UploadSession, length: int | None) -> None:
@@ -72,7 +72,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
     if began + (length or 0) > limit:
         raise too_large(limit)
     room = None
-    if service.catalog.limits_bytes(name):
+    if service.stores.catalog.limits_bytes(name):
         room = UploadRoom(service, session.upload, began, length)
         await room.check(began + (length or 0))
     batch: list[bytes] = []
@@ -97,7 +97,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
             if batch and (held >= _BATCH or not more):
                 if job is not None:
                     await job
-                job = loop.create_task(service.disk(ingest.write_all, batch))
+                job = loop.create_task(service.executors.run(ingest.write_all, batch))
                 batch, held = [], 0
         if job is not None:
             await job
@@ -109,7 +109,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
             await job
             job = None
         if batch:
-            await service.disk(ingest.write_all, batch)
+            await service.executors.run(ingest.write_all, batch)
         raise
     finally:
         if job is not None:
@@ -133,7 +133,7 @@ async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:
     limit = service.config.upload_limit
     left = None
     if service.config.quotas:
-        left = await service.disk(service.catalog.bytes_left, name)
+        left = await service.executors.run(service.stores.catalog.bytes_left, name)
     if left is None or left >= limit:
         return limit, too_large(limit)
     return max(0, left), over_quota(name, max(0, left))
@@ -150,14 +150,14 @@ async def note(service: Service, session: UploadSession) -> Upload:
     if session.upload.offset == 0:
         # Of what was long the last part may still be hashed.
         long = session.ingest.offset > _BATCH
-        digest = await service.disk(session.ingest.digest) if long else session.ingest.digest()
+        digest = await service.executors.run(session.ingest.digest) if long else session.ingest.digest()
     try:
-        return await service.write(
-            service.catalog.advance_upload, session.upload, session.ingest.offset, digest
+        return await service.executors.write(
+            service.stores.catalog.advance_upload, session.upload, session.ingest.offset, digest
         )
     except NotFound as error:
         # It was finished while this request came in: the file that this one began has no owner.
-        await service.disk(session.ingest.abort)
+        await service.executors.run(session.ingest.abort)
         raise upload_unknown(session.upload.id, session.upload.repository) from error
 
 
@@ -172,18 +172,18 @@ async def forget(service: Service, session: UploadSession) -> None:
 async def end(service: Service, session: UploadSession) -> None:
     """Drops an upload: the row first, while the lock is still held."""
     try:
-        await service.write(service.catalog.end_upload, session.upload.id)
+        await service.executors.write(service.stores.catalog.end_upload, session.upload.id)
     except StorageFull:
         # The room that the bytes take may be all that the row's end needs.
-        await service.disk(session.ingest.abort)
-        await service.remove(service.catalog.end_upload, session.upload.id)
-    await service.disk(session.ingest.abort)
+        await service.executors.run(session.ingest.abort)
+        await service.executors.remove(service.stores.catalog.end_upload, session.upload.id)
+    await service.executors.run(session.ingest.abort)
 
 
 async def cut(service: Service, session: UploadSession) -> None:
     """Gives the room of bytes back that could not be made to count: on a full disk others need it."""
     with contextlib.suppress(StorageError):
-        await service.disk(session.ingest.resume, session.upload.offset)
+        await service.executors.run(session.ingest.resume, session.upload.offset)
 
 
 async def drop(service: Service, name: str, upload_id: str) -> None:

@@ -58,8 +58,8 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
     if digest is not None and length is not None and length <= _SMALL:
         await _push_small(service, exchange, name, digest, length)
         return
-    upload = await service.write(
-        service.catalog.begin_upload,
+    upload = await service.executors.write(
+        service.stores.catalog.begin_upload,
         name,
         algorithm,
         actor=_holder(exchange),
@@ -68,7 +68,7 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
     )
     exchange.record_audit_event(upload=upload.id)
     if upload.replaced is not None:
-        await service.disk(service.drop_replaced, upload.replaced)
+        await service.executors.run(service.upload_sweep.drop_replaced, upload.replaced)
     if digest is not None:
         try:
             await _finish(service, exchange, name, upload.id, digest, start=0)
@@ -107,7 +107,9 @@ async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
     # From anywhere is for who may pull everything: else the time would tell of repositories that are hidden.
     if not (exchange.principal.pulls_everything() if source is None else may_pull(source)):
         return False
-    size = await service.write(service.catalog.mount_blob, name, digest, source=source, may_pull=may_pull)
+    size = await service.executors.write(
+        service.stores.catalog.mount_blob, name, digest, source=source, may_pull=may_pull
+    )
     if size is None:
         return False
     exchange.record_audit_event(action="mount-blob", digest=digest, size=size, source=source)
@@ -124,7 +126,7 @@ def check_id(_: Service, name: str, upload_id: str) -> None:
 async def get_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
     """Answer with how many bytes of an upload came."""
     check_id(service, name, upload_id)
-    upload = await service.disk(service.catalog.upload, name, upload_id)
+    upload = await service.executors.run(service.stores.catalog.upload, name, upload_id)
     if upload is None:
         raise upload_unknown(upload_id, name)
     await exchange.answer(204, _progress(upload))
@@ -199,16 +201,18 @@ async def _finish(
         size = session.ingest.offset
         with contextlib.ExitStack() as guarded:
             try:
-                await service.disk(_commit, service, session, digest, guarded)
+                await service.executors.run(_commit, service, session, digest, guarded)
             except (ContentError, StorageError):
                 # The bytes are wrong, or lost: this upload cannot become the blob any more.
                 with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
                     await upload_session.end(service, session)
                 raise
             try:
-                await service.write(service.catalog.add_blob, name, digest, size, upload=upload_id)
+                await service.executors.write(
+                    service.stores.catalog.add_blob, name, digest, size, upload=upload_id
+                )
             except OverQuota:
-                await service.write(service.catalog.end_upload, upload_id)
+                await service.executors.write(service.stores.catalog.end_upload, upload_id)
                 raise
     except StorageError:
         await upload_session.cut(service, session)
@@ -228,14 +232,14 @@ async def _push_small(service: Service, exchange: Exchange, name: str, digest: D
     if len(body) != length:
         raise ErrorResponse(400, "SIZE_INVALID", f"{len(body)} of the {length} declared bytes came")
     with contextlib.ExitStack() as guarded:
-        await service.disk(_put, service, digest, body, guarded)
-        await service.write(service.catalog.add_blob, name, digest, length)
+        await service.executors.run(_put, service, digest, body, guarded)
+        await service.executors.write(service.stores.catalog.add_blob, name, digest, length)
     await _pushed(service, exchange, name, digest, length, began=began)
 
 
 def _put(service: Service, digest: Digest, body: bytes, guarded: contextlib.ExitStack) -> None:
-    guarded.enter_context(service.coordination.guard(digest))
-    service.blobs.put(body, digest)
+    guarded.enter_context(service.stores.coordination.guard(digest))
+    service.stores.blobs.put(body, digest)
 
 
 async def _pushed(
@@ -250,7 +254,7 @@ async def _pushed(
 
 def _commit(service: Service, session: UploadSession, digest: Digest, guarded: contextlib.ExitStack) -> None:
     # Until the catalog has the link, the collector must not take the bytes for nobody's.
-    guarded.enter_context(service.coordination.guard(digest))
+    guarded.enter_context(service.stores.coordination.guard(digest))
     session.ingest.commit(digest)
 
 

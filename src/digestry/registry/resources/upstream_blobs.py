@@ -13,10 +13,10 @@ from digestry.registry import ranges
 from digestry.registry.error_responses import ClientGone, ErrorResponse, blob_unknown
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import upstream_errors
-from digestry.registry.pull_through.download import HELD_BACK, Abandoned, Download, check_room
 from digestry.registry.pull_through.mirror import Mirror, UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
 from digestry.registry.resources import blobs
+from digestry.registry.resources.upstream_download import HELD_BACK, Abandoned, Download, check_room
 from digestry.registry.service import Service
 
 _PART: Final = 512 << 10
@@ -27,7 +27,7 @@ _PUSH_WAITS: Final = 5.0
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> None:
     """Answer a GET or HEAD of a blob."""
     mirror, text = repository.mirror, str(digest)
-    here = service.read_cache.blob(repository.local_name, text) or service.read_cache.manifest(
+    here = service.stores.read_cache.blob(repository.local_name, text) or service.stores.read_cache.manifest(
         repository.local_name, text
     )
     if here is not None or not repository.may_fetch:
@@ -64,7 +64,7 @@ async def _head(service: Service, exchange: Exchange, repository: UpstreamReposi
         raise _problem(repository, digest, error) from error
     if size is None:
         return False
-    await service.disk(check_room, service, repository.local_name, digest, size)
+    await service.executors.run(check_room, service, repository.local_name, digest, size)
     await exchange.begin(200, blobs.headers_of(digest), size)
     await exchange.finish()
     return True
@@ -160,7 +160,7 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
         # From here on an error breaks the connection: the client has the beginning, and no end.
         await _wait(download, watch, lambda: download.ready > position)
         count = min(_PART, last + 1 - position, download.ready - position)
-        return await service.disk(content.read, position, count)
+        return await service.executors.run(content.read, position, count)
 
     selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)
     headers = selection.headers(blobs.headers_of(download.digest))
@@ -176,7 +176,7 @@ def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryErro
 
 async def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
     """Fetch a blob, unless it is in the store. Raises the errors of an upstream."""
-    while service.read_cache.blob(repository.local_name, str(digest)) is None:
+    while service.stores.read_cache.blob(repository.local_name, str(digest)) is None:
         async with _joined(service, repository, digest) as download:
             while not download.linked:
                 if isinstance(download.error, Abandoned):

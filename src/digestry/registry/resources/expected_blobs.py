@@ -12,7 +12,7 @@ from typing import Final
 from digestry.errors import DigestryError
 from digestry.model.digest import Digest
 from digestry.registry.exchange import Exchange
-from digestry.registry.pull_through import blobs
+from digestry.registry.resources import upstream_blobs
 from digestry.registry.service import Service
 
 _MOST: Final = 256
@@ -30,8 +30,10 @@ async def bring(service: Service, exchange: Exchange, name: str, digests: Sequen
         return False
     try:
         for digest in map(Digest.parse, digests):
-            await blobs.bring(service, repository, digest)
-            size = await service.write(service.catalog.mount_blob, name, digest, source=repository.local_name)
+            await upstream_blobs.bring(service, repository, digest)
+            size = await service.executors.write(
+                service.stores.catalog.mount_blob, name, digest, source=repository.local_name
+            )
             if size is None:
                 return False
     except DigestryError:

@@ -67,7 +67,7 @@ def check_room(service: Service, name: str, digest: Digest, size: int) -> None:
     limit = service.config.upload_limit
     if size > limit:
         raise TooLarge(f"{digest} has {size} bytes; {limit} are allowed here", limit=limit)
-    left = service.catalog.bytes_left(name)
+    left = service.stores.catalog.bytes_left(name)
     if left is not None and size > left:
         raise OverQuota(f"the quota of repository {name} has no room for {size} bytes")
 
@@ -157,12 +157,12 @@ class Download:
         self._on_loop(lambda: setattr(self, "error", failure))
 
     def _is_linked(self) -> bool:
-        return self._service.catalog.blob_size(self.repository.local_name, self.digest) is not None
+        return self._service.stores.catalog.blob_size(self.repository.local_name, self.digest) is not None
 
     def _is_here(self) -> bool:
         """Link content that another repository has, if the upstream has it in this one too."""
         service = self._service
-        if service.blobs.stat(self.digest) is None or service.catalog.damage.known(self.digest):
+        if service.stores.blobs.stat(self.digest) is None or service.stores.catalog.damage.known(self.digest):
             return False
         try:
             with self._mirror.question():
@@ -173,16 +173,16 @@ class Download:
             return False  # a download may bring it all the same
         except ProtocolViolation:
             return False
-        with service.coordination.guard(self.digest):
-            if size is None or service.blobs.stat(self.digest) != size:
+        with service.stores.coordination.guard(self.digest):
+            if size is None or service.stores.blobs.stat(self.digest) != size:
                 return False
-            service.catalog.add_blob(self.repository.local_name, self.digest, size)
+            service.stores.catalog.add_blob(self.repository.local_name, self.digest, size)
         self._note_write("link-blob", size)
         return True
 
     def _get(self) -> None:
         try:
-            ingest = self._service.blobs.ingest(self._name, algorithm=self.digest.algorithm)
+            ingest = self._service.stores.blobs.ingest(self._name, algorithm=self.digest.algorithm)
         except Conflict:
             found = self._follow()
             if found is None:
@@ -201,7 +201,7 @@ class Download:
 
         Raises :class:`Unreachable` if it failed.
         """
-        blobs = self._service.blobs
+        blobs = self._service.stores.blobs
         pause = _POLL
         while not self._mirror.stopping.wait(pause):
             # Many that wait for a slow upstream must not keep the machine busy with looking.
@@ -213,7 +213,7 @@ class Download:
                     pause = _POLL
             except NotFound:
                 # Between its rename and its link the other holds the guard: this waits for it.
-                with self._service.coordination.guard(self.digest, exclusive=True):
+                with self._service.stores.coordination.guard(self.digest, exclusive=True):
                     if self._is_linked():
                         if self.content is not None and not self.content.is_stored_as(self.digest):
                             raise self._failed_elsewhere() from None
@@ -246,7 +246,7 @@ class Download:
         return size > before
 
     def _open(self, size: int) -> None:
-        self.content = self._service.blobs.follow(self._name)
+        self.content = self._service.stores.blobs.follow(self._name)
         self._on_loop(lambda: setattr(self, "size", size))
 
     def _tell(self, arrived: int) -> None:
@@ -260,12 +260,12 @@ class Download:
         """Fetch the blob, resuming after broken connections, and link it to the repository."""
         kept = False
         try:
-            self._service.reserve.check()
+            self._service.executors.reserve.check()
             self._fetch(ingest)
             service, size = self._service, ingest.offset
-            with service.coordination.guard(self.digest):
+            with service.stores.coordination.guard(self.digest):
                 ingest.commit(self.digest)
-                service.catalog.add_blob(self.repository.local_name, self.digest, size)
+                service.stores.catalog.add_blob(self.repository.local_name, self.digest, size)
             self._note_write("fetch-blob", size)
         except RemoteError as error:
             # What came may be gone on with: at the end all of it is verified.

@@ -18,7 +18,8 @@ from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
 from digestry.registry.resources import manifests
-from digestry.registry.service import ContentDamaged, Service
+from digestry.registry.service import Service
+from digestry.registry.stores import ContentDamaged
 
 HEADER: Final = b"digestry-upstream"
 _LONGEST_TARGET: Final = 256
@@ -38,7 +39,7 @@ async def _by_digest(
     service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest
 ) -> None:
     mirror = repository.mirror
-    if service.read_cache.manifest(repository.local_name, str(digest)) is None:
+    if service.stores.read_cache.manifest(repository.local_name, str(digest)) is None:
         mirror.count("misses")
         try:
             await mirror.once((repository.local_name, str(digest)), bring, service, repository, digest)
@@ -53,8 +54,8 @@ async def _by_digest(
 async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepository, tag: str) -> None:
     mirror, word = repository.mirror, upstream_errors.CURRENT
     seen, here = (
-        service.read_cache.seen(repository.local_name, tag),
-        service.read_cache.manifest(repository.local_name, tag),
+        service.stores.read_cache.seen(repository.local_name, tag),
+        service.stores.read_cache.manifest(repository.local_name, tag),
     )
     if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
         mirror.count("hits")
@@ -76,8 +77,8 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
             _may_be_served(service, repository, tag, error)
             mirror.count("stale")
         seen, here = (
-            service.read_cache.seen(repository.local_name, tag),
-            service.read_cache.manifest(repository.local_name, tag),
+            service.stores.read_cache.seen(repository.local_name, tag),
+            service.stores.read_cache.manifest(repository.local_name, tag),
         )
     if here is not None:
         if word == upstream_errors.CURRENT and seen is not None and seen.digest != here.digest:
@@ -92,8 +93,8 @@ def _may_be_served(service: Service, repository: UpstreamRepository, tag: str, e
     """Raise :class:`ErrorResponse` unless the tag can be served without an answer from upstream."""
     config = repository.mirror.config
     seen, here = (
-        service.read_cache.seen(repository.local_name, tag),
-        service.read_cache.manifest(repository.local_name, tag),
+        service.stores.read_cache.seen(repository.local_name, tag),
+        service.stores.read_cache.manifest(repository.local_name, tag),
     )
     if here is None or not repository.mirror.may_be_stale(
         0 if seen is None else seen.checked_at, service.now()
@@ -114,8 +115,8 @@ def _said_before(repository: UpstreamRepository, tag: str) -> str:
 
 def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
     """Point the local tag to what the upstream's tag points to. Blocks."""
-    service.reserve.check()  # what cannot be written down need not be asked
-    mirror, cache = repository.mirror, service.catalog.pull_through
+    service.executors.reserve.check()  # what cannot be written down need not be asked
+    mirror, cache = repository.mirror, service.stores.catalog.pull_through
     with mirror.turn(repository.local_name, tag):
         seen, here = cache.tag_state(repository.local_name, tag)
         if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
@@ -173,11 +174,11 @@ def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> N
 
 
 def _known(service: Service, repository: UpstreamRepository, digest: Digest) -> Manifest | None:
-    stored = service.catalog.manifest(repository.local_name, digest)
-    if stored is None or service.catalog.damage.known(digest):
+    stored = service.stores.catalog.manifest(repository.local_name, digest)
+    if stored is None or service.stores.catalog.damage.known(digest):
         return None
     try:
-        raw = service.read(digest, stored.size)
+        raw = service.stores.read(digest, stored.size)
     except ContentDamaged:
         return None  # or collected in this moment; what is fetched takes its place
     return Manifest.parse(raw, stored.media_type, algorithm=digest.algorithm)
@@ -196,9 +197,9 @@ def keep(
     service: Service, repository: UpstreamRepository, manifest: Manifest, *, tag: str | None = None
 ) -> None:
     """Store a manifest durably, then make it visible (rule 4). Raises :class:`TagRefused`."""
-    with service.coordination.guard(manifest.digest):
-        service.blobs.put(manifest.raw, manifest.digest)
-        event = service.catalog.pull_through.put(
+    with service.stores.coordination.guard(manifest.digest):
+        service.stores.blobs.put(manifest.raw, manifest.digest)
+        event = service.stores.catalog.pull_through.put(
             repository.local_name, manifest, tag=tag, origin=repository.mirror.origin
         )
     service.observer.note(

@@ -13,10 +13,10 @@ from digestry.errors import Conflict, ContentError, NotFound, ProtocolViolation,
 from digestry.model.digest import Digest
 from digestry.registry.error_responses import name_unknown
 from digestry.registry.exchange import Exchange
-from digestry.registry.pull_through import manifests, upstream_errors
+from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
-from digestry.registry.resources import referrers
+from digestry.registry.resources import referrers, upstream_manifests
 from digestry.registry.resources import tags as own_tags
 from digestry.registry.resources.tags import MOST_TAGS
 from digestry.registry.service import Service
@@ -45,7 +45,7 @@ async def tags(service: Service, exchange: Exchange, repository: UpstreamReposit
                 raise name_unknown(repository.local_name) from error
             word = upstream_errors.word(error)
             try:
-                rows = await service.disk(service.catalog.tags, repository.local_name)
+                rows = await service.executors.run(service.stores.queries.tags, repository.local_name)
             except UnknownRepository:
                 if isinstance(error, RemoteNotFound):
                     raise name_unknown(repository.local_name) from error
@@ -54,7 +54,7 @@ async def tags(service: Service, exchange: Exchange, repository: UpstreamReposit
             mirror.count("stale")
     first = bisect_right(names, after)
     page = names[first : first + limit]
-    exchange.extra_headers = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
+    exchange.extra_headers = [(upstream_manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     headers = []
     if limit and first + limit < len(names):
         headers.append(exchange.next_page(n=limit, last=page[-1]))
@@ -97,7 +97,7 @@ async def referring(
     elif word == upstream_errors.CURRENT:
         said = mirror.said.get((repository.local_name, str(digest)), "")
         word = said if said in upstream_errors.STALE else word
-    exchange.extra_headers = [(manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
+    exchange.extra_headers = [(upstream_manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     await referrers.list_referrers(service, exchange, repository.local_name, str(digest))
 
 
@@ -114,7 +114,7 @@ def _bring_referrers(service: Service, repository: UpstreamRepository, digest: D
     left_out = ["…"] if len(listed) > _MOST_REFERRERS else []
     for entry in listed[:_MOST_REFERRERS]:
         try:
-            manifests.bring(service, repository, entry.digest)
+            upstream_manifests.bring(service, repository, entry.digest)
         except (RemoteNotFound, ProtocolViolation, ContentError, TooLarge) as error:
             left_out.append(str(entry.digest))
             log.warning(
@@ -137,7 +137,7 @@ def _withdrawn(
     withdrawn: list[Digest] = []
     after: Cursor | None = None
     while True:
-        page = service.catalog.referrers(repository.local_name, subject, after=after, limit=_PAGE)
+        page = service.stores.queries.referrers(repository.local_name, subject, after=after, limit=_PAGE)
         withdrawn += [row.digest for row in page.rows if row.digest not in listed]
         if not page.more:
             return withdrawn
@@ -148,6 +148,8 @@ def _drop(service: Service, repository: UpstreamRepository, withdrawn: Iterable[
     """Delete them here too: a withdrawn advisory must not stay."""
     for digest in withdrawn:
         try:
-            service.catalog.delete_manifest(repository.local_name, digest, origin=repository.mirror.origin)
+            service.stores.catalog.delete_manifest(
+                repository.local_name, digest, origin=repository.mirror.origin
+            )
         except (NotFound, Conflict):
             continue  # gone already, or an index or a rule holds it

@@ -1,0 +1,93 @@
+"""The catalog of a registry with nothing in it: every read is answered as of what is not there.
+
+A repository that the rules hide is asked here, so that its answers are those of one that does not exist.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+
+from digestry.catalog.blob_links import UnknownRepository
+from digestry.catalog.referrer_pages import Page
+from digestry.catalog.reads import CatalogReads
+from digestry.model.digest import Digest
+from digestry.model.history import Holders
+from digestry.model.sightings import SightingsOf
+
+_NOTHING: Final = Page((), more=False)
+
+
+class _NoTagHistory:
+    def latest(self, repository: str, /) -> int:
+        return 0
+
+    def tag_at(self, repository: str, tag: str, at: int, /) -> None:
+        return None
+
+    def tags_at(self, repository: str, at: int, /, **_: Any) -> list[Any]:
+        return []
+
+    def tags_for_digest(self, repository: str, digest: Digest, /, **_: Any) -> list[Any]:
+        return []
+
+
+class _NoDigests:
+    def in_repository(self, repository: str, prefix: object, /, **_: Any) -> list[Digest]:
+        return []
+
+
+class _NoSightings:
+    def of(self, repository: str, digest: Digest, /, **_: Any) -> SightingsOf:
+        return SightingsOf(digest=digest, places=0)
+
+
+class EmptyCatalog:
+    """The :class:`~.queries.RepositoryQueries` of no repository."""
+
+    def __init__(self) -> None:
+        self.tag_history = _NoTagHistory()
+        self.digest_prefixes = _NoDigests()
+        self.sightings = _NoSightings()
+
+    def has_repository(self, repository: str, /) -> bool:
+        return False
+
+    def tags(self, repository: str, /, **_: Any) -> NoReturn:
+        raise UnknownRepository(repository)
+
+    def referrers(self, repository: str, subject: Digest, /, **_: Any) -> Page:
+        return _NOTHING
+
+    def advisories(self, repository: str, predicate_prefix: str, /, **_: Any) -> Page:
+        return _NOTHING
+
+    def holders(self, repository: str, digest: Digest, /) -> Holders:
+        return Holders(digest=digest, holders=())
+
+    def journal(self, repository: str, **_: Any) -> list[Any]:
+        return []
+
+
+class EmptyReads(CatalogReads):
+    """The :class:`~.reads.CatalogReads` of no repository."""
+
+    def manifest(self, repository: str, target: str) -> None:
+        return None
+
+    def blob(self, repository: str, digest: str) -> None:
+        return None
+
+    def damaged(self, repository: str, target: str) -> bool:
+        return False
+
+    def repository(self, name: str) -> bool:
+        return False
+
+    def tags(self, repository: str, *, after: str, limit: int) -> None:
+        return None
+
+    def seen(self, repository: str, tag: str) -> None:
+        return None
+
+    def close(self) -> None:
+        return None

@@ -1,0 +1,71 @@
+"""The life of one worker process's service: its start, its periodic work, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from digestry.registry.service import Service
+from digestry.registry.webhook_dispatcher import WebhookDispatcher
+
+log: Final = logging.getLogger("digestry.registry")
+
+_SWEEP_INTERVAL: Final = 3600.0
+_WATCH_INTERVAL: Final = 1.0
+
+
+class Lifecycle:
+    """Starts and stops a service, and does its periodic work in between. On the event loop."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._webhooks = WebhookDispatcher(
+            service.stores.coordination,
+            service.stores.catalog.delivery_queue,
+            service.config.webhooks,
+            now=service.now,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin the periodic work. Raises :class:`InvalidConfiguration`, :class:`StorageError`."""
+        service = self._service
+        service.gate.start()
+        self._webhooks.start()
+        if service.mirrors is not None:
+            service.mirrors.start()
+        loop = asyncio.get_running_loop()
+        for work in (self._sweep_forever(), self._watch_forever(), service.observer.publish_forever()):
+            self._tasks.append(loop.create_task(work))
+
+    async def stop(self) -> None:
+        """End the periodic work, and wait for what is under way."""
+        service = self._service
+        for task in self._tasks:
+            task.cancel()
+        self._webhooks.stop()
+        if service.mirrors is not None:
+            await asyncio.to_thread(service.mirrors.stop)
+        service.executors.shutdown()
+        service.stores.close()
+        service.gate.close()
+        service.observer.close()
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL)
+            try:
+                self._service.gate.refresh()
+            except Exception:
+                log.exception("looking for changed users and keys failed; trying again")
+
+    async def _sweep_forever(self) -> None:
+        service = self._service
+        while True:
+            try:
+                if not service.config.read_only:
+                    await service.executors.run(service.upload_sweep.run)
+            except Exception:
+                log.exception("dropping stale uploads failed; trying again")
+            await asyncio.sleep(min(_SWEEP_INTERVAL, service.config.upload_timeout / 2))

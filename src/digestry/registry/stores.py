@@ -1,0 +1,96 @@
+"""The stores of one worker process: the catalog, the blob store, and the caches of what is read often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from digestry.backend import Backend
+from digestry.blobs.protocols import GONE, BlobRanges, BlobStore, BytesLost, InThread
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.empty import EmptyCatalog, EmptyReads
+from digestry.catalog.queries import RepositoryQueries
+from digestry.catalog.reads import CatalogReads
+from digestry.coordination.protocol import Coordination
+from digestry.errors import ContentError, NotFound, StorageError, TooLarge
+from digestry.model.digest import Digest
+from digestry.registry.bytes_cache import BytesCache
+from digestry.registry.quarantine import HEALS
+
+_MANIFEST_CACHE: Final = 64 << 20
+
+
+class ContentDamaged(StorageError):
+    """The catalog has content of ``digest``, ``size`` bytes, and the blob store does not, or not whole."""
+
+    def __init__(self, digest: Digest, size: int, problem: str) -> None:
+        super().__init__(f"{digest} is in the catalog, but cannot be served: {problem}", hint=HEALS)
+        self.digest = digest
+        self.size = size
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What a registry keeps, and how it is read.
+
+    ``queries`` are the reads of one repository, and ``read_cache`` those of them that every pull makes, on
+    the event loop: of the ``catalog``, or of nothing for a repository that is hidden from whoever asks.
+    """
+
+    catalog: Catalog
+    queries: RepositoryQueries
+    read_cache: CatalogReads
+    blobs: BlobStore
+    coordination: Coordination
+    manifest_cache: BytesCache = field(default_factory=lambda: BytesCache(_MANIFEST_CACHE))
+
+    @property
+    def inline_limit(self) -> int:
+        """Bytes of content up to which :meth:`read` may be called on the event loop."""
+        return self.blobs.inline_limit
+
+    def hidden(self) -> Stores:
+        """Return the stores as somebody sees them who may not know of the repository: without any."""
+        return replace(self, queries=EmptyCatalog(), read_cache=EmptyReads())
+
+    def read(self, digest: Digest, size: int) -> bytes:
+        """Content that the catalog says is here, verified. Blocks.
+
+        Raises :class:`ContentDamaged` if it is not, or not whole, and :class:`StorageError`: the client is
+        not to blame for either.
+        """
+        try:
+            content = self.blobs.read(digest, limit=size)
+        except (NotFound, ContentError, TooLarge, BytesLost) as error:
+            raise ContentDamaged(digest, size, error.message) from error
+        if len(content) != size:
+            raise ContentDamaged(digest, size, f"it has {len(content)} bytes, not {size}")
+        return content
+
+    async def open_ranges(self, digest: Digest, size: int, in_thread: InThread) -> BlobRanges:
+        """Open content of ``size`` bytes that the catalog says is here, for reading by ranges, not verified.
+
+        ``in_thread`` calls a function in a thread. Raises as :meth:`read` does.
+        """
+        try:
+            content = await self.blobs.open_ranges(digest, in_thread)
+        except NotFound as error:
+            raise ContentDamaged(digest, size, GONE) from error
+        except (ContentError, BytesLost) as error:
+            raise ContentDamaged(digest, size, error.message) from error
+        if content.size != size:
+            found = content.size
+            content.close()
+            raise ContentDamaged(digest, size, f"it has {found} bytes, not {size}")
+        return content
+
+    def close(self) -> None:
+        """End the connections to the catalog."""
+        self.read_cache.close()
+        self.catalog.close()
+
+
+def open_stores(backend: Backend) -> Stores:
+    """Open the stores of ``backend`` for one worker process. Raises :class:`StorageError`."""
+    catalog = backend.open_catalog()
+    return Stores(catalog, catalog, backend.open_reads(), backend.blobs, backend.coordination)
