@@ -145,7 +145,8 @@ class RegistryApp:
             elif route.local_copy:
                 if operation is not None and operation.audit_event:
                     service.mirrors.refuse(name)
-                name = service.canonical_repository(name, exchange.principal)
+                else:
+                    name = service.canonical_repository(name, exchange.principal)
         if operation is None:
             _refuse_method(service, exchange, name, last)
         else:

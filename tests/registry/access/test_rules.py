@@ -302,8 +302,11 @@ def test_a_list_reads_nothing_of_what_is_hidden() -> None:
             asked.extend(names)
             return names
 
-    class Inside:
+    class Stores:
         catalog = Watched()
+
+    class Inside:
+        stores = Stores()
 
     def listed(*rules: Rule, limit: int, after: str = "") -> list[str]:
         asked.clear()
