@@ -212,7 +212,7 @@ def test_a_store_that_clients_can_read_is_where_they_are_sent(
     for content, digest in ((b"x" * 100_000, large), (b"y" * 100, small)):
         assert direct.request("POST", f"/v2/x/blobs/uploads/?digest={digest}", [content])[0] == 201
     monkeypatch.setattr(
-        direct.service.blobs, "redirect", lambda digest: f"https://store.test/{digest}?signed"
+        direct.service.stores.blobs, "redirect", lambda digest: f"https://store.test/{digest}?signed"
     )
     status, headers, body = direct.request("GET", f"/v2/x/blobs/{large}")
     assert (status, headers["location"], body) == (307, f"https://store.test/{large}?signed", b"")
