@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn
 
 from digestry.catalog.blob_links import UnknownRepository
-from digestry.catalog.referrer_pages import Page
 from digestry.catalog.reads import CatalogReads
+from digestry.catalog.referrer_pages import Page
 from digestry.model.digest import Digest
 from digestry.model.history import Holders
 from digestry.model.sightings import SightingsOf
