@@ -77,13 +77,13 @@ def test_help_lists_every_verb_and_every_exit_code(run: Run) -> None:
     for option in ("-h", "--help"):
         code, out, _ = run(option)
         assert code == 0
-        for name in main._VERBS:
+        for name in main._COMMANDS:
             assert f"\n  {name} " in out
         assert exit_codes.EPILOG.splitlines()[-1].strip() in out
 
 
 def test_help_imports_no_verb() -> None:
-    verbs = {f"digestry.cli.{module}" for module, _ in main._VERBS.values()}
+    verbs = {f"digestry.cli.{module}" for module, _ in main._COMMANDS.values()}
     check = (
         "import sys\nfrom digestry.cli.main import main\n"
         "try: main()\nexcept SystemExit: print(*sys.modules, file=sys.stderr)"
@@ -93,9 +93,9 @@ def test_help_imports_no_verb() -> None:
     assert verbs.isdisjoint(done.stderr.split())
 
 
-@pytest.mark.parametrize("name", main._VERBS)
+@pytest.mark.parametrize("name", main._COMMANDS)
 def test_every_verb_has_help(run: Run, name: str) -> None:
-    module, summary = main._VERBS[name]
+    module, summary = main._COMMANDS[name]
     if not (Path(main.__file__).parent / f"{module}.py").exists():
         pytest.skip(f"{name} is not written yet")
     code, out, err = run(name, "--help")

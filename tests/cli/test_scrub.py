@@ -144,7 +144,7 @@ def test_how_far_it_is_on_a_terminal(served: RegistryServer) -> None:
 
 def test_what_cannot_be_asked(run: Run, tmp_path: Path) -> None:
     assert "KiB a second or more" in run("--rate", "1", status=2).stderr
-    assert "a number of bytes is wanted" in run("--rate", "fast", status=2).stderr
+    assert "a number of bytes is required" in run("--rate", "fast", status=2).stderr
     done = run_digestry("scrub", "--root", tmp_path / "none")
     assert done.returncode == 4
     assert "there is no registry under" in done.stderr

@@ -1,4 +1,4 @@
-"""``digestry advisory``: say, and see, which digests are vulnerable and which are fixed."""
+"""``digestry advisory``: state and list which digests are vulnerable and which are fixed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _JUSTIFICATIONS = (
 
 @click.group(cls=Group)
 def advisory() -> None:
-    """Say, and see, which digests are vulnerable and which are fixed.
+    """State and list which digests are vulnerable and which are fixed.
 
     An advisory is an OpenVEX statement about one digest. It is kept in the image's registry, as a
     referrer of the image, where scanners find it too.
@@ -223,7 +223,7 @@ def _shown(digest: Any, whole: bool) -> str:
 
 
 def _fixed_image(settings: Settings, session: Session, named: Reference, text: str) -> Reference:
-    """What --fixed-by names: a digest, or its beginning, is of the same repository."""
+    """Return what --fixed-by names: a digest, or its prefix, is of the same repository."""
     prefix = DigestPrefix.parse(text) if text.startswith(("sha256:", "sha512:")) else DigestPrefix.read(text)
     if prefix is None:
         return in_registry(settings, session, text)

@@ -1,4 +1,4 @@
-"""``digestry audit``: find which digest every container really runs, and whether it is a bad one."""
+"""``digestry audit``: find which digest every container really runs, and whether it is vulnerable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EVERY = 30.0
 
 
 class _States(click.ParamType[frozenset[str]]):
-    """``affected,unknown``: states, divided by commas; ``none`` is none of them."""
+    """States, separated by commas, such as ``affected,unknown``; ``none`` is none of them."""
 
     name = "states"
 
@@ -156,7 +156,7 @@ def audit(
     timeout: float,
     time_limit: float,
 ) -> None:
-    """Find which digest every container really runs, and whether it is a bad one.
+    """Find which digest every container really runs, and whether it is vulnerable.
 
     Asks the engines for every container's digests, and the images' registries for what those
     digests are, where the tags pointed, and which advisories are attached to them. Every container is
@@ -212,7 +212,7 @@ def _status(report: AuditReport, wanted: Wanted) -> int:
 
 
 class _Auditor:
-    """One audit's questions, ready to be asked once or again and again."""
+    """An audit with its sources, ready to be run once or again and again."""
 
     def __init__(
         self,
@@ -248,16 +248,16 @@ class _Auditor:
 
     @property
     def origins(self) -> dict[str, str]:
-        """What the names that the fleet file gives to sources stand for."""
+        """The sources that the names of the fleet file stand for."""
         return {entry.name: entry.text for entry in self._fleet.entries if entry.name}
 
     def say_recorded(self) -> None:
-        """Says what registries were told by the last run, if they were to be told anything."""
+        """Print what the last run recorded in registries, if it recorded anything."""
         if self._recording is not None:
             audit_output.recorded(self._recording)
 
     def run(self, wanted: Wanted) -> tuple[AuditReport, list[Timeline]]:
-        """Audits, and records if that is wanted; with the tags' histories if the format shows them."""
+        """Audit, and record if that is asked for; return the tags' histories if the format shows them."""
         import os
 
         from digestry.audit.audit import audit as run

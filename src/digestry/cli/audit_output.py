@@ -1,4 +1,4 @@
-"""Where an audit's report goes: a terminal, a pipe, a file, once or again and again."""
+"""The output of an audit's report: to a terminal, a pipe or a file, once or again and again."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ _CLEAR_BELOW: Final = "\x1b[J"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the caller wants to see, and where. ``fail_on`` are states that fail the audit; ``fixes``,
-    if it is not None, asks for what would fix it, and tells what the sources' names stand for."""
+    """What the caller asked to see, and where. ``fail_on`` are states that fail the audit.
+
+    ``fixes``, if it is not None, asks for what would fix it, and tells what the sources' names stand for.
+    """
 
     format: str
     output: Path | None
@@ -53,7 +55,7 @@ class Wanted:
 
 
 def width(output: Path | None) -> int:
-    """Columns that a line may take: the terminal's, or 100 where none is written to."""
+    """Return the columns that a line may take: the terminal's, or 100 without a terminal."""
     return shutil.get_terminal_size((WIDTH, 24)).columns if output is None and _terminal() else WIDTH
 
 
@@ -63,7 +65,7 @@ def _terminal() -> bool:
 
 
 def write(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline] = ()) -> None:
-    """Writes the report as it is wanted. Raises :class:`~digestry.errors.StorageError`."""
+    """Write the report as it was asked for. Raises :class:`~digestry.errors.StorageError`."""
     if wanted.format == "table" and wanted.output is None:
         for line in _lines(report, wanted):
             say(_coloured(line))
@@ -76,7 +78,7 @@ def write(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline] = (
 
 
 def recorded(recording: Recording) -> None:
-    """Says which registries were told what runs, and what was left out, on standard error."""
+    """Print on standard error which registries were told what runs, and what was left out."""
     from digestry.audit.reports import words
 
     keep_none = [told.host for told in recording.told if told.noted is None and told.failure is None]
@@ -105,7 +107,7 @@ def _lines(report: AuditReport, wanted: Wanted) -> Iterator[Text]:
 
 
 def _pieces(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline]) -> Iterable[str]:
-    """The report as text. Each format's module is loaded only when it is wanted."""
+    """Yield the report as text. Each format's module is loaded only when it is used."""
     from digestry.audit.reports import (
         to_csv,
         to_html,
@@ -148,8 +150,10 @@ def watch(
     seconds: float,
     then: Callable[[], None],
 ) -> NoReturn:
-    """Audits every so many seconds until interrupted, which raises KeyboardInterrupt; ``then`` is
-    called when a round has been shown.
+    """Audit every so many seconds until interrupted, which raises KeyboardInterrupt.
+
+    ``then`` is called when a round has been shown.
+
 
     A round that fails says so, and the next one comes. A terminal is drawn anew each time, what is
     longer than it cut at its end (the worst is at the top); a pipe gets a block a round.

@@ -29,7 +29,7 @@ _SLOWEST: Final = 1 << 10
 
 
 def rate_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--rate``: bytes a second, or None."""
+    """Return the value of ``--rate`` in bytes a second, or None."""
     return click.option(
         "--rate", metavar="SIZE", callback=_rate, help='So much a second at the most, such as "100 MiB".'
     )(function)
@@ -45,7 +45,7 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     except ValueError as error:
         raise click.BadParameter(f"{error}.") from error
     if found < _SLOWEST:
-        raise click.BadParameter(f"{_SLOWEST} bytes a second or more are wanted.")
+        raise click.BadParameter(f"{_SLOWEST} bytes a second or more are required.")
     return found
 
 
@@ -130,7 +130,7 @@ def backup(
 
 @contextlib.contextmanager
 def _output(destination: Path) -> Iterator[Callable[[Chunk], Any]]:
-    """Takes all the bytes of an archive. A file has them, durably, at the end of the block."""
+    """Yield a writer of an archive's bytes. A file has them, durably, at the end of the block."""
     from digestry.errors import StorageError
     from digestry.fsio import replacing
 
@@ -211,7 +211,7 @@ def _complain(taken: Taken) -> None:
 
 
 def tell_missing(missing: list[Missing]) -> None:
-    """Says which content is not there, why, and who holds it."""
+    """Print which content is not there, why, and who holds it."""
     for one in missing:
         holders = ", ".join(one.held_by[:_HOLDERS])
         more = len(one.held_by) - _HOLDERS

@@ -1,4 +1,4 @@
-"""Groups of commands that say what was meant by one that is not there."""
+"""Groups of commands that propose a command for one that does not exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOGIN: Final = "digestry uses what docker login, podman login and credential he
 
 
 class Group(click.Group):
-    """click's, for a command that is not there with a proposal."""
+    """A group that proposes a command for one that does not exist."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -70,5 +70,5 @@ def set_(key: str, value: str) -> None:
 @config.command("unset")
 @click.argument("key", callback=_key)
 def unset(key: str) -> None:
-    """Go back to KEY's default."""
+    """Reset KEY to its default."""
     user_settings.change(key, None)

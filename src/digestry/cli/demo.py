@@ -34,7 +34,7 @@ _READY_SECONDS: Final = 30
 
 
 class _Stage:
-    """Where the story plays: a directory of its own, a registry, and an engine or none."""
+    """The place of the story: a directory of its own, a registry, and an engine or none."""
 
     def __init__(self, directory: Path, engine: Engine | None) -> None:
         self.directory = directory
@@ -47,7 +47,7 @@ class _Stage:
         self.program = [str(program)] if program.exists() else [sys.executable, "-m", "digestry"]
 
     def command(self, *words: str, expect: Sequence[int] = (0,), shown: str | None = None) -> str:
-        """Shows a command as one types it, runs it, shows its output, and returns that.
+        """Show a command as one types it, run it, show its output, and return that.
 
         Raises :class:`StorageError` if it ends with another exit code than expected: the story
         would be wrong from there on.
@@ -76,7 +76,7 @@ class _Stage:
         return done.stdout
 
     def quietly(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        """Runs a verb of digestry without showing it."""
+        """Run a command of digestry without showing it."""
         return subprocess.run(
             [*self.program, *words],
             cwd=self.directory,
@@ -87,7 +87,7 @@ class _Stage:
 
     @contextlib.contextmanager
     def registry(self, port: int) -> Iterator[str]:
-        """Runs the registry for the block; gives ``localhost:PORT``."""
+        """Run the registry for the block, and yield ``localhost:PORT``."""
         words = ["serve", "--root", "registry", "--listen", f"127.0.0.1:{port}"]
         say(click.style(f"$ digestry {shlex.join(words)} &", bold=True))
         log = self.directory / "registry.log"
@@ -171,7 +171,7 @@ def _choose(choice: str, directory: Path) -> Engine | None:
             "their place. Everything else is real. (As root on Debian or Ubuntu, `make demo ENGINE=install`\n"
             "installs docker first.)"
             if choice != "none"
-            else "No engine is wanted: the audit reads an inventory file in place of running containers."
+            else "No engine is used: the audit reads an inventory file in place of running containers."
         )
     else:
         say(f"The containers run in {engine.program} ({engine.architecture}).")
@@ -213,7 +213,7 @@ def _tell(stage: _Stage, repository: str) -> None:
     stage.command("digestry", "pull", f"golftrack@{bad}")
     production.run_once(bad)
 
-    _heading("6. Somebody who knows says which digest is bad, and which one mends it.")
+    _heading("6. Somebody who knows states which digest is bad, and which one fixes it.")
     stage.command(
         "digestry", "advisory", "add", f"golftrack@{bad}",
         "--status", "affected", "--id", _CVE, "--fixed-by", good,
@@ -231,7 +231,7 @@ def _tell(stage: _Stage, repository: str) -> None:
 
 
 def _build(stage: _Stage, version: str) -> str:
-    """Builds and pushes one of the two images to golftrack:1.5; returns its digest."""
+    """Build and push one of the two images to golftrack:1.5, and return its digest."""
     architecture = stage.engine.architecture if stage.engine else demo_engine.host_architecture()
     source = stage.directory / f"golftrack-{version}"
     source.mkdir()
@@ -286,18 +286,18 @@ class _Production:
         return True
 
     def _resolve(self, image: str) -> str:
-        """What an engine would pull now."""
+        """Return what an engine would pull now."""
         done = self._stage.quietly("digest", image)
         return done.stdout.decode().strip()
 
     def replace(self, name: str, image: str) -> None:
-        """Restarts a container from another image."""
+        """Restart a container from another image."""
         if self._stage.engine is not None:
             self._stage.command(*self._stage.engine.remove_command(name))
         self.start(name, image)
 
     def run_once(self, digest: str) -> None:
-        """Runs the program of an image once, by digest."""
+        """Run the program of an image once, by digest."""
         image = f"{self._repository}@{digest}"
         if self._stage.engine is not None:
             self._stage.command(*self._stage.engine.run_command(image))
@@ -318,7 +318,7 @@ class _Production:
         say(f"(no engine: the files of {image} are unpacked, and its program is run on this machine)")
 
     def audit(self, *, expect: int) -> dict[str, Any]:
-        """Shows the audit as a table; returns it as data."""
+        """Show the audit as a table, and return it as data."""
         engine = self._stage.engine
         source = engine.source if engine is not None else f"file:{self._file.name}"
         # 3: containers of the user's own, beside the demo's, whose registry does not answer.

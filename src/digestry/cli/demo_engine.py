@@ -32,14 +32,17 @@ class Engine:
     daemon: subprocess.Popen[bytes] | None = None
 
     def start_command(self, name: str, image: str, *, newest: bool = False) -> list[str]:
-        """A container that stays; ``newest`` asks the registry what the tag points to now."""
+        """Return the command that starts a container that stays.
+
+        ``newest`` asks the registry what the tag points to now.
+        """
         options = ["--detach", "--name", name, "--label", LABEL, "--network", "none"]
         if newest:
             options += ["--pull", "always"]
         return [self.program, "run", *options, *self._insecure(), image]
 
     def run_command(self, image: str) -> list[str]:
-        """A container that says its version and ends."""
+        """Return the command that runs a container that prints its version and ends."""
         return [self.program, "run", "--rm", "--network", "none", *self._insecure(), image, "--version"]
 
     def pull_command(self, image: str) -> list[str]:
@@ -53,7 +56,7 @@ class Engine:
         return ["--tls-verify=false"] if self.program == "podman" else []
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs the engine's program quietly."""
+        """Run the engine's program quietly."""
         return subprocess.run(
             [self.program, *arguments],
             env={**os.environ, **self.environment},
@@ -64,7 +67,7 @@ class Engine:
         )
 
     def clean(self, repository: str) -> None:
-        """Removes the demo's containers and the images that it brought."""
+        """Remove the demo's containers and the images that it brought."""
         found = self.call("ps", "--all", "--quiet", "--filter", f"label={LABEL}").stdout.split()
         if found:
             self.call("rm", "--force", *found)
@@ -73,14 +76,14 @@ class Engine:
             self.call("rmi", "--force", *dict.fromkeys(images))
 
     def stop(self) -> None:
-        """Stops the daemon, if the demo started it."""
+        """Stop the daemon, if the demo started it."""
         if self.daemon is not None:
             self.daemon.terminate()
             self.daemon.wait(timeout=_START_SECONDS)
 
 
 def find(kinds: tuple[str, ...] = ("docker", "podman")) -> Engine | None:
-    """The first engine that answers, or None."""
+    """Return the first engine that answers, or None."""
     probes = {"docker": _find_docker, "podman": _find_podman}
     return next((engine for kind in kinds if (engine := probes[kind]()) is not None), None)
 
@@ -120,7 +123,7 @@ def _find_podman() -> Engine | None:
 
 
 def install(directory: Path, say: Callable[[str], None]) -> Engine:
-    """Installs Debian's docker.io if need be and starts an engine of the demo's own in ``directory``.
+    """Install Debian's docker.io if need be, and start an engine of the demo's own in ``directory``.
 
     Raises :class:`InvalidConfiguration` where that cannot be done, :class:`Unreachable` if the
     engine does not come up.
@@ -184,5 +187,5 @@ def _start(directory: Path, say: Callable[[str], None]) -> Engine:
 
 
 def host_architecture() -> str:
-    """This machine's, in Go's names."""
+    """Return this machine's architecture, in Go's names."""
     return Platform.of_host().architecture

@@ -70,8 +70,10 @@ _MACHINES: Final[dict[str, tuple[int, Callable[[int], bytes]]]] = {
 
 
 def executable(message: str, architecture: str) -> bytes:
-    """A static Linux program that says ``message``. Raises :class:`InvalidConfiguration` for an
-    architecture that it cannot be made for."""
+    """Return a static Linux program that prints ``message``.
+
+    Raises :class:`InvalidConfiguration` for an architecture that it cannot be made for.
+    """
     if architecture not in _MACHINES:
         raise InvalidConfiguration(
             f"the demo's program cannot be made for {architecture}", hint=f"it can for {', '.join(_MACHINES)}"

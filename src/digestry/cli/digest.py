@@ -1,4 +1,4 @@
-"""``digestry digest``: a name's digest, and nothing else."""
+"""``digestry digest``: print the digest of a name, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of images on the command line whose digest is given by its beginning, completed in the registry."""
+"""The completion of short digests in image names, by asking the registry."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def in_registry(settings: Settings, session: Session, text: str) -> Reference:
-    """Return the name that ``text`` is, with the whole digest, which is said if it was found by its
-    beginning.
+    """Return the name that ``text`` is, with the whole digest; print a digest that was short before.
+
 
     Nothing is asked of a registry unless the digest is short. Raises :class:`InvalidReference`,
     :class:`NotFound`, :class:`Ambiguous`, and what :class:`Repository` does.

@@ -1,4 +1,4 @@
-"""The exit codes of every verb, and the one place where an error is mapped to one."""
+"""The exit codes of every command, and the mapping of errors to them."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ _FAMILIES: Final[tuple[tuple[type[DigestryError], int], ...]] = (
 
 
 def of(error: DigestryError) -> int:
-    """The exit code for ``error``."""
+    """Return the exit code for ``error``."""
     return next((code for family, code in _FAMILIES if isinstance(error, family)), INTERNAL)

@@ -1,4 +1,4 @@
-"""What a command writes beside a registry is no more for others than the registry is."""
+"""The modes of files that a command writes beside a registry: as private as the registry is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 def keep_private(root: Path) -> None:
-    """Until the command ends, its process makes files that nobody can read who cannot read ``root``."""
+    """Make files that this process writes unreadable for users who cannot read ``root``."""
     from digestry.registry.permissions import is_shared, umask
 
     click.get_current_context().with_resource(umask(group=is_shared(root)))

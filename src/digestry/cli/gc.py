@@ -1,4 +1,4 @@
-"""``digestry gc``: remove from a registry what nothing holds any more."""
+"""``digestry gc``: garbage collection, which removes from a registry what nothing holds any more."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def gc(
 
 
 def _ignore(_: Removed | Stayed) -> None:
-    """Says nothing."""
+    """Print nothing."""
 
 
 def _tell(item: Removed | Stayed) -> None:
@@ -99,7 +99,7 @@ def _tell(item: Removed | Stayed) -> None:
 
 
 class _Items:
-    """Prints each thing as an item of a JSON list, as it goes: there may be millions."""
+    """A JSON list whose items are printed as they come: there may be millions."""
 
     def __init__(self, *, dry_run: bool) -> None:
         self._before = f'{{"dry_run": {"true" if dry_run else "false"}, "items": ['
@@ -112,7 +112,7 @@ class _Items:
         self._before = ","
 
     def end(self, tally: Tally) -> None:
-        """The end of the document, or all of it if nothing was told."""
+        """Print the end of the document, or all of it if there was no item."""
         before = "" if self._before == "," else self._before
         say(f'{before}], "totals": {_json(tally)}}}')
 

@@ -1,4 +1,4 @@
-"""``digestry images``: what is in the local store."""
+"""``digestry images``: list the images of the local store."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ def images(
 
 
 def _filter(settings: Settings, text: str) -> Callable[[StoredImage], bool]:
-    """Which images ``text`` means: a name as it is listed, a repository, one of its images, or a digest or
-    image ID."""
+    """Return a test of the images that ``text`` means.
+
+    That is a name as it is listed, a repository, one of its images, a digest or an image ID.
+    """
     from digestry.errors import InvalidReference
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.reference import Reference
@@ -109,7 +111,7 @@ def _cells(image: StoredImage, digests: bool, no_trunc: bool) -> list[str]:
 
 
 def _created(text: str | None) -> str:
-    """As all times are printed; what an image says of itself need not be one."""
+    """Return a time as all times are printed; what an image says of itself need not be a time."""
     from digestry.model.timestamps import parse, rfc3339
 
     try:

@@ -1,4 +1,4 @@
-"""``digestry inspect``: an image's manifest and config."""
+"""``digestry inspect``: show an image's manifest and config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``digestry journal``: prove a registry's journal, and take it elsewhere."""
+"""``digestry journal``: verify and export a registry's journal."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def hashes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Sequence[str]:
-    """Checks an option's values, for click: hashes of entries."""
+    """Return an option's values, which must be hashes of entries, for click."""
     for value in values:
         if not _HASH.fullmatch(value):
-            raise click.BadParameter(f"{value!r} is no hash of an entry: 64 hex digits are wanted.")
+            raise click.BadParameter(f"{value!r} is not the hash of an entry: 64 hex digits are required.")
     return values
 
 
@@ -40,7 +40,7 @@ def _root(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 @click.group(cls=Group)
 def journal() -> None:
-    """Prove a registry's journal, and export it."""
+    """Verify and export a registry's journal."""
 
 
 @journal.command()
@@ -54,7 +54,7 @@ def journal() -> None:
 def verify(
     ctx: click.Context, *, root: Path | None, file: Any, expect: tuple[str, ...], format_: str
 ) -> None:
-    """Prove the hash chain: that no entry was changed, removed or put in between.
+    """Verify the hash chain: that no entry was changed, removed or inserted.
 
     Exit code 1, with the first entry that does not hold, if it is broken. Who can rewrite the whole
     journal can make a chain that holds: note the last hash elsewhere now and then, and --expect it.

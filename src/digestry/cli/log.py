@@ -1,4 +1,4 @@
-"""``digestry log``: where a tag has pointed."""
+"""``digestry log``: show where a tag has pointed."""
 
 from __future__ import annotations
 

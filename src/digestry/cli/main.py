@@ -1,4 +1,4 @@
-"""The command line: one module a verb in ``digestry.cli``, imported only when it is called."""
+"""The command line: one module for each command, imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from digestry.cli.output import complain, note, printable
 from digestry.errors import DigestryError
 from digestry.version import __version__
 
-# verb -> (module in digestry.cli that has a command of the verb's name, what it does)
-_VERBS: Final[dict[str, tuple[str, str]]] = {
+# command -> (module in digestry.cli that has a command of that name, what it does)
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve", "Run the registry."),
     "token": ("token", "Make and revoke the tokens that programs log in to the registry with."),
     "pack": ("pack", "Build an image from a directory: no daemon, no root, same bytes same digest."),
@@ -31,53 +31,53 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "tags": ("tags", "List a repository's tags and the digests they point to."),
     "whose": ("whose", "Show which tags point, or pointed, to a digest."),
     "restore": ("restore", "Point a tag back at a digest that it had."),
-    "journal": ("journal", "Prove a registry's journal, and export it."),
+    "journal": ("journal", "Verify and export a registry's journal."),
     "gc": ("gc", "Remove from a registry what nothing holds any more."),
     "scrub": ("scrub", "Read all that a registry holds again, and find what is damaged."),
     "backup": ("backup", "Copy a registry, served or not, to a directory or an archive."),
     "restore-backup": ("restore_backup", "Make a registry from a backup."),
-    "webhook": ("webhook", "See what webhooks have not taken yet, and try it again."),
+    "webhook": ("webhook", "List what webhooks have not accepted yet, and retry it."),
     "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
-    "advisory": ("advisory", "Say, and see, which digests are vulnerable and which are fixed."),
-    "audit": ("audit", "Find which digest every container really runs, and whether it is a bad one."),
+    "advisory": ("advisory", "State and list which digests are vulnerable and which are fixed."),
+    "audit": ("audit", "Find which digest every container really runs, and whether it is vulnerable."),
     "demo": ("demo", "Play the story of one moved tag on real bytes."),
     "config": ("config", "Show and change settings."),
     "version": ("version", "Print the version."),
 }
 
 
-class _Verbs(Group):
-    """A group that lists its verbs without importing them."""
+class _Commands(Group):
+    """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
+        if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"digestry.cli.{_VERBS[cmd_name][0]}")
+        module = importlib.import_module(f"digestry.cli.{_COMMANDS[cmd_name][0]}")
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, text) for verb, (_, text) in _VERBS.items()])
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
 @click.group(
-    cls=_Verbs,
+    cls=_Commands,
     epilog=exit_codes.EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="digestry %(version)s")
 def digestry() -> None:
     """Container images by digest: a registry that remembers where every tag pointed, a client
-    and local store with docker's verbs, and an audit of what really runs."""
+    and local store with docker's commands, and an audit of what really runs."""
 
 
 def main() -> None:
-    """The console script. Ends the process with one of the documented exit codes."""
+    """Run the command line, and end the process with one of the documented exit codes."""
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding does not have is escaped; it is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""What the verbs print: tables for people, JSON for programs, and nothing hostile raw.
+"""The output of commands: tables for people, JSON for programs, with hostile text escaped.
 
 The tables are plain columns as docker's are. They are written here, without rich, because rich
 takes half of what ``digestry images`` may take to start (docs/adr/0003-plain-tables.md).
@@ -35,7 +35,7 @@ _CHUNK: Final = 1 << 16
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
-    """Prints a line for the caller on standard output.
+    """Print a line for the caller on standard output.
 
     Raises :class:`StorageError` if it cannot be written (a full disk), but BrokenPipeError if nobody
     reads it, which :func:`digestry.cli.main.main` knows what to do about.
@@ -49,7 +49,7 @@ def say(text: str = "", *, end: str = "\n") -> None:
 
 
 def write_pieces(pieces: Iterable[str], path: Path | None) -> None:
-    """Writes text of any length, as it comes, to ``path``, or for None to standard output.
+    """Write text of any length, as it comes, to ``path``, or for None to standard output.
 
     A file has the old bytes or all of the new ones, durably; one that is no file but a pipe or a
     device is just written to. Raises :class:`StorageError`.
@@ -84,13 +84,13 @@ def _chunks(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def note(text: str) -> None:
-    """Prints a line beside the result (progress, remarks) on standard error, if anybody listens."""
+    """Print a line beside the result (progress, remarks) on standard error, if anybody listens."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
 
 
 def complain(message: str, hint: str = "") -> None:
-    """Prints an error, and what to do about it, on standard error."""
+    """Print an error, and what to do about it, on standard error."""
     note(f"digestry: {printable(message)}")
     if hint:
         note(f"  hint: {printable(hint)}")
@@ -102,7 +102,7 @@ def table(
     *,
     styles: Sequence[Callable[[str], str] | None] = (),
 ) -> None:
-    """Prints left-aligned columns, as wide as they need to be; ``styles`` colours a column's cells.
+    """Print left-aligned columns, as wide as they need to be; ``styles`` colours a column's cells.
 
     Cells are made printable. Colours go to a terminal only, and not if ``NO_COLOR`` is set.
     """
@@ -127,7 +127,7 @@ def table(
 
 
 def json_document(value: Any) -> None:
-    """Prints ``value`` as indented JSON, with its digests and references as text."""
+    """Print ``value`` as indented JSON, with its digests and references as text."""
     import msgspec
 
     encoded = msgspec.json.encode(value, enc_hook=str)
@@ -136,7 +136,7 @@ def json_document(value: Any) -> None:
 
 
 def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The ``--format`` option that every listing verb has."""
+    """Add the ``--format`` option that every listing command has."""
     return click.option(
         "--format",
         "format_",
@@ -148,7 +148,7 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def human_size(size: int) -> str:
-    """Bytes as docker prints them: powers of 1000, three figures."""
+    """Return a number of bytes as docker prints it: powers of 1000, three figures."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if value < 999.5:  # from there on, three figures would round it to 1e+03

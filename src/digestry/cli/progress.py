@@ -1,4 +1,4 @@
-"""How a transfer looks: bars on a terminal, one line a blob elsewhere, nothing if asked for."""
+"""The progress of a transfer: bars on a terminal, one line a blob elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WORDS: Final[dict[Stage, str]] = {
 
 
 class _Lines:
-    """One line when a blob has come to its end."""
+    """An observer that prints a line when a blob has come to its end."""
 
     def stage(self, descriptor: Descriptor, stage: Stage) -> None:
         if stage != "waiting":
@@ -39,7 +39,7 @@ class _Lines:
 
 
 class _Bars:
-    """A bar for each blob, drawn by rich."""
+    """An observer that has rich draw a bar for each blob."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -64,7 +64,7 @@ class _Bars:
 
 @contextlib.contextmanager
 def watching(*, quiet: bool) -> Iterator[TransferObserver]:
-    """Who shows a transfer on standard error, for the block."""
+    """Yield an observer that shows a transfer on standard error."""
     if quiet:
         from digestry.images.transfer import SilentObserver
 
@@ -88,13 +88,13 @@ def watching(*, quiet: bool) -> Iterator[TransferObserver]:
 
 
 class Amount:
-    """How much of a known number of bytes is done; shown to nobody."""
+    """A count of the bytes that are done, which is not shown."""
 
     def total(self, size: int) -> None:
-        """So many bytes there are in all."""
+        """Set the number of bytes in all."""
 
     def moved(self, count: int) -> None:
-        """So many bytes more are done. Thread-safe."""
+        """Count bytes that are done. Thread-safe."""
 
 
 class _Bar(Amount):
@@ -111,7 +111,7 @@ class _Bar(Amount):
 
 @contextlib.contextmanager
 def measuring(title: str, *, quiet: bool) -> Iterator[Amount]:
-    """One bar on standard error for the block, if that is a terminal."""
+    """Yield a count that is shown as a bar on standard error, if that is a terminal."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield Amount()
         return

@@ -88,7 +88,7 @@ def pull(
 
 
 def _as_of(remote: Repository, wanted: Reference, at: datetime.datetime) -> Reference:
-    """The tag with the digest that it had at a time, which is said."""
+    """Return the tag with the digest that it had at a time, and print that."""
     from digestry.errors import RemoteError
     from digestry.model.reference import Reference
 

@@ -1,4 +1,4 @@
-"""``digestry push``: send an image of the local store to its registry."""
+"""``digestry push``: send an image from the local store to its registry."""
 
 from __future__ import annotations
 

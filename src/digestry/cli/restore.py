@@ -1,4 +1,4 @@
-"""``digestry restore``: point a tag back at what it had."""
+"""``digestry restore``: point a tag back at a digest that it had."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _speed(_: click.Context, __: click.Parameter, value: str) -> int:
     except ValueError as error:
         raise click.BadParameter(f"{error}.") from error
     if found < scrub.SLOWEST:
-        raise click.BadParameter(f"{scrub.SLOWEST >> 10} KiB a second or more are wanted.")
+        raise click.BadParameter(f"{scrub.SLOWEST >> 10} KiB a second or more are required.")
     return found
 
 
@@ -130,7 +130,7 @@ def scrub(
 
 
 def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
-    """The digest that begins so, of all that the registry holds. Raises NotFound, and Ambiguous."""
+    """Return the one digest with this prefix that the registry holds. Raises NotFound and Ambiguous."""
     digest = prefix.whole or prefix.only_match(
         catalog.digest_prefixes.of_content(prefix, limit=20), f"the registry in {root}"
     )
@@ -177,7 +177,7 @@ def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Se
 
 @contextlib.contextmanager
 def _stopping(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM end the scrub between two reads: it keeps where it was."""
+    """Make SIGINT and SIGTERM end the scrub between two reads, so that its position is kept."""
     import signal
 
     before = {
@@ -192,7 +192,7 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watching() -> Iterator[Callable[[Pass], None]]:
-    """Who shows how far it is: a bar on a terminal, nothing elsewhere."""
+    """Yield what shows the progress: a bar on a terminal, nothing elsewhere."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return

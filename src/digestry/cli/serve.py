@@ -65,7 +65,7 @@ def serve(config: Path | None, **options: Any) -> None:
 
 
 def upstream(mirror: MirrorConfig) -> Upstream:
-    """How a registry asks another one. Called in each of its processes."""
+    """Return the upstream of a registry. Called in each of its processes."""
     from digestry.registry.pull_through.upstream import LEAST_RATE, PATIENCE
     from digestry.upstream.http_upstream import ClientUpstream, UpstreamOptions
 

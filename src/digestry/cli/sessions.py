@@ -1,4 +1,4 @@
-"""What most verbs begin with: a client session and the local store, out of the user's settings."""
+"""The session and the local store that most commands open, by the user's settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_session(settings: Settings) -> Session:
-    """A session that goes by ``settings``, and ends as ``--timeout`` and ``--time-limit`` say; the caller
-    closes it."""
+    """Return a session by ``settings``, ``--timeout`` and ``--time-limit``; the caller closes it."""
     import os
 
     from digestry.cli.output import note, printable
@@ -40,7 +39,7 @@ def open_session(settings: Settings) -> Session:
 
 
 def open_store(settings: Settings) -> ImageStore:
-    """The user's image store. Nothing is read or made yet."""
+    """Return the user's image store. Nothing is read or made yet."""
     from digestry.images.store import ImageStore
 
     return ImageStore(settings.store)

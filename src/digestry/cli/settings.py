@@ -31,7 +31,7 @@ _THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the configuration says, with its defaults filled in."""
+    """The settings in force, with their defaults filled in."""
 
     config_file: Path
     store: Path
@@ -41,7 +41,7 @@ class Settings:
     docker_config: Path = Path()
 
     def reference(self, text: str) -> Reference:
-        """Reads an image name from the command line. Raises :class:`InvalidReference`."""
+        """Return the image name that ``text`` is. Raises :class:`InvalidReference`."""
         if _HOST_ALONE.fullmatch(text):
             raise InvalidReference(
                 f"{text} is a registry, and names no repository of it", hint=f"write {text}/REPO"
@@ -59,7 +59,7 @@ class Settings:
 
 
 def locate() -> tuple[Path, Path]:
-    """The configuration file and the local store's directory, for this user and environment."""
+    """Return the configuration file and the local store's directory, for this user and environment."""
     home = os.environ.get(HOME_VARIABLE)
     if home:
         base = _expanded(home)
@@ -86,7 +86,7 @@ def _expanded(path: str) -> Path:
 
 
 def read_values(config_file: Path) -> dict[str, str]:
-    """The settings file's values by key. Raises :class:`InvalidConfiguration`."""
+    """Return the settings file's values by key. Raises :class:`InvalidConfiguration`."""
     try:
         text = config_file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def check_key(key: str) -> str:
 
 
 def check_value(key: str, value: str) -> str:
-    """Returns ``value`` if setting ``key`` may have it. Raises :class:`InvalidConfiguration`."""
+    """Return ``value`` if setting ``key`` may have it. Raises :class:`InvalidConfiguration`."""
     check_key(key)
     try:
         if key == "registry":
@@ -139,7 +139,7 @@ def check_value(key: str, value: str) -> str:
 
 
 def load() -> Settings:
-    """The settings in force. Raises :class:`InvalidConfiguration`."""
+    """Return the settings in force. Raises :class:`InvalidConfiguration`."""
     config_file, store = locate()
     values = {key: check_value(key, value) for key, value in read_values(config_file).items()}
     docker = values.get("docker-config") or os.environ.get("DOCKER_CONFIG") or "~/.docker"
@@ -158,7 +158,7 @@ def _hosts(value: str) -> list[str]:
 
 
 def change(key: str, value: str | None) -> None:
-    """Writes one setting, or removes it (None), leaving the rest of the file as it is."""
+    """Write one setting, or remove it (None), leaving the rest of the file as it is."""
     import tomlkit
 
     from digestry.fsio import locked, make_directory, storage_errors, write_file

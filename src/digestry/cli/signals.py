@@ -1,4 +1,4 @@
-"""SIGINT for a verb that goes on until it is interrupted: no such signal is ever lost.
+"""SIGINT for a command that goes on until it is interrupted: no such signal is lost.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. In a ``__del__``, a callback of
 the garbage collector or a weak reference it is printed and forgotten, and a thread pool that is left by
@@ -24,7 +24,7 @@ _PROMPT: Final = 1.0
 
 
 class Interrupts:
-    """Takes SIGINT over until the process ends. For the main thread.
+    """A handler of SIGINT that stays until the process ends. For the main thread.
 
     A SIGINT raises KeyboardInterrupt, as it does without this. What swallowed it is asked again at
     :meth:`check` and :meth:`sleep`; and a process that has not ended some seconds after it, ends then,
@@ -45,12 +45,12 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if it was raised before."""
+        """Raise KeyboardInterrupt if it was raised before."""
         if self._came:
             raise KeyboardInterrupt
 
     def sleep(self, seconds: float) -> None:
-        """Waits. Raises KeyboardInterrupt at once, or if it was raised before."""
+        """Wait. Raises KeyboardInterrupt at once, or if it was raised before."""
         end = time.monotonic() + seconds
         self.check()
         while (left := end - time.monotonic()) > 0:
@@ -60,8 +60,10 @@ class Interrupts:
 
 @contextlib.contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT calls ``stop``, which takes no lock, besides raising KeyboardInterrupt: what swallowed
-    that is ended by whatever error comes of the other."""
+    """Make SIGINT call ``stop``, which takes no lock, besides raising KeyboardInterrupt.
+
+    Code that swallows the exception is ended by the error that comes of ``stop``.
+    """
     came = False
 
     def interrupt(_: int, __: FrameType | None) -> NoReturn:
@@ -82,8 +84,10 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def end_promptly() -> None:
-    """From now on SIGINT ends the process within a second, with the exit code of an interrupted one, also
-    while threads wait for registries. Nothing is done where somebody else takes SIGINT.
+    """Make SIGINT end the process within a second, also while threads wait for registries.
+
+    It ends with the exit code of an interrupted one. Does nothing where somebody else handles SIGINT.
+
 
     What is lost with the process is swept from the local store later, as after a kill.
     """

@@ -1,4 +1,4 @@
-"""``digestry tag``: another name for an image."""
+"""``digestry tag``: give an image another name."""
 
 from __future__ import annotations
 

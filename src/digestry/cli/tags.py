@@ -1,4 +1,4 @@
-"""``digestry tags``: a repository's tags and the digests they point to."""
+"""``digestry tags``: list a repository's tags and the digests that they point to."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _now(remote: Repository) -> list[dict[str, Any]]:
 
 
 def _listed(remote: Repository) -> tuple[list[str], list[dict[str, Any]]]:
-    """The tags, and a row for each thing in the list, or end of it, that could not be read."""
+    """Return the tags, and a row for each entry of the list that could not be read."""
     from digestry.errors import RemoteError
 
     odd: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ def _listed(remote: Repository) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _updated(remote: Repository) -> dict[str, str]:
-    """Since when tags point where they point, where the registry tells."""
+    """Return since when tags point where they point, if the registry says it."""
     from digestry.errors import RemoteError
 
     updated: dict[str, str] = {}

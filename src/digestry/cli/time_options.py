@@ -1,4 +1,4 @@
-"""Times on the command line: what an option takes, which moment that is, and how times are printed."""
+"""Options that take a time, and times as commands print them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _one(found: Moments, *, last: bool) -> datetime.datetime:
 
 
 def _ago(text: str) -> datetime.timedelta | None:
-    """``2h``, ``1d12h``, ``90 minutes ago``; None if ``text`` is nothing of the kind."""
+    """Return the time of ``2h``, ``1d12h`` or ``90 minutes ago``; None for other text."""
     rest = text.removesuffix(" ago")
     seconds = position = 0
     while position < len(rest):

@@ -1,4 +1,4 @@
-"""``--timeout`` and ``--time-limit``: for how long a command waits for registries, and goes on at all."""
+"""The options ``--timeout`` and ``--time-limit``: how long a command may wait, and may take."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ transfer_timeout_option = _limited(TRANSFERS)
 
 
 def timeout() -> float:
-    """The seconds that the command may wait."""
+    """Return the seconds that the command may wait."""
     return _said(_KEY, DEFAULT)
 
 
 def time_limit() -> float:
-    """The seconds that the command may take."""
+    """Return the seconds that the command may take."""
     return _said(_LIMIT, TRANSFERS)
 
 

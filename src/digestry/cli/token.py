@@ -1,4 +1,4 @@
-"""``digestry token``: what programs log in to the registry with, and the keys it signs with."""
+"""``digestry token``: make, list and revoke the tokens that programs log in with, and signing keys."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _audit(root: Path, action: str, name: str, **what: str) -> None:
 
 
 def _robots(root: Path) -> RobotTokens:
-    """The tokens of a root that is a registry's, brought up to date. Raises :class:`NotFound`."""
+    """Return the tokens of a registry's root, brought up to date. Raises :class:`NotFound`."""
     from digestry.backend import open_backend
     from digestry.coordination.protocol import Job
     from digestry.errors import Conflict, NotFound

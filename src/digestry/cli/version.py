@@ -1,4 +1,4 @@
-"""``digestry version``."""
+"""``digestry version``: print the version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``digestry webhook``: what webhooks have not taken yet."""
+"""``digestry webhook``: list what webhooks have not accepted yet, and retry it."""
 
 from __future__ import annotations
 

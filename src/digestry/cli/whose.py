@@ -1,4 +1,4 @@
-"""``digestry whose``: which tags point, or pointed, to a digest, and where it was seen running."""
+"""``digestry whose``: show which tags point, or pointed, to a digest, and where it was seen running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WITHHELD: Final = frozenset({401, 403})
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of a digest: when tags came to it, and by repository where it was seen."""
+    """The history of a digest: when tags came to it, and by repository where it was seen."""
 
     digest: Digest
     spans: list[TagSpan]
@@ -146,11 +146,11 @@ def _print_seen(known: _Known, *, several: bool) -> None:
     table([*(["REPOSITORY"] if several else []), "SEEN AT", "CONTAINERS", "FIRST", "LAST"], rows)
     more = sum(found.places for found in known.seen.values()) - len(rows)
     if more > 0:
-        say(f"… and {more} more places")
+        say(f"… and {more} more {'place' if more == 1 else 'places'}")
 
 
 def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str]) -> dict[str, SightingsOf]:
-    """Where the digest was seen, by repository; none of a registry that keeps no sightings."""
+    """Return where the digest was seen, by repository; nothing of a registry that keeps no sightings."""
     from digestry.errors import Refused, RemoteError
     from digestry.model.reference import Reference
 

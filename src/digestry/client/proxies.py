@@ -60,7 +60,7 @@ def _parts(variable: str, address: str) -> SplitResult:
     except ValueError:
         usable = False
     if not usable:
-        raise InvalidConfiguration(f"{variable} is no address of a proxy", hint="write http://HOST:PORT")
+        raise InvalidConfiguration(f"{variable} is not the address of a proxy", hint="write http://HOST:PORT")
     if parts.scheme.lower() not in _KINDS:
         raise InvalidConfiguration(
             f"{variable} names a proxy of the kind {shown(parts.scheme)} at {shown(parts.hostname)}, which "

@@ -63,4 +63,4 @@ def _check(host: str, found: TagsForDigest) -> None:
         try:
             Reference(host, name)
         except InvalidReference as error:
-            raise ProtocolViolation(f"{host} names a repository that is none: {error.message}") from error
+            raise ProtocolViolation(f"{host} names an invalid repository: {error.message}") from error

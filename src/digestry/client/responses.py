@@ -164,7 +164,7 @@ class Response:
         try:
             return Digest.parse(text.strip())
         except InvalidDigest as error:
-            raise ProtocolViolation(f"{self.host} sent a digest that is none: {error.message}") from error
+            raise ProtocolViolation(f"{self.host} sent an invalid digest: {error.message}") from error
 
     def json(self, kind: Any, limit: int, **decoding: Any) -> Any:
         """Return the body as JSON of ``kind``. Raises :class:`ProtocolViolation` if it is anything else."""

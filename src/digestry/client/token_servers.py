@@ -66,12 +66,12 @@ def parts_of(url: str) -> SplitResult | None:
 def trust(host: str, base: str, realm: str, options: ClientOptions) -> Trust:
     """Return what the token server at ``realm`` is to the registry ``host``, which is at ``base``.
 
-    Raises :class:`ProtocolViolation` for what is no address, and for another host over plain HTTP unless
+    Raises :class:`ProtocolViolation` for what is not an address, and for another host over plain HTTP unless
     that host is one of those that may be asked so.
     """
     parts = parts_of(realm)
     if parts is None:
-        raise ProtocolViolation(f"{host} names {shown(realm)} as its token server, which is no address")
+        raise ProtocolViolation(f"{host} names {shown(realm)} as its token server, which is not an address")
     theirs, ours = _name(parts), _name(urlsplit(base))
     if theirs == ours:
         return "own"

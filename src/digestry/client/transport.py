@@ -187,16 +187,16 @@ class Transport:
     def follow(self, url: str, location: str) -> str:
         """Return where a ``Location`` in the response to ``url`` leads.
 
-        Raises :class:`ProtocolViolation` if that is no web address, or leads from TLS to plain HTTP.
+        Raises :class:`ProtocolViolation` if that is not a web address, or leads from TLS to plain HTTP.
         """
         host = urlsplit(url).netloc
         try:
             target = urljoin(url, location)
         except ValueError as error:
-            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is no address") from error
+            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is not an address") from error
         parts = parts_of(target)
         if parts is None:
-            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is no web address")
+            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is not a web address")
         inside = is_inside(parts.netloc) and not is_inside(host)
         if self.options.is_insecure(parts.netloc):
             return target
@@ -261,7 +261,7 @@ class Transport:
                 retries=False,
             )
         except LocationParseError as error:
-            raise Unreachable(f"{shown(call.url)} is no web address") from error
+            raise Unreachable(f"{shown(call.url)} is not a web address") from error
         return Response(response, call.method, call.url, patience=options.patience)
 
     def _manager(self, url: str) -> urllib3.PoolManager:

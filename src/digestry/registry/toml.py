@@ -125,7 +125,7 @@ def size(value: Any, _: Where) -> int:
         return value
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError('a number of bytes is wanted, or a string such as "10 GiB"')
+        raise ValueError('a number of bytes is required, or a string such as "10 GiB"')
     return int(found[1]) * _UNITS[(found[2] or "").lower()]
 
 
