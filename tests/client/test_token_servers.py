@@ -149,7 +149,7 @@ def test_a_redirect_that_reads_as_the_registry_itself(liar: Liar, tmp_path: Path
             return Reply(307, headers={"Location": f"http://{other.host}\\@{liar.host}/x"})
 
         liar.answer = answer
-        with pytest.raises(ProtocolViolation, match="no web address"):
+        with pytest.raises(ProtocolViolation, match="not a web address"):
             repository(liar, tmp_path).pull_manifest("1")
         assert sent(liar)
         assert not other.seen

@@ -232,7 +232,7 @@ class Authenticator:
             return None
         if realm.startswith("http:") and not options.may_be_plain(netloc):
             raise ProtocolViolation(
-                f"{host} asks for your password to be sent to {shown(netloc)} over plain HTTP; it was not sent",
+                f"{host} asks for your password at {shown(netloc)} over plain HTTP; it was not sent",
                 hint=f"if you accept the risk: digestry config set insecure-registries {netloc}",
             )
         self._withheld.pop(host, None)
