@@ -11,8 +11,8 @@ from digestry.audit.assessment import State
 from digestry.audit.audit import audit
 from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
-from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
-from digestry.inventory.formats.workloads import Workloads, sightings_of_objects
+from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
+from digestry.inventory.formats.workloads import Workloads, observe_objects
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -41,7 +41,7 @@ def everything() -> list[Any]:
 
 
 def seen() -> dict[str, ContainerObservation]:
-    return rows(list(sightings_of_objects(everything(), source="k")))
+    return rows(list(observe_objects(everything(), source="k")))
 
 
 def idle(*, whole: bool, without: str = "") -> dict[str, ContainerObservation]:
@@ -49,7 +49,7 @@ def idle(*, whole: bool, without: str = "") -> dict[str, ContainerObservation]:
     for name, listed in constructed("workloads").items():
         for one in listed["items"] if name != without else ():
             assert workloads.add(KINDS[name], one) is None
-    list(sightings_of_pods(workloads.seeing(constructed("pods")["items"]), source="k"))
+    list(observe_pods(workloads.seeing(constructed("pods")["items"]), source="k"))
     found: list[Observation] = list(workloads.idle(whole=whole))
     return rows(found)
 
@@ -251,7 +251,7 @@ def test_code_known_by_another_name_is_found_at_home(remembers: bool) -> None:
 
 
 def test_a_constructed_cluster_is_audited_to_the_end(registries: FakeRegistries) -> None:
-    report = audit([Listed(*sightings_of_objects(everything(), source="k"))], RegistryQueries(registries))
+    report = audit([Listed(*observe_objects(everything(), source="k"))], RegistryQueries(registries))
     assert len(report.findings) == len(seen())
     assert all(finding.container.seen_at > START for finding in report.findings)
     assert Digest.of(b"web index") in {f.identity.running for f in report.findings if f.identity}

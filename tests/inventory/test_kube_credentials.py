@@ -12,7 +12,7 @@ import pytest
 
 from digestry.errors import DigestryError, InvalidConfiguration, RemoteError
 from digestry.inventory.kube.config import Cluster, Plugin, User
-from digestry.inventory.kube.credentials import Credential, Credentials, buy
+from digestry.inventory.kube.credentials import Credential, Credentials, run_plugin
 from tests.inventory.kube import TOKEN, kubeconfig, make_papers, observe, problems, running_cluster
 from tests.support import wait_until
 
@@ -40,7 +40,7 @@ def plugin(command: str, **more: Any) -> Plugin:
 
 def run(tmp_path: Path, body: str, *, timeout: float = 10, **more: Any) -> Credential:
     command = script(tmp_path, body)
-    return buy(plugin(command, **more), CLUSTER, environment=dict(os.environ), timeout=timeout)
+    return run_plugin(plugin(command, **more), CLUSTER, environment=dict(os.environ), timeout=timeout)
 
 
 def saying(value: Any) -> str:
@@ -54,7 +54,7 @@ def test_what_a_plugin_is_asked(tmp_path: Path, version: str) -> None:
         f'printf "%s" "$KUBERNETES_EXEC_INFO" > {asked}; printf "%s" "$1 $EXTRA" >> {tmp_path / "rest"}\n'
         + saying(answered() | {"apiVersion": version})
     )
-    more: dict[str, Any] = {"arguments": ("one",), "environment": (("EXTRA", "two"),), "wants_cluster": True}
+    more: dict[str, Any] = {"arguments": ("one",), "environment": (("EXTRA", "two"),), "needs_cluster": True}
     bought = run(tmp_path, body, version=version, **more)
     assert bought.authorization == "Bearer t"
     assert (tmp_path / "rest").read_text() == "one two"
@@ -118,14 +118,14 @@ def test_a_plugin_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -
 def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
     missing = plugin("no-such-plugin", install_hint="get it at example.com")
     with pytest.raises(InvalidConfiguration, match="'no-such-plugin', which is not there") as caught:
-        buy(missing, CLUSTER, environment={"PATH": str(tmp_path)})
+        run_plugin(missing, CLUSTER, environment={"PATH": str(tmp_path)})
     assert caught.value.hint == "get it at example.com"
 
 
 @pytest.mark.parametrize("version", ["", "client.authentication.k8s.io/v1alpha1", "v1"])
 def test_a_version_that_is_not_supported(version: str) -> None:
     with pytest.raises(InvalidConfiguration, match="not supported"):
-        buy(plugin("true", version=version), CLUSTER, environment={})
+        run_plugin(plugin("true", version=version), CLUSTER, environment={})
 
 
 def test_a_plugin_that_needs_a_person_is_not_run_without_a_terminal(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_plugin(tmp_path: Path) -> None:
     assert found is not None
     assert found.command == str(tmp_path / "bin" / "login")
     assert (found.arguments, found.environment, found.mode) == (("--for", "x"), (("A", "b"),), "Never")
-    assert found.wants_cluster
+    assert found.needs_cluster
     assert access.cluster.extension == {"audience": "me"}
 
 

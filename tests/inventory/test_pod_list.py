@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from digestry.inventory.formats import pod_list
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.pod_fields import decode_pod
-from digestry.inventory.formats.pods import sightings_of_pods
+from digestry.inventory.formats.pods import observe_pods
 from digestry.inventory.observation import ContainerObservation, Note, Observation, Unseen
 from digestry.inventory.sources import file
 from digestry.inventory.sources.file import FileSource
@@ -192,7 +192,7 @@ def test_what_is_not_decoded_tells_nothing(data: st.DataObject) -> None:
     read, decoded = (
         [
             replace(one, seen_at=START) if isinstance(one, ContainerObservation) else one
-            for one in sightings_of_pods([one], source="k", include_stopped=True)
+            for one in observe_pods([one], source="k", include_stopped=True)
         ]
         for one in (decode_pod(raw.encode()), json.loads(raw))
     )

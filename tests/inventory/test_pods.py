@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digestry.inventory.formats.image_ids import read_image_id
-from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
+from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -25,7 +25,7 @@ def digest(word: str) -> Digest:
 
 def seen(**options: Any) -> dict[str, ContainerObservation]:
     nodes = platforms_of_nodes(constructed("nodes")["items"])
-    return rows(list(sightings_of_pods(constructed("pods")["items"], source="k", nodes=nodes, **options)))
+    return rows(list(observe_pods(constructed("pods")["items"], source="k", nodes=nodes, **options)))
 
 
 def claimed(row: ContainerObservation) -> list[tuple[str, str, bool]]:
@@ -46,7 +46,7 @@ def running(typed: str = "app", image_id: Any = "", **status: Any) -> dict[str, 
 
 
 def only(pod: Any) -> ContainerObservation:
-    [row] = rows(list(sightings_of_pods([pod], source="k"))).values()
+    [row] = rows(list(observe_pods([pod], source="k"))).values()
     return row
 
 
@@ -91,7 +91,7 @@ def test_a_container_that_runs_in_a_pod_that_has_ended_is_a_row() -> None:
     assert row.name == "p/c"
     assert "its pod is Failed" in row.remarks[0]
     pod["status"]["containerStatuses"] = [ended]
-    assert list(sightings_of_pods([pod], source="k")) == []
+    assert list(observe_pods([pod], source="k")) == []
 
 
 def test_two_statuses_of_one_container_must_say_the_same() -> None:
@@ -100,7 +100,7 @@ def test_two_statuses_of_one_container_must_say_the_same() -> None:
     pod["status"]["containerStatuses"] = [status, dict(status)]
     only(pod)
     pod["status"]["containerStatuses"] = [status, status | {"imageID": "r.example/app@sha256:" + "1" * 64}]
-    row, problem = list(sightings_of_pods([pod], source="k"))
+    row, problem = list(observe_pods([pod], source="k"))
     assert isinstance(row, ContainerObservation)
     assert "twice" in getattr(problem, "message", "")
 
@@ -164,7 +164,7 @@ def test_without_nodes_it_is_what_the_pod_demands_or_a_remark() -> None:
     pod["spec"] |= {"nodeName": "w", "nodeSelector": {"kubernetes.io/arch": "arm64"}}
     assert only(pod).image.platform == ARM64
     del pod["spec"]["nodeSelector"]
-    [row] = rows(list(sightings_of_pods([pod], source="k", nodes_unknown="forbidden"))).values()
+    [row] = rows(list(observe_pods([pod], source="k", nodes_unknown="forbidden"))).values()
     assert row.image.platform is None
     assert "its node's platform is not known: forbidden" in row.remarks
 
@@ -264,7 +264,7 @@ def test_a_registry_on_the_node_itself_is_said() -> None:
 
 @pytest.mark.parametrize("entry", [None, 3, "pod", [], {}, {"metadata": 1}, {"metadata": {"name": 7}}])
 def test_an_entry_that_is_no_pod_is_a_problem_among_rows(entry: Any) -> None:
-    found = list(sightings_of_pods([entry, running()], source="k"))
+    found = list(observe_pods([entry, running()], source="k"))
     assert [type(one) for one in found] == [Unseen, ContainerObservation]
 
 
@@ -287,7 +287,7 @@ def test_a_wrong_type_anywhere_never_crashes(data: st.DataObject) -> None:
             here[key] = data.draw(JSON)
             break
         here = below
-    found: list[Observation] = list(sightings_of_pods([pod], source="k", include_stopped=True))
+    found: list[Observation] = list(observe_pods([pod], source="k", include_stopped=True))
     for one in found:
         if isinstance(one, ContainerObservation):
             assert all(isinstance(value, str) for value in (one.name, one.host, one.namespace, one.id))

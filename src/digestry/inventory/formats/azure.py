@@ -12,9 +12,15 @@ from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State
-from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, stated, told_image
+from digestry.inventory.formats.declared_images import (
+    TEMPLATE,
+    ObjectFormat,
+    declared_image,
+    remarks_on,
+    state_and_remarks,
+)
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Made, begins_with
+from digestry.inventory.formats.rows import DeferredImage, Fields, Item, begins_with
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -37,7 +43,7 @@ def _group(one: JsonObject) -> str:
     return as_text(one.get("resourceGroup")) or of_id
 
 
-class AzureGroup(Whole):
+class AzureGroup(ObjectFormat):
     """A container group: ``az container list`` and ``show``, and the same in Azure's own API."""
 
     title: ClassVar[str] = "`az container list`"
@@ -50,10 +56,10 @@ class AzureGroup(Whole):
             return True
         return "osType" in fields and begins_with(fields.get("containers"), "[")
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         inner = one if "containers" in one else as_object(one.get("properties"))
         view = as_object(inner.get("instanceView"))
-        of_group, group_remarks = stated(as_text(view.get("state")))
+        of_group, group_remarks = state_and_remarks(as_text(view.get("state")))
         group = _group(one)
         found = list(_all_containers(inner))
         if not found:
@@ -64,19 +70,21 @@ class AzureGroup(Whole):
             properties = {**container, **as_object(container.get("properties"))}
             current = as_object(as_object(properties.get("instanceView")).get("currentState"))
             said = as_text(current.get("state"))
-            state, remarks = stated(said)
+            state, remarks = state_and_remarks(said)
             if of_group == "ended":
                 state, remarks = of_group, group_remarks
             elif not said:
                 state, remarks = ("ended" if prefix else "", (_NO_VIEW,))
             if not self.shows(state):
                 continue
-            image = told_image(self._reading, as_text(properties.get("image")), state=state, remarks=remarks)
+            image = declared_image(
+                self._reading, as_text(properties.get("image")), state=state, remarks=remarks
+            )
             name = prefix + as_text(container.get("name"))
             yield self.row(place, image, host=as_text(one.get("name")), namespace=group, name=name)
 
 
-class AzureContainer(Whole):
+class AzureContainer(ObjectFormat):
     """A container of a group alone, as jq picks it out."""
 
     title: ClassVar[str] = "a container of `az container show`"
@@ -87,9 +95,9 @@ class AzureContainer(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("instanceView"), "{") and "image" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         group: JsonObject = {"containers": [one], "name": ""}
-        return AzureGroup(self._reading).made(group, fields, place)
+        return AzureGroup(self._reading).read_entry(group, fields, place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class _Templated:
     """Each with what comes before its name."""
 
 
-class _Apps(Whole):
+class _Apps(ObjectFormat):
     whole: ClassVar[bool] = True
 
     def templated(self, one: JsonObject, what: str) -> _Templated:
@@ -116,8 +124,8 @@ class _Apps(Whole):
         return _Templated(name, _group(one), properties, containers)
 
     def container(
-        self, place: SourceLocation, of: _Templated, prefix: str, container: JsonObject, image: Awaited
-    ) -> Made:
+        self, place: SourceLocation, of: _Templated, prefix: str, container: JsonObject, image: DeferredImage
+    ) -> Item:
         """Return a container of a template, under the name of its app or revision."""
         name = f"{of.name}/{prefix}{as_text(container.get('name'))}"
         return self.row(place, image, namespace=of.group, name=name)
@@ -133,7 +141,7 @@ class AzureApp(_Apps):
     def recognises(fields: Fields, kind: str) -> bool:
         return _is_type(fields, b"microsoft.app/containerapps") or _is_type(fields, b"microsoft.app/jobs")
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         app = self.templated(one, "app")
         stopped = as_text(app.properties.get("runningStatus")).lower() == "stopped"
         if not stopped and self._reading.first("revisions"):
@@ -143,7 +151,7 @@ class AzureApp(_Apps):
             )
         for prefix, container in app.containers:
             remark = "an app that is stopped" if stopped else f"an app's template: {TEMPLATE}"
-            image = told_image(
+            image = declared_image(
                 self._reading, as_text(container.get("image")), template=True, remarks=(remark,)
             )
             yield self.container(place, app, prefix, container, image)
@@ -160,14 +168,14 @@ class AzureRevision(_Apps):
         properties = bytes(fields.get("properties", b""))
         return b'"template"' in properties and b'"active"' in properties and b'"replicas"' in properties
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         revision = self.templated(one, "revision")
         state, remarks = _revision_state(revision.properties)
         template = state == "waits"
         for prefix, container in revision.containers:
             if not self.shows("ended" if prefix else state):
                 continue
-            image = told_image(
+            image = declared_image(
                 self._reading,
                 as_text(container.get("image")),
                 state="runs" if template else state,
@@ -182,10 +190,10 @@ def _revision_state(properties: JsonObject) -> tuple[State, tuple[str, ...]]:
         return "ended", remarks_on("ended", "not active")
     if properties.get("replicas") == 0:
         return "waits", ("scaled to zero: nothing of it runs until it is asked",)
-    return stated(as_text(properties.get("runningState")))
+    return state_and_remarks(as_text(properties.get("runningState")))
 
 
-class AzureReplica(Whole):
+class AzureReplica(ObjectFormat):
     """A replica: it says that containers run, and not of which image."""
 
     title: ClassVar[str] = "`az containerapp replica list`"
@@ -201,7 +209,7 @@ class AzureReplica(Whole):
             b'"logStreamEndpoint"' in properties or b'"execEndpoint"' in properties
         )
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         raise InvalidConfiguration("a replica of Container Apps does not say its image", hint=_REVISIONS)
 
 

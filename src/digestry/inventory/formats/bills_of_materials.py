@@ -14,7 +14,7 @@ from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.inventory.engine_values import has_registry, reference_of
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.purl import NamedImage, is_image, read_hash, read_purl, read_url
-from digestry.inventory.formats.rows import Fields, Made, Reading, Row, RowImage
+from digestry.inventory.formats.rows import Fields, Item, Reading, Row, RowImage
 from digestry.inventory.observation import Claim, ImageFacts
 from digestry.model.digest import Digest, shown
 
@@ -102,7 +102,7 @@ class _List:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
 
-    def _rows(self, found: Iterable[_Found], place: SourceLocation, what: str) -> Iterator[Made]:
+    def _rows(self, found: Iterable[_Found], place: SourceLocation, what: str) -> Iterator[Item]:
         empty = True
         for one in found:
             empty = False
@@ -115,7 +115,7 @@ class _List:
         if empty:
             raise InvalidConfiguration(f"{what} lists no image", hint=f"expected {_IMAGES}")
 
-    def finish(self) -> Iterable[Made]:
+    def finish(self) -> Iterable[Item]:
         return ()
 
 
@@ -166,7 +166,7 @@ class CycloneDX(_List):
     def recognises(fields: Fields, kind: str) -> bool:
         return "bomFormat" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         bill = msgspec.json.decode(raw, type=_Materials)
         components = list(bill.components or ())
         if bill.metadata is not None and bill.metadata.component is not None:
@@ -229,7 +229,7 @@ class SPDX2(_List):
     def recognises(fields: Fields, kind: str) -> bool:
         return "spdxVersion" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         packages = msgspec.json.decode(raw, type=_Packages).packages or []
         return self._rows(self._found(packages), place, f"the SPDX of {self._reading.where}")
 
@@ -283,7 +283,7 @@ class SPDX3(_List):
     def recognises(fields: Fields, kind: str) -> bool:
         return "@graph" in fields and "@context" in fields
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         elements = msgspec.json.decode(raw, type=_Graph).elements
         return self._rows(self._found(elements), place, f"the SPDX of {self._reading.where}")
 

@@ -11,9 +11,9 @@ from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State
-from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
+from digestry.inventory.formats.declared_images import TEMPLATE, ObjectFormat, declared_image, remarks_on
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Fields, Made
+from digestry.inventory.formats.rows import Fields, Item
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -25,7 +25,7 @@ _IN_FILE: Final = "it names no digest, and what runs is not known"
 _RUN: Final = frozenset({"Revision", "Execution", "Task"})
 
 
-class CloudRun(Whole):
+class CloudRun(ObjectFormat):
     title: ClassVar[str] = "Cloud Run's or Knative's resources (`gcloud run … --format=json`)"
     usable: ClassVar[str] = "revisions, services, jobs or executions"
     whole: ClassVar[bool] = True
@@ -35,7 +35,7 @@ class CloudRun(Whole):
         raw = fields.get("apiVersion")
         return raw is not None and bytes(raw).startswith(_GROUPS) and "metadata" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         kind, metadata = as_text(one.get("kind")), as_object(one.get("metadata"))
         name, namespace = as_text(metadata.get("name")), as_text(metadata.get("namespace"))
         if not name or not namespace:
@@ -76,7 +76,7 @@ class CloudRun(Whole):
             )
             if not said and index == 0 and not digests:
                 said = as_text(status.get("imageDigest"))
-            image = told_image(
+            image = declared_image(
                 self._reading,
                 _typed(as_text(container.get("image")), typed, only=len(containers) == 1),
                 ("imageDigest", said),

@@ -20,8 +20,8 @@ from digestry.inventory.formats.cri_images import CONTAINERD
 from digestry.inventory.formats.docker import NAME_CAN_MOVE, named_only
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row
-from digestry.inventory.formats.single_entries import OneByOne
+from digestry.inventory.formats.rows import DeferredImage, Fields, Item, Reading, Row
+from digestry.inventory.formats.single_entries import EntryFormat
 from digestry.inventory.observation import Unseen
 from digestry.model.json_values import JsonObject
 
@@ -53,7 +53,7 @@ class _Record(msgspec.Struct):
     metadata: RecordMetadata | None = msgspec.field(default=None, name="Metadata")
 
 
-class Containerd(OneByOne[_Container]):
+class Containerd(EntryFormat[_Container]):
     title: ClassVar[str] = "`ctr container info`"
     usable: ClassVar[str] = "containers with an ID and an Image"
     reads: ClassVar[frozenset[str]] = frozenset()
@@ -63,10 +63,10 @@ class Containerd(OneByOne[_Container]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Image" in fields and ("Snapshotter" in fields or "SnapshotKey" in fields)
 
-    def made(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         labels = one.labels or NO_LABELS
         record = _record(one.extensions or {})
-        image: Awaited
+        image: DeferredImage
         if labels.is_sandbox:
             image = named_only(self._reading, one.image, NAME_CAN_MOVE, SANDBOX)
         elif record is not None and record.image_ref:

@@ -26,21 +26,21 @@ from digestry.inventory.formats.cri_images import CONTAINERD, CRI_O, read_cri_im
 from digestry.inventory.formats.engine_documents import ImageRecord
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import (
-    Awaited,
+    DeferredImage,
     Fields,
-    Made,
+    Item,
     Reading,
     RowImage,
     begins_with,
 )
-from digestry.inventory.formats.single_entries import Images, OneByOne
+from digestry.inventory.formats.single_entries import EntryFormat, ImageListFormat
 from digestry.model.digest import Digest
 
 _BESIDE: Final = frozenset({"kind", "spec", "image"})
 """Keys that show that a ``status`` is none of crictl's."""
 
 
-class CriList(OneByOne[CriContainer]):
+class CriList(EntryFormat[CriContainer]):
     title: ClassVar[str] = "`crictl ps -o json`"
     usable: ClassVar[str] = "containers with an imageRef"
     reads: ClassVar[frozenset[str]] = frozenset({"imageRef", "imageId"})
@@ -50,7 +50,7 @@ class CriList(OneByOne[CriContainer]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "podSandboxId" in fields and "imageRef" in fields
 
-    def made(self, one: CriContainer, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: CriContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         if self._reading.left_out(runs=one.runs):
             return ()
         spec = one.image or ImageSpec()
@@ -95,7 +95,7 @@ class _Inspected(msgspec.Struct):
     info: _Info | None = None
 
 
-class CriInspect(OneByOne[_Inspected]):
+class CriInspect(EntryFormat[_Inspected]):
     """``crictl inspect`` of a container, and ``crictl inspectp`` of a sandbox."""
 
     title: ClassVar[str] = "`crictl inspect`"
@@ -110,7 +110,7 @@ class CriInspect(OneByOne[_Inspected]):
         known = bytes(status or b"")
         return "info" in fields or b'"imageRef"' in known or b'"CONTAINER_' in known or b'"SANDBOX_' in known
 
-    def made(self, one: _Inspected, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: _Inspected, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         status, info = one.status, one.info or _Info()
         notes = (info.spec.annotations if info.spec else None) or _Annotations()
         if status.is_sandbox or notes.is_sandbox:
@@ -134,7 +134,7 @@ class CriInspect(OneByOne[_Inspected]):
 
     def _sandbox(
         self, status: CriContainer, info: _Info, notes: _Annotations, place: SourceLocation
-    ) -> Iterable[Made]:
+    ) -> Iterable[Item]:
         """Return the row of a sandbox, none if it does not run."""
         if self._reading.left_out(runs=status.is_ready_sandbox):
             return ()
@@ -170,7 +170,7 @@ def cri_image(
     image_ref: str = "",
     image_id: str = "",
     runtime: str = "",
-) -> Awaited:
+) -> DeferredImage:
     """Return the image of a container of a CRI runtime.
 
     ``typed`` is the name that it was started by, ``shown`` the one that the runtime shows, each ""
@@ -203,7 +203,7 @@ class _Image(msgspec.Struct, rename="camel"):
     repo_tags: tuple[str, ...] | None = None
 
 
-class CriImages(Images[_Image]):
+class CriImages(ImageListFormat[_Image]):
     title: ClassVar[str] = "`crictl images -o json`"
     entry = _Image
 
@@ -211,7 +211,7 @@ class CriImages(Images[_Image]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "id" in fields and ("repoDigests" in fields or "repoTags" in fields)
 
-    def learnt(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
+    def image_record(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
         identity = digest_of(one.id)
         return (
             None if identity is None else (identity, ImageRecord(one.repo_digests or (), one.repo_tags or ()))
@@ -230,8 +230,8 @@ class CriPods:
         state = fields.get("state")
         return "id" in fields and state is not None and bytes(state).startswith(b'"SANDBOX_')
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         return ()
 
-    def finish(self) -> Iterable[Made]:
+    def finish(self) -> Iterable[Item]:
         return ()

@@ -11,13 +11,13 @@ from digestry.inventory.formats.columns import Plan, plan
 from digestry.inventory.formats.digest_columns import holds_digest
 from digestry.inventory.formats.inventory import KEYS, Inventory
 from digestry.inventory.formats.json_documents import Input
-from digestry.inventory.formats.rows import Awaited, Made, Reading, Row, RowImage
+from digestry.inventory.formats.rows import DeferredImage, Item, Reading, Row, RowImage
 from digestry.model.digest import shown
 
 _SEPARATORS: Final = ",\t;|"
 
 
-def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) -> Iterator[Made]:
+def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) -> Iterator[Item]:
     """Yield the containers of an inventory whose line of headings is ``first``, read one line at a time.
 
     Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line
@@ -62,9 +62,9 @@ class _Table:
         self._others = [at for at, heading in enumerate(headings) if heading not in by.read]
         self._of_container = by.of_container
         self._of_image = by.of_image
-        self._images: dict[tuple[str, ...], RowImage | Awaited] = {}
+        self._images: dict[tuple[str, ...], RowImage | DeferredImage] = {}
 
-    def rows(self, source: Input, separator: str) -> Iterator[Made]:
+    def rows(self, source: Input, separator: str) -> Iterator[Item]:
         """Yield the containers of the lines that are left in ``source``, and what cannot be read."""
         begun = source.number
         lines = csv.reader(_decoded(source), strict=True, delimiter=separator)
@@ -106,7 +106,7 @@ class _Table:
         text = self._reading.text
         return Row(text(host), text(namespace), name, identity, image)
 
-    def _new(self, cells: list[str], line: int) -> Iterator[Made]:
+    def _new(self, cells: list[str], line: int) -> Iterator[Item]:
         try:
             for row in self._inventory.row(self._plan.values(cells)):
                 self._images[self._key(cells)] = row.image

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final
 from digestry.inventory.engine_values import digest_of, reference_of
 from digestry.inventory.formats.container_states import State, state_of
 from digestry.inventory.formats.image_ids import read_image_id
-from digestry.inventory.formats.rows import Awaited, Reading, RowImage
-from digestry.inventory.formats.single_entries import OneByOne
+from digestry.inventory.formats.rows import DeferredImage, Reading, RowImage
+from digestry.inventory.formats.single_entries import EntryFormat
 from digestry.inventory.observation import Claim, ImageFacts, pinned_claim
 from digestry.inventory.waiting import Waiting
 from digestry.model.json_values import JsonObject
@@ -19,7 +19,7 @@ NO_DIGEST: Final = "it has only the image's name, which may have moved since: wh
 _WAITS: Final = "it has not been started yet"
 
 
-class Whole(OneByOne[JsonObject]):
+class ObjectFormat(EntryFormat[JsonObject]):
     """An entry is a JSON object of any depth, of which the format reads what it knows."""
 
     entry: ClassVar[Any] = JsonObject
@@ -43,7 +43,7 @@ def remarks_on(state: State, said: str) -> tuple[str, ...]:
     return ()
 
 
-def told_image(
+def declared_image(
     reading: Reading,
     typed: str,
     *said: tuple[str, str],
@@ -52,7 +52,7 @@ def told_image(
     template: bool = False,
     platform: Platform | None = None,
     unknown: str = NO_DIGEST,
-) -> Awaited:
+) -> DeferredImage:
     """Return the image of a container that was started from ``typed``, of which ``said`` tells more.
 
     ``said`` are pairs of a field's name and its text, in which a digest of the image is, whatever
@@ -89,7 +89,7 @@ def told_image(
     return reading.shared(key, make)
 
 
-def stated(text: str) -> tuple[State, tuple[str, ...]]:
+def state_and_remarks(text: str) -> tuple[State, tuple[str, ...]]:
     """Return the state that the word ``text`` means, and the remark on it. No word means that it runs."""
     state = state_of(text) if text else "runs"
     return state, remarks_on(state, text)

@@ -28,14 +28,14 @@ from digestry.inventory.formats.engine_documents import (
 from digestry.inventory.formats.engine_images import shown_image
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import (
-    Awaited,
+    DeferredImage,
     Fields,
-    Made,
+    Item,
     Reading,
     RowImage,
     begins_with,
 )
-from digestry.inventory.formats.single_entries import Images, OneByOne
+from digestry.inventory.formats.single_entries import EntryFormat, ImageListFormat
 from digestry.inventory.observation import ImageFacts
 from digestry.model.digest import Digest, shown
 
@@ -49,7 +49,7 @@ _ID_ALONE: Final = (
 _SHORT: Final = re.compile(r"(?:sha256:)?[0-9a-f]{12}", re.ASCII)
 
 
-class DockerInspect(OneByOne[InspectedContainer]):
+class DockerInspect(EntryFormat[InspectedContainer]):
     title: ClassVar[str] = "`docker inspect` of a container"
     usable: ClassVar[str] = "containers with an Id and an Image"
     reads: ClassVar[frozenset[str]] = frozenset()
@@ -63,7 +63,7 @@ class DockerInspect(OneByOne[InspectedContainer]):
             and begins_with(fields.get("Config"), "{")
         )
 
-    def made(self, one: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         if self._reading.left_out(runs=one.runs):
             return ()
         if digest_of(one.image) is None and not one.typed:
@@ -86,7 +86,7 @@ def engine_image(
     manifest: str = "",
     made_up: bool = False,
     remarks: tuple[str, ...] = (),
-) -> Awaited:
+) -> DeferredImage:
     """Return the image of an engine's container, by the image's name as typed and its ID."""
 
     def make() -> RowImage:
@@ -115,7 +115,7 @@ def engine_image(
     return reading.shared(("engine", typed, image_id, manifest, made_up, remarks), make)
 
 
-def named_only(reading: Reading, typed: str, *remarks: str) -> Awaited:
+def named_only(reading: Reading, typed: str, *remarks: str) -> DeferredImage:
     """Return the image of a container of which only the image's name is known."""
 
     def make() -> RowImage:
@@ -140,7 +140,7 @@ class _Listed(msgspec.Struct):
     labels: str | dict[str, str] | None = msgspec.field(default=None, name="Labels")
 
 
-class DockerList(OneByOne[_Listed]):
+class DockerList(EntryFormat[_Listed]):
     """``docker ps``, ``docker compose ps`` and ``nerdctl ps``, each with ``--format json``."""
 
     title: ClassVar[str] = "`docker ps --format json`"
@@ -157,7 +157,7 @@ class DockerList(OneByOne[_Listed]):
             and "Snapshotter" not in fields
         )
 
-    def made(self, one: _Listed, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: _Listed, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         word = one.state or one.status
         state = state_of(word) if word else "runs"
         if self._reading.left_out(runs=state != "ended"):
@@ -173,7 +173,7 @@ class DockerList(OneByOne[_Listed]):
             image = self._image(one.image, remarks)
         return (self.row(place, image, namespace=project, name=name, identity=one.id),)
 
-    def _image(self, typed: str, remarks: tuple[str, ...]) -> Awaited:
+    def _image(self, typed: str, remarks: tuple[str, ...]) -> DeferredImage:
         # An image without a name is shown by the first digits of its ID.
         if _SHORT.fullmatch(typed):
             return self._reading.shared(
@@ -201,7 +201,7 @@ class _ComposeImage(msgspec.Struct):
     tag: str = msgspec.field(default="", name="Tag")
 
 
-class ComposeImages(OneByOne[_ComposeImage]):
+class ComposeImages(EntryFormat[_ComposeImage]):
     """``docker compose images``, which lists a project's containers, the stopped ones too."""
 
     title: ClassVar[str] = "`docker compose images --format json`"
@@ -213,7 +213,7 @@ class ComposeImages(OneByOne[_ComposeImage]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "ContainerName" in fields and "Repository" in fields
 
-    def made(self, one: _ComposeImage, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: _ComposeImage, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         named = one.repository not in {"", "<none>"}
         typed = f"{one.repository}:{one.tag}" if named and one.tag else one.repository if named else ""
         image = engine_image(self._reading, typed, one.id, remarks=(_COMPOSE_LISTS,))
@@ -234,7 +234,7 @@ class _Image(msgspec.Struct, rename="pascal"):
     descriptor: Descriptor | None = None
 
 
-class ImageInspect(Images[_Image]):
+class ImageInspect(ImageListFormat[_Image]):
     """``docker image inspect``, ``podman image inspect``, ``podman images --format json``."""
 
     title: ClassVar[str] = "`inspect` of an image"
@@ -244,7 +244,7 @@ class ImageInspect(Images[_Image]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and ("RepoDigests" in fields or "RepoTags" in fields)
 
-    def learnt(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
+    def image_record(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
         identity = digest_of(one.id)
         if identity is None:
             raise InvalidConfiguration(f"the Id of an image is no digest: {shown(one.id)}")
@@ -264,7 +264,7 @@ class _ImageLine(msgspec.Struct):
     digest: str = msgspec.field(default="", name="Digest")
 
 
-class ImageList(Images[_ImageLine]):
+class ImageList(ImageListFormat[_ImageLine]):
     """``docker images --digests --no-trunc --format json``."""
 
     title: ClassVar[str] = "`docker images --format json`"
@@ -274,7 +274,7 @@ class ImageList(Images[_ImageLine]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Repository" in fields and "Tag" in fields
 
-    def learnt(self, one: _ImageLine) -> tuple[Digest, ImageRecord] | None:
+    def image_record(self, one: _ImageLine) -> tuple[Digest, ImageRecord] | None:
         identity = digest_of(one.id)
         if identity is None or one.repository == "<none>":
             return None

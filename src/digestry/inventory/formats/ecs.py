@@ -11,9 +11,14 @@ from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.engine_values import platform_of
-from digestry.inventory.formats.declared_images import TEMPLATE, Whole, stated, told_image
+from digestry.inventory.formats.declared_images import (
+    TEMPLATE,
+    ObjectFormat,
+    declared_image,
+    state_and_remarks,
+)
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.inventory.formats.rows import Fields, Item, begins_with
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
@@ -22,7 +27,7 @@ _TASKS: Final = "aws ecs describe-tasks --cluster NAME --tasks $(aws ecs list-ta
 _NO_DIGEST: Final = "ECS gives no imageDigest for it (agents before 1.70 do not): what runs is not known"
 
 
-class EcsTask(Whole):
+class EcsTask(ObjectFormat):
     """A task, or the whole answer of ``describe-tasks``."""
 
     title: ClassVar[str] = "`aws ecs describe-tasks`"
@@ -35,7 +40,7 @@ class EcsTask(Whole):
             return True
         return "taskArn" in fields and "containers" in fields and "taskDefinitionArn" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         if "tasks" not in one:
             yield from self._task(one, place)
             return
@@ -48,7 +53,7 @@ class EcsTask(Whole):
             which, why = shown(as_text(failure.get("arn"))), as_text(failure.get("reason"))
             yield self._reading.problem(f"ECS could not describe {which}: {why}")
 
-    def _task(self, task: JsonObject, place: SourceLocation) -> Iterator[Made]:
+    def _task(self, task: JsonObject, place: SourceLocation) -> Iterator[Item]:
         arn = as_text(task.get("taskArn"))
         containers = [as_object(one) for one in as_list(task.get("containers"))]
         if not containers:
@@ -61,12 +66,12 @@ class EcsTask(Whole):
             host = "fargate"
         for one in containers:
             # A task that stopped has no container that runs, whatever was heard of it last.
-            of_task, _ = stated(status)
+            of_task, _ = state_and_remarks(status)
             said = status if of_task == "ended" else as_text(one.get("lastStatus")) or status
-            state, remarks = stated(said)
+            state, remarks = state_and_remarks(said)
             if not self.shows(state):
                 continue
-            image = told_image(
+            image = declared_image(
                 self._reading,
                 as_text(one.get("image")),
                 ("imageDigest", as_text(one.get("imageDigest"))),
@@ -89,7 +94,7 @@ def _platform(task: JsonObject) -> Platform | None:
     return platform_of(attributes.get("ecs.cpu-architecture"), system)
 
 
-class EcsContainer(Whole):
+class EcsContainer(ObjectFormat):
     """A container of a task alone, as jq picks it out."""
 
     title: ClassVar[str] = "a container of `aws ecs describe-tasks`"
@@ -100,12 +105,12 @@ class EcsContainer(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return "lastStatus" in fields and "containerArn" in fields and "image" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         task = {"containers": [one], "taskArn": one.get("taskArn"), "lastStatus": one.get("lastStatus")}
         return EcsTask._task(EcsTask(self._reading), task, place)
 
 
-class EcsTaskDefinition(Whole):
+class EcsTaskDefinition(ObjectFormat):
     title: ClassVar[str] = "`aws ecs describe-task-definition`"
     usable: ClassVar[str] = "containerDefinitions"
     whole: ClassVar[bool] = True
@@ -114,13 +119,13 @@ class EcsTaskDefinition(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("taskDefinition"), "{") or "containerDefinitions" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         definition = as_object(one.get("taskDefinition")) or one
         family = f"{as_text(definition.get('family'))}:{definition.get('revision', '')}"
         if self._reading.first("tasks"):
             yield self._reading.problem(f"a task definition ({family}): {TEMPLATE}", _TASKS)
         for container in map(as_object, as_list(definition.get("containerDefinitions"))):
-            image = told_image(
+            image = declared_image(
                 self._reading,
                 as_text(container.get("image")),
                 template=True,
@@ -130,7 +135,7 @@ class EcsTaskDefinition(Whole):
             yield self.row(place, image, name=name, identity=as_text(definition.get("taskDefinitionArn")))
 
 
-class EcsService(Whole):
+class EcsService(ObjectFormat):
     """A service, or the whole answer of ``describe-services``: it names no image."""
 
     title: ClassVar[str] = "`aws ecs describe-services`"
@@ -143,7 +148,7 @@ class EcsService(Whole):
             return True
         return "serviceArn" in fields and "taskDefinition" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         raise InvalidConfiguration(
             "a service of ECS names a task definition, and no image that runs", hint=_TASKS
         )

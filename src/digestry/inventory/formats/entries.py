@@ -19,7 +19,7 @@ from digestry.inventory.formats.json_documents import Entry, Fault
 from digestry.inventory.formats.known_formats import EXPECTED, FORMATS
 from digestry.inventory.formats.kubernetes import Kubernetes
 from digestry.inventory.formats.locations import Entries, SourceLocation
-from digestry.inventory.formats.rows import Fields, Format, Made, Reading, begins_with
+from digestry.inventory.formats.rows import Fields, Format, Item, Reading, begins_with
 from digestry.inventory.observation import Unseen
 from digestry.model.digest import shown
 from digestry.model.json_values import as_text
@@ -51,7 +51,7 @@ class EntryReader:
         self._last_fields: Fields = {}
         self._suspect: tuple[str, ...] = ()
 
-    def read(self, entries: Iterable[Entry | Fault]) -> Iterator[Made]:
+    def read(self, entries: Iterable[Entry | Fault]) -> Iterator[Item]:
         """Yield the containers of all ``entries``, what cannot be read, and a note of the formats."""
         for made in self._all(entries):
             self._problems += isinstance(made, Unseen)
@@ -60,7 +60,7 @@ class EntryReader:
             yield self._reading.note(f"read as {', '.join(map(_times, self._counts.items()))}")
         yield from self._nothing()
 
-    def _all(self, entries: Iterable[Entry | Fault]) -> Iterator[Made]:
+    def _all(self, entries: Iterable[Entry | Fault]) -> Iterator[Item]:
         for entry in entries:
             if isinstance(entry, Fault):
                 yield Unseen(self._reading.source, f"{self._reading.where}, {entry.where}: {entry.message}")
@@ -71,7 +71,7 @@ class EntryReader:
                 self._useful.add(kind)
                 yield made
 
-    def _nothing(self) -> Iterator[Made]:
+    def _nothing(self) -> Iterator[Item]:
         """Yield the reason why no container of the file is reported, or not all of them."""
         reading = self._reading
         if reading.stopped:
@@ -91,7 +91,7 @@ class EntryReader:
                     f"{kind.title}, with nothing in it to be used", f"expected {kind.usable}"
                 )
 
-    def _entry(self, place: SourceLocation, index: int, raw: msgspec.Raw, *, depth: int) -> Iterable[Made]:
+    def _entry(self, place: SourceLocation, index: int, raw: msgspec.Raw, *, depth: int) -> Iterable[Item]:
         try:
             fields = self._objects.decode(raw)
         except msgspec.ValidationError:
@@ -143,13 +143,13 @@ class EntryReader:
         )
         return found
 
-    def _not_read(self, place: SourceLocation, index: int, fields: Fields) -> Iterator[Made]:
+    def _not_read(self, place: SourceLocation, index: int, fields: Fields) -> Iterator[Item]:
         """Yield a problem for each key that may name an image and that the entry's format does not read."""
         for key in self._suspect:
             if bytes(fields[key]) not in _EMPTY and self._reading.first("unread", key):
                 yield self._problem(place, index, f"{shown(key)} {UNREAD}", RENAME)
 
-    def _list(self, place: SourceLocation, index: int, raw: msgspec.Raw, *, depth: int) -> Iterator[Made]:
+    def _list(self, place: SourceLocation, index: int, raw: msgspec.Raw, *, depth: int) -> Iterator[Item]:
         entries = self._arrays.decode(raw)
         inside = Entries(entries, (place, index), kind=place.kind)
         for position, entry in enumerate(entries):
@@ -157,7 +157,7 @@ class EntryReader:
 
     def _opened(
         self, place: SourceLocation, index: int, fields: Fields, lists: Iterable[str], *, depth: int
-    ) -> Iterator[Made]:
+    ) -> Iterator[Item]:
         """Yield the entries of an object's lists. Its ``host`` and ``kind`` hold for them all."""
         host = as_text(_value(fields.get("host")))
         kind = as_text(_value(fields.get("kind"))).removesuffix("List")
@@ -178,7 +178,7 @@ class EntryReader:
             for position, entry in enumerate(entries):
                 yield from self._entry(inside, position, entry, depth=depth + 1)
 
-    def _unread(self, place: SourceLocation, index: int, around: Fields) -> Iterator[Made]:
+    def _unread(self, place: SourceLocation, index: int, around: Fields) -> Iterator[Item]:
         """Yield a problem for each key beside a list of containers that may name an image."""
         for key, raw in around.items():
             if key not in _AROUND and (b"sha256:" in memoryview(raw).tobytes() or role_of(key)):
@@ -187,7 +187,7 @@ class EntryReader:
                     if self._reading.first("unread", path):
                         yield self._problem(place, index, f"{shown(path)} {UNREAD}", RENAME)
 
-    def _more(self, place: SourceLocation, index: int, fields: Fields) -> Iterator[Made]:
+    def _more(self, place: SourceLocation, index: int, fields: Fields) -> Iterator[Item]:
         """Yield a problem for a list that is one page of a longer one."""
         around = {**fields, **self._metadata(fields)}
         for key, raw in around.items():
@@ -237,7 +237,7 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
         raise InvalidConfiguration(f"it has {shown(twice)} twice, and which of the two counts is not known")
 
 
-def left_out_note(reading: Reading, *, others: bool = True) -> Iterator[Made]:
+def left_out_note(reading: Reading, *, others: bool = True) -> Iterator[Item]:
     if reading.stopped:
         one = reading.stopped == 1
         said = "1 container in it does not run" if one else f"{reading.stopped:,} containers in it do not run"

@@ -7,9 +7,9 @@ from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.bills_of_materials import LISTED_HOST
-from digestry.inventory.formats.declared_images import Whole, told_image
+from digestry.inventory.formats.declared_images import ObjectFormat, declared_image
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.inventory.formats.rows import Fields, Item, begins_with
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -17,7 +17,7 @@ _RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what th
 _HUB: Final = ("index.docker.io", "registry-1.docker.io")
 
 
-class _Scan(Whole):
+class _Scan(ObjectFormat):
     whole: ClassVar[bool] = True
 
     def scanned(
@@ -29,10 +29,10 @@ class _Scan(Whole):
         typed: str,
         said: Iterable[tuple[str, str]],
         by: str,
-    ) -> Made:
+    ) -> Item:
         """Return an image that ``by`` scanned, under the ``name`` that it has in the report."""
         remark = f"{by} scanned it, which does not show that it runs anywhere"
-        image = told_image(self._reading, typed, *said, template=True, remarks=(remark,))
+        image = declared_image(self._reading, typed, *said, template=True, remarks=(remark,))
         return self.row(place, image, host=place.host or LISTED_HOST, namespace=namespace, name=name)
 
 
@@ -46,7 +46,7 @@ class TrivyCluster(_Scan):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ClusterName" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         resources = [
             as_object(each) for key in ("Resources", "Vulnerabilities") for each in as_list(one.get(key))
         ]
@@ -104,7 +104,7 @@ class VulnerabilityReport(_Scan):
         raw = fields.get("apiVersion")
         return raw is not None and bytes(raw).startswith(b'"aquasecurity.github.io/')
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         metadata, report = as_object(one.get("metadata")), as_object(one.get("report"))
         artifact = as_object(report.get("artifact"))
         labels = as_object(metadata.get("labels"))
@@ -135,7 +135,7 @@ class VulnerabilityReport(_Scan):
         )
 
 
-class ImageScan(Whole):
+class ImageScan(ObjectFormat):
     """A report on one image, of Trivy, Grype or Syft: it names no container, and is refused."""
 
     title: ClassVar[str] = "a scanner's report on an image"
@@ -148,7 +148,7 @@ class ImageScan(Whole):
             return True
         return begins_with(fields.get("source"), "{") and ("matches" in fields or "artifacts" in fields)
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         if "ArtifactName" in one:
             by, name = "Trivy", as_text(one["ArtifactName"])
             about = as_object(one.get("Metadata"))

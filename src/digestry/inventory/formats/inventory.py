@@ -25,11 +25,11 @@ from digestry.inventory.formats.columns import (
     reads,
 )
 from digestry.inventory.formats.container_states import State
-from digestry.inventory.formats.declared_images import stated
+from digestry.inventory.formats.declared_images import state_and_remarks
 from digestry.inventory.formats.digest_columns import plain, unread
 from digestry.inventory.formats.image_ids import read_image_id
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Fields, Made, Reading, Row, RowImage
+from digestry.inventory.formats.rows import Fields, Item, Reading, Row, RowImage
 from digestry.inventory.observation import Abbreviation, Claim, ImageFacts, Unseen, abbreviation
 from digestry.model.digest import Digest, shown
 from digestry.model.json_values import JsonObject
@@ -70,7 +70,7 @@ class Inventory:
     def recognises(fields: Fields, kind: str) -> bool:
         return not fields.keys().isdisjoint(KEYS) or any(map(names_image, fields))
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         if not fields.keys() <= _PLAIN:
             return self._odd(raw, place, index)
         one = self._decoder.decode(raw)
@@ -84,7 +84,7 @@ class Inventory:
             Row(text(one.host or place.host), text(one.namespace or ""), one.name or "", one.id or "", image),
         )
 
-    def _odd(self, raw: msgspec.Raw, place: SourceLocation, index: int) -> Iterator[Made]:
+    def _odd(self, raw: msgspec.Raw, place: SourceLocation, index: int) -> Iterator[Item]:
         """Yield the container of an entry with other keys than the documented ones."""
         entry = self._any.decode(raw)
         keys = tuple(entry)
@@ -107,7 +107,7 @@ class Inventory:
 
     def row(self, values: Values, host: str = "") -> tuple[Row, ...]:
         """Return the container of ``values``, none if it does not run. Raises :class:`DigestryError`."""
-        state, remarks = stated(values.state) if values.state else _RUNS
+        state, remarks = state_and_remarks(values.state) if values.state else _RUNS
         image = self.image(
             values.reference, values.identities, values.platform, remarks, waits=state == "waits"
         )
@@ -116,14 +116,14 @@ class Inventory:
         text = self._reading.text
         return (Row(text(values.host or host), text(values.namespace), values.name, values.id, image),)
 
-    def not_read(self, paths: Iterable[str], where: str) -> Iterator[Made]:
+    def not_read(self, paths: Iterable[str], where: str) -> Iterator[Item]:
         """Yield a problem for each of ``paths`` that was not named before."""
         for path in dict.fromkeys(paths):
             if self._reading.first("unread", path):
                 message = f"{self._reading.where}, {where}: {shown(path)} {UNREAD}"
                 yield Unseen(self._reading.source, message, RENAME)
 
-    def finish(self) -> Iterable[Made]:
+    def finish(self) -> Iterable[Item]:
         return ()
 
     def image(

@@ -12,8 +12,8 @@ import msgspec
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.pod_fields import decode_pod
-from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
-from digestry.inventory.formats.rows import Fields, Made, Reading, begins_with
+from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
+from digestry.inventory.formats.rows import Fields, Item, Reading, begins_with
 from digestry.inventory.observation import Unseen
 from digestry.model.json_values import JsonObject
 
@@ -45,7 +45,7 @@ class Kubernetes:
             return True
         return bool(kind) and begins_with(fields.get("metadata"), "{")
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         kind = _POD
         if fields.get("kind") != _A_POD:
             kind = msgspec.json.decode(raw, type=_Kind).kind or place.kind
@@ -59,12 +59,12 @@ class Kubernetes:
             raise InvalidConfiguration(what, hint=f"expected {self.usable}")
         return ()
 
-    def finish(self) -> Iterator[Made]:
+    def finish(self) -> Iterator[Item]:
         pods, self._pods = self._pods, []
         if not pods:
             return
         broken: list[Unseen] = []
-        yield from sightings_of_pods(
+        yield from observe_pods(
             self._decoded(pods, broken),
             source=self._reading.source,
             nodes=platforms_of_nodes(self._nodes),

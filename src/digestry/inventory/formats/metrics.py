@@ -13,10 +13,10 @@ from typing import ClassVar, Final, TypeAlias
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State
-from digestry.inventory.formats.declared_images import Whole, remarks_on, told_image
+from digestry.inventory.formats.declared_images import ObjectFormat, declared_image, remarks_on
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Fields, Made, Reading, Row, begins_with
+from digestry.inventory.formats.rows import Fields, Item, Reading, Row, begins_with
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -47,7 +47,7 @@ def is_exposition(first: str) -> bool:
     return _COMMENT.match(first) is not None or (match is not None and _is_number(match[3]) and "{" in first)
 
 
-def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Made]:
+def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Item]:
     """Yield the containers of the metrics in ``source``, of which ``line`` was read.
 
     Raises ``UnicodeDecodeError``, of the line that is ``source.number``.
@@ -75,7 +75,7 @@ def _labels(said: str) -> dict[str, str] | None:
     return None if len(labels) != len(pairs) or _LABEL.sub("", said).strip() else labels
 
 
-class PrometheusAnswer(Whole):
+class PrometheusAnswer(ObjectFormat):
     """What Prometheus' HTTP API answers to an instant query, or its list of results alone."""
 
     title: ClassVar[str] = "Prometheus' answer to a query"
@@ -93,7 +93,7 @@ class PrometheusAnswer(Whole):
         data = fields.get("data")
         return "status" in fields and begins_with(data, "{") and b'"resultType"' in bytes(data or b"")
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         data = as_object(one.get("data"))
         status = as_text(one.get("status"))
         if "data" in one and status != "success":
@@ -119,7 +119,7 @@ class PrometheusAnswer(Whole):
             self._reading.problem(f"the answer need not be whole: it warns of {shown(warnings[0])}", _WHOLE),
         )
 
-    def finish(self) -> Iterable[Made]:
+    def finish(self) -> Iterable[Item]:
         return self._metrics.rows()
 
 
@@ -153,7 +153,7 @@ class _Metrics:
             self._states.setdefault(key, {})[match[1]] = value
             self._stated = True
 
-    def rows(self) -> Iterator[Made]:
+    def rows(self) -> Iterator[Item]:
         if self._infos:
             yield from self._of_pods()
         elif any(labels.get("image") for labels in self._seen.values()):
@@ -161,7 +161,7 @@ class _Metrics:
         else:
             yield self._reading.problem("there is no metric in it that names an image", _NEEDED)
 
-    def _of_pods(self) -> Iterator[Made]:
+    def _of_pods(self) -> Iterator[Item]:
         if not self._stated:
             yield self._reading.note(_NO_STATE, _ASK)
         for (key, image_id, container), labels in self._infos.items():
@@ -170,7 +170,7 @@ class _Metrics:
                 continue
             shown = labels.get("image", "")
             typed = labels.get("image_spec", "") or ("" if shown.startswith("sha256:") else shown)
-            image = told_image(self._reading, typed, ("image_id", image_id), state=state, remarks=remarks)
+            image = declared_image(self._reading, typed, ("image_id", image_id), state=state, remarks=remarks)
             cluster, namespace, pod, name = key
             host = self._nodes.get((*key[:3], ""), "") or labels.get("node", "") or cluster
             yield Row(host, namespace, f"{pod}/{name}", container.rpartition("://")[2], image)
@@ -190,13 +190,13 @@ class _Metrics:
             return "ended", remarks_on("ended", "not running")
         return ("", (_NO_STATE,)) if not states else ("", remarks_on("", "neither running nor ended"))
 
-    def _of_cadvisor(self) -> Iterator[Made]:
+    def _of_cadvisor(self) -> Iterator[Item]:
         for (key, identity), labels in self._seen.items():
             shown = labels.get("image", "")
             if not shown:
                 continue  # a control group that is no container
             bare = shown.startswith("sha256:")
-            image = told_image(self._reading, "" if bare else shown, ("image", shown if bare else ""))
+            image = declared_image(self._reading, "" if bare else shown, ("image", shown if bare else ""))
             _, namespace, pod, name = key
             called = "/".join(part for part in (pod, name or labels.get("name", "")) if part)
             host = labels.get("node", "") or labels.get("instance", "")

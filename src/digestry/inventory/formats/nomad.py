@@ -11,9 +11,9 @@ from typing import ClassVar, Final
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.container_states import State, state_of
-from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
+from digestry.inventory.formats.declared_images import TEMPLATE, ObjectFormat, declared_image, remarks_on
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Fields, Made, begins_with
+from digestry.inventory.formats.rows import Fields, Item, begins_with
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -33,7 +33,7 @@ def _tasks(job: JsonObject, group: str) -> Iterator[tuple[JsonObject, JsonObject
                 yield one, task, image.removeprefix("docker://")
 
 
-class NomadAllocation(Whole):
+class NomadAllocation(ObjectFormat):
     title: ClassVar[str] = "`nomad alloc status -json`"
     usable: ClassVar[str] = "allocations with their job"
     whole: ClassVar[bool] = True
@@ -42,7 +42,7 @@ class NomadAllocation(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return "TaskStates" in fields and ("JobID" in fields or "Job" in fields)
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         job, name = as_object(one.get("Job")), as_text(one.get("Name"))
         if not job:
             raise InvalidConfiguration(
@@ -64,7 +64,7 @@ class NomadAllocation(Whole):
                 state, word = "", client
             if not self.shows(state):
                 continue
-            image = told_image(
+            image = declared_image(
                 self._reading, typed, state=state, remarks=remarks_on(state, word), unknown=_NO_DIGEST
             )
             host = as_text(one.get("NodeName")) or as_text(one.get("NodeID"))
@@ -82,7 +82,7 @@ class NomadAllocation(Whole):
             )
 
 
-class NomadJob(Whole):
+class NomadJob(ObjectFormat):
     title: ClassVar[str] = "`nomad job inspect`"
     usable: ClassVar[str] = "jobs with tasks that have an image"
     whole: ClassVar[bool] = True
@@ -93,7 +93,7 @@ class NomadJob(Whole):
             return True
         return begins_with(fields.get("Job"), "{") and b'"TaskGroups"' in bytes(fields["Job"])
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         job = one if "TaskGroups" in one else as_object(one.get("Job"))
         name = as_text(job.get("Name")) or as_text(job.get("ID"))
         stopped = job.get("Stop") is True or as_text(job.get("Status")) == "dead"
@@ -104,7 +104,7 @@ class NomadJob(Whole):
             if not idle and self._reading.first("allocations"):
                 yield self._reading.problem(f"a job ({shown(name)}): {TEMPLATE}", _ALLOCATIONS)
             remark = "a job that is stopped or scaled to zero" if idle else f"a job: {TEMPLATE}"
-            image = told_image(self._reading, typed, template=True, remarks=(remark,))
+            image = declared_image(self._reading, typed, template=True, remarks=(remark,))
             label = f"{name}/{as_text(group.get('Name'))}/{as_text(task.get('Name'))}"
             yield self.row(place, image, namespace=as_text(job.get("Namespace")), name=label)
         if not found:

@@ -18,7 +18,7 @@ import msgspec
 
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.pod_fields import decode_pod
-from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
+from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
 from digestry.inventory.formats.rows import Reading
 from digestry.inventory.observation import ContainerObservation, ImageFacts, Observation
 from digestry.model.json_values import as_object, as_text
@@ -78,7 +78,7 @@ def read_pod_list(source: Input, first: bytes, reading: Reading) -> list[Observa
     ended: list[int] = []
     try:
         seen = list(
-            sightings_of_pods(
+            observe_pods(
                 _pods(_pieces(source), nodes),
                 source=reading.source,
                 include_stopped=reading.include_stopped,

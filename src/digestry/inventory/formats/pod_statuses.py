@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Final
 
-from digestry.inventory.formats.declared_images import TEMPLATE, Whole, told_image
+from digestry.inventory.formats.declared_images import TEMPLATE, ObjectFormat, declared_image
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.pods import sightings_of_pods
-from digestry.inventory.formats.rows import Fields, Made, RowImage, begins_with
+from digestry.inventory.formats.pods import observe_pods
+from digestry.inventory.formats.rows import Fields, Item, RowImage, begins_with
 from digestry.inventory.observation import ContainerObservation, Unseen
 from digestry.model.json_values import JsonObject, as_object, as_text
 
@@ -17,8 +17,8 @@ _PODS: Final = "kubectl get pods -A -o json has what runs"
 _REPORTED: Final = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 
-class _Statuses(Whole):
-    def of_status(self, status: JsonObject, place: SourceLocation, *, alone: bool = False) -> Iterator[Made]:
+class _Statuses(ObjectFormat):
+    def of_status(self, status: JsonObject, place: SourceLocation, *, alone: bool = False) -> Iterator[Item]:
         """Yield the containers of a pod of which only its ``status`` is known."""
         pod = {"metadata": {"name": _NAMELESS}, "spec": {}, "status": status}
         ended = 0
@@ -27,7 +27,7 @@ class _Statuses(Whole):
             nonlocal ended
             ended += count
 
-        for seen in sightings_of_pods(
+        for seen in observe_pods(
             [pod],
             source=self._reading.source,
             include_stopped=self._reading.include_stopped,
@@ -58,7 +58,7 @@ class PodStatus(_Statuses):
     def recognises(fields: Fields, kind: str) -> bool:
         return "kind" not in fields and any(begins_with(fields.get(key), "[") for key in _REPORTED)
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         return self.of_status(one, place)
 
 
@@ -73,12 +73,12 @@ class ContainerStatus(_Statuses):
     def recognises(fields: Fields, kind: str) -> bool:
         return "imageID" in fields and "image" in fields and begins_with(fields.get("state"), "{")
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         name = as_text(one.get("name")) or as_text(one.get("containerID"))
         return self.of_status({"containerStatuses": [{**one, "name": name}]}, place, alone=True)
 
 
-class ContainerSpec(Whole):
+class ContainerSpec(ObjectFormat):
     """``kubectl get … -o json | jq '….spec.containers[]'``: of pods, or of templates."""
 
     title: ClassVar[str] = "containers' specifications"
@@ -89,10 +89,10 @@ class ContainerSpec(Whole):
     def recognises(fields: Fields, kind: str) -> bool:
         return "image" in fields and ("imagePullPolicy" in fields or "terminationMessagePath" in fields)
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         if self._reading.first("specifications"):
             yield self._reading.problem(f"the specification of a container: {TEMPLATE}", _PODS)
-        image = told_image(
+        image = declared_image(
             self._reading,
             as_text(one.get("image")),
             template=True,

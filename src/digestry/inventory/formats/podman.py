@@ -15,13 +15,13 @@ from digestry.inventory.formats.docker import engine_image
 from digestry.inventory.formats.engine_documents import InspectedContainer, ListedContainer
 from digestry.inventory.formats.engine_images import INFRASTRUCTURE, with_podman_digest
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, RowImage, begins_with
-from digestry.inventory.formats.single_entries import OneByOne
+from digestry.inventory.formats.rows import DeferredImage, Fields, Item, Reading, RowImage, begins_with
+from digestry.inventory.formats.single_entries import EntryFormat
 
 _SHORT: Final = 12
 
 
-class PodmanInspect(OneByOne[InspectedContainer]):
+class PodmanInspect(EntryFormat[InspectedContainer]):
     title: ClassVar[str] = "`podman inspect` of a container"
     usable: ClassVar[str] = "containers with an Id and an Image"
     reads: ClassVar[frozenset[str]] = frozenset({"ImageDigest"})
@@ -31,7 +31,7 @@ class PodmanInspect(OneByOne[InspectedContainer]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageName" in fields and begins_with(fields.get("Config"), "{")
 
-    def made(self, one: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         if self._reading.left_out(runs=one.runs):
             return ()
         remarks = (INFRASTRUCTURE,) if one.is_infra else ()
@@ -40,7 +40,7 @@ class PodmanInspect(OneByOne[InspectedContainer]):
         return (self.row(place, image, namespace=namespace, name=one.name or "", identity=one.id),)
 
 
-class PodmanList(OneByOne[ListedContainer]):
+class PodmanList(EntryFormat[ListedContainer]):
     """``podman ps --format json``, and ``GET /containers/json`` of docker's API."""
 
     title: ClassVar[str] = "`podman ps --format json`"
@@ -52,7 +52,7 @@ class PodmanList(OneByOne[ListedContainer]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageID" in fields
 
-    def made(self, one: ListedContainer, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: ListedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         if self._reading.left_out(runs=one.runs):
             return ()
         remarks = (INFRASTRUCTURE,) if one.is_infra else ()
@@ -69,7 +69,7 @@ class PodmanList(OneByOne[ListedContainer]):
 
 def podman_image(
     reading: Reading, typed: str, image_id: str, image_digest: str, remarks: tuple[str, ...]
-) -> Awaited:
+) -> DeferredImage:
     """Return the image of podman's container; ``image_digest`` is the container's, "" if not known."""
 
     def make() -> RowImage:

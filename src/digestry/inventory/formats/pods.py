@@ -47,7 +47,7 @@ _BUILD: Final = "node.kubernetes.io/windows-build"
 _WINDOWS: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
-def sightings_of_pods(
+def observe_pods(
     pods: Iterable[object],
     *,
     source: str,
@@ -64,7 +64,7 @@ def sightings_of_pods(
     ``nodes_unknown`` is why there are none. ``left_out`` is told of those without a row. Raises
     nothing: an entry that is no pod is a problem.
     """
-    asked = _Asked(source, nodes, nodes_unknown, include_stopped, remark, left_out)
+    options = _Options(source, nodes, nodes_unknown, include_stopped, remark, left_out)
     seen_at = now()
     for position, entry in enumerate(pods):
         pod = as_object(entry)
@@ -75,7 +75,7 @@ def sightings_of_pods(
         moment = now()
         if moment != seen_at:
             seen_at = moment  # one object for all of one second
-        yield from _Pod(pod, asked, seen_at).sightings()
+        yield from _Pod(pod, options, seen_at).observe()
 
 
 def platforms_of_nodes(nodes: Iterable[object]) -> dict[str, Platform]:
@@ -106,8 +106,8 @@ def _windows_build(node: JsonObject) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What :func:`sightings_of_pods` was given, besides the pods."""
+class _Options:
+    """What :func:`observe_pods` was given, besides the pods."""
 
     source: str
     nodes: Mapping[str, Platform]
@@ -135,31 +135,31 @@ _RUNS: Final = _State(runs=True, ended=False)
 class _Pod:
     """One pod, and what is common to its containers."""
 
-    def __init__(self, pod: JsonObject, asked: _Asked, seen_at: datetime.datetime) -> None:
+    def __init__(self, pod: JsonObject, options: _Options, seen_at: datetime.datetime) -> None:
         self._pod = pod
-        self._asked = asked
+        self._options = options
         self._metadata = as_object(pod.get("metadata"))
         self._spec = as_object(pod.get("spec"))
         self._status = as_object(pod.get("status"))
         self._name = as_text(self._metadata.get("name"))
-        self._namespace = asked.images.text(as_text(self._metadata.get("namespace")))
-        self._host = asked.images.text(as_text(self._spec.get("nodeName")))
+        self._namespace = options.images.text(as_text(self._metadata.get("namespace")))
+        self._host = options.images.text(as_text(self._spec.get("nodeName")))
         self._seen_at = seen_at
         self._runs = False
         self._runtime = ""
-        self._platform = asked.nodes.get(self._host) or self._wanted_platform()
+        self._platform = options.nodes.get(self._host) or self._required_platform()
         self._remarks: list[str] = []
-        if self._host and self._platform is None and asked.nodes_unknown:
-            self._remarks.append(f"its node's platform is not known: {asked.nodes_unknown}")
+        if self._host and self._platform is None and options.nodes_unknown:
+            self._remarks.append(f"its node's platform is not known: {options.nodes_unknown}")
         if (
             as_text(self._status.get("reason")) == "NodeLost"
             or as_text(self._status.get("phase")) == "Unknown"
         ):
             self._remarks.append("its node does not report: this is the last that was heard of it")
 
-    def sightings(self) -> Iterator[Observation]:
+    def observe(self) -> Iterator[Observation]:
         ended = as_text(self._status.get("phase")) in ENDED
-        if ended and not self._asked.include_stopped and not self._still_runs():
+        if ended and not self._options.include_stopped and not self._still_runs():
             self._leave_out(sum(len(as_list(self._spec.get(key))) for key, _ in _STATUSES) or 1)
             return
         empty = True
@@ -188,7 +188,7 @@ class _Pod:
                 for name, spec in specs.items():
                     if name and name not in seen:
                         empty = False
-                        yield self._sighting(name, spec, {}, self._not_started())
+                        yield self._observation(name, spec, {}, self._not_started())
         if self._runs:
             yield from self._volumes(statuses)
         if empty:
@@ -208,20 +208,20 @@ class _Pod:
         return runs
 
     def _leave_out(self, count: int) -> None:
-        if self._asked.left_out is not None:
-            self._asked.left_out(count)
+        if self._options.left_out is not None:
+            self._options.left_out(count)
 
     # -- containers ---------------------------------------------------------------------------
 
     def _container(self, name: str, spec: JsonObject, status: JsonObject) -> Iterator[Observation]:
         state = _state(status)
         self._runs = self._runs or state.runs
-        if state.ended and not self._asked.include_stopped:
+        if state.ended and not self._options.include_stopped:
             self._leave_out(1)
             return
-        yield self._sighting(name, spec, status, state)
+        yield self._observation(name, spec, status, state)
 
-    def _sighting(
+    def _observation(
         self, name: str, spec: JsonObject, status: JsonObject, state: _State
     ) -> ContainerObservation:
         remarks = list(self._remarks)
@@ -236,9 +236,9 @@ class _Pod:
             remarks.append(state.why)
         if said and not was_started:
             remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(said)}")
-        if self._asked.remark is not None and typed:
-            remarks.append(self._asked.remark(self._pod, name, typed))
-        image = self._asked.images.container(
+        if self._options.remark is not None and typed:
+            remarks.append(self._options.remark(self._pod, name, typed))
+        image = self._options.images.container(
             reference, said if was_started else None, runtime, self._platform
         )
         return self._row(f"{self._name}/{name}", identity, image, remarks, state.waiting)
@@ -285,7 +285,7 @@ class _Pod:
             yield self._row(
                 f"{self._name}/volume:{name}",
                 f"{as_text(self._metadata.get('uid'))}/{name}",
-                self._asked.images.volume(
+                self._options.images.volume(
                     as_text(source.get("reference")) or None,
                     given.get(name, ""),
                     self._runtime,
@@ -303,26 +303,26 @@ class _Pod:
             where = self._host or "its node"
             remarks.append(f"{image.local} is a registry on {where} itself; what was asked is the one here")
         return ContainerObservation(
-            source=self._asked.source,
+            source=self._options.source,
             host=self._host,
             namespace=self._namespace,
             name=name,
             id=identity,
             image=image.facts,
             seen_at=self._seen_at,
-            remarks=self._asked.images.remarks(*remarks, *image.remarks),
+            remarks=self._options.images.remarks(*remarks, *image.remarks),
             waiting=waiting,
         )
 
-    def _wanted_platform(self) -> Platform | None:
+    def _required_platform(self) -> Platform | None:
         """Return the platform that the pod requires of its node."""
         selector = as_object(self._spec.get("nodeSelector"))
         system = as_text(selector.get(_SYSTEM)) or as_text(as_object(self._spec.get("os")).get("name"))
-        return self._asked.images.platform(as_text(selector.get(_ARCHITECTURE)), system or _DEFAULT_SYSTEM)
+        return self._options.images.platform(as_text(selector.get(_ARCHITECTURE)), system or _DEFAULT_SYSTEM)
 
     def _problem(self, message: str) -> Unseen:
         where = "/".join(part for part in (self._namespace, self._name) if part)
-        return Unseen(self._asked.source, f"pod {where}: {message}")
+        return Unseen(self._options.source, f"pod {where}: {message}")
 
 
 def _state(status: JsonObject) -> _State:

@@ -34,7 +34,7 @@ class RowImage:
     waiting: Waiting = ""
 
 
-class Awaited:
+class DeferredImage:
     """An image that is made when everything was read, since a later entry may tell more of it."""
 
     __slots__ = ("_image", "_make")
@@ -62,10 +62,10 @@ class Row(NamedTuple):
     namespace: str
     name: str
     id: str
-    image: RowImage | Awaited
+    image: RowImage | DeferredImage
 
 
-Made: TypeAlias = Row | ContainerObservation | Unseen | Note
+Item: TypeAlias = Row | ContainerObservation | Unseen | Note
 
 
 @dataclass(slots=True)
@@ -81,21 +81,21 @@ class Reading:
     """Whether something in it says in so many words that there is nothing to be listed."""
     images: dict[Digest, ImageRecord] = field(default_factory=dict)
     _said: set[Hashable] = field(default_factory=set)
-    _shared: dict[Hashable, Awaited] = field(default_factory=dict)
+    _shared: dict[Hashable, DeferredImage] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
 
-    def shared(self, key: tuple[Hashable, ...], make: Callable[[], RowImage]) -> Awaited:
+    def shared(self, key: tuple[Hashable, ...], make: Callable[[], RowImage]) -> DeferredImage:
         """Return the image of ``key``: one object for every container that has it."""
         found = self._shared.get(key)
         if found is None:
-            found = self._shared[key] = Awaited(make)
+            found = self._shared[key] = DeferredImage(make)
         return found
 
     def text(self, text: str) -> str:
         """Return ``text``, the same object for all that are equal."""
         return self._texts.setdefault(text, text)
 
-    def learn(self, identity: Digest, image: ImageRecord) -> None:
+    def add_image(self, identity: Digest, image: ImageRecord) -> None:
         """Note the file's description of the image that runtimes call ``identity``."""
         known = self.images.get(identity)
         self.images[identity] = image if known is None else known.joined(image)
@@ -141,19 +141,19 @@ class Format(Protocol):
         """Whether an entry is of this kind. ``kind`` is what the list around it says of it."""
         ...
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         """Return the rows, problems and notes of one entry, the one at ``index`` of ``place``.
 
         Raises :class:`DigestryError`, and msgspec's errors.
         """
         ...
 
-    def finish(self) -> Iterable[Made]:
+    def finish(self) -> Iterable[Item]:
         """Return the rows, problems and notes that had to wait until everything was read."""
         ...
 
 
-def sightings(rows: Iterable[Row], *, source: str, host: str) -> Iterator[ContainerObservation]:
+def observe_rows(rows: Iterable[Row], *, source: str, host: str) -> Iterator[ContainerObservation]:
     """Yield the rows as observations of this moment; ``host`` is for those that have none."""
     seen_at = now()
     for row in rows:

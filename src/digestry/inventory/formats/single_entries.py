@@ -9,13 +9,13 @@ import msgspec
 
 from digestry.inventory.formats.engine_documents import ImageRecord
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Made, Reading, Row, RowImage
+from digestry.inventory.formats.rows import DeferredImage, Fields, Item, Reading, Row, RowImage
 from digestry.model.digest import Digest
 
 T = TypeVar("T")
 
 
-class OneByOne(Generic[T]):
+class EntryFormat(Generic[T]):
     """An entry is decoded as an ``entry``, which is ``T``, and is whole: nothing is left for the end."""
 
     entry: ClassVar[Any]
@@ -24,22 +24,22 @@ class OneByOne(Generic[T]):
         self._reading = reading
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self.entry)
 
-    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Made]:
+    def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         """See :meth:`~.rows.Format.read`."""
-        return self.made(self._decoder.decode(raw), fields, place)
+        return self.read_entry(self._decoder.decode(raw), fields, place)
 
-    def made(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         """Return the rows, problems and notes of one entry. Raises :class:`DigestryError`."""
         raise NotImplementedError
 
-    def finish(self) -> Iterable[Made]:
+    def finish(self) -> Iterable[Item]:
         """See :meth:`~.rows.Format.finish`."""
         return ()
 
     def row(
         self,
         place: SourceLocation,
-        image: RowImage | Awaited,
+        image: RowImage | DeferredImage,
         *,
         name: str,
         host: str = "",
@@ -54,17 +54,17 @@ class OneByOne(Generic[T]):
         return Row(text(host or place.host), text(namespace), name, identity, image)
 
 
-class Images(OneByOne[T]):
+class ImageListFormat(EntryFormat[T]):
     """A list of images: what it says of them is for the containers elsewhere in the file."""
 
     usable: ClassVar[str] = "containers: images alone do not say what runs"
 
-    def made(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Made]:
-        learnt = self.learnt(one)
+    def read_entry(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        learnt = self.image_record(one)
         if learnt is not None:
-            self._reading.learn(*learnt)
+            self._reading.add_image(*learnt)
         return ()
 
-    def learnt(self, one: T) -> tuple[Digest, ImageRecord] | None:
+    def image_record(self, one: T) -> tuple[Digest, ImageRecord] | None:
         """Return the ID of an image and its description, or None if the entry says nothing of it."""
         raise NotImplementedError

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar, Final
 
 from digestry.inventory.formats.container_states import State, state_of
-from digestry.inventory.formats.declared_images import TEMPLATE, Whole, remarks_on, told_image
+from digestry.inventory.formats.declared_images import TEMPLATE, ObjectFormat, declared_image, remarks_on
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.rows import Awaited, Fields, Made, begins_with
+from digestry.inventory.formats.rows import DeferredImage, Fields, Item, begins_with
 from digestry.model.json_values import JsonObject, as_object, as_text
 
 _STACK: Final = "com.docker.stack.namespace"
@@ -32,11 +32,11 @@ def _state(word: str) -> State:
     return _OWN[first] if first in _OWN else state_of(word)
 
 
-class _Tasks(Whole):
+class _Tasks(ObjectFormat):
     usable: ClassVar[str] = "tasks with an image"
 
-    def image(self, typed: str, state: State, said: str) -> Awaited:
-        return told_image(
+    def image(self, typed: str, state: State, said: str) -> DeferredImage:
+        return declared_image(
             self._reading, typed, state=state, remarks=remarks_on(state, said), unknown=_NO_DIGEST
         )
 
@@ -49,7 +49,7 @@ class SwarmTaskList(_Tasks):
     def recognises(fields: Fields, kind: str) -> bool:
         return "CurrentState" in fields and "DesiredState" in fields and "Image" in fields
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         said = as_text(one.get("CurrentState"))
         state = _state(said)
         if not self.shows(state):
@@ -70,7 +70,7 @@ class SwarmTask(_Tasks):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ServiceID" in fields and "DesiredState" in fields and begins_with(fields.get("Spec"), "{")
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         status = as_object(one.get("Status"))
         said = as_text(status.get("State"))
         state = _state(said)
@@ -94,7 +94,7 @@ class SwarmTask(_Tasks):
         )
 
 
-class _Services(Whole):
+class _Services(ObjectFormat):
     usable: ClassVar[str] = "services with an image"
 
     def service(
@@ -106,7 +106,7 @@ class _Services(Whole):
         identity: str,
         typed: str,
         running: int | None,
-    ) -> Iterator[Made]:
+    ) -> Iterator[Item]:
         """Yield the template of a service, of which ``running`` tasks run, None if that is not said."""
         if running == 0:
             remark = "a service that is scaled to zero: nothing of it runs"
@@ -117,7 +117,7 @@ class _Services(Whole):
                     f"services are in it, of which tasks run ({name!r} for one), and not what these run",
                     _TASKS,
                 )
-        image = told_image(self._reading, typed, template=True, remarks=(remark,))
+        image = declared_image(self._reading, typed, template=True, remarks=(remark,))
         yield self.row(place, image, namespace=stack, name=name, identity=identity)
 
 
@@ -129,7 +129,7 @@ class SwarmServiceList(_Services):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Replicas" in fields and "Mode" in fields and begins_with(fields.get("Image"), '"')
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         match = _REPLICAS.match(as_text(one.get("Replicas")))
         return self.service(
             place,
@@ -152,7 +152,7 @@ class SwarmService(_Services):
             return False
         return b'"TaskTemplate"' in bytes(spec) and b'"Mode"' in bytes(spec)
 
-    def made(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Made]:
+    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         spec = as_object(one.get("Spec"))
         container = as_object(as_object(spec.get("TaskTemplate")).get("ContainerSpec"))
         running = as_object(one.get("ServiceStatus")).get("RunningTasks")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from digestry.inventory.engine_values import reference_of
-from digestry.inventory.formats.pods import ENDED, platforms_of_nodes, sightings_of_pods
+from digestry.inventory.formats.pods import ENDED, observe_pods, platforms_of_nodes
 from digestry.inventory.observation import (
     ContainerObservation,
     ImageFacts,
@@ -200,7 +200,7 @@ class Workloads:
         )
 
 
-def sightings_of_objects(
+def observe_objects(
     objects: Iterable[object], *, source: str, include_stopped: bool = False
 ) -> Iterator[Observation]:
     """Yield the containers of pods, and of workloads that have no pods, one observation each.
@@ -221,7 +221,7 @@ def sightings_of_objects(
                 yield problem
         elif kind in {"Pod", ""}:
             pods.append(entry)
-    yield from sightings_of_pods(
+    yield from observe_pods(
         workloads.seeing(pods),
         source=source,
         nodes=platforms_of_nodes(nodes),

@@ -53,7 +53,7 @@ class Plugin:
     mode: str
     """``Never``, ``IfAvailable`` or ``Always``: whether it may, or must, talk to a person."""
     install_hint: str = ""
-    wants_cluster: bool = False
+    needs_cluster: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +358,7 @@ def _plugin(entry: _Entry) -> Plugin:
         version=entry.string("apiVersion"),
         mode=mode,
         install_hint=entry.string("installHint"),
-        wants_cluster=entry.flag("provideClusterInfo"),
+        needs_cluster=entry.flag("provideClusterInfo"),
     )
 
 

@@ -84,12 +84,14 @@ class Credentials:
         if user.token_file is not None:
             return Credential(f"Bearer {_token(user.token_file)}", user.certificate, user.key)
         if user.plugin is not None:
-            bought = buy(user.plugin, self._cluster, environment=self._environment, timeout=self._timeout)
+            found = run_plugin(
+                user.plugin, self._cluster, environment=self._environment, timeout=self._timeout
+            )
             return Credential(
-                bought.authorization,
-                bought.certificate or user.certificate,
-                bought.key or user.key,
-                bought.expires,
+                found.authorization,
+                found.certificate or user.certificate,
+                found.key or user.key,
+                found.expires,
             )
         if user.username or user.password:
             pair = base64.b64encode(f"{user.username}:{user.password}".encode()).decode()
@@ -110,7 +112,7 @@ def _token(path: Path) -> str:
     return token
 
 
-def buy(
+def run_plugin(
     plugin: Plugin, cluster: Cluster, *, environment: Mapping[str, str], timeout: float = PLUGIN_TIMEOUT
 ) -> Credential:
     """Run ``plugin``, and return the credential that it prints.
@@ -146,7 +148,7 @@ def buy(
 
 def _question(plugin: Plugin, cluster: Cluster, *, interactive: bool) -> JsonObject:
     spec: JsonObject = {"interactive": interactive}
-    if plugin.wants_cluster:
+    if plugin.needs_cluster:
         about: JsonObject = {"server": cluster.server}
         if cluster.server_name:
             about["tls-server-name"] = cluster.server_name

@@ -30,7 +30,7 @@ from digestry.inventory.formats.container_labels import read_labels
 from digestry.inventory.formats.containerd import CRI_RECORD, RecordMetadata, read_record
 from digestry.inventory.formats.cri_documents import SANDBOX, config_image
 from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
-from digestry.inventory.sources.containerd_images import Shelf
+from digestry.inventory.sources.containerd_images import NamespaceStore
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -129,12 +129,12 @@ class ContainerdSource:
                 "add --source docker and leave this one out with ?without=moby, or name it with ?namespace=",
             )
             return
-        shelf = Shelf(self._containerd, namespace)
+        store = NamespaceStore(self._containerd, namespace)
         for container in wanted:
             if not container.id:
                 yield Unseen(self._name, f"namespace {namespace}: the list has a container without an ID")
                 continue
-            yield self._container(namespace, container, states[container.id], shelf)
+            yield self._container(namespace, container, states[container.id], store)
 
     def _state(self, namespace: str, identity: str, tasks: dict[str, bool | None] | None) -> bool | None:
         if tasks is None:
@@ -150,7 +150,7 @@ class ContainerdSource:
             return None
 
     def _container(
-        self, namespace: str, container: Container, runs: bool | None, shelf: Shelf
+        self, namespace: str, container: Container, runs: bool | None, store: NamespaceStore
     ) -> ContainerObservation:
         labels = read_labels(container.labels)
         record = read_record(container.extensions.get(CRI_RECORD, b""))
@@ -165,7 +165,7 @@ class ContainerdSource:
             reference = None
             remarks.append("the image's name is not known: it was started by ID, or from no image")
         try:
-            found = _image(container, record, reference, shelf)
+            found = _image(container, record, reference, store)
         except DigestryError as error:
             found = _Found(remarks=[f"containerd does not show this container's image: {error.message}"])
         named = reference_of(reference)
@@ -193,32 +193,32 @@ class ContainerdSource:
 
 
 def _image(
-    container: Container, record: RecordMetadata | None, reference: str | None, shelf: Shelf
+    container: Container, record: RecordMetadata | None, reference: str | None, store: NamespaceStore
 ) -> _Found:
     config = digest_of(record.image_ref) if record else None
     if config is not None:
-        return _by_config(config, "the CRI's record of the container", reference, shelf)
+        return _by_config(config, "the CRI's record of the container", reference, store)
     if not container.snapshot_key:
         return _Found(remarks=["containerd has no snapshot for it: its files are not an image's"])
     try:
-        chain = shelf.parent(container.snapshotter, container.snapshot_key)
+        chain = store.parent(container.snapshotter, container.snapshot_key)
     except RemoteNotFound:
         return _Found(remarks=["containerd does not have the snapshot that it runs any more", _NO_DIGEST])
-    image = shelf.images().get(container.image)
+    image = store.images().get(container.image)
     pinned = named.digest if (named := reference_of(reference)) is not None else None
     if image is None:
-        return _nameless(container, chain, pinned, reference, shelf)
-    same = [part for part in shelf.parts(image) if _has(shelf, part.config, chain)]
+        return _nameless(container, chain, pinned, reference, store)
+    same = [one for one in store.manifests(image) if _has(store, one.config, chain)]
     unmoved = 0 < image.updated <= container.created
     if pinned is not None and str(pinned) != image.digest:
-        found = _by_layers(container, chain, reference, shelf)
+        found = _by_layers(container, chain, reference, store)
         found.remarks.insert(
             0, f"the name {container.image} is given to {image.digest}, which is not its own"
         )
         return found
     if same and (unmoved or pinned is not None):
-        return _by_target(image, {part.config for part in same}, {part.manifest for part in same}, shelf)
-    found = _by_layers(container, chain, reference, shelf)
+        return _by_target(image, {one.config for one in same}, {one.manifest for one in same}, store)
+    found = _by_layers(container, chain, reference, store)
     if not same:
         found.remarks.insert(0, f"{container.image} is another image: its layers are not those that run")
     elif not found.claims:
@@ -230,19 +230,21 @@ def _image(
     return found
 
 
-def _has(shelf: Shelf, config: Digest, chain: str) -> bool:
-    code = shelf.code(config)
-    return code is not None and bool(chain) and code.chain == chain
+def _has(store: NamespaceStore, config: Digest, chain: str) -> bool:
+    stored = store.stored_config(config)
+    return stored is not None and bool(chain) and stored.chain == chain
 
 
-def _by_target(image: NamedImage, configs: set[Digest], manifests: set[Digest], shelf: Shelf) -> _Found:
+def _by_target(
+    image: NamedImage, configs: set[Digest], manifests: set[Digest], store: NamespaceStore
+) -> _Found:
     """Return what a name means, and has meant since before the container was made."""
     found = _Found()
-    found.claims += _claims_of(image, shelf)
+    found.claims += _claims_of(image, store)
     if len(configs) == 1:
         (found.config,) = configs
-        code = shelf.code(found.config)
-        found.platform = code.platform if code else None
+        stored = store.stored_config(found.config)
+        found.platform = stored.platform if stored else None
         found.claims.append(
             Claim(found.config, "config", None, "the layers that run", "image-id", obtained=False)
         )
@@ -253,14 +255,14 @@ def _by_target(image: NamedImage, configs: set[Digest], manifests: set[Digest], 
     return found
 
 
-def _by_config(config: Digest, read_from: str, reference: str | None, shelf: Shelf) -> _Found:
+def _by_config(config: Digest, read_from: str, reference: str | None, store: NamespaceStore) -> _Found:
     """Return a config that runs for certain, and the names of the images that have it."""
     found = _Found(config=config)
     own = repository_of(reference)
     try:
-        pairs = [claim for image in shelf.holding(config) for claim in _claims_of(image, shelf)]
-        code = shelf.code(config)
-        found.platform = code.platform if code else None
+        pairs = [claim for image in store.holding(config) for claim in _claims_of(image, store)]
+        stored = store.stored_config(config)
+        found.platform = stored.platform if stored else None
     except DigestryError as error:
         pairs = []
         found.remarks.append(f"containerd does not show its images: {error.message}")
@@ -270,30 +272,30 @@ def _by_config(config: Digest, read_from: str, reference: str | None, shelf: She
     return found
 
 
-def _by_layers(container: Container, chain: str, reference: str | None, shelf: Shelf) -> _Found:
+def _by_layers(container: Container, chain: str, reference: str | None, store: NamespaceStore) -> _Found:
     """Return what the layers that run say, where the name says nothing any more."""
     if not chain:
         return _Found(remarks=["the snapshot that it runs stands on no image's layers", _NO_DIGEST])
-    here = shelf.with_layers(container.snapshotter, chain)
+    here = store.with_layers(container.snapshotter, chain)
     if not here:
         return _Found(remarks=[f"no image here has the layers that run ({chain})", _NO_DIGEST])
-    made = [code for code in here if code.made(container)]
+    made = [one for one in here if one.would_make(container)]
     if len(made) == 1 and len(here) == 1:
-        found = _by_config(made[0].digest, "the layers that run", reference, shelf)
+        found = _by_config(made[0].digest, "the layers that run", reference, store)
         found.remarks.append(
             f"found by the layers that run: of the images here, only {made[0].digest} (a config) has them"
         )
         return found
-    listed = ", ".join(str(code.digest) for code in here[:4]) + (", …" if len(here) > 4 else "")
+    listed = ", ".join(str(one.digest) for one in here[:4]) + (", …" if len(here) > 4 else "")
     said = f"the layers that run are those of {listed} (of the config), but other images may have them, too"
     return _Found(remarks=[said, _NO_DIGEST])
 
 
 def _nameless(
-    container: Container, chain: str, pinned: Digest | None, reference: str | None, shelf: Shelf
+    container: Container, chain: str, pinned: Digest | None, reference: str | None, store: NamespaceStore
 ) -> _Found:
     """Return what runs, where containerd no longer has an image of the container's name."""
-    found = _by_layers(container, chain, reference, shelf)
+    found = _by_layers(container, chain, reference, store)
     if container.image:
         found.remarks.insert(0, f"containerd no longer has an image {container.image}")
     named = reference_of(reference)
@@ -312,19 +314,19 @@ def _nameless(
     return found
 
 
-def _claims_of(image: NamedImage, shelf: Shelf) -> list[Claim]:
+def _claims_of(image: NamedImage, store: NamespaceStore) -> list[Claim]:
     """Return the claims of an image: by its name, and by where containerd noted that it pulled it."""
     try:
         target = Digest.parse(image.digest)
     except InvalidDigest:
         return []
-    pulled = shelf.pulled_from(target)
+    pulled = store.pulled_from(target)
     repositories: dict[Reference, bool] = {}
     named = reference_of(image.name)
     if named is not None and has_registry(image.name):
         repositories[named.repository_only()] = _portless(named) in pulled
     known = {
-        _portless(one): one for name in shelf.images() if (one := reference_of(name)) and has_registry(name)
+        _portless(one): one for name in store.images() if (one := reference_of(name)) and has_registry(name)
     }
     for where in sorted(pulled - {_portless(one) for one in repositories}):
         # The note has no port: another name that is known here may tell it.

@@ -69,7 +69,7 @@ class _Spec(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class StoredConfig:
     """A config that is in the store: the chain ID of its layers, and what it says of its containers.
 
     ``since`` is when it came, in nanoseconds since 1970.
@@ -81,7 +81,7 @@ class Code:
     since: int
     settings: _Settings
 
-    def made(self, container: Container) -> bool:
+    def would_make(self, container: Container) -> bool:
         """Whether ``container`` is just as this config, and nothing else, would have made it.
 
         False if anything was set by hand, too: then it cannot be told from another image's.
@@ -108,22 +108,22 @@ def _variables(environment: Iterable[str] | None) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StoredManifest:
     """An image manifest, and the digest of its config."""
 
     manifest: Digest
     config: Digest
 
 
-class Shelf:
+class NamespaceStore:
     """The images of a namespace, read from ``containerd`` when they are needed, and then kept."""
 
     def __init__(self, containerd: Containerd, namespace: str) -> None:
         self._containerd = containerd
         self._namespace = namespace
         self._images: Mapping[str, NamedImage] | None = None
-        self._parts: dict[Digest, tuple[Part, ...]] = {}
-        self._codes: dict[Digest, Code | None] = {}
+        self._manifests: dict[Digest, tuple[StoredManifest, ...]] = {}
+        self._configs: dict[Digest, StoredConfig | None] = {}
         self._sources: dict[Digest, frozenset[str]] = {}
 
     def images(self) -> Mapping[str, NamedImage]:
@@ -132,17 +132,17 @@ class Shelf:
             self._images = self._containerd.images(self._namespace)
         return self._images
 
-    def parts(self, image: NamedImage) -> tuple[Part, ...]:
+    def manifests(self, image: NamedImage) -> tuple[StoredManifest, ...]:
         """Return the manifests that an image is, or that its index holds, as far as they are in the store."""
         try:
             target = Digest.parse(image.digest)
         except InvalidDigest:
             return ()
-        if target not in self._parts:
-            self._parts[target] = tuple(dict.fromkeys(self._walk(target, _DEEPEST)))
-        return self._parts[target]
+        if target not in self._manifests:
+            self._manifests[target] = tuple(dict.fromkeys(self._walk(target, _DEEPEST)))
+        return self._manifests[target]
 
-    def _walk(self, digest: Digest, depth: int) -> Iterator[Part]:
+    def _walk(self, digest: Digest, depth: int) -> Iterator[StoredManifest]:
         try:
             document = self._containerd.document(self._namespace, digest)
         except RemoteNotFound:
@@ -154,18 +154,18 @@ class Shelf:
         except (ValueError, RecursionError, InvalidDigest) as error:
             raise InvalidManifest(f"{digest} in containerd's store is no manifest: {error}") from error
         if config is not None:
-            yield Part(digest, config)
+            yield StoredManifest(digest, config)
         if depth and len(children) <= _MOST_ENTRIES:
             for child in children:
                 yield from self._walk(child, depth - 1)
 
-    def code(self, config: Digest) -> Code | None:
+    def stored_config(self, config: Digest) -> StoredConfig | None:
         """Return a config of the store, or None if it is not in the store or not an image's."""
-        if config not in self._codes:
-            self._codes[config] = self._read(config)
-        return self._codes[config]
+        if config not in self._configs:
+            self._configs[config] = self._read(config)
+        return self._configs[config]
 
-    def _read(self, digest: Digest) -> Code | None:
+    def _read(self, digest: Digest) -> StoredConfig | None:
         try:
             document = self._containerd.document(self._namespace, digest)
             since = self._containerd.stored(self._namespace, digest).created
@@ -177,26 +177,26 @@ class Shelf:
             return None  # an artifact's, not an image's
         chain = chain_id((config.rootfs.diff_ids if config.rootfs else None) or [])
         platform = platform_of(config.architecture, config.os, config.variant)
-        return Code(digest, chain, platform, since, config.config or _Settings())
+        return StoredConfig(digest, chain, platform, since, config.config or _Settings())
 
-    def with_layers(self, snapshotter: str, chain: str) -> list[Code]:
+    def with_layers(self, snapshotter: str, chain: str) -> list[StoredConfig]:
         """Return every config in the store that is known to have the layers of ``chain``."""
         digests = [
             Digest.parse(one.digest) for one in self._containerd.unpacked(self._namespace, snapshotter, chain)
         ]
-        digests += [part.config for image in self.images().values() for part in self.parts(image)]
-        codes = [self.code(digest) for digest in dict.fromkeys(digests)]
-        return [code for code in codes if code is not None and code.chain == chain]
+        digests += [one.config for image in self.images().values() for one in self.manifests(image)]
+        configs = [self.stored_config(digest) for digest in dict.fromkeys(digests)]
+        return [one for one in configs if one is not None and one.chain == chain]
 
     def holding(self, config: Digest) -> list[NamedImage]:
         """Return the names whose images have that config. Images that cannot be read are passed over."""
         found = []
         for image in self.images().values():
             try:
-                parts = self.parts(image)
+                manifests = self.manifests(image)
             except DigestryError:
                 continue  # one name more for what is already known
-            if any(part.config == config for part in parts):
+            if any(one.config == config for one in manifests):
                 found.append(image)
         return found
 

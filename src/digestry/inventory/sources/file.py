@@ -27,10 +27,10 @@ from digestry.inventory.formats.json_documents import Input, read_documents
 from digestry.inventory.formats.metrics import is_exposition, read_exposition
 from digestry.inventory.formats.pod_list import read_pod_list
 from digestry.inventory.formats.rows import (
-    Made,
+    Item,
     Reading,
     Row,
-    sightings,
+    observe_rows,
 )
 from digestry.inventory.formats.yaml_documents import is_yaml, read_yaml
 from digestry.inventory.observation import Observation, Unseen
@@ -113,9 +113,9 @@ class FileSource:
                 yield made
         if problems > MOST_PROBLEMS:
             yield reading.problem(f"{problems - MOST_PROBLEMS} more entries could not be read")
-        yield from sightings(rows, source=self._name, host=self._host)
+        yield from observe_rows(rows, source=self._name, host=self._host)
 
-    def _read(self, reading: Reading) -> Iterator[Made]:
+    def _read(self, reading: Reading) -> Iterator[Item]:
         try:
             with self._open() as file:
                 source = Input(file, self._largest)
@@ -141,7 +141,7 @@ class FileSource:
             raise TooLarge("too long", limit=self._largest)
         return path.open("rb")
 
-    def _content(self, source: Input, reading: Reading) -> Iterator[Made]:
+    def _content(self, source: Input, reading: Reading) -> Iterator[Item]:
         first = source.line().removeprefix(codecs.BOM_UTF8)
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             # Windows' shell writes that for >.
@@ -171,7 +171,7 @@ class FileSource:
         else:
             yield from self._text(source, first, reading)
 
-    def _text(self, source: Input, first: bytes, reading: Reading) -> Iterator[Made]:
+    def _text(self, source: Input, first: bytes, reading: Reading) -> Iterator[Item]:
         try:
             line = first.decode()
             if is_table(line):

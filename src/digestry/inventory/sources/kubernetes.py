@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 
 from digestry.errors import DigestryError, InvalidConfiguration, RemoteNotFound, Unauthorized, Unreachable
 from digestry.inventory.engines.client import TIMEOUT
-from digestry.inventory.formats.pods import platforms_of_nodes, sightings_of_pods
+from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
 from digestry.inventory.formats.workloads import Workloads
 from digestry.inventory.kube.api import DEADLINE, KubeAPI
 from digestry.inventory.kube.config import find_access
@@ -235,7 +235,7 @@ class _Reading:
                 pods = result.objects
                 yield from (Note(self._name, text) for text in result.notes)
                 yield from (Unseen(self._name, text, _WATCH) for text in result.problems)
-            yield from sightings_of_pods(
+            yield from observe_pods(
                 self._workloads.seeing(pods),
                 source=self._name,
                 nodes=nodes,
