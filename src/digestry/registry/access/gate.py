@@ -60,7 +60,7 @@ class Proof:
 class Gate:
     """Authenticates and authorizes the requests of one worker process."""
 
-    def __init__(self, config: AccessConfig, keys: KeyStore, robots: RobotReads | None = None) -> None:
+    def __init__(self, config: AccessConfig, keys: KeyStore, robots: RobotReads | None) -> None:
         self.config = config
         self.rules = Rules(config.rules)
         self.keys = KeyRing(keys)

@@ -1,0 +1,84 @@
+"""Where a catalog is kept: opened, copied, installed, and asked what it is, whichever database has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from digestry.backend import Backend, open_backend, open_snapshot, snapshot_file
+from digestry.catalog.catalog import Catalog
+from digestry.errors import NotFound
+from tests.catalog.support import pushed
+
+
+def test_nothing_is_made_until_it_is_opened(backend: Backend) -> None:
+    assert list(backend.root.iterdir()) == []
+    assert backend.catalog_store.is_empty()
+    with pytest.raises(NotFound, match="there is no registry"):
+        backend.catalog_store.require()
+    with pytest.raises(NotFound, match="there is no registry"):
+        backend.catalog_store.copy_to(backend.root)
+    assert list(backend.root.iterdir()) == []
+
+
+def test_a_catalog_that_is_there(backend: Backend, catalog: Catalog) -> None:
+    store = backend.catalog_store
+    assert not store.is_empty()
+    store.require()
+    store.check_schema()
+    assert store.identity() == catalog.identity.get()
+    assert store.describe() == catalog.describe()
+    assert {path.name for path in backend.root.iterdir()} <= store.file_names()
+    assert catalog.size() > 0
+
+
+def test_changes_are_told_whoever_makes_them(backend: Backend, catalog: Catalog) -> None:
+    changes = backend.open_changes()
+    seen = changes.number()
+    assert changes.number() == seen
+    pushed(catalog, "x")
+    assert changes.number() != seen
+    other, seen = backend.open_catalog(), changes.number()
+    pushed(other, "x")
+    other.close()
+    assert changes.number() != seen
+    changes.close()
+
+
+def test_a_copy_is_of_one_moment(backend: Backend, catalog: Catalog, tmp_path: Path) -> None:
+    before = pushed(catalog, "x")
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    copied = backend.copy_catalog(folder).open_catalog()
+    after = pushed(catalog, "x")
+    assert copied.manifest("x", before.digest) is not None
+    assert copied.manifest("x", after.digest) is None
+    pushed(copied, "only-in-the-copy")
+    copied.close()
+    assert not catalog.has_repository("only-in-the-copy")
+
+
+def test_a_snapshot_is_installed_elsewhere(backend: Backend, catalog: Catalog, tmp_path: Path) -> None:
+    manifest = pushed(catalog, "x", ["t"])
+    catalog.begin_upload("x", "sha256")
+    staging, root = tmp_path / "staging", tmp_path / "root"
+    staging.mkdir()
+    root.mkdir()
+    backend.catalog_store.snapshot_to(staging)
+    assert [path.name for path in staging.iterdir()] == [snapshot_file(staging).name]
+    with open_snapshot(staging) as snapshot:
+        assert (snapshot.count, snapshot.size(manifest.digest)) == (3, manifest.size)
+        assert [held.digest for held in snapshot.held()] == sorted(
+            [manifest.digest, *(blob.digest for blob in manifest.blobs())], key=str
+        )
+        assert snapshot.holders(manifest.digest) == ["x:t"]
+        assert not snapshot.any_damaged()
+    elsewhere = open_backend(root)
+    elsewhere.catalog_store.install(staging)
+    assert elsewhere.catalog_store.verify_journal() == backend.catalog_store.verify_journal()
+    assert elsewhere.catalog_store.identity() == backend.catalog_store.identity()
+    again = elsewhere.open_catalog()
+    assert again.manifest("x", manifest.digest) is not None
+    assert again.upload_ids() == set()
+    again.close()
