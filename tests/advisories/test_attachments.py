@@ -18,7 +18,7 @@ from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import to_csv, to_sarif, to_table
 from digestry.audit.reports.grouping import grouped
-from digestry.audit.reports.to_table import Look, plain
+from digestry.audit.reports.to_table import TableOptions, plain
 from digestry.errors import ProtocolViolation, RemoteNotFound, Unauthorized
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -644,7 +644,7 @@ def test_one_vulnerability_of_two_components_is_one_result(
     report = audit([Listed(one.container)], RegistryQueries(registries))
     (run,) = json.loads("".join(to_sarif.write(report)))["runs"]
     assert [result["ruleId"] for result in run["results"]].count("CVE-1") == 1
-    shown = [plain(line) for line in to_table.write(report, Look(whole=True))]
+    shown = [plain(line) for line in to_table.write(report, TableOptions(whole=True))]
     assert any("CVE-1 (pkg:deb/debian/curl): affected" in line for line in shown)
 
 
@@ -686,7 +686,7 @@ def test_a_fix_that_is_itself_affected_is_none(registries: FakeRegistries, app: 
     assert why in one.action
     assert why in one.reasons
     report = audit([Listed(one.container)], RegistryQueries(registries))
-    look = Look(whole=True)
+    look = TableOptions(whole=True)
     assert any(why in plain(line) for line in to_table.write(report, look))
     assert any(why in plain(line) for line in to_table.fixes(report))
     assert any(why in line for line in to_csv.write(report))

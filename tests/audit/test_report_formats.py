@@ -19,7 +19,7 @@ import pytest
 
 from digestry.audit.findings import AuditReport
 from digestry.audit.reports import to_csv, to_html, to_json, to_junit, to_markdown, to_sarif, to_table
-from digestry.audit.reports.to_table import Look
+from digestry.audit.reports.to_table import TableOptions
 from digestry.audit.reports.words import FailState
 from tests.audit import fleets
 from tests.audit.fakes import FakeRegistries
@@ -28,7 +28,8 @@ from tests.audit.fleets import NASTY, Fleet
 FORMATS: dict[str, Callable[[Fleet], Iterator[str]]] = {
     "table": lambda fleet: (to_table.plain(line) + "\n" for line in to_table.write(fleet.report)),
     "whole table": lambda fleet: (
-        to_table.plain(line) + "\n" for line in to_table.write(fleet.report, Look(whole=True, every=True))
+        to_table.plain(line) + "\n"
+        for line in to_table.write(fleet.report, TableOptions(whole=True, every=True))
     ),
     "plan": lambda fleet: (to_table.plain(line) + "\n" for line in to_table.fixes(fleet.report)),
     "json": lambda fleet: to_json.write(fleet.report, fixes={}),

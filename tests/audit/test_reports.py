@@ -19,7 +19,7 @@ from digestry.audit.findings import AuditReport
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import to_json, to_table, values, words
 from digestry.audit.reports.grouping import WAYS, By
-from digestry.audit.reports.to_table import Look, plain
+from digestry.audit.reports.to_table import TableOptions, plain
 from digestry.inventory.observation import Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -58,11 +58,11 @@ def story(*more: Any, **changes: Any) -> AuditReport:
 
 
 def lines(report: AuditReport, **look: Any) -> list[str]:
-    return [plain(line) for line in to_table.write(report, Look(**look))]
+    return [plain(line) for line in to_table.write(report, TableOptions(**look))]
 
 
 def rows(report: AuditReport, **look: Any) -> list[str]:
-    return [plain(line) for line in to_table.table(report, Look(**look))]
+    return [plain(line) for line in to_table.table(report, TableOptions(**look))]
 
 
 # -- JSON and its schema ------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_nothing_is_cut_if_asked() -> None:
 
 
 def test_findings_say_why_and_what_to_do() -> None:
-    below = [plain(line) for line in to_table.findings(story(), Look())]
+    below = [plain(line) for line in to_table.findings(story(), TableOptions())]
     assert below[0] == "VULNERABLE: web on node"
     assert below[1].startswith("  CVE-1: affected, 2026-11-21T10:00:00.000000Z by me")
     assert any(line.startswith(f"  -> restart from {APP}@sha256:") for line in below)
@@ -273,14 +273,14 @@ def test_findings_say_why_and_what_to_do() -> None:
 
 
 def test_what_to_do_fits_too_unless_it_names_an_image() -> None:
-    below = [plain(line) for line in to_table.findings(fleets.large().report, Look(width=60))]
+    below = [plain(line) for line in to_table.findings(fleets.large().report, TableOptions(width=60))]
     (start,) = (place for place, line in enumerate(below) if line.startswith("  -> push its image"))
     assert all(len(line) <= 60 for line in below[start : start + 2])
     assert below[start + 1].endswith("so that it can be judged")
 
 
 def test_what_is_true_of_many_is_said_once() -> None:
-    below = [plain(line) for line in to_table.findings(fleets.large().report, Look())]
+    below = [plain(line) for line in to_table.findings(fleets.large().report, TableOptions())]
     assert below[0] == "VULNERABLE: golftrack-web-243 on node-03, golftrack-web-117 on node-37"
     assert any(line.startswith("NOT FROM TAG: golftrack-web-200") for line in below)
     assert sum("CVE-2026-1505: affected" in line for line in below) == 1
@@ -294,7 +294,9 @@ def test_a_tag_that_never_pointed_there_is_an_alarm() -> None:
     assert "nothing to do" not in stranger.action
     assert "1 not from tag" in reports.summary(report)
     words_of_it = {words.UNTAGGED_WORD, words.NOT_FROM_TAG}
-    painted = [part for line in to_table.table(report, Look()) for part in line if part[0] in words_of_it]
+    painted = [
+        part for line in to_table.table(report, TableOptions()) for part in line if part[0] in words_of_it
+    ]
     assert {style for _, style in painted} == {"alarm"}
 
 
@@ -306,7 +308,7 @@ def test_what_nobody_assessed_is_never_with_what_is_known_to_be_good() -> None:
     assert "76 not assessed, 221 fixed" in reports.summary(report)
     for every in (False, True):
         for by in (None, *WAYS):
-            look = Look(by=by, every=every)
+            look = TableOptions(by=by, every=every)
             for line in to_table.table(report, look):
                 text = plain(line)
                 if "not assessed" in text and "FIXED" in text:
@@ -323,7 +325,7 @@ def test_who_said_that_it_is_good_is_named() -> None:
     report = fleets.four().report
     (good,) = (one for one in report.findings if one.assessment.state == "fixed")
     assert {one.author for one in good.assessment.advisories} == {"security@example"}
-    shown = [plain(line) for line in to_table.write(report, Look(whole=True))]
+    shown = [plain(line) for line in to_table.write(report, TableOptions(whole=True))]
     at = shown.index("SAID TO BE FIXED, OR NOT AFFECTED")
     assert shown[at + 1].startswith(
         "  1 container: CVE-2026-1505: fixed, 2026-11-21T10:00:00.000000Z by security@example: Fixed"

@@ -168,7 +168,7 @@ class _File:
                 alias = Alias(RepositoryPrefix.parse(name), RepositoryPrefix.parse(original))
             except InvalidReference as error:
                 raise self._wrong(f"alias: {error.message}", "aliases", 0, name, hint=error.hint) from error
-            if alias.place == alias.original:
+            if alias.prefix == alias.original:
                 raise self._wrong(f"{name} is an alias of itself", "aliases", 0, name)
             found.append(alias)
         return tuple(found)

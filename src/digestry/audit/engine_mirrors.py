@@ -138,16 +138,16 @@ class _Reader:
                 path = ""
             else:
                 raise InvalidReference("its API is not at /v2 of its host")
-            place = RepositoryPrefix.parse(f"{host}/{path}" if path else host)
+            prefix = RepositoryPrefix.parse(f"{host}/{path}" if path else host)
         except (ValueError, InvalidReference) as error:
             why = error.message if isinstance(error, InvalidReference) else str(error)
             self.skip(f"the mirror {shown(url)} cannot be asked as a registry: {why}")
             return
         if parts.scheme == "http":
-            self._plain.add(place.host)
-        if place == original or (original == HUB and place.host in _HUBS_OWN):
+            self._plain.add(prefix.host)
+        if prefix == original or (original == HUB and prefix.host in _HUBS_OWN):
             return
-        self._mirrors.append(Mirror(original, place, tags))
+        self._mirrors.append(Mirror(original, prefix, tags))
 
 
 def _host(parts: SplitResult) -> str:

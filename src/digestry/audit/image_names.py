@@ -51,21 +51,21 @@ class RepositoryPrefix:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """What is at ``place`` is also at ``original``."""
+    """What is at ``prefix`` is also at ``original``."""
 
-    place: RepositoryPrefix
+    prefix: RepositoryPrefix
     original: RepositoryPrefix
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """``place`` has what ``original`` has, or, with None, what any registry has.
+    """``prefix`` has what ``original`` has, or, with None, what any registry has.
 
     ``tags`` tells whether it may be asked where a tag points.
     """
 
     original: RepositoryPrefix | None
-    place: RepositoryPrefix
+    prefix: RepositoryPrefix
     tags: bool = True
 
 
@@ -98,18 +98,18 @@ class ImageNames:
         found: dict[Reference, OtherName] = {name: OtherName(name) for name in names}
         for name in names:
             for alias in self.aliases:
-                self._add(found, alias.original.moved(name, alias.place), tags=True)
+                self._add(found, alias.original.moved(name, alias.prefix), tags=True)
         for mirror in self.mirrors:
             for name in names:
-                original_place = mirror.original or RepositoryPrefix(name.host)
-                self._add(found, original_place.moved(name, mirror.place), tags=mirror.tags)
+                mirrored = mirror.original or RepositoryPrefix(name.host)
+                self._add(found, mirrored.moved(name, mirror.prefix), tags=mirror.tags)
         del found[own]
         return tuple(found.values())
 
     def _original(self, name: Reference) -> Reference | None:
         """Return what ``name`` is an alias of: that of the longest path counts."""
-        for alias in sorted(self.aliases, key=lambda one: -len(one.place.path)):
-            original = alias.place.moved(name, alias.original)
+        for alias in sorted(self.aliases, key=lambda one: -len(one.prefix.path)):
+            original = alias.prefix.moved(name, alias.original)
             if original is not None:
                 return original
         return None

@@ -113,7 +113,7 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     is_flag=False,
     flag_value=_EVERY,
     metavar="[SECONDS]",
-    help=f"Look again every so often, {_EVERY:g} s if none are given, until interrupted.",
+    help=f"TableOptions again every so often, {_EVERY:g} s if none are given, until interrupted.",
 )
 @click.option(
     "--timeout",
@@ -174,7 +174,7 @@ def audit(
         raise click.UsageError(f"--fix-plan is for the formats {', '.join(_WITH_FIXES)}")
     if watch and chosen != "table" and output is None:
         raise click.UsageError(f"--watch writes {chosen} to a file only: name it with --output")
-    from digestry.audit.reports.to_table import Look
+    from digestry.audit.reports.to_table import TableOptions
     from digestry.cli.settings import load
 
     auditor = _Auditor(
@@ -190,7 +190,7 @@ def audit(
     wanted = audit_output.Wanted(
         format=chosen,
         output=output,
-        look=Look(width=audit_output.width(output), by=by, every=all_rows, whole=no_trunc),
+        look=TableOptions(width=audit_output.width(output), by=by, every=all_rows, whole=no_trunc),
         fail_on=fail_on,
         fixes=auditor.origins if fix_plan else None,
     )

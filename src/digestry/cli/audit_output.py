@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from digestry.audit.findings import AuditReport
     from digestry.audit.recording import Recording
     from digestry.audit.remediation import Origins
-    from digestry.audit.reports.to_table import Look, Text
+    from digestry.audit.reports.to_table import TableOptions, Text
     from digestry.audit.timelines import Timeline
 
 _COLOURS: Final[dict[str, dict[str, Any]]] = {
@@ -49,7 +49,7 @@ class Wanted:
 
     format: str
     output: Path | None
-    look: Look
+    look: TableOptions
     fail_on: frozenset[Any]
     fixes: Origins | None
 

@@ -21,12 +21,12 @@ FINGERPRINT: Final = "digestryContainer/v1"
 """Covers host, namespace, name, rule and image, so that a container that was only restarted from the
 same image is the same result."""
 
-_NEVER: Final = "tag-never-pointed-here"
+_UNTAGGED: Final = "tag-never-pointed-here"
 _UNKNOWN: Final = "not-known"
 _MOVED: Final = "tag-moved"
 _NOT_ASSESSED: Final = "not-assessed"
 _OWN_RULES: Final[dict[str, tuple[str, str]]] = {
-    _NEVER: ("A container runs what its tag never pointed to", "error"),
+    _UNTAGGED: ("A container runs what its tag never pointed to", "error"),
     _UNKNOWN: ("It is not known what a container runs, or whether it is vulnerable", "warning"),
     _NOT_ASSESSED: ("Nobody has stated whether the image that a container runs is vulnerable", "note"),
     _MOVED: ("A container's tag has moved away from what it runs", "note"),
@@ -105,7 +105,7 @@ def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Ite
         for name, several in said.items():
             yield _result(finding, name, "error", index, "; ".join(several))
         if tag == "never":
-            yield _result(finding, _NEVER, "error", index, "its tag never pointed to what runs")
+            yield _result(finding, _UNTAGGED, "error", index, "its tag never pointed to what runs")
         if state == "unknown":
             yield _result(finding, _UNKNOWN, "warning", index, "; ".join(finding.reasons))
         elif state == "not_assessed":

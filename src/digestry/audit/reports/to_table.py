@@ -62,7 +62,7 @@ _STYLES: Final[dict[str, Style]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class TableOptions:
     """How the table is to look. ``width`` is in columns; ``by`` groups, which None does only where
     there are many containers; ``every`` gives each container a row of its own; ``whole`` shortens
     nothing."""
@@ -73,9 +73,9 @@ class Look:
     whole: bool = False
 
 
-def write(report: AuditReport, look: Look | None = None) -> Iterator[Text]:
+def write(report: AuditReport, look: TableOptions | None = None) -> Iterator[Text]:
     """Yield everything that the audit tells a person, line by line."""
-    look = look or Look()
+    look = look or TableOptions()
     if report.findings:
         yield from table(report, look)
         below = findings(report, look)
@@ -124,7 +124,7 @@ def _plain(text: str) -> Text:
 _Row: TypeAlias = list[str]
 
 
-def table(report: AuditReport, look: Look) -> Iterator[Text]:
+def table(report: AuditReport, look: TableOptions) -> Iterator[Text]:
     """Yield the headings and the rows, to fit into the width. The worst come first."""
     by = look.by
     if by is None and not look.every and len(report.findings) > FEW:
@@ -137,7 +137,7 @@ def table(report: AuditReport, look: Look) -> Iterator[Text]:
     yield from _laid_out(parts, look, hide_host=by == "host")
 
 
-def _groups(groups: Sequence[Group], by: By, look: Look) -> Iterator[_Row | str]:
+def _groups(groups: Sequence[Group], by: By, look: TableOptions) -> Iterator[_Row | str]:
     bad = [group for group in groups if not group.good and not group.unassessed]
     for position, group in enumerate(bad):
         if position:
@@ -156,7 +156,9 @@ def _groups(groups: Sequence[Group], by: By, look: Look) -> Iterator[_Row | str]
             first = False
 
 
-def _quiet(good: Sequence[Group], by: By, look: Look, title: str, *, first: bool) -> Iterator[_Row | str]:
+def _quiet(
+    good: Sequence[Group], by: By, look: TableOptions, title: str, *, first: bool
+) -> Iterator[_Row | str]:
     """Yield groups that take a line each, below one heading unless nothing comes before it."""
     if not first:
         yield ""
@@ -186,7 +188,7 @@ _PLURALS: Final[dict[By, tuple[str, str]]] = {
 }
 
 
-def _row(line: Line, look: Look) -> _Row:
+def _row(line: Line, look: TableOptions) -> _Row:
     one, many = line.first, line.findings
     if len(many) == 1:
         name, host = called(one), one.container.host or "-"
@@ -204,18 +206,18 @@ def _row(line: Line, look: Look) -> _Row:
     return [printable(cell) for cell in cells]
 
 
-def _named(finding: ContainerFinding, look: Look) -> str:
+def _named(finding: ContainerFinding, look: TableOptions) -> str:
     reference = finding.container.image.reference
     return (reference or BY_ID) if look.whole else short_reference(reference)
 
 
-def _running(finding: ContainerFinding, look: Look) -> str:
+def _running(finding: ContainerFinding, look: TableOptions) -> str:
     if finding.identity is None:
         return "-" if finding.container.runs else "(does not run)"
     return str(finding.identity.running) if look.whole else finding.identity.running.short
 
 
-def _laid_out(parts: Sequence[_Row | str], look: Look, *, hide_host: bool) -> Iterator[Text]:
+def _laid_out(parts: Sequence[_Row | str], look: TableOptions, *, hide_host: bool) -> Iterator[Text]:
     rows = [part for part in parts if not isinstance(part, str)]
     shown = list(range(len(HEADINGS)))
     if not look.whole and not hide_host and len({row[_HOST] for row in rows}) == 1:
@@ -231,7 +233,7 @@ def _laid_out(parts: Sequence[_Row | str], look: Look, *, hide_host: bool) -> It
             yield _line(cells, [widths[at] for at in shown], paint=True)
 
 
-def _widths(rows: Sequence[_Row], shown: Sequence[int], look: Look) -> dict[int, int]:
+def _widths(rows: Sequence[_Row], shown: Sequence[int], look: TableOptions) -> dict[int, int]:
     """Return how wide each column may be. What is least missed gives way first, until a line fits; it is
     taken out of ``rows``."""
     widths = {at: _needed(rows, at) for at in shown}
@@ -309,7 +311,7 @@ def _shortened(text: str, width: int, *, end: bool = False) -> str:
 # -- below the table ----------------------------------------------------------------------------
 
 
-def findings(report: AuditReport, look: Look) -> list[Text]:
+def findings(report: AuditReport, look: TableOptions) -> list[Text]:
     """Return why the containers that are not fine are so, and what to do: those of which the same is true
     together."""
     lines: list[Text] = []
@@ -348,7 +350,7 @@ def alike(report: AuditReport) -> list[list[ContainerFinding]]:
     return list(found.values())
 
 
-def _together(members: Sequence[ContainerFinding], look: Look) -> str:
+def _together(members: Sequence[ContainerFinding], look: TableOptions) -> str:
     if len(members) == 1:
         return place(members[0])
     shown = members if look.whole else members[:_MOST_NAMES]
@@ -361,7 +363,7 @@ def _together(members: Sequence[ContainerFinding], look: Look) -> str:
     return ", ".join(place(finding) for finding in shown) + more
 
 
-def _wrapped(text: str, look: Look) -> list[Text]:
+def _wrapped(text: str, look: TableOptions) -> list[Text]:
     text = printable(text)
     if look.whole:
         return [((f"  {text}", ""),)]
