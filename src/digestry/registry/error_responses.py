@@ -135,46 +135,41 @@ def not_found(path: str) -> ErrorResponse:
     )
 
 
+_REFUSALS: Final[tuple[tuple[type[DigestryError], int, str], ...]] = (
+    (MissingContent, 400, "MANIFEST_BLOB_UNKNOWN"),
+    (InvalidDigest, 400, "DIGEST_INVALID"),
+    (DigestMismatch, 400, "DIGEST_INVALID"),
+    (InvalidReference, 400, "NAME_INVALID"),
+    (InvalidManifest, 400, "MANIFEST_INVALID"),
+    (TooLarge, 413, "SIZE_INVALID"),
+    (SizeMismatch, 400, "SIZE_INVALID"),
+    (TooMany, 429, "TOOMANYREQUESTS"),
+    (OverQuota, 403, "DENIED"),
+    (Forbidden, 403, "DENIED"),
+    (NotFound, 404, "NAME_UNKNOWN"),
+    (TagChanged, 412, "PRECONDITION_FAILED"),
+    (TagRefused, 409, "DENIED"),
+    (Conflict, 409, "DENIED"),
+    (CallerError, 400, "UNSUPPORTED"),
+    (ContentError, 400, "UNSUPPORTED"),
+)
+"""The status and the code of errors that are not the registry's; the first that fits holds."""
+
+
 def from_error(error: DigestryError) -> ErrorResponse:
-    """The answer for ``error``. Anything that is the registry's own fault is logged, and only
-    named: what a disk or a database says is for the operator."""
+    """Return the answer for ``error``.
+
+    An error of the registry's own storage is logged, and only named: what a disk or a database says is for
+    the operator.
+    """
     if isinstance(error, ErrorResponse):
         return error
+    if isinstance(error, UnknownRepository):
+        return name_unknown(error.name)
     text = f"{error.message} ({error.hint})" if error.hint else error.message
-    match error:
-        case MissingContent():
-            lacking = [{"digest": digest} for digest in error.digests[:50]]
-            return ErrorResponse(400, "MANIFEST_BLOB_UNKNOWN", text, detail=lacking)
-        case UnknownRepository():
-            return name_unknown(error.name)
-        case InvalidDigest() | DigestMismatch():
-            return ErrorResponse(400, "DIGEST_INVALID", text)
-        case InvalidReference():
-            return ErrorResponse(400, "NAME_INVALID", text)
-        case InvalidManifest():
-            return ErrorResponse(400, "MANIFEST_INVALID", text)
-        case TooLarge():
-            return ErrorResponse(413, "SIZE_INVALID", text, detail={"limit": error.limit})
-        case SizeMismatch():
-            return ErrorResponse(400, "SIZE_INVALID", text)
-        case TooMany():
-            return ErrorResponse(429, "TOOMANYREQUESTS", text, headers={"Retry-After": "5"})
-        case OverQuota():
-            return ErrorResponse(403, "DENIED", text, reason="quota")
-        case Forbidden():
-            return ErrorResponse(403, "DENIED", text)
-        case NotFound():
-            return ErrorResponse(404, "NAME_UNKNOWN", text)
-        case TagChanged():
-            detail = {"tag": error.tag, "digest": error.digest}
-            return ErrorResponse(412, "PRECONDITION_FAILED", text, detail=detail)
-        case TagRefused():
-            detail = {"tag": error.tag, "digest": error.digest}
-            return ErrorResponse(409, "DENIED", text, detail=detail, reason="immutable")
-        case Conflict():
-            return ErrorResponse(409, "DENIED", text)
-        case CallerError() | ContentError():
-            return ErrorResponse(400, "UNSUPPORTED", text)
+    for kind, status, code in _REFUSALS:
+        if isinstance(error, kind):
+            return ErrorResponse(status, code, text, **_particulars(error))
     log.error("%s: %s", type(error).__name__, text)
     match error:
         case StorageFull():
@@ -184,3 +179,21 @@ def from_error(error: DigestryError) -> ErrorResponse:
             text = "the registry's catalog is busy; nothing was changed, and the same can be tried again"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
     return ErrorResponse(500, "UNKNOWN", "the registry's storage failed; its log says why")
+
+
+def _particulars(error: DigestryError) -> dict[str, Any]:
+    """Return what the answer for an error has beside its status, code and text."""
+    match error:
+        case MissingContent():
+            return {"detail": [{"digest": digest} for digest in error.digests[:50]]}
+        case TooLarge():
+            return {"detail": {"limit": error.limit}}
+        case TooMany():
+            return {"headers": {"Retry-After": "5"}}
+        case OverQuota():
+            return {"reason": "quota"}
+        case TagChanged():
+            return {"detail": {"tag": error.tag, "digest": error.digest}}
+        case TagRefused():
+            return {"detail": {"tag": error.tag, "digest": error.digest}, "reason": "immutable"}
+    return {}

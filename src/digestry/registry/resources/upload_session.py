@@ -16,6 +16,7 @@ from digestry.catalog.uploads import Upload
 from digestry.errors import CallerError, DigestryError, NotFound, StorageError, StorageFull, TooLarge
 from digestry.registry.error_responses import ClientGone, ClientSilent, ErrorResponse, upload_unknown
 from digestry.registry.exchange import Exchange
+from digestry.registry.executors import Executors
 from digestry.registry.resources.upload_quota import UploadRoom, over_quota
 from digestry.registry.service import Service
 
@@ -59,70 +60,93 @@ async def take(service: Service, name: str, upload_id: str, *, algorithm: str | 
     return await service.executors.run(locked)
 
 
+class _BatchWriter:
+    """Writes a body to an ingest in batches, each while the next one is received."""
+
+    def __init__(self, executors: Executors, session: UploadSession) -> None:
+        self._executors = executors
+        self._write = session.ingest.write_all
+        self._batch: list[bytes] = []
+        self._size = 0
+        self._job: asyncio.Task[None] | None = None
+
+    def collect(self, part: bytes) -> None:
+        """Add a part to the batch."""
+        if part:
+            self._batch.append(part)
+            self._size += len(part)
+
+    async def write(self, *, last: bool) -> None:
+        """Begin to write the batch if it is full or the ``last``, once the one before is written."""
+        if self._batch and (last or self._size >= _BATCH):
+            await self.wait()
+            self._job = asyncio.get_running_loop().create_task(self._executors.run(self._write, self._batch))
+            self._batch, self._size = [], 0
+
+    async def wait(self) -> None:
+        """Wait for the batch that is being written."""
+        if self._job is not None:
+            await self._job
+            self._job = None
+
+    async def write_rest(self) -> None:
+        """Write all that was collected."""
+        await self.wait()
+        if self._batch:
+            await self._executors.run(self._write, self._batch)
+
+    async def settle(self) -> None:
+        """Wait for the batch that is being written, on the way out with an error.
+
+        The ingest must not be closed under its writer.
+        """
+        if self._job is not None:
+            await asyncio.wait([self._job])
+            if not self._job.cancelled():
+                self._job.exception()
+
+
 async def receive(service: Service, exchange: Exchange, session: UploadSession, length: int | None) -> None:
-    """Streams the body into the ingest, receiving the next batch while the last is written.
+    """Stream the body into the ingest, receiving the next batch while the last is written.
 
     Raises :class:`ClientGone` if the client leaves before its end, :class:`ErrorResponse` if it is not
     ``length`` bytes long, :class:`TooLarge` or :class:`OverQuota` as soon as it is too long.
     """
-    loop = asyncio.get_running_loop()
-    ingest, name = session.ingest, session.upload.repository
-    began = ingest.offset
-    limit = service.config.upload_limit
+    began, limit = session.ingest.offset, service.config.upload_limit
     if began + (length or 0) > limit:
         raise too_large(limit)
     room = None
-    if service.stores.catalog.limits_bytes(name):
+    if service.stores.catalog.limits_bytes(session.upload.repository):
         room = UploadRoom(service, session.upload, began, length)
         await room.check(began + (length or 0))
-    batch: list[bytes] = []
-    held = received = 0
-    job: asyncio.Task[None] | None = None
+    writer = _BatchWriter(service.executors, session)
+    received = 0
     try:
         more = True
         while more:
             part, more = await exchange.read_part(service.config.patience)
-            if part:
-                batch.append(part)
-                held += len(part)
-                received += len(part)
-                if began + received > limit:
-                    raise too_large(limit)
-                if length is not None and received > length:
-                    raise ErrorResponse(
-                        400, "SIZE_INVALID", f"more than the {length} bytes that were declared came"
-                    )
+            received += len(part)
+            if began + received > limit:
+                raise too_large(limit)
+            if length is not None and received > length:
+                raise ErrorResponse(400, "SIZE_INVALID", f"more than the {length} declared bytes came")
+            writer.collect(part)
             if room is not None:
                 await room.take(began + received)
-            if batch and (held >= _BATCH or not more):
-                if job is not None:
-                    await job
-                job = loop.create_task(service.executors.run(ingest.write_all, batch))
-                batch, held = [], 0
-        if job is not None:
-            await job
-            job = None
+            await writer.write(last=not more)
+        await writer.wait()
         room = None  # it is counted anew with what the upload has come to
     except (ClientGone, ClientSilent):
-        # What came counts for who sends ranges: also what was not yet handed over.
-        if job is not None:
-            await job
-            job = None
-        if batch:
-            await service.executors.run(ingest.write_all, batch)
+        # What came counts for a client that sends ranges: also what was not yet handed over.
+        await writer.write_rest()
         raise
     finally:
-        if job is not None:
-            # On the way out with an error: the ingest must not be closed under its writer.
-            await asyncio.wait([job])
-            if not job.cancelled():
-                job.exception()
+        await writer.settle()
         if room is not None:
-            await room.give_back(ingest.offset)
-    if length is not None and ingest.offset - began != length:
-        raise ErrorResponse(
-            400, "SIZE_INVALID", f"{ingest.offset - began} of the {length} declared bytes came"
-        )
+            await room.give_back(session.ingest.offset)
+    came = session.ingest.offset - began
+    if length is not None and came != length:
+        raise ErrorResponse(400, "SIZE_INVALID", f"{came} of the {length} declared bytes came")
 
 
 async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:
