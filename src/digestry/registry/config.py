@@ -33,13 +33,13 @@ from digestry.registry import (
     toml,
     webhooks,
 )
+from digestry.registry import observability_config as observing
 from digestry.registry.access import config as access_config
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.connections import config as connections
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.cors import CorsConfig
-from digestry.registry.observability import config as observing
-from digestry.registry.observability.config import HealthConfig, LogConfig, MetricsConfig
+from digestry.registry.observability_config import HealthConfig, LogConfig, MetricsConfig
 from digestry.registry.proxies import ProxyConfig
 from digestry.registry.pull_through import config as pull_through_config
 from digestry.registry.pull_through.config import MirrorConfig

@@ -24,7 +24,7 @@ from digestry.registry.observability.audit_events import Findings
 from digestry.registry.observability.exposition import Scrape
 from digestry.registry.observability.health import Health
 from digestry.registry.observability.request_observer import Observer
-from digestry.registry.pull_through.metrics import UpstreamMeter
+from digestry.registry.observability.upstream_metrics import UpstreamMeter
 from digestry.registry.pull_through.mirrors import Mirrors
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.quarantine import Quarantine

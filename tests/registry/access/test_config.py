@@ -12,10 +12,10 @@ import pytest
 
 from digestry.errors import InvalidConfiguration
 from digestry.registry import config, cors, immutability, proxies, quotas, retention, scrub, sparse, webhooks
+from digestry.registry import observability_config as observing
 from digestry.registry.access import config as access
 from digestry.registry.access import issuers, passwords, rules
 from digestry.registry.config import RegistryConfig, load
-from digestry.registry.observability import config as observing
 from digestry.registry.pull_through import config as mirroring_config
 from digestry.registry.toml import Key
 from tests.registry.access.support import htpasswd

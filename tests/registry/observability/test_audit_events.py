@@ -21,7 +21,7 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.observability.audit_events import Removals, operator
 from digestry.registry.observability.audit_log import AuditLog
-from digestry.registry.observability.config import LogConfig
+from digestry.registry.observability_config import LogConfig
 from digestry.registry.routes import ROUTES
 from tests.registry.access.support import RULES, As, guarded, of
 from tests.registry.observability.support import audited, configured, lines

@@ -14,7 +14,7 @@ import pytest
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import Digest
 from digestry.registry.observability.audit_log import PLACE_FILE, AuditLog, Rotation, tell_place, told_place
-from digestry.registry.observability.config import LogConfig
+from digestry.registry.observability_config import LogConfig
 from tests.registry.access.support import RULES, basic, guarded, of
 from tests.registry.observability.support import Metrics, audited, configured, lines, logged
 from tests.registry.support import Upload, raw_exchange

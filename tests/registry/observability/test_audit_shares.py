@@ -10,7 +10,7 @@ import pytest
 
 from digestry.registry.observability.audit_log import KEPT, AuditLog, Rotation
 from digestry.registry.observability.audit_shares import keep_shares
-from digestry.registry.observability.config import LogConfig
+from digestry.registry.observability_config import LogConfig
 from tests.registry.observability.support import lines
 
 SIZE = 20_000

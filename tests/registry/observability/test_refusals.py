@@ -14,8 +14,8 @@ from digestry.registry.access.principal import Principal
 from digestry.registry.access.rules import Rules
 from digestry.registry.exchange import Exchange
 from digestry.registry.observability import refusals
-from digestry.registry.observability.config import LogConfig
 from digestry.registry.observability.refusals import Refusals
+from digestry.registry.observability_config import LogConfig
 from tests.registry.access.support import basic, guarded, of
 from tests.registry.observability.support import Metrics, audited, lines
 from tests.registry.support import raw_exchange

@@ -15,7 +15,7 @@ import os
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from digestry.catalog.robot_tokens import PREFIX, RobotReads
 from digestry.coordination.protocol import KeyStore
@@ -27,14 +27,12 @@ from digestry.registry.access.keys import KeyRing
 from digestry.registry.access.oidc import TrustedIssuer, Untrusted
 from digestry.registry.access.passwords import Passwords
 from digestry.registry.access.principal import EVERYBODY, Principal
+from digestry.registry.access.request import AccessRequest
 from digestry.registry.access.rules import Rules
 from digestry.registry.access.strangers import NotBelieved
 from digestry.registry.access.tokens import Tokens, Verified
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.proxies import says_https
-
-if TYPE_CHECKING:
-    from digestry.registry.exchange import Exchange
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -110,23 +108,23 @@ class Gate:
         principal = self._principals.get(self._key(header))
         return principal if principal is not None and principal.ends > time.time() else None
 
-    async def authenticate(self, exchange: Exchange, header: str) -> Principal:
+    async def authenticate(self, request: AccessRequest, header: str) -> Principal:
         """The principal of a header that is new. Raises :class:`ErrorResponse` 401, with a challenge."""
         key = self._key(header)
         scheme, _, value = header.partition(" ")
         value = value.strip()
         if len(header) > _LONGEST_HEADER:
-            raise self.unauthorized(exchange, "the Authorization header is too long")
+            raise self.unauthorized(request, "the Authorization header is too long")
         if scheme.lower() == "basic":
-            proof = await self.basic(exchange, header)
+            proof = await self.basic(request, header)
             principal = Principal(
                 proof.identity, self.rules, ends=min(proof.ends, time.time() + _BASIC_SECONDS)
             )
         elif scheme.lower() == "bearer":
-            principal = await self._bearer(exchange, value)
+            principal = await self._bearer(request, value)
         else:
             # Not named: without a scheme before it, it is the secret itself, and this goes to logs.
-            raise self.unauthorized(exchange, "log in here with Basic or Bearer, and nothing else")
+            raise self.unauthorized(request, "log in here with Basic or Bearer, and nothing else")
         if principal.identity.robot:
             principal.ends = min(principal.ends, time.time() + _ROBOT_SECONDS)
         self._principals[key] = principal
@@ -138,7 +136,7 @@ class Gate:
     def _key(self, header: str) -> bytes:
         return hashlib.blake2b(header.encode("latin-1", "replace"), key=self._secret, digest_size=16).digest()
 
-    async def basic(self, exchange: Exchange, header: str) -> Proof:
+    async def basic(self, request: AccessRequest, header: str) -> Proof:
         """Return the proof of a Basic header. Raises :class:`Problem` 401."""
         try:
             pair = base64.b64decode(header.partition(" ")[2].strip(), validate=True).decode()
@@ -146,10 +144,10 @@ class Gate:
         except (binascii.Error, UnicodeDecodeError):
             colon = ""
         if not colon:
-            raise self.unauthorized(exchange, "the Basic credentials cannot be read")
-        return await self.password(exchange, name, password)
+            raise self.unauthorized(request, "the Basic credentials cannot be read")
+        return await self.password(request, name, password)
 
-    async def password(self, exchange: Exchange, name: str, password: str) -> Proof:
+    async def password(self, request: AccessRequest, name: str, password: str) -> Proof:
         """Return the proof of a name and password. Raises :class:`Problem` 401."""
         proof: Proof | None = None
         if name.startswith(ROBOT_PREFIX):
@@ -158,17 +156,17 @@ class Gate:
             try:
                 proof = await self._outside(password)
             except (Untrusted, NotBelieved) as error:
-                raise self.unauthorized(exchange, str(error)) from error
+                raise self.unauthorized(request, str(error)) from error
         elif self._passwords is not None:
             key = self._key(f"{name}:{password}".encode().decode("latin-1"))
-            address = exchange.address
+            address = request.address
             if await self._passwords.verify(name, password, key=key, address=address):
                 proof = Proof(Identity(name), self._passwords.fingerprint(name) or "")
         if proof is None:
-            raise self.unauthorized(exchange, "the user name or the password is wrong")
+            raise self.unauthorized(request, "the user name or the password is wrong")
         return proof
 
-    async def _bearer(self, exchange: Exchange, token: str) -> Principal:
+    async def _bearer(self, request: AccessRequest, token: str) -> Principal:
         try:
             if token.startswith(PREFIX):
                 proof = self._robot(token)
@@ -179,7 +177,7 @@ class Gate:
             else:
                 return self._own(self.tokens.verify(token, "access"))
         except (NotBelieved, Untrusted) as error:
-            raise self.unauthorized(exchange, str(error), error="invalid_token") from error
+            raise self.unauthorized(request, str(error), error="invalid_token") from error
         return Principal(proof.identity, self.rules, ends=proof.ends)
 
     def _own(self, token: Verified) -> Principal:
@@ -217,17 +215,17 @@ class Gate:
 
     # -- what they may do ----------------------------------------------------------------------
 
-    def require(self, exchange: Exchange, repository: str, action: str) -> bool:
+    def require(self, request: AccessRequest, repository: str, action: str) -> bool:
         """Check that the request may do ``action``; return False if it must see the repository as absent.
 
         Nothing is looked up here: what it says cannot tell whether there is such a repository.
         Raises :class:`ErrorResponse` 401 for who is not known, or came with a token for something else, and
         403 for who is known.
         """
-        principal = exchange.principal
+        principal = request.principal
         allowed = principal.allowed(repository)
-        exchange.may_move = "move-tag" in allowed
-        exchange.may_audit = "audit" in allowed
+        request.may_move = "move-tag" in allowed
+        request.may_audit = "audit" in allowed
         if action in allowed:
             return True
         ruled = principal.ruled(repository)
@@ -238,88 +236,88 @@ class Gate:
             else:
                 text = f"log in to {action} in repository {repository}"
             raise self.unauthorized(
-                exchange, text, scope=scope, error=None if principal.grants is None else "insufficient_scope"
+                request, text, scope=scope, error=None if principal.grants is None else "insufficient_scope"
             )
         if action == "pull":
             return False
         raise denied(principal.identity, action, repository)
 
-    def require_audit(self, exchange: Exchange, repository: str) -> None:
+    def require_audit(self, request: AccessRequest, repository: str) -> None:
         """Check the right to read who did what, or what runs where. Raises :class:`Problem` 401 and 403.
 
         As :meth:`require`, which was before it, by the rules alone; who may not even pull sees the
         repository as not there.
         """
-        if exchange.may_audit or not exchange.principal.may_pull(repository):
+        if request.may_audit or not request.principal.may_pull(repository):
             return
-        if exchange.principal.identity.anonymous:
+        if request.principal.identity.anonymous:
             text = f"log in to see where images of repository {repository} ran"
-            raise self.unauthorized(exchange, text, scope=f"repository:{repository}:pull")
-        raise denied(exchange.principal.identity, "audit", repository)
+            raise self.unauthorized(request, text, scope=f"repository:{repository}:pull")
+        raise denied(request.principal.identity, "audit", repository)
 
-    def hidden(self, exchange: Exchange, repositories: set[str]) -> set[str]:
+    def hidden(self, request: AccessRequest, repositories: set[str]) -> set[str]:
         """Return those of ``repositories`` that the request must see as absent. Raises :class:`Problem` 401.
 
         Raises :class:`ErrorResponse` 401.
         """
-        principal = exchange.principal
+        principal = request.principal
         hidden = {name for name in repositories if not principal.may_pull(name)}
         lacking = {name for name in hidden if principal.may_see(name) or principal.identity.anonymous}
         if lacking:
             scope = " ".join(f"repository:{name}:pull" for name in sorted(lacking))
-            raise self.unauthorized(exchange, "log in to ask about these repositories", scope=scope)
+            raise self.unauthorized(request, "log in to ask about these repositories", scope=scope)
         return hidden
 
-    def require_login(self, exchange: Exchange) -> None:
+    def require_login(self, request: AccessRequest) -> None:
         """Check access to ``/v2/``, where clients find out how to log in. Raises :class:`Problem` 401."""
-        if exchange.principal is self._nobody and self._nobody is not EVERYBODY:
-            raise self.unauthorized(exchange, "log in to use this registry")
+        if request.principal is self._nobody and self._nobody is not EVERYBODY:
+            raise self.unauthorized(request, "log in to use this registry")
 
-    def require_name(self, exchange: Exchange, text: str) -> None:
+    def require_name(self, request: AccessRequest, text: str) -> None:
         """Refuse anonymous requests, where there are users. Raises :class:`Problem` 401."""
-        if exchange.principal is not EVERYBODY and exchange.principal.identity.anonymous:
-            raise self.unauthorized(exchange, text)
+        if request.principal is not EVERYBODY and request.principal.identity.anonymous:
+            raise self.unauthorized(request, text)
 
-    def require_reader(self, exchange: Exchange, text: str) -> None:
+    def require_reader(self, request: AccessRequest, text: str) -> None:
         """Refuse principals that may read nothing, before their body is read. Raises :class:`Problem` 401."""
-        principal = exchange.principal
+        principal = request.principal
         if principal.identity.anonymous and not principal.sees_anything():
-            raise self.unauthorized(exchange, text)
+            raise self.unauthorized(request, text)
 
-    def require_catalog(self, exchange: Exchange) -> None:
+    def require_catalog(self, request: AccessRequest) -> None:
         """Check access to lists of repositories. Raises :class:`Problem` 401."""
-        principal = exchange.principal
+        principal = request.principal
         if not principal.catalog or (principal.identity.anonymous and not principal.sees_anything()):
-            raise self.unauthorized(exchange, "log in to list repositories", scope="registry:catalog:*")
+            raise self.unauthorized(request, "log in to list repositories", scope="registry:catalog:*")
 
     # -- challenges ----------------------------------------------------------------------------
 
     def unauthorized(
-        self, exchange: Exchange, text: str, *, scope: str | None = None, error: str | None = None
+        self, request: AccessRequest, text: str, *, scope: str | None = None, error: str | None = None
     ) -> ErrorResponse:
         """Return a 401 with the challenge that clients answer (RFC 6750; distribution, "token.md")."""
         if self.config.challenge == "basic":
             challenge = f'Basic realm="{self.config.service}"'
         else:
-            challenge = f'Bearer realm="{self.realm(exchange)}",service="{self.config.service}"'
+            challenge = f'Bearer realm="{self.realm(request)}",service="{self.config.service}"'
             if scope is not None:
                 challenge += f',scope="{scope}"'
             if error is not None:
                 challenge += f',error="{error}"'
         return ErrorResponse(401, "UNAUTHORIZED", text, headers={"WWW-Authenticate": challenge})
 
-    def realm(self, exchange: Exchange) -> str:
+    def realm(self, request: AccessRequest) -> str:
         """Return the token endpoint's URL as this client reaches it."""
         if self.config.realm is not None:
             return self.config.realm
-        if exchange.host is None:
+        if request.host is None:
             raise ErrorResponse(400, "UNSUPPORTED", "the request names no host that an answer could lead to")
-        scheme = exchange.scope["scheme"]
-        told = exchange.forwarding.scheme is not None
-        if scheme == "http" and not told and says_https(exchange.scope["headers"]):
+        scheme = request.scope["scheme"]
+        told = request.forwarding.scheme is not None
+        if scheme == "http" and not told and says_https(request.scope["headers"]):
             # Nobody knows who says so. At the worst, they are led to a port of that host that is closed.
             scheme = "https"
-        return f"{scheme}://{exchange.host}/token"
+        return f"{scheme}://{request.host}/token"
 
 
 def denied(identity: Identity, action: str, repository: str) -> ErrorResponse:

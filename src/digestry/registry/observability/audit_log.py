@@ -25,9 +25,9 @@ import msgspec
 from digestry import fsio
 from digestry.errors import InvalidConfiguration, StorageError
 from digestry.registry.observability.audit_shares import keep_shares
-from digestry.registry.observability.config import OFF, STDERR, LogConfig
 from digestry.registry.observability.counters import Family, Measures
 from digestry.registry.observability.logs import encode
+from digestry.registry.observability_config import OFF, STDERR, LogConfig
 from digestry.registry.permissions import is_shared
 
 log: Final = logging.getLogger("digestry.registry")
