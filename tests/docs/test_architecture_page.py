@@ -46,3 +46,12 @@ def test_the_walks_name_files_and_functions_that_are_there() -> None:
     assert steps > 25
     others = set(re.findall(r"`([a-z_]+/[\w/]+\.py)`", text)) - {"tests/docs/picture.py"}
     assert not [file for file in others if not (_SOURCE / file).is_file()]
+
+
+def test_the_design_lists_every_room() -> None:
+    text = (HOUSE / "docs" / "design.md").read_text(encoding="utf-8")
+    part = text.partition("    src/digestry/\n")[2].partition("    tests/ ")[0]
+    listed = set(re.findall(r"^ {6}(\w+)(?:/|\.py) ", part, re.MULTILINE))
+    rooms = {path.parent.name for path in _SOURCE.glob("*/__init__.py")}
+    modules = {path.stem for path in _SOURCE.glob("*.py")} - {"__init__"}
+    assert rooms <= listed <= rooms | modules
