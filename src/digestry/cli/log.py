@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from digestry.cli.output import format_option, json_document, note, printable, table
+from digestry.cli.output import digest_cell, format_option, json_document, note, printable, table
 from digestry.cli.time_options import rfc3339, time_option
 from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
-    from digestry.model.digest import Digest
     from digestry.model.history import TagEvent
 
 
@@ -74,8 +73,8 @@ def log(
                 rfc3339(event.at),
                 *([event.tag] if whole else []),
                 event.event,
-                _shown(event.from_digest, no_trunc),
-                _shown(event.to_digest, no_trunc),
+                digest_cell(event.from_digest, no_trunc),
+                digest_cell(event.to_digest, no_trunc),
                 _who(event),
                 # Engines send a line of products; the first is who asks.
                 (event.client if no_trunc else event.client.partition(" ")[0]) or "-",
@@ -118,12 +117,6 @@ def _events(
 
 def _who(event: TagEvent) -> str:
     return f"{event.actor} ({event.address})" if event.actor and event.address else event.actor or "-"
-
-
-def _shown(digest: Digest | None, no_trunc: bool) -> str:
-    if digest is None:
-        return "-"
-    return str(digest) if no_trunc else f"{digest.algorithm}:{digest.short}"
 
 
 def _plain(event: TagEvent) -> dict[str, Any]:

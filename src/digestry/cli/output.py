@@ -11,15 +11,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from digestry.errors import StorageError
 from digestry.model.text import printable, printable_json
 
+if TYPE_CHECKING:
+    from digestry.model.digest import Digest
+
 __all__ = [
     "complain",
+    "digest_cell",
     "format_option",
     "human_size",
     "json_document",
@@ -155,3 +159,10 @@ def human_size(size: int) -> str:
             return f"{value:.3g}{unit}"
         value /= 1000
     return f"{value:.3g}EB"
+
+
+def digest_cell(digest: Digest | None, no_trunc: bool) -> str:
+    """Return a digest as tables print it: cut to what ``images`` prints of an ID, unless ``no_trunc``."""
+    if digest is None:
+        return "-"
+    return str(digest) if no_trunc else f"{digest.algorithm}:{digest.short}"

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.output import format_option, json_document, note, printable, table
+from digestry.cli.output import digest_cell, format_option, json_document, note, printable, table
 from digestry.cli.time_options import rfc3339, time_option
 from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository
+    from digestry.model.digest import Digest
 
 _AT_ONCE: Final = 8
 _MOST_EVENTS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A tag; with ``tag`` None, an entry of the list that is not a tag. The fields are the JSON's keys."""
+
+    tag: str | None
+    digest: Digest | None = None
+    updated: str | None = None
+    problem: str | None = None
 
 
 @click.command()
@@ -52,10 +64,10 @@ def tags(
         remote = session.repository(reference)
         rows = _now(remote) if at is None else _then(remote, at)
     if reference.tag is not None:
-        rows = [row for row in rows if row["tag"] in {None, reference.tag}]
+        rows = [row for row in rows if row.tag in {None, reference.tag}]
         if not rows:
             raise NotFound(f"{reference} is not there", hint=f"digestry tags {reference.name} lists what is")
-    updated = [row for row in rows if row["updated"]]
+    updated = [row for row in rows if row.updated]
     if format_ == "json":
         json_document(rows)
     else:
@@ -63,41 +75,39 @@ def tags(
             ["TAG", "DIGEST", *(["UPDATED"] if updated else [])],
             [
                 [
-                    row["tag"] or "-",
-                    _shown(row["digest"], no_trunc),
-                    *([row["updated"] or "-"] if updated else []),
+                    row.tag or "-",
+                    digest_cell(row.digest, no_trunc),
+                    *([row.updated or "-"] if updated else []),
                 ]
                 for row in rows
             ],
         )
-    problems = [row for row in rows if row["problem"]]
+    problems = [row for row in rows if row.problem]
     for row in problems:
-        name = reference.name if row["tag"] is None else f"{reference.name}:{row['tag']}"
-        note(printable(f"{name}: {row['problem']}"))
+        name = reference.name if row.tag is None else f"{reference.name}:{row.tag}"
+        note(printable(f"{name}: {row.problem}"))
     if problems:
         ctx.exit(exit_codes.REMOTE)
 
 
-def _now(remote: Repository) -> list[dict[str, Any]]:
+def _now(remote: Repository) -> list[_Row]:
     from concurrent.futures import ThreadPoolExecutor
 
     names, odd = _listed(remote)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         rows = list(pool.map(lambda name: _row(remote, name), names))
     updated = _updated(remote)
-    for row in rows:
-        row["updated"] = updated.get(row["tag"])
-    return rows + odd
+    return [replace(row, updated=updated.get(row.tag or "")) for row in rows] + odd
 
 
-def _listed(remote: Repository) -> tuple[list[str], list[dict[str, Any]]]:
+def _listed(remote: Repository) -> tuple[list[str], list[_Row]]:
     """Return the tags, and a row for each entry of the list that could not be read."""
     from digestry.errors import RemoteError
 
-    odd: list[dict[str, Any]] = []
+    odd: list[_Row] = []
 
     def problem(text: str) -> None:
-        odd.append({"tag": None, "digest": None, "updated": None, "problem": text})
+        odd.append(_Row(None, problem=text))
 
     names: dict[str, None] = {}
     try:
@@ -123,7 +133,7 @@ def _updated(remote: Repository) -> dict[str, str]:
     return updated
 
 
-def _then(remote: Repository, at: datetime.datetime) -> list[dict[str, Any]]:
+def _then(remote: Repository, at: datetime.datetime) -> list[_Row]:
     from digestry.errors import RemoteError
 
     spans = remote.tags_at(at)
@@ -133,24 +143,13 @@ def _then(remote: Repository, at: datetime.datetime) -> list[dict[str, Any]]:
             f"{remote.reference.host} cannot tell which tags there were at a time",
             hint="digestry log REPO:TAG shows the history of one tag, if it keeps any",
         )
-    return [
-        {"tag": span.tag, "digest": span.digest, "updated": rfc3339(span.since), "problem": None}
-        for span in spans
-    ]
+    return [_Row(span.tag, span.digest, rfc3339(span.since)) for span in spans]
 
 
-def _row(remote: Repository, name: str) -> dict[str, Any]:
+def _row(remote: Repository, name: str) -> _Row:
     from digestry.errors import ContentError, RemoteError
 
-    row: dict[str, Any] = {"tag": name, "digest": None, "updated": None, "problem": None}
     try:
-        row["digest"] = remote.resolve(name).digest
+        return _Row(name, remote.resolve(name).digest)
     except (RemoteError, ContentError) as error:
-        row["problem"] = error.message
-    return row
-
-
-def _shown(digest: Any, no_trunc: bool) -> str:
-    if digest is None:
-        return "-"
-    return str(digest) if no_trunc else f"{digest.algorithm}:{digest.short}"
+        return _Row(name, problem=error.message)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from digestry.cli.output import format_option, json_document, note, printable, say, table
+from digestry.cli.output import digest_cell, format_option, json_document, note, printable, say, table
 from digestry.cli.time_options import rfc3339
 from digestry.cli.timeout_options import timeout_option
 
@@ -101,11 +101,7 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
                 span.tag,
                 rfc3339(span.since),
                 "still" if span.until is None else rfc3339(span.until),
-                "-"
-                if span.digest == known.digest
-                else str(span.digest)
-                if no_trunc
-                else f"{span.digest.algorithm}:{span.digest.short}",
+                digest_cell(None if span.digest == known.digest else span.digest, no_trunc),
             ]
             for span in known.spans
         ],
