@@ -17,6 +17,7 @@ from digestry.registry.backup import restoring, taking
 from digestry.registry.backup.copying import Flow
 from digestry.registry.backup.restoring import Restored
 from digestry.registry.backup.taking import Taken
+from digestry.registry.root import BACKUP_LOCK
 from tests.backends import open_catalog
 
 ORIGIN = Origin("tester", "127.0.0.1", "pytest")
@@ -101,6 +102,10 @@ def tree(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def blob_files(root: Path) -> dict[str, bytes]:
+    """The content under ``root``, a registry's or a backup's, by digest."""
+    blobs = open_blobs(root)
+    if not (root / BACKUP_LOCK).exists() and blobs.local_path(Digest.of(b"")) is None:
+        return {str(digest): blobs.open(digest).read() for digest in blobs.digests()}
     return {
         f"{path.parent.name}:{path.name}": path.read_bytes()
         for path in (root / "blobs").glob("*/*")

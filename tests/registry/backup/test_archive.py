@@ -19,7 +19,7 @@ from digestry.registry.backup.archive import ArchiveReader, ArchiveWriter
 from digestry.registry.backup.copying import Flow
 from digestry.registry.backup.taking import blob_name
 from tests.registry.backup.support import LARGE, Unseen, archive, blob_files, push, restore, tags
-from tests.stores import blob_file
+from tests.stores import blob_file, needs_disk
 from tests.support import digestry, program
 
 Entries = list[tuple[tarfile.TarInfo, bytes]]
@@ -264,6 +264,7 @@ def test_large_sizes_and_long_names_are_written_as_they_are_read() -> None:
 
 
 def test_through_pipes(root: Path, tmp_path: Path) -> None:
+    needs_disk(root)  # the program itself knows of no other store
     push(root, "golftrack", "2", os.urandom(200_000))
     with subprocess.Popen(digestry("backup", "--root", root, "-"), stdout=subprocess.PIPE) as giving:
         restoring = subprocess.run(

@@ -20,7 +20,8 @@ from digestry.catalog.sqlite.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.backup import description
-from digestry.registry.root import RESTORING, check_servable
+from digestry.registry.root import BACKUP_LOCK, RESTORING, check_servable
+from tests import stores
 from tests.backends import open_catalog
 from tests.registry.backup.support import (
     ORIGIN,
@@ -37,7 +38,10 @@ from tests.registry.backup.support import (
 
 
 def blob_file(root: Path, content: bytes) -> Path:
+    """The file of a blob under ``root``, a registry's or a backup's."""
     digest = Digest.of(content)
+    if not (root / BACKUP_LOCK).exists():
+        return stores.blob_file(root, digest)
     return root / "blobs" / digest.algorithm / digest.encoded
 
 
@@ -77,7 +81,7 @@ def test_what_is_not_visible_is_not_in_it(root: Path, tmp_path: Path) -> None:
     catalog.delete_blob("golftrack", Digest.of(b"to be deleted"))
     catalog.close()
     open_blobs(root).put(b"nobody's")
-    (root / "ingest" / "half").write_bytes(b"half")
+    stores.ingest_file(root, "half").write_bytes(b"half")
     (root / "registry.toml").write_text("")
     for log in ("audit.log", "audit.log.1"):
         (root / log).write_text("")
@@ -443,7 +447,7 @@ def test_a_restoration_that_was_broken_off_is_not_served_and_begins_again(root: 
     half = tmp_path / "half"
     (half / RESTORING).mkdir(parents=True)
     (half / RESTORING / "catalog.db").write_bytes(b"half")
-    shutil.copytree(root / "blobs", half / "blobs")
+    shutil.copytree(stores.needs_disk(root) / "blobs", half / "blobs")
     blob_file(half, b"good").write_bytes(b"half")
     with pytest.raises(Conflict, match="not complete"):
         check_servable(open_backend(half))
