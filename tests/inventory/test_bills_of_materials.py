@@ -117,7 +117,7 @@ def test_cyclonedx(tmp_path: Path) -> None:
         assert all("does not show that it runs" in one.remarks[0] for one in rows)
         assert {one.host for one in rows} == {"listed, not running"}
         assert not rows[1].image.claims[0].obtained  # nobody says what was hashed
-        assert "a registry could be asked" in rows[2].remarks[1]
+        assert "no registry can be asked" in rows[2].remarks[1]
         (problem,) = [one for one in found if isinstance(one, Unseen)]
         assert "64 hex digits" in problem.message
 

@@ -447,7 +447,7 @@ def test_a_document_without_an_end_is_named_by_where_it_breaks(tmp_path: Path) -
         ('{"a": 1, "b": 2}', "in an object with 'a', 'b'"),
         ("[1]", "must be an object, not '1'"),
         ('{"a": 1}\n' * 3, "nor anything else that is known"),
-        ('[{"Id": "1", "RepoDigests": []}]', "Id of an image is no digest"),
+        ('[{"Id": "1", "RepoDigests": []}]', "Id of an image is not a digest"),
         ('[{"Id": "' + "a" * 64 + '", "RepoDigests": []}]', "images alone do not say what runs"),
         ('[{"Id": 5, "Image": "x", "Config": {}}]', "Expected `str`, got `int`"),
         ("[" * 100_000, "nested too deeply"),

@@ -59,7 +59,7 @@ def test_a_bad_line_is_named_and_the_others_are_reported(tmp_path: Path) -> None
     problems = [one.message for one in found if isinstance(one, Unseen)]
     assert [message.partition(": ")[0].rpartition(" ")[2] for message in problems] == ["3", "4", "6"]
     assert "64 hex digits" in problems[0]
-    assert "1 fields where the headings have 3" in problems[1]
+    assert "1 field where the headings have 3" in problems[1]
     assert "platform" in problems[2]
 
 

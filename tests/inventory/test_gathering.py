@@ -58,7 +58,7 @@ def test_a_source_that_hangs_is_a_problem_and_the_others_are_reported() -> None:
     assert [found.container.name for found in report.findings] == ["a", "b", "c"]
     assert {found.tag.state for found in report.findings} == {"current"}
     assert [problem.source for problem in report.problems] == ["hanging", "hanging"]
-    assert "did not finish within 1.5 s; the 1 containers" in report.problems[0].message
+    assert "did not finish within 1.5 s; the report lists 1 container that" in report.problems[0].message
     assert report.problems[1].message == "it did not finish within 1.5 s"
     hanging = [thread for thread in threading.enumerate() if thread.name == "source hanging"]
     assert hanging

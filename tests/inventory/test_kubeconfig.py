@@ -192,11 +192,11 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> Non
 @pytest.mark.parametrize(
     ("cluster", "says"),
     [
-        ({"server": "10.0.0.1:6443"}, "is no address"),
-        ({"server": "https://user:pw@host"}, "is no address"),
-        ({"server": "https://host:99999"}, "is no address"),
-        ({"server": "ftp://host"}, "is no address"),
-        ({"server": None}, "is no address"),
+        ({"server": "10.0.0.1:6443"}, "is not an address"),
+        ({"server": "https://user:pw@host"}, "is not an address"),
+        ({"server": "https://host:99999"}, "is not an address"),
+        ({"server": "ftp://host"}, "is not an address"),
+        ({"server": None}, "is not an address"),
         ({"insecure-skip-tls-verify": "true"}, "neither true nor false"),
         ({"insecure-skip-tls-verify": True, "certificate-authority-data": "YQ=="}, "none is to be checked"),
         ({"certificate-authority": "missing"}, "cannot read"),

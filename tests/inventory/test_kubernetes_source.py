@@ -291,7 +291,7 @@ def test_what_is_no_list_is_a_problem(cluster: Cluster, environment: dict[str, s
     answer(cluster, "/api/v1/pods", body)
     found = observe(environment)
     [message] = messages(found)
-    assert "is not JSON" in message or "the answer is no list of pods" in message
+    assert "is not JSON" in message or "the answer is not a list of pods" in message
     assert "cronjob/backup/dump" in rows(found)
 
 

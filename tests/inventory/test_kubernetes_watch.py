@@ -511,7 +511,7 @@ def test_a_pod_without_a_name_is_said_in_each_round(cluster: Cluster, source: Ku
     for _ in range(2):
         seen = list(source.observe())
         assert names(seen) == ["a", "b"]
-        assert "no pod with a name" in problems(seen)[0].message
+        assert "not a pod with a name" in problems(seen)[0].message
 
 
 def test_versions_that_are_no_numbers_are_waited_out(

@@ -10,6 +10,7 @@ from typing import Final
 
 from digestry.errors import DigestryError
 from digestry.inventory.observation import ContainerObservation, Lasting, Note, Observation, Source, Unseen
+from digestry.model.text import number_of
 
 SOURCE_TIMEOUT: Final = 300.0
 """Seconds that one source may take for everything that it has to say."""
@@ -114,7 +115,8 @@ class _Asking:
         if self._thread.is_alive():
             seen = list(self._seen)
             count = sum(isinstance(one, ContainerObservation) for one in seen)
-            said = f"; the {count} containers that it named until then are listed" if count else ""
+            named = number_of(count, "container")
+            said = f"; the report lists {named} that it named until then" if count else ""
             return [*seen, Unseen(name, f"it did not finish within {self._timeout:g} s{said}")]
         if self._error is None:
             return self._seen

@@ -124,8 +124,10 @@ class Unseen:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something about a source that a reader should know and that is no failure: what a file was read
-    as, or why no container in it runs."""
+    """Something about a source that a reader should know and that is not a failure.
+
+    For example the format of a file, or the reason why no container in it runs.
+    """
 
     source: str
     message: str

@@ -67,7 +67,7 @@ _WORDS: Final[Mapping[Waiting, str]] = MappingProxyType(
 
 ADVICE: Final[Mapping[Waiting, str]] = MappingProxyType(
     {
-        "name": "its image's name is none: correct it",
+        "name": "its image's name is not valid: correct it",
         "missing": "its registry has no such image: correct the name, or push it there",
         "access": "its registry lets it pull no such image: give its pod credentials (imagePullSecrets) that"
         " may, or correct the name",

@@ -77,3 +77,8 @@ def length_of_time(seconds: float) -> str:
     """Return a time in the largest unit that it is a whole number of, such as ``36 hours``."""
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds and seconds % size == 0), _UNITS[-1])
     return f"{seconds / size:.10g} {unit}{'' if seconds == size else 's'}"
+
+
+def number_of(count: int, noun: str, plural: str = "") -> str:
+    """Return ``1 field`` or ``3 fields``; ``plural`` is for a noun that does not only take an s."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -182,7 +182,7 @@ class Engine:
         if status == 200:
             return value
         if 200 < status < 300:
-            raise ProtocolViolation(f"{self.url}{path}: HTTP {status}, which is no whole answer")
+            raise ProtocolViolation(f"{self.url}{path}: HTTP {status}, which is not a whole answer")
         said = as_text(as_object(value).get("message"))
         message = f"{self.url}{path}: HTTP {status}"
         if said:

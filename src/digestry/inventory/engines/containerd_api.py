@@ -132,8 +132,8 @@ class Containerd:
     def unpacked(self, namespace: str, snapshotter: str, chain: str) -> list[Stored]:
         """Return the configs that are marked as unpacked to the snapshot ``chain``."""
         method = f"{_SERVICES}.content.v1.Content/List"
-        wanted = string(1, f'labels."{SNAPSHOT_LABEL}{snapshotter}"=="{chain}"')
-        answers = list(self._channel.stream(method, wanted, _of(namespace)))
+        filters = string(1, f'labels."{SNAPSHOT_LABEL}{snapshotter}"=="{chain}"')
+        answers = list(self._channel.stream(method, filters, _of(namespace)))
         return [_stored(one) for answer in answers for one in Message(answer).messages(1)]
 
     def document(self, namespace: str, digest: Digest) -> bytes:

@@ -72,11 +72,11 @@ class Endpoint:
         :class:`InvalidConfiguration`.
         """
         scheme = _checked(url).scheme
-        wanted = environment.get("DOCKER_TLS_VERIFY") or environment.get("DOCKER_TLS")
-        if scheme == "https" or (scheme == "tcp" and wanted):
+        required = environment.get("DOCKER_TLS_VERIFY") or environment.get("DOCKER_TLS")
+        if scheme == "https" or (scheme == "tcp" and required):
             place = environment.get("DOCKER_CERT_PATH")
             directory = Path(place) if place else docker_directory(environment)
-            return cls(url, TLS.of_directory(directory) if place or wanted else TLS())
+            return cls(url, TLS.of_directory(directory) if place or required else TLS())
         return cls(url)
 
     @property
@@ -126,9 +126,9 @@ def _check_ssh(url: str, address: SplitResult) -> None:
     if address.query or address.fragment:
         what = "there is more than a path after the host"
     elif address.username is not None and not _USER.fullmatch(unquote(address.username)):
-        what = "the user's name is none"
+        what = "the user's name is not valid"
     elif (address.hostname or "-").startswith("-"):
-        what = "the host's name is none"
+        what = "the host's name is not valid"
     if what:
         raise InvalidConfiguration(
             f"engine address {shown(url)}: {what}", hint="write it as ssh://user@host:22/path/docker.sock"
@@ -175,7 +175,7 @@ def _current_context(environment: Mapping[str, str]) -> str:
     current = document.get("currentContext") if isinstance(document, dict) else document
     if not isinstance(current, str | None):
         raise InvalidConfiguration(
-            f"{path} cannot be read, so that docker's current context is not known: it is no text"
+            f"{path} cannot be read, so that docker's current context is not known: it is not text"
         )
     return current or DEFAULT_CONTEXT
 

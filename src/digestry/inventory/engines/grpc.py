@@ -30,6 +30,7 @@ from digestry.errors import (
 )
 from digestry.inventory.engines.client import LARGEST_ANSWER, TIMEOUT
 from digestry.model.digest import shown
+from digestry.model.text import number_of
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -82,7 +83,9 @@ class Channel:
         """
         answers = list(self.stream(method, message, metadata))
         if len(answers) != 1:
-            raise ProtocolViolation(f"{self.url}{method}: {len(answers)} messages where there should be one")
+            raise ProtocolViolation(
+                f"{self.url}{method}: {number_of(len(answers), 'message')} where there should be one"
+            )
         return answers[0]
 
     def stream(self, method: str, message: bytes = b"", metadata: Metadata = ()) -> Iterator[bytes]:
@@ -209,7 +212,9 @@ class _Answer:
         if (status := headers.get(":status")) is not None:
             kind = headers.get("content-type", "")
             if status != "200" or not kind.startswith("application/grpc"):
-                raise ProtocolViolation(f"{self._where}: HTTP {status} {shown(kind)} is no answer of gRPC")
+                raise ProtocolViolation(
+                    f"{self._where}: HTTP {status} {shown(kind)} is not an answer of gRPC"
+                )
         if "grpc-status" in headers:
             self._status = headers["grpc-status"]
             self._said = unquote(headers.get("grpc-message", ""))

@@ -76,7 +76,7 @@ def containerd_socket(
         options[name] = tuple(part for part in value.split(",") if part)
     if query and not options:
         raise InvalidConfiguration(
-            f"containerd:{where}: {shown(query)} is no option",
+            f"containerd:{where}: {shown(query)} is not an option",
             hint="there are ?namespace=A,B and ?without=A,B",
         )
     return _path("containerd", address or environment.get(_ADDRESS) or CONTAINERD_SOCKET), options
@@ -118,5 +118,5 @@ def _of_crictl(environment: Mapping[str, str], usual: Path) -> str:
         raise InvalidConfiguration(f"{path} cannot be read: {error}") from error
     endpoint = document.get("runtime-endpoint") if isinstance(document, dict) else document
     if endpoint is not None and not isinstance(endpoint, str):
-        raise InvalidConfiguration(f"{path} cannot be read: its runtime-endpoint is no text")
+        raise InvalidConfiguration(f"{path} cannot be read: its runtime-endpoint is not text")
     return endpoint or ""

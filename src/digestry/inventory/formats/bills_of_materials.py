@@ -55,7 +55,7 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
     if first is not None:
         reference = str(first.reference)
     else:
-        remarks.append(f"its name is none that a registry could be asked for: {shown(found.name)}")
+        remarks.append(f"no registry can be asked for its name: {shown(found.name)}")
     facts = ImageFacts(
         reference,
         tuple(dict.fromkeys(claims)),

@@ -24,6 +24,7 @@ from digestry.inventory.formats.rows import DeferredImage, Fields, Item, Reading
 from digestry.inventory.formats.single_entries import EntryFormat
 from digestry.inventory.observation import Unseen
 from digestry.model.json_values import JsonObject
+from digestry.model.text import number_of
 
 CRI_RECORD: Final = "io.cri-containerd.container.metadata"
 """The extension of a container in which the CRI plugin keeps its own record of it."""
@@ -118,5 +119,5 @@ def read_table(source: Input, reading: Reading) -> Iterator[Row | Unseen]:
             yield Row("", "", "", cells[0], named_only(reading, image, NAME_CAN_MOVE, _NO_STATE))
         elif cells:
             yield reading.problem(
-                f"line {source.number}: {len(cells)} columns where there should be {_COLUMNS}"
+                f"line {source.number}: {number_of(len(cells), 'column')} where there should be {_COLUMNS}"
             )

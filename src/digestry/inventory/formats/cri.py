@@ -118,7 +118,7 @@ class CriInspect(EntryFormat[_Inspected]):
         if self._reading.left_out(runs=status.runs):
             return ()
         if not status.id:
-            raise InvalidConfiguration("a status without an id is no container's")
+            raise InvalidConfiguration("a status without an id belongs to no container")
         spec, config = status.image or ImageSpec(), config_image(info.config)
         # What the runtime was given: an ID, from kubelets.
         typed = config.typed or spec.typed or config.image

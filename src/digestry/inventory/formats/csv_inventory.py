@@ -13,6 +13,7 @@ from digestry.inventory.formats.inventory import KEYS, Inventory
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.rows import DeferredImage, Item, Reading, Row, RowImage
 from digestry.model.digest import shown
+from digestry.model.text import number_of
 
 _SEPARATORS: Final = ",\t;|"
 
@@ -81,7 +82,8 @@ class _Table:
             if len(cells) != len(self._headings):
                 if any(cell.strip() for cell in cells):
                     yield self._reading.problem_on(
-                        line, f"{len(cells)} fields where the headings have {len(self._headings)}"
+                        line,
+                        f"{number_of(len(cells), 'field')} where the headings have {len(self._headings)}",
                     )
                 continue
             for at in self._others:

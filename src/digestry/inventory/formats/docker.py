@@ -247,7 +247,7 @@ class ImageInspect(ImageListFormat[_Image]):
     def image_record(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
         identity = digest_of(one.id)
         if identity is None:
-            raise InvalidConfiguration(f"the Id of an image is no digest: {shown(one.id)}")
+            raise InvalidConfiguration(f"the Id of an image is not a digest: {shown(one.id)}")
         return identity, ImageRecord(
             repo_digests=one.repo_digests or (),
             repo_tags=one.repo_tags or (),

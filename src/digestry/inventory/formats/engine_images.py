@@ -114,7 +114,7 @@ def with_podman_digest(image: ImageFacts, text: str, remarks: list[str]) -> Imag
         claim = Claim(digest, "unknown", None, "the container's ImageDigest", "repo-digest", obtained=False)
         claims.insert(max(len(claims) - 1, 0), claim)
     elif text:
-        remarks.append(f"podman gives an image digest that is none: {shown(text)}")
+        remarks.append(f"podman gives an image digest that is not valid: {shown(text)}")
     local = (image.reference or "").startswith(f"{_LOCAL_HOST}/")
     if local:
         # Podman's way to name what no registry has: "localhost" without a port.
@@ -182,5 +182,5 @@ def _paired_claims(image: ImageRecord, remarks: list[str], *, obtained: bool) ->
             kind = _kind(image, pair[1])
             claims.append(Claim(pair[1], kind, pair[0], "RepoDigests", "repo-digest", obtained))
         elif not text.startswith("<none>@"):
-            remarks.append(f"the engine gives a repository digest that is none: {shown(text)}")
+            remarks.append(f"the engine gives a repository digest that is not valid: {shown(text)}")
     return claims

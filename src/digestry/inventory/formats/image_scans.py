@@ -12,6 +12,7 @@ from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Item, begins_with
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
+from digestry.model.text import number_of
 
 _RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what they print"
 _HUB: Final = ("index.docker.io", "registry-1.docker.io")
@@ -75,8 +76,9 @@ class TrivyCluster(_Scan):
                     by="Trivy",
                 )
         if without:
+            workloads = number_of(len(without), "workload")
             yield self._reading.problem(
-                f"Trivy scanned {len(without)} workloads ({shown(without[0])} for one), and does not say"
+                f"Trivy scanned {workloads} ({shown(without[0])} for one), and does not say"
                 " which digest their image has",
                 _RUNS,
             )

@@ -143,7 +143,7 @@ class Entries(SourceLocation):
         offset = place.offset(index) if isinstance(place, Document | Entries) else None
         if offset is None or self._within is None:
             return offset
-        values, wanted = self._within
+        values, key_of_list = self._within
         cursor = offset + 1
         # The keys are walked in their order; a key that is there twice ends the walk.
         for key, raw in values.items():
@@ -151,7 +151,7 @@ class Entries(SourceLocation):
             if match is None:
                 return None
             cursor = match.end()
-            if key == wanted:
+            if key == key_of_list:
                 return cursor if text.content[cursor : cursor + 1] == b"[" else None
             cursor += memoryview(raw).nbytes
         return None

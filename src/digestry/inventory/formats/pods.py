@@ -62,7 +62,7 @@ def observe_pods(
     A container that waits has a row that says so; one that ended has one if ``include_stopped``. An
     image volume is a row of its own. ``nodes`` are the platforms of nodes, by name;
     ``nodes_unknown`` is why there are none. ``left_out`` is told of those without a row. Raises
-    nothing: an entry that is no pod is a problem.
+    nothing: an entry that is not a pod is a problem.
     """
     options = _Options(source, nodes, nodes_unknown, include_stopped, remark, left_out)
     seen_at = now()
@@ -70,7 +70,7 @@ def observe_pods(
         pod = as_object(entry)
         metadata = as_object(pod.get("metadata"))
         if not as_text(metadata.get("name")):
-            yield Unseen(source, f"entry {position + 1} of the list is no pod with a name: {shown(entry)}")
+            yield Unseen(source, f"entry {position + 1} of the list is not a pod with a name: {shown(entry)}")
             continue
         moment = now()
         if moment != seen_at:

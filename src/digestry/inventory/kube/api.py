@@ -175,7 +175,9 @@ class KubeAPI:
         """Return one page of the list at ``path``. Raises what :meth:`get` raises."""
         document = self.get(path, what, limit=str(limit or PAGE), **query)
         if not isinstance(document, dict) or not isinstance(document.get("items", 0), list | None):
-            raise ProtocolViolation(f"{self.server}{path}: the answer is no list of {what.partition(' ')[2]}")
+            raise ProtocolViolation(
+                f"{self.server}{path}: the answer is not a list of {what.partition(' ')[2]}"
+            )
         metadata = as_object(document.get("metadata"))
         following, remaining = metadata.get("continue") or "", metadata.get("remainingItemCount")
         if not isinstance(following, str):

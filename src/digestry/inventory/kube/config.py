@@ -294,7 +294,7 @@ def _cluster(entry: _Entry) -> Cluster:
     except ValueError:
         usable = False
     if not usable:
-        entry.refuse(f"'server' is no address such as https://host:6443: {shown(server)}")
+        entry.refuse(f"'server' is not an address such as https://host:6443: {shown(server)}")
     extension: object = None
     for value in entry.items("extensions"):
         if isinstance(value, dict) and value.get("name") == _EXEC_EXTENSION:

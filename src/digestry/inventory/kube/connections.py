@@ -25,7 +25,7 @@ from digestry.model.digest import shown
 
 
 class _UncheckedConnection(urllib3.connection.HTTPSConnection):
-    """To a server that the kubeconfig wants unchecked: that was said once, and needs no warning."""
+    """A connection to a server that the kubeconfig leaves unchecked: it needs no further warning."""
 
     def connect(self) -> None:
         super().connect()

@@ -106,7 +106,7 @@ def _token(path: Path) -> str:
     except OSError as error:
         raise InvalidConfiguration(f"cannot read the token in {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InvalidConfiguration(f"{path} has something that is no token") from error
+        raise InvalidConfiguration(f"{path} has something that is not a token") from error
     if not token or any(character.isspace() for character in token):
         raise InvalidConfiguration(f"{path} has no token, or more than one")
     return token
@@ -129,7 +129,7 @@ def run_plugin(
     somebody = sys.stdin is not None and sys.stdin.isatty()
     if plugin.mode == "Always" and not somebody:
         raise InvalidConfiguration(
-            f"the credential plugin {shown(name)} wants to talk to a person, and there is no terminal",
+            f"the credential plugin {shown(name)} needs to talk to a person, and there is no terminal",
             hint="log in with it beforehand, or let the kubeconfig have a token",
         )
     interactive = somebody and plugin.mode != "Never"
@@ -223,7 +223,7 @@ def _credential(output: bytes, plugin: Plugin, name: str) -> Credential:
     except (ValueError, RecursionError) as error:
         raise RemoteError(f"{failed}an ExecCredential: it is not JSON") from error
     if document.get("kind") != "ExecCredential" or document.get("apiVersion") != plugin.version:
-        raise RemoteError(f"{failed}an ExecCredential of {plugin.version}, as the kubeconfig wants it")
+        raise RemoteError(f"{failed}an ExecCredential of {plugin.version}, as the kubeconfig requires")
     status = as_object(document.get("status"))
     token = as_text(status.get("token")).strip()
     certificate = as_text(status.get("clientCertificateData"))

@@ -79,7 +79,9 @@ def changes(lines: Iterable[bytes], where: str, kind: str) -> Iterator[Change | 
         known = _KINDS.get(type_) if isinstance(type_, str) else None
         if known is None:
             what = (
-                f"an event of the type {shown(type_)}" if "type" in as_object(event) else "what is no event"
+                f"an event of the type {shown(type_)}"
+                if "type" in as_object(event)
+                else "something that is not an event"
             )
             raise ProtocolViolation(f"{where}: the watch has {what}")
         yield _change(known, value, where, kind)
@@ -91,7 +93,7 @@ def _change(change: ChangeKind, value: object, where: str, kind: str) -> Change:
     if not version or not (name or change == "mark"):
         raise ProtocolViolation(f"{where}: the watch has an event about no object with a name and a version")
     if as_object(value).get("kind", kind) != kind:
-        raise ProtocolViolation(f"{where}: the watch has an event about what is no {kind}")
+        raise ProtocolViolation(f"{where}: the watch has an event about something that is not a {kind}")
     return Change(change, as_object(value), version)
 
 

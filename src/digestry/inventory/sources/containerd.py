@@ -34,6 +34,7 @@ from digestry.inventory.sources.containerd_images import NamespaceStore
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
+from digestry.model.text import number_of
 
 DOCKERS: Final = "moby"
 """The namespace that docker's engine keeps for itself."""
@@ -102,7 +103,9 @@ class ContainerdSource:
             if namespace in self._without or (self._named and namespace not in self._named):
                 continue
             if not _NAMESPACE.fullmatch(namespace):
-                yield Unseen(self._name, f"containerd has a namespace that is none: {shown(namespace)}")
+                yield Unseen(
+                    self._name, f"containerd has a namespace whose name is not valid: {shown(namespace)}"
+                )
                 continue
             try:
                 yield from self._namespace(namespace)
@@ -121,16 +124,16 @@ class ContainerdSource:
                 self._name, f"namespace {namespace}: which containers run is not known: {error.message}"
             )
         states = {one.id: self._state(namespace, one.id, tasks) for one in listed}
-        wanted = [one for one in listed if self._include_stopped or states[one.id] is not False]
-        if namespace == DOCKERS and namespace not in self._named and wanted:
+        reported = [one for one in listed if self._include_stopped or states[one.id] is not False]
+        if namespace == DOCKERS and namespace not in self._named and reported:
             yield Unseen(
                 self._name,
-                f"namespace {DOCKERS}: {len(wanted)} containers of docker's are not looked into here",
+                f"namespace {DOCKERS}: {_of_docker(len(reported))} not looked into here",
                 "add --source docker and leave this one out with ?without=moby, or name it with ?namespace=",
             )
             return
         store = NamespaceStore(self._containerd, namespace)
-        for container in wanted:
+        for container in reported:
             if not container.id:
                 yield Unseen(self._name, f"namespace {namespace}: the list has a container without an ID")
                 continue
@@ -190,6 +193,10 @@ class ContainerdSource:
 
 
 # -- what runs ----------------------------------------------------------------------------------
+
+
+def _of_docker(count: int) -> str:
+    return f"{number_of(count, 'container')} of docker's {'is' if count == 1 else 'are'}"
 
 
 def _image(

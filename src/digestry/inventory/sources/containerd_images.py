@@ -152,7 +152,7 @@ class NamespaceStore:
             config = Digest.parse(manifest.config.digest) if manifest.config else None
             children = [Digest.parse(child.digest) for child in manifest.manifests or ()]
         except (ValueError, RecursionError, InvalidDigest) as error:
-            raise InvalidManifest(f"{digest} in containerd's store is no manifest: {error}") from error
+            raise InvalidManifest(f"{digest} in containerd's store is not a manifest: {error}") from error
         if config is not None:
             yield StoredManifest(digest, config)
         if depth and len(children) <= _MOST_ENTRIES:

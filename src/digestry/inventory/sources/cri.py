@@ -99,8 +99,8 @@ class Runtime:
         return [_container(one, _LISTED) for one in answer.messages(1)]
 
     def container(self, identity: str) -> CriContainer:
-        wanted = string(1, identity) + integer(2, 1)
-        answer = Message(self._ask("RuntimeService/ContainerStatus", wanted))
+        question = string(1, identity) + integer(2, 1)
+        answer = Message(self._ask("RuntimeService/ContainerStatus", question))
         one = _container(answer.message(1), _STATUS)
         typed = _typed(answer.labels(2).get("info", ""))
         if typed:
@@ -108,8 +108,8 @@ class Runtime:
         return one
 
     def image(self, reference: str) -> _Image:
-        wanted = nested(1, string(1, reference)) + integer(2, 1)
-        answer = Message(self._ask("ImageService/ImageStatus", wanted))
+        question = nested(1, string(1, reference)) + integer(2, 1)
+        answer = Message(self._ask("ImageService/ImageStatus", question))
         image = answer.message(1)
         if not image.text(1):
             raise RemoteNotFound(f"{self.url} has no image {reference}", status=404)

@@ -35,6 +35,7 @@ from digestry.inventory.formats.rows import (
 from digestry.inventory.formats.yaml_documents import is_yaml, read_yaml
 from digestry.inventory.observation import Observation, Unseen
 from digestry.model.digest import shown
+from digestry.model.text import number_of
 
 LARGEST_FILE: Final = 1 << 30
 """In bytes. CSV and JSON lines are read a line at a time, kubectl's list of pods in pieces, other JSON
@@ -112,7 +113,9 @@ class FileSource:
             else:
                 yield made
         if problems > MOST_PROBLEMS:
-            yield reading.problem(f"{problems - MOST_PROBLEMS} more entries could not be read")
+            yield reading.problem(
+                f"{number_of(problems - MOST_PROBLEMS, 'more entry', 'more entries')} could not be read"
+            )
         yield from observe_rows(rows, source=self._name, host=self._host)
 
     def _read(self, reading: Reading) -> Iterator[Item]:

@@ -70,7 +70,7 @@ class Where:
                 )
         for name in namespaces:
             if not _NAMESPACE.fullmatch(name):
-                raise InvalidConfiguration(f"{shown(name)} is no name of a namespace")
+                raise InvalidConfiguration(f"{shown(name)} is not a name of a namespace")
         return cls(unquote(context), tuple(dict.fromkeys(namespaces)), selector)
 
 
@@ -264,7 +264,7 @@ class _Reading:
                 yield Unseen(
                     self._name,
                     f"there is no namespace {shown(namespace)}",
-                    "check the name for a typing error",
+                    "check the name for a typo",
                 )
             except DigestryError:
                 continue  # it may be there and empty: who may not see namespaces cannot tell
