@@ -1,4 +1,4 @@
-"""Where a registry keeps what it has: the one place that chooses the stores."""
+"""The backend of a registry: its catalog, blob store and coordination, built from the configuration."""
 
 from __future__ import annotations
 

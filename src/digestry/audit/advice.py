@@ -1,4 +1,4 @@
-"""Advice in one line for a person: what to do about a container."""
+"""Advice: one line for a person about what to do with a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bulk answers: what one answer about many things tells, as answers to single questions."""
+"""Bulk answers of a registry, read as answers to the single questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry queries: what the audit asks of registries, each distinct thing once.
+"""The audit's queries to registries, each sent once.
 
 :class:`Registries` and :class:`RegistryRepository` are what is used of the client.
 """

@@ -1,4 +1,4 @@
-"""The search for the repository that knows what a container runs: its own, by any name, or another."""
+"""The search for the repository that has a running image: its own, under any name, or another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which errors of a file are its content's: the disk has lost the bytes, or what has the name is no file."""
+"""The classification of file errors: damaged content, or a failure of the disk."""
 
 from __future__ import annotations
 

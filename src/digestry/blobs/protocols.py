@@ -1,4 +1,4 @@
-"""What a store of content can do, by role. ``tests/blobs/contract.py`` is what each store must pass."""
+"""The protocols of a blob store. ``tests/blobs/contract.py`` tests each implementation."""
 
 from __future__ import annotations
 

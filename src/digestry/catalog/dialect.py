@@ -1,4 +1,4 @@
-"""The dialect: what each database writes in its own way, as the statements ask for it."""
+"""The dialect: the SQL that differs between databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests by their beginning: what people give back of a digest that was printed short."""
+"""Look-up of digests by their beginning, in the catalog."""
 
 from __future__ import annotations
 

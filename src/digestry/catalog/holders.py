@@ -1,4 +1,4 @@
-"""What holds a digest: the indexes and manifests that are it, list it, or have it as their config.
+"""The holders of a digest: the indexes and manifests that are it, list it, or have it as their config.
 
 Functions on a transaction. A digest is text here, as it is in the tables.
 """

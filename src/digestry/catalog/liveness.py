@@ -1,4 +1,4 @@
-"""Liveness: the SQL conditions for what holds content, asked in each statement that removes something.
+"""Liveness: the SQL conditions under which content is kept.
 
 Every inner question is one that an index answers (docs/adr/0007).
 """

@@ -1,4 +1,4 @@
-"""Retention rules: which tags the operator keeps, and for how long what no tag names is kept.
+"""Retention rules: which tags are kept, and for how long untagged content is kept.
 
 Values only. What they mean for one tag or manifest at one moment is asked in ``garbage.py``, inside
 the transaction that would remove it. docs/collection.md has them as a user sees them.

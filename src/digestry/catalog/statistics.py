@@ -1,4 +1,4 @@
-"""Counts of what the catalog has, for metrics. Nothing here writes."""
+"""Statistics of the catalog, for the metrics. Nothing here writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a registry's catalog is kept: the face through which it is opened, copied and proved."""
+"""The store of a catalog: opening, copying and verifying it."""
 
 from __future__ import annotations
 

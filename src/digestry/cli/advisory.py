@@ -1,4 +1,4 @@
-"""``digestry advisory``: state and list which digests are vulnerable and which are fixed."""
+"""``digestry advisory``: state, list and show which digests are affected and which are fixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``digestry audit``: find which digest every container really runs, and whether it is vulnerable."""
+"""``digestry audit``: find which digest every container runs, and whether it is affected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of an audit's report: to a terminal, a pipe or a file, once or again and again."""
+"""The output of an audit: to a terminal, a pipe or a file, once or repeatedly."""
 
 from __future__ import annotations
 

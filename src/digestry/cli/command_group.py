@@ -1,4 +1,4 @@
-"""Groups of commands that propose a command for one that does not exist."""
+"""Groups of commands that suggest a command for one that does not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's container engine: the one that is there, or one that is installed for it, or none."""
+"""The container engine of the demo: an installed one, one that is installed for it, or none."""
 
 from __future__ import annotations
 

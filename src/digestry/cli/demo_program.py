@@ -1,4 +1,4 @@
-"""The demo's program: an ELF executable of a few hundred bytes, made here, byte by byte.
+"""The program in the demo's image: a small ELF executable, written byte by byte.
 
 An image needs a program that runs in it, and the demo may ask for nothing but Python: no compiler,
 no base image. This one writes its message; called without arguments it then waits for ever, as a

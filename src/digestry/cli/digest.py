@@ -1,4 +1,4 @@
-"""``digestry digest``: print the digest of a name, and nothing else."""
+"""``digestry digest``: print the digest of a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The completion of short digests in image names, by asking the registry."""
+"""Completion of a digest that is given by its beginning, in the registry."""
 
 from __future__ import annotations
 

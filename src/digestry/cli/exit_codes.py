@@ -1,4 +1,4 @@
-"""The exit codes of every command, and the mapping of errors to them."""
+"""The exit codes of all commands, and the mapping from errors to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modes of files that a command writes beside a registry: as private as the registry is."""
+"""File modes of what a command writes beside a registry: no wider than the registry's."""
 
 from __future__ import annotations
 

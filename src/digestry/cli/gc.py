@@ -1,4 +1,4 @@
-"""``digestry gc``: garbage collection, which removes from a registry what nothing holds any more."""
+"""``digestry gc``: remove from a registry what nothing refers to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``digestry log``: show where a tag has pointed."""
+"""``digestry log``: list where a tag has pointed."""
 
 from __future__ import annotations
 

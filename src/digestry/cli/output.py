@@ -1,4 +1,4 @@
-"""The output of commands: tables for people, JSON for programs, with hostile text escaped.
+"""The output of commands: tables for people, JSON for programs, with untrusted text escaped.
 
 The tables are plain columns as docker's are. They are written here, without rich, because rich
 takes half of what ``digestry images`` may take to start (docs/adr/0003-plain-tables.md).

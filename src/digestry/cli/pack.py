@@ -1,4 +1,4 @@
-"""``digestry pack``: build an image from a directory."""
+"""``digestry pack``: make an image from a directory."""
 
 from __future__ import annotations
 

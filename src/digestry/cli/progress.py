@@ -1,4 +1,4 @@
-"""The progress of a transfer: bars on a terminal, one line a blob elsewhere, or nothing."""
+"""The progress of a transfer: bars on a terminal, else one line for each blob, or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``digestry scrub``: read all that a registry holds again, and find what is damaged."""
+"""``digestry scrub``: read all content of a registry again, and report what is damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The session and the local store that most commands open, by the user's settings."""
+"""The client session and the local store of a command, from the user's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's settings and where things are: one frozen object, built once at the edge.
+"""The user's settings and directories: one frozen object, built once.
 
 ``DIGESTRY_HOME`` places everything under one directory; without it the XDG folders are used.
 """

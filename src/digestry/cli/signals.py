@@ -1,4 +1,4 @@
-"""SIGINT for a command that goes on until it is interrupted: no such signal is lost.
+"""SIGINT handling for commands that run until interrupted, so that no signal is lost.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. In a ``__del__``, a callback of
 the garbage collector or a weak reference it is printed and forgotten, and a thread pool that is left by

@@ -1,4 +1,4 @@
-"""``digestry tags``: list a repository's tags and the digests that they point to."""
+"""``digestry tags``: list a repository's tags and their digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that take a time, and times as commands print them."""
+"""Time options of commands: parsing, and how times are printed."""
 
 from __future__ import annotations
 

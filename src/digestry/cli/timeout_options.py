@@ -1,4 +1,4 @@
-"""The options ``--timeout`` and ``--time-limit``: how long a command may wait, and may take."""
+"""``--timeout`` and ``--time-limit``: limits on waiting for registries, and on the whole command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``digestry token``: make, list and revoke the tokens that programs log in with, and signing keys."""
+"""``digestry token``: robot tokens, and the keys that sign access tokens."""
 
 from __future__ import annotations
 

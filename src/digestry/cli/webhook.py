@@ -1,4 +1,4 @@
-"""``digestry webhook``: list what webhooks have not accepted yet, and retry it."""
+"""``digestry webhook``: list and retry undelivered webhook messages."""
 
 from __future__ import annotations
 

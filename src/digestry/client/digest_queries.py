@@ -1,4 +1,4 @@
-"""What a registry knows of a digest in one repository: the tags it had, the manifests that hold it."""
+"""Queries about a digest in one repository: the tags that it had, and the manifests that refer to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags in the past: what they pointed to at a time, and pointing them back."""
+"""Past tags: what a tag pointed to at a time, and restoring it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One registry: its repositories, and what it answers about all of them at once."""
+"""One registry: its repositories, and bulk queries about them."""
 
 from __future__ import annotations
 

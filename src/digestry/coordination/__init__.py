@@ -1,1 +1,1 @@
-"""What keeps the processes of one registry out of each other's way: the protocol, and locks on files."""
+"""Coordination of a registry's processes: the protocol, and its implementation by file locks."""

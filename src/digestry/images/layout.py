@@ -1,4 +1,4 @@
-"""The index of an OCI image layout, ``index.json``: names, and what they point to (image-layout.md)."""
+"""The index of an OCI image layout, ``index.json``: names and their descriptors (image-layout.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transfer of blobs in threads, what a caller hears of it, and what was left out."""
+"""The transfer of blobs in threads, with progress, and a list of what was left out."""
 
 from __future__ import annotations
 

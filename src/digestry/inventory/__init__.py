@@ -1,1 +1,1 @@
-"""Where containers are seen: sources ask engines and clusters, formats read what they answer."""
+"""The inventory of containers: sources ask engines and clusters, formats decode their answers."""

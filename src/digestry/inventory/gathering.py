@@ -1,4 +1,4 @@
-"""Asking many sources at once, none of them without end."""
+"""Asking many sources at once, each within a time limit."""
 
 from __future__ import annotations
 

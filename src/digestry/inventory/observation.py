@@ -1,4 +1,4 @@
-"""What a source of containers says: containers, what could not be seen, and notes."""
+"""The observations of a source: containers, problems, and notes."""
 
 from __future__ import annotations
 

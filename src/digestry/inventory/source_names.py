@@ -1,4 +1,4 @@
-"""Where containers run: one module a kind of place, and the reading of ``KIND[:WHERE]``.
+"""The kinds of sources, and the parsing of ``KIND[:WHERE]``.
 
 A new kind is a module with a :class:`~digestry.inventory.observation.Source` and a line in ``_KINDS``.
 """

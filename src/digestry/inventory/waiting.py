@@ -1,4 +1,4 @@
-"""Why a pod's container waits instead of running, and what to do about it.
+"""The reasons why a pod's container waits, and what to do about each.
 
 The kubelet gives a reason of its own (``ErrImagePull``) and the container runtime's words, in which
 the registry's are. Those words are nobody's standard: what they do not tell is not guessed.

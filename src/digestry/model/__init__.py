@@ -1,1 +1,1 @@
-"""Values only, no input or output: digests, references, descriptors, manifests, platforms."""
+"""Values without input or output: digests, references, descriptors, manifests, platforms."""

@@ -1,4 +1,4 @@
-"""Decoding of the JSON documents that make up an image, with errors that say what is wrong and where."""
+"""Decoding of an image's JSON documents, with errors that name the place and the fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON as Go's ``encoding/json`` reads it, which most programs that write and read manifests use.
+"""JSON of manifests, read as Go's ``encoding/json`` reads it.
 
 It takes null for what is not there, a field's name in any case, and text that is not UTF-8. What other
 registries hold of that kind is brought into the form that the types of this package read. What means

@@ -1,4 +1,4 @@
-"""The history of a registry: the journal of its tags, and which manifests hold a digest.
+"""The history of tags: journal entries, spans, and what holds a digest.
 
 These are also the wire forms of the ``_digestry`` endpoints (docs/http-api.md), which is why the
 registry and the client, which never import each other, both find them here.

@@ -1,4 +1,4 @@
-"""Manifests and indexes: parsed for what they say, kept as the exact bytes that came in.
+"""Manifests and indexes: decoded, with the exact bytes kept.
 
 OCI image-spec manifest.md and image-index.md, and docker's schema 2 manifest and list.
 """

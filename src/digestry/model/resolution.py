@@ -1,4 +1,4 @@
-"""Bulk queries about images: the wire forms of ``POST /v2/_digestry/resolve`` (docs/http-api.md).
+"""Bulk resolution: the wire forms of ``POST /v2/_digestry/resolve`` (docs/http-api.md).
 
 The registry and the client, which never import each other, both find them here.
 """

@@ -1,5 +1,4 @@
-"""Sightings, which an audit reports to a registry: the wire forms of ``_digestry/sightings``
-(docs/http-api.md).
+"""Sightings: the wire forms of ``_digestry/sightings`` (docs/http-api.md).
 
 The registry and the client, which never import each other, both find them here.
 """

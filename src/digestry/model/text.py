@@ -1,4 +1,4 @@
-"""Text from outside, made harmless for a terminal and for the logs of build systems."""
+"""Untrusted text, escaped for terminals, logs and build servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times as text: one form that is written, and the forms that are read.
+"""Timestamps as text: the one form that is written, and the forms that are read.
 
 A time that is read stands for all that it names: ``02:34:31`` is a second, and a date is a day. Who
 asks what was *at* a time means its last moment, and who asks what happened *since* it, its first.

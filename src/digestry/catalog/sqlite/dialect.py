@@ -1,4 +1,4 @@
-"""How SQLite writes what is not the same in all databases."""
+"""The dialect of SQLite."""
 
 from __future__ import annotations
 

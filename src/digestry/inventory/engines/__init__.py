@@ -1,1 +1,1 @@
-"""The ways to container engines and runtimes: addresses, connections, HTTP and gRPC."""
+"""Connections to container engines and runtimes: addresses, HTTP, gRPC."""

@@ -1,4 +1,4 @@
-"""HTTP to a container engine's API, on the standard library; ``connections`` has the ways to it.
+"""An HTTP client for a container engine's API.
 
 An engine is not trusted: an answer has a size limit, a time limit for all of it, and a shape that
 is checked by whoever reads it. Nothing is ever sent but GET.

@@ -1,4 +1,4 @@
-"""The ways to an engine: a unix socket, TCP with or without TLS, and a program over SSH.
+"""Connections to an engine: over a unix socket, TCP with or without TLS, or a program over SSH.
 
 Over SSH, ``docker system dial-stdio`` is run on the other machine, as docker's own client does: it
 relays what is written to it to the engine. SSH asks nobody anything: keys or an agent must do.

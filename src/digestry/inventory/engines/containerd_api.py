@@ -1,4 +1,4 @@
-"""containerd's own API: what it knows of containers, tasks, snapshots, images and content.
+"""containerd's API: containers, tasks, snapshots, images and content.
 
 The services are ``containerd.services.….v1``, the same from 1.2 to 2.x; field numbers are those of
 containerd's ``api/services``. Everything but the list of namespaces belongs to one namespace.

@@ -1,4 +1,4 @@
-"""Where engines are: addresses, docker's contexts, podman's connections, and sockets of users.
+"""The addresses of engines: docker's contexts, podman's connections, users' sockets.
 
 The default is the engine that the ``docker`` program itself would ask: ``DOCKER_HOST``, else the
 context that is named by ``DOCKER_CONTEXT`` or is the current one, else docker's own socket.

@@ -1,4 +1,4 @@
-"""gRPC over a unix socket: calls of one message, answered by one or by many.
+"""A gRPC client over a unix socket: calls of one message, with one answer or many.
 
 HTTP/2 is the library ``h2``'s; here is the little that gRPC adds to it, as its
 "gRPC over HTTP2" protocol has it: five bytes before each message, and a status at the end.

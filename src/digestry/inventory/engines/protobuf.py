@@ -1,4 +1,4 @@
-"""Protocol buffers' wire format, as much of it as the runtimes' APIs need, without their schemas.
+"""Protocol buffers' wire format, as far as the runtimes' APIs need it.
 
 A message is read field by field, by number; what nobody asks for is passed over. Wire types are
 those of protobuf's encoding: varints, eight and four fixed bytes, and counted bytes.

@@ -1,4 +1,4 @@
-"""Where containerd and CRI runtimes listen: what was named, and the usual sockets.
+"""The sockets of containerd and CRI runtimes: configured, and usual ones.
 
 ``CONTAINERD_ADDRESS`` is what ``ctr`` and ``nerdctl`` read; ``CONTAINER_RUNTIME_ENDPOINT``, the file that
 ``CRI_CONFIG_FILE`` names, and ``/etc/crictl.yaml`` are what ``crictl`` reads.

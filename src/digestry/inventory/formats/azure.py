@@ -1,4 +1,4 @@
-"""Azure: container groups (Container Instances), and the apps and revisions of Container Apps.
+"""Azure: container groups (Container Instances), and apps and revisions (Container Apps).
 
 Neither says a digest, unless the image was named by one: a tag is resolved where the container is
 started, and the answer is kept nowhere.

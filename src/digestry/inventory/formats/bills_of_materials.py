@@ -1,4 +1,4 @@
-"""Images that a bill of materials (an SBOM) lists: CycloneDX 1.4 to 1.6, SPDX 2 and SPDX 3, in JSON.
+"""Bills of materials (SBOMs) that list images: CycloneDX 1.4 to 1.6, SPDX 2 and SPDX 3, in JSON.
 
 A list says that an image belongs to something, and not that it runs: every row says so.
 """

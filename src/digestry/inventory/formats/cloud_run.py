@@ -1,4 +1,4 @@
-"""Cloud Run and Knative Serving: revisions, which run, and services and jobs, which are templates.
+"""Cloud Run and Knative Serving: running revisions, and the templates of services and jobs.
 
 A revision's ``status.imageDigest`` is what its tag was when it was deployed: that runs, wherever the
 tag points now. Seen in gcloud's JSON and YAML, and in ``kubectl get revisions -o json`` of Knative.

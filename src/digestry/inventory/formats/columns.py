@@ -1,4 +1,4 @@
-"""The keys and columns of an inventory, by what people and programs call them."""
+"""The keys and columns of an inventory file, under their usual names."""
 
 from __future__ import annotations
 

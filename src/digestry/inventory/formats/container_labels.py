@@ -1,4 +1,4 @@
-"""The labels by which engines, Compose, nerdctl and the kubelet say what a container belongs to."""
+"""The labels of engines, Compose, nerdctl and the kubelet that say what a container belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words by which programs say whether a container runs."""
+"""The words for a container's state in all formats."""
 
 from __future__ import annotations
 

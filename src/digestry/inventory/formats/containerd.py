@@ -1,4 +1,4 @@
-"""Containers as containerd itself has them: ``ctr container info``, ``nerdctl inspect --mode=native``.
+"""containerd's own records: ``ctr container info``, ``nerdctl inspect --mode=native``.
 
 containerd keeps the name of a container's image, which can move, and no digest. What Kubernetes
 started has the CRI's own record beside it, which holds the digest of the image's config.

@@ -1,4 +1,4 @@
-"""What ``crictl`` prints, of containerd and CRI-O (the CRI's messages, in JSON).
+"""The output of ``crictl``, for containerd and CRI-O (the CRI's messages, in JSON).
 
 ``crictl ps`` gives the digest of the image's config: the CRI's ListContainers has no more.
 ``crictl inspect`` gives ``repository@digest`` where the runtime has one. ``crictl images`` in the

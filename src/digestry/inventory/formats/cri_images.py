@@ -1,4 +1,4 @@
-"""What the CRI says of a container's image: the same whether it was asked or stands in a file.
+"""The image fields of a CRI container, from the API or from a file.
 
 containerd's ListContainers gives the digest of the image's config, its ContainerStatus a
 ``repository@digest``; CRI-O gives pairs that need never have been, or a bare ID.

@@ -1,4 +1,4 @@
-"""An image by the words of an orchestrator: the name that was typed, and the digests beside it."""
+"""Images as orchestrators declare them: a name, with digests beside it."""
 
 from __future__ import annotations
 

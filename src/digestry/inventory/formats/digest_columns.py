@@ -1,4 +1,4 @@
-"""Keys and columns in which somebody may have written what a container runs, however they spell it."""
+"""Keys and columns that may hold a digest, in any spelling."""
 
 from __future__ import annotations
 

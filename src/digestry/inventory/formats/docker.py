@@ -1,4 +1,4 @@
-"""What docker's client prints: ``docker inspect`` of containers and images, and lists of them.
+"""The output of docker's client: ``docker inspect`` of containers and images, and lists.
 
 ``docker inspect`` of a container gives its image's ID; ``RepoDigests`` are in that of the image,
 which may be in the same file. ``docker ps`` gives names alone. ``nerdctl inspect`` has the shape

@@ -1,4 +1,4 @@
-"""Amazon ECS: tasks, which run, and task definitions and services, which say what is to run.
+"""Amazon ECS: running tasks, and task definitions and services.
 
 ``aws ecs describe-tasks`` says of a container its ``image`` and, of agents since 1.70 and of Fargate,
 its ``imageDigest``. Tasks that stopped stay in the list for an hour or more.

@@ -1,4 +1,4 @@
-"""What a kubelet's ``imageID`` says: each runtime writes something else into that one field.
+"""The kubelet's ``imageID``, which each runtime fills in differently.
 
 - dockershim and cri-dockerd: ``docker-pullable://repository@digest``, or ``docker://sha256:…``;
 - containerd: the first, in sorted order, of the pulled ``repository@digest`` that have the

@@ -1,4 +1,4 @@
-"""What scanners say of a cluster, and of one image: that it was scanned, and not that it runs."""
+"""Reports of scanners about images, which prove that an image was scanned, not that it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An inventory: what somebody else wrote down, an object or a line of CSV a container.
+"""An inventory file: one object, or one line of CSV, for each container.
 
 The keys and headings are ``host namespace name id reference digest image_id platform``, with
 ``image`` for ``reference`` too, ``state``, and what :mod:`~.columns` takes for one of these. Whatever

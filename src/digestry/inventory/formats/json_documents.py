@@ -1,4 +1,4 @@
-"""JSON as files have it: one document, documents one after another, or one a line.
+"""JSON files: one document, several in a row, or one a line.
 
 Documents of one line each are read one line at a time; anything else is read whole. What is in
 a document that cannot be read is a fault with its position, and the rest is read all the same.

@@ -1,4 +1,4 @@
-"""What a file of containers may be: one module a family of formats.
+"""The formats that a file of containers may have.
 
 A new format is a class with the members of :class:`~.rows.Format`, and a line in ``FORMATS``.
 """

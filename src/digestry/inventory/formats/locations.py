@@ -1,4 +1,4 @@
-"""Where in a file something was read: counted only when a problem has to name it."""
+"""The location in a file, computed only when a problem must name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus' metrics of containers: what kube-state-metrics and cAdvisor say of pods.
+"""Prometheus metrics of containers: kube-state-metrics and cAdvisor.
 
 ``kube_pod_container_info`` has each container's image and ``image_id``, those of finished pods too;
 whether it runs is in ``kube_pod_container_status_running`` and its like. Both the text that an

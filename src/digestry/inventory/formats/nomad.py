@@ -1,4 +1,4 @@
-"""Nomad: allocations, of which tasks run, and jobs, which say what is to run.
+"""Nomad: allocations with running tasks, and jobs.
 
 An allocation has the version of its job that it was made from, with each task's image by name:
 Nomad keeps no digest.

@@ -1,4 +1,4 @@
-"""Of a pod, what is read: a pod is long, and most of it tells nothing of images.
+"""The fields of a pod that are read, of the many that it has.
 
 The rest is passed over without being decoded. A pod in which one of these fields is of another type
 than Kubernetes has it is decoded as it is, so that only that field of it is lost.

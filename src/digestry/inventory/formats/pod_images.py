@@ -1,4 +1,4 @@
-"""What a pod's image name and its kubelet's ``imageID`` come to: read once for all that have both.
+"""A pod's image name and its kubelet's ``imageID``, joined.
 
 A cluster runs few images in many containers. Those of one image share the very same claims, by
 which an audit knows them for one without comparing them.

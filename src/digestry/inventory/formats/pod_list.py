@@ -1,4 +1,4 @@
-"""What ``kubectl get pods -A -o json`` prints, read a piece at a time.
+"""The output of ``kubectl get pods -A -o json``, read incrementally.
 
 That list is the one document that is often too long to be held: a pod in it takes 10 kB. kubectl
 indents it always the same way, so that its entries are found without reading it whole. Where one

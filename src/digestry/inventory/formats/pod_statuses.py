@@ -1,4 +1,4 @@
-"""What jq picks out of pods: their statuses, and the specifications of their containers."""
+"""Parts of pods as people extract them with jq: statuses, and container specifications."""
 
 from __future__ import annotations
 

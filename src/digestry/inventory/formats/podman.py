@@ -1,4 +1,4 @@
-"""What podman prints: ``podman inspect`` of containers, and ``podman ps --format json``.
+"""The output of podman: ``podman inspect`` of containers, and ``podman ps --format json``.
 
 The list has a container's image ID, ``inspect`` its ``ImageDigest`` besides. Names and digests are
 paired by podman itself. Docker's own API lists containers in the shape of the list.

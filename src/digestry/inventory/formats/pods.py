@@ -1,4 +1,4 @@
-"""Pods as Kubernetes' API has them (core/v1): what runs in them, by what the kubelets say.
+"""Pods of the Kubernetes API (core/v1): their containers, as the kubelets report them.
 
 Pods are read, and never the templates that they were made from: sidecars are injected later, and a
 template may have changed since. Nothing here asks anybody: the objects may come from an API server

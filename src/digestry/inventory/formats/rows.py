@@ -1,4 +1,4 @@
-"""What a format makes of an entry: a row for a container, and an image that many rows share."""
+"""The rows that a format makes of an entry: containers, and images that many rows share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What formats share whose entries each stand for themselves: a container, or an image."""
+"""The base of formats whose entries each describe one container or image."""
 
 from __future__ import annotations
 

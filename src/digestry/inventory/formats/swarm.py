@@ -1,4 +1,4 @@
-"""Docker's swarm mode: tasks, which run, and services, which say what is to run.
+"""Docker's swarm mode: running tasks, and services.
 
 ``docker stack ps``, ``docker service ps`` and ``docker node ps`` list tasks, those too that were shut
 down or rejected. ``docker service ls`` and ``docker stack services`` list services, of which none

@@ -1,4 +1,4 @@
-"""What starts pods: deployments, stateful sets, daemon sets, cron jobs and jobs.
+"""Kubernetes workloads that start pods: deployments, stateful sets, daemon sets, jobs, cron jobs.
 
 What runs is in the pods alone. But a cron job between two runs, or a deployment that was scaled to
 zero, has no pod, and will start whatever its template names; and a template may name another image

@@ -1,4 +1,4 @@
-"""YAML, as gcloud, kubectl and az print it: each document as the JSON that it amounts to."""
+"""YAML files, as gcloud, kubectl and az print them, converted to JSON values."""
 
 from __future__ import annotations
 

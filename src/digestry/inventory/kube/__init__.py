@@ -1,1 +1,1 @@
-"""The way to a Kubernetes API server: configuration, credentials, lists and watches."""
+"""A client for the Kubernetes API server: configuration, credentials, lists and watches."""

@@ -1,4 +1,4 @@
-"""Reading a Kubernetes API server: lists, page by page, and what changes after them; never without end.
+"""Requests to a Kubernetes API server: lists in pages, and watches, within time limits.
 
 Nothing is ever sent but GET, and no redirect is followed. Credentials are never sent without TLS.
 """

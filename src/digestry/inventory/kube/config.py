@@ -1,4 +1,4 @@
-"""How to reach a cluster and who to be there: kubeconfig files, or a pod's own service account.
+"""The configuration of a cluster's client: kubeconfig files, or a pod's service account.
 
 The rules are those of kubectl: ``KUBECONFIG`` is a list of files, of which the first that sets a
 name or the current context wins; paths in a file are relative to it. No message of this module

@@ -1,4 +1,4 @@
-"""The way to a Kubernetes API server: TLS as the kubeconfig wants it, and its proxies.
+"""Connections to a Kubernetes API server: TLS as the kubeconfig says, and proxies.
 
 The certificate is always checked, unless the kubeconfig says that it is not to be.
 """

@@ -1,4 +1,4 @@
-"""What a user shows to an API server: a token or a certificate, maybe bought from a plugin.
+"""A user's credentials for an API server: a token or a certificate, perhaps from a plugin.
 
 A plugin is a program that the kubeconfig names (``client.authentication.k8s.io/v1`` or
 ``v1beta1``): it prints an ``ExecCredential``, which is kept until it expires.

@@ -1,4 +1,4 @@
-"""A Kubernetes collection from round to round: listed once, and then told what changed.
+"""A Kubernetes collection over many rounds: listed once, then updated by watches.
 
 A round never shows what the round before knew. Each one asks the server for the present version of the
 list, and then for all changes since the last round, by a short watch that ends with a bookmark of that

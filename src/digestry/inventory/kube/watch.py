@@ -1,4 +1,4 @@
-"""What changes in a Kubernetes collection: the API's ``watch``, a JSON object a line.
+"""The events of a Kubernetes ``watch``: one JSON object a line.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """

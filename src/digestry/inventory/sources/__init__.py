@@ -1,1 +1,1 @@
-"""Sources of containers: one module for each kind of place that can be asked."""
+"""Sources of containers: one module for each kind."""

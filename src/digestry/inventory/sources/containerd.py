@@ -1,4 +1,4 @@
-"""containerd itself, on its socket: what ``ctr``, ``nerdctl`` and the kubelet started.
+"""The source ``containerd``: containers on its socket, of ``ctr``, ``nerdctl`` and the kubelet.
 
 containerd keeps the *name* of a container's image, which can move, and no digest. What runs is the
 container's snapshot, and what that stands on: the layers, by their chain ID. So the digest that a

@@ -1,4 +1,4 @@
-"""What the images of one containerd namespace hold, and which of them a container was made from.
+"""The images of one containerd namespace, and which one a container was made from.
 
 An image is unpacked to a snapshot that is called by the chain ID of its layers (OCI image-spec,
 config.md, "Layer ChainID"): a container's own snapshot stands on that. Several images may have the

@@ -1,4 +1,4 @@
-"""A runtime by its CRI, on its socket: containerd, CRI-O, cri-dockerd; what the kubelet itself asks.
+"""The source ``cri``: a runtime by its CRI socket (containerd, CRI-O, cri-dockerd).
 
 The services are ``runtime.v1``, or ``runtime.v1alpha2`` of older runtimes, whose messages have the
 same fields where they are read here; field numbers are those of ``k8s.io/cri-api``. The CRI does not

@@ -1,4 +1,4 @@
-"""Docker's engine, and whatever else speaks its API."""
+"""The source ``docker``: Docker's engine, and others with its API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that somebody else wrote: an inventory, or what a container engine's client printed.
+"""The source ``file``: an inventory, or saved output of a container engine's client.
 
 What is in it is recognised entry by entry, so that one file may have several kinds of things, such
 as ``docker inspect`` of containers and then of their images. Formats are in ``formats``. A

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster: its pods, and the workloads that have none just now.
+"""The source ``kubernetes``: a cluster's pods, and workloads without pods.
 
 ``kubernetes[:CONTEXT][?namespace=a,b&selector=app%3Dx]``: a context of the kubeconfig, else the
 current one; some namespaces, else all; the pods of a label selector, else all.

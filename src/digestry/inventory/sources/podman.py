@@ -1,4 +1,4 @@
-"""Podman: its own API on a socket, the docker-compatible one, or, without a socket, its program."""
+"""The source ``podman``: its own API, the docker-compatible one, or its program."""
 
 from __future__ import annotations
 
