@@ -87,7 +87,7 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
 
 
 def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
-    """What the answer to each GET and HEAD of a blob has."""
+    """Return the headers of every answer to a GET or HEAD of a blob."""
     return [
         (b"content-type", MEDIA_TYPE.encode()),
         (b"docker-content-digest", str(digest).encode()),
@@ -144,7 +144,7 @@ async def _send_ranges(
 
 
 async def until_gone(exchange: Exchange) -> None:
-    """Ends when the client leaves."""
+    """Return when the client leaves."""
     # To a client that left, the server would let every byte be sent: into nothing.
     with contextlib.suppress(ClientGone):
         while True:

@@ -21,7 +21,7 @@ async def get_holders(service: Service, exchange: Exchange, name: str, text: str
 
 
 async def list_digests(service: Service, exchange: Exchange, name: str, text: str) -> None:
-    """Which digests of a repository, as it is and was, begin so."""
+    """Answer with the digests that a repository has or had and that begin with a prefix."""
     prefix = DigestPrefix.parse(text)
     found = await service.executors.run(
         service.stores.queries.digest_prefixes.in_repository, name, prefix, limit=_MOST_DIGESTS + 1
@@ -32,7 +32,7 @@ async def list_digests(service: Service, exchange: Exchange, name: str, text: st
 
 
 async def list_digests_anywhere(service: Service, exchange: Exchange, _: str, text: str) -> None:
-    """The same over all repositories that the principal may see."""
+    """As :func:`list_digests`, over all repositories that the principal may see."""
     prefix = DigestPrefix.parse(text)
     found = await service.executors.run(
         _beginning_anywhere, service, exchange.principal, prefix, _MOST_DIGESTS + 1
@@ -47,7 +47,7 @@ def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsBeginning:
 def _beginning_anywhere(
     service: Service, principal: Principal, prefix: DigestPrefix, limit: int
 ) -> list[Digest]:
-    """The first ``limit`` digests in what ``principal`` may see. Blocks."""
+    """Return the first ``limit`` digests in what ``principal`` may see. Blocks."""
     found: set[Digest] = set()
     for name in service.stores.catalog.digest_prefixes.repositories(prefix):
         if principal.may_see(name):

@@ -55,7 +55,7 @@ def _grown_from(
 
 
 def _collects(manifest: Manifest) -> bool:
-    """Whether its entries are what it is about: an artifact without layers is its config."""
+    """Return whether its entries are what it is about: an artifact without layers is its config."""
     if manifest.is_index:
         return True
     return bool(manifest.layers) and not any(

@@ -36,7 +36,7 @@ _LONGEST_TARGET: Final = len("sha512:") + 128
 
 
 def _target(text: str) -> Digest | None:
-    """The digest that ``text`` is, or None if it is a tag."""
+    """Return the digest that ``text`` is, or None if it is a tag."""
     if ":" in text:
         return Digest.parse(text)
     try:
@@ -96,7 +96,7 @@ async def _send(service: Service, exchange: Exchange, name: str, target: str) ->
 
 
 def expectation(exchange: Exchange) -> Expected:
-    """What ``If-Match`` and ``If-None-Match`` ask of the tag before it is changed (RFC 9110, 13.1)."""
+    """Return what ``If-Match`` and ``If-None-Match`` require of the tag to be changed (RFC 9110, 13.1)."""
     any_of = _etags(exchange, "if-match", strong=True)
     none_of = _etags(exchange, "if-none-match", strong=False)
     return ANYTHING if any_of is None and none_of is None else Expected(any_of, none_of)

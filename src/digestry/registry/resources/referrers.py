@@ -17,7 +17,7 @@ _PAGE: Final = 500
 
 
 def describe(manifest: StoredManifest) -> dict[str, Any]:
-    """A referrer's descriptor, with its artifact type and its annotations."""
+    """Return a referrer's descriptor, with its artifact type and its annotations."""
     descriptor: dict[str, Any] = {
         "mediaType": manifest.media_type,
         "digest": str(manifest.digest),
@@ -31,12 +31,12 @@ def describe(manifest: StoredManifest) -> dict[str, Any]:
 
 
 def index(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
-    """An image index of ``descriptors``."""
+    """Return an image index of ``descriptors``."""
     return {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": descriptors}
 
 
 async def list_referrers(service: Service, exchange: Exchange, name: str, digest_text: str) -> None:
-    """What refers to a digest, newest first: some readers take the first advisory, and no other.
+    """Answer with the referrers of a digest, newest first: some readers take only the first advisory.
 
     An unknown repository has none: this is never a 404.
     """
@@ -61,7 +61,7 @@ async def list_referrers(service: Service, exchange: Exchange, name: str, digest
 
 
 def _cursor(text: str | None) -> Cursor | None:
-    """Reads what :func:`list_referrers` wrote. Raises :class:`ErrorResponse` for anything else."""
+    """Read a cursor that :func:`list_referrers` wrote. Raises :class:`ErrorResponse` for anything else."""
     if not text:
         return None
     time, _, digest = text.partition(".")

@@ -80,7 +80,7 @@ def _withheld(answer: Resolution) -> Resolution:
 
 
 def _as_asked(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:
-    """An answer about the repository by the name that was asked.
+    """Return an answer with the repository's name as it was asked.
 
     Where the tags of a mirrored repository point, and what refers to what, upstream is asked first:
     whoever wants that asks for it by itself.
@@ -121,7 +121,7 @@ def _parse(body: bytes) -> ResolveRequest:
 
 
 def _contents(service: Service, pieces: list[Piece]) -> dict[str, str]:
-    """Small contents as text, until there are enough of them. Who misses one gets it by itself."""
+    """Return small contents as text, as many as one answer has room for."""
     contents: dict[str, str] = {}
     left = _MOST_CONTENTS
     for piece in pieces:

@@ -23,8 +23,10 @@ _decoder: Final = msgspec.json.Decoder(SightingsRequest, dec_hook=decode_hook)
 
 
 async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """Notes what was seen running. Of digests that are not here, or that the principal may not pull,
-    the answer has no more than their number."""
+    """Record what was seen running.
+
+    Of digests that are not here, or that the principal may not pull, the answer has only their number.
+    """
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     entries = await service.executors.run(_parse, body)
     hidden = service.gate.hidden(exchange, {one.repository for one in entries})
@@ -65,7 +67,7 @@ def _parse(body: bytes) -> list[Sighted]:
 
 
 async def list_sightings(service: Service, exchange: Exchange, name: str, text: str) -> None:
-    """Where a digest ran; never a 404: what was not seen was seen nowhere."""
+    """Answer with where a digest ran; empty, and never a 404, for a digest that nobody saw."""
     digest = Digest.parse(text)
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     await exchange.json(

@@ -1,4 +1,4 @@
-"""What the registry remembers, asked over HTTP: ``_digestry/tag``, ``tags``, ``whose``, ``restore``."""
+"""The history of tags: ``_digestry/tag``, ``tags``, ``whose`` and ``restore``."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ _MOST: Final = 1000
 
 
 def time_parameter(exchange: Exchange, name: str, *, last: bool = False) -> int | None:
-    """A query parameter that is a time, in microseconds since 1970: of a whole second its ``last`` one,
-    or else its first."""
+    """Return a query parameter that is a time, in microseconds since 1970; None if it is not given.
+
+    Of a whole second it is the first microsecond, or the ``last``.
+    """
     value = exchange.parameter(name)
     if value is None:
         return None
@@ -46,7 +48,7 @@ def time_parameter(exchange: Exchange, name: str, *, last: bool = False) -> int 
 
 
 async def _moment(service: Service, exchange: Exchange, name: str) -> int:
-    """The time ``at``; without it the present, even if the newest entry says that it is later."""
+    """Return the time ``at``; without it the present, or the newest entry's time if that is later."""
     at = time_parameter(exchange, "at", last=True)
     if at is not None:
         return at
@@ -54,7 +56,7 @@ async def _moment(service: Service, exchange: Exchange, name: str) -> int:
 
 
 async def get_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
-    """What a tag pointed to at the time ``at``, or points to now."""
+    """Answer with what a tag pointed to at the time ``at``, or points to now."""
     check_tag(tag)
     moment = await _moment(service, exchange, name)
     span = await service.executors.run(service.stores.queries.tag_history.tag_at, name, tag, moment)
@@ -72,7 +74,7 @@ async def get_tag(service: Service, exchange: Exchange, name: str, tag: str) -> 
 
 
 async def list_tags_at(service: Service, exchange: Exchange, name: str, _: str) -> None:
-    """The tags that there were at the time ``at``, or are now, in pages of ``n`` after ``last``."""
+    """Answer with the tags at the time ``at``, or now, in pages of ``n`` after ``last``."""
     moment = await _moment(service, exchange, name)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
     after = exchange.parameter("last") or ""
@@ -98,7 +100,7 @@ async def list_tags_at(service: Service, exchange: Exchange, name: str, _: str) 
 
 
 async def list_tags_for_digest(service: Service, exchange: Exchange, name: str, text: str) -> None:
-    """Which tags point, or pointed, to a digest, or to what holds it; in pages of ``n``."""
+    """Answer with the tags that point, or pointed, to a digest or to what holds it, in pages of ``n``."""
     digest = Digest.parse(text)
     audits = exchange.may_audit
     cursor = redaction.cursor(exchange, audits=audits)
@@ -121,7 +123,7 @@ async def list_tags_for_digest(service: Service, exchange: Exchange, name: str, 
 
 
 async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _: str, text: str) -> None:
-    """The same over all repositories that the principal may see."""
+    """As :func:`list_tags_for_digest`, over all repositories that the principal may see."""
     digest = Digest.parse(text)
     principal = exchange.principal
     audits = principal.audits_everything()
@@ -140,7 +142,7 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
 def _anywhere(
     service: Service, principal: Principal, digest: Digest, cursor: Cursor, limit: int
 ) -> list[TagSpan]:
-    """The newest ``limit`` spans in what ``principal`` may see. Blocks."""
+    """Return the newest ``limit`` spans in what ``principal`` may see. Blocks."""
     found: list[TagSpan] = []
     for name in service.stores.catalog.repositories_of(digest):
         if not principal.may_see(name):
@@ -159,7 +161,7 @@ def _sequence(span: TagSpan) -> int:
 
 
 async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
-    """Points a tag back at the digest ``to``, which it had, or at what it had at the time ``at``."""
+    """Point a tag back at the digest ``to``, which it had, or at what it had at the time ``at``."""
     check_tag(tag)
     to, at = exchange.parameter("to"), time_parameter(exchange, "at", last=True)
     wanted = at if to is None else Digest.parse(to)

@@ -17,7 +17,7 @@ _AT_ONCE: Final = 1000
 
 
 async def list_tags(service: Service, exchange: Exchange, name: str, _: str) -> None:
-    """The tags of a repository, in the order of their bytes, in pages of ``n`` after ``last``."""
+    """Answer with the tags of a repository, in the order of their bytes, in pages of ``n`` after ``last``."""
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
     names = service.stores.read_cache.tags(name, after=after, limit=limit + 1) if limit <= _AT_ONCE else None
@@ -31,7 +31,7 @@ async def list_tags(service: Service, exchange: Exchange, name: str, _: str) -> 
 
 
 async def list_repositories(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """The repositories, in the order of their bytes, in pages of ``n`` after ``last``."""
+    """Answer with the repositories, in the order of their bytes, in pages of ``n`` after ``last``."""
     limit = exchange.number("n", default=_REPOSITORIES, most=_MOST_REPOSITORIES)
     after = exchange.parameter("last") or ""
     names = await service.executors.run(_visible, service, exchange.principal, after, limit + 1)
@@ -42,7 +42,7 @@ async def list_repositories(service: Service, exchange: Exchange, _: str, __: st
 
 
 def _visible(service: Service, principal: Principal, after: str, limit: int) -> list[str]:
-    """The first ``limit`` repositories after ``after`` that ``principal`` may see. Blocks.
+    """Return the first ``limit`` repositories after ``after`` that ``principal`` may see. Blocks.
 
     Only names are read that begin as the rules have it: how many there are of others, the time does not tell.
     """

@@ -150,7 +150,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
 
 
 async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:
-    """How many bytes a blob may have as things are, and the error for more.
+    """Return how many bytes a blob may have now, and the error for more.
 
     The quota is checked again in the transaction that links the blob: others may be faster.
     """
@@ -164,12 +164,12 @@ async def ceiling(service: Service, name: str) -> tuple[int, CallerError]:
 
 
 def too_large(limit: int) -> TooLarge:
-    """The refusal of a blob that is larger than any may be."""
+    """Return the error for a blob over the limit of bytes."""
     return TooLarge(f"the blob has more than the {limit} bytes that this registry takes", limit=limit)
 
 
 async def note(service: Service, session: UploadSession) -> Upload:
-    """Records how far an upload came, with the digest if this request brought all of it."""
+    """Record how far an upload came, with the digest if this request brought all of it."""
     digest = None
     if session.upload.offset == 0:
         # Of what was long the last part may still be hashed.
@@ -205,7 +205,7 @@ async def end(service: Service, session: UploadSession) -> None:
 
 
 async def cut(service: Service, session: UploadSession) -> None:
-    """Gives the room of bytes back that could not be made to count: on a full disk others need it."""
+    """Free the room of bytes that do not count: on a full disk others need it."""
     with contextlib.suppress(StorageError):
         await service.executors.run(session.ingest.resume, session.upload.offset)
 

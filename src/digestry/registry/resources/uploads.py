@@ -82,13 +82,13 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
 
 
 def _holder(exchange: Exchange) -> str:
-    """Whose share of all uploads this one counts in. Who is not known is an address."""
+    """Return the user whose share of all uploads this one counts in; without a login, the address."""
     identity = exchange.principal.identity
     return f"{identity.name} {share_of(exchange.address)}" if identity.anonymous else identity.name
 
 
 async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
-    """Mounts what ``mount`` and ``from`` say; whether that answered the request.
+    """Mount the blob that ``mount`` and ``from`` name; return whether that answered the request.
 
     They are hints: one that cannot be used is passed over, and an upload begins (distribution-spec,
     "Mounting a blob from another repository"). What who asks must not see is not looked for at all.
@@ -223,7 +223,7 @@ async def _finish(
 
 
 async def _push_small(service: Service, exchange: Exchange, name: str, digest: Digest, length: int) -> None:
-    """Makes a short body a blob: nobody can go on with it, so that it needs no upload."""
+    """Store a short body as a blob: nobody can go on with it, so that it needs no upload."""
     began = service.now()
     most, refusal = await upload_session.ceiling(service, name)
     if length > most:
@@ -245,7 +245,7 @@ def _put(service: Service, digest: Digest, body: bytes, guarded: contextlib.Exit
 async def _pushed(
     service: Service, exchange: Exchange, name: str, digest: Digest, size: int, *, began: int
 ) -> None:
-    """Tells that a blob is there. It began to come at ``began`` (microseconds)."""
+    """Answer that a blob is stored. It began to come at ``began`` (microseconds)."""
     exchange.record_audit_event(size=size)
     took = max(0, service.now() - began)  # the clock may have been set back
     service.observer.uploaded(size, took / clock.SECOND)
@@ -259,7 +259,7 @@ def _commit(service: Service, session: UploadSession, digest: Digest, guarded: c
 
 
 def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:
-    """Where the body starts, and how many bytes it must have; None where that is not said.
+    """Return where the body starts, and how many bytes it must have; None where that is not said.
 
     A chunk says ``Content-Range: 0-99`` (distribution-spec, "Pushing a blob in chunks"); HTTP's own
     ``bytes 0-99/200`` is understood too. Raises :class:`ErrorResponse`.

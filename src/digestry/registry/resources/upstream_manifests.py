@@ -108,7 +108,7 @@ def _said(repository: UpstreamRepository, word: str, checked_at: int | None) -> 
 
 
 def _said_before(repository: UpstreamRepository, tag: str) -> str:
-    """What upstream, itself a mirror, said of the tag when it was asked."""
+    """Return what upstream, itself a mirror, said of the tag when it was asked."""
     said = repository.mirror.said.get((repository.local_name, tag), "")
     return said if said in upstream_errors.STALE else upstream_errors.CURRENT
 
@@ -153,7 +153,7 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
 
 
 def _asked(service: Service, repository: UpstreamRepository, tag: str, *, sure: bool) -> Descriptor:
-    """What upstream's tag points to. If it has none, and that must be ``sure``, it is asked again for
+    """Return what upstream's tag points to. If it has none, and that must be ``sure``, it is asked again for
     its reason, which the answer to a HEAD cannot have."""
     mirror, limit = repository.mirror, service.config.manifest_limit
     try:
