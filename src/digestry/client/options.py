@@ -12,36 +12,42 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """``insecure_hosts`` are those (``host``, or ``host:port``) that may be spoken to over plain
-    HTTP or with a certificate that cannot be checked; this machine's own addresses always may.
-    ``token_servers`` are hosts that may be sent passwords for registries elsewhere.
-    ``docker_config`` is the directory of docker's ``config.json``; ``auth_files`` are read after it
-    (podman's ``auth.json``); ``auth_config`` is such a document, which goes before both. Without any of
-    them nobody has credentials. ``timeout`` is in seconds without a byte, ``connect_timeout`` until a
-    connection stands. ``retries`` counts further attempts. ``parallel`` is how many blobs travel at
-    once. ``authorities`` is a file of certificates (PEM) that are trusted beside the system's.
-    ``patience`` is how many seconds an answer's head, and its body unless that is streamed, may take in
-    all, however they trickle in. ``waiting`` is how many seconds may be spent waiting for registries in
-    all, ``longest_command`` how many anything here may take, from the first question to the last byte,
-    ``longest_pause`` how many a registry may ask for at once (``Retry-After``); ``tell`` is told, in
-    a sentence, what a person should hear meanwhile.
+    """How registries are asked. All times are in seconds.
+
+    Without ``docker_config``, ``auth_files`` and ``auth_config`` nobody logs in.
     """
 
     insecure_hosts: frozenset[str] = frozenset()
+    """Hosts (``host`` or ``host:port``) that may be asked over plain HTTP, or with an unverified certificate.
+    This machine's own addresses always may."""
     docker_config: Path | None = None
+    """The directory of docker's ``config.json``, which has credentials."""
     timeout: float = 30.0
+    """The time without a byte after which a request fails."""
     connect_timeout: float = 10.0
+    """The time until a connection is open."""
     retries: int = 3
+    """Further attempts after a failure that may pass."""
     parallel: int = 4
+    """Blobs that are transferred at once."""
     authorities: Path | None = None
+    """A file of certificates (PEM) that are trusted beside the system's."""
     patience: float | None = None
+    """The time that the head of a response may take in all, and its body unless that is streamed."""
     waiting: float | None = None
+    """The time that may be spent waiting for registries in all."""
     longest_command: float | None = None
+    """The time that everything may take, from the first request to the last byte."""
     longest_pause: float = 60.0
+    """The longest pause that a registry may ask for at once (``Retry-After``)."""
     tell: Callable[[str], None] | None = None
+    """Called with a sentence for a person, such as that a registry asks to wait."""
     auth_files: tuple[Path, ...] = ()
+    """Files like docker's ``config.json`` that are read after it (podman's ``auth.json``)."""
     auth_config: str = field(default="", repr=False)
+    """A document like docker's ``config.json`` that goes before all files."""
     token_servers: frozenset[str] = frozenset()
+    """Hosts that may be sent passwords for registries elsewhere."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ClientOptions:
