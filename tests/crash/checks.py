@@ -22,6 +22,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect
 from tests.backends import open_catalog
 from tests.crash.load import Ledger
+from tests.stores import needs_disk
 from tests.support import RegistryServer, Response, wait_until
 
 _ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
@@ -218,6 +219,7 @@ def _shown(root: Path) -> tuple[list[tuple[str, str, str]], dict[tuple[str, str]
 
 def check_files(root: Path) -> None:
     """A name in ``blobs`` means: complete, checked. Nobody's temporary files are left beside it."""
+    needs_disk(root)
     # The mark is replaced now and then while a registry is served, by a file that is renamed.
     wait_until(lambda: not list((root / "blobs").glob(".*")), what="the end of a write of the mark")
     directories = [path for path in (root / "blobs").iterdir() if path.name != MARK_FILE]
