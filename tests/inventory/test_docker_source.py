@@ -125,6 +125,20 @@ def test_a_container_that_ended_meanwhile_is_dropped() -> None:
     assert observe(answers) == []
 
 
+def test_a_list_that_cannot_be_read_again_is_a_problem() -> None:
+    answers = changed("web-good")
+    (entry,) = answers["/containers/json"]["body"]
+
+    def ended(reply: BinaryIO) -> None:
+        answers["/containers/json"] = {"status": 200, "body": {"not": "a list"}}
+        reply.write(b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+
+    answers[f"/containers/{entry['Id']}/json"] = ended
+    (problem,) = observe(answers)
+    assert isinstance(problem, Unseen)
+    assert "not a list" in problem.message
+
+
 def test_a_container_that_is_still_listed_is_not_dropped() -> None:
     (one,) = observe(changed("web-good", container={"status": 404, "body": {"message": "No such"}}))
     assert one.name == "web-good"
