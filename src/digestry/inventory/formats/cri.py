@@ -87,7 +87,7 @@ class _Info(ContainerInfo):
     spec: _RuntimeSpec | None = msgspec.field(default=None, name="runtimeSpec")
     snapshotter: str | None = None
     image: str | None = None
-    """Of a sandbox alone."""
+    """The image's name; only a sandbox has it here."""
 
 
 class _Inspected(msgspec.Struct):

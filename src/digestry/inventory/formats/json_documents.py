@@ -48,7 +48,7 @@ class Input:
         self._limit = limit
         self._read = 0
         self.number = 0
-        """Of the line that was read last."""
+        """The number of the line that was read last."""
 
     def line(self) -> bytes:
         """Return the next line, with its end; empty at the end of the file."""

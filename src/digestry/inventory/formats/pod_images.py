@@ -17,7 +17,7 @@ from digestry.model.platform import Platform
 from digestry.model.reference import DOCKER_HUB
 
 _MOST: Final = 1 << 16
-"""Of each kind that are remembered: a list in which nothing repeats must not be kept twice."""
+"""The most of each kind that are remembered: a list in which nothing repeats must not be kept twice."""
 _UNTOLD: Final = ImageID(remarks=("the kubelet does not say which image is mounted (newer kubelets do)",))
 
 _K = TypeVar("_K")

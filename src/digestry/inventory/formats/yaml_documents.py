@@ -40,7 +40,7 @@ def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]
-        """Of a key that is there twice each reader believes another."""
+        """A loader that refuses a key that is there twice: readers differ in which one counts."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen: set[str] = set()

@@ -41,7 +41,7 @@ LARGEST_FILE: Final = 1 << 30
 """In bytes. CSV and JSON lines are read a line at a time, kubectl's list of pods in pieces, other JSON
 as a whole."""
 MOST_PROBLEMS: Final = 1000
-"""Of one file; further ones are counted."""
+"""The most problems of one file that are named; further ones are counted."""
 
 _SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?", re.ASCII)
 _UNITS: Final = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
