@@ -122,6 +122,10 @@ class MemoryBlobs:
             raise NotFound(f"{digest} is not in memory")
         return found.content
 
+    def snapshot(self, digest: Digest) -> MemorySnapshot:
+        """Open the content for reading, whatever happens to it meanwhile. Raises :class:`NotFound`."""
+        return MemorySnapshot(self.content(digest))
+
     async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
         return MemoryRanges(await in_thread(self.content, digest))
 
@@ -247,6 +251,22 @@ class MemoryRanges:
         self.size = len(content)
 
     async def read(self, position: int, count: int) -> bytes:
+        return self._content[position : position + count]
+
+    def close(self) -> None:
+        pass
+
+
+class MemorySnapshot:
+    """Some content, for a reader that may block."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def size(self) -> int:
+        return len(self._content)
+
+    def read(self, position: int, count: int) -> bytes:
         return self._content[position : position + count]
 
     def close(self) -> None:

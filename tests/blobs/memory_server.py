@@ -30,7 +30,7 @@ from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from tests.blobs.memory import MemoryBlobs
 
-_OPEN: Final = frozenset({"begin", "ingest", "follow"})
+_OPEN: Final = frozenset({"begin", "ingest", "follow", "snapshot"})
 """Calls that open something, which is used until the connection ends."""
 _MAKE: Final = frozenset({"prepare", "set_mark", "put", "begin", "ingest"})
 """Calls that make a store where there is none."""
@@ -192,7 +192,7 @@ class RemoteBlobs:
         return io.BufferedReader(raw)
 
     async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
-        return RemoteRanges(await in_thread(self._content, digest), in_thread)
+        return await in_thread(RemoteRanges, self, digest, in_thread)
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
         found: bytes = self._call("read", digest, limit=limit)
@@ -269,18 +269,19 @@ _NO_THROTTLE: Final = _NoThrottle()
 
 
 class RemoteRanges:
-    """Some content, which came as a whole. Each range is read in a thread, as from a store that blocks."""
+    """Some content of the server's, each range of which is read in a thread, as from a store that blocks."""
 
-    def __init__(self, content: bytes, in_thread: InThread) -> None:
-        self._content = content
+    def __init__(self, blobs: RemoteBlobs, digest: Digest, in_thread: InThread) -> None:
+        self._call = blobs._opened("snapshot", digest)
         self._in_thread = in_thread
-        self.size = len(content)
+        self.size = int(self._call("size"))
 
     async def read(self, position: int, count: int) -> bytes:
-        return await self._in_thread(self._content.__getitem__, slice(position, position + count))
+        found: bytes = await self._in_thread(self._call, "read", position, count)
+        return found
 
     def close(self) -> None:
-        pass
+        self._call.close()
 
 
 class RemoteGrowing:
