@@ -229,7 +229,7 @@ def test_many_idle_connections_do_not_stop_others(registry: RegistryServer) -> N
 
 
 def test_expect_continue(registry: RegistryServer) -> None:
-    """Who waits for ``100 Continue`` gets it if the body is wanted, and the error at once if not."""
+    """Who waits for ``100 Continue`` gets it if the body is required, and the error at once if not."""
     upload = Upload.begin(registry, "http-expect/x")
     head = f"PATCH {upload.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     received = raw_exchange(registry, head.encode(), until_close=False)

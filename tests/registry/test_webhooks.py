@@ -455,9 +455,9 @@ GOOD = '[[webhook]]\nname = "a"\nurl = "http://x/"\n'
         (f'{GOOD}secret = "{SECRET}"\nrepository = "a b"', "matches no name"),
         (f'{GOOD}secret = "{SECRET}"\n' * 2, "a webhook a already"),
         ('[[webhook]]\nname = "a/b"\nurl = "http://x/"', "name: up to 64"),
-        ('[[webhook]]\nname = "a"\nurl = "ftp://x/"', "url: a URL is wanted"),
-        ('[[webhook]]\nname = "a"\nurl = "http://user:pass@x/"', "url: a URL is wanted"),
-        ('[[webhook]]\nname = "a"\nurl = "http://x:99999/"', "url: a URL is wanted"),
+        ('[[webhook]]\nname = "a"\nurl = "ftp://x/"', "url: a URL is required"),
+        ('[[webhook]]\nname = "a"\nurl = "http://user:pass@x/"', "url: a URL is required"),
+        ('[[webhook]]\nname = "a"\nurl = "http://x:99999/"', "url: a URL is required"),
         ("[[webhook]]", "name is missing"),
     ],
 )

@@ -152,7 +152,7 @@ class _Reader:
 
 def _host(parts: SplitResult) -> str:
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise InvalidReference("it is no web address")
+        raise InvalidReference("it is not a web address")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if host in _HUBS_OWN:
         return DOCKER_HUB

@@ -33,7 +33,7 @@ def _origins(value: Any, where: Where) -> tuple[str, ...]:
         origin = text if text == ANY else parse_origin(text)
         if origin is None:
             raise ValueError(
-                'origins of pages are wanted, such as "https://ui.example.com", without a path, or "*"'
+                'origins of pages are required, such as "https://ui.example.com", without a path, or "*"'
             )
         found.append(origin)
     return tuple(found)
@@ -42,7 +42,7 @@ def _origins(value: Any, where: Where) -> tuple[str, ...]:
 def _methods(value: Any, where: Where) -> tuple[str, ...]:
     found = tuple(text.upper() for text in toml.texts(value, where))
     if not set(found) <= set(METHODS):
-        raise ValueError(f"some of {', '.join(METHODS)} are wanted")
+        raise ValueError(f"some of {', '.join(METHODS)} are required")
     return found
 
 

@@ -177,7 +177,7 @@ class Exchange(Request):
         if value is None:
             return default
         if not (value.isascii() and value.isdigit()) or len(value) > 18:
-            raise bad_parameter(name, value, "a whole number, 0 or more, is wanted")
+            raise bad_parameter(name, value, "a whole number, 0 or more, is required")
         return min(int(value), most)
 
     def parameter(self, name: str) -> str | None:

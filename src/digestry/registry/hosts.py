@@ -77,7 +77,7 @@ def names(value: Any, where: Where) -> tuple[str, ...]:
     for text in toml.texts(value, where):
         host = parse_host(text.removeprefix("*."))
         if host is None or host.port is not None:
-            raise ValueError('names of hosts are wanted, without ports, such as "registry.example.com"')
+            raise ValueError('names of hosts are required, without ports, such as "registry.example.com"')
         found.append(("*." if text.startswith("*.") else "") + host.name.removesuffix("."))
     return tuple(found)
 

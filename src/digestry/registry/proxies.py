@@ -59,7 +59,7 @@ def _networks(value: Any, where: Where) -> tuple[str, ...]:
                 ipaddress.ip_network(item)
             except ValueError as error:
                 raise ValueError(
-                    f'addresses and networks are wanted, such as "10.0.0.0/8" or "::1", and "{UNIX}": {error}'
+                    f'addresses and networks are required, such as "10.0.0.0/8", and "{UNIX}": {error}'
                 ) from error
     return found
 

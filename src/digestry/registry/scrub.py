@@ -46,7 +46,7 @@ _POSITION: Final = 13  # hex digits: as much as a float takes
 def _rate(value: Any, where: Where) -> int:
     found = toml.size(value, where)
     if found < SLOWEST:
-        raise ValueError(f"{SLOWEST >> 10} KiB or more are wanted")
+        raise ValueError(f"{SLOWEST >> 10} KiB or more are required")
     return found
 
 

@@ -66,7 +66,7 @@ class Certificate:
         except (OSError, ValueError) as error:
             raise InvalidConfiguration(
                 f"{self._files.certificate} and {self._files.key} cannot be used for TLS: {error}",
-                hint="PEM is wanted: the certificate with its chain, and its key, without a password",
+                hint="PEM is required: the certificate with its chain, and its key, without a password",
             ) from error
         self._content, self.used = content, used
         return True

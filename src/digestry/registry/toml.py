@@ -37,7 +37,7 @@ class Where:
 
 
 Kind = Callable[[Any, Where], Any]
-"""Checks a TOML value and gives what it means. Raises ValueError, saying what is wanted."""
+"""Checks a TOML value and gives what it means. Raises ValueError, saying what is required."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def read(table: Any, keys: Iterable[Key], where: Where) -> dict[str, Any]:
     Raises :class:`InvalidConfiguration` for an unknown key, a missing one, or one of a wrong kind.
     """
     if not isinstance(table, dict):
-        raise where.wrong("a table is wanted")
+        raise where.wrong("a table is required")
     known = {key.name: key for key in keys}
     for name in table:
         if name not in known:
@@ -94,7 +94,7 @@ def tables(document: Mapping[str, Any], name: str, where: Where) -> list[tuple[A
 def text(value: Any, _: Where) -> str:
     """A string that is not empty."""
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError("a string is wanted")
+        raise ValueError("a string is required")
     return value
 
 
@@ -103,14 +103,14 @@ def texts(value: Any, where: Where) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not value:
-        raise ValueError("a list of strings is wanted")
+        raise ValueError("a list of strings is required")
     return tuple(text(item, where) for item in value)
 
 
 def flag(value: Any, _: Where) -> bool:
     """``true`` or ``false``."""
     if not isinstance(value, bool):
-        raise ValueError("true or false is wanted")
+        raise ValueError("true or false is required")
     return value
 
 
@@ -134,7 +134,7 @@ def whole(least: int, most: int) -> Kind:
 
     def kind(value: Any, _: Where) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"a whole number from {least} to {most} is wanted")
+            raise ValueError(f"a whole number from {least} to {most} is required")
         return value
 
     return kind
@@ -145,7 +145,7 @@ def seconds(least: float, most: float) -> Kind:
 
     def kind(value: Any, _: Where) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"a number of seconds from {least:.10g} to {most:.10g} is wanted")
+            raise ValueError(f"a number of seconds from {least:.10g} to {most:.10g} is required")
         return float(value)
 
     return kind
@@ -157,13 +157,13 @@ def span(least: float, most: float) -> Kind:
     def kind(value: Any, where: Where) -> float:
         found = _SPAN.fullmatch(value) if isinstance(value, str) else None
         if found is None and isinstance(value, str):
-            raise ValueError('seconds are wanted, or a string such as "90d", "12h", "15min" or "30s"')
+            raise ValueError('seconds are required, or a string such as "90d", "12h", "15min" or "30s"')
         value = value if found is None else float(found[1]) * _SPANS[found[2]]
         try:
             return float(seconds(least, most)(value, where))
         except ValueError:
             said = f"from {length_of_time(least)} to {length_of_time(most)}"
-            raise ValueError(f'a length of time {said} is wanted, in seconds or such as "90d"') from None
+            raise ValueError(f'a length of time {said} is required, in seconds or such as "90d"') from None
 
     return kind
 
@@ -191,7 +191,7 @@ def one_of(*choices: str) -> Kind:
 
     def kind(value: Any, _: Where) -> str:
         if value not in choices:
-            raise ValueError(f"one of {', '.join(choices)} is wanted, not {shown(str(value))}")
+            raise ValueError(f"one of {', '.join(choices)} is required, not {shown(str(value))}")
         return str(value)
 
     return kind

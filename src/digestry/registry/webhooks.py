@@ -38,7 +38,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 def _name(value: Any, where: Where) -> str:
     text = toml.text(value, where)
     if not _NAME.fullmatch(text):
-        raise ValueError("up to 64 letters, digits, . _ and - are wanted")
+        raise ValueError("up to 64 letters, digits, . _ and - are required")
     return text
 
 
@@ -50,7 +50,7 @@ def _url(value: Any, where: Where) -> str:
     except ValueError:
         usable = False
     if not usable or not text.isascii() or " " in text or parts.fragment or "@" in parts.netloc:
-        raise ValueError("a URL is wanted, such as https://hooks.example.com/tags, without a user in it")
+        raise ValueError("a URL is required, such as https://hooks.example.com/tags, without a user in it")
     return text
 
 
@@ -58,7 +58,7 @@ def _events(value: Any, where: Where) -> frozenset[EventKind]:
     wanted = toml.texts(value, where)
     found = frozenset(kind for kind in _EVENTS if kind in wanted)
     if len(found) != len(set(wanted)):
-        raise ValueError(f"some of {', '.join(_EVENTS)} are wanted")
+        raise ValueError(f"some of {', '.join(_EVENTS)} are required")
     return found
 
 
@@ -168,7 +168,7 @@ def trusting(ca: Path | None) -> ssl.SSLContext:
 
 def _secret(text: str | None, file: Path | None, where: Where) -> bytes:
     if (text is None) == (file is None):
-        raise where.wrong("either secret or secret-file is wanted")
+        raise where.wrong("either secret or secret-file is required")
     if file is not None:
         try:
             text = file.read_text(encoding="utf-8").strip()
@@ -185,7 +185,7 @@ def _secret(text: str | None, file: Path | None, where: Where) -> bytes:
         raise where.wrong(f"the secret begins with {_ENCODED_SECRET}, but goes on with no base64") from error
     if len(key) < _SHORTEST_SECRET:
         raise where.wrong(
-            f"the secret is too short: {_SHORTEST_SECRET} bytes or more are wanted",
+            f"the secret is too short: {_SHORTEST_SECRET} bytes or more are required",
             hint="make one with: openssl rand -hex 32",
         )
     return key

@@ -102,7 +102,7 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("portt = 1", "unknown key 'portt'"),
-        ("listen = 5000", "listen: a string is wanted"),
+        ("listen = 5000", "listen: a string is required"),
         ("workers = 0", "workers: a whole number from 1 to 64"),
         ("workers = true", "workers: a whole number"),
         ('allow-anonymous = "yes"', "true or false"),
@@ -112,7 +112,7 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
         ("[limits]\nmanifest = 1", "4 MiB to 64 MiB"),
         ("[limits]\nheader-seconds = 0", "a number of seconds"),
         ("[limits]\nheaderseconds = 1", "[limits]: unknown key 'headerseconds'"),
-        ("limits = 3", "[limits]: a table is wanted"),
+        ("limits = 3", "[limits]: a table is required"),
         ('[tls]\ncertificate = "x"', "the key key is missing"),
         ('[auth]\nchallenge = "digest"', "one of bearer, basic"),
         ("[auth]\nservice = 'a\"b'", "may have no"),

@@ -47,7 +47,7 @@ def test_too_little_space(tmp_path: Path) -> None:
         assert answer.status == 503
         assert answer.json() == {
             "status": "unavailable",
-            "checks": {**GOOD, "space": f"less than the {wanted} bytes that are wanted are free"},
+            "checks": {**GOOD, "space": f"less than the {wanted} bytes that are required are free"},
         }
         assert server.request("GET", "/livez").status == 200
 

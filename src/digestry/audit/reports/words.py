@@ -132,7 +132,7 @@ def short_reference(reference: str | None, *, host: bool = True) -> str:
 
 def tag_words(finding: ContainerFinding, *, whole: bool = False, digits: int = 4) -> str:
     """Return what became of a container's tag; ``never`` is an alarm of its own. A digest that the tag has
-    moved to is shown with so many hex ``digits``, unless the ``whole`` is wanted."""
+    moved to is shown with so many hex ``digits``, unless the ``whole`` is required."""
     tag = finding.tag
     if tag.state == UNTAGGED_HERE:
         return NOT_FROM_TAG

@@ -52,7 +52,7 @@ def parse(document: Mapping[str, Any], where: Where) -> AccessConfig:
     if '"' in values["service"] or (realm is not None and '"' in realm):
         raise inside.wrong('service and realm stand between quotes in a header: they may have no "')
     if realm is not None and not realm.startswith(("http://", "https://")):
-        raise inside.wrong("realm: a URL is wanted, such as https://registry.example.com/token")
+        raise inside.wrong("realm: a URL is required, such as https://registry.example.com/token")
     written = tuple(rules.parse(table, here) for table, here in toml.tables(document, "rule", where))
     issuers = tuple(outside.parse(table, here) for table, here in toml.tables(document, "oidc", where))
     names = [issuer.issuer for issuer in issuers]

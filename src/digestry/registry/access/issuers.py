@@ -69,7 +69,7 @@ def parse(table: Any, where: Where) -> Issuer:
     except ValueError:
         good = False
     if not good:
-        raise where.wrong("jwks: a URL, or the path of a file, is wanted")
+        raise where.wrong("jwks: a URL, or the path of a file, is required")
     if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
         raise where.wrong("jwks: keys that come over plain HTTP can be anybody's; write https://")
     if parts.scheme not in {"http", "https"}:

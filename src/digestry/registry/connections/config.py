@@ -22,7 +22,7 @@ _LONGEST_PATH: Final = 107  # sun_path, unix(7), without its closing null
 
 def _mode(value: Any, _: Where) -> str:
     if not isinstance(value, str) or not _MODE.fullmatch(value):
-        raise ValueError('permissions are wanted as chmod takes them, in quotes, such as "0660"')
+        raise ValueError('permissions are required as chmod takes them, in quotes, such as "0660"')
     return value
 
 

@@ -90,7 +90,7 @@ class Health:
             free = shutil.disk_usage(self._root).free
         except OSError:
             return "cannot be measured"
-        return OK if free >= self._free else f"less than the {self._free} bytes that are wanted are free"
+        return OK if free >= self._free else f"less than the {self._free} bytes that are required are free"
 
 
 class _Probe:

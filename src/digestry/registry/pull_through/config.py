@@ -36,7 +36,7 @@ def _url(value: Any, where: Where) -> str:
     except ValueError:
         good = False
     if not good or not _ADDRESS.fullmatch(parts.netloc):
-        raise ValueError("https://HOST, https://HOST:PORT or https://HOST/PROJECT is wanted (or http)")
+        raise ValueError("https://HOST, https://HOST:PORT or https://HOST/PROJECT is required (or http)")
     if text != f"{parts.scheme}://{parts.netloc}{parts.path}" or not _PATH.fullmatch(parts.path):
         raise ValueError(f"{shown(parts.path or text)} is no path to a registry's project")
     try:
@@ -92,7 +92,7 @@ def _is_host(text: str) -> bool:
 def _user(value: Any, where: Where) -> str:
     name = toml.text(value, where)
     if ":" in name:
-        raise ValueError("a name without a colon is wanted: the password is in password-file")
+        raise ValueError("a name without a colon is required: the password is in password-file")
     return name
 
 

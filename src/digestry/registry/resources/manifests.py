@@ -114,7 +114,7 @@ def _etags(exchange: Exchange, name: str, *, strong: bool) -> frozenset[str] | N
         raise ErrorResponse(
             400, "UNSUPPORTED", f'{name} {shown(text)} is not valid: write "<digest>", in quotes, or *'
         )
-    # A weak one never matches where a strong one is wanted; what is never a digest matches nothing.
+    # A weak one never matches where a strong one is required; what is never a digest matches nothing.
     return frozenset(tag for weak, tag in _ETAG.findall(text) if not (strong and weak) and tag != "*")
 
 
@@ -132,7 +132,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
         )
     for tag in tags:
         if _target(tag) is not None:
-            raise bad_parameter("tag", tag, "a tag is wanted")
+            raise bad_parameter("tag", tag, "a tag is required")
     exchange.record_audit_event(tags=tags)
     raw = await exchange.read(service.config.manifest_limit, patience=service.config.patience)
     content_type = exchange.header(b"content-type")

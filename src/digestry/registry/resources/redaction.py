@@ -59,7 +59,7 @@ def cursor(exchange: Exchange, *, audits: bool) -> Cursor:
         return Cursor(time=clock.from_datetime(parse_rfc3339(value).first))
     except ValueError as error:
         wanted = "the sequence number of an entry" if audits else "the time of an entry, as a Link has it,"
-        raise bad_parameter("before", value, f"{wanted} is wanted") from error
+        raise bad_parameter("before", value, f"{wanted} is required") from error
 
 
 def position(sequence: int | None, at: datetime.datetime, *, audits: bool) -> str:

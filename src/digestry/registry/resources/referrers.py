@@ -66,5 +66,5 @@ def _cursor(text: str | None) -> Cursor | None:
         return None
     time, _, digest = text.partition(".")
     if not (time.isascii() and time.isdigit() and len(time) < 19):
-        raise bad_parameter("last", text, "what a Link of this list had is wanted")
+        raise bad_parameter("last", text, "what a Link of this list had is required")
     return Cursor(int(time), str(Digest.parse(digest)))

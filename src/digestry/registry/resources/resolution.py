@@ -94,7 +94,7 @@ def _parse(body: bytes) -> ResolveRequest:
     try:
         request = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
+        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is required here: {error}") from error
     if len(request.queries) > MOST_QUERIES:
         raise ErrorResponse(
             400,

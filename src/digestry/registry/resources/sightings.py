@@ -50,7 +50,7 @@ def _parse(body: bytes) -> list[Sighted]:
     try:
         entries = _decoder.decode(body).sightings
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is wanted here: {error}") from error
+        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is required here: {error}") from error
     if len(entries) > MOST_SIGHTINGS:
         raise ErrorResponse(
             400,

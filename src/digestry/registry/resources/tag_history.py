@@ -166,7 +166,7 @@ async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str)
     to, at = exchange.parameter("to"), time_parameter(exchange, "at", last=True)
     wanted = at if to is None else Digest.parse(to)
     if wanted is None or (to is not None and at is not None):
-        raise ErrorResponse(400, "UNSUPPORTED", "either to=<digest> or at=<time> is wanted")
+        raise ErrorResponse(400, "UNSUPPORTED", "either to=<digest> or at=<time> is required")
     exchange.record_audit_event(action="restore-tag", tag=tag)
     try:
         restored = await service.executors.write(

@@ -68,7 +68,7 @@ async def post_token(service: Service, exchange: Exchange, _: str, __: str) -> N
         elif kind == "password":
             proof = await gate.password(exchange, form.get("username", ""), form.get("password", ""))
         else:
-            raise bad_parameter("grant_type", kind, "refresh_token or password is wanted")
+            raise bad_parameter("grant_type", kind, "refresh_token or password is required")
     except ErrorResponse as problem:
         raise _basic(problem, gate) from problem
     answer = _grant(gate, proof, form.get("service"), form.get("scope", "").split())
@@ -113,7 +113,7 @@ def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, Any] | None:
     kind, _, rest = scope.partition(":")
     name, colon, asked = rest.rpartition(":")
     if not colon or not name:
-        raise bad_parameter("scope", scope, "type:name:actions is wanted")
+        raise bad_parameter("scope", scope, "type:name:actions is required")
     if kind == "registry":
         if name != "catalog":
             return None

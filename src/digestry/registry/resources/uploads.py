@@ -53,7 +53,7 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
     if digest is not None:
         exchange.record_audit_event(action="push-blob", digest=digest)
     if algorithm not in ALGORITHMS:
-        raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is wanted")
+        raise bad_parameter("digest-algorithm", algorithm, f"one of {', '.join(ALGORITHMS)} is required")
     length = exchange.content_length
     if digest is not None and length is not None and length <= _SMALL:
         await _push_small(service, exchange, name, digest, length)
