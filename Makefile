@@ -21,11 +21,12 @@ demo: setup
 test test-all reality: export PYTHONDONTWRITEBYTECODE =
 
 # What is marked `long` has a short form here: fewer steps, seconds, examples or clients of the same kind.
+# ALL=1 runs the long ones as well.
 test: setup
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality and not long" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality$(if $(ALL),, and not long)" $(ARGS)
 
 test-all: setup
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality" $(ARGS)
+	@$(MAKE) --no-print-directory test ALL=1
 
 # Real engines of three Debian releases, which `tools/debian_roots.py` fetches into a folder (root).
 reality: setup
