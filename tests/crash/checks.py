@@ -14,7 +14,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from digestry.blobs.mark_file import NAME as MARK_FILE
+from digestry.blobs.registry_id_file import NAME as MARK_FILE
 from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import ALGORITHMS, Digest

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from digestry.backend import open_backend
-from digestry.blobs.mark_file import NAME as MARK_FILE
+from digestry.blobs.registry_id_file import NAME as MARK_FILE
 from digestry.catalog.job_states import COLLECTION
 from digestry.registry.removal_limit import OPTION
 from tests.soak.clients import Client, totals

@@ -1,4 +1,4 @@
-"""An audit as a library's user runs it: sources by their names, registries by a session."""
+"""The library's function that audits containers, with sources given by their names."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def audit_containers(
     ``timeout`` is in seconds, for each response of an engine or a registry.
 
     A source or a registry that fails raises nothing: it is one of the report's ``problems``, and what depends
-    on it is ``unknown``. Nothing is called fixed or current that was not looked at. Raises
-    :class:`~digestry.errors.InvalidConfiguration` for the name of a source that there is not.
+    on it is ``unknown``. Only an image that was looked at is called fixed or current. Raises
+    :class:`~digestry.errors.InvalidConfiguration` for an unknown source.
     """
     found: Sequence[Source] = [
         parse_source(text, include_stopped=include_stopped, timeout=timeout)
@@ -57,7 +57,7 @@ def audit_containers(
 
 @contextlib.contextmanager
 def _opened(options: ClientOptions | None, session: Session | None, timeout: float) -> Iterator[Session]:
-    """Open a session for the block, unless one is given."""
+    """Yield ``session``, or a new session that is closed at the end of the block."""
     if session is not None:
         yield session
         return

@@ -14,7 +14,7 @@ from digestry.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class ContainerFinding:
-    """One container, and what is known of it.
+    """One container, and what the audit found out about it.
 
     A template does not run and so has no ``identity``: what would be started from it now was judged.
     """

@@ -1,4 +1,4 @@
-"""Fixed images: the search for an image to run in place of a vulnerable one."""
+"""The search for a fixed image to run in place of a vulnerable one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MOST_CANDIDATES: Final = 16
 
 
 def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Advisory]) -> FixedImage:
-    """Return the image that fixes most of ``bad``, itself known not to be bad; what fixes a bad fix is
-    followed.
+    """Return the image that fixes most of ``bad`` and is known not to be affected itself.
 
-    A fix of which it cannot be told whether it is affected itself is none.
+    If a named fix is affected, the search goes on with the images that fix it. An image that may be
+    affected is no fix.
     """
     named: dict[Reference, int] = {}
     for advisory in bad:
@@ -51,7 +51,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
 def _trouble(
     queries: RegistryQueries, image: Reference, bad_config: Digest | None
 ) -> tuple[str, Iterable[Reference]]:
-    """Return why an image is no fix, empty if it is one, and what is said to fix it in turn."""
+    """Return why an image is no fix (empty if it is one), and the images that are said to fix it."""
     if image.digest is None:
         return "is named without a digest", ()
     explorer = GraphExplorer.of(queries, image.repository_only())
@@ -72,7 +72,7 @@ def _trouble(
 
 
 def _closure(graph: ImageGraph, image: Digest) -> frozenset[Digest]:
-    """Return all that has the code of ``image``: an index is a fix only if all of its images are."""
+    """Return every digest that has code of ``image``. An index is a fix only if all its images are."""
     node = graph.nodes.get(image)
     codes = {image, graph.config_of(image)}
     codes |= {code for child in (node.children if node else ()) for code in (child, graph.config_of(child))}

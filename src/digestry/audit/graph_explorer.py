@@ -1,4 +1,4 @@
-"""The explorer of a repository's graph: it asks the registry for the nodes that one image needs.
+"""The explorer of a repository's graph, which asks the registry for the nodes that one image needs.
 
 Every method raises what the queries raise.
 """
@@ -23,24 +23,24 @@ MOST_TAGS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class GraphExplorer:
-    """Adds to ``graph`` what its repository's registry knows."""
+    """An explorer that adds to ``graph`` what the repository's registry knows."""
 
     queries: RegistryQueries
     graph: ImageGraph
 
     @classmethod
     def of(cls, queries: RegistryQueries, repository: Reference) -> GraphExplorer:
-        """Return an explorer of a repository of which nothing is known yet."""
+        """Return an explorer with an empty graph."""
         return cls(queries, ImageGraph(repository))
 
     @property
     def repository(self) -> Reference:
-        """The repository whose graph this is."""
+        """Return the repository whose graph this is."""
         return self.graph.repository
 
     @property
     def nodes(self) -> dict[Digest, ImageNode]:
-        """The nodes that are known, by digest."""
+        """Return the known nodes, by digest."""
         return self.graph.nodes
 
     def learn(self, digest: Digest, *, is_config: bool = False) -> bool:
@@ -98,8 +98,8 @@ class GraphExplorer:
         return list(found)
 
     def unknown_inside(self, index: Digest) -> Digest | None:
-        """Return something that an index lists, at any depth, and that the registry never had; None if it
-        had all. Add what it had."""
+        """Return a digest that an index lists, at any depth, and that the registry never had; None if the
+        registry had all. Add the nodes that it had."""
         pending = list(self._children(index))
         seen: set[Digest] = set()
         while pending:
@@ -119,8 +119,10 @@ class GraphExplorer:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """The digests of a repository that begin in one way, a few at most; ``among`` says which were
-    looked at, if not all."""
+    """The digests of a repository that have one prefix, a few at most.
+
+    ``among`` says which digests were looked at, if not all.
+    """
 
     digests: tuple[Digest, ...]
     among: str = ""
@@ -129,7 +131,7 @@ class Beginning:
 def beginning_with(queries: RegistryQueries, repository: Reference, encoded: str) -> Beginning:
     """Return the manifests, indexes and configs whose digests begin with the hex digits ``encoded``.
 
-    A registry that cannot be asked that is asked for what its first tags point to, and pointed to.
+    If the registry has no such query, look at what its first tags point, and pointed, to.
     """
     known = queries.beginning_with(repository, encoded)
     if known is not None:

@@ -17,7 +17,7 @@ from digestry.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class ImageIdentity:
-    """What a container runs, in the words of one repository."""
+    """The image that a container runs, as one repository knows it."""
 
     repository: Reference
     graph: ImageGraph

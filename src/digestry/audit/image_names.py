@@ -1,4 +1,4 @@
-"""The names of one image: aliases of its repository, and mirrors.
+"""The other names of an image's repository: aliases and mirrors.
 
 A digest is the same content by whatever name it is fetched, so that any of an image's names may
 confirm it. A tag is not: what it points to is a matter of the registry that was named.
@@ -25,7 +25,7 @@ class RepositoryPrefix:
 
     @classmethod
     def parse(cls, text: str) -> RepositoryPrefix:
-        """Read ``host[:port][/path]``. Raises :class:`InvalidReference`."""
+        """Parse ``host[:port][/path]``. Raises :class:`InvalidReference`."""
         host, slash, path = text.partition("/")
         # On docker.io a path of one part would become another.
         checked = Reference(host, f"{path}/{_ANY}" if slash else f"{_ANY}/{_ANY}")
@@ -51,7 +51,7 @@ class RepositoryPrefix:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """What is at ``prefix`` is also at ``original``."""
+    """A prefix whose repositories are also below ``original``."""
 
     prefix: RepositoryPrefix
     original: RepositoryPrefix
@@ -59,7 +59,7 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """``prefix`` has what ``original`` has, or, with None, what any registry has.
+    """A prefix whose repositories are copies of those below ``original`` (None: of any registry).
 
     ``tags`` tells whether it may be asked where a tag points.
     """
@@ -79,13 +79,13 @@ class OtherName:
 
 @dataclass(frozen=True, slots=True)
 class ImageNames:
-    """Every alias and mirror that is known, in the order in which they are asked."""
+    """All known aliases and mirrors, in the order in which they are asked."""
 
     aliases: tuple[Alias, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
 
     def others(self, repository: Reference) -> tuple[OtherName, ...]:
-        """Return the other names of ``repository``: what it is an alias of, then aliases, then mirrors."""
+        """Return the other names of ``repository``: its original, then its aliases, then its mirrors."""
         if not self.aliases and not self.mirrors:
             return ()
         own = repository.repository_only()
@@ -107,7 +107,7 @@ class ImageNames:
         return tuple(found.values())
 
     def _original(self, name: Reference) -> Reference | None:
-        """Return what ``name`` is an alias of: that of the longest path counts."""
+        """Return the original of the alias ``name``. The alias with the longest path counts."""
         for alias in sorted(self.aliases, key=lambda one: -len(one.prefix.path)):
             original = alias.prefix.moved(name, alias.original)
             if original is not None:

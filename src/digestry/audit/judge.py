@@ -1,6 +1,6 @@
 """The judgement of a container: whether it is current, moved, vulnerable or fixed, and what to do.
 
-:func:`judge` is a pure function: it asks nobody, and says the same of the same facts.
+:func:`judge` is a pure function: it makes no requests, and the same facts give the same verdict.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from digestry.audit.tag_verdict import TagVerdict, judge_tag
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known of a container: how it stands to its ``tag``, how its code is assessed, and
-    what to do, in one line for a person."""
+    """The verdict on a container: its state relative to its ``tag``, the assessment of its code, and the
+    advised action, in one line for a person."""
 
     tag: TagVerdict
     assessment: Assessment
@@ -25,9 +25,9 @@ class Verdict:
 
 
 def judge(container: ImageUse, facts: RegistryFacts) -> Verdict:
-    """Return the verdict on ``container``, of whose image ``facts`` were found out.
+    """Return the verdict on ``container``, given ``facts`` about its image.
 
-    Of a template, which does not run, it is what would be started from it now that is judged.
+    A template does not run: the verdict is on the image that would be started from it now.
     """
     tag = judge_tag(facts.tag, facts.identity, container.image)
     assessment = assess(facts)

@@ -1,7 +1,7 @@
-"""Prefetching of answers: a registry is asked about all images at once, where it allows that.
+"""Prefetch registry answers: ask a registry about all images at once, if it allows that.
 
-What is learnt so is what single questions would have been told: whoever looks at an image finds the
-answers there already. Where a registry cannot be asked so, nothing happens here.
+The answers are the same that single queries would give, and are ready when the audit looks at an image. If a
+registry has no bulk query, nothing happens here.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class _Wanted:
 
 
 def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions]) -> None:
-    """Learn what ``questions`` ask, with few requests. Raises nothing: what fails is asked again, alone, by
-    whoever needs it.
+    """Fetch the answers to ``questions`` with few requests. Raises nothing: a query that fails is sent again,
+    alone, when its answer is needed.
 
-    A host that only a runtime named is not asked for that: it may never have to be.
+    A host that only a runtime named is not asked here: the audit may never need it.
     """
     every = list(questions)
     hosts = {one.repository.host for one in every if one.named}

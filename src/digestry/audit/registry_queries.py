@@ -1,6 +1,6 @@
 """The audit's queries to registries, each sent once.
 
-:class:`Registries` and :class:`RegistryRepository` are what is used of the client.
+:class:`Registries` and :class:`RegistryRepository` are the parts of the client that are used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RegistryRepository(Protocol):
 
 
 class Registries(Protocol):
-    """Where repositories come from: the client's session."""
+    """The source of repositories: the client's session."""
 
     def repository(self, reference: Reference) -> RegistryRepository: ...
 
@@ -68,7 +68,7 @@ class Registries(Protocol):
 
 
 class RegistryQueries:
-    """Questions to registries, remembered for the length of one audit. Safe for threads.
+    """Queries to registries, whose answers are cached during one audit. Thread-safe.
 
     Each takes ``timeout`` seconds at the most. A registry that does not answer is not asked any more, as
     :class:`~digestry.audit.question_cache.QuestionCache` says.
@@ -90,15 +90,15 @@ class RegistryQueries:
         return self._cache.once(repository.host, ("resolve", repository, tag), ask)
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
-        """Return the manifest or index; None if the repository has it not, or not whole."""
+        """Return the manifest or index; None if the repository lacks it or has it damaged."""
         try:
             return self.listed(repository, digest)
         except RemoteDamaged:
             return None
 
     def listed(self, repository: Reference, digest: Digest) -> Manifest | None:
-        """As :meth:`manifest`, of what the registry says that there is. Raises :class:`RemoteDamaged` if
-        it cannot give it out: it may be all that speaks against an image."""
+        """Return a manifest that the registry has listed, as :meth:`manifest` does. Raises
+        :class:`RemoteDamaged` if the registry cannot send it: it may be the only advisory on an image."""
 
         def ask() -> Manifest | None:
             try:
@@ -200,7 +200,7 @@ class RegistryQueries:
         return self._registries.staleness(repository, tag)
 
     def contradiction(self, repository: Reference, tag: str) -> str:
-        """Return why the registry cannot be believed about the tag; empty if nothing speaks against it."""
+        """Return why the registry's answer about the tag is not credible; empty if it is."""
 
         def ask() -> str:
             return self._registries.head_get_mismatch(repository, tag)
@@ -208,14 +208,14 @@ class RegistryQueries:
         return self._cache.once(repository.host, ("contradiction", repository, tag), ask)
 
     def shows(self, repository: Reference) -> bool:
-        """Return whether the registry shows the repository, or would if there were one. To an account that
-        may not read it, a registry answers as if it were not there. Raises what the questions raise."""
+        """Return whether the account may see the repository, if it exists. A registry hides a repository from
+        an account that may not read it. Raises what the queries raise."""
         if not self._registries.authenticated(repository.host):
             return True
         return bool(self.tags(repository, most=1))
 
     def learn_digests(self, repository: Reference, digests: Sequence[Digest]) -> None:
-        """As :meth:`learn`, about many digests of one repository."""
+        """Do as :meth:`learn` does, for many digests of one repository."""
         unasked = [one for one in dict.fromkeys(digests) if ("holders", repository, one) not in self._cache]
         if len(unasked) > 1:
             queries = [
@@ -225,9 +225,9 @@ class RegistryQueries:
             self.learn(repository.host, queries)
 
     def learn(self, host: str, queries: Sequence[ResolveQuery]) -> None:
-        """Ask ``host`` all of this with as few requests as it takes, for later questions.
+        """Send ``host`` all of these queries in as few requests as possible, and cache the answers.
 
-        Raises nothing: what was not answered, or cannot be asked so, is asked when it is needed.
+        Raises nothing: a query without an answer is sent again when it is needed.
         """
         left = list(queries)
         while left:
@@ -243,7 +243,7 @@ class RegistryQueries:
             left = left[len(found.resolutions) :]
 
     def record(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
-        """Tell ``host`` what runs where, of its repositories; None if it keeps no sightings."""
+        """Report to ``host`` where images of its repositories run; None if it keeps no sightings."""
         result = Noted()
         left = list(sightings)
         while left:

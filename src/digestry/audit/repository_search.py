@@ -1,4 +1,4 @@
-"""The search for the repository that has a running image: its own, under any name, or another."""
+"""The search for a repository that has a running image: the image's own, under any name, or another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from digestry.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class RepositoryQuestions:
-    """What is going to be asked of one repository. ``named`` is False if only a runtime named it."""
+    """The queries that one repository will be sent. ``named`` is False if only a runtime named it."""
 
     repository: Reference
     digests: tuple[Digest, ...]
@@ -28,8 +28,8 @@ class RepositoryQuestions:
 
 
 class RepositorySearch:
-    """Looks for what a container runs: in its own repository first, by all of that one's names, then
-    in any that was named.
+    """A search for the image that a container runs: in its own repository first, under all its names, then
+    in any other that was named.
 
     ``failure`` is why its own repository could not be asked, ``missed`` what could not be asked at all, and
     ``silent`` the repositories of which it is not known whether they have the same code, with the reasons.
@@ -60,7 +60,7 @@ class RepositorySearch:
 
     @property
     def digests(self) -> tuple[Digest, ...]:
-        """Every digest that the runtime gave, whatever it is of."""
+        """Return every digest that the runtime gave, of whatever kind."""
         seen = self._image
         given = [claim.digest for claim in seen.claims]
         return tuple(
@@ -68,7 +68,7 @@ class RepositorySearch:
         )
 
     def find(self) -> ImageIdentity | None:
-        """Return what runs; None if nothing is known of it. Note the reasons."""
+        """Return the image that runs, None if nothing is known of it, and note the reasons."""
         identity = self._at_its_name() or self._by_another_name() or self._abbreviated() or self._in_others()
         if identity is None:
             identity = self._believed()
@@ -78,13 +78,13 @@ class RepositorySearch:
         return identity
 
     def _at_its_name(self) -> ImageIdentity | None:
-        """Return what runs, confirmed by the repository of its own name."""
+        """Return the image that runs, confirmed by the repository of its own name."""
         if self._reference is None or not self._image.registry_named:
             return None
         return self._identify(self._reference, self._claims(self._own))
 
     def _in_others(self) -> ImageIdentity | None:
-        """Return what runs, confirmed by another repository that the runtime names."""
+        """Return the image that runs, confirmed by another repository that the runtime names."""
         for repository in self._others():
             identity = self._identify(repository, self._claims(repository))
             if identity is None:
@@ -116,7 +116,7 @@ class RepositorySearch:
         return found
 
     def _by_another_name(self) -> ImageIdentity | None:
-        """Return what runs, confirmed by the first other name of its repository that knows the digest."""
+        """Return the image that runs, confirmed under the first other name that knows the digest."""
         for other in self._same:
             tag = self._reference.tag if self._reference is not None and other.tags else None
             named = other.repository if tag is None else other.repository.with_tag(tag)
@@ -128,7 +128,7 @@ class RepositorySearch:
         return None
 
     def _abbreviated(self) -> ImageIdentity | None:
-        """Return what runs, found by the beginning of a digest, if only one digest begins so."""
+        """Return the image that runs, found by a digest's prefix, if only one digest has that prefix."""
         if self._own is None or not self._image.registry_named:
             return None
         for given in self._image.abbreviations:
@@ -189,7 +189,7 @@ class RepositorySearch:
         return explorer.graph.closure(identity.config) - {identity.config}
 
     def questions(self) -> Iterator[RepositoryQuestions]:
-        """Yield what is going to be asked of which repository, as far as that can be told before."""
+        """Yield the queries that each repository will be sent, as far as they are known in advance."""
         reference, seen = self._reference, self._image
         if reference is not None and self._own is not None and seen.registry_named:
             tag = reference.tag if reference.digest is None else None
@@ -238,7 +238,7 @@ class RepositorySearch:
         self.missed.append(Unseen(f"registry {reference.name}", error.message, error.hint))
 
     def _believed(self) -> ImageIdentity | None:
-        """Return what the runtime says, where no registry confirms it and it is still worth saying."""
+        """Return the image that the runtime names, if no registry confirms it and it is still useful."""
         own = self._claims(self._own)
         rest = tuple(claim for claim in self._image.claims if claim not in own)
         for claims in (own, rest):
@@ -259,7 +259,7 @@ class RepositorySearch:
         return None
 
     def _why_unknown(self) -> str:
-        """Return why nothing is known of what runs; empty if that was said already."""
+        """Return why nothing is known of the image that runs; empty if the reason was reported already."""
         if self.failure is not None or self._image.abbreviations:
             return ""
         claims = self._image.claims

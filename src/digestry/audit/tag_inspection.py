@@ -1,4 +1,4 @@
-"""The inspection of a tag: asking its registry for the facts by which it is judged."""
+"""The inspection of a container's tag: ask its registry for the facts that a verdict needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from digestry.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class TagInspector:
-    """Asks about the tags of one container's image, which runs ``identity``.
+    """The inspector of the tags of one container's image, which runs ``identity``.
 
     None for ``identity`` is code that the tag's repository does not know. ``claims`` are all digests that
     the runtime gave: a tag is only said never to have pointed to what runs if the registry's whole history
@@ -93,7 +93,7 @@ class TagInspector:
         return identity
 
     def _with_objection(self, facts: TagFacts, reference: Reference, tag: str) -> TagFacts:
-        """Return ``facts`` with why the registry is not to be believed that the tag points to what runs."""
+        """Return ``facts`` with why its registry may be wrong that the tag points to what runs."""
         repository = reference.repository_only()
         stale = self.queries.stale(repository, tag)
         if stale:

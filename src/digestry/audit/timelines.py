@@ -1,4 +1,4 @@
-"""Timelines of tags: where each has pointed over time, and which containers run which of it."""
+"""The timelines of tags: where each tag pointed over time, and which containers run each of these images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARALLEL: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """From ``since`` to ``until`` (None: now) the tag pointed to ``digest``, or, if None, was gone.
+    """A time, ``since`` to ``until`` (None: now), when a tag pointed to ``digest`` (None: was deleted).
 
     ``findings`` are the containers that run it: of the digest's latest era alone, if it has several.
     """
@@ -48,7 +48,7 @@ class Timeline:
 
 
 def timelines(report: AuditReport, queries: RegistryQueries) -> list[Timeline]:
-    """Return the tags that containers of ``report`` were started as. Errors are reasons."""
+    """Return the timelines of the tags in ``report``. An error becomes a timeline's ``problem``."""
     tags: dict[Reference, list[ContainerFinding]] = {}
     others: dict[Reference, list[ContainerFinding]] = {}
     for finding in report.findings:

@@ -3,7 +3,7 @@
 ::
 
     ROOT/oci-layout                   makes ROOT a layout that other tools can read
-    ROOT/blobs/registry-id            which registry the content belongs to: see :mod:`.mark_file`
+    ROOT/blobs/registry-id            which registry the content belongs to: see :mod:`.registry_id_file`
     ROOT/blobs/<algorithm>/<hex>      content; a name here means: complete, checked, durable
     ROOT/ingest/<name>                content on its way in
     ROOT/quarantine/<algorithm>/<hex>.<time>   what was found not to be what its name said
@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from digestry.blobs import mark_file
+from digestry.blobs import registry_id_file
 from digestry.blobs.file_errors import NO_FILE, file_error
 from digestry.blobs.protocols import (
     SMALL,
@@ -106,7 +106,7 @@ class DiskBlobs:
     @property
     def mark_path(self) -> Path:
         """The file of :meth:`mark`: with the content, so that it goes where that goes."""
-        return self._blobs / mark_file.NAME
+        return self._blobs / registry_id_file.NAME
 
     @property
     def mark_location(self) -> str:
@@ -115,13 +115,13 @@ class DiskBlobs:
 
     def mark(self) -> StoreMark | None:
         """Return which registry the content belongs to; see :meth:`BlobStore.mark`."""
-        return mark_file.read(self.mark_path)
+        return registry_id_file.read(self.mark_path)
 
     def set_mark(self, mark: StoreMark) -> None:
         """Note, durably, which registry the content belongs to."""
         if self.mark() != mark:
             make_directory(self._blobs)
-            mark_file.write(self.mark_path, mark)
+            registry_id_file.write(self.mark_path, mark)
 
     def instance(self) -> list[tuple[int, int]]:
         """Return which directories hold the content now; see :meth:`BlobStore.instance`."""

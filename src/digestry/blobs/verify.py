@@ -25,7 +25,7 @@ def wrong_hash(digest: Digest, found: Digest) -> DigestMismatch:
 
 
 class Verifier:
-    """The check of a stream that should be ``digest`` and, if declared, ``size`` bytes long."""
+    """The check of a stream against ``digest`` and, if declared, its ``size`` in bytes."""
 
     __slots__ = ("_hasher", "digest", "seen", "size")
 
@@ -55,8 +55,8 @@ class Verifier:
 def verified(chunks: Iterable[bytes], digest: Digest, size: int | None = None) -> Iterator[bytes]:
     """Yield ``chunks`` while checking them.
 
-    The last chunk is held back until everything was checked, so that nobody ever gets the whole of
-    wrong content. Raises :class:`SizeMismatch` or :class:`DigestMismatch` while iterating.
+    The last chunk is held back until everything was checked, so that no caller ever receives the whole
+    of wrong content. Raises :class:`SizeMismatch` or :class:`DigestMismatch` while iterating.
     """
     verifier = Verifier(digest, size)
     held: bytes | None = None

@@ -1,4 +1,4 @@
-"""The transactions that every database of a catalog gives."""
+"""The interface of a catalog's database: its transactions and its maintenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Database(Protocol):
         ...
 
     def check(self, tables: Iterable[str], *, pause: Callable[[], None] = lambda: None) -> None:
-        """Compare each of ``tables`` with its indices; ``pause`` is called again and again meanwhile.
+        """Compare each of ``tables`` with its indices, calling ``pause`` repeatedly.
 
         Raises :class:`StorageError` if they differ.
         """
@@ -32,13 +32,13 @@ class Database(Protocol):
         ...
 
     def describe(self) -> str:
-        """Return what messages call the database, such as its path."""
+        """Return the database's name for messages, such as its path."""
         ...
 
     def size(self) -> int:
-        """Return how many bytes the database takes."""
+        """Return the database's size in bytes."""
         ...
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         ...

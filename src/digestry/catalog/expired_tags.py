@@ -1,4 +1,4 @@
-"""Tags that no retention rule keeps any more, and images that were seen running."""
+"""Find the tags that no retention rule keeps any more, and the images that were seen running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHILD: Final = manifests.alias("child")
 
 
 class ExpiredTag(NamedTuple):
-    """A tag that goes unless it is another one by then. Times in microseconds since 1970.
+    """A tag that will be removed unless it changes before. Times are in microseconds since 1970.
 
     ``pushed_at`` is when its image was last pushed, ``moved_at`` at the least; ``checked_at`` when another
     registry was last asked for it.
@@ -54,10 +54,10 @@ def find_expired_tags(
     """Yield the tags that one of ``rules`` covers and does not keep, the newest first.
 
     ``seen_running`` tells of a row of ``tags`` whether its image was seen running; ``lease`` is for how long
-    a push keeps content, in microseconds. What is attached to another manifest is not counted, and stays
-    with it.
-    Nothing is open between two of them: with a view of the catalog that lasts, its log could not be used
-    again, and would grow.
+    a push keeps content, in microseconds. Tags of attachments are not counted, and stay as
+    long as the manifest that they are attached to.
+    No transaction is open between two tags: a long one would keep the database from reusing its log, which
+    would grow.
     """
     counts = [0] * len(rules)
     last: Any = None
@@ -161,7 +161,7 @@ def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
 
 
 def date(microseconds: int) -> str:
-    """Return a time, for a reason that people read."""
+    """Return a time as a date, for a reason that people read."""
     return clock.to_rfc3339(microseconds)
 
 

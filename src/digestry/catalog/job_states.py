@@ -1,6 +1,6 @@
-"""The states of the registry's own jobs, garbage collection and scrub: a row each.
+"""The stored states of the registry's own jobs, garbage collection and scrub: one row each.
 
-The row outlives the process, so that a scrub goes on where it was, and any worker can tell metrics.
+The row outlives the process, so that a scrub can resume, and every worker can report metrics.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Jobs:
         self._database = database
 
     def note(self, job: JobState) -> None:
-        """Keep how far a job is."""
+        """Store the state of a job."""
         row = {
             "name": job.name,
             "started_at": job.started_at,
@@ -49,7 +49,7 @@ class Jobs:
             connection.execute(dialect.of(connection).upserts.job, row)
 
     def state(self, name: str) -> JobState | None:
-        """Return what was kept of that job last."""
+        """Return the last stored state of that job."""
         with self._database.read() as connection:
             row = connection.execute(select(jobs).where(jobs.c.name == name)).first()
         if row is None:

@@ -1,7 +1,7 @@
-"""Answers about many digests and tags of many repositories at once, in few statements.
+"""Bulk resolution: answer queries about many digests and tags of many repositories in few statements.
 
-Functions on a transaction, for ``catalog.py``. A thing of a repository is a pair of the
-repository's row and a text. How much is read is bounded: more than that is left out of the answer.
+These are functions on a transaction, for ``catalog.py``. A repository's digest or tag is a pair of the
+repository's row and a text. The amount that is read is bounded: the answer leaves out what exceeds it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Found:
 
 
 def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
-    """Answer as many of the first ``queries`` as one answer has room for, and at least one."""
+    """Answer as many of the first ``queries`` as fit into one response, at least one."""
     result = Found()
     left = _MOST_BYTES
     position = 0
@@ -166,7 +166,7 @@ class _Batch:
             self._events.setdefault((event.repository, event.tag), []).append(event)
 
     def _read_spans(self) -> None:
-        """When tags came to each node; None if that is more than an answer has room for."""
+        """Read when tags pointed to each node; None if that is more than an answer has room for."""
         names = {row: name for name, row in self._ids.items()}
         wanted = {(names[row], digest) for row, digest in self._relations.nodes}
         found = tag_history.newest_pointing(self._connection, sorted(wanted), MOST_SPANS + 1, MOST_ROWS + 1)

@@ -1,8 +1,9 @@
-"""Sightings: which digest of which repository audits saw running where, when first and when last.
+"""Sightings: where audits saw each digest of a repository running, when first and when last.
 
-A row for each digest, repository and place, so that a fleet that is audited every minute makes it
-no larger. Only what a repository has or had is noted, and of one digest at so many places. All together have
-so much room: once it is full, the oldest go of whoever has told most, but never the latest of a digest.
+There is one row for each digest, repository and place, so that frequent audits of a fleet do not make the
+table larger. Only digests that a repository has or had are recorded, each at a limited number of places. The
+table's size is limited: once it is full, the oldest rows of the actor who reported most are removed, but
+never the latest of a digest.
 """
 
 from __future__ import annotations
@@ -31,18 +32,17 @@ _LOOKED_AT: Final = 2000
 
 
 class Sightings:
-    """What runs where, as far as audits told. Thread-safe."""
+    """The sightings that audits reported. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def note(self, entries: Iterable[Sighted], *, at: int, actor: str) -> Noted:
-        """Note that ``entries`` ran at the time ``at`` (microseconds since 1970), as ``actor`` says;
-        how many that were, how many are of digests that their repository never had, and how many there is no
-        room for.
+        """Record that ``entries`` ran at the time ``at`` (microseconds since 1970), as ``actor`` reports.
 
-        A place's first time stays, its last time only rises, its number of containers is the one that
-        was told last. One transaction for every :data:`BATCH` of them.
+        Return how many were recorded, how many are of digests that their repository never had, and for how
+        many there was no room. A place's first time stays, its last time only rises, and its number of
+        containers is the last reported one. One transaction for every :data:`BATCH` of them.
         """
         result = Noted()
         for some in _batched(merged(entries)):
@@ -70,7 +70,7 @@ class Sightings:
         return result
 
     def of(self, repository: str, digest: Digest, *, limit: int) -> SightingsOf:
-        """Return where ``digest``, or a manifest whose config it is, ran; the ``limit`` latest of the places.
+        """Return the ``limit`` latest places where ``digest``, or a manifest whose config it is, ran.
 
         Empty for what was never seen, and for an unknown repository.
         """
@@ -108,8 +108,8 @@ class Sightings:
             )
 
     def prune(self, older_than: int) -> int:
-        """Forget what was seen last before that time; return how many rows. In several transactions, so
-        that nobody waits long for a turn to write."""
+        """Delete the rows that were seen last before that time, and return their number. It takes several
+        transactions, so that no other writer waits long."""
         removed = 0
         while True:
             old = select(sightings.c.last_at).where(sightings.c.last_at < older_than)
@@ -122,7 +122,7 @@ class Sightings:
 
 
 def merged(entries: Iterable[Sighted]) -> list[Sighted]:
-    """``entries``, those of the same digest, repository and place as one, their containers together."""
+    """Return ``entries``, with those of the same digest, repository and place merged into one."""
     merged: dict[tuple[str, str, str], Sighted] = {}
     for one in entries:
         key = one.repository, str(one.digest), one.place
@@ -136,8 +136,8 @@ def merged(entries: Iterable[Sighted]) -> list[Sighted]:
 
 
 def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str, str]]:
-    """Return those pairs of repository and digest that are a manifest there, or a manifest's config; deleted
-    ones too, since what runs may have been."""
+    """Return the pairs of repository and digest that are a manifest there, or a manifest's config. Deleted
+    manifests count too: their images may still run."""
     wanted = dialect.of(connection).bulk_keys(sorted({(one.repository, str(one.digest)) for one in entries}))
     here = select(wanted.first, wanted.second).join_from(
         wanted.table, repositories, repositories.c.name == wanted.first
@@ -150,8 +150,7 @@ def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str,
 
 
 def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
-    """Forget the places where one of ``keys`` was seen longest ago, if there are too many: of who told most
-    of them."""
+    """Delete the oldest places of each of ``keys`` with too many: those of the actor who reported most."""
     wanted = dialect.of(connection).bulk_keys(sorted(keys))
     here = (sightings.c.repository == wanted.first) & (sightings.c.digest == wanted.second)
     crowded = (
@@ -175,8 +174,8 @@ def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
 
 
 def _make_room(connection: Connection, actor: str, at: int) -> int:
-    """Remove the oldest of whoever has told most if all take too much, and return how many of those cannot
-    stay that ``actor`` tells of now, at ``at``.
+    """Delete the oldest rows of the actor who reported most if the table is too large. Return how many of the
+    rows that ``actor`` reports now, at ``at``, were deleted.
 
     The latest of each digest stays: it keeps the digest from garbage collection.
     """
@@ -209,7 +208,7 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
 
 
 def _drop(connection: Connection, rows: Select[int, int], over: int) -> tuple[int, int]:
-    """Remove as many of ``rows`` as have ``over`` bytes; return their number, and the bytes that are left."""
+    """Delete as many of ``rows`` as have ``over`` bytes; return their number, and the bytes that are left."""
     numbers: list[int] = []
     for number, size in connection.execute(rows).all():
         if over <= 0:
@@ -222,7 +221,7 @@ def _drop(connection: Connection, rows: Select[int, int], over: int) -> tuple[in
 
 
 def _room(connection: Connection, row: Any) -> ColumnElement[int]:
-    """Return what a sighting takes, as the triggers count it."""
+    """Return a sighting's size, as the triggers count it."""
     text = row.place + row.repository + row.digest + row.actor
     return 200 + 2 * dialect.of(connection).byte_length(text)
 

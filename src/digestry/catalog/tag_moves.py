@@ -1,7 +1,7 @@
-"""Moves of tags: compare-and-set, under the policy, each with its journal entry (rule 5).
+"""Move and delete tags: compare-and-set, under the policy, each with its journal entry (rule 5).
 
-Functions on a transaction, for ``catalog.py``: what is asked here and what is written after it see
-the same state, because the writer's transaction holds the lock from its beginning.
+These are functions on a transaction, for ``catalog.py``. Reads and writes see the same state, because the
+writer's transaction holds the lock from its beginning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOWHERE: Final = -1
 
 
 class TagRefused(Conflict):
-    """The policy does not let this tag move, or go; ``digest`` is the one that holds the tag."""
+    """The policy forbids to move or delete this tag, which points to ``digest``."""
 
     def __init__(self, message: str, *, tag: str, digest: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -36,7 +36,7 @@ class TagRefused(Conflict):
 
 
 class TagChanged(Conflict):
-    """The tag is not what the caller expected; ``digest`` is what it points to, None for nothing."""
+    """The tag does not point to what the caller expected, but to ``digest`` (None: there is no tag)."""
 
     def __init__(self, message: str, *, tag: str, digest: str | None) -> None:
         super().__init__(message, hint="look at what is there now, and decide again")
@@ -46,10 +46,10 @@ class TagChanged(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a tag must point to for a change to go through (RFC 9110, ``If-Match``, ``If-None-Match``).
+    """The precondition of a change to a tag (RFC 9110, ``If-Match``, ``If-None-Match``).
 
-    ``any_of`` are digests as text, or ``*`` for whatever there is; ``none_of`` those that must not
-    be there, or ``*`` for nothing at all. None asks for nothing.
+    The tag must point to one of ``any_of``, digests as text, or to anything for ``*``. It must not point to
+    one of ``none_of``, or must not exist for ``*``. None requires nothing.
     """
 
     any_of: frozenset[str] | None = None
@@ -84,8 +84,8 @@ ANYTHING: Final = Expected()
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What every move goes by: the policy, who wants to hear of it, and for how many microseconds what a
-    tag leaves is kept at the least: somebody may just have asked where it points."""
+    """The rules of every move: the policy, the subscriptions to its event, and the lease in microseconds on
+    the manifest that the tag leaves, since a client may just have resolved the tag."""
 
     policy: TagPolicy = field(default_factory=TagPolicy)
     subscriptions: tuple[Subscription, ...] = ()
@@ -181,9 +181,9 @@ def point(
     expected: Expected = ANYTHING,
     extends: frozenset[tuple[str, str]] = frozenset(),
 ) -> TagEvent | None:
-    """Point the tag at a manifest that is there; return None if it did so already.
+    """Point the tag at an existing manifest; return None if it pointed there already.
 
-    Raises :class:`TagChanged`, :class:`TagRefused`, and :class:`Forbidden` if it is not theirs to move.
+    Raises :class:`TagChanged`, :class:`TagRefused`, and :class:`Forbidden` if the principal may not move it.
     """
     current = check(connection, rules, key, tag, target.digest, expected=expected, extends=extends)
     if current == target.digest:
@@ -263,7 +263,7 @@ def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) ->
 
 
 def past(connection: Connection, key: RepositoryKey, tag: str, wanted: Digest | int) -> str:
-    """Return the digest that the tag had: ``wanted``, if it ever did, or the one at that time.
+    """Return a digest that the tag pointed to: ``wanted``, if it ever did, or the one at that time.
 
     Raises :class:`NotFound`.
     """

@@ -1,7 +1,7 @@
-"""Tag policy: the operator's rules on which tags may move, which every move is checked against.
+"""The tag policy: the operator's rules on which tags may move or be deleted.
 
-Values only. What a rule means for one tag at one moment is decided in ``tag_moves.py``, inside the
-transaction that would move it. docs/tags.md has the rules as a user sees them.
+This module has values only. ``tag_moves.py`` applies the rules, inside the transaction that moves a tag.
+docs/tags.md describes the rules for users.
 """
 
 from __future__ import annotations

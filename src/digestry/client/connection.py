@@ -1,4 +1,4 @@
-"""Authenticated requests to registries: one transport, its credentials, its tokens."""
+"""Authenticated requests to registries, over one transport, with credentials and tokens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Connection:
         return self.transport.base(host)
 
     def is_authenticated(self, host: str) -> bool:
-        """Return whether ``host`` asked for credentials: then its responses are those for one account."""
+        """Return whether ``host`` asked for credentials, so that its responses are for one account."""
         return self._authenticator.challenged(host)
 
     def send(self, host: str, call: Call, scopes: Sequence[str]) -> Response:

@@ -46,7 +46,7 @@ Body = bytes | Callable[[], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. ``repeatable`` requests are sent again after a failure that may pass; the body of a
+    """One request. ``repeatable`` requests are sent again after a transient failure; the body of a
     ``secret`` one goes to its own origin only."""
 
     method: str
@@ -87,7 +87,7 @@ class Transport:
     # -- where a registry is ------------------------------------------------------------------
 
     def base(self, host: str) -> str:
-        """Return ``scheme://host[:port]`` of a registry, found out once. Raises :class:`Unreachable`.
+        """Return ``scheme://host[:port]`` of a registry, after one probe. Raises :class:`Unreachable`.
 
         TLS alone, unless the host may be plain: then a loopback host is tried over plain HTTP
         first, any other over TLS first.
@@ -106,7 +106,7 @@ class Transport:
             return known
 
     def place(self, host: str, base: str) -> None:
-        """Set where the registry ``host`` is, ``scheme://host[:port]``, so that it is not looked for."""
+        """Set the address of the registry ``host``, ``scheme://host[:port]``, so that it is not probed."""
         with self._lock:
             self._bases[host] = base
 
@@ -142,7 +142,7 @@ class Transport:
     def _pin(self, host: str) -> None:
         """Trust the certificate that ``host`` shows now, for this session.
 
-        The host may be asked without TLS, so that this is more than it needs; nobody can step in later.
+        The host may be asked without TLS, so this does more than required: no attacker can replace it later.
         """
         address = (bare_host(host), urlsplit(f"//{host}").port or 443)
         try:
@@ -210,7 +210,7 @@ class Transport:
         return target
 
     def _open(self, call: Call, authorization: Mapping[str, str]) -> Response:
-        """Make one exchange, without redirects, and again after a failure that may pass.
+        """Make one request without following redirects, and again after a transient failure.
 
         Raises what urllib3 raises, and :class:`Unreachable`.
         """
@@ -291,7 +291,7 @@ class Transport:
         )
 
     def _trust(self) -> ssl.SSLContext | None:
-        """Return the context with the trusted certificates; None for the system's alone."""
+        """Return the TLS context with the trusted certificates; None for the system's alone."""
         if self.options.authorities is None:
             return None
         context = ssl.create_default_context()

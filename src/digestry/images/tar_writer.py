@@ -1,8 +1,8 @@
-"""Writing tar archives that are the same bytes everywhere.
+"""Write tar archives reproducibly: the same entries give the same bytes everywhere.
 
-GNU's format: names are bytes of any length there, which also carries names that are not UTF-8,
-and no reader needs to guess a character set. Written here, and not with the standard library's
-``tarfile``, so that a digest does not depend on the Python that made it.
+The format is GNU's. Its names are bytes of any length, so that names need not be UTF-8 and no reader has to
+guess a character set. The standard library's ``tarfile`` is not used, so that a digest does not depend on the
+version of Python.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def header(name: bytes, kind: bytes, *, mode: int, size: int, mtime: int, link: 
 
 
 def padding(size: int) -> bytes:
-    """Return what fills the last block after ``size`` bytes of content."""
+    """Return the padding of the last block after ``size`` bytes of content."""
     return bytes(-size % BLOCK)
 
 
@@ -74,7 +74,7 @@ def _octal(value: int, width: int) -> bytes:
 
 
 def normal_mode(mode: int) -> int:
-    """Return permissions without what differs from one checkout, umask or user to the next."""
+    """Return permissions without the bits that depend on the checkout, the umask or the user."""
     return 0o755 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o644
 
 

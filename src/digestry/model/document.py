@@ -1,4 +1,4 @@
-"""Decoding of an image's JSON documents, with errors that name the place and the fault."""
+"""Decode the JSON documents of images, with errors that name the place and the fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from digestry.errors import InvalidManifest
 
 
 def decode_document(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
-    """Return ``raw`` as ``decoder`` reads it. Raises :class:`InvalidManifest`, which calls it ``what``."""
+    """Return ``raw`` decoded by ``decoder``. Raises :class:`InvalidManifest`, which calls it ``what``."""
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:

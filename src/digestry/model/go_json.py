@@ -1,8 +1,8 @@
-"""JSON of manifests, read as Go's ``encoding/json`` reads it.
+"""Read the JSON of manifests as Go's ``encoding/json`` does.
 
-It takes null for what is not there, a field's name in any case, and text that is not UTF-8. What other
-registries hold of that kind is brought into the form that the types of this package read. What means
-something else to nobody stays as it is: a wrong type is wrong for Go, too.
+Go accepts null for an absent field, a field's name in any case, and text that is not UTF-8. This module
+normalizes such manifests of other registries to the form that the types of this package read. Other errors
+stay: a wrong type is wrong for Go, too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Fields = dict[str, Callable[[Any], Any]]
 
 
 def is_odd(raw: bytes) -> bool:
-    """Return whether a field's name, or a text like one, is written in another case than it has."""
+    """Return whether ``raw`` has a field's name, or a text like one, in the wrong case."""
     if len(raw) <= _SMALL:
         return any(word.lower() in _LOWER for word in set(_WORD.findall(raw)) - _NAMES)
     # A pass for each name, whatever there is: of many words in quotes the above would take long.
@@ -52,9 +52,9 @@ def is_odd(raw: bytes) -> bool:
 
 
 def plain(raw: bytes) -> bytes:
-    """Return the manifest or index ``raw`` in the usual form: nulls left out, names in their case.
+    """Return the manifest or index ``raw`` normalized: without nulls, with names in the right case.
 
-    Raises :class:`ValueError` for what is no JSON, and :class:`RecursionError`.
+    Raises :class:`ValueError` for invalid JSON, and :class:`RecursionError`.
     """
     document = json.loads(raw.decode("utf-8", "replace"), parse_constant=_no_constant)
     return json.dumps(_object(document, _TOP, _MANIFEST)).encode()

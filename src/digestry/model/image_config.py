@@ -22,7 +22,7 @@ class _RootFS(msgspec.Struct, frozen=True):
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step of an image's making (image-spec, config.md, "history")."""
+    """One step of an image's build (image-spec, config.md, "history")."""
 
     created: str | None = None
     created_by: str | None = None
@@ -91,12 +91,12 @@ class ImageConfig:
 
     @property
     def platform(self) -> Platform:
-        """The platform that it names, which may be empty."""
+        """Return the platform that the config names, which may be empty."""
         return Platform(self.architecture, self.os, self.variant, self.os_version)
 
     @classmethod
     def parse(cls, raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:
-        """Return the config that ``raw`` is. ``algorithm`` is the digest's.
+        """Parse ``raw``. ``algorithm`` is the digest's.
 
         Raises :class:`~digestry.errors.InvalidManifest`, which says what is wrong and where in the JSON.
         """

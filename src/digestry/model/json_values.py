@@ -1,4 +1,4 @@
-"""Values of JSON documents that strangers wrote: each read as the type that it should have."""
+"""Read values of untrusted JSON documents as the type that they should have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patterns of names: ``*``, ``**`` and ``?``, for repositories and tags."""
+"""Glob patterns for the names of repositories and tags: ``*``, ``**`` and ``?``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WILD: Final = frozenset("*?")
 
 
 def check_pattern(pattern: str) -> str:
-    """Return ``pattern`` if a name could match it. Raises :class:`InvalidConfiguration`."""
+    """Return ``pattern`` if a name can match it. Raises :class:`InvalidConfiguration`."""
     if len(pattern) > _LONGEST or not _ALLOWED.fullmatch(pattern):
         raise InvalidConfiguration(
             f"pattern {shown(pattern)} matches no name",
@@ -27,7 +27,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def beginning(pattern: str) -> str:
-    """Return the prefix that all names have which ``pattern`` matches."""
+    """Return the common prefix of all names that ``pattern`` matches."""
     return _FIRST_WILD.split(pattern, maxsplit=1)[0]
 
 
@@ -46,7 +46,7 @@ def _compiled(pattern: str) -> _Pattern:
 
 
 class _Pattern:
-    """A pattern as a machine that reads a name once, however the two are made.
+    """A pattern as a state machine that reads a name once, whatever the pattern and the name.
 
     Bit ``i`` of its state is set if the first ``i`` tokens can be what was read so far, all of it.
     """

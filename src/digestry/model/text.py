@@ -1,4 +1,4 @@
-"""Untrusted text, escaped for terminals, logs and build servers."""
+"""Escape untrusted text for terminals, logs and build servers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def harmless(character: str) -> bool:
 
 
 def printable_json(text: str) -> str:
-    """Return JSON text with what is not harmless escaped; its values stay the same."""
+    """Return JSON text with unsafe characters escaped; its values stay the same."""
     if "##" in text:
         text = _LOGGED.sub(r"\\u0023#", text)
     # Below U+0020 JSON escapes by itself; outside of strings it is ASCII.
@@ -74,7 +74,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def length_of_time(seconds: float) -> str:
-    """Return a time in the largest unit that it is a whole number of, such as ``36 hours``."""
+    """Return a duration as a whole number of the largest possible unit, such as ``36 hours``."""
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds and seconds % size == 0), _UNITS[-1])
     return f"{seconds / size:.10g} {unit}{'' if seconds == size else 's'}"
 

@@ -1,4 +1,4 @@
-"""What routes require of whoever makes a request: the rights of a repository, a login, a list's reader."""
+"""Authorize requests: check that the principal has the rights that a route requires."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The registry's configuration: one frozen object, built at the edge.
 
-It comes from ``registry.toml`` and the command line, which goes before the file. docs/registry.md
-has every key; each section is read where what it configures is.
+It comes from ``registry.toml`` and the command line, which takes precedence. docs/registry.md has every key.
+Each section is parsed in the module that it configures.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class RegistryConfig:
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
     def backend(self, now: clock.Clock = clock.now) -> Backend:
-        """Return the stores of this registry. Nothing is made or opened."""
+        """Return the stores of this registry, without making or opening them."""
         options = CatalogOptions(
             lease=int(self.collection.lease * clock.SECOND),
             policy=self.tags,
@@ -168,7 +168,7 @@ class RegistryConfig:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches the address that the registry listens on."""
+        """Return whether only this machine reaches the address that the registry listens on."""
         return self.socket is None and is_loopback(self.host)
 
     def is_exempt(self, peer: str) -> bool:
@@ -179,15 +179,17 @@ class RegistryConfig:
 
     @property
     def patience(self) -> float:
-        """A request whose body stops coming for so many seconds is given up: a connection that died without
-        a word must not hold its upload for ever."""
+        """Return after how many seconds without bytes of its body a request is given up.
+
+        A dead connection must not hold its upload for ever.
+        """
         return self.connections.body_seconds
 
 
 def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
-    """Read the configuration. ``options`` are the command line's, by key; None was not given.
+    """Read the configuration. ``options`` are the command line's, by key; None for those not given.
 
-    Raises :class:`InvalidConfiguration` for anything that cannot be, or must not be by accident.
+    Raises :class:`InvalidConfiguration` for anything impossible, or unsafe unless it is explicit.
     """
     where = Where(file or Path("registry.toml"))
     document = {} if file is None else _read(file)

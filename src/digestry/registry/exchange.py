@@ -1,4 +1,4 @@
-"""One request and its answer, over ASGI. Starlette parses; this adds what registries need."""
+"""One HTTP request and its response, over ASGI: Starlette's request with what a registry adds."""
 
 from __future__ import annotations
 
@@ -58,27 +58,27 @@ _DIGEST: Final = b"docker-content-digest"
 
 
 class SuccessWithheld(Exception):
-    """An answer that is no error was begun, and must not be given."""
+    """A handler began a successful response although only an error may be sent."""
 
 
 class RequestObserver(Protocol):
-    """Who is told what becomes of a request."""
+    """The receiver of what happens to requests, such as the access log and the audit log."""
 
     def name(self, headers: Iterable[tuple[bytes, bytes]], /) -> bytes:
-        """The request's ID."""
+        """Return the ID of the request with these headers."""
         ...
 
     async def note_write(self, exchange: Exchange, status: int, /) -> None:
-        """A request that may have changed something is about to be answered."""
+        """Note a request that may have changed something, before its response is sent."""
         ...
 
 
 class Exchange(Request):
-    """A request that can be answered."""
+    """A request, with the methods that send its response."""
 
     # On the class: most requests change few of these.
     observer: RequestObserver | None = None
-    """Who is told what becomes of this request."""
+    """The observer of this request."""
     route: Route = UNKNOWN
     """What the request is about."""
     repository: str = ""
@@ -140,7 +140,7 @@ class Exchange(Request):
 
     @property
     def origin(self) -> Origin:
-        """Who asks, for the journal."""
+        """Return who makes the request, as the journal records it."""
         return Origin(
             actor=self.principal.identity.name,
             address=self.address,
@@ -150,12 +150,12 @@ class Exchange(Request):
 
     @property
     def address(self) -> str:
-        """Where who asks is, as far as it can be believed; empty for who connected to a unix socket."""
+        """Return the client's address, from trusted sources alone; empty for a client of a unix socket."""
         client = self.scope.get("client")
         return str(client[0]) if client else ""
 
     def header(self, name: bytes) -> str | None:
-        """One header's value, by its lower-case name, without building a map of all."""
+        """Return one header's value, by its lower-case name, without building a map of all headers."""
         for key, value in self.scope["headers"]:
             if key == name:
                 return str(value, "latin-1")
@@ -163,7 +163,7 @@ class Exchange(Request):
 
     @property
     def content_length(self) -> int | None:
-        """The declared length of the body in bytes. Raises :class:`ErrorResponse` if it is no number."""
+        """Return the body's declared length in bytes. Raises :class:`ErrorResponse` if it is not a number."""
         value = self.header(b"content-length")
         if value is None:
             return None
@@ -172,7 +172,7 @@ class Exchange(Request):
         return int(value)
 
     def number(self, name: str, *, default: int, most: int) -> int:
-        """A query parameter that is a count; above ``most`` it is ``most``. Raises :class:`ErrorResponse`."""
+        """Return a query parameter that is a count, at most ``most``. Raises :class:`ErrorResponse`."""
         value = self.parameter(name)
         if value is None:
             return default
@@ -181,14 +181,14 @@ class Exchange(Request):
         return min(int(value), most)
 
     def parameter(self, name: str) -> str | None:
-        """A query parameter that may be given once. Raises :class:`ErrorResponse`."""
+        """Return a query parameter that may be given once. Raises :class:`ErrorResponse`."""
         values = self.query_params.getlist(name)
         if len(values) > 1:
             raise bad_parameter(name, values[1], "it may be given only once")
         return values[0] if values else None
 
     async def read(self, limit: int, *, patience: float) -> bytes:
-        """The whole body. Raises :class:`TooLarge` above ``limit`` bytes, and as :meth:`read_part` does."""
+        """Return the whole body. Raises :class:`TooLarge` above ``limit``, and as :meth:`read_part` does."""
         declared = self.content_length
         if declared is not None and declared > limit:
             raise TooLarge(f"the body has {declared} bytes; {limit} are allowed", limit=limit)
@@ -206,22 +206,22 @@ class Exchange(Request):
         return b"".join(parts)
 
     def _hold_body(self, size: int) -> None:
-        """Count ``size`` bytes of the body for who sends it. Raises :class:`ErrorResponse` 429."""
+        """Count ``size`` bytes of the body as memory of its sender. Raises :class:`ErrorResponse` 429."""
         identity = self.principal.identity
         self._holder = share_of(self.address) if identity.anonymous else identity.name
         BODIES.take(self._holder, size - self.held_body)
         self.held_body = size
 
     def let_go_of_body(self) -> None:
-        """Count no more of the body."""
+        """Stop counting the body as memory of its sender."""
         BODIES.give_back(self._holder, self.held_body)
         self.held_body = 0
 
     async def read_part(self, patience: float | None) -> tuple[bytes, bool]:
-        """The next part of the body, and whether more comes.
+        """Return the next part of the body, and whether more follows.
 
-        Raises :class:`ClientGone`, and :class:`ClientSilent` after ``patience`` seconds without a byte, or
-        with too few of them (None: never).
+        Raises :class:`ClientGone`, and :class:`ClientSilent` after ``patience`` seconds with no bytes or
+        too few (None: never).
         """
         if patience is None:
             message = await self._receive()
@@ -268,11 +268,11 @@ class Exchange(Request):
             self.connection.break_off(SLOW_BODY)
         return ClientSilent(message)
 
-    # -- for those who look on -----------------------------------------------------------------
+    # -- for observers -------------------------------------------------------------------------
 
     @property
     def request_id(self) -> str:
-        """What the client, or a proxy before it, called this request; else a name of our own."""
+        """Return the request ID that the client or a proxy sent, or else one made here."""
         return str(self._identified or self._identify(), "ascii")
 
     def _identify(self) -> bytes:
@@ -282,7 +282,7 @@ class Exchange(Request):
 
     @property
     def digest(self) -> str:
-        """The digest that the answer names, the request was about, or its path ends with; or nothing."""
+        """Return the digest in the response's headers, the audit event or the path; empty if none has one."""
         for name, value in self._answer:
             if name == _DIGEST:
                 return value.decode("latin-1")
@@ -292,19 +292,19 @@ class Exchange(Request):
         return last if last.startswith(("sha256:", "sha512:")) else ""
 
     def record_audit_event(self, **what: Any) -> None:
-        """Says what this write did, or was to do: ``action``, ``tag``, ``digest``, ``size``, ``events``."""
+        """Add fields to this write's audit event: ``action``, ``tag``, ``digest``, ``size``, ``events``."""
         self.audit_event = {**(self.audit_event or {}), **what}
 
     # -- the answer ----------------------------------------------------------------------------
 
     async def answer(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        """Sends a whole answer. A HEAD's body is left out, its length is told."""
+        """Send a whole response. A response to HEAD has the body's length without the body."""
         encoded = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers]
         await self.begin(status, encoded, None if status == 204 else len(body))
         await self.finish(b"" if self.method == "HEAD" else body)
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-        """Starts an answer with already encoded headers; ``length`` of its body in bytes.
+        """Start a response with encoded headers. ``length`` is that of its body in bytes.
 
         Raises :class:`SuccessWithheld`.
         """
@@ -328,9 +328,9 @@ class Exchange(Request):
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     async def finish(self, body: bytes = b"", *, more: bool = False) -> None:
-        """Sends the body, or with ``more`` a part of it.
+        """Send the body, or with ``more`` a part of it.
 
-        Raises :class:`BrokenOff` if the client does not take what it was sent before.
+        Raises :class:`BrokenOff` if the client does not read the parts that were sent before.
         """
         connection = self.connection
         if connection is not None:
@@ -345,7 +345,7 @@ class Exchange(Request):
 
     @property
     def bytes_taken(self) -> int:
-        """Bytes that the client has read of what this connection's answers were, as far as that is known."""
+        """Return how many bytes of this connection's responses the client has read, as far as is known."""
         if self._taken < KNOWN and self.connection is not None:
             found = self.connection.taken()
             # Where the kernel does not say, what the server took counts, but for what it may keep itself.
@@ -353,10 +353,10 @@ class Exchange(Request):
         return self._taken
 
     async def wait_for_room(self, chunk_size: ChunkSize, *, stopped: Callable[[], bool]) -> None:
-        """Waits until the client has taken enough of what this connection's answers were to be sent more.
+        """Wait until the client has read enough of this connection's responses to be sent more.
 
-        Else the kernel would be given megabytes for each that never reads, in thousands of small parts. Who
-        has taken much has room, as the server sees it. Raises :class:`BrokenOff`.
+        Without this wait, each client that never reads would fill megabytes of kernel buffers. Clients that
+        have read much do not wait here: the server limits them. Raises :class:`BrokenOff`.
         """
         connection = self.connection
         if connection is not None and connection.sought and self._far_ahead(connection, chunk_size):
@@ -384,7 +384,7 @@ class Exchange(Request):
             pause = min(2 * pause, chunk_size.pause)
 
     async def _wait_until_taken(self, sending: Awaitable[None], connection: Connection) -> None:
-        """Waits until the server has room for a part, which it has when the client took an earlier one."""
+        """Wait until the server has room for a part, which the client makes by reading an earlier one."""
         task = asyncio.current_task()
         watch = Watch(self.limits, connection, task)
         connection.waiting = True
@@ -403,12 +403,12 @@ class Exchange(Request):
             self.slow = time.perf_counter() - began > _SOON
 
     async def json(self, value: Any, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
-        """Answers 200 with ``value`` as JSON."""
+        """Send a 200 response with ``value`` as JSON."""
         body = msgspec.json.encode(value, enc_hook=encode_hook)
         await self.answer(200, [("Content-Type", media_type), *headers], body)
 
     async def send_error(self, response: ErrorResponse) -> None:
-        """Answers with an error."""
+        """Send an error response."""
         self.failure = response.message
         self.reason = response.reason
         await self._drain()
@@ -416,11 +416,11 @@ class Exchange(Request):
         await self.answer(response.status, [("Content-Type", JSON), *response.headers.items()], body)
 
     async def _drain(self) -> None:
-        """Reads away the rest of a body that nobody wants, unless it is long.
+        """Read and discard the rest of the request's body, unless it is long.
 
         The server closes a connection whose request was not read to its end, and a client that still
-        sends then sees a broken pipe and not the answer. One that waits for ``100 Continue`` sends
-        nothing before the answer.
+        sends then sees a broken pipe and not the response. A client that waits for ``100 Continue`` sends
+        nothing before the response.
         """
         length = self.header(b"content-length")
         if length in {None, "0"} and self.header(b"transfer-encoding") is None:
@@ -445,7 +445,7 @@ class Exchange(Request):
             Exchange._draining -= 1
 
     def next_page(self, **parameters: str | int) -> tuple[str, str]:
-        """The ``Link`` header to the next page of this list (RFC 5988), its query changed so."""
+        """Return the ``Link`` header of the list's next page (RFC 5988): this URL with ``parameters`` set."""
         query = dict(self.query_params.multi_items())
         query.update({name: str(value) for name, value in parameters.items()})
         return "Link", f'<{self.scope["path"]}?{urlencode(query)}>; rel="next"'

@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Executors:
     """Threads that may wait for the disk, one writer, and one for quarantine.
 
-    What changes the catalog runs one after the other, in the writer's thread.
+    Functions that change the catalog run one after the other, in the writer's thread.
     """
 
     def __init__(self, reserve: Reserve) -> None:
@@ -42,7 +42,7 @@ class Executors:
         return await self._call(self._writer, function, *args, **kwargs)
 
     async def remove(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As :meth:`write`, for a function that frees room: on a full disk it may use the reserve."""
+        """Call ``function`` as :meth:`write` does. On a full disk it may use the disk reserve."""
         try:
             return await self.write(function, *args, **kwargs)
         except StorageFull:
@@ -60,7 +60,7 @@ class Executors:
         return await self._call(self._quarantine, function, *args, **kwargs)
 
     def quarantine_in_background(self, function: Callable[[], None]) -> None:
-        """As :meth:`quarantine`, without waiting for it."""
+        """Call ``function`` as :meth:`quarantine` does, without waiting for it."""
         self._quarantine.submit(function)
 
     async def _call(

@@ -1,8 +1,8 @@
-"""Garbage collection: removes what nothing refers to, while clients push and pull (docs/collection.md).
+"""Garbage collection: remove what nothing refers to, while clients push and pull (docs/collection.md).
 
-Tags that no rule keeps, then manifests, then links: each in transactions that ask again whether it is
-held. Bytes go last, each under its guard, and only if the catalog has neither a link to them nor a
-lease on them by then (rule 7 of docs/design.md).
+A run removes tags that no rule keeps, then manifests, then links. Each transaction checks again whether they
+are held. A run removes bytes last, each blob under its guard, and only if the catalog has neither a link to
+it nor a lease on it by then (rule 7 of docs/design.md).
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def collect(
     by: By | None = None,
     really: bool = False,
 ) -> Tally:
-    """Runs one collection of the root, whether or not it is being served; ``tell`` hears of each thing,
-    and so does the audit log, with ``by`` for who asked for it.
+    """Run garbage collection on the root once, whether or not it is being served. ``tell`` and the audit log
+    receive each removal; ``by`` is who asked for the run.
 
     Returns early, with what it did so far, once ``stop`` is set. Raises :class:`TooMuch` before it removes
-    most of what there is, unless ``really``; :class:`Conflict` for a catalog that is another registry's, and
-    while another collection, or a backup, is under way, :class:`NotFound` if there is no registry,
-    :class:`StorageError`. On a disk that is full it works with the room that is kept for it.
+    most of the store, unless ``really``; :class:`Conflict` for a catalog that is another registry's, and
+    while another collection, or a backup, is under way; :class:`NotFound` if there is no registry;
+    :class:`StorageError`. On a full disk it uses the disk reserve.
     """
     backend = config.backend(now)
     _check_there(backend)
@@ -120,7 +120,7 @@ def collect(
 
 
 def _noted(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
-    """Runs, and adds what it came to to what all runs before it came to, for metrics."""
+    """Run, and add the counts to the totals of all runs, for metrics."""
     started, began = now(), time.monotonic()
     last = catalog.jobs.state(COLLECTION)
     totals: dict[str, Any] = dict(last.state) if last else {}
@@ -158,9 +158,9 @@ def dry_run(
     now: clock.Clock = clock.now,
     ask: Callable[[Share], None] = lambda _: None,
 ) -> Tally:
-    """Run as :func:`collect` on a temporary copy of the catalog; nothing else changes.
+    """Run as :func:`collect` does on a temporary copy of the catalog. Nothing else changes.
 
-    ``ask`` hears of what a run would not remove without a word more.
+    ``ask`` is called if a run would stop before removing most of the store.
     """
     backend = config.backend(now)
     _check_there(backend)
@@ -237,7 +237,7 @@ class CollectionJob:
         self._throttle: Throttle | None = None
 
     def run(self, stop: threading.Event) -> float:
-        """Collect if it is time, and return after how many seconds to ask again."""
+        """Collect if it is time, and return after how many seconds to call again."""
         every = self._config.collection.every
         if every is None:
             return 3600.0
@@ -282,7 +282,7 @@ class CollectionJob:
         return max(early, every - since) if since >= 0 else early
 
     def _doubt(self, late: float) -> None:
-        """Waits after a start if by the clock a run is so many seconds late."""
+        """Postpone the first run after a start if it seems to be ``late`` by very many seconds."""
         if late > _LONG_AGO:
             days, pause = late / 86400, _DOUBT_SECONDS
             log.warning(

@@ -1,4 +1,4 @@
-"""One run of garbage collection: first rows of the catalog, then the bytes."""
+"""One run of garbage collection: it removes rows of the catalog first, then the bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Tell = Callable[[Removed | Stayed], None]
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a run: what was removed, and what failed to be. ``bytes`` are those of files."""
+    """The counts of a run: what it removed, and what it failed to remove. ``bytes`` are those of files."""
 
     tags: int = 0
     manifests: int = 0
@@ -55,7 +55,7 @@ class Tally:
 
 
 class _Stopped(Exception):
-    """The run was asked to stop. What it did until then is complete."""
+    """The caller asked the run to stop. What the run did until then is complete."""
 
 
 def refuse(share: Share) -> None:
@@ -80,9 +80,9 @@ class Run:
         throttle: Throttle | None = None,
         dry: float | None = None,
     ) -> None:
-        """``lock`` is that of the content, which must be held until the end; ``ask`` is called before most of
-        what there is is removed, and raises to keep it. ``dry``: only tell, on a copy of the catalog that was
-        begun at that time (seconds since 1970).
+        """Prepare a run. ``lock`` is the content's lock, which the caller holds until the end. ``ask`` is
+        called before the run removes most of the store, and raises to prevent that. ``dry`` makes the run
+        report only, on a copy of the catalog that was begun at that time (seconds since 1970).
         """
         self._lock = lock
         self._ask = ask
@@ -123,7 +123,7 @@ class Run:
         self._ask_about(share)
 
     def _look_at_blobs(self) -> bool:
-        """Whether there is any to remove."""
+        """Return whether there are blobs to remove."""
         share = Share("blob")
         for batch in self._batches():
             dead = set(batch) - self._held(batch)

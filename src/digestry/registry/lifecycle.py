@@ -1,4 +1,4 @@
-"""The life of one worker process's service: its start, its periodic work, and its end."""
+"""The start, the periodic tasks and the shutdown of one worker process's service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Lifecycle:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin the periodic work. Raises :class:`InvalidConfiguration`, :class:`StorageError`."""
+        """Start the periodic work. Raises :class:`InvalidConfiguration`, :class:`StorageError`."""
         service = self._service
         service.gate.start()
         self._webhooks.start()
@@ -40,7 +40,7 @@ class Lifecycle:
             self._tasks.append(loop.create_task(work))
 
     async def stop(self) -> None:
-        """End the periodic work, and wait for what is under way."""
+        """Stop the periodic work, and wait for tasks under way."""
         service = self._service
         for task in self._tasks:
             task.cancel()

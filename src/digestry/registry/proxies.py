@@ -72,7 +72,7 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """The peers whose word on others counts: ``networks`` and, with ``unix``, those of a unix socket.
+    """The trusted proxies: those in ``networks`` and, with ``unix``, the peers of a unix socket.
 
     ``headers`` says which kind they write: ``forwarded``, ``x-forwarded``, or ``either``.
     """
@@ -85,8 +85,7 @@ class ProxyConfig:
         return self.unix or bool(self.networks)
 
     def trusts(self, peer: str) -> bool:
-        """Return whether this address is trusted to state who asks. The peer of a unix socket has an empty
-        one."""
+        """Return whether the peer at this address is trusted. A unix socket's peer has an empty address."""
         if not peer:
             return self.unix
         address = parse_address(peer)
@@ -98,7 +97,7 @@ class ProxyConfig:
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """What trusted proxies state of a request; None for what they do not."""
+    """What trusted proxies state about a request; None for what they do not state."""
 
     address: str | None = None
     scheme: str | None = None
@@ -114,7 +113,7 @@ def parse(document: Mapping[str, Any], where: Where) -> ProxyConfig:
 
 
 def _unmapped(network: Network) -> Network:
-    """``::ffff:10.0.0.0/104`` is ``10.0.0.0/8``: a socket of both kinds shows IPv4 peers in that form."""
+    """Return ``10.0.0.0/8`` for ``::ffff:10.0.0.0/104``, the form that a dual-stack socket has for IPv4."""
     mapped = None if network.version == 4 else network.network_address.ipv4_mapped
     if mapped is None or network.prefixlen < 96:
         return network
@@ -132,7 +131,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def share_of(address: str) -> str:
-    """Return the unit that limits count an address by: itself, or its /64 network in IPv6."""
+    """Return the unit by which limits count an address: the address itself, or its /64 network in IPv6."""
     found = parse_address(address)
     if found is None or found.version == 4:
         return address if found is None else str(found)
@@ -169,7 +168,7 @@ def _is_port(text: str) -> bool:
 def apply(config: ProxyConfig, scope: Scope) -> Forwarding:
     """Set the client's address and scheme in ``scope``, and return what the peer states, if it is trusted.
 
-    Raises :class:`ErrorResponse` 400 if it says two things: one of them a stranger wrote.
+    Raises :class:`ErrorResponse` 400 if the headers contradict each other: a client wrote one of them.
     """
     peer = scope.get("client")
     address = peer[0] if peer else ""
@@ -336,9 +335,9 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def says_https(headers: RawHeaders) -> bool:
-    """Return whether whoever forwarded a request, trusted or not, states that it came over TLS.
+    """Return whether a proxy, trusted or not, states that the request came over TLS.
 
-    For what can only become safer by it: a password goes to ``https`` of the same host, or nowhere.
+    Use it only where a wrong answer is harmless: a password goes to ``https`` of the same host, or nowhere.
     """
     for name, value in headers:
         if name in _SAY_HTTPS and _SAY_HTTPS[name] in value.lower():

@@ -1,8 +1,8 @@
 """The disk reserve: room that deletions can use when the disk is full.
 
-What deletes writes to the catalog before the bytes go. On a disk without any room it could not, and a
-registry that has filled its own disk would never get out of that. So a file keeps some: it goes
-when a deletion or a collection needs it, and from then on nothing is taken in until it is whole again.
+A deletion writes to the catalog before it removes bytes. On a full disk it could not, and a registry that
+has filled its own disk could never free any room. So a file keeps some room. A deletion or a collection
+that needs the room removes the file, and the registry accepts no content until the file is whole again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LOOK_SOON_SECONDS: Final = 1.0
 
 
 class Reserve:
-    """The reserve's file under ``root``. Nothing is touched before a method is called.
+    """The reserve's file under ``root``. Making this object touches no file.
 
     Safe to use from many threads and many processes at once.
     """
@@ -43,7 +43,7 @@ class Reserve:
         self._path = root / FILE
 
     def spent(self) -> bool:
-        """Return whether the reserve was released and is not whole again."""
+        """Return whether the reserve was released and is not refilled yet."""
         try:
             size = self._path.stat().st_size
         except OSError:
@@ -77,7 +77,7 @@ class Reserve:
     def fill(self) -> bool:
         """Refill the reserve as far as there is spare room, and return whether it is whole.
 
-        One that was never made is made whole or not at all. Raises :class:`StorageError`.
+        A reserve that was never made is made whole or not at all. Raises :class:`StorageError`.
         """
         with storage_errors("keep room in", self._path):
             wanted, held, size = self._measured()
@@ -107,8 +107,10 @@ class Reserve:
             raise
 
     def take_back(self) -> None:
-        """Refill as :meth:`fill` does, except what a collection or a backup is using. Raises
-        :class:`StorageError`."""
+        """Refill as :meth:`fill` does, unless a collection or a backup is under way.
+
+        Raises :class:`StorageError`.
+        """
         with storage_errors("keep room in", self._path):
             _, held, size = self._measured()
         # The lock is what collections and backups ask for: it is not taken to look.
@@ -118,7 +120,7 @@ class Reserve:
                 self.fill()
 
     def _measured(self) -> tuple[int, int, int]:
-        """How large it should be, how large it is (-1: it was never made), and how large it can be now."""
+        """Return how large the reserve should be, is (-1: it was never made), and can be now."""
         wanted = self._wanted()
         try:
             held = self._path.stat().st_size
@@ -154,6 +156,6 @@ class Refill:
         self._reserve = Reserve(root)
 
     def run(self, _stop: threading.Event) -> float:
-        """Refill if there is room, and return after how many seconds to look again."""
+        """Refill if there is room, and return after how many seconds to call again."""
         self._reserve.take_back()
         return _LOOK_SOON_SECONDS if self._reserve.spent() else _LOOK_SECONDS

@@ -1,8 +1,8 @@
-"""The scrub: reads all stored content again, at a bounded rate, and quarantines what is damaged.
+"""The scrub: read all stored content again, at a bounded rate, and quarantine what is damaged.
 
-In the order of the digests, of which any may be next: so that a pass goes on where it was, whatever was
-pushed or deleted meanwhile, and how far it is can be told from the digest alone. What no repository has
-is not looked at: nobody can be served it.
+A pass reads content in the order of the digests. It can resume at any digest, whatever was pushed or deleted
+meanwhile, and the last digest alone tells how far the pass is. The scrub skips content that no repository
+has: nobody can pull it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ScrubConfig:
-    """The scrub's schedule: ``every`` is seconds from the begin of one pass to the next (None: no scrub),
+    """The scrub's schedule: ``every`` is seconds from the start of one pass to the next (None: no scrub),
     ``rate`` is bytes a second."""
 
     every: float | None = 7 * 86400.0
@@ -71,13 +71,13 @@ def parse(sections: Mapping[str, Any], where: Where) -> ScrubConfig:
 
 
 class Stopped(Exception):
-    """The reading was asked to stop."""
+    """The caller asked the scrub to stop."""
 
 
 class Bucket:
     """A throttle of ``rate`` bytes a second over many files, until ``stop`` is set.
 
-    Time that was not used is not saved up for long: a slow disk is not followed by a storm.
+    Unused time is saved up for a quarter of a second at most: no burst follows a stall of the disk.
     """
 
     _SAVED: Final = 0.25
@@ -89,7 +89,7 @@ class Bucket:
         self._due = time.monotonic()
 
     def take(self, count: int) -> None:
-        """Wait until so many bytes may be read. Raises :class:`Stopped`."""
+        """Wait until ``count`` more bytes may be read. Raises :class:`Stopped`."""
         now = time.monotonic()
         self._due = max(self._due, now - self._SAVED)
         if self._stop.wait(max(0.0, self._due - now)):
@@ -117,7 +117,7 @@ class Pass:
 
     @property
     def done(self) -> float:
-        """Which part of it is behind, from 0 to 1: digests are spread evenly."""
+        """Return the part of the pass that is complete, from 0 to 1: digests are spread evenly."""
         if self.finished_at is not None:
             return 1.0
         algorithm, _, encoded = self.after.partition(":")
@@ -127,7 +127,7 @@ class Pass:
         return part if algorithm == "sha256" else 1.0  # there are hardly any of the others
 
     def state(self) -> dict[str, Any]:
-        """As it is kept in the catalog."""
+        """Return the progress as the catalog stores it."""
         names = ("after", "blobs", "bytes", "damaged", "unread", "passes", "rate")
         return {name: getattr(self, name) for name in names}
 
@@ -156,7 +156,7 @@ class Scrub:
         now: clock.Clock = clock.now,
         note: Note = lambda *_: None,
     ) -> None:
-        """``note`` is told of what goes into quarantine and comes out of it."""
+        """Open the stores under ``root``. ``note`` is called for content that enters or leaves quarantine."""
         self._catalog = catalog
         self._root = root
         self._rate = rate
@@ -175,8 +175,8 @@ class Scrub:
         """Resume the interrupted pass, or begin one, and finish it.
 
         Returns early, with ``finished_at`` None, once ``stop`` is set. ``watch`` is told now and then.
-        Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if what is
-        in trouble is more than one file.
+        Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if more than
+        one file cannot be read.
         """
         held = f"a scrub of {self._root} is under way in another process"
         with self._coordination.only_one(Job.SCRUB, held=held):
@@ -203,10 +203,10 @@ class Scrub:
             return current
 
     def look_at(self, digests: Sequence[Digest], stop: threading.Event) -> Pass:
-        """Looks at this content alone, whatever pass is under way: that goes on, and nothing is noted.
+        """Check only this content. A pass under way goes on, and no progress is recorded.
 
-        Returns early, with ``finished_at`` None, once ``stop`` is set. Raises :class:`NotFound` for what
-        no repository has, and :class:`StorageError`.
+        Returns early, with ``finished_at`` None, once ``stop`` is set. Raises :class:`NotFound` for
+        content that no repository has, and :class:`StorageError`.
         """
         store_identity.check(self._catalog, self._blobs, remove=False)
         wanted = []
@@ -275,7 +275,7 @@ class ScrubJob:
         self._scrub = Scrub(self._catalog, backend.root, rate=config.rate, now=now, note=note)
 
     def run(self, stop: threading.Event) -> float:
-        """Do what is due, and return after how many seconds to look again."""
+        """Do what is due, and return after how many seconds to call again."""
         self._catalog.damage.forget_unheld()  # what was deleted meanwhile is no trouble any more
         if self._every is None:
             return _LOOK_SECONDS

@@ -77,7 +77,7 @@ def free_port(host: str, port: int) -> int:
 def prepare(config: RegistryConfig) -> None:
     """Make the root's files, and migrate the catalog. Called under the root's lock.
 
-    On a disk that is full, with the room that is kept for that.
+    If the disk is full, release the disk reserve and try again.
     """
     try:
         _prepare(config)
@@ -313,7 +313,7 @@ class _Workers:
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit of open files as far as this user may: each connection is one."""
+    """Raise the limit of open files to this user's maximum: each connection takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):

@@ -1,6 +1,6 @@
-"""What the handlers of one worker process work with: the stores, the threads, the rules, and who is told.
+"""The dependencies of one worker process's request handlers: stores, threads, access rules, observers.
 
-The event loop's thread never waits for the disk but for reads that are a few microseconds.
+The event loop's thread never waits for the disk, except for reads of a few microseconds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log: Final = logging.getLogger("digestry.registry")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The parts of a registry that answer its requests."""
+    """The parts of a registry that its request handlers use."""
 
     config: RegistryConfig
     now: clock.Clock
@@ -61,11 +61,11 @@ class Service:
         return int(self.config.collection.lease * clock.SECOND) // 2
 
     def hidden(self) -> Service:
-        """Return the service for a request about a repository that must be seen as not there."""
+        """Return a service without the request's repository, for a client who may not see it."""
         return replace(self, stores=self.stores.hidden())
 
     def canonical_repository(self, name: str, principal: Principal) -> str:
-        """Return the repository that ``name`` means where no upstream is asked, as for a tag's history."""
+        """Return the repository that ``name`` means, without asking an upstream, as for a tag's history."""
         return name if self.mirrors is None else self.mirrors.canonical_repository(name, principal)
 
     def origin(self, name: str, principal: Principal) -> str:
@@ -74,9 +74,9 @@ class Service:
         return "" if self.mirrors is None else self.mirrors.origin(name, principal)
 
     async def ensure_lease(self, name: str, digest: Digest, lease_end: int | None) -> bool:
-        """Keep content that a client is told of from being collected soon (rule 7).
+        """Keep content that a client is told of from garbage collection for the time of a lease (rule 7).
 
-        Return False if it went in this moment.
+        Return False if the content was removed in the meantime.
         """
         if lease_end is not None and lease_end >= self.now() + self._half_lease:
             return True
@@ -95,7 +95,7 @@ class Service:
         )
 
     def quarantine_in_background(self, error: ContentDamaged) -> None:
-        """As :meth:`quarantine_if_damaged`, without waiting for it."""
+        """Do as :meth:`quarantine_if_damaged` does, without waiting for it."""
 
         def quarantine_if_damaged() -> None:
             try:

@@ -1,9 +1,8 @@
-"""The identity of a registry: one ID in the catalog and in the blob store, compared before anything is
-removed.
+"""The identity of a registry: the same ID in the catalog and in the blob store.
 
-Beside another registry's catalog, a new one or an older one, the blobs would be what nobody needs. So both
-have one ID, and the store notes how recent the catalog was: that is compared before the registry is served,
-and before anything is removed.
+With another registry's catalog, a new one or an older one, garbage collection would take the blobs for
+garbage. So the catalog and the blob store have the same ID, and the blob store records the catalog's
+generation. Both are compared before the registry is served, and before anything is removed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _LOOK_SECONDS: Final = 10.0
 
 
 def ensure(catalog: Catalog, blobs: BlobStore) -> None:
-    """Check as :func:`check` does, and give an ID to what has none yet."""
+    """Check as :func:`check` does, and give an ID to a registry that has none yet."""
     found, marked = catalog.identity.get(), check(catalog, blobs)
     if not marked:
         blobs.set_mark(StoreMark(found.id, found.generation))
@@ -40,7 +39,7 @@ def ensure(catalog: Catalog, blobs: BlobStore) -> None:
 def check(catalog: Catalog, blobs: BlobStore, *, remove: bool = True) -> bool:
     """Return whether the store has the catalog's ID; False for a registry without IDs.
 
-    Of such a one, the catalog must know most of the blobs, if any are to be removed.
+    Before a removal in a registry without IDs, the catalog must know most of the blobs.
 
     Raises :class:`Conflict` if the two are not of one registry, or if the catalog is older than it was.
     """
@@ -65,7 +64,7 @@ def check(catalog: Catalog, blobs: BlobStore, *, remove: bool = True) -> bool:
 
 
 def of_copy(copy: CatalogStore) -> StoreMark | None:
-    """Return the ID and the generation in a copy of a catalog; None for one from before there were IDs."""
+    """Return the ID and the generation in a copy of a catalog; None for a copy from before there were IDs."""
     found = copy.identity()
     return None if found is None else StoreMark(found.id, found.generation)
 
@@ -83,14 +82,14 @@ def check_copy(copy: CatalogStore, blobs: BlobStore) -> StoreMark | None:
 
 
 class SameStore:
-    """The identity of the store when this is made: another store may take its place."""
+    """A check that the store is still the one for which this object was made: it may be replaced."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._before = blobs.instance()
 
     def check(self) -> None:
-        """Raise :class:`StorageError` if the store is not the one that it was."""
+        """Raise :class:`StorageError` if another store has taken the store's place."""
         if self._blobs.instance() != self._before:
             raise StorageError(
                 f"the content under {self._blobs.location} was replaced while blobs were removed from it",
@@ -99,7 +98,7 @@ class SameStore:
 
 
 def _check_new(catalog: Catalog, blobs: BlobStore, found: RegistryIdentity) -> None:
-    """Raise :class:`Conflict` unless blobs without an ID are those that the catalog is about."""
+    """Raise :class:`Conflict` unless the catalog knows the blobs of a store that has no ID."""
     if found.bound:
         raise Conflict(
             f"the blobs beside the catalog {catalog.describe()} do not say which registry they are of: they"
@@ -131,8 +130,10 @@ def _all_the_same(blobs: BlobStore, found: RegistryIdentity) -> str:
 
 
 def advance(catalog: Catalog, blobs: BlobStore) -> None:
-    """Raise the generation, so that older copies of the catalog are recognised. Without room on the disk, it
-    stays."""
+    """Raise the generation, so that older copies of the catalog are recognised.
+
+    On a full disk the generation stays.
+    """
     with contextlib.suppress(StorageFull):
         found = catalog.identity.advance()
         blobs.set_mark(StoreMark(found.id, found.generation))

@@ -21,7 +21,7 @@ _MANIFEST_CACHE: Final = 64 << 20
 
 
 class ContentDamaged(StorageError):
-    """The catalog has content of ``digest``, ``size`` bytes, and the blob store does not, or not whole."""
+    """The blob store lacks ``digest``, of ``size`` bytes, which the catalog lists, or has it damaged."""
 
     def __init__(self, digest: Digest, size: int, problem: str) -> None:
         super().__init__(f"{digest} is in the catalog, but cannot be served: {problem}", hint=HEALS)
@@ -31,10 +31,10 @@ class ContentDamaged(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What a registry keeps, and how it is read.
+    """The catalog, the blob store and the read caches of one worker process.
 
-    ``queries`` are the reads of one repository, and ``read_cache`` those of them that every pull makes, on
-    the event loop: of the ``catalog``, or of nothing for a repository that is hidden from whoever asks.
+    ``queries`` answers queries about one repository. ``read_cache`` answers those that every pull makes, on
+    the event loop. Both read the ``catalog``, or are empty if the repository is hidden from the client.
     """
 
     catalog: Catalog
@@ -46,18 +46,18 @@ class Stores:
 
     @property
     def inline_limit(self) -> int:
-        """Bytes of content up to which :meth:`read` may be called on the event loop."""
+        """Return the largest size in bytes for which :meth:`read` may be called on the event loop."""
         return self.blobs.inline_limit
 
     def hidden(self) -> Stores:
-        """Return the stores as somebody sees them who may not know of the repository: without any."""
+        """Return the stores with an empty catalog, for a client who may not see the repository."""
         return replace(self, queries=EmptyCatalog(), read_cache=EmptyReads())
 
     def read(self, digest: Digest, size: int) -> bytes:
-        """Content that the catalog says is here, verified. Blocks.
+        """Return content that the catalog lists, verified. Blocks.
 
-        Raises :class:`ContentDamaged` if it is not, or not whole, and :class:`StorageError`: the client is
-        not to blame for either.
+        Raises :class:`ContentDamaged` if it is missing or damaged, and :class:`StorageError`. Neither is
+        the client's fault.
         """
         try:
             content = self.blobs.read(digest, limit=size)
@@ -68,7 +68,7 @@ class Stores:
         return content
 
     async def open_ranges(self, digest: Digest, size: int, in_thread: InThread) -> BlobRanges:
-        """Open content of ``size`` bytes that the catalog says is here, for reading by ranges, not verified.
+        """Open content of ``size`` bytes that the catalog lists, for reading by ranges. It is not verified.
 
         ``in_thread`` calls a function in a thread. Raises as :meth:`read` does.
         """

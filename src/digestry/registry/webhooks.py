@@ -92,11 +92,11 @@ class Webhook:
 
     @property
     def subscription(self) -> Subscription:
-        """The events that the catalog queues for this webhook."""
+        """Return which events the catalog queues for this webhook."""
         return Subscription(self.name, self.repositories, self.events)
 
     def message(self, event: TagEvent) -> bytes:
-        """The body: the same bytes each time."""
+        """Return the message's body for ``event``: the same bytes each time."""
         at = clock.to_rfc3339(clock.from_datetime(event.at))
         return msgspec.json.encode(
             {
@@ -113,7 +113,7 @@ class Webhook:
         )
 
     def headers(self, event: TagEvent, body: bytes, timestamp: int) -> dict[str, str]:
-        """What goes with the body at a time (seconds since 1970)."""
+        """Return the headers for ``body``, signed at ``timestamp`` (seconds since 1970)."""
         signed = f"{event.sequence}.{timestamp}.".encode() + body
         signature = base64.b64encode(hmac.new(self.secret, signed, hashlib.sha256).digest()).decode()
         return {

@@ -1,7 +1,7 @@
-"""Rules for the addresses and token servers that an upstream may lead to.
+"""The guard against request forgery: rules for the hosts and token servers that an upstream may lead to.
 
-An upstream names other hosts: in redirects, in the realm of a challenge. Who asks them from inside a
-network must not be led to services of that network, of this machine, or of the cloud it runs in.
+An upstream names other hosts, in redirects and in the realm of a challenge. It must not lead a registry
+inside a network to services of that network, of this machine, or of the cloud that it runs in.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FOR_ALL: Final = frozenset({"auth.docker.io", "gcr.io", "ghcr.io", "gitlab.com"
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """An internal target that may be asked: a network, or a host with or without a port."""
+    """An internal target that is allowed: a network, or a host with or without a port."""
 
     network: Network | None = None
     host: str = ""
@@ -46,7 +46,7 @@ class Inside:
 
 
 def parse_inside(text: str) -> Inside:
-    """Read ``192.0.2.0/24``, ``2001:db8::1``, ``host`` or ``host:port``. Raises :class:`ValueError`."""
+    """Parse ``192.0.2.0/24``, ``2001:db8::1``, ``host`` or ``host:port``. Raises :class:`ValueError`."""
     try:
         return Inside(network=ipaddress.ip_network(text))
     except ValueError:
@@ -69,8 +69,8 @@ def _plain(host: str) -> str:
 
 
 def parse_url(url: str) -> SplitResult:
-    """Split an address that a stranger wrote. Raises :class:`ValueError` for one that is none, or that two
-    readers could read in two ways."""
+    """Split an untrusted URL. Raises :class:`ValueError` for an invalid one, or one that two parsers could
+    read in two ways."""
     parts = token_servers.parts_of(url)
     if parts is None or "\\" in url or not _PRINTABLE.fullmatch(url):
         raise ValueError("that is no plain web address")
@@ -78,9 +78,9 @@ def parse_url(url: str) -> SplitResult:
 
 
 class Guard:
-    """For one upstream, which is at ``url`` and is called ``name``. Thread-safe.
+    """The guard of one upstream, which is at ``url`` and is called ``name``. Thread-safe.
 
-    ``internal`` lists what of the inside may be asked beside it, and ``realms`` its token servers: hosts,
+    ``internal`` lists the other internal targets that are allowed, and ``realms`` its token servers: hosts,
     with a port or without, and ``http://`` before those that may be asked without TLS.
     """
 
@@ -104,7 +104,7 @@ class Guard:
     def resolve(self, host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
         """Resolve ``host`` and return the addresses that may be connected to.
 
-        Addresses that must not be asked are left out. Raises :class:`socket.gaierror`,
+        Forbidden addresses are left out. Raises :class:`socket.gaierror`,
         :class:`TimeoutError`, and :class:`RedirectRefused` if none is left.
         """
         found = [
@@ -124,7 +124,7 @@ class Guard:
     def check_proxied(self, host: str, port: int) -> None:
         """Raise :class:`RedirectRefused` if a proxy must not be asked for ``host``.
 
-        The proxy looks the name up itself: what this machine cannot look up is left to it.
+        The proxy resolves the name itself: a name that this machine cannot resolve is left to it.
         """
         address = addresses.literal(host)
         if address is not None:
@@ -151,7 +151,7 @@ class Guard:
                     raise _leads_inside(self._names[1], host, address)
 
     def _allowed(self, host: str, port: int, found: Sequence[Address]) -> frozenset[Address]:
-        """Which of the addresses of ``host`` may be asked. Raises :class:`RedirectRefused` if none may."""
+        """Return the allowed addresses of ``host``. Raises :class:`RedirectRefused` if there are none."""
         with self._lock:
             may = self._may_be_own if host == self._host else self._may_be_led_to
             allowed = frozenset(
@@ -171,8 +171,11 @@ class Guard:
         return kind == addresses.PUBLIC or is_beside or (address in self._own and kind != addresses.METADATA)
 
     def _may_be_own(self, address: Address) -> bool:
-        """What the upstream's name led to at first decides what it may lead to later: the world, or a private
-        network. An address that was configured is what it is."""
+        """Return whether the upstream's own name may resolve to ``address``.
+
+        The kinds of its first addresses, public or private, decide that for later ones. An upstream that is
+        configured by its address may have any.
+        """
         if addresses.literal(self._host) is not None:
             return True
         kind = addresses.kind(address)
@@ -198,8 +201,10 @@ class Guard:
     # -- token servers --------------------------------------------------------------------------
 
     def trusts(self, realm: str) -> bool:
-        """Whether the token server ``realm`` gets the password: the upstream's own host, one that belongs
-        to it, or a configured one. One for everybody gets none.
+        """Return whether the token server ``realm`` gets the password.
+
+        It does if it is the upstream's own host, one that belongs to it, or a configured one. A token server
+        that anybody may use gets none.
 
         Raises :class:`RedirectRefused` for any other, which is not asked at all.
         """
@@ -252,7 +257,7 @@ def _is_kin(own: str, host: str) -> bool:
 
 @contextlib.contextmanager
 def _in_time(host: str) -> Iterator[None]:
-    """Raise :class:`Unreachable` for a look-up that took too long: what is not known is not asked."""
+    """Raise :class:`Unreachable` for a look-up that took too long: an unresolved host is not asked."""
     try:
         yield
     except TimeoutError as error:

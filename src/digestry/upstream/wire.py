@@ -1,4 +1,4 @@
-"""Connections to an upstream: to resolved and checked addresses, within a deadline."""
+"""Connections to an upstream: each goes to a resolved and checked address, within a deadline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_PAUSE: Final = 0.5
 
 
 class _Reader(io.RawIOBase):
-    """A file over one connection that ends at the deadline."""
+    """The reading end of one connection, which fails after the deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
         self._raw = raw
@@ -57,7 +57,7 @@ class _Reader(io.RawIOBase):
         return count
 
     def _gather(self, left: float) -> None:
-        """Lets what drips gather: to be woken for each drop, from many connections, keeps others waiting."""
+        """Pause after many small reads, so that a slow sender does not wake this thread for each packet."""
         if self._small >= _DRIPS:
             time.sleep(min(left, _LONGEST_PAUSE, _PAUSE * (self._small - _DRIPS + 1)))
 
@@ -101,9 +101,9 @@ class _Response(http.client.HTTPResponse):
 
 
 def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
-    """Resolve the host once, and connect to a checked address. A second look-up might say otherwise.
+    """Resolve the host once, and connect to a checked address. A second look-up might differ.
 
-    A proxy, which the operator has chosen, may be anywhere.
+    A proxy, which the operator has chosen, may be at any address.
     """
     host: str = connection._dns_host  # with the dot at its end, which the resolver needs
     port = connection.port or connection.default_port

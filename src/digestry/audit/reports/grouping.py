@@ -1,4 +1,4 @@
-"""Groups of containers in a report, so that two bad ones are found among three hundred.
+"""The groups of containers in a report, which make two bad containers among three hundred easy to find.
 
 A group shows what is wrong in full; containers that stand equally well share one line.
 """
@@ -61,13 +61,12 @@ class Group:
 
     @property
     def good(self) -> bool:
-        """Whether somebody said of all of them that they are fixed, or not affected."""
+        """Return whether advisories state that all of them are fixed or not affected."""
         return self.severity in {"good", "moved"}
 
     @property
     def unassessed(self) -> bool:
-        """Whether nobody has stated anything about any of them. One of which some are known to be
-        good is not such a group: it tells which."""
+        """Return whether no advisory states anything about any container of the group."""
         return all(finding.assessment.state == "not_assessed" for finding in self.findings) and (
             self.severity == "not_assessed"
         )
@@ -114,7 +113,7 @@ def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list
 
 
 def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
-    """Return what containers must share to share a line."""
+    """Return the key of a container's line: containers with equal keys share a line."""
     state = finding.assessment.state
     if by != "image":
         return (state,)
@@ -123,13 +122,13 @@ def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
 
 
 def merged(findings: Iterable[ContainerFinding], words: Callable[[ContainerFinding], str], thing: str) -> str:
-    """Return what the containers of one line share, or how many different things it is."""
+    """Return the value that the containers of one line share, or the number of different values."""
     counts = Counter(words(finding) for finding in findings)
     return next(iter(counts)) if len(counts) == 1 else number(len(counts), thing)
 
 
 def merged_tags(findings: Sequence[ContainerFinding]) -> str:
-    """Return the tags of one line: one word if they share it, else how many are in which state."""
+    """Return the tag state of one line: one word if all share it, else the count of each state."""
     words = {tag_words(finding) for finding in findings}
     if len(words) == 1:
         return words.pop()

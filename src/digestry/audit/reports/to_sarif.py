@@ -1,4 +1,4 @@
-"""The report as SARIF 2.1.0, for code scanning: a rule a vulnerability, a result a container."""
+"""The report as SARIF 2.1.0, for code scanning: one rule per vulnerability, one result per container."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def write(report: AuditReport) -> Iterator[str]:
-    """Yield the log, in pieces; one line a result."""
+    """Yield the log in pieces, with one line for each result."""
     rules = _rules(report)
     index = {name: position for position, name in enumerate(rules)}
     driver = {
@@ -60,7 +60,7 @@ def write(report: AuditReport) -> Iterator[str]:
 
 
 def _rules(report: AuditReport) -> dict[str, JsonObject]:
-    """Return the rules by their IDs: of each vulnerability, and our own."""
+    """Return the rules by their IDs: one for each vulnerability, and digestry's own."""
     found: dict[str, list[str]] = {}
     for finding in report.findings:
         for advisory in finding.assessment.advisories:
@@ -162,8 +162,8 @@ def _notification(problem: Unseen) -> JsonObject:
 
 
 def _message(text: str) -> str:
-    """Return a message's text, in which a stranger's brackets make no link (3.11.6), and braces no
-    placeholder (3.11.5)."""
+    """Return a message's text, escaped so that brackets make no link (3.11.6), and braces no placeholder
+    (3.11.5)."""
     return printable(text).translate(_ESCAPES)
 
 

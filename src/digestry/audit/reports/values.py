@@ -1,7 +1,6 @@
-"""The rows of a report as plain values: what JSON carries, and what the published schema describes.
+"""The rows of a report as plain values, for JSON and its published schema.
 
-The keys are fixed forms that scripts rely on: further ones may come, none goes or changes its
-meaning.
+Scripts rely on the keys: new ones may be added, but none is removed or changes its meaning.
 """
 
 from __future__ import annotations
@@ -181,8 +180,8 @@ def schema() -> JsonObject:
 
 
 def as_values(report: AuditReport, *, fixes: Origins | None = None) -> JsonObject:
-    """Return the report as plain values: those of :class:`AuditDocument`. With ``fixes``, which are the
-    sources' origins, each container has what would fix it."""
+    """Return the report as plain values: those of :class:`AuditDocument`. ``fixes`` are
+    the sources' origins; with them each container has its fix."""
     document = AuditDocument(
         VERSION,
         totals(report),
@@ -284,7 +283,7 @@ def advisory_values(advisory: Advisory) -> JsonObject:
 
 
 def rows(findings: Iterable[ContainerFinding], *, fixes: Origins | None = None) -> Iterable[ContainerRow]:
-    """Yield each container in turn: a report may be longer than one would like to have in memory twice."""
+    """Yield the row of each container in turn: a long report should not be in memory twice."""
     return (container_row(finding, fixes=fixes) for finding in findings)
 
 

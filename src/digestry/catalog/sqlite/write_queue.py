@@ -1,9 +1,9 @@
 """The write queue: a fair lock among the processes that write to a catalog.
 
-SQLite's lock has no queue: who waits for it sleeps, and asks again after up to 100 ms, while a busy
-process that has just let go of it takes it once more. Here at most one process waits for that lock, often
-looking, and whoever has just had it stands behind that one. Within a process a ``threading.Lock`` does
-the same; this is for what that cannot see.
+SQLite's lock has no queue: a waiting process sleeps and tries again after up to 100 ms, while a busy
+process that has just released the lock takes it once more. With this queue at most one process waits for
+SQLite's lock and polls it often, and the process that last had the lock queues behind it. Threads of one
+process have a ``threading.Lock`` for the same purpose; this lock is among processes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _GROWTH: Final = 1.25
 class WriteQueue:
     """A queue on the ``flock`` of the directory ``root``, which nobody else uses. For one thread at a time.
 
-    Only order depends on it, and never correctness: where it cannot be had in time, or at all,
-    :meth:`pass_through` asks for SQLite's lock regardless.
+    Only order depends on this lock, never correctness: without it, :meth:`pass_through` asks for SQLite's
+    lock regardless.
     """
 
     def __init__(self, root: Path) -> None:
@@ -38,7 +38,7 @@ class WriteQueue:
         self._slice_end = 0.0
 
     def pass_through(self, attempt: Callable[[], bool], *, seconds: float) -> bool:
-        """Call ``attempt``, in this process's turn, until it returns True; False if it did not in time."""
+        """Call ``attempt`` in this process's turn until it returns True. Return False on timeout."""
         now = time.monotonic()
         if now < self._slice_end and attempt():
             return True
@@ -74,7 +74,7 @@ class WriteQueue:
 
 
 def _flock(descriptor: int) -> bool:
-    """Return False while another has it. A file system without such locks has no order to keep."""
+    """Return False while another process has the lock. A file system without locks has no order to keep."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

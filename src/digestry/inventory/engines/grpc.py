@@ -1,7 +1,7 @@
-"""A gRPC client over a unix socket: calls of one message, with one answer or many.
+"""A gRPC client over a unix socket: calls of one message, with one response message or a stream.
 
-HTTP/2 is the library ``h2``'s; here is the little that gRPC adds to it, as its
-"gRPC over HTTP2" protocol has it: five bytes before each message, and a status at the end.
+The library ``h2`` implements HTTP/2. This module adds what the "gRPC over HTTP2" protocol requires: five
+bytes before each message, and a status at the end.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class Unimplemented(Refused):
 
 
 class Channel:
-    """One connection to the server at the unix socket ``path``: opened when something is asked, one
-    question at a time, and opened anew after an error.
+    """One connection to the server at the unix socket ``path``, for one call at a time.
+
+    The first call opens it, and so does the next call after an error.
 
     ``timeout`` is in seconds for one whole call, ``largest_answer`` in bytes for all its messages.
     """
@@ -70,16 +71,16 @@ class Channel:
         self._link: _Link | None = None
 
     def close(self) -> None:
-        """Close the connection. A further question opens it again."""
+        """Close the connection. A further call opens it again."""
         link, self._link = self._link, None
         if link is not None:
             link.socket.close()
 
     def unary(self, method: str, message: bytes = b"", metadata: Metadata = ()) -> bytes:
-        """Return the one message of the answer. ``method`` is ``/package.Service/Method``.
+        """Call ``method``, ``/package.Service/Method``, and return the one message of its response.
 
         Raises :class:`Unreachable`, :class:`Refused` and its kinds, :class:`TooLarge`, and
-        :class:`ProtocolViolation` for what is no gRPC.
+        :class:`ProtocolViolation` for a response that is not gRPC.
         """
         answers = list(self.stream(method, message, metadata))
         if len(answers) != 1:
@@ -89,9 +90,9 @@ class Channel:
         return answers[0]
 
     def stream(self, method: str, message: bytes = b"", metadata: Metadata = ()) -> Iterator[bytes]:
-        """Yield the messages of the answer as they come. Raises as :meth:`unary` does.
+        """Call ``method``, and yield the messages of its response as they come. Raises as :meth:`unary` does.
 
-        Read all of them before asking anything else.
+        Read all of them before the next call.
         """
         deadline = time.monotonic() + self._timeout
         done = False
@@ -151,7 +152,7 @@ class _Link:
         self.http.increment_flow_control_window(_WINDOW)
 
     def exchange(self, deadline: float) -> list[h2.events.Event]:
-        """Send the bytes that are due, and return the events that came then."""
+        """Send the pending bytes, and return the events that are received then."""
         self._wait_until(deadline)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             # What it said before it hung up tells more: that it speaks another protocol, say.
@@ -178,7 +179,7 @@ class _Link:
         self.socket.settimeout(left)
 
     def take(self, event: h2.events.Event, answer: _Answer) -> None:
-        """Add the content of an event of the answer's stream or of the connection."""
+        """Process an event of the response's stream or of the connection."""
         if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
             answer.head({_decoded(name): _decoded(value) for name, value in event.headers or ()})
         elif isinstance(event, h2.events.DataReceived):
@@ -195,7 +196,7 @@ class _Link:
 
 
 class _Answer:
-    """What has come of an answer: messages, which are taken as soon as they are whole, and its status."""
+    """The received part of a response: its messages, each taken as soon as it is whole, and its status."""
 
     def __init__(self, url: str, method: str, limit: int) -> None:
         self._where = f"{url}{method}"
@@ -208,7 +209,7 @@ class _Answer:
         self.complete = False
 
     def head(self, headers: dict[str, str]) -> None:
-        """Take the headers at the beginning or at the end."""
+        """Process the headers at the beginning or at the end."""
         if (status := headers.get(":status")) is not None:
             kind = headers.get("content-type", "")
             if status != "200" or not kind.startswith("application/grpc"):
@@ -242,7 +243,7 @@ class _Answer:
         del self._buffer[:position]
 
     def check(self) -> None:
-        """Raise the error that the status at the end means, or that there is no status."""
+        """Raise the error that the status stands for, or an error if there is no status."""
         if self._status == _OK:
             if self._buffer:
                 raise ProtocolViolation(f"{self._where}: the answer ends in the middle of a message")

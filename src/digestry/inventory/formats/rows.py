@@ -1,4 +1,4 @@
-"""The rows that a format makes of an entry: containers, and images that many rows share."""
+"""The rows that an inventory format parses from a file: containers, and the images that they share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Fields: TypeAlias = Mapping[str, msgspec.Raw]
 
 @dataclass(frozen=True, slots=True)
 class RowImage:
-    """The image of one row or of many, and what holds for each of their containers."""
+    """The image of one or more rows, with the properties that their containers share."""
 
     facts: ImageFacts
     remarks: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class RowImage:
 
 
 class DeferredImage:
-    """An image that is made when everything was read, since a later entry may tell more of it."""
+    """An image that is made after the whole file was read, since later entries may describe it."""
 
     __slots__ = ("_image", "_make")
 
@@ -56,7 +56,7 @@ class DeferredImage:
 
 
 class Row(NamedTuple):
-    """One container. ``host`` is "" if the file does not tell."""
+    """One container. ``host`` is empty if the file does not name it."""
 
     host: str
     namespace: str
@@ -70,7 +70,7 @@ Item: TypeAlias = Row | ContainerObservation | Unseen | Note
 
 @dataclass(slots=True)
 class Reading:
-    """One file's reading: what its formats share. ``where`` is the file, for people."""
+    """The state of reading one file, which its formats share. ``where`` names the file, for people."""
 
     source: str
     where: str
@@ -85,23 +85,23 @@ class Reading:
     _texts: dict[str, str] = field(default_factory=dict)
 
     def shared(self, key: tuple[Hashable, ...], make: Callable[[], RowImage]) -> DeferredImage:
-        """Return the image of ``key``: one object for every container that has it."""
+        """Return the image of ``key``: the same object for every container that has it."""
         found = self._shared.get(key)
         if found is None:
             found = self._shared[key] = DeferredImage(make)
         return found
 
     def text(self, text: str) -> str:
-        """Return ``text``, the same object for all that are equal."""
+        """Return ``text``, interned: the same object for equal texts."""
         return self._texts.setdefault(text, text)
 
     def add_image(self, identity: Digest, image: ImageRecord) -> None:
-        """Note the file's description of the image that runtimes call ``identity``."""
+        """Add the file's description of the image that runtimes call ``identity``."""
         known = self.images.get(identity)
         self.images[identity] = image if known is None else known.joined(image)
 
     def left_out(self, *, runs: bool) -> bool:
-        """Whether a container is not to be reported, because it does not run; counts those."""
+        """Return whether to leave a container out because it does not run, and count those."""
         if runs or self.include_stopped:
             return False
         self.stopped += 1
@@ -118,7 +118,7 @@ class Reading:
         return Note(self.source, message, hint)
 
     def first(self, *what: Hashable) -> bool:
-        """Whether ``what`` is to be said, because it was not said of this file before."""
+        """Return whether ``what`` was not reported of this file before."""
         if what in self._said:
             return False
         self._said.add(what)
@@ -126,9 +126,9 @@ class Reading:
 
 
 class Format(Protocol):
-    """One kind of entry. An instance reads one file.
+    """One inventory format. An instance reads one file.
 
-    ``title`` names it for people, ``usable`` what it must have for anything to be learnt from it.
+    ``title`` names it for people. ``usable`` names what an entry must have to be of use.
     """
 
     title: ClassVar[str]
@@ -138,7 +138,7 @@ class Format(Protocol):
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
-        """Whether an entry is of this kind. ``kind`` is what the list around it says of it."""
+        """Return whether an entry has this format. ``kind`` is its kind according to the list around it."""
         ...
 
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
@@ -149,12 +149,12 @@ class Format(Protocol):
         ...
 
     def finish(self) -> Iterable[Item]:
-        """Return the rows, problems and notes that had to wait until everything was read."""
+        """Return the rows, problems and notes that need the whole file."""
         ...
 
 
 def observe_rows(rows: Iterable[Row], *, source: str, host: str) -> Iterator[ContainerObservation]:
-    """Yield the rows as observations of this moment; ``host`` is for those that have none."""
+    """Yield the rows as observations of now. ``host`` is used for rows that have none."""
     seen_at = now()
     for row in rows:
         image = row.image if isinstance(row.image, RowImage) else row.image.image()
@@ -173,7 +173,7 @@ def observe_rows(rows: Iterable[Row], *, source: str, host: str) -> Iterator[Con
 
 
 def begins_with(raw: msgspec.Raw | None, character: str) -> bool:
-    """Whether a value is an object (``{``), a list (``[``) or a string (``"``)."""
+    """Return whether a value is an object (``{``), a list (``[``) or a string (``"``)."""
     if raw is None:
         return False
     view = memoryview(raw)

@@ -1,8 +1,8 @@
-"""The images of one containerd namespace, and which one a container was made from.
+"""The images of one containerd namespace, and the image that a container was made from.
 
-An image is unpacked to a snapshot that is called by the chain ID of its layers (OCI image-spec,
-config.md, "Layer ChainID"): a container's own snapshot stands on that. Several images may have the
-same layers and so the same chain.
+containerd unpacks an image to a snapshot whose name is the chain ID of its layers (OCI image-spec, config.md,
+"Layer ChainID"). That snapshot is the parent of a container's own. Several images may have the same layers
+and so the same chain ID.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class _Spec(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class StoredConfig:
-    """A config that is in the store: the chain ID of its layers, and what it says of its containers.
+    """A config in the store: the chain ID of its layers, and the settings of its containers.
 
-    ``since`` is when it came, in nanoseconds since 1970.
+    ``since`` is when it was stored, in nanoseconds since 1970.
     """
 
     digest: Digest
@@ -82,9 +82,9 @@ class StoredConfig:
     settings: _Settings
 
     def would_make(self, container: Container) -> bool:
-        """Whether ``container`` is just as this config, and nothing else, would have made it.
+        """Return whether ``container`` has exactly the settings of this config.
 
-        False if anything was set by hand, too: then it cannot be told from another image's.
+        Return False if anything was set by hand: then the container may be of another image.
         """
         try:
             process = msgspec.json.decode(container.spec, type=_Spec).process or _Process()
@@ -116,7 +116,7 @@ class StoredManifest:
 
 
 class NamespaceStore:
-    """The images of a namespace, read from ``containerd`` when they are needed, and then kept."""
+    """The images of a namespace, read from ``containerd`` when they are needed, and then cached."""
 
     def __init__(self, containerd: Containerd, namespace: str) -> None:
         self._containerd = containerd
@@ -127,13 +127,13 @@ class NamespaceStore:
         self._sources: dict[Digest, frozenset[str]] = {}
 
     def images(self) -> Mapping[str, NamedImage]:
-        """Return the images by name. Raises :class:`DigestryError`, as everything here does."""
+        """Return the images by name. Raises :class:`DigestryError`, as every method here does."""
         if self._images is None:
             self._images = self._containerd.images(self._namespace)
         return self._images
 
     def manifests(self, image: NamedImage) -> tuple[StoredManifest, ...]:
-        """Return the manifests that an image is, or that its index holds, as far as they are in the store."""
+        """Return the image's manifest, or those of its index, as far as they are in the store."""
         try:
             target = Digest.parse(image.digest)
         except InvalidDigest:
@@ -160,7 +160,7 @@ class NamespaceStore:
                 yield from self._walk(child, depth - 1)
 
     def stored_config(self, config: Digest) -> StoredConfig | None:
-        """Return a config of the store, or None if it is not in the store or not an image's."""
+        """Return a config; None if it is not in the store or not an image's."""
         if config not in self._configs:
             self._configs[config] = self._read(config)
         return self._configs[config]
@@ -180,7 +180,7 @@ class NamespaceStore:
         return StoredConfig(digest, chain, platform, since, config.config or _Settings())
 
     def with_layers(self, snapshotter: str, chain: str) -> list[StoredConfig]:
-        """Return every config in the store that is known to have the layers of ``chain``."""
+        """Return every known config in the store that has the layers of ``chain``."""
         digests = [
             Digest.parse(one.digest) for one in self._containerd.unpacked(self._namespace, snapshotter, chain)
         ]
@@ -189,7 +189,7 @@ class NamespaceStore:
         return [one for one in configs if one is not None and one.chain == chain]
 
     def holding(self, config: Digest) -> list[NamedImage]:
-        """Return the names whose images have that config. Images that cannot be read are passed over."""
+        """Return the names of the images that have that config. Unreadable images are skipped."""
         found = []
         for image in self.images().values():
             try:
@@ -201,11 +201,11 @@ class NamespaceStore:
         return found
 
     def parent(self, snapshotter: str, key: str) -> str:
-        """Return the chain ID of the layers that the snapshot ``key`` stands on; "" if on none."""
+        """Return the chain ID of the parent of the snapshot ``key``; empty if it has none."""
         return self._containerd.parent(self._namespace, snapshotter, key)
 
     def pulled_from(self, target: Digest) -> frozenset[str]:
-        """Return the repositories from which containerd noted that it had pulled a blob.
+        """Return the repositories from which containerd pulled a blob, by its labels.
 
         They are ``host/path``, without the host's port.
         """

@@ -41,8 +41,8 @@ _LONGEST_MESSAGE: Final = 300
 
 
 class Podman(Protocol):
-    """What is asked of podman. Each raises :class:`~digestry.errors.DigestryError`;
-    :class:`RemoteNotFound` means that the thing is gone."""
+    """The queries to podman. Each raises :class:`~digestry.errors.DigestryError`;
+    :class:`RemoteNotFound` means that the container or image is gone."""
 
     def info(self) -> JsonObject: ...
 

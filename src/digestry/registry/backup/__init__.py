@@ -1,1 +1,1 @@
-"""Backups of a registry, also while it serves, and their restoration (docs/backup.md)."""
+"""Take and restore backups of a registry, also while it serves (docs/backup.md)."""

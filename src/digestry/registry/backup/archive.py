@@ -1,7 +1,7 @@
 """The backup archive: one tar stream, written and read once from beginning to end.
 
 Its entries are files and nothing else, in one order: the catalog, ``oci-layout``, the keys, the blobs
-by their digests, ``backup.json``. So neither side has to remember what has been.
+by their digests, ``backup.json``. So neither side has to remember earlier entries.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KINDS: Final = {
 
 
 class ArchiveWriter:
-    """Writes entries to ``write``, a function that takes all bytes that it is given."""
+    """A writer of entries to ``write``, a function that takes all bytes that it is given."""
 
     def __init__(self, write: Callable[[Chunk], Any], *, mtime: int) -> None:
         self._write = write
@@ -72,7 +72,7 @@ class Entry:
 
 
 class ArchiveReader:
-    """Iterates over the entries of an untrusted stream. Raises :class:`ContentError`, while iterating and
+    """An iterator over the entries of an untrusted stream. Raises :class:`ContentError`, while iterating and
     reading, for everything that :class:`ArchiveWriter` does not write."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:

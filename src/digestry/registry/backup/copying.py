@@ -1,4 +1,4 @@
-"""Copying blobs from one store to another: hashed on the way, at a bounded rate."""
+"""Copy blobs from one store to another, hashing them on the way, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ class Stopped(Exception):
 
 
 class Flow:
-    """Counts all bytes that are read, limits them to ``rate`` bytes a second (None: no limit), and stops the
-    copying. Thread-safe."""
+    """A counter of all bytes that are read, which limits their rate and can stop the copying.
+
+    ``rate`` is in bytes a second (None: no limit). Thread-safe.
+    """
 
     def __init__(self, rate: int | None = None, moved: Callable[[int], None] = lambda _: None) -> None:
         self._rate = rate
@@ -96,7 +98,7 @@ class Source:
             raise (Unusable(_unreadable(error)) if isinstance(failure, BytesLost) else failure) from error
 
     def close(self) -> None:
-        """Let go of the blob."""
+        """Close the blob."""
         self._file.close()
 
     def __enter__(self) -> Source:
@@ -134,7 +136,7 @@ def copy(source: BlobStore, target: BlobStore, held: Held, flow: Flow) -> None:
 
 
 def check(blobs: BlobStore, held: Held, flow: Flow) -> bool:
-    """Return whether the store has the blob, whole; all of it is read."""
+    """Return whether the store has the blob undamaged, after reading all of it."""
     hasher = held.digest.hasher()
     buffer = buffer_for(held.size)
     view = memoryview(buffer)

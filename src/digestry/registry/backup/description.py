@@ -3,9 +3,9 @@
 ::
 
     backup.json                    this
-    catalog-<16 digits>.db         the snapshot of the catalog, named by the beginning of its hash
+    catalog-<16 digits>.db         the snapshot of the catalog, named after the first digits of its hash
     oci-layout, blobs/             all that the snapshot makes visible
-    keys/                          what the registry signs its tokens with
+    keys/                          the keys with which the registry signs its tokens
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class JournalEnd(msgspec.Struct, frozen=True):
-    """The end of the journal: the number of valid entries, the last one's hash, and why no more are valid."""
+    """The end of the journal: the number of valid entries, the last hash, and why no later one is valid."""
 
     entries: int
     last_hash: str
@@ -67,7 +67,7 @@ class JournalEnd(msgspec.Struct, frozen=True):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """Content that the backup should have and does not: who needs it, and why it is missing."""
+    """Content that the backup should have but lacks: who needs it, and why it is missing."""
 
     digest: str
     size: int
@@ -138,7 +138,7 @@ def read(directory: Path) -> Description:
 
 
 def open_regular(path: Path, *, follow: bool = False) -> int:
-    """Open a regular file: no pipe and, unless ``follow``, no link. Raises OSError, ContentError.
+    """Open a regular file, not a pipe and, unless ``follow``, not a link.
 
     Raises OSError, ContentError.
     """

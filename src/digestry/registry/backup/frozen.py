@@ -66,7 +66,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Frozen:
-    """A root whose garbage collection is locked out, with a staged snapshot of its catalog."""
+    """A root in which garbage collection is locked out, with a staged snapshot of its catalog."""
 
     root: Path
     staging: Path
@@ -103,7 +103,7 @@ class Frozen:
         )
 
     def left_out(self) -> list[tuple[str, str]]:
-        """What is in the root and not in the backup, but for locks and what is made anew."""
+        """Return what the backup leaves out of the root, except locks and files that are made anew."""
         found = []
         ours = open_backend(self.root).catalog_store.file_names()
         with fsio.storage_errors("list", self.root):
@@ -118,10 +118,9 @@ class Frozen:
 
 @contextlib.contextmanager
 def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Frozen]:
-    """Hold the lock of the garbage collection inside the block, and stage a snapshot in a folder of
-    ``place``.
+    """Lock garbage collection out inside the block, and stage a snapshot in a folder of ``place``.
 
-    ``follows`` is the hash that an earlier backup's journal ended with, which must be in this one's.
+    ``follows`` is the last hash in an earlier backup's journal. This journal must have it too.
     """
     with open_coordination(root).only_one(Job.COLLECTION, wait=True):
         prefix = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"

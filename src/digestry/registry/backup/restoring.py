@@ -1,4 +1,4 @@
-"""Restoration of a registry from a backup. Nothing is served before all of it was checked."""
+"""Restore a registry from a backup. The registry cannot be served before all of it was checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveReader, Entry
 from digestry.registry.backup.copying import WRONG_BYTES, Flow, Unusable
 from digestry.registry.backup.description import Description, Missing, Part
-from digestry.registry.backup.making import made
+from digestry.registry.backup.new_root import new_root
 from digestry.registry.backup.taking import Watcher
 
 _SMALL: Final = 256 << 10
@@ -65,7 +65,7 @@ class _Blobs:
         self.lost[held.digest] = (held, problem)
 
     def settle(self, told: Description, *, skip_damaged: bool) -> list[Missing]:
-        """What is missing, all told. Raises :class:`ContentError` for what the backup should have."""
+        """Return all missing blobs. Raises :class:`ContentError` for one that the backup should have."""
         if told.schema != self.catalog.schema or told.blobs + len(told.missing) != self.catalog.count:
             raise ContentError("the backup's catalog is not the one that its description tells of")
         known = {missing.digest: missing for missing in told.missing}
@@ -94,15 +94,15 @@ def from_directory(
 ) -> Restored:
     """Restore ``root`` from the backup in the directory ``source``.
 
-    ``expect`` are hashes of journal entries that must be in it. With ``skip_damaged`` blobs that are
-    damaged in the backup are left out, and listed.
+    ``expect`` are hashes of entries that the journal must have. ``skip_damaged`` leaves out and lists
+    the blobs that are damaged in the backup.
 
     Raises :class:`NotFound` if there is no complete backup, :class:`Conflict` if ``root`` is not
     empty, :class:`ContentError` if the backup is not what it says, :class:`StorageError`; nothing is
     left behind then.
     """
     told = description.read(source)
-    with made(root) as staging:
+    with new_root(root) as staging:
         _fetch(source, told.catalog, snapshot_file(staging))
         with open_snapshot(staging) as catalog:
             for part in told.keys:
@@ -136,7 +136,7 @@ def from_archive(
     watcher: Watcher,
 ) -> Restored:
     """Restore ``root`` as :func:`from_directory` does, from an archive that is read once."""
-    with made(root) as staging:
+    with new_root(root) as staging:
         reader = ArchiveReader(read)
         entries = iter(reader)
         part = _receive_catalog(reader, next(entries, None), snapshot_file(staging))
@@ -171,7 +171,7 @@ def _keep_key(root: Path, path: str, content: bytes) -> None:
 
 
 def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
-    """Check that the journal is valid as far as it was when the backup was taken."""
+    """Check that the journal is still valid up to the entry to which it was when the backup was taken."""
     verdict = open_backend(staging).catalog_store.verify_journal(expect)
     broken = verdict.broken
     reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
@@ -196,7 +196,7 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
 
 
 def _keep_identity(staging: Path, target: BlobStore) -> None:
-    """Give the blobs the catalog's ID. A catalog that has none gets one when it is first served."""
+    """Write the catalog's ID to the blob store. A catalog without an ID gets one when it is first served."""
     mark = store_identity.of_copy(open_backend(staging).catalog_store)
     if mark is not None:
         target.set_mark(mark)
@@ -253,7 +253,7 @@ def _receive_catalog(reader: ArchiveReader, entry: Entry | None, path: Path) -> 
 
 @dataclass(slots=True)
 class _Unpacking:
-    """Unpacks the entries after the catalog, in their one order, so that none can come twice."""
+    """The unpacking of the entries after the catalog. Their order is fixed, so that none can come twice."""
 
     reader: ArchiveReader
     root: Path
@@ -262,7 +262,7 @@ class _Unpacking:
     told: Description | None = None
 
     def run(self, entries: Iterator[Entry]) -> Description:
-        """Takes it all in, and gives what the archive says of itself."""
+        """Unpack all entries, and return the archive's description of itself."""
         # Each blob is durable by itself, which takes a small one longer than its bytes do: a few at once.
         small = self._small_blobs(entries)
         with contextlib.closing(copying.in_threads(self._put, small, self.found.flow)) as each:
@@ -273,7 +273,7 @@ class _Unpacking:
         return self.told
 
     def _small_blobs(self, entries: Iterator[Entry]) -> Iterator[tuple[Held, bytes]]:
-        """Gives the small blobs; all else is taken in meanwhile."""
+        """Yield the small blobs, and unpack all other entries meanwhile."""
         expected = self.found.catalog.held()
         before: tuple[int, str] = (0, "")
         for entry in entries:
@@ -304,7 +304,7 @@ class _Unpacking:
             self.found.lose(held, _NOT_IN_IT)
 
     def _expect(self, digest: Digest, size: int, expected: Iterable[Held]) -> Held | None:
-        """What the catalog has of that digest; None if the archive's size shows that it is not that."""
+        """Return the catalog's record of ``digest``; None if the archive's entry has another size."""
         # Both are in the order of the digests: what is passed over does not come any more.
         for held in expected:
             if held.digest != digest:

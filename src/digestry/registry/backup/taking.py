@@ -1,7 +1,7 @@
-"""Taking a backup of a registry, also while it serves.
+"""Take a backup of a registry, also while it serves.
 
-The catalog's snapshot comes first, and says what content there must be; none of that can go while the
-collection's lock is held. What is copied is hashed on its way, and never trusted for being there.
+The catalog's snapshot comes first, and lists the content that there must be. Garbage collection cannot remove
+any of that while its lock is held. Every blob is hashed while it is copied: its presence proves nothing.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Watcher(Protocol):
     """An observer of a backup's progress."""
 
     def total(self, size: int) -> None:
-        """So many bytes there are in all."""
+        """Note that the backup has ``size`` bytes in all."""
         ...
 
     def moved(self, count: int) -> None:
-        """So many bytes more are done."""
+        """Note that ``count`` more bytes are done."""
         ...
 
 
@@ -57,7 +57,7 @@ class Taken:
 
     @property
     def findings(self) -> bool:
-        """Whether something is wrong with what was backed up."""
+        """Return whether something is wrong with the registry that was backed up."""
         return bool(self.description.missing or self.description.journal.broken)
 
 
@@ -67,11 +67,11 @@ class Taken:
 def to_directory(
     root: Path, destination: Path, *, verify: bool, keep: bool, flow: Flow, watcher: Watcher
 ) -> Taken:
-    """Make, or update, the backup in ``destination``.
+    """Make or update the backup in ``destination``.
 
-    A blob of the right size that is there is taken for good, unless ``verify``: then it is read, and
-    copied again if need be. What the new state does not hold is removed, unless ``keep``. Until the
-    very end an earlier backup there stays what it was.
+    A blob of an earlier backup that has the right size is not copied again. ``verify`` reads it, and copies
+    it again if it is damaged. Blobs that the new backup does not need are removed, unless ``keep``. An
+    earlier backup stays valid until the very end.
 
     Raises :class:`NotFound` if ``root`` is no registry, :class:`Conflict` if ``destination`` is
     something else than a backup of it, :class:`NewerBackup`, :class:`StorageError`.
@@ -160,7 +160,7 @@ def _write_key(destination: Path, part: Part, content: bytes) -> Part:
 
 
 def _tidy(destination: Path, told: Description, catalog: Snapshot | None, target: BlobStore) -> int:
-    """Remove what an earlier backup had and this one has not, and return the number of blobs."""
+    """Remove the files of an earlier backup that this one does not have, and return the number of blobs."""
     wanted = {told.catalog.path, *(part.path for part in told.keys)}
     with fsio.storage_errors("list", destination):
         present = [path.name for path in destination.iterdir() if description.CATALOG.fullmatch(path.name)]
@@ -187,7 +187,7 @@ def to_archive(
     flow: Flow,
     watcher: Watcher,
 ) -> Taken:
-    """Write a backup as one tar stream. The snapshot is meanwhile in ``temporary`` (None: in the root).
+    """Write a backup as one tar stream. ``temporary`` is where the snapshot is staged (None: in the root).
 
     Raises :class:`NotFound` if ``root`` is no registry, :class:`StorageError`, and what ``write``
     raises.
@@ -230,7 +230,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _write_blob(writer: ArchiveWriter, blobs: BlobStore, held: Held, flow: Flow) -> None:
-    """Write a blob's entry. Raises :class:`Unusable` when there is no entry, or one with wrong bytes."""
+    """Write a blob's entry. Raises :class:`Unusable` if it wrote no entry, or one with wrong bytes."""
     with Source(blobs, held) as content:
         stream = _Stream(content, held, flow)
         chunks = iter(stream)
@@ -242,7 +242,7 @@ def _write_blob(writer: ArchiveWriter, blobs: BlobStore, held: Held, flow: Flow)
 
 
 class _Stream:
-    """Yields exactly as many bytes as the blob's header states, whatever happens."""
+    """A blob's content, which yields exactly as many bytes as the blob's header states, whatever happens."""
 
     def __init__(self, content: Source, held: Held, flow: Flow) -> None:
         self.buffer = copying.buffer_for(held.size)
@@ -273,7 +273,7 @@ class _Stream:
         return 0
 
     def finish(self) -> None:
-        """Raises :class:`Unusable` if the bytes were not the blob's."""
+        """Raise :class:`Unusable` if the bytes were not the blob's."""
         if self._problem is not None:
             raise self._problem
         if self._hasher.hexdigest() != self._held.digest.encoded:

@@ -1,6 +1,6 @@
-"""The connections of a worker process, as the application knows them: which have a request under way.
+"""The table of a worker process's connections, which tells which have a request under way.
 
-The event loop's thread writes here, for each request a few plain numbers; the guard's thread reads them.
+The event loop's thread writes a few plain numbers for each request; the guard's thread reads them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Connections:
         connection.waiting = False
 
     def drop_passing(self, before: float) -> None:
-        """Forget connections that ended before ``before`` and that the guard has never seen."""
+        """Remove connections that ended before ``before`` and that the guard has never seen."""
         for client, connection in list(self.fresh.items()):
             if not connection.active and connection.ended < before:
                 self.fresh.pop(client, None)

@@ -1,6 +1,6 @@
-"""Which lines stay of an audit log that must go: of every user as many as of each other, the latest first.
+"""Each user's share of the audit lines that outlive rotation: the latest lines of every user stay.
 
-Without that, one user with enough writes would have the lines of all others removed.
+Otherwise one user with enough writes could push out the lines of all others.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _decoder: Final = msgspec.json.Decoder(_Line)
 
 
 def keep_shares(sources: Iterable[Path], target: Path, size: int) -> None:
-    """Write to ``target`` what may stay of ``sources``, oldest first: ``size`` bytes in all at most.
+    """Write the lines of ``sources`` that stay to ``target``, oldest first, at most ``size`` bytes.
 
-    A user's lines go only if they have more bytes than an equal share of ``size`` and what others leave of
-    theirs: then the oldest go. Raises :class:`~digestry.errors.StorageError`.
+    A user's oldest lines are dropped only if the user's lines exceed an equal share of ``size`` plus the
+    unused part of other shares. Raises :class:`~digestry.errors.StorageError`.
     """
     files = [source for source in sources if source.is_file()]
     sizes: Counter[str] = Counter()
@@ -55,7 +55,7 @@ def keep_shares(sources: Iterable[Path], target: Path, size: int) -> None:
 
 
 def _share(sizes: Iterable[int], size: int) -> int:
-    """Return how much of each may stay so that all together have ``size``."""
+    """Return the largest share for which all together have at most ``size`` bytes."""
     left = size
     ordered = sorted(sizes)
     for position, held in enumerate(ordered):
@@ -67,7 +67,7 @@ def _share(sizes: Iterable[int], size: int) -> int:
 
 
 def _lines(files: Iterable[Path]) -> Iterator[tuple[bytes, str]]:
-    """Each whole line of ``files``, and whose it is: a user's, or the network's of who has none."""
+    """Yield each whole line of ``files``, with its user, or the network of an anonymous client."""
     for path in files:
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             while line := file.readline(_LONGEST_LINE):

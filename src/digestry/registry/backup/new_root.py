@@ -1,4 +1,4 @@
-"""A root under construction during a restoration: not servable meanwhile, and removed on failure."""
+"""The new root that a restoration builds: it cannot be served until it is complete."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _OURS: Final = re.compile(
 
 
 @contextlib.contextmanager
-def made(root: Path) -> Iterator[Path]:
-    """Make an empty root, with a folder in it that keeps it from being served.
+def new_root(root: Path) -> Iterator[Path]:
+    """Make an empty root, and yield a folder in it that keeps it from being served.
 
-    At the end of the block the catalog moves from there to its place, and the folder goes. If the
-    block raises, all of it goes. One that was killed is cleared away by the next. Raises
-    :class:`Conflict` if anything else is there, :class:`StorageError`.
+    At the end of the block the catalog moves from the folder to its place, and the folder is removed. If
+    the block raises, the whole root is removed. The next restoration removes what a killed one left.
+    Raises :class:`Conflict` if ``root`` has anything else in it, :class:`StorageError`.
     """
     new = not root.exists()
     _check_empty(root)
@@ -86,7 +86,7 @@ def _is_ours(root: Path, name: str) -> bool:
 
 
 def _clear(root: Path) -> None:
-    """Remove what a restoration made; the folder that marks it goes last."""
+    """Remove what a restoration made, and last the folder that marks the root as unfinished."""
     for path in root.iterdir():
         if path.name == RESTORING or not _is_ours(root, path.name):
             continue

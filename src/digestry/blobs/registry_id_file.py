@@ -1,4 +1,4 @@
-"""The file of a disk store that says which registry the content belongs to."""
+"""The ``registry-id`` file of a disk store: the ID of the registry that the content belongs to."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LONGEST: Final = 256
 
 
 def read(path: Path) -> StoreMark | None:
-    """Return the mark in the file ``path``; None without a file.
+    """Return the mark in the file ``path``; None if there is no file.
 
-    Raises :class:`StorageError`, also if the file says something else.
+    Raises :class:`StorageError`, also if the file is damaged.
     """
     with storage_errors("read", path):
         try:
