@@ -37,7 +37,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
         if image.digest in identity.closure:
             refused.append(f"{image} was named as the fix, but is what runs")
             continue
-        why, following = _trouble(queries, image, identity.config)
+        why, following = _why_no_fix(queries, image, identity.config)
         if not why:
             return FixedImage(image, tuple(refused))
         refused.append(f"{image} was named as the fix, but {why}")
@@ -48,7 +48,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
     return FixedImage(None, tuple(refused))
 
 
-def _trouble(
+def _why_no_fix(
     queries: RegistryQueries, image: Reference, bad_config: Digest | None
 ) -> tuple[str, Iterable[Reference]]:
     """Return why an image is no fix (empty if it is one), and the images that are said to fix it."""
@@ -66,7 +66,7 @@ def _trouble(
     nodes = explorer.nodes
     manifests = frozenset(one for one in closure if one in nodes or one == image.digest)
     indexes = frozenset(one for one in manifests if one in nodes and nodes[one].is_index)
-    return _said_against(
+    return _rejection(
         read_advisories(queries, explorer.repository, manifests, same_code=closure, indexes=indexes)
     )
 
@@ -79,7 +79,7 @@ def _closure(graph: ImageGraph, image: Digest) -> frozenset[Digest]:
     return frozenset[Digest]().union(*map(graph.closure, codes))
 
 
-def _said_against(reading: AdvisoryReading) -> tuple[str, Iterable[Reference]]:
+def _rejection(reading: AdvisoryReading) -> tuple[str, Iterable[Reference]]:
     current = reading.current()
     bad = [one for one in current if one.statement.status == "affected"]
     if bad:

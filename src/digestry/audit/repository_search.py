@@ -89,7 +89,7 @@ class RepositorySearch:
             identity = self._identify(repository, self._claims(repository))
             if identity is None:
                 continue
-            at_home = self._at_home(identity)
+            at_home = self._in_own_repository(identity)
             if at_home is not None:
                 return at_home
             if self._own is not None:
@@ -99,7 +99,7 @@ class RepositorySearch:
             return identity
         return None
 
-    def _at_home(self, identity: ImageIdentity) -> ImageIdentity | None:
+    def _in_own_repository(self, identity: ImageIdentity) -> ImageIdentity | None:
         """Return the same code, which another repository knows, in the container's own; None if it is not
         there. A runtime may name one of several repositories from which it had pulled that code."""
         own = self._reference
@@ -272,14 +272,14 @@ class RepositorySearch:
         if asked is None:
             lack = "no name is known" if self._own is None else "its name has no registry in it"
             return f"{said}, and {lack} to look it up by: perhaps {local}"
-        if self._remembers(asked, given.digest):
+        if self._can_deny(asked, given.digest):
             return f"{said}, which {asked.name} never had as a manifest, an index or a config: {local}"
         return (
             f"{said}, which {asked.name} does not have now, as far as its first {MOST_TAGS} tags tell; "
             f"{asked.host} does not say what it had before: perhaps {local}"
         )
 
-    def _remembers(self, repository: Reference, digest: Digest) -> bool:
+    def _can_deny(self, repository: Reference, digest: Digest) -> bool:
         """Return whether the registry itself can say that it never had ``digest``."""
         try:
             known = self._queries.holders(repository, digest) is not None

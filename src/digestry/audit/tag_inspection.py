@@ -144,12 +144,14 @@ class TagInspector:
         if cut_off(facts, history):
             return facts
         try:
-            doubt = self._doubt(repository, history, facts.closure.union(self.claims))
+            doubt = self._why_uncertain(repository, history, facts.closure.union(self.claims))
         except DigestryError as error:
             return _failed(facts, "what the tag pointed to could not be looked up", error)
         return replace(facts, doubt=doubt)
 
-    def _doubt(self, repository: Reference, history: tuple[TagEvent, ...], digests: frozenset[Digest]) -> str:
+    def _why_uncertain(
+        self, repository: Reference, history: tuple[TagEvent, ...], digests: frozenset[Digest]
+    ) -> str:
         """Return why it cannot be said that the tag never pointed to any of ``digests``; empty if it can be.
 
         It can where the registry knows all that the tag pointed to, down to the configs, and none of that

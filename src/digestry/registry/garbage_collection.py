@@ -107,11 +107,11 @@ def collect(
             throttle=throttle or Throttle(_SHARE_BY_HAND, _SHARE_REMOVING),
         )
         try:
-            return _noted(catalog, run, now)
+            return _run_and_count(catalog, run, now)
         except StorageFull:
             if not reserve.release():
                 raise
-            return _noted(catalog, run, now)
+            return _run_and_count(catalog, run, now)
         finally:
             with contextlib.suppress(StorageError):  # there may be no room yet
                 reserve.fill()
@@ -119,7 +119,7 @@ def collect(
             catalog.close()
 
 
-def _noted(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
+def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
     """Run, and add the counts to the totals of all runs, for metrics."""
     started, began = now(), time.monotonic()
     last = catalog.jobs.state(COLLECTION)
@@ -273,7 +273,7 @@ class CollectionJob:
             catalog.close()
         early = min(every, _FIRST_SECONDS) - (time.monotonic() - self._began)
         if self._starting and last is not None:
-            self._doubt((self._now() - last.started_at) / clock.SECOND - every)
+            self._postpone_if_late((self._now() - last.started_at) / clock.SECOND - every)
         self._starting = False
         if last is None or last.finished_at is None:
             return early  # what was broken off is begun again, as after each start
@@ -281,7 +281,7 @@ class CollectionJob:
         # A start in the future is a clock that was set back since: it says nothing.
         return max(early, every - since) if since >= 0 else early
 
-    def _doubt(self, late: float) -> None:
+    def _postpone_if_late(self, late: float) -> None:
         """Postpone the first run after a start if it seems to be ``late`` by very many seconds."""
         if late > _LONG_AGO:
             days, pause = late / 86400, _DOUBT_SECONDS

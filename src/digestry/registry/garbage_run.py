@@ -174,7 +174,9 @@ class Run:
             self._garbage.prove()
         if self._dry is not None:
             began = self._dry
-            yield from ([self._gone(digest)] for digest in sorted(dead) if not self._since(digest, began))
+            yield from (
+                [self._gone(digest)] for digest in sorted(dead) if not self._is_newer_than_copy(digest, began)
+            )
             return
         together = sorted(dead, key=self._coordination.guard_group)
         for _, alike in itertools.groupby(together, key=self._coordination.guard_group):
@@ -217,7 +219,7 @@ class Run:
             why = "it was damaged, and no repository holds it"
             yield [Removed("blob", "", str(blob.digest), why, blob.size)]
 
-    def _since(self, digest: Digest, began: float) -> bool:
+    def _is_newer_than_copy(self, digest: Digest, began: float) -> bool:
         """Return whether the copy of the catalog is too old to know this content."""
         stored_at = self.blobs.stored_at(digest)
         return stored_at is None or stored_at >= began

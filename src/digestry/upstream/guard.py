@@ -223,7 +223,7 @@ class Guard:
                 f"{name} names a token server without TLS: {parts.netloc}",
                 hint=f'if it is to be asked all the same: realm = "http://{parts.netloc}"',
             )
-        if is_own or any(_is_kin(own, host) for own in self._names):
+        if is_own or any(_belongs_to(own, host) for own in self._names):
             return True
         if parts.scheme == "https" and host in _FOR_ALL:
             return False
@@ -251,7 +251,7 @@ def _parse_realm(text: str) -> _Realm:
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def _is_kin(own: str, host: str) -> bool:
+def _belongs_to(own: str, host: str) -> bool:
     return token_servers.belongs(own, host) or token_servers.neighbours(own, host) or _BELONG.get(own) == host
 
 

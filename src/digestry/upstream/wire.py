@@ -48,7 +48,7 @@ class _Reader(io.RawIOBase):
             raise TimeoutError("timed out")
         if self.left <= 0:
             raise http.client.HTTPException("it sends more around its answer than in it")
-        self._gather(left)
+        self._pause_for_slow_sender(left)
         with contextlib.suppress(OSError):  # it may have been closed
             self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
         count = self._raw.readinto(buffer)
@@ -56,7 +56,7 @@ class _Reader(io.RawIOBase):
         self._small = self._small + 1 if count and count < _SMALL else 0
         return count
 
-    def _gather(self, left: float) -> None:
+    def _pause_for_slow_sender(self, left: float) -> None:
         """Pause after many small reads, so that a slow sender does not wake this thread for each packet."""
         if self._small >= _DRIPS:
             time.sleep(min(left, _LONGEST_PAUSE, _PAUSE * (self._small - _DRIPS + 1)))

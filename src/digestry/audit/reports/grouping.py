@@ -103,7 +103,7 @@ def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list
             continue
         alike: dict[tuple[str, ...], list[ContainerFinding]] = {}
         for finding in members:
-            alike.setdefault(_likeness(finding, by), []).append(finding)
+            alike.setdefault(_line_key(finding, by), []).append(finding)
         for same in sorted(alike.values(), key=len, reverse=True):
             if worst == "unknown" and len(same) <= MOST_ALIKE:
                 lines += [Line((finding,)) for finding in same]
@@ -112,7 +112,7 @@ def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list
     return lines
 
 
-def _likeness(finding: ContainerFinding, by: By) -> tuple[str, ...]:
+def _line_key(finding: ContainerFinding, by: By) -> tuple[str, ...]:
     """Return the key of a container's line: containers with equal keys share a line."""
     state = finding.assessment.state
     if by != "image":

@@ -118,7 +118,7 @@ def _result(finding: ContainerFinding, rule: str, level: str, index: dict[str, i
     seen, identity = finding.container, finding.identity
     running = "" if identity is None else str(identity.running)
     names = [name for name in (seen.host, seen.namespace, seen.name or seen.id) if name]
-    uri = "/".join(map(_step, names)) or "container"
+    uri = "/".join(map(_address_segment, names)) or "container"
     parts = [seen.host, seen.namespace, seen.name or seen.id, rule, running]
     fingerprint = hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
     message = (
@@ -167,7 +167,7 @@ def _message(text: str) -> str:
     return printable(text).translate(_ESCAPES)
 
 
-def _step(name: str) -> str:
+def _address_segment(name: str) -> str:
     """Return one step of a relative address. A name's own slashes are no steps, a colon in the first would
     end a scheme, and dots alone would lead elsewhere, encoded or not."""
     shown = printable(name)

@@ -107,7 +107,7 @@ def from_directory(
         with open_snapshot(staging) as catalog:
             for part in told.keys:
                 content = _read_part(source, part)
-                _keep_key(root, part.path, content)
+                _write_key(root, part.path, content)
             watcher.total(catalog.bytes)
             found = _Blobs(catalog, _target(root), flow)
             work = partial(copying.copy, open_layout(source), found.target, flow=flow)
@@ -119,10 +119,10 @@ def from_directory(
                         found.add(held)
             missing = found.settle(told, skip_damaged=skip_damaged)
             differs = missing or catalog.any_damaged()
-        _prove(staging, told, expect)
+        _check_journal(staging, told, expect)
         if differs:
             _note_missing(staging, missing)
-        _keep_identity(staging, found.target)
+        _write_identity(staging, found.target)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
@@ -150,10 +150,10 @@ def from_archive(
             description.compare_keys(unpacking.keys, told.keys, "the archive")
             missing = found.settle(told, skip_damaged=skip_damaged)
             differs = missing or catalog.any_damaged()
-        _prove(staging, told, expect)
+        _check_journal(staging, told, expect)
         if differs:
             _note_missing(staging, missing)
-        _keep_identity(staging, found.target)
+        _write_identity(staging, found.target)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
@@ -166,11 +166,11 @@ def _target(root: Path) -> BlobStore:
     return target
 
 
-def _keep_key(root: Path, path: str, content: bytes) -> None:
+def _write_key(root: Path, path: str, content: bytes) -> None:
     open_coordination(root).keys.add(description.key_id(path), content)
 
 
-def _prove(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
+def _check_journal(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
     """Check that the journal is still valid up to the entry to which it was when the backup was taken."""
     verdict = open_backend(staging).catalog_store.verify_journal(expect)
     broken = verdict.broken
@@ -195,7 +195,7 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
         catalog.close()
 
 
-def _keep_identity(staging: Path, target: BlobStore) -> None:
+def _write_identity(staging: Path, target: BlobStore) -> None:
     """Write the catalog's ID to the blob store. A catalog without an ID gets one when it is first served."""
     mark = store_identity.of_copy(open_backend(staging).catalog_store)
     if mark is not None:
@@ -298,7 +298,7 @@ class _Unpacking:
                 self.reader.whole(entry, 1 << 10)
             else:
                 content = self.reader.whole(entry, description.LARGEST_KEY)
-                _keep_key(self.root, entry.name, content)
+                _write_key(self.root, entry.name, content)
                 self.keys.append(Part.of(entry.name, content))
         for held in expected:
             self.found.lose(held, _NOT_IN_IT)

@@ -98,7 +98,7 @@ def to_directory(
             fsio.write_file(destination / description.FILE, told.encode())
             if source.mark is not None:
                 target.set_mark(source.mark)
-            removed = _tidy(destination, told, None if keep else source.catalog, target)
+            removed = _remove_stale(destination, told, None if keep else source.catalog, target)
             return Taken(
                 told, tally.copied, tally.copied_bytes, tally.blobs - tally.copied, removed, source.left_out()
             )
@@ -159,7 +159,7 @@ def _write_key(destination: Path, part: Part, content: bytes) -> Part:
     return part
 
 
-def _tidy(destination: Path, told: Description, catalog: Snapshot | None, target: BlobStore) -> int:
+def _remove_stale(destination: Path, told: Description, catalog: Snapshot | None, target: BlobStore) -> int:
     """Remove the files of an earlier backup that this one does not have, and return the number of blobs."""
     wanted = {told.catalog.path, *(part.path for part in told.keys)}
     with fsio.storage_errors("list", destination):
