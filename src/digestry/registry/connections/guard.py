@@ -35,6 +35,8 @@ REASONS: Final = (SILENT, SLOW_HEAD, LONG_HEAD, IDLE, STALLED, "slow-body", CROW
 
 _LONGEST_HEAD: Final = 16 << 10
 _INTERVAL: Final = 0.25
+_SHORT_INTERVAL: Final = 0.1
+"""While a long head may have to be ended: until then it is held in memory."""
 _BUSY: Final = 0.1
 """The share of its time that it may take, at most, of the process."""
 _GRACE: Final = 1.0
@@ -107,6 +109,7 @@ class Guard:
         self._said = 0.0
         self._unsaid: Counter[str] = Counter()
         self._stop = threading.Event()
+        self._suspects = False
         self.total = most_connections(limits)
         """Connections that there may be."""
         self.open = 0
@@ -126,7 +129,7 @@ class Guard:
 
     def _run(self) -> None:
         took = 0.0
-        while not self._stop.wait(max(_INTERVAL, took / _BUSY)):
+        while not self._stop.wait(max(_SHORT_INTERVAL if self._suspects else _INTERVAL, took / _BUSY)):
             began = time.thread_time()  # not the time in which others had the interpreter
             try:
                 self.look()
@@ -137,6 +140,7 @@ class Guard:
     def look(self) -> None:
         """Check all connections once."""
         now = time.perf_counter()
+        self._suspects = False
         self._find(now)
         clients = [(number, one) for number, one in self._sockets.items() if one.peer is not None]
         self.open = len(clients)
@@ -214,6 +218,7 @@ class Guard:
         if long and 0.0 < one.long < self._table.turn:
             return self._cut(number, one, LONG_HEAD)
         one.long = (one.long or now) if long else 0.0
+        self._suspects = self._suspects or long
         if now - one.idle < limits.header_seconds:
             return False
         if connection.used:
