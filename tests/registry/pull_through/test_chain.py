@@ -15,7 +15,7 @@ import pytest
 from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request
 from tests.registry.pull_through.support import KIND, Upstream, get, get_blob, mirroring, state, upstream
-from tests.support import PATIENCE, RegistryServer, free_port, program
+from tests.support import PATIENCE, RegistryServer, free_port, program, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +287,8 @@ def test_digestry_behind_digestry(chained: RegistryServer, hub: Upstream, name: 
     digest = hub.image(f"hub-cache/{name}", "1", layer=b"layer of " + name.encode())
     table = f'[mirror."docker.io"]\nurl = "http://{chained.host}"\ndefault = true'
     with mirroring(tmp_path / "second", table) as server:
+        # Other tests' upstream sent what cannot be used: it may be left alone for some seconds.
+        wait_until(lambda: get(server, name, "1").status == 200, what="the upstream's tag")
         answer = get(server, name, "1")
         assert answer.headers["docker-content-digest"] == str(digest)
         layer = json.loads(answer.body)["layers"][0]
