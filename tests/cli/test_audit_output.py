@@ -288,3 +288,18 @@ def test_the_table_is_as_wide_as_the_terminal(environment: dict[str, str], fleet
         rows = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown][:4]
         assert max(map(len, rows)) <= width
         assert (max(map(len, rows)) > 100) is (width == 140)
+
+
+def test_the_table_in_a_pipe_is_as_wide_as_columns_says(environment: dict[str, str], fleet: Path) -> None:
+    for width in (60, 140):
+        environment["COLUMNS"] = str(width)
+        done = subprocess.run(
+            digestry("audit", "--source", f"file:{fleet}"),
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        rows = done.stdout.splitlines()[:4]
+        assert max(map(len, rows)) <= width
+        assert (max(map(len, rows)) > 100) is (width == 140)

@@ -377,7 +377,7 @@ def test_export_and_verify_again(run: Run, stopped: Path, tmp_path: Path) -> Non
         with pytest.raises(ContentError, match="line 1 is no journal entry"):
             journal_chain.verify_lines([wrong.encode()])
     done = run("journal", "verify", "--file", "-", given=extra, status=5)
-    assert "line 1 is no journal entry" in done.stderr
+    assert "in standard input: line 1 is no journal entry" in done.stderr
 
 
 def test_a_cut_journal_is_found_by_what_was_noted(run: Run, stopped: Path) -> None:

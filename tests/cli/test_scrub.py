@@ -148,6 +148,7 @@ def test_what_cannot_be_asked(run: Run, tmp_path: Path) -> None:
     done = run_digestry("scrub", "--root", tmp_path / "none")
     assert done.returncode == 4
     assert "there is no registry under" in done.stderr
+    assert "hint: name the directory that digestry serve has as its root" in done.stderr
     assert not (tmp_path / "none").exists()
 
 

@@ -113,7 +113,7 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     is_flag=False,
     flag_value=_EVERY,
     metavar="[SECONDS]",
-    help=f"TableOptions again every so often, {_EVERY:g} s if none are given, until interrupted.",
+    help=f"Repeat the audit every so many seconds, {_EVERY:g} unless given, until interrupted.",
 )
 @click.option(
     "--timeout",

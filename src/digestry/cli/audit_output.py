@@ -55,8 +55,9 @@ class Wanted:
 
 
 def width(output: Path | None) -> int:
-    """Return the columns that a line may take: the terminal's, or 100 without a terminal."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns if output is None and _terminal() else WIDTH
+    """Return the columns that a line may take: of ``COLUMNS`` or the terminal, or 100 without either."""
+    known = output is None and (_terminal() or os.environ.get("COLUMNS"))
+    return shutil.get_terminal_size((WIDTH, 24)).columns if known else WIDTH
 
 
 def _terminal() -> bool:

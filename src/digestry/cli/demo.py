@@ -42,6 +42,9 @@ class _Stage:
         self.environment = {**os.environ, "DIGESTRY_HOME": str(directory / "home")}
         if engine is not None:
             self.environment.update(engine.environment)
+        if sys.stdout.isatty():
+            # The commands write to a pipe: they are told how wide the tables may be.
+            self.environment["COLUMNS"] = str(shutil.get_terminal_size().columns)
         # The story's commands are the digestry that is running now, wherever it is installed.
         program = Path(sys.executable).with_name("digestry")
         self.program = [str(program)] if program.exists() else [sys.executable, "-m", "digestry"]

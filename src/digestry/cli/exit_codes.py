@@ -31,7 +31,8 @@ Exit codes:
   0    done; an audit found nothing vulnerable
   1    an audit or a verification found something
   2    wrong usage or invalid input
-  3    a registry or an engine did not answer, or refused; an audit could not see something
+  3    a registry or an engine did not answer, or refused;
+       an audit could not see something
   4    the image, tag or digest that was named is not there
   5    content does not match its digest or size; it was not used
   6    this machine's disk or database failed

@@ -64,15 +64,20 @@ def verify(
     """
     from digestry.backend import open_backend
     from digestry.catalog import journal_chain
-    from digestry.errors import NotFound
+    from digestry.errors import ContentError, NotFound
 
     if (root is None) == (file is None):
         raise click.UsageError("Give either --root or --file.")
     if root is None:
-        verdict = journal_chain.verify_lines(file, expect)
+        # Standard input has a number for a name, or one in brackets.
+        name = "standard input" if file.name in (0, "<stdin>", "-") else file.name
+        try:
+            verdict = journal_chain.verify_lines(file, expect)
+        except ContentError as error:
+            raise ContentError(f"in {name}: {error.message}", hint=error.hint) from error
         if not verdict.entries and verdict.broken is None:
             raise NotFound(
-                f"{file.name} has no entries, so that there is nothing to verify",
+                f"{name} has no entries, so that there is nothing to verify",
                 hint="an export that failed leaves such a file, too: digestry journal export --root DIR",
             )
     else:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="registry.toml: users, rules, TLS, limits (docs/registry.md). Options go before it.",
+    help="registry.toml: users, rules, TLS, limits (docs/registry.md). Options override it.",
 )
 @click.option(
     "--root",

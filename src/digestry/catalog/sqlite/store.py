@@ -49,7 +49,10 @@ class SqliteStore:
     def require(self) -> None:
         """Raise :class:`NotFound` unless there is a file."""
         if not self.path.is_file():
-            raise NotFound(f"there is no registry under {self._root}: it has no {FILE}")
+            raise NotFound(
+                f"there is no registry under {self._root}: it has no {FILE}",
+                hint="name the directory that digestry serve has as its root",
+            )
 
     def check_schema(self) -> None:
         """Raise :class:`StorageError` unless the catalog has the newest schema, :class:`NotFound` if there is
