@@ -169,8 +169,9 @@ def _choose(choice: str, directory: Path) -> Engine | None:
     elif choice != "none":
         engine = demo_engine.find(("docker", "podman") if choice == "auto" else (choice,))
     if engine is None:
+        missing = f"No {choice}" if choice in ("docker", "podman") else "No container engine"
         say(
-            "No container engine answers, so no container will run: the audit reads an inventory file in\n"
+            f"{missing} answers, so no container will run: the audit reads an inventory file in\n"
             "their place. Everything else is real. (As root on Debian or Ubuntu, `make demo ENGINE=install`\n"
             "installs docker first.)"
             if choice != "none"
