@@ -56,7 +56,7 @@ class Stage:
             "HOME": str(home),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
             "NO_COLOR": "1",
-            "COLUMNS": "120",
+            "COLUMNS": "100",
             **environment,
         }
         for name in ("page", "etc", "var/lib", "run", "srv"):
