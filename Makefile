@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ENGINE ?=
-# Test processes: one more than cores, since many tests wait.
-WORKERS ?= 3
+# Test processes: twice as many as cores, since many tests wait.
+WORKERS ?= 4
 
 .PHONY: demo test test-all reality check bench docs lock format clean setup
 
