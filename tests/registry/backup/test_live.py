@@ -26,7 +26,7 @@ from tests.crash.checks import (
 )
 from tests.crash.load import REPOSITORIES, Ledger, push_for
 from tests.registry.backup.support import blob_files, push, tags
-from tests.stores import needs_disk
+from tests.stores import blob_file, needs_disk
 from tests.support import run_digestry, running_registry, start_digestry, start_registry, wait_until
 
 
@@ -163,7 +163,7 @@ def test_it_waits_for_a_collection(root: Path, tmp_path: Path) -> None:
 
 
 def test_damage_ends_with_1_and_names_who_holds_it(root: Path, tmp_path: Path) -> None:
-    (root / "blobs" / "sha256" / Digest.of(b"good").encoded).write_bytes(b"evil")
+    blob_file(root, Digest.of(b"good")).write_bytes(b"evil")
     done = run("backup", "--root", root, tmp_path / "backup", expect=1)
     assert str(Digest.of(b"good")) in done.stderr
     assert "golftrack:1.5" in done.stderr
