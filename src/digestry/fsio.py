@@ -92,15 +92,20 @@ def publish(temporary: Path, destination: Path, *, descriptor: int | None = None
         sync_directory(destination.parent)
 
 
-def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+class NotRegular(OSError):
+    """What has the name is not a regular file, such as a pipe or a directory."""
+
+
+def open_regular(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     """Open ``path``, which must be a regular file, or a link to one, and return its descriptor.
 
-    Whatever else has its name, such as a pipe, is not waited for. Raises OSError.
+    Whatever else has its name, such as a pipe, is not waited for. Raises :class:`NotRegular` for that, and
+    OSError.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+            raise NotRegular(errno.EINVAL, "it is not a regular file", str(path))
     except BaseException:
         os.close(descriptor)
         raise

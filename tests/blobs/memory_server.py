@@ -12,7 +12,6 @@ import threading
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from digestry.blobs.protocols import (
@@ -363,12 +362,7 @@ class RemoteIngest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._keep:
             self.close()
         else:

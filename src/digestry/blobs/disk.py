@@ -36,8 +36,10 @@ from digestry.blobs.protocols import (
 from digestry.blobs.verify import wrong_hash
 from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
 from digestry.fsio import (
+    NotRegular,
     make_directory,
     move,
+    open_regular,
     remove_file,
     storage_error,
     storage_errors,
@@ -187,20 +189,15 @@ class DiskBlobs:
 
     def _descriptor(self, digest: Digest) -> int:
         try:
-            # Without O_NONBLOCK, a pipe in a file's place would be waited for.
-            descriptor = os.open(
-                self._folders[digest.algorithm] + digest.encoded, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            )
+            return open_regular(self._folders[digest.algorithm] + digest.encoded)
         except FileNotFoundError as error:
             raise NotFound(f"{digest} is not in {self.root}") from error
+        except NotRegular as error:
+            raise self._no_file(self.path(digest)) from error
         except OSError as error:
             if error.errno in NO_FILE:
                 raise self._no_file(self.path(digest)) from error
             raise file_error("open", self.path(digest), error) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise self._no_file(self.path(digest))
-        return descriptor
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
         """Return the whole content, verified; see :meth:`BlobReader.read` for what it raises."""

@@ -6,7 +6,6 @@ import fcntl
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from digestry.blobs.protocols import Chunk
@@ -229,12 +228,7 @@ class DiskIngest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._keep:
             self.close()
         else:

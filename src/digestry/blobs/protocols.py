@@ -6,7 +6,6 @@ import io
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, ParamSpec, Protocol, Self, TypeVar
 
 from digestry.errors import StorageError
@@ -218,12 +217,7 @@ class Ingest(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class ResumableIngest(Ingest, Protocol):

@@ -45,9 +45,6 @@ class Engine:
         """Return the command that runs a container that prints its version and ends."""
         return [self.program, "run", "--rm", "--network", "none", *self._insecure(), image, "--version"]
 
-    def pull_command(self, image: str) -> list[str]:
-        return [self.program, "pull", "--quiet", *self._insecure(), image]
-
     def remove_command(self, *names: str) -> list[str]:
         return [self.program, "rm", "--force", *names]
 

@@ -129,11 +129,11 @@ class RegistryApp:
             await relay(exchange, *mount)
             return
         if route.identified:
-            known = service.gate.cached_principal(exchange.header(b"authorization"))
-            if known is None:
-                await _identify(service, exchange)
-            else:
-                exchange.principal = known
+            header = exchange.header(b"authorization")
+            principal = service.gate.cached_principal(header)
+            if principal is None:
+                principal = await service.gate.authenticate(exchange, header or "")
+            exchange.principal = principal
             service.admission.check_writable(exchange)
         operation = route.operations.get(exchange.scope["method"])
         if service.mirrors is not None:
@@ -191,15 +191,6 @@ class RegistryApp:
             service.connections.note_turns()
             self._guard.start()
             service.observer.watch(ConnectionMeter(service.observer.measures, self._guard).read)
-
-
-async def _identify(service: Service, exchange: Exchange) -> None:
-    """Finds out who asks. Raises :class:`ErrorResponse` 401 for who claims what does not hold."""
-    header = exchange.header(b"authorization")
-    principal = service.gate.cached_principal(header)
-    if principal is None:
-        principal = await service.gate.authenticate(exchange, header or "")
-    exchange.principal = principal
 
 
 def _refuse_method(service: Service, exchange: Exchange, name: str, last: str) -> NoReturn:

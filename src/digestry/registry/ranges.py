@@ -62,7 +62,9 @@ class Selection(NamedTuple):
         return result
 
     def body(self, content: bytes) -> bytes:
-        """The whole body, of the whole ``content``."""
+        """Return the body of the answer, made of the whole ``content``."""
+        if self.whole:
+            return content
         parts = [part.head + content[part.first : part.last + 1] for part in self.parts]
         return b"".join((*parts, self.foot))
 

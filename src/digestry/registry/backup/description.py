@@ -14,7 +14,6 @@ import datetime
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,7 @@ import msgspec
 
 from digestry.coordination import key_files
 from digestry.errors import ContentError, NotFound
-from digestry.fsio import storage_error, storage_errors
+from digestry.fsio import NotRegular, open_regular, storage_error, storage_errors
 from digestry.model.digest import shown
 
 FILE: Final = "backup.json"
@@ -137,23 +136,21 @@ def read(directory: Path) -> Description:
     return decode(content, str(directory / FILE))
 
 
-def open_regular(path: Path, *, follow: bool = False) -> int:
-    """Open a regular file, not a pipe and, unless ``follow``, not a link.
+def open_part(path: Path) -> int:
+    """Open a file of a backup, which must be a regular file and not a link, and return its descriptor.
 
     Raises OSError, ContentError.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ContentError(f"{path} is not a file")
-    return descriptor
+    try:
+        return open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except NotRegular as error:
+        raise ContentError(f"{path} is not a file") from error
 
 
 def read_small(path: Path, limit: int) -> bytes:
     """Read a whole file. Raises FileNotFoundError, ContentError above ``limit`` bytes, StorageError."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with os.fdopen(open_part(path), "rb") as file:
             content = file.read(limit + 1)
     except FileNotFoundError:
         raise

@@ -210,7 +210,7 @@ def _fetch(source: Path, part: Part, target: Path) -> None:
     hasher = hashlib.sha256()
     size = 0
     try:
-        descriptor = description.open_regular(path)
+        descriptor = description.open_part(path)
     except FileNotFoundError as error:
         raise ContentError(f"the backup's {part.path} is not there") from error
     except OSError as error:

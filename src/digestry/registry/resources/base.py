@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from digestry.registry.error_responses import ErrorResponse, not_found
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 
@@ -15,8 +15,3 @@ async def get_base(service: Service, exchange: Exchange, _: str, __: str) -> Non
 async def refuse_extension(service: Service, exchange: Exchange, _: str, __: str) -> None:
     """Raise :class:`ErrorResponse` 404 for an extension that this registry does not have."""
     raise ErrorResponse(404, "UNSUPPORTED", "there is no such extension; see /v2/_oci/ext/discover")
-
-
-async def refuse_path(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """Raise :class:`ErrorResponse` 404 for a path that is none of the API's."""
-    raise not_found(exchange.scope["path"])

@@ -83,7 +83,7 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
     else:
         content = await service.executors.run(service.stores.read, digest, size)
     await exchange.begin(selection.status, headers, selection.length)
-    await exchange.finish(content if selection.whole else selection.body(content))
+    await exchange.finish(selection.body(content))
 
 
 def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
