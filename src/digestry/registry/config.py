@@ -186,7 +186,7 @@ class RegistryConfig:
         return self.connections.body_seconds
 
 
-def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
+def load(file: Path | None, options: Mapping[str, object]) -> RegistryConfig:
     """Read the configuration. ``options`` are the command line's, by key; None for those not given.
 
     Raises :class:`InvalidConfiguration` for anything impossible, or unsafe unless it is explicit.
@@ -253,7 +253,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> RegistryConfig:
     return config
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -264,7 +264,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise InvalidConfiguration(f"{file} is not valid TOML: {error}") from error
 
 
-def _tls(table: Any, where: Where) -> TlsConfig:
+def _tls(table: object, where: Where) -> TlsConfig:
     return TlsConfig(**toml.read(table, TLS_KEYS, where))
 
 

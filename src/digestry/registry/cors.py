@@ -27,7 +27,7 @@ _EXPOSED: Final = (
 )
 
 
-def _origins(value: Any, where: Where) -> tuple[str, ...]:
+def _origins(value: object, where: Where) -> tuple[str, ...]:
     found = []
     for text in toml.texts(value, where):
         origin = text if text == ANY else parse_origin(text)
@@ -39,7 +39,7 @@ def _origins(value: Any, where: Where) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _methods(value: Any, where: Where) -> tuple[str, ...]:
+def _methods(value: object, where: Where) -> tuple[str, ...]:
     found = tuple(text.upper() for text in toml.texts(value, where))
     if not set(found) <= set(METHODS):
         raise ValueError(f"some of {', '.join(METHODS)} are required")
@@ -96,7 +96,7 @@ class CorsConfig:
         ]
 
 
-def parse(document: Mapping[str, Any], where: Where) -> CorsConfig:
+def parse(document: Mapping[str, object], where: Where) -> CorsConfig:
     """Read ``[cors]`` of a document. Raises :class:`InvalidConfiguration`."""
     if "cors" not in document:
         return CorsConfig()

@@ -71,7 +71,7 @@ def parse_host(text: str) -> Host | None:
     return Host(name, None if match[3] is None else int(match[3]))
 
 
-def names(value: Any, where: Where) -> tuple[str, ...]:
+def names(value: object, where: Where) -> tuple[str, ...]:
     """Names of a registry in its configuration, without ports; ``*.example.com`` is every name below it."""
     found = []
     for text in toml.texts(value, where):

@@ -12,7 +12,7 @@ from digestry.registry import toml
 from digestry.registry.toml import Key, Where
 
 
-def patterns(value: Any, where: Where) -> tuple[str, ...]:
+def patterns(value: object, where: Where) -> tuple[str, ...]:
     """Read a list of patterns of names, or a single one."""
     found = toml.texts(value, where)
     for pattern in found:
@@ -32,7 +32,7 @@ KEYS: Final = (
 )
 
 
-def parse(document: Mapping[str, Any], where: Where) -> TagPolicy:
+def parse(document: Mapping[str, object], where: Where) -> TagPolicy:
     """Read the sections of a document, in order. Raises :class:`InvalidConfiguration`."""
     rules = []
     for table, here in toml.tables(document, "immutability", where):

@@ -16,7 +16,7 @@ OFF: Final = "off"
 STDERR: Final = "stderr"
 
 
-def _audit(value: Any, where: Where) -> Path | str:
+def _audit(value: object, where: Where) -> Path | str:
     return str(value) if value in {OFF, STDERR} else toml.file(value, where)
 
 
@@ -86,20 +86,20 @@ class LogConfig:
         return replace(self, audit=file.with_name(f"{file.stem}-refused{file.suffix}"))
 
 
-def metrics(document: Mapping[str, Any], where: Where) -> MetricsConfig:
+def metrics(document: Mapping[str, object], where: Where) -> MetricsConfig:
     """Read ``[metrics]`` of a document. Raises :class:`InvalidConfiguration`."""
     return MetricsConfig(**_section(document, "metrics", METRICS_KEYS, where))
 
 
-def health(document: Mapping[str, Any], where: Where) -> HealthConfig:
+def health(document: Mapping[str, object], where: Where) -> HealthConfig:
     """Read ``[health]`` of a document. Raises :class:`InvalidConfiguration`."""
     return HealthConfig(**_section(document, "health", HEALTH_KEYS, where))
 
 
-def log(document: Mapping[str, Any], where: Where) -> LogConfig:
+def log(document: Mapping[str, object], where: Where) -> LogConfig:
     """Read ``[log]`` of a document. Raises :class:`InvalidConfiguration`."""
     return LogConfig(**_section(document, "log", LOG_KEYS, where))
 
 
-def _section(document: Mapping[str, Any], name: str, keys: tuple[Key, ...], where: Where) -> dict[str, Any]:
+def _section(document: Mapping[str, object], name: str, keys: tuple[Key, ...], where: Where) -> toml.Values:
     return toml.read(document.get(name, {}), keys, Where(where.file, name))

@@ -51,7 +51,7 @@ _SAY_HTTPS: Final = {
 _NOTED: Final = frozenset((_FORWARDED, _FOR, _PROTO, _HOST, _PORT_HEADER))
 
 
-def _networks(value: Any, where: Where) -> tuple[str, ...]:
+def _networks(value: object, where: Where) -> tuple[str, ...]:
     found = toml.texts(value, where)
     for item in found:
         if item != UNIX:
@@ -104,7 +104,7 @@ class Forwarding:
     host: Host | None = None
 
 
-def parse(document: Mapping[str, Any], where: Where) -> ProxyConfig:
+def parse(document: Mapping[str, object], where: Where) -> ProxyConfig:
     """Read ``[proxy]`` of a document. Raises :class:`InvalidConfiguration`."""
     values = toml.read(document.get("proxy", {}), KEYS, Where(where.file, "proxy"))
     trusted = values["trusted"]

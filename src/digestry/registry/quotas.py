@@ -18,7 +18,7 @@ KEYS: Final = (
 )
 
 
-def parse(table: Any, where: Where) -> Quota:
+def parse(table: object, where: Where) -> Quota:
     """Read one ``[[quota]]`` section. Raises :class:`InvalidConfiguration`."""
     values = toml.read(table, KEYS, where)
     if values["bytes"] is None and values["tags"] is None:

@@ -47,7 +47,7 @@ class CollectionConfig:
     retention: Retention = field(default_factory=Retention)
 
 
-def parse(document: Mapping[str, Any], where: Where) -> CollectionConfig:
+def parse(document: Mapping[str, object], where: Where) -> CollectionConfig:
     """Read both sections of a document. Raises :class:`InvalidConfiguration`."""
     here = Where(where.file, "collection")
     values = toml.read(document.get("collection", {}), COLLECTION_KEYS, here)
@@ -59,7 +59,7 @@ def parse(document: Mapping[str, Any], where: Where) -> CollectionConfig:
     )
 
 
-def _rule(table: Any, where: Where) -> TagRetention:
+def _rule(table: object, where: Where) -> TagRetention:
     values = toml.read(table, RETENTION_KEYS, where)
     if values["keep_newest"] is None and values["keep_for"] is None:
         raise where.wrong(

@@ -43,7 +43,7 @@ _UNREAD: Final = 100
 _POSITION: Final = 13  # hex digits: as much as a float takes
 
 
-def _rate(value: Any, where: Where) -> int:
+def _rate(value: object, where: Where) -> int:
     found = toml.size(value, where)
     if found < SLOWEST:
         raise ValueError(f"{SLOWEST >> 10} KiB or more are required")
@@ -65,7 +65,7 @@ class ScrubConfig:
     rate: int = 20 << 20
 
 
-def parse(sections: Mapping[str, Any], where: Where) -> ScrubConfig:
+def parse(sections: Mapping[str, object], where: Where) -> ScrubConfig:
     """Read ``[scrub]``. Raises :class:`InvalidConfiguration`."""
     return ScrubConfig(**toml.read(sections.get("scrub", {}), KEYS, Where(where.file, "scrub")))
 

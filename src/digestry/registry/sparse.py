@@ -12,7 +12,7 @@ from digestry.registry.toml import Key, Where
 KEYS: Final = (Key("repository", patterns),)
 
 
-def parse(document: Mapping[str, Any], where: Where) -> tuple[str, ...]:
+def parse(document: Mapping[str, object], where: Where) -> tuple[str, ...]:
     """Return the patterns of all tables of a document. Raises :class:`InvalidConfiguration`."""
     return tuple(
         pattern

@@ -1,4 +1,4 @@
-"""Reading ``registry.toml``: each section declares its keys once, with type and default.
+"""A reader of ``registry.toml``: each section declares its keys once, with their kinds and defaults.
 
 A section's module has a tuple of :class:`Key` and a function from :func:`read` 's values to a frozen
 object; :mod:`digestry.registry.config` hangs the objects together. docs/registry.md lists the same
@@ -25,19 +25,23 @@ _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([KMGT]iB)?", re.ASCII | re.IGNORECAS
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which part of which file is read, for messages. Paths in it are relative to ``folder``."""
+    """The section of the file that is read, for messages."""
 
     file: Path
     section: str = ""
 
     def wrong(self, what: str, *, hint: str = "") -> InvalidConfiguration:
-        """The error that ``what`` is wrong here."""
+        """Return the error that ``what`` is wrong here."""
         place = f"{self.file}: [{self.section}]" if self.section else str(self.file)
         return InvalidConfiguration(f"{place}: {what}", hint=hint)
 
 
-Kind = Callable[[Any, Where], Any]
-"""Checks a TOML value and gives what it means. Raises ValueError, saying what is required."""
+Kind = Callable[[object, Where], object]
+"""Checks a TOML value and returns what it means. Raises ValueError, saying what is required."""
+
+Values = dict[str, Any]
+"""The values of a section, by field name. Each has the type that its key's kind returns, which only the
+declaration of the keys tells: hence ``Any``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Key:
 
     name: str
     kind: Kind
-    default: Any = ...
+    default: object = ...
 
     @property
     def field(self) -> str:
@@ -54,8 +58,8 @@ class Key:
         return self.name.replace("-", "_")
 
 
-def read(table: Any, keys: Iterable[Key], where: Where) -> dict[str, Any]:
-    """The values of a section, by field name, defaults filled in.
+def read(table: object, keys: Iterable[Key], where: Where) -> Values:
+    """Return the values of a section, defaults filled in.
 
     Raises :class:`InvalidConfiguration` for an unknown key, a missing one, or one of a wrong kind.
     """
@@ -66,7 +70,7 @@ def read(table: Any, keys: Iterable[Key], where: Where) -> dict[str, Any]:
         if name not in known:
             meant = did_you_mean(name, known)
             raise where.wrong(f"unknown key {shown(name)}{meant}", hint=f"the keys are: {', '.join(known)}")
-    values = {}
+    values: Values = {}
     for key in known.values():
         if key.name not in table:
             if key.default is ...:
@@ -80,8 +84,8 @@ def read(table: Any, keys: Iterable[Key], where: Where) -> dict[str, Any]:
     return values
 
 
-def tables(document: Mapping[str, Any], name: str, where: Where) -> list[tuple[Any, Where]]:
-    """The tables of ``[[name]]``, each with where it is."""
+def tables(document: Mapping[str, object], name: str, where: Where) -> list[tuple[object, Where]]:
+    """Return the tables of ``[[name]]``, each with its location."""
     found = document.get(name, [])
     if not isinstance(found, list):
         raise where.wrong(f"{name} is a list of tables: write [[{name}]]")
@@ -91,14 +95,14 @@ def tables(document: Mapping[str, Any], name: str, where: Where) -> list[tuple[A
 # -- kinds --------------------------------------------------------------------------------------
 
 
-def text(value: Any, _: Where) -> str:
+def text(value: object, _: Where) -> str:
     """A string that is not empty."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("a string is required")
     return value
 
 
-def texts(value: Any, where: Where) -> tuple[str, ...]:
+def texts(value: object, where: Where) -> tuple[str, ...]:
     """A list of strings, or one."""
     if isinstance(value, str):
         value = [value]
@@ -107,19 +111,19 @@ def texts(value: Any, where: Where) -> tuple[str, ...]:
     return tuple(text(item, where) for item in value)
 
 
-def flag(value: Any, _: Where) -> bool:
+def flag(value: object, _: Where) -> bool:
     """``true`` or ``false``."""
     if not isinstance(value, bool):
         raise ValueError("true or false is required")
     return value
 
 
-def file(value: Any, where: Where) -> Path:
-    """A path; a relative one counts from the configuration file's folder."""
+def file(value: object, where: Where) -> Path:
+    """A path; a relative one counts from the configuration file's directory."""
     return where.file.parent / text(value, where)
 
 
-def size(value: Any, _: Where) -> int:
+def size(value: object, _: Where) -> int:
     """A number of bytes, or a string such as ``"10 GiB"``."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
@@ -132,7 +136,7 @@ def size(value: Any, _: Where) -> int:
 def whole(least: int, most: int) -> Kind:
     """A whole number from ``least`` to ``most``."""
 
-    def kind(value: Any, _: Where) -> int:
+    def kind(value: object, _: Where) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise ValueError(f"a whole number from {least} to {most} is required")
         return value
@@ -140,10 +144,10 @@ def whole(least: int, most: int) -> Kind:
     return kind
 
 
-def seconds(least: float, most: float) -> Kind:
+def seconds(least: float, most: float) -> Callable[[object, Where], float]:
     """A number of seconds from ``least`` to ``most``."""
 
-    def kind(value: Any, _: Where) -> float:
+    def kind(value: object, _: Where) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
             raise ValueError(f"a number of seconds from {least:.10g} to {most:.10g} is required")
         return float(value)
@@ -154,13 +158,13 @@ def seconds(least: float, most: float) -> Kind:
 def span(least: float, most: float) -> Kind:
     """A length of time: a number of seconds from ``least`` to ``most``, or a string such as ``"90d"``."""
 
-    def kind(value: Any, where: Where) -> float:
+    def kind(value: object, where: Where) -> float:
         found = _SPAN.fullmatch(value) if isinstance(value, str) else None
         if found is None and isinstance(value, str):
             raise ValueError('seconds are required, or a string such as "90d", "12h", "15min" or "30s"')
-        value = value if found is None else float(found[1]) * _SPANS[found[2]]
+        length = value if found is None else float(found[1]) * _SPANS[found[2]]
         try:
-            return float(seconds(least, most)(value, where))
+            return seconds(least, most)(length, where)
         except ValueError:
             said = f"from {length_of_time(least)} to {length_of_time(most)}"
             raise ValueError(f'a length of time {said} is required, in seconds or such as "90d"') from None
@@ -171,7 +175,7 @@ def span(least: float, most: float) -> Kind:
 def unless_off(kind: Kind) -> Kind:
     """As ``kind``, or ``"off"``, which is None."""
 
-    def either(value: Any, where: Where) -> Any:
+    def either(value: object, where: Where) -> object:
         return None if value == "off" else kind(value, where)
 
     return either
@@ -180,7 +184,7 @@ def unless_off(kind: Kind) -> Kind:
 def unless_empty(kind: Kind) -> Kind:
     """As ``kind``, or an empty list."""
 
-    def either(value: Any, where: Where) -> Any:
+    def either(value: object, where: Where) -> object:
         return () if value == [] else kind(value, where)
 
     return either
@@ -189,7 +193,7 @@ def unless_empty(kind: Kind) -> Kind:
 def one_of(*choices: str) -> Kind:
     """One of some words."""
 
-    def kind(value: Any, _: Where) -> str:
+    def kind(value: object, _: Where) -> str:
         if value not in choices:
             raise ValueError(f"one of {', '.join(choices)} is required, not {shown(str(value))}")
         return str(value)

@@ -35,14 +35,14 @@ _SHORTEST_SECRET: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
-def _name(value: Any, where: Where) -> str:
+def _name(value: object, where: Where) -> str:
     text = toml.text(value, where)
     if not _NAME.fullmatch(text):
         raise ValueError("up to 64 letters, digits, . _ and - are required")
     return text
 
 
-def _url(value: Any, where: Where) -> str:
+def _url(value: object, where: Where) -> str:
     text = toml.text(value, where)
     try:
         parts = urlsplit(text)
@@ -54,7 +54,7 @@ def _url(value: Any, where: Where) -> str:
     return text
 
 
-def _events(value: Any, where: Where) -> frozenset[EventKind]:
+def _events(value: object, where: Where) -> frozenset[EventKind]:
     wanted = toml.texts(value, where)
     found = frozenset(kind for kind in _EVENTS if kind in wanted)
     if len(found) != len(set(wanted)):
@@ -124,7 +124,7 @@ class Webhook:
         }
 
 
-def parse(document: Mapping[str, Any], where: Where) -> tuple[Webhook, ...]:
+def parse(document: Mapping[str, object], where: Where) -> tuple[Webhook, ...]:
     """Read the sections of a document. Raises :class:`InvalidConfiguration`."""
     found: dict[str, Webhook] = {}
     for table, here in toml.tables(document, "webhook", where):

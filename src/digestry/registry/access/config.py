@@ -42,7 +42,7 @@ class AccessConfig:
     issuers: tuple[Issuer, ...] = ()
 
 
-def parse(document: Mapping[str, Any], where: Where) -> AccessConfig:
+def parse(document: Mapping[str, object], where: Where) -> AccessConfig:
     """Read the three sections of a document. Raises :class:`InvalidConfiguration`."""
     if not document.keys() & {"auth", "rule", "oidc"}:
         return AccessConfig()

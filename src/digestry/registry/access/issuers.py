@@ -54,7 +54,7 @@ class Issuer:
     identities: tuple[IdentityMapping, ...]
 
 
-def parse(table: Any, where: Where) -> Issuer:
+def parse(table: object, where: Where) -> Issuer:
     """Read one ``[[oidc]]`` section. Raises :class:`InvalidConfiguration`."""
     values = toml.read(table, KEYS, where)
     for algorithm in values["algorithms"]:

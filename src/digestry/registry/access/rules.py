@@ -79,7 +79,7 @@ KNOWN_ONLY: Final = Rule(("authenticated",), ("**",), ALL)
 """What a registry has that knows users, but has no rules."""
 
 
-def parse(table: Any, where: Where) -> Rule:
+def parse(table: object, where: Where) -> Rule:
     """Read one ``[[rule]]`` section. Raises :class:`InvalidConfiguration`."""
     values = toml.read(table, KEYS, where)
     for action in values["actions"]:

@@ -20,7 +20,7 @@ _MODE: Final = re.compile(r"0?[0-7]{3}", re.ASCII)
 _LONGEST_PATH: Final = 107  # sun_path, unix(7), without its closing null
 
 
-def _mode(value: Any, _: Where) -> str:
+def _mode(value: object, _: Where) -> str:
     if not isinstance(value, str) or not _MODE.fullmatch(value):
         raise ValueError('permissions are required as chmod takes them, in quotes, such as "0660"')
     return value
@@ -58,7 +58,7 @@ class ConnectionLimits:
     """A worker process that gives no sign of life for so long is replaced."""
 
 
-def limits(values: Mapping[str, Any]) -> ConnectionLimits:
+def limits(values: toml.Values) -> ConnectionLimits:
     """Return the limits from the values that :data:`LIMIT_KEYS` read."""
     return ConnectionLimits(
         total=values["connections"],

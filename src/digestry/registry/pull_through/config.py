@@ -27,7 +27,7 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5}
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)
 
 
-def _url(value: Any, where: Where) -> str:
+def _url(value: object, where: Where) -> str:
     """Read ``scheme://host[:port]``, with the path to a project of that registry."""
     text = toml.text(value, where).rstrip("/")
     try:
@@ -56,7 +56,7 @@ def _split(path: str) -> tuple[str, str]:
     return (base, project.rstrip("/")) if api else ("", path.strip("/"))
 
 
-def _inside(value: Any, where: Where) -> tuple[str, ...]:
+def _inside(value: object, where: Where) -> tuple[str, ...]:
     found = toml.unless_empty(toml.texts)(value, where)
     for text in found:
         if not (_is_network(text) or _is_host(text)):
@@ -72,7 +72,7 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def _realm(value: Any, where: Where) -> tuple[str, ...]:
+def _realm(value: object, where: Where) -> tuple[str, ...]:
     found = toml.unless_empty(toml.texts)(value, where)
     for text in found:
         scheme, _, host = text.rpartition("://")
@@ -89,7 +89,7 @@ def _is_host(text: str) -> bool:
         return False
 
 
-def _user(value: Any, where: Where) -> str:
+def _user(value: object, where: Where) -> str:
     name = toml.text(value, where)
     if ":" in name:
         raise ValueError("a name without a colon is required: the password is in password-file")
@@ -99,7 +99,7 @@ def _user(value: Any, where: Where) -> str:
 def _or_never(kind: toml.Kind) -> toml.Kind:
     """As ``kind``, or ``"off"``, which is 0 seconds."""
 
-    def either(value: Any, where: Where) -> Any:
+    def either(value: object, where: Where) -> Any:
         return 0.0 if value == "off" else kind(value, where)
 
     return either
@@ -185,7 +185,7 @@ def check_files(mirrors: Iterable[MirrorConfig]) -> None:
             raise InvalidConfiguration(f"{where}: ca: cannot use {mirror.ca}: {reason}") from error
 
 
-def parse(document: Mapping[str, Any], where: Where) -> tuple[MirrorConfig, ...]:
+def parse(document: Mapping[str, object], where: Where) -> tuple[MirrorConfig, ...]:
     """Read the sections of a document. Raises :class:`InvalidConfiguration`."""
     tables = document.get(SECTION, {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
@@ -209,7 +209,7 @@ def parse(document: Mapping[str, Any], where: Where) -> tuple[MirrorConfig, ...]
     return mirrors
 
 
-def _mirror(host: str, table: Any, where: Where) -> MirrorConfig:
+def _mirror(host: str, table: object, where: Where) -> MirrorConfig:
     if any(isinstance(value, dict) for value in table.values()):
         raise where.wrong("a registry's name goes in quotes", hint=f'write [{SECTION}."quay.io"]')
     if host != host.lower():
