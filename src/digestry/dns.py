@@ -6,12 +6,13 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 MOST_OF_AN_OWNER: Final = 8
 """Look-ups under way at once for one owner: an upstream, a webhook, an issuer of tokens."""
 
-AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, SocketAddress]
 
 
 class _LookUp:

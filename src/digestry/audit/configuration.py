@@ -111,7 +111,7 @@ class _File:
         self._path = path
         self._lines = text.splitlines()
 
-    def read(self, document: Mapping[str, Any]) -> FleetConfiguration:
+    def read(self, document: Mapping[str, object]) -> FleetConfiguration:
         for key in document:
             if key not in TABLES:
                 raise self._wrong(
@@ -129,13 +129,13 @@ class _File:
             problems=tuple(problem for one in engines for problem in one.problems),
         )
 
-    def _table(self, document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    def _table(self, document: Mapping[str, object], name: str) -> Mapping[str, object]:
         table = document.get(name, {})
         if not isinstance(table, dict):
             raise self._wrong(f"{name} must be a table, written as [{name}]", "", 0, name)
         return table
 
-    def _entry(self, entry: Mapping[str, Any], number: int) -> SourceEntry:
+    def _entry(self, entry: Mapping[str, object], number: int) -> SourceEntry:
         for key, value in entry.items():
             if key not in SOURCE_DEFAULTS:
                 raise self._wrong(
@@ -152,14 +152,15 @@ class _File:
                 raise self._wrong(f"{key} must be {what}, not {shown(value)}", "source", number, key)
         if not entry.get("kind"):
             raise self._wrong(f"the {_ordinal(number)} [[source]] has no kind", "source", number, "")
-        timeout = float(entry.get("timeout", SOURCE_TIMEOUT))
+        values: dict[str, Any] = dict(entry)  # each was just checked to have the type of its key
+        timeout = float(values.get("timeout", SOURCE_TIMEOUT))
         if not _SHORTEST_TIMEOUT <= timeout < float("inf"):
             raise self._wrong(
                 f"timeout must be {_SHORTEST_TIMEOUT} seconds or more", "source", number, "timeout"
             )
-        return SourceEntry(**{**entry, "timeout": timeout})
+        return SourceEntry(**{**values, "timeout": timeout})
 
-    def _aliases(self, table: Mapping[str, Any]) -> tuple[Alias, ...]:
+    def _aliases(self, table: Mapping[str, object]) -> tuple[Alias, ...]:
         found = []
         for name, original in table.items():
             if not isinstance(original, str):
@@ -173,7 +174,7 @@ class _File:
             found.append(alias)
         return tuple(found)
 
-    def _mirrors(self, table: Mapping[str, Any]) -> list[engine_mirrors.FoundMirrors]:
+    def _mirrors(self, table: Mapping[str, object]) -> list[engine_mirrors.FoundMirrors]:
         found = []
         for key, value in table.items():
             if key not in MIRROR_DEFAULTS:

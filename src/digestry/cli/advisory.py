@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,8 +16,10 @@ from digestry.model.digest_prefix import DigestPrefix
 if TYPE_CHECKING:
     from digestry.advisories.advisory import AdvisoryReading
     from digestry.advisories.publish import TargetImage
+    from digestry.advisories.statements import Status
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
+    from digestry.model.digest import Digest
     from digestry.model.reference import Reference
 
 _STATUSES = ("affected", "not_affected", "fixed", "under_investigation")
@@ -64,7 +66,7 @@ def advisory() -> None:
 def add(
     *,
     reference: str,
-    status: Any,
+    status: Status,
     vulnerability: str,
     fixes: tuple[str, ...],
     remark: str,
@@ -218,8 +220,8 @@ def _tell_resolved(target: TargetImage) -> None:
         note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
 
 
-def _shown(digest: Any, whole: bool) -> str:
-    return str(digest) if whole else digest.short
+def _shown(digest: Digest | None, whole: bool) -> str:
+    return str(digest) if whole or digest is None else digest.short
 
 
 def _fixed_image(settings: Settings, session: Session, named: Reference, text: str) -> Reference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,8 @@ from digestry.cli import audit_output, exit_codes
 if TYPE_CHECKING:
     from digestry.audit.findings import AuditReport
     from digestry.audit.recording import Recording
+    from digestry.audit.reports.grouping import By
+    from digestry.audit.reports.words import FailState
     from digestry.audit.timelines import Timeline
     from digestry.cli.audit_output import Wanted
     from digestry.cli.settings import Settings
@@ -33,7 +35,9 @@ class _States(click.ParamType[frozenset[str]]):
 
     name = "states"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self, value: str | frozenset[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> frozenset[str]:
         if isinstance(value, frozenset):
             return value
         words = {word.strip() for word in value.split(",") if word.strip()}
@@ -146,10 +150,10 @@ def audit(
     include_stopped: bool,
     format_: str | None,
     output: Path | None,
-    by: Any,
+    by: By | None,
     all_rows: bool,
     no_trunc: bool,
-    fail_on: frozenset[Any],
+    fail_on: frozenset[FailState],
     record: bool,
     fix_plan: bool,
     watch: float | None,

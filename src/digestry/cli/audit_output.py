@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypedDict
 
 import click
 
@@ -23,9 +23,16 @@ if TYPE_CHECKING:
     from digestry.audit.recording import Recording
     from digestry.audit.remediation import Origins
     from digestry.audit.reports.to_table import TableOptions, Text
+    from digestry.audit.reports.words import FailState
     from digestry.audit.timelines import Timeline
 
-_COLOURS: Final[dict[str, dict[str, Any]]] = {
+
+class _Look(TypedDict, total=False):
+    fg: str
+    bold: bool
+
+
+_COLOURS: Final[dict[str, _Look]] = {
     "bad": {"fg": "red", "bold": True},
     "alarm": {"fg": "magenta", "bold": True},
     "doubt": {"fg": "yellow"},
@@ -50,7 +57,7 @@ class Wanted:
     format: str
     output: Path | None
     look: TableOptions
-    fail_on: frozenset[Any]
+    fail_on: frozenset[FailState]
     fixes: Origins | None
 
 

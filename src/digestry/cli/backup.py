@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -28,7 +28,7 @@ _HOLDERS: Final = 5
 _SLOWEST: Final = 1 << 10
 
 
-def rate_option(function: Callable[..., Any]) -> Callable[..., Any]:
+def rate_option(function: Callable[..., object]) -> Callable[..., object]:
     """Return the value of ``--rate`` in bytes a second, or None."""
     return click.option(
         "--rate", metavar="SIZE", callback=_rate, help='So much a second at the most, such as "100 MiB".'
@@ -129,7 +129,7 @@ def backup(
 
 
 @contextlib.contextmanager
-def _output(destination: Path) -> Iterator[Callable[[Chunk], Any]]:
+def _output(destination: Path) -> Iterator[Callable[[Chunk], object]]:
     """Yield a writer of an archive's bytes. A file has them, durably, at the end of the block."""
     from digestry.errors import StorageError
     from digestry.fsio import replacing
@@ -172,7 +172,7 @@ def _sweep(destination: Path) -> None:
                 path.unlink()
 
 
-def _plain(taken: Taken) -> dict[str, Any]:
+def _plain(taken: Taken) -> dict[str, object]:
     return {
         "backup": taken.description,
         "copied": taken.copied,

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import click
 
@@ -225,7 +225,7 @@ def _tell(stage: _Stage, repository: str) -> None:
 
     _heading("7. Which container runs which of the two?")
     found = production.audit(expect=exit_codes.FINDINGS)
-    affected = [row for row in found["containers"] if row["advisory_state"] == "affected"]
+    affected = [row for row in found if row["advisory_state"] == "affected"]
     say(f"The bad ones are replaced, by digest: {', '.join(row['name'] for row in affected)}.")
     say()
     for row in affected:
@@ -252,13 +252,20 @@ def _build(stage: _Stage, version: str) -> str:
     return digests[0]
 
 
+class _AuditRow(TypedDict):
+    """What the demo reads of a row of the audit's JSON."""
+
+    name: str
+    advisory_state: str
+
+
 class _Production:
     """The containers: an engine's, or rows of an inventory file."""
 
     def __init__(self, stage: _Stage, repository: str) -> None:
         self._stage = stage
         self._repository = repository
-        self._inventory: dict[str, dict[str, Any]] = {}
+        self._inventory: dict[str, dict[str, str]] = {}
         self._file = stage.directory / "inventory.json"
         self._running = False
 
@@ -321,13 +328,13 @@ class _Production:
         unpack(store, store.image(store.find(Reference.parse(image))), self._stage.directory / "unpacked")
         say(f"(no engine: the files of {image} are unpacked, and its program is run on this machine)")
 
-    def audit(self, *, expect: int) -> dict[str, Any]:
-        """Show the audit as a table, and return it as data."""
+    def audit(self, *, expect: int) -> list[_AuditRow]:
+        """Show the audit as a table, and return its rows."""
         engine = self._stage.engine
         source = engine.source if engine is not None else f"file:{self._file.name}"
         # 3: containers of the user's own, beside the demo's, whose registry does not answer.
         expected = (expect, exit_codes.REMOTE) if expect == exit_codes.OK else (expect,)
         self._stage.command("digestry", "audit", "--source", source, expect=expected)
         done = self._stage.quietly("audit", "--source", source, "--format", "json")
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
+        rows: list[_AuditRow] = json.loads(done.stdout)["containers"]
+        return rows

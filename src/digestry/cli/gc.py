@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -117,7 +117,7 @@ class _Items:
         say(f'{before}], "totals": {_json(tally)}}}')
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     import msgspec
 
     return printable_json(msgspec.json.encode(value).decode())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from digestry.cli.output import format_option, human_size, json_document, printable, say
 from digestry.cli.timeout_options import timeout_option
+from digestry.model.digest import Digest
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
@@ -15,6 +18,41 @@ if TYPE_CHECKING:
     from digestry.model.image_config import ImageConfig
     from digestry.model.manifest import Image, Index, Manifest
     from digestry.model.platform import Platform
+
+
+class _Child(msgspec.Struct, frozen=True):
+    digest: Digest
+    media_type: str
+    size: int
+    platform: str | None
+
+
+class _Layer(msgspec.Struct, frozen=True):
+    digest: Digest
+    media_type: str
+    size: int
+
+
+class _Image(msgspec.Struct, frozen=True):
+    digest: Digest
+    image_id: Digest | None
+    platform: str | None
+    created: str | None
+    config: Mapping[str, object] | None
+    layers: Sequence[_Layer]
+
+
+class _Document(msgspec.Struct, frozen=True):
+    """What the command shows; the fields are the JSON's keys."""
+
+    name: str
+    digest: Digest
+    media_type: str
+    size: int
+    source: str
+    annotations: Mapping[str, str]
+    manifests: Sequence[_Child]
+    image: _Image | None
 
 
 @click.command()
@@ -54,7 +92,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
 
 def _look(
     settings: Settings, text: str, place: Platform | None, *, remote: bool, raw: bool
-) -> bytes | dict[str, Any]:
+) -> bytes | _Document:
     from digestry.cli.digest_completion import in_registry
     from digestry.cli.sessions import open_session, open_store
     from digestry.errors import InvalidReference, NotFound, RemoteNotFound
@@ -97,9 +135,7 @@ def _look(
         return _remote(str(named), top, place, repository)
 
 
-def _remote(
-    wanted: str, top: Image | Index, place: Platform | None, repository: Repository
-) -> dict[str, Any]:
+def _remote(wanted: str, top: Image | Index, place: Platform | None, repository: Repository) -> _Document:
     from digestry.errors import InvalidManifest, NotFound, ProtocolViolation
     from digestry.images.pull import manifests_for_platform
     from digestry.model.image_config import ImageConfig
@@ -132,37 +168,31 @@ def _is_image(manifest: Manifest) -> bool:
 
 def _document(
     wanted: str, top: Manifest, source: str, image: Manifest | None, config: ImageConfig | None
-) -> dict[str, Any]:
-    return {
-        "name": wanted,
-        "digest": top.digest,
-        "media_type": top.media_type,
-        "size": top.size,
-        "source": source,
-        "annotations": top.annotations,
-        "manifests": [
-            {
-                "digest": child.digest,
-                "media_type": child.media_type,
-                "size": child.size,
-                "platform": str(child.platform) if child.platform else None,
-            }
+) -> _Document:
+    return _Document(
+        name=wanted,
+        digest=top.digest,
+        media_type=top.media_type,
+        size=top.size,
+        source=source,
+        annotations=top.annotations,
+        manifests=[
+            _Child(
+                child.digest, child.media_type, child.size, str(child.platform) if child.platform else None
+            )
             for child in top.manifests
         ],
-        "image": None
+        image=None
         if image is None
-        else {
-            "digest": image.digest,
-            "image_id": image.config.digest if image.config else None,
-            "platform": _platform(config),
-            "created": config.created if config else None,
-            "config": config.settings if config else None,
-            "layers": [
-                {"digest": layer.digest, "media_type": layer.media_type, "size": layer.size}
-                for layer in image.layers
-            ],
-        },
-    }
+        else _Image(
+            digest=image.digest,
+            image_id=image.config.digest if image.config else None,
+            platform=_platform(config),
+            created=config.created if config else None,
+            config=config.settings if config else None,
+            layers=[_Layer(layer.digest, layer.media_type, layer.size) for layer in image.layers],
+        ),
+    )
 
 
 def _platform(config: ImageConfig | None) -> str | None:
@@ -171,35 +201,33 @@ def _platform(config: ImageConfig | None) -> str | None:
     return "/".join(part for part in (config.os, config.architecture, config.variant) if part)
 
 
-def _print(document: dict[str, Any]) -> None:
+def _print(document: _Document) -> None:
     def line(label: str, value: object) -> None:
         say(f"{label + ':':<12} {printable(str(value))}")
 
-    line("Name", document["name"])
-    line("Digest", document["digest"])
-    line("Media type", document["media_type"])
-    line("Source", "the local store" if document["source"] == "local" else "the registry")
-    for key, value in document["annotations"].items():
-        line("Annotation", f"{key}={value}")
-    for child in document["manifests"]:
-        line("Manifest", f"{child['digest']} {child['platform'] or child['media_type']}")
-    image = document["image"]
+    line("Name", document.name)
+    line("Digest", document.digest)
+    line("Media type", document.media_type)
+    line("Source", "the local store" if document.source == "local" else "the registry")
+    for key, annotation in document.annotations.items():
+        line("Annotation", f"{key}={annotation}")
+    for child in document.manifests:
+        line("Manifest", f"{child.digest} {child.platform or child.media_type}")
+    image = document.image
     if image is None:
         line("Image", "none for this machine's platform; choose with --platform")
         return
-    if document["manifests"]:
-        line("Image", image["digest"])
-    line("Image ID", image["image_id"])
-    if image["platform"] is not None:
-        line("Platform", image["platform"])
-        line("Created", image["created"] or "-")
-    for key, value in (image["config"] or {}).items():
+    if document.manifests:
+        line("Image", image.digest)
+    line("Image ID", image.image_id)
+    if image.platform is not None:
+        line("Platform", image.platform)
+        line("Created", image.created or "-")
+    for key, value in (image.config or {}).items():
         line(key, _text(value))
-    for layer in image["layers"]:
-        line("Layer", f"{layer['digest']} {human_size(layer['size'])} {layer['media_type']}")
+    for layer in image.layers:
+        line("Layer", f"{layer.digest} {human_size(layer.size)} {layer.media_type}")
 
 
-def _text(value: Any) -> str:
-    import msgspec
-
+def _text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -29,7 +29,7 @@ def hashes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Sequ
     return values
 
 
-def _root(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _root(*, required: bool) -> Callable[[Callable[..., object]], Callable[..., object]]:
     return click.option(
         "--root",
         type=click.Path(file_okay=False, path_type=Path),
@@ -52,7 +52,7 @@ def journal() -> None:
 @format_option
 @click.pass_context
 def verify(
-    ctx: click.Context, *, root: Path | None, file: Any, expect: tuple[str, ...], format_: str
+    ctx: click.Context, *, root: Path | None, file: BinaryIO | None, expect: tuple[str, ...], format_: str
 ) -> None:
     """Verify the hash chain: that no entry was changed, removed or inserted.
 
@@ -68,7 +68,7 @@ def verify(
 
     if (root is None) == (file is None):
         raise click.UsageError("Give either --root or --file.")
-    if root is None:
+    if file is not None:
         # Standard input has a number for a name, or one in brackets.
         name = "standard input" if file.name in (0, "<stdin>", "-") else file.name
         try:
@@ -80,7 +80,7 @@ def verify(
                 f"{name} has no entries, so that there is nothing to verify",
                 hint="an export that failed leaves such a file, too: digestry journal export --root DIR",
             )
-    else:
+    elif root is not None:
         verdict = open_backend(root).catalog_store.verify_journal(expect)
     if format_ == "json":
         json_document(_plain(verdict))
@@ -90,7 +90,7 @@ def verify(
         ctx.exit(exit_codes.FINDINGS)
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
+def _plain(verdict: Verdict) -> dict[str, object]:
     broken = verdict.broken
     return {
         "entries": verdict.entries,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -119,7 +119,7 @@ def _who(event: TagEvent) -> str:
     return f"{event.actor} ({event.address})" if event.actor and event.address else event.actor or "-"
 
 
-def _plain(event: TagEvent) -> dict[str, Any]:
+def _plain(event: TagEvent) -> dict[str, object]:
     return {
         "at": rfc3339(event.at),
         "repository": event.repository,

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -130,7 +130,7 @@ def table(
         say(line(row, paint=colours))
 
 
-def json_document(value: Any) -> None:
+def json_document(value: object) -> None:
     """Print ``value`` as indented JSON, with its digests and references as text."""
     import msgspec
 
@@ -139,7 +139,7 @@ def json_document(value: Any) -> None:
     say(printable_json(text))
 
 
-def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
+def format_option(function: Callable[..., object]) -> Callable[..., object]:
     """Add the ``--format`` option that every listing command has."""
     return click.option(
         "--format",

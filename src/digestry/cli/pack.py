@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from digestry.cli.output import human_size, note, say
 from digestry.cli.timeout_options import transfer_timeout_option
+
+if TYPE_CHECKING:
+    from digestry.images.pack import Compression
 
 
 @click.command()
@@ -47,7 +50,7 @@ def pack(
     workdir: str,
     user: str,
     ports: tuple[str, ...],
-    compress: Any,
+    compress: Compression,
     quiet: bool,
 ) -> None:
     """Build an image from DIRECTORY: no daemon, no root, same files same digest.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -72,24 +73,28 @@ def restore_backup(
     keep_private(root)
     with measuring("restore", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
-        options: dict[str, Any] = {
-            "expect": expect,
-            "skip_damaged": skip_damaged,
-            "flow": flow,
-            "watcher": amount,
-        }
+        from_archive = functools.partial(
+            restoring.from_archive,
+            root=root,
+            expect=expect,
+            skip_damaged=skip_damaged,
+            flow=flow,
+            watcher=amount,
+        )
         with stopping(flow.stop):
             if source == Path("-"):
-                restored = restoring.from_archive(sys.stdin.buffer.read, root, **options)
+                restored = from_archive(sys.stdin.buffer.read)
             elif source.is_dir():
-                restored = restoring.from_directory(source, root, **options)
+                restored = restoring.from_directory(
+                    source, root, expect=expect, skip_damaged=skip_damaged, flow=flow, watcher=amount
+                )
             elif not source.exists():
                 raise NotFound(f"there is no backup {source}")
             else:
                 with storage_errors("open", source):
                     file = source.open("rb")
                 with file:
-                    restored = restoring.from_archive(file.read, root, **options)
+                    restored = from_archive(file.read)
     what = {"source": str(source.absolute()), "blobs": restored.blobs, "missing": len(restored.missing)}
     last_hash = restored.description.journal.last_hash
     note_command(root, "digestry restore-backup", "restore-backup", journal=last_hash, **what)
@@ -106,7 +111,7 @@ def restore_backup(
         ctx.exit(exit_codes.FINDINGS)
 
 
-def _plain(restored: Restored, root: Path) -> dict[str, Any]:
+def _plain(restored: Restored, root: Path) -> dict[str, object]:
     return {
         "backup": restored.description,
         "root": str(root),

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -258,7 +258,7 @@ def _cell(affected: Affected) -> str:
     return f"{affected.repository}:{','.join(affected.tags)}{more}"
 
 
-def _plain(found: Pass) -> dict[str, Any]:
+def _plain(found: Pass) -> dict[str, object]:
     from digestry.catalog import clock
 
     ended = None if found.finished_at is None else rfc3339(clock.to_datetime(found.finished_at))
@@ -272,13 +272,13 @@ def _plain(found: Pass) -> dict[str, Any]:
     }
 
 
-def _damaged(catalog: Catalog, root: Path, rows: list[DamagedContent]) -> list[dict[str, Any]]:
+def _damaged(catalog: Catalog, root: Path, rows: list[DamagedContent]) -> list[dict[str, object]]:
     from digestry.backend import open_blobs
     from digestry.catalog import clock
 
     blobs = open_blobs(root)
 
-    def plain(row: DamagedContent) -> dict[str, Any]:
+    def plain(row: DamagedContent) -> dict[str, object]:
         return {
             "digest": str(row.digest),
             "problem": row.problem,

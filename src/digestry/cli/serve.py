@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from digestry.cli.output import say
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from digestry.registry.config import Options
     from digestry.registry.pull_through.config import MirrorConfig
     from digestry.registry.pull_through.upstream import Upstream
 
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     default=None,
     help="Listen on an address that others reach without asking who they are.",
 )
-def serve(config: Path | None, **options: Any) -> None:
+def serve(config: Path | None, **options: Unpack[Options]) -> None:
     """Run the registry.
 
     Prints one line, its URL, when it is ready; logs go to standard error. SIGTERM and SIGINT stop

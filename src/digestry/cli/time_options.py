@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -25,13 +25,20 @@ _FORMS: Final = (
 )
 
 
-def time_option(name: str, *, last: bool, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: A002 - click's word
+def time_option(
+    name: str,
+    *,
+    last: bool,
+    help: str,  # noqa: A002 - click's word
+) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Return an option that is a time, as an aware datetime; which moment was taken goes to standard error.
 
     Of a whole second, minute or day it is the ``last`` moment, or else the first.
     """
 
-    def read(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    def read(
+        _context: click.Context, _parameter: click.Parameter, text: str | None
+    ) -> datetime.datetime | None:
         if text is None:
             return None
         now = datetime.datetime.now(datetime.UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
 
@@ -16,7 +16,7 @@ TRANSFERS: Final = 43200.0
 _KEY: Final = "digestry.timeout"
 _LIMIT: Final = "digestry.time-limit"
 _LONGEST: Final = 7 * 86400.0
-_Command = TypeVar("_Command", bound="Callable[..., Any] | click.Command")
+_Command = TypeVar("_Command", bound="Callable[..., object] | click.Command")
 
 
 def _keep(key: str) -> Callable[[click.Context, click.Parameter, float], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST: Final = 1000
 
 
-def _root(function: Callable[..., Any]) -> Callable[..., Any]:
+def _root(function: Callable[..., object]) -> Callable[..., object]:
     return click.option(
         "--root",
         type=click.Path(file_okay=False, path_type=Path),
@@ -29,7 +29,7 @@ def _root(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def _name(function: Callable[..., Any]) -> Callable[..., Any]:
+def _name(function: Callable[..., object]) -> Callable[..., object]:
     return click.option("--name", help="Of this webhook only.")(function)
 
 

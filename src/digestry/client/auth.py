@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
@@ -34,7 +34,9 @@ _NO_POST: Final = frozenset({404, 405, 501})
 
 
 @dataclass(slots=True)
-class _Token:
+class Token:
+    """A token of a token server, and until when (of the monotonic clock) it is used."""
+
     value: str
     ends: float
 
@@ -44,7 +46,7 @@ class _TokenAnswer(msgspec.Struct):
 
     token: str | None = None
     access_token: str | None = None
-    expires_in: Any = None
+    expires_in: object = None
 
     @property
     def life(self) -> float:
@@ -75,7 +77,7 @@ class Authenticator:
         self._lock = threading.Lock()
         self._host_locks: dict[str, threading.Lock] = {}
         self._schemes: dict[str, Challenge] = {}
-        self._tokens: dict[tuple[str, tuple[str, ...]], _Token] = {}
+        self._tokens: dict[tuple[str, tuple[str, ...]], Token] = {}
         self._withheld: dict[str, str] = {}
 
     def challenged(self, host: str) -> bool:
@@ -160,7 +162,7 @@ class Authenticator:
             self._keep(key, token)
         return f"Bearer {token.value}"
 
-    def _keep(self, key: tuple[str, tuple[str, ...]], token: _Token) -> None:
+    def _keep(self, key: tuple[str, tuple[str, ...]], token: Token) -> None:
         """Cache a token; the number of cached tokens is bounded."""
         with self._lock:  # other hosts' tokens are there too
             self._tokens.pop(key, None)
@@ -174,7 +176,7 @@ class Authenticator:
 
     def _fetch(
         self, host: str, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
-    ) -> _Token:
+    ) -> Token:
         realm = challenge.parameters["realm"]
         service = challenge.parameters.get("service", "")
         # What the challenge asks for counts too: a registry may know a scope that we do not.
@@ -200,7 +202,7 @@ class Authenticator:
                 except RemoteNotFound as error:
                     # Of the token server: it says nothing of what the registry has.
                     raise ProtocolViolation(error.message) from error
-            said: _TokenAnswer = response.json(_TokenAnswer, _TOKEN_BODY)
+            said = response.json(_TokenAnswer, _TOKEN_BODY)
         value = said.token or said.access_token
         if not value or not value.isascii() or not value.isprintable() or " " in value:
             raise ProtocolViolation(f"{response.host} sent no token for {host}")
@@ -210,7 +212,7 @@ class Authenticator:
             raise ProtocolViolation(
                 f"{response.host}, asked for a token for {host}: {error.message}"
             ) from error
-        return _Token(value, began + max(seconds - _MARGIN, seconds / 2))
+        return Token(value, began + max(seconds - _MARGIN, seconds / 2))
 
     def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
         """Return the credential if the token server may have it; else tell the user and return None."""

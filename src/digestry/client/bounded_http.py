@@ -14,13 +14,16 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LARGEST_HEAD: Final = 256 << 10
 """Bytes of an answer's head, with the interim answers before it."""
@@ -86,7 +89,7 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
         if self._taken > self._most:
             raise ProtocolViolation(f"{self._host} sends {self._what}: the rest was not read")
         began = time.monotonic()
@@ -129,13 +132,15 @@ class _Response(http.client.HTTPResponse):
     def __init__(
         self,
         sock: socket.socket,
-        *args: Any,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+        *,
         host: str,
         patience: Patience,
         extra: Callable[[], float],
-        **kwargs: Any,
     ) -> None:
-        super().__init__(sock, *args, **kwargs)
+        super().__init__(sock, debuglevel, method, url)
         self._host = host
         self._waiting = patience.waiting
         self._extra = extra()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -38,14 +38,14 @@ def resolve_many(
             return None
         if response.status != 200:
             response.fail(f"ask about {len(asked)} repositories")
-        found: Resolutions = response.json(Resolutions, _LARGEST_ANSWER, dec_hook=decode_hook)
+        found = response.json(Resolutions, _LARGEST_ANSWER, dec_hook=decode_hook)
     _check(host, asked, found)
     return found
 
 
 def _check(host: str, asked: Sequence[ResolveQuery], found: Resolutions) -> None:
     """Raise :class:`ProtocolViolation` if ``found`` does not answer what was asked."""
-    names: list[Any] = [one.repository for one in found.resolutions]
+    names: list[object] = [one.repository for one in found.resolutions]
     if not names or names != [query.repository for query in asked[: len(names)]]:
         raise ProtocolViolation(f"{host} answered other questions than it was asked")
     for text, content in found.contents.items():

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -100,7 +100,7 @@ class DockerCredentials:
         self._given = given
         self._tell = tell
         self._lock = threading.Lock()
-        self._configs: list[tuple[Path, dict[str, Any]]] | None = None
+        self._configs: list[tuple[Path, dict[str, object]]] | None = None
         self._known: dict[tuple[str, str], Credential | None] = {}
         self._helpers: dict[tuple[str, str], Credential | None] = {}
         self._problems: dict[str, str] = {}
@@ -138,7 +138,7 @@ class DockerCredentials:
                 return found
         return None
 
-    def _find_in(self, config: dict[str, Any], host: str, repository: str) -> Credential | None:
+    def _find_in(self, config: dict[str, object], host: str, repository: str) -> Credential | None:
         helpers = self._object(config, "credHelpers")
         for name in _names(host, repository):
             keys = [key for key in helpers if _name_of(key) == name]
@@ -153,7 +153,7 @@ class DockerCredentials:
         store = config.get("credsStore")
         return self._helped(store, _plain(host), host) if store else None
 
-    def _helped(self, helper: Any, name: str, host: str) -> Credential | None:
+    def _helped(self, helper: object, name: str, host: str) -> Credential | None:
         address = _HUB_KEY if name == DOCKER_HUB else name
         key = (str(helper), address)
         if key not in self._helpers:
@@ -166,8 +166,8 @@ class DockerCredentials:
                     self._tell(f"{host} is asked without credentials: {error.message}")
         return self._helpers[key]
 
-    def _load_all(self) -> list[tuple[Path, dict[str, Any]]]:
-        configs: list[tuple[Path, dict[str, Any]]] = []
+    def _load_all(self) -> list[tuple[Path, dict[str, object]]]:
+        configs: list[tuple[Path, dict[str, object]]] = []
         if self._given.strip():
             self._file = Path("DOCKER_AUTH_CONFIG")
             configs.append((self._file, self._decoded(self._given.encode())))
@@ -184,7 +184,7 @@ class DockerCredentials:
                     self._tell(error.message)
         return configs
 
-    def _load(self, path: Path) -> dict[str, Any]:
+    def _load(self, path: Path) -> dict[str, object]:
         try:
             with path.open("rb") as file:
                 content = file.read(_LARGEST_FILE)
@@ -194,7 +194,7 @@ class DockerCredentials:
             raise InvalidConfiguration(f"cannot read {path}: {error.strerror}") from error
         return self._decoded(content) if content.strip() or path not in self._more else {}
 
-    def _decoded(self, content: bytes) -> dict[str, Any]:
+    def _decoded(self, content: bytes) -> dict[str, object]:
         try:
             document = msgspec.json.decode(content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -203,7 +203,7 @@ class DockerCredentials:
             raise self._unusable("it is not a JSON object")
         return document
 
-    def _object(self, config: dict[str, Any], key: str) -> dict[str, Any]:
+    def _object(self, config: dict[str, object], key: str) -> dict[str, object]:
         value = config.get(key)
         if value is None:
             return {}
@@ -211,7 +211,7 @@ class DockerCredentials:
             raise self._unusable(f'"{key}" is not an object')
         return value
 
-    def _entry(self, config: dict[str, Any], name: str, *, whole: bool) -> Credential | None:
+    def _entry(self, config: dict[str, object], name: str, *, whole: bool) -> Credential | None:
         entries = self._object(config, "auths")
         # The exact name first; then the legacy forms, which are addresses.
         for key in sorted(entries, key=lambda key: key != name):
@@ -221,7 +221,7 @@ class DockerCredentials:
                     return found
         return None
 
-    def _decode(self, key: str, entry: Any) -> Credential | None:
+    def _decode(self, key: str, entry: object) -> Credential | None:
         if not isinstance(entry, dict):
             raise self._unusable(f"the entry of {shown(key)} is not an object")
         username, password = entry.get("username") or "", entry.get("password") or ""
@@ -244,7 +244,7 @@ class DockerCredentials:
             return None
         return Credential(username, password, *tokens)
 
-    def _ask(self, helper: Any, address: str) -> Credential | None:
+    def _ask(self, helper: object, address: str) -> Credential | None:
         if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
             raise self._unusable(f"{shown(helper)} cannot name a credential helper")
         program = f"docker-credential-{helper}"

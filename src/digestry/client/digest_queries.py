@@ -26,7 +26,7 @@ def tags_for_digest(endpoint: RepositoryEndpoint, digest: Digest, limit: int | N
             return None
         if response.status != 200:
             response.fail(f"ask whose {endpoint.display_name(str(digest))} is")
-        found: TagsForDigest = response.json(TagsForDigest, _LARGEST_PAGE, dec_hook=decode_hook)
+        found = response.json(TagsForDigest, _LARGEST_PAGE, dec_hook=decode_hook)
         response.entries = len(found.spans)
         spans += found.spans
         if limit is not None and len(spans) >= limit:
@@ -43,5 +43,4 @@ def holders(endpoint: RepositoryEndpoint, digest: Digest) -> Holders | None:
             return None
         if response.status != 200:
             response.fail(f"ask who holds {endpoint.display_name(str(digest))}")
-        found: Holders = response.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)
-    return found
+        return response.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)

@@ -43,7 +43,7 @@ def journal(
                 return None
             if response.status != 200:
                 response.fail(f"get the journal of {endpoint.name}")
-            page: JournalPage = response.json(JournalPage, _LARGEST_PAGE, dec_hook=decode_hook)
+            page = response.json(JournalPage, _LARGEST_PAGE, dec_hook=decode_hook)
         if not page.entries:
             break
         oldest = page.entries[-1]

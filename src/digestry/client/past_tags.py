@@ -26,7 +26,7 @@ def tag_at(endpoint: RepositoryEndpoint, tag: str, at: datetime.datetime) -> Tag
     """Return what ``tag`` pointed to at a time. See :meth:`Repository.tag_at`."""
     with endpoint.request("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as response:
         if response.status == 200:
-            found: TagAsOf = response.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
+            found = response.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
             return found.span
         if response.status not in UNSUPPORTED:
             response.fail(f"ask what {endpoint.display_name(tag)} was at {rfc3339(at)}")
@@ -64,7 +64,7 @@ def tags_at(endpoint: RepositoryEndpoint, at: datetime.datetime) -> list[TagSpan
             return None
         if response.status != 200:
             response.fail(f"list the tags of {endpoint.name} at {rfc3339(at)}")
-        found: TagsAsOf = response.json(TagsAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
+        found = response.json(TagsAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
         response.entries = len(found.tags)
         spans += found.tags
     return spans
@@ -76,8 +76,7 @@ def restore(endpoint: RepositoryEndpoint, tag: str, wanted: Digest | datetime.da
     path = f"_digestry/restore/{tag}?{urlencode(query)}"
     with endpoint.request("POST", path, push=True) as response:
         if response.status == 200:
-            found: Restored = response.json(Restored, _LARGEST_PAGE, dec_hook=decode_hook)
-            return found
+            return response.json(Restored, _LARGEST_PAGE, dec_hook=decode_hook)
         action = f"restore {endpoint.display_name(tag)}"
         if response.status not in UNSUPPORTED:
             response.fail(action)

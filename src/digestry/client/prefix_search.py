@@ -40,7 +40,7 @@ def find_in_repository(endpoint: RepositoryEndpoint, prefix: DigestPrefix) -> Di
         with endpoint.request("GET", f"_digestry/digests/{prefix}") as response:
             if response.status != 200:
                 response.fail(f"look for {prefix} in {name}")
-            found: DigestsBeginning = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
+            found = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
         return prefix.only_match(found.digests, f"{name} and its history")
     return prefix.only_match(*_of_tags(endpoint))
 
@@ -65,7 +65,7 @@ def find_in_registry(connection: Connection, host: str, prefix: DigestPrefix) ->
     with connection.send(host, Call("GET", f"{address}_digestry/digests/{prefix}"), _SCOPES) as response:
         if response.status != 200:
             response.fail(f"look for {prefix}")
-        found: DigestsBeginning = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
+        found = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
     return prefix.only_match(found.digests, f"what you may see of {host}")
 
 

@@ -38,7 +38,7 @@ def tags_for_digest(connection: Connection, host: str, digest: Digest) -> list[T
                 return None
             if response.status != 200:
                 response.fail(f"ask whose {digest} is")
-            found: TagsForDigest = response.json(TagsForDigest, _LARGEST_PAGE, dec_hook=decode_hook)
+            found = response.json(TagsForDigest, _LARGEST_PAGE, dec_hook=decode_hook)
         oldest = found.spans[-1] if found.spans else None
         if oldest is not None and spans and not _is_older(oldest, spans[-1]):
             raise ProtocolViolation(f"{host} sent spans that are not in order")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any, Final, NoReturn, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,6 +31,9 @@ ERROR_BODY: Final = 64 << 10
 _LONGEST_TEXT: Final = 400
 _MOST_ERRORS: Final = 3
 _RAW: Final = 64 << 10  # of an encoded body, decoded at once
+
+
+T = TypeVar("T")
 
 
 class Response:
@@ -165,11 +168,11 @@ class Response:
         except InvalidDigest as error:
             raise ProtocolViolation(f"{self.host} sent an invalid digest: {error.message}") from error
 
-    def json(self, kind: Any, limit: int, **decoding: Any) -> Any:
+    def json(self, kind: type[T], limit: int, *, dec_hook: Callable[[type, Any], object] | None = None) -> T:
         """Return the body as JSON of ``kind``. Raises :class:`ProtocolViolation` if it is anything else."""
         body = self.read(limit)
         try:
-            return msgspec.json.decode(body, type=kind, **decoding)
+            return msgspec.json.decode(body, type=kind, dec_hook=dec_hook)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolViolation(
                 f"{self.host} sent something that is not the JSON of {urlsplit(self.url).path}: "

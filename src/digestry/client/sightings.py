@@ -31,8 +31,7 @@ def record(connection: Connection, host: str, sightings: Sequence[Sighted]) -> N
     with connection.send(host, call, scopes) as response:
         if response.status != 200:
             response.fail("tell what runs")
-        noted: Noted = response.json(Noted, _LARGEST_ANSWER)
-    return noted
+        return response.json(Noted, _LARGEST_ANSWER)
 
 
 def sightings_of(endpoint: RepositoryEndpoint, digest: Digest, limit: int) -> SightingsOf | None:
@@ -44,5 +43,4 @@ def sightings_of(endpoint: RepositoryEndpoint, digest: Digest, limit: int) -> Si
             return None
         if response.status != 200:
             response.fail(f"ask where {endpoint.display_name(str(digest))} was seen")
-        found: SightingsOf = response.json(SightingsOf, _LARGEST_ANSWER, dec_hook=decode_hook)
-    return found
+        return response.json(SightingsOf, _LARGEST_ANSWER, dec_hook=decode_hook)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -21,7 +21,7 @@ _LARGEST_PAGE: Final = 16 << 20
 class _TagList(msgspec.Struct):
     """The body of ``GET /v2/<name>/tags/list``; what a registry lists need not be text."""
 
-    tags: Annotated[list[Any], msgspec.Meta(max_length=1_000_000)] | None = None
+    tags: Annotated[list[object], msgspec.Meta(max_length=1_000_000)] | None = None
 
 
 def list_tags(endpoint: RepositoryEndpoint, on_invalid: Callable[[str], None] | None = None) -> Iterator[str]:
@@ -29,7 +29,7 @@ def list_tags(endpoint: RepositoryEndpoint, on_invalid: Callable[[str], None] | 
     for response in pages(endpoint, f"tags/list?{urlencode({'n': _PAGE})}"):
         if response.status != 200:
             response.fail(f"list the tags of {endpoint.name}")
-        page: _TagList = response.json(_TagList, _LARGEST_PAGE)
+        page = response.json(_TagList, _LARGEST_PAGE)
         response.entries = len(page.tags or ())
         for tag in page.tags or ():
             try:

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from digestry.blobs.protocols import BlobWriter, Ingest
 from digestry.errors import Conflict, InvalidConfiguration, NotFound
@@ -81,7 +81,7 @@ def pack(directory: Path, recipe: Recipe, blobs: BlobWriter) -> Packed:
     settings = _settings(recipe)
     layer, diff_id, count = _layer(directory, recipe, blobs)
     created = datetime.datetime.fromtimestamp(recipe.time, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "created": created,
         "architecture": recipe.platform.architecture,
         "os": recipe.platform.os,
@@ -111,7 +111,7 @@ def _put(blobs: BlobWriter, media_type: str, content: bytes) -> Descriptor:
     return Descriptor(media_type, blobs.put(content), len(content))
 
 
-def _plain(descriptor: Descriptor) -> dict[str, Any]:
+def _plain(descriptor: Descriptor) -> dict[str, object]:
     return {
         "mediaType": descriptor.media_type,
         "digest": str(descriptor.digest),
@@ -122,8 +122,8 @@ def _plain(descriptor: Descriptor) -> dict[str, Any]:
 # -- the config -----------------------------------------------------------------------------------
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+def _settings(recipe: Recipe) -> dict[str, object]:
+    settings: dict[str, object] = {}
     if recipe.user:
         settings["User"] = recipe.user
     if recipe.ports:

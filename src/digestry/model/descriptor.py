@@ -50,7 +50,7 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
         return hash((self.media_type, self.digest, self.size))
 
 
-def decode_hook(kind: type, value: Any) -> Any:
+def decode_hook(kind: type, value: Any) -> object:
     """Return ``value`` as ``kind``, for msgspec: a type of this package that JSON does not have."""
     if kind is Digest:
         try:
@@ -61,7 +61,7 @@ def decode_hook(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
-def encode_hook(value: Any) -> Any:
+def encode_hook(value: object) -> object:
     """Return ``value`` as JSON has it, for msgspec: a type of this package that JSON does not have."""
     if isinstance(value, Digest):
         return str(value)

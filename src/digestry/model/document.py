@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from digestry.errors import InvalidManifest
 
+T = TypeVar("T")
 
-def decode_document(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:
+
+def decode_document(decoder: msgspec.json.Decoder[T], raw: bytes, what: str) -> T:
     """Return ``raw`` decoded by ``decoder``. Raises :class:`InvalidManifest`, which calls it ``what``."""
     try:
         return decoder.decode(raw)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 _TOP: Final = (
     "schemaVersion",
@@ -39,7 +39,7 @@ _SMALL: Final = 64 << 10
 _WORD: Final = re.compile(rb'"([A-Za-z.]{2,13})"')
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-Fields = dict[str, Callable[[Any], Any]]
+Fields = dict[str, Callable[[object], object]]
 
 
 def is_odd(raw: bytes) -> bool:
@@ -60,40 +60,44 @@ def plain(raw: bytes) -> bytes:
     return json.dumps(_object(document, _TOP, _MANIFEST)).encode()
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _object(value: Any, names: tuple[str, ...], kinds: Fields) -> Any:
+def _object(value: object, names: tuple[str, ...], kinds: Fields) -> object:
     if not isinstance(value, dict):
         return value
     cases = {name.lower(): name for name in names}
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for key, item in value.items():
         name = cases.get(key.lower(), str(key))
         if item is None:
             continue
-        kind = kinds.get(str(name))
-        result[_text(name)] = _texts(item) if kind is None else kind(item)
+        kind = kinds.get(name)
+        result[_go_text(name)] = _texts(item) if kind is None else kind(item)
     return result
 
 
-def _list_of(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _list_of(kind: Callable[[object], object]) -> Callable[[object], object]:
     return lambda value: [kind(item) for item in value] if isinstance(value, list) else value
 
 
-def _map(value: Any) -> Any:
+def _map(value: object) -> object:
     """Return a map of texts, with an empty text in place of a null."""
     if not isinstance(value, dict):
         return value
     return {_text(key): _text("" if item is None else item) for key, item in value.items()}
 
 
-def _text(value: Any) -> Any:
-    return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+def _text(value: object) -> object:
+    return _go_text(value) if isinstance(value, str) else value
 
 
-def _texts(value: Any) -> Any:
+def _go_text(text: str) -> str:
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def _texts(value: object) -> object:
     """Return a value with all text in it as Go reads it."""
     match value:
         case str():
@@ -106,15 +110,15 @@ def _texts(value: Any) -> Any:
             return value
 
 
-def _text_or_empty(value: Any) -> Any:
+def _text_or_empty(value: object) -> object:
     return "" if value is None else _text(value)
 
 
-def _platform(value: Any) -> Any:
+def _platform(value: object) -> object:
     return _object(value, _PLATFORM, {"os.features": _list_of(_text_or_empty)})
 
 
-def _descriptor(value: Any) -> Any:
+def _descriptor(value: object) -> object:
     kinds: Fields = {"urls": _list_of(_text_or_empty), "annotations": _map, "platform": _platform}
     return _object(value, _DESCRIPTOR, kinds)
 

@@ -5,7 +5,7 @@ OCI image-spec manifest.md and image-index.md, and docker's schema 2 manifest an
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
 
@@ -44,7 +44,7 @@ class _IndexJSON(msgspec.Struct, frozen=True, rename="camel"):
 
 class _Probe(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str | None = None
-    schema_version: Any = None
+    schema_version: object = None
     manifests: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -191,8 +191,9 @@ def parse_manifest(raw: bytes, media_type: str | None = None, *, algorithm: str 
 
 def _parsed(text: bytes, media_type: str | None) -> tuple[str, _ManifestJSON | _IndexJSON]:
     kind = _kind(text, media_type)
-    decoder = _manifest if kind in media_types.IMAGE_MANIFESTS else _index
-    return kind, decode_document(decoder, text, "manifest")
+    if kind in media_types.IMAGE_MANIFESTS:
+        return kind, decode_document(_manifest, text, "manifest")
+    return kind, decode_document(_index, text, "manifest")
 
 
 def _as_go_reads(raw: bytes) -> bytes:
@@ -204,7 +205,7 @@ def _as_go_reads(raw: bytes) -> bytes:
 
 
 def _kind(raw: bytes, media_type: str | None) -> str:
-    probe: _Probe = decode_document(_probe, raw, "manifest")
+    probe = decode_document(_probe, raw, "manifest")
     if probe.schema_version == 1 and not isinstance(probe.schema_version, bool):
         raise InvalidManifest(
             "this is a docker schema 1 manifest, which is not supported", hint="push it with a newer client"
@@ -232,6 +233,6 @@ def _kind(raw: bytes, media_type: str | None) -> str:
     raise InvalidManifest('the manifest has no "mediaType", and neither "config" nor "manifests" to tell by')
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     """Return new content as JSON bytes: keys in the given order, no spaces, so that its digest repeats."""
     return msgspec.json.encode(value, enc_hook=encode_hook)

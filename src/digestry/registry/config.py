@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from digestry.backend import Backend, open_backend
 from digestry.catalog import clock
@@ -186,8 +185,19 @@ class RegistryConfig:
         return self.connections.body_seconds
 
 
-def load(file: Path | None, options: Mapping[str, object]) -> RegistryConfig:
-    """Read the configuration. ``options`` are the command line's, by key; None for those not given.
+class Options(TypedDict, total=False):
+    """What the command line may set. None is for an option that was not given."""
+
+    root: Path | None
+    listen: str | None
+    workers: int | None
+    manifest_limit: int | None
+    log_format: str | None
+    allow_anonymous: bool | None
+
+
+def load(file: Path | None, options: Options) -> RegistryConfig:
+    """Read the configuration. ``options`` are the command line's.
 
     Raises :class:`InvalidConfiguration` for anything impossible, or unsafe unless it is explicit.
     """
@@ -201,7 +211,7 @@ def load(file: Path | None, options: Mapping[str, object]) -> RegistryConfig:
             raise where.wrong(f"unknown key {shown(name)}{meant}", hint=f"there are: {', '.join(known)}")
     top = toml.read(document, KEYS, where)
     limits = toml.read(sections.get("limits", {}), LIMIT_KEYS, Where(where.file, "limits"))
-    given = {name: value for name, value in options.items() if value is not None}
+    given: toml.Values = {name: value for name, value in options.items() if value is not None}
     manifest_limit = given.pop("manifest_limit", limits["manifest"])
     top.update(given)
     log = observing.log(sections, where)

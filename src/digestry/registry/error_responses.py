@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import MissingContent
@@ -48,7 +48,7 @@ class ErrorResponse(DigestryError):
         code: str,
         message: str,
         *,
-        detail: Any = None,
+        detail: object = None,
         headers: Mapping[str, str] | None = None,
         reason: str = "",
     ) -> None:
@@ -59,9 +59,9 @@ class ErrorResponse(DigestryError):
         self.detail = detail
         self.headers = dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """The JSON of distribution-spec, "Error Codes"."""
-        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        error: dict[str, object] = {"code": self.code, "message": self.message}
         if self.detail is not None:
             error["detail"] = self.detail
         return {"errors": [error]}
@@ -181,7 +181,15 @@ def from_error(error: DigestryError) -> ErrorResponse:
     return ErrorResponse(500, "UNKNOWN", "the registry's storage failed; its log says why")
 
 
-def _particulars(error: DigestryError) -> dict[str, Any]:
+class _Particulars(TypedDict, total=False):
+    """What the answer for an error has beside its status, code and text."""
+
+    detail: object
+    headers: Mapping[str, str]
+    reason: str
+
+
+def _particulars(error: DigestryError) -> _Particulars:
     """Return what the answer for an error has beside its status, code and text."""
     match error:
         case MissingContent():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from digestry.catalog.journal import Origin
 from digestry.errors import TooLarge
 from digestry.model.descriptor import encode_hook
+from digestry.model.history import TagEvent
 from digestry.registry import body_memory
 from digestry.registry.access.principal import EVERYBODY, Principal
 from digestry.registry.body_memory import BODIES
@@ -95,8 +96,10 @@ class Exchange(Request):
     """Why the answer is an error, if it is one. Words: an exception's traceback would hold all of this."""
     reason: str = ""
     """Why it was refused, in a word for the metrics, where its status does not say it."""
-    audit_event: dict[str, Any] | None = None
+    audit_event: dict[str, object] | None = None
     """What a write did, for the audit log, beside what the request itself says."""
+    tag_events: Sequence[TagEvent] = ()
+    """The journal's entries that a write made."""
     errors_only: bool = False
     """Whether only an error may be answered."""
     extra_headers: Sequence[tuple[bytes, bytes]] = ()
@@ -291,9 +294,10 @@ class Exchange(Request):
         last = str(self.scope["path"]).rpartition("/")[2]
         return last if last.startswith(("sha256:", "sha512:")) else ""
 
-    def record_audit_event(self, **what: Any) -> None:
-        """Add fields to this write's audit event: ``action``, ``tag``, ``digest``, ``size``, ``events``."""
+    def record_audit_event(self, *, events: Sequence[TagEvent] = (), **what: object) -> None:
+        """Add fields, such as ``action`` and ``digest``, and tag ``events`` to this write's audit event."""
         self.audit_event = {**(self.audit_event or {}), **what}
+        self.tag_events = (*self.tag_events, *events)
 
     # -- the answer ----------------------------------------------------------------------------
 
@@ -402,7 +406,7 @@ class Exchange(Request):
             connection.waiting = False
             self.slow = time.perf_counter() - began > _SOON
 
-    async def json(self, value: Any, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
+    async def json(self, value: object, *, media_type: str = JSON, headers: Headers = ()) -> None:  # type: ignore[override]
         """Send a 200 response with ``value`` as JSON."""
         body = msgspec.json.encode(value, enc_hook=encode_hook)
         await self.answer(200, [("Content-Type", media_type), *headers], body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from digestry.catalog.tag_policy import MODES, TagPolicy, TagRule
 from digestry.errors import InvalidConfiguration

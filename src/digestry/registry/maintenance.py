@@ -14,8 +14,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from digestry.errors import DigestryError
 
@@ -48,11 +49,11 @@ MakeJobs = Callable[[], Sequence[Job]]
 class Maintenance:
     """The process, kept running until :meth:`stop`. It calls ``make_jobs``, which must be picklable."""
 
-    def __init__(self, make_jobs: MakeJobs, logging_config: dict[str, Any]) -> None:
+    def __init__(self, make_jobs: MakeJobs, logging_config: dict[str, object]) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._runs = self._context.Event()
         self._arguments = (make_jobs, logging_config, os.getpid(), self._runs)
-        self._process: Any = None
+        self._process: BaseProcess | None = None
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="maintenance", daemon=True)
 
@@ -87,7 +88,7 @@ class Maintenance:
                 self._process.kill()
 
 
-def _main(make_jobs: MakeJobs, logging_config: dict[str, Any], parent: int, runs: Event) -> None:
+def _main(make_jobs: MakeJobs, logging_config: dict[str, object], parent: int, runs: Event) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when

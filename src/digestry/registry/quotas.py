@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from digestry.catalog.quotas import Quota
 from digestry.errors import InvalidConfiguration

@@ -7,8 +7,9 @@ a table of regular expressions costs several times as much (bench/README.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from digestry.registry.authorization import (
     AUDIT,
@@ -48,6 +49,17 @@ _API: Final = "/v2/"
 _NAME: Final = "<name>"
 
 
+class _Flags(TypedDict, total=False):
+    """The fields of a :class:`Route` that most routes leave as they are."""
+
+    check: Callable[[Any, str, str], None]
+    upstream: bool
+    identified: bool
+    changes: bool
+    audited: bool
+    unlisted: frozenset[str]
+
+
 def _read(handler: Handler, access: Access = PULL, upstream: Handler | None = None) -> list[Operation]:
     return [Operation(method, handler, access, upstream=upstream) for method in ("GET", "HEAD")]
 
@@ -57,13 +69,17 @@ def _route(
     metric: str,
     *operations: Operation,
     refused: Access = BY_METHOD,
-    **flags: Any,
+    local_copy: bool = False,
+    **flags: Unpack[_Flags],
 ) -> Route:
-    return Route(path, metric, {each.method: each for each in operations}, refused, **flags)
+    by_method = {each.method: each for each in operations}
+    return Route(path, metric, by_method, refused, local_copy=local_copy, **flags)
 
 
-def _extension(path: str, metric: str, *operations: Operation, **flags: Any) -> Route:
-    return _route(path, metric, *operations, local_copy=True, **flags)
+def _extension(
+    path: str, metric: str, *operations: Operation, refused: Access = BY_METHOD, **flags: Unpack[_Flags]
+) -> Route:
+    return _route(path, metric, *operations, refused=refused, local_copy=True, **flags)
 
 
 ROUTES: Final[tuple[Route, ...]] = (

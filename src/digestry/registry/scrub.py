@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from digestry.backend import Backend, open_blobs, open_coordination
 from digestry.blobs.protocols import Unreadable
@@ -126,7 +126,7 @@ class Pass:
         part = int(encoded[:_POSITION], 16) / 16**_POSITION
         return part if algorithm == "sha256" else 1.0  # there are hardly any of the others
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return the progress as the catalog stores it."""
         names = ("after", "blobs", "bytes", "damaged", "unread", "passes", "rate")
         return {name: getattr(self, name) for name in names}

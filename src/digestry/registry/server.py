@@ -247,7 +247,7 @@ class _Workers:
         config: RegistryConfig,
         socket: Listening,
         certificate: tls.Certificate | None,
-        load: Callable[[], Any],
+        load: Callable[[], object],
     ) -> None:
         self._config = config
         self._socket = socket
@@ -257,7 +257,7 @@ class _Workers:
         self._begun: list[float] = []
         self.answered = False
 
-    def _make(self) -> Any:
+    def _make(self) -> _Server:
         config = self._config
         limits = config.connections
         return _Server(
@@ -328,7 +328,7 @@ def _load(
     *,
     address: tuple[str, int] | None,
     beat: Callable[[], Coroutine[None, None, None]],
-) -> Any:
+) -> object:
     """Make the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     mounts = None if make_mounts is None else make_mounts()

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from granian.constants import SSLProtocols
 
@@ -89,7 +89,7 @@ class Certificate:
         self._folders = [*self._folders[-1:], folder]
         return copy
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return the server's TLS options."""
         return {
             "ssl_cert": self.used.certificate,

@@ -7,12 +7,13 @@ import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
-from digestry.client.auth import Authenticator
+from digestry.client.auth import Authenticator, Token
+from digestry.client.challenges import Challenge
 from digestry.client.connection import Connection
 from digestry.client.credentials import Credential, Credentials
 from digestry.client.options import ClientOptions
@@ -157,6 +158,8 @@ class _Authenticator(Authenticator):
     def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
         return credential if self._transport.guard.trusts(realm) else None
 
-    def _fetch(self, *args: Any, **kwargs: Any) -> Any:
+    def _fetch(
+        self, host: str, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
+    ) -> Token:
         with self._transport.asking_for_a_token():
-            return super()._fetch(*args, **kwargs)
+            return super()._fetch(host, challenge, scopes, credential)

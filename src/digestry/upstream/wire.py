@@ -8,15 +8,19 @@ import io
 import socket
 import threading
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from digestry import dns
 from digestry.client.bounded_http import FRAMING, FRAMING_AT_LEAST, LARGEST_HEAD, MOST_INTERIM, SWITCHING
 from digestry.upstream.deadline import LARGE, Deadline, current
 from digestry.upstream.guard import Guard
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _PATIENCE: Final = 30.0
 _RATE: Final = 1 << 10
@@ -42,7 +46,7 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
         left = self._deadline.left()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -70,8 +74,14 @@ class _Reader(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
         self._deadline = current() or Deadline(_PATIENCE, _PATIENCE, _RATE, threading.Semaphore())
         self._reader = _Reader(self.fp.detach(), sock, self._deadline)
         self.fp = io.BufferedReader(self._reader)
@@ -139,7 +149,7 @@ def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
 
 def _addresses(
     connection: HTTPConnection, guard: Guard, host: str, port: int
-) -> list[tuple[socket.AddressFamily, Any]]:
+) -> list[tuple[socket.AddressFamily, dns.SocketAddress]]:
     if connection.proxy is None:
         return list(guard.resolve(host, port))
     return [(family, address) for family, _, _, _, address in guard.look_up(host, port)]

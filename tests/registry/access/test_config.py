@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -49,7 +50,7 @@ RULE = '[[rule]]\nwho = "x"\nactions = "pull"\n'
 def loaded(tmp_path: Path, text: str, **options: object) -> RegistryConfig:
     file = tmp_path / "registry.toml"
     file.write_text(text)
-    return load(file, {"root": tmp_path / "root", **options})
+    return load(file, cast("config.Options", {"root": tmp_path / "root", **options}))
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -169,7 +170,7 @@ def test_no_number_is_ever_lost(shares: Refusals) -> None:
     assert len(of_users) <= refusals.MOST_SOURCES + 1
     assert len(of_strangers) <= refusals.MOST_SOURCES + 1
     assert lines_written <= refusals.OF_STRANGERS + (refusals.MOST_SOURCES + 1) * refusals.OF_A_USER
-    assert sum(entry["count"] for entry in of_users + of_strangers) + lines_written == total
+    assert sum(cast("int", entry["count"]) for entry in of_users + of_strangers) + lines_written == total
     assert shares.summaries(last=True) == ([], [])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from digestry.inventory.engine_values import digest_of, reference_of
 from digestry.inventory.formats.container_states import State, state_of
@@ -22,7 +22,7 @@ _WAITS: Final = "it has not been started yet"
 class ObjectFormat(EntryFormat[JsonObject]):
     """An entry is a JSON object of any depth, of which the format reads what it knows."""
 
-    entry: ClassVar[Any] = JsonObject
+    entry: ClassVar[object] = JsonObject
 
     def shows(self, state: State, count: int = 1) -> bool:
         """Whether containers in ``state`` are to be reported; counts those that are not."""

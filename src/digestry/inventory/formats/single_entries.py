@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 class EntryFormat(Generic[T]):
     """An entry is decoded as an ``entry``, which is ``T``, and is whole: nothing is left for the end."""
 
-    entry: ClassVar[Any]
+    entry: ClassVar[object]
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading

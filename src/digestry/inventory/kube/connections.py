@@ -42,7 +42,7 @@ def manager_for(access: Access, credential: Credential) -> urllib3.PoolManager:
     Raises :class:`InvalidConfiguration` for a certificate, a key or a proxy that cannot be used.
     """
     cluster = access.cluster
-    options: dict[str, Any] = {"maxsize": 2}
+    options: dict[str, Any] = {"maxsize": 2}  # keyword arguments of urllib3, of several types
     if cluster.server.startswith("https://"):
         options["ssl_context"] = _context(access, credential)
         if cluster.insecure:

@@ -8,10 +8,13 @@ import io
 import socket
 import ssl
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from digestry import dns
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _LARGEST_PATH: Final = 8 << 10
 
@@ -90,7 +93,7 @@ class _Timed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         self._stream.settimeout(_left(self._ends))
         return self._stream.recv_into(buffer)
 
@@ -101,5 +104,5 @@ class _Timed(io.RawIOBase):
     def close(self) -> None:
         """Leaves the socket to who opened it: the answer is read after the connection is given up."""
 
-    def makefile(self, *_: Any) -> io.BufferedReader:
+    def makefile(self, *_: object) -> io.BufferedReader:
         return io.BufferedReader(self)

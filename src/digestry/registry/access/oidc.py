@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from joserfc.errors import SecurityWarning
@@ -83,12 +83,12 @@ class TrustedIssuer:
         if payload is None:
             raise Untrusted(f"the token is not signed by {self.issuer.issuer}")
         try:
-            claims = msgspec.json.decode(payload, type=dict[str, Any])
+            claims = msgspec.json.decode(payload, type=dict[str, object])
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Untrusted("the token's claims cannot be read") from error
         return self._identity(claims), self._ends(claims)
 
-    def _ends(self, claims: Mapping[str, Any]) -> float:
+    def _ends(self, claims: Mapping[str, object]) -> float:
         now, leeway = time.time(), self.issuer.leeway_seconds
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
@@ -101,7 +101,7 @@ class TrustedIssuer:
             raise Untrusted("the token is not valid yet")
         return min(expires + leeway, now + _LONGEST_LIFE)
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+    def _identity(self, claims: Mapping[str, object]) -> Identity:
         for mapping in self.issuer.identities:
             value = claims.get(mapping.claim)
             # Groups and roles come as a list, of which one is enough.

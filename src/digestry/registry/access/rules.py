@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.name_pattern import beginning, check_pattern, matches

@@ -6,17 +6,19 @@ What is not of the form is no token, whatever it is instead: :class:`NotBelieved
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 from joserfc import jws
 from joserfc.errors import JoseError
+from joserfc.jwk import Key
 
 LONGEST: Final = 128 << 10
 """In characters, of a whole token."""
 
 _LONGEST_HEADER: Final = 4 << 10
 _PARTS: Final = 3
+T = TypeVar("T")
 _FAR: Final = 1e12  # seconds; in the year 33658
 
 
@@ -34,7 +36,7 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class _Issued(msgspec.Struct, frozen=True):
-    iss: Any = None
+    iss: object = None
 
 
 class _Registry(jws.JWSRegistry):
@@ -44,7 +46,7 @@ class _Registry(jws.JWSRegistry):
 
 def header(token: str) -> Header:
     """Return a token's header, not verified. Raises :class:`NotBelieved`."""
-    found: Header = _read(token, 0, Header)
+    found = _read(token, 0, Header)
     if found.crit is not msgspec.UNSET:
         raise NotBelieved("the token has critical headers, which are not understood here")
     return found
@@ -52,11 +54,11 @@ def header(token: str) -> Header:
 
 def issuer(token: str) -> str | None:
     """Return the issuer that a token states, not verified. Raises :class:`NotBelieved` if there is none."""
-    found: _Issued = _read(token, 1, _Issued)
+    found = _read(token, 1, _Issued)
     return found.iss if isinstance(found.iss, str) else None
 
 
-def _read(token: str, part: int, kind: Any) -> Any:
+def _read(token: str, part: int, kind: type[T]) -> T:
     parts = token.split(".", _PARTS)
     if len(parts) != _PARTS or len(token) > LONGEST or len(parts[0]) > _LONGEST_HEADER:
         raise NotBelieved("this is no token")
@@ -67,7 +69,7 @@ def _read(token: str, part: int, kind: Any) -> Any:
         raise NotBelieved("this is no token") from error
 
 
-def signed(token: str, key: Any, algorithm: str) -> bytes | None:
+def signed(token: str, key: Key, algorithm: str) -> bytes | None:
     """Return the claims of a token that this key signed, as JSON; None if it did not."""
     try:
         registry = _Registry(algorithms=[algorithm], strict_check_header=False)
@@ -77,7 +79,7 @@ def signed(token: str, key: Any, algorithm: str) -> bytes | None:
     return found.payload
 
 
-def moment(value: Any) -> float | None:
+def moment(value: object) -> float | None:
     """Return a claim as seconds since 1970; None if it is no time: a text, NaN, or out of range."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from joserfc import jwt
@@ -68,7 +68,7 @@ class Tokens:
         *,
         credential: str,
         ends: float,
-        access: Sequence[Mapping[str, Any]] = (),
+        access: Sequence[Mapping[str, object]] = (),
     ) -> str:
         """Return a token for ``name`` that is valid until ``ends``, in seconds since 1970."""
         kid, key = self._keys.signing()

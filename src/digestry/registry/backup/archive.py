@@ -9,7 +9,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from digestry.blobs.protocols import Chunk
 from digestry.errors import ContentError
@@ -33,7 +33,7 @@ _KINDS: Final = {
 class ArchiveWriter:
     """A writer of entries to ``write``, a function that takes all bytes that it is given."""
 
-    def __init__(self, write: Callable[[Chunk], Any], *, mtime: int) -> None:
+    def __init__(self, write: Callable[[Chunk], object], *, mtime: int) -> None:
         self._write = write
         self._mtime = mtime
         self._written = 0

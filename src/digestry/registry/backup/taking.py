@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from digestry import fsio
 from digestry.backend import open_backend, open_blobs
@@ -181,7 +181,7 @@ def _remove_stale(destination: Path, told: Description, catalog: Snapshot | None
 
 def to_archive(
     root: Path,
-    write: Callable[[Chunk], Any],
+    write: Callable[[Chunk], object],
     *,
     temporary: Path | None = None,
     flow: Flow,

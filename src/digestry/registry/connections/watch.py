@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import Connection
@@ -15,7 +14,7 @@ class Watch:
     __slots__ = ("_connection", "_limits", "_taken", "_task", "_timer", "stalled")
 
     def __init__(
-        self, limits: ConnectionLimits, connection: Connection, task: asyncio.Task[Any] | None
+        self, limits: ConnectionLimits, connection: Connection, task: asyncio.Task[object] | None
     ) -> None:
         self._limits = limits
         self._connection = connection

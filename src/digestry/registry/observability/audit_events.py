@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from digestry.catalog import clock
 from digestry.catalog.garbage import ACTOR, Removed, Stayed
@@ -63,13 +63,15 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
         "repository": exchange.repository,
         "status": status,
     }
-    audit_event = dict(exchange.audit_event or _intent(exchange))
-    events: Sequence[TagEvent] = audit_event.pop("events", ())
-    own: Entry = {**common, "action": action_of(exchange), **_plain(audit_event)}
+    own: Entry = {
+        **common,
+        "action": action_of(exchange),
+        **_plain(exchange.audit_event or _intent(exchange)),
+    }
     if status >= 400:
         own["path"] = cut(exchange.scope["path"])
         own["error"] = cut(exchange.failure)
-    moves = [{**common, **_move(event)} for event in events]
+    moves = [{**common, **_move(event)} for event in exchange.tag_events]
     if own["action"] == "delete-tag" and moves:
         return moves  # that is all there is to it
     return [own, *moves]
@@ -92,7 +94,7 @@ def _intent(exchange: Exchange) -> Entry:
     return {}
 
 
-def _plain(what: dict[str, Any]) -> Entry:
+def _plain(what: dict[str, object]) -> Entry:
     return {name: str(value) if isinstance(value, Digest) else value for name, value in what.items()}
 
 
@@ -109,20 +111,22 @@ def _move(event: TagEvent) -> Entry:
 # -- what no request did ------------------------------------------------------------------------
 
 
-def of_itself(client: str, action: str, **what: Any) -> Entry:
+def of_itself(client: str, action: str, **what: object) -> Entry:
     """Return the line of something that the registry did by itself, as the client ``client``."""
     return _line({"user": ACTOR, "client": client}, action, **what)
 
 
-def of_mirror(origin: Origin, repository: str, *, event: TagEvent | None = None, **what: Any) -> list[Entry]:
+def of_mirror(
+    origin: Origin, repository: str, *, event: TagEvent | None = None, action: str = "", **what: object
+) -> list[Entry]:
     """Return the lines of what a mirror fetched (``action``, ``digest``, ``size``), and of the tag that it
     moved."""
     by = {"user": origin.actor, "client": "mirror"}
-    lines = [_line(by, repository=repository, **what)] if what else []
+    lines = [_line(by, action, repository=repository, **what)] if action else []
     return lines if event is None else [*lines, _line(by, repository=repository) | _move(event)]
 
 
-def _line(by: By, action: str = "", **what: Any) -> Entry:
+def _line(by: By, action: str = "", **what: object) -> Entry:
     entry = {"time": clock.to_rfc3339(clock.now()), **by, "action": action, **_plain(what)}
     return {name: value for name, value in entry.items() if value not in ("", 0, None)}
 
@@ -137,7 +141,7 @@ def operator(command: str) -> By:
     return {"user": LOCAL + name, "sudo_user": cut(os.environ.get("SUDO_USER", "")), "client": command}
 
 
-def note_command(root: Path, command: str, action: str, **what: Any) -> None:
+def note_command(root: Path, command: str, action: str, **what: object) -> None:
     """Write the line of a command that was given only the root."""
     with _as_owner(root):
         audit = AuditLog(told_place(root), root)

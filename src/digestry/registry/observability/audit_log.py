@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -42,7 +42,7 @@ KEPT: Final = "kept"
 
 _COMPLAINT_SECONDS: Final = 60.0
 
-Entry = dict[str, Any]
+Entry = dict[str, object]
 
 
 class AuditLog:

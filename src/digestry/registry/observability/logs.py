@@ -10,7 +10,7 @@ import contextvars
 import logging
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -30,7 +30,7 @@ REQUESTS: Final = logging.getLogger("digestry.requests")
 _LONGEST: Final = 2048
 
 
-def configuration(form: str) -> dict[str, Any]:
+def configuration(form: str) -> dict[str, object]:
     """Return the ``logging.config`` dictionary of every process. ``form`` is ``text`` or ``json``.
 
     Everything goes to standard error: standard output has the one line with the URL.
@@ -87,7 +87,7 @@ class JsonLines(logging.Formatter):
     """One JSON object for each record, with a traceback as a field."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, Any] = {
+        entry: dict[str, object] = {
             "time": clock.to_rfc3339(int(record.created * clock.SECOND)),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -103,9 +103,9 @@ class JsonLines(logging.Formatter):
         return encode(entry)
 
 
-def about(exchange: Exchange) -> dict[str, Any]:
+def about(exchange: Exchange) -> dict[str, object]:
     """Return the fields about its request that every line has."""
-    entry: dict[str, Any] = {
+    entry: dict[str, object] = {
         "request_id": exchange.request_id,
         "user": exchange.principal.identity.name,
         "address": exchange.address,
@@ -124,7 +124,7 @@ def about(exchange: Exchange) -> dict[str, Any]:
 def note_request(exchange: Exchange, status: int, seconds: float) -> None:
     """Write the line of a request that has ended."""
     client = cut(exchange.header(b"user-agent") or "")
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "status": status,
         "seconds": round(seconds, 6),
         "received": exchange.received,
@@ -158,7 +158,7 @@ def cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
-def encode(entry: dict[str, Any]) -> str:
+def encode(entry: dict[str, object]) -> str:
     """Return one line of JSON without control characters, and without its end."""
     try:
         line = msgspec.json.encode(entry).decode()
@@ -167,7 +167,7 @@ def encode(entry: dict[str, Any]) -> str:
     return printable_json(line)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, bool | int | float | None):
         return value
     return str(value).encode("utf-8", "backslashreplace").decode()

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from digestry.errors import InvalidConfiguration, InvalidReference
@@ -57,11 +57,11 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _inside(value: object, where: Where) -> tuple[str, ...]:
-    found = toml.unless_empty(toml.texts)(value, where)
+    found = () if value == [] else toml.texts(value, where)
     for text in found:
         if not (_is_network(text) or _is_host(text)):
             raise ValueError(f"{shown(text)} is no host, host:port, address or network")
-    return tuple(found)
+    return found
 
 
 def _is_network(text: str) -> bool:
@@ -73,12 +73,12 @@ def _is_network(text: str) -> bool:
 
 
 def _realm(value: object, where: Where) -> tuple[str, ...]:
-    found = toml.unless_empty(toml.texts)(value, where)
+    found = () if value == [] else toml.texts(value, where)
     for text in found:
         scheme, _, host = text.rpartition("://")
         if scheme not in {"", "http", "https"} or not _is_host(host):
             raise ValueError(f"{shown(text)} is no host or host:port, with or without http:// before it")
-    return tuple(found)
+    return found
 
 
 def _is_host(text: str) -> bool:
@@ -99,7 +99,7 @@ def _user(value: object, where: Where) -> str:
 def _or_never(kind: toml.Kind) -> toml.Kind:
     """As ``kind``, or ``"off"``, which is 0 seconds."""
 
-    def either(value: object, where: Where) -> Any:
+    def either(value: object, where: Where) -> object:
         return 0.0 if value == "off" else kind(value, where)
 
     return either
@@ -210,7 +210,7 @@ def parse(document: Mapping[str, object], where: Where) -> tuple[MirrorConfig, .
 
 
 def _mirror(host: str, table: object, where: Where) -> MirrorConfig:
-    if any(isinstance(value, dict) for value in table.values()):
+    if isinstance(table, dict) and any(isinstance(value, dict) for value in table.values()):
         raise where.wrong("a registry's name goes in quotes", hint=f'write [{SECTION}."quay.io"]')
     if host != host.lower():
         raise where.wrong(f"write the registry's name in lower case: {host.lower()}")

@@ -167,7 +167,7 @@ class Mirror:
         until, value = self._lists.get((kind, name), (0.0, ()))
         return value if time.monotonic() < until else None
 
-    def _answered(self, key: tuple[str, ...], task: asyncio.Task[Any]) -> None:
+    def _answered(self, key: tuple[str, ...], task: asyncio.Task[object]) -> None:
         del self._asked[key]
         if not task.cancelled():
             task.exception()  # somebody may have waited for it, or nobody any more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from digestry.registry.exchange import Exchange
 from digestry.registry.route import Handler, Route
@@ -21,7 +21,16 @@ _EXTENSIONS: Final = {
 }
 
 
-def describe(routes: Iterable[Route]) -> dict[str, Any]:
+class Extension(TypedDict):
+    """One extension, as the list has it."""
+
+    name: str
+    description: str
+    url: str
+    endpoints: list[str]
+
+
+def describe(routes: Iterable[Route]) -> dict[str, list[Extension]]:
     """Return the list of extensions, each with the endpoints that ``routes`` have of it."""
     paths = dict.fromkeys(route.path.removeprefix("/v2/").removeprefix("<name>/") for route in routes)
     return {

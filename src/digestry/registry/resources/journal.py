@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from digestry.catalog import clock
 from digestry.model import media_types
@@ -71,7 +71,7 @@ async def get_tag_history(service: Service, exchange: Exchange, name: str, tag: 
     await exchange.json(body, media_type=media_types.OCI_INDEX, headers=links)
 
 
-def _history_entry(event: TagEvent) -> dict[str, Any]:
+def _history_entry(event: TagEvent) -> dict[str, object]:
     gone = event.event == "deleted"
     annotations = {TAG_TIMESTAMP: _timestamp(event), TAG_EVENT: "deleted" if gone else "created"}
     if event.observed_in:

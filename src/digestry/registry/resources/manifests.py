@@ -211,9 +211,10 @@ def _keep(
 async def delete_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
     """Delete a tag or, by its digest, a manifest with its tags."""
     digest = _target(target)
-    exchange.record_audit_event(
-        **({"action": "delete-tag", "tag": target} if digest is None else {"digest": digest})
-    )
+    if digest is None:
+        exchange.record_audit_event(action="delete-tag", tag=target)
+    else:
+        exchange.record_audit_event(digest=digest)
     expected = expectation(exchange)
     if digest is not None and expected is not ANYTHING:
         raise ErrorResponse(

@@ -7,7 +7,7 @@ reader may not know of, and from a hash the address that it covers could be gues
 from __future__ import annotations
 
 import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import structs
 
@@ -28,7 +28,13 @@ def event(entry: TagEvent, *, audits: bool) -> TagEvent:
     if audits:
         return entry
     actor = entry.actor if entry.observed_in else ""
-    nothing: dict[str, Any] = {"address": "", "client": "", "sequence": None, "previous_hash": "", "hash": ""}
+    nothing: dict[str, object] = {
+        "address": "",
+        "client": "",
+        "sequence": None,
+        "previous_hash": "",
+        "hash": "",
+    }
     return structs.replace(entry, actor=actor, withheld=True, **nothing)
 
 

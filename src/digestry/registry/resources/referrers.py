@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.referrer_pages import Cursor
@@ -16,9 +16,9 @@ _PAGE: Final = 500
 """Referrers in one answer, at most: less if their annotations are large (catalog/referrer_pages.py)."""
 
 
-def describe(manifest: StoredManifest) -> dict[str, Any]:
+def describe(manifest: StoredManifest) -> dict[str, object]:
     """Return a referrer's descriptor, with its artifact type and its annotations."""
-    descriptor: dict[str, Any] = {
+    descriptor: dict[str, object] = {
         "mediaType": manifest.media_type,
         "digest": str(manifest.digest),
         "size": manifest.size,
@@ -30,7 +30,7 @@ def describe(manifest: StoredManifest) -> dict[str, Any]:
     return descriptor
 
 
-def index(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
+def index(descriptors: list[dict[str, object]]) -> dict[str, object]:
     """Return an image index of ``descriptors``."""
     return {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": descriptors}
 

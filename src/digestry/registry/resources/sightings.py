@@ -42,7 +42,7 @@ async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) 
     counts = {"noted": result.noted, "unknown": result.unknown}
     if result.refused:
         counts["refused"] = result.refused
-    exchange.record_audit_event(**counts)
+    exchange.record_audit_event(events=(), **counts)
     await exchange.json(counts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
 from digestry.errors import InvalidReference
@@ -87,7 +87,7 @@ def _basic(problem: ErrorResponse, gate: Gate) -> ErrorResponse:
     return problem
 
 
-def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str]) -> dict[str, Any]:
+def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str]) -> dict[str, object]:
     if service not in {None, "", gate.config.service}:
         raise bad_parameter("service", str(service), f"this is the token server of {gate.config.service}")
     if len(scopes) > _MOST_SCOPES:
@@ -108,7 +108,7 @@ def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str])
     }
 
 
-def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, Any] | None:
+def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, object] | None:
     """Return the granted part of one scope; None for nothing. Raises :class:`Problem`."""
     kind, _, rest = scope.partition(":")
     name, colon, asked = rest.rpartition(":")
@@ -130,7 +130,7 @@ def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, Any] | None:
     return {"type": "repository", "name": name, "actions": actions} if actions else None
 
 
-def _add_refresh_token(gate: Gate, proof: Proof, answer: dict[str, Any]) -> None:
+def _add_refresh_token(gate: Gate, proof: Proof, answer: dict[str, object]) -> None:
     # Not to nobody, and not for an outside token: its issuer vouches for a moment, not for months.
     if proof.identity.anonymous or proof.credential == OIDC_USER:
         return
