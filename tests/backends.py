@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
-from digestry.backend import open_backend
+from digestry.backend import Backend, open_backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog, CatalogOptions
+from digestry.catalog.reads import CachedBlob, CachedManifest, CatalogReads, MirroredTag
 from digestry.catalog.sqlite.database import SqliteDatabase
 
 
@@ -26,3 +28,37 @@ def sqlite_database(catalog: Catalog) -> SqliteDatabase:
     database = catalog._database
     assert isinstance(database, SqliteDatabase)
     return database
+
+
+class BlockingReads:
+    """The reads of an event loop of their own, for tests that have none."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._runner = asyncio.Runner()
+        self.reads = self._runner.run(_open_reads(backend))
+
+    def manifest(self, repository: str, target: str) -> CachedManifest | None:
+        return self._runner.run(self.reads.manifest(repository, target))
+
+    def blob(self, repository: str, digest: str) -> CachedBlob | None:
+        return self._runner.run(self.reads.blob(repository, digest))
+
+    def damaged(self, repository: str, target: str) -> bool:
+        return self._runner.run(self.reads.damaged(repository, target))
+
+    def repository(self, name: str) -> bool:
+        return self._runner.run(self.reads.repository(name))
+
+    def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
+        return self._runner.run(self.reads.tags(repository, after=after, limit=limit))
+
+    def mirrored_tag(self, repository: str, tag: str) -> MirroredTag:
+        return self._runner.run(self.reads.mirrored_tag(repository, tag))
+
+    def close(self) -> None:
+        self._runner.run(self.reads.close())
+        self._runner.close()
+
+
+async def _open_reads(backend: Backend) -> CatalogReads:
+    return backend.open_reads()

@@ -20,6 +20,7 @@ from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
+from tests.backends import BlockingReads
 from tests.catalog.raw import Raw
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
@@ -319,7 +320,7 @@ for line in sys.stdin:
 
 
 def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog, backend: Backend) -> None:
-    reads = backend.open_reads()
+    reads = BlockingReads(backend)
     assert reads.manifest("x", "t") is None
     with subprocess.Popen(
         [sys.executable, "-c", _OTHER_PROCESS, str(backend.root)],
@@ -344,7 +345,7 @@ def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog, backend: 
 
 
 def test_hot_reads_agree_with_the_catalog(catalog: Catalog, backend: Backend, raw: Raw) -> None:
-    reads = backend.open_reads()
+    reads = BlockingReads(backend)
     manifest = pushed(catalog, "x")
     for _ in range(2):
         for target in ("t", str(manifest.digest)):
@@ -368,7 +369,7 @@ def test_hot_reads_agree_with_the_catalog(catalog: Catalog, backend: Backend, ra
 
 
 def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog, backend: Backend) -> None:
-    reads = backend.open_reads()
+    reads = BlockingReads(backend)
     assert reads.tags("x", after="", limit=10) is None
     for tag in ("b", "B", "a-1", "_", "1.0"):
         pushed(catalog, "x", [tag])
@@ -393,7 +394,7 @@ def test_hot_reads_under_commits_are_never_old(catalog: Catalog, backend: Backen
             put(catalog, "x", manifest, "t")
             done[0] = number
 
-    reads = backend.open_reads()
+    reads = BlockingReads(backend)
     writer = threading.Thread(target=write)
     writer.start()
     seen = 0

@@ -11,11 +11,12 @@ from digestry.catalog.catalog import Catalog, MissingContent
 from digestry.catalog.damage import Affected, DamagedContent
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
+from tests.backends import BlockingReads
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 
 def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock, backend: Backend) -> None:
-    reads = backend.open_reads()
+    reads = BlockingReads(backend)
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     for digest in (manifest.digest, layer):
@@ -39,7 +40,7 @@ def test_damaged_content_is_not_there_for_anybody(catalog: Catalog, clock: Clock
 
 
 def test_a_push_ends_it_in_every_repository(catalog: Catalog, clock: Clock, backend: Backend) -> None:
-    reads = backend.open_reads()
+    reads = BlockingReads(backend)
     manifest = pushed(catalog, "x")
     layer = manifest.layers[0].digest
     catalog.damage.note(layer, "bad", clock.now)

@@ -158,6 +158,5 @@ def test_which_trouble_is_the_contents(
             read()
         assert isinstance(caught.value, ContentDamaged) == damage
     monkeypatch.undo()
-    service.stores.catalog.close()
-    service.stores.read_cache.close()
-    service.gate.close()
+    asyncio.run(service.stores.close())
+    asyncio.run(service.gate.close())

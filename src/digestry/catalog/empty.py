@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn
 
 from digestry.catalog.blob_links import UnknownRepository
-from digestry.catalog.reads import CatalogReads
+from digestry.catalog.reads import CatalogReads, MirroredTag
 from digestry.catalog.referrer_pages import Page
 from digestry.model.digest import Digest
 from digestry.model.history import Holders
@@ -71,23 +71,23 @@ class EmptyCatalog:
 class EmptyReads(CatalogReads):
     """The :class:`~.reads.CatalogReads` of no repository."""
 
-    def manifest(self, repository: str, target: str) -> None:
+    async def manifest(self, repository: str, target: str) -> None:
         return None
 
-    def blob(self, repository: str, digest: str) -> None:
+    async def blob(self, repository: str, digest: str) -> None:
         return None
 
-    def damaged(self, repository: str, target: str) -> bool:
+    async def damaged(self, repository: str, target: str) -> bool:
         return False
 
-    def repository(self, name: str) -> bool:
+    async def repository(self, name: str) -> bool:
         return False
 
-    def tags(self, repository: str, *, after: str, limit: int) -> None:
+    async def tags(self, repository: str, *, after: str, limit: int) -> None:
         return None
 
-    def seen(self, repository: str, tag: str) -> None:
-        return None
+    async def mirrored_tag(self, repository: str, tag: str) -> MirroredTag:
+        return MirroredTag(None, None)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         return None

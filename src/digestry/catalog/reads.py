@@ -32,37 +32,46 @@ class SeenTag(NamedTuple):
     checked_at: int
 
 
+class MirroredTag(NamedTuple):
+    """A tag of a mirrored repository: ``seen`` at its registry, and ``here``; None for what is not known."""
+
+    seen: SeenTag | None
+    here: CachedManifest | None
+
+
 class CatalogReads(Protocol):
     """Reads that begin after the request came: each sees what any worker has committed by then.
 
-    Not thread-safe: one for each event loop. Each raises :class:`StorageError`.
+    Each is awaited on the event loop and raises :class:`StorageError`. Not thread-safe: one for each event
+    loop.
     """
 
-    def manifest(self, repository: str, target: str) -> CachedManifest | None:
+    async def manifest(self, repository: str, target: str) -> CachedManifest | None:
         """Return what ``target``, a tag or a digest, is in the repository now."""
         ...
 
-    def blob(self, repository: str, digest: str) -> CachedBlob | None:
+    async def blob(self, repository: str, digest: str) -> CachedBlob | None:
         """Return a blob that the repository may serve, or None."""
         ...
 
-    def damaged(self, repository: str, target: str) -> bool:
+    async def damaged(self, repository: str, target: str) -> bool:
         """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""
         ...
 
-    def repository(self, name: str) -> bool:
+    async def repository(self, name: str) -> bool:
         """Return whether there is such a repository, with anything in it."""
         ...
 
-    def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
+    async def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
         """Return the first ``limit`` tags after ``after``, in the order of their bytes; None if there is no
         such repository. For a page, not for a list of any length."""
         ...
 
-    def seen(self, repository: str, tag: str) -> SeenTag | None:
-        """Return what an upstream's tag pointed to when it was last asked."""
+    async def mirrored_tag(self, repository: str, tag: str) -> MirroredTag:
+        """Return what an upstream's tag pointed to when it was last asked, and what the tag is here, both at
+        one moment."""
         ...
 
-    def close(self) -> None:
-        """End the connection."""
+    async def close(self) -> None:
+        """End the connections."""
         ...

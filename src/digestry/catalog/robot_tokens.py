@@ -100,19 +100,19 @@ def fingerprint(secret_hash: str) -> str:
 
 
 class RobotReads(Protocol):
-    """Look-ups of robot tokens, for the event loop: each sees what was committed before it began.
+    """Look-ups of robot tokens: each sees what was committed before it began.
 
-    Each raises :class:`StorageError`.
+    Each is awaited on the event loop and raises :class:`StorageError`.
     """
 
-    def by_secret(self, secret: str) -> RobotToken | None:
+    async def by_secret(self, secret: str) -> RobotToken | None:
         """Return the token of this secret, if it can be used now."""
         ...
 
-    def by_name(self, name: str) -> RobotToken | None:
+    async def by_name(self, name: str) -> RobotToken | None:
         """Return the token of this name, if it can be used now."""
         ...
 
-    def close(self) -> None:
-        """End the connection."""
+    async def close(self) -> None:
+        """End the connections."""
         ...

@@ -138,7 +138,7 @@ class RegistryApp:
         operation = route.operations.get(exchange.scope["method"])
         if service.mirrors is not None:
             if route.upstream:
-                repository = service.mirrors.repository_of(exchange, name, route.metric)
+                repository = await service.mirrors.repository_of(exchange, name, route.metric)
                 if repository is not None:
                     await _dispatch_upstream(service, exchange, operation, repository, last)
                     return
@@ -146,7 +146,7 @@ class RegistryApp:
                 if operation is not None and operation.audit_event:
                     service.mirrors.refuse(name)
                 else:
-                    name = service.canonical_repository(name, exchange.principal)
+                    name = await service.canonical_repository(name, exchange.principal)
         if operation is None:
             _refuse_method(service, exchange, name, last)
         else:

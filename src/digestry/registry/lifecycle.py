@@ -48,8 +48,8 @@ class Lifecycle:
         if service.mirrors is not None:
             await asyncio.to_thread(service.mirrors.stop)
         service.executors.shutdown()
-        service.stores.close()
-        service.gate.close()
+        await service.stores.close()
+        await service.gate.close()
         service.observer.close()
 
     async def _watch_forever(self) -> None:

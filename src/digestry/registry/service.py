@@ -64,14 +64,14 @@ class Service:
         """Return a service without the request's repository, for a client who may not see it."""
         return replace(self, stores=self.stores.hidden())
 
-    def canonical_repository(self, name: str, principal: Principal) -> str:
+    async def canonical_repository(self, name: str, principal: Principal) -> str:
         """Return the repository that ``name`` means, without asking an upstream, as for a tag's history."""
-        return name if self.mirrors is None else self.mirrors.canonical_repository(name, principal)
+        return name if self.mirrors is None else await self.mirrors.canonical_repository(name, principal)
 
-    def origin(self, name: str, principal: Principal) -> str:
+    async def origin(self, name: str, principal: Principal) -> str:
         """Return the host of the registry that a repository is mirrored from, as far as ``principal`` may
         know; empty for one of this registry's own."""
-        return "" if self.mirrors is None else self.mirrors.origin(name, principal)
+        return "" if self.mirrors is None else await self.mirrors.origin(name, principal)
 
     async def ensure_lease(self, name: str, digest: Digest, lease_end: int | None) -> bool:
         """Keep content that a client is told of from garbage collection for the time of a lease (rule 7).

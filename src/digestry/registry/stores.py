@@ -84,9 +84,9 @@ class Stores:
             raise ContentDamaged(digest, size, f"it has {found} bytes, not {size}")
         return content
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the connections to the catalog."""
-        self.read_cache.close()
+        await self.read_cache.close()
         self.catalog.close()
 
 

@@ -21,7 +21,7 @@ from digestry.catalog.sqlite.connection import connect_directly
 from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
-from tests.backends import file_of, open_catalog
+from tests.backends import BlockingReads, file_of, open_catalog
 from tests.catalog.support import ORIGIN, image, pushed
 from tests.crash.checks import check_usage
 
@@ -197,7 +197,7 @@ def test_a_path_that_would_be_read_as_an_address(tmp_path: Path) -> None:
     catalog = open_catalog(root)
     catalog.migrate()
     manifest = pushed(catalog, "x")
-    reads = open_backend(file_of(catalog).parent).open_reads()
+    reads = BlockingReads(open_backend(file_of(catalog).parent))
     found = reads.manifest("x", "t")
     assert found is not None
     assert found.digest == str(manifest.digest)

@@ -18,7 +18,7 @@ from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
-from tests.backends import file_of
+from tests.backends import BlockingReads, file_of
 
 DUMP = Path(__file__).with_name("catalog-0007.sql")
 LAYERS = (b"bad layer", b"good layer", b"app layer")
@@ -50,7 +50,7 @@ def test_it_is_brought_up_to_date_and_keeps_all(older: Backend) -> None:
     prepare(RegistryConfig(older.root))
     assert older.catalog_store.verify_journal() == before
     catalog = older.open_catalog()
-    reads = older.open_reads()
+    reads = BlockingReads(older)
     try:
         with closing(sqlite3.connect(file_of(catalog))) as connection:
             (schema,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()

@@ -136,7 +136,9 @@ def test_a_large_download_that_nobody_waits_for_stops_and_is_gone_on_with(
                 await ended(second)
                 assert second.linked
             assert upstream.starts in ([0, 512 << 10], [0, 768 << 10])
-            assert service.stores.read_cache.blob("a.test/x", str(DIGEST)).size == len(CONTENT)
+            found = await service.stores.read_cache.blob("a.test/x", str(DIGEST))
+            assert found is not None
+            assert found.size == len(CONTENT)
             assert service.stores.blobs.verify(DIGEST, len(CONTENT), FullSpeed()).problem is None
 
     asyncio.run(run())
@@ -152,7 +154,7 @@ def test_a_download_with_little_left_is_finished_without_clients(tmp_path: Path)
             upstream.pace.release(1000)
             await ended(coming)
             assert coming.linked
-            assert service.stores.read_cache.blob("a.test/x", str(DIGEST)) is not None
+            assert await service.stores.read_cache.blob("a.test/x", str(DIGEST)) is not None
 
     asyncio.run(run())
 
@@ -200,7 +202,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert isinstance(coming.error, StorageError)
             assert coming.ready < len(CONTENT)
             assert list((tmp_path / "root" / "ingest").iterdir()) == []
-            assert service.stores.read_cache.blob("a.test/x", str(DIGEST)) is None
+            assert await service.stores.read_cache.blob("a.test/x", str(DIGEST)) is None
 
     asyncio.run(run())
 

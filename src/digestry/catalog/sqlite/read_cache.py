@@ -11,7 +11,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from digestry.catalog.reads import CachedBlob, CachedManifest, SeenTag
+from digestry.catalog.reads import CachedBlob, CachedManifest, MirroredTag, SeenTag
 from digestry.catalog.sqlite.connection import connect_directly
 from digestry.errors import StorageError
 
@@ -55,11 +55,18 @@ _REPOSITORY: Final = (
 )
 _ROW: Final = "SELECT id FROM repositories WHERE name = ?1"
 _TAGS: Final = "SELECT name FROM tags WHERE repository_id = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
-_SEEN: Final = "SELECT digest, checked_at FROM upstream_tags WHERE repository = ?1 AND tag = ?2"
+_MIRRORED_TAG: Final = (
+    "SELECT s.digest, s.checked_at, m.digest, m.media_type, m.size FROM (SELECT 1)"
+    " LEFT JOIN upstream_tags s ON s.repository = ?1 AND s.tag = ?2"
+    " LEFT JOIN repositories r ON r.name = ?1"
+    " LEFT JOIN tags t ON t.repository_id = r.id AND t.name = ?2"
+    " AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
+    " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
+)
 
 
 class ReadCache:
-    """The :class:`~digestry.catalog.reads.CatalogReads` of a file."""
+    """The :class:`~digestry.catalog.reads.CatalogReads` of a file. No call suspends: each ends at once."""
 
     def __init__(self, catalog: Path) -> None:
         self._path = catalog
@@ -68,7 +75,7 @@ class ReadCache:
         self._manifests: dict[tuple[str, str], CachedManifest | None] = {}
         self._blobs: dict[tuple[str, str], CachedBlob | None] = {}
         self._repositories: dict[str, bool] = {}
-        self._seen: dict[tuple[str, str], SeenTag | None] = {}
+        self._mirrored_tags: dict[tuple[str, str], MirroredTag] = {}
 
     def _refresh(self) -> None:
         # Another connection's commit moves the number; this connection never writes.
@@ -77,10 +84,10 @@ class ReadCache:
             self._manifests.clear()
             self._blobs.clear()
             self._repositories.clear()
-            self._seen.clear()
+            self._mirrored_tags.clear()
             self._version = version
 
-    def manifest(self, repository: str, target: str) -> CachedManifest | None:
+    async def manifest(self, repository: str, target: str) -> CachedManifest | None:
         """Return what ``target``, a tag or a digest, is in the repository now."""
         try:
             self._refresh()
@@ -95,7 +102,7 @@ class ReadCache:
         found = self._manifests[key] = None if row is None else CachedManifest(*row)
         return found
 
-    def blob(self, repository: str, digest: str) -> CachedBlob | None:
+    async def blob(self, repository: str, digest: str) -> CachedBlob | None:
         """Return a blob that the repository may serve, or None. Raises :class:`StorageError`."""
         try:
             self._refresh()
@@ -109,7 +116,7 @@ class ReadCache:
         found = self._blobs[key] = None if row is None else CachedBlob(row[0], row[1] or 0)
         return found
 
-    def damaged(self, repository: str, target: str) -> bool:
+    async def damaged(self, repository: str, target: str) -> bool:
         """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""
         try:
             query = _DAMAGED if ":" in target else _DAMAGED_TAG
@@ -117,7 +124,7 @@ class ReadCache:
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
-    def repository(self, name: str) -> bool:
+    async def repository(self, name: str) -> bool:
         """Return whether there is such a repository, with anything in it. Raises :class:`StorageError`."""
         try:
             self._refresh()
@@ -132,7 +139,7 @@ class ReadCache:
         found = self._repositories[name] = row is not None and bool(row[0])
         return found
 
-    def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
+    async def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
         """Return the first ``limit`` tags after ``after``, in the order of their bytes; None if there is no
         such repository. Read each time: for a page, not for a list of any length."""
         try:
@@ -143,25 +150,28 @@ class ReadCache:
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
-    def seen(self, repository: str, tag: str) -> SeenTag | None:
-        """Return what an upstream's tag pointed to when it was last asked. Raises :class:`StorageError`."""
+    async def mirrored_tag(self, repository: str, tag: str) -> MirroredTag:
+        """Return what an upstream's tag pointed to when it was last asked, and what the tag is here, both at
+        one moment. Raises :class:`StorageError`."""
         try:
             self._refresh()
             key = (repository, tag)
             try:
-                return self._seen[key]
+                return self._mirrored_tags[key]
             except KeyError:
-                row = self._connection.execute(_SEEN, key).fetchone()
+                row = self._connection.execute(_MIRRORED_TAG, key).fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from error
-        if len(self._seen) > _MOST:
-            self._seen.clear()
-        found = self._seen[key] = None if row is None else SeenTag(*row)
+        if len(self._mirrored_tags) > _MOST:
+            self._mirrored_tags.clear()
+        seen = None if row[0] is None else SeenTag(row[0], row[1])
+        here = None if row[2] is None else CachedManifest(row[2], row[3], row[4])
+        found = self._mirrored_tags[key] = MirroredTag(seen, here)
         return found
 
     def _failure(self, error: sqlite3.Error) -> StorageError:
         return StorageError(f"the catalog {self._path} cannot be read: {error}")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the connection."""
         self._connection.close()

@@ -17,18 +17,18 @@ _BY_NAME: Final = f"{_COLUMNS} WHERE name = ?"
 
 
 class SqliteRobotReads:
-    """The :class:`~digestry.catalog.robot_tokens.RobotReads` of a file. For one thread."""
+    """The :class:`~digestry.catalog.robot_tokens.RobotReads` of a file. For one thread; no call suspends."""
 
     def __init__(self, path: Path, now: clock.Clock) -> None:
         self._path = path
         self._connection = connect_directly(path)
         self._now = now
 
-    def by_secret(self, secret: str) -> RobotToken | None:
+    async def by_secret(self, secret: str) -> RobotToken | None:
         """Return the token of this secret, if it can be used now. Raises :class:`StorageError`."""
         return self._read(_BY_SECRET, hash_of(secret))
 
-    def by_name(self, name: str) -> RobotToken | None:
+    async def by_name(self, name: str) -> RobotToken | None:
         """Return the token of this name, if it can be used now. Raises :class:`StorageError`."""
         return self._read(_BY_NAME, name)
 
@@ -42,6 +42,6 @@ class SqliteRobotReads:
         token = RobotToken(row[0], fingerprint(row[1]), row[2], row[3], row[4])
         return token if token.holds(self._now()) else None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the connection."""
         self._connection.close()

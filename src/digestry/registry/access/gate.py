@@ -68,6 +68,7 @@ class Gate:
         self._robots = robots
         self._nobody = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
+        self._changes = 0  # of the files of users and keys
         self._secret = os.urandom(32)
 
     def start(self) -> None:
@@ -79,9 +80,10 @@ class Gate:
             if self._passwords is not None:
                 self._passwords.start()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """End the look-ups of robot tokens and the threads of passwords and issuers."""
         if self._robots is not None:
-            self._robots.close()
+            await self._robots.close()
         if self._passwords is not None:
             self._passwords.close()
         for issuer in self._issuers.values():
@@ -98,6 +100,7 @@ class Gate:
             changed |= self._passwords.refresh()
         if changed:
             self._principals.clear()
+            self._changes += 1
 
     # -- who it is -----------------------------------------------------------------------------
 
@@ -110,27 +113,26 @@ class Gate:
 
     async def authenticate(self, request: AccessRequest, header: str) -> Principal:
         """The principal of a header that is new. Raises :class:`ErrorResponse` 401, with a challenge."""
-        key = self._key(header)
+        key, changes, began = self._key(header), self._changes, time.time()
         scheme, _, value = header.partition(" ")
         value = value.strip()
         if len(header) > _LONGEST_HEADER:
             raise self.unauthorized(request, "the Authorization header is too long")
         if scheme.lower() == "basic":
             proof = await self.basic(request, header)
-            principal = Principal(
-                proof.identity, self.rules, ends=min(proof.ends, time.time() + _BASIC_SECONDS)
-            )
+            principal = Principal(proof.identity, self.rules, ends=min(proof.ends, began + _BASIC_SECONDS))
         elif scheme.lower() == "bearer":
             principal = await self._bearer(request, value)
         else:
             # Not named: without a scheme before it, it is the secret itself, and this goes to logs.
             raise self.unauthorized(request, "log in here with Basic or Bearer, and nothing else")
         if principal.identity.robot:
-            principal.ends = min(principal.ends, time.time() + _ROBOT_SECONDS)
-        self._principals[key] = principal
-        self._principals.move_to_end(key)
-        while len(self._principals) > _REMEMBERED:
-            self._principals.popitem(last=False)
+            principal.ends = min(principal.ends, began + _ROBOT_SECONDS)
+        if changes == self._changes:  # else it was verified by users or keys that are gone by now
+            self._principals[key] = principal
+            self._principals.move_to_end(key)
+            while len(self._principals) > _REMEMBERED:
+                self._principals.popitem(last=False)
         return principal
 
     def _key(self, header: str) -> bytes:
@@ -151,7 +153,7 @@ class Gate:
         """Return the proof of a name and password. Raises :class:`Problem` 401."""
         proof: Proof | None = None
         if name.startswith(ROBOT_PREFIX):
-            proof = self._robot(password, name.removeprefix(ROBOT_PREFIX))
+            proof = await self._robot(password, name.removeprefix(ROBOT_PREFIX))
         elif name == OIDC_USER and self._issuers:
             try:
                 proof = await self._outside(password)
@@ -169,29 +171,29 @@ class Gate:
     async def _bearer(self, request: AccessRequest, token: str) -> Principal:
         try:
             if token.startswith(PREFIX):
-                proof = self._robot(token)
+                proof = await self._robot(token)
                 if proof is None:
                     raise NotBelieved("the robot's token is wrong, expired or revoked")
             elif strangers.issuer(token) in self._issuers:
                 proof = await self._outside(token)
             else:
-                return self._own(self.tokens.verify(token, "access"))
+                return await self._own(self.tokens.verify(token, "access"))
         except (NotBelieved, Untrusted) as error:
             raise self.unauthorized(request, str(error), error="invalid_token") from error
         return Principal(proof.identity, self.rules, ends=proof.ends)
 
-    def _own(self, token: Verified) -> Principal:
-        self.still_holds(token)
+    async def _own(self, token: Verified) -> Principal:
+        await self.still_holds(token)
         return Principal(
             Identity(token.name), self.rules, ends=token.ends, grants=token.grants, catalog=token.catalog
         )
 
-    def still_holds(self, token: Verified) -> Proof:
+    async def still_holds(self, token: Verified) -> Proof:
         """Raise :class:`NotBelieved` if the credential behind a token has changed since."""
         if token.name == ANONYMOUS.name or token.credential == OIDC_USER:
             return Proof(Identity(token.name), token.credential, token.ends)
         if token.name.startswith(ROBOT_PREFIX):
-            robot = self._robots and self._robots.by_name(token.name.removeprefix(ROBOT_PREFIX))
+            robot = self._robots and await self._robots.by_name(token.name.removeprefix(ROBOT_PREFIX))
             now = robot.fingerprint if robot else None
         else:
             now = self._passwords.fingerprint(token.name) if self._passwords is not None else None
@@ -199,8 +201,8 @@ class Gate:
             raise NotBelieved(f"what {token.name} logged in with does not hold any more: log in again")
         return Proof(Identity(token.name), token.credential, token.ends)
 
-    def _robot(self, secret: str, name: str | None = None) -> Proof | None:
-        found = self._robots and self._robots.by_secret(secret)
+    async def _robot(self, secret: str, name: str | None = None) -> Proof | None:
+        found = self._robots and await self._robots.by_secret(secret)
         if not found or name not in {None, found.name}:
             return None
         ends = float("inf") if found.expires_at is None else found.expires_at / 1e6

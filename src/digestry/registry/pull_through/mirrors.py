@@ -65,7 +65,7 @@ class Mirrors:
         for mirror in self.all:
             mirror.stop()
 
-    def repository_of(self, exchange: Exchange, name: str, resource: str) -> UpstreamRepository | None:
+    async def repository_of(self, exchange: Exchange, name: str, resource: str) -> UpstreamRepository | None:
         """The upstream's repository that a request is about; None for one of this registry's own.
 
         By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
@@ -88,7 +88,7 @@ class Mirrors:
         default = self._default
         if default is None or exchange.scope["method"] not in _READING or resource == "upload":
             return None
-        here = self._read_cache.repository(name)
+        here = await self._read_cache.repository(name)
         seen = exchange.principal.may_see(name)
         if here and seen:
             return None
@@ -126,7 +126,7 @@ class Mirrors:
             return None
         return repository if repository.may_fetch else None
 
-    def canonical_repository(self, name: str, principal: Principal) -> str:
+    async def canonical_repository(self, name: str, principal: Principal) -> str:
         """The repository that a name means, where nobody is asked: below another name of a mirror's registry,
         the mirror's; without a prefix the default mirror's, if that has it and nobody here does."""
         for start, mirror in self._by_start:
@@ -134,7 +134,7 @@ class Mirrors:
                 config = mirror.config
                 return config.local_name(config.upstream_name(name.removeprefix(start)))
         default = self._default
-        if default is None or self._read_cache.repository(name):
+        if default is None or await self._read_cache.repository(name):
             return name
         try:
             upstream = default.config.upstream_name(name)
@@ -143,9 +143,9 @@ class Mirrors:
             return name
         if not principal.may_see(local) or not default.config.fetches(upstream):
             return name
-        return local if self._read_cache.repository(local) else name
+        return local if await self._read_cache.repository(local) else name
 
-    def origin(self, name: str, principal: Principal) -> str:
+    async def origin(self, name: str, principal: Principal) -> str:
         """The host of the registry whose repository ``name`` is: where its tags point now, and pointed
         when nobody asked, only that one knows. Empty for a repository of this registry's own."""
         for start, mirror in self._by_start:
@@ -153,7 +153,7 @@ class Mirrors:
                 config, inner = mirror.config, name.removeprefix(start)
                 return config.host if config.fetches(config.upstream_name(inner)) else ""
         default = self._default
-        if default is None or (principal.may_see(name) and self._read_cache.repository(name)):
+        if default is None or (principal.may_see(name) and await self._read_cache.repository(name)):
             return ""
         return default.config.host if default.config.fetches(default.config.upstream_name(name)) else ""
 

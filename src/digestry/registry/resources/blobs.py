@@ -53,12 +53,12 @@ async def delete_blob(service: Service, exchange: Exchange, name: str, digest_te
 
 
 async def _send(service: Service, exchange: Exchange, name: str, digest: Digest) -> None:
-    found = service.stores.read_cache.blob(name, str(digest))
+    found = await service.stores.read_cache.blob(name, str(digest))
     if found is None:
         # A manifest is content as well, and some clients ask for it here.
-        manifest = service.stores.read_cache.manifest(name, str(digest))
+        manifest = await service.stores.read_cache.manifest(name, str(digest))
         if manifest is None:
-            damaged = service.stores.read_cache.damaged(name, str(digest))
+            damaged = await service.stores.read_cache.damaged(name, str(digest))
             raise blob_damaged(digest, name) if damaged else blob_unknown(digest, name)
         size, lease_end = manifest.size, manifest.lease_end
     else:

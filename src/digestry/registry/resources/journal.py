@@ -65,7 +65,7 @@ async def get_tag_history(service: Service, exchange: Exchange, name: str, tag: 
         # No two entries have the same time (catalog/journal.py), so that it can be the cursor.
         links.append(exchange.next_page(n=limit, before=_timestamp(page[-1])))
     body = index([_history_entry(event) for event in page])
-    origin = service.origin(name, exchange.principal)
+    origin = await service.origin(name, exchange.principal)
     if origin:
         body["annotations"] = {TAG_OBSERVED: origin}  # an empty history is not a whole one there
     await exchange.json(body, media_type=media_types.OCI_INDEX, headers=links)

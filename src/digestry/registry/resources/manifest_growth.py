@@ -30,7 +30,7 @@ async def extended(
         (tag, there.digest): (Digest.parse(there.digest), there.size, there.media_type)
         for tag in dict.fromkeys(tags)
         if signature_tags.is_about(tag)
-        and (there := service.stores.read_cache.manifest(name, tag)) is not None
+        and (there := await service.stores.read_cache.manifest(name, tag)) is not None
         and not signature_tags.names(tag, there.digest)
     }
     if not found:

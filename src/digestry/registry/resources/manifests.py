@@ -61,12 +61,12 @@ async def get_manifest(service: Service, exchange: Exchange, name: str, target: 
 async def _send(service: Service, exchange: Exchange, name: str, target: str) -> None:
     if len(target) > _LONGEST_TARGET:
         _target(target)  # it is none: do not let it into the read cache
-    found = service.stores.read_cache.manifest(name, target)
+    found = await service.stores.read_cache.manifest(name, target)
     if found is None:
         _target(target)
         if not await service.executors.run(service.stores.queries.has_repository, name):
             raise name_unknown(name)
-        if service.stores.read_cache.damaged(name, target):
+        if await service.stores.read_cache.damaged(name, target):
             raise manifest_damaged(target, name)
         raise manifest_unknown(target, name)
     etag = f'"{found.digest}"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 
@@ -20,6 +21,7 @@ from digestry.model.resolution import (
     Resolutions,
     ResolveRequest,
 )
+from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.resources import redaction
@@ -39,14 +41,33 @@ async def resolve(service: Service, exchange: Exchange, _: str, __: str) -> None
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.executors.run(_parse, body)
-    names = [service.canonical_repository(query.repository, exchange.principal) for query in request.queries]
+    names = await _canonical(service, exchange.principal, [query.repository for query in request.queries])
     hidden = service.gate.hidden(exchange, set(names))
     # No repository has the empty name: what may not be seen is answered as what is not there.
     names = ["" if name in hidden else name for name in names]
-    mirrored = {name for name in names if service.origin(name, exchange.principal)}
+    mirrored = await _mirrored(service, exchange.principal, set(names))
     audited = {name for name in names if exchange.principal.audits(name)}
     answer = await service.executors.run(_answer, service, request, names, mirrored, audited)
     await exchange.answer(200, [("Content-Type", JSON)], answer)
+
+
+async def _canonical(service: Service, principal: Principal, names: list[str]) -> list[str]:
+    """Return the repositories that ``names`` mean. All are looked up together."""
+    if service.mirrors is None:
+        return names
+    distinct = list(dict.fromkeys(names))
+    found = await asyncio.gather(*(service.canonical_repository(name, principal) for name in distinct))
+    meant = dict(zip(distinct, found, strict=True))
+    return [meant[name] for name in names]
+
+
+async def _mirrored(service: Service, principal: Principal, names: set[str]) -> set[str]:
+    """Return those of ``names`` that are another registry's. All are looked up together."""
+    if service.mirrors is None:
+        return set()
+    distinct = list(names)
+    origins = await asyncio.gather(*(service.origin(name, principal) for name in distinct))
+    return {name for name, origin in zip(distinct, origins, strict=True) if origin}
 
 
 def _answer(

@@ -20,7 +20,9 @@ async def list_tags(service: Service, exchange: Exchange, name: str, _: str) -> 
     """Answer with the tags of a repository, in the order of their bytes, in pages of ``n`` after ``last``."""
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
-    names = service.stores.read_cache.tags(name, after=after, limit=limit + 1) if limit <= _AT_ONCE else None
+    names: list[str] | None = None
+    if limit <= _AT_ONCE:
+        names = await service.stores.read_cache.tags(name, after=after, limit=limit + 1)
     if names is None:  # too many for the event loop; or no such repository, which raises
         rows = await service.executors.run(service.stores.queries.tags, name, after=after, limit=limit + 1)
         names = [row.name for row in rows]

@@ -62,7 +62,7 @@ async def post_token(service: Service, exchange: Exchange, _: str, __: str) -> N
     try:
         if kind == "refresh_token":
             try:
-                proof = gate.still_holds(gate.tokens.verify(form.get("refresh_token", ""), "refresh"))
+                proof = await gate.still_holds(gate.tokens.verify(form.get("refresh_token", ""), "refresh"))
             except NotBelieved as error:
                 raise gate.unauthorized(exchange, str(error)) from error
         elif kind == "password":

@@ -27,11 +27,13 @@ _PUSH_WAITS: Final = 5.0
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> None:
     """Answer a GET or HEAD of a blob."""
     mirror, text = repository.mirror, str(digest)
-    here = service.stores.read_cache.blob(repository.local_name, text) or service.stores.read_cache.manifest(
-        repository.local_name, text
+    reads = service.stores.read_cache
+    here = (
+        await reads.blob(repository.local_name, text) is not None
+        or await reads.manifest(repository.local_name, text) is not None
     )
-    if here is not None or not repository.may_fetch:
-        mirror.count("hits", int(here is not None))
+    if here or not repository.may_fetch:
+        mirror.count("hits", int(here))
         await blobs.get_blob(service, exchange, repository.local_name, str(digest))
         return
     mirror.count("misses")
@@ -176,7 +178,7 @@ def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryErro
 
 async def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
     """Fetch a blob, unless it is in the store. Raises the errors of an upstream."""
-    while service.stores.read_cache.blob(repository.local_name, str(digest)) is None:
+    while await service.stores.read_cache.blob(repository.local_name, str(digest)) is None:
         async with _joined(service, repository, digest) as download:
             while not download.linked:
                 if isinstance(download.error, Abandoned):

@@ -144,7 +144,7 @@ class Download:
     def run(self) -> None:
         """Fetch the blob, or wait for another process that does. Blocks; never raises."""
         try:
-            if not self._is_here():
+            if not (self._is_linked() or self._is_here()):
                 self._get()
         except DigestryError as error:
             failure: Exception = error

@@ -39,7 +39,7 @@ async def _by_digest(
     service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest
 ) -> None:
     mirror = repository.mirror
-    if service.stores.read_cache.manifest(repository.local_name, str(digest)) is None:
+    if await service.stores.read_cache.manifest(repository.local_name, str(digest)) is None:
         mirror.count("misses")
         try:
             await mirror.once((repository.local_name, str(digest)), bring, service, repository, digest)
@@ -53,10 +53,7 @@ async def _by_digest(
 
 async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepository, tag: str) -> None:
     mirror, word = repository.mirror, upstream_errors.CURRENT
-    seen, here = (
-        service.stores.read_cache.seen(repository.local_name, tag),
-        service.stores.read_cache.manifest(repository.local_name, tag),
-    )
+    seen, here = await service.stores.read_cache.mirrored_tag(repository.local_name, tag)
     if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
         mirror.count("hits")
         word = _said_before(repository, tag)
@@ -74,12 +71,9 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
             word = _said_before(repository, tag)
         except (*TROUBLE, StorageFull) as error:
             word = upstream_errors.word(error)
-            _may_be_served(service, repository, tag, error)
+            await _check_may_be_served(service, repository, tag, error)
             mirror.count("stale")
-        seen, here = (
-            service.stores.read_cache.seen(repository.local_name, tag),
-            service.stores.read_cache.manifest(repository.local_name, tag),
-        )
+        seen, here = await service.stores.read_cache.mirrored_tag(repository.local_name, tag)
     if here is not None:
         if word == upstream_errors.CURRENT and seen is not None and seen.digest != here.digest:
             word = upstream_errors.HELD
@@ -89,13 +83,12 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
     await manifests.get_manifest(service, exchange, repository.local_name, tag)
 
 
-def _may_be_served(service: Service, repository: UpstreamRepository, tag: str, error: DigestryError) -> None:
+async def _check_may_be_served(
+    service: Service, repository: UpstreamRepository, tag: str, error: DigestryError
+) -> None:
     """Raise :class:`ErrorResponse` unless the tag can be served without an answer from upstream."""
     config = repository.mirror.config
-    seen, here = (
-        service.stores.read_cache.seen(repository.local_name, tag),
-        service.stores.read_cache.manifest(repository.local_name, tag),
-    )
+    seen, here = await service.stores.read_cache.mirrored_tag(repository.local_name, tag)
     if here is None or not repository.mirror.may_be_stale(
         0 if seen is None else seen.checked_at, service.now()
     ):
