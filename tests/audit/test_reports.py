@@ -349,6 +349,11 @@ def test_problems_are_counted() -> None:
     assert lines(report)[:2] == ["PROBLEMS", "  docker: x"]
 
 
+def test_an_empty_report_names_what_was_asked() -> None:
+    report = AuditReport((), (), sources=("podman", "file:a.json"))
+    assert lines(report) == ["0 containers in podman, file:a.json"]
+
+
 def test_a_template_is_no_container_that_runs() -> None:
     waiting = sighted(f"{APP}:1", name="cronjob/backup/main", runs=False)
     report = story(waiting)

@@ -178,3 +178,39 @@ def test_sizes_in_three_figures(size: int, shown: str) -> None:
 @given(st.integers(0, 2**63 - 1))
 def test_sizes_are_never_in_powers_of_ten(size: int) -> None:
     assert "e" not in output.human_size(size)
+
+
+def test_a_table_wider_than_the_terminal_continues_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = f"sha256:{'a' * 64}"
+    monkeypatch.setattr(sys, "stdout", printed := Terminal())
+    monkeypatch.setenv("COLUMNS", "80")
+    output.table(["TAG", "DIGEST", "SIZE"], [["1.5", digest, "1kB"], ["latest", digest, "2kB"]])
+    assert printed.getvalue().splitlines() == [
+        "TAG     DIGEST",
+        "   SIZE",
+        f"1.5     {digest}",
+        "   1kB",
+        f"latest  {digest}",
+        "   2kB",
+    ]
+
+
+def test_a_long_text_in_the_last_column_is_cut_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", printed := Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    output.table(
+        ["KEY", "VALUE", "MEANING"], [["registry", "localhost:5000", "the registry of names without a host"]]
+    )
+    assert printed.getvalue().splitlines()[2:] == [
+        "registry  localhost:5000",
+        "   the registry of names",
+        "   without a host",
+    ]
+
+
+def test_a_table_in_a_pipe_has_a_line_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = f"sha256:{'a' * 64}"
+    monkeypatch.setattr(sys, "stdout", printed := io.StringIO())
+    monkeypatch.setenv("COLUMNS", "80")
+    output.table(["TAG", "DIGEST", "SIZE"], [["1.5", digest, "1kB"]])
+    assert printed.getvalue().splitlines()[1] == f"1.5   {digest}   1kB"

@@ -122,3 +122,13 @@ def test_content_of_a_root(run: Run, registry: RegistryServer, full: str) -> Non
         "no digest begins with 0000000 in the registry in"
         in run("scrub", "--root", registry.root, "0000000", status=4).stderr
     )
+
+
+def test_what_is_too_short_for_a_prefix_says_how_much_is_enough(
+    run: Run, registry: RegistryServer, full: str
+) -> None:
+    pushed(registry, full, "1.5")
+    for command in (["whose"], ["digest"], ["inspect"], ["images"]):
+        said = run(*command, f"{full}@dead", status=2).stderr
+        assert "'dead' is neither a digest nor the beginning of one" in said
+        assert "7 hex digits" in said

@@ -45,7 +45,8 @@ def audit(
     verdicts = [judge(one.container, one.facts) for one in found]
     findings = _findings(gathered.containers, numbers, found, verdicts)
     problems = gathered.problems + _registry_problems(queries, [one.missed for one in found])
-    return AuditReport(tuple(findings), tuple(problems), tuple(gathered.notes))
+    names_of_sources = tuple(source.name for source in sources)
+    return AuditReport(tuple(findings), tuple(problems), tuple(gathered.notes), names_of_sources)
 
 
 def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: ImageNames) -> list[Findings]:

@@ -35,12 +35,13 @@ class ContainerFinding:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The result of an audit: the findings, worst first, what could not be seen, and what the sources
-    say of themselves."""
+    """The result of an audit: the findings, worst first, what could not be seen, what the sources say of
+    themselves, and their names."""
 
     findings: tuple[ContainerFinding, ...]
     problems: tuple[Unseen, ...]
     notes: tuple[Note, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def affected(self) -> bool:

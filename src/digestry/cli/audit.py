@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli import audit_output, exit_codes
+from digestry.cli.timeout_options import Seconds
 
 if TYPE_CHECKING:
     from digestry.audit.findings import AuditReport
@@ -121,19 +122,18 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=10.0,
-    show_default=True,
-    help="Seconds to wait for each answer of an engine or a registry.",
+    metavar="SECONDS",
+    help="How long to wait for each answer of an engine or a registry.  [default: 10]",
 )
 @click.option(
     "--time-limit",
-    type=click.FloatRange(1, 7 * 86400),
+    type=Seconds(1),
     default=3600.0,
-    show_default="3600",
     metavar="SECONDS",
     help="Ask registries nothing more after so long: what is not known by then is unknown. Of each round of "
-    "--watch.",
+    "--watch.  [default: 3600]",
 )
 @click.option(
     "--schema",

@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 def in_registry(settings: Settings, session: Session, text: str) -> Reference:
     """Return the name that ``text`` is, with the whole digest; print a digest that was short before.
 
-
     Nothing is asked of a registry unless the digest is short. Raises :class:`InvalidReference`,
     :class:`NotFound`, :class:`Ambiguous`, and what :class:`Repository` does.
     """
-    name, at, rest = text.partition("@")
-    prefix = DigestPrefix.read(rest) if at else None
+    prefix = DigestPrefix.of_name(text)
     if prefix is None:
         return settings.reference(text)
-    named = settings.reference(name)
+    named = settings.reference(text.partition("@")[0])
     return Reference(named.host, named.repository, named.tag, completed(session, named, prefix))
 
 

@@ -73,8 +73,8 @@ def _filter(settings: Settings, text: str) -> Callable[[StoredImage], bool]:
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.reference import Reference
 
-    name, at, rest = text.partition("@")
-    prefix = DigestPrefix.read(rest if at else text)
+    name, at, _ = text.partition("@")
+    prefix = DigestPrefix.of_name(text) if at else DigestPrefix.read(text)
     named: Reference | None
     try:
         named = settings.reference(name if prefix is not None and at else text)
@@ -111,11 +111,11 @@ def _cells(image: StoredImage, digests: bool, no_trunc: bool) -> list[str]:
 
 
 def _created(text: str | None) -> str:
-    """Return a time as all times are printed; what an image says of itself need not be a time."""
-    from digestry.model.timestamps import parse, rfc3339
+    """Return a time to the second; what an image says of itself need not be a time."""
+    from digestry.model.timestamps import parse
 
     try:
-        return rfc3339(parse(text).first) if text else "-"
+        return parse(text).first.strftime("%Y-%m-%dT%H:%M:%SZ") if text else "-"
     except ValueError:
         return text or "-"
 

@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 _GAP: Final = "   "
+_NARROW_GAP: Final = "  "
+"""Between columns that else would not fit into the terminal."""
 _CHUNK: Final = 1 << 16
 
 
@@ -108,26 +110,72 @@ def table(
 ) -> None:
     """Print left-aligned columns, as wide as they need to be; ``styles`` colours a column's cells.
 
-    Cells are made printable. Colours go to a terminal only, and not if ``NO_COLOR`` is set.
+    Cells are made printable. Colours go to a terminal only, and not if ``NO_COLOR`` is set. What does not fit
+    beside the rest on a terminal's line goes on the next one, indented.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [
         max([len(heading), *(len(row[column]) for row in cells)]) for column, heading in enumerate(headings)
     ]
-
-    def line(values: Sequence[str], paint: bool) -> str:
-        parts = []
-        for column, value in enumerate(values):
-            padded = value if column == len(widths) - 1 else value.ljust(widths[column])
-            style = styles[column] if paint and column < len(styles) else None
-            parts.append(padded if style is None else style(padded))
-        return _GAP.join(parts).rstrip()
-
-    say(line(headings, paint=False))
     # There is no sys.stdout if the caller closed it.
-    colours = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    room = _terminal_columns() if terminal else sys.maxsize
+    gap = _GAP if sum(widths) + len(_GAP) * (len(widths) - 1) <= room else _NARROW_GAP
+    groups = _column_groups(widths, gap, room)
+
+    def line(values: Sequence[str], paint: bool) -> Iterator[str]:
+        for group in groups:
+            parts = []
+            for column in group:
+                padded = values[column] if column == group[-1] else values[column].ljust(widths[column])
+                style = styles[column] if paint and column < len(styles) else None
+                parts.append(padded if style is None else style(padded))
+            text = gap.join(parts).rstrip()
+            if group[0] == 0:
+                yield text
+            elif len(group) == 1 and not paint:
+                yield from _wrapped(text, room)
+            else:
+                yield _GAP + text
+
+    for text in line(headings, paint=False):
+        say(text)
     for row in cells:
-        say(line(row, paint=colours))
+        for text in line(row, paint=terminal and bool(styles) and not os.environ.get("NO_COLOR")):
+            say(text)
+
+
+def _terminal_columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Return a text as indented lines of at most ``room`` columns, cut between words only."""
+    import textwrap
+
+    return textwrap.wrap(
+        text,
+        room,
+        initial_indent=_GAP,
+        subsequent_indent=_GAP,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _column_groups(widths: Sequence[int], gap: str, room: int) -> list[list[int]]:
+    """Return the columns that share a line of at most ``room`` columns of the terminal, line by line."""
+    groups: list[list[int]] = [[]]
+    taken = 0
+    for column, width in enumerate(widths):
+        if groups[-1] and taken + len(gap) + width > room:
+            groups.append([])
+            taken = len(_GAP)  # the indent
+        taken += width + (len(gap) if groups[-1] else 0)
+        groups[-1].append(column)
+    return groups
 
 
 def json_document(value: object) -> None:

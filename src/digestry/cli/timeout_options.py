@@ -19,10 +19,28 @@ _LONGEST: Final = 7 * 86400.0
 _Command = TypeVar("_Command", bound="Callable[..., object] | click.Command")
 
 
+class Seconds(click.ParamType[float]):
+    """A number of seconds, more than 0, from ``least`` to ``most``."""
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0, most: float = _LONGEST) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not (seconds > 0 and self._least <= seconds <= self._most):
+            self.fail(
+                f"{value!r} is not a number of seconds from {self._least:g} to {self._most:.0f}", param, ctx
+            )
+        return seconds
+
+
 def _keep(key: str) -> Callable[[click.Context, click.Parameter, float], None]:
     def keep(ctx: click.Context, _: click.Parameter, value: float) -> None:
-        if not math.isfinite(value):
-            raise click.BadParameter("it is not a number of seconds")
         ctx.meta[key] = value
 
     return keep
@@ -31,13 +49,12 @@ def _keep(key: str) -> Callable[[click.Context, click.Parameter, float], None]:
 def _seconds(name: str, key: str, default: float, says: str) -> Callable[[_Command], _Command]:
     return click.option(
         name,
-        type=click.FloatRange(0, _LONGEST, min_open=True),
+        type=Seconds(),
         default=default,
-        show_default=f"{default:g}",
         metavar="SECONDS",
         expose_value=False,
         callback=_keep(key),
-        help=says,
+        help=f"{says}  [default: {default:g}]",
     )
 
 

@@ -86,8 +86,8 @@ def names_of(store: ImageStore, text: str, read: Callable[[str], Reference]) -> 
     ]
     if listed:
         return listed
-    name, at, rest = text.partition("@")
-    prefix = DigestPrefix.read(rest if at else text)
+    name, at, _ = text.partition("@")
+    prefix = DigestPrefix.of_name(text) if at else DigestPrefix.read(text)
     problem: InvalidReference | NotFound
     reference = None
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.errors import Ambiguous, InvalidDigest, NotFound
+from digestry.errors import Ambiguous, InvalidDigest, InvalidReference, NotFound
 from digestry.model.digest import ALGORITHMS, Digest, shown
 
 SHORTEST_GIVEN: Final = 7
@@ -35,6 +35,20 @@ class DigestPrefix:
                 f"sha256:",
             )
         return prefix
+
+    @classmethod
+    def of_name(cls, name: str) -> DigestPrefix | None:
+        """Return what ``name`` has after its ``@``; None for a name without one.
+
+        Raises :class:`~digestry.errors.InvalidReference` if that is not the beginning of a digest.
+        """
+        _, at, text = name.partition("@")
+        if not at:
+            return None
+        try:
+            return cls.parse(text)
+        except InvalidDigest as error:
+            raise InvalidReference(f"in {shown(name)}: {error.message}", hint=error.hint) from error
 
     @classmethod
     def read(cls, text: str) -> DigestPrefix | None:

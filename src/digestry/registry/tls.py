@@ -56,16 +56,17 @@ class Certificate:
         Raises :class:`InvalidConfiguration` if they cannot be used, :class:`StorageError`. Then the
         copy is what it was.
         """
+        content = _read(self._files.certificate), _read(self._files.key)
         try:
-            content = self._files.certificate.read_bytes(), self._files.key.read_bytes()
             # Not by size and time: who renews a certificate may keep both (`cp -p`).
             if content == self._content:
                 return False
             _load(self._files)
             used = self._write(*content)
         except (OSError, ValueError) as error:
+            reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else str(error)
             raise InvalidConfiguration(
-                f"{self._files.certificate} and {self._files.key} cannot be used for TLS: {error}",
+                f"[tls]: {self._files.certificate} and {self._files.key} cannot be used for TLS: {reason}",
                 hint="PEM is required: the certificate with its chain, and its key, without a password",
             ) from error
         self._content, self.used = content, used
@@ -122,6 +123,16 @@ class Certificate:
 def clear(root: Path) -> None:
     """Remove the copies that this server, or a killed one, made."""
     shutil.rmtree(root / DIRECTORY, ignore_errors=True)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"[tls]: cannot read {file}: {(error.strerror or str(error)).lower()}",
+            hint="certificate and key in [tls] of registry.toml are paths, relative to that file",
+        ) from error
 
 
 def _load(files: TlsConfig) -> None:

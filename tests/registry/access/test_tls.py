@@ -179,7 +179,8 @@ def test_a_worker_that_starts_while_the_files_cannot_be_used(server: RegistrySer
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     certificate(tmp_path, "one"), certificate(tmp_path, "two")
     (tmp_path / "garbage").write_text("garbage")
-    for pair in (("one.pem", "two.key"), ("one.pem", "none"), ("garbage", "one.key")):
+    pairs: list[tuple[str, str]] = [("one.pem", "two.key"), ("one.pem", "none"), ("garbage", "one.key")]
+    for pair in pairs:
         file = tmp_path / "registry.toml"
         file.write_text(f'[tls]\ncertificate = "{pair[0]}"\nkey = "{pair[1]}"\n')
         done = run_digestry(
@@ -193,4 +194,10 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             timeout=PATIENCE,
         )
         assert done.returncode == 2
-        assert "cannot be used for TLS" in done.stderr
+        assert "[tls]: " in done.stderr
+        assert "[Errno" not in done.stderr
+        if pair[1] == "none":
+            assert f"cannot read {tmp_path / 'none'}: no such file" in done.stderr
+            assert "[tls] of registry.toml" in done.stderr
+        else:
+            assert "cannot be used for TLS" in done.stderr

@@ -191,6 +191,8 @@ def summary(report: AuditReport) -> str:
         line += f" on {hosts.pop()}"
     if report.findings:
         line += f": {counted(report.findings)}"
+    elif report.sources:
+        line += f" in {', '.join(report.sources)}"
     if report.problems:
         line += f"; {number(len(report.problems), 'problem')}: something could not be seen"
     return line
