@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeEngine
 
 metadata: Final = MetaData()
@@ -227,4 +238,63 @@ identity = Table(
     Column("id", Text, primary_key=True),
     Column("bound", Boolean, nullable=False),
     Column("generation", BigInteger, nullable=False),
+)
+
+# The tables below are the coordination's (coordination/postgresql/): what the nodes of one registry share. A
+# registry on one host has them too, and uses files instead.
+
+# What one node does at a time. ``fence`` rises each time that a lock is taken; ``expires_at`` is by the
+# database's clock. The rows of the guards of content are always there.
+locks = Table(
+    "locks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# Who shares the guard of content: one row for each push that is between its bytes and its link.
+shared_guards = Table(
+    "shared_guards",
+    metadata,
+    Column("token", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("shared_guards_by_name", "name"),
+)
+
+# The keys that tokens are signed with, private parts included.
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+
+# Networks that sent wrong passwords, or very many.
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("strikes", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("login_failures_by_expiry", "expires_at"),
+)
+
+# Upstreams that are left alone for a while, and why.
+upstream_limits = Table(
+    "upstream_limits",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Short documents, by name.
+notes = Table(
+    "notes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )

@@ -10,14 +10,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Connection
+
 from digestry.coordination import key_files
 from digestry.coordination.key_files import KeyFiles
-from digestry.coordination.protocol import Job, KeyStore
+from digestry.coordination.protocol import FencedLock, Job, KeyStore
 from digestry.fsio import Lock, locked, make_directory, storage_errors
 from digestry.model.digest import Digest
 
@@ -31,6 +35,23 @@ _TURNS: Final = 256
 def lock_file(job: Job) -> str:
     """Return the name of the file in the root that is locked for ``job``."""
     return f"{job}.lock"
+
+
+class FileLock:
+    """The lock of a job: it is held until its process ends, so that no transaction can outlive it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def check(self) -> None:
+        """Raise :class:`Conflict` if another may have the lock by now."""
+        self._lock.check()
+
+    def check_in(self, _connection: Connection) -> None:
+        """Do as :meth:`check` does; see :meth:`FencedLock.check_in`."""
+        self._lock.check()
 
 
 class FileCoordination:
@@ -57,12 +78,14 @@ class FileCoordination:
         """Return the digits that all digests with the same guard begin with."""
         return digest.encoded[:2]
 
-    def only_one(self, job: Job, *, wait: bool = False, held: str = "") -> AbstractContextManager[Lock]:
+    @contextlib.contextmanager
+    def only_one(self, job: Job, *, wait: bool = False, held: str = "") -> Iterator[FencedLock]:
         """Do ``job`` alone; see :meth:`Coordination.only_one`."""
         beside = self._root / _BESIDE[job] if job in _BESIDE else None
         if beside is not None and not beside.is_dir():
             beside = None
-        return locked(self._root / lock_file(job), wait=wait, held=held, mode=0o600, beside=beside)
+        with locked(self._root / lock_file(job), wait=wait, held=held, mode=0o600, beside=beside) as lock:
+            yield FileLock(lock)
 
     def turn(self, scope: str, *key: str) -> AbstractContextManager[Lock]:
         """Call for ``key`` one at a time; see :meth:`Coordination.turn`."""

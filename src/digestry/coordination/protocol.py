@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol
 
+from sqlalchemy import Connection
+
 from digestry.model.digest import Digest
 
 
@@ -25,6 +27,18 @@ class Lock(Protocol):
 
     def check(self) -> None:
         """Raise :class:`Conflict` if another may have the lock by now."""
+        ...
+
+
+class FencedLock(Lock, Protocol):
+    """A lock whose holder changes the catalog only while it has it."""
+
+    def check_in(self, connection: Connection) -> None:
+        """Raise :class:`Conflict` unless the lock is held until the catalog's transaction ends.
+
+        ``connection`` is the transaction's. What it changes is then done by one holder at a time, also
+        when a holder was paused for so long that another took its place.
+        """
         ...
 
 
@@ -90,7 +104,7 @@ class Coordination(Protocol):
         """Return which group of digests shares the guard of ``digest``."""
         ...
 
-    def only_one(self, job: Job, *, wait: bool = False, held: str = "") -> AbstractContextManager[Lock]:
+    def only_one(self, job: Job, *, wait: bool = False, held: str = "") -> AbstractContextManager[FencedLock]:
         """Do ``job`` alone. Without ``wait`` raises :class:`Conflict`, worded ``held``, if another does."""
         ...
 

@@ -237,6 +237,10 @@ def test_writers_in_many_threads_all_get_their_turn(catalog: Catalog) -> None:
     assert catalog.verify_journal() is None
 
 
+COORDINATION = ("locks", "shared_guards", "signing_keys", "login_failures", "upstream_limits", "notes")
+"""The tables of schema 11."""
+
+
 def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -> None:
     """Schema 5 adds the table; the triggers keep it from then on."""
     manifest = pushed(catalog, "x", ("t", "u"))
@@ -252,8 +256,8 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute("DROP TABLE sighting_usage")
     connection.execute("DROP INDEX sightings_by_actor")
-    connection.execute("DROP TABLE usage")
-    connection.execute("DROP TABLE identity")
+    for table in ("usage", "identity", *COORDINATION):
+        connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE uploads DROP COLUMN reserved")
     connection.execute("UPDATE alembic_version SET version_num = '0004'")
     connection.commit()
