@@ -383,6 +383,27 @@ def test_hot_pages_of_tags_are_the_catalogs(catalog: Catalog, backend: Backend) 
     reads.close()
 
 
+def test_a_mirrored_tag_is_read_with_what_its_registry_said(catalog: Catalog, backend: Backend) -> None:
+    reads = BlockingReads(backend)
+    assert reads.mirrored_tag("x", "t") == (None, None)
+    manifest = pushed(catalog, "x")
+    here = reads.manifest("x", "t")
+    assert reads.mirrored_tag("x", "t") == (None, here)
+    other = Digest.of(b"what a rule keeps from being here")
+    catalog.pull_through.note("x", "t", other)
+    catalog.pull_through.note("x", "gone", other)
+    for _ in range(2):
+        seen, found = reads.mirrored_tag("x", "t")
+        assert seen is not None
+        assert (seen.digest, found) == (str(other), here)
+        seen, found = reads.mirrored_tag("x", "gone")
+        assert seen is not None
+        assert (seen.digest, found) == (str(other), None)
+    catalog.damage.note(manifest.digest, "bad", 5)
+    assert reads.mirrored_tag("x", "t").here is None
+    reads.close()
+
+
 def test_hot_reads_under_commits_are_never_old(catalog: Catalog, backend: Backend) -> None:
     """A value is asked for after it was committed: whatever is seen is that, or newer."""
     manifests = [image(catalog, "x") for _ in range(200)]

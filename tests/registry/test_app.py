@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from digestry.backend import open_blobs
+from digestry.catalog.reads import CachedManifest
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from digestry.registry import error_responses
@@ -23,7 +24,10 @@ from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.lifecycle import Lifecycle
 from digestry.registry.service import Service, open_service
 from tests.backends import file_of, open_catalog
+from tests.catalog.support import pushed
 from tests.stores import ingest_file
+
+T = TypeVar("T")
 
 SILENCE = b"silence"
 """In a list of a body's parts: the client sends nothing more, and does not go away."""
@@ -50,6 +54,16 @@ class Direct:
         self, method: str, path: str, parts: Sequence[bytes | None] = (b"",), **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
         """One request; a part that is None is the end of the connection."""
+        return self.run(self.requested(method, path, parts, **headers))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs something on the loop of the requests."""
+        return self._loop.run_until_complete(coroutine)
+
+    async def requested(
+        self, method: str, path: str, parts: Sequence[bytes | None] = (b"",), **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """As :meth:`request`, among others."""
         path, _, query = path.partition("?")
         scope = {
             "type": "http",
@@ -73,7 +87,7 @@ class Direct:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        self._loop.run_until_complete(self._app(scope, receive, send))
+        await self._app(scope, receive, send)
         if not sent:
             return 0, {}, b""
         told = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
@@ -169,6 +183,38 @@ def test_memory_for_uploads_is_bounded(direct: Direct) -> None:
     assert direct.request("PATCH", upload, [bytes(100_000)] * 200)[0] == 202
     assert sum(held) == 20_000_000
     assert max(held) <= (1 << 20) + 100_000
+
+
+def test_a_read_of_the_catalog_that_waits_holds_up_nobody(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = direct.service.stores.read_cache
+    catalog = open_catalog(direct.service.config.root)
+    manifest = pushed(catalog, "x")
+    catalog.close()
+    original, database = reads.manifest, asyncio.Event()
+
+    async def waiting(repository: str, target: str) -> CachedManifest | None:
+        await database.wait()
+        return await original(repository, target)
+
+    monkeypatch.setattr(reads, "manifest", waiting)
+
+    async def run() -> None:
+        head = [asyncio.create_task(direct.requested("HEAD", "/v2/x/manifests/t")) for _ in range(3)]
+        status, *_ = await direct.requested("GET", "/v2/")
+        assert status == 200
+        assert not any(task.done() for task in head)
+        head[0].cancel()  # its client has left
+        await asyncio.sleep(0)
+        database.set()
+        for task in head[1:]:
+            status, headers, _ = await task
+            assert (status, headers["docker-content-digest"]) == (200, str(manifest.digest))
+        with pytest.raises(asyncio.CancelledError):
+            await head[0]
+
+    direct.run(run())
 
 
 def test_a_defect_is_a_500_without_its_text(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
