@@ -7,15 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from digestry.backend import Backend, open_backend
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog, CatalogOptions
 from digestry.catalog.reads import CachedBlob, CachedManifest, CatalogReads, MirroredTag
 from digestry.catalog.sqlite.database import SqliteDatabase
+from digestry.coordination.protocol import Coordination
+from digestry.registry.reserve import Reserve, reserve_of
 
 
 def open_catalog(root: Path, *, now: clock.Clock = clock.now, **options: Any) -> Catalog:
     """Open the catalog under ``root``; ``options`` are those of :class:`CatalogOptions`."""
     return open_backend(root, CatalogOptions(**options), now=now).open_catalog()
+
+
+def open_blobs(root: Path) -> BlobStore:
+    """Return the blob store of the registry in ``root``."""
+    return open_backend(root).blobs
+
+
+def open_coordination(root: Path) -> Coordination:
+    """Return the coordination of the registry in ``root``."""
+    return open_backend(root).coordination
+
+
+def open_reserve(root: Path) -> Reserve:
+    """Return the disk reserve of the registry in ``root``."""
+    return reserve_of(open_backend(root))
 
 
 def file_of(catalog: Catalog) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.model.digest import Digest
+from tests.backends import open_blobs
 
 
 def blob_file(root: Path, digest: Digest) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from digestry.blobs.disk import open_layout
@@ -11,9 +13,8 @@ from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog, CatalogOptions
 from digestry.catalog.reads import CatalogReads
 from digestry.catalog.robot_tokens import RobotReads, RobotTokens
-from digestry.catalog.snapshot import Snapshot
 from digestry.catalog.sqlite.store import SqliteStore
-from digestry.catalog.store import CatalogChanges, CatalogStore
+from digestry.catalog.store import CatalogChanges, CatalogFile, CatalogStore
 from digestry.coordination.files import FileCoordination
 from digestry.coordination.protocol import Coordination
 
@@ -21,12 +22,17 @@ from digestry.coordination.protocol import Coordination
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A registry's stores, and what its processes agree by. It holds nothing open: each process opens the
-    catalog from it."""
+    catalog from it.
 
-    root: Path
+    ``location`` is where a person finds the registry, for messages. ``disk`` is a directory on the file
+    system that the registry fills, or None if neither its catalog nor its content is in files.
+    """
+
+    location: str
     catalog_store: CatalogStore
     blobs: BlobStore
     coordination: Coordination
+    disk: Path | None = None
     options: CatalogOptions = field(default_factory=CatalogOptions)
     now: clock.Clock = clock.now
 
@@ -50,13 +56,14 @@ class Backend:
         """Open what tells whether the catalog was written to. Raises :class:`StorageError`."""
         return self.catalog_store.open_changes()
 
-    def copy_catalog(self, directory: Path) -> Backend:
-        """Copy the catalog, as it is at one moment, to ``directory``; return a backend with that copy.
+    @contextlib.contextmanager
+    def open_copy(self, directory: Path) -> Iterator[Catalog]:
+        """Open a copy of the catalog as it is at one moment, which may be changed and ends with the block.
 
-        Raises :class:`NotFound`, :class:`StorageError`.
+        A copy that is a file is in ``directory``. Raises :class:`NotFound`, :class:`StorageError`.
         """
-        self.catalog_store.copy_to(directory)
-        return replace(self, catalog_store=SqliteStore(directory))
+        with self.catalog_store.copied(directory) as database:
+            yield Catalog(database, self.options, now=self.now)
 
 
 def open_backend(
@@ -66,28 +73,11 @@ def open_backend(
     now: clock.Clock = clock.now,
 ) -> Backend:
     """Return the backend of the registry in the directory ``root``. Nothing is made or opened."""
-    return Backend(root, SqliteStore(root), open_blobs(root), open_coordination(root), options, now)
+    return Backend(
+        str(root), SqliteStore(root), open_layout(root), FileCoordination(root), root, options, now
+    )
 
 
-def open_snapshot(directory: Path) -> Snapshot:
-    """Open the snapshot of a catalog that is in ``directory``.
-
-    Raises :class:`StorageError` if it is damaged, or no catalog, and :class:`Conflict` if a newer digestry
-    wrote it.
-    """
-    return SqliteStore(directory).open_snapshot()
-
-
-def snapshot_file(directory: Path) -> Path:
-    """Return the path that the file of a snapshot has in ``directory``."""
-    return SqliteStore(directory).path
-
-
-def open_blobs(root: Path) -> BlobStore:
-    """Return the blob store of the registry in ``root``. Nothing is touched."""
-    return open_layout(root)
-
-
-def open_coordination(root: Path) -> Coordination:
-    """Return the coordination of the registry in ``root``. Nothing is touched."""
-    return FileCoordination(root)
+def catalog_file(directory: Path) -> CatalogFile:
+    """Return the catalog that is a file in ``directory``, as in a backup. Nothing is made or opened."""
+    return SqliteStore(directory)

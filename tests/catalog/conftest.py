@@ -35,9 +35,9 @@ def backend(database: str, tmp_path: Path, clock: Clock) -> Backend:
 
 
 @pytest.fixture
-def raw(database: str, backend: Backend) -> Raw:
+def raw(database: str, tmp_path: Path) -> Raw:
     """The same database, for who goes around the catalog."""
-    return DATABASES[database](backend.root)
+    return DATABASES[database](tmp_path)
 
 
 @pytest.fixture

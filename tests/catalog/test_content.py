@@ -319,11 +319,13 @@ for line in sys.stdin:
 """
 
 
-def test_hot_reads_see_another_processs_push_at_once(catalog: Catalog, backend: Backend) -> None:
+def test_hot_reads_see_another_processs_push_at_once(
+    catalog: Catalog, backend: Backend, tmp_path: Path
+) -> None:
     reads = BlockingReads(backend)
     assert reads.manifest("x", "t") is None
     with subprocess.Popen(
-        [sys.executable, "-c", _OTHER_PROCESS, str(backend.root)],
+        [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

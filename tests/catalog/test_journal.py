@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from digestry.backend import Backend, open_backend
+from digestry.backend import Backend
 from digestry.catalog import clock as time_of
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound, StorageError
@@ -219,7 +219,7 @@ def test_compare_and_set_in_many_threads(catalog: Catalog) -> None:
 
 def test_many_catalogs_on_one_file(catalog: Catalog, backend: Backend) -> None:
     """As several worker processes have it: each its own connections, one chain."""
-    others = [open_backend(backend.root).open_catalog() for _ in range(4)]
+    others = [backend.open_catalog() for _ in range(4)]
 
     def race(one: Catalog, number: int) -> None:
         for _ in range(10):

@@ -6,30 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import Backend, open_backend, open_snapshot, snapshot_file
+from digestry.backend import Backend, open_backend
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound
 from tests.catalog.support import pushed
 
 
-def test_nothing_is_made_until_it_is_opened(backend: Backend) -> None:
-    assert list(backend.root.iterdir()) == []
+def test_nothing_is_made_until_it_is_opened(backend: Backend, tmp_path: Path) -> None:
+    assert list(tmp_path.iterdir()) == []
     assert backend.catalog_store.is_empty()
     with pytest.raises(NotFound, match="there is no registry"):
         backend.catalog_store.require()
-    with pytest.raises(NotFound, match="there is no registry"):
-        backend.catalog_store.copy_to(backend.root)
-    assert list(backend.root.iterdir()) == []
+    with pytest.raises(NotFound, match="there is no registry"), backend.open_copy(tmp_path / "copy"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_catalog_that_is_there(backend: Backend, catalog: Catalog) -> None:
+def test_a_catalog_that_is_there(backend: Backend, catalog: Catalog, tmp_path: Path) -> None:
     store = backend.catalog_store
     assert not store.is_empty()
     store.require()
     store.check_schema()
     assert store.identity() == catalog.identity.get()
     assert store.describe() == catalog.describe()
-    assert {path.name for path in backend.root.iterdir()} <= store.file_names()
+    assert {path.name for path in tmp_path.iterdir()} <= store.file_names()
     assert catalog.size() > 0
 
 
@@ -50,12 +50,13 @@ def test_a_copy_is_of_one_moment(backend: Backend, catalog: Catalog, tmp_path: P
     before = pushed(catalog, "x")
     folder = tmp_path / "copy"
     folder.mkdir()
-    copied = backend.copy_catalog(folder).open_catalog()
-    after = pushed(catalog, "x")
-    assert copied.manifest("x", before.digest) is not None
-    assert copied.manifest("x", after.digest) is None
-    pushed(copied, "only-in-the-copy")
-    copied.close()
+    with backend.open_copy(folder) as copy:
+        after = pushed(catalog, "x")
+        assert copy.manifest("x", before.digest) is not None
+        assert copy.manifest("x", after.digest) is None
+        pushed(copy, "only-in-the-copy")
+        assert copy.has_repository("only-in-the-copy")
+    assert catalog.has_repository("x")
     assert not catalog.has_repository("only-in-the-copy")
 
 
@@ -65,9 +66,9 @@ def test_a_snapshot_is_installed_elsewhere(backend: Backend, catalog: Catalog, t
     staging, root = tmp_path / "staging", tmp_path / "root"
     staging.mkdir()
     root.mkdir()
-    backend.catalog_store.snapshot_to(staging)
-    assert [path.name for path in staging.iterdir()] == [snapshot_file(staging).name]
-    with open_snapshot(staging) as snapshot:
+    copy = backend.catalog_store.as_file().snapshot_to(staging)
+    assert list(staging.iterdir()) == [copy.path]
+    with copy.open_snapshot() as snapshot:
         assert (snapshot.count, snapshot.size(manifest.digest)) == (3, manifest.size)
         assert [held.digest for held in snapshot.held()] == sorted(
             [manifest.digest, *(blob.digest for blob in manifest.blobs())], key=str
@@ -75,7 +76,7 @@ def test_a_snapshot_is_installed_elsewhere(backend: Backend, catalog: Catalog, t
         assert snapshot.holders(manifest.digest) == ["x:t"]
         assert not snapshot.any_damaged()
     elsewhere = open_backend(root)
-    elsewhere.catalog_store.install(staging)
+    elsewhere.catalog_store.as_file().install(staging)
     assert elsewhere.catalog_store.verify_journal() == backend.catalog_store.verify_journal()
     assert elsewhere.catalog_store.identity() == backend.catalog_store.identity()
     again = elsewhere.open_catalog()

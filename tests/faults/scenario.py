@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from digestry.backend import open_backend
 from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -289,7 +290,9 @@ def _heal(repository: str, content: bytes) -> Act:
     def run(stage: Stage) -> None:
         service = stage.registry.service
         blob_file(service.config.root, digest).write_bytes(bytes(len(content)))
-        scrub = Scrub(service.stores.catalog, stage.registry.root, rate=1 << 30, now=stage.clock)
+        scrub = Scrub(
+            service.stores.catalog, open_backend(stage.registry.root), rate=1 << 30, now=stage.clock
+        )
         assert scrub.run(threading.Event()).damaged == 1
         stage.ask(404, "GET", blob_path(repository, content))
         whole(repository, content).run(stage)

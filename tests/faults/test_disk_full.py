@@ -22,8 +22,7 @@ from digestry.errors import StorageFull
 from digestry.fsio import lacks_room
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect
-from digestry.registry.reserve import Reserve
-from tests.backends import sqlite_database
+from tests.backends import open_reserve, sqlite_database
 from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served, check_usage
 from tests.faults.conftest import SmallDisk
 from tests.faults.inside import Inside
@@ -147,7 +146,7 @@ def test_a_collection_on_a_full_disk_loses_nothing_and_ends_when_there_is_room(
 
 def make_its_reserve(server: RegistryServer) -> None:
     """Else its maintenance process does, as soon as it has started."""
-    assert Reserve(server.root).fill()
+    assert open_reserve(server.root).fill()
 
 
 def test_a_full_disk_is_freed_by_collection_alone(registry: RegistryServer, small_disk: SmallDisk) -> None:
@@ -159,7 +158,7 @@ def test_a_full_disk_is_freed_by_collection_alone(registry: RegistryServer, smal
     tally = collect(RegistryConfig(root=registry.root), now=lambda: later)
     assert tally.blobs == 1
     assert registry.request("GET", f"/v2/a/blobs/{digest}").status == 404
-    assert not Reserve(registry.root).spent()
+    assert not open_reserve(registry.root).spent()
     registry.push_blob("a", LARGE[: 1 << 20])
     still_serves(registry)
 
@@ -180,7 +179,7 @@ def test_on_a_full_disk_images_can_be_deleted_and_nothing_is_taken_in_until_ther
     assert registry.request("GET", "/readyz").json()["checks"]["space"] == "there is room for deletions only"
     still_serves(registry)
     small_disk.make_room()
-    wait_until(lambda: not Reserve(registry.root).spent(), what="the reserve's being whole again")
+    wait_until(lambda: not open_reserve(registry.root).spent(), what="the reserve's being whole again")
     assert put_manifest(registry, "a", "new", manifest).status == 201
 
 

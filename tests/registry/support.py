@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from digestry.backend import open_blobs
 from digestry.model import media_types
 from digestry.model.digest import Digest
+from tests.backends import open_blobs
 from tests.support import PATIENCE, RegistryServer, Response
 
 HTTP_FIRST_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ")

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.catalog.reads import CachedManifest
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
@@ -23,7 +22,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.lifecycle import Lifecycle
 from digestry.registry.service import Service, open_service
-from tests.backends import file_of, open_catalog
+from tests.backends import file_of, open_blobs, open_catalog
 from tests.catalog.support import pushed
 from tests.stores import ingest_file
 

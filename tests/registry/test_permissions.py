@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.registry import permissions
 from digestry.registry.permissions import make_private
+from tests.backends import open_blobs
 from tests.stores import blob_file, needs_disk
 from tests.support import run_digestry, start_registry
 

@@ -6,17 +6,20 @@ import errno
 import os
 import threading
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from digestry.backend import open_backend
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import StorageFull
 from digestry.fsio import locked
 from digestry.registry.config import RegistryConfig
-from digestry.registry.reserve import A_BIT, FILE, Refill, Reserve
+from digestry.registry.reserve import A_BIT, FILE, Refill, Reserve, reserve_of
 from digestry.registry.server import prepare
+from tests.backends import open_reserve
 
 _Status = namedtuple("_Status", ["f_bavail", "f_blocks", "f_frsize"])
 _MIB = 1 << 20
@@ -43,7 +46,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 @pytest.fixture
 def reserve(tmp_path: Path, disk: Disk) -> Reserve:
     assert disk.free == 100
-    return Reserve(tmp_path)
+    return open_reserve(tmp_path)
 
 
 def test_it_is_spent_from_its_release_until_it_is_whole(reserve: Reserve, tmp_path: Path) -> None:
@@ -73,7 +76,7 @@ def test_it_does_not_look_spent_while_it_is_made(
     spent = []
 
     def allocate(descriptor: int, offset: int, length: int) -> None:
-        spent.append(Reserve(tmp_path).spent())  # as a worker looks at each push
+        spent.append(open_reserve(tmp_path).spent())  # as a worker looks at each push
         real(descriptor, offset, length)
 
     monkeypatch.setattr(os, "posix_fallocate", allocate)
@@ -85,9 +88,9 @@ def test_it_does_not_look_spent_while_it_is_made(
 def test_a_start_makes_it_whole(tmp_path: Path) -> None:
     """A loss of power may leave its name alone: the disk is not full for that."""
     (tmp_path / FILE).touch()
-    assert Reserve(tmp_path).spent()
+    assert open_reserve(tmp_path).spent()
     prepare(RegistryConfig(root=tmp_path))
-    assert not Reserve(tmp_path).spent()
+    assert not open_reserve(tmp_path).spent()
 
 
 def test_it_takes_back_what_there_is(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_of_a_small_disk_it_is_a_sixteenth(reserve: Reserve, disk: Disk, tmp_pat
 
 
 def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:
-    job, stop = Refill(tmp_path), threading.Event()
+    job, stop = Refill(reserve), threading.Event()
     often = job.run(stop)
     assert reserve.release()
     with locked(tmp_path / lock_file(Job.COLLECTION)):
@@ -158,3 +161,13 @@ def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Dis
     assert not reserve.spent()
     with locked(tmp_path / lock_file(Job.COLLECTION)):
         assert job.run(stop) == often  # it only looked
+
+
+def test_a_registry_that_fills_no_disk_keeps_no_room(tmp_path: Path) -> None:
+    found = reserve_of(replace(open_backend(tmp_path), disk=None))
+    assert found.fill()
+    found.take_back()
+    assert not found.release(A_BIT)
+    assert not found.spent()
+    found.check()
+    assert list(tmp_path.iterdir()) == []

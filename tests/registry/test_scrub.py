@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from digestry import fsio
-from digestry.backend import open_backend, open_blobs, open_coordination
+from digestry.backend import open_backend
 from digestry.blobs.protocols import GONE, QuarantinedBlob, Verification
 from digestry.catalog import clock
 from digestry.catalog.job_states import SCRUB
@@ -27,7 +27,7 @@ from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.quarantine import Quarantine
 from digestry.registry.scrub import Bucket, Pass, Scrub, ScrubConfig, ScrubJob, Stopped, last
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog, open_coordination
 from tests.catalog.support import Clock
 from tests.stores import blob_file, needs_disk
 from tests.support import PATIENCE, start_registry, wait_until
@@ -55,7 +55,7 @@ class Store:
         return digest
 
     def scrub(self, *, rate: int = FAST, stop: threading.Event | None = None, **options: object) -> Pass:
-        made = Scrub(self.catalog, self.root, rate=rate)
+        made = Scrub(self.catalog, open_backend(self.root), rate=rate)
         return made.run(stop or threading.Event(), **options)  # type: ignore[arg-type]
 
     def quarantined(self, digest: Digest) -> list[QuarantinedBlob]:
@@ -231,7 +231,8 @@ if place == "before the move":
 elif place == "after the rename":
     real = fsio.sync_directory
     fsio.sync_directory = lambda path: die() if path.parent.name == "quarantine" else real(path)
-Scrub(open_backend(root).open_catalog(), root, rate=1 << 40).run(
+backend = open_backend(root)
+Scrub(backend.open_catalog(), backend, rate=1 << 40).run(
     threading.Event(), watch=lambda current: die() if current.blobs == 5 and place == "between" else None
 )
 """

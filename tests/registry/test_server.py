@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.model.digest import Digest
+from tests.backends import open_blobs
 from tests.registry.support import Upload, events, ingest_files, statuses
 from tests.support import (
     PATIENCE,

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from digestry.backend import open_coordination
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.tag_moves import TagRefused
@@ -27,7 +26,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.registry.config import load
 from digestry.registry.webhook_dispatcher import Sender, WebhookDispatcher, delay
 from digestry.registry.webhooks import Webhook
-from tests.backends import open_catalog
+from tests.backends import open_catalog, open_coordination
 from tests.catalog.support import pushed
 from tests.registry.support import events
 from tests.support import PATIENCE, RegistryServer, run_digestry, start_registry, wait_until

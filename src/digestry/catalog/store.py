@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from digestry.catalog.journal_chain import Verdict
 from digestry.catalog.reads import CatalogReads
 from digestry.catalog.registry_identity import RegistryIdentity
 from digestry.catalog.robot_tokens import RobotReads
+from digestry.catalog.snapshot import Snapshot
 
 
 class CatalogChanges(Protocol):
@@ -92,20 +94,49 @@ class CatalogStore(Protocol):
         """
         ...
 
-    def copy_to(self, directory: Path) -> None:
-        """Copy the catalog to ``directory``, as it is at one moment, while others write. Not fsynced.
+    def copied(self, directory: Path) -> AbstractContextManager[Database]:
+        """Open a copy of the catalog as it is at one moment, which ends with the block.
 
-        Raises :class:`NotFound`, :class:`StorageError`.
+        Others go on writing to the catalog, and never wait for the copy. The copy may be changed. One that
+        is a file is in ``directory``, not fsynced. Raises :class:`NotFound`, :class:`StorageError`.
+        """
+        ...
+
+    def as_file(self) -> CatalogFile:
+        """Return this catalog as the file that it is.
+
+        Raises :class:`Conflict` for a catalog that only its own database's tools copy and restore.
+        """
+        ...
+
+
+class CatalogFile(CatalogStore, Protocol):
+    """The place of a catalog that is a file: it can be copied to a backup, and made from one."""
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the file, there or not."""
+        ...
+
+    def snapshot_to(self, directory: Path) -> CatalogFile:
+        """Copy the catalog to ``directory``, as it is at one moment, and return the copy. Not fsynced.
+
+        Others go on writing to the catalog. The copy is a file by itself, without the uploads that were
+        under way. Raises :class:`NotFound`, :class:`StorageError`.
+        """
+        ...
+
+    def open_snapshot(self) -> Snapshot:
+        """Open the file as a snapshot that nobody writes.
+
+        Raises :class:`StorageError` if it is damaged, or no catalog, and :class:`Conflict` if a newer
+        digestry wrote it.
         """
         ...
 
     def install(self, directory: Path) -> None:
-        """Move the catalog of a snapshot, or of a copy, from ``directory`` to its place. Durable.
+        """Move the catalog of a snapshot from ``directory`` to its place. Durable.
 
         Raises :class:`StorageError`.
         """
-        ...
-
-    def snapshot_to(self, directory: Path) -> None:
-        """As :meth:`copy_to`, for a backup: a file by itself, without the uploads that were under way."""
         ...

@@ -92,6 +92,7 @@ def backup(
     JSON: an object with backup (what backup.json says), copied, copied_bytes, kept, removed, and
     left_out, what else is in the root, with the reason.
     """
+    from digestry.backend import open_backend
     from digestry.cli.progress import measuring
     from digestry.cli.signals import stopping
     from digestry.registry.backup import taking
@@ -107,15 +108,18 @@ def backup(
             "Archives are not compressed: write - and pipe it through a program that does."
         )
     keep_private(destination)
+    backend = open_backend(root)
     with measuring("backup", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         with stopping(flow.stop):
             if archive:
                 with _output(destination) as write:
-                    taken = taking.to_archive(root, write, temporary=temporary, flow=flow, watcher=amount)
+                    taken = taking.to_archive(
+                        backend, root, write, temporary=temporary, flow=flow, watcher=amount
+                    )
             else:
                 taken = taking.to_directory(
-                    root, destination, verify=verify, keep=keep, flow=flow, watcher=amount
+                    backend, root, destination, verify=verify, keep=keep, flow=flow, watcher=amount
                 )
     # Standard output may be the archive.
     tell = note if destination == Path("-") else say

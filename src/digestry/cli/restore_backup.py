@@ -62,6 +62,7 @@ def restore_backup(
 
     JSON: an object with backup (what backup.json says), root, blobs, bytes, and missing.
     """
+    from digestry.backend import open_backend
     from digestry.cli.progress import measuring
     from digestry.cli.signals import stopping
     from digestry.errors import NotFound
@@ -71,10 +72,12 @@ def restore_backup(
     from digestry.registry.observability.audit_events import note_command
 
     keep_private(root)
+    backend = open_backend(root)
     with measuring("restore", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         from_archive = functools.partial(
             restoring.from_archive,
+            backend=backend,
             root=root,
             expect=expect,
             skip_damaged=skip_damaged,
@@ -86,7 +89,7 @@ def restore_backup(
                 restored = from_archive(sys.stdin.buffer.read)
             elif source.is_dir():
                 restored = restoring.from_directory(
-                    source, root, expect=expect, skip_damaged=skip_damaged, flow=flow, watcher=amount
+                    source, backend, root, expect=expect, skip_damaged=skip_damaged, flow=flow, watcher=amount
                 )
             elif not source.exists():
                 raise NotFound(f"there is no backup {source}")

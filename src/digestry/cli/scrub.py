@@ -19,6 +19,8 @@ from digestry.cli.output import complain, format_option, human_size, json_docume
 from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
+    from digestry.backend import Backend
+    from digestry.blobs.protocols import BlobStore
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.damage import Affected, DamagedContent
     from digestry.model.digest import Digest
@@ -107,14 +109,14 @@ def scrub(
             found = last(catalog)
         else:
             check_user(backend)
-            found = _run(catalog, root, rate, from_start=from_start, among=among)
+            found = _run(catalog, backend, root, rate, from_start=from_start, among=among)
         rows = catalog.damage.listed(limit=_MOST, among=among)
         damaged = len(rows) if among else catalog.damage.count()
         if format_ == "json":
             json_document(
                 {
                     "pass": None if found is None else _plain(found),
-                    "damaged": _damaged(catalog, root, rows),
+                    "damaged": _damaged(catalog, backend.blobs, rows),
                 }
             )
         else:
@@ -139,7 +141,9 @@ def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
     return digest
 
 
-def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Sequence[Digest]) -> Pass:
+def _run(
+    catalog: Catalog, backend: Backend, root: Path, rate: int, *, from_start: bool, among: Sequence[Digest]
+) -> Pass:
     import logging
 
     from digestry.errors import Conflict
@@ -154,7 +158,7 @@ def _run(catalog: Catalog, root: Path, rate: int, *, from_start: bool, among: Se
     findings = Findings(audit, operator("digestry scrub"))
     try:
         with _watching() as watch, _stopping(stop):
-            job = scrubbing.Scrub(catalog, root, rate=rate, note=findings)
+            job = scrubbing.Scrub(catalog, backend, rate=rate, note=findings)
             all_of_it = partial(job.run, from_start=from_start, watch=watch)
             found = job.look_at(among, stop) if among else all_of_it(stop)
     except Conflict as error:
@@ -272,11 +276,8 @@ def _plain(found: Pass) -> dict[str, object]:
     }
 
 
-def _damaged(catalog: Catalog, root: Path, rows: list[DamagedContent]) -> list[dict[str, object]]:
-    from digestry.backend import open_blobs
+def _damaged(catalog: Catalog, blobs: BlobStore, rows: list[DamagedContent]) -> list[dict[str, object]]:
     from digestry.catalog import clock
-
-    blobs = open_blobs(root)
 
     def plain(row: DamagedContent) -> dict[str, object]:
         return {

@@ -129,14 +129,15 @@ def rotate_key(root: Path, retire: bool) -> None:
     A running registry signs with it within seconds. What older keys signed stays good until it
     expires, unless they are retired.
     """
-    from digestry.backend import open_backend, open_coordination
+    from digestry.backend import open_backend
     from digestry.registry.access.keys import KeyRing
     from digestry.registry.observability.audit_events import note_command
     from digestry.registry.root import check_user
 
     _robots(root).close()
-    check_user(open_backend(root))  # who could not read the key could not sign
-    key = KeyRing(open_coordination(root).keys).rotate(retire=retire)
+    backend = open_backend(root)
+    check_user(backend)  # who could not read the key could not sign
+    key = KeyRing(backend.coordination.keys).rotate(retire=retire)
     note_command(root, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
     say(key)
 
@@ -154,7 +155,7 @@ def _robots(root: Path) -> RobotTokens:
     from digestry.backend import open_backend
     from digestry.coordination.protocol import Job
     from digestry.errors import Conflict, NotFound
-    from digestry.registry.root import check_catalog, check_servable
+    from digestry.registry.root import check_catalog, check_content, check_root
 
     keep_private(root)
     backend = open_backend(root)
@@ -164,7 +165,8 @@ def _robots(root: Path) -> RobotTokens:
         raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one") from error
     catalog = backend.open_catalog()
     try:
-        check_servable(backend)
+        check_root(root)
+        check_content(backend)
         check_catalog(backend)
         try:
             with backend.coordination.only_one(Job.SERVE):

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from digestry.coordination import key_files
 from digestry.coordination.key_files import KeyFiles
 from digestry.coordination.protocol import FencedLock, Job, KeyStore
-from digestry.fsio import Lock, locked, make_directory, storage_errors
+from digestry.fsio import Lock, check_locks, locked, make_directory, storage_errors
 from digestry.model.digest import Digest
 
 TURNS_DIRECTORY: Final = "mirror"
@@ -62,6 +62,14 @@ class FileCoordination:
         self._guards = root / "guards"
         self._turns = root / TURNS_DIRECTORY
         self.keys: KeyStore = KeyFiles(root / key_files.DIRECTORY)
+
+    def prepare(self) -> None:
+        """Make the directories that are locked; see :meth:`Coordination.prepare`."""
+        make_directory(self._root / _BESIDE[Job.SERVE])
+
+    def check(self) -> None:
+        """Raise :class:`StorageError` for a file system without locks; see :meth:`Coordination.check`."""
+        check_locks(self._root)
 
     def guard(
         self, digest: Digest, *, exclusive: bool = False, wait: bool = True

@@ -88,6 +88,14 @@ class Coordination(Protocol):
         """The keys that the registry signs with."""
         ...
 
+    def prepare(self) -> None:
+        """Make what the locks need, durably, before the first is taken. Raises :class:`StorageError`."""
+        ...
+
+    def check(self) -> None:
+        """Raise :class:`StorageError` if the locks do not keep others out where they are."""
+        ...
+
     def guard(
         self, digest: Digest, *, exclusive: bool = False, wait: bool = True
     ) -> AbstractContextManager[Lock]:

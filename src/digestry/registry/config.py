@@ -107,6 +107,7 @@ class RegistryConfig:
     """The configuration of one registry. Sizes in bytes, times in seconds."""
 
     root: Path
+    """The directory of the registry's catalog, content, keys and locks."""
     host: str = "127.0.0.1"
     port: int = 5000
     socket: Path | None = None
@@ -149,6 +150,12 @@ class RegistryConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     log: LogConfig = field(default_factory=LogConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
+
+    @property
+    def scratch(self) -> Path:
+        """The directory of this node's own files, which no other node reads: metrics, copies of the
+        certificate, its part of the audit log, and whatever is only for the time that it runs."""
+        return self.root
 
     def backend(self, now: clock.Clock = clock.now) -> Backend:
         """Return the stores of this registry, without making or opening them."""

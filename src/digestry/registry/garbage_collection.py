@@ -12,7 +12,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ from digestry.registry.garbage_run import Run, Tally, Tell, refuse
 from digestry.registry.observability.audit_events import By, Removals
 from digestry.registry.observability.audit_log import AuditLog
 from digestry.registry.removal_limit import Share, TooMuch
-from digestry.registry.reserve import Reserve
+from digestry.registry.reserve import reserve_of
 from digestry.registry.root import check_user
 
 log: Final = logging.getLogger("digestry.registry")
@@ -75,12 +75,12 @@ def collect(
     """
     backend = config.backend(now)
     _check_there(backend)
-    held = f"{config.root} is being collected, or backed up, already"
+    held = f"{backend.location} is being collected, or backed up, already"
     coordination = backend.coordination
     with coordination.only_one(Job.COLLECTION, held=held) as lock:
-        fsio.check_locks(config.root)
-        _sweep_dry_runs(config.root)
-        reserve = Reserve(config.root)
+        coordination.check()
+        _sweep_dry_runs(config.scratch)
+        reserve = reserve_of(backend)
         blobs = backend.blobs
         catalog = backend.open_catalog()
         try:
@@ -88,7 +88,7 @@ def collect(
         except BaseException:
             catalog.close()
             raise
-        audit = audit or AuditLog(config.log, config.root)
+        audit = audit or AuditLog(config.log, config.scratch)
         note = Removals(audit, by)
 
         def removed(item: Removed | Stayed) -> None:
@@ -169,28 +169,25 @@ def dry_run(
         store_identity.check(catalog, backend.blobs)
     finally:
         catalog.close()
-    _sweep_dry_runs(config.root)
+    _sweep_dry_runs(config.scratch)
     with contextlib.ExitStack() as held:
-        with fsio.storage_errors("write to", config.root):
-            folder = tempfile.TemporaryDirectory(prefix=_DRY, dir=config.root)
+        with fsio.storage_errors("write to", config.scratch):
+            folder = tempfile.TemporaryDirectory(prefix=_DRY, dir=config.scratch)
             copy = Path(held.enter_context(folder))
         held.enter_context(fsio.locked(copy / "lock"))
         # What came after this moment the copy may not know.
         began = time.time() - _DRY_MARGIN
-        catalog = _copied(backend, copy).open_catalog()
-        try:
-            run = Run(
-                catalog,
-                backend.blobs,
-                config,
-                tell,
-                coordination=backend.coordination,
-                ask=ask,
-                dry=began,
-            )
-            return run.run()
-        finally:
-            catalog.close()
+        catalog = held.enter_context(_copied(backend, copy))
+        run = Run(
+            catalog,
+            backend.blobs,
+            config,
+            tell,
+            coordination=backend.coordination,
+            ask=ask,
+            dry=began,
+        )
+        return run.run()
 
 
 def _check_there(backend: Backend) -> None:
@@ -198,17 +195,20 @@ def _check_there(backend: Backend) -> None:
     check_user(backend)
 
 
-def _copied(backend: Backend, directory: Path) -> Backend:
-    try:
-        return backend.copy_catalog(directory)
-    except StorageError as error:
-        hint = "a dry run works on a copy of the catalog, beside it, and needs room for that"
-        raise StorageError(error.message, hint=hint) from error
+@contextlib.contextmanager
+def _copied(backend: Backend, directory: Path) -> Iterator[Catalog]:
+    with contextlib.ExitStack() as opened:
+        try:
+            catalog = opened.enter_context(backend.open_copy(directory))
+        except StorageError as error:
+            hint = "a dry run works on a copy of the catalog, beside it, and needs room for that"
+            raise StorageError(error.message, hint=hint) from error
+        yield catalog
 
 
-def _sweep_dry_runs(root: Path) -> None:
+def _sweep_dry_runs(scratch: Path) -> None:
     """Remove the copies that killed dry runs left behind."""
-    for folder in root.glob(f"{_DRY}*"):
+    for folder in scratch.glob(f"{_DRY}*"):
         try:
             with fsio.locked(folder / "lock", wait=False):
                 for file in folder.iterdir():

@@ -21,16 +21,17 @@ def jobs(config: RegistryConfig) -> list[Job]:
     from digestry.registry.observability.audit_events import Findings  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, Rotation  # noqa: PLC0415
     from digestry.registry.observability.store_size import StoreCount  # noqa: PLC0415
-    from digestry.registry.reserve import Refill  # noqa: PLC0415
+    from digestry.registry.reserve import Refill, reserve_of  # noqa: PLC0415
     from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
     from digestry.registry.store_identity import IdentityJob  # noqa: PLC0415
 
-    audit = AuditLog(config.log, config.root)
+    backend = config.backend()
+    audit = AuditLog(config.log, config.scratch)
     return [
         *([] if config.read_only else [CollectionJob(config, audit=audit)]),
-        ScrubJob(config.backend(), config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
+        ScrubJob(backend, config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
         *([StoreCount(config, audit)] if config.metrics.enabled else []),
-        Rotation(config.log, config.root),
-        Refill(config.root),
-        *([] if config.read_only else [IdentityJob(config.backend())]),
+        Rotation(config.log, config.scratch),
+        Refill(reserve_of(backend)),
+        *([] if config.read_only else [IdentityJob(backend)]),
     ]

@@ -12,10 +12,10 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from digestry.backend import open_coordination
-from digestry.coordination.protocol import Job
+from digestry.backend import Backend
+from digestry.coordination.protocol import Coordination, Job
 from digestry.errors import Conflict, StorageFull
 from digestry.fsio import open_regular, storage_errors
 
@@ -32,18 +32,72 @@ _LOOK_SECONDS: Final = 10.0
 _LOOK_SOON_SECONDS: Final = 1.0
 
 
-class Reserve:
-    """The reserve's file under ``root``. Making this object touches no file.
+def reserve_of(backend: Backend) -> Reserve:
+    """Return the reserve of a registry. Nothing is touched."""
+    if backend.disk is None:
+        return NoReserve()
+    return DiskReserve(backend.disk, backend.coordination)
 
-    Safe to use from many threads and many processes at once.
-    """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._path = root / FILE
+class Reserve(Protocol):
+    """Room that is kept for deletions. Safe to use from many threads and many processes at once."""
 
     def spent(self) -> bool:
         """Return whether the reserve was released and is not refilled yet."""
+        ...
+
+    def check(self) -> None:
+        """Raise :class:`StorageFull` while the reserve is spent."""
+        ...
+
+    def release(self, most: int = ..., /) -> bool:
+        """Release up to ``most`` bytes; return False if there are none left. Raises :class:`StorageError`."""
+        ...
+
+    def fill(self) -> bool:
+        """Refill the reserve as far as there is spare room, and return whether it is whole.
+
+        A reserve that was never made is made whole or not at all. Raises :class:`StorageError`.
+        """
+        ...
+
+    def take_back(self) -> None:
+        """Refill as :meth:`fill` does, unless a collection or a backup is under way.
+
+        Raises :class:`StorageError`.
+        """
+        ...
+
+
+class NoReserve:
+    """The :class:`Reserve` of a registry that fills no disk of ours."""
+
+    def spent(self) -> bool:
+        return False
+
+    def check(self) -> None:
+        return None
+
+    def release(self, most: int = 0, /) -> bool:
+        return False
+
+    def fill(self) -> bool:
+        return True
+
+    def take_back(self) -> None:
+        return None
+
+
+class DiskReserve:
+    """The :class:`Reserve` that is a file in ``directory``. Making this object touches no file."""
+
+    def __init__(self, directory: Path, coordination: Coordination) -> None:
+        self._directory = directory
+        self._path = directory / FILE
+        self._coordination = coordination
+
+    def spent(self) -> bool:
+        """Return whether the file is smaller than it should be."""
         try:
             size = self._path.stat().st_size
         except OSError:
@@ -52,18 +106,15 @@ class Reserve:
         return size < _BYTES and size < self._wanted()
 
     def check(self) -> None:
-        """Raise :class:`StorageFull` while the reserve is spent."""
+        """Raise :class:`StorageFull` while the file is smaller than it should be."""
         if self.spent():
             raise StorageFull(
                 f"the room that {self._path} keeps for deletions is in use",
                 hint="delete what is not needed and collect, or free space on that file system",
             )
 
-    def release(self, most: int = _BYTES) -> bool:
-        """Release up to ``most`` bytes; return False if there are none left. Raises :class:`StorageError`.
-
-        Raises :class:`StorageError`.
-        """
+    def release(self, most: int = _BYTES, /) -> bool:
+        """Make the file smaller by up to ``most`` bytes; see :meth:`Reserve.release`."""
         with storage_errors("give back the room of", self._path):
             try:
                 held = self._path.stat().st_size
@@ -75,10 +126,7 @@ class Reserve:
         return held > 0
 
     def fill(self) -> bool:
-        """Refill the reserve as far as there is spare room, and return whether it is whole.
-
-        A reserve that was never made is made whole or not at all. Raises :class:`StorageError`.
-        """
+        """Make the file larger, as far as there is spare room; see :meth:`Reserve.fill`."""
         with storage_errors("keep room in", self._path):
             wanted, held, size = self._measured()
             if size <= held:
@@ -107,15 +155,12 @@ class Reserve:
             raise
 
     def take_back(self) -> None:
-        """Refill as :meth:`fill` does, unless a collection or a backup is under way.
-
-        Raises :class:`StorageError`.
-        """
+        """Fill it, unless a collection or a backup is under way; see :meth:`Reserve.take_back`."""
         with storage_errors("keep room in", self._path):
             _, held, size = self._measured()
         # The lock is what collections and backups ask for: it is not taken to look.
         if size > held:
-            alone = open_coordination(self._root).only_one(Job.COLLECTION)
+            alone = self._coordination.only_one(Job.COLLECTION)
             with contextlib.suppress(Conflict, StorageFull), alone:
                 self.fill()
 
@@ -128,13 +173,13 @@ class Reserve:
             held = -1
         if held >= wanted:
             return wanted, held, held
-        status = os.statvfs(self._root)
+        status = os.statvfs(self._directory)
         spare = status.f_bavail * status.f_frsize - wanted // 4
         size = min(wanted, max(held, 0) + spare)
         return wanted, held, held if held < 0 and size < wanted else size
 
     def _wanted(self) -> int:
-        status = os.statvfs(self._root)
+        status = os.statvfs(self._directory)
         return min(_BYTES, status.f_blocks * status.f_frsize // _SHARE)
 
 
@@ -151,9 +196,8 @@ class Refill:
 
     name = "reserve"
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._reserve = Reserve(root)
+    def __init__(self, reserve: Reserve) -> None:
+        self._reserve = reserve
 
     def run(self, _stop: threading.Event) -> float:
         """Refill if there is room, and return after how many seconds to call again."""

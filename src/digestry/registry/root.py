@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from pathlib import Path
 from typing import Final
 
 from digestry.backend import Backend
@@ -19,9 +20,8 @@ BACKUP_LOCK: Final = "backup.lock"
 """In a directory that holds a backup, finished or not."""
 
 
-def check_servable(backend: Backend) -> None:
+def check_root(root: Path) -> None:
     """Raise :class:`Conflict` for a directory that looks like a root and is not one."""
-    root = backend.root
     if (root / RESTORING).exists():
         raise Conflict(
             f"{root} is not complete: a backup is being restored to it, or that was broken off",
@@ -32,25 +32,29 @@ def check_servable(backend: Backend) -> None:
             f"{root} is a backup of a registry, which serving would change",
             hint=f"digestry restore-backup {root} --root DIRECTORY, and serve that",
         )
+
+
+def check_content(backend: Backend) -> None:
+    """Raise :class:`Conflict` for content without the catalog that says whose it is."""
     catalog = backend.catalog_store
     if catalog.is_empty() and next(backend.blobs.digests(), None) is not None:
         # With a new one, the next collection would remove all of it.
         raise Conflict(
-            f"{root} has content, and no catalog that says whose it is: {catalog.describe()} is lost, or on a"
-            " disk that is not there",
+            f"{backend.location} has content, and no catalog that says whose it is: {catalog.describe()} is"
+            " lost, or on a disk that is not there",
             hint="put it back, or restore a backup to a new directory; to begin anew, remove its blobs",
         )
 
 
 def check_catalog(backend: Backend) -> None:
     """Raise :class:`Conflict` for a catalog from before there were IDs, beside blobs that have one."""
-    root, catalog, blobs = backend.root, backend.catalog_store, backend.blobs
+    catalog, blobs = backend.catalog_store, backend.blobs
     if catalog.is_empty():
         return
     if catalog.identity() is None and blobs.mark() is not None:
         raise Conflict(
-            f"the blobs under {root} have the ID of a registry, and the catalog beside them has none: it is"
-            " another registry's, or older",
+            f"the blobs under {blobs.location} have the ID of a registry, and the catalog beside them has"
+            " none: it is another registry's, or older",
             hint="put the right one back, or restore a backup; if they belong together all the same, remove"
             f" {blobs.mark_location}",
         )
@@ -64,7 +68,7 @@ def warn_of_owner(backend: Backend) -> None:
             log.warning(
                 "%s belongs to another user (number %d), who cannot read what this server makes there:"
                 " serve it as that user, or give all of it to this one (chown -R %d)",
-                backend.root,
+                backend.location,
                 owner,
                 os.geteuid(),
             )
@@ -75,6 +79,6 @@ def check_user(backend: Backend) -> None:
     owner = backend.catalog_store.owner()
     if owner not in {None, os.geteuid()}:
         raise InvalidConfiguration(
-            f"{backend.root} belongs to another user (number {owner})",
+            f"{backend.location} belongs to another user (number {owner})",
             hint="call it as the user that serves the registry, such as with sudo -u",
         )

@@ -13,10 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from digestry.backend import Backend, open_blobs, open_coordination
+from digestry.backend import Backend
 from digestry.blobs.protocols import Unreadable
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
@@ -145,24 +144,25 @@ def last(catalog: Catalog) -> Pass | None:
 
 
 class Scrub:
-    """The scrub of the registry under ``root``."""
+    """The scrub of a registry."""
 
     def __init__(
         self,
         catalog: Catalog,
-        root: Path,
+        backend: Backend,
         *,
         rate: int,
         now: clock.Clock = clock.now,
         note: Note = lambda *_: None,
     ) -> None:
-        """Open the stores under ``root``. ``note`` is called for content that enters or leaves quarantine."""
+        """``catalog`` is that of ``backend``. ``note`` is called for content that enters or leaves
+        quarantine."""
         self._catalog = catalog
-        self._root = root
+        self._location = backend.location
         self._rate = rate
         self._now = now
-        self._blobs = open_blobs(root)
-        self._coordination = open_coordination(root)
+        self._blobs = backend.blobs
+        self._coordination = backend.coordination
         self._quarantine = Quarantine(self._blobs, self._coordination, catalog.damage, now=now, note=note)
 
     def run(
@@ -178,7 +178,7 @@ class Scrub:
         Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if more than
         one file cannot be read.
         """
-        held = f"a scrub of {self._root} is under way in another process"
+        held = f"a scrub of {self._location} is under way in another process"
         with self._coordination.only_one(Job.SCRUB, held=held):
             store_identity.check(self._catalog, self._blobs, remove=False)
             before = last(self._catalog)
@@ -213,7 +213,7 @@ class Scrub:
         for digest in digests:
             held = self._catalog.damage.find(digest)
             if held is None:
-                raise NotFound(f"no repository under {self._root} has {digest}")
+                raise NotFound(f"no repository of {self._location} has {digest}")
             wanted.append(held)
         current = Pass(self._now(), rate=self._rate)
         bucket = Bucket(self._rate, stop)
@@ -272,7 +272,7 @@ class ScrubJob:
         self._catalog = backend.open_catalog()
         self._every = config.every
         self._now = now
-        self._scrub = Scrub(self._catalog, backend.root, rate=config.rate, now=now, note=note)
+        self._scrub = Scrub(self._catalog, backend, rate=config.rate, now=now, note=note)
 
     def run(self, stop: threading.Event) -> float:
         """Do what is due, and return after how many seconds to call again."""

@@ -22,6 +22,7 @@ from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 
 from digestry import fsio
+from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
@@ -42,8 +43,8 @@ from digestry.registry.observability.audit_log import AuditLog, tell_place
 from digestry.registry.permissions import make_private, umask
 from digestry.registry.pull_through.config import check_files
 from digestry.registry.pull_through.upstream import MakeUpstream
-from digestry.registry.reserve import A_BIT, Reserve
-from digestry.registry.root import check_catalog, check_servable, warn_of_owner
+from digestry.registry.reserve import A_BIT, reserve_of
+from digestry.registry.root import check_catalog, check_content, check_root, warn_of_owner
 
 _READ_BUFFER: Final = 480 << 10
 """Bytes that one connection may read ahead: large uploads are the faster for it. It bounds a request's
@@ -79,25 +80,26 @@ def prepare(config: RegistryConfig) -> None:
 
     If the disk is full, release the disk reserve and try again.
     """
+    backend = config.backend()
+    reserve = reserve_of(backend)
     try:
-        _prepare(config)
+        _prepare(config, backend)
     except StorageFull:
-        if not Reserve(config.root).release(A_BIT):
+        if not reserve.release(A_BIT):
             raise
-        _prepare(config)
+        _prepare(config, backend)
     # After a loss of power it may have its name and no bytes, and pushes would be refused meanwhile.
     with contextlib.suppress(StorageError):  # its job goes on trying
-        Reserve(config.root).take_back()
+        reserve.take_back()
 
 
-def _prepare(config: RegistryConfig) -> None:
+def _prepare(config: RegistryConfig, backend: Backend) -> None:
     if config.access.htpasswd is not None:
         passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
     check_files(config.mirrors)
-    backend = config.backend()
     blobs = backend.blobs
     blobs.prepare()
-    fsio.sweep_temporaries(config.root)
+    fsio.sweep_temporaries(config.scratch)
     catalog = backend.open_catalog()
     try:
         check_catalog(backend)
@@ -108,12 +110,12 @@ def _prepare(config: RegistryConfig) -> None:
         begun = exposition.Begun(clock.now(), catalog.statistics.last_entry())
     finally:
         catalog.close()
-    AuditLog(config.log, config.root).check()
-    AuditLog(config.log.of_strangers(config.root), config.root).check()
-    tell_place(config.log, config.root)
+    AuditLog(config.log, config.scratch).check()
+    AuditLog(config.log.of_strangers(config.scratch), config.scratch).check()
+    tell_place(config.log, config.scratch)
     retention.note_served(config.root, config.collection.retention)
     try:
-        exposition.begin(config.root, begun)
+        exposition.begin(config.scratch, begun)
     except OSError as error:
         # A disk that is full can still be read from.
         log.error("the metrics will not be complete: %s", error)
@@ -149,18 +151,20 @@ def _serve(
     fsio.make_directory(config.root)
     backend = config.backend()
     with contextlib.suppress(Conflict):  # raised below: who has the root is told of first
-        check_servable(backend)
-        fsio.make_directory(config.root / "ingest")  # which is locked as well
-    held = f"{config.root} is served by another digestry already"
+        check_root(config.root)
+        check_content(backend)
+        backend.coordination.prepare()
+    held = f"{backend.location} is served by another digestry already"
     with backend.coordination.only_one(Job.SERVE, held=held):
-        check_servable(backend)
+        check_root(config.root)
+        check_content(backend)
         warn_of_owner(backend)
         make_private(config.root, group=config.group_access)
-        fsio.check_locks(config.root)
+        backend.coordination.check()
         prepare(config)
         _raise_file_limit()
-        tls.clear(config.root)
-        certificate = None if config.tls is None else tls.Certificate(config.tls, config.root)
+        tls.clear(config.scratch)
+        certificate = None if config.tls is None else tls.Certificate(config.tls, config.scratch)
         heartbeat = Heartbeat(config.connections.worker_seconds)
         socket = _listen(config)
         load = partial(
@@ -196,7 +200,7 @@ def _serve(
             maintenance.stop()
             if not config.read_only:
                 _settle(config)
-            tls.clear(config.root)
+            tls.clear(config.scratch)
             socket.close()
 
 

@@ -28,7 +28,7 @@ from digestry.registry.observability.upstream_metrics import UpstreamMeter
 from digestry.registry.pull_through.mirrors import Mirrors
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.quarantine import Quarantine
-from digestry.registry.reserve import Reserve
+from digestry.registry.reserve import reserve_of
 from digestry.registry.stores import ContentDamaged, Stores, open_stores
 from digestry.registry.upload_sweep import UploadSweep
 
@@ -120,17 +120,20 @@ def open_service(
         raise InvalidConfiguration("there are mirrors, and nothing to ask other registries with")
     backend = config.backend(now)
     stores = open_stores(backend)
+    reserve = reserve_of(backend)
     observer = Observer(config)
     mirrors = None
     if config.mirrors and make_upstream is not None:
-        mirrors = Mirrors(config.mirrors, make_upstream, config.root, stores.read_cache, stores.coordination)
+        mirrors = Mirrors(
+            config.mirrors, make_upstream, config.scratch, stores.read_cache, stores.coordination
+        )
         observer.watch(UpstreamMeter(observer.measures, mirrors).read)
     findings = Findings(observer.audit, client="read")
     return Service(
         config=config,
         now=now,
         stores=stores,
-        executors=Executors(Reserve(config.root)),
+        executors=Executors(reserve),
         gate=Gate(
             config.access,
             stores.coordination.keys,
@@ -138,8 +141,8 @@ def open_service(
         ),
         admission=Admission(config),
         observer=observer,
-        health=Health(config, stores.catalog),
-        scrape=Scrape(config, stores.catalog, observer.measures),
+        health=Health(config, stores.catalog, backend.disk, reserve),
+        scrape=Scrape(config, stores.catalog, backend.disk, observer.measures),
         quarantine=Quarantine(
             stores.blobs, stores.coordination, stores.catalog.damage, now=now, note=findings
         ),

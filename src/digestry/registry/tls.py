@@ -20,7 +20,7 @@ from digestry.registry.config import TlsConfig
 log: Final = logging.getLogger("digestry.registry")
 
 DIRECTORY: Final = "tls"
-"""The folder of the root with the copies that the workers read."""
+"""The folder of the scratch directory with the copies that the workers read."""
 
 OLDEST: Final = SSLProtocols.tls12
 
@@ -36,10 +36,10 @@ class Certificate:
     file of this pair and one of the next.
     """
 
-    def __init__(self, files: TlsConfig, root: Path) -> None:
+    def __init__(self, files: TlsConfig, scratch: Path) -> None:
         """Raises :class:`InvalidConfiguration` unless both are there, and belong together."""
         self._files = files
-        self._directory = root / DIRECTORY
+        self._directory = scratch / DIRECTORY
         self._content: tuple[bytes, bytes] | None = None
         self._made = 0
         self._folders: list[Path] = []
@@ -120,9 +120,9 @@ class Certificate:
                 renew(self)
 
 
-def clear(root: Path) -> None:
+def clear(scratch: Path) -> None:
     """Remove the copies that this server, or a killed one, made."""
-    shutil.rmtree(root / DIRECTORY, ignore_errors=True)
+    shutil.rmtree(scratch / DIRECTORY, ignore_errors=True)
 
 
 def _read(file: Path) -> bytes:

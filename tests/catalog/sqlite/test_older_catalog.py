@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import Backend, open_backend, open_blobs
+from digestry.backend import Backend, open_backend
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare
-from tests.backends import BlockingReads, file_of
+from tests.backends import BlockingReads, file_of, open_blobs
 
 DUMP = Path(__file__).with_name("catalog-0007.sql")
 LAYERS = (b"bad layer", b"good layer", b"app layer")
@@ -45,9 +45,9 @@ def test_its_journal_proves_right_as_it_is(older: Backend) -> None:
         older.catalog_store.check_schema()
 
 
-def test_it_is_brought_up_to_date_and_keeps_all(older: Backend) -> None:
+def test_it_is_brought_up_to_date_and_keeps_all(older: Backend, tmp_path: Path) -> None:
     before = older.catalog_store.verify_journal()
-    prepare(RegistryConfig(older.root))
+    prepare(RegistryConfig(tmp_path))
     assert older.catalog_store.verify_journal() == before
     catalog = older.open_catalog()
     reads = BlockingReads(older)

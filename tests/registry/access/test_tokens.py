@@ -15,11 +15,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
 
-from digestry.backend import open_coordination
 from digestry.model.digest import Digest
 from digestry.registry.access import strangers
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.access.tokens import ALGORITHM, Tokens
+from tests.backends import open_coordination
 from tests.registry.access.support import (
     PASSWORDS,
     RULES,

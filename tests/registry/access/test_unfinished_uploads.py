@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.quotas import OverQuota, Quota
 from digestry.errors import NotFound, TooMany
 from digestry.model.digest import Digest
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog
 from tests.registry.access.support import As, guarded, nobody, of
 from tests.registry.support import ingest_files, upload_rows
 from tests.stores import arrived

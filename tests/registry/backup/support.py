@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from digestry.backend import open_blobs, open_coordination
+from digestry.backend import open_backend
 from digestry.catalog.journal import Origin
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -18,7 +18,7 @@ from digestry.registry.backup.copying import Flow
 from digestry.registry.backup.restoring import Restored
 from digestry.registry.backup.taking import Taken
 from digestry.registry.root import BACKUP_LOCK
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog, open_coordination
 
 ORIGIN = Origin("tester", "127.0.0.1", "pytest")
 LARGE = 3 << 20
@@ -77,19 +77,23 @@ def make_root(root: Path) -> None:
 
 
 def back_up(root: Path, destination: Path, *, verify: bool = False, keep: bool = False) -> Taken:
-    return taking.to_directory(root, destination, verify=verify, keep=keep, flow=Flow(), watcher=Unseen())
+    return taking.to_directory(
+        open_backend(root), root, destination, verify=verify, keep=keep, flow=Flow(), watcher=Unseen()
+    )
 
 
 def archive(root: Path) -> tuple[bytes, Taken]:
     stream = io.BytesIO()
-    taken = taking.to_archive(root, stream.write, flow=Flow(), watcher=Unseen())
+    taken = taking.to_archive(open_backend(root), root, stream.write, flow=Flow(), watcher=Unseen())
     return stream.getvalue(), taken
 
 
 def restore(source: Path | bytes, root: Path, **options: Any) -> Restored:
+    backend, flow, watcher = open_backend(root), Flow(), Unseen()
     if isinstance(source, bytes):
-        return restoring.from_archive(io.BytesIO(source).read, root, flow=Flow(), watcher=Unseen(), **options)
-    return restoring.from_directory(source, root, flow=Flow(), watcher=Unseen(), **options)
+        read = io.BytesIO(source).read
+        return restoring.from_archive(read, backend, root, flow=flow, watcher=watcher, **options)
+    return restoring.from_directory(source, backend, root, flow=flow, watcher=watcher, **options)
 
 
 def tree(root: Path) -> dict[str, tuple[int, int]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.backend import open_backend
 from digestry.blobs.protocols import Chunk
 from digestry.errors import ContentError, DigestryError
 from digestry.model.digest import Digest
@@ -81,7 +82,7 @@ def test_a_file_that_shrinks_while_it_is_read_spoils_nothing_else(root: Path, tm
             os.truncate(path, LARGE // 2)
         stream.write(chunk)
 
-    taken = taking.to_archive(root, write, flow=Flow(), watcher=Unseen())
+    taken = taking.to_archive(open_backend(root), root, write, flow=Flow(), watcher=Unseen())
     assert [missing.digest for missing in taken.description.missing] == [str(Digest.of(layer))]
     assert restore(stream.getvalue(), tmp_path / "again").missing == taken.description.missing
 

@@ -14,15 +14,15 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
-from digestry.backend import open_backend, open_blobs, open_snapshot
+from digestry.backend import catalog_file
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.catalog.sqlite.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.backup import description
-from digestry.registry.root import BACKUP_LOCK, RESTORING, check_servable
+from digestry.registry.root import BACKUP_LOCK, RESTORING, check_root
 from tests import stores
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog
 from tests.registry.backup.support import (
     ORIGIN,
     archive,
@@ -57,7 +57,7 @@ def test_what_was_backed_up_comes_back(root: Path, tmp_path: Path) -> None:
     assert new.verify_journal() is None
     old.close()
     new.close()
-    check_servable(open_backend(tmp_path / "again"))
+    check_root(tmp_path / "again")
 
 
 def test_keys_come_back_for_their_owner_alone(root: Path, tmp_path: Path) -> None:
@@ -306,14 +306,14 @@ def test_an_older_catalog_is_backed_up_as_it_is_and_served_anew(tmp_path: Path) 
     engine.dispose()
     assert back_up(root, tmp_path / "backup").description.schema == "0001"
     restore(tmp_path / "backup", tmp_path / "again")
-    with open_snapshot(tmp_path / "again") as found:
+    with catalog_file(tmp_path / "again").open_snapshot() as found:
         assert found.schema == "0001"
     catalog = open_catalog(tmp_path / "again")
     catalog.migrate()
     assert catalog.blob_size("golftrack", digest) == 3
     catalog.close()
     assert open_blobs(tmp_path / "again").read(digest) == b"old"
-    with open_snapshot(tmp_path / "again") as found:
+    with catalog_file(tmp_path / "again").open_snapshot() as found:
         assert found.schema == newest_schema()
     # It had no room to say what is damaged.
     (tmp_path / "backup" / "blobs" / "sha256" / digest.encoded).unlink()
@@ -450,9 +450,9 @@ def test_a_restoration_that_was_broken_off_is_not_served_and_begins_again(root: 
     shutil.copytree(stores.needs_disk(root) / "blobs", half / "blobs")
     blob_file(half, b"good").write_bytes(b"half")
     with pytest.raises(Conflict, match="not complete"):
-        check_servable(open_backend(half))
+        check_root(half)
     restore(tmp_path / "backup", half)
-    check_servable(open_backend(half))
+    check_root(half)
     assert blob_files(half) == blob_files(root)
 
 
@@ -467,4 +467,4 @@ def test_what_no_restoration_made_is_not_cleared_away(root: Path, tmp_path: Path
     assert (half / "registry.toml").read_text() == "precious"
     (half / "registry.toml").unlink()
     restore(tmp_path / "backup", half)
-    check_servable(open_backend(half))
+    check_root(half)

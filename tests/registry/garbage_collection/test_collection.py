@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from digestry import fsio
-from digestry.backend import open_blobs, open_coordination
 from digestry.catalog import clock
 from digestry.catalog.garbage import Garbage, Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
@@ -28,7 +27,7 @@ from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
 from digestry.registry.garbage_run import Tally
 from digestry.registry.retention import CollectionConfig, check_as_served, note_served
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog, open_coordination
 from tests.registry.garbage_collection.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
 from tests.stores import digests

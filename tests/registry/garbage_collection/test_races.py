@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sqlite3
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from digestry.backend import Backend, open_blobs, open_coordination
+from digestry.backend import Backend
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
+from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.coordination.files import FileCoordination, lock_file
@@ -28,7 +31,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
 from digestry.registry.garbage_run import Tally
 from digestry.registry.retention import CollectionConfig
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog, open_coordination
 from tests.registry.garbage_collection.support import config, gathered, later
 from tests.registry.support import end_leases
 from tests.stores import blob_file, needs_disk
@@ -119,10 +122,11 @@ def test_a_dry_run_leaves_out_what_came_while_it_copied(
     loaded = config(server, settings)
     copied = garbage_collection._copied
 
-    def pushed_after(backend: Backend, destination: Path) -> Backend:
-        copy = copied(backend, destination)
-        server.push_blob("x", b"after the copy")
-        return copy
+    @contextlib.contextmanager
+    def pushed_after(backend: Backend, destination: Path) -> Iterator[Catalog]:
+        with copied(backend, destination) as copy:
+            server.push_blob("x", b"after the copy")
+            yield copy
 
     monkeypatch.setattr(garbage_collection, "_copied", pushed_after)
     assert gathered(dry_run, loaded) == []

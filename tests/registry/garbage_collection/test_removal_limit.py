@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.catalog.job_states import COLLECTION
 from digestry.registry import removal_limit
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_collection import CollectionJob, collect
 from digestry.registry.removal_limit import LITTLE, Share, TooMuch
 from digestry.registry.server import prepare
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog
 from tests.registry.backup.support import ORIGIN, push
 from tests.registry.garbage_collection.support import AT_ONCE, gathered, later
 from tests.support import run_digestry

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from digestry.backend import open_backend, open_blobs
+from digestry.backend import open_backend
 from digestry.blobs.protocols import StoreMark
 from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.errors import Conflict
@@ -22,7 +22,7 @@ from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect, dry_run
 from digestry.registry.server import prepare
-from tests.backends import open_catalog
+from tests.backends import open_blobs, open_catalog
 from tests.registry.backup.support import back_up, push, restore
 from tests.registry.garbage_collection.support import gathered
 from tests.stores import digests, needs_disk

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.model.digest import Digest
+from tests.backends import open_blobs
 from tests.client.liar import Reply, Request
 from tests.registry.pull_through.support import Upstream, get, get_blob
 from tests.registry.support import query

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from digestry.backend import open_blobs
 from digestry.blobs.disk_ingest import DiskIngest
 from digestry.blobs.protocols import FullSpeed
 from digestry.errors import ContentError, RemoteNotFound, StorageError
@@ -30,6 +29,7 @@ from digestry.registry.resources import upstream_download as download
 from digestry.registry.resources.upstream_download import Abandoned, Download
 from digestry.registry.server import prepare
 from digestry.registry.service import open_service
+from tests.backends import open_blobs
 from tests.client.liar import Reply
 from tests.registry.pull_through.support import Upstream, get, get_blob, mirroring, moves
 from tests.stores import arrived, needs_disk

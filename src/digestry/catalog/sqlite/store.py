@@ -28,7 +28,7 @@ from digestry.errors import NotFound, StorageError
 
 
 class SqliteStore:
-    """The :class:`~digestry.catalog.store.CatalogStore` whose file is under ``root``."""
+    """The :class:`~digestry.catalog.store.CatalogFile` under ``root``."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -115,22 +115,32 @@ class SqliteStore:
         with self._view(older=True) as connection:
             yield from journal_chain.export(connection, since=since)
 
-    def copy_to(self, directory: Path) -> None:
-        """Copy the catalog to ``directory``, as it is at one moment, while others write. Not fsynced.
-
-        Raises :class:`NotFound`, :class:`StorageError`.
-        """
+    @contextlib.contextmanager
+    def copied(self, directory: Path) -> Iterator[SqliteDatabase]:
+        """Open a copy of the catalog as it is at one moment, a file in ``directory``; see
+        :meth:`CatalogStore.copied`."""
         self.require()
         snapshot.copy(self.path, directory / FILE)
+        database = SqliteDatabase(directory)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def as_file(self) -> SqliteStore:
+        """Return this store."""
+        return self
 
     def install(self, directory: Path) -> None:
         """Move the file from ``directory`` to its place. Durable. Raises :class:`StorageError`."""
         fsio.publish(directory / FILE, self.path)
 
-    def snapshot_to(self, directory: Path) -> None:
-        """As :meth:`copy_to`, for a backup: a file by itself, without the uploads that were under way."""
+    def snapshot_to(self, directory: Path) -> SqliteStore:
+        """Copy the catalog to ``directory`` for a backup; see :meth:`CatalogFile.snapshot_to`."""
         self.require()
-        snapshot.take(self.path, directory / FILE)
+        copy = SqliteStore(directory)
+        snapshot.take(self.path, copy.path)
+        return copy
 
     def open_snapshot(self) -> SqliteSnapshot:
         """Open the file as a snapshot that nobody writes. Raises :class:`StorageError`, :class:`Conflict`."""

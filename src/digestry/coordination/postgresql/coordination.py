@@ -56,6 +56,12 @@ class PostgresCoordination:
         """Release all that is held."""
         self._keeper.close()
 
+    def prepare(self) -> None:
+        """Do nothing: the catalog's migrations make the tables."""
+
+    def check(self) -> None:
+        """Do nothing: rows are locked for all nodes."""
+
     @contextlib.contextmanager
     def guard(self, digest: Digest, *, exclusive: bool = False, wait: bool = True) -> Iterator[Lock]:
         """Keep the content of ``digest`` where it is; see :meth:`Coordination.guard`."""

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.backend import open_backend, open_blobs, open_coordination, open_snapshot
+from digestry.backend import Backend
 from digestry.blobs.disk import LAYOUT_FILE
 from digestry.blobs.protocols import StoreMark
 from digestry.catalog.snapshot import Held, Snapshot
+from digestry.catalog.store import CatalogFile
 from digestry.coordination import key_files
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, NotFound
@@ -66,10 +67,14 @@ class Tally:
 
 @dataclass(slots=True)
 class Frozen:
-    """A root in which garbage collection is locked out, with a staged snapshot of its catalog."""
+    """A registry in which garbage collection is locked out, with a staged snapshot of its catalog.
 
+    ``root`` is the directory whose other files the backup leaves out.
+    """
+
+    backend: Backend
     root: Path
-    staging: Path
+    copy: CatalogFile
     catalog: Snapshot
     mark: StoreMark | None
     part: Part
@@ -78,7 +83,7 @@ class Frozen:
 
     def read_keys(self) -> list[tuple[Part, bytes]]:
         """Return the keys, sorted by ID."""
-        keys = open_coordination(self.root).keys
+        keys = self.backend.coordination.keys
         found = []
         for key_id in keys.ids():
             path = description.key_path(key_id)
@@ -105,7 +110,7 @@ class Frozen:
     def left_out(self) -> list[tuple[str, str]]:
         """Return what the backup leaves out of the root, except locks and files that are made anew."""
         found = []
-        ours = open_backend(self.root).catalog_store.file_names()
+        ours = self.backend.catalog_store.file_names()
         with fsio.storage_errors("list", self.root):
             for path in sorted(self.root.iterdir()):
                 name = path.name
@@ -117,12 +122,14 @@ class Frozen:
 
 
 @contextlib.contextmanager
-def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Frozen]:
+def frozen(backend: Backend, root: Path, place: Path, follows: str | None = None) -> Iterator[Frozen]:
     """Lock garbage collection out inside the block, and stage a snapshot in a folder of ``place``.
 
-    ``follows`` is the last hash in an earlier backup's journal. This journal must have it too.
+    ``follows`` is the last hash in an earlier backup's journal. This journal must have it too. Raises
+    :class:`Conflict` for a catalog that is not a file.
     """
-    with open_coordination(root).only_one(Job.COLLECTION, wait=True):
+    catalog_file = backend.catalog_store.as_file()
+    with backend.coordination.only_one(Job.COLLECTION, wait=True):
         prefix = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
         with fsio.storage_errors("write to", place):
             for left in place.glob(f"{prefix}*"):  # of one that was killed: who has the lock is alone
@@ -130,19 +137,19 @@ def frozen(root: Path, place: Path, follows: str | None = None) -> Iterator[Froz
             staging = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         try:
             taken_at = datetime.datetime.now(datetime.UTC)
-            open_backend(root).catalog_store.snapshot_to(staging)
-            mark = store_identity.check_copy(open_backend(staging).catalog_store, open_blobs(root))
-            with open_snapshot(staging) as catalog:
-                journal = _journal_end(staging, () if follows is None else (follows,))
+            copy = catalog_file.snapshot_to(staging)
+            mark = store_identity.check_copy(copy, backend.blobs)
+            with copy.open_snapshot() as catalog:
+                journal = _journal_end(copy, () if follows is None else (follows,))
                 size, sha256 = description.hash_file(catalog.path)
                 part = Part(f"catalog-{sha256[:16]}.db", size, sha256)
-                yield Frozen(root, staging, catalog, mark, part, journal, taken_at)
+                yield Frozen(backend, root, copy, catalog, mark, part, journal, taken_at)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _journal_end(staging: Path, expect: tuple[str, ...]) -> JournalEnd:
-    verdict = open_backend(staging).catalog_store.verify_journal(expect)
+def _journal_end(copy: CatalogFile, expect: tuple[str, ...]) -> JournalEnd:
+    verdict = copy.verify_journal(expect)
     if verdict.absent:
         raise Conflict(
             "the backup that is there is of another registry, or of a later state of this one: its journal"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.backend import open_backend, open_coordination, snapshot_file
+from digestry.backend import Backend, catalog_file
 from digestry.blobs.disk import LAYOUT_FILE
+from digestry.catalog.store import CatalogFile
 from digestry.coordination import key_files
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
@@ -32,40 +33,43 @@ _OURS: Final = re.compile(
 
 
 @contextlib.contextmanager
-def new_root(root: Path) -> Iterator[Path]:
-    """Make an empty root, and yield a folder in it that keeps it from being served.
+def new_root(backend: Backend, root: Path) -> Iterator[CatalogFile]:
+    """Make ``root``, the directory of ``backend``, and yield where its catalog is staged: in a folder that
+    keeps the root from being served.
 
     At the end of the block the catalog moves from the folder to its place, and the folder is removed. If
     the block raises, the whole root is removed. The next restoration removes what a killed one left.
-    Raises :class:`Conflict` if ``root`` has anything else in it, :class:`StorageError`.
+    Raises :class:`Conflict` if ``root`` has anything else in it, or for a catalog that is not a file, and
+    :class:`StorageError`.
     """
+    catalog = backend.catalog_store.as_file()
     new = not root.exists()
-    _check_empty(root)
+    _check_empty(root, catalog.path.name)
     fsio.make_directory(root)
     staging = root / RESTORING
-    with open_coordination(root).only_one(Job.SERVE, held=f"{root} is in use by another digestry"):
-        _check_empty(root)
-        _clear(root)
+    with backend.coordination.only_one(Job.SERVE, held=f"{root} is in use by another digestry"):
+        _check_empty(root, catalog.path.name)
+        _clear(root, catalog.path.name)
         make_private(root, group=is_shared(root))
         with fsio.storage_errors("create", staging):
             staging.mkdir(mode=0o700)
         fsio.sync_directory(root)
         try:
-            yield staging
-            open_backend(root).catalog_store.install(staging)
+            yield catalog_file(staging)
+            catalog.install(staging)
             with fsio.storage_errors("remove", staging):
                 shutil.rmtree(staging)
             fsio.sync_directory(root)
         except BaseException:
             with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
-                _clear(root)
+                _clear(root, catalog.path.name)
                 (root / _LOCK).unlink()
                 if new:
                     root.rmdir()
             raise
 
 
-def _check_empty(root: Path) -> None:
+def _check_empty(root: Path, catalog: str) -> None:
     with fsio.storage_errors("list", root):
         try:
             names = set(os.listdir(root))  # noqa: PTH208 - a few names
@@ -74,21 +78,21 @@ def _check_empty(root: Path) -> None:
     if RESTORING not in names and names - _STAYS:
         raise Conflict(f"{root} is not empty", hint="restore to a new directory")
     for name in sorted(names - _STAYS):
-        if not _is_ours(root, name):
+        if not _is_ours(name, catalog):
             raise Conflict(
                 f"{root} has {shown(name)} in it, which no restoration made",
                 hint="move it elsewhere, or restore to a new directory",
             )
 
 
-def _is_ours(root: Path, name: str) -> bool:
-    return _OURS.fullmatch(name) is not None or name == snapshot_file(root).name
+def _is_ours(name: str, catalog: str) -> bool:
+    return _OURS.fullmatch(name) is not None or name == catalog
 
 
-def _clear(root: Path) -> None:
+def _clear(root: Path, catalog: str) -> None:
     """Remove what a restoration made, and last the folder that marks the root as unfinished."""
     for path in root.iterdir():
-        if path.name == RESTORING or not _is_ours(root, path.name):
+        if path.name == RESTORING or not _is_ours(path.name, catalog):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

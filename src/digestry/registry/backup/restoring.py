@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from digestry import fsio
-from digestry.backend import open_backend, open_blobs, open_coordination, open_snapshot, snapshot_file
+from digestry.backend import Backend
 from digestry.blobs.disk import LAYOUT_FILE, open_layout
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
+from digestry.catalog.catalog import Catalog
 from digestry.catalog.snapshot import Held, Snapshot
+from digestry.catalog.store import CatalogFile
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
 from digestry.registry import store_identity
@@ -85,6 +87,7 @@ class _Blobs:
 
 def from_directory(
     source: Path,
+    backend: Backend,
     root: Path,
     *,
     expect: tuple[str, ...] = (),
@@ -92,7 +95,7 @@ def from_directory(
     flow: Flow,
     watcher: Watcher,
 ) -> Restored:
-    """Restore ``root`` from the backup in the directory ``source``.
+    """Restore the registry of ``backend``, in the directory ``root``, from the backup in ``source``.
 
     ``expect`` are hashes of entries that the journal must have. ``skip_damaged`` leaves out and lists
     the blobs that are damaged in the backup.
@@ -102,14 +105,14 @@ def from_directory(
     left behind then.
     """
     told = description.read(source)
-    with new_root(root) as staging:
-        _fetch(source, told.catalog, snapshot_file(staging))
-        with open_snapshot(staging) as catalog:
+    with new_root(backend, root) as staged:
+        _fetch(source, told.catalog, staged.path)
+        with staged.open_snapshot() as catalog:
             for part in told.keys:
                 content = _read_part(source, part)
-                _write_key(root, part.path, content)
+                _write_key(backend, part.path, content)
             watcher.total(catalog.bytes)
-            found = _Blobs(catalog, _target(root), flow)
+            found = _Blobs(catalog, _target(backend), flow)
             work = partial(copying.copy, open_layout(source), found.target, flow=flow)
             with contextlib.closing(copying.in_threads(work, catalog.held(), flow)) as each:
                 for held, outcome in each:
@@ -119,15 +122,16 @@ def from_directory(
                         found.add(held)
             missing = found.settle(told, skip_damaged=skip_damaged)
             differs = missing or catalog.any_damaged()
-        _check_journal(staging, told, expect)
+        _check_journal(staged, told, expect)
         if differs:
-            _note_missing(staging, missing)
-        _write_identity(staging, found.target)
+            _note_missing(staged, missing)
+        _write_identity(staged, found.target)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
 def from_archive(
     read: Callable[[int], bytes],
+    backend: Backend,
     root: Path,
     *,
     expect: tuple[str, ...] = (),
@@ -135,44 +139,43 @@ def from_archive(
     flow: Flow,
     watcher: Watcher,
 ) -> Restored:
-    """Restore ``root`` as :func:`from_directory` does, from an archive that is read once."""
-    with new_root(root) as staging:
+    """Restore a registry as :func:`from_directory` does, from an archive that is read once."""
+    with new_root(backend, root) as staged:
         reader = ArchiveReader(read)
         entries = iter(reader)
-        part = _receive_catalog(reader, next(entries, None), snapshot_file(staging))
-        with open_snapshot(staging) as catalog:
+        part = _receive_catalog(reader, next(entries, None), staged.path)
+        with staged.open_snapshot() as catalog:
             watcher.total(catalog.bytes)
-            found = _Blobs(catalog, _target(root), flow)
-            unpacking = _Unpacking(reader, root, found)
+            found = _Blobs(catalog, _target(backend), flow)
+            unpacking = _Unpacking(reader, backend, found)
             told = unpacking.run(entries)
             if told.catalog != part:
                 raise ContentError("the catalog in the archive is not the one that it was made with")
             description.compare_keys(unpacking.keys, told.keys, "the archive")
             missing = found.settle(told, skip_damaged=skip_damaged)
             differs = missing or catalog.any_damaged()
-        _check_journal(staging, told, expect)
+        _check_journal(staged, told, expect)
         if differs:
-            _note_missing(staging, missing)
-        _write_identity(staging, found.target)
+            _note_missing(staged, missing)
+        _write_identity(staged, found.target)
     return Restored(told, found.blobs, found.bytes, missing)
 
 
 # -- the root ----------------------------------------------------------------------------------
 
 
-def _target(root: Path) -> BlobStore:
-    target = open_blobs(root)
-    target.prepare()
-    return target
+def _target(backend: Backend) -> BlobStore:
+    backend.blobs.prepare()
+    return backend.blobs
 
 
-def _write_key(root: Path, path: str, content: bytes) -> None:
-    open_coordination(root).keys.add(description.key_id(path), content)
+def _write_key(backend: Backend, path: str, content: bytes) -> None:
+    backend.coordination.keys.add(description.key_id(path), content)
 
 
-def _check_journal(staging: Path, told: Description, expect: tuple[str, ...]) -> None:
+def _check_journal(staged: CatalogFile, told: Description, expect: tuple[str, ...]) -> None:
     """Check that the journal is still valid up to the entry to which it was when the backup was taken."""
-    verdict = open_backend(staging).catalog_store.verify_journal(expect)
+    verdict = staged.verify_journal(expect)
     broken = verdict.broken
     reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
     end = description.JournalEnd(verdict.entries, verdict.last_hash, reason)
@@ -185,9 +188,9 @@ def _check_journal(staging: Path, told: Description, expect: tuple[str, ...]) ->
         raise ContentError(f"the backup's journal has no entry with the hash {verdict.absent[0]}")
 
 
-def _note_missing(staging: Path, missing: list[Missing]) -> None:
+def _note_missing(staged: CatalogFile, missing: list[Missing]) -> None:
     """Record missing content as damaged, so that clients push it again, and restored content as whole."""
-    catalog = open_backend(staging).open_catalog()
+    catalog = Catalog(staged.open())
     try:
         catalog.migrate()  # an old schema has no room for this
         catalog.damage.settle({one.digest: f"{_NOT_RESTORED}: {one.problem}" for one in missing}, clock.now())
@@ -195,9 +198,9 @@ def _note_missing(staging: Path, missing: list[Missing]) -> None:
         catalog.close()
 
 
-def _write_identity(staging: Path, target: BlobStore) -> None:
+def _write_identity(staged: CatalogFile, target: BlobStore) -> None:
     """Write the catalog's ID to the blob store. A catalog without an ID gets one when it is first served."""
-    mark = store_identity.of_copy(open_backend(staging).catalog_store)
+    mark = store_identity.of_copy(staged)
     if mark is not None:
         target.set_mark(mark)
 
@@ -256,7 +259,7 @@ class _Unpacking:
     """The unpacking of the entries after the catalog. Their order is fixed, so that none can come twice."""
 
     reader: ArchiveReader
-    root: Path
+    backend: Backend
     found: _Blobs
     keys: list[Part] = field(default_factory=list)
     told: Description | None = None
@@ -298,7 +301,7 @@ class _Unpacking:
                 self.reader.whole(entry, 1 << 10)
             else:
                 content = self.reader.whole(entry, description.LARGEST_KEY)
-                _write_key(self.root, entry.name, content)
+                _write_key(self.backend, entry.name, content)
                 self.keys.append(Part.of(entry.name, content))
         for held in expected:
             self.found.lose(held, _NOT_IN_IT)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from digestry import fsio
-from digestry.backend import open_backend, open_blobs
+from digestry.backend import Backend
 from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, open_layout
 from digestry.blobs.protocols import BlobStore, Chunk
 from digestry.catalog.snapshot import Held, Snapshot
@@ -65,18 +65,26 @@ class Taken:
 
 
 def to_directory(
-    root: Path, destination: Path, *, verify: bool, keep: bool, flow: Flow, watcher: Watcher
+    backend: Backend,
+    root: Path,
+    destination: Path,
+    *,
+    verify: bool,
+    keep: bool,
+    flow: Flow,
+    watcher: Watcher,
 ) -> Taken:
-    """Make or update the backup in ``destination``.
+    """Make or update the backup in ``destination``. ``root`` is the directory of the registry's own files.
 
     A blob of an earlier backup that has the right size is not copied again. ``verify`` reads it, and copies
     it again if it is damaged. Blobs that the new backup does not need are removed, unless ``keep``. An
     earlier backup stays valid until the very end.
 
-    Raises :class:`NotFound` if ``root`` is no registry, :class:`Conflict` if ``destination`` is
-    something else than a backup of it, :class:`NewerBackup`, :class:`StorageError`.
+    Raises :class:`NotFound` if there is no registry, :class:`Conflict` if ``destination`` is
+    something else than a backup of it, or its catalog is not a file; :class:`NewerBackup`,
+    :class:`StorageError`.
     """
-    open_backend(root).catalog_store.require()
+    backend.catalog_store.require()
     _check_destination(root, destination)
     fsio.make_directory(destination)
     held = f"another backup is being written to {destination}"
@@ -84,9 +92,9 @@ def to_directory(
         make_private(destination, group=is_shared(destination))
         earlier = _earlier(destination)
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
-        with frozen(root, destination, follows) as source:
+        with frozen(backend, root, destination, follows) as source:
             target = open_layout(destination)
-            store_identity.check_copy(open_backend(source.staging).catalog_store, target)
+            store_identity.check_copy(source.copy, target)
             target.prepare()
             target.sweep_ingests(0)
             tally = _copy_blobs(source, target, verify=verify, flow=flow, watcher=watcher)
@@ -127,7 +135,7 @@ def _earlier(destination: Path) -> Description | None:
 
 
 def _copy_blobs(source: Frozen, target: BlobStore, *, verify: bool, flow: Flow, watcher: Watcher) -> Tally:
-    blobs = open_blobs(source.root)
+    blobs = source.backend.blobs
     tally = Tally()
     watcher.total(source.catalog.bytes)
 
@@ -180,6 +188,7 @@ def _remove_stale(destination: Path, told: Description, catalog: Snapshot | None
 
 
 def to_archive(
+    backend: Backend,
     root: Path,
     write: Callable[[Chunk], object],
     *,
@@ -189,11 +198,11 @@ def to_archive(
 ) -> Taken:
     """Write a backup as one tar stream. ``temporary`` is where the snapshot is staged (None: in the root).
 
-    Raises :class:`NotFound` if ``root`` is no registry, :class:`StorageError`, and what ``write``
-    raises.
+    Raises :class:`NotFound` if there is no registry, :class:`Conflict` if its catalog is not a file,
+    :class:`StorageError`, and what ``write`` raises.
     """
-    open_backend(root).catalog_store.require()
-    with frozen(root, temporary or root) as source:
+    backend.catalog_store.require()
+    with frozen(backend, root, temporary or root) as source:
         tally = Tally()
         writer = ArchiveWriter(write, mtime=int(source.taken_at.timestamp()))
         size = source.part.size
@@ -204,7 +213,7 @@ def to_archive(
             writer.add(part.path, part.size, [content], mode=0o600)
             kept_keys.append(part)
         watcher.total(source.catalog.bytes)
-        blobs = open_blobs(root)
+        blobs = backend.blobs
         for held in source.catalog.held():
             try:
                 _write_blob(writer, blobs, held, flow)

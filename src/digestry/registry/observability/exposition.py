@@ -82,10 +82,10 @@ class Begun(msgspec.Struct):
     entry: int
 
 
-def begin(root: Path, begun: Begun) -> None:
+def begin(scratch: Path, begun: Begun) -> None:
     """Make the empty folder that processes publish their metrics in. Raises OSError."""
-    metrics_files.prepare(root)
-    (root / FOLDER / BEGUN).write_bytes(msgspec.json.encode(begun))
+    metrics_files.prepare(scratch)
+    (scratch / FOLDER / BEGUN).write_bytes(msgspec.json.encode(begun))
 
 
 class _Moves:
@@ -95,19 +95,19 @@ class _Moves:
         self._after: int | None = None
         self._counts: dict[str, int] = defaultdict(int)
 
-    def count(self, root: Path, catalog: Catalog) -> dict[str, int]:
+    def count(self, scratch: Path, catalog: Catalog) -> dict[str, int]:
         """Adds what is new. Blocks; for one thread at a time."""
         if self._after is None:
-            self._after = _begun(root).entry
+            self._after = _begun(scratch).entry
         self._after, new = catalog.statistics.moves(self._after)
         for event, count in new.items():
             self._counts[event] += count
         return {event: self._counts[event] for event in _EVENTS}
 
 
-def _begun(root: Path) -> Begun:
+def _begun(scratch: Path) -> Begun:
     try:
-        return msgspec.json.decode(fsio.read_file(root / FOLDER / BEGUN), type=Begun)
+        return msgspec.json.decode(fsio.read_file(scratch / FOLDER / BEGUN), type=Begun)
     except (OSError, ValueError, RecursionError):
         return Begun(0, 0)
 
@@ -115,7 +115,11 @@ def _begun(root: Path) -> Begun:
 class Scrape:
     """Collects all metrics, as a collector of prometheus_client's. Blocks. One at a time, by ``turn``."""
 
-    def __init__(self, config: RegistryConfig, catalog: Catalog, measures: Measures) -> None:
+    def __init__(
+        self, config: RegistryConfig, catalog: Catalog, disk: Path | None, measures: Measures
+    ) -> None:
+        """``disk`` is a directory on the file system that the registry fills, if it fills one."""
+        self._disk = disk
         self._config = config
         self._catalog = catalog
         self._measures = measures
@@ -146,8 +150,8 @@ class Scrape:
                 "server": f"granian {version('granian')}",
             },
         )
-        root = self._config.root
-        yield _gauge("process_start_time_seconds", "When the server started.", _begun(root).at / SECOND)
+        scratch = self._config.scratch
+        yield _gauge("process_start_time_seconds", "When the server started.", _begun(scratch).at / SECOND)
         yield from self._counted()
         # What cannot be read is left out, and the rest is told.
         for part in (self._in_catalog, self._on_disk):
@@ -159,7 +163,7 @@ class Scrape:
     def _counted(self) -> Iterator[Metric]:
         series: dict[str, dict[Labels, list[float]]] = defaultdict(dict)
         gauges: dict[str, dict[Labels, float]] = defaultdict(dict)
-        for lives, snapshot in metrics_files.read_all(self._config.root):
+        for lives, snapshot in metrics_files.read_all(self._config.scratch):
             for name, rows in snapshot.series.items():
                 for labels, cell in rows:
                     series[name][labels] = added(series[name].get(labels), cell)
@@ -184,7 +188,7 @@ class Scrape:
         moves = CounterMetricFamily(
             "digestry_tag_events", "Tags created, moved, deleted, by whomever.", labels=("event",)
         )
-        for event, count in self._moves.count(self._config.root, self._catalog).items():
+        for event, count in self._moves.count(self._config.scratch, self._catalog).items():
             moves.add_metric((event,), count)
         yield moves
         present = self._catalog.statistics.present()
@@ -210,7 +214,9 @@ class Scrape:
 
     def _on_disk(self) -> Iterator[Metric]:
         yield _gauge("digestry_catalog_bytes", "The catalog's files.", self._catalog.size())
-        usage = shutil.disk_usage(self._config.root)
+        if self._disk is None:
+            return
+        usage = shutil.disk_usage(self._disk)
         yield _gauge("digestry_disk_free_bytes", "Free on the file system of the root.", usage.free)
         yield _gauge("digestry_disk_size_bytes", "All of that file system.", usage.total)
 

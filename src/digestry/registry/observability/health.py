@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 from digestry.catalog.catalog import Catalog
@@ -35,10 +36,12 @@ Checks = dict[str, str]
 class Health:
     """The health checks of one worker, with the last results."""
 
-    def __init__(self, config: RegistryConfig, catalog: Catalog) -> None:
-        self._root = config.root
+    def __init__(self, config: RegistryConfig, catalog: Catalog, disk: Path | None, reserve: Reserve) -> None:
+        """``disk`` is a directory on the file system that the registry fills, if it fills one."""
+        self._scratch = config.scratch
+        self._disk = disk
         self._free = config.health.free
-        self._reserve = Reserve(config.root)
+        self._reserve = reserve
         self._catalog = catalog
         self._found: Checks = {}
         self._until = 0.0
@@ -74,7 +77,7 @@ class Health:
 
     def _write(self) -> str:
         # Where the server sweeps when it starts, should this be killed between the two.
-        probe = self._root / FOLDER / f"probe-{os.getpid()}"
+        probe = self._scratch / FOLDER / f"probe-{os.getpid()}"
         try:
             probe.parent.mkdir(exist_ok=True)
             probe.write_bytes(b"x")
@@ -86,8 +89,10 @@ class Health:
     def _measure(self) -> str:
         if self._reserve.spent():
             return "there is room for deletions only"
+        if self._disk is None:
+            return OK
         try:
-            free = shutil.disk_usage(self._root).free
+            free = shutil.disk_usage(self._disk).free
         except OSError:
             return "cannot be measured"
         return OK if free >= self._free else f"less than the {self._free} bytes that are required are free"

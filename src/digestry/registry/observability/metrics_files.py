@@ -49,8 +49,8 @@ _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 class Slot:
     """This process's file. ``inherited`` is the content that an earlier process left in it."""
 
-    def __init__(self, root: Path, kind: str) -> None:
-        self._descriptor = _claim(root / FOLDER, kind)
+    def __init__(self, scratch: Path, kind: str) -> None:
+        self._descriptor = _claim(scratch / FOLDER, kind)
         self._number, self.inherited = _read(self._descriptor)
         with contextlib.suppress(OSError):
             # So that it can be written on a disk that has become full.
@@ -72,17 +72,17 @@ class Slot:
         os.close(self._descriptor)
 
 
-def prepare(root: Path) -> None:
+def prepare(scratch: Path) -> None:
     """Make an empty folder, when the server starts. Raises OSError."""
-    folder = root / FOLDER
+    folder = scratch / FOLDER
     folder.mkdir(exist_ok=True)
     for entry in folder.iterdir():
         entry.unlink()
 
 
-def read_all(root: Path) -> Iterator[tuple[bool, Snapshot]]:
+def read_all(scratch: Path) -> Iterator[tuple[bool, Snapshot]]:
     """Return what every process has published, and whether that process still runs. Blocks."""
-    for path in sorted((root / FOLDER).glob("*.slot")):
+    for path in sorted((scratch / FOLDER).glob("*.slot")):
         try:
             descriptor = fsio.open_regular(path)
         except OSError:

@@ -37,8 +37,8 @@ class Observer:
         self.name = RequestIds().of
         self._slot = self._claim(config)
         self.measures = Measures(None if self._slot is None else self._slot.inherited)
-        self.audit = AuditLog(config.log, config.root)
-        self._strangers = AuditLog(config.log.of_strangers(config.root), config.root)
+        self.audit = AuditLog(config.log, config.scratch)
+        self._strangers = AuditLog(config.log.of_strangers(config.scratch), config.scratch)
         self._refusals = Refusals()
         self.answered = 0
         """So many requests have ended."""
@@ -56,7 +56,7 @@ class Observer:
 
     def _claim(self, config: RegistryConfig) -> Slot | None:
         try:
-            return Slot(config.root, "worker") if config.metrics.enabled else None
+            return Slot(config.scratch, "worker") if config.metrics.enabled else None
         except OSError as error:
             log.error("this process is not in the metrics: %s", error.strerror or error)
             return None

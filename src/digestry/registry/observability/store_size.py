@@ -27,7 +27,7 @@ class StoreCount:
     name = "store size"
 
     def __init__(self, config: RegistryConfig, audit: AuditLog) -> None:
-        self._root = config.root
+        self._scratch = config.scratch
         self._backend = config.backend()
         self._audit = audit
         self._slot: Slot | None = None
@@ -42,7 +42,7 @@ class StoreCount:
         began = time.monotonic()
         try:
             if self._slot is None:
-                self._slot = Slot(self._root, "maintenance")
+                self._slot = Slot(self._scratch, "maintenance")
                 self._measure(Measures(self._slot.inherited))
             catalog = self._backend.open_catalog()
             try:

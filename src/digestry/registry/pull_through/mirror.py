@@ -29,7 +29,7 @@ from digestry.registry.pull_through.upstream_errors import Unasked
 log: Final = logging.getLogger("digestry.registry")
 
 DIRECTORY: Final = TURNS_DIRECTORY
-"""The directory of the root that has what the worker processes tell each other of mirrors."""
+"""The scratch directory's folder that has what the worker processes tell each other of mirrors."""
 
 _ASKING: Final = 24
 _LISTING: Final = 2
@@ -88,7 +88,7 @@ class Mirror:
     """
 
     def __init__(
-        self, config: MirrorConfig, upstream: Upstream, root: Path, coordination: Coordination
+        self, config: MirrorConfig, upstream: Upstream, scratch: Path, coordination: Coordination
     ) -> None:
         self.config = config
         self.upstream = upstream
@@ -107,7 +107,7 @@ class Mirror:
         """By repository and tag or digest: why upstream, a mirror itself, may have told what is old."""
         self._coordination = coordination
         name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
-        self._limit = Limit(root / DIRECTORY / f"{name}.limit", longest=upstream_errors.LONGEST_LIMIT)
+        self._limit = Limit(scratch / DIRECTORY / f"{name}.limit", longest=upstream_errors.LONGEST_LIMIT)
         self._lock = threading.Lock()
         self._resting = ""
         self._rest_until = 0.0

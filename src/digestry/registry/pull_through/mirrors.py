@@ -35,12 +35,12 @@ class Mirrors:
         self,
         configs: Sequence[MirrorConfig],
         make_upstream: MakeUpstream,
-        root: Path,
+        scratch: Path,
         read_cache: CatalogReads,
         coordination: Coordination,
     ) -> None:
-        self.all = [Mirror(config, make_upstream(config), root, coordination) for config in configs]
-        self._directory = root / DIRECTORY
+        self.all = [Mirror(config, make_upstream(config), scratch, coordination) for config in configs]
+        self._directory = scratch / DIRECTORY
         self._by_start = [(f"{mirror.config.prefix}/", mirror) for mirror in self.all]
         self._by_start += [
             (f"{name}/", mirror)

@@ -98,7 +98,7 @@ class Download:
         self._waiting: list[asyncio.Future[None]] = []
         key = hashlib.sha256(f"{repository.local_name}\0{digest}".encode()).hexdigest()[:40]
         self._name = f"mirror-{key}"
-        self._note = service.config.root / DIRECTORY / f"{key}.size"
+        self._note = service.config.scratch / DIRECTORY / f"{key}.size"
         self._fresh_note = self._note.with_suffix(".new")
         self._told = (0, 0.0)
         self._seen = 0
