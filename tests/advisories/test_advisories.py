@@ -34,7 +34,9 @@ def app(registries: FakeRegistries) -> FakeRepository:
     return registries.at(APP)
 
 
-def state(registries: FakeRegistries, name: str, *fixed_by: str, **more: Any) -> list[publish.Written]:
+def state(
+    registries: FakeRegistries, name: str, *fixed_by: str, **more: Any
+) -> list[publish.PublishedAdvisory]:
     values: dict[str, Any] = {
         "vulnerability": "CVE-1",
         "status": "affected",

@@ -19,7 +19,7 @@ from digestry.model.history import Holder, Holders, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import Resolution, Resolutions, ResolveQuery, TagState
-from digestry.model.sightings import Noted, Sighted
+from digestry.model.sightings import SightingReport, SightingsReceipt
 from tests.inventory.fakes import START
 
 HOST = "reg.example:5000"
@@ -233,7 +233,7 @@ class FakeRegistries:
         self.bulk = bulk
         self.trouble: Callable[[Reference, str], None] = _no_trouble
         self.asked: Counter[tuple[str, str, str]] = Counter()
-        self.recorded: list[tuple[str, Sighted]] = []
+        self.recorded: list[tuple[str, SightingReport]] = []
         self.outdated: dict[tuple[str, str], str] = {}
         """What a mirror says of tags, and of the referrers of digests, that it could not look at."""
         self.accounts: set[str] = set()
@@ -274,7 +274,7 @@ class FakeRegistries:
     def authenticated(self, host: str) -> bool:
         return host in self.accounts
 
-    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+    def record_sightings(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None:
         """As a digestry registry that knows all of it."""
         with self._lock:
             self.asked["record", host, ""] += 1
@@ -282,7 +282,7 @@ class FakeRegistries:
         if not self.remembers:
             return None
         self.recorded += [(host, one) for one in sightings]
-        return Noted(len(sightings))
+        return SightingsReceipt(len(sightings))
 
     def at(self, name: str) -> FakeRepository:
         return self.repository(Reference.parse(name))

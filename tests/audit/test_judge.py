@@ -17,7 +17,7 @@ from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.judge import Verdict, judge
 from digestry.audit.tag_verdict import UNTAGGED_HERE, TagFacts, TagState
 from digestry.inventory.observation import Claim, ImageFacts
-from digestry.inventory.waiting import ADVICE, PRESENT
+from digestry.inventory.waiting_reasons import ADVICE, PRESENT
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.reference import Reference

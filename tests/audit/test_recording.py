@@ -8,11 +8,11 @@ import pytest
 
 from digestry.audit.audit import audit
 from digestry.audit.findings import AuditReport
-from digestry.audit.recording import record, what_runs
+from digestry.audit.recording import record, sightings_of_report
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Refused
 from digestry.model.digest import Digest
-from digestry.model.sightings import LONGEST_PLACE, MOST_REPOSITORIES, MOST_SIGHTINGS, Sighted, batch
+from digestry.model.sightings import LONGEST_PLACE, MOST_REPOSITORIES, MOST_SIGHTINGS, SightingReport, batch
 from tests.audit.fakes import HOST, FakeRegistries
 from tests.inventory.fakes import Listed, claim, image_id, sighted
 
@@ -20,7 +20,7 @@ APP = f"{HOST}/team/app"
 
 
 def told(report: AuditReport, **origins: str) -> dict[str, dict[tuple[Digest, str], int]]:
-    running, _ = what_runs(report, origins)
+    running, _ = sightings_of_report(report, origins)
     return {
         host: {(one.digest, one.place): one.containers for one in sightings}
         for host, sightings in running.items()
@@ -56,7 +56,7 @@ def test_what_nobody_knows_and_what_does_not_run() -> None:
         sighted("local:dev", image_id(gone), name="local", registry_named=False), template,
     ]  # fmt: skip
     report = audit([Listed(*seen)], RegistryQueries(registries))
-    running, nothing_known = what_runs(report)
+    running, nothing_known = sightings_of_report(report)
     assert [one.digest for one in running[HOST]] == [one.manifest]
     assert nothing_known == 2
 
@@ -121,11 +121,11 @@ def test_one_registry_that_fails_keeps_no_other_from_being_told() -> None:
 
 def test_a_request_has_an_end() -> None:
     digest = Digest.of(b"x")
-    many = [Sighted("a", digest, str(number), 1) for number in range(MOST_SIGHTINGS + 5)]
+    many = [SightingReport("a", digest, str(number), 1) for number in range(MOST_SIGHTINGS + 5)]
     assert batch(many) == MOST_SIGHTINGS
-    repositories = [Sighted(f"a{number}", digest, "p", 1) for number in range(1000)]
+    repositories = [SightingReport(f"a{number}", digest, "p", 1) for number in range(1000)]
     assert batch(repositories) == MOST_REPOSITORIES
     assert batch(many[:1]) == 1
     assert batch([]) == 0
-    long = [Sighted("a", digest, "\U0001f600" * LONGEST_PLACE, 1)] * MOST_SIGHTINGS
+    long = [SightingReport("a", digest, "\U0001f600" * LONGEST_PLACE, 1)] * MOST_SIGHTINGS
     assert 1000 < batch(long) < MOST_SIGHTINGS

@@ -10,7 +10,7 @@ from digestry.audit.audit import audit
 from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Unreachable
-from digestry.inventory.waiting import ADVICE, PRESENT, Waiting, waits_for
+from digestry.inventory.waiting_reasons import ADVICE, PRESENT, Waiting, waits_for
 from tests.audit.fakes import HOST, FakeRegistries
 from tests.inventory.fakes import Listed, sighted
 

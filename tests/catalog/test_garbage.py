@@ -23,7 +23,7 @@ from digestry.errors import StorageError
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
-from digestry.model.sightings import Sighted
+from digestry.model.sightings import SightingReport
 from tests.catalog.support import (
     AT_ONCE,
     ORIGIN,
@@ -149,7 +149,7 @@ def test_what_ran_lately_is_held(catalog: Catalog, later: Clock, by: str) -> Non
     other = put(catalog, "x", image(catalog, "x"))
     assert ran.config is not None
     digest = ran.digest if by == "manifest" else ran.config.digest
-    catalog.sightings.note([Sighted("x", digest, "host", 2)], at=later.now, actor="auditor")
+    catalog.sightings.note([SightingReport("x", digest, "host", 2)], at=later.now, actor="auditor")
     later.now += LEASE + 1
     kept = Retention(untagged=0.0, sighted=30 * 86400.0)
     collected(catalog, kept)
@@ -166,7 +166,7 @@ def test_an_index_stays_while_what_it_lists_ran(catalog: Catalog, later: Clock, 
     listing = put(catalog, "x", index(ran, other), "t")
     assert ran.config is not None
     digest = ran.digest if by == "child" else ran.config.digest
-    catalog.sightings.note([Sighted("x", digest, "host", 1)], at=later.now, actor="auditor")
+    catalog.sightings.note([SightingReport("x", digest, "host", 1)], at=later.now, actor="auditor")
     later.now += LEASE + 1
     kept = Retention((TagRetention(newest=0),), untagged=0.0, sighted=30 * 86400.0)
     assert names(collected(catalog, kept), "tag") == []
@@ -357,7 +357,7 @@ def test_the_first_rule_that_covers_a_tag_decides(catalog: Catalog, later: Clock
 def test_a_tag_whose_image_ran_lately_is_kept(catalog: Catalog, later: Clock) -> None:
     ran = put(catalog, "x", image(catalog, "x"), "old")
     put(catalog, "x", image(catalog, "x"), "older")
-    catalog.sightings.note([Sighted("x", ran.digest, "h", 1)], at=later.now, actor="a")
+    catalog.sightings.note([SightingReport("x", ran.digest, "h", 1)], at=later.now, actor="a")
     later.now += DAY // 2
     assert names(collected(catalog, rules(TagRetention(newest=0))), "tag") == ["older"]
 
@@ -418,7 +418,7 @@ def test_a_tag_whose_image_is_seen_running_meanwhile_stays(catalog: Catalog, lat
     items = collection.drop_tags(key)
     next(items)
     [left] = catalog.tags("x")
-    catalog.sightings.note([Sighted("x", left.digest, "h", 1)], at=later.now, actor="a")
+    catalog.sightings.note([SightingReport("x", left.digest, "h", 1)], at=later.now, actor="a")
     [[stayed]] = items
     assert "seen running meanwhile" in stayed.why
     assert [row.name for row in catalog.tags("x")] == [left.name]

@@ -9,19 +9,19 @@ from digestry.catalog import sightings as room
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.sightings import BATCH, merged
 from digestry.model.digest import Digest
-from digestry.model.sightings import Noted, Sighted
+from digestry.model.sightings import SightingReport, SightingsReceipt
 from tests.catalog.raw import Raw
 from tests.catalog.support import ORIGIN, Clock, image, index, put
 
 
-def seen(name: str, digest: Digest, place: str = "n1", containers: int = 1) -> Sighted:
-    return Sighted(name, digest, place, containers)
+def seen(name: str, digest: Digest, place: str = "n1", containers: int = 1) -> SightingReport:
+    return SightingReport(name, digest, place, containers)
 
 
 def test_first_stays_and_last_only_rises(catalog: Catalog, clock: Clock) -> None:
     digest = put(catalog, "x", image(catalog, "x")).digest
     told = catalog.sightings
-    assert told.note([seen("x", digest, containers=3)], at=clock.now, actor="a") == Noted(1, 0)
+    assert told.note([seen("x", digest, containers=3)], at=clock.now, actor="a") == SightingsReceipt(1, 0)
     told.note([seen("x", digest, containers=5)], at=clock.now + 100, actor="b")
     told.note([seen("x", digest, containers=4)], at=clock.now - 50, actor="a")  # a clock set back
     found = told.of("x", digest, limit=10)
@@ -43,7 +43,7 @@ def test_only_what_the_repository_has_or_had(catalog: Catalog, clock: Clock) -> 
     entries = [seen("x", digest) for digest in known]
     entries += [seen("y", manifest.digest), seen("never", manifest.digest)]
     entries += [seen("x", manifest.layers[0].digest), seen("x", Digest.of(b"nobody's"))]
-    assert catalog.sightings.note(entries, at=clock.now, actor="a") == Noted(4, 4)
+    assert catalog.sightings.note(entries, at=clock.now, actor="a") == SightingsReceipt(4, 4)
     assert all(catalog.sightings.of("x", digest, limit=1).places == 1 for digest in known)
     assert catalog.sightings.of("y", manifest.digest, limit=10).sightings == ()
 
@@ -52,7 +52,7 @@ def test_what_is_told_twice_at_once_is_together(catalog: Catalog, clock: Clock) 
     digest = put(catalog, "x", image(catalog, "x")).digest
     entries = [seen("x", digest, containers=2), seen("x", digest, "n2"), seen("x", digest, containers=3)]
     assert merged(entries) == [seen("x", digest, containers=5), seen("x", digest, "n2")]
-    assert catalog.sightings.note(entries, at=clock.now, actor="a") == Noted(2, 0)
+    assert catalog.sightings.note(entries, at=clock.now, actor="a") == SightingsReceipt(2, 0)
 
 
 def test_a_config_ran_where_its_manifests_did(catalog: Catalog, clock: Clock) -> None:
@@ -127,7 +127,7 @@ def test_more_than_one_transaction_takes(catalog: Catalog, clock: Clock) -> None
     digest = put(catalog, "x", image(catalog, "x")).digest
     entries = [seen("x", digest, f"n{number}") for number in range(BATCH + 5)]
     entries.append(seen("x", Digest.of(b"nobody's")))
-    assert catalog.sightings.note(entries, at=clock.now, actor="a") == Noted(BATCH + 5, 1)
+    assert catalog.sightings.note(entries, at=clock.now, actor="a") == SightingsReceipt(BATCH + 5, 1)
     assert catalog.sightings.of("x", digest, limit=1).places == BATCH + 5
 
 
@@ -178,7 +178,7 @@ def test_who_floods_makes_room_and_nobody_else(catalog: Catalog, clock: Clock, l
     assert sum(counted(raw).values()) <= little
     # What runs now is noted, new and old, though all is full.
     more = [seen("x", ran, f"n{number:02}") for number in range(40)]
-    assert catalog.sightings.note(more, at=clock.now + 100, actor="auditor") == Noted(40, 0)
+    assert catalog.sightings.note(more, at=clock.now + 100, actor="auditor") == SightingsReceipt(40, 0)
     assert len(places(catalog, ran)) == 40
 
 
@@ -197,7 +197,7 @@ def test_the_latest_of_a_digest_is_never_pushed_out(
     assert sum(counted(raw).values()) <= little
     # A place of one's own that is there is told of again.
     again = [seen("x", one, "n01") for one in digests[1:]]
-    assert catalog.sightings.note(again, at=clock.now + 50, actor="auditor") == Noted(59, 0)
+    assert catalog.sightings.note(again, at=clock.now + 50, actor="auditor") == SightingsReceipt(59, 0)
 
 
 def test_what_there_is_no_room_for_is_told(catalog: Catalog, clock: Clock, little: int) -> None:

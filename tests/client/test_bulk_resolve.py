@@ -17,7 +17,7 @@ from digestry.errors import ProtocolViolation, Refused, Unauthorized
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from digestry.model.resolution import LARGEST_REQUEST, MOST_QUERIES, MOST_THINGS, ResolveQuery, batch
-from digestry.model.sightings import Sighted
+from digestry.model.sightings import SightingReport
 from tests.client.liar import Liar, Reply, Request
 from tests.registry.access.support import PASSWORDS, guarded, of
 from tests.support import RegistryServer
@@ -91,7 +91,7 @@ def test_who_has_no_extension_is_asked_for_none(liar: Liar, session: Session, of
         assert repository.holders(digest) is None
         assert repository.tags_for_digest(digest) is None
         assert repository.sightings(digest) is None
-    assert session.record_sightings(liar.host, [Sighted("team/app", digest, "n1", 1)]) is None
+    assert session.record_sightings(liar.host, [SightingReport("team/app", digest, "n1", 1)]) is None
     assert liar.paths() == ["GET /v2/_oci/ext/discover"]
 
 

@@ -28,7 +28,7 @@ from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP
 from digestry.model.image_config import ImageConfig
 from digestry.model.reference import Reference
 from digestry.model.resolution import ResolveQuery
-from digestry.model.sightings import Sighted
+from digestry.model.sightings import SightingReport
 from tests.client.liar import Liar, Reply, Request
 from tests.client.test_hostile import always
 from tests.support import PATIENCE
@@ -128,7 +128,7 @@ def _whose_anywhere(repository: Repository) -> object:
 
 
 def _sight(repository: Repository) -> object:
-    return _registry(repository).record_sightings([Sighted("a", DIGEST, "h", 1)])
+    return _registry(repository).record_sightings([SightingReport("a", DIGEST, "h", 1)])
 
 
 CASES: dict[str, Case] = {

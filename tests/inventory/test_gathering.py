@@ -15,7 +15,7 @@ import pytest
 from digestry.audit.audit import audit
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import Unreachable
-from digestry.inventory.gathering import Bounded, gather
+from digestry.inventory.gathering import TimeLimitedSource, gather
 from digestry.inventory.observation import Observation, Source, Unseen
 from tests.audit.fakes import HOST, FakeRegistries
 from tests.inventory.fakes import Listed, claim, sighted
@@ -53,7 +53,12 @@ def test_a_source_that_hangs_is_a_problem_and_the_others_are_reported() -> None:
     registries = FakeRegistries(bulk=True)
     one = registries.at(APP).image("one", "1")
     seen = [sighted(f"{APP}:1", claim(one.manifest, APP), name=name) for name in ("a", "b", "c")]
-    sources: list[Source] = [Hanging(seen[0]), Listed(seen[1]), Hanging(), Bounded(Listed(seen[2]), 5)]
+    sources: list[Source] = [
+        Hanging(seen[0]),
+        Listed(seen[1]),
+        Hanging(),
+        TimeLimitedSource(Listed(seen[2]), 5),
+    ]
     report = audit(sources, RegistryQueries(registries), source_timeout=1.5)
     assert [found.container.name for found in report.findings] == ["a", "b", "c"]
     assert {found.tag.state for found in report.findings} == {"current"}
@@ -68,7 +73,7 @@ def test_a_source_that_hangs_is_a_problem_and_the_others_are_reported() -> None:
 def test_all_are_asked_at_once_each_within_its_own_time() -> None:
     timeouts = [0.9, 0.1, *[0.8] * 20]
     begun = time.monotonic()
-    found = gather([Bounded(Hanging(), timeout) for timeout in timeouts], timeout=100)
+    found = gather([TimeLimitedSource(Hanging(), timeout) for timeout in timeouts], timeout=100)
     assert time.monotonic() - begun < 15  # one after the other, they would take 17 seconds
     assert [problem.message for problem in found.problems] == [
         f"it did not finish within {timeout} s" for timeout in timeouts
@@ -87,14 +92,18 @@ def test_what_fails_is_a_problem_and_a_defect_is_none() -> None:
 def test_labels() -> None:
     source = Listed(sighted(f"{APP}:1"), Unseen("test", "no"))
     found = gather(
-        [Bounded(source, label="mine", host="there"), Bounded(source, label="named"), Bounded(source)]
+        [
+            TimeLimitedSource(source, label="mine", host="there"),
+            TimeLimitedSource(source, label="named"),
+            TimeLimitedSource(source),
+        ]
     )
     assert [(one.source, one.host) for one in found.containers] == [
         ("mine", "there"), ("named", "node"), ("test", "node"),
     ]  # fmt: skip
     assert [problem.source for problem in found.problems] == ["mine", "named", "test"]
-    assert Bounded(source).name == "test"
-    assert Bounded(source, label="x").name == "x"
+    assert TimeLimitedSource(source).name == "test"
+    assert TimeLimitedSource(source, label="x").name == "x"
 
 
 def test_a_pipe_that_says_nothing_does_not_keep_the_program(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from digestry.inventory.gathering import Bounded, keep
-from digestry.inventory.kube import follow as kube_follow
+from digestry.inventory.gathering import TimeLimitedSource, keep
+from digestry.inventory.kube import informer as kube_follow
 from digestry.inventory.observation import Note, Observation
 from digestry.inventory.sources.kubernetes import KubernetesSource, Where
 from tests.inventory.kube import (
@@ -65,7 +65,7 @@ def source(environment: dict[str, str]) -> KubernetesSource:
 def kept(environment: dict[str, str], where: str = "", **options: Any) -> KubernetesSource:
     options = {"timeout": 2.0} | options
     made = KubernetesSource("kubernetes", Where.parse(where), environment=environment, **options)
-    keep([Bounded(made, label="prod")])
+    keep([TimeLimitedSource(made, label="prod")])
     return made
 
 

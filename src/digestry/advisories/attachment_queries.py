@@ -22,7 +22,7 @@ class AttachmentQueries(Protocol):
         """Return the manifest; None if the repository does not have it, or not whole."""
         ...
 
-    def listed(self, repository: Reference, digest: Digest) -> Manifest | None:
+    def listed_manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
         """Return the manifest as :meth:`manifest` does, raising
         :class:`~digestry.errors.RemoteDamaged` if the registry has it and cannot give it out."""
         ...

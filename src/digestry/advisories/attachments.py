@@ -28,7 +28,7 @@ from digestry.advisories.attachment_kinds import (
 from digestry.advisories.attachment_queries import AttachmentQueries
 from digestry.advisories.documents import decode_documents
 from digestry.advisories.products import SubjectImage
-from digestry.advisories.statements import Document, Foreign, Unreadable
+from digestry.advisories.statements import Document, ForeignDocument, UnreadableDocument
 from digestry.errors import DigestryError, TooLarge, Unreachable
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -144,7 +144,7 @@ class _Reader:
             self._manifest(manifest, subject, about)
 
     def _attestations(self, subject: Digest, about: SubjectImage) -> None:
-        index = self._queries.listed(self._repository, subject)
+        index = self._queries.listed_manifest(self._repository, subject)
         for entry in index.manifests if index is not None else ():
             said = entry.annotations or {}
             unknown = entry.platform is not None and entry.platform.os == "unknown"
@@ -158,7 +158,7 @@ class _Reader:
         target = self._queries.resolve(self._repository, tag)
         if target is None:
             return None
-        manifest = self._queries.listed(self._repository, target.digest)
+        manifest = self._queries.listed_manifest(self._repository, target.digest)
         if manifest is None:
             self.reading.miss(
                 self._repository,
@@ -188,7 +188,7 @@ class _Reader:
                 )
 
     def _one(self, subject: Digest, digest: Digest, about: SubjectImage, *, attached: bool) -> None:
-        manifest = self._queries.listed(self._repository, digest)
+        manifest = self._queries.listed_manifest(self._repository, digest)
         if manifest is None:
             self.reading.miss(
                 self._repository, f"the referrer {digest} of {subject} is listed, but it is not there"
@@ -244,14 +244,14 @@ class _Reader:
             return
         stating = bool(predicate) or any(map(_is_stating, (layer.media_type, manifest.artifact_type or "")))
         for found in decode_documents(content, stating=stating):
-            if isinstance(found, Unreadable):
+            if isinstance(found, UnreadableDocument):
                 self.reading.miss(
                     self._repository, f"the referrer {digest} of {subject} cannot be decoded: {found.reason}"
                 )
             elif isinstance(found, Document):
                 self._statements.add(AttachedDocument(found, subject, digest), about)
             else:
-                assert isinstance(found, Foreign)  # noqa: S101 - there is no other
+                assert isinstance(found, ForeignDocument)  # noqa: S101 - there is no other
 
 
 def _announces(entry: Descriptor) -> bool:

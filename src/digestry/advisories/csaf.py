@@ -12,7 +12,7 @@ from digestry.advisories.statements import (
     Product,
     Statement,
     Status,
-    Unreadable,
+    UnreadableDocument,
     read_each,
 )
 from digestry.advisories.values import read_time, read_version
@@ -38,7 +38,7 @@ def is_csaf(value: JsonObject) -> bool:
     return "csaf_version" in document or as_text(document.get("category")).startswith("csaf")
 
 
-def read_document(value: JsonObject) -> Document | Unreadable:
+def read_document(value: JsonObject) -> Document | UnreadableDocument:
     """Return a CSAF document, decoded from JSON."""
     document = as_object(value.get("document"))
     tracking = as_object(document.get("tracking"))
@@ -46,22 +46,22 @@ def read_document(value: JsonObject) -> Document | Unreadable:
     try:
         timestamp = read_time(when)
     except ValueError:
-        return Unreadable(f"the time of its CSAF document is {shown(when)}")
+        return UnreadableDocument(f"the time of its CSAF document is {shown(when)}")
     entries = value.get("vulnerabilities")
     if entries is not None and not isinstance(entries, list):
-        return Unreadable("the vulnerabilities of its CSAF document are not a list")
+        return UnreadableDocument("the vulnerabilities of its CSAF document are not a list")
     products = _products(as_object(value.get("product_tree")))
     version = read_version(as_text(tracking.get("version")).partition(".")[0])
     author = as_text(as_object(document.get("publisher")).get("name"))
 
-    def read(entry: object) -> Iterator[Statement | Unreadable]:
+    def read(entry: object) -> Iterator[Statement | UnreadableDocument]:
         vulnerability = as_object(entry)
         ids = [as_text(as_object(one).get("text")) for one in as_list(vulnerability.get("ids"))]
         names = [name for name in (as_text(vulnerability.get("cve")), *ids) if name]
         said = as_object(vulnerability.get("product_status"))
         unknown = sorted(said.keys() - _STATUSES.keys() - _SILENT)
         if not names or unknown or not said:
-            yield Unreadable(
+            yield UnreadableDocument(
                 f"its status is {shown(unknown[0])}" if unknown else "it has no name, or no status"
             )
         for one in _statements(vulnerability, said, products) if names else ():

@@ -13,11 +13,11 @@ from urllib.parse import unquote
 from digestry.advisories.statements import (
     LONG_AGO,
     Document,
-    Foreign,
+    ForeignDocument,
     Product,
     Statement,
     Status,
-    Unreadable,
+    UnreadableDocument,
     read_each,
 )
 from digestry.advisories.values import read_time, read_version
@@ -36,15 +36,15 @@ _MAKERS: Final = ("manufacturer", "supplier", "manufacture")
 _MOST_COMPONENTS: Final = 100_000
 
 
-def read_document(bom: JsonObject) -> Document | Foreign | Unreadable:
+def read_document(bom: JsonObject) -> Document | ForeignDocument | UnreadableDocument:
     """Return a CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign."""
     entries = bom.get("vulnerabilities")
     if _hides(bom):
-        return Unreadable("its CycloneDX document has vulnerabilities inside of components")
+        return UnreadableDocument("its CycloneDX document has vulnerabilities inside of components")
     if entries is None or entries == []:
-        return Foreign("CycloneDX")
+        return ForeignDocument("CycloneDX")
     if not isinstance(entries, list):
-        return Unreadable("the vulnerabilities of its CycloneDX document are not a list")
+        return UnreadableDocument("the vulnerabilities of its CycloneDX document are not a list")
     reader = _Reader(bom)
     statements, faults = read_each(entries, "vulnerability", lambda one: (reader.statement(one),))
     return Document(
@@ -69,24 +69,24 @@ class _Reader:
             as_list(bom.get("components")) + as_list(self._main.get("components"))
         )
 
-    def statement(self, entry: object) -> Statement | Unreadable:
+    def statement(self, entry: object) -> Statement | UnreadableDocument:
         if not isinstance(entry, dict):
-            return Unreadable("it is not an object")
+            return UnreadableDocument("it is not an object")
         name = as_text(entry.get("id"))
         if not name.strip():
-            return Unreadable("it has no id")
+            return UnreadableDocument("it has no id")
         analysis = as_object(entry.get("analysis"))
         state = analysis.get("state")
         # What is listed and not analysed is there, and nobody has said what that means.
         said = "under_investigation" if state is None else _STATES.get(as_text(state).strip().lower())
         if said is None:
-            return Unreadable(f"its analysis has the state {shown(state)}")
+            return UnreadableDocument(f"its analysis has the state {shown(state)}")
         timestamp = self._time(analysis, entry)
-        if isinstance(timestamp, Unreadable):
+        if isinstance(timestamp, UnreadableDocument):
             return timestamp
         affects = entry.get("affects")
         if not isinstance(affects, list | None):
-            return Unreadable("what it affects is not a list")
+            return UnreadableDocument("what it affects is not a list")
         products = []
         for affected in affects or []:
             ref = affected if isinstance(affected, str) else as_text(as_object(affected).get("ref"))
@@ -107,7 +107,7 @@ class _Reader:
             raw=entry,
         )
 
-    def _time(self, analysis: JsonObject, entry: JsonObject) -> datetime.datetime | Unreadable:
+    def _time(self, analysis: JsonObject, entry: JsonObject) -> datetime.datetime | UnreadableDocument:
         said = (analysis.get("lastUpdated"), analysis.get("firstIssued"), entry.get("updated"))
         when = next((as_text(one) for one in said if one), self._timestamp)
         if not when:
@@ -115,7 +115,7 @@ class _Reader:
         try:
             return read_time(when)
         except ValueError:
-            return Unreadable(f"its time is {shown(when)}")
+            return UnreadableDocument(f"its time is {shown(when)}")
 
     def _product(self, ref: str) -> Product:
         if ref and ref == as_text(self._main.get("bom-ref")):

@@ -16,12 +16,12 @@ import msgspec
 
 from digestry.advisories import csaf, cyclonedx, openvex
 from digestry.advisories.attachment_kinds import is_other_predicate, may_speak
-from digestry.advisories.statements import Document, Foreign, Unreadable
+from digestry.advisories.statements import Document, ForeignDocument, UnreadableDocument
 from digestry.advisories.values import read_digest
 from digestry.model.digest import Digest
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
-Read: TypeAlias = Document | Foreign | Unreadable
+Read: TypeAlias = Document | ForeignDocument | UnreadableDocument
 
 _STATEMENT_TYPES: Final = "https://in-toto.io/Statement/"
 _CYCLONEDX: Final = ("https://cyclonedx.org/", "http://cyclonedx.org/", "cyclonedx.org/")
@@ -38,45 +38,49 @@ def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
     content = content.removeprefix(b"\xef\xbb\xbf")
     found: list[Read] = []
     for value in _values(content):
-        if isinstance(value, Unreadable):
+        if isinstance(value, UnreadableDocument):
             silent = not stating and not may_speak(content)
-            return [*found, Foreign("text") if silent else value]
+            return [*found, ForeignDocument("text") if silent else value]
         read = _read(value, _DEEPEST)
         if read is None:
             # What nobody here knows counts if it may speak of vulnerabilities.
             speaks = stating or may_speak(msgspec.json.encode(value))
-            read = Unreadable("it is of a kind that is not known here") if speaks else Foreign("unknown")
+            read = (
+                UnreadableDocument("it is of a kind that is not known here")
+                if speaks
+                else ForeignDocument("unknown")
+            )
         found.append(read)
-    return found or [Unreadable("there is nothing in it")]
+    return found or [UnreadableDocument("there is nothing in it")]
 
 
-def _values(content: bytes) -> Iterator[JsonObject | Unreadable]:
+def _values(content: bytes) -> Iterator[JsonObject | UnreadableDocument]:
     value = _json(content)
-    if isinstance(value, Unreadable):
+    if isinstance(value, UnreadableDocument):
         lines = [line for line in content.splitlines() if line.strip()]
         if 1 < len(lines) <= _MOST_DOCUMENTS:
             several = [_json(line) for line in lines]
             if all(isinstance(one, dict) for one in several):
                 value = several
-    if isinstance(value, Unreadable | dict):
+    if isinstance(value, UnreadableDocument | dict):
         yield value
         return
     if not isinstance(value, list) or not value or len(value) > _MOST_DOCUMENTS:
-        yield Unreadable("it is not a JSON object")
+        yield UnreadableDocument("it is not a JSON object")
         return
     for one in value:
-        yield one if isinstance(one, dict) else Unreadable("it is not a JSON object")
+        yield one if isinstance(one, dict) else UnreadableDocument("it is not a JSON object")
 
 
 def _json(content: bytes) -> object:
-    """Return a JSON value; :class:`Unreadable` for what is none, and for what means two things at once."""
+    """Return a JSON value; :class:`UnreadableDocument` for what is none or is ambiguous."""
     try:
         value = msgspec.json.decode(content)
         json.loads(content, object_pairs_hook=_unique)
     except _Twice as error:
-        return Unreadable(str(error))
+        return UnreadableDocument(str(error))
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
-        return Unreadable(f"it is not JSON: {str(error)[:120]}")
+        return UnreadableDocument(f"it is not JSON: {str(error)[:120]}")
     return value
 
 
@@ -94,40 +98,44 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
 def _read(value: JsonObject, depth: int) -> Read | None:
     """Return what a JSON object is; None for a kind that is not known."""
     if depth == 0:
-        return Unreadable("it is wrapped too deeply")
+        return UnreadableDocument("it is wrapped too deeply")
     bundled = value.get("dsseEnvelope")
     if "messageSignature" in value and bundled is None:
-        return Foreign("a signature")
+        return ForeignDocument("a signature")
     envelope = value if bundled is None else bundled
     if isinstance(envelope, dict) and "payload" in envelope:
         inner = _json(payload) if isinstance(payload := _payload(envelope), bytes) else payload
         if isinstance(inner, dict):
             read = _read(inner, depth - 1)
             return replace(read, enveloped=True, ours=False) if isinstance(read, Document) else read
-        return inner if isinstance(inner, Unreadable) else Unreadable("its envelope holds no JSON object")
+        return (
+            inner
+            if isinstance(inner, UnreadableDocument)
+            else UnreadableDocument("its envelope holds no JSON object")
+        )
     if bundled is not None:
-        return Unreadable("its envelope has no payload")
+        return UnreadableDocument("its envelope has no payload")
     kind = value.get("_type")
     if isinstance(kind, str) and kind.startswith(_STATEMENT_TYPES):
         return _statement(value, depth)
     return _bare(value)
 
 
-def _payload(envelope: JsonObject) -> bytes | Unreadable:
+def _payload(envelope: JsonObject) -> bytes | UnreadableDocument:
     """Return the payload of a DSSE envelope: base64, in the standard alphabet or the URL-safe one."""
     payload = as_text(envelope["payload"]).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
     try:
         return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
     except (binascii.Error, ValueError):
-        return Unreadable("its envelope's payload is not base64")
+        return UnreadableDocument("its envelope's payload is not base64")
 
 
 def _statement(value: JsonObject, depth: int) -> Read | None:
     predicate_type = value.get("predicateType")
     if not isinstance(predicate_type, str):
-        return Unreadable("the in-toto statement has no predicateType")
+        return UnreadableDocument("the in-toto statement has no predicateType")
     if is_other_predicate(predicate_type):
-        return Foreign(predicate_type)
+        return ForeignDocument(predicate_type)
     predicate = value.get("predicate")
     if isinstance(predicate, dict) and isinstance(predicate.get("Data"), str):
         inner = _json(predicate["Data"].encode())  # cosign's form of what it does not know
@@ -138,18 +146,18 @@ def _statement(value: JsonObject, depth: int) -> Read | None:
     read: Read | None
     if openvex.is_openvex(predicate_type):
         if not isinstance(predicate, dict):
-            return Unreadable("its OpenVEX document is not an object")
+            return UnreadableDocument("its OpenVEX document is not an object")
         read = openvex.read_document(predicate)
     elif predicate_type.startswith(_CYCLONEDX):
         if not isinstance(predicate, dict):
-            return Unreadable("its CycloneDX document is not an object")
+            return UnreadableDocument("its CycloneDX document is not an object")
         read = cyclonedx.read_document(predicate)
     else:
         read = _read(predicate, depth - 1) if isinstance(predicate, dict) else None
     if read is None:
         if may_speak(msgspec.json.encode(value)):
-            return Unreadable(f"its predicate, {predicate_type[:100]}, is not known here")
-        return Foreign(predicate_type)
+            return UnreadableDocument(f"its predicate, {predicate_type[:100]}, is not known here")
+        return ForeignDocument(predicate_type)
     if isinstance(read, Document):
         subjects = read.subjects | _subjects(value.get("subject"))
         return replace(read, subjects=subjects, vague=not subjects and bool(value.get("subject")))
@@ -168,10 +176,10 @@ def _bare(value: JsonObject) -> Read | None:
     if "@graph" in value or any("spdx" in one.lower() for one in contexts):
         return _linked(value)
     if "spdxVersion" in value:
-        return Foreign("SPDX")
+        return ForeignDocument("SPDX")
     critical = as_object(value.get("critical"))
     if "image" in critical and "type" in critical:
-        return Foreign("a signature")
+        return ForeignDocument("a signature")
     return None
 
 
@@ -185,8 +193,8 @@ def _linked(value: JsonObject) -> Read | None:
         for one in (said if isinstance(said, list) else [said])
     ]
     if any("security" in as_text(one).lower() or "vuln" in as_text(one).lower() for one in types):
-        return Unreadable("it is SPDX 3 with elements of the security profile, which are not read")
-    return Foreign("SPDX") if any(as_text(one) == "SpdxDocument" for one in types) else None
+        return UnreadableDocument("it is SPDX 3 with elements of the security profile, which are not read")
+    return ForeignDocument("SPDX") if any(as_text(one) == "SpdxDocument" for one in types) else None
 
 
 def _subjects(value: object) -> frozenset[Digest]:

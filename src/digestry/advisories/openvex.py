@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from digestry.advisories.statements import Document, Product, Statement, Unreadable, read_each
+from digestry.advisories.statements import Document, Product, Statement, UnreadableDocument, read_each
 from digestry.advisories.values import as_key, read_status, read_time, read_version
 from digestry.errors import InvalidReference
 from digestry.model.digest import shown
@@ -25,11 +25,11 @@ def is_openvex(predicate_type: str) -> bool:
     return predicate_type == _NAMESPACE or predicate_type.startswith((_NAMESPACE + "/", _NAMESPACE + "@"))
 
 
-def read_document(predicate: JsonObject) -> Document | Unreadable:
+def read_document(predicate: JsonObject) -> Document | UnreadableDocument:
     """Return the OpenVEX document that a JSON object is."""
     entries = predicate.get("statements")
     if not isinstance(entries, list):
-        return Unreadable("its OpenVEX document has no list of statements")
+        return UnreadableDocument("its OpenVEX document has no list of statements")
     version = read_version(predicate.get("version"))
     statements, faults = read_each(entries, "statement", lambda one: (_statement(one, predicate, version),))
     return Document(
@@ -44,21 +44,21 @@ def read_document(predicate: JsonObject) -> Document | Unreadable:
     )
 
 
-def _statement(entry: object, document: JsonObject, version: int) -> Statement | Unreadable:
+def _statement(entry: object, document: JsonObject, version: int) -> Statement | UnreadableDocument:
     """Return one statement, with what it inherits from its document."""
     if not isinstance(entry, dict):
-        return Unreadable("it is not an object")
+        return UnreadableDocument("it is not an object")
     name, aliases = _vulnerability(entry)
     if not name.strip():
-        return Unreadable("it names no vulnerability")
+        return UnreadableDocument("it names no vulnerability")
     said = read_status(entry.get("status"))
     if said is None:
-        return Unreadable(f"its status is {shown(entry.get('status'))}")
+        return UnreadableDocument(f"its status is {shown(entry.get('status'))}")
     when = _time(entry, document)
     try:
         timestamp = read_time(when)
     except ValueError:
-        return Unreadable(f"its time is {shown(when)}")
+        return UnreadableDocument(f"its time is {shown(when)}")
     action = as_text(entry.get("action_statement"))
     return Statement(
         vulnerability=name,

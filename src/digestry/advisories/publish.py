@@ -59,7 +59,7 @@ class TargetImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class PublishedAdvisory:
     """One advisory that was attached: the statement's status, on what, and the referrer's digest."""
 
     status: Status
@@ -117,7 +117,7 @@ def attach_statement(
     fixed_by: Sequence[TargetImage] = (),
     *,
     new_queries: Callable[[], AttachmentQueries],
-) -> list[Written]:
+) -> list[PublishedAdvisory]:
     """Attach ``statement`` to ``subject``, and to each of ``fixed_by`` that the same vulnerability is fixed
     there. ``new_queries`` makes queries that remember no earlier answer.
 
@@ -162,7 +162,7 @@ def _attach(
     statement: NewStatement,
     *,
     status: Status,
-) -> Written:
+) -> PublishedAdvisory:
     """Attach ``new`` to ``target``, with the statements about it that ``statement`` does not replace."""
     where = target.image.repository_only()
     repository = registries.repository(where)
@@ -201,7 +201,7 @@ def _attach(
             status=200,
             hint="this registry does not keep referrers; an audit would not find the advisory",
         )
-    return Written(status, target.image, referrer, version)
+    return PublishedAdvisory(status, target.image, referrer, version)
 
 
 def _carried_on(reading: AdvisoryReading, statement: NewStatement) -> list[JsonObject]:

@@ -84,21 +84,21 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableDocument:
     """Bytes in which something may be stated that cannot be read, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ForeignDocument:
     """A document of another kind, which states nothing: a bill of materials, a provenance."""
 
     kind: str
 
 
 def read_each(
-    entries: Iterable[object], what: str, read: Callable[[object], Iterable[Statement | Unreadable]]
+    entries: Iterable[object], what: str, read: Callable[[object], Iterable[Statement | UnreadableDocument]]
 ) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
     """Return the statements that ``read`` finds in each of ``entries``, and the faults: what could not be
     read, named by ``what`` an entry is and its position."""
@@ -106,7 +106,7 @@ def read_each(
     faults: list[str] = []
     for position, entry in enumerate(entries, 1):
         for found in read(entry):
-            if isinstance(found, Unreadable):
+            if isinstance(found, UnreadableDocument):
                 faults.append(f"{what} {position}: {found.reason}")
             else:
                 statements.append(found)

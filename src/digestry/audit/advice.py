@@ -5,7 +5,7 @@ from __future__ import annotations
 from digestry.audit.assessment import Assessment
 from digestry.audit.facts import FixedImage, ImageUse, RegistryFacts
 from digestry.audit.tag_verdict import UNTAGGED_HERE, TagVerdict
-from digestry.inventory.waiting import ADVICE, PRESENT
+from digestry.inventory.waiting_reasons import ADVICE, PRESENT
 
 
 def advise(container: ImageUse, facts: RegistryFacts, tag: TagVerdict, verdict: Assessment) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from digestry.audit.assessment import AdvisoryIndex, State
-from digestry.audit.fact_finding import Findings, ImageInquiry, finish
+from digestry.audit.fact_finding import ImageInquiry, InquiryResult, finish
 from digestry.audit.facts import ImageUse
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.image_names import NO_NAMES, ImageNames
@@ -16,7 +16,7 @@ from digestry.audit.prefetch import of_images, prefetch
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.inventory.gathering import SOURCE_TIMEOUT, gather
 from digestry.inventory.observation import ContainerObservation, Source, Unseen
-from digestry.inventory.waiting import Waiting
+from digestry.inventory.waiting_reasons import Waiting
 
 _PARALLEL: Final = 8
 _WORST_FIRST: Final[dict[State, int]] = {
@@ -49,7 +49,7 @@ def audit(
     return AuditReport(tuple(findings), tuple(problems), tuple(gathered.notes), names_of_sources)
 
 
-def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: ImageNames) -> list[Findings]:
+def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: ImageNames) -> list[InquiryResult]:
     """Return the facts of each image, asking many registries, and about many images, at a time."""
     inquiries = [ImageInquiry(queries, use, names) for use in uses]
     prefetch(queries, (question for one in inquiries for question in one.questions()))
@@ -91,7 +91,7 @@ class _Uses:
 def _findings(
     containers: Sequence[ContainerObservation],
     numbers: Sequence[int],
-    found: Sequence[Findings],
+    found: Sequence[InquiryResult],
     verdicts: Sequence[Verdict],
 ) -> list[ContainerFinding]:
     """Return one finding for each container, the worst first."""

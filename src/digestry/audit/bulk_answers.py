@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Mapping
 
-from digestry.audit.question_cache import Question
+from digestry.audit.query_cache import Question
 from digestry.errors import InvalidManifest
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor

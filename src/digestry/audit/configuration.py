@@ -16,7 +16,7 @@ from digestry.audit import engine_mirrors
 from digestry.audit.image_names import NO_NAMES, Alias, ImageNames, RepositoryPrefix
 from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.inventory.engines.client import TIMEOUT
-from digestry.inventory.gathering import SOURCE_TIMEOUT, Bounded
+from digestry.inventory.gathering import SOURCE_TIMEOUT, TimeLimitedSource
 from digestry.inventory.observation import Unseen
 from digestry.inventory.source_names import parse_source
 from digestry.model.digest import shown
@@ -68,7 +68,7 @@ class FleetConfiguration:
     plain_hosts: frozenset[str] = frozenset()
     problems: tuple[Unseen, ...] = ()
 
-    def sources(self, *, include_stopped: bool = False, timeout: float = TIMEOUT) -> list[Bounded]:
+    def sources(self, *, include_stopped: bool = False, timeout: float = TIMEOUT) -> list[TimeLimitedSource]:
         """Return the sources, ready to be asked. Raises :class:`InvalidConfiguration`.
 
         ``include_stopped`` is as if every entry had ``all``; ``timeout`` is in seconds, for each
@@ -85,7 +85,7 @@ class FleetConfiguration:
             except InvalidConfiguration as error:
                 message = f"the {_ordinal(number)} [[source]] of the fleet file: {error.message}"
                 raise InvalidConfiguration(message, hint=error.hint) from error
-            chosen.append(Bounded(source, entry.timeout, entry.name, entry.host))
+            chosen.append(TimeLimitedSource(source, entry.timeout, entry.name, entry.host))
         return chosen
 
 

@@ -28,7 +28,7 @@ from digestry.model.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class InquiryResult:
     """The facts of one image; ``placement`` is where its registry has it, ``missed`` what its registries
     withheld."""
 
@@ -110,7 +110,7 @@ class ImageInquiry:
                 tags = [tag for one in subjects for tag in (list_tag(one), attestation_tag(one))]
                 yield RepositoryQuestions(repository, (), tuple(tags))
 
-    def look(self) -> Findings:
+    def look(self) -> InquiryResult:
         """Return the facts, but for those that depend on other images; call it after :meth:`identify`."""
         container, identity, search = self._container, self._identity, self._search
         facts = self._tag_facts()
@@ -123,7 +123,7 @@ class ImageInquiry:
         first = dict(reversed(reading.missed))
         missed += [Unseen(f"registry {where.name}", reason) for where, reason in first.items()]
         placement = self._placement(tag, missed)
-        return Findings(
+        return InquiryResult(
             container,
             RegistryFacts(
                 identity,
@@ -184,7 +184,7 @@ class ImageInquiry:
             return NOWHERE
 
 
-def finish(queries: RegistryQueries, found: Findings, others: AdvisoryIndex) -> Findings:
+def finish(queries: RegistryQueries, found: InquiryResult, others: AdvisoryIndex) -> InquiryResult:
     """Return ``found`` with what was read of ``others``, all images that were looked at, and what follows:
     what to run in place of an image that is affected, and what is said of others that may be what runs."""
     facts, identity = found.facts, found.facts.identity

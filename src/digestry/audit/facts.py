@@ -8,7 +8,7 @@ from digestry.advisories.advisory import Advisory, AdvisoryReading
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.tag_verdict import TagFacts
 from digestry.inventory.observation import ImageFacts
-from digestry.inventory.waiting import Waiting
+from digestry.inventory.waiting_reasons import Waiting
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 

@@ -56,7 +56,7 @@ def _why_no_fix(
         return "is named without a digest", ()
     explorer = GraphExplorer.of(queries, image.repository_only())
     try:
-        if not explorer.look_into(image.digest, None):
+        if not explorer.expand(image.digest, None):
             return "is not in its registry", ()
     except DigestryError as error:
         return f"it cannot be told whether it is affected itself: {error.message}", ()

@@ -43,7 +43,7 @@ class GraphExplorer:
         """Return the known nodes, by digest."""
         return self.graph.nodes
 
-    def learn(self, digest: Digest, *, is_config: bool = False) -> bool:
+    def explore(self, digest: Digest, *, is_config: bool = False) -> bool:
         """Add everything that is or holds ``digest``; return False if the repository never had it."""
         holders = self.queries.holders(self.repository, digest)
         if holders is not None:
@@ -59,17 +59,17 @@ class GraphExplorer:
         self.graph.add(manifest)
         return True
 
-    def learn_children(self, index: Digest, platform: Platform | None) -> None:
+    def expand_children(self, index: Digest, platform: Platform | None) -> None:
         """Add an index's children, those of ``platform`` alone if it is known."""
         for child in self.images_of(index, platform)[:MOST_CHILDREN]:
-            self.learn(child)
+            self.explore(child)
 
-    def look_into(self, digest: Digest, platform: Platform | None) -> bool:
+    def expand(self, digest: Digest, platform: Platform | None) -> bool:
         """Add ``digest``, and its children if it is an index; return False if the repository never had it."""
-        known = self.learn(digest)
+        known = self.explore(digest)
         node = self.nodes.get(digest)
         if known and node is not None and node.is_index:
-            self.learn_children(digest, platform)
+            self.expand_children(digest, platform)
         return known
 
     def images_of(self, index: Digest, platform: Platform | None) -> list[Digest]:
@@ -107,7 +107,7 @@ class GraphExplorer:
             if child in seen:
                 continue
             seen.add(child)
-            if child not in self.nodes and not self.learn(child):
+            if child not in self.nodes and not self.explore(child):
                 return child
             pending += self._children(child)
         return None
@@ -118,7 +118,7 @@ class GraphExplorer:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class PrefixMatches:
     """The digests of a repository that have one prefix, a few at most.
 
     ``among`` says which digests were looked at, if not all.
@@ -128,24 +128,24 @@ class Beginning:
     among: str = ""
 
 
-def beginning_with(queries: RegistryQueries, repository: Reference, encoded: str) -> Beginning:
+def digests_with_prefix(queries: RegistryQueries, repository: Reference, encoded: str) -> PrefixMatches:
     """Return the manifests, indexes and configs whose digests begin with the hex digits ``encoded``.
 
     If the registry has no such query, look at what its first tags point, and pointed, to.
     """
-    known = queries.beginning_with(repository, encoded)
+    known = queries.digests_with_prefix(repository, encoded)
     if known is not None:
-        return Beginning(known)
+        return PrefixMatches(known)
     explorer = GraphExplorer.of(queries, repository)
     names = queries.tags(repository, most=MOST_TAGS)
     digests: set[Digest] = set()
     for name in names:
         target = queries.resolve(repository, name)
         if target is not None:
-            explorer.look_into(target.digest, None)
+            explorer.expand(target.digest, None)
         events = queries.tag_history(repository, name) or ()
         digests.update(event.to_digest for event in events if event.to_digest is not None)
     digests |= explorer.nodes.keys()
     digests |= {node.config for node in explorer.nodes.values() if node.config is not None}
     found = sorted(one for one in digests if one.encoded.startswith(encoded))
-    return Beginning(tuple(found), f", as far as its first {len(names)} tags tell,")
+    return PrefixMatches(tuple(found), f", as far as its first {len(names)} tags tell,")

@@ -47,7 +47,7 @@ def identify(
     if code is None:
         return None
     if code.config is not None:
-        explorer.learn(code.config, is_config=True)  # siblings that share the config are the same code
+        explorer.explore(code.config, is_config=True)  # siblings that share the config are the same code
     return _identity(
         explorer, reference, claims, known, code, refused=refused, assumed=image.platform_assumed
     )
@@ -72,9 +72,9 @@ def extended(
     if same and identity.graph.complete:
         return identity
     explorer = GraphExplorer(queries, identity.graph if same else ImageGraph(repository))
-    node = explorer.nodes.get(digest) if explorer.learn(digest) else None
+    node = explorer.nodes.get(digest) if explorer.explore(digest) else None
     if node is not None and node.is_index and not identity.closure.intersection(node.children):
-        explorer.learn_children(digest, platform)
+        explorer.expand_children(digest, platform)
     return replace(identity, closure=identity.closure | explorer.graph.closure(identity.config))
 
 
@@ -133,7 +133,7 @@ def _known(explorer: GraphExplorer, claims: tuple[Claim, ...]) -> tuple[list[Cla
     refused: list[DigestryError] = []
     for claim in claims:
         try:
-            if explorer.learn(claim.digest, is_config=claim.kind == "config"):
+            if explorer.explore(claim.digest, is_config=claim.kind == "config"):
                 known.append(claim)
         except Unreachable:
             raise
@@ -154,7 +154,7 @@ def _search(
     for name in _tags(explorer, tag):
         try:
             target = explorer.queries.resolve(explorer.repository, name)
-            if target is None or not explorer.look_into(target.digest, platform):
+            if target is None or not explorer.expand(target.digest, platform):
                 continue
         except Unreachable:
             raise
@@ -208,7 +208,7 @@ def _code(
     None if the image ID speaks against all else that is known: then the claims are about other code.
     """
     runs = image.platform_manifest
-    node = explorer.nodes.get(runs) if runs is not None and explorer.learn(runs) else None
+    node = explorer.nodes.get(runs) if runs is not None and explorer.explore(runs) else None
     if node is not None and not node.is_index:
         return _Code(node.digest, node.config, node.digest)
     ids = [claim for claim in claims if claim.found_by == "image-id"]
@@ -238,7 +238,7 @@ def _learn_images(
     for claim in known:
         node = explorer.nodes.get(claim.digest)
         if node is not None and node.is_index and not explorer.graph.has_config(ids):
-            explorer.learn_children(node.digest, platform)
+            explorer.expand_children(node.digest, platform)
 
 
 def _believed(known: list[Claim], ids: list[Claim]) -> Claim | None:
@@ -260,7 +260,7 @@ def _of_node(
     if node.config is not None:
         return _Code(node.digest, node.config, node.digest)
     whole = explorer.queries.manifest(explorer.repository, node.digest) is not None
-    explorer.learn_children(node.digest, platform)
+    explorer.expand_children(node.digest, platform)
     every = explorer.images_of(node.digest, None) if whole else list(node.children)
     choice = (explorer.images_of(node.digest, platform) if whole else []) or every
     if not choice:

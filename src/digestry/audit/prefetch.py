@@ -49,7 +49,7 @@ def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions])
         by_host.setdefault(repository.host, []).extend(_queries(repository.repository, mine))
     if by_host:
         with ThreadPoolExecutor(min(len(by_host), _HOSTS), "prefetch") as pool:
-            list(pool.map(lambda host: queries.learn(host, by_host[host]), by_host))
+            list(pool.map(lambda host: queries.prefetch(host, by_host[host]), by_host))
 
 
 def of_images(images: Iterable[Reference]) -> Iterator[RepositoryQuestions]:

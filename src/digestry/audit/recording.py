@@ -15,7 +15,7 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.remediation import NO_ORIGINS, Origins
 from digestry.errors import DigestryError
 from digestry.inventory.observation import ContainerObservation
-from digestry.model.sightings import MOST_CONTAINERS, Noted, Sighted, as_place
+from digestry.model.sightings import MOST_CONTAINERS, SightingReport, SightingsReceipt, as_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class RecordingOutcome:
     no sightings."""
 
     host: str
-    noted: Noted | None = None
+    noted: SightingsReceipt | None = None
     failure: DigestryError | None = None
 
 
@@ -42,20 +42,22 @@ def record(report: AuditReport, queries: RegistryQueries, origins: Origins = NO_
 
     ``origins`` is what the sources' names stand for.
     """
-    running, nothing_known = what_runs(report, origins)
+    running, nothing_known = sightings_of_report(report, origins)
     return Recording(
         tuple(_tell(queries, host, sightings) for host, sightings in sorted(running.items())), nothing_known
     )
 
 
-def _tell(queries: RegistryQueries, host: str, sightings: list[Sighted]) -> RecordingOutcome:
+def _tell(queries: RegistryQueries, host: str, sightings: list[SightingReport]) -> RecordingOutcome:
     try:
         return RecordingOutcome(host, queries.record(host, sightings))
     except DigestryError as error:
         return RecordingOutcome(host, failure=error)
 
 
-def what_runs(report: AuditReport, origins: Origins = NO_ORIGINS) -> tuple[dict[str, list[Sighted]], int]:
+def sightings_of_report(
+    report: AuditReport, origins: Origins = NO_ORIGINS
+) -> tuple[dict[str, list[SightingReport]], int]:
     """Return what each registry is to record, ordered by repository; and how many containers run nothing
     that a registry confirmed."""
     identities: dict[int, ImageIdentity] = {}
@@ -80,9 +82,9 @@ def what_runs(report: AuditReport, origins: Origins = NO_ORIGINS) -> tuple[dict[
         for digest in {identity.running, identity.manifest or identity.running}:
             digests[str(digest)] = digest
             together[repository.host, repository.repository, str(digest), place] += containers
-    running: dict[str, list[Sighted]] = {}
+    running: dict[str, list[SightingReport]] = {}
     for (host, name, text, place), containers in sorted(together.items()):
-        one = Sighted(name, digests[text], place, min(containers, MOST_CONTAINERS))
+        one = SightingReport(name, digests[text], place, min(containers, MOST_CONTAINERS))
         running.setdefault(host, []).append(one)
     return running, nothing_known
 

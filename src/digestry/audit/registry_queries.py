@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from digestry.audit.bulk_answers import single_answers
-from digestry.audit.question_cache import TIMEOUT, QuestionCache
+from digestry.audit.query_cache import TIMEOUT, QueryCache
 from digestry.errors import DigestryError, RemoteDamaged, RemoteError, RemoteNotFound, Unreachable
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -19,7 +19,7 @@ from digestry.model.history import Holders, TagEvent, TagSpan
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import MOST_QUERIES, Resolutions, ResolveQuery
-from digestry.model.sightings import Noted, Sighted, batch
+from digestry.model.sightings import SightingReport, SightingsReceipt, batch
 
 MOST_SPANS: Final = 1000
 """Times that tags came to one digest that are asked for, the newest."""
@@ -64,19 +64,19 @@ class Registries(Protocol):
 
     def head_get_mismatch(self, repository: Reference, tag: str) -> str: ...
 
-    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None: ...
+    def record_sightings(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None: ...
 
 
 class RegistryQueries:
     """Queries to registries, whose answers are cached during one audit. Thread-safe.
 
     Each takes ``timeout`` seconds at the most. A registry that does not answer is not asked any more, as
-    :class:`~digestry.audit.question_cache.QuestionCache` says.
+    :class:`~digestry.audit.query_cache.QueryCache` says.
     """
 
     def __init__(self, registries: Registries, *, timeout: float = TIMEOUT) -> None:
         self._registries = registries
-        self._cache = QuestionCache(timeout)
+        self._cache = QueryCache(timeout)
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
         """Return what ``tag`` points to now; None if there is no such tag."""
@@ -92,11 +92,11 @@ class RegistryQueries:
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
         """Return the manifest or index; None if the repository lacks it or has it damaged."""
         try:
-            return self.listed(repository, digest)
+            return self.listed_manifest(repository, digest)
         except RemoteDamaged:
             return None
 
-    def listed(self, repository: Reference, digest: Digest) -> Manifest | None:
+    def listed_manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
         """Return a manifest that the registry has listed, as :meth:`manifest` does. Raises
         :class:`RemoteDamaged` if the registry cannot send it: it may be the only advisory on an image."""
 
@@ -160,7 +160,7 @@ class RegistryQueries:
 
         return self._cache.once(repository.host, ("history", repository, tag), ask)
 
-    def whose(self, repository: Reference, digest: Digest) -> tuple[TagSpan, ...] | None:
+    def tags_for_digest(self, repository: Reference, digest: Digest) -> tuple[TagSpan, ...] | None:
         """Return when tags came to ``digest``, or to what holds it, newest first; None if the registry cannot
         say."""
 
@@ -184,7 +184,7 @@ class RegistryQueries:
 
         return self._cache.once(repository.host, ("holders", repository, digest), ask)
 
-    def beginning_with(self, repository: Reference, encoded: str) -> tuple[Digest, ...] | None:
+    def digests_with_prefix(self, repository: Reference, encoded: str) -> tuple[Digest, ...] | None:
         """Return a few of the digests that begin with these hex digits; None if the registry cannot say."""
         query = ResolveQuery(repository.repository, prefixes=(encoded,))
 
@@ -194,12 +194,12 @@ class RegistryQueries:
 
         return self._cache.once(repository.host, ("prefix", repository, encoded), ask)
 
-    def stale(self, repository: Reference, tag: str) -> str:
+    def staleness(self, repository: Reference, tag: str) -> str:
         """Return why what :meth:`resolve` returns of a tag may be out of date; empty if nothing is known that
         speaks against it."""
         return self._registries.staleness(repository, tag)
 
-    def contradiction(self, repository: Reference, tag: str) -> str:
+    def head_get_mismatch(self, repository: Reference, tag: str) -> str:
         """Return why the registry's answer about the tag is not credible; empty if it is."""
 
         def ask() -> str:
@@ -207,24 +207,24 @@ class RegistryQueries:
 
         return self._cache.once(repository.host, ("contradiction", repository, tag), ask)
 
-    def shows(self, repository: Reference) -> bool:
+    def may_see(self, repository: Reference) -> bool:
         """Return whether the account may see the repository, if it exists. A registry hides a repository from
         an account that may not read it. Raises what the queries raise."""
         if not self._registries.authenticated(repository.host):
             return True
         return bool(self.tags(repository, most=1))
 
-    def learn_digests(self, repository: Reference, digests: Sequence[Digest]) -> None:
-        """Do as :meth:`learn` does, for many digests of one repository."""
+    def prefetch_digests(self, repository: Reference, digests: Sequence[Digest]) -> None:
+        """Do as :meth:`prefetch` does, for many digests of one repository."""
         unasked = [one for one in dict.fromkeys(digests) if ("holders", repository, one) not in self._cache]
         if len(unasked) > 1:
             queries = [
                 ResolveQuery(repository.repository, tuple(unasked[start : start + _EACH]))
                 for start in range(0, len(unasked), _EACH)
             ]
-            self.learn(repository.host, queries)
+            self.prefetch(repository.host, queries)
 
-    def learn(self, host: str, queries: Sequence[ResolveQuery]) -> None:
+    def prefetch(self, host: str, queries: Sequence[ResolveQuery]) -> None:
         """Send ``host`` all of these queries in as few requests as possible, and cache the answers.
 
         Raises nothing: a query without an answer is sent again when it is needed.
@@ -242,9 +242,9 @@ class RegistryQueries:
                     self._cache.note(key, value)
             left = left[len(found.resolutions) :]
 
-    def record(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+    def record(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None:
         """Report to ``host`` where images of its repositories run; None if it keeps no sightings."""
-        result = Noted()
+        result = SightingsReceipt()
         left = list(sightings)
         while left:
             some = left[: batch(left)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from digestry.audit.graph_explorer import MOST_TAGS, GraphExplorer, beginning_with
+from digestry.audit.graph_explorer import MOST_TAGS, GraphExplorer, digests_with_prefix
 from digestry.audit.identification import identify
 from digestry.audit.image_identity import ImageIdentity, unconfirmed
 from digestry.audit.image_names import NO_NAMES, ImageNames
@@ -134,7 +134,7 @@ class RepositorySearch:
         for given in self._image.abbreviations:
             said = f"{given.read_from} has only the beginning of a digest, {given.encoded}"
             try:
-                found = beginning_with(self._queries, self._own, given.encoded)
+                found = digests_with_prefix(self._queries, self._own, given.encoded)
             except DigestryError as error:
                 self._failed(self._own, error)
                 return None
@@ -179,9 +179,9 @@ class RepositorySearch:
         try:
             for claim in self._image.claims:
                 if claim.repository == repository:
-                    explorer.learn(claim.digest)
-                    explorer.learn_children(claim.digest, self._image.platform)
-            explorer.learn(identity.config, is_config=True)
+                    explorer.explore(claim.digest)
+                    explorer.expand_children(claim.digest, self._image.platform)
+            explorer.explore(identity.config, is_config=True)
         except DigestryError as error:
             self.reasons.append(f"{repository.name} could not be asked: {error.message}")
             self.missed.append(Unseen(f"registry {repository.name}", error.message, error.hint))
@@ -283,6 +283,6 @@ class RepositorySearch:
         """Return whether the registry itself can say that it never had ``digest``."""
         try:
             known = self._queries.holders(repository, digest) is not None
-            return known and self._queries.shows(repository)
+            return known and self._queries.may_see(repository)
         except DigestryError:
             return False

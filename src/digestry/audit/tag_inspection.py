@@ -95,12 +95,12 @@ class TagInspector:
     def _with_objection(self, facts: TagFacts, reference: Reference, tag: str) -> TagFacts:
         """Return ``facts`` with why its registry may be wrong that the tag points to what runs."""
         repository = reference.repository_only()
-        stale = self.queries.stale(repository, tag)
+        stale = self.queries.staleness(repository, tag)
         if stale:
             why = f"{repository.host} mirrors the tag, and could not see where it points now: {stale}"
             return replace(facts, objection=why)
         try:
-            return replace(facts, objection=self.queries.contradiction(repository, tag))
+            return replace(facts, objection=self.queries.head_get_mismatch(repository, tag))
         except DigestryError as error:
             return _failed(facts, "the tag could not be asked for once more", error)
 
@@ -118,11 +118,11 @@ class TagInspector:
         if not others - identity.closure:
             return None
         explorer = GraphExplorer.of(self.queries, reference.repository_only())
-        explorer.look_into(target, None)
+        explorer.expand(target, None)
         for digest in sorted(others - identity.closure):
             node = known.nodes.get(digest)
             config = None if node is None else node.config
-            explorer.learn(config or digest, is_config=config is not None)
+            explorer.explore(config or digest, is_config=config is not None)
             if target in explorer.graph.closure(config or digest):
                 return digest
         return None
@@ -165,13 +165,13 @@ class TagInspector:
             )
         if not digests:
             return "nothing is known of what runs that could be compared with the tag's history"
-        if not history and not self.queries.shows(repository):
+        if not history and not self.queries.may_see(repository):
             return f"{repository.name} is not there, or not shown to the account that asks"
         pointed = tuple(dict.fromkeys(event.to_digest for event in history if event.to_digest is not None))
-        self.queries.learn_digests(repository, (*pointed, *digests))
+        self.queries.prefetch_digests(repository, (*pointed, *digests))
         explorer = GraphExplorer.of(self.queries, repository)
         for digest in digests:
-            explorer.learn(digest)
+            explorer.explore(digest)
         return (
             _forgotten(explorer, pointed)
             or _incomplete(explorer, pointed)
@@ -186,7 +186,7 @@ def _failed(facts: TagFacts, what: str, error: DigestryError) -> TagFacts:
 
 def _forgotten(explorer: GraphExplorer, pointed: tuple[Digest, ...]) -> str:
     for digest in pointed:
-        if digest not in explorer.nodes and not explorer.learn(digest):
+        if digest not in explorer.nodes and not explorer.explore(digest):
             host = explorer.repository.host
             return f"the tag pointed to {digest}, of which {host} does not know any more what it was"
     return ""

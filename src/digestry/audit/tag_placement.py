@@ -42,7 +42,9 @@ def find_tag_placement(
     indexes = tuple(sorted(node.digest for node in inside if node.is_index))
     spans = None
     if identity.confirmed and graph.complete:
-        spans = queries.whose(identity.repository, identity.config or identity.manifest or identity.running)
+        spans = queries.tags_for_digest(
+            identity.repository, identity.config or identity.manifest or identity.running
+        )
     if spans is not None:
         pointing = tuple(sorted({span.tag for span in spans if span.still}))
         return TagPlacement(indexes, pointing, tuple(span for span in spans if not span.still)[:MOST_PAST])

@@ -17,7 +17,7 @@ from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.schema import manifests, repositories, sighting_usage, sightings
 from digestry.model.digest import Digest
-from digestry.model.sightings import LastSeen, Noted, Sighted, SightingsOf
+from digestry.model.sightings import Sighting, SightingReport, SightingsOf, SightingsReceipt
 
 MOST_PLACES: Final = 10_000
 """Places that are remembered of one digest in one repository: those where it was seen last."""
@@ -37,14 +37,14 @@ class Sightings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def note(self, entries: Iterable[Sighted], *, at: int, actor: str) -> Noted:
+    def note(self, entries: Iterable[SightingReport], *, at: int, actor: str) -> SightingsReceipt:
         """Record that ``entries`` ran at the time ``at`` (microseconds since 1970), as ``actor`` reports.
 
         Return how many were recorded, how many are of digests that their repository never had, and for how
         many there was no room. A place's first time stays, its last time only rises, and its number of
         containers is the last reported one. One transaction for every :data:`BATCH` of them.
         """
-        result = Noted()
+        result = SightingsReceipt()
         for some in _batched(merged(entries)):
             with self._database.write() as connection:
                 known = _known(connection, some)
@@ -66,7 +66,7 @@ class Sightings:
                     connection.execute(dialect.of(connection).upserts.sighting, rows)
                     _bound(connection, known)
                     refused = _make_room(connection, actor, at)
-            result += Noted(len(rows) - refused, len(some) - len(rows), refused)
+            result += SightingsReceipt(len(rows) - refused, len(some) - len(rows), refused)
         return result
 
     def of(self, repository: str, digest: Digest, *, limit: int) -> SightingsOf:
@@ -97,7 +97,7 @@ class Sightings:
                 digest,
                 places,
                 tuple(
-                    LastSeen(
+                    Sighting(
                         row.place,
                         row.containers,
                         clock.to_datetime(row.first_at),
@@ -121,9 +121,9 @@ class Sightings:
                 return removed
 
 
-def merged(entries: Iterable[Sighted]) -> list[Sighted]:
+def merged(entries: Iterable[SightingReport]) -> list[SightingReport]:
     """Return ``entries``, with those of the same digest, repository and place merged into one."""
-    merged: dict[tuple[str, str, str], Sighted] = {}
+    merged: dict[tuple[str, str, str], SightingReport] = {}
     for one in entries:
         key = one.repository, str(one.digest), one.place
         before = merged.get(key)
@@ -131,11 +131,11 @@ def merged(entries: Iterable[Sighted]) -> list[Sighted]:
             merged[key] = one
         else:
             together = one.containers + before.containers
-            merged[key] = Sighted(one.repository, one.digest, one.place, together)
+            merged[key] = SightingReport(one.repository, one.digest, one.place, together)
     return list(merged.values())
 
 
-def _known(connection: Connection, entries: Sequence[Sighted]) -> set[tuple[str, str]]:
+def _known(connection: Connection, entries: Sequence[SightingReport]) -> set[tuple[str, str]]:
     """Return the pairs of repository and digest that are a manifest there, or a manifest's config. Deleted
     manifests count too: their images may still run."""
     wanted = dialect.of(connection).bulk_keys(sorted({(one.repository, str(one.digest)) for one in entries}))
@@ -226,6 +226,6 @@ def _room(connection: Connection, row: Any) -> ColumnElement[int]:
     return 200 + 2 * dialect.of(connection).byte_length(text)
 
 
-def _batched(entries: Sequence[Sighted]) -> Iterable[Sequence[Sighted]]:
+def _batched(entries: Sequence[SightingReport]) -> Iterable[Sequence[SightingReport]]:
     for start in range(0, len(entries), BATCH):
         yield entries[start : start + BATCH]

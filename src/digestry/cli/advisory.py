@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.command_group import Group
-from digestry.cli.digest_completion import completed, in_registry
+from digestry.cli.digest_completion import complete_digest, complete_reference
 from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest_prefix import DigestPrefix
@@ -93,7 +93,7 @@ def add(
     )
     statement.check(fixes=bool(fixes))
     with _session(settings) as session:
-        named = in_registry(settings, session, reference)
+        named = complete_reference(settings, session, reference)
         fixed = [_fixed_image(settings, session, named, text) for text in fixes]
         subject = publish.find_image(session, named)
         # All are looked up before anything is written.
@@ -186,7 +186,7 @@ def _read(reference: str) -> tuple[TargetImage, AdvisoryReading]:
     settings = load()
     with _session(settings) as session:
         target = publish.find_image(
-            session, in_registry(settings, session, reference), hint="check the name and the tag"
+            session, complete_reference(settings, session, reference), hint="check the name and the tag"
         )
         is_index = target.descriptor.media_type in media_types.INDEXES
         reading = read_advisories(
@@ -228,8 +228,8 @@ def _fixed_image(settings: Settings, session: Session, named: Reference, text: s
     """Return what --fixed-by names: a digest, or its prefix, is of the same repository."""
     prefix = DigestPrefix.parse(text) if text.startswith(("sha256:", "sha512:")) else DigestPrefix.read(text)
     if prefix is None:
-        return in_registry(settings, session, text)
-    return named.with_digest(completed(session, named, prefix))
+        return complete_reference(settings, session, text)
+    return named.with_digest(complete_digest(session, named, prefix))
 
 
 def _time(text: str) -> datetime.datetime:

@@ -18,7 +18,7 @@ def digest(*, reference: str, local: bool) -> None:
     The registry is asked, without fetching anything. Of an index it is the index's digest, which is
     the one to pin.
     """
-    from digestry.cli.digest_completion import in_registry
+    from digestry.cli.digest_completion import complete_reference
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
     from digestry.images.name_lookup import look_up
@@ -28,5 +28,5 @@ def digest(*, reference: str, local: bool) -> None:
         say(str(look_up(open_store(settings), reference, settings.reference).descriptor.digest))
         return
     with open_session(settings) as session:
-        wanted = in_registry(settings, session, reference).or_latest()
+        wanted = complete_reference(settings, session, reference).or_latest()
         say(str(session.repository(wanted).resolve(wanted.target).digest))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from digestry.model.digest import Digest
 
 
-def in_registry(settings: Settings, session: Session, text: str) -> Reference:
+def complete_reference(settings: Settings, session: Session, text: str) -> Reference:
     """Return the name that ``text`` is, with the whole digest; print a digest that was short before.
 
     Nothing is asked of a registry unless the digest is short. Raises :class:`InvalidReference`,
@@ -24,11 +24,11 @@ def in_registry(settings: Settings, session: Session, text: str) -> Reference:
     if prefix is None:
         return settings.reference(text)
     named = settings.reference(text.partition("@")[0])
-    return Reference(named.host, named.repository, named.tag, completed(session, named, prefix))
+    return Reference(named.host, named.repository, named.tag, complete_digest(session, named, prefix))
 
 
-def completed(session: Session, repository: Reference, prefix: DigestPrefix) -> Digest:
-    """Return the repository's one digest that begins so. Raises as :func:`in_registry` does."""
+def complete_digest(session: Session, repository: Reference, prefix: DigestPrefix) -> Digest:
+    """Return the repository's one digest that begins so. Raises as :func:`complete_reference` does."""
     digest = session.repository(repository).find_digest(prefix)
     if str(prefix) != str(digest):
         note(f"{prefix} is {digest}")

@@ -93,7 +93,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
 def _look(
     settings: Settings, text: str, place: Platform | None, *, remote: bool, raw: bool
 ) -> bytes | _Document:
-    from digestry.cli.digest_completion import in_registry
+    from digestry.cli.digest_completion import complete_reference
     from digestry.cli.sessions import open_session, open_store
     from digestry.errors import InvalidReference, NotFound, RemoteNotFound
     from digestry.images.name_lookup import look_up
@@ -122,7 +122,7 @@ def _look(
         return _document(wanted, top, "local", image, config)
     with open_session(settings) as session:
         try:
-            named = in_registry(settings, session, text).or_latest()
+            named = complete_reference(settings, session, text).or_latest()
             repository = session.repository(named)
             top = repository.pull_manifest(named.target)
         except (InvalidReference, RemoteNotFound) as error:

@@ -41,7 +41,7 @@ def pull(
     and it is said if the tag points elsewhere by now. An index stays what the name means; its images come by
     platform. --at wants a registry that keeps the history of its tags.
     """
-    from digestry.cli.digest_completion import in_registry
+    from digestry.cli.digest_completion import complete_reference
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
@@ -55,7 +55,7 @@ def pull(
         raise InvalidConfiguration("--at is for a tag; a digest means the same at any time")
     settings = load()
     with open_session(settings) as session, watching(quiet=quiet) as observer:
-        wanted = in_registry(settings, session, reference).or_latest()
+        wanted = complete_reference(settings, session, reference).or_latest()
         if not quiet:
             note(f"{wanted.target}: pulling from {wanted.name}")
         if at is not None:

@@ -22,7 +22,7 @@ def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> 
     A move like any other: it is in the journal, and goes by the registry's rules. Only to what the
     repository still has.
     """
-    from digestry.cli.digest_completion import completed
+    from digestry.cli.digest_completion import complete_digest
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
     from digestry.errors import InvalidReference, RemoteError
@@ -36,7 +36,7 @@ def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> 
         raise click.UsageError("Give either --at or --to.")
     prefix = None if to is None else DigestPrefix.parse(to)
     with open_session(settings) as session:
-        target = at if prefix is None else completed(session, wanted, prefix)
+        target = at if prefix is None else complete_digest(session, wanted, prefix)
         assert target is not None  # noqa: S101 - one of the two was given
         remote = session.repository(wanted)
         done = remote.restore(wanted.tag, target)

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from digestry.cli.output import note
-from digestry.model.timestamps import Moments, parse, rfc3339
+from digestry.model.timestamps import Period, parse, rfc3339
 
 __all__ = ["moment", "rfc3339", "time_option"]
 
@@ -69,7 +69,7 @@ def moment(text: str, *, last: bool, now: datetime.datetime) -> datetime.datetim
     return _one(found, last=last)
 
 
-def _one(found: Moments, *, last: bool) -> datetime.datetime:
+def _one(found: Period, *, last: bool) -> datetime.datetime:
     return found.last if last else found.first
 
 

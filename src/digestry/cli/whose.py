@@ -177,12 +177,12 @@ def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str
 def _of_repository(settings: Settings, reference: str) -> _Known:
     from msgspec import structs
 
-    from digestry.cli.digest_completion import in_registry
+    from digestry.cli.digest_completion import complete_reference
     from digestry.cli.sessions import open_session
     from digestry.errors import NotFound, RemoteError
 
     with open_session(settings) as session:
-        wanted = in_registry(settings, session, reference).or_latest()
+        wanted = complete_reference(settings, session, reference).or_latest()
         remote = session.repository(wanted)
         digest = wanted.digest
         if digest is None:

@@ -42,7 +42,7 @@ SWITCHING: Final = 101
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ResponseTimeouts:
     """How long responses may take. ``head`` is the seconds for a head; with None only ``timeout`` bounds it,
     the seconds without a byte. ``waiting`` is the budget that the time counts against.
     """
@@ -55,7 +55,7 @@ class Patience:
 class _Reader(io.RawIOBase):
     """The bytes of one response, counted as they are read from the connection."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, host: str, patience: Patience) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, host: str, patience: ResponseTimeouts) -> None:
         self._raw = raw
         self._sock = sock
         self._host = host
@@ -137,7 +137,7 @@ class _Response(http.client.HTTPResponse):
         url: str | None = None,
         *,
         host: str,
-        patience: Patience,
+        patience: ResponseTimeouts,
         extra: Callable[[], float],
     ) -> None:
         super().__init__(sock, debuglevel, method, url)
@@ -192,7 +192,7 @@ class _Bounded(HTTPConnection):
 
     _sent: int = 0
 
-    def _bound(self, patience: Patience) -> None:
+    def _bound(self, patience: ResponseTimeouts) -> None:
         self._patience = patience
         self._name = f"{self.host}:{self.port}" if self.port else str(self.host)
         self.response_class = functools.partial(  # type: ignore[assignment]
@@ -243,7 +243,7 @@ class _Encrypted(_Bounded, HTTPSConnection):
     """The same over TLS."""
 
 
-def bound(manager: urllib3.PoolManager, patience: Patience) -> None:
+def bound(manager: urllib3.PoolManager, patience: ResponseTimeouts) -> None:
     """Make all further connections of ``manager`` bounded."""
 
     class Plain(_Bounded):

@@ -16,7 +16,7 @@ from digestry.errors import ContentError, RemoteError
 from digestry.model.descriptor import decode_hook
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
-from digestry.model.history import DigestsBeginning
+from digestry.model.history import DigestsWithPrefix
 
 _LARGEST: Final = 1 << 20
 _AT_ONCE: Final = 8
@@ -40,7 +40,7 @@ def find_in_repository(endpoint: RepositoryEndpoint, prefix: DigestPrefix) -> Di
         with endpoint.request("GET", f"_digestry/digests/{prefix}") as response:
             if response.status != 200:
                 response.fail(f"look for {prefix} in {name}")
-            found = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
+            found = response.json(DigestsWithPrefix, _LARGEST, dec_hook=decode_hook)
         return prefix.only_match(found.digests, f"{name} and its history")
     return prefix.only_match(*_of_tags(endpoint))
 
@@ -65,7 +65,7 @@ def find_in_registry(connection: Connection, host: str, prefix: DigestPrefix) ->
     with connection.send(host, Call("GET", f"{address}_digestry/digests/{prefix}"), _SCOPES) as response:
         if response.status != 200:
             response.fail(f"look for {prefix}")
-        found = response.json(DigestsBeginning, _LARGEST, dec_hook=decode_hook)
+        found = response.json(DigestsWithPrefix, _LARGEST, dec_hook=decode_hook)
     return prefix.only_match(found.digests, f"what you may see of {host}")
 
 

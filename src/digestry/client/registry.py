@@ -15,7 +15,7 @@ from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.history import TagSpan
 from digestry.model.reference import Reference, check_host
 from digestry.model.resolution import Resolutions, ResolveQuery
-from digestry.model.sightings import Noted, Sighted
+from digestry.model.sightings import SightingReport, SightingsReceipt
 
 
 class Registry:
@@ -73,7 +73,7 @@ class Registry:
         """
         return prefix_search.find_in_registry(self.connection, self.host, prefix)
 
-    def record_sightings(self, sightings_: Sequence[Sighted]) -> Noted | None:
+    def record_sightings(self, sightings_: Sequence[SightingReport]) -> SightingsReceipt | None:
         """Report what runs where, with one request. None if the registry keeps no sightings.
 
         At most as many as :func:`~digestry.model.sightings.batch` says.

@@ -11,7 +11,7 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from digestry.client import refusals
+from digestry.client import refusal_hints
 from digestry.client.encodings import Decoder, decoder_of
 from digestry.client.transport_errors import unreachable
 from digestry.client.wait_budget import retry_after, seconds
@@ -194,20 +194,20 @@ class Response:
                 message,
                 status=self.status,
                 code=code,
-                hint=refusals.hint(self.status, code, text, registry=registry, account=self.account),
+                hint=refusal_hints.hint(self.status, code, text, registry=registry, account=self.account),
             )
         if self.status == 404:
             hint = (
                 ""
                 if damaged
-                else refusals.missing(self._method, code, registry=registry, account=self.account)
+                else refusal_hints.missing(self._method, code, registry=registry, account=self.account)
             )
             raise (RemoteDamaged if damaged else RemoteNotFound)(message, status=404, code=code, hint=hint)
         if 200 <= self.status < 400:
             raise ProtocolViolation(f"{message}, which is no answer to {self._method}")
         hint = ""
         if self.status == 429:
-            hint = refusals.limited(registry=registry, account=self.account)
+            hint = refusal_hints.limited(registry=registry, account=self.account)
         elif self.status >= 500:
             hint = "the registry has a problem of its own: try again later, or look at its log"
         raise Refused(message, status=self.status, code=code, hint=hint, retry_after=pause)

@@ -12,7 +12,7 @@ from digestry.client.registry import Registry
 from digestry.client.repository import Repository
 from digestry.model.reference import Reference
 from digestry.model.resolution import Resolutions, ResolveQuery
-from digestry.model.sightings import Noted, Sighted
+from digestry.model.sightings import SightingReport, SightingsReceipt
 
 
 class Session:
@@ -50,7 +50,7 @@ class Session:
         """Ask ``host`` about many repositories at once. See :meth:`Registry.resolve_many`."""
         return self.registry(host).resolve_many(queries, contents=contents)
 
-    def record_sightings(self, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+    def record_sightings(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None:
         """Report to ``host`` what runs where. See :meth:`Registry.record_sightings`."""
         return self.registry(host).record_sightings(sightings)
 

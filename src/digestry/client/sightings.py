@@ -13,14 +13,14 @@ from digestry.client.extensions import UNSUPPORTED, lacks, offers
 from digestry.client.transport import Call
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.digest import Digest
-from digestry.model.sightings import Noted, Sighted, SightingsOf, SightingsRequest
+from digestry.model.sightings import SightingReport, SightingsOf, SightingsReceipt, SightingsRequest
 
 _ENDPOINT: Final = "_digestry/sightings"
 _OF_DIGEST: Final = "_digestry/sightings/<digest>"
 _LARGEST_ANSWER: Final = 4 << 20
 
 
-def record(connection: Connection, host: str, sightings: Sequence[Sighted]) -> Noted | None:
+def record(connection: Connection, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None:
     """Report ``sightings`` to a registry. See :meth:`Registry.record_sightings`."""
     if not offers(connection, host, _ENDPOINT):
         return None
@@ -31,7 +31,7 @@ def record(connection: Connection, host: str, sightings: Sequence[Sighted]) -> N
     with connection.send(host, call, scopes) as response:
         if response.status != 200:
             response.fail("tell what runs")
-        return response.json(Noted, _LARGEST_ANSWER)
+        return response.json(SightingsReceipt, _LARGEST_ANSWER)
 
 
 def sightings_of(endpoint: RepositoryEndpoint, digest: Digest, limit: int) -> SightingsOf | None:

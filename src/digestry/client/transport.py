@@ -21,7 +21,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Timeout
 
-from digestry.client.bounded_http import Patience, bound
+from digestry.client.bounded_http import ResponseTimeouts, bound
 from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
 from digestry.client.proxies import credentials_of, proxy_for
 from digestry.client.responses import Response
@@ -272,7 +272,7 @@ class Transport:
             manager = self._managers.get(key)
             if manager is None:
                 manager = self._managers[key] = self._make_manager(pin, "" if pin else key)
-                bound(manager, Patience(self.options.patience, self.options.timeout, self.waiting))
+                bound(manager, ResponseTimeouts(self.options.patience, self.options.timeout, self.waiting))
             return manager
 
     def _make_manager(self, pin: str | None, proxy: str) -> urllib3.PoolManager:

@@ -19,7 +19,7 @@ INDEX_FILE: Final = "index.json"
 NAME: Final = "org.opencontainers.image.ref.name"
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LayoutEntry(msgspec.Struct, frozen=True):
     """A name and what it points to; ``name`` is None if another tool listed content without one."""
 
     name: str | None
@@ -75,10 +75,10 @@ class Layout:
             ) from error
         return layout
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LayoutEntry]:
         """Return what it lists, in its order."""
         return [
-            Entry(
+            LayoutEntry(
                 (item.get("annotations") or {}).get(NAME),
                 msgspec.convert(item, Descriptor, dec_hook=decode_hook),
             )
@@ -110,7 +110,7 @@ class Layout:
         self._items[:] = kept
         return dropped
 
-    def remove_entry(self, entry: Entry) -> bool:
+    def remove_entry(self, entry: LayoutEntry) -> bool:
         """Remove what lists ``entry``'s digest under its name; return whether anything does."""
         digest = str(entry.descriptor.digest)
         kept = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from digestry.errors import ContentError, NotFound
-from digestry.images.layout import Entry
+from digestry.images.layout import LayoutEntry
 from digestry.images.store import ImageStore
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -65,7 +65,7 @@ def list_images(store: ImageStore) -> list[StoredImage | DamagedImage]:
     return rows
 
 
-def _under_name(image: StoredImage | DamagedImage, entry: Entry) -> StoredImage | DamagedImage:
+def _under_name(image: StoredImage | DamagedImage, entry: LayoutEntry) -> StoredImage | DamagedImage:
     """Return the row of ``image`` for one of its names."""
     known = entry.reference
     if isinstance(image, DamagedImage):

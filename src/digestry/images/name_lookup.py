@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.errors import Ambiguous, ContentError, InvalidReference, NotFound, StorageError
-from digestry.images.layout import Entry
+from digestry.images.layout import LayoutEntry
 from digestry.images.store import ImageStore, plain_descriptor
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -19,7 +19,7 @@ _SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class FoundImage:
     """The image that a text names in the store.
 
     ``reference`` is the text as a full name, with the whole digest; None for what has none, such as a
@@ -29,7 +29,7 @@ class Named:
 
     descriptor: Descriptor
     reference: Reference | None
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[LayoutEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class _Match:
     """A digest with the prefix: its entry, what it is, and whether the entry is one of its names."""
 
     digest: Digest
-    entry: Entry
+    entry: LayoutEntry
     descriptor: Descriptor
     is_name: bool
 
 
-def look_up(store: ImageStore, text: str, read: Callable[[str], Reference]) -> Named:
+def look_up(store: ImageStore, text: str, read: Callable[[str], Reference]) -> FoundImage:
     """Return what ``text`` means; ``read`` makes a full name of it.
 
     In this order: a name that is listed just so, a full name, and ``[REPO[:TAG]@][sha256:]hex`` with the
@@ -51,17 +51,17 @@ def look_up(store: ImageStore, text: str, read: Callable[[str], Reference]) -> N
     """
     found = names_of(store, text, read)
     if isinstance(found, Reference):
-        return Named(store.find(found), found)
+        return FoundImage(store.find(found), found)
     descriptors = {match.descriptor.digest: match.descriptor for match in found}
     if len(descriptors) > 1:
         raise _ambiguous(text, found)
     entries = tuple(match.entry for match in found if match.is_name)
-    return Named(found[0].descriptor, _reference(text, found, read), entries)
+    return FoundImage(found[0].descriptor, _reference(text, found, read), entries)
 
 
 def removable(
     store: ImageStore, text: str, read: Callable[[str], Reference]
-) -> Reference | tuple[Entry, ...]:
+) -> Reference | tuple[LayoutEntry, ...]:
     """Return the names that ``text`` stands for, to remove them. Raises as :func:`look_up` does."""
     found = names_of(store, text, read)
     if isinstance(found, Reference):
@@ -115,7 +115,7 @@ def names_of(store: ImageStore, text: str, read: Callable[[str], Reference]) -> 
     return matches
 
 
-def _matches(store: ImageStore, entry: Entry, prefix: DigestPrefix) -> Iterator[_Match]:
+def _matches(store: ImageStore, entry: LayoutEntry, prefix: DigestPrefix) -> Iterator[_Match]:
     own = plain_descriptor(entry.descriptor)
     if prefix.begins(own.digest):
         yield _Match(own.digest, entry, own, is_name=True)
@@ -159,5 +159,5 @@ def _ambiguous(text: str, found: list[_Match]) -> Ambiguous:
     )
 
 
-def _called(entry: Entry) -> str:
+def _called(entry: LayoutEntry) -> str:
     return entry.name or str(entry.descriptor.digest)

@@ -33,14 +33,14 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class SelectedImage:
     """The selected image: its entry, and the inner indexes that it is in, from the outermost on."""
 
     entry: Descriptor
     inside: tuple[Image | Index, ...] = ()
 
 
-def select_image(index: Manifest, wanted: Platform, content: Content) -> Selection:
+def select_image(index: Manifest, wanted: Platform, content: Content) -> SelectedImage:
     """Return the image of ``index`` for ``wanted``. Raises :class:`NotFound`, which lists what there is.
 
     The best of what says that it is for the platform (:func:`~digestry.model.platform.by_preference`);
@@ -69,13 +69,15 @@ class _Search:
         self.looked_into += 1
         return None if self.looked_into > _MOST_LOOKED_INTO else self.content.manifest(entry)
 
-    def within(self, index: Manifest, depth: int) -> Selection | None:
+    def within(self, index: Manifest, depth: int) -> SelectedImage | None:
         self.seen.add(index.digest)
         entries = [entry for entry in index.manifests if entry.media_type in media_types.MANIFESTS]
         self.offered += [entry.platform for entry in entries if entry.platform is not None]
         for position in by_preference([entry.platform for entry in entries], self.wanted):
             entry = entries[position]
-            found = self._inner(entry, depth) if entry.media_type in media_types.INDEXES else Selection(entry)
+            found = (
+                self._inner(entry, depth) if entry.media_type in media_types.INDEXES else SelectedImage(entry)
+            )
             if found is not None:
                 return found
         unstated = [entry for entry in entries if self._may_be(entry.platform)]
@@ -86,12 +88,12 @@ class _Search:
                     return found
         return self._by_config([e for e in unstated if e.media_type not in media_types.INDEXES])
 
-    def _inner(self, entry: Descriptor, depth: int) -> Selection | None:
+    def _inner(self, entry: Descriptor, depth: int) -> SelectedImage | None:
         if depth >= DEEPEST or entry.digest in self.seen:
             return None
         index = self.manifest(entry)
         found = None if index is None else self.within(index, depth + 1)
-        return None if index is None or found is None else Selection(found.entry, (index, *found.inside))
+        return None if index is None or found is None else SelectedImage(found.entry, (index, *found.inside))
 
     def _may_be(self, platform: Platform | None) -> bool:
         """Return whether an entry does not name its whole platform, and could be for ``wanted``."""
@@ -104,7 +106,7 @@ class _Search:
         )
         return bool(by_preference([whole], self.wanted))
 
-    def _by_config(self, entries: list[Descriptor]) -> Selection | None:
+    def _by_config(self, entries: list[Descriptor]) -> SelectedImage | None:
         images: list[tuple[Descriptor, Platform]] = []
         for entry in entries[:_MOST_UNSTATED]:
             image = self.manifest(entry)
@@ -115,4 +117,4 @@ class _Search:
         best = by_preference([platform for _, platform in images], self.wanted)
         # Last, an image that nobody has said anything of.
         best += [n for n, (_, platform) in enumerate(images) if self._may_be(platform)]
-        return Selection(images[best[0]][0]) if best else None
+        return SelectedImage(images[best[0]][0]) if best else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from digestry.errors import Conflict, ContentError, NotFound
-from digestry.images.layout import Entry, Layout
+from digestry.images.layout import Layout, LayoutEntry
 from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -23,7 +23,7 @@ class Removal(msgspec.Struct, frozen=True):
     kept: str = ""
 
 
-def remove_images(store: ImageStore, targets: Iterable[Reference | tuple[Entry, ...]]) -> Removal:
+def remove_images(store: ImageStore, targets: Iterable[Reference | tuple[LayoutEntry, ...]]) -> Removal:
     """Remove names, and then the content that no name holds any more.
 
     A digest stands for all its names in that repository. The last tag of a digest takes the digest's own name
@@ -54,7 +54,7 @@ def _remove_reference(layout: Layout, reference: Reference, removed: list[str]) 
     removed += [name for name in names if name is not None and layout.remove_name(name)]
 
 
-def _named_by(layout: Layout, reference: Reference) -> list[Entry]:
+def _named_by(layout: Layout, reference: Reference) -> list[LayoutEntry]:
     """Return the entries that ``reference`` stands for."""
     repository = reference.repository_only()
     entries = [

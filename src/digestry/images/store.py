@@ -10,7 +10,7 @@ from typing import Final
 from digestry.blobs.disk import open_layout
 from digestry.errors import ContentError, InvalidManifest, NotFound
 from digestry.fsio import locked
-from digestry.images.layout import Entry, Layout
+from digestry.images.layout import Layout, LayoutEntry
 from digestry.images.platform_selection import select_image
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -61,7 +61,7 @@ class ImageStore:
 
     # -- names --------------------------------------------------------------------------------
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LayoutEntry]:
         """Return all names. Raises :class:`ContentError` if the layout's index is damaged."""
         return Layout.read(self.root).entries()
 

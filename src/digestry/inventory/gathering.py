@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from digestry.errors import DigestryError
-from digestry.inventory.observation import ContainerObservation, Lasting, Note, Observation, Source, Unseen
+from digestry.inventory.observation import (
+    ContainerObservation,
+    Note,
+    Observation,
+    RepeatableSource,
+    Source,
+    Unseen,
+)
 from digestry.model.text import number_of
 
 SOURCE_TIMEOUT: Final = 300.0
@@ -17,7 +24,7 @@ SOURCE_TIMEOUT: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bounded:
+class TimeLimitedSource:
     """A source, how long it may take in all (seconds), and what the report calls it.
 
     ``label`` stands for the source's own name, ``host`` for the host of its containers, each if it
@@ -48,8 +55,8 @@ class Bounded:
 def keep(sources: Iterable[Source]) -> None:
     """Tell those of ``sources`` that can use it that they will be asked again and again."""
     for source in sources:
-        inner = source.source if isinstance(source, Bounded) else source
-        if isinstance(inner, Lasting):
+        inner = source.source if isinstance(source, TimeLimitedSource) else source
+        if isinstance(inner, RepeatableSource):
             inner.keep()
 
 
@@ -69,7 +76,8 @@ def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gat
     said until then counts. So is one that raises an error of digestry's.
     """
     askings = [
-        _Asking(source, source.timeout if isinstance(source, Bounded) else timeout) for source in sources
+        _Asking(source, source.timeout if isinstance(source, TimeLimitedSource) else timeout)
+        for source in sources
     ]
     for asking in askings:
         asking.start()

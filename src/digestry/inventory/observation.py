@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
-from digestry.inventory.waiting import Waiting
+from digestry.inventory.waiting_reasons import Waiting
 from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -154,7 +154,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Lasting(Protocol):
+class RepeatableSource(Protocol):
     """A source that does better if it knows that it will be asked again and again."""
 
     def keep(self) -> None:

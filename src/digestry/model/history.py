@@ -144,7 +144,7 @@ class TagsForDigest(msgspec.Struct, frozen=True, rename="camel"):
     spans: tuple[TagSpan, ...]
 
 
-class DigestsBeginning(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class DigestsWithPrefix(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """``GET /v2/<name>/_digestry/digests/<prefix>``: the manifests, indexes and configs that the repository
     has or had whose digests begin with ``prefix``, in the order of their text; ``more`` tells of others.
 

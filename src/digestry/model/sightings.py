@@ -30,7 +30,7 @@ SourceLocation = Annotated[
 Containers = Annotated[int, msgspec.Meta(ge=1, le=MOST_CONTAINERS)]
 
 
-class Sighted(msgspec.Struct, frozen=True, rename="camel"):
+class SightingReport(msgspec.Struct, frozen=True, rename="camel"):
     """So many containers at a place run this digest: a manifest's, an index's or a config's."""
 
     repository: str
@@ -42,10 +42,10 @@ class Sighted(msgspec.Struct, frozen=True, rename="camel"):
 class SightingsRequest(msgspec.Struct, frozen=True, rename="camel"):
     """The body of a report: each digest of a repository and place once."""
 
-    sightings: tuple[Sighted, ...]
+    sightings: tuple[SightingReport, ...]
 
 
-class Noted(msgspec.Struct, frozen=True, rename="camel"):
+class SightingsReceipt(msgspec.Struct, frozen=True, rename="camel"):
     """The response to a report.
 
     ``unknown`` are those of digests that their repository never had, ``refused`` those that there is no room
@@ -56,11 +56,13 @@ class Noted(msgspec.Struct, frozen=True, rename="camel"):
     unknown: int = 0
     refused: int = 0
 
-    def __add__(self, other: Noted) -> Noted:
-        return Noted(self.noted + other.noted, self.unknown + other.unknown, self.refused + other.refused)
+    def __add__(self, other: SightingsReceipt) -> SightingsReceipt:
+        return SightingsReceipt(
+            self.noted + other.noted, self.unknown + other.unknown, self.refused + other.refused
+        )
 
 
-class LastSeen(msgspec.Struct, frozen=True, rename="camel"):
+class Sighting(msgspec.Struct, frozen=True, rename="camel"):
     """A place where a digest ran: how many containers when it was seen there last, and when it was
     seen there first and last."""
 
@@ -75,7 +77,7 @@ class SightingsOf(msgspec.Struct, frozen=True, rename="camel"):
 
     digest: Digest
     places: int
-    sightings: tuple[LastSeen, ...] = ()
+    sightings: tuple[Sighting, ...] = ()
 
 
 def as_place(text: str) -> str:
@@ -83,7 +85,7 @@ def as_place(text: str) -> str:
     return printable(text)[:LONGEST_PLACE] or "?"
 
 
-def batch(sightings: Sequence[Sighted]) -> int:
+def batch(sightings: Sequence[SightingReport]) -> int:
     """Return how many of the first ``sightings`` fit into one request; at least one of any.
 
     Of so many repositories that a token for all of them can be asked for.

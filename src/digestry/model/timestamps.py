@@ -23,7 +23,7 @@ _RFC3339: Final = re.compile(r"\S{10}[Tt][0-9:]{8}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class Period:
     """The first and the last microsecond of what a text names. Both are aware, in UTC."""
 
     first: datetime.datetime
@@ -36,7 +36,7 @@ def rfc3339(at: datetime.datetime) -> str:
     return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
 
 
-def parse(text: str) -> Moments:
+def parse(text: str) -> Period:
     """Read a date, a date with a time to the minute, the second or any part of one, or RFC 3339.
 
     Without a zone, it is UTC. Raises :class:`ValueError`, also for a day or an hour that no calendar has.
@@ -50,12 +50,12 @@ def parse(text: str) -> Moments:
             f"{match['date']}T{match['minute'] or '00:00'}:{match['second'] or '00'}.{part[:6]:0<6}+00:00"
         )
         first -= _offset(match["zone"])
-        return Moments(first, first + (_length(match, part) - _MICROSECOND))
+        return Period(first, first + (_length(match, part) - _MICROSECOND))
     except OverflowError as error:
         raise ValueError(f"{text!r} is out of the calendar's range") from error
 
 
-def parse_rfc3339(text: str) -> Moments:
+def parse_rfc3339(text: str) -> Period:
     """Read RFC 3339 alone, of a second or a part of one, with its zone. Raises :class:`ValueError`."""
     if not _RFC3339.match(text):
         raise ValueError(f"{text!r} is not a time as RFC 3339 has it")

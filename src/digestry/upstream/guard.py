@@ -37,7 +37,7 @@ _FOR_ALL: Final = frozenset({"auth.docker.io", "gcr.io", "ghcr.io", "gitlab.com"
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class AllowedTarget:
     """An internal target that is allowed: a network, or a host with or without a port."""
 
     network: Network | None = None
@@ -45,16 +45,16 @@ class Inside:
     port: int | None = None
 
 
-def parse_inside(text: str) -> Inside:
+def parse_allowed_target(text: str) -> AllowedTarget:
     """Parse ``192.0.2.0/24``, ``2001:db8::1``, ``host`` or ``host:port``. Raises :class:`ValueError`."""
     try:
-        return Inside(network=ipaddress.ip_network(text))
+        return AllowedTarget(network=ipaddress.ip_network(text))
     except ValueError:
         host, port = _host_and_port(text)
         address = addresses.literal(host)
         if address is not None and port is None:
-            return Inside(network=ipaddress.ip_network(str(address)))
-        return Inside(host=host, port=port)
+            return AllowedTarget(network=ipaddress.ip_network(str(address)))
+        return AllowedTarget(host=host, port=port)
 
 
 def _host_and_port(text: str) -> tuple[str, int | None]:
@@ -89,7 +89,7 @@ class Guard:
         self._scheme = parts.scheme
         self._host = _plain(parts.hostname or "")
         self._names = (self._host, _plain(urlsplit(f"//{name}").hostname or ""))
-        self._inside = [parse_inside(text) for text in internal]
+        self._inside = [parse_allowed_target(text) for text in internal]
         self._realms = [_parse_realm(text) for text in realms]
         self._lock = threading.Lock()
         self._own: set[Address] = set()
@@ -135,7 +135,7 @@ class Guard:
             with _in_time(host), contextlib.suppress(socket.gaierror, UnicodeError):
                 self.resolve(host, port)
 
-    def check_beside(self, parts: SplitResult) -> None:
+    def check_redirect(self, parts: SplitResult) -> None:
         """Raise :class:`RedirectRefused` if a redirect must not lead to ``parts`` for words, such as tokens
         and names of tags: to another service inside, unless it is configured."""
         host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]

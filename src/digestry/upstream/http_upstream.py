@@ -262,7 +262,7 @@ class ClientUpstream:
         """Return what refers to ``digest``, from the referrers tag where the upstream has no such list."""
         return self._asked(lambda: self._repository(repository).referrers(digest), lists=True)
 
-    def stale(self, repository: str, target: str) -> str:
+    def staleness(self, repository: str, target: str) -> str:
         """What upstream, itself a mirror, said when it was last asked for a tag, or for the referrers of a
         digest: why it may be old, in a word; empty if it is not, or nothing was said."""
         return self._repository(repository).staleness(target).partition(";")[0].strip()

@@ -53,7 +53,7 @@ class GuardedTransport(Transport):
         self._asking = _Asking()
 
     @contextlib.contextmanager
-    def asking_for_a_token(self) -> Iterator[None]:
+    def requesting_token(self) -> Iterator[None]:
         """In the block this thread asks token servers alone: a redirect leads to another one, or nowhere."""
         self._asking.token = True
         try:
@@ -108,7 +108,7 @@ class GuardedTransport(Transport):
             host = parts.hostname or ""
             self.guard.check_proxied(host, parts.port or _DEFAULT_PORTS[parts.scheme])
         if origin_of(call.url) != self._asking.origin and not self._asking.is_content:
-            self.guard.check_beside(parts)
+            self.guard.check_redirect(parts)
         return super()._exchange(call, authorization)
 
     def _manager(self, url: str) -> urllib3.PoolManager:
@@ -161,5 +161,5 @@ class _Authenticator(Authenticator):
     def _fetch(
         self, host: str, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None
     ) -> Token:
-        with self._transport.asking_for_a_token():
+        with self._transport.requesting_token():
             return super()._fetch(host, challenge, scopes, credential)

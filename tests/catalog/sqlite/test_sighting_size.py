@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from digestry.catalog.catalog import Catalog
 from digestry.model.digest import Digest
-from digestry.model.sightings import Sighted
+from digestry.model.sightings import SightingReport
 from tests.catalog.raw import Raw
 from tests.catalog.support import Clock, image, put
 
 
-def seen(name: str, digest: Digest, place: str = "n1", containers: int = 1) -> Sighted:
-    return Sighted(name, digest, place, containers)
+def seen(name: str, digest: Digest, place: str = "n1", containers: int = 1) -> SightingReport:
+    return SightingReport(name, digest, place, containers)
 
 
 def size_of(raw: Raw) -> int:

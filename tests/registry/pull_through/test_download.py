@@ -79,7 +79,7 @@ class Slow:
     def tags(self, repository: str, most: int) -> Sequence[str]:
         return ()
 
-    def stale(self, repository: str, target: str) -> str:
+    def staleness(self, repository: str, target: str) -> str:
         return ""
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:

@@ -8,7 +8,7 @@ from html import escape
 from typing import Final
 
 from digestry.audit.findings import ContainerFinding
-from digestry.audit.reports.words import NOT_FROM_TAG, WORDS, called, number, severity
+from digestry.audit.reports.words import NOT_FROM_TAG, WORDS, container_name, number, severity
 from digestry.audit.timelines import Era, Timeline
 from digestry.model.digest import Digest
 from digestry.model.text import printable
@@ -154,7 +154,7 @@ def _unplaced(line: Timeline) -> Iterator[str]:
 
 
 def _names(findings: Sequence[ContainerFinding]) -> str:
-    names = ", ".join(_text(called(finding)) for finding in findings[:_MOST_NAMES])
+    names = ", ".join(_text(container_name(finding)) for finding in findings[:_MOST_NAMES])
     more = len(findings) - _MOST_NAMES
     return names + (f" and {more} more" if more > 0 else "")
 

@@ -23,9 +23,9 @@ from digestry.audit.reports.to_table import alike
 from digestry.audit.reports.words import (
     SEVERITIES,
     Severity,
-    called,
+    container_name,
+    good_statements,
     number,
-    sayings,
     severity,
     short_reference,
     state_word,
@@ -216,7 +216,7 @@ def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Ite
 
 
 def _sayings(report: AuditReport, *, every: bool) -> Iterator[str]:
-    said = sayings(report.findings)
+    said = good_statements(report.findings)
     if not said:
         return
     yield "<section>\n<h2>Said to be fixed, or not affected</h2>\n<ul>\n"
@@ -230,7 +230,7 @@ def _fixes(members: Iterable[ContainerFinding], origins: Origins) -> Iterator[st
         fix = remediation.plan(finding, origins)
         if fix is not None and fix.commands:
             found = remediation.lines(finding, origins)
-            lines += [f"# {called(finding)}", *found, ""]
+            lines += [f"# {container_name(finding)}", *found, ""]
     if lines:
         shown = "\n".join(text(line) for line in lines).rstrip()
         yield "<details><summary>What would fix it (nothing of it was run)</summary>"
@@ -251,7 +251,11 @@ def _rows(findings: Iterable[ContainerFinding], kind: str) -> Iterator[str]:
         reference = finding.container.image.reference or ""
         cells = (
             ("State", badge(state, state_word(finding)), ' class="tight"'),
-            ("Container", f'<span title="{text(finding.container.id)}">{text(called(finding))}</span>', ""),
+            (
+                "Container",
+                f'<span title="{text(finding.container.id)}">{text(container_name(finding))}</span>',
+                "",
+            ),
             ("Host", text(finding.container.host or "-"), ""),
             ("Started as", f'<span title="{text(reference)}">{text(short_reference(reference))}</span>', ""),
             ("Runs", digest_words(finding), ""),

@@ -14,7 +14,7 @@ from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.reports.words import (
     NOT_FROM_TAG,
     FailState,
-    called,
+    container_name,
     severity,
     short_reference,
     state_word,
@@ -51,7 +51,7 @@ def _container(finding: ContainerFinding, fail_on: frozenset[FailState]) -> str:
     seen = finding.container
     failing = [state for state in _ORDER if state in fail_on and state in states(finding)]
     head = (
-        f"<testcase classname={_attribute(seen.host or 'no host')} name={_attribute(called(finding))}"
+        f"<testcase classname={_attribute(seen.host or 'no host')} name={_attribute(container_name(finding))}"
         ' time="0"'
     )
     running = "an unknown image" if finding.identity is None else str(finding.identity.running)

@@ -17,10 +17,10 @@ from digestry.audit.reports.grouping import grouped, merged, merged_tags
 from digestry.audit.reports.to_table import TableOptions, findings, plain
 from digestry.audit.reports.words import (
     WORDS,
-    called,
+    container_name,
+    good_statements,
     number,
     place,
-    sayings,
     severity,
     short_reference,
     state_word,
@@ -62,7 +62,7 @@ def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = Fa
         yield "\n"
         lines = [plain(line) for line in findings(report, TableOptions())]
         yield from _details("Why, and what to do", lines if every else lines[: 4 * MOST_ROWS])
-    said = sayings(report.findings)
+    said = good_statements(report.findings)
     if said:
         lines = [printable(line) for line in (said if every else said[:MOST_ROWS])]
         yield from _details("Who says that something is fixed, or not affected", lines)
@@ -100,7 +100,7 @@ def _table(bad: Sequence[ContainerFinding]) -> Iterator[str]:
             *(
                 code(text or "-")
                 for text in (
-                    called(finding),
+                    container_name(finding),
                     finding.container.host,
                     short_reference(finding.container.image.reference),
                     running,
@@ -118,7 +118,7 @@ def _images(every_finding: Sequence[ContainerFinding], *, every: bool) -> Iterat
     lines = [line for group in groups for line in group.lines]
     for line in lines if every else lines[: 2 * MOST_ROWS]:
         one = line.first
-        name = called(one) if len(line.findings) == 1 else number(len(line.findings), "container")
+        name = container_name(one) if len(line.findings) == 1 else number(len(line.findings), "container")
         running = merged(line.findings, _running, "digest")
         cells = (name, short_reference(one.container.image.reference), running, merged_tags(line.findings))
         shown = " | ".join(code(text) for text in cells)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from digestry.audit.findings import AuditReport, ContainerFinding
-from digestry.audit.reports.words import called, place, short_reference, statement_words
+from digestry.audit.reports.words import container_name, place, short_reference, statement_words
 from digestry.inventory.observation import Unseen
 from digestry.model.json_values import JsonObject
 from digestry.model.text import printable, printable_json
@@ -136,7 +136,7 @@ def _result(finding: ContainerFinding, rule: str, level: str, index: dict[str, i
                 "physicalLocation": {"artifactLocation": {"uri": uri}},
                 "logicalLocations": [
                     {
-                        "name": printable(called(finding)),
+                        "name": printable(container_name(finding)),
                         "fullyQualifiedName": printable("/".join(names)) or "container",
                         "kind": "container",
                     }

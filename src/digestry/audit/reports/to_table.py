@@ -18,12 +18,12 @@ from digestry.audit.reports.words import (
     NOT_FROM_TAG,
     UNTAGGED_WORD,
     WORDS,
-    called,
+    container_name,
     counted,
+    good_statements,
     number,
     parsed,
     place,
-    sayings,
     severity,
     short_reference,
     state_word,
@@ -83,7 +83,7 @@ def write(report: AuditReport, look: TableOptions | None = None) -> Iterator[Tex
             yield ()
             yield (("FINDINGS", "title"),)
             yield from below
-        said = sayings(report.findings)
+        said = good_statements(report.findings)
         if said:
             yield ()
             yield (("SAID TO BE FIXED, OR NOT AFFECTED", "title"),)
@@ -191,7 +191,7 @@ _PLURALS: Final[dict[By, tuple[str, str]]] = {
 def _row(line: Line, look: TableOptions) -> _Row:
     one, many = line.first, line.findings
     if len(many) == 1:
-        name, host = called(one), one.container.host or "-"
+        name, host = container_name(one), one.container.host or "-"
     else:
         name = number(len(many), "container")
         host = merged(many, lambda finding: finding.container.host or "-", "host")
@@ -357,7 +357,7 @@ def _together(members: Sequence[ContainerFinding], look: TableOptions) -> str:
     more = f" and {len(members) - len(shown)} more" if len(shown) < len(members) else ""
     hosts = {finding.container.host for finding in members}
     if len(hosts) == 1:
-        names = ", ".join(called(finding) for finding in shown)
+        names = ", ".join(container_name(finding) for finding in shown)
         host = hosts.pop()
         return f"{names}{more}" + (f" on {host}" if host else "")
     return ", ".join(place(finding) for finding in shown) + more

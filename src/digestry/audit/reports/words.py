@@ -88,7 +88,7 @@ def states(finding: ContainerFinding) -> set[FailState]:
     return found
 
 
-def called(finding: ContainerFinding) -> str:
+def container_name(finding: ContainerFinding) -> str:
     """Return a container's name with its namespace; the start of its ID if it has none."""
     seen = finding.container
     name = seen.name or seen.id[:12] or "-"
@@ -98,7 +98,7 @@ def called(finding: ContainerFinding) -> str:
 def place(finding: ContainerFinding) -> str:
     """Return ``NAME on HOST``."""
     host = finding.container.host
-    return f"{called(finding)} on {host}" if host else called(finding)
+    return f"{container_name(finding)} on {host}" if host else container_name(finding)
 
 
 def parsed(reference: str | None) -> Reference | None:
@@ -156,7 +156,7 @@ def statement_words(advisory: Advisory) -> str:
     return f"{says}{by}" + (f": {note}" if note else "")
 
 
-def sayings(findings: Iterable[ContainerFinding]) -> list[str]:
+def good_statements(findings: Iterable[ContainerFinding]) -> list[str]:
     """Return who says of which containers that they are fixed, or not affected: one line for each statement
     on containers that stand well by it, with how many these are."""
     counts: Counter[str] = Counter()

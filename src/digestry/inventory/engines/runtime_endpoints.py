@@ -27,25 +27,27 @@ _CONFIGURATION: Final = "CRI_CONFIG_FILE"
 _LARGEST_FILE: Final = 1 << 20
 
 
-class Named(NamedTuple):
+class NamedRuntime(NamedTuple):
     """A runtime that was named: ``source`` as ``--source`` takes it, and ``by`` what."""
 
     source: str
     by: str
 
 
-def named_runtimes(environment: Mapping[str, str] = os.environ, crictl: Path = CRICTL_FILE) -> list[Named]:
+def named_runtimes(
+    environment: Mapping[str, str] = os.environ, crictl: Path = CRICTL_FILE
+) -> list[NamedRuntime]:
     """Return the runtimes that this machine's configuration names, whether they are there or not.
 
     Raises :class:`InvalidConfiguration` for a ``crictl.yaml`` that cannot be read.
     """
     found = []
     if address := environment.get(_ADDRESS):
-        found.append(Named(f"containerd:{address}", _ADDRESS))
+        found.append(NamedRuntime(f"containerd:{address}", _ADDRESS))
     if endpoint := environment.get(_ENDPOINT):
-        found.append(Named(f"cri:{endpoint}", _ENDPOINT))
+        found.append(NamedRuntime(f"cri:{endpoint}", _ENDPOINT))
     elif endpoint := _of_crictl(environment, crictl):
-        found.append(Named(f"cri:{endpoint}", environment.get(_CONFIGURATION) or str(crictl)))
+        found.append(NamedRuntime(f"cri:{endpoint}", environment.get(_CONFIGURATION) or str(crictl)))
     return found
 
 

@@ -13,7 +13,7 @@ import msgspec
 from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.inventory.engine_values import has_registry, reference_of
 from digestry.inventory.formats.locations import SourceLocation
-from digestry.inventory.formats.purl import NamedImage, is_image, read_hash, read_purl, read_url
+from digestry.inventory.formats.purl import PurlImage, is_image, read_hash, read_purl, read_url
 from digestry.inventory.formats.rows import Fields, Item, Reading, Row, RowImage
 from digestry.inventory.observation import Claim, ImageFacts
 from digestry.model.digest import Digest, shown
@@ -68,14 +68,14 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
     )
 
 
-def _named(found: _Found) -> list[NamedImage]:
+def _named(found: _Found) -> list[PurlImage]:
     """Return the image by each of its names, the most exact first. Raises for a bad package URL."""
     named = [read_purl(purl) for purl in found.purls]
     named += [one for one in map(read_url, found.urls) if one is not None]
     for text in found.of_repository:
         reference = reference_of(text)
         if reference is not None:
-            named.append(NamedImage(reference, reference.digest, registry_named=has_registry(text)))
+            named.append(PurlImage(reference, reference.digest, registry_named=has_registry(text)))
     by_name = reference_of(found.name)
     if by_name is not None:
         digest = by_name.digest or _digest(found.version)
@@ -83,7 +83,7 @@ def _named(found: _Found) -> list[NamedImage]:
             by_name = reference_of(f"{found.name}:{found.version}") or by_name
         known = {one.reference.repository_only() for one in named}
         if not known or by_name.repository_only() in known:
-            named.append(NamedImage(by_name, digest, registry_named=has_registry(found.name)))
+            named.append(PurlImage(by_name, digest, registry_named=has_registry(found.name)))
     return named
 
 

@@ -10,7 +10,7 @@ from digestry.inventory.formats.image_ids import read_image_id
 from digestry.inventory.formats.rows import DeferredImage, Reading, RowImage
 from digestry.inventory.formats.single_entries import EntryFormat
 from digestry.inventory.observation import Claim, ImageFacts, pinned_claim
-from digestry.inventory.waiting import Waiting
+from digestry.inventory.waiting_reasons import Waiting
 from digestry.model.json_values import JsonObject
 from digestry.model.platform import Platform
 

@@ -19,7 +19,7 @@ import msgspec
 from digestry.inventory.engine_values import platform_of
 from digestry.inventory.formats.pod_images import PodImage, PodImages
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
-from digestry.inventory.waiting import Waiting, waits_for
+from digestry.inventory.waiting_reasons import Waiting, waits_for
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform

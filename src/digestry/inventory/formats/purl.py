@@ -18,7 +18,7 @@ _SYSTEM: Final = "linux"
 
 
 @dataclass(frozen=True, slots=True)
-class NamedImage:
+class PurlImage:
     """An image as a bill of materials names it. ``registry_named`` is False if it names no registry."""
 
     reference: Reference
@@ -32,7 +32,7 @@ def is_image(purl: str) -> bool:
     return purl.lower().startswith(IMAGE_TYPES)
 
 
-def read_purl(purl: str) -> NamedImage:
+def read_purl(purl: str) -> PurlImage:
     """Read ``pkg:oci/…`` or ``pkg:docker/…``. Raises :class:`InvalidReference`, :class:`InvalidDigest`."""
     body, _, _ = purl.partition("#")
     body, _, query = body.partition("?")
@@ -51,7 +51,7 @@ def read_purl(purl: str) -> NamedImage:
     named = Reference(repository.host, repository.repository, tag or None, digest)
     architecture = qualifiers.get("arch", "")
     system = qualifiers.get("os", "") or _SYSTEM
-    return NamedImage(
+    return PurlImage(
         named,
         digest,
         Platform.parse(f"{system}/{architecture}") if architecture else None,
@@ -60,7 +60,7 @@ def read_purl(purl: str) -> NamedImage:
     )
 
 
-def read_url(url: str) -> NamedImage | None:
+def read_url(url: str) -> PurlImage | None:
     """Read ``docker://host/repository…`` and ``oci://…``; None for a URL of another kind."""
     if urlsplit(url).scheme.lower() not in _URLS:
         return None
@@ -68,7 +68,7 @@ def read_url(url: str) -> NamedImage | None:
         reference = Reference.parse(url.partition("://")[2] or url.partition(":")[2])
     except InvalidReference:
         return None
-    return NamedImage(reference, reference.digest)
+    return PurlImage(reference, reference.digest)
 
 
 def read_hash(algorithm: str, content: str) -> Digest | None:

@@ -13,7 +13,7 @@ from digestry.inventory.engine_values import repository_of
 from digestry.inventory.formats.engine_documents import ImageRecord
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.observation import ContainerObservation, ImageFacts, Note, Unseen, now
-from digestry.inventory.waiting import Waiting
+from digestry.inventory.waiting_reasons import Waiting
 from digestry.model.digest import Digest
 
 UNKNOWN_HOST: Final = "unknown host"

@@ -29,7 +29,12 @@ from digestry.inventory.formats.cri_documents import (
 )
 from digestry.inventory.formats.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
-from digestry.inventory.sources.engine_answers import AskedOnce, observe_listed, show_container, show_image
+from digestry.inventory.sources.engine_answers import (
+    CachedAnswers,
+    observe_listed,
+    show_container,
+    show_image,
+)
 from digestry.model.digest import shown
 from digestry.model.platform import Platform
 
@@ -176,7 +181,7 @@ class CriSource:
             yield Unseen(self._name, error.message, error.hint)
             return
         kind = _RUNTIMES.get(name, "")
-        images = AskedOnce(self._runtime.image)
+        images = CachedAnswers(self._runtime.image)
 
         def observe(entry: CriContainer, still_listed: bool) -> Observation | None:
             return self._container(entry, kind, images, still_listed=still_listed)
@@ -190,7 +195,7 @@ class CriSource:
         return self._include_stopped or one.runs
 
     def _container(
-        self, listed: CriContainer, kind: str, images: AskedOnce[_Image], *, still_listed: bool
+        self, listed: CriContainer, kind: str, images: CachedAnswers[_Image], *, still_listed: bool
     ) -> Observation | None:
         if not listed.id:
             return Unseen(self._name, f"{self._runtime.url}: the list has a container without an ID")

@@ -76,7 +76,7 @@ def show_image(ask: Callable[[], T], who: str, remarks: list[str]) -> T | None:
     return None
 
 
-class AskedOnce(Generic[T]):
+class CachedAnswers(Generic[T]):
     """Answers about images by their IDs, each asked for once; an error is an answer too."""
 
     def __init__(self, ask: Callable[[str], T]) -> None:

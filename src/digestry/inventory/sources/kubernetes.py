@@ -22,7 +22,7 @@ from digestry.inventory.formats.workloads import Workloads
 from digestry.inventory.kube.api import DEADLINE, KubeAPI
 from digestry.inventory.kube.config import find_access
 from digestry.inventory.kube.credentials import Credentials
-from digestry.inventory.kube.follow import Followed, Fresh
+from digestry.inventory.kube.informer import Informer, Refreshed
 from digestry.inventory.observation import ContainerObservation, Note, Observation, Unseen
 from digestry.model.digest import shown
 from digestry.model.json_values import as_object, as_text
@@ -94,7 +94,7 @@ class KubernetesSource:
         self._timeout = timeout
         self._deadline = deadline
         self._environment = environment
-        self._kept: dict[tuple[str, str], Followed] | None = None
+        self._kept: dict[tuple[str, str], Informer] | None = None
         self._busy = threading.Lock()
 
     @property
@@ -133,14 +133,14 @@ class KubernetesSource:
         finally:
             api.close()
 
-    def _followed(self, server: str) -> dict[str, Followed] | None:
+    def _followed(self, server: str) -> dict[str, Informer] | None:
         """Return the pods of each namespace, as the round before left them at this server."""
         if self._kept is None:
             return None
-        kept: dict[tuple[str, str], Followed] = {}
+        kept: dict[tuple[str, str], Informer] = {}
         for namespace in self._where.namespaces or ("",):
             path = f"/api/v1{_scope(namespace)}/pods"
-            kept[server, namespace] = self._kept.get((server, namespace)) or Followed(
+            kept[server, namespace] = self._kept.get((server, namespace)) or Informer(
                 path, "pods", "Pod", _query(self._where)
             )
         self._kept = kept
@@ -157,7 +157,7 @@ class _Reading:
         api: KubeAPI,
         *,
         include_stopped: bool,
-        followed: Mapping[str, Followed] | None = None,
+        followed: Mapping[str, Informer] | None = None,
     ) -> None:
         self._followed = followed
         self._name = name
@@ -216,7 +216,7 @@ class _Reading:
                     if isinstance(error, Unreachable):
                         return
 
-    def _refresh(self) -> dict[str, Future[Fresh]]:
+    def _refresh(self) -> dict[str, Future[Refreshed]]:
         """Start to refresh the pods of each namespace that is followed, several at once."""
         if self._followed is None:
             return {}
@@ -224,7 +224,7 @@ class _Reading:
             return {name: pool.submit(one.refresh, self._api) for name, one in self._followed.items()}
 
     def _pods(
-        self, namespace: str, nodes: Mapping[str, Platform], why: str, fresh: Future[Fresh] | None
+        self, namespace: str, nodes: Mapping[str, Platform], why: str, fresh: Future[Refreshed] | None
     ) -> Iterator[Observation]:
         try:
             pods: Iterable[object]

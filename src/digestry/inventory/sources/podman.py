@@ -30,7 +30,12 @@ from digestry.inventory.formats.engine_images import (
 )
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
 from digestry.inventory.sources.docker import DockerSource
-from digestry.inventory.sources.engine_answers import AskedOnce, observe_listed, show_container, show_image
+from digestry.inventory.sources.engine_answers import (
+    CachedAnswers,
+    observe_listed,
+    show_container,
+    show_image,
+)
 from digestry.model.json_values import JsonObject, as_object, as_text
 from digestry.model.platform import Platform
 
@@ -181,7 +186,7 @@ class PodmanSource:
             platform = platform_of(described.get("arch"), described.get("os"))
         except DigestryError as error:
             yield Unseen(self._name, f"the host's name: {error.message}")
-        images = AskedOnce(self._podman.image)
+        images = CachedAnswers(self._podman.image)
 
         def observe(entry: ListedContainer, still_listed: bool) -> Observation | None:
             return self._container(entry, host or self._name, platform, images, still_listed=still_listed)
@@ -196,7 +201,7 @@ class PodmanSource:
         entry: ListedContainer,
         host: str,
         platform: Platform | None,
-        images: AskedOnce[ImageRecord],
+        images: CachedAnswers[ImageRecord],
         *,
         still_listed: bool,
     ) -> Observation | None:

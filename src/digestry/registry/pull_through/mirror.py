@@ -174,7 +174,7 @@ class Mirror:
 
     def hear(self, repository: UpstreamRepository, target: str) -> None:
         """Record what the upstream said of a tag, or of the referrers of a digest, in its headers."""
-        said, key = self.upstream.stale(repository.upstream_name, target), (repository.local_name, target)
+        said, key = self.upstream.staleness(repository.upstream_name, target), (repository.local_name, target)
         with self._lock:
             if not said:
                 self.said.pop(key, None)

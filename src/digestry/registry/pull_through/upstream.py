@@ -70,7 +70,7 @@ class Upstream(Protocol):
         """Return the referrers of a manifest."""
         ...
 
-    def stale(self, repository: str, target: str) -> str:
+    def staleness(self, repository: str, target: str) -> str:
         """Why what a tag, or the referrers of a digest, were told to be may be old, in a word of upstream's,
         which is a mirror itself; empty if they are not."""
         ...

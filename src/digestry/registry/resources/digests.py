@@ -6,7 +6,7 @@ from typing import Final
 
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
-from digestry.model.history import DigestsBeginning
+from digestry.model.history import DigestsWithPrefix
 from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import name_unknown
 from digestry.registry.exchange import Exchange
@@ -40,8 +40,8 @@ async def list_digests_anywhere(service: Service, exchange: Exchange, _: str, te
     await exchange.json(_beginning(prefix, found))
 
 
-def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsBeginning:
-    return DigestsBeginning(str(prefix), tuple(found[:_MOST_DIGESTS]), more=len(found) > _MOST_DIGESTS)
+def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsWithPrefix:
+    return DigestsWithPrefix(str(prefix), tuple(found[:_MOST_DIGESTS]), more=len(found) > _MOST_DIGESTS)
 
 
 def _beginning_anywhere(

@@ -11,7 +11,13 @@ from digestry.errors import InvalidReference
 from digestry.model.descriptor import decode_hook
 from digestry.model.digest import Digest
 from digestry.model.reference import check_repository
-from digestry.model.sightings import LARGEST_REQUEST, MOST_SIGHTINGS, Noted, Sighted, SightingsRequest
+from digestry.model.sightings import (
+    LARGEST_REQUEST,
+    MOST_SIGHTINGS,
+    SightingReport,
+    SightingsReceipt,
+    SightingsRequest,
+)
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
@@ -31,7 +37,7 @@ async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) 
     entries = await service.executors.run(_parse, body)
     hidden = service.gate.hidden(exchange, {one.repository for one in entries})
     seen = [one for one in entries if one.repository not in hidden]
-    result = Noted(unknown=len(entries) - len(seen))
+    result = SightingsReceipt(unknown=len(entries) - len(seen))
     at, actor = service.now(), exchange.principal.identity.name
     # In parts: a push that waits for the writer's thread need not wait for all of them.
     for start in range(0, len(seen), BATCH):
@@ -46,7 +52,7 @@ async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) 
     await exchange.json(counts)
 
 
-def _parse(body: bytes) -> list[Sighted]:
+def _parse(body: bytes) -> list[SightingReport]:
     try:
         entries = _decoder.decode(body).sightings
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

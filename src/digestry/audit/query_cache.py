@@ -20,7 +20,7 @@ Question: TypeAlias = tuple[str, *tuple[Hashable, ...]]
 _Answer = TypeVar("_Answer")
 
 
-class QuestionCache:
+class QueryCache:
     """Questions to registries and their answers. Safe for threads.
 
     The first question that a registry leaves unanswered for ``timeout`` seconds, or that finds it

@@ -39,7 +39,7 @@ _Key: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
+class Refreshed:
     """The objects as they are now. ``notes`` tell why they were listed anew where they should have been
     watched, and ``problems`` what the watch said that nobody understands."""
 
@@ -48,7 +48,7 @@ class Fresh:
     problems: tuple[str, ...] = ()
 
 
-class Followed:
+class Informer:
     """The collection at ``path``, of ``resource`` (``pods``) and ``kind`` (``Pod``). ``seconds`` are of one
     watch, and whole."""
 
@@ -65,7 +65,7 @@ class Followed:
         self._watchable = True
         self._watched = False
 
-    def refresh(self, api: KubeAPI) -> Fresh:
+    def refresh(self, api: KubeAPI) -> Refreshed:
         """Return the objects as they are now.
 
         Raises what :meth:`KubeAPI.get` raises if they cannot be had; the next round then lists them
@@ -75,8 +75,8 @@ class Followed:
         problems: list[str] = []
         try:
             if self._version and self._is_caught_up(api, notes, problems):
-                return Fresh(list(self._objects.values()))
-            return Fresh(self._list(api), tuple(notes), tuple(problems))
+                return Refreshed(list(self._objects.values()))
+            return Refreshed(self._list(api), tuple(notes), tuple(problems))
         except BaseException:
             self._forget()
             raise
