@@ -37,7 +37,7 @@ from typing import Literal
 
 from digestry.catalog import uploads
 from digestry.errors import StorageError
-from digestry.registry.reserve import Refill
+from digestry.registry.reserve import ReserveJob
 from tests.backends import open_reserve
 from tests.faults import power, scenario
 from tests.faults.after import Log, check, check_at_rest, check_running
@@ -112,7 +112,7 @@ def run_out(root: Path, acts: tuple[Act, ...], at: int, log_file: Path, *, full:
                 break  # the registry's own work, that nobody is answered
             log.acknowledged += 1
         clock.ahead = 0
-        Refill(open_reserve(root)).run(threading.Event())  # the registry's own work, once there is room
+        ReserveJob(open_reserve(root)).run(threading.Event())  # the registry's own work, once there is room
         check_running(registry, acts, log, lost=True)
     check_at_rest(root)
 

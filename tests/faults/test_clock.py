@@ -14,7 +14,7 @@ import pytest
 from digestry.catalog import clock, lease_rows
 from digestry.model.digest import Digest
 from digestry.registry.garbage_collection import CollectionJob, collect
-from digestry.registry.retention import CollectionConfig
+from digestry.registry.retention_config import CollectionConfig
 from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_story, check_usage
 from tests.faults.inside import Inside
 from tests.stores import ingest_file

@@ -17,7 +17,7 @@ from digestry.coordination.protocol import Job
 from digestry.errors import StorageFull
 from digestry.fsio import locked
 from digestry.registry.config import RegistryConfig
-from digestry.registry.reserve import A_BIT, FILE, Refill, Reserve, reserve_of
+from digestry.registry.reserve import A_BIT, FILE, Reserve, ReserveJob, reserve_of
 from digestry.registry.server import prepare
 from tests.backends import open_reserve
 
@@ -147,7 +147,7 @@ def test_of_a_small_disk_it_is_a_sixteenth(reserve: Reserve, disk: Disk, tmp_pat
 
 
 def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Disk, tmp_path: Path) -> None:
-    job, stop = Refill(reserve), threading.Event()
+    job, stop = ReserveJob(reserve), threading.Event()
     often = job.run(stop)
     assert reserve.release()
     with locked(tmp_path / lock_file(Job.COLLECTION)):
@@ -166,7 +166,7 @@ def test_the_job_leaves_to_a_collection_what_it_uses(reserve: Reserve, disk: Dis
 def test_a_registry_that_fills_no_disk_keeps_no_room(tmp_path: Path) -> None:
     found = reserve_of(replace(open_backend(tmp_path), disk=None))
     assert found.fill()
-    found.take_back()
+    found.refill_if_idle()
     assert not found.release(A_BIT)
     assert not found.spent()
     found.check()

@@ -26,7 +26,7 @@ from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.quarantine import Quarantine
-from digestry.registry.scrub import Bucket, Pass, Scrub, ScrubConfig, ScrubJob, Stopped, last
+from digestry.registry.scrub import Pass, RateThrottle, Scrub, ScrubConfig, ScrubJob, Stopped, last
 from tests.backends import open_blobs, open_catalog, open_coordination
 from tests.catalog.support import Clock
 from tests.stores import blob_file, needs_disk
@@ -437,7 +437,7 @@ def test_many_small_files_are_not_a_storm(store: Store) -> None:
 
 def test_the_pace_does_not_save_up_time_and_stops_at_once() -> None:
     stop = threading.Event()
-    bucket = Bucket(1 << 20, stop)
+    bucket = RateThrottle(1 << 20, stop)
     time.sleep(1)
     began = time.monotonic()
     for _ in range(8):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from digestry.errors import RedirectRefused
-from digestry.upstream.guard import Guard
+from digestry.upstream.ssrf_guard import SSRFGuard
 
 PUBLIC = "93.184.216.34"
 
@@ -28,7 +28,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return known
 
 
-def led(guard: Guard, host: str, port: int = 443) -> list[str]:
+def led(guard: SSRFGuard, host: str, port: int = 443) -> list[str]:
     return [address for _, (address, _) in guard.resolve(host, port)]
 
 
@@ -65,7 +65,7 @@ INSIDE = [
 def test_an_upstream_of_the_world_leads_only_to_the_world(names: dict[str, list[str]], host: str) -> None:
     names["localhost"] = ["127.0.0.1", "::1"]
     names["storage.test"] = [host] if host != "localhost" else ["127.0.0.1"]
-    guard = Guard("hub.test", "https://hub.test")
+    guard = SSRFGuard("hub.test", "https://hub.test")
     assert led(guard, PUBLIC) == [PUBLIC]
     for name in (host, "storage.test"):
         with pytest.raises(RedirectRefused) as refused:
@@ -75,11 +75,11 @@ def test_an_upstream_of_the_world_leads_only_to_the_world(names: dict[str, list[
 
 def test_of_several_addresses_those_inside_are_left_out(names: dict[str, list[str]]) -> None:
     names["both.test"] = ["127.0.0.1", PUBLIC, "10.0.0.1", "::1"]
-    assert led(Guard("hub.test", "https://hub.test"), "both.test") == [PUBLIC]
+    assert led(SSRFGuard("hub.test", "https://hub.test"), "both.test") == [PUBLIC]
 
 
 def test_an_upstream_at_an_address_leads_to_itself(names: dict[str, list[str]]) -> None:
-    guard = Guard("a.test", "http://127.0.0.1:5001")
+    guard = SSRFGuard("a.test", "http://127.0.0.1:5001")
     assert led(guard, "127.0.0.1", 5001) == led(guard, "127.0.0.1", 9000) == ["127.0.0.1"]
     names["localhost"] = ["127.0.0.1", "::1"]
     assert led(guard, "localhost") == ["127.0.0.1"]
@@ -91,7 +91,7 @@ def test_an_upstream_at_an_address_leads_to_itself(names: dict[str, list[str]]) 
 def test_an_upstream_of_a_private_network_leads_to_others_there(names: dict[str, list[str]]) -> None:
     names["registry.corp.test"] = ["10.1.0.5"]
     names["minio.corp.test"] = ["10.1.0.6"]
-    guard = Guard("registry.corp.test", "https://registry.corp.test")
+    guard = SSRFGuard("registry.corp.test", "https://registry.corp.test")
     with pytest.raises(RedirectRefused):
         guard.resolve("minio.corp.test", 443)  # nobody knows yet where it is itself
     assert led(guard, "registry.corp.test") == ["10.1.0.5"]
@@ -102,7 +102,7 @@ def test_an_upstream_of_a_private_network_leads_to_others_there(names: dict[str,
 
 
 def test_a_name_that_led_to_the_world_does_not_lead_inside_later(names: dict[str, list[str]]) -> None:
-    guard = Guard("hub.test", "https://hub.test")
+    guard = SSRFGuard("hub.test", "https://hub.test")
     names["hub.test"] = [PUBLIC]
     assert led(guard, "hub.test") == [PUBLIC]
     for inside in ("10.0.0.1", "127.0.0.1", "169.254.169.254"):
@@ -117,12 +117,12 @@ def test_a_name_that_led_to_the_world_does_not_lead_inside_later(names: dict[str
 def test_an_upstream_by_name_is_not_this_machine(names: dict[str, list[str]], inside: str) -> None:
     names["hub.test"] = [inside]
     with pytest.raises(RedirectRefused):
-        Guard("hub.test", "https://hub.test").resolve("hub.test", 443)
+        SSRFGuard("hub.test", "https://hub.test").resolve("hub.test", 443)
 
 
 def test_localhost_is(names: dict[str, list[str]]) -> None:
     names["localhost"] = ["127.0.0.1"]
-    assert led(Guard("a.test", "http://localhost:5001"), "localhost", 5001) == ["127.0.0.1"]
+    assert led(SSRFGuard("a.test", "http://localhost:5001"), "localhost", 5001) == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_is_configured_is_asked(
 ) -> None:
     names["11.minio.test"] = ["10.0.0.7"]
     names["metadata.test"] = ["169.254.169.254"]
-    guard = Guard("hub.test", "https://hub.test", internal=[entry])
+    guard = SSRFGuard("hub.test", "https://hub.test", internal=[entry])
     if asked:
         assert led(guard, host, port)
     else:
@@ -158,7 +158,7 @@ def test_what_is_configured_is_asked(
 
 
 def test_through_a_proxy_what_can_be_known_is_looked_at(names: dict[str, list[str]]) -> None:
-    guard = Guard("hub.test", "https://hub.test")
+    guard = SSRFGuard("hub.test", "https://hub.test")
     names["intern.test"] = ["10.0.0.1"]
     for host in (
         "127.0.0.1",
@@ -209,11 +209,11 @@ def test_through_a_proxy_what_can_be_known_is_looked_at(names: dict[str, list[st
     ],
 )
 def test_token_servers_that_get_the_password(name: str, url: str, realm: str) -> None:
-    assert Guard(name, url).trusts(realm)
+    assert SSRFGuard(name, url).trusts(realm)
 
 
 def test_token_servers_for_everybody_get_none() -> None:
-    guard = Guard("docker.vanity.example", "https://docker.vanity.example")
+    guard = SSRFGuard("docker.vanity.example", "https://docker.vanity.example")
     assert not guard.trusts("https://auth.docker.io/token")
     assert not guard.trusts("https://ghcr.io/token")
     with pytest.raises(RedirectRefused):
@@ -249,7 +249,7 @@ def test_token_servers_for_everybody_get_none() -> None:
 )
 def test_token_servers_that_are_not_asked(url: str, realm: str) -> None:
     with pytest.raises(RedirectRefused):
-        Guard("hub.example.org", url).trusts(realm)
+        SSRFGuard("hub.example.org", url).trusts(realm)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_token_servers_that_are_not_asked(url: str, realm: str) -> None:
     ],
 )
 def test_token_servers_that_are_configured(entry: str, realm: str, asked: bool) -> None:
-    guard = Guard("hub.test", "https://hub.test", realms=[entry])
+    guard = SSRFGuard("hub.test", "https://hub.test", realms=[entry])
     if asked:
         assert guard.trusts(realm)
     else:

@@ -132,8 +132,8 @@ class _FromDisk:
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def __call__(self, view: memoryview, count: int, position: int) -> int:
-        """Reads ``count`` bytes at ``position`` into ``view``, of whole pages; how many it were: 0 at
-        the end, maybe too many before it."""
+        """Read ``count`` bytes at ``position`` into ``view``, of whole pages, and return how many: 0 at the
+        end, and perhaps too many before it."""
         if self._direct:
             try:
                 return os.preadv(self._descriptor, [view[: count + -count % _PAGE]], position)

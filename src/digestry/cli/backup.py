@@ -21,7 +21,7 @@ from digestry.cli.time_options import rfc3339
 if TYPE_CHECKING:
     from digestry.blobs.protocols import Chunk
     from digestry.registry.backup.description import Missing
-    from digestry.registry.backup.taking import Taken
+    from digestry.registry.backup.taking import TakenBackup
 
 _COMPRESSED: Final = re.compile(r"\.(tar\.[a-z0-9]+|tgz|txz|tzst)$", re.IGNORECASE)
 _HOLDERS: Final = 5
@@ -176,7 +176,7 @@ def _sweep(destination: Path) -> None:
                 path.unlink()
 
 
-def _plain(taken: Taken) -> dict[str, object]:
+def _plain(taken: TakenBackup) -> dict[str, object]:
     return {
         "backup": taken.description,
         "copied": taken.copied,
@@ -187,7 +187,7 @@ def _plain(taken: Taken) -> dict[str, object]:
     }
 
 
-def _tell(taken: Taken, tell: Callable[[str], None]) -> None:
+def _tell(taken: TakenBackup, tell: Callable[[str], None]) -> None:
     told = taken.description
     tell(
         f"Backed up: {told.blobs} blobs ({human_size(told.size)}) and"
@@ -203,7 +203,7 @@ def _tell(taken: Taken, tell: Callable[[str], None]) -> None:
         tell(printable(f"Not in it: {name} ({reason})"))
 
 
-def _complain(taken: Taken) -> None:
+def _complain(taken: TakenBackup) -> None:
     told = taken.description
     tell_missing(told.missing)
     if told.missing:

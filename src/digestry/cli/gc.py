@@ -15,8 +15,8 @@ from digestry.model.text import printable_json
 
 if TYPE_CHECKING:
     from digestry.catalog.garbage import Removed, Stayed
-    from digestry.registry.garbage_run import Tally
-    from digestry.registry.removal_limit import Share
+    from digestry.registry.garbage_run import CollectionCounts
+    from digestry.registry.removal_limit import RemovalShare
 
 
 @click.command()
@@ -59,7 +59,7 @@ def gc(
     JSON: an object with dry_run, items (kind: tag, manifest, link or blob; repository, name, why, size
     in bytes, and stays, true for what should have gone and could not), and totals.
     """
-    from digestry.registry import garbage_collection, retention
+    from digestry.registry import garbage_collection, retention_config
     from digestry.registry.config import load
     from digestry.registry.observability.audit_events import operator
     from digestry.registry.removal_limit import OPTION
@@ -67,8 +67,8 @@ def gc(
     loaded = load(config, {"root": root, "allow_anonymous": True})
     keep_private(loaded.root)
     if config is None:
-        retention.check_as_served(loaded.root, loaded.collection.retention)
-    most: list[Share] = []
+        retention_config.check_against_served(loaded.root, loaded.collection.retention)
+    most: list[RemovalShare] = []
     if dry_run:
         run = partial(garbage_collection.dry_run, ask=most.append)
     else:
@@ -111,7 +111,7 @@ class _Items:
         say(f"{self._before}\n  {_json(fields)}", end="")
         self._before = ","
 
-    def end(self, tally: Tally) -> None:
+    def end(self, tally: CollectionCounts) -> None:
         """Print the end of the document, or all of it if there was no item."""
         before = "" if self._before == "," else self._before
         say(f'{before}], "totals": {_json(tally)}}}')
@@ -123,7 +123,7 @@ def _json(value: object) -> str:
     return printable_json(msgspec.json.encode(value).decode())
 
 
-def _summary(tally: Tally, *, dry_run: bool) -> str:
+def _summary(tally: CollectionCounts, *, dry_run: bool) -> str:
     parts = [
         _count(tally.tags, "tag"),
         _count(tally.manifests, "manifest"),

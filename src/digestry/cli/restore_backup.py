@@ -17,7 +17,7 @@ from digestry.cli.output import complain, format_option, human_size, json_docume
 from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
-    from digestry.registry.backup.restoring import Restored
+    from digestry.registry.backup.restoring import RestoredBackup
 
 
 @click.command("restore-backup")
@@ -114,7 +114,7 @@ def restore_backup(
         ctx.exit(exit_codes.FINDINGS)
 
 
-def _plain(restored: Restored, root: Path) -> dict[str, object]:
+def _plain(restored: RestoredBackup, root: Path) -> dict[str, object]:
     return {
         "backup": restored.description,
         "root": str(root),
@@ -124,7 +124,7 @@ def _plain(restored: Restored, root: Path) -> dict[str, object]:
     }
 
 
-def _tell(restored: Restored, root: Path) -> None:
+def _tell(restored: RestoredBackup, root: Path) -> None:
     told = restored.description
     say(
         f"Restored: {restored.blobs} blobs ({human_size(restored.bytes)}) and {told.journal.entries} journal"

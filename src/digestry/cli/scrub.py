@@ -148,14 +148,14 @@ def _run(
 
     from digestry.errors import Conflict
     from digestry.registry import scrub as scrubbing
-    from digestry.registry.observability.audit_events import Findings, operator
-    from digestry.registry.observability.audit_log import AuditLog, told_place
+    from digestry.registry.observability.audit_events import DamageEvents, operator
+    from digestry.registry.observability.audit_log import AuditLog, recorded_path
 
     # What a server would log is in the table at the end.
     scrubbing.log.addHandler(logging.NullHandler())
     stop = threading.Event()
-    audit = AuditLog(told_place(root), root)
-    findings = Findings(audit, operator("digestry scrub"))
+    audit = AuditLog(recorded_path(root), root)
+    findings = DamageEvents(audit, operator("digestry scrub"))
     try:
         with _watching() as watch, _stopping(stop):
             job = scrubbing.Scrub(catalog, backend, rate=rate, note=findings)

@@ -53,11 +53,11 @@ class Credentials(Protocol):
     """A source of credentials."""
 
     def get(self, host: str, repository: str = "") -> Credential | None:
-        """What to log in to ``host[:port]`` with, for ``repository`` of it; None if there is nothing."""
+        """Return the credential for ``repository`` of ``host[:port]``; None if there is none."""
         ...
 
     def problem(self, host: str) -> str:
-        """Why there is nothing for ``host`` where there should be; empty if that is not so."""
+        """Return why the credential for ``host`` is missing; empty if none is expected."""
         ...
 
 
@@ -113,7 +113,7 @@ class DockerCredentials:
         )
 
     def get(self, host: str, repository: str = "") -> Credential | None:
-        """What to log in to ``host[:port]`` with, for ``repository`` of it; None if there is nothing.
+        """Return the credential for ``repository`` of ``host[:port]``; None if there is none.
 
         The key with the longest path that ``host/repository`` begins with wins, as in podman. Raises
         :class:`InvalidConfiguration` for a file that cannot be used.

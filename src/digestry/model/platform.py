@@ -132,9 +132,9 @@ def by_preference(offered: Sequence[Platform | None], wanted: Platform) -> list[
 
 
 def possible(offered: Sequence[Platform | None], node: Platform | None) -> list[int]:
-    """The positions of what may be what an engine on ``node`` took: several, where the node's variant,
-    level or build is not known, or where engines prefer different ones. ``node`` is None if nothing is
-    known of it."""
+    """Return the positions of the entries that an engine on ``node`` may have chosen: several, where the
+    node's variant, level or build is not known, or where engines prefer different ones. ``node`` is None if
+    nothing is known of it."""
     images = [n for n, platform in enumerate(offered) if platform is None or not platform.is_unknown]
     if node is None:
         return images
@@ -247,8 +247,8 @@ def _minor(major: int, minor: int) -> str | None:
 
 
 def _build_rank(offered: str | None, host: str) -> tuple[int, int] | None:
-    """Of Windows: the host's own build first, of that the newest revision; then what says no build;
-    then earlier builds that the host runs (Windows Server 2022 and later keep what images rely on)."""
+    """Return the rank of a Windows build: the host's own first, its newest revision before others; then no
+    build; then earlier builds that the host runs (Windows Server 2022 and later keep what images rely on)."""
     theirs = _BUILD.fullmatch(host)
     mine = _BUILD.fullmatch(offered or "")
     if theirs is None or mine is None:

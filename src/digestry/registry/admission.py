@@ -39,7 +39,7 @@ _VARY_PREFLIGHT: Final = (
 
 
 def _named(realm: str | None) -> tuple[str, ...]:
-    """The name that clients are led to for their tokens is one of the registry's own."""
+    """Return the host name of the token endpoint ``realm``, which is one of the registry's own names."""
     host = None if realm is None else parse_host(urlsplit(realm).netloc)
     return () if host is None else (host.name,)
 
@@ -96,7 +96,7 @@ class Admission:
         return self._check_page(exchange, None if origin is None else origin.decode("latin-1"), site)
 
     def check_writable(self, exchange: Exchange) -> None:
-        """Raises :class:`ErrorResponse` 405 for what would change a registry that is read-only."""
+        """Raise :class:`ErrorResponse` 405 for what would change a registry that is read-only."""
         method = exchange.scope["method"]
         if self._read_only and method not in READS and exchange.route.changes:
             raise ErrorResponse(

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from digestry.errors import DigestryError
 from digestry.registry import proxies
 from digestry.registry.config import RegistryConfig
-from digestry.registry.connections.guard import Guard
+from digestry.registry.connections.guard import ConnectionGuard
 from digestry.registry.error_responses import (
     BrokenOff,
     ClientGone,
@@ -59,7 +59,7 @@ class RegistryApp:
         self._lifecycle: Lifecycle | None = None
         self._address = address
         self._beat = beat
-        self._guard: Guard | None = None
+        self._guard: ConnectionGuard | None = None
         self._beating: asyncio.Task[None] | None = None
 
     @property
@@ -104,7 +104,7 @@ class RegistryApp:
             observer.ended(exchange, ended - began)
             service.connections.leave(connection, ended)
             if exchange.held_body:
-                exchange.let_go_of_body()
+                exchange.release_body()
             CURRENT.set(None)  # else the server, whose context this is, and the request hold each other
 
     async def _fail(self, exchange: Exchange, problem: ErrorResponse) -> None:
@@ -144,7 +144,7 @@ class RegistryApp:
                     return
             elif route.local_copy:
                 if operation is not None and operation.audit_event:
-                    service.mirrors.refuse(name)
+                    service.mirrors.check_not_upstream(name)
                 else:
                     name = await service.canonical_repository(name, exchange.principal)
         if operation is None:
@@ -185,12 +185,12 @@ class RegistryApp:
             self._beating = asyncio.get_running_loop().create_task(self._beat())
         if self._address is not None:
             config = service.config
-            self._guard = Guard(
+            self._guard = ConnectionGuard(
                 config.connections, service.connections, self._address, exempt=config.is_exempt
             )
             service.connections.note_turns()
             self._guard.start()
-            service.observer.watch(ConnectionMeter(service.observer.measures, self._guard).read)
+            service.observer.watch(ConnectionMeter(service.observer.metrics, self._guard).read)
 
 
 def _refuse_method(service: Service, exchange: Exchange, name: str, last: str) -> NoReturn:

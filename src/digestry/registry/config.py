@@ -23,12 +23,12 @@ from digestry.model.text import did_you_mean
 from digestry.registry import (
     cors,
     hosts,
-    immutability,
+    immutability_config,
     proxies,
-    quotas,
-    retention,
+    quota_config,
+    retention_config,
     scrub,
-    sparse,
+    sparse_config,
     toml,
     webhooks,
 )
@@ -42,7 +42,7 @@ from digestry.registry.observability_config import HealthConfig, LogConfig, Metr
 from digestry.registry.proxies import ProxyConfig
 from digestry.registry.pull_through import config as pull_through_config
 from digestry.registry.pull_through.config import MirrorConfig
-from digestry.registry.retention import CollectionConfig
+from digestry.registry.retention_config import CollectionConfig
 from digestry.registry.scrub import ScrubConfig
 from digestry.registry.toml import Key, Where
 from digestry.registry.webhooks import Webhook
@@ -255,12 +255,14 @@ def load(file: Path | None, options: Options) -> RegistryConfig:
         proxy=proxies.parse(sections, where),
         cors=cors.parse(sections, where),
         access=access_config.parse(sections, where),
-        quotas=tuple(quotas.parse(table, here) for table, here in toml.tables(sections, "quota", where)),
-        tags=immutability.parse(sections, where),
-        sparse=sparse.parse(sections, where),
+        quotas=tuple(
+            quota_config.parse(table, here) for table, here in toml.tables(sections, "quota", where)
+        ),
+        tags=immutability_config.parse(sections, where),
+        sparse=sparse_config.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
         mirrors=pull_through_config.parse(sections, where),
-        collection=retention.parse(sections, where),
+        collection=retention_config.parse(sections, where),
         metrics=observing.metrics(sections, where),
         health=observing.health(sections, where),
         log=log,

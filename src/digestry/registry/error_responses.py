@@ -1,4 +1,4 @@
-"""What the registry answers when it cannot do what it was asked: one mapping from error to status.
+"""Error responses, and the one mapping from errors to them.
 
 The codes are those of the distribution-spec ("Error Codes"), which clients know.
 """
@@ -37,7 +37,7 @@ log: Final = logging.getLogger("digestry.registry")
 
 
 class ErrorResponse(DigestryError):
-    """An answer that is an error: HTTP status, code, message, and headers that go with it.
+    """An error response: HTTP status, code, message, and headers.
 
     ``reason`` is for the metrics, where the status does not say it: one of a few words.
     """
@@ -60,7 +60,7 @@ class ErrorResponse(DigestryError):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, object]:
-        """The JSON of distribution-spec, "Error Codes"."""
+        """Return the JSON of distribution-spec, "Error Codes"."""
         error: dict[str, object] = {"code": self.code, "message": self.message}
         if self.detail is not None:
             error["detail"] = self.detail
@@ -72,11 +72,11 @@ class ClientGone(Exception):
 
 
 class BrokenOff(Exception):
-    """Ends an answer that has begun without its end: the server breaks the connection then."""
+    """Raised to end a response in the middle: the server then breaks the connection."""
 
 
 class ClientSilent(ErrorResponse):
-    """The client sent nothing for so long that its request is given up, and what it held let go."""
+    """The client sent nothing for so long that its request is abandoned, and its resources are released."""
 
     def __init__(self, message: str) -> None:
         super().__init__(408, "SIZE_INVALID", message)

@@ -22,7 +22,7 @@ from digestry.registry.body_memory import BODIES
 from digestry.registry.chunk_size import KNOWN, ChunkSize
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import SLOW_BODY, STALLED, Connection
-from digestry.registry.connections.watch import Watch
+from digestry.registry.connections.write_timeout import WriteTimeout
 from digestry.registry.error_responses import (
     BrokenOff,
     ClientGone,
@@ -215,7 +215,7 @@ class Exchange(Request):
         BODIES.take(self._holder, size - self.held_body)
         self.held_body = size
 
-    def let_go_of_body(self) -> None:
+    def release_body(self) -> None:
         """Stop counting the body as memory of its sender."""
         BODIES.give_back(self._holder, self.held_body)
         self.held_body = 0
@@ -356,7 +356,7 @@ class Exchange(Request):
             self._taken = max(self._taken, self.sent // 8 if found is None else found)
         return self._taken
 
-    async def wait_for_room(self, chunk_size: ChunkSize, *, stopped: Callable[[], bool]) -> None:
+    async def wait_until_read(self, chunk_size: ChunkSize, *, stopped: Callable[[], bool]) -> None:
         """Wait until the client has read enough of this connection's responses to be sent more.
 
         Without this wait, each client that never reads would fill megabytes of kernel buffers. Clients that
@@ -390,7 +390,7 @@ class Exchange(Request):
     async def _wait_until_taken(self, sending: Awaitable[None], connection: Connection) -> None:
         """Wait until the server has room for a part, which the client makes by reading an earlier one."""
         task = asyncio.current_task()
-        watch = Watch(self.limits, connection, task)
+        watch = WriteTimeout(self.limits, connection, task)
         connection.waiting = True
         began = time.perf_counter()
         try:

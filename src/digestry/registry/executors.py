@@ -53,7 +53,7 @@ class Executors:
             finally:
                 # There may be room again by now: then nobody is refused in between.
                 with contextlib.suppress(StorageError):
-                    await self.run(self.reserve.take_back)
+                    await self.run(self.reserve.refill_if_idle)
 
     async def quarantine(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``function``, which may wait for pushes to end, in the quarantine's thread."""

@@ -28,10 +28,10 @@ from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
-from digestry.registry.garbage_run import Run, Tally, Tell, refuse
-from digestry.registry.observability.audit_events import By, Removals
+from digestry.registry.garbage_run import CollectionCounts, Run, Tell, refuse
+from digestry.registry.observability.audit_events import By, RemovalEvents
 from digestry.registry.observability.audit_log import AuditLog
-from digestry.registry.removal_limit import Share, TooMuch
+from digestry.registry.removal_limit import RemovalRefused, RemovalShare
 from digestry.registry.reserve import reserve_of
 from digestry.registry.root import check_user
 
@@ -64,13 +64,13 @@ def collect(
     audit: AuditLog | None = None,
     by: By | None = None,
     really: bool = False,
-) -> Tally:
+) -> CollectionCounts:
     """Run garbage collection on the root once, whether or not it is being served. ``tell`` and the audit log
     receive each removal; ``by`` is who asked for the run.
 
-    Returns early, with what it did so far, once ``stop`` is set. Raises :class:`TooMuch` before it removes
-    most of the store, unless ``really``; :class:`Conflict` for a catalog that is another registry's, and
-    while another collection, or a backup, is under way; :class:`NotFound` if there is no registry;
+    Returns early, with what it did so far, once ``stop`` is set. Raises :class:`RemovalRefused` before it
+    removes most of the store, unless ``really``; :class:`Conflict` for a catalog that is another registry's,
+    and while another collection, or a backup, is under way; :class:`NotFound` if there is no registry;
     :class:`StorageError`. On a full disk it uses the disk reserve.
     """
     backend = config.backend(now)
@@ -89,7 +89,7 @@ def collect(
             catalog.close()
             raise
         audit = audit or AuditLog(config.log, config.scratch)
-        note = Removals(audit, by)
+        note = RemovalEvents(audit, by)
 
         def removed(item: Removed | Stayed) -> None:
             note(item)
@@ -119,14 +119,14 @@ def collect(
             catalog.close()
 
 
-def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
+def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> CollectionCounts:
     """Run, and add the counts to the totals of all runs, for metrics."""
     started, began = now(), time.monotonic()
     last = catalog.jobs.state(COLLECTION)
     totals: dict[str, Any] = dict(last.state) if last else {}
     try:
         tally = run.run()
-    except TooMuch:
+    except RemovalRefused:
         totals["refused"] = totals.get("refused", 0) + 1
         totals["refuses"] = 1
         catalog.jobs.note(JobState(COLLECTION, started, None, totals))
@@ -136,7 +136,7 @@ def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
         with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
             catalog.jobs.note(JobState(COLLECTION, started, None, totals))
         raise
-    if tally == Tally() and not run.stopped and last is not None and last.finished_at is not None:
+    if tally == CollectionCounts() and not run.stopped and last is not None and last.finished_at is not None:
         since = (started - last.finished_at) / clock.SECOND
         if 0 <= since < _NOTED_SECONDS:
             return tally  # each commit makes every worker ask the catalog anew for what it had in memory
@@ -146,7 +146,7 @@ def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> Tally:
     totals["refuses"] = 0
     totals["seconds"] = round(time.monotonic() - began, 3)
     catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals))
-    if tally != Tally():
+    if tally != CollectionCounts():
         store_identity.advance(catalog, run.blobs)
     return tally
 
@@ -156,8 +156,8 @@ def dry_run(
     *,
     tell: Tell,
     now: clock.Clock = clock.now,
-    ask: Callable[[Share], None] = lambda _: None,
-) -> Tally:
+    ask: Callable[[RemovalShare], None] = lambda _: None,
+) -> CollectionCounts:
     """Run as :func:`collect` does on a temporary copy of the catalog. Nothing else changes.
 
     ``ask`` is called if a run would stop before removing most of the store.
@@ -299,12 +299,12 @@ class CollectionJob:
                 self._config, stop=stop, now=self._now, throttle=self._throttle, audit=self._audit
             )
             self._throttle.pause()
-        except TooMuch:
+        except RemovalRefused:
             raise  # nobody is waited for, but a person
         except Conflict as error:
             log.info("collection waits: %s", error.message)
             return False
-        if tally != Tally():
+        if tally != CollectionCounts():
             log.info(
                 "collection: %d tags, %d manifests, %d links; %d blobs of %d bytes; %d stayed",
                 *(tally.tags, tally.manifests, tally.links, tally.blobs, tally.bytes, tally.stayed),

@@ -16,7 +16,7 @@ from digestry.coordination.protocol import Coordination, Lock
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig
-from digestry.registry.removal_limit import LITTLE, Share
+from digestry.registry.removal_limit import LITTLE, RemovalShare
 from digestry.registry.store_identity import SameStore
 
 _BATCH: Final = 5000
@@ -28,7 +28,7 @@ Tell = Callable[[Removed | Stayed], None]
 
 
 @dataclass(slots=True)
-class Tally:
+class CollectionCounts:
     """The counts of a run: what it removed, and what it failed to remove. ``bytes`` are those of files."""
 
     tags: int = 0
@@ -58,8 +58,8 @@ class _Stopped(Exception):
     """The caller asked the run to stop. What the run did until then is complete."""
 
 
-def refuse(share: Share) -> None:
-    """Refuse to remove most of the store. Raises :class:`TooMuch`."""
+def refuse(share: RemovalShare) -> None:
+    """Refuse to remove most of the store. Raises :class:`RemovalRefused`."""
     raise share.error()
 
 
@@ -76,7 +76,7 @@ class Run:
         coordination: Coordination,
         stop: threading.Event | None = None,
         lock: Lock | None = None,
-        ask: Callable[[Share], None] = refuse,
+        ask: Callable[[RemovalShare], None] = refuse,
         throttle: Throttle | None = None,
         dry: float | None = None,
     ) -> None:
@@ -93,11 +93,11 @@ class Run:
         self._store = SameStore(blobs)
         self._tell = tell
         self._stop = stop
-        self._tally = Tally()
+        self._tally = CollectionCounts()
         self._dry = dry
         self.stopped = False
 
-    def run(self) -> Tally:
+    def run(self) -> CollectionCounts:
         try:
             self._look_at_manifests()
             for key in self._garbage.repositories():
@@ -114,7 +114,7 @@ class Run:
         return self._tally
 
     def _look_at_manifests(self) -> None:
-        share = Share("manifest")
+        share = RemovalShare("manifest")
         for key in self._garbage.repositories():
             for total, dead in self._garbage.measure(key):
                 share.total += total
@@ -124,7 +124,7 @@ class Run:
 
     def _look_at_blobs(self) -> bool:
         """Return whether there are blobs to remove."""
-        share = Share("blob")
+        share = RemovalShare("blob")
         for batch in self._batches():
             dead = set(batch) - self._held(batch)
             share.total += len(batch)
@@ -141,7 +141,7 @@ class Run:
         self._ask_about(share)
         return share.dead > 0
 
-    def _ask_about(self, share: Share) -> None:
+    def _ask_about(self, share: RemovalShare) -> None:
         if share.most:
             self._ask(share)
 

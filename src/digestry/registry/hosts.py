@@ -72,7 +72,7 @@ def parse_host(text: str) -> Host | None:
 
 
 def names(value: object, where: Where) -> tuple[str, ...]:
-    """Names of a registry in its configuration, without ports; ``*.example.com`` is every name below it."""
+    """Return the configured names of a registry, without ports; ``*.example.com`` is every name below it."""
     found = []
     for text in toml.texts(value, where):
         host = parse_host(text.removeprefix("*."))

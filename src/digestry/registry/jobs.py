@@ -18,10 +18,10 @@ _SETTLED_SECONDS: Final = 60.0
 def jobs(config: RegistryConfig) -> list[Job]:
     """Return the jobs of this registry. Called in the maintenance process."""
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
-    from digestry.registry.observability.audit_events import Findings  # noqa: PLC0415
-    from digestry.registry.observability.audit_log import AuditLog, Rotation  # noqa: PLC0415
-    from digestry.registry.observability.store_size import StoreCount  # noqa: PLC0415
-    from digestry.registry.reserve import Refill, reserve_of  # noqa: PLC0415
+    from digestry.registry.observability.audit_events import DamageEvents  # noqa: PLC0415
+    from digestry.registry.observability.audit_log import AuditLog, RotationJob  # noqa: PLC0415
+    from digestry.registry.observability.store_size import StoreSizeJob  # noqa: PLC0415
+    from digestry.registry.reserve import ReserveJob, reserve_of  # noqa: PLC0415
     from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
     from digestry.registry.store_identity import IdentityJob  # noqa: PLC0415
 
@@ -29,9 +29,9 @@ def jobs(config: RegistryConfig) -> list[Job]:
     audit = AuditLog(config.log, config.scratch)
     return [
         *([] if config.read_only else [CollectionJob(config, audit=audit)]),
-        ScrubJob(backend, config.scrub, first=_SETTLED_SECONDS, note=Findings(audit)),
-        *([StoreCount(config, audit)] if config.metrics.enabled else []),
-        Rotation(config.log, config.scratch),
-        Refill(reserve_of(backend)),
+        ScrubJob(backend, config.scrub, first=_SETTLED_SECONDS, note=DamageEvents(audit)),
+        *([StoreSizeJob(config, audit)] if config.metrics.enabled else []),
+        RotationJob(config.log, config.scratch),
+        ReserveJob(reserve_of(backend)),
         *([] if config.read_only else [IdentityJob(backend)]),
     ]

@@ -67,12 +67,12 @@ class LogConfig:
     audit_files: int = 8
 
     def audit_file(self, root: Path) -> Path | None:
-        """The audit log's file, if it is one."""
+        """Return the audit log's file; None if it is not a file."""
         if self.audit is None:
             return root / AUDIT_FILE
         return self.audit if isinstance(self.audit, Path) else None
 
-    def of_strangers(self, root: Path) -> LogConfig:
+    def for_anonymous_refusals(self, root: Path) -> LogConfig:
         """Return the configuration of the log of refused anonymous requests: a second file beside the audit
         log.
 

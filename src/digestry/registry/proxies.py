@@ -249,7 +249,7 @@ def _common(config: ProxyConfig, lines: Mapping[bytes, Sequence[str]]) -> Forwar
     written = _count(lines.get(_FOR, ()))
 
     def value(name: bytes) -> str:
-        """What was said where the client's address was; of one that does not go along, the peer's own."""
+        """Return the value beside the client's address; the peer's own from a list of another length."""
         found = lines.get(name, ())
         place = hops if hops and _count(found) == written else 1
         text = ""

@@ -30,7 +30,7 @@ class Part(NamedTuple):
     last: int
 
 
-class Selection(NamedTuple):
+class RangeSelection(NamedTuple):
     """The shape of an answer: its status, additional headers, parts, and end.
 
     ``media_type`` is None for the content's own. ``length`` is of the whole body, in bytes.
@@ -49,7 +49,7 @@ class Selection(NamedTuple):
         return self.status == 200
 
     def headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """``headers`` of the whole content, as this answer has them."""
+        """Return ``headers`` of the whole content, adapted to this response."""
         if self.whole:
             return headers
         media_type = self.media_type
@@ -69,7 +69,7 @@ class Selection(NamedTuple):
         return b"".join((*parts, self.foot))
 
 
-def choose(exchange: Exchange, size: int, *, etag: str, media_type: str) -> Selection:
+def choose(exchange: Exchange, size: int, *, etag: str, media_type: str) -> RangeSelection:
     """Return what the answer to a GET has of ``size`` bytes with ``etag``, quotes included.
 
     Raises :class:`ErrorResponse` 416 if there are no such bytes, and for more than :data:`MOST_RANGES`
@@ -86,14 +86,14 @@ def choose(exchange: Exchange, size: int, *, etag: str, media_type: str) -> Sele
     ranges = _merged(ranges)
     if len(ranges) == 1:
         first, last = ranges[0]
-        return Selection(
+        return RangeSelection(
             206, last - first + 1, (Part(b"", first, last),), b"bytes %d-%d/%d" % (first, last, size)
         )
     return _multipart(ranges, size, media_type.encode("latin-1"))
 
 
-def _whole(size: int) -> Selection:
-    return Selection(200, size, (Part(b"", 0, size - 1),))
+def _whole(size: int) -> RangeSelection:
+    return RangeSelection(200, size, (Part(b"", 0, size - 1),))
 
 
 def parse(header: str, size: int) -> list[tuple[int, int]] | None:
@@ -141,7 +141,7 @@ def _refused(size: int, message: str) -> ErrorResponse:
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges in their order, those that overlap as one (15.3.7.2).
+    """Return the ranges in their order, with overlapping ones merged (15.3.7.2).
 
     Neighbours stay two: some clients count the parts.
     """
@@ -156,7 +156,7 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(first, last) for first, last, _ in merged]
 
 
-def _multipart(ranges: list[tuple[int, int]], size: int, media_type: bytes) -> Selection:
+def _multipart(ranges: list[tuple[int, int]], size: int, media_type: bytes) -> RangeSelection:
     boundary = os.urandom(16).hex().encode()
     parts: list[Part] = []
     length = 0
@@ -171,7 +171,7 @@ def _multipart(ranges: list[tuple[int, int]], size: int, media_type: bytes) -> S
         parts.append(Part(head, first, last))
         length += len(head) + last - first + 1
     foot = b"\r\n--%s--\r\n" % boundary
-    return Selection(
+    return RangeSelection(
         206,
         length + len(foot),
         tuple(parts),
@@ -182,7 +182,7 @@ def _multipart(ranges: list[tuple[int, int]], size: int, media_type: bytes) -> S
 
 async def send(
     exchange: Exchange,
-    selection: Selection,
+    selection: RangeSelection,
     read: Callable[[int, int], Awaitable[bytes]],
     *,
     stopped: Callable[[], bool] = lambda: False,

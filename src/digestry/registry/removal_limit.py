@@ -18,12 +18,12 @@ LITTLE: Final = 1 << 30
 OPTION: Final = "--really-remove-most"
 
 
-class TooMuch(Conflict):
+class RemovalRefused(Conflict):
     """A run would remove most of the registry. It has removed nothing of that kind."""
 
 
 @dataclass(slots=True)
-class Share:
+class RemovalShare:
     """How many things of a kind there are, and how many a run would remove; blobs with their bytes."""
 
     kind: str
@@ -40,10 +40,10 @@ class Share:
         by_bytes = self.live_bytes is not None and self.dead_bytes > max(LITTLE, self.live_bytes)
         return by_number or by_bytes
 
-    def error(self) -> TooMuch:
-        """The error that this is most of what there is."""
+    def error(self) -> RemovalRefused:
+        """Return the error that refuses to remove this much."""
         size = f", of {self.dead_bytes} bytes," if self.dead_bytes else ""
-        return TooMuch(
+        return RemovalRefused(
             f"{self.dead} of {self.total} {self.kind}s{size} would be removed: that is most of the store, and"
             " none was",
             hint=f"digestry gc --dry-run lists what would go, and why; if it is right: digestry gc {OPTION}",

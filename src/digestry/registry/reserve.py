@@ -61,7 +61,7 @@ class Reserve(Protocol):
         """
         ...
 
-    def take_back(self) -> None:
+    def refill_if_idle(self) -> None:
         """Refill as :meth:`fill` does, unless a collection or a backup is under way.
 
         Raises :class:`StorageError`.
@@ -84,7 +84,7 @@ class NoReserve:
     def fill(self) -> bool:
         return True
 
-    def take_back(self) -> None:
+    def refill_if_idle(self) -> None:
         return None
 
 
@@ -154,8 +154,8 @@ class DiskReserve:
                 temporary.unlink()
             raise
 
-    def take_back(self) -> None:
-        """Fill it, unless a collection or a backup is under way; see :meth:`Reserve.take_back`."""
+    def refill_if_idle(self) -> None:
+        """Fill it, unless a collection or a backup is under way; see :meth:`Reserve.refill_if_idle`."""
         with storage_errors("keep room in", self._path):
             _, held, size = self._measured()
         # The lock is what collections and backups ask for: it is not taken to look.
@@ -191,7 +191,7 @@ def _allocate(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-class Refill:
+class ReserveJob:
     """The maintenance job that makes the reserve, and refills it."""
 
     name = "reserve"
@@ -201,5 +201,5 @@ class Refill:
 
     def run(self, _stop: threading.Event) -> float:
         """Refill if there is room, and return after how many seconds to call again."""
-        self._reserve.take_back()
+        self._reserve.refill_if_idle()
         return _LOOK_SOON_SECONDS if self._reserve.spent() else _LOOK_SECONDS

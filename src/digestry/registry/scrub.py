@@ -73,7 +73,7 @@ class Stopped(Exception):
     """The caller asked the scrub to stop."""
 
 
-class Bucket:
+class RateThrottle:
     """A throttle of ``rate`` bytes a second over many files, until ``stop`` is set.
 
     Unused time is saved up for a quarter of a second at most: no burst follows a stall of the disk.
@@ -216,7 +216,7 @@ class Scrub:
                 raise NotFound(f"no repository of {self._location} has {digest}")
             wanted.append(held)
         current = Pass(self._now(), rate=self._rate)
-        bucket = Bucket(self._rate, stop)
+        bucket = RateThrottle(self._rate, stop)
         with contextlib.suppress(Stopped):
             for held in wanted:
                 self._look(current, held, bucket)
@@ -224,7 +224,7 @@ class Scrub:
         return current
 
     def _walk(self, current: Pass, stop: threading.Event, watch: Callable[[Pass], None]) -> None:
-        bucket = Bucket(self._rate, stop)
+        bucket = RateThrottle(self._rate, stop)
         noted = time.monotonic()
         while page := self._catalog.damage.content(after=current.after, limit=_PAGE):
             for held in page:
@@ -235,7 +235,7 @@ class Scrub:
                     noted = time.monotonic()
                 watch(current)
 
-    def _look(self, current: Pass, held: HeldContent, bucket: Bucket) -> None:
+    def _look(self, current: Pass, held: HeldContent, bucket: RateThrottle) -> None:
         bucket.take(max(0, _LEAST - held.size))
         try:
             if self._quarantine.look(held.digest, held.size, known=held.damaged, throttle=bucket):

@@ -26,7 +26,7 @@ from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
-from digestry.registry import retention, store_identity, tls
+from digestry.registry import retention_config, store_identity, tls
 from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
@@ -39,7 +39,7 @@ from digestry.registry.jobs import jobs
 from digestry.registry.maintenance import Maintenance
 from digestry.registry.mounts import Mounts
 from digestry.registry.observability import exposition, logs
-from digestry.registry.observability.audit_log import AuditLog, tell_place
+from digestry.registry.observability.audit_log import AuditLog, record_path
 from digestry.registry.permissions import make_private, umask
 from digestry.registry.pull_through.config import check_files
 from digestry.registry.pull_through.upstream import MakeUpstream
@@ -90,7 +90,7 @@ def prepare(config: RegistryConfig) -> None:
         _prepare(config, backend)
     # After a loss of power it may have its name and no bytes, and pushes would be refused meanwhile.
     with contextlib.suppress(StorageError):  # its job goes on trying
-        reserve.take_back()
+        reserve.refill_if_idle()
 
 
 def _prepare(config: RegistryConfig, backend: Backend) -> None:
@@ -111,9 +111,9 @@ def _prepare(config: RegistryConfig, backend: Backend) -> None:
     finally:
         catalog.close()
     AuditLog(config.log, config.scratch).check()
-    AuditLog(config.log.of_strangers(config.scratch), config.scratch).check()
-    tell_place(config.log, config.scratch)
-    retention.note_served(config.root, config.collection.retention)
+    AuditLog(config.log.for_anonymous_refusals(config.scratch), config.scratch).check()
+    record_path(config.log, config.scratch)
+    retention_config.record_served_retention(config.root, config.collection.retention)
     try:
         exposition.begin(config.scratch, begun)
     except OSError as error:
@@ -199,7 +199,7 @@ def _serve(
         finally:
             maintenance.stop()
             if not config.read_only:
-                _settle(config)
+                _advance_generation(config)
             tls.clear(config.scratch)
             socket.close()
 
@@ -226,7 +226,7 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
         self._sfd = socket.fileno()
 
 
-def _settle(config: RegistryConfig) -> None:
+def _advance_generation(config: RegistryConfig) -> None:
     """Raise the catalog's generation, so that copies taken meanwhile are recognised as older."""
     backend = config.backend()
     catalog = backend.open_catalog()
@@ -301,7 +301,7 @@ class _Workers:
             except SystemExit as error:
                 if not error.code or self._server.interrupt_signal:
                     return
-                if not self._again():
+                if not self._may_restart():
                     raise StorageError(
                         "the server's workers stopped", hint="its log, above, says why"
                     ) from error
@@ -310,7 +310,7 @@ class _Workers:
             log.error("a worker died twice within seconds: all workers are started anew")
             self._server = self._make()
 
-    def _again(self) -> bool:
+    def _may_restart(self) -> bool:
         now = time.monotonic()
         self._begun = [*(begun for begun in self._begun if now - begun < _BEGUN_SECONDS), now]
         return self.answered and len(self._begun) <= _BEGUN_MOST

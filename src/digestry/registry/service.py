@@ -20,7 +20,7 @@ from digestry.registry.chunk_size import ChunkSize
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.table import Connections
 from digestry.registry.executors import Executors
-from digestry.registry.observability.audit_events import Findings
+from digestry.registry.observability.audit_events import DamageEvents
 from digestry.registry.observability.exposition import Scrape
 from digestry.registry.observability.health import Health
 from digestry.registry.observability.request_observer import Observer
@@ -127,8 +127,8 @@ def open_service(
         mirrors = Mirrors(
             config.mirrors, make_upstream, config.scratch, stores.read_cache, stores.coordination
         )
-        observer.watch(UpstreamMeter(observer.measures, mirrors).read)
-    findings = Findings(observer.audit, client="read")
+        observer.watch(UpstreamMeter(observer.metrics, mirrors).read)
+    findings = DamageEvents(observer.audit, client="read")
     return Service(
         config=config,
         now=now,
@@ -142,7 +142,7 @@ def open_service(
         admission=Admission(config),
         observer=observer,
         health=Health(config, stores.catalog, backend.disk, reserve),
-        scrape=Scrape(config, stores.catalog, backend.disk, observer.measures),
+        scrape=Scrape(config, stores.catalog, backend.disk, observer.metrics),
         quarantine=Quarantine(
             stores.blobs, stores.coordination, stores.catalog.damage, now=now, note=findings
         ),

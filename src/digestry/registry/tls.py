@@ -37,7 +37,7 @@ class Certificate:
     """
 
     def __init__(self, files: TlsConfig, scratch: Path) -> None:
-        """Raises :class:`InvalidConfiguration` unless both are there, and belong together."""
+        """Copy the files. Raises :class:`InvalidConfiguration` unless both are there, and belong together."""
         self._files = files
         self._directory = scratch / DIRECTORY
         self._content: tuple[bytes, bytes] | None = None

@@ -96,14 +96,14 @@ def tables(document: Mapping[str, object], name: str, where: Where) -> list[tupl
 
 
 def text(value: object, _: Where) -> str:
-    """A string that is not empty."""
+    """Return a string that is not empty."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("a string is required")
     return value
 
 
 def texts(value: object, where: Where) -> tuple[str, ...]:
-    """A list of strings, or one."""
+    """Return strings, from a list or from a single one."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not value:
@@ -112,19 +112,19 @@ def texts(value: object, where: Where) -> tuple[str, ...]:
 
 
 def flag(value: object, _: Where) -> bool:
-    """``true`` or ``false``."""
+    """Return ``true`` or ``false``."""
     if not isinstance(value, bool):
         raise ValueError("true or false is required")
     return value
 
 
 def file(value: object, where: Where) -> Path:
-    """A path; a relative one counts from the configuration file's directory."""
+    """Return a path; a relative one counts from the configuration file's directory."""
     return where.file.parent / text(value, where)
 
 
 def size(value: object, _: Where) -> int:
-    """A number of bytes, or a string such as ``"10 GiB"``."""
+    """Return a number of bytes, from a number or a string such as ``"10 GiB"``."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
@@ -134,7 +134,7 @@ def size(value: object, _: Where) -> int:
 
 
 def whole(least: int, most: int) -> Kind:
-    """A whole number from ``least`` to ``most``."""
+    """Return the kind of a whole number from ``least`` to ``most``."""
 
     def kind(value: object, _: Where) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -145,7 +145,7 @@ def whole(least: int, most: int) -> Kind:
 
 
 def seconds(least: float, most: float) -> Callable[[object, Where], float]:
-    """A number of seconds from ``least`` to ``most``."""
+    """Return the kind of a number of seconds from ``least`` to ``most``."""
 
     def kind(value: object, _: Where) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
@@ -156,7 +156,8 @@ def seconds(least: float, most: float) -> Callable[[object, Where], float]:
 
 
 def span(least: float, most: float) -> Kind:
-    """A length of time: a number of seconds from ``least`` to ``most``, or a string such as ``"90d"``."""
+    """Return the kind of a length of time: seconds from ``least`` to ``most``, or a string such as
+    ``"90d"``."""
 
     def kind(value: object, where: Where) -> float:
         found = _SPAN.fullmatch(value) if isinstance(value, str) else None
@@ -173,7 +174,7 @@ def span(least: float, most: float) -> Kind:
 
 
 def unless_off(kind: Kind) -> Kind:
-    """As ``kind``, or ``"off"``, which is None."""
+    """Return ``kind``, extended by ``"off"``, which is None."""
 
     def either(value: object, where: Where) -> object:
         return None if value == "off" else kind(value, where)
@@ -182,7 +183,7 @@ def unless_off(kind: Kind) -> Kind:
 
 
 def unless_empty(kind: Kind) -> Kind:
-    """As ``kind``, or an empty list."""
+    """Return ``kind``, extended by an empty list."""
 
     def either(value: object, where: Where) -> object:
         return () if value == [] else kind(value, where)
@@ -191,7 +192,7 @@ def unless_empty(kind: Kind) -> Kind:
 
 
 def one_of(*choices: str) -> Kind:
-    """One of some words."""
+    """Return the kind of one of some words."""
 
     def kind(value: object, _: Where) -> str:
         if value not in choices:

@@ -9,7 +9,7 @@ from digestry.catalog import clock
 from digestry.catalog.uploads import Upload
 from digestry.errors import Conflict, StorageError
 from digestry.registry.observability import audit_events
-from digestry.registry.observability.audit_log import Entry
+from digestry.registry.observability.audit_log import LogEntry
 from digestry.registry.stores import Stores
 
 
@@ -17,7 +17,7 @@ class UploadSweep:
     """Drops uploads after ``timeout`` seconds without a byte, with a line in the audit log each."""
 
     def __init__(
-        self, stores: Stores, note: Callable[[Sequence[Entry]], None], *, timeout: float, now: clock.Clock
+        self, stores: Stores, note: Callable[[Sequence[LogEntry]], None], *, timeout: float, now: clock.Clock
     ) -> None:
         self.clocks = clock.Clocks(now)
         self._stores = stores

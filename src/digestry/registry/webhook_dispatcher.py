@@ -267,7 +267,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _retry_after(text: str | None) -> float:
-    """Seconds (RFC 9110, 10.2.3); 0 if nothing sensible is said, a day at most."""
+    """Return the seconds of a ``Retry-After`` (RFC 9110, 10.2.3), at most a day; 0 if it is invalid."""
     if text is None:
         return 0.0
     if text.isascii() and text.isdigit():

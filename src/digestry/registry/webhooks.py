@@ -25,7 +25,7 @@ from digestry.catalog.delivery_queue import Subscription
 from digestry.model.descriptor import encode_hook
 from digestry.model.history import EventKind, TagEvent
 from digestry.registry import toml
-from digestry.registry.immutability import patterns
+from digestry.registry.immutability_config import patterns
 from digestry.registry.toml import Key, Where
 
 CONTENT_TYPE: Final = "application/cloudevents+json"

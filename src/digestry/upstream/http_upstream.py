@@ -34,7 +34,7 @@ from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.upstream.deadline import begin_stream, limited
-from digestry.upstream.guard import Guard
+from digestry.upstream.ssrf_guard import SSRFGuard
 from digestry.upstream.transport import GuardedConnection
 
 LISTS: Final = 4
@@ -63,7 +63,7 @@ class UpstreamOptions:
     wanted, so that it may change. ``authorities`` is a file of certificates (PEM) that are trusted beside
     the system's. ``timeout`` is in seconds without a byte, ``patience`` for all of an answer; a blob may
     take longer if it comes at ``least_rate`` bytes a second. ``internal`` and
-    ``realms`` are those of :class:`~digestry.upstream.guard.Guard`.
+    ``realms`` are those of :class:`~digestry.upstream.ssrf_guard.SSRFGuard`.
     """
 
     host: str
@@ -146,7 +146,7 @@ class ClientUpstream:
             parallel=_CONNECTIONS // 2,
             authorities=options.authorities,
         )
-        guard = Guard(options.host, options.url, options.internal, options.realms)
+        guard = SSRFGuard(options.host, options.url, options.internal, options.realms)
         self._connection = GuardedConnection(client, guard, _Login(options))
         self._connection.transport.place(options.host, options.url)
 
@@ -154,8 +154,8 @@ class ClientUpstream:
         return Repository(self._connection, Reference(self._host, self._project + name))
 
     def _asked(self, question: Callable[[], T], *, lists: bool = False) -> T:
-        """Ask, and once more after a connection that was given up, or after what a storage refuses that the
-        registry leads to: the address that it gave may have been too old."""
+        """Ask, and ask again after a broken connection, or after a storage refused an address that the
+        registry had given out: it may have expired."""
         total = self._patience * (LISTS if lists else 1)
         with limited(self._patience, total, self._least_rate, self._turn), self._readable():
             try:
@@ -171,8 +171,8 @@ class ClientUpstream:
             return self._led(question)
 
     def _led(self, question: Callable[[], T]) -> T:
-        """Ask; what another host refuses says nothing of what the registry has, or who may have it, unless
-        that one is a registry too. Raises :class:`RedirectRefused` then."""
+        """Ask once. Raises :class:`RedirectRefused` if another host, such as a storage, refuses: that says
+        nothing about what the registry has."""
         try:
             return question()
         except Refused as error:
@@ -187,7 +187,7 @@ class ClientUpstream:
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """What a stranger sent that nobody thought of is his violation, and no defect here."""
+        """Turn an unforeseen error over a remote server's response into :class:`ProtocolViolation`."""
         try:
             yield
         except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -263,8 +263,8 @@ class ClientUpstream:
         return self._asked(lambda: self._repository(repository).referrers(digest), lists=True)
 
     def staleness(self, repository: str, target: str) -> str:
-        """What upstream, itself a mirror, said when it was last asked for a tag, or for the referrers of a
-        digest: why it may be old, in a word; empty if it is not, or nothing was said."""
+        """Return why the last answer about a tag, or about referrers, may be out of date, in a word of
+        upstream, itself a mirror; empty if it is not, or if upstream does not say."""
         return self._repository(repository).staleness(target).partition(";")[0].strip()
 
     def close(self) -> None:

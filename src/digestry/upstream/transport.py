@@ -24,7 +24,7 @@ from digestry.client.transport import Call, Transport, origin_of
 from digestry.errors import RedirectRefused
 from digestry.model.digest import shown
 from digestry.upstream.deadline import current
-from digestry.upstream.guard import Guard, parse_url
+from digestry.upstream.ssrf_guard import SSRFGuard, parse_url
 from digestry.upstream.wire import guard_connections
 
 _OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
@@ -45,7 +45,7 @@ class _Asking(threading.local):
 class GuardedTransport(Transport):
     """A transport that asks only hosts that ``guard`` allows, and never goes from TLS to plain HTTP."""
 
-    def __init__(self, options: ClientOptions, guard: Guard) -> None:
+    def __init__(self, options: ClientOptions, guard: SSRFGuard) -> None:
         super().__init__(options)
         self.guard = guard
         self._guarding = threading.Lock()
@@ -54,7 +54,7 @@ class GuardedTransport(Transport):
 
     @contextlib.contextmanager
     def requesting_token(self) -> Iterator[None]:
-        """In the block this thread asks token servers alone: a redirect leads to another one, or nowhere."""
+        """Restrict this thread, in the block, to token servers: a redirect may lead to another one only."""
         self._asking.token = True
         try:
             yield
@@ -125,7 +125,7 @@ class GuardedConnection(Connection):
 
     transport: GuardedTransport
 
-    def __init__(self, options: ClientOptions, guard: Guard, credentials: Credentials) -> None:
+    def __init__(self, options: ClientOptions, guard: SSRFGuard, credentials: Credentials) -> None:
         transport = GuardedTransport(options, guard)
         super().__init__(
             options,

@@ -17,7 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from digestry import dns
 from digestry.client.bounded_http import FRAMING, FRAMING_AT_LEAST, LARGEST_HEAD, MOST_INTERIM, SWITCHING
 from digestry.upstream.deadline import LARGE, Deadline, current
-from digestry.upstream.guard import Guard
+from digestry.upstream.ssrf_guard import SSRFGuard
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -110,7 +110,7 @@ class _Response(http.client.HTTPResponse):
         return part
 
 
-def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
+def _connect(connection: HTTPConnection, guard: SSRFGuard) -> socket.socket:
     """Resolve the host once, and connect to a checked address. A second look-up might differ.
 
     A proxy, which the operator has chosen, may be at any address.
@@ -148,14 +148,14 @@ def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
 
 
 def _addresses(
-    connection: HTTPConnection, guard: Guard, host: str, port: int
+    connection: HTTPConnection, guard: SSRFGuard, host: str, port: int
 ) -> list[tuple[socket.AddressFamily, dns.SocketAddress]]:
     if connection.proxy is None:
         return list(guard.resolve(host, port))
     return [(family, address) for family, _, _, _, address in guard.look_up(host, port)]
 
 
-def guard_connections(manager: urllib3.PoolManager, guard: Guard) -> None:
+def guard_connections(manager: urllib3.PoolManager, guard: SSRFGuard) -> None:
     """Make all connections of ``manager`` obey ``guard`` and the calling thread's deadline."""
 
     class Plain(HTTPConnection):

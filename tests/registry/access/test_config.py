@@ -12,7 +12,17 @@ from typing import cast
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import config, cors, immutability, proxies, quotas, retention, scrub, sparse, webhooks
+from digestry.registry import (
+    config,
+    cors,
+    immutability_config,
+    proxies,
+    quota_config,
+    retention_config,
+    scrub,
+    sparse_config,
+    webhooks,
+)
 from digestry.registry import observability_config as observing
 from digestry.registry.access import config as access
 from digestry.registry.access import issuers, passwords, rules
@@ -31,13 +41,13 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[[rule]]`": rules.KEYS,
     "`[[oidc]]`": issuers.KEYS,
     "`[[oidc.identity]]`": issuers.IDENTITY_KEYS,
-    "`[[quota]]`": quotas.KEYS,
-    "`[[sparse]]`": sparse.KEYS,
-    "`[[immutability]]`": immutability.KEYS,
+    "`[[quota]]`": quota_config.KEYS,
+    "`[[sparse]]`": sparse_config.KEYS,
+    "`[[immutability]]`": immutability_config.KEYS,
     "`[[webhook]]`": webhooks.KEYS,
     "`[scrub]`": scrub.KEYS,
-    "`[collection]`": retention.COLLECTION_KEYS,
-    "`[[retention]]`": retention.RETENTION_KEYS,
+    "`[collection]`": retention_config.COLLECTION_KEYS,
+    "`[[retention]]`": retention_config.RETENTION_KEYS,
     "`[metrics]`": observing.METRICS_KEYS,
     "`[health]`": observing.HEALTH_KEYS,
     "`[log]`": observing.LOG_KEYS,

@@ -18,7 +18,7 @@ from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
 from digestry.errors import InvalidConfiguration
 from digestry.registry.access import issuers, oidc
-from digestry.registry.access.oidc import TrustedIssuer, Untrusted
+from digestry.registry.access.oidc import IssuerVerifier, Untrusted
 from digestry.registry.toml import Where
 from tests.registry.access.support import As, basic, bearer, guarded, of, token
 from tests.registry.support import query
@@ -51,13 +51,13 @@ def issued(key: Any = EC, algorithm: str = "ES256", *, kid: str | None = None, *
     return jwt.encode(header, claims, key, algorithms=[algorithm])
 
 
-def trusted(directory: Path, document: Any, **changes: Any) -> TrustedIssuer:
+def trusted(directory: Path, document: Any, **changes: Any) -> IssuerVerifier:
     (directory / "jwks.json").write_text(json.dumps(document))
     table = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": "jwks.json", "identity": IDENTITY, **changes}
-    return TrustedIssuer(issuers.parse(table, Where(directory / "registry.toml", "oidc 1")))
+    return IssuerVerifier(issuers.parse(table, Where(directory / "registry.toml", "oidc 1")))
 
 
-def verify(issuer: TrustedIssuer, secret: str) -> str:
+def verify(issuer: IssuerVerifier, secret: str) -> str:
     identity, ends = asyncio.run(issuer.verify(secret))
     assert ends > time.time()
     return identity.name
@@ -112,7 +112,7 @@ def test_keys_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").unlink()
     table = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": "jwks.json", "identity": IDENTITY}
     with pytest.raises(InvalidConfiguration):
-        TrustedIssuer(issuers.parse(table, Where(tmp_path / "registry.toml", "oidc 1"))).check()
+        IssuerVerifier(issuers.parse(table, Where(tmp_path / "registry.toml", "oidc 1"))).check()
 
 
 @pytest.mark.parametrize(

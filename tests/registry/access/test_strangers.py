@@ -21,7 +21,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey
 
 from digestry.registry.access import fetch as fetching
-from digestry.registry.access import key_sets, oidc, strangers
+from digestry.registry.access import key_sets, oidc, untrusted_tokens
 from digestry.registry.access.rules import matches_name
 from tests.registry.access.support import bearer, guarded
 from tests.registry.access.test_oidc import AUDIENCE, EC, ISSUER, RSA, issued, keys, trusted
@@ -104,8 +104,8 @@ def test_an_odd_token_is_a_401(server: RegistryServer) -> None:
 
 def test_an_odd_token_is_refused_however_long_it_is() -> None:
     for token in ODD:
-        for read in (strangers.header, strangers.issuer):
-            with contextlib.suppress(strangers.NotBelieved):
+        for read in (untrusted_tokens.header, untrusted_tokens.issuer):
+            with contextlib.suppress(untrusted_tokens.InvalidToken):
                 read(token)
 
 

@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
 
 from digestry.model.digest import Digest
-from digestry.registry.access import strangers
+from digestry.registry.access import untrusted_tokens
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.access.tokens import ALGORITHM, Tokens
 from tests.backends import open_coordination
@@ -293,7 +293,7 @@ def test_keys_change_while_it_runs(changing: RegistryServer) -> None:
     def signed_anew() -> bool:
         nonlocal new
         new = token(changing, "repository:team/app:pull", headers=basic("alice"))["token"]
-        return strangers.header(new).kid == kid
+        return untrusted_tokens.header(new).kid == kid
 
     wait_until(signed_anew, what="signing with the new key")
     assert many(changing, bearer(new)) == {200}  # by the other worker too, at once

@@ -15,8 +15,8 @@ from digestry.model.manifest import Manifest
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.backup import restoring, taking
 from digestry.registry.backup.copying import Flow
-from digestry.registry.backup.restoring import Restored
-from digestry.registry.backup.taking import Taken
+from digestry.registry.backup.restoring import RestoredBackup
+from digestry.registry.backup.taking import TakenBackup
 from digestry.registry.root import BACKUP_LOCK
 from tests.backends import open_blobs, open_catalog, open_coordination
 
@@ -76,19 +76,19 @@ def make_root(root: Path) -> None:
     KeyRing(open_coordination(root).keys).ensure()
 
 
-def back_up(root: Path, destination: Path, *, verify: bool = False, keep: bool = False) -> Taken:
+def back_up(root: Path, destination: Path, *, verify: bool = False, keep: bool = False) -> TakenBackup:
     return taking.to_directory(
         open_backend(root), root, destination, verify=verify, keep=keep, flow=Flow(), watcher=Unseen()
     )
 
 
-def archive(root: Path) -> tuple[bytes, Taken]:
+def archive(root: Path) -> tuple[bytes, TakenBackup]:
     stream = io.BytesIO()
     taken = taking.to_archive(open_backend(root), root, stream.write, flow=Flow(), watcher=Unseen())
     return stream.getvalue(), taken
 
 
-def restore(source: Path | bytes, root: Path, **options: Any) -> Restored:
+def restore(source: Path | bytes, root: Path, **options: Any) -> RestoredBackup:
     backend, flow, watcher = open_backend(root), Flow(), Unseen()
     if isinstance(source, bytes):
         read = io.BytesIO(source).read

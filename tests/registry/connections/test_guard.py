@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from digestry.registry.connections.config import ConnectionLimits
-from digestry.registry.connections.guard import ADDRESS, CROWDED, Guard
+from digestry.registry.connections.guard import ADDRESS, CROWDED, ConnectionGuard
 from digestry.registry.connections.table import Connections
 from digestry.registry.proxies import share_of
 from tests.registry.access.test_tls import certificate
@@ -171,7 +171,7 @@ def accepted(listening: socket.socket, count: int) -> Iterator[Ends]:
 def test_an_address_has_so_many_and_no_more(listening: socket.socket) -> None:
     table = Connections()
     table.guarded = True
-    guard = Guard(ConnectionLimits(per_address=10), table, listening.getsockname())
+    guard = ConnectionGuard(ConnectionLimits(per_address=10), table, listening.getsockname())
     with accepted(listening, 30) as (clients, _):
         busy = [table.enter(tuple(map(str, client.getsockname()))) for client in clients[-5:]]  # type: ignore[arg-type]
         guard.look()
@@ -183,7 +183,7 @@ def test_an_address_has_so_many_and_no_more(listening: socket.socket) -> None:
 
 
 def test_this_machine_and_proxies_have_as_many_as_they_like(listening: socket.socket) -> None:
-    guard = Guard(
+    guard = ConnectionGuard(
         ConnectionLimits(per_address=10),
         Connections(),
         listening.getsockname(),
@@ -196,7 +196,7 @@ def test_this_machine_and_proxies_have_as_many_as_they_like(listening: socket.so
 
 def test_while_the_event_loop_is_behind_nobody_is_taken_for_idle(listening: socket.socket) -> None:
     table = Connections()
-    guard = Guard(ConnectionLimits(total=16), table, listening.getsockname())
+    guard = ConnectionGuard(ConnectionLimits(total=16), table, listening.getsockname())
     table.turn = time.perf_counter() - 1
     with accepted(listening, 20):
         guard.look()
@@ -209,7 +209,7 @@ def test_while_the_event_loop_is_behind_nobody_is_taken_for_idle(listening: sock
 
 def test_other_sockets_of_the_process_are_let_alone(listening: socket.socket) -> None:
     """Those to other registries, to receivers of webhooks, and what listens."""
-    guard = Guard(
+    guard = ConnectionGuard(
         ConnectionLimits(total=16, per_address=1, header_seconds=0), Connections(), ("127.0.0.1", 1)
     )
     with accepted(listening, 30) as (clients, servers):

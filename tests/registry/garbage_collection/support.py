@@ -9,7 +9,7 @@ from typing import Any, Final
 from digestry.catalog import clock
 from digestry.catalog.garbage import Removed, Stayed
 from digestry.registry.config import RegistryConfig, load
-from digestry.registry.garbage_run import Tally
+from digestry.registry.garbage_run import CollectionCounts
 from tests.support import RegistryServer
 
 AT_ONCE: Final = """
@@ -30,7 +30,9 @@ def later(seconds: float = 3600) -> clock.Clock:
     return lambda: clock.now() + int(seconds * clock.SECOND)
 
 
-def gathered(run: Callable[..., Tally], config: RegistryConfig, **more: Any) -> list[Removed | Stayed]:
+def gathered(
+    run: Callable[..., CollectionCounts], config: RegistryConfig, **more: Any
+) -> list[Removed | Stayed]:
     """What a run tells of, when all leases are over."""
     items: list[Removed | Stayed] = []
     run(config, tell=items.append, now=later(), **more)

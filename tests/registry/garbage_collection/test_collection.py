@@ -25,8 +25,8 @@ from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
-from digestry.registry.garbage_run import Tally
-from digestry.registry.retention import CollectionConfig, check_as_served, note_served
+from digestry.registry.garbage_run import CollectionCounts
+from digestry.registry.retention_config import CollectionConfig, check_against_served, record_served_retention
 from tests.backends import open_blobs, open_catalog, open_coordination
 from tests.registry.garbage_collection.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
@@ -235,9 +235,9 @@ def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A 1 for each run that a job begins; nothing is collected."""
     runs: list[int] = []
 
-    def run(*_: object, **__: object) -> Tally:
+    def run(*_: object, **__: object) -> CollectionCounts:
         runs.append(1)
-        return Tally()
+        return CollectionCounts()
 
     monkeypatch.setattr(garbage_collection, "collect", run)
     return runs
@@ -345,7 +345,7 @@ def test_by_hand_without_the_servers_configuration(tmp_path: Path, settings: Pat
 
 def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) -> None:
     day = 86400.0
-    check_as_served(tmp_path, Retention())  # never served
+    check_against_served(tmp_path, Retention())  # never served
     for served, mine, wrong in (
         (Retention(), Retention(), ""),
         (Retention(untagged=30 * day), Retention(), ""),
@@ -355,15 +355,15 @@ def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) ->
         (Retention(sighted=91 * day), Retention(untagged=None), "sighted = 91 days"),
         (Retention(untagged=None, sighted=None), Retention(untagged=None, sighted=None), ""),
     ):
-        note_served(tmp_path, served)
+        record_served_retention(tmp_path, served)
         with contextlib.nullcontext() if not wrong else pytest.raises(InvalidConfiguration, match=wrong):
-            check_as_served(tmp_path, mine)
+            check_against_served(tmp_path, mine)
     for damage in (b"{", b"\xff", b'{"x":' + b"[" * 100_000, b"[]"):
         (tmp_path / "kept.json").write_bytes(damage)
         with pytest.raises(StorageError, match="damaged"):
-            check_as_served(tmp_path, Retention())
-    note_served(tmp_path, Retention())
-    check_as_served(tmp_path, Retention())
+            check_against_served(tmp_path, Retention())
+    record_served_retention(tmp_path, Retention())
+    check_against_served(tmp_path, Retention())
 
 
 def test_rules_that_cannot_be(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
-from digestry.registry.garbage_run import Tally
-from digestry.registry.retention import CollectionConfig
+from digestry.registry.garbage_run import CollectionCounts
+from digestry.registry.retention_config import CollectionConfig
 from tests.backends import open_blobs, open_catalog, open_coordination
 from tests.registry.garbage_collection.support import config, gathered, later
 from tests.registry.support import end_leases
@@ -197,7 +197,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
     monkeypatch.setattr(garbage_collection, "_FIRST_SECONDS", 0.05)
     runs: list[int] = []
 
-    def fails(config: RegistryConfig, **_: object) -> Tally:
+    def fails(config: RegistryConfig, **_: object) -> CollectionCounts:
         runs.append(1)
         catalog = open_catalog(config.root)
         catalog.jobs.note(JobState(COLLECTION, clock.now(), None, {}))

@@ -14,7 +14,7 @@ from digestry.catalog.job_states import COLLECTION
 from digestry.registry import removal_limit
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_collection import CollectionJob, collect
-from digestry.registry.removal_limit import LITTLE, Share, TooMuch
+from digestry.registry.removal_limit import LITTLE, RemovalRefused, RemovalShare
 from digestry.registry.server import prepare
 from tests.backends import open_blobs, open_catalog
 from tests.registry.backup.support import ORIGIN, push
@@ -40,19 +40,19 @@ def blobs(config: RegistryConfig) -> int:
 
 
 def test_a_share() -> None:
-    assert not Share("blob", total=100, dead=100).most  # few
-    assert not Share("blob", total=1000, dead=500).most
-    assert Share("blob", total=1000, dead=501).most
-    assert not Share("blob", total=10, dead=1, dead_bytes=LITTLE, live_bytes=0).most
-    assert Share("blob", total=10, dead=1, dead_bytes=LITTLE + 1, live_bytes=LITTLE).most
-    assert not Share("blob", total=10, dead=1, dead_bytes=2 * LITTLE, live_bytes=2 * LITTLE).most
+    assert not RemovalShare("blob", total=100, dead=100).most  # few
+    assert not RemovalShare("blob", total=1000, dead=500).most
+    assert RemovalShare("blob", total=1000, dead=501).most
+    assert not RemovalShare("blob", total=10, dead=1, dead_bytes=LITTLE, live_bytes=0).most
+    assert RemovalShare("blob", total=10, dead=1, dead_bytes=LITTLE + 1, live_bytes=LITTLE).most
+    assert not RemovalShare("blob", total=10, dead=1, dead_bytes=2 * LITTLE, live_bytes=2 * LITTLE).most
 
 
 def test_blobs_that_are_most_of_the_store_stay(config: RegistryConfig) -> None:
     store = open_blobs(config.root)
     strays = [store.put(os.urandom(10)) for _ in range(10)]
     items: list[object] = []
-    with pytest.raises(TooMuch, match="10 of 19 blobs, of 100 bytes, would be removed"):
+    with pytest.raises(RemovalRefused, match="10 of 19 blobs, of 100 bytes, would be removed"):
         collect(config, tell=items.append, now=later())
     assert not items
     assert all(store.stat(stray) for stray in strays)
@@ -75,7 +75,7 @@ def test_manifests_are_looked_at_before_any_is_deleted(
     catalog = open_catalog(config.root)
     for tag in ("t0", "t1"):
         catalog.delete_tag("x", tag, origin=ORIGIN)
-    with pytest.raises(TooMuch, match="2 of 3 manifests"):
+    with pytest.raises(RemovalRefused, match="2 of 3 manifests"):
         collect(config, now=later(100_000))
     assert catalog.has_repository("x")
     assert len(catalog.damage.content(after="", limit=100)) == 9
@@ -90,9 +90,9 @@ def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None
         store.put(os.urandom(10))
     job = CollectionJob(config, now=later())
     catalog = open_catalog(config.root)
-    with pytest.raises(TooMuch):
+    with pytest.raises(RemovalRefused):
         job._collect(threading.Event())
-    with pytest.raises(TooMuch):
+    with pytest.raises(RemovalRefused):
         job._collect(threading.Event())
     state = catalog.jobs.state(COLLECTION)
     assert state is not None

@@ -19,7 +19,7 @@ from digestry.catalog.garbage import Removed, Stayed
 from digestry.cli.main import digestry as command
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.registry.observability.audit_events import Removals, operator
+from digestry.registry.observability.audit_events import RemovalEvents, operator
 from digestry.registry.observability.audit_log import AuditLog
 from digestry.registry.observability_config import LogConfig
 from digestry.registry.routes import ROUTES
@@ -467,7 +467,7 @@ def test_what_a_mirror_brings(tmp_path: Path) -> None:
 
 def test_what_collection_removes(tmp_path: Path) -> None:
     audit = AuditLog(LogConfig(), tmp_path)
-    tell = Removals(audit)
+    tell = RemovalEvents(audit)
     tell(Removed("tag", "a/b", "old", "3 newer ones are kept"))
     tell(Removed("blob", "", "sha256:00", "no repository holds it", 5))
     tell(Stayed("tag", "a/b", "kept", "it is immutable"))
@@ -480,7 +480,7 @@ def test_what_collection_removes(tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_action() -> None:
-    source = Path(sys.modules[Removals.__module__].__file__ or "").parents[2]
+    source = Path(sys.modules[RemovalEvents.__module__].__file__ or "").parents[2]
     said = {
         action
         for path in (*source.rglob("*.py"),)

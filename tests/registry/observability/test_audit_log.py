@@ -13,7 +13,13 @@ import pytest
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import Digest
-from digestry.registry.observability.audit_log import PLACE_FILE, AuditLog, Rotation, tell_place, told_place
+from digestry.registry.observability.audit_log import (
+    PLACE_FILE,
+    AuditLog,
+    RotationJob,
+    record_path,
+    recorded_path,
+)
 from digestry.registry.observability_config import LogConfig
 from tests.registry.access.support import RULES, basic, guarded, of
 from tests.registry.observability.support import Metrics, audited, configured, lines, logged
@@ -189,7 +195,7 @@ def test_a_file_of_its_own_beside_the_configuration() -> None:
 
 def test_a_large_file_is_put_aside(tmp_path: Path) -> None:
     config = LogConfig(audit_size=100, audit_files=2)
-    audit, rotation = AuditLog(config, tmp_path), Rotation(config, tmp_path)
+    audit, rotation = AuditLog(config, tmp_path), RotationJob(config, tmp_path)
     rotation.run(threading.Event())  # there is none yet
     for number in range(5):
         audit.write([{"number": number, "filler": "x" * 120}])
@@ -237,7 +243,7 @@ def test_a_place_where_it_cannot_be(tmp_path: Path) -> None:
 
 def test_no_line_is_lost_while_the_file_is_put_aside(tmp_path: Path) -> None:
     config = LogConfig(audit_size=1, audit_files=1000)
-    rotation = Rotation(config, tmp_path)
+    rotation = RotationJob(config, tmp_path)
     logs = [AuditLog(config, tmp_path) for _ in range(4)]
     stop = threading.Event()
     written = [0] * len(logs)
@@ -271,7 +277,7 @@ def test_no_line_is_lost_while_the_file_is_put_aside(tmp_path: Path) -> None:
 
 def test_commands_find_it(tmp_path: Path) -> None:
     for place in (tmp_path / "elsewhere.log", "off", "stderr", None):
-        tell_place(LogConfig(audit=place), tmp_path)
-        assert told_place(tmp_path).audit == place
+        record_path(LogConfig(audit=place), tmp_path)
+        assert recorded_path(tmp_path).audit == place
     (tmp_path / PLACE_FILE).write_text("{")  # no registry wrote this
-    assert told_place(tmp_path).audit is None
+    assert recorded_path(tmp_path).audit is None

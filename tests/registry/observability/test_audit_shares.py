@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.registry.observability.audit_log import KEPT, AuditLog, Rotation
+from digestry.registry.observability.audit_log import KEPT, AuditLog, RotationJob
 from digestry.registry.observability.audit_shares import keep_shares
 from digestry.registry.observability_config import LogConfig
 from tests.registry.observability.support import lines
@@ -39,7 +39,7 @@ def numbers(path: Path, user: str) -> list[int]:
 
 def test_one_user_does_not_push_out_the_lines_of_others(tmp_path: Path) -> None:
     config = LogConfig(audit_size=SIZE, audit_files=2)
-    audit, rotation = AuditLog(config, tmp_path), Rotation(config, tmp_path)
+    audit, rotation = AuditLog(config, tmp_path), RotationJob(config, tmp_path)
     audit.write([{"user": "alice", "number": number} for number in range(50)])
     for number in range(200):
         audit.write([{"user": "mallory", "number": number, "client": "x" * 4000}] * 6)

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 
 from digestry.model.digest import Digest
-from digestry.registry.observability.counters import REQUESTS, Counter, Family, Measures, size_class
-from digestry.registry.observability.metrics_files import Slot, Snapshot, prepare, read_all
+from digestry.registry.observability.counters import REQUESTS, Counter, Family, ProcessMetrics, size_class
+from digestry.registry.observability.metrics_files import MetricsSnapshot, Slot, prepare, read_all
 from tests.registry.access.support import basic, guarded
 from tests.registry.observability.support import Metrics, configured
 from tests.registry.support import Upload
@@ -277,13 +277,13 @@ def test_the_page_tells_of_every_metric() -> None:
 def test_a_slot_is_taken_over(tmp_path: Path) -> None:
     prepare(tmp_path)
     first, second = Slot(tmp_path, "worker"), Slot(tmp_path, "worker")
-    first.write(Snapshot({"a": [(("x",), [1.0])]}, {"g": [((), 5.0)]}))
-    second.write(Snapshot({"a": [(("x",), [2.0])]}))
+    first.write(MetricsSnapshot({"a": [(("x",), [1.0])]}, {"g": [((), 5.0)]}))
+    second.write(MetricsSnapshot({"a": [(("x",), [2.0])]}))
     assert sorted(lives for lives, _ in read_all(tmp_path)) == [True, True]
     first.close()
     assert sorted(lives for lives, _ in read_all(tmp_path)) == [False, True]
     other = Slot(tmp_path, "maintenance")
-    assert other.inherited == Snapshot()
+    assert other.inherited == MetricsSnapshot()
     third = Slot(tmp_path, "worker")
     assert third.inherited.series == {"a": [(("x",), [1.0])]}
     assert len(list(tmp_path.glob("metrics/*"))) == 3
@@ -295,7 +295,7 @@ def test_a_slot_that_was_being_written(tmp_path: Path) -> None:
     prepare(tmp_path)
     slot = Slot(tmp_path, "worker")
     for count in (1.0, 2.0):
-        slot.write(Snapshot({"a": [((), [count])]}))
+        slot.write(MetricsSnapshot({"a": [((), [count])]}))
     (file,) = tmp_path.glob("metrics/*")
     content = bytearray(file.read_bytes())
     content[20] ^= 0xFF  # the second writing is in the first half
@@ -303,15 +303,15 @@ def test_a_slot_that_was_being_written(tmp_path: Path) -> None:
     ((_, found),) = read_all(tmp_path)
     assert found.series == {"a": [((), [1.0])]}
     with pytest.raises(OSError, match="too many"):
-        slot.write(Snapshot({"a": [((str(n),), [0.0]) for n in range(100_000)]}))
+        slot.write(MetricsSnapshot({"a": [((str(n),), [0.0]) for n in range(100_000)]}))
     slot.close()
 
 
 def test_counting_goes_on_from_what_was_inherited() -> None:
-    first = Measures()
+    first = ProcessMetrics()
     first.tally(("manifest", "GET", 200)).buckets[0] += 3
     first.counter(Family("c", "", ("l",))).add("x", by=2)
-    second = Measures(first.snapshot())
+    second = ProcessMetrics(first.snapshot())
     second.tally(("manifest", "GET", 200)).buckets[1] += 1
     second.tally(("manifest", "BREW", 200)).buckets[1] += 1
     second.counter(Family("c", "", ("l",))).add("x")

@@ -128,9 +128,12 @@ def test_a_pipe_has_no_other_beside_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", Path("/dev/stdout"), Path("/proc/self/fd/1"), "stderr", "off"):
         config = LogConfig(audit=place)
-        assert config.of_strangers(tmp_path) == config
-    assert LogConfig(audit=tmp_path / "writes").of_strangers(tmp_path).audit == tmp_path / "writes-refused"
-    assert LogConfig().of_strangers(tmp_path).audit == tmp_path / "audit-refused.log"
+        assert config.for_anonymous_refusals(tmp_path) == config
+    assert (
+        LogConfig(audit=tmp_path / "writes").for_anonymous_refusals(tmp_path).audit
+        == tmp_path / "writes-refused"
+    )
+    assert LogConfig().for_anonymous_refusals(tmp_path).audit == tmp_path / "audit-refused.log"
 
 
 # -- the shares ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.server import prepare
-from digestry.upstream.guard import parse_inside
+from digestry.upstream.ssrf_guard import parse_allowed_target
 
 
 def mirrors(tmp_path: Path, text: str) -> tuple[MirrorConfig, ...]:
@@ -134,7 +134,7 @@ def test_what_is_refused(tmp_path: Path, text: str, says: str) -> None:
 )
 def test_what_may_be_inside_is_understood_where_it_counts(tmp_path: Path, text: str) -> None:
     [found] = mirrors(tmp_path, f'[mirror."a.test"]\ninternal = "{text}"')
-    assert len([parse_inside(entry) for entry in found.internal]) == 1
+    assert len([parse_allowed_target(entry) for entry in found.internal]) == 1
 
 
 @pytest.mark.parametrize(

@@ -96,12 +96,12 @@ class Containerd:
             )
 
     def tasks(self, namespace: str) -> dict[str, bool | None]:
-        """Whether each container with a task runs; None where containerd does not know."""
+        """Return whether each container with a task runs; None where containerd does not know."""
         answer = self._channel.unary(f"{_SERVICES}.tasks.v1.Tasks/List", metadata=_of(namespace))
         return {one.text(2) or one.text(1): _runs(one) for one in Message(answer).messages(1)}
 
     def task(self, namespace: str, identity: str) -> bool | None:
-        """Whether one container runs; None where containerd does not know."""
+        """Return whether one container runs; None where containerd does not know."""
         method = f"{_SERVICES}.tasks.v1.Tasks/Get"
         try:
             answer = self._channel.unary(method, string(1, identity), _of(namespace))

@@ -234,7 +234,7 @@ def docker_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something at ``path``, or whoever asks may not see whether there is."""
+    """Return whether there is something at ``path``, or whoever asks may not see whether there is."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

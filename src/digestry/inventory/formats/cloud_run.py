@@ -136,7 +136,7 @@ def _execution(status: JsonObject) -> tuple[State, tuple[str, ...]]:
 
 
 def _revision(status: JsonObject) -> tuple[State, tuple[str, ...], bool]:
-    """Whether a revision runs, what is to be said of that, and whether it is a template now."""
+    """Return whether a revision runs, the remark on that, and whether it is only a template."""
     conditions = {as_text(one.get("type")): one for one in map(as_object, as_list(status.get("conditions")))}
     active, ready = as_object(conditions.get("Active")), as_object(conditions.get("Ready"))
     reason = as_text(active.get("reason"))

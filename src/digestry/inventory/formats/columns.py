@@ -144,12 +144,12 @@ def plan(headings: Sequence[str]) -> Plan:
 
 @lru_cache(4096)
 def names_image(key: str) -> bool:
-    """Whether a key holds an image's name, or an identity that is read."""
+    """Return whether a key holds an image's name, or an identity that is read."""
     return bool(reads(key)) or _COLUMNS.get(plain(key)) == "reference"
 
 
 def is_state(key: str) -> bool:
-    """Whether a key says whether a container runs."""
+    """Return whether a key says whether a container runs."""
     return _COLUMNS.get(plain(key)) == "state"
 
 

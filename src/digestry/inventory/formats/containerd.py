@@ -106,7 +106,7 @@ def read_record(content: bytes) -> RecordMetadata | None:
 
 
 def is_table(first: str) -> bool:
-    """Whether ``first`` is the line of headings that ``ctr containers ls`` prints."""
+    """Return whether ``first`` is the line of headings that ``ctr containers ls`` prints."""
     return _HEADINGS.fullmatch(first) is not None
 
 

@@ -25,7 +25,7 @@ class ObjectFormat(EntryFormat[JsonObject]):
     entry: ClassVar[object] = JsonObject
 
     def shows(self, state: State, count: int = 1) -> bool:
-        """Whether containers in ``state`` are to be reported; counts those that are not."""
+        """Return whether to report containers in ``state``, and count those that are left out."""
         if state != "ended" or self._reading.include_stopped:
             return True
         self._reading.stopped += count

@@ -48,7 +48,7 @@ def role_of(key: str) -> Role:
 
 
 def holds_digest(key: str, text: str) -> bool:
-    """Whether ``text``, the value of ``key``, has something in it that may be an image's digest."""
+    """Return whether ``text``, the value of ``key``, has something in it that may be an image's digest."""
     if _IN_VALUE.search(text) is None:
         return False
     return "sha256:" in text or _NO_IMAGE.fullmatch(plain(key)) is None

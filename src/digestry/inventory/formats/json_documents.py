@@ -214,6 +214,6 @@ def _bracket_end(content: bytes, start: int) -> int | None:
 
 
 def _are_several(line: bytes) -> bool:
-    """Whether one line has several documents."""
+    """Return whether one line has several documents."""
     end = _bracket_end(line, 0) if line[0] in _ENDS else None
     return end is not None and end < len(line) and _is_json(line[:end])

@@ -42,7 +42,7 @@ _NEEDED: Final = "kube_pod_container_info, or cAdvisor's container_last_seen, ha
 
 
 def is_exposition(first: str) -> bool:
-    """Whether ``first`` is the first line of what an exporter prints."""
+    """Return whether ``first`` is the first line of what an exporter prints."""
     match = _SAMPLE.fullmatch(first.strip())
     return _COMMENT.match(first) is not None or (match is not None and _is_number(match[3]) and "{" in first)
 

@@ -195,7 +195,7 @@ class _Pod:
             yield self._problem("it has no containers in it, as if it had been cut off")
 
     def _still_runs(self) -> bool:
-        """Whether a container of a pod that has ended is said to run: a kubelet may tell of a pod's end
+        """Return whether a container of an ended pod is reported as running: a kubelet may report a pod's end
         before that of its containers."""
         phase = as_text(self._status.get("phase"))
         runs = any(

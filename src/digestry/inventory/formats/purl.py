@@ -28,7 +28,7 @@ class PurlImage:
 
 
 def is_image(purl: str) -> bool:
-    """Whether a package URL is one of an image."""
+    """Return whether a package URL is one of an image."""
     return purl.lower().startswith(IMAGE_TYPES)
 
 

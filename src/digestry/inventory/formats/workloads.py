@@ -142,7 +142,7 @@ class Workloads:
                 yield self._template(workload, container)
 
     def _has_owner(self, workload: _Workload) -> bool:
-        """Whether a cron job is there that stands for this job."""
+        """Return whether this job's cron job is known, which represents it."""
         return bool(workload.owner) and (workload.namespace, "CronJob", workload.owner) in self._known
 
     def _owners(self, pod: JsonObject) -> list[_Key]:

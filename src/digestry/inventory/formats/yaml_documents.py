@@ -17,7 +17,7 @@ _BEGINS: Final = re.compile(r"---|%YAML|#|(- +)?[A-Za-z_][\w.-]*:( |\s*$)")
 
 
 def is_yaml(first: str) -> bool:
-    """Whether ``first`` may be the first line of YAML, and is none of CSV."""
+    """Return whether ``first`` may be the first line of YAML, and not of CSV."""
     return _BEGINS.match(first) is not None
 
 

@@ -96,7 +96,8 @@ class Informer:
         return objects
 
     def _is_caught_up(self, api: KubeAPI, notes: list[str], problems: list[str]) -> bool:
-        """Whether all changes until now were learned; if not, ``notes`` or ``problems`` may say why."""
+        """Return whether all changes until now were applied; if not, ``notes`` or ``problems`` may say
+        why."""
         present = api.page(self._path, f"list {self._resource}", self._query, limit=1)
         if _reaches(self._version, present.version) and self._version != present.version:
             return False  # another life of that server: what it counts began anew
@@ -191,7 +192,7 @@ class Informer:
 
 
 def _reaches(version: str, other: str) -> bool:
-    """Whether ``version`` is ``other`` or a later one. Versions are numbers, and can be compared; of what
+    """Return whether ``version`` is ``other`` or later. Versions are numbers, and can be compared; of what
     is none, it is not known."""
     return bool(_NUMBER.fullmatch(version) and _NUMBER.fullmatch(other) and int(version) >= int(other))
 

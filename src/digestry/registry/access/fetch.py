@@ -102,7 +102,8 @@ class _Timed(io.RawIOBase):
         self._stream.sendall(content)
 
     def close(self) -> None:
-        """Leaves the socket to who opened it: the answer is read after the connection is given up."""
+        """Leave the socket open for its owner, who reads the answer after :mod:`http.client` has closed
+        this."""
 
     def makefile(self, *_: object) -> io.BufferedReader:
         return io.BufferedReader(self)

@@ -20,17 +20,17 @@ from typing import Final
 from digestry.catalog.robot_tokens import PREFIX, RobotReads
 from digestry.coordination.protocol import KeyStore
 from digestry.errors import StorageError
-from digestry.registry.access import strangers
+from digestry.registry.access import untrusted_tokens
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
 from digestry.registry.access.keys import KeyRing
-from digestry.registry.access.oidc import TrustedIssuer, Untrusted
+from digestry.registry.access.oidc import IssuerVerifier, Untrusted
 from digestry.registry.access.passwords import Passwords
 from digestry.registry.access.principal import EVERYBODY, Principal
 from digestry.registry.access.request import AccessRequest
 from digestry.registry.access.rules import Rules
-from digestry.registry.access.strangers import NotBelieved
-from digestry.registry.access.tokens import Tokens, Verified
+from digestry.registry.access.tokens import Tokens, VerifiedToken
+from digestry.registry.access.untrusted_tokens import InvalidToken
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.proxies import says_https
 
@@ -64,7 +64,7 @@ class Gate:
         self.keys = KeyRing(keys)
         self.tokens = Tokens(self.keys, config.service)
         self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd)
-        self._issuers = {issuer.issuer: TrustedIssuer(issuer) for issuer in config.issuers}
+        self._issuers = {issuer.issuer: IssuerVerifier(issuer) for issuer in config.issuers}
         self._robots = robots
         self._nobody = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
@@ -105,14 +105,14 @@ class Gate:
     # -- who it is -----------------------------------------------------------------------------
 
     def cached_principal(self, header: str | None) -> Principal | None:
-        """The principal of an ``Authorization`` header, if it was met before."""
+        """Return the principal of an ``Authorization`` header that was seen before; None for a new one."""
         if header is None or self._nobody is EVERYBODY:
             return self._nobody
         principal = self._principals.get(self._key(header))
         return principal if principal is not None and principal.ends > time.time() else None
 
     async def authenticate(self, request: AccessRequest, header: str) -> Principal:
-        """The principal of a header that is new. Raises :class:`ErrorResponse` 401, with a challenge."""
+        """Return the principal of a new header. Raises :class:`ErrorResponse` 401, with a challenge."""
         key, changes, began = self._key(header), self._changes, time.time()
         scheme, _, value = header.partition(" ")
         value = value.strip()
@@ -139,7 +139,7 @@ class Gate:
         return hashlib.blake2b(header.encode("latin-1", "replace"), key=self._secret, digest_size=16).digest()
 
     async def basic(self, request: AccessRequest, header: str) -> Proof:
-        """Return the proof of a Basic header. Raises :class:`Problem` 401."""
+        """Return the proof of a Basic header. Raises :class:`ErrorResponse` 401."""
         try:
             pair = base64.b64decode(header.partition(" ")[2].strip(), validate=True).decode()
             name, colon, password = pair.partition(":")
@@ -150,14 +150,14 @@ class Gate:
         return await self.password(request, name, password)
 
     async def password(self, request: AccessRequest, name: str, password: str) -> Proof:
-        """Return the proof of a name and password. Raises :class:`Problem` 401."""
+        """Return the proof of a name and password. Raises :class:`ErrorResponse` 401."""
         proof: Proof | None = None
         if name.startswith(ROBOT_PREFIX):
             proof = await self._robot(password, name.removeprefix(ROBOT_PREFIX))
         elif name == OIDC_USER and self._issuers:
             try:
                 proof = await self._outside(password)
-            except (Untrusted, NotBelieved) as error:
+            except (Untrusted, InvalidToken) as error:
                 raise self.unauthorized(request, str(error)) from error
         elif self._passwords is not None:
             key = self._key(f"{name}:{password}".encode().decode("latin-1"))
@@ -173,23 +173,23 @@ class Gate:
             if token.startswith(PREFIX):
                 proof = await self._robot(token)
                 if proof is None:
-                    raise NotBelieved("the robot's token is wrong, expired or revoked")
-            elif strangers.issuer(token) in self._issuers:
+                    raise InvalidToken("the robot's token is wrong, expired or revoked")
+            elif untrusted_tokens.issuer(token) in self._issuers:
                 proof = await self._outside(token)
             else:
                 return await self._own(self.tokens.verify(token, "access"))
-        except (NotBelieved, Untrusted) as error:
+        except (InvalidToken, Untrusted) as error:
             raise self.unauthorized(request, str(error), error="invalid_token") from error
         return Principal(proof.identity, self.rules, ends=proof.ends)
 
-    async def _own(self, token: Verified) -> Principal:
+    async def _own(self, token: VerifiedToken) -> Principal:
         await self.still_holds(token)
         return Principal(
             Identity(token.name), self.rules, ends=token.ends, grants=token.grants, catalog=token.catalog
         )
 
-    async def still_holds(self, token: Verified) -> Proof:
-        """Raise :class:`NotBelieved` if the credential behind a token has changed since."""
+    async def still_holds(self, token: VerifiedToken) -> Proof:
+        """Raise :class:`InvalidToken` if the credential behind a token has changed since."""
         if token.name == ANONYMOUS.name or token.credential == OIDC_USER:
             return Proof(Identity(token.name), token.credential, token.ends)
         if token.name.startswith(ROBOT_PREFIX):
@@ -198,7 +198,7 @@ class Gate:
         else:
             now = self._passwords.fingerprint(token.name) if self._passwords is not None else None
         if now != token.credential:
-            raise NotBelieved(f"what {token.name} logged in with does not hold any more: log in again")
+            raise InvalidToken(f"what {token.name} logged in with does not hold any more: log in again")
         return Proof(Identity(token.name), token.credential, token.ends)
 
     async def _robot(self, secret: str, name: str | None = None) -> Proof | None:
@@ -209,7 +209,7 @@ class Gate:
         return Proof(Identity(ROBOT_PREFIX + found.name), found.fingerprint, ends)
 
     async def _outside(self, token: str) -> Proof:
-        issuer = self._issuers.get(strangers.issuer(token) or "")
+        issuer = self._issuers.get(untrusted_tokens.issuer(token) or "")
         if issuer is None:
             raise Untrusted("the token is of an issuer that this registry does not trust")
         identity, ends = await issuer.verify(token)
@@ -245,7 +245,8 @@ class Gate:
         raise denied(principal.identity, action, repository)
 
     def require_audit(self, request: AccessRequest, repository: str) -> None:
-        """Check the right to read who did what, or what runs where. Raises :class:`Problem` 401 and 403.
+        """Check the right to read who did what, or what runs where. Raises :class:`ErrorResponse` 401 and
+        403.
 
         As :meth:`require`, which was before it, by the rules alone; who may not even pull sees the
         repository as not there.
@@ -258,7 +259,8 @@ class Gate:
         raise denied(request.principal.identity, "audit", repository)
 
     def hidden(self, request: AccessRequest, repositories: set[str]) -> set[str]:
-        """Return those of ``repositories`` that the request must see as absent. Raises :class:`Problem` 401.
+        """Return those of ``repositories`` that the request must see as absent. Raises :class:`ErrorResponse`
+        401.
 
         Raises :class:`ErrorResponse` 401.
         """
@@ -271,23 +273,25 @@ class Gate:
         return hidden
 
     def require_login(self, request: AccessRequest) -> None:
-        """Check access to ``/v2/``, where clients find out how to log in. Raises :class:`Problem` 401."""
+        """Check access to ``/v2/``, where clients find out how to log in. Raises :class:`ErrorResponse`
+        401."""
         if request.principal is self._nobody and self._nobody is not EVERYBODY:
             raise self.unauthorized(request, "log in to use this registry")
 
     def require_name(self, request: AccessRequest, text: str) -> None:
-        """Refuse anonymous requests, where there are users. Raises :class:`Problem` 401."""
+        """Refuse anonymous requests, where there are users. Raises :class:`ErrorResponse` 401."""
         if request.principal is not EVERYBODY and request.principal.identity.anonymous:
             raise self.unauthorized(request, text)
 
     def require_reader(self, request: AccessRequest, text: str) -> None:
-        """Refuse principals that may read nothing, before their body is read. Raises :class:`Problem` 401."""
+        """Refuse principals that may read nothing, before their body is read. Raises :class:`ErrorResponse`
+        401."""
         principal = request.principal
         if principal.identity.anonymous and not principal.sees_anything():
             raise self.unauthorized(request, text)
 
     def require_catalog(self, request: AccessRequest) -> None:
-        """Check access to lists of repositories. Raises :class:`Problem` 401."""
+        """Check access to lists of repositories. Raises :class:`ErrorResponse` 401."""
         principal = request.principal
         if not principal.catalog or (principal.identity.anonymous and not principal.sees_anything()):
             raise self.unauthorized(request, "log in to list repositories", scope="registry:catalog:*")

@@ -15,7 +15,7 @@ import msgspec
 from joserfc.errors import SecurityWarning
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry.access import key_sets, strangers
+from digestry.registry.access import key_sets, untrusted_tokens
 from digestry.registry.access.fetch import fetch
 from digestry.registry.access.identity import Identity
 from digestry.registry.access.issuers import Issuer
@@ -38,7 +38,7 @@ class Untrusted(Exception):
     """The token is not trusted; the text says why, for its sender."""
 
 
-class TrustedIssuer:
+class IssuerVerifier:
     """Verifies one issuer's tokens on the event loop. A thread fetches the issuer's keys; the earlier keys
     serve meanwhile."""
 
@@ -66,9 +66,9 @@ class TrustedIssuer:
     async def verify(self, token: str) -> tuple[Identity, float]:
         """Return the token's identity and its expiry (seconds since 1970).
 
-        Raises :class:`Untrusted`, and :class:`~.strangers.NotBelieved` for what is no token.
+        Raises :class:`Untrusted`, and :class:`~.strangers.InvalidToken` for what is no token.
         """
-        header = strangers.header(token)
+        header = untrusted_tokens.header(token)
         if header.alg not in self.issuer.algorithms:
             raise Untrusted(f"tokens of {self.issuer.issuer} with this signature algorithm are not taken")
         keys = await self._keys_with(header)
@@ -78,7 +78,7 @@ class TrustedIssuer:
         with warnings.catch_warnings():
             # RFC 9864 has new names for EdDSA, which issuers do not use yet.
             warnings.simplefilter("ignore", SecurityWarning)
-            signed = (strangers.signed(token, each.key, header.alg) for each in found[:_MOST_TRIED])
+            signed = (untrusted_tokens.signed(token, each.key, header.alg) for each in found[:_MOST_TRIED])
             payload = next((claims for claims in signed if claims is not None), None)
         if payload is None:
             raise Untrusted(f"the token is not signed by {self.issuer.issuer}")
@@ -94,7 +94,10 @@ class TrustedIssuer:
         audiences = audience if isinstance(audience, list) else [audience]
         if claims.get("iss") != self.issuer.issuer or self.issuer.audience not in audiences:
             raise Untrusted(f"the token is not for {self.issuer.audience}")
-        expires, begins = strangers.moment(claims.get("exp")), strangers.moment(claims.get("nbf", 0))
+        expires, begins = (
+            untrusted_tokens.moment(claims.get("exp")),
+            untrusted_tokens.moment(claims.get("nbf", 0)),
+        )
         if expires is None or expires + leeway <= now:
             raise Untrusted("the token has expired, or does not say when it does")
         if begins is None or begins - leeway > now:
@@ -112,7 +115,7 @@ class TrustedIssuer:
 
     # -- keys ----------------------------------------------------------------------------------
 
-    async def _keys_with(self, header: strangers.Header) -> KeySet:
+    async def _keys_with(self, header: untrusted_tokens.Header) -> KeySet:
         now = time.monotonic()
         known = self._keys is not None and bool(self._keys.fitting(header.alg, header.kid))
         stale = now - self._read_at > self.issuer.jwks_seconds

@@ -169,7 +169,7 @@ class Passwords:
 
 
 def _heard(task: asyncio.Task[bool]) -> None:
-    """Takes note of an error, which nobody may be there for any more."""
+    """Retrieve a task's error, so that asyncio does not report it if nobody waits for it any more."""
     if not task.cancelled():
         task.exception()
 

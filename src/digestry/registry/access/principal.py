@@ -72,15 +72,15 @@ class Principal:
         return "audit" in self.ruled(repository)
 
     def audits_everything(self) -> bool:
-        """Whether that is so whatever a repository is called."""
+        """Return whether the principal may audit every repository, whatever its name."""
         return self._rules.everywhere(self.identity, "audit")
 
     def pulls_everything(self) -> bool:
-        """Whether every repository may be pulled from, whatever it is called."""
+        """Return whether the principal may pull from every repository, whatever its name."""
         return self._rules.everywhere(self.identity, "pull")
 
     def seen_beginnings(self) -> list[str]:
-        """What the names begin with of all that a list may name, by the rules; none begins with another."""
+        """Return prefixes of all names that a list may have, by the rules; none is a prefix of another."""
         return self._rules.beginnings(self.identity, "pull")
 
     def sees_anything(self) -> bool:

@@ -121,8 +121,8 @@ class Rules:
         return any("pull" in rule.actions for rule in self._of(identity))
 
     def beginnings(self, identity: Identity, action: Action) -> list[str]:
-        """What the names begin with of all repositories in which ``action`` is allowed, in the order of
-        their bytes; none begins with another."""
+        """Return prefixes of the names of all repositories in which ``action`` is allowed, in the order of
+        their bytes; none is a prefix of another."""
         patterns = {p for rule in self._of(identity) if action in rule.actions for p in rule.repositories}
         found: list[str] = []
         for each in sorted({beginning(pattern) for pattern in patterns}):

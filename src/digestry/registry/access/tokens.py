@@ -14,9 +14,9 @@ from typing import Final, Literal
 import msgspec
 from joserfc import jwt
 
-from digestry.registry.access import strangers
+from digestry.registry.access import untrusted_tokens
 from digestry.registry.access.keys import KeyRing
-from digestry.registry.access.strangers import NotBelieved
+from digestry.registry.access.untrusted_tokens import InvalidToken
 
 ALGORITHM: Final = "Ed25519"
 Purpose = Literal["access", "refresh"]
@@ -27,7 +27,7 @@ Grants = Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedToken:
     """A verified token. ``credential`` is the fingerprint of what it was issued for."""
 
     name: str
@@ -86,27 +86,29 @@ class Tokens:
         }
         return jwt.encode({"alg": ALGORITHM, "kid": kid}, claims, key, algorithms=[ALGORITHM])
 
-    def verify(self, token: str, purpose: Purpose) -> Verified:
-        """Return the content of a token. Raises :class:`NotBelieved`."""
-        header = strangers.header(token)
+    def verify(self, token: str, purpose: Purpose) -> VerifiedToken:
+        """Return the content of a token. Raises :class:`InvalidToken`."""
+        header = untrusted_tokens.header(token)
         key = self._keys.get(header.kid)
         # One algorithm: what the token itself says about how to verify it counts for nothing.
-        payload = None if key is None or header.alg != ALGORITHM else strangers.signed(token, key, ALGORITHM)
+        payload = (
+            None if key is None or header.alg != ALGORITHM else untrusted_tokens.signed(token, key, ALGORITHM)
+        )
         if payload is None:
-            raise NotBelieved("the token is not signed by this registry")
+            raise InvalidToken("the token is not signed by this registry")
         try:
             claims = msgspec.json.decode(payload, type=_Claims)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise NotBelieved("the token's claims cannot be read") from error
+            raise InvalidToken("the token's claims cannot be read") from error
         if claims.iss != self._service or claims.aud != self._service:
-            raise NotBelieved(f"the token is not for {self._service}")
+            raise InvalidToken(f"the token is not for {self._service}")
         if claims.purpose != purpose:
-            raise NotBelieved(f"this is not an {purpose} token")
-        now, ends = time.time(), strangers.moment(claims.exp)
+            raise InvalidToken(f"this is not an {purpose} token")
+        now, ends = time.time(), untrusted_tokens.moment(claims.exp)
         if ends is None or ends <= now:
-            raise NotBelieved("the token has expired")
+            raise InvalidToken("the token has expired")
         if claims.nbf > now + LEEWAY:
-            raise NotBelieved("the token is not valid yet")
+            raise InvalidToken("the token is not valid yet")
         grants: dict[str, frozenset[str]] = {}
         catalog = False
         for entry in claims.access:
@@ -114,4 +116,4 @@ class Tokens:
                 grants[entry.name] = grants.get(entry.name, frozenset()) | frozenset(entry.actions)
             elif entry.type == "registry" and entry.name == "catalog":
                 catalog = True
-        return Verified(claims.sub, ends, claims.credential, grants, catalog)
+        return VerifiedToken(claims.sub, ends, claims.credential, grants, catalog)

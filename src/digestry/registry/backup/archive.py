@@ -64,7 +64,7 @@ class ArchiveWriter:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArchiveEntry:
     """A file of the archive. Its content is read before the next entry is asked for."""
 
     name: str
@@ -80,7 +80,7 @@ class ArchiveReader:
         self._left = 0
         self._pad = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ArchiveEntry]:
         while True:
             for _ in self.content():
                 pass
@@ -104,7 +104,7 @@ class ArchiveReader:
             if size < 0:
                 raise ContentError(f"the archive's {shown(name)} has no size")
             self._left, self._pad = size, -size % tarfile.BLOCKSIZE
-            yield Entry(name, size)
+            yield ArchiveEntry(name, size)
 
     def content(self) -> Iterator[bytes]:
         """Yield the current entry's content in pieces."""
@@ -113,7 +113,7 @@ class ArchiveReader:
             self._left -= len(chunk)
             yield chunk
 
-    def whole(self, entry: Entry, limit: int) -> bytes:
+    def whole(self, entry: ArchiveEntry, limit: int) -> bytes:
         """Return the current entry's content at once. Raises :class:`ContentError` above ``limit`` bytes."""
         if entry.size > limit:
             raise ContentError(f"the archive's {entry.name} is larger than {limit} bytes")

@@ -22,7 +22,7 @@ from digestry.catalog.store import CatalogFile
 from digestry.coordination import key_files
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, NotFound
-from digestry.registry import retention, store_identity
+from digestry.registry import retention_config, store_identity
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
 from digestry.registry.observability.audit_log import PLACE_FILE
@@ -30,7 +30,16 @@ from digestry.version import __version__
 
 _GOES_WITHOUT_SAYING: Final = frozenset(
     {LAYOUT_FILE, "blobs", key_files.DIRECTORY}
-    | {"absent", "guards", "metrics", "mirror", "reserve", "tls", PLACE_FILE, retention.FILE}  # made anew
+    | {
+        "absent",
+        "guards",
+        "metrics",
+        "mirror",
+        "reserve",
+        "tls",
+        PLACE_FILE,
+        retention_config.FILE,
+    }  # made anew
     | {"lost+found"}
 )
 _WHY_NOT: Final = {
@@ -44,7 +53,7 @@ _NOT_OURS: Final = "not the registry's own: copy it yourself if you need it"
 
 
 @dataclass(slots=True)
-class Tally:
+class BackupCounts:
     """Counts of a backup: its content, what was copied, and what is missing."""
 
     blobs: int = 0
@@ -66,7 +75,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Frozen:
+class FrozenRegistry:
     """A registry in which garbage collection is locked out, with a staged snapshot of its catalog.
 
     ``root`` is the directory whose other files the backup leaves out.
@@ -93,7 +102,7 @@ class Frozen:
                     found.append((Part.of(path, content), content))
         return found
 
-    def describe(self, tally: Tally, kept_keys: list[Part]) -> Description:
+    def describe(self, tally: BackupCounts, kept_keys: list[Part]) -> Description:
         return Description(
             version=description.VERSION,
             digestry=__version__,
@@ -122,7 +131,7 @@ class Frozen:
 
 
 @contextlib.contextmanager
-def frozen(backend: Backend, root: Path, place: Path, follows: str | None = None) -> Iterator[Frozen]:
+def frozen(backend: Backend, root: Path, place: Path, follows: str | None = None) -> Iterator[FrozenRegistry]:
     """Lock garbage collection out inside the block, and stage a snapshot in a folder of ``place``.
 
     ``follows`` is the last hash in an earlier backup's journal. This journal must have it too. Raises
@@ -143,7 +152,7 @@ def frozen(backend: Backend, root: Path, place: Path, follows: str | None = None
                 journal = _journal_end(copy, () if follows is None else (follows,))
                 size, sha256 = description.hash_file(catalog.path)
                 part = Part(f"catalog-{sha256[:16]}.db", size, sha256)
-                yield Frozen(backend, root, copy, catalog, mark, part, journal, taken_at)
+                yield FrozenRegistry(backend, root, copy, catalog, mark, part, journal, taken_at)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -24,7 +24,7 @@ from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMis
 from digestry.model.digest import Digest, shown
 from digestry.registry import store_identity
 from digestry.registry.backup import copying, description
-from digestry.registry.backup.archive import ArchiveReader, Entry
+from digestry.registry.backup.archive import ArchiveEntry, ArchiveReader
 from digestry.registry.backup.copying import WRONG_BYTES, Flow, Unusable
 from digestry.registry.backup.description import Description, Missing, Part
 from digestry.registry.backup.new_root import new_root
@@ -38,7 +38,7 @@ _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)", re.ASCII)
 
 
 @dataclass(slots=True)
-class Restored:
+class RestoredBackup:
     """The result of a restoration: the backup's description, the restored blobs and bytes, and what was
     missing or damaged."""
 
@@ -94,7 +94,7 @@ def from_directory(
     skip_damaged: bool = False,
     flow: Flow,
     watcher: Watcher,
-) -> Restored:
+) -> RestoredBackup:
     """Restore the registry of ``backend``, in the directory ``root``, from the backup in ``source``.
 
     ``expect`` are hashes of entries that the journal must have. ``skip_damaged`` leaves out and lists
@@ -126,7 +126,7 @@ def from_directory(
         if differs:
             _note_missing(staged, missing)
         _write_identity(staged, found.target)
-    return Restored(told, found.blobs, found.bytes, missing)
+    return RestoredBackup(told, found.blobs, found.bytes, missing)
 
 
 def from_archive(
@@ -138,7 +138,7 @@ def from_archive(
     skip_damaged: bool = False,
     flow: Flow,
     watcher: Watcher,
-) -> Restored:
+) -> RestoredBackup:
     """Restore a registry as :func:`from_directory` does, from an archive that is read once."""
     with new_root(backend, root) as staged:
         reader = ArchiveReader(read)
@@ -158,7 +158,7 @@ def from_archive(
         if differs:
             _note_missing(staged, missing)
         _write_identity(staged, found.target)
-    return Restored(told, found.blobs, found.bytes, missing)
+    return RestoredBackup(told, found.blobs, found.bytes, missing)
 
 
 # -- the root ----------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def _read_part(source: Path, part: Part) -> bytes:
 # -- from an archive ---------------------------------------------------------------------------
 
 
-def _receive_catalog(reader: ArchiveReader, entry: Entry | None, path: Path) -> Part:
+def _receive_catalog(reader: ArchiveReader, entry: ArchiveEntry | None, path: Path) -> Part:
     if entry is None or not description.CATALOG.fullmatch(entry.name):
         raise ContentError("this is no archive of a backup: it does not begin with a catalog")
     hasher = hashlib.sha256()
@@ -264,7 +264,7 @@ class _Unpacking:
     keys: list[Part] = field(default_factory=list)
     told: Description | None = None
 
-    def run(self, entries: Iterator[Entry]) -> Description:
+    def run(self, entries: Iterator[ArchiveEntry]) -> Description:
         """Unpack all entries, and return the archive's description of itself."""
         # Each blob is durable by itself, which takes a small one longer than its bytes do: a few at once.
         small = self._small_blobs(entries)
@@ -275,7 +275,7 @@ class _Unpacking:
             raise ContentError(f"the archive ends without {description.FILE}: the backup was not finished")
         return self.told
 
-    def _small_blobs(self, entries: Iterator[Entry]) -> Iterator[tuple[Held, bytes]]:
+    def _small_blobs(self, entries: Iterator[ArchiveEntry]) -> Iterator[tuple[Held, bytes]]:
         """Yield the small blobs, and unpack all other entries meanwhile."""
         expected = self.found.catalog.held()
         before: tuple[int, str] = (0, "")

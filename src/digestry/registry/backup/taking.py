@@ -27,7 +27,7 @@ from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveWriter
 from digestry.registry.backup.copying import Flow, Source, Unusable
 from digestry.registry.backup.description import Description, Part
-from digestry.registry.backup.frozen import Frozen, Tally, frozen
+from digestry.registry.backup.frozen import BackupCounts, FrozenRegistry, frozen
 from digestry.registry.permissions import is_shared, make_private
 from digestry.registry.root import BACKUP_LOCK
 
@@ -45,7 +45,7 @@ class Watcher(Protocol):
 
 
 @dataclass(slots=True)
-class Taken:
+class TakenBackup:
     """The result of a backup: its description, and the counts of copied, kept and removed blobs and bytes."""
 
     description: Description
@@ -73,7 +73,7 @@ def to_directory(
     keep: bool,
     flow: Flow,
     watcher: Watcher,
-) -> Taken:
+) -> TakenBackup:
     """Make or update the backup in ``destination``. ``root`` is the directory of the registry's own files.
 
     A blob of an earlier backup that has the right size is not copied again. ``verify`` reads it, and copies
@@ -107,7 +107,7 @@ def to_directory(
             if source.mark is not None:
                 target.set_mark(source.mark)
             removed = _remove_stale(destination, told, None if keep else source.catalog, target)
-            return Taken(
+            return TakenBackup(
                 told, tally.copied, tally.copied_bytes, tally.blobs - tally.copied, removed, source.left_out()
             )
 
@@ -134,9 +134,11 @@ def _earlier(destination: Path) -> Description | None:
         return None  # one that was broken off, or is damaged: it is made complete
 
 
-def _copy_blobs(source: Frozen, target: BlobStore, *, verify: bool, flow: Flow, watcher: Watcher) -> Tally:
+def _copy_blobs(
+    source: FrozenRegistry, target: BlobStore, *, verify: bool, flow: Flow, watcher: Watcher
+) -> BackupCounts:
     blobs = source.backend.blobs
-    tally = Tally()
+    tally = BackupCounts()
     watcher.total(source.catalog.bytes)
 
     def carry(held: Held) -> bool:
@@ -195,7 +197,7 @@ def to_archive(
     temporary: Path | None = None,
     flow: Flow,
     watcher: Watcher,
-) -> Taken:
+) -> TakenBackup:
     """Write a backup as one tar stream. ``temporary`` is where the snapshot is staged (None: in the root).
 
     Raises :class:`NotFound` if there is no registry, :class:`Conflict` if its catalog is not a file,
@@ -203,7 +205,7 @@ def to_archive(
     """
     backend.catalog_store.require()
     with frozen(backend, root, temporary or root) as source:
-        tally = Tally()
+        tally = BackupCounts()
         writer = ArchiveWriter(write, mtime=int(source.taken_at.timestamp()))
         size = source.part.size
         writer.add(source.part.path, size, _pieces(source.catalog.path), mode=0o600)
@@ -224,7 +226,7 @@ def to_archive(
         content = told.encode()
         writer.add(description.FILE, len(content), [content])
         writer.finish()
-        return Taken(told, tally.copied, tally.copied_bytes, left_out=source.left_out())
+        return TakenBackup(told, tally.copied, tally.copied_bytes, left_out=source.left_out())
 
 
 def blob_name(digest: Digest) -> str:

@@ -86,7 +86,7 @@ class _Socket:
     fault: float = 0.0
 
 
-class Guard:
+class ConnectionGuard:
     """Watches the connections of one worker process that come in at ``address``, and closes the bad ones."""
 
     def __init__(
@@ -173,10 +173,10 @@ class Guard:
         if peer is not None:
             one.group = share_of(peer[0])
             # The application may know it by its first request already.
-            one.connection = self._table.fresh.get(peer) or one.connection
+            one.connection = self._table.is_fresh.get(peer) or one.connection
             one.connection.descriptor, one.connection.inode = number, inode
             self._table.known[peer] = one.connection
-            self._table.fresh.pop(peer, None)
+            self._table.is_fresh.pop(peer, None)
         return one
 
     def _forget(self, one: _Socket) -> None:

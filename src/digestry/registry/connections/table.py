@@ -61,7 +61,7 @@ class Connections:
     def __init__(self) -> None:
         self.known: dict[Peer, Connection] = {}
         """Those that the guard has found in the kernel."""
-        self.fresh: dict[Peer, Connection] = {}
+        self.is_fresh: dict[Peer, Connection] = {}
         """Those that it has yet to find."""
         self.guarded = False
         """Whether a guard looks after this."""
@@ -78,8 +78,8 @@ class Connections:
         if client is None or not client[0] or not self.guarded:
             found = Connection()
         else:
-            known = self.known.get(client) or self.fresh.get(client)
-            found = self.fresh.setdefault(client, Connection()) if known is None else known
+            known = self.known.get(client) or self.is_fresh.get(client)
+            found = self.is_fresh.setdefault(client, Connection()) if known is None else known
             found.sought = True
         found.active += 1
         found.used = True
@@ -94,6 +94,6 @@ class Connections:
 
     def drop_passing(self, before: float) -> None:
         """Remove connections that ended before ``before`` and that the guard has never seen."""
-        for client, connection in list(self.fresh.items()):
+        for client, connection in list(self.is_fresh.items()):
             if not connection.active and connection.ended < before:
-                self.fresh.pop(client, None)
+                self.is_fresh.pop(client, None)

@@ -16,7 +16,7 @@ from digestry.catalog.journal import Origin
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.registry.exchange import READS, Exchange
-from digestry.registry.observability.audit_log import AuditLog, Entry, told_place
+from digestry.registry.observability.audit_log import AuditLog, LogEntry, recorded_path
 from digestry.registry.observability.counters import GONE, METHODS, OTHER
 from digestry.registry.observability.logs import cut
 
@@ -51,10 +51,10 @@ def action_of(exchange: Exchange) -> str:
     return route.audit_event(method) or f"{method.lower() if method in METHODS else OTHER}-{route.metric}"
 
 
-def of_request(exchange: Exchange, status: int) -> list[Entry]:
+def of_request(exchange: Exchange, status: int) -> list[LogEntry]:
     """Return the lines of a request that is answered with ``status``: its own, and one for each tag that it
     moved."""
-    common: Entry = {
+    common: LogEntry = {
         "time": clock.to_rfc3339(clock.now()),
         "request_id": exchange.request_id,
         "user": exchange.principal.identity.name,
@@ -63,7 +63,7 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
         "repository": exchange.repository,
         "status": status,
     }
-    own: Entry = {
+    own: LogEntry = {
         **common,
         "action": action_of(exchange),
         **_plain(exchange.audit_event or _intent(exchange)),
@@ -77,7 +77,7 @@ def of_request(exchange: Exchange, status: int) -> list[Entry]:
     return [own, *moves]
 
 
-def _intent(exchange: Exchange) -> Entry:
+def _intent(exchange: Exchange) -> LogEntry:
     """Return what a refused request was about, as its path states it."""
     last = cut(str(exchange.scope["path"]).rpartition("/")[2])
     match exchange.route.metric, exchange.scope["method"]:
@@ -94,11 +94,11 @@ def _intent(exchange: Exchange) -> Entry:
     return {}
 
 
-def _plain(what: dict[str, object]) -> Entry:
+def _plain(what: dict[str, object]) -> LogEntry:
     return {name: str(value) if isinstance(value, Digest) else value for name, value in what.items()}
 
 
-def _move(event: TagEvent) -> Entry:
+def _move(event: TagEvent) -> LogEntry:
     return {
         "action": _MOVES[event.event],
         "tag": event.tag,
@@ -111,14 +111,14 @@ def _move(event: TagEvent) -> Entry:
 # -- what no request did ------------------------------------------------------------------------
 
 
-def of_itself(client: str, action: str, **what: object) -> Entry:
+def of_itself(client: str, action: str, **what: object) -> LogEntry:
     """Return the line of something that the registry did by itself, as the client ``client``."""
     return _line({"user": ACTOR, "client": client}, action, **what)
 
 
 def of_mirror(
     origin: Origin, repository: str, *, event: TagEvent | None = None, action: str = "", **what: object
-) -> list[Entry]:
+) -> list[LogEntry]:
     """Return the lines of what a mirror fetched (``action``, ``digest``, ``size``), and of the tag that it
     moved."""
     by = {"user": origin.actor, "client": "mirror"}
@@ -126,7 +126,7 @@ def of_mirror(
     return lines if event is None else [*lines, _line(by, repository=repository) | _move(event)]
 
 
-def _line(by: By, action: str = "", **what: object) -> Entry:
+def _line(by: By, action: str = "", **what: object) -> LogEntry:
     entry = {"time": clock.to_rfc3339(clock.now()), **by, "action": action, **_plain(what)}
     return {name: value for name, value in entry.items() if value not in ("", 0, None)}
 
@@ -144,7 +144,7 @@ def operator(command: str) -> By:
 def note_command(root: Path, command: str, action: str, **what: object) -> None:
     """Write the line of a command that was given only the root."""
     with _as_owner(root):
-        audit = AuditLog(told_place(root), root)
+        audit = AuditLog(recorded_path(root), root)
         try:
             if audit.enabled:
                 audit.write([_line(operator(command), action, **what)])
@@ -169,7 +169,7 @@ def _as_owner(root: Path) -> Iterator[None]:
         os.setegid(us[1])
 
 
-class Removals:
+class RemovalEvents:
     """Writes a line for each thing that garbage collection removes. ``by`` is the user who runs it."""
 
     def __init__(self, audit: AuditLog, by: By | None = None) -> None:
@@ -191,8 +191,9 @@ class Removals:
         self._audit.write([entry])
 
 
-class Findings:
-    """Writes a line for content that was found damaged, or whole again. ``by`` as in :class:`Removals`."""
+class DamageEvents:
+    """Writes a line for content that was found damaged, or whole again. ``by`` as in
+    :class:`RemovalEvents`."""
 
     def __init__(self, audit: AuditLog, by: By | None = None, *, client: str = SCRUB) -> None:
         self._audit = audit

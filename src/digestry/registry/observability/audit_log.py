@@ -25,7 +25,7 @@ import msgspec
 from digestry import fsio
 from digestry.errors import InvalidConfiguration, StorageError
 from digestry.registry.observability.audit_shares import keep_shares
-from digestry.registry.observability.counters import Family, Measures
+from digestry.registry.observability.counters import Family, ProcessMetrics
 from digestry.registry.observability.logs import encode
 from digestry.registry.observability_config import OFF, STDERR, LogConfig
 from digestry.registry.permissions import is_shared
@@ -42,7 +42,7 @@ KEPT: Final = "kept"
 
 _COMPLAINT_SECONDS: Final = 60.0
 
-Entry = dict[str, object]
+LogEntry = dict[str, object]
 
 
 class AuditLog:
@@ -78,7 +78,7 @@ class AuditLog:
         """Whether an audit log is configured."""
         return self._stderr or self._file is not None
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[LogEntry]) -> None:
         """Write one line for each entry. Blocks; never raises for a failure of the disk."""
         content = "".join(encode(entry) + "\n" for entry in entries).encode()
         with self._lock:
@@ -139,12 +139,12 @@ class AuditLog:
 class AuditMeter:
     """Copies the number of lost lines to the process's counters."""
 
-    def __init__(self, measures: Measures, *logs: AuditLog) -> None:
+    def __init__(self, metrics: ProcessMetrics, *logs: AuditLog) -> None:
         self._logs = logs
-        self._lost = measures.counter(LOST)
+        self._lost = metrics.counter(LOST)
 
     def read(self) -> None:
-        """Notes what they have come to."""
+        """Copy the present number."""
         self._lost.reached(sum(audit.lost for audit in self._logs))
 
 
@@ -173,7 +173,7 @@ def _locked(descriptor: int, operation: int) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def tell_place(config: LogConfig, root: Path) -> None:
+def record_path(config: LogConfig, root: Path) -> None:
     """Record the path of the audit log in the root, for commands that are given only the root."""
     file = root / PLACE_FILE
     try:
@@ -186,7 +186,7 @@ def tell_place(config: LogConfig, root: Path) -> None:
         log.error("commands will not find the audit log: %s", error.message)
 
 
-def told_place(root: Path) -> LogConfig:
+def recorded_path(root: Path) -> LogConfig:
     """Return the recorded path of the audit log of the server that last used this root."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         place = msgspec.json.decode(fsio.read_file(root / PLACE_FILE), type=dict[str, str]).get("audit")
@@ -195,19 +195,19 @@ def told_place(root: Path) -> LogConfig:
     return LogConfig()
 
 
-class Rotation:
+class RotationJob:
     """A maintenance job that rotates large audit logs to ``audit.log.1`` and so on."""
 
     name = "audit log"
     _SECONDS: Final = 30.0
 
     def __init__(self, config: LogConfig, root: Path) -> None:
-        self._files = [config.audit_file(root), config.of_strangers(root).audit_file(root)]
+        self._files = [config.audit_file(root), config.for_anonymous_refusals(root).audit_file(root)]
         self._size = config.audit_size
         self._keep = config.audit_files
 
     def run(self, _stop: threading.Event) -> float:
-        """Looks how large it is."""
+        """Rotate each log that is too large, and return after how many seconds to call again."""
         for file in self._files:
             try:
                 if file is not None and self._size and file.stat().st_size > self._size:

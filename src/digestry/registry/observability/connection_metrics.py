@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from digestry.registry.connections.guard import REASONS, Guard
-from digestry.registry.observability.counters import Family, Measures
+from digestry.registry.connections.guard import REASONS, ConnectionGuard
+from digestry.registry.observability.counters import Family, ProcessMetrics
 
 OPEN: Final = "digestry_connections"
 MOST: Final = "digestry_connections_limit"
@@ -19,10 +19,10 @@ ENDED: Final = Family(
 class ConnectionMeter:
     """Copies the guard's counts to the process's counters."""
 
-    def __init__(self, measures: Measures, guard: Guard) -> None:
-        self._measures = measures
+    def __init__(self, metrics: ProcessMetrics, guard: ConnectionGuard) -> None:
+        self._measures = metrics
         self._guard = guard
-        self._ended = measures.counter(ENDED)
+        self._ended = metrics.counter(ENDED)
 
     def read(self) -> None:
         """Copy the present counts."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.registry.observability.metrics_files import Labels, Snapshot
+from digestry.registry.observability.metrics_files import Labels, MetricsSnapshot
 
 OTHER: Final = "other"
 GONE: Final = 499
@@ -104,7 +104,7 @@ class Counter:
             return [(labels, list(cell)) for labels, cell in self._cells.items()]
 
 
-class Tally:
+class RequestCounts:
     """The counts of requests of one route, method and status; ``buckets`` by their duration."""
 
     __slots__ = ("buckets", "received", "seconds", "sent")
@@ -115,12 +115,12 @@ class Tally:
         self.buckets = [0] * (len(SECONDS) + 1)
 
 
-class Measures:
+class ProcessMetrics:
     """All metrics of one process, continued from those of the process that it replaces."""
 
-    def __init__(self, inherited: Snapshot | None = None) -> None:
-        self._inherited = inherited or Snapshot()
-        self._tallies: dict[tuple[str, str, int], Tally] = {}
+    def __init__(self, inherited: MetricsSnapshot | None = None) -> None:
+        self._inherited = inherited or MetricsSnapshot()
+        self._tallies: dict[tuple[str, str, int], RequestCounts] = {}
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[tuple[str, Labels], float] = {}
         self.changed = True
@@ -144,17 +144,17 @@ class Measures:
         """Return the families that :meth:`counter` was called with."""
         return [counter.family for counter in self._counters.values()]
 
-    def tally(self, key: tuple[str, str, int]) -> Tally:
+    def tally(self, key: tuple[str, str, int]) -> RequestCounts:
         """Return the tally of a route, method and status. Runs on the event loop."""
         self.changed = True
         found = self._tallies.get(key)
         if found is None:
             route, method, status = key
             key = route, method if method in METHODS else OTHER, status
-            found = self._tallies.setdefault(key, Tally())
+            found = self._tallies.setdefault(key, RequestCounts())
         return found
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> MetricsSnapshot:
         """Return a copy of all metrics, with the inherited ones. Runs on the event loop."""
         self.changed = False
         series = {name: dict(rows) for name, rows in self._inherited.series.items()}
@@ -173,7 +173,7 @@ class Measures:
         gauges: dict[str, list[tuple[Labels, float]]] = {}
         for (name, labels), value in self._gauges.items():
             gauges.setdefault(name, []).append((labels, value))
-        return Snapshot({name: list(rows.items()) for name, rows in series.items()}, gauges)
+        return MetricsSnapshot({name: list(rows.items()) for name, rows in series.items()}, gauges)
 
 
 def added(one: Sequence[float] | None, other: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The answer to a scrape: the sums over all processes, and the present state of the store."""
+"""The response to a Prometheus scrape: the sums over all processes, and the present state of the store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from digestry.registry.observability.counters import (
     REQUESTS,
     SENT,
     Family,
-    Measures,
+    ProcessMetrics,
     added,
 )
 from digestry.registry.observability.metrics_files import FOLDER, Labels
@@ -96,7 +96,7 @@ class _Moves:
         self._counts: dict[str, int] = defaultdict(int)
 
     def count(self, scratch: Path, catalog: Catalog) -> dict[str, int]:
-        """Adds what is new. Blocks; for one thread at a time."""
+        """Count the events since the last call. Blocks; for one thread at a time."""
         if self._after is None:
             self._after = _begun(scratch).entry
         self._after, new = catalog.statistics.moves(self._after)
@@ -116,13 +116,13 @@ class Scrape:
     """Collects all metrics, as a collector of prometheus_client's. Blocks. One at a time, by ``turn``."""
 
     def __init__(
-        self, config: RegistryConfig, catalog: Catalog, disk: Path | None, measures: Measures
+        self, config: RegistryConfig, catalog: Catalog, disk: Path | None, metrics: ProcessMetrics
     ) -> None:
         """``disk`` is a directory on the file system that the registry fills, if it fills one."""
         self._disk = disk
         self._config = config
         self._catalog = catalog
-        self._measures = measures
+        self._measures = metrics
         self._moves = _Moves()
         self.turn = asyncio.Lock()
 
@@ -136,7 +136,7 @@ class Scrape:
         return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def describe(self) -> list[Metric]:
-        """Nothing: names do not clash, and describing would be a scrape more."""
+        """Describe nothing: names do not clash, and to describe the metrics would take a scrape."""
         return []
 
     def collect(self) -> Iterator[Metric]:

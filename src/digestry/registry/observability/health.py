@@ -109,7 +109,8 @@ class _Probe:
         self._since = 0.0
 
     async def result(self) -> str:
-        """What it found, within some seconds. Who asks while it hangs already, does not wait again."""
+        """Return the check's result, within some seconds; at once while an earlier call still waits for
+        it."""
         if self._running is None:
             self._since = time.monotonic()
             self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._look)

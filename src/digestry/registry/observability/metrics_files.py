@@ -35,7 +35,7 @@ _HEADER: Final = struct.Struct("<QII")  # number of the writing, length, CRC-32
 Labels = tuple[str, ...]
 
 
-class Snapshot(msgspec.Struct, array_like=True):
+class MetricsSnapshot(msgspec.Struct, array_like=True):
     """The metrics of one process. ``series`` only rise; ``gauges`` count only while the process runs."""
 
     series: dict[str, list[tuple[Labels, list[float]]]] = {}
@@ -43,7 +43,7 @@ class Snapshot(msgspec.Struct, array_like=True):
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(Snapshot)
+_decoder: Final = msgspec.msgpack.Decoder(MetricsSnapshot)
 
 
 class Slot:
@@ -56,7 +56,7 @@ class Slot:
             # So that it can be written on a disk that has become full.
             os.posix_fallocate(self._descriptor, 0, 2 * _HALF)
 
-    def write(self, snapshot: Snapshot) -> None:
+    def write(self, snapshot: MetricsSnapshot) -> None:
         """Publish a snapshot. Blocks. Raises OSError."""
         payload = _encoder.encode(snapshot)
         if len(payload) > _HALF - _HEADER.size:
@@ -80,7 +80,7 @@ def prepare(scratch: Path) -> None:
         entry.unlink()
 
 
-def read_all(scratch: Path) -> Iterator[tuple[bool, Snapshot]]:
+def read_all(scratch: Path) -> Iterator[tuple[bool, MetricsSnapshot]]:
     """Return what every process has published, and whether that process still runs. Blocks."""
     for path in sorted((scratch / FOLDER).glob("*.slot")):
         try:
@@ -130,7 +130,7 @@ def _lock(descriptor: int, operation: int) -> bool:
     return True
 
 
-def _read(descriptor: int) -> tuple[int, Snapshot]:
+def _read(descriptor: int) -> tuple[int, MetricsSnapshot]:
     """Return the newest whole snapshot and its number; 0 and nothing if there is none."""
     found: tuple[int, bytes] = (0, b"")
     for half in (0, 1):
@@ -141,4 +141,4 @@ def _read(descriptor: int) -> tuple[int, Snapshot]:
         payload = content[_HEADER.size : _HEADER.size + length]
         if number > found[0] and len(payload) == length and zlib.crc32(payload) == checksum:
             found = number, payload
-    return (found[0], _decoder.decode(found[1])) if found[0] else (0, Snapshot())
+    return (found[0], _decoder.decode(found[1])) if found[0] else (0, MetricsSnapshot())

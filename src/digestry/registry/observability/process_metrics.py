@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from digestry.registry.observability.counters import CPU, Measures
+from digestry.registry.observability.counters import CPU, ProcessMetrics
 
 MEMORY: Final = "process_resident_memory_bytes"
 FILES: Final = "process_open_fds"
@@ -18,11 +18,11 @@ _STATM: Final = Path("/proc/self/statm")
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 
 
-class Meter:
+class ProcessMeter:
     """Measures this process, as one of ``kind``."""
 
-    def __init__(self, measures: Measures, kind: str) -> None:
-        self._measures = measures
+    def __init__(self, metrics: ProcessMetrics, kind: str) -> None:
+        self._measures = metrics
         self._kind = kind
 
     def read(self) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from digestry.catalog import clock
 from digestry.registry.exchange import Exchange
-from digestry.registry.observability.audit_log import Entry
+from digestry.registry.observability.audit_log import LogEntry
 from digestry.registry.observability.counters import Family
 from digestry.registry.proxies import share_of
 
@@ -68,8 +68,8 @@ class _Share:
     actions: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
 
-    def summary(self) -> Entry:
-        entry: Entry = {
+    def summary(self) -> LogEntry:
+        entry: LogEntry = {
             "time": clock.to_rfc3339(clock.now()),
             "user": self.user,
             "address": self.address,
@@ -110,9 +110,9 @@ class Refusals:
             share.statuses[str(status)] += 1
         return allowed
 
-    def summaries(self, *, last: bool = False) -> tuple[list[Entry], list[Entry]]:
-        """Lines with the numbers of those that had none, of users and of strangers, once a window has ended;
-        and of the last one, however long it was."""
+    def summaries(self, *, last: bool = False) -> tuple[list[LogEntry], list[LogEntry]]:
+        """Return lines that count the refusals without a line, of users and of anonymous clients, once a
+        window has ended; and of the last one, however long it was."""
         if not last and self._now() < self._ends:
             return [], []
         found = [

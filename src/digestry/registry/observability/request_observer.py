@@ -13,8 +13,8 @@ from typing import Final
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
 from digestry.registry.observability import audit_events, process_metrics
-from digestry.registry.observability.audit_log import AuditLog, AuditMeter, Entry
-from digestry.registry.observability.counters import GONE, SECONDS, Measures, size_class
+from digestry.registry.observability.audit_log import AuditLog, AuditMeter, LogEntry
+from digestry.registry.observability.counters import GONE, SECONDS, ProcessMetrics, size_class
 from digestry.registry.observability.logs import note_request
 from digestry.registry.observability.metrics_files import Slot
 from digestry.registry.observability.refusals import REFUSED, Refusals, reason_of
@@ -36,19 +36,19 @@ class Observer:
     def __init__(self, config: RegistryConfig) -> None:
         self.name = RequestIds().of
         self._slot = self._claim(config)
-        self.measures = Measures(None if self._slot is None else self._slot.inherited)
+        self.metrics = ProcessMetrics(None if self._slot is None else self._slot.inherited)
         self.audit = AuditLog(config.log, config.scratch)
-        self._strangers = AuditLog(config.log.of_strangers(config.scratch), config.scratch)
+        self._strangers = AuditLog(config.log.for_anonymous_refusals(config.scratch), config.scratch)
         self._refusals = Refusals()
         self.answered = 0
         """So many requests have ended."""
         self._noted_from = _FROM[config.log.requests]
         self._noted_all = config.log.requests == "all"
         self._meters = [
-            process_metrics.Meter(self.measures, "worker").read,
-            AuditMeter(self.measures, self.audit, self._strangers).read,
+            process_metrics.ProcessMeter(self.metrics, "worker").read,
+            AuditMeter(self.metrics, self.audit, self._strangers).read,
         ]
-        self._refused = self.measures.counter(REFUSED)
+        self._refused = self.metrics.counter(REFUSED)
         self._failed = False
         self._turn = asyncio.Lock()
         # A thread of its own: a line must not wait for transfers, nor change places with another.
@@ -65,7 +65,7 @@ class Observer:
         """Count a request that has ended."""
         self.answered += 1
         status = exchange.status or GONE
-        tally = self.measures.tally((exchange.route.metric, exchange.scope["method"], status))
+        tally = self.metrics.tally((exchange.route.metric, exchange.scope["method"], status))
         tally.buckets[bisect_left(SECONDS, seconds)] += 1
         tally.seconds += seconds
         tally.sent += exchange.sent
@@ -73,18 +73,18 @@ class Observer:
         if status >= 400 and (reason := reason_of(exchange, status)) is not None:
             self.refused(reason)
         if exchange.route.metric == "blob" and exchange.sent == exchange.length and status in _WITH_CONTENT:
-            self.measures.pull_seconds.observe(seconds, size_class(exchange.sent))
+            self.metrics.pull_seconds.observe(seconds, size_class(exchange.sent))
         if status >= self._noted_from and (self._noted_all or status not in _EVERYDAY):
             note_request(exchange, status, seconds)
 
     def refused(self, reason: str) -> None:
         """Count a refusal by its reason, one or two words that are not the client's. Thread-safe."""
         self._refused.add(reason)
-        self.measures.changed = True
+        self.metrics.changed = True
 
     def uploaded(self, size: int, seconds: float) -> None:
         """Count an upload of ``size`` bytes that was stored."""
-        self.measures.upload_seconds.observe(seconds, size_class(size))
+        self.metrics.upload_seconds.observe(seconds, size_class(size))
 
     async def note_write(self, exchange: Exchange, status: int) -> None:
         """Write the audit lines of a request that is about to be answered, or never will be."""
@@ -99,12 +99,12 @@ class Observer:
         entries = audit_events.of_request(exchange, status)
         await asyncio.get_running_loop().run_in_executor(self._writer, audit.write, entries)
 
-    def _write_summaries(self, of_users: Sequence[Entry], of_strangers: Sequence[Entry]) -> None:
+    def _write_summaries(self, of_users: Sequence[LogEntry], of_strangers: Sequence[LogEntry]) -> None:
         for audit, entries in (self.audit, of_users), (self._strangers, of_strangers):
             if entries:
                 audit.write(entries)
 
-    def note(self, entries: Sequence[Entry]) -> None:
+    def note(self, entries: Sequence[LogEntry]) -> None:
         """Write audit lines that belong to no request. Blocks."""
         if entries and self.audit.enabled:
             self.audit.write(entries)
@@ -122,7 +122,7 @@ class Observer:
         async with self._turn:
             for read in self._meters:
                 read()
-            snapshot = self.measures.snapshot()
+            snapshot = self.metrics.snapshot()
             try:
                 await asyncio.get_running_loop().run_in_executor(self._writer, self._slot.write, snapshot)
                 self._failed = False
@@ -140,7 +140,7 @@ class Observer:
                 await asyncio.get_running_loop().run_in_executor(
                     self._writer, self._write_summaries, *summaries
                 )
-            if self.measures.changed or idle >= _PROCESS_SECONDS:
+            if self.metrics.changed or idle >= _PROCESS_SECONDS:
                 idle = 0.0
                 await self.publish()
             await asyncio.sleep(_PUBLISH_SECONDS)
@@ -152,7 +152,7 @@ class Observer:
         self._write_summaries(*self._refusals.summaries(last=True))
         if self._slot is not None:
             with contextlib.suppress(OSError):
-                self._slot.write(self.measures.snapshot())
+                self._slot.write(self.metrics.snapshot())
             self._slot.close()
         self.audit.close()
         self._strangers.close()

@@ -11,7 +11,7 @@ from typing import Final
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability import process_metrics
 from digestry.registry.observability.audit_log import AuditLog, AuditMeter
-from digestry.registry.observability.counters import Measures
+from digestry.registry.observability.counters import ProcessMetrics
 from digestry.registry.observability.metrics_files import Slot
 
 log: Final = logging.getLogger("digestry.registry")
@@ -21,7 +21,7 @@ _SECONDS: Final = 10.0
 _SHARE: Final = 50.0
 
 
-class StoreCount:
+class StoreSizeJob:
     """A maintenance job that counts the store's size, and watches the ``audit`` log's losses."""
 
     name = "store size"
@@ -31,11 +31,14 @@ class StoreCount:
         self._backend = config.backend()
         self._audit = audit
         self._slot: Slot | None = None
-        self._measure(Measures())
+        self._measure(ProcessMetrics())
 
-    def _measure(self, measures: Measures) -> None:
-        self._measures = measures
-        self._meters = (process_metrics.Meter(measures, "maintenance"), AuditMeter(measures, self._audit))
+    def _measure(self, metrics: ProcessMetrics) -> None:
+        self._measures = metrics
+        self._meters = (
+            process_metrics.ProcessMeter(metrics, "maintenance"),
+            AuditMeter(metrics, self._audit),
+        )
 
     def run(self, _stop: threading.Event) -> float:
         """Count, using at most a fiftieth of the time."""
@@ -43,7 +46,7 @@ class StoreCount:
         try:
             if self._slot is None:
                 self._slot = Slot(self._scratch, "maintenance")
-                self._measure(Measures(self._slot.inherited))
+                self._measure(ProcessMetrics(self._slot.inherited))
             catalog = self._backend.open_catalog()
             try:
                 size = catalog.statistics.store()

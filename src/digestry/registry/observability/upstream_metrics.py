@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from digestry.registry.observability.counters import Family, Measures
+from digestry.registry.observability.counters import Family, ProcessMetrics
 from digestry.registry.pull_through.mirrors import Mirrors
 
 ANSWERS: Final = Family(
@@ -22,11 +22,11 @@ ERRORS: Final = Family(
 class UpstreamMeter:
     """Copies the mirrors' counts to the process's counters."""
 
-    def __init__(self, measures: Measures, mirrors: Mirrors) -> None:
+    def __init__(self, metrics: ProcessMetrics, mirrors: Mirrors) -> None:
         self._mirrors = mirrors
-        self._answers = measures.counter(ANSWERS)
-        self._fetched = measures.counter(FETCHED)
-        self._errors = measures.counter(ERRORS)
+        self._answers = metrics.counter(ANSWERS)
+        self._fetched = metrics.counter(FETCHED)
+        self._errors = metrics.counter(ERRORS)
 
     def read(self) -> None:
         """Copy the present counts."""

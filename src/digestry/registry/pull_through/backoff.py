@@ -1,4 +1,4 @@
-"""The back-off from an upstream: until when it is not asked, and why. Shared by all workers, and kept over
+"""The back-off from an upstream: until when no request is sent, and why. All workers share it, across
 restarts."""
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 from digestry import fsio
 
 
-class Limit:
+class Backoff:
     """A back-off, kept as the time of a file that holds the reason."""
 
     def __init__(self, path: Path, *, longest: float) -> None:
         self._path = path
         self._longest = longest
 
-    def hold(self, seconds: float, why: str) -> None:
+    def start(self, seconds: float, why: str) -> None:
         """Start the back-off, for so many seconds."""
         until = time.time() + seconds
         with contextlib.suppress(OSError):
@@ -27,11 +27,11 @@ class Limit:
                 file.write(why)
             os.utime(self._path, (until, until))
 
-    def lift(self) -> None:
+    def end(self) -> None:
         """End the back-off."""
         self._path.unlink(missing_ok=True)
 
-    def left(self) -> tuple[float, str]:
+    def remaining(self) -> tuple[float, str]:
         """Return the seconds that are left, and the reason; 0 if there is no back-off."""
         try:
             until = self._path.stat().st_mtime

@@ -50,8 +50,8 @@ def _url(value: object, where: Where) -> str:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """The path that ``/v2/`` is below, and what goes before a repository's name: ``/v2`` in ``path`` parts
-    them, and without it all is a project's."""
+    """Return the path above ``/v2/``, and the prefix of repositories' names: ``/v2`` in ``path`` divides
+    them, and a path without it is all prefix."""
     base, api, project = f"{path}/".partition("/v2/")
     return (base, project.rstrip("/")) if api else ("", path.strip("/"))
 

@@ -21,10 +21,10 @@ from digestry.errors import ContentError, ProtocolViolation, RemoteError
 from digestry.model.digest import Digest
 from digestry.model.history import observer
 from digestry.registry.pull_through import upstream_errors
-from digestry.registry.pull_through.backoff import Limit
+from digestry.registry.pull_through.backoff import Backoff
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.pull_through.upstream import PATIENCE, Upstream
-from digestry.registry.pull_through.upstream_errors import Unasked
+from digestry.registry.pull_through.upstream_errors import BackingOff
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -33,7 +33,7 @@ DIRECTORY: Final = TURNS_DIRECTORY
 
 _ASKING: Final = 24
 _LISTING: Final = 2
-_LONGEST_REST: Final = 60.0
+_LONGEST_BACKOFF: Final = 60.0
 _MARGIN: Final = 5.0
 _MOST_LISTS: Final = 10_000
 _LONGEST_LISTS: Final = 500_000
@@ -49,7 +49,7 @@ class Counts:
     hits: int = 0
     """Answers from what was here."""
     misses: int = 0
-    """Answers that upstream had to be asked for."""
+    """Answers for which upstream was asked."""
     stale: int = 0
     """Tags that were served though upstream could not be asked."""
     fetched_bytes: int = 0
@@ -59,14 +59,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRepository:
-    """A repository of an upstream: its local name ``name``, its upstream name ``upstream``, and the name
-    ``asked`` that this client used.
+    """A repository of an upstream: its name here, its name there, and the name that this client used.
 
-    Without ``may_fetch`` upstream must not be asked for it: only what is here is served. ``by_default`` is a
-    name that says nothing of the mirror, which is the default. ``withheld`` is one of those that a
-    repository here has too, which who asks must not see: upstream is asked as for any, and what it has is
-    not given to them. ``before_login`` is a repository that somebody asks for who did not log in and must
-    not see a repository of this name here: what is not upstream's they are asked to log in for.
+    Without ``may_fetch`` upstream must not be asked: only what is here is served. ``by_default`` tells that
+    the name does not name the mirror, which is the default one. ``withheld`` tells that a repository of this
+    registry, which the client must not see, has the same name: upstream is asked as usual, and its content is
+    not given out. ``before_login`` tells that the client has not logged in, and may see a repository of this
+    name after a login: it is asked to log in for what upstream does not have.
     """
 
     mirror: Mirror
@@ -82,9 +81,9 @@ class UpstreamRepository:
 class Mirror:
     """A registry that this one caches.
 
-    After a failure upstream is left alone for some seconds, more each time, and after it said that it
-    is asked too often, for as long as it said: nobody waits meanwhile. Then one asks, and the others
-    are answered as before until that one has been. All workers know of it.
+    After a failure no request is sent to upstream for some seconds, more each time; after a 429, for as long
+    as upstream asks. Nobody waits meanwhile. Then one request is sent, and the others are answered as before
+    until it has ended. All workers share this back-off.
     """
 
     def __init__(
@@ -102,15 +101,16 @@ class Mirror:
         self._lists: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
         self._list_weight = 0
         self.downloads: dict[tuple[str, Digest], Any] = {}
-        """Those under way, by repository and digest (:class:`.download.Download`)."""
-        self.said: dict[tuple[str, str], str] = {}
-        """By repository and tag or digest: why upstream, a mirror itself, may have told what is old."""
+        """Downloads under way, by repository and digest (:class:`.upstream_download.Download`)."""
+        self.stale_reasons: dict[tuple[str, str], str] = {}
+        """By repository and tag or digest: why the answer of upstream, a mirror itself, may be out of
+        date."""
         self._coordination = coordination
         name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
-        self._limit = Limit(scratch / DIRECTORY / f"{name}.limit", longest=upstream_errors.LONGEST_LIMIT)
+        self._backoff = Backoff(scratch / DIRECTORY / f"{name}.limit", longest=upstream_errors.LONGEST_LIMIT)
         self._lock = threading.Lock()
-        self._resting = ""
-        self._rest_until = 0.0
+        self._backoff_reason = ""
+        self._backoff_until = 0.0
         self._failures = 0
         self._probing = False
 
@@ -127,18 +127,18 @@ class Mirror:
         self.downloading.shutdown(wait=True, cancel_futures=True)
         self.upstream.close()
 
-    async def once(
+    async def single_flight(
         self, key: tuple[str, ...], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Calls ``function`` in a thread that may wait for upstream, once for all who want what ``key`` names
-        at the same time."""
+        """Call ``function`` in a thread that may wait for upstream; concurrent calls with the same ``key``
+        share one call and its result."""
         return await self._once(self._asking, key, lambda: function(*args, **kwargs))
 
-    async def listed(
+    async def single_flight_list(
         self, key: tuple[str, ...], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As :meth:`once`, for what may be long: few are asked for at a time, and nothing else waits for
-        them."""
+        """Call ``function`` as :meth:`single_flight` does, for lists, which may be long: few run at a time,
+        and nothing else waits for them."""
         return await self._once(self._listing, key, lambda: function(*args, **kwargs))
 
     async def _once(self, pool: ThreadPoolExecutor, key: tuple[str, ...], function: Callable[[], T]) -> T:
@@ -152,7 +152,7 @@ class Mirror:
 
     # -- lists, for a while --------------------------------------------------------------------
 
-    def remember(self, kind: str, name: str, value: tuple[str, ...], *, weight: int = 0) -> None:
+    def cache_list(self, kind: str, name: str, value: tuple[str, ...], *, weight: int = 0) -> None:
         """Cache a list as long as a tag is fresh, if there is room for it."""
         until = time.monotonic() + self.config.tag_ttl
         with self._lock:
@@ -162,7 +162,7 @@ class Mirror:
             self._lists[kind, name] = until, value
             self._list_weight += weight
 
-    def remembered(self, kind: str, name: str) -> tuple[str, ...] | None:
+    def cached_list(self, kind: str, name: str) -> tuple[str, ...] | None:
         """Return the cached list, if it is fresh."""
         until, value = self._lists.get((kind, name), (0.0, ()))
         return value if time.monotonic() < until else None
@@ -172,18 +172,18 @@ class Mirror:
         if not task.cancelled():
             task.exception()  # somebody may have waited for it, or nobody any more
 
-    def hear(self, repository: UpstreamRepository, target: str) -> None:
+    def record_staleness(self, repository: UpstreamRepository, target: str) -> None:
         """Record what the upstream said of a tag, or of the referrers of a digest, in its headers."""
         said, key = self.upstream.staleness(repository.upstream_name, target), (repository.local_name, target)
         with self._lock:
             if not said:
-                self.said.pop(key, None)
+                self.stale_reasons.pop(key, None)
                 return
-            if len(self.said) >= _MOST_LISTS:
-                self.said.clear()
-            self.said[key] = said
+            if len(self.stale_reasons) >= _MOST_LISTS:
+                self.stale_reasons.clear()
+            self.stale_reasons[key] = said
 
-    def fresh(self, checked_at: int, now: int) -> bool:
+    def is_fresh(self, checked_at: int, now: int) -> bool:
         """Return whether an answer of that time is still fresh. Times in microseconds."""
         # A clock that was set back must not keep a tag for ever.
         return 0 <= now - checked_at < self.config.tag_ttl * 1e6
@@ -195,86 +195,94 @@ class Mirror:
     # -- asking upstream -----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def question(self, *, insist: bool = False) -> Iterator[None]:
-        """Around each question to upstream. Raises :class:`Unasked` while it is left alone.
+    def requesting(self, *, insist: bool = False) -> Iterator[None]:
+        """Guard one request to upstream, and count how it ends. Raises :class:`BackingOff` during a back-off.
 
-        With ``insist`` it is asked after a failure too, for what it has half answered.
+        With ``insist`` upstream is asked after a failure too, to continue a response.
         """
-        if not insist or self._resting == upstream_errors.RATE_LIMITED:
-            self._turn()
+        if not insist or self._backoff_reason == upstream_errors.RATE_LIMITED:
+            self._wait_or_probe()
         try:
             yield
         except RemoteError as error:
             outage = upstream_errors.is_outage(error)
             self.count("errors", int(outage or isinstance(error, ProtocolViolation)))
             if outage:
-                self._rest(error)
+                self._back_off(error)
             else:
-                self._well()
+                self._recover()
             raise
         except ContentError:
             self.count("errors")
-            self._well()
+            self._recover()
             raise
-        self._well()
+        self._recover()
 
-    def _turn(self) -> None:
+    def _wait_or_probe(self) -> None:
         with self._lock:
             now = time.monotonic()
-            if not self._resting or self._rest_until <= now:
-                left, why = self._limit.left()
+            if not self._backoff_reason or self._backoff_until <= now:
+                left, why = self._backoff.remaining()
                 if left > 0:
                     # Another worker was told, or this one before it was started again.
-                    self._resting, self._rest_until = why or upstream_errors.RATE_LIMITED, now + left
-                elif not self._resting:
+                    self._backoff_reason, self._backoff_until = (
+                        why or upstream_errors.RATE_LIMITED,
+                        now + left,
+                    )
+                elif not self._backoff_reason:
                     return
-            left = self._rest_until - now
+            left = self._backoff_until - now
             if left > 0:
-                raise Unasked(
-                    f"it was {self._resting} and is left alone for {left:.0f} s",
-                    word=self._resting,
+                raise BackingOff(
+                    f"it was {self._backoff_reason} and is left alone for {left:.0f} s",
+                    word=self._backoff_reason,
                     seconds=left,
                 )
             # This one asks. Until it has an answer, the others are answered as before.
             self._probing = True
-            self._rest_until = now + self.config.timeout * PATIENCE + _MARGIN
+            self._backoff_until = now + self.config.timeout * PATIENCE + _MARGIN
 
-    def _rest(self, error: RemoteError) -> None:
+    def _back_off(self, error: RemoteError) -> None:
         word = upstream_errors.word(error)
         with self._lock:
-            first = self._probing or not self._resting
+            first = self._probing or not self._backoff_reason
             self._failures += first  # many that fail at once are one failure
-            seconds = upstream_errors.rest_seconds(error)
+            seconds = upstream_errors.backoff_seconds(error)
             if word != upstream_errors.RATE_LIMITED:
                 if not first:
                     return
-                seconds *= min(2 ** min(self._failures - 1, 10), max(1, _LONGEST_REST / seconds))
-            if not self._resting or word != self._resting:
+                seconds *= min(2 ** min(self._failures - 1, 10), max(1, _LONGEST_BACKOFF / seconds))
+            if not self._backoff_reason or word != self._backoff_reason:
                 log.warning(
                     "mirror %s is left alone for %.0f s: %s", self.config.host, seconds, error.message
                 )
             self._probing = False
-            self._resting, self._rest_until = word, time.monotonic() + seconds
-            if word == upstream_errors.RATE_LIMITED or self._limit.left()[1] != upstream_errors.RATE_LIMITED:
-                self._limit.hold(seconds, word)
+            self._backoff_reason, self._backoff_until = word, time.monotonic() + seconds
+            if (
+                word == upstream_errors.RATE_LIMITED
+                or self._backoff.remaining()[1] != upstream_errors.RATE_LIMITED
+            ):
+                self._backoff.start(seconds, word)
 
-    def _well(self) -> None:
-        if not self._resting:
+    def _recover(self) -> None:
+        if not self._backoff_reason:
             return
         with self._lock:
             # An answer to what was asked before the limit does not lift it.
-            if self._resting and (self._probing or self._resting != upstream_errors.RATE_LIMITED):
+            if self._backoff_reason and (
+                self._probing or self._backoff_reason != upstream_errors.RATE_LIMITED
+            ):
                 log.warning("mirror %s answers again", self.config.host)
-                self._resting, self._failures, self._probing = "", 0, False
-                if self._limit.left()[1] != upstream_errors.RATE_LIMITED:
-                    self._limit.lift()
+                self._backoff_reason, self._failures, self._probing = "", 0, False
+                if self._backoff.remaining()[1] != upstream_errors.RATE_LIMITED:
+                    self._backoff.end()
 
     # -- one at a time -------------------------------------------------------------------------
 
     def turn(self, *key: str) -> contextlib.AbstractContextManager[object]:
-        """Keeps others, of all workers, from asking the same at the same time. Blocks.
+        """Keep other calls, in all workers, from asking for the same ``key`` meanwhile. Blocks.
 
-        Mirrors have locks of their own: who waits for one upstream does not wait for another.
+        Mirrors have locks of their own: a call that waits for one upstream does not wait for another.
         """
         return self._coordination.turn(self.config.host, *key)
 

@@ -66,7 +66,7 @@ class Mirrors:
             mirror.stop()
 
     async def repository_of(self, exchange: Exchange, name: str, resource: str) -> UpstreamRepository | None:
-        """The upstream's repository that a request is about; None for one of this registry's own.
+        """Return the upstream's repository that a request is about; None for one of this registry's own.
 
         By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
         reading alone, because no repository here that who asks may see has that name, one mirror is the
@@ -107,7 +107,8 @@ class Mirrors:
         return replace(self._decoy(repository) if here else repository, withheld=here, before_login=True)
 
     def _decoy(self, repository: UpstreamRepository) -> UpstreamRepository:
-        """The repository of a name that nobody has, and from which nobody learns that of ``repository``."""
+        """Return a repository of a name that nobody has, from which upstream cannot learn the name of
+        ``repository``."""
         upstream = "/".join(
             hashlib.blake2b(part.encode(), key=self._secret, digest_size=10).hexdigest()
             for part in repository.requested_name.split("/")
@@ -127,8 +128,8 @@ class Mirrors:
         return repository if repository.may_fetch else None
 
     async def canonical_repository(self, name: str, principal: Principal) -> str:
-        """The repository that a name means, where nobody is asked: below another name of a mirror's registry,
-        the mirror's; without a prefix the default mirror's, if that has it and nobody here does."""
+        """Return the repository that a name means, without asking an upstream: the mirror's for another name
+        of its registry; the default mirror's for a name without a prefix, if only that has it."""
         for start, mirror in self._by_start:
             if name.startswith(start):
                 config = mirror.config
@@ -146,8 +147,8 @@ class Mirrors:
         return local if await self._read_cache.repository(local) else name
 
     async def origin(self, name: str, principal: Principal) -> str:
-        """The host of the registry whose repository ``name`` is: where its tags point now, and pointed
-        when nobody asked, only that one knows. Empty for a repository of this registry's own."""
+        """Return the host of the upstream of repository ``name``, which alone knows its tags and their
+        history; empty for a repository of this registry's own."""
         for start, mirror in self._by_start:
             if name.startswith(start):
                 config, inner = mirror.config, name.removeprefix(start)
@@ -157,8 +158,8 @@ class Mirrors:
             return ""
         return default.config.host if default.config.fetches(default.config.upstream_name(name)) else ""
 
-    def refuse(self, name: str) -> None:
-        """Raises :class:`ErrorResponse` if ``name`` is an upstream's: its tags are moved there."""
+    def check_not_upstream(self, name: str) -> None:
+        """Raise :class:`ErrorResponse` 405 if ``name`` is an upstream's: its tags are moved there."""
         for start, mirror in self._by_start:
             if name.startswith(start):
                 raise read_only(mirror.config, name)
@@ -171,7 +172,7 @@ class Mirrors:
 
 
 def read_only(mirror: MirrorConfig, name: str) -> ErrorResponse:
-    """The answer to who wants to change what is another registry's."""
+    """Return the response to a request that would change a copy of another registry's repository."""
     return ErrorResponse(
         405,
         "UNSUPPORTED",

@@ -34,7 +34,7 @@ class BlobStream(Protocol):
         ...
 
     def read(self, count: int) -> bytes:
-        """What has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
+        """Return up to ``count`` bytes that have arrived; empty at the end. Raises :class:`Unreachable`."""
         ...
 
 
@@ -71,8 +71,8 @@ class Upstream(Protocol):
         ...
 
     def staleness(self, repository: str, target: str) -> str:
-        """Why what a tag, or the referrers of a digest, were told to be may be old, in a word of upstream's,
-        which is a mirror itself; empty if they are not."""
+        """Return why the last answer about a tag, or about referrers, may be out of date, in a word of
+        upstream's, which is a mirror itself; empty if they are not."""
         ...
 
     def close(self) -> None: ...

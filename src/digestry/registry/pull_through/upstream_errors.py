@@ -1,4 +1,4 @@
-"""Errors of an upstream: a word for a header, and an answer for the client."""
+"""Errors of an upstream, as a word for a header and as a response for the client."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ LONGEST_LIMIT: Final = 24 * 3600.0
 _SERVER_ERROR: Final = 500
 
 
-class Unasked(RemoteError):
-    """The upstream is not asked for another ``seconds`` seconds, because of ``word``."""
+class BackingOff(RemoteError):
+    """No request is sent to the upstream for another ``seconds`` seconds, because of ``word``."""
 
     def __init__(self, message: str, *, word: str, seconds: float) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class Unasked(RemoteError):
 def word(error: DigestryError) -> str:
     """Return the error as a word for the header ``Digestry-Upstream``."""
     match error:
-        case Unasked():
+        case BackingOff():
             return error.word
         case StorageFull():
             return FULL
@@ -78,37 +78,37 @@ def word(error: DigestryError) -> str:
     return FAILING
 
 
-def says_gone(error: DigestryError) -> bool:
-    """Whether upstream says that it does not have it: a 404 without a registry's error code is that of
-    something before it, such as a proxy that has lost it; and one that has it damaged does have it."""
+def is_gone(error: DigestryError) -> bool:
+    """Return whether upstream says that it does not have the content. A 404 without a registry's error code
+    comes from something before it, such as a proxy; and an upstream with damaged content does have it."""
     return isinstance(error, RemoteNotFound) and error.code != "" and not isinstance(error, RemoteDamaged)
 
 
 def is_outage(error: DigestryError) -> bool:
-    """Return whether the upstream should be left alone for a while."""
+    """Return whether the error starts a back-off."""
     if isinstance(error, Refused | RedirectRefused):
         status = error.status or 0
         return status >= _SERVER_ERROR or status == _TOO_MANY
     return isinstance(error, Unreachable)
 
 
-def answer(mirror: MirrorConfig, error: DigestryError) -> ErrorResponse:
-    """Return the answer for content that is not here and could not be fetched.
+def error_response(mirror: MirrorConfig, error: DigestryError) -> ErrorResponse:
+    """Return the response for content that is not here and could not be fetched.
 
-    It has no words of a stranger's, who may be somebody inside that upstream led to: those are in the log.
+    It quotes no remote server, which may be an internal one that upstream led to: the log does.
     """
     if isinstance(error, StorageFull):
         return error_responses.from_error(error)
-    text = f"{mirror.host}: {_told(error)}"
-    if not isinstance(error, Unasked | RemoteNotFound):
+    text = f"{mirror.host}: {_public_text(error)}"
+    if not isinstance(error, BackingOff | RemoteNotFound):
         hint = f" ({error.hint})" if error.hint else ""
         log.warning("mirror %s: %s%s", mirror.host, error.message, hint)
-    seconds = error.seconds if isinstance(error, Unasked) else rest_seconds(error)
+    seconds = error.seconds if isinstance(error, BackingOff) else backoff_seconds(error)
     if word(error) == RATE_LIMITED:
         text += "; it is asked again when it allows that"
         return ErrorResponse(429, "TOOMANYREQUESTS", text, headers={"Retry-After": _seconds(seconds)})
     failed = word(error) in {UNREACHABLE, FAILING} and isinstance(error, Unreachable | Refused)
-    if isinstance(error, Unasked) or is_outage(error) or failed:
+    if isinstance(error, BackingOff) or is_outage(error) or failed:
         return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": _seconds(seconds)})
     if isinstance(error, RemoteNotFound):
         return ErrorResponse(404, "NAME_UNKNOWN", text)
@@ -119,10 +119,10 @@ def answer(mirror: MirrorConfig, error: DigestryError) -> ErrorResponse:
     return ErrorResponse(502, "UNKNOWN", text)
 
 
-def _told(error: DigestryError) -> str:
+def _public_text(error: DigestryError) -> str:
     """Return the error's text for the client."""
     match error:
-        case Unasked():
+        case BackingOff():
             return error.message
         case AnswerTooLong():
             return f"it sent more than the {error.limit} bytes that are taken of it here"
@@ -143,23 +143,23 @@ def _told(error: DigestryError) -> str:
 
 
 CODES: Final = SPEC_CODES | {"UNAVAILABLE", "UNKNOWN"}
-"""Error codes of an upstream's that are told to who pulls."""
+"""Error codes of an upstream that the response may quote."""
 RATE_LIMIT_SECONDS: Final = 60.0
-"""So long an upstream is left alone that limits its rate and does not say for how long."""
+"""The back-off after a 429 that does not say for how long."""
 SHORTEST_LIMIT: Final = 1.0
-"""So long it is left alone even if it says that it may be asked at once."""
-REST_SECONDS: Final = 5.0
-"""So long an upstream is left alone that failed; longer each time that it fails again."""
-LONGEST_SAID_REST: Final = 600.0
-"""An upstream that fails, and says for how long, is believed up to this, in seconds."""
+"""The shortest back-off after a 429, even if upstream says that it may be asked at once."""
+BACKOFF_SECONDS: Final = 5.0
+"""The first back-off after a failure; each further failure lengthens it."""
+LONGEST_BACKOFF: Final = 600.0
+"""The longest back-off that an upstream which fails can ask for."""
 
 
-def rest_seconds(error: DigestryError) -> float:
+def backoff_seconds(error: DigestryError) -> float:
     """Return the least number of seconds of the back-off after ``error``."""
     said = error.retry_after if isinstance(error, Refused | RedirectRefused) else None
     if word(error) == RATE_LIMITED:
         return RATE_LIMIT_SECONDS if said is None else max(SHORTEST_LIMIT, min(said, LONGEST_LIMIT))
-    return REST_SECONDS if said is None else max(REST_SECONDS, min(said, LONGEST_SAID_REST))
+    return BACKOFF_SECONDS if said is None else max(BACKOFF_SECONDS, min(said, LONGEST_BACKOFF))
 
 
 def _seconds(value: float) -> str:

@@ -103,7 +103,7 @@ async def _send_ranges(
     digest: Digest,
     headers: list[tuple[bytes, bytes]],
     *,
-    selection: ranges.Selection,
+    selection: ranges.RangeSelection,
     size: int,
 ) -> None:
     async with service.chunk_size.beginning:
@@ -116,7 +116,7 @@ async def _send_ranges(
 
     async def read(position: int, last: int) -> bytes:
         nonlocal answered
-        await exchange.wait_for_room(service.chunk_size, stopped=stopped)
+        await exchange.wait_until_read(service.chunk_size, stopped=stopped)
         before, answered = answered, service.observer.answered
         size = service.chunk_size.size(
             alone=before == answered, taken=exchange.bytes_taken, slow=exchange.slow

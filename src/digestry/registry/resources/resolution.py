@@ -1,4 +1,4 @@
-"""One question about many images: ``POST /v2/_digestry/resolve`` (docs/http-api.md)."""
+"""Bulk queries about many images: ``POST /v2/_digestry/resolve`` (docs/http-api.md)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
 async def resolve(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """Answers many queries at once. What is not known has an empty answer: this is never a 404."""
+    """Answer many queries at once. What is not known has an empty answer, and never a 404."""
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.executors.run(_parse, body)

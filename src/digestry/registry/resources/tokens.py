@@ -13,7 +13,7 @@ from digestry.model.digest import shown
 from digestry.model.reference import check_repository
 from digestry.registry.access.gate import OIDC_USER, Gate, Proof
 from digestry.registry.access.identity import ANONYMOUS
-from digestry.registry.access.strangers import NotBelieved
+from digestry.registry.access.untrusted_tokens import InvalidToken
 from digestry.registry.error_responses import ErrorResponse, bad_parameter
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
@@ -63,7 +63,7 @@ async def post_token(service: Service, exchange: Exchange, _: str, __: str) -> N
         if kind == "refresh_token":
             try:
                 proof = await gate.still_holds(gate.tokens.verify(form.get("refresh_token", ""), "refresh"))
-            except NotBelieved as error:
+            except InvalidToken as error:
                 raise gate.unauthorized(exchange, str(error)) from error
         elif kind == "password":
             proof = await gate.password(exchange, form.get("username", ""), form.get("password", ""))

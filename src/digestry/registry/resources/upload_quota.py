@@ -21,7 +21,7 @@ MOST_STEP: Final = 16 << 20
 whose length is known the most, so that of several that race one comes to its end."""
 
 
-class UploadRoom:
+class UploadReservation:
     """The room of one request to an upload whose file has ``began`` bytes. ``length`` is of the body, if
     known."""
 

@@ -1,4 +1,4 @@
-"""An upload that one request has to itself: opened under its lock, written to, and let go.
+"""An upload that one request holds exclusively: opened under its lock, written to, and released.
 
 The bytes are in the blob store's ingest, under the upload's id; the row in the catalog tells how many
 of them count.
@@ -17,7 +17,7 @@ from digestry.errors import CallerError, DigestryError, NotFound, StorageError, 
 from digestry.registry.error_responses import ClientGone, ClientSilent, ErrorResponse, upload_unknown
 from digestry.registry.exchange import Exchange
 from digestry.registry.executors import Executors
-from digestry.registry.resources.upload_quota import UploadRoom, over_quota
+from digestry.registry.resources.upload_quota import UploadReservation, over_quota
 from digestry.registry.service import Service
 
 _BATCH: Final = 1 << 20
@@ -26,14 +26,14 @@ _BATCH: Final = 1 << 20
 
 @dataclass(slots=True)
 class UploadSession:
-    """An upload that this request has to itself."""
+    """An upload that this request holds exclusively."""
 
     upload: Upload
     ingest: ResumableIngest
 
 
 async def take(service: Service, name: str, upload_id: str, *, algorithm: str | None = None) -> UploadSession:
-    """Takes an upload for this request alone. Raises :class:`Conflict` while another has it."""
+    """Open an upload exclusively for this request. Raises :class:`Conflict` while another has it."""
 
     def locked() -> UploadSession:
         first = service.stores.catalog.upload(name, upload_id)
@@ -117,7 +117,7 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
         raise too_large(limit)
     room = None
     if service.stores.catalog.limits_bytes(session.upload.repository):
-        room = UploadRoom(service, session.upload, began, length)
+        room = UploadReservation(service, session.upload, began, length)
         await room.check(began + (length or 0))
     writer = _BatchWriter(service.executors, session)
     received = 0
@@ -186,7 +186,7 @@ async def note(service: Service, session: UploadSession) -> Upload:
 
 
 async def forget(service: Service, session: UploadSession) -> None:
-    """Drops an upload that this request has to itself, and lets it go."""
+    """Delete an upload that this request holds, and release it."""
     try:
         await end(service, session)
     finally:
@@ -194,7 +194,7 @@ async def forget(service: Service, session: UploadSession) -> None:
 
 
 async def end(service: Service, session: UploadSession) -> None:
-    """Drops an upload: the row first, while the lock is still held."""
+    """Delete an upload: its row first, while the lock is still held."""
     try:
         await service.executors.write(service.stores.catalog.end_upload, session.upload.id)
     except StorageFull:
@@ -211,7 +211,7 @@ async def cut(service: Service, session: UploadSession) -> None:
 
 
 async def drop(service: Service, name: str, upload_id: str) -> None:
-    """Drops an upload, if it is still there and nobody else has it."""
+    """Delete an upload, if it is still there and no other request holds it."""
     try:
         session = await take(service, name, upload_id)
     except DigestryError:

@@ -185,7 +185,7 @@ async def continue_upload(service: Service, exchange: Exchange, name: str, uploa
 async def _finish(
     service: Service, exchange: Exchange, name: str, upload_id: str, digest: Digest, *, start: int | None
 ) -> None:
-    """Takes the last bytes, if any, checks the whole, and makes it a blob of the repository."""
+    """Write the last bytes, if any, check the whole, and make it a blob of the repository."""
     exchange.record_audit_event(digest=digest)
     length = exchange.content_length
     session = await upload_session.take(service, name, upload_id, algorithm=digest.algorithm)

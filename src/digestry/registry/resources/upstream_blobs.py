@@ -52,14 +52,14 @@ async def _head(service: Service, exchange: Exchange, repository: UpstreamReposi
     mirror = repository.mirror
 
     def ask() -> int | None:
-        with mirror.question():
+        with mirror.requesting():
             return mirror.upstream.blob_size(repository.upstream_name, digest)
 
     # A push asks this as well, and must go on while upstream is away.
     may_push = repository.by_default and "push" in exchange.principal.allowed(repository.requested_name)
     try:
         async with asyncio.timeout(_PUSH_WAITS if may_push else None):
-            size = await mirror.once((repository.local_name, str(digest), "HEAD"), ask)
+            size = await mirror.single_flight((repository.local_name, str(digest), "HEAD"), ask)
     except (*TROUBLE, TimeoutError) as error:
         if may_push or isinstance(error, TimeoutError):
             raise blob_unknown(digest, repository.requested_name) from error
@@ -173,7 +173,7 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
 def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryError) -> ErrorResponse:
     if isinstance(error, RemoteNotFound):
         return blob_unknown(digest, repository.local_name)
-    return upstream_errors.answer(repository.mirror.config, error)
+    return upstream_errors.error_response(repository.mirror.config, error)
 
 
 async def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:

@@ -36,7 +36,7 @@ from digestry.registry.observability import audit_events
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import DIRECTORY, UpstreamRepository
 from digestry.registry.pull_through.upstream import LEAST_RATE, PATIENCE, BlobStream
-from digestry.registry.pull_through.upstream_errors import Unasked
+from digestry.registry.pull_through.upstream_errors import BackingOff
 from digestry.registry.service import Service
 
 log: Final = logging.getLogger("digestry.registry")
@@ -165,7 +165,7 @@ class Download:
         if service.stores.blobs.stat(self.digest) is None or service.stores.catalog.damage.known(self.digest):
             return False
         try:
-            with self._mirror.question():
+            with self._mirror.requesting():
                 size = self._mirror.upstream.blob_size(self.repository.upstream_name, self.digest)
         except Refused as error:
             if isinstance(error, RemoteNotFound) or upstream_errors.is_outage(error):
@@ -197,7 +197,7 @@ class Download:
             ingest.close()
 
     def _follow(self) -> ResumableIngest | None:
-        """Watches another process fetch it; the ingest, if that one gave up and this goes on.
+        """Follow another process that fetches the blob; return the ingest if this process must take over.
 
         Raises :class:`Unreachable` if it failed.
         """
@@ -270,7 +270,7 @@ class Download:
         except RemoteError as error:
             # What came may be gone on with: at the end all of it is verified.
             kept = ingest.offset > 0 and (
-                isinstance(error, Abandoned | Unasked) or upstream_errors.is_outage(error)
+                isinstance(error, Abandoned | BackingOff) or upstream_errors.is_outage(error)
             )
             raise
         finally:
@@ -293,7 +293,7 @@ class Download:
         for attempt in range(_MOST_ATTEMPTS):
             before = ingest.offset
             try:
-                with self._mirror.question(insist=attempt > 0):
+                with self._mirror.requesting(insist=attempt > 0):
                     coming = self._mirror.upstream.blob(self.repository.upstream_name, self.digest, before)
                 with coming as stream:
                     size = self._whole(ingest, stream, size)

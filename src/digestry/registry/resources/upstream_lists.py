@@ -36,12 +36,14 @@ async def tags(service: Service, exchange: Exchange, repository: UpstreamReposit
     limit = exchange.number("n", default=MOST_TAGS, most=MOST_TAGS)
     after = exchange.parameter("last") or ""
     mirror, word = repository.mirror, upstream_errors.CURRENT
-    names: tuple[str, ...] | None = mirror.remembered("tags", repository.local_name)
+    names: tuple[str, ...] | None = mirror.cached_list("tags", repository.local_name)
     if names is None:
         try:
-            names = await mirror.listed((repository.local_name, "", "tags"), _all_tags, repository)
+            names = await mirror.single_flight_list(
+                (repository.local_name, "", "tags"), _all_tags, repository
+            )
         except TROUBLE as error:
-            if upstream_errors.says_gone(error):
+            if upstream_errors.is_gone(error):
                 raise name_unknown(repository.local_name) from error
             word = upstream_errors.word(error)
             try:
@@ -49,7 +51,7 @@ async def tags(service: Service, exchange: Exchange, repository: UpstreamReposit
             except UnknownRepository:
                 if isinstance(error, RemoteNotFound):
                     raise name_unknown(repository.local_name) from error
-                raise upstream_errors.answer(mirror.config, error) from error
+                raise upstream_errors.error_response(mirror.config, error) from error
             names = tuple(row.name for row in rows)
             mirror.count("stale")
     first = bisect_right(names, after)
@@ -64,13 +66,13 @@ async def tags(service: Service, exchange: Exchange, repository: UpstreamReposit
 def _all_tags(repository: UpstreamRepository) -> tuple[str, ...]:
     mirror = repository.mirror
     mirror.count("misses")
-    with mirror.question():
+    with mirror.requesting():
         found = set(mirror.upstream.tags(repository.upstream_name, _LONGEST_LIST + 1))
         if len(found) > _LONGEST_LIST:
             found.clear()  # an error keeps what its frames have, until somebody collects it
             raise ProtocolViolation(f"{repository.upstream_name} has more than {_LONGEST_LIST} tags")
     names = tuple(sorted(found))
-    mirror.remember("tags", repository.local_name, names, weight=len(names))
+    mirror.cache_list("tags", repository.local_name, names, weight=len(names))
     return names
 
 
@@ -79,10 +81,10 @@ async def referring(
 ) -> None:
     """Return the referrers of a digest, after fetching those that the upstream lists."""
     mirror, word = repository.mirror, upstream_errors.CURRENT
-    known = mirror.remembered("referrers", f"{repository.local_name}@{digest}")
+    known = mirror.cached_list("referrers", f"{repository.local_name}@{digest}")
     if repository.may_fetch and known is None:
         try:
-            known = await mirror.listed(
+            known = await mirror.single_flight_list(
                 (repository.local_name, str(digest), "referrers"),
                 _bring_referrers,
                 service,
@@ -95,7 +97,7 @@ async def referring(
     if known:
         word = upstream_errors.INCOMPLETE
     elif word == upstream_errors.CURRENT:
-        said = mirror.said.get((repository.local_name, str(digest)), "")
+        said = mirror.stale_reasons.get((repository.local_name, str(digest)), "")
         word = said if said in upstream_errors.STALE else word
     exchange.extra_headers = [(upstream_manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     await referrers.list_referrers(service, exchange, repository.local_name, str(digest))
@@ -106,11 +108,11 @@ def _bring_referrers(service: Service, repository: UpstreamRepository, digest: D
     mirror = repository.mirror
     mirror.count("misses")
     try:
-        with mirror.question():
+        with mirror.requesting():
             listed = mirror.upstream.referrers(repository.upstream_name, digest)
     except RemoteNotFound:
         listed = ()
-    mirror.hear(repository, str(digest))
+    mirror.record_staleness(repository, str(digest))
     left_out = ["…"] if len(listed) > _MOST_REFERRERS else []
     for entry in listed[:_MOST_REFERRERS]:
         try:
@@ -123,10 +125,10 @@ def _bring_referrers(service: Service, repository: UpstreamRepository, digest: D
     if len(listed) <= _MOST_REFERRERS:
         withdrawn = _withdrawn(service, repository, digest, {entry.digest for entry in listed})
         if withdrawn:
-            with mirror.question():  # who does not even know the subject says nothing of what refers to it
+            with mirror.requesting():  # who does not even know the subject says nothing of what refers to it
                 mirror.upstream.resolve(repository.upstream_name, str(digest), service.config.manifest_limit)
             _drop(service, repository, withdrawn)
-    mirror.remember("referrers", f"{repository.local_name}@{digest}", tuple(left_out))
+    mirror.cache_list("referrers", f"{repository.local_name}@{digest}", tuple(left_out))
     return tuple(left_out)
 
 

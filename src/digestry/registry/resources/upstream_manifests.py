@@ -42,10 +42,12 @@ async def _by_digest(
     if await service.stores.read_cache.manifest(repository.local_name, str(digest)) is None:
         mirror.count("misses")
         try:
-            await mirror.once((repository.local_name, str(digest)), bring, service, repository, digest)
+            await mirror.single_flight(
+                (repository.local_name, str(digest)), bring, service, repository, digest
+            )
         except TROUBLE as error:
             if not isinstance(error, RemoteNotFound):  # that is answered as by any repository
-                raise upstream_errors.answer(mirror.config, error) from error
+                raise upstream_errors.error_response(mirror.config, error) from error
     else:
         mirror.count("hits")
     await manifests.get_manifest(service, exchange, repository.local_name, str(digest))
@@ -54,7 +56,7 @@ async def _by_digest(
 async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepository, tag: str) -> None:
     mirror, word = repository.mirror, upstream_errors.CURRENT
     seen, here = await service.stores.read_cache.mirrored_tag(repository.local_name, tag)
-    if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
+    if seen is not None and here is not None and mirror.is_fresh(seen.checked_at, service.now()):
         mirror.count("hits")
         word = _said_before(repository, tag)
     else:
@@ -66,7 +68,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
             )  # which says what is wrong with it
             return
         try:
-            await mirror.once((repository.local_name, tag), refresh, service, repository, tag)
+            await mirror.single_flight((repository.local_name, tag), refresh, service, repository, tag)
             mirror.count("misses")
             word = _said_before(repository, tag)
         except (*TROUBLE, StorageFull) as error:
@@ -92,7 +94,7 @@ async def _check_may_be_served(
     if here is None or not repository.mirror.may_be_stale(
         0 if seen is None else seen.checked_at, service.now()
     ):
-        raise upstream_errors.answer(config, error) from error
+        raise upstream_errors.error_response(config, error) from error
 
 
 def _said(repository: UpstreamRepository, word: str, checked_at: int | None) -> bytes:
@@ -102,7 +104,7 @@ def _said(repository: UpstreamRepository, word: str, checked_at: int | None) -> 
 
 def _said_before(repository: UpstreamRepository, tag: str) -> str:
     """Return what upstream, itself a mirror, said of the tag when it was asked."""
-    said = repository.mirror.said.get((repository.local_name, tag), "")
+    said = repository.mirror.stale_reasons.get((repository.local_name, tag), "")
     return said if said in upstream_errors.STALE else upstream_errors.CURRENT
 
 
@@ -112,14 +114,14 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
     mirror, cache = repository.mirror, service.stores.catalog.pull_through
     with mirror.turn(repository.local_name, tag):
         seen, here = cache.tag_state(repository.local_name, tag)
-        if seen is not None and here is not None and mirror.fresh(seen.checked_at, service.now()):
+        if seen is not None and here is not None and mirror.is_fresh(seen.checked_at, service.now()):
             return  # another worker asked, while this one waited for its turn
         try:
             found = _asked(service, repository, tag, sure=seen is not None)
         except RemoteNotFound as error:
             # What never was upstream's was there before the mirror; and a rule may keep what is gone.
             if seen is not None:
-                if not upstream_errors.says_gone(error):
+                if not upstream_errors.is_gone(error):
                     raise
                 with contextlib.suppress(TagRefused):
                     event = cache.gone(repository.local_name, tag, origin=mirror.origin)
@@ -127,7 +129,7 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
                         audit_events.of_mirror(mirror.origin, repository.local_name, event=event)
                     )
             return
-        mirror.hear(repository, tag)
+        mirror.record_staleness(repository, tag)
         if found.digest == here:
             cache.note(repository.local_name, tag, found.digest)
             return
@@ -150,12 +152,12 @@ def _asked(service: Service, repository: UpstreamRepository, tag: str, *, sure: 
     its reason, which the answer to a HEAD cannot have."""
     mirror, limit = repository.mirror, service.config.manifest_limit
     try:
-        with mirror.question():
+        with mirror.requesting():
             return mirror.upstream.resolve(repository.upstream_name, tag, limit)
     except RemoteNotFound:
         if not sure:
             raise
-    with mirror.question():
+    with mirror.requesting():
         return mirror.upstream.manifest(repository.upstream_name, tag, limit).descriptor()
 
 
@@ -178,7 +180,7 @@ def _known(service: Service, repository: UpstreamRepository, digest: Digest) -> 
 
 
 def _fetched(service: Service, repository: UpstreamRepository, target: str) -> Manifest:
-    with repository.mirror.question():
+    with repository.mirror.requesting():
         manifest = repository.mirror.upstream.manifest(
             repository.upstream_name, target, service.config.manifest_limit
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from digestry.registry import toml
-from digestry.registry.immutability import patterns
+from digestry.registry.immutability_config import patterns
 from digestry.registry.toml import Key, Where
 
 KEYS: Final = (Key("repository", patterns),)

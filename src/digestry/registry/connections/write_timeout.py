@@ -8,7 +8,7 @@ from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.connections.table import Connection
 
 
-class Watch:
+class WriteTimeout:
     """Cancels a task that waits for a client that reads too slowly."""
 
     __slots__ = ("_connection", "_limits", "_taken", "_task", "_timer", "stalled")

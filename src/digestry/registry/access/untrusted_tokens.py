@@ -1,6 +1,6 @@
 """Untrusted tokens (JWT, RFC 7519), decoded by a schema.
 
-What is not of the form is no token, whatever it is instead: :class:`NotBelieved`, and so a 401.
+What is not of the form is no token, whatever it is instead: :class:`InvalidToken`, and so a 401.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _FAR: Final = 1e12  # seconds; in the year 33658
 
 
-class NotBelieved(Exception):
+class InvalidToken(Exception):
     """The token is not valid; the text says why, for its sender."""
 
 
@@ -45,15 +45,15 @@ class _Registry(jws.JWSRegistry):
 
 
 def header(token: str) -> Header:
-    """Return a token's header, not verified. Raises :class:`NotBelieved`."""
+    """Return a token's header, not verified. Raises :class:`InvalidToken`."""
     found = _read(token, 0, Header)
     if found.crit is not msgspec.UNSET:
-        raise NotBelieved("the token has critical headers, which are not understood here")
+        raise InvalidToken("the token has critical headers, which are not understood here")
     return found
 
 
 def issuer(token: str) -> str | None:
-    """Return the issuer that a token states, not verified. Raises :class:`NotBelieved` if there is none."""
+    """Return the issuer that a token states, not verified. Raises :class:`InvalidToken` if there is none."""
     found = _read(token, 1, _Issued)
     return found.iss if isinstance(found.iss, str) else None
 
@@ -61,12 +61,12 @@ def issuer(token: str) -> str | None:
 def _read(token: str, part: int, kind: type[T]) -> T:
     parts = token.split(".", _PARTS)
     if len(parts) != _PARTS or len(token) > LONGEST or len(parts[0]) > _LONGEST_HEADER:
-        raise NotBelieved("this is no token")
+        raise InvalidToken("this is no token")
     try:
         raw = base64.urlsafe_b64decode(parts[part] + "=" * (-len(parts[part]) % 4))
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise NotBelieved("this is no token") from error
+        raise InvalidToken("this is no token") from error
 
 
 def signed(token: str, key: Key, algorithm: str) -> bytes | None:

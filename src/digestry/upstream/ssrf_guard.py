@@ -77,7 +77,7 @@ def parse_url(url: str) -> SplitResult:
     return parts
 
 
-class Guard:
+class SSRFGuard:
     """The guard of one upstream, which is at ``url`` and is called ``name``. Thread-safe.
 
     ``internal`` lists the other internal targets that are allowed, and ``realms`` its token servers: hosts,

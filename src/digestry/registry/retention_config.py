@@ -14,7 +14,7 @@ from digestry.catalog.retention_rules import DAY, Retention, TagRetention
 from digestry.errors import InvalidConfiguration, StorageError
 from digestry.model.text import length_of_time
 from digestry.registry import toml
-from digestry.registry.immutability import patterns
+from digestry.registry.immutability_config import patterns
 from digestry.registry.toml import Key, Where
 
 FILE: Final = "kept.json"
@@ -80,8 +80,8 @@ class _Kept(msgspec.Struct, frozen=True):
     sighted: float | None
 
 
-def note_served(root: Path, retention: Retention) -> None:
-    """Record the served registry's retention, for :func:`check_as_served`. Raises :class:`StorageError`."""
+def record_served_retention(root: Path, retention: Retention) -> None:
+    """Record the served registry's retention for :func:`check_against_served`."""
     content = msgspec.json.encode(_Kept(retention.untagged, retention.sighted))
     try:
         if fsio.read_file(root / FILE) == content:
@@ -91,9 +91,11 @@ def note_served(root: Path, retention: Retention) -> None:
     fsio.write_file(root / FILE, content)
 
 
-def check_as_served(root: Path, retention: Retention) -> None:
-    """Raises :class:`InvalidConfiguration` if ``retention``, which nobody wrote, would remove what the
-    registry that is served there keeps; :class:`StorageError` if that cannot be known."""
+def check_against_served(root: Path, retention: Retention) -> None:
+    """Check that ``retention``, a default, removes nothing that the registry served from ``root`` keeps.
+
+    Raises :class:`InvalidConfiguration` if it does, :class:`StorageError` if that cannot be known.
+    """
     try:
         kept = msgspec.json.decode(fsio.read_file(root / FILE), type=_Kept)
     except FileNotFoundError:
