@@ -12,7 +12,7 @@ from digestry.audit.audit import audit
 from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
-from digestry.inventory.formats.workloads import Workloads, observe_objects
+from digestry.inventory.formats.workloads import Workloads
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -40,8 +40,20 @@ def everything() -> list[Any]:
     return [*objects, {"kind": "Service", "metadata": {"name": "web"}}]
 
 
+def observed() -> list[Observation]:
+    """The containers of the constructed cluster's pods, and of its workloads that have no pods."""
+    workloads, objects = Workloads("k"), everything()
+    for entry in objects:
+        if entry["kind"] in KINDS.values():
+            assert workloads.add(entry["kind"], entry) is None
+    pods = [entry for entry in objects if entry["kind"] == "Pod"]
+    nodes = platforms_of_nodes([entry for entry in objects if entry["kind"] == "Node"])
+    found = observe_pods(workloads.seeing(pods), source="k", nodes=nodes, remark=workloads.remark)
+    return [*found, *workloads.idle(whole=False)]
+
+
 def seen() -> dict[str, ContainerObservation]:
-    return rows(list(observe_objects(everything(), source="k")))
+    return rows(observed())
 
 
 def idle(*, whole: bool, without: str = "") -> dict[str, ContainerObservation]:
@@ -251,7 +263,7 @@ def test_code_known_by_another_name_is_found_at_home(remembers: bool) -> None:
 
 
 def test_a_constructed_cluster_is_audited_to_the_end(registries: FakeRegistries) -> None:
-    report = audit([Listed(*observe_objects(everything(), source="k"))], RegistryQueries(registries))
+    report = audit([Listed(*observed())], RegistryQueries(registries))
     assert len(report.findings) == len(seen())
     assert all(finding.container.seen_at > START for finding in report.findings)
     assert Digest.of(b"web index") in {f.identity.running for f in report.findings if f.identity}

@@ -25,7 +25,7 @@ _Statement = TypeVar("_Statement", Select[Any], Update)
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Which events a webhook, by its ``name``, is told of."""
+    """The events that the webhook ``name`` receives."""
 
     name: str
     repositories: tuple[str, ...] = ("**",)
@@ -54,7 +54,7 @@ class Delivery:
 
 
 class DeliveryQueue:
-    """What webhooks are still to be told. Thread-safe."""
+    """The events that webhooks have not received yet. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

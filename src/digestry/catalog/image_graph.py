@@ -26,7 +26,7 @@ _DEPTH: Final = 3  # an index, its children, their configs
 
 
 class TooMuch(Exception):
-    """A bound was met: less must be asked together."""
+    """A bound was exceeded: fewer keys must be read together."""
 
 
 def rows_of(
@@ -67,10 +67,12 @@ class Relations:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def read(self, asked: Iterable[Key]) -> None:
-        """Read who holds what was asked for, and, of what that is, its children, their configs, and
-        who else has those. Raises :class:`TooMuch`."""
-        pending = set(asked)
+    def read(self, keys: Iterable[Key]) -> None:
+        """Read what holds each of ``keys``, the children of each, their configs, and what else holds those.
+
+        Raises :class:`TooMuch`.
+        """
+        pending = set(keys)
         for _ in range(_DEPTH):
             self._read_direct(pending)
             self._read_parents({(row, holder) for row, key in pending for holder in self._direct[row, key]})

@@ -59,7 +59,7 @@ def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents
         some = queries[position : position + size]
         batch = _Batch(connection, some)
         try:
-            resolutions = batch.answer()
+            resolutions = batch.resolve()
         except TooMuch:
             if len(some) > 1:
                 size = max(1, len(some) // 2)
@@ -75,7 +75,7 @@ def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents
 
 
 class _Batch:
-    """Some queries, answered together."""
+    """Some queries that are resolved together."""
 
     def __init__(self, connection: Connection, queries: Sequence[ResolveQuery]) -> None:
         self._connection = connection
@@ -87,11 +87,11 @@ class _Batch:
         self._referrers: dict[Key, list[Descriptor]] = {}
         self._events: dict[tuple[str, str], list[TagEvent]] = {}
         self._spans: dict[tuple[str, str], list[TagSpan]] | None = {}
-        self._asked: set[Key] = set()
+        self._requested: set[Key] = set()
         self.bytes_read = 0
 
-    def answer(self) -> list[Resolution]:
-        """Return one answer for each query. Raises :class:`TooMuch`."""
+    def resolve(self) -> list[Resolution]:
+        """Return one resolution for each query. Raises :class:`TooMuch`."""
         names = list(dict.fromkeys(query.repository for query in self._queries))
         by_name = select(repositories.c.name, repositories.c.id).where(repositories.c.name.in_(names))
         self._ids = {row.name: row.id for row in self._connection.execute(by_name)}
@@ -102,11 +102,11 @@ class _Batch:
         for row, query in known:
             for prefix in query.prefixes:
                 self._prefixed[row, prefix] = self._beginning_with(row, prefix)
-        self._asked = {(row, str(digest)) for row, query in known for digest in query.digests}
-        self._asked |= {(row, str(target.digest)) for (row, _), target in self._targets.items()}
-        self._asked |= {(row, found) for (row, _), some in self._prefixed.items() for found in some}
-        self._relations.read(self._asked)
-        self._read_referrers(self._relations.nodes | self._asked)
+        self._requested = {(row, str(digest)) for row, query in known for digest in query.digests}
+        self._requested |= {(row, str(target.digest)) for (row, _), target in self._targets.items()}
+        self._requested |= {(row, found) for (row, _), some in self._prefixed.items() for found in some}
+        self._relations.read(self._requested)
+        self._read_referrers(self._relations.nodes | self._requested)
         self._read_events()
         self._read_spans()
         return [self._resolution(query) for query in self._queries]
@@ -207,13 +207,13 @@ class _Batch:
         )
         found = {digest: size for (_, digest), size in wanted.items()}
         found |= {row.digest: row.size for row in self._connection.execute(layers)}
-        for key in self._asked:
+        for key in self._requested:
             node = self._relations.node(*key)
             if node is not None and node.config is None and node.deleted_at is None:
                 found[node.digest] = node.size
         return [Piece(Digest.parse(digest), size) for digest, size in found.items()]
 
-    # -- answering -----------------------------------------------------------------------------
+    # -- resolving -----------------------------------------------------------------------------
 
     def _resolution(self, query: ResolveQuery) -> Resolution:
         row = self._ids.get(query.repository)

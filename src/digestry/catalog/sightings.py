@@ -28,7 +28,7 @@ BATCH: Final = 1000
 
 _PRUNED: Final = 5000
 _LOOKED_AT: Final = 2000
-"""Of the oldest sightings of who has told most, so many may make room at once."""
+"""Of the oldest sightings of the actor who reported most, so many may make room at once."""
 
 
 class Sightings:
@@ -161,7 +161,7 @@ def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
     )
     for repository, digest in connection.execute(crowded).all():
         mine = (sightings.c.digest == digest) & (sightings.c.repository == repository)
-        # The latest of each who tells go first: nobody makes what others told be forgotten.
+        # The latest of each actor go first: nobody removes what others reported.
         newest = (sightings.c.last_at.desc(), sightings.c.place)
         turn = func.row_number().over(partition_by=sightings.c.actor, order_by=newest).label("turn")
         ranked = select(sightings.c.place, sightings.c.last_at, turn).where(mine).subquery()
@@ -184,10 +184,10 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
         return 0
     row_id = dialect.of(connection).row_id(sightings).label("row")
     most = (sighting_usage.c.bytes.desc(), sighting_usage.c.actor)
-    whose = connection.execute(select(sighting_usage.c.actor).order_by(*most).limit(1)).scalar_one()
+    heaviest = connection.execute(select(sighting_usage.c.actor).order_by(*most).limit(1)).scalar_one()
     oldest = (
         select(row_id, *sightings.c)
-        .where(sightings.c.actor == whose, (sightings.c.actor != actor) | (sightings.c.last_at != at))
+        .where(sightings.c.actor == heaviest, (sightings.c.actor != actor) | (sightings.c.last_at != at))
         .order_by(sightings.c.last_at)
         .limit(_LOOKED_AT)
         .subquery()
@@ -201,10 +201,10 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
     over = _drop(connection, found.order_by(oldest.c.last_at), over)[1]
     if over <= 0:
         return 0
-    told_now = select(row_id, _room(connection, sightings.c)).where(
+    reported_now = select(row_id, _room(connection, sightings.c)).where(
         sightings.c.actor == actor, sightings.c.last_at == at, sightings.c.first_at == at
     )
-    return _drop(connection, told_now, over)[0]
+    return _drop(connection, reported_now, over)[0]
 
 
 def _drop(connection: Connection, rows: Select[int, int], over: int) -> tuple[int, int]:

@@ -106,11 +106,6 @@ class Platform(
         """Whether it names ``unknown``, as buildkit does for an attestation."""
         return self.os == "unknown" or self.architecture == "unknown"
 
-    def satisfies(self, wanted: Platform) -> bool:
-        """Return whether an image of this platform is what ``wanted`` asks for (variants must agree)."""
-        mine, other = self.normalized(), wanted.normalized()
-        return (mine.os, mine.architecture, mine.variant) == (other.os, other.architecture, other.variant)
-
     def __str__(self) -> str:
         base = f"{self.os or '?'}/{self.architecture or '?'}"
         return f"{base}/{self.variant}" if self.variant else base

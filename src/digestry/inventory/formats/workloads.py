@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from digestry.inventory.engine_values import reference_of
-from digestry.inventory.formats.pods import ENDED, observe_pods, platforms_of_nodes
+from digestry.inventory.formats.pods import ENDED
 from digestry.inventory.observation import (
     ContainerObservation,
     ImageFacts,
-    Observation,
     Unseen,
     now,
     pinned_claim,
@@ -198,37 +197,6 @@ class Workloads:
             remarks=(f"{why}; {following}",),
             runs=False,
         )
-
-
-def observe_objects(
-    objects: Iterable[object], *, source: str, include_stopped: bool = False
-) -> Iterator[Observation]:
-    """Yield the containers of pods, and of workloads that have no pods, one observation each.
-
-    The objects are what ``kubectl get pods,nodes,deployments,cronjobs -A -o json`` writes. Other kinds are
-    left out.
-    """
-    workloads = Workloads(source)
-    pods: list[object] = []
-    nodes: list[object] = []
-    for entry in objects:
-        kind = as_text(as_object(entry).get("kind"))
-        if kind == "Node":
-            nodes.append(entry)
-        elif kind in _COUNTS or kind == "CronJob":
-            problem = workloads.add(kind, entry)
-            if problem is not None:
-                yield problem
-        elif kind in {"Pod", ""}:
-            pods.append(entry)
-    yield from observe_pods(
-        workloads.seeing(pods),
-        source=source,
-        nodes=platforms_of_nodes(nodes),
-        include_stopped=include_stopped,
-        remark=workloads.remark,
-    )
-    yield from workloads.idle(whole=False)
 
 
 def _owner(metadata: JsonObject, kind: str) -> str:
