@@ -22,15 +22,24 @@ def read(path: Path) -> StoreMark | None:
     """
     with storage_errors("read", path):
         try:
-            text = read_file(path, _LONGEST)
+            return parse(read_file(path, _LONGEST), str(path))
         except FileNotFoundError:
             return None
-    found = _CONTENT.fullmatch(text)
+
+
+def parse(content: bytes, location: str) -> StoreMark:
+    """Return the mark that ``content``, found at ``location``, says. Raises :class:`StorageError`."""
+    found = _CONTENT.fullmatch(content)
     if found is None:
-        raise StorageError(f"{path} does not say which registry the content is of: it is damaged")
+        raise StorageError(f"{location} does not say which registry the content is of: it is damaged")
     return StoreMark(found[1].decode(), int(found[2]))
+
+
+def encode(mark: StoreMark) -> bytes:
+    """Return ``mark`` as such a file has it."""
+    return f"{mark.id} {mark.generation}\n".encode()
 
 
 def write(path: Path, mark: StoreMark) -> None:
     """Write ``mark`` to the file ``path``, durably."""
-    write_file(path, f"{mark.id} {mark.generation}\n".encode(), mode=0o600)
+    write_file(path, encode(mark), mode=0o600)

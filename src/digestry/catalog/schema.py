@@ -297,4 +297,75 @@ notes = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("content", LargeBinary, nullable=False),
+
+# Which object of an S3 store holds which content: the objects are never renamed or copied.
+blob_objects = Table(
+    "blob_objects",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Index("blob_objects_by_key", "key"),
+)
+
+# Objects whose bytes are not what their digests say, oldest first by ``id``.
+quarantined_objects = Table(
+    "quarantined_objects",
+    metadata,
+    Column("id", _Identity, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("digest", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Index("quarantined_objects_by_digest", "digest"),
+    Index("quarantined_objects_by_key", "key"),
+)
+
+# Content on its way into an S3 store: who writes it alone until ``expires_at``, and the object, or the
+# multipart upload, that it goes into. ``whole`` tells that the parts are an object already.
+blob_ingests = Table(
+    "blob_ingests",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("upload_id", Text, nullable=False),
+    Column("whole", Boolean, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("written_at", BigInteger, nullable=False),
+    Index("blob_ingests_by_key", "key"),
+)
+
+# The parts that an S3 store has of that content.
+blob_ingest_parts = Table(
+    "blob_ingest_parts",
+    metadata,
+    Column("name", Text, ForeignKey("blob_ingests.name"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("crc32", Text, nullable=False),
+)
+
+# Objects with its last bytes, which do not make a part yet, from byte ``start`` on.
+blob_ingest_fragments = Table(
+    "blob_ingest_fragments",
+    metadata,
+    Column("name", Text, ForeignKey("blob_ingests.name"), primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("key", Text, nullable=False),
+    Index("blob_ingest_fragments_by_key", "key"),
+)
+
+# Objects of an S3 store that no row has any more, to be removed when they are due.
+object_removals = Table(
+    "object_removals",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("upload_id", Text, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Index("object_removals_by_time", "due_at"),
 )

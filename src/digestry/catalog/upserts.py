@@ -11,12 +11,15 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from digestry.catalog.schema import (
+    blob_ingests,
+    blob_objects,
     damaged,
     jobs,
     leases,
     links,
     manifest_references,
     manifests,
+    object_removals,
     sightings,
     upstream_tags,
 )
@@ -54,6 +57,11 @@ class Upserts:
         self.link = dialect.insert_or_ignore(links)
         self.reference = dialect.insert_or_ignore(manifest_references)
         self.damage = dialect.insert_or_ignore(damaged)
+        self.ingest = dialect.insert_or_ignore(blob_ingests)
+        self.blob_object = dialect.insert_or_update(
+            blob_objects, ["digest"], _all("key", "size", "etag", "stored_at")
+        )
+        self.object_removal = dialect.insert_or_update(object_removals, ["key"], _all("upload_id", "due_at"))
         self.manifest = dialect.insert_or_update(manifests, ["repository_id", "digest"], _manifest)
         self.lease = dialect.insert_or_update(leases, ["digest"], _lease)
         self.job = dialect.insert_or_update(jobs, ["name"], _all("started_at", "finished_at", "state"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def test_an_index_that_lies_is_found(journal: Path) -> None:
     path = journal / "catalog.db"
     content = path.read_bytes()
     # A tag's name beside its repository's, as only the pages of indices have it; the last one is found.
-    place = content.rindex(b"xb")
+    *_, last = re.finditer(rb"(?<!inde)xb", content)
+    place = last.start()
     assert content[place - 1 : place] != b"b"
     path.write_bytes(content[: place + 1] + b"q" + content[place + 2 :])
     found = verdict(journal)

@@ -1,0 +1,1 @@
+"""A blob store over the S3 API."""

@@ -1,0 +1,76 @@
+"""The removal of objects: of those that are due, and of those that nothing names."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from digestry.blobs.s3.client import DELETED_AT_ONCE, S3Client
+from digestry.blobs.s3.config import S3Config
+from digestry.blobs.s3.rows import ObjectRows, Removal
+
+_PASSES_A_GRACE: Final = 4
+
+
+class ObjectRemoval:
+    """Removes objects of one store. Thread-safe."""
+
+    def __init__(self, config: S3Config, client: S3Client, rows: ObjectRows) -> None:
+        self._config = config
+        self._client = client
+        self._rows = rows
+        self._look_at = time.monotonic() + config.grace / _PASSES_A_GRACE
+
+    def remove_due(self) -> int:
+        """Remove the objects that are due, in batches, and return how many."""
+        removed = 0
+        while due := self._rows.removals(DELETED_AT_ONCE):
+            done = self._remove(due)
+            self._rows.removed(done)
+            removed += len(done)
+            if len(done) < DELETED_AT_ONCE:
+                break  # there is no more, or what is left cannot be removed now
+        return removed
+
+    def _remove(self, removals: Sequence[Removal]) -> list[Removal]:
+        """Remove some objects, and return those that are gone."""
+        for removal in removals:
+            if removal.upload_id:
+                self._client.abort_upload(removal.key, removal.upload_id)
+        left = set(self._client.delete([removal.key for removal in removals]))
+        return [removal for removal in removals if removal.key not in left]
+
+    def remove_orphans_if_due(self) -> int:
+        """Call :meth:`remove_orphans` a few times in a grace; return how many were removed."""
+        if time.monotonic() < self._look_at:
+            return 0
+        self._look_at = time.monotonic() + self._config.grace / _PASSES_A_GRACE
+        return self.remove_orphans()
+
+    def remove_orphans(self) -> int:
+        """Remove the objects and multipart uploads that no row names, and return how many.
+
+        Those that are younger than the store's grace stay: their rows may be about to be written. What a row
+        names stays, whatever a listing says.
+        """
+        oldest = time.time() - self._config.grace
+        prefix = self._config.objects_prefix
+        old = (found.key for found in self._client.objects(prefix) if found.modified_at <= oldest)
+        removed = 0
+        for keys in _batches(old):
+            named = self._rows.named(keys)
+            if orphans := [key for key in keys if key not in named]:
+                removed += len(orphans) - len(self._client.delete(orphans))
+        for upload in self._client.uploads(prefix):
+            if upload.started_at <= oldest and not self._rows.named([upload.key]):
+                self._client.abort_upload(upload.key, upload.upload_id)
+                removed += 1
+        return removed
+
+
+def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
+    source = iter(keys)
+    while batch := list(itertools.islice(source, DELETED_AT_ONCE)):
+        yield batch
