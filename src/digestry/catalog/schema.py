@@ -297,6 +297,7 @@ notes = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("content", LargeBinary, nullable=False),
+)
 
 # Which object of an S3 store holds which content: the objects are never renamed or copied.
 blob_objects = Table(

@@ -237,6 +237,14 @@ def test_writers_in_many_threads_all_get_their_turn(catalog: Catalog) -> None:
     assert catalog.verify_journal() is None
 
 
+S3_STORE = (
+    "blob_objects",
+    "quarantined_objects",
+    "blob_ingest_parts",
+    "blob_ingest_fragments",
+    "blob_ingests",
+    "object_removals",
+)
 COORDINATION = ("locks", "shared_guards", "signing_keys", "login_failures", "upstream_limits", "notes")
 """The tables of schema 11."""
 
@@ -256,7 +264,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute("DROP TABLE sighting_usage")
     connection.execute("DROP INDEX sightings_by_actor")
-    for table in ("usage", "identity", *COORDINATION):
+    for table in ("usage", "identity", *COORDINATION, *S3_STORE):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE uploads DROP COLUMN reserved")
     connection.execute("UPDATE alembic_version SET version_num = '0004'")
