@@ -49,7 +49,6 @@ def close_node(node: Coordination) -> None:
     """End what a node has open."""
     if isinstance(node, PostgresCoordination):
         node.close()
-        node._connections.close()
 
 
 class OtherNode:

@@ -106,7 +106,6 @@ def test_a_change_is_refused_once_another_has_the_lock(node: PostgresCoordinatio
                 lost.check_in(connection)
             with base.transaction() as connection:
                 lock.check_in(connection)
-    slow.close()
 
 
 def test_nobody_takes_the_lock_during_a_change(
@@ -147,7 +146,6 @@ def test_a_node_that_is_cut_off_loses_its_locks_and_comes_back(
         network.mend()
         wait_until(lambda: _takes(away), what="the return of a node that was cut off")
         away.close()
-        far.close()
 
 
 def _takes(node: PostgresCoordination) -> bool:
@@ -171,7 +169,6 @@ def test_a_lease_ends_by_a_clock_that_nobody_sets(base: Connections, monkeypatch
         clock.ahead = 2 * LEASE  # as if it had been paused for so long
         with pytest.raises(Conflict):
             lock.check()
-    node.close()
 
 
 def test_a_database_clock_that_was_set_back_blocks_nobody(

@@ -19,7 +19,8 @@ _SECONDS: Final = 4.0
 class Connections:
     """Connections to a PostgreSQL database. Thread-safe. Blocks, for some seconds at most.
 
-    Both ways to open one raise :class:`StorageError` if the database fails, also within the block.
+    Nothing is open before the first use, nor some seconds after the last. Both ways to open a connection
+    raise :class:`StorageError` if the database fails, also within the block.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Connections:
         """Use the pool of ``engine``. ``failure`` puts an error of the database in the registry's words."""
         self._engine = engine
         self._statements = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._transactions = engine.execution_options(isolation_level="READ COMMITTED")
         self._failure = failure
-        self._limit = TimeLimit(seconds)
+        self._limit = TimeLimit(seconds, idle=engine.dispose)
 
     @contextlib.contextmanager
     def statements(self) -> Iterator[Connection]:
@@ -44,7 +46,7 @@ class Connections:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Open a transaction, READ COMMITTED, which is committed when the block ends without error."""
-        with self._errors(), self._engine.begin() as connection, self._limit.around(connection):
+        with self._errors(), self._transactions.begin() as connection, self._limit.around(connection):
             yield connection
 
     def close(self) -> None:

@@ -36,7 +36,10 @@ def node_name() -> str:
 
 
 class PostgresCoordination:
-    """The locks and keys in the database of ``connections``. Each process has its own, after a fork too."""
+    """The locks and keys in the database of ``connections``. Each process makes its own.
+
+    Some seconds after its last use it holds nothing open, and no thread runs.
+    """
 
     def __init__(
         self,
@@ -53,8 +56,9 @@ class PostgresCoordination:
         self.keys: KeyStore = KeyRows(connections)
 
     def close(self) -> None:
-        """Release all that is held."""
+        """Release all that is held, and close all connections."""
         self._keeper.close()
+        self._connections.close()
 
     def prepare(self) -> None:
         """Do nothing: the catalog's migrations make the tables."""

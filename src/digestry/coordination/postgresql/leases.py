@@ -22,6 +22,7 @@ _RENEWALS: Final = 3
 """Renewals in the time of one lease."""
 _ATTEMPTS: Final = 12
 """Attempts in the time of one lease, once a renewal has failed."""
+_IDLE_SECONDS: Final = 5.0
 _MICROSECONDS: Final = 1_000_000
 
 SteadyClock = Callable[[], float]
@@ -94,8 +95,8 @@ class LeaseKeeper:
         self._returned: list[Lease] = []
         self._due = 0.0
         self._failing = False
-        self._closed = False
-        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._running = False
 
     def keep(self, lease: Lease) -> None:
         """Renew ``lease`` until it is released."""
@@ -103,17 +104,14 @@ class LeaseKeeper:
             if not self._held:
                 self._due = self.clock() + self.seconds / _RENEWALS
             self._held.add(lease)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            self._run_thread()
 
     def give_back(self, lease: Lease) -> None:
         """Have ``lease`` released by the thread, soon. Does not block."""
         with self._changed:
             self._held.discard(lease)
             self._returned.append(lease)
-            self._changed.notify()
+            self._run_thread()
 
     def release(self, *leases: Lease) -> None:
         """Release ``leases``, and those that were given back, now. Raises :class:`StorageError`."""
@@ -124,23 +122,32 @@ class LeaseKeeper:
         self._release(returned)
 
     def close(self) -> None:
-        """Release all leases, and end the thread."""
+        """Release all leases, and end the thread. Another use starts it again."""
         with self._changed:
-            self._closed = True
             self._returned.extend(self._held)
             self._held.clear()
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._running, self.seconds)
+            self._closing = False
+
+    def _run_thread(self) -> None:
+        if self._running:
             self._changed.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join(self.seconds)
+        else:
+            threading.Thread(target=self._run, name="leases", daemon=True).start()
+            self._running = True
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 if not self._returned:
-                    if self._closed:
+                    wait = max(0.0, self._due - self.clock()) if self._held else _IDLE_SECONDS
+                    woken = not self._closing and self._changed.wait(wait)
+                    if not woken and not self._held and not self._returned:
+                        self._running = False
+                        self._changed.notify_all()
                         return
-                    self._changed.wait(max(0.0, self._due - self.clock()) if self._held else None)
                 returned, self._returned = self._returned, []
                 held = list(self._held)
             try:

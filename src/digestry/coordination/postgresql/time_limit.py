@@ -7,56 +7,61 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 _LOOK_SECONDS: Final = 0.5
+_IDLE_SECONDS: Final = 5.0
 
 
 class TimeLimit:
-    """Cuts connections that a block uses for more than ``seconds``. A thread looks while there are any.
+    """Cuts connections that a block uses for more than ``seconds``.
 
-    The server's own limits end what the server does. They do not end the wait for a server, or a proxy before
-    it, that says nothing any more.
+    The server's own limits end what the server does. They do not end the wait for a server, or for a proxy
+    before it, that says nothing any more. A thread looks while connections are used. Some seconds after the
+    last use it calls ``idle``, and ends.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, idle: Callable[[], object]) -> None:
         self._seconds = seconds
-        self._changed = threading.Condition()
+        self._idle = idle
+        self._lock = threading.Lock()
         self._used: dict[object, tuple[float, int]] = {}
-        self._thread: threading.Thread | None = None
+        self._last = 0.0
+        self._watched = False
 
     @contextlib.contextmanager
     def around(self, connection: Connection) -> Iterator[None]:
         """Cut ``connection`` if the block takes too long: what waits for it then fails."""
         driver: Any = connection.connection.driver_connection
-        use = object()
-        with self._changed:
-            self._used[use] = time.monotonic() + self._seconds, driver.fileno()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="time limit", daemon=True)
-                self._thread.start()
-            elif len(self._used) == 1:
-                self._changed.notify()
+        use, now = object(), time.monotonic()
+        with self._lock:
+            self._used[use] = now + self._seconds, driver.fileno()
+            self._last = now
+            if not self._watched:
+                threading.Thread(target=self._watch, name="time limit", daemon=True).start()
+                self._watched = True
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._used.pop(use, None)
 
-    def _run(self) -> None:
+    def _watch(self) -> None:
         while True:
-            with self._changed:
-                while not self._used:
-                    self._changed.wait()
+            time.sleep(_LOOK_SECONDS)
+            with self._lock:
                 now = time.monotonic()
                 for use, (until, descriptor) in list(self._used.items()):
                     if until <= now:
                         del self._used[use]
                         _cut(descriptor)
-            time.sleep(_LOOK_SECONDS)
+                if not self._used and now - self._last > _IDLE_SECONDS:
+                    self._watched = False
+                    break
+        self._idle()
 
 
 def _cut(descriptor: int) -> None:
