@@ -255,3 +255,67 @@ class TestKeys:
         assert here.keys.ids() == []
         with pytest.raises(NotFound):
             here.keys.read("1")
+
+
+class TestNotes:
+    """All nodes have the same notes."""
+
+    def test_a_note_is_there_for_every_node(self, here: Coordination, there: Coordination) -> None:
+        assert here.notes.read("kept") is None
+        here.notes.write("kept", b"first")
+        there.notes.write("kept", b"second")
+        assert here.notes.read("kept") == b"second"
+        assert here.notes.read("other") is None
+        assert "kept" in here.notes.location("kept")
+
+
+class TestBackOff:
+    """All nodes leave an upstream alone that one of them was told to."""
+
+    def test_every_node_knows_of_it(self, here: Coordination, there: Coordination) -> None:
+        with here.turn("one.example", "x"):  # makes the directory, as a mirror does
+            pass
+        mine, other = (node.back_off("one.example", longest=3600.0) for node in (here, there))
+        assert other.left() == (0.0, "")
+        mine.hold(100.0, "rate limited")
+        seconds, why = other.left()
+        assert 90.0 < seconds <= 100.0
+        assert why == "rate limited"
+        assert there.back_off("two.example", longest=3600.0).left() == (0.0, "")
+        other.hold(50.0, "unreachable")
+        assert mine.left()[0] <= 50.0
+        other.lift()
+        assert mine.left() == (0.0, "")
+
+    def test_none_is_longer_than_the_longest(self, here: Coordination) -> None:
+        with here.turn("one.example", "x"):
+            pass
+        here.back_off("one.example", longest=3600.0).hold(1800.0, "rate limited")
+        assert here.back_off("one.example", longest=600.0).left() == (0.0, "")
+
+
+class TestLoginFailures:
+    """The strikes of a network count at every node, where nodes share them."""
+
+    def test_strikes_add_up(self, here: Coordination, there: Coordination) -> None:
+        mine, other = here.login_failures, there.login_failures
+        if mine is None or other is None:
+            pytest.skip("the processes of one host count by themselves")
+        mine.add("192.0.2.1", 5, 600.0)
+        other.add("192.0.2.1", 4, 600.0)
+        mine.add("192.0.2.2", 3, 600.0)
+        assert other.suspects(8) == {"192.0.2.1": 9}
+        mine.add("192.0.2.1", -1, 600.0)
+        assert other.suspects(8) == {}
+        assert other.suspects(0) == {"192.0.2.1": 8, "192.0.2.2": 3}
+
+    def test_strikes_are_forgotten(self, here: Coordination, there: Coordination) -> None:
+        mine, other = here.login_failures, there.login_failures
+        if mine is None or other is None:
+            pytest.skip("the processes of one host count by themselves")
+        mine.add("192.0.2.1", 9, 0.05)
+        wait_until(lambda: other.suspects(0) == {}, what="the end of strikes")
+        mine.add("192.0.2.1", -3, 600.0)
+        assert other.suspects(0) == {}
+        mine.add("192.0.2.1", 2, 600.0)
+        assert other.suspects(0) == {"192.0.2.1": 2}

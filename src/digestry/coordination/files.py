@@ -6,6 +6,8 @@
     ROOT/guards/<two digits>          :meth:`FileCoordination.guard`
     ROOT/keys/<id>.json               :attr:`FileCoordination.keys`
     ROOT/mirror/<scope>.<two digits>.lock   :meth:`FileCoordination.turn`
+    ROOT/mirror/<host>.limit          :meth:`FileCoordination.back_off`
+    ROOT/<note>.json                  :attr:`FileCoordination.notes`
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from digestry.coordination import key_files
+from digestry.coordination.back_off_files import BackOffFile
 from digestry.coordination.key_files import KeyFiles
-from digestry.coordination.protocol import FencedLock, Job, KeyStore
+from digestry.coordination.note_files import NoteFiles
+from digestry.coordination.protocol import BackOff, FencedLock, Job, KeyStore, LoginFailures, Notes
 from digestry.fsio import Lock, check_locks, locked, make_directory, storage_errors
 from digestry.model.digest import Digest
 
@@ -62,6 +66,8 @@ class FileCoordination:
         self._guards = root / "guards"
         self._turns = root / TURNS_DIRECTORY
         self.keys: KeyStore = KeyFiles(root / key_files.DIRECTORY)
+        self.notes: Notes = NoteFiles(root)
+        self.login_failures: LoginFailures | None = None
 
     def prepare(self) -> None:
         """Make the directories that are locked; see :meth:`Coordination.prepare`."""
@@ -98,6 +104,14 @@ class FileCoordination:
     def turn(self, scope: str, *key: str) -> AbstractContextManager[Lock]:
         """Call for ``key`` one at a time; see :meth:`Coordination.turn`."""
         make_directory(self._turns)
-        name = hashlib.blake2b(scope.encode(), digest_size=8).hexdigest()
+        name = _hashed(scope)
         number = hashlib.blake2b("\0".join(key).encode(), digest_size=2).digest()
         return locked(self._turns / f"{name}.{int.from_bytes(number, 'big') % _TURNS:02x}.lock")
+
+    def back_off(self, host: str, *, longest: float) -> BackOff:
+        """Return the back-off from an upstream; see :meth:`Coordination.back_off`."""
+        return BackOffFile(self._turns / f"{_hashed(host)}.limit", longest=longest)
+
+
+def _hashed(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()

@@ -77,8 +77,58 @@ class KeyStore(Protocol):
         ...
 
 
+class Notes(Protocol):
+    """Short documents that the processes leave each other, by name.
+
+    All methods block, and raise :class:`StorageError`.
+    """
+
+    def read(self, name: str) -> bytes | None:
+        """Return a note, or None if there is none of this name."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a note durably, in place of an older one."""
+        ...
+
+    def location(self, name: str) -> str:
+        """Return where a person finds a note, for messages."""
+        ...
+
+
+class BackOff(Protocol):
+    """Until when an upstream is not asked, and why. It outlives the processes. All methods block."""
+
+    def hold(self, seconds: float, why: str) -> None:
+        """Start the back-off, for so many seconds. A failure to store it is not raised."""
+        ...
+
+    def lift(self) -> None:
+        """End the back-off. A failure to store that is not raised."""
+        ...
+
+    def left(self) -> tuple[float, str]:
+        """Return the seconds that are left, and the reason; 0 if there is no back-off, or nobody knows."""
+        ...
+
+
+class LoginFailures(Protocol):
+    """How often each network sent wrong passwords, or very many. All methods block.
+
+    All methods raise :class:`StorageError`.
+    """
+
+    def add(self, source: str, strikes: int, seconds: float) -> None:
+        """Add to the strikes of a network, which are forgotten after so many seconds without another."""
+        ...
+
+    def suspects(self, more_than: int) -> dict[str, int]:
+        """Return the networks with more strikes than that, and how many."""
+        ...
+
+
 class Coordination(Protocol):
-    """What the processes share: locks and keys.
+    """What the processes share: locks, keys and a few states.
 
     A lock is released at the end of its block, and when its process ends in any way.
     """
@@ -94,6 +144,20 @@ class Coordination(Protocol):
 
     def check(self) -> None:
         """Raise :class:`StorageError` if the locks do not keep others out where they are."""
+        ...
+
+    @property
+    def notes(self) -> Notes:
+        """The notes of the registry's processes."""
+        ...
+
+    @property
+    def login_failures(self) -> LoginFailures | None:
+        """The failed logins at all nodes; None if each process counts its own."""
+        ...
+
+    def back_off(self, host: str, *, longest: float) -> BackOff:
+        """Return the back-off from the upstream ``host``, which never lasts ``longest`` seconds."""
         ...
 
     def guard(

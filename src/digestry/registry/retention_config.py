@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from digestry import fsio
 from digestry.catalog.retention_rules import DAY, Retention, TagRetention
+from digestry.coordination.note_files import SUFFIX
+from digestry.coordination.protocol import Notes
 from digestry.errors import InvalidConfiguration, StorageError
 from digestry.model.text import length_of_time
 from digestry.registry import toml
 from digestry.registry.immutability_config import patterns
 from digestry.registry.toml import Key, Where
 
-FILE: Final = "kept.json"
+_NOTE: Final = "kept"
+FILE: Final = f"{_NOTE}{SUFFIX}"
 """In the root: how long the registry that was served there last keeps things."""
 
 _TEN_YEARS: Final = 3650 * DAY
@@ -80,31 +82,29 @@ class _Kept(msgspec.Struct, frozen=True):
     sighted: float | None
 
 
-def record_served_retention(root: Path, retention: Retention) -> None:
-    """Record the served registry's retention for :func:`check_against_served`."""
+def record_served_retention(notes: Notes, retention: Retention) -> None:
+    """Record the served registry's retention, for :func:`check_against_served`. Raises :class:`StorageError`."""
     content = msgspec.json.encode(_Kept(retention.untagged, retention.sighted))
-    try:
-        if fsio.read_file(root / FILE) == content:
+    with contextlib.suppress(StorageError):
+        if notes.read(_NOTE) == content:
             return
-    except OSError:
-        pass
-    fsio.write_file(root / FILE, content)
+    notes.write(_NOTE, content)
 
 
-def check_against_served(root: Path, retention: Retention) -> None:
-    """Check that ``retention``, a default, removes nothing that the registry served from ``root`` keeps.
+def check_against_served(notes: Notes, retention: Retention) -> None:
+    """Check that ``retention``, a default, removes nothing that the served registry keeps.
 
     Raises :class:`InvalidConfiguration` if it does, :class:`StorageError` if that cannot be known.
     """
-    try:
-        kept = msgspec.json.decode(fsio.read_file(root / FILE), type=_Kept)
-    except FileNotFoundError:
+    content = notes.read(_NOTE)
+    if content is None:
         return  # it was never served, or not since digestry notes that
-    except OSError as error:
-        raise fsio.storage_error("read", root / FILE, error) from error
+    try:
+        kept = msgspec.json.decode(content, type=_Kept)
     except (ValueError, RecursionError) as error:
         raise StorageError(
-            f"{root / FILE} is damaged: {error}", hint="give --config; the server's next start mends it"
+            f"{notes.location(_NOTE)} is damaged: {error}",
+            hint="give --config; the server's next start writes it anew",
         ) from error
     for key, served, mine in (
         ("untagged", kept.untagged, retention.untagged),
@@ -113,7 +113,7 @@ def check_against_served(root: Path, retention: Retention) -> None:
         if mine is not None and (served is None or mine < served):
             long = "off" if served is None else length_of_time(served)
             raise InvalidConfiguration(
-                f"the registry under {root} is served with {key} = {long}; without a configuration, what that"
-                f" keeps would go after {length_of_time(mine)}",
+                f"the registry is served with {key} = {long}; without a configuration, what that keeps would go"
+                f" after {length_of_time(mine)} ({notes.location(_NOTE)})",
                 hint="give the server's registry.toml with --config",
             )

@@ -113,7 +113,7 @@ def _prepare(config: RegistryConfig, backend: Backend) -> None:
     AuditLog(config.log, config.scratch).check()
     AuditLog(config.log.for_anonymous_refusals(config.scratch), config.scratch).check()
     record_path(config.log, config.scratch)
-    retention_config.record_served_retention(config.root, config.collection.retention)
+    retention_config.record_served_retention(backend.coordination.notes, config.collection.retention)
     try:
         exposition.begin(config.scratch, begun)
     except OSError as error:

@@ -19,6 +19,7 @@ from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.coordination.files import lock_file
+from digestry.coordination.note_files import NoteFiles
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
 from digestry.model.digest import Digest
@@ -344,8 +345,9 @@ def test_by_hand_without_the_servers_configuration(tmp_path: Path, settings: Pat
 
 
 def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) -> None:
+    notes = NoteFiles(tmp_path)
     day = 86400.0
-    check_against_served(tmp_path, Retention())  # never served
+    check_against_served(notes, Retention())  # never served
     for served, mine, wrong in (
         (Retention(), Retention(), ""),
         (Retention(untagged=30 * day), Retention(), ""),
@@ -355,15 +357,15 @@ def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) ->
         (Retention(sighted=91 * day), Retention(untagged=None), "sighted = 91 days"),
         (Retention(untagged=None, sighted=None), Retention(untagged=None, sighted=None), ""),
     ):
-        record_served_retention(tmp_path, served)
+        record_served_retention(notes, served)
         with contextlib.nullcontext() if not wrong else pytest.raises(InvalidConfiguration, match=wrong):
-            check_against_served(tmp_path, mine)
+            check_against_served(notes, mine)
     for damage in (b"{", b"\xff", b'{"x":' + b"[" * 100_000, b"[]"):
         (tmp_path / "kept.json").write_bytes(damage)
         with pytest.raises(StorageError, match="damaged"):
-            check_against_served(tmp_path, Retention())
-    record_served_retention(tmp_path, Retention())
-    check_against_served(tmp_path, Retention())
+            check_against_served(notes, Retention())
+    record_served_retention(notes, Retention())
+    check_against_served(notes, Retention())
 
 
 def test_rules_that_cannot_be(tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from digestry.coordination.postgresql import statements
+from digestry.coordination.postgresql.back_off_rows import BackOffRow
 from digestry.coordination.postgresql.connections import Connections
 from digestry.coordination.postgresql.key_rows import KeyRows
 from digestry.coordination.postgresql.leases import LEASE_SECONDS, Lease, LeaseKeeper, SteadyClock, steady
-from digestry.coordination.protocol import FencedLock, Job, KeyStore, Lock
+from digestry.coordination.postgresql.login_failure_rows import LoginFailureRows
+from digestry.coordination.postgresql.note_rows import NoteRows
+from digestry.coordination.protocol import BackOff, FencedLock, Job, KeyStore, Lock, LoginFailures, Notes
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 
@@ -54,6 +57,8 @@ class PostgresCoordination:
         self._node = node or node_name()
         self._keeper = LeaseKeeper(connections, seconds=lease_seconds, clock=clock)
         self.keys: KeyStore = KeyRows(connections)
+        self.notes: Notes = NoteRows(connections)
+        self.login_failures: LoginFailures | None = LoginFailureRows(connections)
 
     def close(self) -> None:
         """Release all that is held, and close all connections."""
@@ -109,6 +114,10 @@ class PostgresCoordination:
             yield lease
         finally:
             self._keeper.give_back(lease)
+
+    def back_off(self, host: str, *, longest: float) -> BackOff:
+        """Return the back-off from an upstream; see :meth:`Coordination.back_off`."""
+        return BackOffRow(self._connections, host, longest=longest)
 
     def _take(self, name: str, held: str, *, wait: bool) -> Lease:
         """Take a lock. Without ``wait`` raises :class:`Conflict` if another has it."""

@@ -23,7 +23,6 @@ _RENEWALS: Final = 3
 _ATTEMPTS: Final = 12
 """Attempts in the time of one lease, once a renewal has failed."""
 _IDLE_SECONDS: Final = 5.0
-_MICROSECONDS: Final = 1_000_000
 
 SteadyClock = Callable[[], float]
 """Gives the seconds since any moment; nobody sets it."""
@@ -88,7 +87,7 @@ class LeaseKeeper:
     ) -> None:
         self.seconds = seconds
         self.clock = clock
-        self.lease = int(seconds * _MICROSECONDS)
+        self.lease = int(seconds * statements.MICROSECONDS)
         self._connections = connections
         self._changed = threading.Condition()
         self._held: set[Lease] = set()

@@ -11,10 +11,14 @@ from typing import Final
 from sqlalchemy import TextClause, text
 
 # Not the time when the statement began: one that waited for a row must not judge by an earlier time.
-_NOW: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+NOW: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+"""The present by the database's clock."""
+MICROSECONDS: Final = 1_000_000
+"""Of a second."""
+
 # A lock that ends later than any lease would is of a clock that was set back since.
-_FREE: Final = f"(locks.expires_at <= {_NOW} OR locks.expires_at > {_NOW} + 2 * CAST(:lease AS bigint))"
-_HELD: Final = f"expires_at > {_NOW}"
+_FREE: Final = f"(locks.expires_at <= {NOW} OR locks.expires_at > {NOW} + 2 * CAST(:lease AS bigint))"
+_HELD: Final = f"expires_at > {NOW}"
 # A crash of the database may forget who shared a guard; the connections of the pushes end with it.
 _NO_FSYNC: Final = "set_config('synchronous_commit', 'off', true) = 'off'"
 
@@ -26,7 +30,7 @@ def _statement(sql: str) -> TextClause:
 TAKE: Final = _statement(
     f"""
     INSERT INTO locks (name, holder, fence, expires_at)
-    VALUES (:name, :holder, 1, {_NOW} + CAST(:lease AS bigint))
+    VALUES (:name, :holder, 1, {NOW} + CAST(:lease AS bigint))
     ON CONFLICT (name) DO UPDATE
     SET holder = excluded.holder, fence = locks.fence + 1, expires_at = excluded.expires_at
     WHERE {_FREE}
@@ -37,7 +41,7 @@ TAKE: Final = _statement(
 
 RENEW: Final = _statement(
     f"""
-    UPDATE locks SET expires_at = {_NOW} + CAST(:lease AS bigint)
+    UPDATE locks SET expires_at = {NOW} + CAST(:lease AS bigint)
     FROM unnest(CAST(:names AS text[]), CAST(:fences AS bigint[])) AS held (name, fence)
     WHERE locks.name = held.name AND locks.fence = held.fence AND locks.{_HELD}
     RETURNING locks.name
@@ -68,14 +72,14 @@ SHARE: Final = _statement(
         SELECT name FROM locks WHERE name = :name AND {_FREE} AND {_NO_FSYNC} FOR SHARE
     )
     INSERT INTO shared_guards (token, name, expires_at)
-    SELECT :token, free.name, {_NOW} + CAST(:lease AS bigint) FROM free
+    SELECT :token, free.name, {NOW} + CAST(:lease AS bigint) FROM free
     """
 )
 """Share a guard: inserts no row while somebody has it exclusively."""
 
 RENEW_SHARED: Final = _statement(
     f"""
-    UPDATE shared_guards SET expires_at = {_NOW} + CAST(:lease AS bigint)
+    UPDATE shared_guards SET expires_at = {NOW} + CAST(:lease AS bigint)
     WHERE token = ANY (CAST(:tokens AS text[])) AND {_HELD} AND {_NO_FSYNC}
     RETURNING token
     """

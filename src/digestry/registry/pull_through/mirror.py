@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import threading
 import time
@@ -21,7 +20,6 @@ from digestry.errors import ContentError, ProtocolViolation, RemoteError
 from digestry.model.digest import Digest
 from digestry.model.history import observer
 from digestry.registry.pull_through import upstream_errors
-from digestry.registry.pull_through.backoff import Backoff
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.pull_through.upstream import PATIENCE, Upstream
 from digestry.registry.pull_through.upstream_errors import BackingOff
@@ -106,8 +104,7 @@ class Mirror:
         """By repository and tag or digest: why the answer of upstream, a mirror itself, may be out of
         date."""
         self._coordination = coordination
-        name = hashlib.blake2b(config.host.encode(), digest_size=8).hexdigest()
-        self._backoff = Backoff(scratch / DIRECTORY / f"{name}.limit", longest=upstream_errors.LONGEST_LIMIT)
+        self._backoff = coordination.back_off(config.host, longest=upstream_errors.LONGEST_LIMIT)
         self._lock = threading.Lock()
         self._backoff_reason = ""
         self._backoff_until = 0.0

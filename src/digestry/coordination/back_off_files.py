@@ -1,5 +1,4 @@
-"""The back-off from an upstream: until when no request is sent, and why. All workers share it, across
-restarts."""
+"""The back-off from an upstream, for the processes of one host: until when it is not asked, and why."""
 
 from __future__ import annotations
 
@@ -11,15 +10,15 @@ from pathlib import Path
 from digestry import fsio
 
 
-class Backoff:
-    """A back-off, kept as the time of a file that holds the reason."""
+class BackOffFile:
+    """A back-off of ``longest`` seconds at most: the time of the file at ``path``, which has the reason."""
 
     def __init__(self, path: Path, *, longest: float) -> None:
         self._path = path
         self._longest = longest
 
-    def start(self, seconds: float, why: str) -> None:
-        """Start the back-off, for so many seconds."""
+    def hold(self, seconds: float, why: str) -> None:
+        """Start the back-off; see :meth:`BackOff.hold`."""
         until = time.time() + seconds
         with contextlib.suppress(OSError):
             descriptor = fsio.open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -31,8 +30,8 @@ class Backoff:
         """End the back-off."""
         self._path.unlink(missing_ok=True)
 
-    def remaining(self) -> tuple[float, str]:
-        """Return the seconds that are left, and the reason; 0 if there is no back-off."""
+    def left(self) -> tuple[float, str]:
+        """Return the seconds that are left, and the reason; see :meth:`BackOff.left`."""
         try:
             until = self._path.stat().st_mtime
             # A clock that was set back must not make it longer than it can have been.
