@@ -113,7 +113,7 @@ def check_against_served(notes: Notes, retention: Retention) -> None:
         if mine is not None and (served is None or mine < served):
             long = "off" if served is None else length_of_time(served)
             raise InvalidConfiguration(
-                f"the registry is served with {key} = {long}; without a configuration, what that keeps would go"
-                f" after {length_of_time(mine)} ({notes.location(_NOTE)})",
+                f"the registry is served with {key} = {long}; without a configuration, what that keeps would"
+                f" go after {length_of_time(mine)} ({notes.location(_NOTE)})",
                 hint="give the server's registry.toml with --config",
             )
