@@ -301,11 +301,11 @@ class TestLoginFailures:
         mine, other = here.login_failures, there.login_failures
         if mine is None or other is None:
             pytest.skip("the processes of one host count by themselves")
-        mine.add("192.0.2.1", 5, 600.0)
-        other.add("192.0.2.1", 4, 600.0)
-        mine.add("192.0.2.2", 3, 600.0)
+        mine.add({"192.0.2.1": 5}, 600.0)
+        other.add({"192.0.2.1": 4}, 600.0)
+        mine.add({"192.0.2.2": 3}, 600.0)
         assert other.suspects(8) == {"192.0.2.1": 9}
-        mine.add("192.0.2.1", -1, 600.0)
+        mine.add({"192.0.2.1": -1}, 600.0)
         assert other.suspects(8) == {}
         assert other.suspects(0) == {"192.0.2.1": 8, "192.0.2.2": 3}
 
@@ -313,9 +313,9 @@ class TestLoginFailures:
         mine, other = here.login_failures, there.login_failures
         if mine is None or other is None:
             pytest.skip("the processes of one host count by themselves")
-        mine.add("192.0.2.1", 9, 0.05)
+        mine.add({"192.0.2.1": 9}, 0.05)
         wait_until(lambda: other.suspects(0) == {}, what="the end of strikes")
-        mine.add("192.0.2.1", -3, 600.0)
+        mine.add({"192.0.2.1": -3}, 600.0)
         assert other.suspects(0) == {}
-        mine.add("192.0.2.1", 2, 600.0)
+        mine.add({"192.0.2.1": 2}, 600.0)
         assert other.suspects(0) == {"192.0.2.1": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import email.utils
 import hashlib
@@ -22,7 +23,9 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.tag_moves import TagRefused
 from digestry.catalog.tag_policy import TagPolicy, TagRule
-from digestry.errors import InvalidConfiguration
+from digestry.coordination.files import FileCoordination
+from digestry.coordination.protocol import FencedLock, Job
+from digestry.errors import Conflict, InvalidConfiguration
 from digestry.registry.config import load
 from digestry.registry.webhook_dispatcher import Sender, WebhookDispatcher, delay
 from digestry.registry.webhooks import Webhook
@@ -336,6 +339,56 @@ def test_one_courier_at_a_time(receiver: Receiver, tmp_path: Path, deliver: Call
         assert receiver.ids() == list(range(1, 11))
     finally:
         second.stop()
+
+
+class Losing(FileCoordination):
+    """A coordination whose locks another node takes once ``lost`` is set."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.lost = threading.Event()
+        self.refused = threading.Event()
+
+    @contextlib.contextmanager
+    def only_one(self, job: Job, *, wait: bool = False, held: str = "") -> Iterator[FencedLock]:
+        if self.lost.is_set():
+            self.refused.set()
+        self.check()
+        with super().only_one(job, wait=wait, held=held):
+            yield self
+
+    def check(self) -> None:
+        if self.lost.is_set():
+            raise Conflict("another node has the lock")
+
+    def check_in(self, _connection: object) -> None:
+        self.check()
+
+
+def test_who_loses_the_lock_sends_no_more(receiver: Receiver, tmp_path: Path) -> None:
+    coordination = Losing(tmp_path)
+    webhook = hook(receiver, timeout=PATIENCE)
+    catalog = open_catalog(tmp_path, subscriptions=(webhook.subscription,))
+    catalog.migrate()
+    dispatcher = WebhookDispatcher(coordination, catalog.delivery_queue, [webhook])
+
+    def hang(_: Any, __: int) -> bool:
+        return receiver.released.wait(PATIENCE)
+
+    receiver.behave = hang
+    dispatcher.start()
+    try:
+        pushed(catalog, "x")
+        pushed(catalog, "y")
+        wait_until(lambda: receiver.asked == 1, what="the first attempt")
+        coordination.lost.set()
+        assert coordination.refused.wait(PATIENCE)  # it let go of what hung, and asks for the lock again
+        waiting = catalog.delivery_queue.listed(limit=10)
+        assert [(delivery.attempts, delivery.problem) for delivery in waiting] == [(0, ""), (0, "")]
+        assert receiver.asked == 1
+    finally:
+        dispatcher.stop()
+        catalog.close()
 
 
 def test_no_event_of_a_refused_push(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol
@@ -118,8 +119,8 @@ class LoginFailures(Protocol):
     All methods raise :class:`StorageError`.
     """
 
-    def add(self, source: str, strikes: int, seconds: float) -> None:
-        """Add to the strikes of a network, which are forgotten after so many seconds without another."""
+    def add(self, strikes: Mapping[str, int], seconds: float) -> None:
+        """Add to the strikes of networks, which are forgotten after so many seconds without another."""
         ...
 
     def suspects(self, more_than: int) -> dict[str, int]:

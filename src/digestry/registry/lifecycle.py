@@ -56,7 +56,7 @@ class Lifecycle:
         while True:
             await asyncio.sleep(_WATCH_INTERVAL)
             try:
-                self._service.gate.refresh()
+                await self._service.gate.refresh()
             except Exception:
                 log.exception("looking for changed users and keys failed; trying again")
 

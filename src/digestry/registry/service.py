@@ -138,6 +138,7 @@ def open_service(
             config.access,
             stores.coordination.keys,
             backend.open_robot_reads() if config.access.enabled else None,
+            stores.coordination.login_failures,
         ),
         admission=Admission(config),
         observer=observer,

@@ -1,8 +1,9 @@
 """The webhook dispatcher: delivers queued tag events until each was accepted or expires.
 
-Threads of one worker process: whichever holds the lock file, so that a message is sent by one at a
-time and the next takes over when a process ends. Pushes never wait for any of it: they only write the
-queue's rows, in the transaction that they write anyway.
+Threads of one worker process: whichever holds the job's lock, so that a message is sent by one at a time and
+the next takes over when a process ends. A node that loses the lock aborts what it sends: its last message may
+come twice, which a receiver can tell by the event's number. Pushes never wait for any of it: they only write
+the queue's rows, in the transaction that they write anyway.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from digestry import dns
 from digestry.catalog import clock
 from digestry.catalog.delivery_queue import Delivery, DeliveryQueue
-from digestry.coordination.protocol import Coordination, Job
+from digestry.coordination.protocol import Coordination, Job, Lock
 from digestry.errors import Conflict, DigestryError
 from digestry.model.history import TagEvent
 from digestry.registry.webhooks import Webhook, trusting
@@ -70,7 +71,6 @@ class WebhookDispatcher:
         self._now = now
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
-        self._senders: list[Sender] = []
 
     def start(self) -> None:
         """Start delivering as soon as no other process does."""
@@ -81,52 +81,65 @@ class WebhookDispatcher:
     def stop(self) -> None:
         """Stop. A message under way is aborted; the next process sends it again."""
         self._stop.set()
-        for sender in self._senders:
-            sender.cut()
         if self._keeper is not None:
             self._keeper.join(_STOP_SECONDS)
 
     def _keep(self) -> None:
         while not self._stop.is_set():
             try:
-                with self._coordination.only_one(Job.WEBHOOKS):
-                    self._deliver()
+                with self._coordination.only_one(Job.WEBHOOKS) as lock:
+                    self._deliver(lock)
             except Conflict:
                 self._stop.wait(_TAKE_OVER_SECONDS)
             except DigestryError as error:
                 log.error("webhooks cannot be delivered: %s", error.message)
                 self._stop.wait(_TROUBLE_SECONDS)
 
-    def _deliver(self) -> None:
+    def _deliver(self, lock: Lock) -> None:
+        """Deliver until :meth:`stop`. Raises :class:`Conflict` if another process may deliver by now."""
+        ended = threading.Event()
+        senders = [Sender(webhook) for webhook in self._webhooks]
         # A thread each: one that hangs is waited for by nobody else.
-        self._senders = [Sender(webhook) for webhook in self._webhooks]
         threads = [
             threading.Thread(
-                target=self._serve, args=(sender,), name=f"webhook {sender.webhook.name}", daemon=True
+                target=self._serve,
+                args=(sender, lock, ended),
+                name=f"webhook {sender.webhook.name}",
+                daemon=True,
             )
-            for sender in self._senders
+            for sender in senders
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            while not self._stop.wait(_LOOK_SECONDS):
+                lock.check()
+        finally:
+            ended.set()
+            for sender in senders:
+                sender.cut()
+            for thread in threads:
+                thread.join()
 
-    def _serve(self, sender: Sender) -> None:
-        while not self._stop.is_set():
+    def _serve(self, sender: Sender, lock: Lock, ended: threading.Event) -> None:
+        while not ended.is_set():
             try:
                 batch = self._delivery_queue.due(sender.webhook.name, self._now(), limit=_BATCH)
                 for delivery, event in batch:
-                    if self._stop.is_set():
+                    lock.check()
+                    if ended.is_set():
                         return
-                    self._one(sender, delivery, event)
+                    self._one(sender, delivery, event, ended)
+            except Conflict:
+                return
             except Exception:
                 log.exception("webhook %s: trying again in %d s", sender.webhook.name, _TROUBLE_SECONDS)
-                self._stop.wait(_TROUBLE_SECONDS)
+                ended.wait(_TROUBLE_SECONDS)
                 continue
             if not batch:
-                self._stop.wait(_LOOK_SECONDS)
+                ended.wait(_LOOK_SECONDS)
 
-    def _one(self, sender: Sender, delivery: Delivery, event: TagEvent) -> None:
+    def _one(self, sender: Sender, delivery: Delivery, event: TagEvent, ended: threading.Event) -> None:
         now = self._now()
         webhook = sender.webhook
         body = webhook.message(event)
@@ -134,7 +147,7 @@ class WebhookDispatcher:
         if refusal is None:
             self._delivery_queue.settle(delivery)
             return
-        if self._stop.is_set():
+        if ended.is_set():
             return  # cut off by us: not the receiver's failure
         now = self._now()
         if now - delivery.queued_at > webhook.patience * clock.SECOND:

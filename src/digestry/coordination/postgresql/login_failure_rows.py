@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy import text
@@ -12,9 +13,11 @@ from digestry.coordination.postgresql.statements import MICROSECONDS, NOW
 _MOST: Final = 10_000
 _ADD: Final = text(
     "INSERT INTO login_failures (source, strikes, expires_at)"
-    f" VALUES (:source, greatest(0, CAST(:strikes AS bigint)), {NOW} + CAST(:seconds AS bigint))"
+    f" SELECT source, strikes, {NOW} + CAST(:seconds AS bigint)"
+    " FROM unnest(CAST(:sources AS text[]), CAST(:strikes AS bigint[])) AS added (source, strikes)"
     " ON CONFLICT (source) DO UPDATE SET expires_at = excluded.expires_at, strikes = greatest(0,"
-    f" CASE WHEN login_failures.expires_at > {NOW} THEN login_failures.strikes ELSE 0 END + :strikes)"
+    f" CASE WHEN login_failures.expires_at > {NOW} THEN greatest(0, login_failures.strikes) ELSE 0 END"
+    " + excluded.strikes)"
 )
 _FORGET: Final = text(
     "DELETE FROM login_failures WHERE source IN"
@@ -32,9 +35,14 @@ class LoginFailureRows:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    def add(self, source: str, strikes: int, seconds: float) -> None:
-        """Add to the strikes of a network; see :meth:`LoginFailures.add`."""
-        values = {"source": source, "strikes": strikes, "seconds": int(seconds * MICROSECONDS)}
+    def add(self, strikes: Mapping[str, int], seconds: float) -> None:
+        """Add to the strikes of networks; see :meth:`LoginFailures.add`."""
+        sources = sorted(strikes)  # in one order at all nodes: none waits for another in a circle
+        values = {
+            "sources": sources,
+            "strikes": [strikes[source] for source in sources],
+            "seconds": int(seconds * MICROSECONDS),
+        }
         with self._connections.statements() as connection:
             connection.execute(_ADD, values)
 

@@ -7,6 +7,7 @@ hash, until what it stands for ends: the requests that follow cost one look-up.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.catalog.robot_tokens import PREFIX, RobotReads
-from digestry.coordination.protocol import KeyStore
+from digestry.coordination.protocol import KeyStore, LoginFailures
 from digestry.errors import StorageError
 from digestry.registry.access import untrusted_tokens
 from digestry.registry.access.config import AccessConfig
@@ -29,7 +30,7 @@ from digestry.registry.access.passwords import Passwords
 from digestry.registry.access.principal import EVERYBODY, Principal
 from digestry.registry.access.request import AccessRequest
 from digestry.registry.access.rules import Rules
-from digestry.registry.access.tokens import Tokens, VerifiedToken
+from digestry.registry.access.tokens import Purpose, Tokens, VerifiedToken
 from digestry.registry.access.untrusted_tokens import InvalidToken
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.proxies import says_https
@@ -58,17 +59,25 @@ class Proof:
 class Gate:
     """Authenticates and authorizes the requests of one worker process."""
 
-    def __init__(self, config: AccessConfig, keys: KeyStore, robots: RobotReads | None) -> None:
+    def __init__(
+        self,
+        config: AccessConfig,
+        keys: KeyStore,
+        robots: RobotReads | None,
+        failures: LoginFailures | None = None,
+    ) -> None:
         self.config = config
         self.rules = Rules(config.rules)
         self.keys = KeyRing(keys)
         self.tokens = Tokens(self.keys, config.service)
-        self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd)
+        self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd, failures)
         self._issuers = {issuer.issuer: IssuerVerifier(issuer) for issuer in config.issuers}
         self._robots = robots
         self._nobody = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
-        self._changes = 0  # of the files of users and keys
+        self._changes = 0  # of the users and keys
+        self._reading = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
         self._secret = os.urandom(32)
 
     def start(self) -> None:
@@ -89,18 +98,36 @@ class Gate:
         for issuer in self._issuers.values():
             issuer.close()
 
-    def refresh(self) -> None:
-        """Read changed files again. Called periodically."""
-        try:
-            changed = self.config.enabled and self.keys.refresh()
-        except StorageError as error:
-            log.error("%s; the keys stay as they were", error.message)
-            changed = False
+    async def refresh(self) -> None:
+        """Read changed users and keys again. Called periodically."""
+        if not self.config.enabled:
+            return
+        await self._learn_keys()
         if self._passwords is not None:
-            changed |= self._passwords.refresh()
+            if self._passwords.refresh():
+                self._forget()
+            await self._passwords.share_failures()
+
+    def _forget(self) -> None:
+        self._principals.clear()
+        self._changes += 1
+
+    async def _learn_keys(self) -> None:
+        """Read the keys again, once for all who ask before that begins."""
+        if self._learning is None:
+            self._learning = asyncio.get_running_loop().create_task(self._read_keys())
+        await asyncio.shield(self._learning)
+
+    async def _read_keys(self) -> None:
+        async with self._reading:
+            self._learning = None  # a key that is added from now on may be missed
+            try:
+                changed = await asyncio.to_thread(self.keys.refresh)
+            except StorageError as error:
+                log.error("%s; the keys stay as they were", error.message)
+                return
         if changed:
-            self._principals.clear()
-            self._changes += 1
+            self._forget()
 
     # -- who it is -----------------------------------------------------------------------------
 
@@ -177,10 +204,16 @@ class Gate:
             elif untrusted_tokens.issuer(token) in self._issuers:
                 proof = await self._outside(token)
             else:
-                return await self._own(self.tokens.verify(token, "access"))
+                return await self._own(await self.verify(token, "access"))
         except (InvalidToken, Untrusted) as error:
             raise self.unauthorized(request, str(error), error="invalid_token") from error
         return Principal(proof.identity, self.rules, ends=proof.ends)
+
+    async def verify(self, token: str, purpose: Purpose) -> VerifiedToken:
+        """Return the content of a token that this registry signed. Raises :class:`InvalidToken`."""
+        if not self.tokens.has_key_of(token):
+            await self._learn_keys()  # another process may just have made it
+        return self.tokens.verify(token, purpose)
 
     async def _own(self, token: VerifiedToken) -> Principal:
         await self.still_holds(token)

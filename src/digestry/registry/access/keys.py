@@ -7,7 +7,6 @@ about.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from typing import Final
@@ -18,19 +17,17 @@ from joserfc.jwk import OKPKey
 from digestry.coordination.protocol import KeyStore
 from digestry.errors import NotFound, StorageError
 
-log: Final = logging.getLogger("digestry.registry")
-
 _CURVE: Final = "Ed25519"
 
 
 class KeyRing:
-    """The signing keys of one registry. :meth:`refresh` reads them; all else is in memory."""
+    """The signing keys of one registry. :meth:`refresh` reads them, in any thread; :meth:`signing` and
+    :meth:`get` do not block."""
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
-        self._keys: dict[str, OKPKey] = {}
         self._seen = -1
-        self._signing = ""
+        self._keys: dict[str, OKPKey] = {}
 
     def ensure(self) -> None:
         """Create the first key if there is none. Raises :class:`StorageError`."""
@@ -54,8 +51,10 @@ class KeyRing:
         return kid
 
     def refresh(self) -> bool:
-        """Read the keys again if any came or went, and return whether they did. Raises
-        :class:`StorageError`."""
+        """Read the keys again if any came or went, and return whether they did. Blocks.
+
+        Raises :class:`StorageError`.
+        """
         version = self._store.version()
         if version == self._seen:
             return False
@@ -74,22 +73,16 @@ class KeyRing:
                     f"{self._store.location(kid)} holds no key", hint="remove it, or restore it from a backup"
                 ) from None
         self._keys, self._seen = keys, version
-        self._signing = max(keys, default="")
         return True
 
     def signing(self) -> tuple[str, OKPKey]:
         """Return the key that signs, and its ID. Raises :class:`StorageError`."""
-        if not self._signing:
+        keys = self._keys
+        if not keys:
             raise StorageError("there is no key to sign tokens with", hint="digestry token rotate-key")
-        return self._signing, self._keys[self._signing]
+        newest = max(keys)
+        return newest, keys[newest]
 
     def get(self, kid: object) -> OKPKey | None:
-        """Return the key of this ID, also one that was just added."""
-        if not isinstance(kid, str):
-            return None
-        if kid not in self._keys:
-            try:
-                self.refresh()
-            except StorageError as error:
-                log.error("%s", error.message)
-        return self._keys.get(kid)
+        """Return the key of this ID, as of the last :meth:`refresh`."""
+        return self._keys.get(kid) if isinstance(kid, str) else None

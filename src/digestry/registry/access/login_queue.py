@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from digestry.coordination.protocol import LoginFailures
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.proxies import share_of
 
@@ -103,9 +104,15 @@ class _Lane:
 
 
 class LoginQueue:
-    """The queue of one worker process. Used on its event loop; one thread does the work."""
+    """The queue of one worker process. Used on its event loop; one thread does the work.
 
-    def __init__(self) -> None:
+    With ``failures`` strikes count at all nodes of the registry.
+    """
+
+    def __init__(self, failures: LoginFailures | None = None) -> None:
+        self._failures = failures
+        self._untold: dict[str, int] = {}
+        self._suspects: Mapping[str, int] = {}
         self._lanes = tuple(_Lane() for _ in _LANES)
         self._size = 0
         self._turn = 0
@@ -116,6 +123,18 @@ class LoginQueue:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def share_failures(self) -> None:
+        """Tell the other nodes of strikes, and learn which networks are suspect there.
+
+        Raises :class:`StorageError`.
+        """
+        failures = self._failures
+        if failures is None:
+            return
+        untold, self._untold = self._untold, {}
+        counts = {source: strikes for source, strikes in untold.items() if strikes}
+        self._suspects = await asyncio.to_thread(_exchange, failures, counts)
 
     async def verify(self, name: str, address: str, work: Callable[[], bool]) -> bool:
         """Call ``work`` for ``name`` from ``address`` when its turn has come, and return the result.
@@ -147,12 +166,14 @@ class LoginQueue:
 
     def _struck(self, source: str) -> int:
         strikes, until = self._strikes.get(source, (0, 0.0))
-        return strikes if until > time.monotonic() else 0
+        return max(strikes if until > time.monotonic() else 0, self._suspects.get(source, 0))
 
     def _strike(self, source: str, by: int) -> None:
         before = self._struck(source)
         self._strikes[source] = max(0, before + by), time.monotonic() + _SUSPECT_SECONDS
         self._strikes.move_to_end(source)
+        if self._failures is not None and len(self._untold) < _REMEMBERED:
+            self._untold[source] = self._untold.get(source, 0) + by
         while len(self._strikes) > _REMEMBERED:
             self._strikes.popitem(last=False)
         if before <= _STRIKES < before + by:
@@ -203,6 +224,12 @@ class LoginQueue:
                 del self._known[pair]
         else:
             self._strike(ticket.network, _STRIKES)
+
+
+def _exchange(failures: LoginFailures, counts: Mapping[str, int]) -> Mapping[str, int]:
+    if counts:
+        failures.add(counts, _SUSPECT_SECONDS)
+    return failures.suspects(_STRIKES)
 
 
 def _too_many() -> ErrorResponse:

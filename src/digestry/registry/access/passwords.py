@@ -19,7 +19,8 @@ from typing import Final
 
 import bcrypt
 
-from digestry.errors import InvalidConfiguration
+from digestry.coordination.protocol import LoginFailures
+from digestry.errors import InvalidConfiguration, StorageError
 from digestry.registry.access.identity import check_user
 from digestry.registry.access.login_queue import LoginQueue
 
@@ -84,7 +85,7 @@ def read(file: Path) -> dict[str, bytes]:
 class Passwords:
     """The users of one file. Call :meth:`start` first; all methods run on the event loop."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, failures: LoginFailures | None = None) -> None:
         self._file = file
         self._users: dict[str, bytes] = {}
         self._seen: tuple[int, int, int] | None = None
@@ -93,7 +94,7 @@ class Passwords:
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._wrong: OrderedDict[bytes, float] = OrderedDict()
         self._pending: dict[bytes, asyncio.Task[bool]] = {}
-        self._queue = LoginQueue()
+        self._queue = LoginQueue(failures)
 
     def start(self) -> None:
         """Read the file. Raises :class:`InvalidConfiguration`."""
@@ -121,6 +122,13 @@ class Passwords:
         self._right.clear()
         self._wrong.clear()
         return self._users != before
+
+    async def share_failures(self) -> None:
+        """Tell the other nodes of failed logins, and learn of theirs. Called periodically."""
+        try:
+            await self._queue.share_failures()
+        except StorageError as error:
+            log.error("failed logins are counted here alone: %s", error.message)
 
     def _stamp(self) -> tuple[int, int, int]:
         found = self._file.stat()

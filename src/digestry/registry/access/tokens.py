@@ -86,6 +86,10 @@ class Tokens:
         }
         return jwt.encode({"alg": ALGORITHM, "kid": kid}, claims, key, algorithms=[ALGORITHM])
 
+    def has_key_of(self, token: str) -> bool:
+        """Return whether the key that a token names is known. Raises :class:`InvalidToken`."""
+        return self._keys.get(untrusted_tokens.header(token).kid) is not None
+
     def verify(self, token: str, purpose: Purpose) -> VerifiedToken:
         """Return the content of a token. Raises :class:`InvalidToken`."""
         header = untrusted_tokens.header(token)

@@ -62,7 +62,8 @@ async def post_token(service: Service, exchange: Exchange, _: str, __: str) -> N
     try:
         if kind == "refresh_token":
             try:
-                proof = await gate.still_holds(gate.tokens.verify(form.get("refresh_token", ""), "refresh"))
+                token = await gate.verify(form.get("refresh_token", ""), "refresh")
+                proof = await gate.still_holds(token)
             except InvalidToken as error:
                 raise gate.unauthorized(exchange, str(error)) from error
         elif kind == "password":
