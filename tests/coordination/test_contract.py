@@ -269,29 +269,29 @@ class TestNotes:
         assert "kept" in here.notes.location("kept")
 
 
-class TestBackOff:
+class TestBackoff:
     """All nodes leave an upstream alone that one of them was told to."""
 
     def test_every_node_knows_of_it(self, here: Coordination, there: Coordination) -> None:
         with here.turn("one.example", "x"):  # makes the directory, as a mirror does
             pass
-        mine, other = (node.back_off("one.example", longest=3600.0) for node in (here, there))
-        assert other.left() == (0.0, "")
-        mine.hold(100.0, "rate limited")
-        seconds, why = other.left()
+        mine, other = (node.backoff("one.example", longest=3600.0) for node in (here, there))
+        assert other.remaining() == (0.0, "")
+        mine.start(100.0, "rate limited")
+        seconds, why = other.remaining()
         assert 90.0 < seconds <= 100.0
         assert why == "rate limited"
-        assert there.back_off("two.example", longest=3600.0).left() == (0.0, "")
-        other.hold(50.0, "unreachable")
-        assert mine.left()[0] <= 50.0
-        other.lift()
-        assert mine.left() == (0.0, "")
+        assert there.backoff("two.example", longest=3600.0).remaining() == (0.0, "")
+        other.start(50.0, "unreachable")
+        assert mine.remaining()[0] <= 50.0
+        other.end()
+        assert mine.remaining() == (0.0, "")
 
     def test_none_is_longer_than_the_longest(self, here: Coordination) -> None:
         with here.turn("one.example", "x"):
             pass
-        here.back_off("one.example", longest=3600.0).hold(1800.0, "rate limited")
-        assert here.back_off("one.example", longest=600.0).left() == (0.0, "")
+        here.backoff("one.example", longest=3600.0).start(1800.0, "rate limited")
+        assert here.backoff("one.example", longest=600.0).remaining() == (0.0, "")
 
 
 class TestLoginFailures:

@@ -67,7 +67,8 @@ def gc(
     loaded = load(config, {"root": root, "allow_anonymous": True})
     keep_private(loaded.root)
     if config is None:
-        retention_config.check_against_served(loaded.backend().coordination.notes, loaded.collection.retention)
+        notes = loaded.backend().coordination.notes
+        retention_config.check_against_served(notes, loaded.collection.retention)
     most: list[RemovalShare] = []
     if dry_run:
         run = partial(garbage_collection.dry_run, ask=most.append)

@@ -6,7 +6,7 @@
     ROOT/guards/<two digits>          :meth:`FileCoordination.guard`
     ROOT/keys/<id>.json               :attr:`FileCoordination.keys`
     ROOT/mirror/<scope>.<two digits>.lock   :meth:`FileCoordination.turn`
-    ROOT/mirror/<host>.limit          :meth:`FileCoordination.back_off`
+    ROOT/mirror/<host>.limit          :meth:`FileCoordination.backoff`
     ROOT/<note>.json                  :attr:`FileCoordination.notes`
 """
 
@@ -22,10 +22,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from digestry.coordination import key_files
-from digestry.coordination.back_off_files import BackOffFile
+from digestry.coordination.backoff_files import BackoffFile
 from digestry.coordination.key_files import KeyFiles
 from digestry.coordination.note_files import NoteFiles
-from digestry.coordination.protocol import BackOff, FencedLock, Job, KeyStore, LoginFailures, Notes
+from digestry.coordination.protocol import Backoff, FencedLock, Job, KeyStore, LoginFailures, Notes
 from digestry.fsio import Lock, check_locks, locked, make_directory, storage_errors
 from digestry.model.digest import Digest
 
@@ -108,9 +108,9 @@ class FileCoordination:
         number = hashlib.blake2b("\0".join(key).encode(), digest_size=2).digest()
         return locked(self._turns / f"{name}.{int.from_bytes(number, 'big') % _TURNS:02x}.lock")
 
-    def back_off(self, host: str, *, longest: float) -> BackOff:
-        """Return the back-off from an upstream; see :meth:`Coordination.back_off`."""
-        return BackOffFile(self._turns / f"{_hashed(host)}.limit", longest=longest)
+    def backoff(self, host: str, *, longest: float) -> Backoff:
+        """Return the back-off from an upstream; see :meth:`Coordination.backoff`."""
+        return BackoffFile(self._turns / f"{_hashed(host)}.limit", longest=longest)
 
 
 def _hashed(name: str) -> str:

@@ -97,18 +97,18 @@ class Notes(Protocol):
         ...
 
 
-class BackOff(Protocol):
+class Backoff(Protocol):
     """Until when an upstream is not asked, and why. It outlives the processes. All methods block."""
 
-    def hold(self, seconds: float, why: str) -> None:
+    def start(self, seconds: float, why: str) -> None:
         """Start the back-off, for so many seconds. A failure to store it is not raised."""
         ...
 
-    def lift(self) -> None:
+    def end(self) -> None:
         """End the back-off. A failure to store that is not raised."""
         ...
 
-    def left(self) -> tuple[float, str]:
+    def remaining(self) -> tuple[float, str]:
         """Return the seconds that are left, and the reason; 0 if there is no back-off, or nobody knows."""
         ...
 
@@ -157,7 +157,7 @@ class Coordination(Protocol):
         """The failed logins at all nodes; None if each process counts its own."""
         ...
 
-    def back_off(self, host: str, *, longest: float) -> BackOff:
+    def backoff(self, host: str, *, longest: float) -> Backoff:
         """Return the back-off from the upstream ``host``, which never lasts ``longest`` seconds."""
         ...
 

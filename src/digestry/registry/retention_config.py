@@ -83,7 +83,10 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 def record_served_retention(notes: Notes, retention: Retention) -> None:
-    """Record the served registry's retention, for :func:`check_against_served`. Raises :class:`StorageError`."""
+    """Record the served registry's retention for :func:`check_against_served`.
+
+    Raises :class:`StorageError`.
+    """
     content = msgspec.json.encode(_Kept(retention.untagged, retention.sighted))
     with contextlib.suppress(StorageError):
         if notes.read(_NOTE) == content:

@@ -59,7 +59,7 @@ async def logged_in(root: Path, *, retire: bool) -> bool:
     assert gate.cached_principal(header) is None
     if retire:
         gate.keys.rotate(retire=True)
-        gate.refresh()
+        await gate.refresh()
     reads.answers.set()
     principal = await login
     assert principal.identity.name == "robot$ci"

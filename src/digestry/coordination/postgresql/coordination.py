@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from digestry.coordination.postgresql import statements
-from digestry.coordination.postgresql.back_off_rows import BackOffRow
+from digestry.coordination.postgresql.backoff_rows import BackoffRow
 from digestry.coordination.postgresql.connections import Connections
 from digestry.coordination.postgresql.key_rows import KeyRows
 from digestry.coordination.postgresql.leases import LEASE_SECONDS, Lease, LeaseKeeper, SteadyClock, steady
 from digestry.coordination.postgresql.login_failure_rows import LoginFailureRows
 from digestry.coordination.postgresql.note_rows import NoteRows
-from digestry.coordination.protocol import BackOff, FencedLock, Job, KeyStore, Lock, LoginFailures, Notes
+from digestry.coordination.protocol import Backoff, FencedLock, Job, KeyStore, Lock, LoginFailures, Notes
 from digestry.errors import Conflict, StorageError
 from digestry.model.digest import Digest
 
@@ -115,9 +115,9 @@ class PostgresCoordination:
         finally:
             self._keeper.give_back(lease)
 
-    def back_off(self, host: str, *, longest: float) -> BackOff:
-        """Return the back-off from an upstream; see :meth:`Coordination.back_off`."""
-        return BackOffRow(self._connections, host, longest=longest)
+    def backoff(self, host: str, *, longest: float) -> Backoff:
+        """Return the back-off from an upstream; see :meth:`Coordination.backoff`."""
+        return BackoffRow(self._connections, host, longest=longest)
 
     def _take(self, name: str, held: str, *, wait: bool) -> Lease:
         """Take a lock. Without ``wait`` raises :class:`Conflict` if another has it."""

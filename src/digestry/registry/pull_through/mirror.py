@@ -104,7 +104,7 @@ class Mirror:
         """By repository and tag or digest: why the answer of upstream, a mirror itself, may be out of
         date."""
         self._coordination = coordination
-        self._backoff = coordination.back_off(config.host, longest=upstream_errors.LONGEST_LIMIT)
+        self._backoff = coordination.backoff(config.host, longest=upstream_errors.LONGEST_LIMIT)
         self._lock = threading.Lock()
         self._backoff_reason = ""
         self._backoff_until = 0.0

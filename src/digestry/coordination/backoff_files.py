@@ -10,15 +10,15 @@ from pathlib import Path
 from digestry import fsio
 
 
-class BackOffFile:
+class BackoffFile:
     """A back-off of ``longest`` seconds at most: the time of the file at ``path``, which has the reason."""
 
     def __init__(self, path: Path, *, longest: float) -> None:
         self._path = path
         self._longest = longest
 
-    def hold(self, seconds: float, why: str) -> None:
-        """Start the back-off; see :meth:`BackOff.hold`."""
+    def start(self, seconds: float, why: str) -> None:
+        """Start the back-off; see :meth:`Backoff.start`."""
         until = time.time() + seconds
         with contextlib.suppress(OSError):
             descriptor = fsio.open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -30,8 +30,8 @@ class BackOffFile:
         """End the back-off."""
         self._path.unlink(missing_ok=True)
 
-    def left(self) -> tuple[float, str]:
-        """Return the seconds that are left, and the reason; see :meth:`BackOff.left`."""
+    def remaining(self) -> tuple[float, str]:
+        """Return the seconds that are left, and the reason; see :meth:`Backoff.remaining`."""
         try:
             until = self._path.stat().st_mtime
             # A clock that was set back must not make it longer than it can have been.
