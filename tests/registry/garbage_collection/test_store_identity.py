@@ -161,8 +161,8 @@ def test_a_registry_of_before_gets_an_identity_once(tmp_path: Path) -> None:
         for trigger in ("sighting_added", "sighting_removed"):
             connection.execute(f"DROP TRIGGER {trigger}")
         connection.execute("DROP INDEX sightings_by_actor")
-        connection.execute("DROP TABLE sighting_usage")
-        connection.execute("DROP TABLE identity")
+        for table in ("sighting_usage", "identity", "locks", "shared_guards", "signing_keys"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0006'")
     mark_file(root).unlink()
     for command in (("gc", "--root", root), ("gc", "--dry-run", "--root", root), ("scrub", "--root", root)):
