@@ -88,7 +88,7 @@ class RegistryApp:
                 exchange.host = exchange.forwarding.host
             await self._dispatch(exchange)
         except ClientGone:
-            if not exchange.answered:
+            if not exchange.response_started:
                 await observer.note_write(exchange, GONE)
         except BrokenOff:
             raise  # the client took too little of the answer, which ends without its end
@@ -108,7 +108,7 @@ class RegistryApp:
             CURRENT.set(None)  # else the server, whose context this is, and the request hold each other
 
     async def _fail(self, exchange: Exchange, problem: ErrorResponse) -> None:
-        if exchange.answered:
+        if exchange.response_started:
             # Too late for an error: the connection must break, so that the client sees a cut body.
             log.error("%s %s is broken off: %s", exchange.method, exchange.scope["path"], problem.message)
             raise BrokenOff(problem.message)
@@ -123,7 +123,7 @@ class RegistryApp:
             route = MOUNTED
         exchange.route = route
         if not service.admission.admits(exchange):
-            await exchange.answer(204)
+            await exchange.respond(204)
             return
         if mount is not None:
             await relay(exchange, *mount)
@@ -240,7 +240,7 @@ async def _dispatch_upstream(
 
 def _ask_for_login(service: Service, exchange: Exchange, repository: UpstreamRepository) -> None:
     """Raise :class:`ErrorResponse` 401 if logging in may show a repository of this registry by that name."""
-    if repository.before_login and not exchange.answered:
+    if repository.before_login and not exchange.response_started:
         exchange.extra_headers = ()
         service.gate.require(exchange, repository.requested_name, "pull")
 

@@ -65,10 +65,10 @@ async def relay(exchange: Exchange, at: str, app: ASGIApp) -> None:
         nonlocal complete
         if message["type"] == "http.response.start":
             exchange.api_headers = ()
-            await exchange.begin(message["status"], list(message.get("headers", ())), None)
+            await exchange.start_response(message["status"], list(message.get("headers", ())), None)
         elif message["type"] == "http.response.body":
             more = message.get("more_body", False)
-            await exchange.finish(message.get("body", b""), more=more)
+            await exchange.send_body(message.get("body", b""), more=more)
             complete = not more
 
     scope = {**exchange.scope, "root_path": exchange.scope.get("root_path", "") + at}

@@ -210,7 +210,7 @@ async def send(
                     continue
                 content, gathered = bytes(gathered), bytearray()
             left -= len(content)
-            await exchange.finish(content, more=left > 0)
+            await exchange.send_body(content, more=left > 0)
     gathered += selection.foot
     if left or not selection.length:
-        await exchange.finish(bytes(gathered))
+        await exchange.send_body(bytes(gathered))

@@ -28,6 +28,8 @@ from tests.registry.garbage_collection.support import gathered
 from tests.stores import digests, needs_disk
 from tests.support import run_digestry
 
+COORDINATION_TABLES = ("locks", "shared_guards", "signing_keys", "login_failures", "upstream_limits", "notes")
+
 
 def made(root: Path, images: int = 3) -> Path:
     """The root of a registry that was served once, with images."""
@@ -161,7 +163,7 @@ def test_a_registry_of_before_gets_an_identity_once(tmp_path: Path) -> None:
         for trigger in ("sighting_added", "sighting_removed"):
             connection.execute(f"DROP TRIGGER {trigger}")
         connection.execute("DROP INDEX sightings_by_actor")
-        for table in ("sighting_usage", "identity", "locks", "shared_guards", "signing_keys"):
+        for table in ("sighting_usage", "identity", *COORDINATION_TABLES):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0006'")
     mark_file(root).unlink()

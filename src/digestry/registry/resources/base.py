@@ -9,7 +9,7 @@ from digestry.registry.service import Service
 
 async def get_base(service: Service, exchange: Exchange, _: str, __: str) -> None:
     """Answer with an empty object: this registry speaks the distribution-spec's API."""
-    await exchange.answer(200, [("Content-Type", "application/json")], b"{}")
+    await exchange.respond(200, [("Content-Type", "application/json")], b"{}")
 
 
 async def refuse_extension(service: Service, exchange: Exchange, _: str, __: str) -> None:

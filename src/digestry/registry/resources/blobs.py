@@ -33,7 +33,7 @@ async def get_blob(service: Service, exchange: Exchange, name: str, digest_text:
     try:
         await _send(service, exchange, name, digest)
     except ContentDamaged as error:
-        if exchange.answered:
+        if exchange.response_started:
             service.quarantine_in_background(error)
             raise
         if await service.quarantine_if_damaged(error):
@@ -49,7 +49,7 @@ async def delete_blob(service: Service, exchange: Exchange, name: str, digest_te
         await service.executors.remove(service.stores.catalog.delete_blob, name, digest)
     except NotFound as error:
         raise blob_unknown(digest, name) from error
-    await exchange.answer(202)
+    await exchange.respond(202)
 
 
 async def _send(service: Service, exchange: Exchange, name: str, digest: Digest) -> None:
@@ -67,14 +67,14 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
     if exchange.scope["method"] == "HEAD":
         if not await service.ensure_lease(name, digest, lease_end):
             raise blob_unknown(digest, name)
-        await exchange.begin(200, headers, size)
-        await exchange.finish()
+        await exchange.start_response(200, headers, size)
+        await exchange.send_body()
         return
     selection = ranges.choose(exchange, size, etag=f'"{digest}"', media_type=MEDIA_TYPE)
     headers = selection.headers(headers)
     if size > SMALL and found is not None:
         if (url := service.stores.blobs.redirect(digest)) is not None:
-            await exchange.answer(307, [("Location", url), ("Docker-Content-Digest", str(digest))])
+            await exchange.respond(307, [("Location", url), ("Docker-Content-Digest", str(digest))])
             return
         await _send_ranges(service, exchange, digest, headers, selection=selection, size=size)
         return
@@ -82,8 +82,8 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
         content = service.stores.read(digest, size)
     else:
         content = await service.executors.run(service.stores.read, digest, size)
-    await exchange.begin(selection.status, headers, selection.length)
-    await exchange.finish(selection.body(content))
+    await exchange.start_response(selection.status, headers, selection.length)
+    await exchange.send_body(selection.body(content))
 
 
 def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
@@ -132,7 +132,7 @@ async def _send_ranges(
 
     try:
         with service.chunk_size.sending():
-            await exchange.begin(selection.status, headers, selection.length)
+            await exchange.start_response(selection.status, headers, selection.length)
             answered = service.observer.answered
             if selection.length > AMONG_OTHERS:
                 watch = asyncio.create_task(until_gone(exchange))

@@ -25,4 +25,4 @@ async def _answer(exchange: Exchange, checks: Mapping[str, str]) -> None:
     good = all(result == OK or name in ADVICE for name, result in checks.items())
     body = msgspec.json.encode({"status": OK if good else "unavailable", "checks": checks})
     headers = [("Content-Type", JSON), ("Cache-Control", "no-store")]
-    await exchange.answer(200 if good else 503, headers, body)
+    await exchange.respond(200 if good else 503, headers, body)

@@ -80,19 +80,19 @@ async def _send(service: Service, exchange: Exchange, name: str, target: str) ->
         raise manifest_unknown(target, name)
     wanted = exchange.header(b"if-none-match")
     if wanted is not None and (wanted.strip() == "*" or etag in wanted):
-        await exchange.begin(304, headers, None)
-        await exchange.finish()
+        await exchange.start_response(304, headers, None)
+        await exchange.send_body()
         return
     if head:
-        await exchange.begin(200, headers, found.size)
-        await exchange.finish()
+        await exchange.start_response(200, headers, found.size)
+        await exchange.send_body()
         return
     raw = service.stores.manifest_cache.get(found.digest)
     if raw is None:
         raw = await service.executors.run(service.stores.read, Digest.parse(found.digest), found.size)
         service.stores.manifest_cache.put(found.digest, raw)
-    await exchange.begin(200, headers, len(raw))
-    await exchange.finish(raw)
+    await exchange.start_response(200, headers, len(raw))
+    await exchange.send_body(raw)
 
 
 def expectation(exchange: Exchange) -> Expected:
@@ -187,7 +187,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             ("OCI-Tag", ", ".join(tags[start : start + _TAGS_IN_A_HEADER]))
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
-    await exchange.answer(201, headers)
+    await exchange.respond(201, headers)
 
 
 def _keep(
@@ -235,4 +235,4 @@ async def delete_manifest(service: Service, exchange: Exchange, name: str, targe
         if await service.executors.run(service.stores.queries.has_repository, name):
             raise manifest_unknown(target, name) from error
         raise
-    await exchange.answer(202)
+    await exchange.respond(202)

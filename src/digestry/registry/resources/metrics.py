@@ -13,4 +13,4 @@ async def get_metrics(service: Service, exchange: Exchange, _: str, __: str) -> 
         body, content_type = await service.executors.run(
             service.scrape.text, exchange.header(b"accept") or ""
         )
-    await exchange.answer(200, [("Content-Type", content_type), ("Cache-Control", "no-store")], body)
+    await exchange.respond(200, [("Content-Type", content_type), ("Cache-Control", "no-store")], body)

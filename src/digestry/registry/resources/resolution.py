@@ -48,7 +48,7 @@ async def resolve(service: Service, exchange: Exchange, _: str, __: str) -> None
     mirrored = await _mirrored(service, exchange.principal, set(names))
     audited = {name for name in names if exchange.principal.audits(name)}
     answer = await service.executors.run(_answer, service, request, names, mirrored, audited)
-    await exchange.answer(200, [("Content-Type", JSON)], answer)
+    await exchange.respond(200, [("Content-Type", JSON)], answer)
 
 
 async def _canonical(service: Service, principal: Principal, names: list[str]) -> list[str]:

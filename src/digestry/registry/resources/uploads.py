@@ -78,7 +78,7 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
                 await upload_session.drop(service, name, upload.id)
             raise
         return
-    await exchange.answer(202, _progress(upload))
+    await exchange.respond(202, _progress(upload))
 
 
 def _holder(exchange: Exchange) -> str:
@@ -113,7 +113,7 @@ async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
     if size is None:
         return False
     exchange.record_audit_event(action="mount-blob", digest=digest, size=size, source=source)
-    await exchange.answer(201, _stored(name, digest))
+    await exchange.respond(201, _stored(name, digest))
     return True
 
 
@@ -129,7 +129,7 @@ async def get_upload(service: Service, exchange: Exchange, name: str, upload_id:
     upload = await service.executors.run(service.stores.catalog.upload, name, upload_id)
     if upload is None:
         raise upload_unknown(upload_id, name)
-    await exchange.answer(204, _progress(upload))
+    await exchange.respond(204, _progress(upload))
 
 
 async def cancel_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
@@ -138,7 +138,7 @@ async def cancel_upload(service: Service, exchange: Exchange, name: str, upload_
     exchange.record_audit_event(upload=upload_id)
     session = await upload_session.take(service, name, upload_id)
     await upload_session.forget(service, session)
-    await exchange.answer(204)
+    await exchange.respond(204)
 
 
 async def finish_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
@@ -179,7 +179,7 @@ async def continue_upload(service: Service, exchange: Exchange, name: str, uploa
         raise
     finally:
         session.ingest.close()
-    await exchange.answer(202, _progress(upload))
+    await exchange.respond(202, _progress(upload))
 
 
 async def _finish(
@@ -249,7 +249,7 @@ async def _pushed(
     exchange.record_audit_event(size=size)
     took = max(0, service.now() - began)  # the clock may have been set back
     service.observer.uploaded(size, took / clock.SECOND)
-    await exchange.answer(201, _stored(name, digest))
+    await exchange.respond(201, _stored(name, digest))
 
 
 def _commit(service: Service, session: UploadSession, digest: Digest, guarded: contextlib.ExitStack) -> None:

@@ -67,8 +67,8 @@ async def _head(service: Service, exchange: Exchange, repository: UpstreamReposi
     if size is None:
         return False
     await service.executors.run(check_room, service, repository.local_name, digest, size)
-    await exchange.begin(200, blobs.headers_of(digest), size)
-    await exchange.finish()
+    await exchange.start_response(200, blobs.headers_of(digest), size)
+    await exchange.send_body()
     return True
 
 
@@ -94,8 +94,8 @@ async def _download(
             await blobs.get_blob(service, exchange, repository.local_name, str(digest))
             return True
         if exchange.scope["method"] == "HEAD":
-            await exchange.begin(200, blobs.headers_of(digest), download.size)
-            await exchange.finish()
+            await exchange.start_response(200, blobs.headers_of(digest), download.size)
+            await exchange.send_body()
             return True
         try:
             await _send(service, exchange, download, watch)
@@ -166,7 +166,7 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
 
     selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)
     headers = selection.headers(blobs.headers_of(download.digest))
-    await exchange.begin(selection.status, headers, selection.length)
+    await exchange.start_response(selection.status, headers, selection.length)
     await ranges.send(exchange, selection, read)
 
 
