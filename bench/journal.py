@@ -19,7 +19,7 @@ from typing import Any
 from tests.backends import open_catalog
 
 from digestry.backend import open_backend
-from digestry.catalog.journal import GENESIS, HASHED, hash_of
+from digestry.catalog.journal_hashes import GENESIS, HASHED, hash_of
 from digestry.model.digest import Digest
 
 _EPOCH = 1_790_000_000_000_000
@@ -49,26 +49,26 @@ def fill(root: Path, entries: int) -> None:
     catalog.migrate()
     catalog.close()
     pointing: dict[tuple[str, str], tuple[str, int]] = {}
-    previous = GENESIS
+    ends: dict[str, tuple[int, str]] = {}
 
     def rows() -> Iterator[tuple[Any, ...]]:
-        nonlocal previous
         for sequence, (repository, tag, wanted) in enumerate(moves(entries), start=1):
             before = pointing.get((repository, tag), (None, 0))[0]
             # The same digest again would be no entry.
             to = digest(-sequence) if before == wanted else wanted
             at = _EPOCH + sequence * _SECOND
             event = "created" if before is None else "moved"
+            number, previous = ends.get(repository, (0, GENESIS))
             fields = (
-                sequence, at, repository, tag, event, before, to, _MEDIA_TYPE, 405, "ci", "10.0.0.1",
+                repository, number + 1, at, tag, event, before, to, _MEDIA_TYPE, 405, "ci", "10.0.0.1",
                 "docker/28.2", previous,
             )  # fmt: skip
-            previous = hash_of(fields)
+            ends[repository] = (number + 1, hash_of(fields))
             pointing[repository, tag] = (to, at)
-            yield (*fields, previous)
+            yield (*fields, ends[repository][1], sequence)
 
-    columns = ", ".join((*HASHED, "hash"))
-    marks = ", ".join("?" * (len(HASHED) + 1))
+    columns = ", ".join((*HASHED, "hash", "sequence"))
+    marks = ", ".join("?" * (len(HASHED) + 2))
     with sqlite3.connect(root / "catalog.db") as connection:
         connection.execute("PRAGMA synchronous=OFF")
         connection.executemany(f"INSERT INTO journal ({columns}) VALUES ({marks})", rows())  # noqa: S608
@@ -132,7 +132,7 @@ def main() -> int:
         verdict = open_backend(root).catalog_store.verify_journal()
         assert verdict.broken is None, verdict
         assert verdict.entries == entries
-        print(f"  {'the whole chain proved':<42}{time.perf_counter() - began:>8.1f} s")
+        print(f"  {'all chains proved':<42}{time.perf_counter() - began:>8.1f} s")
     return 0
 
 

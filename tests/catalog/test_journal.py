@@ -1,4 +1,4 @@
-"""The journal: append-only, chained, in order of time; and a tag never moves without it."""
+"""The journal: append-only, a chain a repository, in order of time; and a tag never moves without it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import hashlib
 import itertools
 import json
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from digestry.backend import Backend
 from digestry.catalog import clock as time_of
+from digestry.catalog import journal_chain
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound, StorageError
 from digestry.model.digest import Digest
@@ -52,22 +55,60 @@ def test_entries(story: Catalog) -> None:
     assert story.journal("never", limit=10) == []
 
 
-def test_the_chain_can_be_computed_elsewhere(story: Catalog, raw: Raw) -> None:
-    fields = (
-        "sequence, at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address,"
-        " client, previous_hash"
-    )
-    previous = "0" * 64
-    for *row, digest in raw.query(f"SELECT {fields}, hash FROM journal ORDER BY sequence"):  # noqa: S608
-        assert row[-1] == previous
-        text = json.dumps(row, separators=(",", ":"), ensure_ascii=False)
-        assert hashlib.sha256(text.encode()).hexdigest() == digest
-        previous = digest
+FIELDS = (
+    "repository, number, at, tag, event, from_digest, to_digest, media_type, size, actor, address, client,"
+    " previous_hash"
+)
+
+
+def hashed(row: Sequence[Any]) -> str:
+    """The hash of an entry's fields, as the documentation has it."""
+    text = json.dumps(list(row), separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_chains_can_be_computed_elsewhere(story: Catalog, backend: Backend, raw: Raw) -> None:
+    ends: dict[str, tuple[int, str]] = {}
+    whole = "0" * 64
+    for *row, digest in raw.query(f"SELECT {FIELDS}, hash FROM journal ORDER BY sequence"):  # noqa: S608
+        number, previous = ends.get(row[0], (0, "0" * 64))
+        assert (row[1], row[-1]) == (number + 1, previous)
+        assert hashed(row) == digest
+        ends[row[0]] = (row[1], digest)
+        whole = hashlib.sha256((whole + digest).encode()).hexdigest()
+    assert {name: number for name, (number, _) in ends.items()} == {"x": 4, "y": 1}
+    verdict = backend.catalog_store.verify_journal()
+    assert (verdict.entries, verdict.last_hash) == (5, whole)
+
+
+def test_moves_elsewhere_leave_a_chain_alone(story: Catalog) -> None:
+    """What a repository's next entry needs is in its own entries."""
+    before = story.journal("x", limit=1)[0]
+    for _ in range(3):
+        pushed(story, "y")
+    pushed(story, "x")
+    after = story.journal("x", limit=1)[0]
+    assert (after.number, after.previous_hash, after.sequence) == (5, before.hash, 9)
+
+
+def test_a_chain_outlives_its_repository(story: Catalog, raw: Raw) -> None:
+    raw.edit(
+        "DELETE FROM tags WHERE repository_id = (SELECT id FROM repositories WHERE name = 'x')",
+        "DELETE FROM manifest_references", "DELETE FROM manifests", "DELETE FROM links", "DELETE FROM tags",
+        "DELETE FROM usage", "DELETE FROM repositories",
+    )  # fmt: skip
+    last = story.journal("x", limit=1)[0]
+    pushed(story, "x")
+    again = story.journal("x", limit=1)[0]
+    assert (again.number, again.previous_hash, again.event) == (5, last.hash, "created")
+    pushed(story, "y", ["u"])
+    assert story.verify_journal() is None
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
     [
+        ("number", "number + 10"),
         ("at", "at + 1"),
         ("repository", "'z'"),
         ("tag", "'z'"),
@@ -95,13 +136,12 @@ def test_a_changed_entry_is_found(story: Catalog, column: str, value: str, raw: 
 
 
 def test_a_change_with_its_own_hash_mended_is_found_at_the_next(story: Catalog, raw: Raw) -> None:
-    row = list(raw.query("SELECT * FROM journal WHERE sequence = 3")[0])
+    row = list(raw.query(f"SELECT {FIELDS} FROM journal WHERE sequence = 2")[0])  # noqa: S608
     row[9] = "somebody else"
-    mended = hashlib.sha256(json.dumps(row[:-1], separators=(",", ":")).encode()).hexdigest()
-    raw.edit(f"UPDATE journal SET actor = 'somebody else', hash = '{mended}' WHERE sequence = 3")  # noqa: S608
+    raw.edit(f"UPDATE journal SET actor = 'somebody else', hash = '{hashed(row)}' WHERE sequence = 2")  # noqa: S608
     broken = story.verify_journal()
     assert broken is not None
-    assert broken.sequence == 4
+    assert broken.sequence == 3
 
 
 @pytest.mark.parametrize("sequence", [1, 2, 4])
@@ -126,13 +166,54 @@ def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog
 def test_an_inserted_entry_is_found(story: Catalog, raw: Raw) -> None:
     columns = "at, repository, tag, event, from_digest, to_digest, media_type, size, actor, address, client"
     raw.edit(
-        f"INSERT INTO journal (sequence, {columns}, previous_hash, hash)"  # noqa: S608
-        " SELECT 6, at + 10, repository, tag, event, from_digest, to_digest, media_type, size, actor,"
+        f"INSERT INTO journal (sequence, number, {columns}, previous_hash, hash)"  # noqa: S608
+        " SELECT 6, 5, at + 10, repository, tag, event, from_digest, to_digest, media_type, size, actor,"
         " address, client, hash, previous_hash FROM journal WHERE sequence = 5",
     )
     broken = story.verify_journal()
     assert broken is not None
     assert broken.sequence == 6
+
+
+def test_entries_that_change_places_are_found(story: Catalog, backend: Backend, raw: Raw) -> None:
+    """Those of one repository by their numbers, those of two by the hash over all."""
+    noted = backend.catalog_store.verify_journal().last_hash
+    assert noted is not None
+    assert backend.catalog_store.verify_journal((noted,)).absent == ()
+
+    def swap(one: int, other: int) -> None:
+        raw.edit(
+            f"UPDATE journal SET sequence = -1 WHERE sequence = {one}",  # noqa: S608
+            f"UPDATE journal SET sequence = {one} WHERE sequence = {other}",  # noqa: S608
+            f"UPDATE journal SET sequence = {other} WHERE sequence = -1",  # noqa: S608
+        )
+
+    swap(2, 3)
+    broken = story.verify_journal()
+    assert broken is not None
+    assert (broken.sequence, broken.reason) == (2, "entry 2 of x is missing: 3 comes next")
+    swap(2, 3)
+    swap(3, 4)
+    found = backend.catalog_store.verify_journal((noted,))
+    assert (found.broken, found.absent) == (None, (noted,))
+
+
+def test_chains_that_are_too_many_to_remember_are_proved_too(
+    catalog: Catalog, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        for name in ("a", "b", "c", "d"):
+            pushed(catalog, name)
+    monkeypatch.setattr(journal_chain, "_MOST_HEADS", 2)
+    assert catalog.verify_journal() is None
+    for sequence in range(1, 9):
+        ((number,),) = raw.query(f"SELECT number FROM journal WHERE sequence = {sequence}")  # noqa: S608
+        raw.edit(f"UPDATE journal SET number = {number + 10} WHERE sequence = {sequence}")  # noqa: S608
+        broken = catalog.verify_journal()
+        assert broken is not None
+        assert broken.sequence == sequence
+        raw.edit(f"UPDATE journal SET number = {number} WHERE sequence = {sequence}")  # noqa: S608
+    assert catalog.verify_journal() is None
 
 
 @pytest.mark.parametrize("kept", [0, 2, 3, 4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from digestry.catalog import journal_chain
+from digestry.catalog.journal_export import verify_lines
 from digestry.errors import ContentError
 from digestry.model.digest import Digest
 from tests.client.docker_registry import running_docker_registry
@@ -338,7 +339,7 @@ def test_verify_while_it_is_served(run: Run, registry: RegistryServer, name: str
     story(registry, name)
     hashes = [event["hash"] for event in events(registry, name)]
     held = run("journal", "verify", "--root", registry.root, "--expect", hashes[0], "--expect", hashes[3])
-    assert held.stdout.startswith("The chain holds: ")
+    assert held.stdout.startswith("The chains hold: ")
     unknown = "0" * 63 + "1"
     absent = run("journal", "verify", "--root", registry.root, "--expect", unknown, status=1)
     assert f"NOT THERE: {unknown}" in absent.stdout
@@ -353,16 +354,21 @@ def test_export_and_verify_again(run: Run, stopped: Path, tmp_path: Path) -> Non
     file.write_text(exported)
     whole = parsed(run("journal", "verify", "--file", file, "--format", "json"))
     assert whole == parsed(run("journal", "verify", "--root", stopped, "--format", "json"))
-    assert (whole["entries"], whole["last_hash"], whole["broken"]) == (10, entries[-1]["hash"], None)
+    last = "0" * 64
+    for entry in entries:
+        last = hashlib.sha256(f"{last}{entry['hash']}".encode()).hexdigest()
+    assert (whole["entries"], whole["last_hash"], whole["broken"]) == (10, last, None)
     part = run("journal", "export", "--root", stopped, "--since-sequence", "4").stdout
     assert part == "".join(exported.splitlines(keepends=True)[4:])
     told = run("journal", "verify", "--file", "-", given=part)
-    assert "6 entries" in told.stdout
-    assert entries[3]["hash"] in told.stderr
+    assert told.stdout == "The chains hold: 6 entries\n"
+    assert "this is a part, from entry 5 on" in told.stderr
+    said = parsed(run("journal", "verify", "--file", "-", "--format", "json", given=part))
+    assert (said["entries"], said["first"], said["last_hash"], said["anchor"]) == (6, 5, None, None)
     assert before["catalog.db"] == (stopped / "catalog.db").read_bytes()
 
     def broken(lines: list[str]) -> int:
-        found = journal_chain.verify_lines(line.encode() for line in lines).broken
+        found = verify_lines(line.encode() for line in lines).broken
         assert found is not None
         return found.sequence
 
@@ -375,7 +381,7 @@ def test_export_and_verify_again(run: Run, stopped: Path, tmp_path: Path) -> Non
     extra = json.dumps({**entries[0], "note": "not under any hash"})
     for wrong in ("{", "[]", "null", '{"sequence": 1}'):
         with pytest.raises(ContentError, match="line 1 is no journal entry"):
-            journal_chain.verify_lines([wrong.encode()])
+            verify_lines([wrong.encode()])
     done = run("journal", "verify", "--file", "-", given=extra, status=5)
     assert "in standard input: line 1 is no journal entry" in done.stderr
 

@@ -43,19 +43,24 @@ def test_a_registry_that_tells_everybody_something(tmp_path: Path, scheme: str) 
 
 
 def _spans(sequences: range) -> bytes:
-    span: dict[str, Any] = {
-        "tag": "t",
-        "digest": str(DIGEST),
-        "since": "2026-11-21T00:00:00Z",
-        "still": False,
-        "repository": "app",
-    }
-    return json.dumps({"digest": str(DIGEST), "spans": [{**span, "sequence": s} for s in sequences]}).encode()
+    spans: list[dict[str, Any]] = [
+        {
+            "tag": "t",
+            "digest": str(DIGEST),
+            "since": f"2026-11-21T00:00:00.{sequence:06}Z",
+            "still": False,
+            "repository": "app",
+            "sequence": sequence,
+        }
+        for sequence in sequences
+    ]
+    return json.dumps({"digest": str(DIGEST), "spans": spans}).encode()
 
 
 def test_pages(liar: Liar, session: Session) -> None:
     first, second = Reply(200, _spans(range(1010, 10, -1))), Reply(200, _spans(range(10, 0, -1)))
-    liar.answer = lambda request: second if request.query.get("before") == ["11"] else first
+    end = ["2026-11-21T00:00:00.000011Z"]
+    liar.answer = lambda request: second if request.query.get("before") == end else first
     spans = session.registry(liar.host).tags_for_digest(DIGEST)
     assert spans is not None
     assert [span.sequence for span in spans] == list(range(1010, 0, -1))

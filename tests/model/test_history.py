@@ -19,7 +19,7 @@ AT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC)
             "team/a",
             (
                 TagEvent(
-                    AT, "team/a", "t", "moved", SOME, OTHER, "a/b", 5, "ann", "::1", "curl", 2, "x", "y"
+                    AT, "team/a", "t", "moved", SOME, OTHER, "a/b", 5, "ann", "::1", "curl", 1, 2, "x", "y"
                 ),
                 TagEvent(AT, "team/a", "t", "created", to_digest=SOME),
                 TagEvent(AT, "team/a", "t", "deleted", from_digest=SOME),

@@ -17,7 +17,7 @@ from digestry.catalog import (
     damage,
     holders,
     journal,
-    journal_chain,
+    journal_verification,
     lease_rows,
     manifest_rows,
     quotas,
@@ -399,4 +399,4 @@ class Catalog(BlobLinks):
         Returns the first entry that breaks it, or None if it holds.
         """
         with self._database.read() as connection:
-            return journal_chain.verify(connection).broken
+            return journal_verification.verify(connection).broken

@@ -27,6 +27,12 @@ class Dialect(InsertDialect, Protocol):
     """How one database writes what is not the same in all of them."""
 
     @property
+    def one_writer(self) -> bool:
+        """Return whether one transaction at a time writes, so that the next position in the journal is known
+        when an entry is written."""
+        ...
+
+    @property
     def upserts(self) -> Upserts:
         """Return the statements that insert a row or change the one that is there, each built once."""
         ...

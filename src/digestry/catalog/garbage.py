@@ -29,6 +29,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 
@@ -357,11 +358,13 @@ class Garbage:
 def _left(connection: Connection, key: RepositoryKey, digests: Sequence[str]) -> dict[str, str]:
     """Return which tag left these manifests last, and when, of those that one ever pointed to."""
     last = (
-        select(func.max(journal.c.sequence))
+        select(journal.c.from_digest, func.max(journal.c.at))
         .where(journal.c.repository == key.name, journal.c.from_digest.in_(digests))
         .group_by(journal.c.from_digest)
     )
-    entries = select(journal.c.from_digest, journal.c.tag, journal.c.at).where(journal.c.sequence.in_(last))
+    entries = select(journal.c.from_digest, journal.c.tag, journal.c.at).where(
+        journal.c.repository == key.name, tuple_(journal.c.from_digest, journal.c.at).in_(last)
+    )
     return {
         row.from_digest: f"tag {row.tag} left it at {date(row.at)}, and nothing holds it since"
         for row in connection.execute(entries)

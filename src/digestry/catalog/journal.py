@@ -1,46 +1,25 @@
-"""The journal: an append-only chain of tag events.
+"""The journal: tag events, append-only, in one hash chain a repository.
 
-Each entry's hash covers its fields and the hash of the entry before it, so that a changed,
-removed or inserted entry breaks the chain from there on. The chain proves order and integrity
-against editing in place; someone who can rewrite the whole table can rewrite the chain, unless a
-hash was noted elsewhere.
+Each entry's hash covers its fields and the hash of the entry before it in its repository, so that a changed,
+removed or inserted entry breaks that chain from there on. The chain proves order and integrity against
+editing in place; someone who can rewrite the whole table can rewrite the chains, unless a hash was noted
+elsewhere.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from digestry.catalog import clock, dialect, push_statements
+from digestry.catalog.journal_hashes import GENESIS, HASHED, hash_of
 from digestry.catalog.schema import journal
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind, TagEvent
-
-GENESIS: Final = "0" * 64
-"""What stands for the hash before the first entry."""
-
-# Named here, and not read off the table: a column that a later schema adds is not under old hashes.
-HASHED: Final = (
-    "sequence",
-    "at",
-    "repository",
-    "tag",
-    "event",
-    "from_digest",
-    "to_digest",
-    "media_type",
-    "size",
-    "actor",
-    "address",
-    "client",
-    "previous_hash",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +47,20 @@ class Move:
 
 
 def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock) -> TagEvent:
-    """Write the next entry. The caller's transaction moves the tag as well, or neither happens."""
-    last = connection.execute(push_statements.LAST_ENTRY).first()
-    sequence, last_at, previous = (0, 0, GENESIS) if last is None else (last.sequence, last.at, last.hash)
+    """Write the repository's next entry; return it, with its position where one writer at a time makes that
+    known.
+
+    The caller's transaction moves the tag as well, or neither happens. It has the repository's row locked.
+    """
+    last = connection.execute(push_statements.LAST_ENTRY, {"repository": move.repository}).first()
+    number, last_at, previous = (0, 0, "") if last is None else (last.number, last.at, last.hash)
+    if number <= 0:
+        number, previous = 0, anchor(connection)
     values: dict[str, Any] = {
-        "sequence": sequence + 1,
-        # A clock that was set back must not reorder history: times only ever rise.
-        "at": max(now(), last_at + 1),
         "repository": move.repository,
+        "number": number + 1,
+        # A clock that was set back must not reorder history: a repository's times only ever rise.
+        "at": max(now(), last_at + 1),
         "tag": move.tag,
         "event": move.event,
         "from_digest": move.from_digest,
@@ -88,8 +73,26 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "previous_hash": previous,
     }
     values["hash"] = hash_of([values[name] for name in HASHED])
-    connection.execute(push_statements.ADD_ENTRY, values)
-    return to_event(values)
+    if dialect.of(connection).one_writer:
+        position = connection.execute(push_statements.ADD_ENTRY_AT_NEXT_POSITION, values).scalar_one()
+    else:
+        connection.execute(push_statements.ADD_ENTRY, values)
+        position = None
+    return to_event(values | {"sequence": position})
+
+
+def anchor(connection: Connection) -> str:
+    """Return the hash that stands before the first entry of each repository: that of the last entry of the
+    registry's one chain, before schema 0009, or :data:`GENESIS`."""
+    position = journal.c.sequence
+    first = connection.execute(
+        select(position, journal.c.number).where(position.is_not(None)).order_by(position).limit(1)
+    ).first()
+    if first is None or first.number > 0:
+        return GENESIS
+    # The last one has the number 0.
+    older = select(journal.c.hash).where(position <= first.sequence - first.number, journal.c.number <= 0)
+    return str(connection.execute(older.order_by(position.desc()).limit(1)).scalar_one())
 
 
 def entries(
@@ -104,8 +107,8 @@ def entries(
     before_sequence: int | None = None,
     limit: int,
 ) -> list[TagEvent]:
-    """Return a repository's entries, newest first. ``before`` and ``since`` are times, both exclusive, and
-    so is ``before_sequence``; ``until`` is a time, inclusive.
+    """Return a repository's entries, newest first. ``before`` and ``since`` are times, both exclusive;
+    ``until`` is a time, inclusive; ``before_sequence`` is a position in the registry, exclusive.
 
     ``digest`` keeps the entries of the manifest that a tag came to, or was deleted from.
     """
@@ -117,27 +120,38 @@ def entries(
             (journal.c.to_digest == digest)
             | ((journal.c.event == "deleted") & (journal.c.from_digest == digest))
         )
-    # Times rise along the sequence, which is what the indices are ordered by.
     if before is not None:
-        query = query.where(journal.c.sequence <= sequence_at(connection, before - 1))
+        query = query.where(journal.c.at < before)
     if since is not None:
-        query = query.where(journal.c.sequence > sequence_at(connection, since))
+        query = query.where(journal.c.at > since)
     if until is not None:
-        query = query.where(journal.c.sequence <= sequence_at(connection, until))
+        query = query.where(journal.c.at <= until)
     if before_sequence is not None:
-        query = query.where(journal.c.sequence < before_sequence)
-    rows = connection.execute(query.order_by(journal.c.sequence.desc()).limit(limit))
+        query = query.where(before_position(connection, repository, before_sequence))
+    rows = connection.execute(query.order_by(journal.c.at.desc()).limit(limit))
     return [to_event(row._asdict()) for row in rows]
 
 
-def sequence_at(connection: Connection, at: int) -> int:
-    """Return the last entry that was written at or before a time; 0 if there was none yet."""
-    query = select(journal.c.sequence).where(journal.c.at <= at).order_by(journal.c.at.desc()).limit(1)
-    return connection.execute(query).scalar() or 0
+def before_position(connection: Connection, repository: str, sequence: int) -> ColumnElement[bool]:
+    """Return whether an entry of the repository is before this position in the registry.
+
+    One without a position is after all that have one.
+    """
+    at = connection.execute(
+        select(journal.c.at).where(journal.c.sequence == sequence, journal.c.repository == repository)
+    ).scalar()
+    # A time is a place in the index that the entries are read from; another repository's position is none.
+    return journal.c.sequence < sequence if at is None else journal.c.at < at
+
+
+def time_of(connection: Connection, sequence: int) -> int | None:
+    """Return the time of the entry at this position, or at the first one after it; None if none follows."""
+    query = select(journal.c.at).where(journal.c.sequence >= sequence)
+    return connection.execute(query.order_by(journal.c.sequence).limit(1)).scalar()
 
 
 def entry(connection: Connection, sequence: int) -> TagEvent:
-    """Return one entry, by its number. Raises :class:`StorageError` if it is not there."""
+    """Return the entry at a position in the registry. Raises :class:`StorageError` if it is not there."""
     row = connection.execute(select(journal).where(journal.c.sequence == sequence)).first()
     if row is None:
         raise StorageError(f"journal entry {sequence} is not there", hint="restore the catalog from a backup")
@@ -148,23 +162,19 @@ def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int
     """Return the newest entries of each wanted repository and tag, up to ``limit`` of each, newest first."""
     keys = dialect.of(connection).bulk_keys(wanted)
     each = journal.alias("each")
-    numbers = (
-        select(each.c.sequence)
+    times = (
+        select(each.c.at)
         .where(each.c.repository == keys.first, each.c.tag == keys.second)
-        .order_by(each.c.sequence.desc())
+        .order_by(each.c.at.desc())
         .limit(limit)
         .correlate(keys.table)
     )
     rows = connection.execute(
-        select(journal).join_from(keys.table, journal, journal.c.sequence.in_(numbers))
+        select(journal).join_from(
+            keys.table, journal, (journal.c.repository == keys.first) & journal.c.at.in_(times)
+        )
     ).all()
-    return [to_event(row._asdict()) for row in sorted(rows, key=lambda row: -row.sequence)]
-
-
-def hash_of(fields: Sequence[Any]) -> str:
-    """Return the hash of an entry whose fields these are, in the order of :data:`HASHED`."""
-    # A JSON array: unambiguous, whatever the fields hold, and easy to compute elsewhere.
-    return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
+    return [to_event(row._asdict()) for row in sorted(rows, key=lambda row: -int(row.at))]
 
 
 def to_event(values: Mapping[str, Any]) -> TagEvent:
@@ -182,16 +192,23 @@ def to_event(values: Mapping[str, Any]) -> TagEvent:
             actor=values["actor"],
             address=values["address"],
             client=values["client"],
+            number=values["number"] if values["number"] > 0 else None,
             sequence=values["sequence"],
             previous_hash=values["previous_hash"],
             hash=values["hash"],
         )
-    except (InvalidDigest, OverflowError) as error:
+    except (InvalidDigest, OverflowError, TypeError) as error:
         raise StorageError(
-            f"journal entry {values['sequence']} is damaged: {error}",
+            f"journal entry {_name(values)} is damaged: {error}",
             hint="restore the catalog from a backup",
         ) from error
 
 
 def _digest(text: str | None) -> Digest | None:
     return None if text is None else Digest.parse(text)
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    if values["sequence"] is None:
+        return f"{values['number']} of {values['repository']}"
+    return str(values["sequence"])

@@ -1,33 +1,31 @@
-"""The proof of the journal: its hash chain is walked, in the database or in an exported file.
+"""The hash chains of a journal: a walk over the entries that proves them, and its verdict.
 
-Functions on a read-only connection, or on lines. The exported form is documented in docs/tags.md.
+Each repository has a chain of its own, numbered from 1. A registry that is older than schema 0009 has one
+chain of all repositories before these: its last hash is what the first entry of each of them follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import msgspec
-from sqlalchemy import Connection, Row, func, select
-from sqlalchemy.exc import DBAPIError
-
-from digestry.catalog import clock, dialect
-from digestry.catalog.journal import GENESIS, HASHED, hash_of, to_event
-from digestry.catalog.schema import journal, repositories, tags
-from digestry.errors import ContentError
-from digestry.model.descriptor import decode_hook, encode_hook
-from digestry.model.history import TagEvent
+from digestry.catalog.journal_hashes import GENESIS, HASHED, HASHED_BEFORE, hash_of, registry_hash
 
 _AT: Final = HASHED.index("at")
-_PREVIOUS: Final = HASHED.index("previous_hash")
-_BATCH: Final = 1000
+_AT_BEFORE: Final = HASHED_BEFORE.index("at")
+_REPOSITORY_BEFORE: Final = HASHED_BEFORE.index("repository")
+_MOST_HEADS: Final = 100_000
+"""Some 30 MB."""
+
+_CUT_IN: Final = "it does not follow the entry before it"
+_CHANGED: Final = "its fields do not match its hash"
+_TOO_EARLY: Final = "its time is not after that of the entry before it"
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenEntry:
-    """The first entry at which the chain does not hold, and why."""
+    """The first entry that does not hold, by its position in the registry, and why."""
 
     sequence: int
     reason: str
@@ -35,9 +33,12 @@ class BrokenEntry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found: how many entries hold, up to the one ``broken``, and the hash of the last of
-    them. ``first`` is the number of the first entry, ``anchor`` the hash that it says was before it.
-    ``absent`` are the hashes that should have been there and are not."""
+    """What was found: how many entries hold, up to the one ``broken``, and the hash over all of them.
+
+    ``first`` is the position of the first entry, ``anchor`` the hash that stands before it. ``absent`` are
+    the hashes that should have been there and are not. For a part of a journal that begins after the
+    registry's chain, ``last_hash`` and ``anchor`` are not known, and empty.
+    """
 
     entries: int
     last_hash: str
@@ -47,164 +48,121 @@ class Verdict:
     anchor: str = GENESIS
 
 
+class Head(NamedTuple):
+    """The end of a repository's chain: the entry's number (0 or less before schema 0009), hash and time."""
+
+    number: int
+    hash: str
+    at: int
+
+
+FindHead = Callable[[str, int], Head | None]
+"""Return the entry of a repository before the one with this number, if the walk has passed it."""
+
+
 @dataclass(slots=True)
-class _Walk:
-    """The chain so far. Fed entry by entry, it knows what the next one must be."""
+class ChainWalk:
+    """The chains so far. Fed entry by entry, in the registry's order, it knows what the next one must be.
 
-    expected: int = 1
-    previous: str = GENESIS
-    last_at: int = 0
-    entries: int = 0
+    ``position`` is the next entry's. ``registry_hash`` is the hash over all before it, ``before`` what stands
+    before the ``first`` one, and ``anchor`` what the first entry of a repository follows; each is empty where
+    a part of a journal does not tell it. With ``find_head``, the walk forgets the ends of chains when there
+    are too many of them, and asks for one again that it needs.
+    """
+
     wanted: set[str] = field(default_factory=set)
+    find_head: FindHead | None = None
+    position: int = 1
+    first: int = 1
+    entries: int = 0
+    registry_hash: str = GENESIS
+    before: str = GENESIS
+    anchor: str = GENESIS
+    _heads: dict[str, Head] = field(default_factory=dict)
+    _forgot: bool = False
+    _numbered: bool = False
+    _last_at: int = 0
 
-    def step(self, fields: tuple[Any, ...], stated: Any) -> str:
-        """Why this entry does not fit; empty if it does. ``fields`` are those of ``HASHED``."""
-        if fields[0] != self.expected:
-            return f"entry {self.expected} is missing: {fields[0]} comes next"
-        if fields[_PREVIOUS] != self.previous:
-            return "it does not follow the entry before it"
+    def begin_part(self, sequence: int, before: str) -> None:
+        """Begin at an entry that is not the first one. ``before`` is the hash that stands before it, empty
+        after the registry's chain."""
+        self.position = self.first = sequence
+        self.registry_hash = self.anchor = self.before = before
+        self.wanted.discard(before)
+
+    def verdict(self, broken: BrokenEntry | None) -> Verdict:
+        """Return the verdict, with the first entry that is ``broken``."""
+        absent = tuple(sorted(self.wanted))
+        return Verdict(self.entries, self.registry_hash, broken, absent, self.first, self.before)
+
+    def step_before(self, fields: tuple[Any, ...], stated: Any) -> str:
+        """Return why this entry of the registry's chain does not fit; empty if it does. ``fields`` are those
+        of ``HASHED_BEFORE``."""
+        if fields[0] != self.position:
+            return f"entry {self.position} is missing: {fields[0]} comes next"
+        if self._numbered or fields[-1] != self.anchor:
+            return _CUT_IN
         if stated != hash_of(fields):
-            return "its fields do not match its hash"
-        if fields[_AT] <= self.last_at:
-            return "its time is not after that of the entry before it"
-        self.previous, self.last_at = stated, fields[_AT]
-        self.expected += 1
-        self.entries += 1
-        self.wanted.discard(stated)
+            return _CHANGED
+        at = fields[_AT_BEFORE]
+        if not isinstance(at, int) or at <= self._last_at:
+            return _TOO_EARLY
+        self._last_at = at
+        self.anchor = self.registry_hash = stated
+        self._pass(fields[_REPOSITORY_BEFORE], Head(0, stated, at))
+        self.position += 1
         return ""
 
-
-def verify(connection: Connection, expect: Collection[str] = ()) -> Verdict:
-    """Walk the whole chain, and compare its end with the tags.
-
-    ``expect`` are hashes noted elsewhere, each of which must be in it.
-    """
-    walk = _Walk(wanted=set(expect))
-    broken = _walk_table(connection, walk) or _compare_with_tags(connection, walk.expected)
-    return _verdict(walk, broken or _check_indices(connection, walk.expected))
-
-
-def _verdict(walk: _Walk, broken: BrokenEntry | None, first: int = 1, anchor: str = GENESIS) -> Verdict:
-    return Verdict(walk.entries, walk.previous, broken, tuple(sorted(walk.wanted)), first, anchor)
-
-
-def _walk_table(connection: Connection, walk: _Walk) -> BrokenEntry | None:
-    try:
-        for row in _rows(connection):
-            reason = walk.step(tuple(row[:-1]), row[-1])
-            if reason:
-                return BrokenEntry(walk.expected, reason)
-    except DBAPIError as error:
-        if "decode" not in str(error.orig):
-            raise  # not an entry, but the file itself
-        return _find_undecodable(connection, walk)
-    return None
-
-
-def _rows(connection: Connection, first: int = 1, last: int | None = None) -> Iterable[Row[Any]]:
-    columns = [journal.c[name] for name in HASHED]
-    query = select(*columns, journal.c.hash).order_by(journal.c.sequence)
-    if last is not None:
-        query = query.where(journal.c.sequence.between(first, last))
-    return connection.execution_options(yield_per=_BATCH).execute(query)
-
-
-def _find_undecodable(connection: Connection, walk: _Walk) -> BrokenEntry | None:
-    """Read one by one the rows that cannot be read in batches, and return the first that is broken."""
-    while True:
-        try:
-            found = list(_rows(connection, walk.expected, walk.expected))
-        except DBAPIError as error:
-            return BrokenEntry(walk.expected, f"it cannot be read: {error.orig}")
-        reason = walk.step(tuple(found[0][:-1]), found[0][-1]) if found else "it is missing"
+    def step(self, sequence: Any, fields: tuple[Any, ...], stated: Any) -> str:
+        """Return why this entry of a repository's chain does not fit; empty if it does. ``fields`` are those
+        of ``HASHED``."""
+        if sequence != self.position:
+            return f"entry {self.position} is missing: {sequence} comes next"
+        reason = self.step_unsequenced(fields, stated)
         if reason:
-            return BrokenEntry(walk.expected, reason)
+            return reason
+        if self.registry_hash:
+            self.registry_hash = registry_hash(self.registry_hash, stated)
+            self.wanted.discard(self.registry_hash)
+        self.position += 1
+        return ""
 
+    def step_unsequenced(self, fields: tuple[Any, ...], stated: Any) -> str:
+        """Return, as :meth:`step`, why an entry does not fit that has no position yet."""
+        self._numbered = True
+        repository, number = fields[0], fields[1]
+        if not isinstance(repository, str) or not isinstance(number, int):
+            return _CHANGED
+        last = self._heads.get(repository)
+        if last is None:
+            last = self._head_before(repository, number, fields[-1])
+        if number != last.number + 1:
+            return f"entry {last.number + 1} of {repository} is missing: {number} comes next"
+        if number == 1 and not self.anchor:
+            self.anchor = fields[-1]
+        if fields[-1] != (self.anchor if number == 1 else last.hash):
+            return _CUT_IN
+        if stated != hash_of(fields):
+            return _CHANGED
+        at = fields[_AT]
+        if not isinstance(at, int) or at <= last.at:
+            return _TOO_EARLY
+        self._pass(repository, Head(number, stated, at))
+        return ""
 
-def _compare_with_tags(connection: Connection, end: int) -> BrokenEntry | None:
-    # No hash follows the last entry: that it was cut off shows in the tags that it moved.
-    query = select(repositories.c.name, tags.c.name, tags.c.digest).join_from(tags, repositories)
-    pointing = {(repository, tag): digest for repository, tag, digest in connection.execute(query)}
-    newest = select(func.max(journal.c.sequence)).group_by(journal.c.repository, journal.c.tag)
-    last = select(journal).where(journal.c.sequence.in_(newest)).order_by(journal.c.sequence)
-    for row in connection.execute(last):
-        found = pointing.pop((row.repository, row.tag), None)
-        if found != row.to_digest:
-            there = "is not there" if found is None else f"points to {found}"
-            return BrokenEntry(
-                row.sequence, f"it is the last of tag {row.tag} of {row.repository}, but the tag {there}"
-            )
-    for (repository, tag), digest in sorted(pointing.items()):
-        return BrokenEntry(end, f"tag {tag} of {repository} points to {digest}, and no entry tells of it")
-    return None
+    def _head_before(self, repository: str, number: int, previous: str) -> Head:
+        """Return the end of a chain that is not at hand; in a part of a journal, what it is said to be."""
+        found = None
+        if self._forgot and self.find_head is not None:
+            found = self.find_head(repository, number)
+        elif self.first > 1:
+            found = Head(number - 1, previous, 0)
+        return Head(0, "", 0) if found is None else found
 
-
-def _check_indices(connection: Connection, end: int) -> BrokenEntry | None:
-    """Questions are answered from indices, which the hashes do not cover."""
-    damage = dialect.of(connection).damage_of(connection, journal.name)
-    if damage is None:
-        return None
-    return BrokenEntry(end, f"the entries hold, but the database's own check says: {damage}")
-
-
-# -- the exported form -------------------------------------------------------------------------
-
-
-def export(connection: Connection, *, since: int = 0) -> Iterator[bytes]:
-    """Yield the entries after number ``since`` as lines of JSON, oldest first, read as they are taken."""
-    query = select(journal).where(journal.c.sequence > since).order_by(journal.c.sequence)
-    for row in connection.execution_options(yield_per=_BATCH).execute(query):
-        yield msgspec.json.encode(to_event(row._asdict()), enc_hook=encode_hook) + b"\n"
-
-
-class _Line(TagEvent, frozen=True, forbid_unknown_fields=True):
-    """As exported: what no hash covers must not be there."""
-
-
-def verify_lines(lines: Iterable[bytes], expect: Collection[str] = ()) -> Verdict:
-    """Walk the chain of an exported journal, or of a later part of one.
-
-    Raises :class:`ContentError` for a line that is no entry at all.
-    """
-    decoder = msgspec.json.Decoder(_Line, dec_hook=decode_hook)
-    walk = _Walk(wanted=set(expect))
-    first, anchor = 1, GENESIS
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ContentError(f"line {number} is no journal entry: {error}") from error
-        if entry.withheld:
-            raise ContentError(
-                f"line {number} is an entry whose hash was withheld",
-                hint="digestry journal export --root DIR has all; over HTTP, who may audit the repository",
-            )
-        if entry.sequence is None:
-            raise ContentError(f"line {number} is no journal entry: it has no sequence")
-        if number == 1 and entry.sequence > 1:
-            # A part: what was before it is known by its hash alone.
-            first, anchor = entry.sequence, entry.previous_hash
-            walk.expected, walk.previous = first, anchor
-            walk.wanted.discard(anchor)
-        reason = walk.step(_fields(entry), entry.hash)
-        if reason:
-            return _verdict(walk, BrokenEntry(walk.expected, f"{reason} (line {number})"), first, anchor)
-    return _verdict(walk, None, first, anchor)
-
-
-def _fields(entry: TagEvent) -> tuple[Any, ...]:
-    return (
-        entry.sequence,
-        clock.from_datetime(entry.at),
-        entry.repository,
-        entry.tag,
-        entry.event,
-        None if entry.from_digest is None else str(entry.from_digest),
-        None if entry.to_digest is None else str(entry.to_digest),
-        entry.media_type,
-        entry.size,
-        entry.actor,
-        entry.address,
-        entry.client,
-        entry.previous_hash,
-    )
+    def _pass(self, repository: str, head: Head) -> None:
+        if self.find_head is not None and len(self._heads) >= _MOST_HEADS and repository not in self._heads:
+            self._heads.clear()
+            self._forgot = True
+        self._heads[repository] = head
+        self.entries += 1
+        self.wanted.discard(head.hash)

@@ -273,7 +273,9 @@ class _Batch:
     def _tag_state(self, repository: str, row: int | None, tag: str) -> TagState:
         events = self._events.get((repository, tag), [])
         shown = [
-            msgspec.structs.replace(event, sequence=None, address="", client="", hash="", previous_hash="")
+            msgspec.structs.replace(
+                event, number=None, sequence=None, address="", client="", hash="", previous_hash=""
+            )
             for event in islice(events, MOST_EVENTS)
         ]
         target = None if row is None else self._targets.get((row, tag))

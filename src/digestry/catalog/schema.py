@@ -97,13 +97,17 @@ usage = Table(
     Column("tags", BigInteger, nullable=False),
 )
 
-# Append-only, by triggers; names its repository by name, since it outlives it.
+# Append-only, by triggers; names its repository by name, since it outlives it. ``number`` counts a
+# repository's entries from 1; those of the registry's one chain, before schema 0009, have the numbers up to
+# 0. ``at`` rises along a repository's entries. ``sequence`` is the position in the registry, NULL until it
+# is given.
 journal = Table(
     "journal",
     metadata,
-    Column("sequence", _Identity, primary_key=True, autoincrement=False),
+    Column("repository", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger),
     Column("at", BigInteger, nullable=False),
-    Column("repository", Text, nullable=False),
     Column("tag", Text, nullable=False),
     Column("event", Text, nullable=False),  # created, moved, deleted
     Column("from_digest", Text),
@@ -115,11 +119,11 @@ journal = Table(
     Column("client", Text, nullable=False),
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
-    Index("journal_by_tag", "repository", "tag", "sequence"),
-    Index("journal_by_repository", "repository", "sequence"),
-    Index("journal_by_digest", "repository", "to_digest", "sequence"),
+    Index("journal_by_sequence", "sequence", unique=True),
+    Index("journal_by_time", "repository", "at"),
+    Index("journal_by_tag", "repository", "tag", "at"),
+    Index("journal_by_digest", "repository", "to_digest", "at"),
     Index("journal_by_left_digest", "repository", "from_digest", "tag"),
-    Index("journal_by_time", "at"),
 )
 
 # ``digest`` is of the bytes 0 to ``offset``, if one PATCH wrote them all; it may be believed only

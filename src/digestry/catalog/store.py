@@ -80,7 +80,7 @@ class CatalogStore(Protocol):
         ...
 
     def verify_journal(self, expect: tuple[str, ...] = ()) -> Verdict:
-        """Prove the journal's chain, of an older schema too, whether or not the registry is served.
+        """Prove the journal's chains, of an older schema too, whether or not the registry is served.
 
         ``expect`` are hashes, noted elsewhere, that must be in it. Raises :class:`NotFound`,
         :class:`StorageError`.
@@ -88,7 +88,7 @@ class CatalogStore(Protocol):
         ...
 
     def export_journal(self, *, since: int = 0) -> Generator[bytes, None, None]:
-        """Yield the journal's entries after number ``since`` as lines of JSON, oldest first.
+        """Yield the journal's entries after position ``since`` as lines of JSON, oldest first.
 
         Raises :class:`NotFound`, :class:`StorageError`.
         """

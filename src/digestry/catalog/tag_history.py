@@ -1,8 +1,7 @@
 """Tag history: what a tag pointed to at a time, and which tags pointed to a digest.
 
-Times only ever rise along the journal (docs/adr/0004), so that a moment is a place in it: every
-question becomes one about sequence numbers, which the indices answer without reading a history
-from its end.
+Times only ever rise along a repository's entries (docs/adr/0004), so that a moment is a place among them: the
+indices, which are in that order, answer every question without reading a history from its end.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, select, true
 
 from digestry.catalog import clock, dialect, repository_rows
 from digestry.catalog.database import Database
 from digestry.catalog.holders import find_holders
-from digestry.catalog.journal import sequence_at
+from digestry.catalog.journal import before_position, time_of
 from digestry.catalog.schema import journal
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
@@ -40,19 +39,23 @@ class TagHistory:
 
     def latest(self, repository: str) -> int:
         """Return the time of the repository's newest entry; 0 if there is none."""
-        mine = select(journal.c.at).where(journal.c.repository == repository)
-        query = mine.order_by(journal.c.sequence.desc()).limit(1)
+        query = select(func.max(journal.c.at)).where(journal.c.repository == repository)
         with self._database.read() as connection:
             return connection.execute(query).scalar() or 0
+
+    def time_of(self, sequence: int) -> int | None:
+        """Return the time of the entry at this position in the registry, or at the first one after it; None
+        if none follows."""
+        with self._database.read() as connection:
+            return time_of(connection, sequence)
 
     def tags_at(self, repository: str, at: int, *, after: str = "", limit: int) -> list[TagSpan]:
         """Return the tags that were there at a time, in the order of their bytes, those after ``after``."""
         with self._database.read() as connection:
-            sequence = sequence_at(connection, at)
             found: list[TagSpan] = []
             names, most = _NAMES
             while len(found) < limit:
-                rows = connection.execute(tags_at(repository, sequence, after, names)).all()
+                rows = connection.execute(tags_at(repository, at, after, names)).all()
                 found += [_span(row, row.until) for row in rows if row.to_digest is not None]
                 if len(rows) < names:
                     break
@@ -70,48 +73,49 @@ class TagHistory:
     ) -> list[TagSpan]:
         """Each time that a tag came to ``digest``, or to an index or image that holds it, newest first.
 
-        ``before`` is the sequence number of an entry, and ``before_time`` a time in microseconds since
+        ``before`` is an entry's position in the registry, and ``before_time`` a time in microseconds since
         1970, both exclusive.
         """
         with self._database.read() as connection:
+            earlier = true() if before is None else before_position(connection, repository, before)
             if before_time is not None:
-                before = sequence_at(connection, before_time - 1) + 1
+                earlier &= journal.c.at < before_time
             row = repository_rows.find(connection, repository)
             holding = [] if row is None else find_holders(connection, row, str(digest))
             digests = sorted({str(digest), *(str(holder.digest) for holder in holding)})
             found: list[Row[Any]] = []
             # One by one: for several at once SQLite would walk the repository's whole journal.
             for each in digests:
-                found += connection.execute(pointing(repository, each, before, limit)).all()
-            found.sort(key=lambda row: -int(row.sequence))
+                found += connection.execute(pointing(repository, each, earlier, limit)).all()
+            found.sort(key=lambda row: -int(row.at))
             return [_span(row, row.until) for row in found[:limit]]
 
 
 def entry_at(connection: Connection, repository: str, tag: str, at: int) -> Row[Any] | None:
     """Return the tag's last entry at or before a time."""
-    return connection.execute(last_entry(repository, tag, sequence_at(connection, at))).first()
+    return connection.execute(last_entry(repository, tag, at)).first()
 
 
-def last_entry(repository: str, tag: str, sequence: int) -> Select[Any]:
-    """Return the tag's last entry up to ``sequence``."""
+def last_entry(repository: str, tag: str, at: int) -> Select[Any]:
+    """Return the query for the tag's last entry at or before a time."""
     query = select(journal).where(
-        journal.c.repository == repository, journal.c.tag == tag, journal.c.sequence <= sequence
+        journal.c.repository == repository, journal.c.tag == tag, journal.c.at <= at
     )
-    return query.order_by(journal.c.sequence.desc()).limit(1)
+    return query.order_by(journal.c.at.desc()).limit(1)
 
 
 def _next_time(connection: Connection, entry: Row[Any]) -> int | None:
     query = select(journal.c.at).where(
         journal.c.repository == entry.repository,
         journal.c.tag == entry.tag,
-        journal.c.sequence > entry.sequence,
+        journal.c.at > entry.at,
     )
-    return connection.execute(query.order_by(journal.c.sequence).limit(1)).scalar()
+    return connection.execute(query.order_by(journal.c.at).limit(1)).scalar()
 
 
-def tags_at(repository: str, sequence: int, after: str, names: int) -> Select[Any]:
-    """Return the next ``names`` tags that the journal knows of, each as ``name`` with the entry that made it
-    what it was after entry ``sequence``; that is empty for one that was not there.
+def tags_at(repository: str, at: int, after: str, names: int) -> Select[Any]:
+    """Return the query for the next ``names`` tags that the journal knows of, each as ``name`` with the entry
+    that made it what it was at a time; that is empty for one that was not there.
 
     From name to name by the index, however long each one's history is.
     """
@@ -129,31 +133,35 @@ def tags_at(repository: str, sequence: int, after: str, names: int) -> Select[An
         select(following, listed.c.number + 1).where(listed.c.tag.is_not(None), listed.c.number < names)
     )
     last = (
-        select(func.max(journal.c.sequence))
-        .where(
-            journal.c.repository == repository,
-            journal.c.tag == listed.c.tag,
-            journal.c.sequence <= sequence,
-        )
+        select(func.max(journal.c.at))
+        .where(journal.c.repository == repository, journal.c.tag == listed.c.tag, journal.c.at <= at)
         .correlate(listed)
         .scalar_subquery()
     )
     entry = journal.alias("entry")
     return (
         select(listed.c.tag.label("name"), entry, _until(entry))
-        .select_from(listed.outerjoin(entry, (entry.c.sequence == last) & entry.c.to_digest.is_not(None)))
+        .select_from(
+            listed.outerjoin(
+                entry,
+                (entry.c.repository == repository)
+                & (entry.c.tag == listed.c.tag)
+                & (entry.c.at == last)
+                & entry.c.to_digest.is_not(None),
+            )
+        )
         .where(listed.c.tag.is_not(None))
         .order_by(listed.c.number)
     )
 
 
-def pointing(repository: str, digest: str, before: int | None, limit: int) -> Select[Any]:
-    """Return the entries by which a tag came to ``digest``, newest first."""
-    entry = journal.alias("entry")
-    query = select(entry, _until(entry)).where(entry.c.repository == repository, entry.c.to_digest == digest)
-    if before is not None:
-        query = query.where(entry.c.sequence < before)
-    return query.order_by(entry.c.sequence.desc()).limit(limit)
+def pointing(repository: str, digest: str, earlier: ColumnElement[bool], limit: int) -> Select[Any]:
+    """Return the query for the entries by which a tag came to ``digest``, newest first, those for which
+    ``earlier`` holds."""
+    query = select(journal, _until(journal)).where(
+        journal.c.repository == repository, journal.c.to_digest == digest, earlier
+    )
+    return query.order_by(journal.c.at.desc()).limit(limit)
 
 
 def newest_pointing(
@@ -163,17 +171,19 @@ def newest_pointing(
     one digest and ``limit`` of all, newest first, with their repositories."""
     keys = dialect.of(connection).bulk_keys(wanted)
     inner = journal.alias("inner")
-    numbers = (
-        select(inner.c.sequence)
+    times = (
+        select(inner.c.at)
         .where(inner.c.repository == keys.first, inner.c.to_digest == keys.second)
-        .order_by(inner.c.sequence.desc())
+        .order_by(inner.c.at.desc())
         .limit(each)
         .correlate(keys.table)
     )
     entry = journal.alias("entry")
-    query = select(entry, _until(entry)).join_from(keys.table, entry, entry.c.sequence.in_(numbers))
+    query = select(entry, _until(entry)).join_from(
+        keys.table, entry, (entry.c.repository == keys.first) & entry.c.at.in_(times)
+    )
     rows = connection.execute(query.limit(limit)).all()
-    return [(row.repository, _span(row, row.until)) for row in sorted(rows, key=lambda row: -row.sequence)]
+    return [(row.repository, _span(row, row.until)) for row in sorted(rows, key=lambda row: -int(row.at))]
 
 
 def _until(entry: Any) -> Any:
@@ -183,9 +193,9 @@ def _until(entry: Any) -> Any:
         .where(
             later.c.repository == entry.c.repository,
             later.c.tag == entry.c.tag,
-            later.c.sequence > entry.c.sequence,
+            later.c.at > entry.c.at,
         )
-        .order_by(later.c.sequence)
+        .order_by(later.c.at)
         .limit(1)
         .correlate(entry)
         .scalar_subquery()

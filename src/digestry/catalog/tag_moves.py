@@ -164,7 +164,7 @@ def check(
 
 
 def _has_left(connection: Connection, repository: str, tag: str, digest: str) -> bool:
-    query = select(entries.c.sequence).where(
+    query = select(entries.c.number).where(
         entries.c.repository == repository, entries.c.tag == tag, entries.c.from_digest == digest
     )
     return connection.execute(query.limit(1)).first() is not None
@@ -258,7 +258,8 @@ def _record(connection: Connection, rules: Rules, move: Move, origin: Origin) ->
     event = journal.append(connection, move, origin, rules.now)
     if move.from_digest is not None:
         lease_rows.extend(connection, move.from_digest, clock.from_datetime(event.at) + rules.lease)
-    delivery_queue.enqueue(connection, rules.subscriptions, event)
+    if event.sequence is not None:
+        delivery_queue.enqueue(connection, rules.subscriptions, event)
     return event
 
 
@@ -268,7 +269,7 @@ def past(connection: Connection, key: RepositoryKey, tag: str, wanted: Digest | 
     Raises :class:`NotFound`.
     """
     if isinstance(wanted, Digest):
-        query = select(entries.c.sequence).where(
+        query = select(entries.c.number).where(
             entries.c.repository == key.name, entries.c.to_digest == str(wanted), entries.c.tag == tag
         )
         if connection.execute(query.limit(1)).first() is None:

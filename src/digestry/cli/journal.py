@@ -22,10 +22,10 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def hashes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Sequence[str]:
-    """Return an option's values, which must be hashes of entries, for click."""
+    """Return an option's values, which must be hashes, for click."""
     for value in values:
         if not _HASH.fullmatch(value):
-            raise click.BadParameter(f"{value!r} is not the hash of an entry: 64 hex digits are required.")
+            raise click.BadParameter(f"{value!r} is not a hash: 64 hex digits are required.")
     return values
 
 
@@ -47,23 +47,29 @@ def journal() -> None:
 @_root(required=False)
 @click.option("--file", type=click.File("rb"), help="An exported journal, or - for standard input.")
 @click.option(
-    "--expect", multiple=True, metavar="HASH", callback=hashes, help="An entry's hash that must be in it."
+    "--expect",
+    multiple=True,
+    metavar="HASH",
+    callback=hashes,
+    help="A hash that must be in it: an earlier last hash, or an entry's.",
 )
 @format_option
 @click.pass_context
 def verify(
     ctx: click.Context, *, root: Path | None, file: BinaryIO | None, expect: tuple[str, ...], format_: str
 ) -> None:
-    """Verify the hash chain: that no entry was changed, removed or inserted.
+    """Verify the hash chains: that no entry was changed, removed or inserted.
 
-    Exit code 1, with the first entry that does not hold, if it is broken. Who can rewrite the whole
-    journal can make a chain that holds: note the last hash elsewhere now and then, and --expect it.
+    Exit code 1, with the first entry that does not hold, if one is broken. Who can rewrite the whole
+    journal can make chains that hold: note the last hash, which covers all entries, elsewhere now and
+    then, and --expect it. The hash of a single entry can be expected too.
 
     JSON: an object with entries, first, last_hash, anchor, broken (null, or sequence and reason) and
-    absent, the expected hashes that are not there.
+    absent, the expected hashes that are not there. last_hash and anchor are null for a part of a journal
+    that does not tell them.
     """
     from digestry.backend import open_backend
-    from digestry.catalog import journal_chain
+    from digestry.catalog import journal_export
     from digestry.errors import ContentError, NotFound
 
     if (root is None) == (file is None):
@@ -72,7 +78,7 @@ def verify(
         # Standard input has a number for a name, or one in brackets.
         name = "standard input" if file.name in (0, "<stdin>", "-") else file.name
         try:
-            verdict = journal_chain.verify_lines(file, expect)
+            verdict = journal_export.verify_lines(file, expect)
         except ContentError as error:
             raise ContentError(f"in {name}: {error.message}", hint=error.hint) from error
         if not verdict.entries and verdict.broken is None:
@@ -95,8 +101,8 @@ def _plain(verdict: Verdict) -> dict[str, object]:
     return {
         "entries": verdict.entries,
         "first": verdict.first,
-        "last_hash": verdict.last_hash,
-        "anchor": verdict.anchor,
+        "last_hash": verdict.last_hash or None,
+        "anchor": verdict.anchor or None,
         "broken": None if broken is None else {"sequence": broken.sequence, "reason": broken.reason},
         "absent": list(verdict.absent),
     }
@@ -115,14 +121,13 @@ def _tell(verdict: Verdict) -> None:
             )
         )
     else:
-        say(f"The chain holds: {_entries(verdict.entries)}, the last hash is {verdict.last_hash}")
+        last = f", the last hash is {verdict.last_hash}" if verdict.last_hash else ""
+        say(f"The chains hold: {_entries(verdict.entries)}{last}")
     for value in verdict.absent:
         say(f"NOT THERE: {value}")
     if verdict.first > 1:
-        note(
-            f"this is a part, from entry {verdict.first} on: the entry before it must have the hash"
-            f" {verdict.anchor}"
-        )
+        before = f": the entry before it must have the hash {verdict.anchor}" if verdict.anchor else ""
+        note(f"this is a part, from entry {verdict.first} on{before}")
 
 
 @journal.command()
@@ -132,13 +137,13 @@ def _tell(verdict: Verdict) -> None:
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Only the entries after number N.",
+    help="Only the entries after the one whose sequence is N.",
 )
 def export(*, root: Path, since_sequence: int) -> None:
-    """Write the journal as lines of JSON, oldest entry first.
+    """Write the journal as lines of JSON, in the order of the registry, oldest entry first.
 
     Each line is an entry as GET _digestry/journal has it (docs/tags.md); `digestry journal verify
-    --file` proves the chain from them alone.
+    --file` proves the chains from them alone.
     """
     from digestry.backend import open_backend
     from digestry.errors import StorageError

@@ -38,8 +38,9 @@ def log(
     Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history.
 
     JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
-    from_digest, to_digest, actor, address, client, sequence; what is not known is null. withheld is true of
-    an entry of which the registry tells the last four only to who may audit the repository.
+    from_digest, to_digest, actor, address, client, number, sequence; what is not known is null. withheld is
+    true of an entry of which the registry tells actor, address, client and sequence only to who may audit the
+    repository.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -130,6 +131,7 @@ def _plain(event: TagEvent) -> dict[str, object]:
         "actor": event.actor or None,
         "address": event.address or None,
         "client": event.client or None,
+        "number": event.number,
         "sequence": event.sequence,
         "withheld": event.withheld,
     }

@@ -131,5 +131,5 @@ def _tell(restored: RestoredBackup, root: Path) -> None:
         f" entries, as of {rfc3339(told.taken_at)}"
     )
     if told.journal.broken is None:
-        say(f"Journal: the chain holds, and its last hash is {told.journal.last_hash}")
+        say(f"Journal: the chains hold, and the last hash is {told.journal.last_hash}")
     say(f"Serve it: digestry serve --root {root}, with the registry.toml that it had")

@@ -54,12 +54,12 @@ def journal(
         if events and oldest.at >= events[-1].at:
             raise ProtocolViolation(f"{response.host} sent a journal whose entries are not in order")
         events += page.entries
-        # Who may not audit the repository is told no numbers; no two entries have the same time.
+        # Who may not audit the repository is told no positions; no two of its entries have the same time.
         before = rfc3339(oldest.at) if oldest.sequence is None else oldest.sequence
         progress.page(len(page.entries), time.monotonic() - began)
         numbered = oldest.sequence is not None
         if oldest.sequence == 1 or (not numbered and next_link(response.headers.get("Link")) is None):
-            break  # the registry's very first entry, or the last one of a list
+            break  # the registry's first entry, or the last one of a list
     # A registry that does not know the bounds sends what is outside of them as well.
     events = [event for event in events if is_within(event, since, until)]
     return events if limit is None else events[:limit]

@@ -28,7 +28,7 @@ def tags_for_digest(connection: Connection, host: str, digest: Digest) -> list[T
     connection.send(host, Call("GET", address), _SCOPES).close()
     base = f"{address}_digestry/whose/{digest}?n={_PAGE}"
     spans: list[TagSpan] = []
-    before: int | str | None = None
+    before: str | None = None
     progress = progress_of(connection, host)
     while True:
         began = time.monotonic()
@@ -40,21 +40,14 @@ def tags_for_digest(connection: Connection, host: str, digest: Digest) -> list[T
                 response.fail(f"ask whose {digest} is")
             found = response.json(TagsForDigest, _LARGEST_PAGE, dec_hook=decode_hook)
         oldest = found.spans[-1] if found.spans else None
-        if oldest is not None and spans and not _is_older(oldest, spans[-1]):
+        if oldest is not None and spans and oldest.since >= spans[-1].since:
             raise ProtocolViolation(f"{host} sent spans that are not in order")
         _check(host, found)
         spans += found.spans
         if oldest is None or len(found.spans) < _PAGE:
             return spans
-        # Who may not audit a repository is told no numbers; no two entries have the same time.
-        before = rfc3339(oldest.since) if oldest.sequence is None else oldest.sequence
+        before = rfc3339(oldest.since)
         progress.page(len(found.spans), time.monotonic() - began)
-
-
-def _is_older(one: TagSpan, other: TagSpan) -> bool:
-    if one.sequence is not None and other.sequence is not None:
-        return one.sequence < other.sequence
-    return one.since < other.since
 
 
 def _check(host: str, found: TagsForDigest) -> None:

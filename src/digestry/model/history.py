@@ -33,9 +33,11 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     ``created`` has no ``from_digest``, ``deleted`` no ``to_digest``. ``media_type`` and ``size``
     (bytes) are of the manifest that the tag came to, or, for ``deleted``, that it left. ``actor``
     is the authenticated user, or ``anonymous``; ``address`` where the request came from;
-    ``client`` its User-Agent, which anybody may write. ``sequence`` counts a registry's entries
-    from 1; ``hash`` covers this entry and ``previous_hash``, that of the entry before it.
-    ``withheld`` tells that the registry keeps from who asks all of these from ``actor`` on.
+    ``client`` its User-Agent, which anybody may write. ``number`` counts a repository's entries
+    from 1; one of before there were numbers has none. ``sequence`` is the entry's position in the
+    registry, from 1; a registry of several nodes gives it a moment later. ``hash`` covers this entry
+    and ``previous_hash``, that of the entry before it. ``withheld`` tells that the registry keeps from
+    who asks all of these from ``actor`` on, except ``number``.
     """
 
     at: datetime.datetime
@@ -49,6 +51,7 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     actor: str = ""
     address: str = ""
     client: str = ""
+    number: int | None = None
     sequence: int | None = None
     previous_hash: str = ""
     hash: str = ""
@@ -103,7 +106,7 @@ class Holders(msgspec.Struct, frozen=True, rename="camel"):
 
 class TagSpan(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A time during which a tag pointed to a digest. ``until`` is when it moved on, or was deleted;
-    ``still`` that it has not. ``sequence`` is the journal's entry that brought it there.
+    ``still`` that it has not. ``sequence`` is the position of the journal's entry that brought it there.
     ``repository`` is given where an answer is about several."""
 
     tag: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from digestry.backend import open_backend
-from digestry.catalog import journal_chain
+from digestry.catalog import journal_export
 from digestry.catalog.blob_links import LEASE
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.journal_chain import Verdict
@@ -21,8 +22,8 @@ from tests.backends import file_of
 from tests.catalog.support import ORIGIN, Clock, collected, image, pushed, put, there
 
 COLUMNS = (
-    "sequence", "at", "repository", "tag", "event", "from_digest", "to_digest", "media_type", "size",
-    "actor", "address", "client", "previous_hash", "hash",
+    "sequence", "repository", "number", "at", "tag", "event", "from_digest", "to_digest", "media_type",
+    "size", "actor", "address", "client", "previous_hash", "hash",
 )  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def test_a_flipped_byte_is_found(journal: Path, column: str, sequence: int) -> N
     with sqlite3.connect(journal / "catalog.db", isolation_level=None) as connection:
         query = f"SELECT {column} FROM journal WHERE sequence = ?"  # noqa: S608
         (value,) = connection.execute(query, (sequence,)).fetchone()
-        if column == "sequence":
+        if column in {"sequence", "number"}:
             changed: list[Any] = [value + 100, value + (1 << 40)]
         elif isinstance(value, int):
             changed = [value ^ (1 << bit) for bit in (0, 7, 40)]
@@ -95,14 +96,19 @@ def test_an_index_that_lies_is_found(journal: Path) -> None:
 def test_what_was_noted_elsewhere_must_be_there(journal: Path) -> None:
     lines = list(open_backend(journal).catalog_store.export_journal())
     hashes = [json.loads(line)["hash"] for line in lines]
-    assert verdict(journal, *hashes) == Verdict(8, hashes[-1])
+    whole = ["0" * 64]
+    for one in hashes:
+        whole.append(hashlib.sha256((whole[-1] + one).encode()).hexdigest())
+    assert verdict(journal, *hashes, *whole[1:]) == Verdict(8, whole[-1])
     assert verdict(journal, "f" * 64, hashes[2]).absent == ("f" * 64,)
     for start, end in itertools.combinations(range(8), 2):
-        found = journal_chain.verify_lines(lines[start : end + 1], hashes[start : end + 1])
+        found = journal_export.verify_lines(lines[start : end + 1], hashes[start : end + 1])
         assert (found.entries, found.first, found.broken) == (end - start + 1, start + 1, None)
-        assert found.anchor == ("0" * 64 if start == 0 else hashes[start - 1])
+        # Of a part it is not known what was before it.
+        known = ("0" * 64, whole[end + 1]) if start == 0 else ("", "")
+        assert (found.anchor, found.last_hash) == known
         assert found.absent == ()
-    assert journal_chain.verify_lines([]) == Verdict(0, "0" * 64)
+    assert journal_export.verify_lines([]) == Verdict(0, "0" * 64)
 
 
 def test_nothing_goes_by_a_catalog_that_is_damaged(catalog: Catalog, later: Clock) -> None:

@@ -6,13 +6,14 @@ import sqlite3
 from typing import Any
 
 import pytest
-from sqlalchemy import Select, event
+from sqlalchemy import Select, event, true
 from sqlalchemy.dialects import sqlite
 
 from digestry.catalog import tag_history
 from digestry.catalog.blob_links import LEASE
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.retention_rules import TagRetention
+from digestry.catalog.schema import journal
 from tests.backends import file_of, sqlite_database
 from tests.catalog.support import Clock, collected, image, put, rules
 
@@ -29,13 +30,24 @@ def plan(catalog: Catalog, query: Select[Any] | str) -> str:
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
-        (tag_history.last_entry("r", "t", 5), "journal_by_tag (repository=? AND tag=? AND sequence<?)"),
-        (tag_history.pointing("r", "d", None, 10), "journal_by_digest (repository=? AND to_digest=?)"),
-        (tag_history.pointing("r", "d", 7, 10), "(repository=? AND to_digest=? AND sequence<?)"),
+        (tag_history.last_entry("r", "t", 5), "journal_by_tag (repository=? AND tag=? AND at<?)"),
+        (tag_history.pointing("r", "d", true(), 10), "journal_by_digest (repository=? AND to_digest=?)"),
+        (tag_history.pointing("r", "d", journal.c.at < 7, 10), "(repository=? AND to_digest=? AND at<?)"),
         (tag_history.tags_at("r", 5, "", 100), "journal_by_tag (repository=? AND tag>?)"),
-        ("SELECT sequence FROM journal WHERE at <= 5 ORDER BY at DESC LIMIT 1", "journal_by_time (at<?)"),
         (
-            "SELECT sequence FROM journal WHERE repository = 'r' AND tag = 't' AND from_digest = 'd' LIMIT 1",
+            "SELECT * FROM journal WHERE repository = 'r' AND at <= 5 ORDER BY at DESC LIMIT 10",
+            "journal_by_time (repository=? AND at<?)",
+        ),
+        (
+            "SELECT number, at, hash FROM journal WHERE repository = 'r' ORDER BY number DESC LIMIT 1",
+            "sqlite_autoindex_journal_1 (repository=?)",
+        ),
+        (
+            "SELECT repository, number FROM journal WHERE sequence IS NULL ORDER BY at LIMIT 10",
+            "journal_by_sequence (sequence=?)",
+        ),
+        (
+            "SELECT number FROM journal WHERE repository = 'r' AND tag = 't' AND from_digest = 'd' LIMIT 1",
             "journal_by_left_digest (repository=? AND from_digest=? AND tag=?)",
         ),
         (
@@ -103,8 +115,8 @@ def test_the_history_of_a_time_begins_there(catalog: Catalog) -> None:
     """Time bounds become places in the journal: nothing is read only to be passed over."""
     found = plan(
         catalog,
-        "SELECT * FROM journal WHERE repository = 'r' AND tag = 't' AND sequence <= 5 AND sequence > 2"
-        " ORDER BY sequence DESC LIMIT 10",
+        "SELECT * FROM journal WHERE repository = 'r' AND tag = 't' AND at <= 5 AND at > 2"
+        " ORDER BY at DESC LIMIT 10",
     )
-    assert "journal_by_tag (repository=? AND tag=? AND sequence>? AND sequence<?)" in found
+    assert "journal_by_tag (repository=? AND tag=? AND at>? AND at<?)" in found
     assert "TEMP B-TREE" not in found

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from digestry.catalog import journal_chain
+from digestry.catalog.journal_export import verify_lines
 from digestry.errors import ContentError
 from digestry.model.digest import Digest
 from tests.registry.access.support import As, basic, bearer, challenge, guarded, nobody, of, token
@@ -189,11 +189,11 @@ def test_the_chain_is_proved_by_who_has_the_right_alone(server: RegistryServer) 
 
     every = [*lines(of(server, "carol"), "public/app"), *lines(of(server, "carol"), "secret/x")]
     every.sort(key=lambda line: int(json.loads(line)["sequence"]))
-    verdict = journal_chain.verify_lines(every)
+    verdict = verify_lines(every)
     assert verdict.broken is None
     assert verdict.entries == len(every) >= MOVES
     with pytest.raises(ContentError, match="withheld"):
-        journal_chain.verify_lines(lines(nobody(server), "public/app"))
+        verify_lines(lines(nobody(server), "public/app"))
 
 
 def test_without_rules_nothing_is_withheld(registry: RegistryServer) -> None:

@@ -28,7 +28,8 @@ from digestry.catalog.upserts import Change, NewRow, Upserts
 class SqliteDialect:
     """The :class:`~digestry.catalog.dialect.Dialect` of SQLite."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, one_writer: bool = True) -> None:
+        self.one_writer = one_writer
         self.upserts = Upserts(self)
 
     def insert_or_ignore(self, table: Table) -> Insert:

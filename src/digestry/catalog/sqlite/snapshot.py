@@ -15,7 +15,7 @@ from typing import Final, Self
 from digestry.catalog.snapshot import Held
 from digestry.catalog.sqlite.connection import connect_directly
 from digestry.catalog.sqlite.schema_version import newest_schema
-from digestry.catalog.sqlite.triggers import TRIGGERS
+from digestry.catalog.sqlite.triggers import OLDER_TRIGGERS, TRIGGERS
 from digestry.errors import Conflict, InvalidDigest, StorageError
 from digestry.model.digest import Digest
 
@@ -126,7 +126,7 @@ class SqliteSnapshot:
             "SELECT name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"
         )
         for name, text in rows.fetchall():
-            if text not in TRIGGERS:
+            if text not in TRIGGERS | OLDER_TRIGGERS:
                 raise sqlite3.DatabaseError(f"it has {name!r}, which is no part of a catalog")
         (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":

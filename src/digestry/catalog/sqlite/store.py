@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from digestry import fsio
-from digestry.catalog import clock, journal_chain
+from digestry.catalog import clock, journal_export, journal_verification
 from digestry.catalog.dialect import OPTION
 from digestry.catalog.journal_chain import Verdict
 from digestry.catalog.registry_identity import RegistryIdentity
@@ -100,20 +100,20 @@ class SqliteStore:
         return SqliteChanges(self.path)
 
     def verify_journal(self, expect: tuple[str, ...] = ()) -> Verdict:
-        """Prove the journal's chain; ``expect`` are hashes, noted elsewhere, that must be in it.
+        """Prove the journal's chains; ``expect`` are hashes, noted elsewhere, that must be in it.
 
         Raises :class:`NotFound`, :class:`StorageError`.
         """
         with self._view(older=True) as connection:
-            return journal_chain.verify(connection, expect)
+            return journal_verification.verify(connection, expect)
 
     def export_journal(self, *, since: int = 0) -> Generator[bytes, None, None]:
-        """Yield the journal's entries after number ``since`` as lines of JSON, oldest first.
+        """Yield the journal's entries after position ``since`` as lines of JSON, oldest first.
 
         Raises :class:`NotFound`, :class:`StorageError`.
         """
         with self._view(older=True) as connection:
-            yield from journal_chain.export(connection, since=since)
+            yield from journal_export.export(connection, since=since)
 
     @contextlib.contextmanager
     def copied(self, directory: Path) -> Iterator[SqliteDatabase]:

@@ -17,6 +17,15 @@ _TOLD: Final = _SIGHTING.format(row="new")
 _FORGOTTEN: Final = _SIGHTING.format(row="old")
 
 
+_SAME: Final = " AND ".join(
+    f"new.{column} IS old.{column}"
+    for column in (
+        "number", "repository", "at", "tag", "event", "from_digest", "to_digest", "media_type", "size",
+        "actor", "address", "client", "previous_hash", "hash",
+    )
+)  # fmt: skip
+
+
 def _append_only(action: str) -> str:
     return (
         f"CREATE TRIGGER journal_no_{action.lower()} BEFORE {action} ON journal "
@@ -33,7 +42,11 @@ def _counting(name: str, event: str, row: str, change: str) -> str:
 
 TRIGGERS: Final = frozenset(
     {
-        _append_only("UPDATE"),
+        (
+            "CREATE TRIGGER journal_no_update BEFORE UPDATE ON journal"
+            f" WHEN NOT (old.sequence IS NULL AND new.sequence IS NOT NULL AND {_SAME})"
+            " BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+        ),
         _append_only("DELETE"),
         (
             "CREATE TRIGGER usage_repository_added AFTER INSERT ON repositories"
@@ -65,4 +78,7 @@ TRIGGERS: Final = frozenset(
         _counting("tag_removed", "DELETE ON tags", "old", "tags = tags - 1"),
     }
 )
-"""Those of the newest schema; an older one has some of them."""
+"""Those of the newest schema."""
+
+OLDER_TRIGGERS: Final = frozenset({_append_only("UPDATE")})
+"""Those of older schemas that the newest one does not have any more."""

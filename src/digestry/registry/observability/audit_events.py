@@ -104,6 +104,7 @@ def _move(event: TagEvent) -> LogEntry:
         "tag": event.tag,
         "from": None if event.from_digest is None else str(event.from_digest),
         "to": None if event.to_digest is None else str(event.to_digest),
+        "number": event.number,
         "sequence": event.sequence,
     }
 

@@ -1,6 +1,6 @@
 """Redaction of journal entries for readers without the right ``audit``: who, from where, with what.
 
-The number and the hashes of an entry go with it: the number counts the moves in repositories that the
+The position and the hashes of an entry go with it: the position counts the moves in repositories that the
 reader may not know of, and from a hash the address that it covers could be guessed.
 """
 
@@ -44,17 +44,17 @@ def span(found: TagSpan, *, audits: bool) -> TagSpan:
 
 
 class Cursor(NamedTuple):
-    """The end of a page of entries: an entry's number, or its time (microseconds since 1970)."""
+    """The end of a page of entries: an entry's position, or its time (microseconds since 1970)."""
 
     sequence: int | None = None
     time: int | None = None
 
 
 def cursor(exchange: Exchange, *, audits: bool) -> Cursor:
-    """Return the query parameter ``before``: an entry's number, or its time (RFC 3339), exclusive.
+    """Return the query parameter ``before``: an entry's position, or its time (RFC 3339), exclusive.
 
-    Numbers are only for who is told numbers: whoever else could ask for all before one would find out
-    which numbers the entries have. Raises :class:`ErrorResponse`.
+    Positions are only for who is told positions: whoever else could ask for all before one would find out
+    which positions the entries have. Raises :class:`ErrorResponse`.
     """
     value = exchange.parameter("before")
     if value is None:

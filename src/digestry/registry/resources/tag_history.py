@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import datetime
 from typing import Final
 
 from msgspec import structs
@@ -12,7 +12,7 @@ from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import TagAsOf, TagsAsOf, TagsForDigest, TagSpan
 from digestry.model.reference import check_tag
-from digestry.model.timestamps import parse_rfc3339
+from digestry.model.timestamps import parse_rfc3339, rfc3339
 from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import (
     ErrorResponse,
@@ -129,12 +129,12 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
     audits = principal.audits_everything()
     cursor = redaction.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    spans = await service.executors.run(_anywhere, service, principal, digest, cursor, limit + 1)
-    page = spans[:limit]
+    found = await service.executors.run(_anywhere, service, principal, digest, cursor, limit + 1)
+    # Two repositories may have moves of one time: a page ends between two times.
+    page = [span for span in found if span.since >= found[:limit][-1].since]
     links = []
-    if len(spans) > limit:
-        before = redaction.position(page[-1].sequence, page[-1].since, audits=audits)
-        links.append(exchange.next_page(n=limit, before=before))
+    if len(found) > len(page):
+        links.append(exchange.next_page(n=limit, before=rfc3339(page[-1].since)))
     redacted = tuple(redaction.span(span, audits=principal.audits(span.repository)) for span in page)
     await exchange.json(TagsForDigest(digest=digest, spans=redacted), headers=links)
 
@@ -142,22 +142,25 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
 def _anywhere(
     service: Service, principal: Principal, digest: Digest, cursor: Cursor, limit: int
 ) -> list[TagSpan]:
-    """Return the newest ``limit`` spans in what ``principal`` may see. Blocks."""
+    """Return the newest ``limit`` spans in what ``principal`` may see, and all others that began at the same
+    time as the last of these. Blocks."""
+    catalog = service.stores.catalog
+    before = cursor.time if cursor.sequence is None else catalog.tag_history.time_of(cursor.sequence)
     found: list[TagSpan] = []
-    for name in service.stores.catalog.repositories_of(digest):
+    for name in catalog.repositories_of(digest):
         if not principal.may_see(name):
             continue
         spans = service.stores.queries.tag_history.tags_for_digest(
-            name, digest, before=cursor.sequence, before_time=cursor.time, limit=limit
+            name, digest, before_time=before, limit=limit
         )
         found += (structs.replace(span, repository=name) for span in spans)
-        if len(found) > limit:
-            found = heapq.nlargest(limit, found, key=_sequence)
-    return sorted(found, key=_sequence, reverse=True)
+        found.sort(key=_time, reverse=True)
+        found = [span for span in found if span.since >= found[:limit][-1].since]
+    return found
 
 
-def _sequence(span: TagSpan) -> int:
-    return span.sequence or 0
+def _time(span: TagSpan) -> tuple[datetime.datetime, str]:
+    return span.since, span.repository
 
 
 async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:

@@ -1,0 +1,52 @@
+"""The hashes of journal entries: what each one covers (docs/http-api.md has the exact bytes).
+
+Since schema 0009 each repository has a chain of its own. The entries before that are in one chain of the
+whole registry, whose last hash is where the chain of each repository begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+GENESIS: Final = "0" * 64
+"""What stands for the hash before the first entry of a registry."""
+
+# Named here, and not read off the table: a column that a later schema adds is not under old hashes.
+HASHED: Final = (
+    "repository",
+    "number",
+    "at",
+    "tag",
+    "event",
+    "from_digest",
+    "to_digest",
+    "media_type",
+    "size",
+    "actor",
+    "address",
+    "client",
+    "previous_hash",
+)
+"""The columns under the hash of an entry."""
+
+HASHED_BEFORE: Final = ("sequence", "at", "repository", *HASHED[3:])
+"""The columns under the hash of an entry in the registry's one chain, before schema 0009."""
+
+
+def hash_of(fields: Sequence[Any]) -> str:
+    """Return the hash of an entry whose fields these are, in the order of :data:`HASHED`, or of
+    :data:`HASHED_BEFORE`."""
+    # A JSON array: unambiguous, whatever the fields hold, and easy to compute elsewhere.
+    return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
+
+
+def registry_hash(before: str, entry: str) -> str:
+    """Return the hash over all entries up to one whose hash is ``entry``, from that over those before it.
+
+    It covers the registry's order of entries, and so the end of each repository's chain.
+    """
+    return hashlib.sha256(f"{before}{entry}".encode()).hexdigest()
