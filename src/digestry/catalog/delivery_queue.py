@@ -1,4 +1,4 @@
-"""The delivery queue: events that webhooks have not taken yet, written in the transaction of the move.
+"""The delivery queue: events that webhooks have not taken yet, written when each gets its position.
 
 A row names a journal entry, which never changes, so that an event has the same bytes each time that it
 is sent.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="HASH",
     callback=hashes,
-    help="A journal entry's hash that must be in it.",
+    help="A hash that must be in its journal: an earlier last hash, or an entry's.",
 )
 @click.option(
     "--skip-damaged", is_flag=True, help="Leave out blobs that are damaged in the backup, and list them."
