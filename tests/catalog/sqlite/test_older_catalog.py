@@ -133,9 +133,9 @@ def test_both_chains_are_proved(older: Backend, grown: Catalog) -> None:
     assert verify_lines(lines[7:]).broken is None
 
 
-def test_the_old_entries_are_exported_as_before(older: Backend) -> None:
+def test_the_old_entries_are_exported_as_before(older: Backend, tmp_path: Path) -> None:
     before = list(older.catalog_store.export_journal())
-    prepare(RegistryConfig(older.root))
+    prepare(RegistryConfig(tmp_path))
     assert list(older.catalog_store.export_journal()) == before
 
 
@@ -156,13 +156,15 @@ def test_the_old_entries_are_exported_as_before(older: Backend) -> None:
         ("DELETE FROM journal WHERE number < 1", 1),
     ],
 )
-def test_a_changed_old_chain_is_found(older: Backend, grow: bool, edit: str, broken: int | None) -> None:
+def test_a_changed_old_chain_is_found(
+    older: Backend, grow: bool, edit: str, broken: int | None, tmp_path: Path
+) -> None:
     catalog = older.open_catalog()
     catalog.migrate()
     if grow:
         pushed(catalog, "new")
         pushed(catalog, "golftrack", ["v2"])
-    SqliteRaw(older.root).edit("DELETE FROM tags WHERE name = 'never'", edit)
+    SqliteRaw(tmp_path).edit("DELETE FROM tags WHERE name = 'never'", edit)
     found = catalog.verify_journal()
     assert found is not None
     if broken is not None and not (broken == 1 and not grow):
@@ -170,9 +172,9 @@ def test_a_changed_old_chain_is_found(older: Backend, grow: bool, edit: str, bro
     catalog.close()
 
 
-def test_the_end_of_the_old_chain_cannot_be_cut(older: Backend, grown: Catalog) -> None:
+def test_the_end_of_the_old_chain_cannot_be_cut(older: Backend, grown: Catalog, tmp_path: Path) -> None:
     """Although what follows is moved up, and the tags are made to fit."""
-    SqliteRaw(older.root).edit(
+    SqliteRaw(tmp_path).edit(
         "DELETE FROM journal WHERE sequence = 6",
         "UPDATE journal SET number = number - 1000 WHERE number < 1",
         "UPDATE journal SET number = number + 1001 WHERE number < 1",
@@ -183,15 +185,15 @@ def test_the_end_of_the_old_chain_cannot_be_cut(older: Backend, grown: Catalog) 
     assert (found.sequence, found.reason) == (6, "it does not follow the entry before it")
 
 
-def test_a_journal_that_was_broken_is_brought_up_to_date_all_the_same(older: Backend) -> None:
-    with closing(sqlite3.connect(older.root / "catalog.db")) as connection, connection:
+def test_a_journal_that_was_broken_is_brought_up_to_date_all_the_same(older: Backend, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as connection, connection:
         connection.execute("DROP TRIGGER journal_no_update")
         connection.execute("DROP TRIGGER journal_no_delete")
         connection.execute("UPDATE journal SET at = 5, repository = 'golftrack'")
         connection.execute("DELETE FROM journal WHERE sequence IN (1, 6)")
     before = older.catalog_store.verify_journal()
     assert before.broken is not None
-    prepare(RegistryConfig(older.root))
+    prepare(RegistryConfig(tmp_path))
     after = older.catalog_store.verify_journal()
     assert after == before
     catalog = older.open_catalog()
