@@ -13,6 +13,10 @@ from digestry.catalog.catalog import Catalog, CatalogOptions
 from digestry.catalog.reads import CachedBlob, CachedManifest, CatalogReads, MirroredTag
 from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.coordination.protocol import Coordination
+from digestry.registry import garbage_collection
+from digestry.registry.config import RegistryConfig
+from digestry.registry.garbage_collection import CollectionJob
+from digestry.registry.garbage_run import CollectionCounts
 from digestry.registry.reserve import Reserve, reserve_of
 
 
@@ -46,6 +50,21 @@ def sqlite_database(catalog: Catalog) -> SqliteDatabase:
     database = catalog._database
     assert isinstance(database, SqliteDatabase)
     return database
+
+
+def collect(config: RegistryConfig, *, now: clock.Clock = clock.now, **more: Any) -> CollectionCounts:
+    """Run garbage collection on the registry of ``config`` once."""
+    return garbage_collection.collect(config, config.backend(now), **more)
+
+
+def dry_run(config: RegistryConfig, *, now: clock.Clock = clock.now, **more: Any) -> CollectionCounts:
+    """Run a dry run of garbage collection on the registry of ``config``."""
+    return garbage_collection.dry_run(config, config.backend(now), **more)
+
+
+def collection_job(config: RegistryConfig, *, now: clock.Clock = clock.now) -> CollectionJob:
+    """Return the job that collects the garbage of the registry of ``config``."""
+    return CollectionJob(config, config.backend(now))
 
 
 class BlockingReads:

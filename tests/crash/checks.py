@@ -19,8 +19,7 @@ from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry.config import RegistryConfig
-from digestry.registry.garbage_collection import collect
-from tests.backends import open_catalog
+from tests.backends import collect, open_catalog
 from tests.crash.load import Ledger
 from tests.stores import needs_disk
 from tests.support import RegistryServer, Response, wait_until

@@ -17,8 +17,8 @@ from digestry.backend import open_backend
 from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.registry.garbage_collection import collect
 from digestry.registry.scrub import Scrub
+from tests.backends import collect
 from tests.faults.inside import Inside, Unanswered
 from tests.stores import blob_file
 from tests.support import descriptor

@@ -13,8 +13,8 @@ import pytest
 
 from digestry.catalog import clock, lease_rows
 from digestry.model.digest import Digest
-from digestry.registry.garbage_collection import CollectionJob, collect
 from digestry.registry.retention_config import CollectionConfig
+from tests.backends import collect, collection_job
 from tests.crash.checks import check_journal, check_nothing_under_way, check_served, check_story, check_usage
 from tests.faults.inside import Inside
 from tests.stores import ingest_file
@@ -150,7 +150,7 @@ def test_the_schedule_collects_nothing_right_after_a_jump_ahead(place: Place) ->
     content_ = b"pushed a second ago"
     digest = Digest.of(content_)
     scheduled = replace(place.registry.config, collection=CollectionConfig(every=0.0))
-    job = CollectionJob(scheduled, now=place.clock)
+    job = collection_job(scheduled, now=place.clock)
     answer = place.registry.request("POST", f"/v2/a/blobs/uploads/?digest={digest}", content_)
     assert answer.status == 201
     place.clock.by = 3 * 24 * HOUR

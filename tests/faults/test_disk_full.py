@@ -21,8 +21,7 @@ from digestry.catalog.sqlite import failures
 from digestry.errors import StorageFull
 from digestry.fsio import lacks_room
 from digestry.registry.config import RegistryConfig
-from digestry.registry.garbage_collection import collect
-from tests.backends import open_reserve, sqlite_database
+from tests.backends import collect, open_reserve, sqlite_database
 from tests.crash.checks import check_files, check_journal, check_nothing_under_way, check_served, check_usage
 from tests.faults.conftest import SmallDisk
 from tests.faults.inside import Inside

@@ -14,7 +14,7 @@ import pytest
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.config import load
-from digestry.registry.garbage_collection import collect
+from tests.backends import collect
 from tests.client.liar import Reply
 from tests.registry.garbage_collection.support import AT_ONCE, gathered
 from tests.registry.pull_through.support import Upstream, get, mirroring, upstream

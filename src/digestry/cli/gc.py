@@ -66,6 +66,7 @@ def gc(
 
     loaded = load(config, {"root": root, "allow_anonymous": True})
     keep_private(loaded.root)
+    backend = loaded.backend()
     if config is None:
         notes = loaded.backend().coordination.notes
         retention_config.check_against_served(notes, loaded.collection.retention)
@@ -76,10 +77,10 @@ def gc(
         run = partial(garbage_collection.collect, by=operator("digestry gc"), really=really_remove_most)
     if format_ == "json":
         items = _Items(dry_run=dry_run)
-        tally = run(loaded, tell=_ignore if quiet else items.tell)
+        tally = run(loaded, backend, tell=_ignore if quiet else items.tell)
         items.end(tally)
     else:
-        tally = run(loaded, tell=_ignore if quiet else _tell)
+        tally = run(loaded, backend, tell=_ignore if quiet else _tell)
         say(_summary(tally, dry_run=dry_run))
     if dry_run:
         note("nothing was removed: this was a dry run")

@@ -120,7 +120,7 @@ def scrub(
                 }
             )
         else:
-            _tell(catalog, root, found, rows, damaged)
+            _tell(catalog, backend.blobs, found, rows, damaged)
     finally:
         catalog.close()
     if found is not None and found.finished_at is None and not list_only:
@@ -214,7 +214,9 @@ def _watching() -> Iterator[Callable[[Pass], None]]:
         yield watch
 
 
-def _tell(catalog: Catalog, root: Path, found: Pass | None, rows: list[DamagedContent], damaged: int) -> None:
+def _tell(
+    catalog: Catalog, blobs: BlobStore, found: Pass | None, rows: list[DamagedContent], damaged: int
+) -> None:
     from digestry.catalog import clock
     from digestry.registry.quarantine import HEALS
 
@@ -235,7 +237,7 @@ def _tell(catalog: Catalog, root: Path, found: Pass | None, rows: list[DamagedCo
             note(f"and {damaged - len(rows)} more")
     say(f"{_summary(found)}; {damaged} damaged now")
     if damaged:
-        note(f"  hint: {HEALS}; what was bad is kept in {root / 'quarantine'}")
+        note(f"  hint: {HEALS}; what was bad is kept in the quarantine of {blobs.location}")
 
 
 def _summary(found: Pass | None) -> str:

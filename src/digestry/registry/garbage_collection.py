@@ -56,24 +56,23 @@ _DRY: Final = ".gc-dry-run-"
 
 def collect(
     config: RegistryConfig,
+    backend: Backend,
     *,
     tell: Tell = lambda _: None,
     stop: threading.Event | None = None,
-    now: clock.Clock = clock.now,
     throttle: Throttle | None = None,
     audit: AuditLog | None = None,
     by: By | None = None,
     really: bool = False,
 ) -> CollectionCounts:
-    """Run garbage collection on the root once, whether or not it is being served. ``tell`` and the audit log
-    receive each removal; ``by`` is who asked for the run.
+    """Run garbage collection once on the registry of ``backend``, whether or not it is being served. ``tell``
+    and the audit log receive each removal; ``by`` is who asked for the run.
 
     Returns early, with what it did so far, once ``stop`` is set. Raises :class:`RemovalRefused` before it
     removes most of the store, unless ``really``; :class:`Conflict` for a catalog that is another registry's,
     and while another collection, or a backup, is under way; :class:`NotFound` if there is no registry;
     :class:`StorageError`. On a full disk it uses the disk reserve.
     """
-    backend = config.backend(now)
     _check_there(backend)
     held = f"{backend.location} is being collected, or backed up, already"
     coordination = backend.coordination
@@ -107,11 +106,11 @@ def collect(
             throttle=throttle or Throttle(_SHARE_BY_HAND, _SHARE_REMOVING),
         )
         try:
-            return _run_and_count(catalog, run, now)
+            return _run_and_count(catalog, run, backend.now)
         except StorageFull:
             if not reserve.release():
                 raise
-            return _run_and_count(catalog, run, now)
+            return _run_and_count(catalog, run, backend.now)
         finally:
             with contextlib.suppress(StorageError):  # there may be no room yet
                 reserve.fill()
@@ -153,16 +152,15 @@ def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> CollectionCo
 
 def dry_run(
     config: RegistryConfig,
+    backend: Backend,
     *,
     tell: Tell,
-    now: clock.Clock = clock.now,
     ask: Callable[[RemovalShare], None] = lambda _: None,
 ) -> CollectionCounts:
     """Run as :func:`collect` does on a temporary copy of the catalog. Nothing else changes.
 
     ``ask`` is called if a run would stop before removing most of the store.
     """
-    backend = config.backend(now)
     _check_there(backend)
     catalog = backend.open_catalog()
     try:
@@ -223,14 +221,13 @@ class CollectionJob:
 
     name = COLLECTION
 
-    def __init__(
-        self, config: RegistryConfig, *, now: clock.Clock = clock.now, audit: AuditLog | None = None
-    ) -> None:
+    def __init__(self, config: RegistryConfig, backend: Backend, *, audit: AuditLog | None = None) -> None:
         self._config = config
+        self._backend = backend
         self._audit = audit
-        self._now = now
+        self._now = backend.now
         self._began = time.monotonic()
-        self._clocks = clock.Clocks(now)
+        self._clocks = clock.Clocks(backend.now)
         self._held_until = 0.0
         self._starting = True
         self._failures = 0
@@ -266,7 +263,7 @@ class CollectionJob:
         return max(every, _LEAST_SECONDS) if every < _FIRST_SECONDS else _LEAST_SECONDS
 
     def _due(self, every: float) -> float:
-        catalog = self._config.backend(self._now).open_catalog()
+        catalog = self._backend.open_catalog()
         try:
             last = catalog.jobs.state(COLLECTION)
         finally:
@@ -296,7 +293,7 @@ class CollectionJob:
             self._throttle = Throttle(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
         try:
             tally = collect(
-                self._config, stop=stop, now=self._now, throttle=self._throttle, audit=self._audit
+                self._config, self._backend, stop=stop, throttle=self._throttle, audit=self._audit
             )
             self._throttle.pause()
         except RemovalRefused:

@@ -28,9 +28,9 @@ def jobs(config: RegistryConfig) -> list[Job]:
     backend = config.backend()
     audit = AuditLog(config.log, config.scratch)
     return [
-        *([] if config.read_only else [CollectionJob(config, audit=audit)]),
+        *([] if config.read_only else [CollectionJob(config, backend, audit=audit)]),
         ScrubJob(backend, config.scrub, first=_SETTLED_SECONDS, note=DamageEvents(audit)),
-        *([StoreSizeJob(config, audit)] if config.metrics.enabled else []),
+        *([StoreSizeJob(config, backend, audit)] if config.metrics.enabled else []),
         RotationJob(config.log, config.scratch),
         ReserveJob(reserve_of(backend)),
         *([] if config.read_only else [IdentityJob(backend)]),

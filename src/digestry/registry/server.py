@@ -80,20 +80,23 @@ def prepare(config: RegistryConfig) -> None:
 
     If the disk is full, release the disk reserve and try again.
     """
-    backend = config.backend()
+    _prepare(config, config.backend())
+
+
+def _prepare(config: RegistryConfig, backend: Backend) -> None:
     reserve = reserve_of(backend)
     try:
-        _prepare(config, backend)
+        _prepare_stores(config, backend)
     except StorageFull:
         if not reserve.release(A_BIT):
             raise
-        _prepare(config, backend)
+        _prepare_stores(config, backend)
     # After a loss of power it may have its name and no bytes, and pushes would be refused meanwhile.
     with contextlib.suppress(StorageError):  # its job goes on trying
         reserve.refill_if_idle()
 
 
-def _prepare(config: RegistryConfig, backend: Backend) -> None:
+def _prepare_stores(config: RegistryConfig, backend: Backend) -> None:
     if config.access.htpasswd is not None:
         passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
     check_files(config.mirrors)
@@ -161,7 +164,7 @@ def _serve(
         warn_of_owner(backend)
         make_private(config.root, group=config.group_access)
         backend.coordination.check()
-        prepare(config)
+        _prepare(config, backend)
         _raise_file_limit()
         tls.clear(config.scratch)
         certificate = None if config.tls is None else tls.Certificate(config.tls, config.scratch)
@@ -199,7 +202,7 @@ def _serve(
         finally:
             maintenance.stop()
             if not config.read_only:
-                _advance_generation(config)
+                _advance_generation(backend)
             tls.clear(config.scratch)
             socket.close()
 
@@ -226,9 +229,8 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
         self._sfd = socket.fileno()
 
 
-def _advance_generation(config: RegistryConfig) -> None:
+def _advance_generation(backend: Backend) -> None:
     """Raise the catalog's generation, so that copies taken meanwhile are recognised as older."""
-    backend = config.backend()
     catalog = backend.open_catalog()
     try:
         store_identity.advance(catalog, backend.blobs)

@@ -25,10 +25,9 @@ from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageErr
 from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig, load
-from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
 from digestry.registry.garbage_run import CollectionCounts
 from digestry.registry.retention_config import CollectionConfig, check_against_served, record_served_retention
-from tests.backends import open_blobs, open_catalog, open_coordination
+from tests.backends import collect, collection_job, dry_run, open_blobs, open_catalog, open_coordination
 from tests.registry.garbage_collection.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
 from tests.stores import digests
@@ -256,12 +255,12 @@ def test_it_is_due_by_when_it_last_began(tmp_path: Path, monkeypatch: pytest.Mon
         if began is not None:
             made.jobs.note(JobState(COLLECTION, began, began, {}))
         runs.clear()
-        CollectionJob(loaded).run(threading.Event())
+        collection_job(loaded).run(threading.Event())
         assert runs == [1], name
     made.jobs.note(JobState(COLLECTION, now - 100 * clock.SECOND, now, {}))
     runs.clear()
-    CollectionJob(loaded).run(threading.Event())
-    CollectionJob(replace(loaded, collection=CollectionConfig(every=None))).run(threading.Event())
+    collection_job(loaded).run(threading.Event())
+    collection_job(replace(loaded, collection=CollectionConfig(every=None))).run(threading.Event())
     assert runs == []
     made.close()
 
@@ -275,7 +274,7 @@ def test_nothing_is_collected_right_after_the_clock_went_forward(
     loaded = RegistryConfig(tmp_path, collection=CollectionConfig(every=0.0, lease=100.0))
     runs = counted_runs(monkeypatch)
     monkeypatch.setattr(garbage_collection, "_FIRST_SECONDS", 0.0)
-    job = CollectionJob(loaded, now=lambda: clock.now() + ahead[0])
+    job = collection_job(loaded, now=lambda: clock.now() + ahead[0])
     job.run(threading.Event())
     assert runs == [1]
     ahead[0] = 365 * 86400 * clock.SECOND
@@ -300,7 +299,7 @@ def test_nothing_is_collected_right_after_a_start_long_after_the_last_run(
     runs = counted_runs(monkeypatch)
     monkeypatch.setattr(garbage_collection, "_FIRST_SECONDS", 0.0)
     loaded = RegistryConfig(tmp_path, collection=CollectionConfig(every=3600.0))
-    job = CollectionJob(loaded)
+    job = collection_job(loaded)
     for _ in range(2):
         job.run(threading.Event())
     assert runs == []

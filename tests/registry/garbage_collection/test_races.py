@@ -28,10 +28,9 @@ from digestry.fsio import Lock, locked
 from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig
-from digestry.registry.garbage_collection import CollectionJob, collect, dry_run
 from digestry.registry.garbage_run import CollectionCounts
 from digestry.registry.retention_config import CollectionConfig
-from tests.backends import open_blobs, open_catalog, open_coordination
+from tests.backends import collect, collection_job, dry_run, open_blobs, open_catalog, open_coordination
 from tests.registry.garbage_collection.support import config, gathered, later
 from tests.registry.support import end_leases
 from tests.stores import blob_file, needs_disk
@@ -172,7 +171,7 @@ def daily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
 def test_while_another_has_the_root_it_waits(daily: RegistryConfig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with locked(daily.root / lock_file(Job.COLLECTION)):
-        assert CollectionJob(daily).run(threading.Event()) == 60.0
+        assert collection_job(daily).run(threading.Event()) == 60.0
     assert len(caplog.records) == 1
 
 
@@ -180,7 +179,7 @@ def test_what_was_broken_off_is_begun_again_at_the_next_start(daily: RegistryCon
     """Else a registry that is restarted each day would never come to the end of a run."""
     stopped = threading.Event()
     stopped.set()
-    job = CollectionJob(daily)
+    job = collection_job(daily)
     job.run(stopped)
     job.run(threading.Event())
     catalog = open_catalog(daily.root)
@@ -197,7 +196,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
     monkeypatch.setattr(garbage_collection, "_FIRST_SECONDS", 0.05)
     runs: list[int] = []
 
-    def fails(config: RegistryConfig, **_: object) -> CollectionCounts:
+    def fails(config: RegistryConfig, _: Backend, **__: object) -> CollectionCounts:
         runs.append(1)
         catalog = open_catalog(config.root)
         catalog.jobs.note(JobState(COLLECTION, clock.now(), None, {}))
@@ -205,7 +204,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
         raise StorageError("the disk is on fire")
 
     monkeypatch.setattr(garbage_collection, "collect", fails)
-    job = CollectionJob(daily)
+    job = collection_job(daily)
     pauses = []
     for _ in range(3):
         time.sleep(max(0.0, job._held_until - time.monotonic(), 0.06))

@@ -13,10 +13,9 @@ import pytest
 from digestry.catalog.job_states import COLLECTION
 from digestry.registry import removal_limit
 from digestry.registry.config import RegistryConfig, load
-from digestry.registry.garbage_collection import CollectionJob, collect
 from digestry.registry.removal_limit import LITTLE, RemovalRefused, RemovalShare
 from digestry.registry.server import prepare
-from tests.backends import open_blobs, open_catalog
+from tests.backends import collect, collection_job, open_blobs, open_catalog
 from tests.registry.backup.support import ORIGIN, push
 from tests.registry.garbage_collection.support import AT_ONCE, gathered, later
 from tests.support import run_digestry
@@ -88,7 +87,7 @@ def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None
     store = open_blobs(config.root)
     for _ in range(10):
         store.put(os.urandom(10))
-    job = CollectionJob(config, now=later())
+    job = collection_job(config, now=later())
     catalog = open_catalog(config.root)
     with pytest.raises(RemovalRefused):
         job._collect(threading.Event())

@@ -20,9 +20,8 @@ from digestry.errors import Conflict
 from digestry.model.digest import Digest
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
-from digestry.registry.garbage_collection import collect, dry_run
 from digestry.registry.server import prepare
-from tests.backends import open_blobs, open_catalog
+from tests.backends import collect, dry_run, open_blobs, open_catalog
 from tests.registry.backup.support import back_up, push, restore
 from tests.registry.garbage_collection.support import gathered
 from tests.stores import digests, needs_disk

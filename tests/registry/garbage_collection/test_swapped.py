@@ -15,8 +15,8 @@ import pytest
 from digestry.catalog.garbage import Removed, Stayed
 from digestry.errors import StorageError
 from digestry.registry.config import RegistryConfig
-from digestry.registry.garbage_collection import collect
 from digestry.registry.server import prepare
+from tests.backends import collect
 from tests.registry.backup.support import push
 from tests.registry.garbage_collection.support import later
 from tests.stores import needs_disk

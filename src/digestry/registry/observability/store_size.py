@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Final
 
+from digestry.backend import Backend
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability import process_metrics
 from digestry.registry.observability.audit_log import AuditLog, AuditMeter
@@ -26,9 +27,9 @@ class StoreSizeJob:
 
     name = "store size"
 
-    def __init__(self, config: RegistryConfig, audit: AuditLog) -> None:
+    def __init__(self, config: RegistryConfig, backend: Backend, audit: AuditLog) -> None:
         self._scratch = config.scratch
-        self._backend = config.backend()
+        self._backend = backend
         self._audit = audit
         self._slot: Slot | None = None
         self._measure(ProcessMetrics())
