@@ -15,7 +15,7 @@ import pytest
 from digestry.backend import Backend
 from digestry.catalog import uploads
 from digestry.catalog.blob_links import LEASE, UnknownRepository
-from digestry.catalog.catalog import Catalog, MissingContent
+from digestry.catalog.catalog import Catalog, CatalogOptions, MissingContent
 from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -290,6 +290,24 @@ def test_bytes_from_before_the_machine_restarted_are_not_believed(
     assert later.upload("x", empty.id) == empty  # nothing of it can have been lost
     assert [stale.id for stale in later.stale_uploads(clock.now)] == [upload.id]
     later.close()
+
+
+def test_bytes_in_a_store_outlive_the_machine(
+    backend: Backend, catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = CatalogOptions(uploads_last=True)
+    one, other = (replace(backend, options=options).open_catalog() for _ in range(2))
+    monkeypatch.setattr(uploads, "_boot_id", lambda: "another boot")
+    upload = one.begin_upload("x", "sha256")
+    one.advance_upload(upload, 3, Digest.of(b"abc"))
+    found = other.upload("x", upload.id)
+    assert found is not None
+    assert (found.offset, found.digest) == (3, Digest.of(b"abc"))
+    assert other.stale_uploads(clock.now) == []
+    assert other.end_upload(upload.id)
+    assert not one.end_upload(upload.id)
+    one.close()
+    other.close()
 
 
 def test_where_a_machines_run_has_no_name_a_digest_of_another_process_is_not_believed(

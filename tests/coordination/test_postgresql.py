@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
+from digestry.coordination.postgresql.clock import DatabaseClock
 from digestry.coordination.postgresql.connections import Connections
 from digestry.coordination.postgresql.coordination import PostgresCoordination
 from digestry.coordination.protocol import Job
@@ -17,7 +19,7 @@ from tests.coordination.conftest import LEASE
 from tests.coordination.network import network_to
 from tests.coordination.nodes import CONTENT, connections, other_node
 from tests.coordination.test_contract import conflicts
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 SHORT = 1.0
 
@@ -201,3 +203,33 @@ def test_keys_that_every_role_can_read_are_refused(node: PostgresCoordination, b
     with pytest.raises(StorageError, match="every role") as raised:
         node.keys.check_private("1")
     assert "secret" not in str(raised.value)
+
+
+def test_the_time_is_the_databases(
+    base: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (row,) = rows(base, "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now")
+    wrong = time.time_ns() - 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: wrong)
+    steady = SteadyClock()
+    clock = DatabaseClock(base, clock=steady)
+    first = clock()
+    assert abs(first - row.now) < 60_000_000
+    steady.ahead = 100.0
+    assert clock() - first >= 100_000_000  # it goes by the steady clock, and asks again
+    steady.ahead = 0.0
+    wait_until(lambda: clock() - first < 90_000_000, what="the database's answer")
+    wait_until(lambda: not _asks(), what="the end of the thread that asked")
+    assert caplog.text == ""
+
+
+def _asks() -> bool:
+    return any(thread.name == "database clock" for thread in threading.enumerate())
+
+
+def test_the_time_without_a_database(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    nowhere = connections(make_url(database).set(port=free_port()).render_as_string())
+    clock = DatabaseClock(nowhere)
+    assert abs(clock() - time.time_ns() // 1000) < 60_000_000
+    assert "what time it is" in caplog.text
+    nowhere.close()

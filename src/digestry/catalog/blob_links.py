@@ -43,9 +43,15 @@ class BlobLinks(Uploads):
     Thread-safe. What it links and finds is leased for ``lease`` microseconds."""
 
     def __init__(
-        self, database: Database, now: clock.Clock, lease: int, limits: Sequence[Quota] = ()
+        self,
+        database: Database,
+        now: clock.Clock,
+        lease: int,
+        limits: Sequence[Quota] = (),
+        *,
+        uploads_last: bool = False,
     ) -> None:
-        super().__init__(database, now)
+        super().__init__(database, now, last=uploads_last)
         self._lease = lease
         self._quotas = tuple(limits)
 

@@ -86,7 +86,8 @@ class CatalogOptions:
     ``lease`` is for how many microseconds content is kept after it was pushed, mounted or found. Every move
     of a tag goes by ``policy``, and is queued for the ``subscriptions`` that ask for it. What makes a
     repository larger goes by the ``quotas``. In repositories that a pattern of ``sparse`` matches, an index
-    may list manifests that are not there.
+    may list manifests that are not there. With ``uploads_last`` the bytes of uploads that are under way
+    outlive a restart of the machine, and every machine has the same.
     """
 
     lease: int = LEASE
@@ -94,6 +95,7 @@ class CatalogOptions:
     subscriptions: tuple[Subscription, ...] = ()
     quotas: tuple[Quota, ...] = ()
     sparse: tuple[str, ...] = ()
+    uploads_last: bool = False
 
 
 class Catalog(BlobLinks):
@@ -111,7 +113,7 @@ class Catalog(BlobLinks):
         *,
         now: clock.Clock = clock.now,
     ) -> None:
-        super().__init__(database, now, options.lease, options.quotas)
+        super().__init__(database, now, options.lease, options.quotas, uploads_last=options.uploads_last)
         self._sparse = options.sparse
         self.tag_history = TagHistory(self._database)
         self.digest_prefixes = DigestPrefixes(self._database)

@@ -36,10 +36,11 @@ class Upload:
 class Uploads:
     """The uploads of :class:`~digestry.catalog.catalog.Catalog`. Thread-safe."""
 
-    def __init__(self, database: Database, now: clock.Clock) -> None:
+    def __init__(self, database: Database, now: clock.Clock, *, last: bool = False) -> None:
+        """``last`` tells that the bytes of uploads outlive a restart of the machine."""
         self._database = database
         self._now = now
-        self._boot = _boot_id()
+        self._boot = _STORE if last else _boot_id()
 
     def begin_upload(
         self,
@@ -118,10 +119,10 @@ class Uploads:
                 raise NotFound(f"upload {upload.id} was cancelled")
         return dataclasses.replace(upload, offset=offset, digest=digest, reserved=offset)
 
-    def end_upload(self, upload_id: str) -> None:
-        """Remove an upload."""
+    def end_upload(self, upload_id: str) -> bool:
+        """Remove an upload; return False if it had ended."""
         with self._database.write() as connection:
-            connection.execute(push_statements.END_UPLOAD, {"upload": upload_id})
+            return connection.execute(push_statements.END_UPLOAD, {"upload": upload_id}).rowcount > 0
 
     def stale_uploads(self, older_than: int) -> list[Upload]:
         """Return the uploads that nothing was written to since a time (microseconds since 1970), and those
@@ -164,6 +165,8 @@ def _make_room(connection: Connection, held: int) -> Upload | None:
     return Upload(row.id, row.repository, row.algorithm, row.offset, None, row.started_at)
 
 
+_STORE: Final = "store"
+"""Stands for the machine's run where the bytes are in a store that every machine uses."""
 _PROCESS: Final = "process "
 """Begins the name of a process's own life, where the machine's has none."""
 

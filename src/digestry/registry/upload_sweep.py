@@ -36,9 +36,9 @@ class UploadSweep:
                 self._stores.blobs.discard(upload.id)
             except Conflict:
                 continue  # somebody writes to it right now
-            self._stores.catalog.end_upload(upload.id)
-            self._note_dropped(upload, "nobody went on with it")
-            dropped += 1
+            if self._stores.catalog.end_upload(upload.id):  # else another process sweeps too
+                self._note_dropped(upload, "nobody went on with it")
+                dropped += 1
         known = self._stores.catalog.upload_ids()
         return dropped + len(self._stores.blobs.sweep_ingests(self._timeout, keep=known))
 
