@@ -16,9 +16,9 @@ from digestry.audit.assessment import Assessment
 from digestry.audit.audit import audit
 from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
-from digestry.audit.reports import to_csv, to_sarif, to_table
+from digestry.audit.reports import fix_plan, to_csv, to_sarif, to_table
 from digestry.audit.reports.grouping import grouped
-from digestry.audit.reports.to_table import TableOptions, plain
+from digestry.audit.reports.table_layout import TableOptions, plain
 from digestry.errors import ProtocolViolation, RemoteNotFound, Unauthorized
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -688,14 +688,14 @@ def test_a_fix_that_is_itself_affected_is_none(registries: FakeRegistries, app: 
     report = audit([Listed(one.container)], RegistryQueries(registries))
     look = TableOptions(whole=True)
     assert any(why in plain(line) for line in to_table.write(report, look))
-    assert any(why in plain(line) for line in to_table.fixes(report))
+    assert any(why in plain(line) for line in fix_plan.write(report))
     assert any(why in line for line in to_csv.write(report))
     advise(registries, "affected", half.manifest, good.manifest, cve="CVE-3")
     one = found(registries, bad)
     assert one.fixed_image is not None
     assert one.fixed_image.digest == good.manifest
     report = audit([Listed(one.container)], RegistryQueries(registries))
-    plan = [plain(line) for line in to_table.fixes(report)]
+    plan = [plain(line) for line in fix_plan.write(report)]
     assert any("was named as the fix" in line for line in plan)
     assert not any(str(half.manifest) in line for line in plan if not line.startswith("#"))
 

@@ -16,7 +16,7 @@ from digestry.advisories import documents
 from digestry.advisories.statements import Document
 from digestry.audit.audit import audit
 from digestry.audit.registry_queries import RegistryQueries
-from digestry.audit.reports import to_csv, to_json, to_sarif, to_table
+from digestry.audit.reports import table_layout, to_csv, to_json, to_sarif, to_table
 from digestry.errors import DigestryError
 from digestry.inventory.engines.client import Engine
 from digestry.inventory.sources.docker import DockerSource
@@ -87,7 +87,7 @@ def test_a_statement_that_hangs_on_an_image(kind: str) -> None:
 def whole(observations: Iterable[Any]) -> str:
     """An audit of what was seen, in four formats."""
     report = audit([Listed(*observations)], RegistryQueries(FakeRegistries()))
-    table = "".join(to_table.plain(line) for line in to_table.write(report))
+    table = "".join(table_layout.plain(line) for line in to_table.write(report))
     return table + "".join((*to_json.write(report), *to_sarif.write(report), *to_csv.write(report)))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from digestry.audit import remediation
 from digestry.audit.findings import ContainerFinding
-from digestry.audit.reports import to_table
+from digestry.audit.reports import fix_plan, table_layout
 from tests.audit import fleets
 from tests.audit.fakes import FakeRegistries
 from tests.audit.fleets import APP
@@ -125,7 +125,7 @@ def test_what_is_well_needs_no_plan() -> None:
 
 def test_no_name_breaks_out_of_a_command() -> None:
     allowed = {"docker", "podman", "kubectl"}
-    for line in map(to_table.plain, to_table.fixes(fleets.nasty().report)):
+    for line in map(table_layout.plain, fix_plan.write(fleets.nasty().report)):
         if not line or line.startswith("#"):
             continue
         words = shlex.split(line)

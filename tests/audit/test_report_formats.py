@@ -18,20 +18,30 @@ from urllib.parse import urljoin
 import pytest
 
 from digestry.audit.findings import AuditReport
-from digestry.audit.reports import to_csv, to_html, to_json, to_junit, to_markdown, to_sarif, to_table
-from digestry.audit.reports.to_table import TableOptions
+from digestry.audit.reports import (
+    fix_plan,
+    table_layout,
+    to_csv,
+    to_html,
+    to_json,
+    to_junit,
+    to_markdown,
+    to_sarif,
+    to_table,
+)
+from digestry.audit.reports.table_layout import TableOptions
 from digestry.audit.reports.words import FailState
 from tests.audit import fleets
 from tests.audit.fakes import FakeRegistries
 from tests.audit.fleets import NASTY, Fleet
 
 FORMATS: dict[str, Callable[[Fleet], Iterator[str]]] = {
-    "table": lambda fleet: (to_table.plain(line) + "\n" for line in to_table.write(fleet.report)),
+    "table": lambda fleet: (table_layout.plain(line) + "\n" for line in to_table.write(fleet.report)),
     "whole table": lambda fleet: (
-        to_table.plain(line) + "\n"
+        table_layout.plain(line) + "\n"
         for line in to_table.write(fleet.report, TableOptions(whole=True, every=True))
     ),
-    "plan": lambda fleet: (to_table.plain(line) + "\n" for line in to_table.fixes(fleet.report)),
+    "plan": lambda fleet: (table_layout.plain(line) + "\n" for line in fix_plan.write(fleet.report)),
     "json": lambda fleet: to_json.write(fleet.report, fixes={}),
     "csv": lambda fleet: to_csv.write(fleet.report),
     "sarif": lambda fleet: to_sarif.write(fleet.report),

@@ -17,9 +17,9 @@ from digestry.audit import reports
 from digestry.audit.audit import audit
 from digestry.audit.findings import AuditReport
 from digestry.audit.registry_queries import RegistryQueries
-from digestry.audit.reports import to_json, to_table, values, words
+from digestry.audit.reports import explanations, table_layout, to_json, to_table, values, words
 from digestry.audit.reports.grouping import WAYS, By
-from digestry.audit.reports.to_table import TableOptions, plain
+from digestry.audit.reports.table_layout import TableOptions, plain
 from digestry.inventory.observation import Unseen
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -169,7 +169,7 @@ def test_the_table_fits(width: int, fleet: Any) -> None:
 
 def test_the_worst_comes_first() -> None:
     found = rows(story(name="a-container-with-a-name-that-does-not-end", host="a" * 80))
-    assert max(map(len, found)) <= to_table.WIDTH
+    assert max(map(len, found)) <= table_layout.WIDTH
     assert [row.split()[0] for row in found[1:]] == ["VULNERABLE", "unknown", "FIXED"]
     assert found[1].endswith(" moved")
 
@@ -258,29 +258,29 @@ def test_a_host_that_all_share_is_left_to_the_summary() -> None:
 
 def test_nothing_is_cut_if_asked() -> None:
     found = rows(story(), whole=True)
-    assert found[0].split() == list(to_table.HEADINGS)
+    assert found[0].split() == list(table_layout.HEADINGS)
     assert f" {APP}:1 " in found[1]
     assert re.search(r" sha256:[0-9a-f]{64} ", found[1])
 
 
 def test_findings_say_why_and_what_to_do() -> None:
-    below = [plain(line) for line in to_table.findings(story(), TableOptions())]
+    below = [plain(line) for line in explanations.explanations(story(), TableOptions())]
     assert below[0] == "VULNERABLE: web on node"
     assert below[1].startswith("  CVE-1: affected, 2026-11-21T10:00:00.000000Z by me")
     assert any(line.startswith(f"  -> restart from {APP}@sha256:") for line in below)
-    assert all(len(line) <= to_table.WIDTH for line in below if not line.startswith("  ->"))
+    assert all(len(line) <= table_layout.WIDTH for line in below if not line.startswith("  ->"))
     assert not any("web-2" in line for line in below)
 
 
 def test_what_to_do_fits_too_unless_it_names_an_image() -> None:
-    below = [plain(line) for line in to_table.findings(fleets.large().report, TableOptions(width=60))]
+    below = [plain(line) for line in explanations.explanations(fleets.large().report, TableOptions(width=60))]
     (start,) = (place for place, line in enumerate(below) if line.startswith("  -> push its image"))
     assert all(len(line) <= 60 for line in below[start : start + 2])
     assert below[start + 1].endswith("so that it can be judged")
 
 
 def test_what_is_true_of_many_is_said_once() -> None:
-    below = [plain(line) for line in to_table.findings(fleets.large().report, TableOptions())]
+    below = [plain(line) for line in explanations.explanations(fleets.large().report, TableOptions())]
     assert below[0] == "VULNERABLE: golftrack-web-243 on node-03, golftrack-web-117 on node-37"
     assert any(line.startswith("NOT FROM TAG: golftrack-web-200") for line in below)
     assert sum("CVE-2026-1505: affected" in line for line in below) == 1
@@ -334,7 +334,7 @@ def test_who_said_that_it_is_good_is_named() -> None:
 
 def test_names_are_cleaned_before_they_are_fitted() -> None:
     found = rows(story(name="\x1b[2J" * 10))
-    assert max(map(len, found)) <= to_table.WIDTH
+    assert max(map(len, found)) <= table_layout.WIDTH
     assert "\x1b" not in "".join(found)
 
 

@@ -178,7 +178,7 @@ def audit(
         raise click.UsageError(f"--fix-plan is for the formats {', '.join(_WITH_FIXES)}")
     if watch and chosen != "table" and output is None:
         raise click.UsageError(f"--watch writes {chosen} to a file only: name it with --output")
-    from digestry.audit.reports.to_table import TableOptions
+    from digestry.audit.reports.table_layout import TableOptions
     from digestry.cli.settings import load
 
     auditor = _Auditor(

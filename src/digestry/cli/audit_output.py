@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from digestry.audit.findings import AuditReport
     from digestry.audit.recording import Recording
     from digestry.audit.remediation import Origins
-    from digestry.audit.reports.to_table import TableOptions, Text
+    from digestry.audit.reports.table_layout import TableOptions, Text
     from digestry.audit.reports.words import FailState
     from digestry.audit.timelines import Timeline
 
@@ -107,23 +107,23 @@ def recorded(recording: Recording) -> None:
 
 
 def _lines(report: AuditReport, wanted: Wanted) -> Iterator[Text]:
-    from digestry.audit.reports import to_table
+    from digestry.audit.reports import fix_plan, to_table
 
     return (
-        to_table.write(report, wanted.look) if wanted.fixes is None else to_table.fixes(report, wanted.fixes)
+        to_table.write(report, wanted.look) if wanted.fixes is None else fix_plan.write(report, wanted.fixes)
     )
 
 
 def _pieces(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline]) -> Iterable[str]:
     """Yield the report as text. Each format's module is loaded only when it is used."""
     from digestry.audit.reports import (
+        table_layout,
         to_csv,
         to_html,
         to_json,
         to_junit,
         to_markdown,
-        to_sarif,
-        to_table,  # fmt: skip
+        to_sarif,  # fmt: skip
     )
 
     every = wanted.look.every
@@ -139,7 +139,7 @@ def _pieces(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline]) 
         return to_markdown.write(report, fixes=wanted.fixes, every=every)
     if wanted.format == "html":
         return to_html.write(report, histories, fixes=wanted.fixes, every=every)
-    return (f"{to_table.plain(line)}\n" for line in _lines(report, wanted))
+    return (f"{table_layout.plain(line)}\n" for line in _lines(report, wanted))
 
 
 def _coloured(line: Text) -> str:

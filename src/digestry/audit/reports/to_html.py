@@ -17,9 +17,9 @@ from typing import Final
 from digestry.audit import remediation
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins
+from digestry.audit.reports.explanations import equal_findings
 from digestry.audit.reports.grouping import Group, grouped
 from digestry.audit.reports.html_timeline import timeline_cards
-from digestry.audit.reports.to_table import alike
 from digestry.audit.reports.words import (
     SEVERITIES,
     Severity,
@@ -186,7 +186,7 @@ def _said(title: str, style: str, lines: Sequence[Unseen | Note]) -> Iterator[st
 
 
 def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Iterator[str]:
-    groups = alike(report)
+    groups = equal_findings(report)
     if not groups:
         return
     yield "<section>\n<h2>Findings</h2>\n"

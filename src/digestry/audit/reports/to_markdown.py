@@ -13,8 +13,9 @@ from typing import Final
 from digestry.audit import remediation
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins
+from digestry.audit.reports.explanations import explanations
 from digestry.audit.reports.grouping import grouped, merged, merged_tags
-from digestry.audit.reports.to_table import TableOptions, findings, plain
+from digestry.audit.reports.table_layout import TableOptions, plain
 from digestry.audit.reports.words import (
     WORDS,
     container_name,
@@ -60,7 +61,7 @@ def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = Fa
         if not every and len(bad) > MOST_ROWS:
             yield f"\n… and {number(len(bad) - MOST_ROWS, 'more container')} of these kinds.\n"
         yield "\n"
-        lines = [plain(line) for line in findings(report, TableOptions())]
+        lines = [plain(line) for line in explanations(report, TableOptions())]
         yield from _details("Why, and what to do", lines if every else lines[: 4 * MOST_ROWS])
     said = good_statements(report.findings)
     if said:
