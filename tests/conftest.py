@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import seaweed
 from tests.blobs import memory_server
+from tests.blobs.s3 import registries
 from tests.support import RegistryServer, running_registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--store", choices=["disk", "memory"], default="disk", help="where registries keep their content"
+        "--store", choices=["disk", "memory", "s3"], default="disk", help="where registries keep their content"
     )
 
 
@@ -27,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(server.close)
         os.environ[memory_server.VARIABLE] = server.address  # for the fork server
         memory_server.install(server.address)
+    elif config.getoption("--store") == "s3":
+        endpoint = os.environ.get(registries.VARIABLE)
+        if endpoint is None:
+            weed = seaweed.running_server()
+            endpoint = os.environ[registries.VARIABLE] = weed.__enter__().endpoint  # for the fork server
+            config.add_cleanup(lambda: weed.__exit__(None, None, None))
+        registries.install(endpoint)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from typing import Any, TextIO, cast
 import digestry.cli.main
 from tests import spare_processes
 from tests.blobs import memory_server
+from tests.blobs.s3 import registries
 
 MESSAGE_BYTES = 128 << 10
 """The most that a request may have."""
@@ -145,6 +146,8 @@ def main() -> None:
     import_all()
     if address := os.environ.get(memory_server.VARIABLE):
         memory_server.install(address)
+    if endpoint := os.environ.get(registries.VARIABLE):
+        registries.install(endpoint)
     gc.collect()
     gc.freeze()  # a collection in a forked process would copy every page
     request = serve(socket.socket(fileno=int(sys.argv[1])))

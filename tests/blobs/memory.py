@@ -308,9 +308,14 @@ class MemoryIngest:
         self._keep = keep
         self._open = True
 
+    waits = False
+
     @property
     def offset(self) -> int:
         return len(self._pending.content)
+
+    def save(self) -> None:
+        self._check_open()
 
     def resume(self, offset: int, known: Digest | None = None) -> None:
         self._check_open()

@@ -326,9 +326,14 @@ class RemoteIngest:
         finally:
             self._offset = self._offset if self._call.offset is None else self._call.offset
 
+    waits = False
+
     @property
     def offset(self) -> int:
         return self._offset
+
+    def save(self) -> None:
+        self._ask("save")
 
     def resume(self, offset: int, known: Digest | None = None) -> None:
         self._ask("resume", offset, known)

@@ -112,6 +112,15 @@ class DiskIngest:
         self._writeback = Writeback(self._descriptor, offset=self._offset)
 
     @property
+    def waits(self) -> bool:
+        """Return False: the file has each byte at once."""
+        return False
+
+    def save(self) -> None:
+        """Do nothing: the file has each byte at once."""
+        self._check_open()
+
+    @property
     def offset(self) -> int:
         """The number of bytes written so far, by this writer and those before it."""
         return self._offset

@@ -144,7 +144,7 @@ class BlobReader(Protocol):
         ...
 
     def redirect(self, digest: Digest) -> str | None:
-        """Return a URL at which any client can read the content for some minutes.
+        """Return a URL at which any client can read the content for some minutes. May block.
 
         None if the store has no such URLs: the registry then sends the bytes itself.
         """
@@ -232,6 +232,18 @@ class ResumableIngest(Ingest, Protocol):
 
         ``known`` is the digest of the bytes before, as :meth:`digest` returned it to whoever wrote them:
         with it they need not be read again. Raises :class:`StorageError` if there are fewer bytes.
+        """
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """Whether :meth:`save` and :meth:`close` wait for the store: an event loop calls them in a thread."""
+        ...
+
+    def save(self) -> None:
+        """Keep the bytes so far for whoever opens the content next, as :meth:`close` does.
+
+        Raises :class:`StorageError`; the bytes of an earlier call are then still there.
         """
         ...
 

@@ -7,19 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from digestry.blobs.s3.config import S3Config
 from digestry.blobs.s3.store import S3Blobs
-from tests import seaweed
 from tests.blobs.contract import Damage, StoreContract
 from tests.blobs.s3.stores import damage as put_other_bytes
 from tests.blobs.s3.stores import make_store
-from tests.seaweed import S3Server
 
 
 @pytest.fixture
-def store(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Blobs:
-    for name, value in seaweed.environment(s3_server.endpoint).items():
-        monkeypatch.setenv(name, value)
-    blobs = make_store(tmp_path, s3_server.config())
+def store(s3_config: S3Config, tmp_path: Path) -> S3Blobs:
+    blobs = make_store(tmp_path, s3_config)
     blobs.prepare()
     return blobs
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from digestry.errors import InvalidConfiguration
@@ -20,28 +19,6 @@ MOST_PARTS: Final = 10_000
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()-]+(?:/[A-Za-z0-9!_.*'()-]+)*", re.ASCII)
 _DEFAULT_REGION: Final = "us-east-1"
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-@dataclass(frozen=True, slots=True)
-class RedirectPolicy:
-    """Which clients read content from the store itself: all, none, or those in some networks."""
-
-    everywhere: bool = False
-    networks: tuple[Network, ...] = ()
-
-    def allows(self, address: str) -> bool:
-        """Return whether the client at ``address`` may be sent to the store."""
-        if self.everywhere or not self.networks:
-            return self.everywhere
-        try:
-            client = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False  # not an IP address, such as a unix socket's
-        if isinstance(client, ipaddress.IPv6Address) and client.ipv4_mapped is not None:
-            client = client.ipv4_mapped
-        return any(client in network for network in self.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +39,6 @@ class S3Config:
     path_style: bool = True
     part_size: int = 8 * MIB
     memory: int = 48 * MIB
-    redirect: RedirectPolicy = field(default_factory=RedirectPolicy)
     url_seconds: int = 600
     linger: float = 3600.0
     grace: float = 86_400.0
@@ -115,7 +91,6 @@ def parse_s3_url(
     region: str | None = None,
     path_style: bool | None = None,
     largest: int = 0,
-    redirect: RedirectPolicy = RedirectPolicy(),
 ) -> S3Config:
     """Return the configuration for ``s3://BUCKET/PREFIX``.
 
@@ -143,7 +118,6 @@ def parse_s3_url(
         region=region,
         path_style=path_style,
         part_size=max(8 * MIB, -(-whole // MIB) * MIB),
-        redirect=redirect,
         ca_file=environment.get("AWS_CA_BUNDLE", ""),
     )
 

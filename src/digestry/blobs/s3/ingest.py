@@ -82,7 +82,7 @@ class S3Ingest:
 
     @property
     def waits(self) -> bool:
-        """Whether :meth:`close` waits for the store."""
+        """Whether the store has to be waited for: until this was ended."""
         return self._open
 
     def resume(self, offset: int, known: Digest | None = None) -> None:

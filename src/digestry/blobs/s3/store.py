@@ -124,10 +124,6 @@ class S3Blobs:
     def local_path(self, digest: Digest) -> None:
         """Return None: there are no files."""
 
-    def redirects(self, address: str) -> bool:
-        """Return whether a client at ``address`` is sent to the store; see :meth:`BlobReader.redirects`."""
-        return self.config.redirect.allows(address)
-
     def redirect(self, digest: Digest) -> str | None:
         """Return a URL at which the content can be read for some minutes; None if it is not here."""
         found = self.session.rows.find(digest)

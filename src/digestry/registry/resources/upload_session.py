@@ -168,8 +168,18 @@ def too_large(limit: int) -> TooLarge:
     return TooLarge(f"the blob has more than the {limit} bytes that this registry takes", limit=limit)
 
 
+async def close(service: Service, session: UploadSession) -> None:
+    """Let go of an upload; its bytes stay."""
+    if session.ingest.waits:
+        await service.executors.run(session.ingest.close)
+    else:
+        session.ingest.close()
+
+
 async def note(service: Service, session: UploadSession) -> Upload:
     """Record how far an upload came, with the digest if this request brought all of it."""
+    if session.ingest.waits:
+        await service.executors.run(session.ingest.save)
     digest = None
     if session.upload.offset == 0:
         # Of what was long the last part may still be hashed.
@@ -190,7 +200,7 @@ async def forget(service: Service, session: UploadSession) -> None:
     try:
         await end(service, session)
     finally:
-        session.ingest.close()
+        await close(service, session)
 
 
 async def end(service: Service, session: UploadSession) -> None:

@@ -178,7 +178,7 @@ async def continue_upload(service: Service, exchange: Exchange, name: str, uploa
         await upload_session.cut(service, session)
         raise
     finally:
-        session.ingest.close()
+        await upload_session.close(service, session)
     await exchange.respond(202, _progress(upload))
 
 
@@ -218,7 +218,7 @@ async def _finish(
         await upload_session.cut(service, session)
         raise
     finally:
-        session.ingest.close()
+        await upload_session.close(service, session)
     await _pushed(service, exchange, name, digest, size, began=session.upload.started_at)
 
 

@@ -1,0 +1,51 @@
+"""Registries whose content is in an S3 store, for the tests that run with ``--store s3``."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from digestry.blobs.protocols import BlobStore
+from digestry.blobs.s3.config import S3Config
+from digestry.blobs.s3.store import S3Blobs
+from tests import seaweed
+from tests.blobs.s3.stores import open_rows
+
+VARIABLE: Final = "DIGESTRY_TESTS_S3"
+"""The environment variable that tells :mod:`tests.fork_server` where the S3 server is."""
+_ID: Final = "blobs/.s3"
+"""The file of a registry's directory that says which folder of the bucket is its: it goes where that goes."""
+
+
+def install(endpoint: str) -> None:
+    """Make this process, and the jobs' process that it starts, keep what registries hold in an S3 store."""
+    from digestry import backend
+    from digestry.registry import server
+
+    os.environ.update(seaweed.environment(endpoint))
+    vars(backend)["open_layout"] = partial(_open_blobs, endpoint)
+    vars(server)["jobs"] = partial(_jobs, endpoint)
+
+
+def _open_blobs(endpoint: str, root: Path) -> BlobStore:
+    config = S3Config("digestry-tests", _folder(root), endpoint=endpoint)
+    return S3Blobs(config, partial(open_rows, root.absolute()))
+
+
+def _folder(root: Path) -> str:
+    path = root.absolute() / _ID
+    try:
+        return path.read_text()
+    except OSError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"tests/{os.urandom(8).hex()}")
+        return path.read_text()
+
+
+def _jobs(endpoint: str, config: Any) -> Any:
+    from digestry.registry.jobs import jobs
+
+    install(endpoint)
+    return jobs(config)
