@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from tests.support import RegistryServer, running_registry
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--store", choices=["disk", "memory", "s3"], default="disk", help="where registries keep their content"
+        "--store",
+        choices=["disk", "memory", "s3"],
+        default="disk",
+        help="where registries keep their content",
     )
 
 
@@ -32,9 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     elif config.getoption("--store") == "s3":
         endpoint = os.environ.get(registries.VARIABLE)
         if endpoint is None:
-            weed = seaweed.running_server()
-            endpoint = os.environ[registries.VARIABLE] = weed.__enter__().endpoint  # for the fork server
-            config.add_cleanup(lambda: weed.__exit__(None, None, None))
+            stack = contextlib.ExitStack()
+            config.add_cleanup(stack.close)
+            endpoint = stack.enter_context(seaweed.running_server()).endpoint
+            os.environ[registries.VARIABLE] = endpoint  # for the fork server, and other test processes
         registries.install(endpoint)
 
 

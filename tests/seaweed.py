@@ -24,6 +24,7 @@ from tests.support import PATIENCE, free_port, lacking
 ACCESS_KEY = "digestry-tests"
 SECRET_KEY = "not-a-secret-of-anybody"
 
+
 def credentials() -> Credentials:
     """The server's only access key."""
     return Credentials(ACCESS_KEY, SECRET_KEY)

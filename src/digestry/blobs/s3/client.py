@@ -206,10 +206,6 @@ class S3Client:
                 return
             query = {**query, "key-marker": marker, "upload-id-marker": page.text("NextUploadIdMarker")}
 
-    def close(self) -> None:
-        """End all idle connections."""
-        self._transport.close()
-
     # -- how -----------------------------------------------------------------------------------
 
     def _upload(

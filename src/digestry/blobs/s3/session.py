@@ -71,8 +71,3 @@ class S3Session:
             for piece in reader:
                 hasher.update(piece)
         return Digest(algorithm, hasher.hexdigest())
-
-    def close(self) -> None:
-        """Wait for what is being sent, and end the connections."""
-        self._senders.shutdown(wait=True)
-        self.client.close()

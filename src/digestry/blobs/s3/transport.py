@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import random
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -89,6 +90,8 @@ class Transport:
             )
         except LocationValueError as error:
             raise InvalidConfiguration(f"{self._base.url} is not the endpoint of an S3 service") from error
+        # Nobody closes a store: the connections end with the last who has it.
+        weakref.finalize(self, self._pool.close)
 
     def send(self, request: Request) -> Response:
         """Send a request, again after an error that may pass, and return its whole answer.
@@ -195,10 +198,6 @@ class Transport:
             now=datetime.datetime.now(datetime.UTC),
         )
         return f"{self._public.url}{path}?{signed}"
-
-    def close(self) -> None:
-        """End all idle connections."""
-        self._pool.close()
 
     def _where(self, key: str) -> str:
         return f"s3://{self._config.bucket}/{key}".rstrip("/")
