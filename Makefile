@@ -21,9 +21,9 @@ demo: setup
 test test-all reality: export PYTHONDONTWRITEBYTECODE =
 
 # What is marked `long` has a short form here: fewer steps, seconds, examples or clients of the same kind.
-# ALL=1 runs the long ones as well.
+# ALL=1 runs the long ones as well, and shortens nothing.
 test: setup
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality$(if $(ALL),, and not long)" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality$(if $(ALL),, and not long)" $(if $(ALL),--in-full) $(ARGS)
 
 test-all: setup
 	@$(MAKE) --no-print-directory test ALL=1

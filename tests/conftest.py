@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests import seaweed
+from tests import new_catalogs, seaweed
 from tests.blobs import memory_server
 from tests.blobs.s3 import registries
 from tests.support import RegistryServer, running_registry
@@ -23,9 +25,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="disk",
         help="where registries keep their content",
     )
+    parser.addoption(
+        "--in-full",
+        action="store_true",
+        help="migrate each new catalog, and try all of Hypothesis's examples",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if in_full := config.getoption("--in-full"):
+        os.environ[new_catalogs.VARIABLE] = "1"  # for the fork server
+    else:
+        new_catalogs.install()
+    settings.register_profile(
+        "digestry",
+        max_examples=100 if in_full else 40,
+        deadline=None,  # a machine may be slow, and busy with other tests
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("digestry")
     if config.getoption("--store") == "memory":
         directory = tempfile.TemporaryDirectory(prefix="digestry-test-")
         config.add_cleanup(directory.cleanup)
@@ -41,6 +59,16 @@ def pytest_configure(config: pytest.Config) -> None:
             endpoint = stack.enter_context(seaweed.running_server()).endpoint
             os.environ[registries.VARIABLE] = endpoint  # for the fork server, and other test processes
         registries.install(endpoint)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Looks for no garbage while tests are collected: nearly all that is made then is kept."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO, cast
 
 import digestry.cli.main
-from tests import spare_processes
+from tests import new_catalogs, spare_processes
 from tests.blobs import memory_server
 from tests.blobs.s3 import registries
 
@@ -144,6 +144,8 @@ def run(program: Callable[[], object]) -> int:
 
 def main() -> None:
     import_all()
+    if not os.environ.get(new_catalogs.VARIABLE):
+        new_catalogs.install()
     if address := os.environ.get(memory_server.VARIABLE):
         memory_server.install(address)
     if endpoint := os.environ.get(registries.VARIABLE):

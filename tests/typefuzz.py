@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import pytest
 
-SAMPLED: Final = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
-"""Runs a test with each seventh of many documents, and with all of them where there is time."""
 _MARK: Final = "\x00here\x00"
 DEEP: Final = 100_000
 EXTREMES: Final[dict[str, bytes]] = {
@@ -59,6 +57,14 @@ WHOLE: Final[dict[str, bytes]] = {
     "keys twice": b'{"a":1,"a":[]}',
 }
 """What may stand instead of a whole document."""
+
+
+def sampled(few: int, *, many: int = 1) -> pytest.MarkDecorator:
+    """Runs a test with each ``few``-th of many documents, and with each ``many``-th where there is time."""
+    return pytest.mark.parametrize("every", [few, pytest.param(many, marks=pytest.mark.long)])
+
+
+SAMPLED: Final = sampled(17)
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

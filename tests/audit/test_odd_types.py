@@ -37,7 +37,7 @@ from tests.advisories.test_attachments import (
 )
 from tests.audit.fakes import HOST, FakeRegistries
 from tests.inventory.fakes import Listed, engine, recording
-from tests.typefuzz import mutations
+from tests.typefuzz import mutations, sampled
 
 DIGEST = Digest.of(b"x")
 PRODUCT = {
@@ -70,11 +70,12 @@ def test_a_statement(kind: str) -> None:
             assert documents.decode_documents(raw, stating=stating), what
 
 
+@sampled(23, many=5)
 @pytest.mark.parametrize("kind", ["OpenVEX", "CycloneDX", "CSAF"])
-def test_a_statement_that_hangs_on_an_image(kind: str) -> None:
+def test_a_statement_that_hangs_on_an_image(kind: str, every: int) -> None:
     """Judged and reported, whatever it is: of an odd one nothing is known, or it is as if not there."""
     for number, (what, raw) in enumerate(mutations(STATEMENTS[kind])):
-        if number % 5:
+        if number % every:
             continue
         registries = FakeRegistries()
         app = registries.at(APP)
@@ -91,8 +92,9 @@ def whole(observations: Iterable[Any]) -> str:
     return table + "".join((*to_json.write(report), *to_sarif.write(report), *to_csv.write(report)))
 
 
+@sampled(71, many=17)
 @pytest.mark.parametrize("part", ["/containers/json", "container", "image", "/info", "/version"])
-def test_an_engine(part: str) -> None:
+def test_an_engine(part: str, every: int) -> None:
     recorded = recording("docker-20.10")
     listed = recorded["/containers/json"]["body"]
     listed[:] = listed[:1]
@@ -101,7 +103,7 @@ def test_an_engine(part: str) -> None:
     path = {"container": container, "image": image}.get(part, part)
     document = recorded[path]["body"] if path in recorded else {"Name": "vm"}
     for number, (what, raw) in enumerate(mutations(document)):
-        if number % 17:
+        if number % every:
             continue
 
         def write(out: BinaryIO, raw: bytes = raw) -> None:
@@ -172,11 +174,12 @@ INVENTORIES: dict[str, Any] = {
 }
 
 
+@sampled(17, many=4)
 @pytest.mark.parametrize("form", INVENTORIES)
-def test_an_inventory(form: str, tmp_path: Path) -> None:
+def test_an_inventory(form: str, every: int, tmp_path: Path) -> None:
     path = tmp_path / "inventory"
     for number, (what, raw) in enumerate(mutations(INVENTORIES[form])):
-        if number % 4:
+        if number % every:
             continue
         path.write_bytes(raw)
         with contextlib.suppress(DigestryError):

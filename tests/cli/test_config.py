@@ -255,7 +255,7 @@ def test_a_file_where_the_directory_should_be(home: Path) -> None:
 
 
 @hypothesis_settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_value_comes_back(home: Path, value: str) -> None:

@@ -105,14 +105,15 @@ def test_a_command_ends_at_once_while_a_registry_drips(tmp_path: Path, verb: str
                 process.kill()
 
 
-def test_rounds_of_an_audit_end_whenever_it_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.long)])
+def test_rounds_of_an_audit_end_whenever_it_comes(tmp_path: Path, times: int) -> None:
     fleet = tmp_path / "fleet.json"
     # Nothing listens there: a round asks, fails, and says so.
     rows = [{"host": "n1", "name": f"c{n}", "reference": f"127.0.0.1:9/app:{n}"} for n in range(20)]
     fleet.write_text(json.dumps(rows))
     environment = {**os.environ, "DIGESTRY_HOME": str(tmp_path / "home")}
     chance = random.Random(15)
-    for _ in range(4):
+    for _ in range(times):
         processes = [
             subprocess.Popen(
                 digestry("audit", "--watch", "1", "--source", f"file:{fleet}"),

@@ -15,7 +15,7 @@ from tests.docs.pages import HOUSE, PAGES, blocks
 from tests.docs.stage import Stage
 
 _PLAYED = [page for page in PAGES if any(block.is_played for block in blocks(page))]
-_LONG = {"audit", "backup", "registry", "sources", "tags"}
+_LONG = {"audit", "backup", "http-api", "integrity", "mirror", "observability", "registry", "sources", "tags"}
 """Pages with many commands."""
 
 

@@ -89,7 +89,10 @@ def cosign(tmp_path: Path) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("status", ["affected", "not_affected", "fixed"])
+@pytest.mark.parametrize(
+    "status",
+    ["affected", *(pytest.param(other, marks=pytest.mark.long) for other in ("not_affected", "fixed"))],
+)
 def test_what_cosign_attaches_is_read(
     cosign: Engine, tool: Engine, image: str, status: str, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import struct
@@ -54,12 +55,18 @@ def _whole(registry: RegistryServer) -> Iterator[None]:
 
 
 class Vanishing:
-    """A client that sends some bytes and is gone. One that is silent keeps its connection open."""
+    """A client that sends some bytes and is gone. One that is silent keeps its connection open.
+
+    It connects when it first sends: the server waits for a second only.
+    """
 
     def __init__(self, server: RegistryServer, end: End) -> None:
         self.server = server
-        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
         self._end = end
+
+    @functools.cached_property
+    def _socket(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.server.port), timeout=PATIENCE)
 
     def send(self, *parts: bytes) -> None:
         for part in parts:

@@ -80,7 +80,7 @@ def test_what_the_layer_is_to_a_reader(store: ImageStore, tmp_path: Path) -> Non
 
 
 @given(st.binary(max_size=300_000), st.lists(st.integers(0, 300_000), max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_stream_depends_on_the_bytes_alone(content: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(content)]
     parts = [content[start:end] for start, end in itertools.pairwise(places)]

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -79,22 +79,22 @@ def deep_paths(count: int) -> Iterable[Item]:
     return (Item("a/" * 2040 + f"f{number}") for number in range(count))
 
 
-MEMORY_ATTACKS = {
-    "deep paths": archive(deep_paths(40)),
-    "deep directories": archive(Item("a/" * 2040 + f"f{n}", kind=DIRECTORY) for n in range(40)),
-    "empty files": archive(Item(f"f{number}") for number in range(2000)),
-    "zeros": archive([Item("f", bytes(64 << 20))]),
-    "zeros after the end": archive([Item("f")]) + bytes(64 << 20),
-    "extension headers": b"".join(pax(b"12 path=abc\n") for _ in range(2000)) + plain_header() + END,
-    "large extension headers": b"".join(long_name(b"n" * (1 << 20)) for _ in range(64)) + END,
-    "many records": pax(b"6 a=b\n" * 100_000) + plain_header() + END,
-    "global records": (pax(b"6 a=b\n" * 1000).replace(b"x", b"g", 1)) * 1000 + END,
+MEMORY_ATTACKS: dict[str, Callable[[], bytes]] = {
+    "deep paths": lambda: archive(deep_paths(40)),
+    "deep directories": lambda: archive(Item("a/" * 2040 + f"f{n}", kind=DIRECTORY) for n in range(40)),
+    "empty files": lambda: archive(Item(f"f{number}") for number in range(2000)),
+    "zeros": lambda: archive([Item("f", bytes(64 << 20))]),
+    "zeros after the end": lambda: archive([Item("f")]) + bytes(64 << 20),
+    "extension headers": lambda: b"".join(pax(b"12 path=abc\n") for _ in range(2000)) + plain_header() + END,
+    "large extension headers": lambda: b"".join(long_name(b"n" * (1 << 20)) for _ in range(64)) + END,
+    "many records": lambda: pax(b"6 a=b\n" * 100_000) + plain_header() + END,
+    "global records": lambda: (pax(b"6 a=b\n" * 1000).replace(b"x", b"g", 1)) * 1000 + END,
 }
 
 
 @pytest.mark.parametrize("name", MEMORY_ATTACKS)
 def test_a_small_blob_takes_little_memory(store: ImageStore, tmp_path: Path, name: str) -> None:
-    plain = MEMORY_ATTACKS[name]
+    plain = MEMORY_ATTACKS[name]()
     blob = gzip.compress(plain, mtime=0)
     assert peak(store, blob, plain, tmp_path / "out", media_types.OCI_LAYER_GZIP) < MEMORY
 

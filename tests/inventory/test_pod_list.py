@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from digestry.inventory.formats import pod_list
@@ -174,7 +174,6 @@ def test_the_limit_of_a_file_that_grows(tmp_path: Path) -> None:
 
 
 # How long a draw takes is the machine's load: what is drawn is small.
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.data())
 def test_what_is_not_decoded_tells_nothing(data: st.DataObject) -> None:
     pod = data.draw(st.sampled_from(entries("Pod")))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from digestry.errors import (
@@ -27,8 +27,6 @@ from digestry.model.image_config import ImageConfig
 from digestry.model.manifest import Manifest, encode
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference, check_repository, check_tag
-
-quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # -- good values --------------------------------------------------------------------------------
 
@@ -106,7 +104,6 @@ def descriptors(draw: st.DrawFn) -> Descriptor:
 # -- there and back -----------------------------------------------------------------------------
 
 
-@quick
 @given(digests)
 def test_a_digest_reads_back(digest: Digest) -> None:
     assert Digest.parse(str(digest)) == digest
@@ -114,7 +111,6 @@ def test_a_digest_reads_back(digest: Digest) -> None:
     assert pickle.loads(pickle.dumps(digest)) == digest  # noqa: S301
 
 
-@quick
 @given(references())
 def test_a_reference_reads_back_in_full_and_in_short(reference: Reference) -> None:
     assert Reference.parse(str(reference)) == reference
@@ -124,7 +120,6 @@ def test_a_reference_reads_back_in_full_and_in_short(reference: Reference) -> No
     assert Reference.parse(str(reference), default_host="localhost:5000") == reference
 
 
-@quick
 @given(repositories, hosts, st.none() | tags)
 def test_a_name_without_a_host_is_the_default_hosts(repository: str, host: str, tag: str | None) -> None:
     assume("/" not in repository or "." not in repository.partition("/")[0])
@@ -141,7 +136,6 @@ def test_a_name_without_a_host_is_the_default_hosts(repository: str, host: str, 
         assert Reference.parse(str(parsed)) == parsed
 
 
-@quick
 @given(platforms)
 def test_a_platform_reads_back(platform: Platform) -> None:
     text = msgspec.json.encode(platform)
@@ -151,7 +145,6 @@ def test_a_platform_reads_back(platform: Platform) -> None:
     assert str(Platform.parse(str(platform)).normalized()) == str(once)
 
 
-@quick
 @given(descriptors())
 def test_a_descriptor_reads_back(descriptor: Descriptor) -> None:
     text = msgspec.json.encode(descriptor, enc_hook=encode_hook)
@@ -178,7 +171,6 @@ _known = {
 _unknown = st.dictionaries(st.text(max_size=8).filter(lambda key: key not in _known), _json, max_size=3)
 
 
-@quick
 @given(descriptors(), st.lists(descriptors(), max_size=3), _unknown, st.integers(0, 3), st.data())
 def test_a_manifest_keeps_its_bytes_and_unknown_fields(
     config: Descriptor, layers: list[Descriptor], unknown: dict[str, Any], indent: int, data: st.DataObject
@@ -194,7 +186,6 @@ def test_a_manifest_keeps_its_bytes_and_unknown_fields(
     assert {key: value for key, value in json.loads(manifest.raw).items() if key in unknown} == unknown
 
 
-@quick
 @given(st.lists(descriptors(), max_size=3), _unknown, st.sampled_from(sorted(media_types.INDEXES)))
 def test_an_index_keeps_its_bytes_and_unknown_fields(
     manifests: list[Descriptor], unknown: dict[str, Any], media_type: str
@@ -205,7 +196,6 @@ def test_an_index_keeps_its_bytes_and_unknown_fields(
     assert list(index.manifests) == manifests
 
 
-@quick
 @given(st.lists(digests, max_size=3), st.dictionaries(st.text(max_size=5), _json, max_size=3))
 def test_a_config_keeps_its_bytes(diff_ids: list[Digest], settings_: dict[str, Any]) -> None:
     raw = encode({"os": "linux", "config": settings_, "rootfs": {"type": "layers", "diff_ids": diff_ids}})
@@ -243,7 +233,6 @@ _near_digests = st.builds(
 _near_names = st.text("aA0./:@_-[]%\n \N{KELVIN SIGN}\N{LATIN SMALL LETTER LONG S}", max_size=30)
 
 
-@quick
 @given(st.text() | _near_digests | st.text(st.characters(categories=["Cs"]), max_size=3))
 @example("sha256:" + "a" * 64 + "\n")
 def test_digest_parse_takes_exactly_its_text(text: str) -> None:
@@ -254,7 +243,6 @@ def test_digest_parse_takes_exactly_its_text(text: str) -> None:
         assert set(digest.encoded) <= set("0123456789abcdef")
 
 
-@quick
 @given(st.text() | _near_names | _near_digests | st.text(st.characters(categories=["Cs"]), max_size=3))
 @example("/" * 10_000)
 @example("a:" + "t" * 10_000)
@@ -269,7 +257,6 @@ def test_reference_parse_takes_names_only(text: str) -> None:
         assert reference.tag is None or reference.tag == check_tag(reference.tag)
 
 
-@quick
 @given(st.text() | st.text("linux/amd64 \n*,", max_size=15))
 def test_platform_parse_takes_platforms_only(text: str) -> None:
     platform = attempt(lambda: Platform.parse(text), InvalidConfiguration)
@@ -289,7 +276,6 @@ def parses_or_explains(raw: bytes, media_type: str | None) -> None:
         assert (config.raw, config.digest) == (raw, Digest.of(raw))
 
 
-@quick
 @given(
     st.binary() | st.text().map(str.encode) | _json.map(lambda value: json.dumps(value).encode()),
     _media_types,
@@ -315,7 +301,6 @@ _odd_fields = st.dictionaries(
 )
 
 
-@quick
 @given(_odd_fields, _media_types)
 def test_near_documents_are_parsed_or_explained(fields: dict[str, Any], media_type: str | None) -> None:
     parses_or_explains(json.dumps({"schemaVersion": 2, **fields}).encode(), media_type)
@@ -331,7 +316,6 @@ _good = encode(
 )
 
 
-@quick
 @given(st.integers(0, len(_good) - 1), st.integers(0, 3), st.binary(max_size=3))
 def test_a_damaged_manifest_is_parsed_or_explained(at: int, lost: int, put: bytes) -> None:
     damaged = _good[:at] + put + _good[at + lost :]

@@ -149,6 +149,7 @@ def test_of_other_repositories_and_deleted_ones_are_not_listed(registry: Registr
     assert [item["digest"] for item in listed(registry, name, subject)] == [str(mine)]
 
 
+@pytest.mark.long
 def test_pages_by_count(registry: RegistryServer) -> None:
     name = "referrers/pages"
     subject = Digest.of(os.urandom(10))
