@@ -205,6 +205,21 @@ def test_keys_that_every_role_can_read_are_refused(node: PostgresCoordination, b
     assert "secret" not in str(raised.value)
 
 
+def test_connections_that_the_server_closed_are_replaced(
+    node: PostgresCoordination, base: Connections, database: str
+) -> None:
+    with node.only_one(Job.SCRUB), node.guard(CONTENT):
+        pass
+    other = connections(database)
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    rows(other, f"{ended} WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    other.close()
+    time.sleep(1.0)  # as long as a server's restart takes
+    with node.only_one(Job.SCRUB) as lock, node.guard(CONTENT) as guard:
+        lock.check()
+        guard.check()
+
+
 def test_the_time_is_the_databases(
     base: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

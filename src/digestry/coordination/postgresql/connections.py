@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from digestry.coordination.postgresql.time_limit import TimeLimit
 from digestry.errors import StorageError
 
 _SECONDS: Final = 4.0
 """How long a use of a connection may take: less than a lease."""
+_IDLE_SECONDS: Final = 0.5
+"""A connection that was used so shortly before is not tried first."""
+_USED: Final = "used"
 
 
 class Connections:
@@ -36,22 +42,39 @@ class Connections:
         self._transactions = engine.execution_options(isolation_level="READ COMMITTED")
         self._failure = failure
         self._limit = TimeLimit(seconds, idle=engine.dispose)
+        event.listen(engine, "checkout", self._try)
+        event.listen(engine, "checkin", _note_use)
 
     @contextlib.contextmanager
     def statements(self) -> Iterator[Connection]:
         """Open a connection on which each statement is a transaction of its own: one round trip."""
-        with self._errors(), self._statements.connect() as connection, self._limit.around(connection):
+        with self._errors(), self._statements.connect() as connection, self._limited(connection):
             yield connection
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Open a transaction, READ COMMITTED, which is committed when the block ends without error."""
-        with self._errors(), self._transactions.begin() as connection, self._limit.around(connection):
+        with self._errors(), self._transactions.begin() as connection, self._limited(connection):
             yield connection
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def _limited(self, connection: Connection) -> AbstractContextManager[None]:
+        driver: Any = connection.connection.driver_connection
+        return self._limit.around(driver.fileno())
+
+    def _try(self, driver: Any, record: ConnectionPoolEntry, _: object) -> None:
+        """Have the pool replace a connection that was idle, and that the server has closed since."""
+        used = record.info.get(_USED)
+        if used is None or time.monotonic() - used < _IDLE_SECONDS:
+            return
+        try:
+            with self._limit.around(driver.fileno()):
+                self._engine.dialect.do_ping(driver)
+        except Exception as error:
+            raise DisconnectionError from error
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -59,3 +82,7 @@ class Connections:
             yield
         except SQLAlchemyError as error:
             raise self._failure(error) from error
+
+
+def _note_use(_: object, record: ConnectionPoolEntry) -> None:
+    record.info[_USED] = time.monotonic()

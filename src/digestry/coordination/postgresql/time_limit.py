@@ -8,9 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
-
-from sqlalchemy import Connection
+from typing import Final
 
 _LOOK_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 5.0
@@ -33,12 +31,11 @@ class TimeLimit:
         self._watched = False
 
     @contextlib.contextmanager
-    def around(self, connection: Connection) -> Iterator[None]:
-        """Cut ``connection`` if the block takes too long: what waits for it then fails."""
-        driver: Any = connection.connection.driver_connection
+    def around(self, descriptor: int) -> Iterator[None]:
+        """Cut the connection with this socket if the block takes too long: what waits for it then fails."""
         use, now = object(), time.monotonic()
         with self._lock:
-            self._used[use] = now + self._seconds, driver.fileno()
+            self._used[use] = now + self._seconds, descriptor
             self._last = now
             if not self._watched:
                 threading.Thread(target=self._watch, name="time limit", daemon=True).start()
