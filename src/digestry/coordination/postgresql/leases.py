@@ -22,6 +22,8 @@ _RENEWALS: Final = 3
 """Renewals in the time of one lease."""
 _ATTEMPTS: Final = 12
 """Attempts in the time of one lease, once a renewal has failed."""
+_GATHERED_SECONDS: Final = 0.03
+"""What is given back within this time is released by one statement."""
 _IDLE_SECONDS: Final = 5.0
 
 SteadyClock = Callable[[], float]
@@ -93,6 +95,7 @@ class LeaseKeeper:
         self._held: set[Lease] = set()
         self._returned: list[Lease] = []
         self._due = 0.0
+        self._release_at = 0.0
         self._failing = False
         self._closing = False
         self._running = False
@@ -103,14 +106,17 @@ class LeaseKeeper:
             if not self._held:
                 self._due = self.clock() + self.seconds / _RENEWALS
             self._held.add(lease)
-            self._run_thread()
+            if not self._running:
+                self._wake()  # else it looks again before the renewal is due
 
     def give_back(self, lease: Lease) -> None:
         """Have ``lease`` released by the thread, soon. Does not block."""
         with self._changed:
             self._held.discard(lease)
+            if not self._returned:
+                self._release_at = self.clock() + _GATHERED_SECONDS
+                self._wake()
             self._returned.append(lease)
-            self._run_thread()
 
     def release(self, *leases: Lease) -> None:
         """Release ``leases``, and those that were given back, now. Raises :class:`StorageError`."""
@@ -130,23 +136,34 @@ class LeaseKeeper:
             self._changed.wait_for(lambda: not self._running, self.seconds)
             self._closing = False
 
-    def _run_thread(self) -> None:
+    def _wake(self) -> None:
         if self._running:
-            self._changed.notify()
+            self._changed.notify_all()
         else:
             threading.Thread(target=self._run, name="leases", daemon=True).start()
             self._running = True
 
+    def _pause(self) -> float:
+        """Return for how many seconds there is nothing to do."""
+        if self._closing:
+            return 0.0
+        now = self.clock()
+        due = self._due if self._held else now + self.seconds / _RENEWALS
+        return max(0.0, min(due, self._release_at if self._returned else due) - now)
+
     def _run(self) -> None:
+        idle_since = self.clock()
         while True:
             with self._changed:
-                if not self._returned:
-                    wait = max(0.0, self._due - self.clock()) if self._held else _IDLE_SECONDS
-                    woken = not self._closing and self._changed.wait(wait)
-                    if not woken and not self._held and not self._returned:
-                        self._running = False
-                        self._changed.notify_all()
-                        return
+                changed = self._changed.wait(self._pause())
+                if changed and not self._closing:
+                    continue
+                if self._held or self._returned:
+                    idle_since = self.clock()
+                elif self._closing or self.clock() - idle_since > _IDLE_SECONDS:
+                    self._running = False
+                    self._changed.notify_all()
+                    return
                 returned, self._returned = self._returned, []
                 held = list(self._held)
             try:
