@@ -9,7 +9,6 @@ holds the digest of the config.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from digestry.inventory.formats.containerd import CRI_RECORD, RecordMetadata, re
 from digestry.inventory.formats.cri_documents import SANDBOX, config_image
 from digestry.inventory.observation import Claim, ContainerObservation, ImageFacts, Observation, Unseen, now
 from digestry.inventory.sources.containerd_images import NamespaceStore
+from digestry.inventory.sources.engine_source import EngineSource
 from digestry.model.digest import Digest, shown
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -58,7 +58,7 @@ class _Found:
     platform: Platform | None = None
 
 
-class ContainerdSource:
+class ContainerdSource(EngineSource):
     """The containers of one containerd: those that run, or, with ``include_stopped``, all.
 
     ``namespaces`` are those that are looked into, or, if there are none, all but ``without``.
@@ -74,26 +74,17 @@ class ContainerdSource:
         namespaces: tuple[str, ...] = (),
         without: tuple[str, ...] = (),
     ) -> None:
-        self._name = name
+        super().__init__(name, containerd, include_stopped=include_stopped)
         self._containerd = containerd
-        self._include_stopped = include_stopped
         self._named = namespaces
         self._without = without
         self._host = socket.gethostname()
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def observe(self) -> Iterator[Observation]:
-        with contextlib.closing(self._containerd):
-            yield from self._observe()
 
     def _observe(self) -> Iterator[Observation]:
         try:
             there = self._containerd.namespaces()
         except DigestryError as error:
-            yield Unseen(self._name, error.message, error.hint)
+            yield self._unseen(error)
             return
         for namespace in self._named:
             if namespace not in there:

@@ -7,7 +7,6 @@ list sandboxes among the containers.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from digestry.inventory.sources.engine_answers import (
     show_container,
     show_image,
 )
+from digestry.inventory.sources.engine_source import EngineSource
 from digestry.model.digest import shown
 from digestry.model.platform import Platform
 
@@ -156,29 +156,20 @@ def _platform(info: str) -> Platform | None:
     return None if spec is None else platform_of(spec.architecture, spec.os, spec.variant)
 
 
-class CriSource:
+class CriSource(EngineSource):
     """The containers of one runtime: those that run, or, with ``include_stopped``, all."""
 
     def __init__(self, name: str, runtime: Runtime, *, include_stopped: bool = False) -> None:
-        self._name = name
+        super().__init__(name, runtime, include_stopped=include_stopped)
         self._runtime = runtime
-        self._include_stopped = include_stopped
         self._host = socket.gethostname()
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def observe(self) -> Iterator[Observation]:
-        with contextlib.closing(self._runtime):
-            yield from self._observe()
 
     def _observe(self) -> Iterator[Observation]:
         try:
             name = self._runtime.name()
             listed = self._runtime.containers()
         except DigestryError as error:
-            yield Unseen(self._name, error.message, error.hint)
+            yield self._unseen(error)
             return
         kind = _RUNTIMES.get(name, "")
         images = CachedAnswers(self._runtime.image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -22,13 +21,14 @@ from digestry.inventory.formats.engine_documents import (
 from digestry.inventory.formats.engine_images import image_id_of, own_detail, shown_image
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
 from digestry.inventory.sources.engine_answers import observe_listed, show_container, show_image
+from digestry.inventory.sources.engine_source import EngineSource
 from digestry.model.json_values import as_object, as_text
 from digestry.model.platform import Platform
 
 _WHO: Final = "the engine"
 
 
-class DockerSource:
+class DockerSource(EngineSource):
     """The containers of one engine: those that run, or, with ``include_stopped``, all.
 
     ``made_up`` is True for an engine that pairs names and digests itself.
@@ -37,24 +37,15 @@ class DockerSource:
     def __init__(
         self, name: str, engine: Engine, *, include_stopped: bool = False, made_up: bool = False
     ) -> None:
-        self._name = name
+        super().__init__(name, engine, include_stopped=include_stopped)
         self._engine = engine
         self._made_up = made_up
-        self._include_stopped = include_stopped
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def observe(self) -> Iterator[Observation]:
-        with contextlib.closing(self._engine):
-            yield from self._observe()
 
     def _observe(self) -> Iterator[Observation]:
         try:
             listed = self._list()
         except DigestryError as error:
-            yield Unseen(self._name, error.message, error.hint)
+            yield self._unseen(error)
             return
         host, platform, remark = self._describe()
         if remark is not None:

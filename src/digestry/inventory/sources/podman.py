@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -36,6 +35,7 @@ from digestry.inventory.sources.engine_answers import (
     show_container,
     show_image,
 )
+from digestry.inventory.sources.engine_source import EngineSource
 from digestry.model.json_values import JsonObject, as_object, as_text
 from digestry.model.platform import Platform
 
@@ -140,7 +140,7 @@ class PodmanProgram:
             raise ProtocolViolation(f"{name} {arguments[0]} did not write JSON") from error
 
 
-class PodmanSource:
+class PodmanSource(EngineSource):
     """The containers of one podman: those that run, or, with ``include_stopped``, all.
 
     ``fallback`` is asked if this podman knows no API of its own (a docker-compatible proxy, say).
@@ -154,30 +154,21 @@ class PodmanSource:
         include_stopped: bool = False,
         fallback: DockerSource | None = None,
     ) -> None:
-        self._name = name
+        super().__init__(name, podman, include_stopped=include_stopped)
         self._podman = podman
-        self._include_stopped = include_stopped
         self._fallback = fallback
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def observe(self) -> Iterator[Observation]:
-        with contextlib.closing(self._podman):
-            yield from self._observe()
 
     def _observe(self) -> Iterator[Observation]:
         try:
             listed = self._podman.containers(include_stopped=self._include_stopped)
         except RemoteNotFound as error:
             if self._fallback is None:
-                yield Unseen(self._name, error.message, error.hint)
+                yield self._unseen(error)
             else:
                 yield from self._fallback.observe()
             return
         except DigestryError as error:
-            yield Unseen(self._name, error.message, error.hint)
+            yield self._unseen(error)
             return
         host, platform = "", None
         try:
