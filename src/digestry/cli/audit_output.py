@@ -87,7 +87,7 @@ def write(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline] = (
 
 def recorded(recording: Recording) -> None:
     """Print on standard error which registries were told what runs, and what was left out."""
-    from digestry.audit.reports import words
+    from digestry.model.text import number_of
 
     keep_none = [told.host for told in recording.told if told.noted is None and told.failure is None]
     for told in recording.told:
@@ -96,13 +96,13 @@ def recorded(recording: Recording) -> None:
         elif told.noted is not None:
             unknown = f", {told.noted.unknown} of what it does not know" if told.noted.unknown else ""
             refused = f", {told.noted.refused} that it has no room for" if told.noted.refused else ""
-            noted = words.number(told.noted.noted, "sighting")
+            noted = number_of(told.noted.noted, "sighting")
             note(printable(f"digestry: recorded at {told.host}: {noted}{unknown}{refused}"))
     if keep_none:
         keep = "keeps" if len(keep_none) == 1 else "keep"
         note(printable(f"digestry: not recorded: {', '.join(keep_none)} {keep} no sightings"))
     if recording.nothing_known:
-        what = words.number(recording.nothing_known, "container")
+        what = number_of(recording.nothing_known, "container")
         note(f"digestry: not recorded: {what} of which no registry confirmed what runs")
 
 

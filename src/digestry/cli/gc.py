@@ -11,7 +11,7 @@ import click
 
 from digestry.cli.file_modes import keep_private
 from digestry.cli.output import format_option, note, printable, say
-from digestry.model.text import printable_json
+from digestry.model.text import number_of, printable_json
 
 if TYPE_CHECKING:
     from digestry.catalog.garbage import Removed, Stayed
@@ -127,14 +127,10 @@ def _json(value: object) -> str:
 
 def _summary(tally: CollectionCounts, *, dry_run: bool) -> str:
     parts = [
-        _count(tally.tags, "tag"),
-        _count(tally.manifests, "manifest"),
-        _count(tally.links, "link"),
-        f"{_count(tally.blobs, 'blob')} of {tally.bytes} bytes",
+        number_of(tally.tags, "tag"),
+        number_of(tally.manifests, "manifest"),
+        number_of(tally.links, "link"),
+        f"{number_of(tally.blobs, 'blob')} of {tally.bytes} bytes",
     ]
     stayed = f"; {tally.stayed} stayed that should have gone" if tally.stayed else ""
     return f"{'Would remove' if dry_run else 'Removed'} {', '.join(parts)}{stayed}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -17,6 +17,7 @@ from digestry.cli import exit_codes
 from digestry.cli.file_modes import keep_private
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
 from digestry.cli.time_options import rfc3339
+from digestry.model.text import number_of
 
 if TYPE_CHECKING:
     from digestry.backend import Backend
@@ -250,11 +251,7 @@ def _summary(found: Pass | None) -> str:
     else:
         state = f"scrubbed until {rfc3339(clock.to_datetime(found.finished_at))}"
     unread = f", {found.unread} could not be read" if found.unread else ""
-    return f"{state}: {_count(found.blobs, 'blob')}, {human_size(found.bytes)}{unread}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{state}: {number_of(found.blobs, 'blob')}, {human_size(found.bytes)}{unread}"
 
 
 def _cell(affected: Affected) -> str:

@@ -9,13 +9,13 @@ from digestry.audit.findings import AuditReport
 from digestry.audit.remediation import NO_ORIGINS, Origins
 from digestry.audit.reports.table_layout import Text, uncoloured
 from digestry.audit.reports.words import (
-    parsed,
     place,
     severity,
     short_reference,
     state_word,
     worst_first,
 )
+from digestry.inventory.engine_values import reference_of
 
 
 def write(report: AuditReport, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
@@ -30,7 +30,7 @@ def write(report: AuditReport, origins: Origins = NO_ORIGINS) -> Iterator[Text]:
         yield ()
         word = state_word(finding) if severity(finding) != "moved" else "moved"
         runs = short_reference(finding.container.image.reference)
-        if parsed(finding.container.image.reference) is not None and finding.identity is not None:
+        if reference_of(finding.container.image.reference) is not None and finding.identity is not None:
             runs += f", runs {finding.identity.running.short}"
         yield uncoloured(f"# {word}: {place(finding)} ({runs})")
         for line in lines:

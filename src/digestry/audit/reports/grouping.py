@@ -16,13 +16,13 @@ from digestry.audit.reports.words import (
     NOT_FROM_TAG,
     SEVERITIES,
     Severity,
-    number,
-    parsed,
     severity,
     short_reference,
     tag_words,
     worst_first,
 )
+from digestry.inventory.engine_values import reference_of
+from digestry.model.text import number_of
 
 By: TypeAlias = Literal["host", "image", "namespace", "advisory"]
 
@@ -124,7 +124,7 @@ def _line_key(finding: ContainerFinding, by: By) -> tuple[str, ...]:
 def merged(findings: Iterable[ContainerFinding], words: Callable[[ContainerFinding], str], thing: str) -> str:
     """Return the value that the containers of one line share, or the number of different values."""
     counts = Counter(words(finding) for finding in findings)
-    return next(iter(counts)) if len(counts) == 1 else number(len(counts), thing)
+    return next(iter(counts)) if len(counts) == 1 else number_of(len(counts), thing)
 
 
 def merged_tags(findings: Sequence[ContainerFinding]) -> str:
@@ -140,7 +140,7 @@ def merged_tags(findings: Sequence[ContainerFinding]) -> str:
 
 def repository(finding: ContainerFinding) -> str:
     """Return the image that a container was started as, without tag and digest."""
-    read = parsed(finding.container.image.reference)
+    read = reference_of(finding.container.image.reference)
     if read is None:
         return short_reference(finding.container.image.reference)
     return read.repository_only().familiar

@@ -8,10 +8,10 @@ from html import escape
 from typing import Final
 
 from digestry.audit.findings import ContainerFinding
-from digestry.audit.reports.words import NOT_FROM_TAG, WORDS, container_name, number, severity
+from digestry.audit.reports.words import NOT_FROM_TAG, WORDS, container_name, severity
 from digestry.audit.timelines import Era, Timeline
 from digestry.model.digest import Digest
-from digestry.model.text import printable
+from digestry.model.text import number_of, printable
 from digestry.model.timestamps import rfc3339
 
 _WIDTH: Final = 1000
@@ -32,10 +32,10 @@ def timeline_cards(histories: Sequence[Timeline], *, until: datetime.datetime | 
     for one in told:
         yield from _card(one, until)
     if quiet:
-        yield _folded(f"{number(len(quiet), 'tag')} never moved", [str(one.tag) for one in quiet])
+        yield _folded(f"{number_of(len(quiet), 'tag')} never moved", [str(one.tag) for one in quiet])
     if without:
         lines = [f"{one.tag}: {one.problem}" for one in without]
-        yield _folded(f"{number(len(without), 'tag')} without a history", lines)
+        yield _folded(f"{number_of(len(without), 'tag')} without a history", lines)
     yield "</section>\n"
 
 
@@ -48,7 +48,7 @@ def _card(line: Timeline, until: datetime.datetime | None) -> Iterator[str]:
     eras = line.eras
     end = max(eras[-1].since, until or eras[-1].since)
     fills = _fills(line)
-    moves = number(len(eras) - 1, "move")
+    moves = number_of(len(eras) - 1, "move")
     name = _text(line.tag.familiar)
     yield f'<article class="card" data-holder>\n<h3>{name} <span class="soft">{moves}</span></h3>\n'
     yield _bar(eras, end, fills)
@@ -81,7 +81,7 @@ def _bar(eras: Sequence[Era], end: datetime.datetime, fills: dict[Digest | None,
         if era.findings:
             parts.append(f'<rect {box} y="24" height="4" class="fill-runs"/>')
         position += width
-    label = f"{number(len(eras), 'digest')} over time"
+    label = f"{number_of(len(eras), 'digest')} over time"
     return (
         f'<svg class="bar" viewBox="0 0 {_WIDTH} 30" preserveAspectRatio="none" role="img"'
         f' aria-label="{label}">{"".join(parts)}</svg>\n'
@@ -131,7 +131,7 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
         word = WORDS["not_affected" if said == {"not_affected"} else "fixed"]
         words += f' <span class="badge good">{word}</span>'
     runs = _names(era.findings)
-    names = f"<br>{number(len(era.findings), 'container')}: {runs}" if runs else ""
+    names = f"<br>{number_of(len(era.findings), 'container')}: {runs}" if runs else ""
     return (
         f'<li data-row="era"><svg class="dot" viewBox="0 0 10 10" aria-hidden="true">'
         f'<circle cx="5" cy="5" r="5" class="{fill}"/></svg>'
@@ -149,7 +149,7 @@ def _unplaced(line: Timeline) -> Iterator[str]:
             runs = "runs" if len(members) == 1 else "run"
             yield (
                 f'<li data-row="era"><div><span class="badge {of}">{word}</span> '
-                f"{number(len(members), 'container')} {runs} {what}: {_names(members)}</div></li>\n"
+                f"{number_of(len(members), 'container')} {runs} {what}: {_names(members)}</div></li>\n"
             )
 
 

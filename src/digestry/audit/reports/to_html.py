@@ -25,7 +25,6 @@ from digestry.audit.reports.words import (
     Severity,
     container_name,
     good_statements,
-    number,
     severity,
     short_reference,
     state_word,
@@ -34,7 +33,7 @@ from digestry.audit.reports.words import (
 )
 from digestry.audit.timelines import Timeline
 from digestry.inventory.observation import Note, Unseen
-from digestry.model.text import printable
+from digestry.model.text import number_of, printable
 from digestry.model.timestamps import rfc3339
 from digestry.version import __version__
 
@@ -130,17 +129,17 @@ def _headline(report: AuditReport) -> str:
     total = len(report.findings)
     bad = sum(finding.assessment.state == "affected" for finding in report.findings)
     if bad:
-        return f"{bad} of {number(total, 'container')} {'is' if bad == 1 else 'are'} vulnerable"
+        return f"{bad} of {number_of(total, 'container')} {'is' if bad == 1 else 'are'} vulnerable"
     if not total:
         return "No container was seen"
     unsure = sum(severity(finding) in {"never", "unknown"} for finding in report.findings)
     if unsure or report.problems:
-        return f"Nothing vulnerable was found in {number(total, 'container')}, but not everything is known"
+        return f"Nothing vulnerable was found in {number_of(total, 'container')}, but not everything is known"
     unassessed = sum(finding.assessment.state == "not_assessed" for finding in report.findings)
     if unassessed:
-        of = f"{unassessed} of {number(total, 'container')} {'is' if unassessed == 1 else 'are'}"
+        of = f"{unassessed} of {number_of(total, 'container')} {'is' if unassessed == 1 else 'are'}"
         return f"Nothing vulnerable was found, but {of} not assessed"
-    return f"Nothing vulnerable runs in {number(total, 'container')}"
+    return f"Nothing vulnerable runs in {number_of(total, 'container')}"
 
 
 def _header(report: AuditReport) -> Iterator[str]:
@@ -155,7 +154,9 @@ def _header(report: AuditReport) -> Iterator[str]:
         seen_at = finding.container.seen_at
         latest = seen_at if latest is None else max(latest, seen_at)
     yield f"<header>\n<h1>{text(_headline(report))}</h1>\n"
-    about = [number(len(hosts), "host"), number(len(images), "different digest")] if report.findings else []
+    about = (
+        [number_of(len(hosts), "host"), number_of(len(images), "different digest")] if report.findings else []
+    )
     if latest is not None:
         about.insert(0, rfc3339(latest))
     yield f'<p class="soft">{" · ".join(about)}</p>\n<ul class="tiles">\n'
@@ -194,7 +195,7 @@ def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Ite
         one = members[0]
         worst = severity(one)
         word = state_word(one)
-        many = number(len(members), "container")
+        many = number_of(len(members), "container")
         yield f'<article class="card {worst}" data-holder>\n<h3>{badge(worst, word)} {many}</h3>\n'
         yield f'<p class="do">→ {text(one.action)}</p>\n'
         if one.assessment.advisories:
@@ -301,7 +302,7 @@ def _image(group: Group, most: int) -> Iterator[str]:
         if quiet[:most]:
             yield from _rows(quiet[:most], "container")
         if len(quiet) > most:
-            more = number(len(quiet) - most, "more container")
+            more = number_of(len(quiet) - most, "more container")
             yield f'<p class="soft">… and {more} (--all-rows lists each)</p>\n'
         if not alone:
             yield "</details>\n"

@@ -20,7 +20,6 @@ from digestry.audit.reports.words import (
     WORDS,
     container_name,
     good_statements,
-    number,
     place,
     severity,
     short_reference,
@@ -29,7 +28,7 @@ from digestry.audit.reports.words import (
     tag_words,
     worst_first,
 )
-from digestry.model.text import printable
+from digestry.model.text import number_of, printable
 
 MOST_ROWS: Final = 50
 """Bad containers that are listed, unless all are asked for: a comment has a limit of 65,536 characters."""
@@ -50,7 +49,7 @@ def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = Fa
     yield f"### {mark} digestry audit\n\n"
     yield f"{code(summary(report))}\n\n"
     if report.problems:
-        yield f"**{number(len(report.problems), 'thing')} could not be seen:**\n\n"
+        yield f"**{number_of(len(report.problems), 'thing')} could not be seen:**\n\n"
         for problem in report.problems:
             yield f"- {code(f'{problem.source}: {problem.message}')}\n"
         yield "\n"
@@ -59,7 +58,7 @@ def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = Fa
     if bad:
         yield from _table(bad if every else bad[:MOST_ROWS])
         if not every and len(bad) > MOST_ROWS:
-            yield f"\n… and {number(len(bad) - MOST_ROWS, 'more container')} of these kinds.\n"
+            yield f"\n… and {number_of(len(bad) - MOST_ROWS, 'more container')} of these kinds.\n"
         yield "\n"
         lines = [plain(line) for line in explanations(report, TableOptions())]
         yield from _details("Why, and what to do", lines if every else lines[: 4 * MOST_ROWS])
@@ -119,7 +118,7 @@ def _images(every_finding: Sequence[ContainerFinding], *, every: bool) -> Iterat
     lines = [line for group in groups for line in group.lines]
     for line in lines if every else lines[: 2 * MOST_ROWS]:
         one = line.first
-        name = container_name(one) if len(line.findings) == 1 else number(len(line.findings), "container")
+        name = container_name(one) if len(line.findings) == 1 else number_of(len(line.findings), "container")
         running = merged(line.findings, _running, "digest")
         cells = (name, short_reference(one.container.image.reference), running, merged_tags(line.findings))
         shown = " | ".join(code(text) for text in cells)

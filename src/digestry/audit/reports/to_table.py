@@ -14,13 +14,12 @@ from digestry.audit.reports.words import (
     container_name,
     counted,
     good_statements,
-    number,
     state_word,
     summary,
     tag_words,
     worst_first,
 )
-from digestry.model.text import printable
+from digestry.model.text import number_of, printable
 
 _MOST_GOOD: Final = 12
 
@@ -43,7 +42,7 @@ def write(report: AuditReport, options: TableOptions | None = None) -> Iterator[
             for line in shown:
                 yield from wrapped(line, options)
             if len(shown) < len(said):
-                yield uncoloured(f"  {ELLIPSIS} and {number(len(said) - len(shown), 'more statement')}")
+                yield uncoloured(f"  {ELLIPSIS} and {number_of(len(said) - len(shown), 'more statement')}")
         yield ()
     if report.problems:
         yield (("PROBLEMS", "title"),)
@@ -80,7 +79,7 @@ def _groups(groups: Sequence[Group], by: By, options: TableOptions) -> Iterator[
     for position, group in enumerate(bad):
         if position:
             yield ""
-        yield f"{group.key}: {number(len(group.findings), 'container')}: {counted(group.findings)}"
+        yield f"{group.key}: {number_of(len(group.findings), 'container')}: {counted(group.findings)}"
         for line in group.lines:
             yield _row(line, options)
     first = not bad
@@ -113,7 +112,7 @@ def _quiet(
     if hidden:
         containers = sum(len(group.findings) for group in hidden)
         yield (
-            f"{ELLIPSIS} and {number(containers, 'container')} in {len(hidden)} more groups"
+            f"{ELLIPSIS} and {number_of(containers, 'container')} in {len(hidden)} more groups"
             " (--all-rows shows each)"
         )
 
@@ -131,7 +130,7 @@ def _row(line: Line, options: TableOptions) -> Row:
     if len(many) == 1:
         name, host = container_name(one), one.container.host or "-"
     else:
-        name = number(len(many), "container")
+        name = number_of(len(many), "container")
         host = merged(many, lambda finding: finding.container.host or "-", "host")
     cells = [
         state_word(one),

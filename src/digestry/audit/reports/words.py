@@ -11,8 +11,8 @@ from digestry.advisories.statements import LONG_AGO, Status
 from digestry.audit.assessment import State
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.tag_verdict import UNTAGGED_HERE
-from digestry.errors import InvalidReference
-from digestry.model.reference import Reference
+from digestry.inventory.engine_values import reference_of
+from digestry.model.text import number_of
 from digestry.model.timestamps import rfc3339
 
 Severity: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]
@@ -101,16 +101,6 @@ def place(finding: ContainerFinding) -> str:
     return f"{container_name(finding)} on {host}" if host else container_name(finding)
 
 
-def parsed(reference: str | None) -> Reference | None:
-    """Return an image name as it was typed, read; None if it is none."""
-    if not reference:
-        return None
-    try:
-        return Reference.parse(reference)
-    except InvalidReference:
-        return None
-
-
 def short_reference(reference: str | None, *, host: bool = True) -> str:
     """Return an image name for people: ``golftrack:1.5``, or ``golftrack@baad1b40fc15`` if it is pinned.
 
@@ -118,7 +108,7 @@ def short_reference(reference: str | None, *, host: bool = True) -> str:
     """
     if not reference:
         return BY_ID
-    read = parsed(reference)
+    read = reference_of(reference)
     if read is None:
         return reference
     name = reference.partition("@")[0]
@@ -163,12 +153,7 @@ def good_statements(findings: Iterable[ContainerFinding]) -> list[str]:
     for finding in findings:
         if finding.assessment.state in STATED:
             counts.update(dict.fromkeys(map(statement_words, finding.assessment.advisories), 1))
-    return [f"{number(count, 'container')}: {said}" for said, count in counts.most_common()]
-
-
-def number(count: int, thing: str) -> str:
-    """Return ``1 container``, ``2 containers``."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
+    return [f"{number_of(count, 'container')}: {said}" for said, count in counts.most_common()]
 
 
 def state_word(finding: ContainerFinding) -> str:
@@ -185,7 +170,7 @@ def counted(findings: Iterable[ContainerFinding]) -> str:
 
 def summary(report: AuditReport) -> str:
     """Return one line: how many containers, in which states, and how much could not be seen."""
-    line = number(len(report.findings), "container")
+    line = number_of(len(report.findings), "container")
     hosts = {finding.container.host for finding in report.findings} - {""}
     if len(hosts) == 1:
         line += f" on {hosts.pop()}"
@@ -194,5 +179,5 @@ def summary(report: AuditReport) -> str:
     elif report.sources:
         line += f" in {', '.join(report.sources)}"
     if report.problems:
-        line += f"; {number(len(report.problems), 'problem')}: something could not be seen"
+        line += f"; {number_of(len(report.problems), 'problem')}: something could not be seen"
     return line
