@@ -35,7 +35,7 @@ log: Final = logging.getLogger("digestry.registry")
 LOST: Final = Family("digestry_audit_lost_lines", "Lines of the audit log that could not be written.")
 
 PLACE_FILE: Final = "audit-log.json"
-"""Below the root, where commands find the audit log of a registry whose configuration has a place for it."""
+"""In the scratch directory: where the audit log is, for commands without the server's configuration."""
 
 KEPT: Final = "kept"
 """How a file's name ends that has the lines of users whose share of the log others would take."""
@@ -48,11 +48,11 @@ LogEntry = dict[str, object]
 class AuditLog:
     """The audit log of one process. Thread-safe."""
 
-    def __init__(self, config: LogConfig, root: Path) -> None:
+    def __init__(self, config: LogConfig, scratch: Path) -> None:
         self.lost = 0
         """How many lines could not be written."""
-        self._root = root
-        self._file = config.audit_file(root)
+        self._scratch = scratch
+        self._file = config.audit_file(scratch)
         self._stderr = config.audit == STDERR
         self._lock = threading.Lock()
         self._descriptor: int | None = None
@@ -118,7 +118,7 @@ class AuditLog:
             descriptor = os.open(file, flags | os.O_EXCL, 0o600)
         except FileExistsError:
             return os.open(file, flags, 0o600)
-        if not file.is_relative_to(self._root) or is_shared(self._root):
+        if not file.is_relative_to(self._scratch) or is_shared(self._scratch):
             os.fchmod(descriptor, 0o640)  # for who collects logs
         return descriptor
 
@@ -173,9 +173,9 @@ def _locked(descriptor: int, operation: int) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def record_path(config: LogConfig, root: Path) -> None:
-    """Record the path of the audit log in the root, for commands that are given only the root."""
-    file = root / PLACE_FILE
+def record_path(config: LogConfig, scratch: Path) -> None:
+    """Record the path of the audit log in the scratch directory, for commands that are given only that."""
+    file = scratch / PLACE_FILE
     try:
         if config.audit is None:
             fsio.remove_file(file)
@@ -186,10 +186,10 @@ def record_path(config: LogConfig, root: Path) -> None:
         log.error("commands will not find the audit log: %s", error.message)
 
 
-def recorded_path(root: Path) -> LogConfig:
-    """Return the recorded path of the audit log of the server that last used this root."""
+def recorded_path(scratch: Path) -> LogConfig:
+    """Return the recorded path of the audit log of the server that last used this scratch directory."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        place = msgspec.json.decode(fsio.read_file(root / PLACE_FILE), type=dict[str, str]).get("audit")
+        place = msgspec.json.decode(fsio.read_file(scratch / PLACE_FILE), type=dict[str, str]).get("audit")
         if place is not None:
             return LogConfig(audit=place if place in {OFF, STDERR} else Path(place))
     return LogConfig()
@@ -201,8 +201,8 @@ class RotationJob:
     name = "audit log"
     _SECONDS: Final = 30.0
 
-    def __init__(self, config: LogConfig, root: Path) -> None:
-        self._files = [config.audit_file(root), config.for_anonymous_refusals(root).audit_file(root)]
+    def __init__(self, config: LogConfig, scratch: Path) -> None:
+        self._files = [config.audit_file(scratch), config.for_anonymous_refusals(scratch).audit_file(scratch)]
         self._size = config.audit_size
         self._keep = config.audit_files
 
