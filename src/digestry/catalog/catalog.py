@@ -35,6 +35,7 @@ from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_chain import BrokenEntry
+from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.pull_through import PullThrough
 from digestry.catalog.quotas import Quota
@@ -103,7 +104,8 @@ class Catalog(BlobLinks):
 
     ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
-    ``damage`` what cannot be served, ``identity`` which registry this is.
+    ``damage`` what cannot be served, ``identity`` which registry this is; ``sequencing`` gives the journal's
+    entries their positions.
     """
 
     def __init__(
@@ -124,7 +126,10 @@ class Catalog(BlobLinks):
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(options.policy, options.subscriptions, now, options.lease)
-        self.pull_through = PullThrough(self._database, self._rules, options.lease, self._quotas)
+        self.sequencing = JournalSequencing(self._database, options.subscriptions)
+        self.pull_through = PullThrough(
+            self._database, self.sequencing, self._rules, options.lease, self._quotas
+        )
 
     def describe(self) -> str:
         """Return what messages call the catalog, such as its path."""
@@ -167,7 +172,7 @@ class Catalog(BlobLinks):
         """
         now = self._now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
-        with self._database.write() as connection:
+        with self.sequencing.write() as connection:
             key = RepositoryKey(repository_rows.find_or_make(connection, repository, now), repository)
             new = manifest_rows.find(connection, key.row, target.digest) is None
             if not tag_names:
@@ -243,7 +248,7 @@ class Catalog(BlobLinks):
         manifest any more; :class:`TagChanged`, :class:`TagRefused`.
         """
         now = self._now()
-        with self._database.write() as connection:
+        with self.sequencing.write() as connection:
             key = RepositoryKey(self._known(connection, repository), repository)
             digest = tag_moves.past(connection, key, name, wanted)
             found = manifest_rows.find(connection, key.row, digest)
@@ -276,14 +281,14 @@ class Catalog(BlobLinks):
 
         Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
         """
-        with self._database.write() as connection:
+        with self.sequencing.write() as connection:
             key = RepositoryKey(self._known(connection, repository), repository)
             return tag_moves.drop(connection, self._rules, key, name, origin=origin, expected=expected)
 
     def delete_manifest(self, repository: str, digest: Digest, *, origin: Origin) -> list[TagEvent]:
         """Remove a manifest and the tags that point at it. Raises :class:`NotFound`, or
         :class:`Conflict` while an index there lists it, :class:`TagRefused` for one of the tags."""
-        with self._database.write() as connection:
+        with self.sequencing.write() as connection:
             key = RepositoryKey(self._known(connection, repository), repository)
             if manifest_rows.find(connection, key.row, str(digest)) is None:
                 raise NotFound(f"manifest {digest} is not in repository {repository}")

@@ -7,13 +7,14 @@ that it saw misses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, func, select, update
 
-from digestry.catalog import delivery_queue
+from digestry.catalog import delivery_queue, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.journal import to_event
@@ -57,13 +58,25 @@ def sequence_entries(connection: Connection, subscriptions: Sequence[Subscriptio
 class JournalSequencing:
     """Gives entries their positions. Thread-safe.
 
-    ``waiting`` is set when this process has written an entry that has none.
+    ``wake`` is set when a transaction of this process that may have moved tags was committed.
     """
 
     def __init__(self, database: Database, subscriptions: Sequence[Subscription]) -> None:
         self._database = database
         self._subscriptions = subscriptions
-        self.waiting = threading.Event()
+        self.wake = threading.Event()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction that may write, and move tags."""
+        with self._database.write() as connection:
+            yield connection
+        self.wake.set()
+
+    def is_needed(self) -> bool:
+        """Return whether entries are written without a position."""
+        with self._database.read() as connection:
+            return not dialect.of(connection).one_writer
 
     def run(self, limit: int = BATCH) -> int:
         """Give the next positions to at most ``limit`` entries; return to how many."""

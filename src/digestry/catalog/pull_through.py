@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, select
 from digestry.catalog import damage, dialect, lease_rows, manifest_rows, quotas, repository_rows, tag_moves
 from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
+from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.quotas import Quota
 from digestry.catalog.reads import SeenTag
 from digestry.catalog.schema import upstream_tags
@@ -25,8 +26,16 @@ from digestry.model.manifest import Manifest
 class PullThrough:
     """The catalog's part of a cache in front of other registries. Thread-safe."""
 
-    def __init__(self, database: Database, rules: Rules, lease: int, limits: Sequence[Quota]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sequencing: JournalSequencing,
+        rules: Rules,
+        lease: int,
+        limits: Sequence[Quota],
+    ) -> None:
         self._database = database
+        self._sequencing = sequencing
         self._rules = rules
         self._lease = lease
         self._quotas = tuple(limits)
@@ -41,7 +50,7 @@ class PullThrough:
         """
         now = self._rules.now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
-        with self._database.write() as connection:
+        with self._sequencing.write() as connection:
             key = RepositoryKey(repository_rows.find_or_make(connection, repository, now), repository)
             new = manifest_rows.find(connection, key.row, target.digest) is None
             damage.healed(connection, target.digest)
@@ -67,7 +76,7 @@ class PullThrough:
 
         Raises :class:`TagRefused`.
         """
-        with self._database.write() as connection:
+        with self._sequencing.write() as connection:
             connection.execute(
                 delete(upstream_tags).where(
                     upstream_tags.c.repository == repository, upstream_tags.c.tag == tag

@@ -21,6 +21,8 @@ class Job(StrEnum):
     """Removing content, and copying all of it: garbage collection and backups."""
     SCRUB = "scrub"
     WEBHOOKS = "webhooks"
+    SEQUENCING = "sequencing"
+    """Giving the journal's entries their positions in the registry."""
 
 
 class Lock(Protocol):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
+from digestry.registry.sequencer import Sequencer
 from digestry.registry.service import Service
 from digestry.registry.webhook_dispatcher import WebhookDispatcher
 
@@ -26,12 +27,14 @@ class Lifecycle:
             service.config.webhooks,
             now=service.now,
         )
+        self._sequencer = Sequencer(service.stores.coordination, service.stores.catalog.sequencing)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start the periodic work. Raises :class:`InvalidConfiguration`, :class:`StorageError`."""
         service = self._service
         service.gate.start()
+        self._sequencer.start()
         self._webhooks.start()
         if service.mirrors is not None:
             service.mirrors.start()
@@ -44,6 +47,7 @@ class Lifecycle:
         service = self._service
         for task in self._tasks:
             task.cancel()
+        self._sequencer.stop()
         self._webhooks.stop()
         if service.mirrors is not None:
             await asyncio.to_thread(service.mirrors.stop)
