@@ -1,4 +1,4 @@
-"""Positions that entries get after they were committed: without a gap, in each repository's order, for good."""
+"""Positions that entries get after the commit: without a gap, in each repository's order, for good."""
 
 from __future__ import annotations
 
