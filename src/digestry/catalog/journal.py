@@ -53,12 +53,17 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
     The caller's transaction moves the tag as well, or neither happens. It has the repository's row locked.
     """
     last = connection.execute(push_statements.LAST_ENTRY, {"repository": move.repository}).first()
-    number, last_at, previous = (0, 0, "") if last is None else (last.number, last.at, last.hash)
+    if last is None:
+        number, last_at, previous = 0, 0, ""
+        position = connection.execute(push_statements.LAST_POSITION).scalar_one()
+    else:
+        number, last_at, previous, position = last
     if number <= 0:
         number, previous = 0, anchor(connection)
     values: dict[str, Any] = {
         "repository": move.repository,
         "number": number + 1,
+        "sequence": position + 1 if dialect.of(connection).one_writer else None,
         # A clock that was set back must not reorder history: a repository's times only ever rise.
         "at": max(now(), last_at + 1),
         "tag": move.tag,
@@ -73,12 +78,8 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "previous_hash": previous,
     }
     values["hash"] = hash_of([values[name] for name in HASHED])
-    if dialect.of(connection).one_writer:
-        position = connection.execute(push_statements.ADD_ENTRY_AT_NEXT_POSITION, values).scalar_one()
-    else:
-        connection.execute(push_statements.ADD_ENTRY, values)
-        position = None
-    return to_event(values | {"sequence": position})
+    connection.execute(push_statements.ADD_ENTRY, values)
+    return to_event(values)
 
 
 def anchor(connection: Connection) -> str:

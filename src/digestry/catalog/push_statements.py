@@ -38,26 +38,15 @@ MOVE_TAG: Final = (
     .where(tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag"))
     .values(digest=bindparam("to"), moved_at=bindparam("at"))
 )
+LAST_POSITION: Final = select(func.coalesce(func.max(journal.c.sequence), 0).label("position"))
 LAST_ENTRY: Final = (
-    select(journal.c.number, journal.c.at, journal.c.hash)
+    select(journal.c.number, journal.c.at, journal.c.hash, LAST_POSITION.scalar_subquery().label("position"))
     .where(journal.c.repository == bindparam("repository"))
     .order_by(journal.c.number.desc())
     .limit(1)
 )
-"""The end of a repository's chain."""
+"""The end of a repository's chain, and the registry's last position."""
 ADD_ENTRY: Final = insert(journal)
-ADD_ENTRY_AT_NEXT_POSITION: Final = (
-    insert(journal)
-    .values(
-        {
-            column.name: bindparam(column.name, type_=column.type)
-            for column in journal.columns
-            if column is not journal.c.sequence
-        }
-        | {"sequence": select(func.coalesce(func.max(journal.c.sequence), 0) + 1).scalar_subquery()}
-    )
-    .returning(journal.c.sequence)
-)
 
 COUNT_UPLOADS: Final = select(func.count()).select_from(uploads)
 COUNT_UPLOADS_OF: Final = COUNT_UPLOADS.where(uploads.c.actor == bindparam("actor"))
