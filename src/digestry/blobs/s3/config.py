@@ -51,7 +51,7 @@ class S3Config:
     def __post_init__(self) -> None:
         if not _BUCKET.fullmatch(self.bucket):
             raise InvalidConfiguration(f"{shown(self.bucket)} is not the name of an S3 bucket")
-        if self.prefix and not _PREFIX.fullmatch(self.prefix):
+        if self.prefix and (not _PREFIX.fullmatch(self.prefix) or {".", ".."} & set(self.prefix.split("/"))):
             raise InvalidConfiguration(f"{shown(self.prefix)} cannot be the prefix of keys in a bucket")
         if self.part_size < SMALLEST_PART:
             raise InvalidConfiguration(f"a part of an upload has {SMALLEST_PART} bytes or more")

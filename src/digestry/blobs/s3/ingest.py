@@ -192,6 +192,8 @@ class S3Ingest:
         return self._state.end - self._state.parts_end + self._pending_size
 
     def _collect(self, view: bytes | memoryview) -> None:
+        if not view:
+            return
         if not self._has_slot:
             self._session.memory.take(self)
             self._has_slot = True
