@@ -108,12 +108,16 @@ def parse(document: Mapping[str, object], where: Where) -> ProxyConfig:
     """Read ``[proxy]`` of a document. Raises :class:`InvalidConfiguration`."""
     values = toml.read(document.get("proxy", {}), KEYS, Where(where.file, "proxy"))
     trusted = values["trusted"]
-    networks = tuple(_unmapped(ipaddress.ip_network(item)) for item in trusted if item != UNIX)
+    networks = tuple(parse_network(item) for item in trusted if item != UNIX)
     return ProxyConfig(networks, UNIX in trusted, values["headers"])
 
 
-def _unmapped(network: Network) -> Network:
-    """Return ``10.0.0.0/8`` for ``::ffff:10.0.0.0/104``, the form that a dual-stack socket has for IPv4."""
+def parse_network(text: str) -> Network:
+    """Return a network, or an address as one, and IPv4 out of a mapped IPv6. Raises ValueError.
+
+    ``::ffff:10.0.0.0/104`` is what a dual-stack socket has for ``10.0.0.0/8``.
+    """
+    network = ipaddress.ip_network(text)
     mapped = None if network.version == 4 else network.network_address.ipv4_mapped
     if mapped is None or network.prefixlen < 96:
         return network
