@@ -66,16 +66,42 @@ class Backend:
             yield Catalog(database, self.options, now=self.now)
 
 
+@dataclass(frozen=True, slots=True)
+class StoreLocations:
+    """Where the catalog and the content of a registry are; None for its root directory.
+
+    ``database`` is the URL of a PostgreSQL database, which may have a password and is not shown. ``blobs`` is
+    ``s3://BUCKET/PREFIX``; ``endpoint`` is the URL of the S3 server, ``region`` its region.
+    """
+
+    database: str | None = field(default=None, repr=False)
+    blobs: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+
+    @property
+    def needs_root(self) -> bool:
+        """Return whether a directory is needed that is kept: for the catalog's file or the content."""
+        return self.database is None or self.blobs is None
+
+
 def open_backend(
-    root: Path,
+    root: Path | None,
     options: CatalogOptions = CatalogOptions(),  # noqa: B008 - frozen
+    stores: StoreLocations = StoreLocations(),
     *,
     now: clock.Clock = clock.now,
 ) -> Backend:
-    """Return the backend of the registry in the directory ``root``. Nothing is made or opened."""
+    """Return the backend of the registry in the directory ``root``, or in ``stores``. Nothing is made or
+    opened."""
     return Backend(
         str(root), SqliteStore(root), open_layout(root), FileCoordination(root), root, options, now
     )
+
+
+def host_coordination(directory: Path) -> Coordination:
+    """Return what the processes of this host that use ``directory`` agree by. Nothing is touched."""
+    return FileCoordination(directory)
 
 
 def catalog_file(directory: Path) -> CatalogFile:

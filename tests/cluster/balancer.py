@@ -8,7 +8,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, cast
 
 _CHUNK: Final = 1 << 16
 _CONNECT_SECONDS: Final = 5.0
@@ -21,7 +21,8 @@ class TcpProxy:
     connections stay open and no byte passes, as when a cable is pulled.
     """
 
-    def __init__(self, *targets: tuple[str, int]) -> None:
+    def __init__(self, *targets: tuple[str, int], one_request: bool = False) -> None:
+        self._one_request = one_request
         self._targets: Sequence[tuple[str, int]] = targets
         self._turns = itertools.count()
         self._whole = threading.Event()
@@ -108,8 +109,7 @@ class TcpProxy:
                 selector.register(one, selectors.EVENT_READ)
             while selector.get_map():
                 for key, _ in selector.select():
-                    one = key.fileobj
-                    assert isinstance(one, socket.socket)
+                    one = cast("socket.socket", key.fileobj)
                     content = one.recv(_CHUNK)
                     self._whole.wait()
                     if content:

@@ -289,7 +289,7 @@ def _heal(repository: str, content: bytes) -> Act:
 
     def run(stage: Stage) -> None:
         service = stage.registry.service
-        blob_file(service.config.root, digest).write_bytes(bytes(len(content)))
+        blob_file(service.config.scratch, digest).write_bytes(bytes(len(content)))
         scrub = Scrub(
             service.stores.catalog, open_backend(stage.registry.root), rate=1 << 30, now=stage.clock
         )

@@ -188,7 +188,7 @@ def test_a_read_of_the_catalog_that_waits_holds_up_nobody(
     direct: Direct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = direct.service.stores.read_cache
-    catalog = open_catalog(direct.service.config.root)
+    catalog = open_catalog(direct.service.config.scratch)
     manifest = pushed(catalog, "x")
     catalog.close()
     original, database = reads.manifest, asyncio.Event()

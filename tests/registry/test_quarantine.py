@@ -140,7 +140,7 @@ def test_which_trouble_is_the_contents(
     service = open_service(config)
     digest = service.stores.blobs.put(b"content")
 
-    needs_disk(config.root)
+    needs_disk(config.scratch)
 
     def fail(*_: object) -> int:
         raise OSError(number, "x")

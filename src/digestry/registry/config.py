@@ -7,6 +7,7 @@ Each section is parsed in the module that it configures.
 from __future__ import annotations
 
 import ipaddress
+import os
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from digestry.registry import (
     retention_config,
     scrub,
     sparse_config,
+    storage_config,
     toml,
     webhooks,
 )
@@ -44,6 +46,7 @@ from digestry.registry.pull_through import config as pull_through_config
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.retention_config import CollectionConfig
 from digestry.registry.scrub import ScrubConfig
+from digestry.registry.storage_config import StorageConfig
 from digestry.registry.toml import Key, Where
 from digestry.registry.webhooks import Webhook
 
@@ -90,6 +93,7 @@ SECTIONS: Final = frozenset(
         "mirror",
         "health",
         "log",
+        "storage",
     }
 )
 
@@ -106,8 +110,9 @@ class TlsConfig:
 class RegistryConfig:
     """The configuration of one registry. Sizes in bytes, times in seconds."""
 
-    root: Path
-    """The directory of the registry's catalog, content, keys and locks."""
+    root: Path | None
+    """The directory of the catalog, the content, the keys and the locks, as far as they are not elsewhere,
+    and of a node's own files; None for a node that keeps none."""
     host: str = "127.0.0.1"
     port: int = 5000
     socket: Path | None = None
@@ -150,11 +155,17 @@ class RegistryConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     log: LogConfig = field(default_factory=LogConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
 
     @property
     def scratch(self) -> Path:
         """The directory of this node's own files, which no other node reads: metrics, copies of the
-        certificate, its part of the audit log, and whatever is only for the time that it runs."""
+        certificate, its part of the audit log, and whatever is only for the time that it runs.
+
+        A node without a root has one only while it runs.
+        """
+        if self.root is None:
+            raise AssertionError("a node without a root has no scratch directory yet")
         return self.root
 
     def backend(self, now: clock.Clock = clock.now) -> Backend:
@@ -166,7 +177,7 @@ class RegistryConfig:
             quotas=tuple(self.quotas),
             sparse=tuple(self.sparse),
         )
-        return open_backend(self.root, options, now=now)
+        return open_backend(self.root, options, self.storage.stores, now=now)
 
     @property
     def scheme(self) -> str:
@@ -226,15 +237,21 @@ def load(file: Path | None, options: Options) -> RegistryConfig:
     log = replace(log, format=log_format)
     if not 4 << 20 <= manifest_limit <= 64 << 20:
         raise where.wrong("the limit of a manifest is from 4 MiB to 64 MiB")
+    storage = storage_config.parse(sections, where, os.environ)
     if top["root"] is None:
-        raise InvalidConfiguration(
-            "there is no directory to keep the content in", hint="give --root, or root in the configuration"
-        )
+        if storage.stores.needs_root:
+            raise InvalidConfiguration(
+                "there is no directory to keep the content in",
+                hint="give --root, or root in the configuration; without one, [storage] names both a database"
+                " and an S3 store",
+            )
+        if log.audit is None:  # a file would be lost with the node
+            log = replace(log, audit="stderr")
     base = Path.cwd() if given.get("listen") is not None or file is None else file.parent
     path = connections.socket_path(top["listen"], base)
     host, port = ("", 0) if path is not None else parse_listen(top["listen"])
     config = RegistryConfig(
-        root=top["root"].absolute(),
+        root=None if top["root"] is None else top["root"].absolute(),
         host=host,
         port=port,
         socket=path,
@@ -267,6 +284,7 @@ def load(file: Path | None, options: Options) -> RegistryConfig:
         health=observing.health(sections, where),
         log=log,
         scrub=scrub.parse(sections, where),
+        storage=storage,
     )
     _check_open(config)
     return config

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from granian import Granian
@@ -22,7 +23,7 @@ from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 
 from digestry import fsio
-from digestry.backend import Backend
+from digestry.backend import Backend, host_coordination
 from digestry.catalog import clock
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
@@ -45,6 +46,7 @@ from digestry.registry.pull_through.config import check_files
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.reserve import A_BIT, reserve_of
 from digestry.registry.root import check_catalog, check_content, check_root, warn_of_owner
+from digestry.registry.scratch import with_scratch
 
 _READ_BUFFER: Final = 480 << 10
 """Bytes that one connection may read ahead: large uploads are the faster for it. It bounds a request's
@@ -141,28 +143,30 @@ def serve(
     Raises :class:`Conflict` if another server has this root, :class:`InvalidConfiguration` if the
     address cannot be used, :class:`StorageError`.
     """
-    with umask(group=config.group_access):
-        _serve(config, ready, make_upstream, make_mounts)
+    with umask(group=config.group_access), with_scratch(config) as (node, scratch):
+        fsio.make_directory(scratch)
+        _serve(node, scratch, ready, make_upstream, make_mounts)
 
 
 def _serve(
     config: RegistryConfig,
+    root: Path,
     ready: Callable[[str], None],
     make_upstream: MakeUpstream | None,
     make_mounts: Callable[[], Mounts] | None,
 ) -> None:
-    fsio.make_directory(config.root)
     backend = config.backend()
+    host = host_coordination(root)
     with contextlib.suppress(Conflict):  # raised below: who has the root is told of first
-        check_root(config.root)
+        check_root(root)
         check_content(backend)
-        backend.coordination.prepare()
-    held = f"{backend.location} is served by another digestry already"
-    with backend.coordination.only_one(Job.SERVE, held=held):
-        check_root(config.root)
+        host.prepare()
+    with host.only_one(Job.SERVE, held=f"{root} is served by another digestry already"):
+        check_root(root)
         check_content(backend)
         warn_of_owner(backend)
-        make_private(config.root, group=config.group_access)
+        make_private(root, group=config.group_access)
+        host.check()
         backend.coordination.check()
         _prepare(config, backend)
         _raise_file_limit()

@@ -170,7 +170,7 @@ def daily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
 
 def test_while_another_has_the_root_it_waits(daily: RegistryConfig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with locked(daily.root / lock_file(Job.COLLECTION)):
+    with locked(daily.scratch / lock_file(Job.COLLECTION)):
         assert collection_job(daily).run(threading.Event()) == 60.0
     assert len(caplog.records) == 1
 
@@ -182,7 +182,7 @@ def test_what_was_broken_off_is_begun_again_at_the_next_start(daily: RegistryCon
     job = collection_job(daily)
     job.run(stopped)
     job.run(threading.Event())
-    catalog = open_catalog(daily.root)
+    catalog = open_catalog(daily.scratch)
     state = catalog.jobs.state(COLLECTION)
     catalog.close()
     assert state is not None
@@ -198,7 +198,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
 
     def fails(config: RegistryConfig, _: Backend, **__: object) -> CollectionCounts:
         runs.append(1)
-        catalog = open_catalog(config.root)
+        catalog = open_catalog(config.scratch)
         catalog.jobs.note(JobState(COLLECTION, clock.now(), None, {}))
         catalog.close()
         raise StorageError("the disk is on fire")

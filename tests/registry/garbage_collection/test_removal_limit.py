@@ -30,12 +30,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
     loaded = load(settings, {"root": tmp_path / "root"})
     prepare(loaded)
     for number in range(3):
-        push(loaded.root, "x", f"t{number}", b"%d" % number)
+        push(loaded.scratch, "x", f"t{number}", b"%d" % number)
     return loaded
 
 
 def blobs(config: RegistryConfig) -> int:
-    return len(list(open_blobs(config.root).digests()))
+    return len(list(open_blobs(config.scratch).digests()))
 
 
 def test_a_share() -> None:
@@ -48,7 +48,7 @@ def test_a_share() -> None:
 
 
 def test_blobs_that_are_most_of_the_store_stay(config: RegistryConfig) -> None:
-    store = open_blobs(config.root)
+    store = open_blobs(config.scratch)
     strays = [store.put(os.urandom(10)) for _ in range(10)]
     items: list[object] = []
     with pytest.raises(RemovalRefused, match="10 of 19 blobs, of 100 bytes, would be removed"):
@@ -60,7 +60,7 @@ def test_blobs_that_are_most_of_the_store_stay(config: RegistryConfig) -> None:
 
 
 def test_fewer_than_half_go(config: RegistryConfig) -> None:
-    store = open_blobs(config.root)
+    store = open_blobs(config.scratch)
     for _ in range(9):
         store.put(os.urandom(10))
     gathered(collect, config)
@@ -71,7 +71,7 @@ def test_manifests_are_looked_at_before_any_is_deleted(
     config: RegistryConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(removal_limit, "FEW", 1)
-    catalog = open_catalog(config.root)
+    catalog = open_catalog(config.scratch)
     for tag in ("t0", "t1"):
         catalog.delete_tag("x", tag, origin=ORIGIN)
     with pytest.raises(RemovalRefused, match="2 of 3 manifests"):
@@ -84,11 +84,11 @@ def test_manifests_are_looked_at_before_any_is_deleted(
 
 
 def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None:
-    store = open_blobs(config.root)
+    store = open_blobs(config.scratch)
     for _ in range(10):
         store.put(os.urandom(10))
     job = collection_job(config, now=later())
-    catalog = open_catalog(config.root)
+    catalog = open_catalog(config.scratch)
     with pytest.raises(RemovalRefused):
         job._collect(threading.Event())
     with pytest.raises(RemovalRefused):

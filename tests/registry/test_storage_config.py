@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.registry import storage
-from digestry.registry.storage import StorageConfig
+from digestry.registry import storage_config
+from digestry.registry.storage_config import StorageConfig
 from digestry.registry.toml import Where
 
 WHERE = Where(Path("/etc/digestry/registry.toml"))
 DATABASE = "postgresql://digestry:secret@db.example:5433/registry"
 
 
-def parse(environment: dict[str, str] | None = None, **section: object) -> StorageConfig:
-    return storage.parse({"storage": section} if section else {}, WHERE, environment or {})
+def parse(environment: Mapping[str, str] | None = None, /, **section: object) -> StorageConfig:
+    return storage_config.parse({"storage": section} if section else {}, WHERE, environment or {})
 
 
 def test_without_a_section_all_is_in_the_root() -> None:
     config = parse()
-    assert (config.database, config.blobs) == (None, None)
-    assert config.needs_root
+    assert (config.stores.database, config.stores.blobs) == (None, None)
+    assert config.stores.needs_root
 
 
 def test_the_environment_alone_names_a_whole_node() -> None:
@@ -34,29 +35,29 @@ def test_the_environment_alone_names_a_whole_node() -> None:
             "AWS_DEFAULT_REGION": "eu-west-1",
         }
     )
-    assert config.database == DATABASE
-    assert config.blobs == "s3://images/a/b"
-    assert config.endpoint == "http://127.0.0.1:9000"
-    assert config.region == "eu-west-1"
-    assert not config.needs_root
+    assert config.stores.database == DATABASE
+    assert config.stores.blobs == "s3://images/a/b"
+    assert config.stores.endpoint == "http://127.0.0.1:9000"
+    assert config.stores.region == "eu-west-1"
+    assert not config.stores.needs_root
 
 
 def test_the_environment_names_other_stores_than_the_file() -> None:
     config = parse({"DIGESTRY_BLOBS": "s3://other"}, database=DATABASE, blobs="s3://images")
-    assert (config.database, config.blobs) == (DATABASE, "s3://other")
+    assert (config.stores.database, config.stores.blobs) == (DATABASE, "s3://other")
 
 
 def test_the_endpoint_of_the_file_goes_before_the_environment_s() -> None:
     config = parse({"AWS_ENDPOINT_URL": "http://a:1"}, blobs="s3://images", endpoint="http://b:2")
-    assert config.endpoint == "http://b:2"
+    assert config.stores.endpoint == "http://b:2"
 
 
 def test_the_password_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("p@ss/word\n")
     where = Where(tmp_path / "registry.toml")
     section = {"database": "postgresql://me@db/registry", "database-password-file": "password"}
-    config = storage.parse({"storage": section}, where, {})
-    assert config.database == "postgresql://me:p%40ss%2Fword@db/registry"
+    config = storage_config.parse({"storage": section}, where, {})
+    assert config.stores.database == "postgresql://me:p%40ss%2Fword@db/registry"
 
 
 def test_the_password_is_not_shown() -> None:

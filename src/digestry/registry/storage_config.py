@@ -6,13 +6,13 @@ has no configuration file, and take precedence over one that has.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from digestry.backend import StoreLocations
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
 from digestry.registry import proxies, toml
@@ -29,7 +29,7 @@ REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
 
-def _database(value: Any, where: Where) -> str:
+def _database(value: object, where: Where) -> str:
     text = toml.text(value, where)
     try:
         parts = urlsplit(text)
@@ -44,25 +44,25 @@ def _database(value: Any, where: Where) -> str:
     return text
 
 
-def _blobs(value: Any, where: Where) -> str:
+def _blobs(value: object, where: Where) -> str:
     text = toml.text(value, where)
     try:
         parts = urlsplit(text)
     except ValueError as error:
         raise ValueError(f"it is not a URL: {error}") from None
     if parts.scheme != "s3" or not parts.netloc:
-        raise ValueError(f's3://BUCKET/PREFIX is required, not {shown(text)}')
+        raise ValueError(f"s3://BUCKET/PREFIX is required, not {shown(text)}")
     if parts.username is not None or parts.port is not None or parts.query or parts.fragment:
         raise ValueError(
-            "s3://BUCKET/PREFIX is required, and nothing else: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
-            " another of the SDK's ways, say the key, and endpoint the server"
+            "s3://BUCKET/PREFIX is required, and nothing else: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+            " or another of the SDK's ways, say the key, and endpoint the server"
         )
     if not 3 <= len(parts.netloc) <= 63:
         raise ValueError(f"a bucket's name has 3 to 63 characters, unlike {shown(parts.netloc)}")
     return text
 
 
-def _endpoint(value: Any, where: Where) -> str:
+def _endpoint(value: object, where: Where) -> str:
     text = toml.text(value, where)
     try:
         parts = urlsplit(text)
@@ -74,7 +74,7 @@ def _endpoint(value: Any, where: Where) -> str:
     return text
 
 
-def _redirect(value: Any, where: Where) -> bool | tuple[Network, ...]:
+def _redirect(value: object, where: Where) -> bool | tuple[Network, ...]:
     if isinstance(value, bool):
         return value
     found: list[Network] = []
@@ -82,7 +82,9 @@ def _redirect(value: Any, where: Where) -> bool | tuple[Network, ...]:
         try:
             found.append(proxies.parse_network(item))
         except ValueError as error:
-            raise ValueError(f'true, false or networks are required, such as ["10.0.0.0/8"]: {error}') from None
+            raise ValueError(
+                f'true, false or networks are required, such as ["10.0.0.0/8"]: {error}'
+            ) from None
     return tuple(found)
 
 
@@ -116,25 +118,13 @@ class RedirectRule:
 
 @dataclass(frozen=True, slots=True)
 class StorageConfig:
-    """Where the catalog and the content are; None for the root directory.
+    """Where the stores are, and which clients are sent to the store of the content."""
 
-    ``database`` is a PostgreSQL URL, which may have a password and is not shown; ``blobs`` is
-    ``s3://BUCKET/PREFIX``; ``endpoint`` and ``region`` are the S3 server's.
-    """
-
-    database: str | None = field(default=None, repr=False)
-    blobs: str | None = None
-    endpoint: str | None = None
-    region: str | None = None
+    stores: StoreLocations = field(default_factory=StoreLocations)
     redirect: RedirectRule = field(default_factory=RedirectRule)
 
-    @property
-    def needs_root(self) -> bool:
-        """Return whether a directory is needed that is kept: for the catalog's file or the content."""
-        return self.database is None or self.blobs is None
 
-
-def parse(document: Mapping[str, Any], where: Where, environment: Mapping[str, str]) -> StorageConfig:
+def parse(document: Mapping[str, object], where: Where, environment: Mapping[str, str]) -> StorageConfig:
     """Read ``[storage]`` of a document, and the environment, which takes precedence.
 
     Raises :class:`InvalidConfiguration`.
@@ -153,16 +143,20 @@ def parse(document: Mapping[str, Any], where: Where, environment: Mapping[str, s
     for key in ("endpoint", "region", "redirect"):
         if blobs is None and values[key]:
             raise here.wrong(f"{key} is of an S3 store, and blobs names none")
-    return StorageConfig(
+    stores = StoreLocations(
         database=database,
         blobs=blobs,
         endpoint=values["endpoint"] or _from(environment, ENDPOINT, _endpoint),
         region=values["region"] or _from(environment, REGION, toml.text),
-        redirect=RedirectRule(redirect) if isinstance(redirect, bool) else RedirectRule(networks=redirect),
+    )
+    return StorageConfig(
+        stores, RedirectRule(redirect) if isinstance(redirect, bool) else RedirectRule(networks=redirect)
     )
 
 
-def _from(environment: Mapping[str, str], names: tuple[str, ...], kind: toml.Kind) -> Any:
+def _from(
+    environment: Mapping[str, str], names: tuple[str, ...], kind: Callable[[object, Where], str]
+) -> str | None:
     for name in names:
         value = environment.get(name)
         if value:
