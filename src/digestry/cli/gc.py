@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digestry.cli.file_modes import keep_private
 from digestry.cli.output import format_option, note, printable, say
+from digestry.cli.registry_options import ROOT_HELP, chosen_registry
 from digestry.model.text import number_of, printable_json
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The server's registry.toml: [collection] and [[retention]] say what is kept (docs/collection.md).",
 )
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The registry's directory. It may be served meanwhile.",
-)
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help=ROOT_HELP)
 @click.option("--dry-run", is_flag=True, help="Only list what would go, and why.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not list what goes; only count it.")
 @click.option(
@@ -60,15 +56,13 @@ def gc(
     in bytes, and stays, true for what should have gone and could not), and totals.
     """
     from digestry.registry import garbage_collection, retention_config
-    from digestry.registry.config import load
     from digestry.registry.observability.audit_events import operator
     from digestry.registry.removal_limit import OPTION
 
-    loaded = load(config, {"root": root, "allow_anonymous": True})
-    keep_private(loaded.root)
+    loaded = chosen_registry(config, root)
     backend = loaded.backend()
     if config is None:
-        notes = loaded.backend().coordination.notes
+        notes = backend.coordination.notes
         retention_config.check_against_served(notes, loaded.collection.retention)
     most: list[RemovalShare] = []
     if dry_run:

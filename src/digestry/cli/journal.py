@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -14,9 +14,11 @@ import click
 from digestry.cli import exit_codes
 from digestry.cli.command_group import Group
 from digestry.cli.output import format_option, json_document, note, printable, say
+from digestry.cli.registry_options import CONFIG_HELP, ROOT_HELP, chosen_registry, registry_options
 
 if TYPE_CHECKING:
     from digestry.catalog.journal_chain import Verdict
+    from digestry.registry.config import RegistryConfig
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -29,22 +31,14 @@ def hashes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Sequ
     return values
 
 
-def _root(*, required: bool) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    return click.option(
-        "--root",
-        type=click.Path(file_okay=False, path_type=Path),
-        required=required,
-        help="The registry's directory. It may be served meanwhile; nothing in it is changed.",
-    )
-
-
 @click.group(cls=Group)
 def journal() -> None:
     """Verify and export a registry's journal."""
 
 
 @journal.command()
-@_root(required=False)
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help=ROOT_HELP)
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help=CONFIG_HELP)
 @click.option("--file", type=click.File("rb"), help="An exported journal, or - for standard input.")
 @click.option(
     "--expect",
@@ -56,7 +50,13 @@ def journal() -> None:
 @format_option
 @click.pass_context
 def verify(
-    ctx: click.Context, *, root: Path | None, file: BinaryIO | None, expect: tuple[str, ...], format_: str
+    ctx: click.Context,
+    *,
+    config: Path | None,
+    root: Path | None,
+    file: BinaryIO | None,
+    expect: tuple[str, ...],
+    format_: str,
 ) -> None:
     """Verify the hash chains: that no entry was changed, removed or inserted.
 
@@ -68,12 +68,11 @@ def verify(
     absent, the expected hashes that are not there. last_hash and anchor are null for a part of a journal
     that does not tell them.
     """
-    from digestry.backend import open_backend
     from digestry.catalog import journal_export
     from digestry.errors import ContentError, NotFound
 
-    if (root is None) == (file is None):
-        raise click.UsageError("Give either --root or --file.")
+    if file is not None and (root is not None or config is not None):
+        raise click.UsageError("Give either --file, or --root or --config.")
     if file is not None:
         # Standard input has a number for a name, or one in brackets.
         name = "standard input" if file.name in (0, "<stdin>", "-") else file.name
@@ -86,8 +85,8 @@ def verify(
                 f"{name} has no entries, so that there is nothing to verify",
                 hint="an export that failed leaves such a file, too: digestry journal export --root DIR",
             )
-    elif root is not None:
-        verdict = open_backend(root).catalog_store.verify_journal(expect)
+    else:
+        verdict = chosen_registry(config, root).backend().catalog_store.verify_journal(expect)
     if format_ == "json":
         json_document(_plain(verdict))
     else:
@@ -131,7 +130,7 @@ def _tell(verdict: Verdict) -> None:
 
 
 @journal.command()
-@_root(required=True)
+@registry_options
 @click.option(
     "--since-sequence",
     type=click.IntRange(min=0),
@@ -139,17 +138,16 @@ def _tell(verdict: Verdict) -> None:
     metavar="N",
     help="Only the entries after the one whose sequence is N.",
 )
-def export(*, root: Path, since_sequence: int) -> None:
-    """Write the journal as lines of JSON, in the order of the registry, oldest entry first.
+def export(*, registry: RegistryConfig, since_sequence: int) -> None:
+    """Write the journal as lines of JSON, oldest entry first.
 
     Each line is an entry as GET _digestry/journal has it (docs/tags.md); `digestry journal verify
     --file` proves the chains from them alone.
     """
-    from digestry.backend import open_backend
     from digestry.errors import StorageError
 
     stream = sys.stdout.buffer
-    with contextlib.closing(open_backend(root).catalog_store.export_journal(since=since_sequence)) as lines:
+    with contextlib.closing(registry.backend().catalog_store.export_journal(since=since_sequence)) as lines:
         for line in lines:
             try:
                 stream.write(line)

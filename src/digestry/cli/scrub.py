@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.file_modes import keep_private
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
+from digestry.cli.registry_options import registry_options
 from digestry.cli.time_options import rfc3339
 from digestry.model.text import number_of
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from digestry.catalog.damage import Affected, DamagedContent
     from digestry.model.digest import Digest
     from digestry.model.digest_prefix import DigestPrefix
+    from digestry.registry.config import RegistryConfig
     from digestry.registry.scrub import Pass
 
 _MOST: Final = 1000
@@ -47,12 +48,7 @@ def _speed(_: click.Context, __: click.Parameter, value: str) -> int:
 
 
 @click.command()
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The registry's directory. It may be served meanwhile.",
-)
+@registry_options
 @click.option(
     "--rate",
     metavar="SIZE",
@@ -71,7 +67,7 @@ def _speed(_: click.Context, __: click.Parameter, value: str) -> int:
 def scrub(
     ctx: click.Context,
     *,
-    root: Path,
+    registry: RegistryConfig,
     rate: int,
     from_start: bool,
     list_only: bool,
@@ -92,7 +88,6 @@ def scrub(
     damaged, unread), and damaged, the first 1000: digest, problem, found_at, files in quarantine, and
     repositories, each with name, the tags that need it, and how many more_tags there are.
     """
-    from digestry.backend import open_backend
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.registry.root import check_user
     from digestry.registry.scrub import last
@@ -100,17 +95,16 @@ def scrub(
     if from_start and digests:
         raise click.UsageError("--from-start is for all that the registry holds.")
     prefixes = [DigestPrefix.parse(text) for text in dict.fromkeys(digests)]
-    keep_private(root)
-    backend = open_backend(root)
+    backend = registry.backend()
     backend.catalog_store.check_schema()  # a directory that is no registry must not become one
     catalog = backend.open_catalog()
     try:
-        among = [_whole(catalog, root, prefix) for prefix in prefixes]
+        among = [_whole(catalog, backend, prefix) for prefix in prefixes]
         if list_only:
             found = last(catalog)
         else:
             check_user(backend)
-            found = _run(catalog, backend, root, rate, from_start=from_start, among=among)
+            found = _run(catalog, backend, registry.scratch, rate, from_start=from_start, among=among)
         rows = catalog.damage.listed(limit=_MOST, among=among)
         damaged = len(rows) if among else catalog.damage.count()
         if format_ == "json":
@@ -132,10 +126,10 @@ def scrub(
         ctx.exit(exit_codes.STORAGE)
 
 
-def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
+def _whole(catalog: Catalog, backend: Backend, prefix: DigestPrefix) -> Digest:
     """Return the one digest with this prefix that the registry holds. Raises NotFound and Ambiguous."""
     digest = prefix.whole or prefix.only_match(
-        catalog.digest_prefixes.of_content(prefix, limit=20), f"the registry in {root}"
+        catalog.digest_prefixes.of_content(prefix, limit=20), f"the registry in {backend.location}"
     )
     if str(prefix) != str(digest):
         note(f"{prefix} is {digest}")
@@ -143,7 +137,7 @@ def _whole(catalog: Catalog, root: Path, prefix: DigestPrefix) -> Digest:
 
 
 def _run(
-    catalog: Catalog, backend: Backend, root: Path, rate: int, *, from_start: bool, among: Sequence[Digest]
+    catalog: Catalog, backend: Backend, scratch: Path, rate: int, *, from_start: bool, among: Sequence[Digest]
 ) -> Pass:
     import logging
 
@@ -155,7 +149,7 @@ def _run(
     # What a server would log is in the table at the end.
     scrubbing.log.addHandler(logging.NullHandler())
     stop = threading.Event()
-    audit = AuditLog(recorded_path(root), root)
+    audit = AuditLog(recorded_path(scratch), scratch)
     findings = DamageEvents(audit, operator("digestry scrub"))
     try:
         with _watching() as watch, _stopping(stop):

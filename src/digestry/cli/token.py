@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from digestry.cli.command_group import Group
-from digestry.cli.file_modes import keep_private
 from digestry.cli.output import format_option, note, say
+from digestry.cli.registry_options import registry_options
 from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
     from digestry.catalog.robot_tokens import RobotTokens
-
-_ROOT = click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The directory that the registry was given with --root. It may be running.",
-)
+    from digestry.registry.config import RegistryConfig
 
 
 @click.group(cls=Group)
@@ -34,12 +27,12 @@ def token() -> None:
 
 
 @token.command("create")
-@_ROOT
+@registry_options
 @click.option(
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it can be used."
 )
 @click.argument("name")
-def create(root: Path, days: int, name: str) -> None:
+def create(registry: RegistryConfig, days: int, name: str) -> None:
     """Make a token named NAME; print its secret, which is shown this once and kept nowhere.
 
     Log in with it: docker login -u 'robot$NAME' --password-stdin HOST
@@ -52,21 +45,21 @@ def create(root: Path, days: int, name: str) -> None:
         check_robot(name.removeprefix(ROBOT_PREFIX))
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
-    robots = _robots(root)
+    robots = _robots(registry)
     try:
         ends = datetime.now(UTC) + timedelta(days=days)
         secret = robots.create(name.removeprefix(ROBOT_PREFIX), expires_at=clock.from_datetime(ends))
     finally:
         robots.close()
-    _audit(root, "create-token", name, ends=rfc3339(ends))
+    _audit(registry, "create-token", name, ends=rfc3339(ends))
     note(f"user {ROBOT_PREFIX}{name.removeprefix(ROBOT_PREFIX)}, until {rfc3339(ends)}")
     say(secret)
 
 
 @token.command("list")
-@_ROOT
+@registry_options
 @format_option
-def show(root: Path, format_: str) -> None:
+def show(registry: RegistryConfig, format_: str) -> None:
     """List the tokens, without their secrets.
 
     JSON: a list of objects with user, created and expires (RFC 3339; expires is null for a token that does
@@ -76,7 +69,7 @@ def show(root: Path, format_: str) -> None:
     from digestry.cli.output import json_document, table
     from digestry.registry.access.identity import ROBOT_PREFIX
 
-    robots = _robots(root)
+    robots = _robots(registry)
     try:
         found = robots.all()
     finally:
@@ -104,68 +97,67 @@ def show(root: Path, format_: str) -> None:
 
 
 @token.command("revoke")
-@_ROOT
+@registry_options
 @click.argument("name")
-def revoke(root: Path, name: str) -> None:
+def revoke(registry: RegistryConfig, name: str) -> None:
     """End the token named NAME. A running registry refuses it within seconds."""
     from digestry.registry.access.identity import ROBOT_PREFIX
 
-    robots = _robots(root)
+    robots = _robots(registry)
     try:
         robots.revoke(name.removeprefix(ROBOT_PREFIX))
     finally:
         robots.close()
-    _audit(root, "revoke-token", name)
+    _audit(registry, "revoke-token", name)
 
 
 @token.command("rotate-key")
-@_ROOT
+@registry_options
 @click.option(
     "--retire", is_flag=True, help="Remove the other keys: whoever is logged in with a token logs in again."
 )
-def rotate_key(root: Path, retire: bool) -> None:
+def rotate_key(registry: RegistryConfig, retire: bool) -> None:
     """Make a new key for the registry to sign its tokens with; print the key's id.
 
     A running registry signs with it within seconds. What older keys signed stays good until it
     expires, unless they are retired.
     """
-    from digestry.backend import open_backend
     from digestry.registry.access.keys import KeyRing
     from digestry.registry.observability.audit_events import note_command
     from digestry.registry.root import check_user
 
-    _robots(root).close()
-    backend = open_backend(root)
+    _robots(registry).close()
+    backend = registry.backend()
     check_user(backend)  # who could not read the key could not sign
     key = KeyRing(backend.coordination.keys).rotate(retire=retire)
-    note_command(root, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
+    note_command(registry.scratch, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
     say(key)
 
 
-def _audit(root: Path, action: str, name: str, **what: str) -> None:
+def _audit(registry: RegistryConfig, action: str, name: str, **what: str) -> None:
     from digestry.registry.access.identity import ROBOT_PREFIX
     from digestry.registry.observability.audit_events import note_command
 
     robot = ROBOT_PREFIX + name.removeprefix(ROBOT_PREFIX)
-    note_command(root, f"digestry token {action.partition('-')[0]}", action, robot=robot, **what)
+    note_command(registry.scratch, f"digestry token {action.partition('-')[0]}", action, robot=robot, **what)
 
 
-def _robots(root: Path) -> RobotTokens:
+def _robots(registry: RegistryConfig) -> RobotTokens:
     """Return the tokens of a registry's root, brought up to date. Raises :class:`NotFound`."""
-    from digestry.backend import open_backend
     from digestry.coordination.protocol import Job
     from digestry.errors import Conflict, NotFound
     from digestry.registry.root import check_catalog, check_content, check_root
 
-    keep_private(root)
-    backend = open_backend(root)
+    backend = registry.backend()
     try:
         backend.catalog_store.require()
     except NotFound as error:
-        raise NotFound(f"{root} is not the root of a registry", hint="digestry serve makes it one") from error
+        raise NotFound(
+            f"there is no registry in {backend.location}", hint="digestry serve makes it one"
+        ) from error
     catalog = backend.open_catalog()
     try:
-        check_root(root)
+        check_root(registry.scratch)
         check_content(backend)
         check_catalog(backend)
         try:

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from digestry.cli.command_group import Group
-from digestry.cli.file_modes import keep_private
 from digestry.cli.output import format_option, json_document, say, table
+from digestry.cli.registry_options import registry_options
 from digestry.cli.time_options import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from digestry.catalog.catalog import Catalog
+    from digestry.registry.config import RegistryConfig
 
 _MOST: Final = 1000
-
-
-def _root(function: Callable[..., object]) -> Callable[..., object]:
-    return click.option(
-        "--root",
-        type=click.Path(file_okay=False, path_type=Path),
-        required=True,
-        help="The registry's directory. It may be served meanwhile.",
-    )(function)
 
 
 def _name(function: Callable[..., object]) -> Callable[..., object]:
     return click.option("--name", help="Of this webhook only.")(function)
 
 
-def _open(root: Path) -> Catalog:
-    from digestry.backend import open_backend
-
-    keep_private(root)
-    backend = open_backend(root)
+def _open(registry: RegistryConfig) -> Catalog:
+    backend = registry.backend()
     backend.catalog_store.check_schema()  # a directory that is no registry must not become one
     return backend.open_catalog()
 
@@ -48,10 +36,10 @@ def webhook() -> None:
 
 
 @webhook.command("list")
-@_root
+@registry_options
 @_name
 @format_option
-def list_(*, root: Path, name: str | None, format_: str) -> None:
+def list_(*, registry: RegistryConfig, name: str | None, format_: str) -> None:
     """List the events that webhooks have not taken yet, oldest first, the first 1000.
 
     Those that were given up are DEAD, and stay until they are retried.
@@ -61,7 +49,7 @@ def list_(*, root: Path, name: str | None, format_: str) -> None:
     """
     from digestry.catalog import clock
 
-    catalog = _open(root)
+    catalog = _open(registry)
     try:
         found = catalog.delivery_queue.listed(webhook=name, limit=_MOST)
     finally:
@@ -99,19 +87,19 @@ def list_(*, root: Path, name: str | None, format_: str) -> None:
 
 
 @webhook.command()
-@_root
+@registry_options
 @_name
 @click.option("--sequence", type=click.IntRange(min=1), metavar="N", help="This event only.")
-def retry(*, root: Path, name: str | None, sequence: int | None) -> None:
+def retry(*, registry: RegistryConfig, name: str | None, sequence: int | None) -> None:
     """Make what was given up, and what waits, due at once; the server delivers it."""
     from digestry.catalog import clock
     from digestry.registry.observability.audit_events import note_command
 
-    catalog = _open(root)
+    catalog = _open(registry)
     try:
         count = catalog.delivery_queue.revive(webhook=name, sequence=sequence, now=clock.now())
     finally:
         catalog.close()
     what = {"webhook": name, "sequence": sequence, "events": count}
-    note_command(root, "digestry webhook retry", "retry-webhook", **what)
+    note_command(registry.scratch, "digestry webhook retry", "retry-webhook", **what)
     say(f"{count} due now")

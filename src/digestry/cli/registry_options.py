@@ -1,0 +1,49 @@
+"""The options that name a registry for who runs it: its directory or its configuration."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from digestry.registry.config import RegistryConfig
+
+CONFIG_HELP = "The server's registry.toml, such as one whose [storage] names a database (docs/scale.md)."
+ROOT_HELP = "The registry's directory. It may be served meanwhile."
+
+
+def registry_options(function: Callable[..., object]) -> Callable[..., object]:
+    """Give a command the options ``--root`` and ``--config``; it gets a registry for both."""
+
+    @click.option("--root", type=click.Path(file_okay=False, path_type=Path), help=ROOT_HELP)
+    @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help=CONFIG_HELP)
+    @functools.wraps(function)
+    def command(*, config: Path | None, root: Path | None, **options: object) -> object:
+        return function(registry=chosen_registry(config, root), **options)
+
+    return command
+
+
+def chosen_registry(config: Path | None, root: Path | None) -> RegistryConfig:
+    """Return the configuration of the registry that the options, or the environment, name.
+
+    Files that this process writes are then no wider than the registry's, and a node's scratch directory is
+    there until the command ends. Raises :class:`InvalidConfiguration`.
+    """
+    from digestry.registry.config import load
+    from digestry.registry.observability.audit_log import record_path
+    from digestry.registry.permissions import is_shared, umask
+    from digestry.registry.scratch import with_scratch
+
+    context = click.get_current_context()
+    loaded = load(config, {"root": root, "allow_anonymous": True})
+    temporary = loaded.root is None
+    loaded, scratch = context.with_resource(with_scratch(loaded))
+    if temporary:
+        record_path(loaded.log, scratch)  # else a command would write its audit events there
+    context.with_resource(umask(group=is_shared(scratch)))
+    return loaded
