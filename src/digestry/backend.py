@@ -17,6 +17,7 @@ from digestry.catalog.sqlite.store import SqliteStore
 from digestry.catalog.store import CatalogChanges, CatalogFile, CatalogStore
 from digestry.coordination.files import FileCoordination
 from digestry.coordination.protocol import Coordination
+from digestry.errors import InvalidConfiguration
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ def open_backend(
 ) -> Backend:
     """Return the backend of the registry in the directory ``root``, or in ``stores``. Nothing is made or
     opened."""
+    if root is None:
+        raise InvalidConfiguration("a registry without a root names a database and an S3 store")
     return Backend(
         str(root), SqliteStore(root), open_layout(root), FileCoordination(root), root, options, now
     )
