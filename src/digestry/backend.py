@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,13 +73,15 @@ class StoreLocations:
     """Where the catalog and the content of a registry are; None for its root directory.
 
     ``database`` is the URL of a PostgreSQL database, which may have a password and is not shown. ``blobs`` is
-    ``s3://BUCKET/PREFIX``; ``endpoint`` is the URL of the S3 server, ``region`` its region.
+    ``s3://BUCKET/PREFIX``; ``endpoint`` is the URL of the S3 server, ``region`` its region, and ``largest``
+    how many bytes the largest blob may have.
     """
 
     database: str | None = field(default=None, repr=False)
     blobs: str | None = None
     endpoint: str | None = None
     region: str | None = None
+    largest: int = 0
 
     @property
     def needs_root(self) -> bool:
@@ -95,11 +98,28 @@ def open_backend(
 ) -> Backend:
     """Return the backend of the registry in the directory ``root``, or in ``stores``. Nothing is made or
     opened."""
-    if root is None:
+    if root is None and stores.needs_root:
         raise InvalidConfiguration("a registry without a root names a database and an S3 store")
-    return Backend(
-        str(root), SqliteStore(root), open_layout(root), FileCoordination(root), root, options, now
+    directory = root or Path()
+    catalog_store = SqliteStore(directory)
+    blobs = open_layout(directory) if stores.blobs is None else _s3_blobs(stores, catalog_store, now)
+    return Backend(str(directory), catalog_store, blobs, FileCoordination(directory), directory, options, now)
+
+
+def _s3_blobs(stores: StoreLocations, catalog_store: CatalogStore, now: clock.Clock) -> BlobStore:
+    # Read here and not above, because other registries need none of it.
+    from digestry.blobs.s3.config import parse_s3_url  # noqa: PLC0415
+    from digestry.blobs.s3.store import S3Blobs  # noqa: PLC0415
+    from digestry.catalog.stored_objects import StoredObjects  # noqa: PLC0415
+
+    config = parse_s3_url(
+        stores.blobs or "",
+        os.environ,
+        endpoint=stores.endpoint,
+        region=stores.region,
+        largest=stores.largest,
     )
+    return S3Blobs(config, lambda: StoredObjects(catalog_store.open(), now))
 
 
 def host_coordination(directory: Path) -> Coordination:

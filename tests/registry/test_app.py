@@ -21,7 +21,9 @@ from digestry.registry.bytes_cache import BytesCache
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.lifecycle import Lifecycle
+from digestry.registry.proxies import parse_network
 from digestry.registry.service import Service, open_service
+from digestry.registry.storage_config import RedirectRule, StorageConfig
 from tests.backends import file_of, open_blobs, open_catalog
 from tests.catalog.support import pushed
 from tests.stores import ingest_file
@@ -35,12 +37,13 @@ SILENCE = b"silence"
 class Direct:
     """Calls the application as an ASGI server would."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **settings: Any) -> None:
         open_blobs(root).prepare()
         catalog = open_catalog(root)
         catalog.migrate()
         catalog.close()
-        self.service = open_service(RegistryConfig(root, connections=ConnectionLimits(body_seconds=0.1)))
+        limits = ConnectionLimits(body_seconds=0.1)
+        self.service = open_service(RegistryConfig(root, connections=limits, **settings))
         self._app = RegistryApp(lambda: self.service)
         self._app._service = self.service
         self._loop = asyncio.new_event_loop()
@@ -249,20 +252,37 @@ def test_every_storage_error_is_told_alike() -> None:
     assert "/srv" not in json.dumps(problem.body())
 
 
-def test_a_store_that_clients_can_read_is_where_they_are_sent(
-    direct: Direct, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("redirect", "status"),
+    [
+        (RedirectRule(all=True), 307),
+        (RedirectRule(networks=(parse_network("127.0.0.0/8"),)), 307),
+        (RedirectRule(networks=(parse_network("10.0.0.0/8"),)), 200),
+        (RedirectRule(), 200),
+    ],
+)
+def test_clients_that_reach_the_store_are_sent_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redirect: RedirectRule, status: int
 ) -> None:
     """Only for what is large: the answer would take longer than a small blob."""
-    large, small = (Digest.of(content) for content in (b"x" * 100_000, b"y" * 100))
-    for content, digest in ((b"x" * 100_000, large), (b"y" * 100, small)):
-        assert direct.request("POST", f"/v2/x/blobs/uploads/?digest={digest}", [content])[0] == 201
-    monkeypatch.setattr(
-        direct.service.stores.blobs, "redirect", lambda digest: f"https://store.test/{digest}?signed"
-    )
-    status, headers, body = direct.request("GET", f"/v2/x/blobs/{large}")
-    assert (status, headers["location"], body) == (307, f"https://store.test/{large}?signed", b"")
-    assert direct.request("HEAD", f"/v2/x/blobs/{large}")[0] == 200
-    assert direct.request("GET", f"/v2/x/blobs/{small}")[0::2] == (200, b"y" * 100)
+    direct = Direct(tmp_path / "root", storage=StorageConfig(redirect=redirect))
+    try:
+        large, small = (Digest.of(content) for content in (b"x" * 100_000, b"y" * 100))
+        for content, digest in ((b"x" * 100_000, large), (b"y" * 100, small)):
+            assert direct.request("POST", f"/v2/x/blobs/uploads/?digest={digest}", [content])[0] == 201
+        monkeypatch.setattr(
+            direct.service.stores.blobs, "redirect", lambda digest: f"https://store.test/{digest}?signed"
+        )
+        found, headers, body = direct.request("GET", f"/v2/x/blobs/{large}")
+        assert found == status
+        if status == 307:
+            assert (headers["location"], body) == (f"https://store.test/{large}?signed", b"")
+        else:
+            assert body == b"x" * 100_000
+        assert direct.request("HEAD", f"/v2/x/blobs/{large}")[0] == 200
+        assert direct.request("GET", f"/v2/x/blobs/{small}")[0::2] == (200, b"y" * 100)
+    finally:
+        direct.close()
 
 
 def test_stale_uploads_are_swept(tmp_path: Path) -> None:

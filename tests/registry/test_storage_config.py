@@ -31,25 +31,16 @@ def test_the_environment_alone_names_a_whole_node() -> None:
         {
             "DIGESTRY_DATABASE": DATABASE,
             "DIGESTRY_BLOBS": "s3://images/a/b",
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
-            "AWS_DEFAULT_REGION": "eu-west-1",
         }
     )
     assert config.stores.database == DATABASE
     assert config.stores.blobs == "s3://images/a/b"
-    assert config.stores.endpoint == "http://127.0.0.1:9000"
-    assert config.stores.region == "eu-west-1"
     assert not config.stores.needs_root
 
 
 def test_the_environment_names_other_stores_than_the_file() -> None:
     config = parse({"DIGESTRY_BLOBS": "s3://other"}, database=DATABASE, blobs="s3://images")
     assert (config.stores.database, config.stores.blobs) == (DATABASE, "s3://other")
-
-
-def test_the_endpoint_of_the_file_goes_before_the_environment_s() -> None:
-    config = parse({"AWS_ENDPOINT_URL": "http://a:1"}, blobs="s3://images", endpoint="http://b:2")
-    assert config.stores.endpoint == "http://b:2"
 
 
 def test_the_password_is_read_from_a_file(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def load(file: Path | None, options: Options) -> RegistryConfig:
     log = replace(log, format=log_format)
     if not 4 << 20 <= manifest_limit <= 64 << 20:
         raise where.wrong("the limit of a manifest is from 4 MiB to 64 MiB")
-    storage = storage_config.parse(sections, where, os.environ)
+    storage = storage_config.parse(sections, where, os.environ, largest=limits["upload"])
     if top["root"] is None:
         if storage.stores.needs_root:
             raise InvalidConfiguration(

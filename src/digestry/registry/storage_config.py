@@ -21,10 +21,6 @@ from digestry.registry.toml import Key, Where
 
 DATABASE: Final = "DIGESTRY_DATABASE"
 BLOBS: Final = "DIGESTRY_BLOBS"
-ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-"""The variables that name the S3 server, as the AWS SDKs read them: the first that is set counts."""
-REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
-"""The variables that name the region, as the AWS SDKs read them."""
 
 _SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
@@ -124,21 +120,23 @@ class StorageConfig:
     redirect: RedirectRule = field(default_factory=RedirectRule)
 
 
-def parse(document: Mapping[str, object], where: Where, environment: Mapping[str, str]) -> StorageConfig:
+def parse(
+    document: Mapping[str, object], where: Where, environment: Mapping[str, str], *, largest: int = 0
+) -> StorageConfig:
     """Read ``[storage]`` of a document, and the environment, which takes precedence.
 
-    Raises :class:`InvalidConfiguration`.
+    ``largest`` is how many bytes the largest blob may have. Raises :class:`InvalidConfiguration`.
     """
     here = Where(where.file, "storage")
     values = toml.read(document.get("storage", {}), KEYS, here)
-    database = _from(environment, (DATABASE,), _database) or values["database"]
+    database = _from(environment, DATABASE, _database) or values["database"]
     password_file = values["database_password_file"]
     if password_file is not None:
         if values["database"] is None:
             raise here.wrong("database-password-file is given, and no database")
         if database == values["database"]:
             database = with_password(database, _password(password_file, here))
-    blobs = _from(environment, (BLOBS,), _blobs) or values["blobs"]
+    blobs = _from(environment, BLOBS, _blobs) or values["blobs"]
     redirect = values["redirect"]
     for key in ("endpoint", "region", "redirect"):
         if blobs is None and values[key]:
@@ -146,25 +144,23 @@ def parse(document: Mapping[str, object], where: Where, environment: Mapping[str
     stores = StoreLocations(
         database=database,
         blobs=blobs,
-        endpoint=values["endpoint"] or _from(environment, ENDPOINT, _endpoint),
-        region=values["region"] or _from(environment, REGION, toml.text),
+        endpoint=values["endpoint"],
+        region=values["region"],
+        largest=largest,
     )
     return StorageConfig(
         stores, RedirectRule(redirect) if isinstance(redirect, bool) else RedirectRule(networks=redirect)
     )
 
 
-def _from(
-    environment: Mapping[str, str], names: tuple[str, ...], kind: Callable[[object, Where], str]
-) -> str | None:
-    for name in names:
-        value = environment.get(name)
-        if value:
-            try:
-                return kind(value, Where(Path(name)))
-            except ValueError as error:
-                raise InvalidConfiguration(f"the environment's {name}: {error}") from None
-    return None
+def _from(environment: Mapping[str, str], name: str, kind: Callable[[object, Where], str]) -> str | None:
+    value = environment.get(name)
+    if not value:
+        return None
+    try:
+        return kind(value, Where(Path(name)))
+    except ValueError as error:
+        raise InvalidConfiguration(f"the environment's {name}: {error}") from None
 
 
 def _password(file: Path, where: Where) -> str:

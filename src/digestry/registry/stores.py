@@ -18,6 +18,7 @@ from digestry.registry.bytes_cache import BytesCache
 from digestry.registry.quarantine import HEALS
 
 _MANIFEST_CACHE: Final = 64 << 20
+_BLOB_CACHE: Final = 32 << 20
 
 
 class ContentDamaged(StorageError):
@@ -43,6 +44,8 @@ class Stores:
     blobs: BlobStore
     coordination: Coordination
     manifest_cache: BytesCache = field(default_factory=lambda: BytesCache(_MANIFEST_CACHE))
+    blob_cache: BytesCache = field(default_factory=lambda: BytesCache(_BLOB_CACHE))
+    """Small blobs of a store that is far away: a store with a small inline limit."""
 
     @property
     def inline_limit(self) -> int:

@@ -73,17 +73,31 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
     selection = ranges.choose(exchange, size, etag=f'"{digest}"', media_type=MEDIA_TYPE)
     headers = selection.headers(headers)
     if size > SMALL and found is not None:
-        if (url := service.stores.blobs.redirect(digest)) is not None:
-            await exchange.respond(307, [("Location", url), ("Docker-Content-Digest", str(digest))])
-            return
+        redirect = service.config.storage.redirect
+        if redirect and redirect.applies_to(exchange.address):
+            url = await service.executors.run(service.stores.blobs.redirect, digest)
+            if url is not None:
+                await exchange.respond(307, [("Location", url), ("Docker-Content-Digest", str(digest))])
+                return
         await _send_ranges(service, exchange, digest, headers, selection=selection, size=size)
         return
     if size <= service.stores.inline_limit:
         content = service.stores.read(digest, size)
     else:
-        content = await service.executors.run(service.stores.read, digest, size)
+        content = await _read_far(service, digest, size)
     await exchange.start_response(selection.status, headers, selection.length)
     await exchange.send_body(selection.body(content))
+
+
+async def _read_far(service: Service, digest: Digest, size: int) -> bytes:
+    """Return small content that is not read in microseconds, from memory if it was read before."""
+    cache = service.stores.blob_cache
+    content = cache.get(str(digest))
+    if content is None:
+        content = await service.executors.run(service.stores.read, digest, size)
+        if size <= SMALL:
+            cache.put(str(digest), content)
+    return content
 
 
 def headers_of(digest: Digest) -> list[tuple[bytes, bytes]]:
