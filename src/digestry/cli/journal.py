@@ -139,7 +139,7 @@ def _tell(verdict: Verdict) -> None:
     help="Only the entries after the one whose sequence is N.",
 )
 def export(*, registry: RegistryConfig, since_sequence: int) -> None:
-    """Write the journal as lines of JSON, oldest entry first.
+    """Write the journal as lines of JSON, in the order of the registry, oldest entry first.
 
     Each line is an entry as GET _digestry/journal has it (docs/tags.md); `digestry journal verify
     --file` proves the chains from them alone.
