@@ -50,6 +50,7 @@ class MemoryBlobs:
     """A :class:`~digestry.blobs.protocols.BlobStore`. For many threads."""
 
     inline_limit = 0
+    is_listed_in_catalog = False
     location = "memory"
     mark_location = "memory"
 

@@ -134,6 +134,7 @@ class RemoteBlobs:
     """The :class:`~digestry.blobs.protocols.BlobStore` of the directory ``root``, in a server's memory."""
 
     inline_limit = 0
+    is_listed_in_catalog = False
     location = "memory"
     mark_location = "memory"
 

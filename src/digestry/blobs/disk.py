@@ -74,6 +74,7 @@ class DiskBlobs:
     """
 
     inline_limit: Final = _AT_ONCE
+    is_listed_in_catalog: Final = False
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -127,6 +127,11 @@ class BlobReader(Protocol):
         """The size in bytes up to which :meth:`read` takes microseconds: an event loop may call it."""
         ...
 
+    @property
+    def is_listed_in_catalog(self) -> bool:
+        """Whether the list of what is here is in the registry's catalog: without that it is lost."""
+        ...
+
     def stat(self, digest: Digest) -> int | None:
         """Return the content's size in bytes, or None if it is not here. Its bytes are not read."""
         ...

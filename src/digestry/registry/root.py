@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from digestry.backend import Backend
+from digestry.blobs.protocols import BlobStore
 from digestry.errors import Conflict, InvalidConfiguration
 
 log: Final = logging.getLogger("digestry.registry")
@@ -37,13 +38,20 @@ def check_root(root: Path) -> None:
 def check_content(backend: Backend) -> None:
     """Raise :class:`Conflict` for content without the catalog that says whose it is."""
     catalog = backend.catalog_store
-    if catalog.is_empty() and next(backend.blobs.digests(), None) is not None:
+    if catalog.is_empty() and _has_content(backend.blobs):
         # With a new one, the next collection would remove all of it.
         raise Conflict(
             f"{backend.location} has content, and no catalog that says whose it is: {catalog.describe()} is"
             " lost, or on a disk that is not there",
             hint="put it back, or restore a backup to a new directory; to begin anew, remove its blobs",
         )
+
+
+def _has_content(blobs: BlobStore) -> bool:
+    """Return whether a store has content, or had: where the catalog lists it, only the mark is left."""
+    return blobs.mark() is not None or (
+        not blobs.is_listed_in_catalog and next(blobs.digests(), None) is not None
+    )
 
 
 def check_catalog(backend: Backend) -> None:

@@ -54,6 +54,7 @@ class S3Blobs:
     """
 
     inline_limit: Final = 0
+    is_listed_in_catalog: Final = True
 
     def __init__(self, config: S3Config, open_rows: Callable[[], ObjectRows]) -> None:
         self.config = config
