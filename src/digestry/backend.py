@@ -100,6 +100,8 @@ def open_backend(
     opened."""
     if root is None and stores.needs_root:
         raise InvalidConfiguration("a registry without a root names a database and an S3 store")
+    if stores.database is not None:
+        raise InvalidConfiguration("this version keeps its catalog in the root directory alone")
     directory = root or Path()
     catalog_store = SqliteStore(directory)
     blobs = open_layout(directory) if stores.blobs is None else _s3_blobs(stores, catalog_store, now)
