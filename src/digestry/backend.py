@@ -73,15 +73,13 @@ class StoreLocations:
     """Where the catalog and the content of a registry are; None for its root directory.
 
     ``database`` is the URL of a PostgreSQL database, which may have a password and is not shown. ``blobs`` is
-    ``s3://BUCKET/PREFIX``; ``endpoint`` is the URL of the S3 server, ``region`` its region, and ``largest``
-    how many bytes the largest blob may have.
+    ``s3://BUCKET/PREFIX``; ``endpoint`` is the URL of the S3 server, ``region`` its region.
     """
 
     database: str | None = field(default=None, repr=False)
     blobs: str | None = None
     endpoint: str | None = None
     region: str | None = None
-    largest: int = 0
 
     @property
     def needs_root(self) -> bool:
@@ -94,21 +92,31 @@ def open_backend(
     options: CatalogOptions = CatalogOptions(),  # noqa: B008 - frozen
     stores: StoreLocations = StoreLocations(),
     *,
+    largest_blob: int = 0,
     now: clock.Clock = clock.now,
 ) -> Backend:
     """Return the backend of the registry in the directory ``root``, or in ``stores``. Nothing is made or
-    opened."""
+    opened.
+
+    ``largest_blob`` is the size in bytes of the largest blob that a store must be able to take.
+    """
     if root is None and stores.needs_root:
         raise InvalidConfiguration("a registry without a root names a database and an S3 store")
     if stores.database is not None:
         raise InvalidConfiguration("this version keeps its catalog in the root directory alone")
     directory = root or Path()
     catalog_store = SqliteStore(directory)
-    blobs = open_layout(directory) if stores.blobs is None else _s3_blobs(stores, catalog_store, now)
+    blobs = (
+        open_layout(directory)
+        if stores.blobs is None
+        else _s3_blobs(stores, catalog_store, largest_blob, now)
+    )
     return Backend(str(directory), catalog_store, blobs, FileCoordination(directory), directory, options, now)
 
 
-def _s3_blobs(stores: StoreLocations, catalog_store: CatalogStore, now: clock.Clock) -> BlobStore:
+def _s3_blobs(
+    stores: StoreLocations, catalog_store: CatalogStore, largest_blob: int, now: clock.Clock
+) -> BlobStore:
     # Read here and not above, because other registries need none of it.
     from digestry.blobs.s3.config import parse_s3_url  # noqa: PLC0415
     from digestry.blobs.s3.store import S3Blobs  # noqa: PLC0415
@@ -119,7 +127,7 @@ def _s3_blobs(stores: StoreLocations, catalog_store: CatalogStore, now: clock.Cl
         os.environ,
         endpoint=stores.endpoint,
         region=stores.region,
-        largest=stores.largest,
+        largest=largest_blob,
     )
     return S3Blobs(config, lambda: StoredObjects(catalog_store.open(), now))
 

@@ -177,7 +177,7 @@ class RegistryConfig:
             quotas=tuple(self.quotas),
             sparse=tuple(self.sparse),
         )
-        return open_backend(self.root, options, self.storage.stores, now=now)
+        return open_backend(self.root, options, self.storage.stores, largest_blob=self.upload_limit, now=now)
 
     @property
     def scheme(self) -> str:
@@ -237,7 +237,7 @@ def load(file: Path | None, options: Options) -> RegistryConfig:
     log = replace(log, format=log_format)
     if not 4 << 20 <= manifest_limit <= 64 << 20:
         raise where.wrong("the limit of a manifest is from 4 MiB to 64 MiB")
-    storage = storage_config.parse(sections, where, os.environ, largest=limits["upload"])
+    storage = storage_config.parse(sections, where, os.environ)
     if top["root"] is None:
         if storage.stores.needs_root:
             raise InvalidConfiguration(

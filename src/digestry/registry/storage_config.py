@@ -120,12 +120,10 @@ class StorageConfig:
     redirect: RedirectRule = field(default_factory=RedirectRule)
 
 
-def parse(
-    document: Mapping[str, object], where: Where, environment: Mapping[str, str], *, largest: int = 0
-) -> StorageConfig:
+def parse(document: Mapping[str, object], where: Where, environment: Mapping[str, str]) -> StorageConfig:
     """Read ``[storage]`` of a document, and the environment, which takes precedence.
 
-    ``largest`` is how many bytes the largest blob may have. Raises :class:`InvalidConfiguration`.
+    Raises :class:`InvalidConfiguration`.
     """
     here = Where(where.file, "storage")
     values = toml.read(document.get("storage", {}), KEYS, here)
@@ -146,7 +144,6 @@ def parse(
         blobs=blobs,
         endpoint=values["endpoint"],
         region=values["region"],
-        largest=largest,
     )
     return StorageConfig(
         stores, RedirectRule(redirect) if isinstance(redirect, bool) else RedirectRule(networks=redirect)
