@@ -21,6 +21,7 @@ from digestry.registry import (
     retention_config,
     scrub,
     sparse_config,
+    storage_config,
     webhooks,
 )
 from digestry.registry import observability_config as observing
@@ -52,6 +53,7 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[health]`": observing.HEALTH_KEYS,
     "`[log]`": observing.LOG_KEYS,
     '`[mirror."HOST"]`': mirroring_config.KEYS,
+    "`[storage]`": storage_config.KEYS,
     "`[limits]`": config.LIMIT_KEYS,
 }
 RULE = '[[rule]]\nwho = "x"\nactions = "pull"\n'
