@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests import new_catalogs, seaweed
 from tests.blobs import memory_server
 from tests.blobs.s3 import registries
+from tests.catalog import slow_reads
 from tests.support import RegistryServer, running_registry
 
 
@@ -30,9 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="migrate each new catalog, and try all of Hypothesis's examples",
     )
+    parser.addoption(
+        "--slow-reads",
+        action="store_true",
+        help="let the reads of the event loop suspend, as those of a database over a network do",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--slow-reads"):
+        os.environ[slow_reads.VARIABLE] = "1"  # for the fork server
+        slow_reads.install()
     if in_full := config.getoption("--in-full"):
         os.environ[new_catalogs.VARIABLE] = "1"  # for the fork server
     else:

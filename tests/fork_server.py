@@ -29,6 +29,7 @@ import digestry.cli.main
 from tests import new_catalogs, spare_processes
 from tests.blobs import memory_server
 from tests.blobs.s3 import registries
+from tests.catalog import slow_reads
 
 MESSAGE_BYTES = 128 << 10
 """The most that a request may have."""
@@ -148,6 +149,8 @@ def main() -> None:
         new_catalogs.install()
     if address := os.environ.get(memory_server.VARIABLE):
         memory_server.install(address)
+    if os.environ.get(slow_reads.VARIABLE):
+        slow_reads.install()
     if endpoint := os.environ.get(registries.VARIABLE):
         registries.install(endpoint)
     gc.collect()
