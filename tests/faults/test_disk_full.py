@@ -295,10 +295,9 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
             return registry.request("PUT", "/v2/a/manifests/t", raw, kind)
 
         assert push(0).status == 201
-        pages = sqlite_database(registry.service.stores.catalog)._writer.raw_connection()
+        pages = sqlite_database(registry.service.stores.catalog)._writer._opened().bare
         used = pages.execute("PRAGMA page_count").fetchone()[0]
         pages.execute(f"PRAGMA max_page_count={used + 40}")
-        pages.close()
 
         accepted = 0
         while (answer := push(accepted + 1)).status == 201:
@@ -318,9 +317,8 @@ def test_a_full_catalog_takes_no_half_of_a_commit(empty_root: Path, tmp_path: Pa
         assert current.headers["docker-content-digest"] == journal[0]["toDigest"]
         check_served(registry, root)
 
-        pages = sqlite_database(registry.service.stores.catalog)._writer.raw_connection()
+        pages = sqlite_database(registry.service.stores.catalog)._writer._opened().bare
         pages.execute("PRAGMA max_page_count=1000000")
-        pages.close()
         assert push(accepted + 1).status == 201
         assert registry.request("POST", "/v2/a/blobs/uploads/").status == 202
         check_served(registry, root)

@@ -25,11 +25,12 @@ from sqlalchemy import (
 
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
+from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import damaged, links, manifest_references, manifests, repositories, tags
 from digestry.model.digest import Digest
 
 _MOST_REPOSITORIES: Final = 100
-_HEAL: Final = delete(damaged).where(damaged.c.digest == bindparam("healed"))  # each push asks
+_HEAL: Final = frequent(delete(damaged).where(damaged.c.digest == bindparam("healed")))
 
 Noted = Literal["new", "known", "unheld"]
 

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from sqlalchemy import Connection
+
+Job: TypeAlias = Callable[[], object]
+"""Something to call that writes to the catalog, and changes nothing else: it may be called again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job returned, or the ``error`` that it raised."""
+
+    value: object = None
+    error: Exception | None = None
+
+
+def attempt(job: Job) -> Outcome:
+    """Call ``job`` and return its outcome."""
+    try:
+        return Outcome(job())
+    except Exception as error:  # noqa: BLE001 - the caller of the job hears of it
+        return Outcome(error=error)
 
 
 class Database(Protocol):
@@ -16,8 +36,20 @@ class Database(Protocol):
         """Open one consistent view of the committed state."""
         ...
 
-    def write(self) -> AbstractContextManager[Connection]:
-        """Open a transaction that may write: committed, and on disk, when the block ends without error."""
+    def write(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
+        """Open a transaction that may write: committed, and on disk, when the block ends without error.
+
+        Without ``durable`` it need not wait for the disk: a loss of power may undo it, if no durable
+        transaction follows it.
+        """
+        ...
+
+    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+        """Call ``jobs`` one after the other, and return what came of each, once all is committed.
+
+        What they write may be one transaction; a job that fails undoes its own part alone. Without
+        ``durable`` none of them may write durably.
+        """
         ...
 
     def check(self, tables: Iterable[str], *, pause: Callable[[], None] = lambda: None) -> None:

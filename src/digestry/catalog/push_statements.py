@@ -1,4 +1,4 @@
-"""The statements that every push runs, each built once.
+"""The statements that every push runs, each built once, most of them frequent.
 
 To build a short statement, and to find its compiled form again, takes SQLAlchemy three times as long as
 to run it (bench/README.md). What is asked rarely is written where it is asked.
@@ -11,29 +11,36 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from digestry.catalog import damage
+from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import journal, links, manifests, repositories, tags, uploads
 
-REPOSITORY_ID: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
+REPOSITORY_ID: Final = frequent(select(repositories.c.id).where(repositories.c.name == bindparam("name")))
 
 _HERE: Final = (manifests.c.repository_id == bindparam("repository"), manifests.c.deleted_at.is_(None))
 
-HAVE_LINKS: Final = select(links.c.digest).where(
-    links.c.repository_id == bindparam("repository"),
-    links.c.digest.in_(bindparam("digests", expanding=True)),
-    damage.whole(links.c.digest),
+HAVE_LINKS: Final = frequent(
+    select(links.c.digest).where(
+        links.c.repository_id == bindparam("repository"),
+        links.c.digest.in_(bindparam("digests", expanding=True)),
+        damage.whole(links.c.digest),
+    )
 )
-HAVE_MANIFESTS: Final = select(manifests.c.digest).where(
-    *_HERE,
-    manifests.c.digest.in_(bindparam("digests", expanding=True)),
-    damage.whole(manifests.c.digest),
+HAVE_MANIFESTS: Final = frequent(
+    select(manifests.c.digest).where(
+        *_HERE,
+        manifests.c.digest.in_(bindparam("digests", expanding=True)),
+        damage.whole(manifests.c.digest),
+    )
 )
-MANIFEST: Final = select(manifests).where(*_HERE, manifests.c.digest == bindparam("digest"))
+MANIFEST: Final = frequent(select(manifests).where(*_HERE, manifests.c.digest == bindparam("digest")))
 
-POINTED: Final = select(tags.c.digest).where(
-    tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag")
+POINTED: Final = frequent(
+    select(tags.c.digest).where(
+        tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag")
+    )
 )
-CREATE_TAG: Final = insert(tags)
-MOVE_TAG: Final = (
+CREATE_TAG: Final = frequent(insert(tags))
+MOVE_TAG: Final = frequent(
     update(tags)
     .where(tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag"))
     .values(digest=bindparam("to"), moved_at=bindparam("at"))
@@ -48,13 +55,15 @@ LAST_ENTRY: Final = (
 """The end of a repository's chain, and the registry's last position."""
 ADD_ENTRY: Final = insert(journal)
 
-COUNT_UPLOADS: Final = select(func.count()).select_from(uploads)
+COUNT_UPLOADS: Final = frequent(select(func.count()).select_from(uploads))
 COUNT_UPLOADS_OF: Final = COUNT_UPLOADS.where(uploads.c.actor == bindparam("actor"))
-BEGIN_UPLOAD: Final = insert(uploads)
-UPLOAD: Final = select(uploads).where(
-    uploads.c.id == bindparam("upload"), uploads.c.repository == bindparam("repository")
+BEGIN_UPLOAD: Final = frequent(insert(uploads))
+UPLOAD: Final = frequent(
+    select(uploads).where(
+        uploads.c.id == bindparam("upload"), uploads.c.repository == bindparam("repository")
+    )
 )
-ADVANCE_UPLOAD: Final = (
+ADVANCE_UPLOAD: Final = frequent(
     update(uploads)
     .where(uploads.c.id == bindparam("upload"))
     .values(
@@ -65,7 +74,9 @@ ADVANCE_UPLOAD: Final = (
         updated_at=bindparam("at"),
     )
 )
-RESERVE: Final = update(uploads).where(uploads.c.id == bindparam("upload")).values(reserved=bindparam("to"))
+RESERVE: Final = frequent(
+    update(uploads).where(uploads.c.id == bindparam("upload")).values(reserved=bindparam("to"))
+)
 MOST_UPLOADS: Final = (
     select(uploads.c.actor, func.count().label("held"))
     .group_by(uploads.c.actor)
@@ -76,4 +87,4 @@ MOST_UPLOADS: Final = (
 IDLE_UPLOAD: Final = (
     select(uploads).where(uploads.c.actor == bindparam("actor")).order_by(uploads.c.updated_at).limit(1)
 )
-END_UPLOAD: Final = delete(uploads).where(uploads.c.id == bindparam("upload"))
+END_UPLOAD: Final = frequent(delete(uploads).where(uploads.c.id == bindparam("upload")))

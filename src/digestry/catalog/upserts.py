@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Insert, Table, case
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.elements import KeyedColumnElement
 
+from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import (
     blob_ingests,
     blob_objects,
@@ -54,16 +55,16 @@ class Upserts:
     """One database's upserts, each built once: to build a statement takes longer than to run it."""
 
     def __init__(self, dialect: InsertDialect) -> None:
-        self.link = dialect.insert_or_ignore(links)
-        self.reference = dialect.insert_or_ignore(manifest_references)
+        self.link = frequent(dialect.insert_or_ignore(links))
+        self.reference = frequent(dialect.insert_or_ignore(manifest_references))
         self.damage = dialect.insert_or_ignore(damaged)
         self.ingest = dialect.insert_or_ignore(blob_ingests)
         self.blob_object = dialect.insert_or_update(
             blob_objects, ["digest"], _all("key", "size", "etag", "stored_at")
         )
         self.object_removal = dialect.insert_or_update(object_removals, ["key"], _all("upload_id", "due_at"))
-        self.manifest = dialect.insert_or_update(manifests, ["repository_id", "digest"], _manifest)
-        self.lease = dialect.insert_or_update(leases, ["digest"], _lease)
+        self.manifest = frequent(dialect.insert_or_update(manifests, ["repository_id", "digest"], _manifest))
+        self.lease = frequent(dialect.insert_or_update(leases, ["digest"], _lease))
         self.job = dialect.insert_or_update(jobs, ["name"], _all("started_at", "finished_at", "state"))
         self.upstream_tag = dialect.insert_or_update(
             upstream_tags, ["repository", "tag"], _all("digest", "checked_at")

@@ -72,7 +72,7 @@ def test_the_walk_sorts_nothing(catalog: Catalog) -> None:
     def note(_: object, __: object, statement: str, *___: object) -> None:
         statements.append(statement)
 
-    event.listen(sqlite_database(catalog)._reader, "before_cursor_execute", note)
+    event.listen(sqlite_database(catalog)._reading, "before_cursor_execute", note)
     catalog.damage.content(after="", limit=10)
     selects = [statement for statement in statements if statement.startswith("SELECT")]
     assert len(selects) == 2
@@ -100,7 +100,7 @@ def test_no_question_walks_a_whole_repository(catalog: Catalog, later: Clock) ->
             plain.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
             seen.extend(row[3] for row in plain.fetchall())
 
-    for engine in (sqlite_database(catalog)._reader, sqlite_database(catalog)._writer):
+    for engine in (sqlite_database(catalog)._reading, sqlite_database(catalog)._writing):
         event.listen(engine, "before_cursor_execute", explain)
     collected(catalog, rules(TagRetention(newest=0, tags=("none",))))
     assert any("manifest_references_by_child (repository_id=? AND child=?" in line for line in seen)

@@ -7,22 +7,25 @@ reads what it will change under the lock; the reader cannot write. Blocks; for w
 from __future__ import annotations
 
 import contextlib
+import queue
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from digestry.catalog.database import Job, Outcome
 from digestry.catalog.dialect import OPTION
 from digestry.catalog.sqlite import schema_version
 from digestry.catalog.sqlite.connection import BUSY_SECONDS
 from digestry.catalog.sqlite.dialect import DIALECT
 from digestry.catalog.sqlite.failures import BUSY, RESTORE, failure
+from digestry.catalog.sqlite.prepared import PreparedConnection, PreparedStatements
 from digestry.catalog.sqlite.write_queue import WriteQueue
+from digestry.catalog.sqlite.writer import Writer
 from digestry.errors import InvalidDigest, StorageBusy, StorageError
 
 FILE: Final = "catalog.db"
@@ -65,12 +68,16 @@ class SqliteDatabase:
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
         self._migrating = False
-        # Writers queue here, fairly, those of one process and then one of each process, and not in
-        # SQLite's sleeping busy handler.
-        self._turn = threading.Lock()
+        # Writers queue fairly, those of one process and then one of each process, and not in SQLite's
+        # sleeping busy handler.
         self._write_queue = WriteQueue(root)
-        self._writer = self._engine(self._begin_writing, query_only=False, pool_size=1)
-        self._reader = self._engine(_begin_reading, query_only=True, pool_size=_READERS)
+        self._statements = PreparedStatements()
+        self._writing = self._engine(self._begin_writing, query_only=False, pool_size=1)
+        self._reading = self._engine(_begin_reading, query_only=True, pool_size=_READERS)
+        self._writer = Writer(lambda: PreparedConnection(self._writing, self._statements))
+        self._readers: queue.LifoQueue[PreparedConnection | None] = queue.LifoQueue()
+        for _ in range(_READERS):
+            self._readers.put(None)
 
     def _begin_writing(self, connection: Connection) -> None:
         bare: Any = connection.connection.dbapi_connection
@@ -118,16 +125,30 @@ class SqliteDatabase:
         return engine
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction that may write: committed, and on disk, when the block ends without error."""
-        with self._turn, self._errors(), self._writer.begin() as connection:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Open a transaction that may write; see :meth:`Database.write`."""
+        with self._errors(), self._writer.transaction(durable=durable) as connection:
             yield connection
+
+    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+        """Call ``jobs``, whose writes are committed as one; see :meth:`Database.together`."""
+        return self._writer.together(jobs, durable=durable)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Open one consistent view of the committed state."""
-        with self._errors(), self._reader.begin() as connection:
+        with self._errors(), self._borrowed_reader() as connection, connection.transaction():
             yield connection
+
+    @contextlib.contextmanager
+    def _borrowed_reader(self) -> Iterator[PreparedConnection]:
+        connection = self._readers.get()
+        try:
+            if connection is None:
+                connection = PreparedConnection(self._reading, self._statements)
+            yield connection
+        finally:
+            self._readers.put(connection)
 
     def check(self, tables: Iterable[str], *, pause: Callable[[], None] = lambda: None) -> None:
         """Compare each of ``tables`` with its indices; ``pause`` is called again and again meanwhile.
@@ -144,7 +165,7 @@ class SqliteDatabase:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (DBAPIError, SQLAlchemyError) as error:
+        except (sqlite3.Error, SQLAlchemyError) as error:
             raise failure(self.path, error) from error
         except InvalidDigest as error:
             # Of a row: what a caller sends is a Digest long before it comes here.
@@ -183,6 +204,13 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """End all connections."""
-        self._writer.dispose()
-        self._reader.dispose()
+        self._writer.close()
+        for _ in range(_READERS):
+            connection = self._readers.get()
+            if connection is not None:
+                connection.close()
+        for _ in range(_READERS):
+            self._readers.put(None)
+        self._writing.dispose()
+        self._reading.dispose()
         self._write_queue.close()
