@@ -15,9 +15,9 @@ import re
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from digestry.errors import Conflict, StorageError, StorageFull
 
@@ -90,6 +90,44 @@ def publish(temporary: Path, destination: Path, *, descriptor: int | None = None
             os.fdatasync(descriptor)
         temporary.replace(destination)
         sync_directory(destination.parent)
+
+
+class NewFile(NamedTuple):
+    """A finished file that is still open, and the name that it is to have."""
+
+    descriptor: int
+    temporary: Path
+    destination: Path
+
+
+def publish_all(files: Sequence[NewFile]) -> list[StorageError | None]:
+    """Move finished files to their final names, as :func:`publish` does; return for each why it failed.
+
+    Each directory is fsynced once, for all of its files.
+    """
+    problems: list[StorageError | None] = [None] * len(files)
+
+    def attempt(number: int, step: Callable[[], object]) -> None:
+        try:
+            with storage_errors("publish", files[number].destination):
+                step()
+        except StorageError as error:
+            problems[number] = error
+
+    for number, file in enumerate(files):
+        attempt(number, functools.partial(os.fdatasync, file.descriptor))
+    directories: dict[Path, list[int]] = {}
+    for number, file in enumerate(files):
+        if problems[number] is None:
+            attempt(number, functools.partial(file.temporary.replace, file.destination))
+            directories.setdefault(file.destination.parent, []).append(number)
+    for directory, numbers in directories.items():
+        try:
+            sync_directory(directory)
+        except StorageError as error:
+            for number in numbers:
+                problems[number] = problems[number] or error
+    return problems
 
 
 class NotRegular(OSError):
@@ -279,6 +317,8 @@ def locked(
 
 def _open_lock(path: Path, mode: int) -> int:
     with storage_errors("open the lock file", path):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # it is there most often
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         except FileExistsError:

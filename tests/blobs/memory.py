@@ -21,8 +21,17 @@ from digestry.blobs.protocols import (
     Throttle,
     Verification,
 )
+from digestry.blobs.put_each import put_each
 from digestry.blobs.verify import too_long, too_short, wrong_hash
-from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch, StorageError, TooLarge
+from digestry.errors import (
+    Conflict,
+    DigestMismatch,
+    DigestryError,
+    NotFound,
+    SizeMismatch,
+    StorageError,
+    TooLarge,
+)
 from digestry.model.digest import Digest, shown
 
 _NUMBERS = itertools.count(1)
@@ -175,6 +184,9 @@ class MemoryBlobs:
             ingest.write(content)
             ingest.commit(found)
         return found
+
+    def put_all(self, contents: Sequence[tuple[bytes, Digest]]) -> list[DigestryError | None]:
+        return put_each(self, contents)
 
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
         with self._lock:

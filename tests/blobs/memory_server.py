@@ -25,7 +25,8 @@ from digestry.blobs.protocols import (
     Throttle,
     Verification,
 )
-from digestry.errors import StorageError
+from digestry.blobs.put_each import put_each
+from digestry.errors import DigestryError, StorageError
 from digestry.model.digest import Digest
 from tests.blobs.memory import MemoryBlobs
 
@@ -228,6 +229,9 @@ class RemoteBlobs:
     def put(self, content: bytes, digest: Digest | None = None) -> Digest:
         found: Digest = self._call("put", content, digest)
         return found
+
+    def put_all(self, contents: Sequence[tuple[bytes, Digest]]) -> list[DigestryError | None]:
+        return put_each(self, contents)
 
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
         return bool(self._call("delete", digest, durable=durable))

@@ -87,7 +87,7 @@ def run_out(root: Path, acts: tuple[Act, ...], at: int, log_file: Path, *, full:
     def strike(step: Step) -> None:
         if step.number != at:
             return
-        if step.call == "commit":
+        if step.call in {"commit", "volatile-commit"}:
             error = sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
             raise error

@@ -1,9 +1,9 @@
 """What a disk may hold after the power went, in the worst case that POSIX allows.
 
 A model of what :mod:`digestry.fsio` relies on: a file's bytes are on disk after its fsync or
-fdatasync, and a name after the fsync of its directory; all else is or is not, in any mixture. Four
+fdatasync, and a name after the fsync of its directory; all else is or is not, in any mixture. Five
 mixtures are made, each the worst of its kind. SQLite is trusted with its own files: they are taken
-as they were at the last COMMIT.
+as they were at the last COMMIT that waited for the disk, or in one mixture at the last of all.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MIXTURES: Final = (
     "names, but not the bytes",
     "names and lengths, but zeros for the bytes",
     "removals, but not what was made",
+    "nothing but what was synced, and commits that did not wait",
 )
 
 
@@ -40,6 +41,7 @@ class Disk:
         # Held open: closing one would end the locks that SQLite has in this process (fcntl(2)).
         self._open: dict[str, int] = {}
         self._database: dict[str, bytes] = {}
+        self._unsynced_database: dict[str, bytes] = {}
         for directory, _, files in os.walk(root):
             self._sync_directory(Path(directory))
             for name in files:
@@ -52,6 +54,8 @@ class Disk:
         """Takes note of a step that was just done."""
         if step.call == "commit":
             self._sync_database()
+        elif step.call == "volatile-commit":
+            self._unsynced_database = self._read_database()
         elif step.creates:
             self._bytes.pop(step.path.stat().st_ino, None)  # a number that a removed file had
         elif step.call in {"fsync", "fdatasync"}:
@@ -72,6 +76,10 @@ class Disk:
         self._names[path] = names
 
     def _sync_database(self) -> None:
+        self._database = self._unsynced_database = self._read_database()
+
+    def _read_database(self) -> dict[str, bytes]:
+        found = {}
         for name in _DATABASE:
             if name not in self._open:
                 try:
@@ -79,19 +87,21 @@ class Disk:
                 except FileNotFoundError:
                     continue
             descriptor = self._open[name]
-            self._database[name] = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+            found[name] = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        return found
 
     def images(self) -> Iterator[tuple[str, Image]]:
         """What may be found when the power comes back now, and which mixture that is."""
         for mixture in MIXTURES:
-            image: dict[str, bytes | None] = dict(self._database)
+            unsynced = mixture == MIXTURES[4]
+            image: dict[str, bytes | None] = dict(self._unsynced_database if unsynced else self._database)
             self._add(self._root, mixture, image)
             yield mixture, image
 
     def _add(self, directory: Path, mixture: str, image: dict[str, bytes | None]) -> None:
         present = {entry.name: entry.inode() for entry in os.scandir(directory)} if directory.is_dir() else {}
         synced = self._names.get(directory, {})
-        if mixture == MIXTURES[0]:
+        if mixture in {MIXTURES[0], MIXTURES[4]}:
             names = synced
         elif mixture == MIXTURES[3]:
             names = {name: inode for name, inode in synced.items() if name in present}

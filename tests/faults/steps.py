@@ -18,6 +18,9 @@ from typing import Any, Final
 
 from sqlalchemy.engine.default import DefaultDialect
 
+_FULL: Final = 2
+"""Of SQLite's ``PRAGMA synchronous``: in WAL mode, a commit that waits for the disk."""
+
 _RANDOM: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=new-)[0-9a-f]{24}|[0-9a-f]{8,}")
 
 
@@ -101,7 +104,9 @@ class Steps:
             writes = not connection.execute("PRAGMA query_only").fetchone()[0]
             path = connection.execute("PRAGMA database_list").fetchone()[2]
             if writes and path:
-                self.around("commit", path, lambda: real(dialect, connection))
+                waits = connection.execute("PRAGMA synchronous").fetchone()[0] == _FULL
+                call = "commit" if waits else "volatile-commit"
+                self.around(call, path, lambda: real(dialect, connection))
             else:
                 real(dialect, connection)
 

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,8 +33,7 @@ from digestry.blobs.protocols import (
     Throttle,
     Verification,
 )
-from digestry.blobs.verify import wrong_hash
-from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
+from digestry.errors import Conflict, DigestMismatch, DigestryError, NotFound, StorageError, TooLarge
 from digestry.fsio import (
     NotRegular,
     make_directory,
@@ -321,14 +320,17 @@ class DiskBlobs:
 
     def put(self, content: bytes, digest: Digest | None = None) -> Digest:
         """Store some small content durably and return its digest; see :meth:`BlobWriter.put`."""
-        algorithm = digest.algorithm if digest else "sha256"
-        found = Digest.of(content, algorithm)
-        if digest is not None and found != digest:
-            raise wrong_hash(digest, found)
-        with self.begin(found, len(content)) as ingest:
-            ingest.write(content)
-            ingest.commit(found, len(content))
-        return found
+        wanted = Digest.of(content) if digest is None else digest
+        (problem,) = self.put_all([(content, wanted)])
+        if problem is not None:
+            raise problem
+        return wanted
+
+    def put_all(self, contents: Sequence[tuple[bytes, Digest]]) -> list[DigestryError | None]:
+        """Store some small contents durably, with one fsync of each directory; see :class:`BlobWriter`."""
+        from digestry.blobs.small_files import store_all  # noqa: PLC0415 - as below
+
+        return store_all(contents, self._ingests, self.path)
 
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
         """Remove the content; see :meth:`BlobWriter.delete`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, Self, TypeVar
 
-from digestry.errors import StorageError
+from digestry.errors import DigestryError, StorageError
 from digestry.model.digest import Digest
 
 P = ParamSpec("P")
@@ -301,6 +301,13 @@ class BlobWriter(Protocol):
         """Store some small content durably and return its digest (sha256 if none is given).
 
         Raises :class:`DigestMismatch` if it is not ``digest``'s, and :class:`StorageError`.
+        """
+        ...
+
+    def put_all(self, contents: Sequence[tuple[bytes, Digest]]) -> list[DigestryError | None]:
+        """Store some small contents durably, as :meth:`put` does, and wait for the disk once for all.
+
+        Return for each the error that :meth:`put` would raise, or None: one that fails keeps out no other.
         """
         ...
 

@@ -57,13 +57,25 @@ class BlobLinks(Uploads):
 
     def add_blob(self, repository: str, digest: Digest, size: int, *, upload: str | None = None) -> None:
         """Make a stored blob visible in the repository, and end the upload that brought it."""
-        now = self._now()
         with self._database.write() as connection:
             if upload is not None:
                 # Before it is checked what the repository holds: these bytes count once.
                 connection.execute(push_statements.END_UPLOAD, {"upload": upload})
-            self._link(connection, repository, str(digest), size, now)
-            damage.healed(connection, str(digest))
+            self._add(connection, repository, digest, size)
+
+    def add_blob_at_once(self, repository: str, digest: Digest, size: int, *, upload: str) -> None:
+        """Do as :meth:`add_blob` does for an upload that got no bytes before its last request.
+
+        Raises :class:`NotFound` if it is not there, or has got some.
+        """
+        with self._database.write() as connection:
+            if connection.execute(push_statements.END_NEW_UPLOAD, {"upload": upload}).rowcount == 0:
+                raise NotFound(f"upload {upload} was cancelled, or another request went on with it")
+            self._add(connection, repository, digest, size)
+
+    def _add(self, connection: Connection, repository: str, digest: Digest, size: int) -> None:
+        self._link(connection, repository, str(digest), size, self._now())
+        damage.healed(connection, str(digest))
 
     def mount_blob(
         self,
@@ -112,7 +124,7 @@ class BlobLinks(Uploads):
         What other uploads and requests bring meanwhile finds that room taken. Raises :class:`OverQuota`
         if there is less, and :class:`NotFound` if the upload was cancelled.
         """
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             self._reserve(connection, upload, 0)
             left = quotas.bytes_left(connection, self._quotas, upload.repository)
             room = wished if left is None else max(least, min(wished, left + upload.offset))
@@ -122,7 +134,7 @@ class BlobLinks(Uploads):
 
     def release(self, upload: Upload, size: int) -> None:
         """Let others have the room that an upload of ``size`` bytes on the disk has not used."""
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             connection.execute(push_statements.RESERVE, {"upload": upload.id, "to": size})
 
     def _reserve(self, connection: Connection, upload: Upload, size: int) -> None:

@@ -28,7 +28,7 @@ from digestry.catalog import (
 )
 from digestry.catalog.blob_links import LEASE, BlobLinks, UnknownRepository
 from digestry.catalog.damage import Damage
-from digestry.catalog.database import Database
+from digestry.catalog.database import Database, Job, Outcome
 from digestry.catalog.delivery_queue import DeliveryQueue, Subscription
 from digestry.catalog.digest_prefixes import DigestPrefixes
 from digestry.catalog.garbage import Garbage
@@ -142,6 +142,11 @@ class Catalog(BlobLinks):
     def migrate(self) -> None:
         """Bring the schema up to date. Only one process may do this at a time."""
         self._database.migrate()
+
+    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+        """Call ``jobs``, which call methods of this catalog, and commit what they write; see
+        :meth:`Database.together`."""
+        return self._database.together(jobs, durable=durable)
 
     def close(self) -> None:
         """End all connections."""

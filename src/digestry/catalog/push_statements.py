@@ -88,3 +88,6 @@ IDLE_UPLOAD: Final = (
     select(uploads).where(uploads.c.actor == bindparam("actor")).order_by(uploads.c.updated_at).limit(1)
 )
 END_UPLOAD: Final = frequent(delete(uploads).where(uploads.c.id == bindparam("upload")))
+END_NEW_UPLOAD: Final = frequent(
+    delete(uploads).where(uploads.c.id == bindparam("upload"), uploads.c.offset == 0)
+)

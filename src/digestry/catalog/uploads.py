@@ -56,10 +56,12 @@ class Uploads:
         Raises :class:`TooMany` if ``most_of_one`` of that actor are under way. Where ``most`` are in all,
         one of whoever has the most makes room, the one that has waited longest: nobody's uploads keep others
         out. Raises :class:`TooMany` if nobody has more than this actor.
+
+        A loss of power may undo it: no client was told that anything is stored.
         """
         now = self._now()
         upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None, now)
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             held = connection.execute(push_statements.COUNT_UPLOADS_OF, {"actor": actor}).scalar() or 0
             if most_of_one is not None and most_of_one <= held:
                 raise TooMany(
@@ -105,8 +107,11 @@ class Uploads:
         )
 
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
-        """Note how far the upload has come; ``digest`` is of all bytes up to there, or None."""
-        with self._database.write() as connection:
+        """Note how far the upload has come; ``digest`` is of all bytes up to there, or None.
+
+        A loss of power may undo it, and the client is then told how far it has come.
+        """
+        with self._database.write(durable=False) as connection:
             values = {
                 "upload": upload.id,
                 "to": offset,

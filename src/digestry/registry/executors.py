@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar, cast
 
+from digestry.catalog.database import Job, Outcome
 from digestry.errors import StorageError, StorageFull
+from digestry.registry.batches import Batches
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.reserve import A_BIT, Reserve
+from digestry.registry.waiting_call import WaitingCall, answer_all
 
 _DISK_THREADS: Final = 16
 
@@ -19,27 +23,67 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Executors:
-    """Threads that may wait for the disk, one writer, and one for quarantine.
+class Together(Protocol):
+    """:meth:`Database.together` of the catalog's database."""
 
-    Functions that change the catalog run one after the other, in the writer's thread.
+    def __call__(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]: ...
+
+
+class Executors:
+    """Threads that may wait for the disk, those that write to the catalog, and one for quarantine.
+
+    Functions that change the catalog run one after the other. Those that wait at the same time are committed
+    ``together``.
     """
 
-    def __init__(self, reserve: Reserve) -> None:
+    def __init__(self, reserve: Reserve, together: Together) -> None:
         self.reserve = reserve
         self._stopped = False
-        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalog")
+        self._together = together
+        self.disk_threads = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
+        self._writers = ThreadPoolExecutor(2, thread_name_prefix="catalog")
+        self._writes = Batches(self._write_durably, self._writers)
+        self._volatile_writes = Batches(self._write_volatile, self._writers)
         # A thread of its own: it waits for pushes to end, which need the disk threads for that.
         self._quarantine = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``function`` in a thread that may wait for the disk."""
-        return await self._call(self._disk, function, *args, **kwargs)
+        return await self._call(self.disk_threads, function, *args, **kwargs)
 
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function``, which changes the catalog, in the writer's thread."""
-        return await self._call(self._writer, function, *args, **kwargs)
+        """Call ``function``, which changes the catalog and nothing else. Return when that is on the disk."""
+        call = self.waiting_call(functools.partial(function, *args, **kwargs))
+        self._writes.add([call])
+        return cast("T", await call.future)
+
+    async def write_volatile(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``function`` as :meth:`write` does, if a loss of power may undo what it writes."""
+        call = self.waiting_call(functools.partial(function, *args, **kwargs))
+        self._volatile_writes.add([call])
+        return cast("T", await call.future)
+
+    def write_here(self, calls: Sequence[WaitingCall]) -> None:
+        """Make ``calls`` as :meth:`write` does, in this thread if no other writes."""
+        self._writes.add(calls, here=True)
+
+    def waiting_call(self, function: Callable[[], object]) -> WaitingCall:
+        """Return a call of ``function`` for the running request. Raises :class:`ErrorResponse` 503."""
+        self._check_running()
+        return WaitingCall(function)
+
+    def _write_durably(self, calls: list[WaitingCall]) -> None:
+        self._write(calls, durable=True)
+
+    def _write_volatile(self, calls: list[WaitingCall]) -> None:
+        self._write(calls, durable=False)
+
+    def _write(self, calls: list[WaitingCall], *, durable: bool) -> None:
+        try:
+            outcomes = self._together(calls, durable=durable)
+        except Exception as error:  # noqa: BLE001 - who waits must hear of it
+            outcomes = [Outcome(error=error)] * len(calls)
+        answer_all(zip(calls, outcomes, strict=True))
 
     async def remove(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``function`` as :meth:`write` does. On a full disk it may use the disk reserve."""
@@ -66,18 +110,21 @@ class Executors:
     async def _call(
         self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        if self._stopped:
-            raise ErrorResponse(
-                503, "UNAVAILABLE", "the registry is being stopped", headers={"Retry-After": "5"}
-            )
+        self._check_running()
         # With the context: what a thread logs is about the request that it works for.
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(
             executor, lambda: context.run(function, *args, **kwargs)
         )
 
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise ErrorResponse(
+                503, "UNAVAILABLE", "the registry is being stopped", headers={"Retry-After": "5"}
+            )
+
     def shutdown(self) -> None:
         """Refuse further calls, and wait for those under way. Blocks."""
         self._stopped = True
-        for executor in (self._disk, self._writer, self._quarantine):
+        for executor in (self.disk_threads, self._writers, self._quarantine):
             executor.shutdown(wait=True)

@@ -40,6 +40,7 @@ class IncomingRequest(Request):
     held_body: int = 0
     """Bytes of the body that are counted until the request has ended."""
     _holder: str = ""
+    _unread: bytes | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
@@ -139,6 +140,9 @@ class IncomingRequest(Request):
         Raises :class:`ClientGone`, and :class:`ClientSilent` after ``patience`` seconds with no bytes or
         too few (None: never).
         """
+        if self._unread is not None:
+            body, self._unread = self._unread, None
+            return body, False
         if patience is None:
             message = await self._receive()
         else:
@@ -153,6 +157,10 @@ class IncomingRequest(Request):
         if patience is not None and more:
             self._check_rate(len(body), patience)
         return body, more
+
+    def put_back(self, body: bytes) -> None:
+        """Have the whole ``body``, which was read, read once more."""
+        self._unread = body
 
     async def _wait_for_body(self, patience: float) -> Message:
         connection = self.connection

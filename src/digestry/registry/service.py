@@ -29,6 +29,7 @@ from digestry.registry.pull_through.mirrors import Mirrors
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.quarantine import Quarantine
 from digestry.registry.reserve import reserve_of
+from digestry.registry.small_pushes import SmallPushes
 from digestry.registry.stores import ContentDamaged, Stores, open_stores
 from digestry.registry.upload_sweep import UploadSweep
 
@@ -43,6 +44,7 @@ class Service:
     now: clock.Clock
     stores: Stores
     executors: Executors
+    small_pushes: SmallPushes
     gate: Gate
     admission: Admission
     observer: Observer
@@ -129,11 +131,13 @@ def open_service(
         )
         observer.watch(UpstreamMeter(observer.metrics, mirrors).read)
     findings = DamageEvents(observer.audit, client="read")
+    executors = Executors(reserve, stores.catalog.together)
     return Service(
         config=config,
         now=now,
         stores=stores,
-        executors=Executors(reserve),
+        executors=executors,
+        small_pushes=SmallPushes(stores.blobs, stores.coordination, executors),
         gate=Gate(
             config.access,
             stores.coordination.keys,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from typing import Final
@@ -156,23 +155,26 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
     expected = expectation(exchange)
     extends = await manifest_growth.extended(service, name, manifest, tags)
-    with contextlib.ExitStack() as guarded:
-        keep = functools.partial(_keep, tags=tags, expected=expected, extends=extends, guarded=guarded)
-        try:
-            await service.executors.run(keep, service, name, manifest)
-        except MissingContent as error:
-            if not await expected_blobs.bring(service, exchange, name, error.digests):
-                raise
-            await service.executors.run(keep, service, name, manifest)
-        events = await service.executors.write(
-            service.stores.catalog.put_manifest,
-            name,
-            manifest,
-            tag_names=tags,
-            origin=exchange.origin,
-            expected=expected,
-            extends=extends,
-        )
+    catalog = service.stores.catalog
+    # Asked here too, so that a manifest that will be refused leaves no file behind.
+    check = functools.partial(
+        catalog.check_references, name, manifest, tag_names=tags, expected=expected, extends=extends
+    )
+    put = functools.partial(
+        catalog.put_manifest,
+        name,
+        manifest,
+        tag_names=tags,
+        origin=exchange.origin,
+        expected=expected,
+        extends=extends,
+    )
+    try:
+        events = await service.small_pushes.push(raw, manifest.digest, put, check=check)
+    except MissingContent as error:
+        if not await expected_blobs.bring(service, exchange, name, error.digests):
+            raise
+        events = await service.small_pushes.push(raw, manifest.digest, put, check=check)
     exchange.record_audit_event(events=events)
     service.stores.manifest_cache.put(str(manifest.digest), raw)
     headers = [
@@ -188,24 +190,6 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
     await exchange.respond(201, headers)
-
-
-def _keep(
-    service: Service,
-    name: str,
-    manifest: Manifest,
-    *,
-    tags: list[str],
-    expected: Expected,
-    extends: frozenset[tuple[str, str]],
-    guarded: contextlib.ExitStack,
-) -> None:
-    # Asked here too, so that a manifest that will be refused leaves no file behind.
-    service.stores.catalog.check_references(
-        name, manifest, tag_names=tags, expected=expected, extends=extends
-    )
-    guarded.enter_context(service.stores.coordination.guard(manifest.digest))
-    service.stores.blobs.put(manifest.raw, manifest.digest)
 
 
 async def delete_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:

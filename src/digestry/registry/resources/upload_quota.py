@@ -48,7 +48,7 @@ class UploadReservation:
         step = min(max(size - self._began, self._step), MOST_STEP)
         service, upload = self._service, self._upload
         try:
-            self._size = await service.executors.write(
+            self._size = await service.executors.write_volatile(
                 service.stores.catalog.reserve, upload, size, max(size, min(self._most, size + step))
             )
         except NotFound as error:
@@ -58,7 +58,9 @@ class UploadReservation:
         """Return the unused room of a failed request that left ``size`` bytes in the upload's file."""
         if self._size > size:
             with contextlib.suppress(DigestryError):  # why it failed is what is to be heard of
-                await self._service.executors.write(self._service.stores.catalog.release, self._upload, size)
+                await self._service.executors.write_volatile(
+                    self._service.stores.catalog.release, self._upload, size
+                )
 
 
 def over_quota(name: str, left: int) -> OverQuota:

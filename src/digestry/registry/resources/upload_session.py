@@ -186,7 +186,7 @@ async def note(service: Service, session: UploadSession) -> Upload:
         long = session.ingest.offset > _BATCH
         digest = await service.executors.run(session.ingest.digest) if long else session.ingest.digest()
     try:
-        return await service.executors.write(
+        return await service.executors.write_volatile(
             service.stores.catalog.advance_upload, session.upload, session.ingest.offset, digest
         )
     except NotFound as error:

@@ -8,6 +8,7 @@ one cuts them off. The ingest's lock keeps two requests for one upload apart.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from typing import Final
 
@@ -18,6 +19,7 @@ from digestry.errors import (
     ContentError,
     InvalidDigest,
     InvalidReference,
+    NotFound,
     StorageError,
     TooLarge,
 )
@@ -58,7 +60,7 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
     if digest is not None and length is not None and length <= _SMALL:
         await _push_small(service, exchange, name, digest, length)
         return
-    upload = await service.executors.write(
+    upload = await service.executors.write_volatile(
         service.stores.catalog.begin_upload,
         name,
         algorithm,
@@ -148,8 +150,16 @@ async def finish_upload(service: Service, exchange: Exchange, name: str, upload_
     text = exchange.parameter("digest")
     if text is None:
         raise ErrorResponse(400, "DIGEST_INVALID", "the digest parameter is missing: ?digest=sha256:…")
-    start, _ = _content_range(exchange)
-    await _finish(service, exchange, name, upload_id, Digest.parse(text), start=start)
+    digest = Digest.parse(text)
+    start, length = _content_range(exchange)
+    if (
+        start is None
+        and length is not None
+        and length <= _SMALL
+        and await _finish_small(service, exchange, name, upload_id, digest, length=length)
+    ):
+        return
+    await _finish(service, exchange, name, upload_id, digest, start=start)
 
 
 async def continue_upload(service: Service, exchange: Exchange, name: str, upload_id: str) -> None:
@@ -228,18 +238,67 @@ async def _push_small(service: Service, exchange: Exchange, name: str, digest: D
     most, refusal = await upload_session.ceiling(service, name)
     if length > most:
         raise refusal
-    body = await exchange.read(length, patience=service.config.patience)
-    if len(body) != length:
-        raise ErrorResponse(400, "SIZE_INVALID", f"{len(body)} of the {length} declared bytes came")
-    with contextlib.ExitStack() as guarded:
-        await service.executors.run(_put, service, digest, body, guarded)
-        await service.executors.write(service.stores.catalog.add_blob, name, digest, length)
+    body = await _short_body(service, exchange, length)
+    link = functools.partial(service.stores.catalog.add_blob, name, digest, length)
+    await service.small_pushes.push(body, digest, link)
     await _pushed(service, exchange, name, digest, length, began=began)
 
 
-def _put(service: Service, digest: Digest, body: bytes, guarded: contextlib.ExitStack) -> None:
-    guarded.enter_context(service.stores.coordination.guard(digest))
-    service.stores.blobs.put(body, digest)
+async def _finish_small(
+    service: Service, exchange: Exchange, name: str, upload_id: str, digest: Digest, *, length: int
+) -> bool:
+    """Store a short body as the whole of an upload, if it is that; return whether it is.
+
+    Otherwise the body can be read again.
+    """
+    catalog = service.stores.catalog
+    if not 0 < length <= service.config.upload_limit or catalog.limits_bytes(name):
+        return False
+    exchange.record_audit_event(digest=digest)
+    body = await _short_body(service, exchange, length)
+    began = 0
+
+    def check() -> None:
+        nonlocal began
+        upload = catalog.upload(name, upload_id)
+        if upload is None:
+            raise upload_unknown(upload_id, name)
+        if upload.offset > 0 or _has_bytes(service, upload_id):
+            raise _UnderWay
+        began = upload.started_at
+
+    link = functools.partial(catalog.add_blob_at_once, name, digest, length, upload=upload_id)
+    try:
+        await service.small_pushes.push(body, digest, link, check=check)
+    except ContentError:
+        # The bytes are wrong: this upload cannot become the blob any more.
+        with contextlib.suppress(StorageError):
+            await service.executors.write(catalog.end_upload, upload_id)
+        raise
+    except (_UnderWay, NotFound):
+        exchange.put_back(body)
+        return False
+    await _pushed(service, exchange, name, digest, length, began=began)
+    return True
+
+
+class _UnderWay(Exception):
+    """Another request brought bytes of the upload, or brings them now."""
+
+
+def _has_bytes(service: Service, upload_id: str) -> bool:
+    try:
+        service.stores.blobs.ingest(upload_id, create=False).close()
+    except NotFound:
+        return False
+    return True
+
+
+async def _short_body(service: Service, exchange: Exchange, length: int) -> bytes:
+    body = await exchange.read(length, patience=service.config.patience)
+    if len(body) != length:
+        raise ErrorResponse(400, "SIZE_INVALID", f"{len(body)} of the {length} declared bytes came")
+    return body
 
 
 async def _pushed(

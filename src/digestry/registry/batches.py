@@ -1,0 +1,70 @@
+"""Batches: what waits is done together, as soon as a thread is free for it.
+
+While the disk makes one batch durable, the next one gathers. So the more clients wait, the more of them share
+one wait for the disk, and one client alone never waits for others to come.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from typing import Final, Generic, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Then: TypeAlias = Callable[[], None]
+"""What a batch has to do at its end, when the next batch may begin."""
+
+_MOST: Final = 32
+
+
+class Batches(Generic[T]):
+    """A queue whose items ``do`` takes, all that wait at once, up to ``most``. Thread-safe.
+
+    One batch is done at a time, in a thread of ``threads``.
+    """
+
+    def __init__(self, do: Callable[[list[T]], Then | None], threads: Executor, *, most: int = _MOST) -> None:
+        self._do = do
+        self._threads = threads
+        self._most = most
+        self._waiting: deque[T] = deque()
+        self._busy = False
+        self._lock = threading.Lock()
+
+    def add(self, items: Iterable[T], *, here: bool = False) -> None:
+        """Queue ``items``. With ``here``, and if no batch is being done, do them in this thread."""
+        with self._lock:
+            self._waiting.extend(items)
+            if self._busy or not self._waiting:
+                return
+            self._busy = True
+        if here or not self._submitted():
+            self._work()
+
+    def _submitted(self) -> bool:
+        """Have another thread do the batches; return False if the threads are being stopped."""
+        try:
+            self._threads.submit(self._work)
+        except RuntimeError:
+            return False
+        return True
+
+    def _work(self) -> None:
+        while batch := self._next():
+            then = self._do(batch)
+            if then is not None:
+                with self._lock:
+                    self._busy = bool(self._waiting)
+                handed_on = not self._busy or self._submitted()
+                then()
+                if handed_on:
+                    return
+
+    def _next(self) -> list[T]:
+        with self._lock:
+            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            self._busy = bool(batch)
+        return batch

@@ -1,0 +1,62 @@
+"""Calls that requests wait for while threads make them, one or many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from digestry.catalog.database import Outcome
+
+
+class WaitingCall:
+    """A call of ``function`` that a request of the running event loop waits for."""
+
+    __slots__ = ("_context", "_end", "_function", "future", "loop")
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        # With the context: what a thread logs is about the request that it works for.
+        self._context = contextvars.copy_context()
+        self._function = function
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+
+        self._end: Callable[[], None] | None = None
+
+    def __call__(self) -> object:
+        """Make the call. In any thread."""
+        return self._context.run(self._function)
+
+    def in_context(self, function: Callable[[], object]) -> object:
+        """Call ``function`` for the same request. In any thread."""
+        return self._context.run(function)
+
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Have ``function`` called before the request goes on."""
+        self._end = function
+
+    def end(self) -> None:
+        """Call what :meth:`at_end` was given."""
+        if self._end is not None:
+            self._end()
+
+
+def answer_all(calls: Iterable[tuple[WaitingCall, Outcome]]) -> None:
+    """Let the requests go on with the outcomes of their calls, waking each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
+    for call, outcome in calls:
+        call.end()
+        by_loop.setdefault(call.loop, []).append((call.future, outcome))
+    for loop, outcomes in by_loop.items():
+        loop.call_soon_threadsafe(_resolve, outcomes)
+
+
+def _resolve(outcomes: Iterable[tuple[asyncio.Future[Any], Outcome]]) -> None:
+    for future, outcome in outcomes:
+        if future.done():
+            continue  # the request was cancelled
+        if outcome.error is None:
+            future.set_result(outcome.value)
+        else:
+            future.set_exception(outcome.error)
