@@ -45,15 +45,15 @@ MOVE_TAG: Final = frequent(
     .where(tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag"))
     .values(digest=bindparam("to"), moved_at=bindparam("at"))
 )
-LAST_POSITION: Final = select(func.coalesce(func.max(journal.c.sequence), 0).label("position"))
-LAST_ENTRY: Final = (
+LAST_POSITION: Final = frequent(select(func.coalesce(func.max(journal.c.sequence), 0).label("position")))
+LAST_ENTRY: Final = frequent(
     select(journal.c.number, journal.c.at, journal.c.hash, LAST_POSITION.scalar_subquery().label("position"))
     .where(journal.c.repository == bindparam("repository"))
     .order_by(journal.c.number.desc())
     .limit(1)
 )
 """The end of a repository's chain, and the registry's last position."""
-ADD_ENTRY: Final = insert(journal)
+ADD_ENTRY: Final = frequent(insert(journal))
 
 COUNT_UPLOADS: Final = frequent(select(func.count()).select_from(uploads))
 COUNT_UPLOADS_OF: Final = COUNT_UPLOADS.where(uploads.c.actor == bindparam("actor"))

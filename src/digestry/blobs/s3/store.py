@@ -12,7 +12,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Final
 
 from digestry.blobs import registry_id_file
@@ -27,6 +27,7 @@ from digestry.blobs.protocols import (
     Throttle,
     Verification,
 )
+from digestry.blobs.put_each import put_each
 from digestry.blobs.s3.client import S3Client
 from digestry.blobs.s3.config import S3Config
 from digestry.blobs.s3.credentials import find_credentials
@@ -36,7 +37,7 @@ from digestry.blobs.s3.reader import ObjectFile, ObjectReader, S3Ranges
 from digestry.blobs.s3.rows import IngestState, ObjectRows, QuarantinedObject, StoredObject
 from digestry.blobs.s3.session import S3Session
 from digestry.blobs.verify import wrong_hash
-from digestry.errors import Conflict, DigestMismatch, NotFound, StorageError, TooLarge
+from digestry.errors import Conflict, DigestMismatch, DigestryError, NotFound, StorageError, TooLarge
 from digestry.model.digest import Digest, new_hasher, shown
 
 MARK: Final = "registry-id"
@@ -235,6 +236,10 @@ class S3Blobs:
         etag = session.client.put(key, content)
         session.rows.store(StoredObject(found, key, len(content), etag), linger=self.config.linger)
         return found
+
+    def put_all(self, contents: Sequence[tuple[bytes, Digest]]) -> list[DigestryError | None]:
+        """Store some small contents durably; see :meth:`BlobWriter.put_all`."""
+        return put_each(self, contents)
 
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
         """Remove the content; see :meth:`BlobWriter.delete`. Who reads it now goes on for a while."""
