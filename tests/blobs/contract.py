@@ -111,6 +111,21 @@ class StoreContract:
             store.put(b"something else", HELLO_DIGEST)
         assert list(store.digests()) == []
 
+    def test_of_several_puts_at_once_each_stands_or_falls_by_itself(self, store: BlobStore) -> None:
+        contents = [b"%d" % number * 1000 for number in range(12)]
+        named = [(content, Digest.of(content)) for content in contents]
+        named[5] = (b"something else", HELLO_DIGEST)
+        named[7] = (contents[7], Digest.of(contents[7], "sha512"))
+        named.append(named[0])
+        problems = store.put_all(named)
+        assert isinstance(problems[5], DigestMismatch)
+        assert [problem for number, problem in enumerate(problems) if number != 5] == [None] * 12
+        assert set(store.digests()) == {digest for _, digest in named} - {HELLO_DIGEST}
+        for number, (content, digest) in enumerate(named):
+            assert number == 5 or store.read(digest) == content
+        assert list(store.ingests()) == []
+        assert store.put_all([]) == []
+
     def test_the_wrong_digest_leaves_nothing(self, store: BlobStore) -> None:
         with store.begin(HELLO_DIGEST) as ingest:
             ingest.write(b"something else")

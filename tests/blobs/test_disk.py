@@ -341,6 +341,9 @@ def test_bytes_are_durable_before_they_have_their_name(
     monkeypatch.setattr(fsio, "sync_directory", sync_directory)
     store.put(HELLO)
     assert calls == ["fdatasync", "rename", "fsync directory"]
+    calls.clear()
+    store.put_all([(b"%d" % number, Digest.of(b"%d" % number)) for number in range(3)])
+    assert calls == ["fdatasync"] * 3 + ["rename"] * 3 + ["fsync directory"]
 
 
 def test_a_long_stream_is_hashed_beside_the_writing(tmp_path: Path) -> None:
