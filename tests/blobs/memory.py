@@ -327,6 +327,9 @@ class MemoryIngest:
     def offset(self) -> int:
         return len(self._pending.content)
 
+    def has_room(self) -> bool:
+        return True
+
     def save(self) -> None:
         self._check_open()
 

@@ -337,6 +337,9 @@ class RemoteIngest:
     def offset(self) -> int:
         return self._offset
 
+    def has_room(self) -> bool:
+        return True
+
     def save(self) -> None:
         self._ask("save")
 

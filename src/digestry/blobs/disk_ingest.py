@@ -116,6 +116,10 @@ class DiskIngest:
         """Return False: the file has each byte at once."""
         return False
 
+    def has_room(self) -> bool:
+        """Return True: no bytes wait in memory."""
+        return True
+
     def save(self) -> None:
         """Do nothing: the file has each byte at once."""
         self._check_open()

@@ -245,6 +245,13 @@ class ResumableIngest(Ingest, Protocol):
         """Whether :meth:`save` and :meth:`close` wait for the store: an event loop calls them in a thread."""
         ...
 
+    def has_room(self) -> bool:
+        """Return whether :meth:`write_all` need not wait for memory that other content has. Does not block.
+
+        Whoever gets False has a place in the queue, and asks again. Raises :class:`StorageBusy` after long.
+        """
+        ...
+
     def save(self) -> None:
         """Keep the bytes so far for whoever opens the content next, as :meth:`close` does.
 

@@ -66,10 +66,16 @@ class StoredObjects:
             "etag": stored.etag,
             "stored_at": stored.stored_at or now,
         }
-        before = connection.execute(_FIND_LOCKED, {"digest": values["digest"]}).first()
-        connection.execute(dialect.of(connection).upserts.blob_object, values)
-        if before is not None and before.key != stored.key:
-            _remove_later(connection, [Removal(before.key)], _after(now, linger))
+        while connection.execute(dialect.of(connection).upserts.blob_object, values).rowcount == 0:
+            before = connection.execute(_FIND_LOCKED, {"digest": values["digest"]}).first()
+            if before is None:
+                continue  # another has just deleted it
+            connection.execute(
+                update(blob_objects).where(blob_objects.c.digest == values["digest"]).values(values)
+            )
+            if before.key != stored.key:
+                _remove_later(connection, [Removal(before.key)], _after(now, linger))
+            return
 
     def forget(self, digest: Digest, *, linger: float) -> bool:
         """Forget the object of some content; return False if there is none."""

@@ -223,7 +223,7 @@ def test_more_streams_than_memory_all_come_in(tmp_path: Path, config: S3Config) 
     idle.write(CONTENT[MIB:])
     idle.commit(DIGEST)
     assert store.read(DIGEST, limit=len(CONTENT)) == CONTENT
-    assert store.session.memory.has_room()
+    assert store.session.memory.is_whole()
 
 
 def test_an_upload_that_ended_says_so(store: S3Blobs) -> None:

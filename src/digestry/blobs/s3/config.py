@@ -38,7 +38,7 @@ class S3Config:
     region: str = _DEFAULT_REGION
     path_style: bool = True
     part_size: int = 8 * MIB
-    memory: int = 48 * MIB
+    memory: int = 40 * MIB
     url_seconds: int = 600
     linger: float = 3600.0
     grace: float = 86_400.0

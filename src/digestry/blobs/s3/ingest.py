@@ -7,6 +7,7 @@ enough for a part. Content that is smaller than a part is one object, fragment o
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from digestry.model.digest import Digest, new_hasher
 
 if TYPE_CHECKING:
     from digestry.blobs.s3.session import S3Session
+
+log: Final = logging.getLogger("digestry.blobs")
 
 _REREAD: Final = 1 << 20
 
@@ -142,6 +145,12 @@ class S3Ingest:
 
     # -- writing -------------------------------------------------------------------------------
 
+    def has_room(self) -> bool:
+        """Return whether :meth:`write_all` need not wait for memory; see :meth:`ResumableIngest.has_room`."""
+        if self._open and not self._has_slot and self._session.memory.try_take(self):
+            self._has_slot = True
+        return self._has_slot or not self._open
+
     def write(self, chunk: Chunk) -> None:
         """Append one chunk; see :meth:`write_all`."""
         self.write_all((chunk,))
@@ -170,6 +179,9 @@ class S3Ingest:
                 )
             if not total:
                 return
+            if not self._has_slot:
+                self._session.memory.take(self)
+                self._has_slot = True
             self._known = None
             if self._state.whole:
                 self._rewrite(offset)
@@ -194,9 +206,6 @@ class S3Ingest:
     def _collect(self, view: bytes | memoryview) -> None:
         if not view:
             return
-        if not self._has_slot:
-            self._session.memory.take(self)
-            self._has_slot = True
         self._pending.append(view)
         self._pending_size += len(view)
         self._written_at = time.monotonic()
@@ -204,6 +213,8 @@ class S3Ingest:
     def _send_part(self) -> None:
         """Send a whole part in the background."""
         self._check_sent()
+        if not self._has_slot:  # the chunk before was larger than the rest of its part
+            self._session.memory.take(self)
         if not self._state.upload_id:
             self._begin_upload()
         number = len(self._state.parts) + len(self._sending) + 1
@@ -211,7 +222,7 @@ class S3Ingest:
         size = self._unsent()
         sent = self._session.send_part(self._state.key, self._state.upload_id, number, body)
         self._session.memory.sending(self)
-        sent.add_done_callback(lambda _: self._session.memory.give_back())
+        sent.add_done_callback(lambda _: self._session.memory.sent())
         self._has_slot = False
         self._pending, self._pending_size = [], 0
         self._state = replace(self._state, fragments=())
@@ -262,9 +273,8 @@ class S3Ingest:
     def _forget_pending(self) -> None:
         """Drop what is in memory."""
         self._pending, self._pending_size = [], 0
-        if self._has_slot:
-            self._has_slot = False
-            self._session.memory.give_back(self)
+        self._has_slot = False
+        self._session.memory.leave(self)
 
     # -- saving ----------------------------------------------------------------------------------
 
@@ -304,21 +314,19 @@ class S3Ingest:
         """Return when this was written to last; see :class:`PartHolder`."""
         return self._written_at
 
-    def put_aside(self) -> bool:
+    def put_aside(self) -> None:
         """Write what is in memory to the store; see :class:`PartHolder`."""
         if not self._lock.acquire(blocking=False):
-            return False
+            return
         try:
-            if not self._open or not self._has_slot:
-                return False
-            if not self._has_rows:
-                self._begin_upload()
-            self._save(self._saved)
-        except StorageError:
-            return False  # its own writer will meet the error
+            if self._open and self._has_slot:
+                if not self._has_rows:
+                    self._begin_upload()
+                self._save(self._saved)
+        except StorageError as error:
+            log.warning("what came of an upload cannot be put aside: %s", error.message)
         finally:
             self._lock.release()
-        return True
 
     # -- the end -----------------------------------------------------------------------------------
 

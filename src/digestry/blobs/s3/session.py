@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
 
 from digestry.blobs.protocols import GONE, BytesLost
 from digestry.blobs.s3.client import S3Client
@@ -17,6 +18,9 @@ from digestry.blobs.s3.removal import ObjectRemoval
 from digestry.blobs.s3.rows import ObjectRows
 from digestry.model.digest import Digest, new_hasher
 
+_MEMORY_PATIENCE: Final = 60.0
+"""Seconds after which an upload gives up to wait for memory."""
+
 
 class S3Session:
     """The shared parts of an open store. Thread-safe."""
@@ -25,10 +29,10 @@ class S3Session:
         self.config = config
         self.client = client
         self.rows = rows
-        self.memory = PartMemory(config.slots, config.patience)
         self.leases = IngestLeases(rows, config.lease)
         self.removal = ObjectRemoval(config, client, rows)
         self._senders = ThreadPoolExecutor(config.slots, thread_name_prefix="s3 part")
+        self.memory = PartMemory(config.slots, _MEMORY_PATIENCE, self._senders.submit)
 
     @property
     def location(self) -> str:

@@ -22,6 +22,8 @@ from digestry.registry.service import Service
 
 _BATCH: Final = 1 << 20
 """So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
+_ROOM_SECONDS: Final = 0.01
+"""How often an upload that waits for memory looks for it: no thread waits meanwhile."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class _BatchWriter:
 
     def __init__(self, executors: Executors, session: UploadSession) -> None:
         self._executors = executors
-        self._write = session.ingest.write_all
+        self._ingest = session.ingest
         self._batch: list[bytes] = []
         self._size = 0
         self._job: asyncio.Task[None] | None = None
@@ -80,7 +82,10 @@ class _BatchWriter:
         """Begin to write the batch if it is full or the ``last``, once the one before is written."""
         if self._batch and (last or self._size >= _BATCH):
             await self.wait()
-            self._job = asyncio.get_running_loop().create_task(self._executors.run(self._write, self._batch))
+            while not self._ingest.has_room():  # noqa: ASYNC110 - a thread gives the room back
+                await asyncio.sleep(_ROOM_SECONDS)
+            write = self._executors.run(self._ingest.write_all, self._batch)
+            self._job = asyncio.get_running_loop().create_task(write)
             self._batch, self._size = [], 0
 
     async def wait(self) -> None:
@@ -93,7 +98,7 @@ class _BatchWriter:
         """Write all that was collected."""
         await self.wait()
         if self._batch:
-            await self._executors.run(self._write, self._batch)
+            await self._executors.run(self._ingest.write_all, self._batch)
 
     async def settle(self) -> None:
         """Wait for the batch that is being written, on the way out with an error.
