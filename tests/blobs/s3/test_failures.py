@@ -37,7 +37,7 @@ def proxy(s3_config: S3Config) -> Iterator[S3Proxy]:
 
 @pytest.fixture
 def store(s3_config: S3Config, proxy: S3Proxy, tmp_path: Path) -> S3Blobs:
-    return make_store(tmp_path, s3_config, endpoint=proxy.endpoint, part_size=PART, patience=5.0)
+    return make_store(tmp_path, s3_config, endpoint=proxy.endpoint, part_size=PART)
 
 
 def push(store: S3Blobs, content: bytes = CONTENT) -> None:
@@ -88,8 +88,9 @@ def test_a_completion_that_says_200_and_fails_is_not_believed(store: S3Blobs, pr
     assert store.read(DIGEST, limit=len(CONTENT)) == CONTENT
     store.delete(DIGEST)
     proxy.fail("POST", "uploadId=", times=1000, status=200, answer=INTERNAL)
+    hasty = S3Blobs(dataclasses.replace(store.config, patience=2.0), lambda: store.session.rows)
     with pytest.raises(StorageBusy, match="InternalError"):
-        push(store)
+        push(hasty)
     assert store.stat(DIGEST) is None
 
 
