@@ -118,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # of a few, the kernel drops what comes while other tests have the processor
+
     def handle_error(self, *_: Any) -> None:
         """A client that hangs up is what many tests want."""
 

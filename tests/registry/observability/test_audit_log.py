@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import threading
+from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import Digest
+from digestry.registry.observability import audit_log
 from digestry.registry.observability.audit_log import (
     PLACE_FILE,
     AuditLog,
@@ -224,13 +227,17 @@ def test_a_line_after_one_that_was_cut_short(tmp_path: Path, monkeypatch: pytest
     assert (audit.lost, other.lost) == (1, 0)
 
 
-def test_no_folder_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_folder_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A logger of its own: what other tests configured, or still log, makes no difference.
+    log, records = logging.Logger("alone"), queue.SimpleQueue[logging.LogRecord]()
+    log.addHandler(QueueHandler(records))
+    monkeypatch.setattr(audit_log, "log", log)
     audit = AuditLog(LogConfig(audit=tmp_path / "none" / "audit.log"), tmp_path)
-    with caplog.at_level(logging.ERROR, "digestry.registry"):
-        audit.write([{"n": 1}, {"n": 2}])
-        audit.write([{"n": 3}])
+    audit.write([{"n": 1}, {"n": 2}])
+    audit.write([{"n": 3}])
     assert audit.lost == 3
-    assert len(caplog.records) == 1
+    assert records.get_nowait().levelno == logging.ERROR
+    assert records.empty()
 
 
 def test_a_place_where_it_cannot_be(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.registry.pull_through.support import Upstream, mirroring, upstream
 from tests.support import RegistryServer
 
-_MIRRORS = {
+_SOUND = {
     "docker.io": 'tag-ttl = "1h"\ndefault = true\nrepository = ["library/**", "own/**"]',
     "asking.test": "tag-ttl = 0",
     "asking2.test": "tag-ttl = 0",
@@ -19,6 +19,10 @@ _MIRRORS = {
     "some.test": 'tag-ttl = 0\nrepository = "allowed/*"',
     "never-stale.test": 'tag-ttl = 0\nstale = "off"',
     "large.test": 'prefix = "deep/in/here"',
+}
+_MIRRORS = {
+    # A busy machine is no reason to leave an upstream alone.
+    **{name: f'timeout = "60s"\n{keys}' for name, keys in _SOUND.items()},
     **{f"trouble{number}.test": 'tag-ttl = 0\ntimeout = "2s"' for number in range(18)},
 }
 
