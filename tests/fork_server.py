@@ -31,8 +31,6 @@ from tests.blobs import memory_server
 from tests.blobs.s3 import registries
 from tests.catalog import slow_reads
 
-MESSAGE_BYTES = 128 << 10
-"""The most that a request may have."""
 SPAWNED = 2
 """How many processes a server spawns: the tracker of resources, and the one for its own work."""
 LAZILY = (
@@ -64,7 +62,7 @@ def serve(requests: socket.socket) -> Mapping[str, Any] | None:
         while True:
             for key, _ in selector.select():
                 if key.fileobj is requests:
-                    raw, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
+                    raw, descriptors, _, _ = socket.recv_fds(requests, spare_processes.MESSAGE_BYTES, 4)
                     if not raw:
                         return None
                     told = socket.socket(fileno=descriptors[0])

@@ -18,8 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
-from tests.fork_server import MESSAGE_BYTES
-from tests.spare_processes import umask
+from tests.spare_processes import MESSAGE_BYTES, umask
 
 _TOP: Final = Path(__file__).parents[1]
 _UTF8: Final = {"", "C", "POSIX", "C.UTF-8", "C.utf8"}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 MESSAGE_BYTES = 128 << 10
+"""The most that a request for a process may have."""
 NAME = "multiprocessing"
 """What such a process is called in ``/proc/PID/comm``; one that is spawned has it in its command line."""
 _HIGH = 500
