@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Unpack
 
 from sqlalchemy import Connection, exists, select
 
@@ -33,7 +33,7 @@ from digestry.catalog.delivery_queue import DeliveryQueue, Subscription
 from digestry.catalog.digest_prefixes import DigestPrefixes
 from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import Jobs
-from digestry.catalog.journal import Origin
+from digestry.catalog.journal import Filters, Origin
 from digestry.catalog.journal_chain import BrokenEntry
 from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.manifest_rows import StoredManifest
@@ -400,7 +400,7 @@ class Catalog(BlobLinks):
 
     # -- the journal ---------------------------------------------------------------------------
 
-    def journal(self, repository: str, **filters: Any) -> list[TagEvent]:
+    def journal(self, repository: str, **filters: Unpack[Filters]) -> list[TagEvent]:
         """Return the repository's tag events, newest first; filters as :func:`journal.entries` has them."""
         with self._database.read() as connection:
             return journal.entries(connection, repository, **filters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
 
@@ -84,12 +84,12 @@ def _range(column: ColumnElement[str], start: str) -> ColumnElement[bool]:
     return (column >= start) & (column < f"{start}{_AFTER_HEX}")
 
 
-def _children(start: str) -> Select[Any]:
+def _children(start: str) -> Select[str]:
     child = manifest_references.c.child
     return select(child).where(_range(child, start), manifest_references.c.role == "manifest")
 
 
-def _in_repository(row: int | None, repository: str, start: str) -> Iterator[Select[Any]]:
+def _in_repository(row: int | None, repository: str, start: str) -> Iterator[Select[str]]:
     if row is not None:
         for column in (manifests.c.digest, manifests.c.config):
             query = select(column).where(manifests.c.repository_id == row, _range(column, start))

@@ -1,17 +1,17 @@
-"""The catalog of a registry with nothing in it: every read is answered as of what is not there.
+"""The catalog of a registry with nothing in it.
 
-A repository that the rules hide is asked here, so that its answers are those of one that does not exist.
+It answers for a repository that the rules hide, so that the answers are those of one that does not exist.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.reads import CatalogReads, MirroredTag
 from digestry.catalog.referrer_pages import Page
 from digestry.model.digest import Digest
-from digestry.model.history import Holders
+from digestry.model.history import Holders, TagEvent, TagSpan
 from digestry.model.sightings import SightingsOf
 
 _NOTHING: Final = Page((), more=False)
@@ -24,20 +24,20 @@ class _NoTagHistory:
     def tag_at(self, repository: str, tag: str, at: int, /) -> None:
         return None
 
-    def tags_at(self, repository: str, at: int, /, **_: Any) -> list[Any]:
+    def tags_at(self, repository: str, at: int, /, **_: object) -> list[TagSpan]:
         return []
 
-    def tags_for_digest(self, repository: str, digest: Digest, /, **_: Any) -> list[Any]:
+    def tags_for_digest(self, repository: str, digest: Digest, /, **_: object) -> list[TagSpan]:
         return []
 
 
 class _NoDigests:
-    def in_repository(self, repository: str, prefix: object, /, **_: Any) -> list[Digest]:
+    def in_repository(self, repository: str, prefix: object, /, **_: object) -> list[Digest]:
         return []
 
 
 class _NoSightings:
-    def of(self, repository: str, digest: Digest, /, **_: Any) -> SightingsOf:
+    def of(self, repository: str, digest: Digest, /, **_: object) -> SightingsOf:
         return SightingsOf(digest=digest, places=0)
 
 
@@ -52,19 +52,19 @@ class EmptyCatalog:
     def has_repository(self, repository: str, /) -> bool:
         return False
 
-    def tags(self, repository: str, /, **_: Any) -> NoReturn:
+    def tags(self, repository: str, /, **_: object) -> NoReturn:
         raise UnknownRepository(repository)
 
-    def referrers(self, repository: str, subject: Digest, /, **_: Any) -> Page:
+    def referrers(self, repository: str, subject: Digest, /, **_: object) -> Page:
         return _NOTHING
 
-    def advisories(self, repository: str, predicate_prefix: str, /, **_: Any) -> Page:
+    def advisories(self, repository: str, predicate_prefix: str, /, **_: object) -> Page:
         return _NOTHING
 
     def holders(self, repository: str, digest: Digest, /) -> Holders:
         return Holders(digest=digest, holders=())
 
-    def journal(self, repository: str, **_: Any) -> list[Any]:
+    def journal(self, repository: str, **_: object) -> list[TagEvent]:
         return []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select
 
@@ -25,6 +25,10 @@ _ATTACHMENT: Final = re.compile(rf"(?:sha256|sha512)-[0-9a-f]{{{_HEX}}}(?:[.-].*
 _POINTED: Final = manifests.alias("pointed")
 _IMAGE: Final = manifests.alias("image")
 _CHILD: Final = manifests.alias("child")
+
+
+TagColumns: TypeAlias = tuple[str, str, int, int, bool, bool, int | None]
+"""The columns of :func:`tags_of`."""
 
 
 class ExpiredTag(NamedTuple):
@@ -60,7 +64,7 @@ def find_expired_tags(
     would grow.
     """
     counts = [0] * len(rules)
-    last: Any = None
+    last: tuple[int, str] | None = None  # by its time and name
     while True:
         query = _by_age(key, seen_running, last)
         with database.read() as connection:
@@ -87,10 +91,10 @@ def find_expired_tags(
                 yield ExpiredTag(row.name, row.digest, row.moved_at, row.pushed_at, row.checked_at, why)
         if len(rows) < _WINDOW:
             return
-        last = rows[-1]
+        last = rows[-1].moved_at, rows[-1].name
 
 
-def tags_of(key: RepositoryKey, seen_running: ColumnElement[bool]) -> Select[Any]:
+def tags_of(key: RepositoryKey, seen_running: ColumnElement[bool]) -> Select[*TagColumns]:
     """Return the repository's tags: name, digest, moved_at, pushed_at, seen_running; and, of what
     :func:`is_attachment` is true of, whether what it is attached to can be pulled: attached; and of another
     registry's, checked_at: when it was last asked there, which is when somebody wanted it."""
@@ -112,11 +116,14 @@ def tags_of(key: RepositoryKey, seen_running: ColumnElement[bool]) -> Select[Any
     )
 
 
-def _by_age(key: RepositoryKey, seen_running: ColumnElement[bool], last: Any) -> Select[Any]:
+def _by_age(
+    key: RepositoryKey, seen_running: ColumnElement[bool], last: tuple[int, str] | None
+) -> Select[*TagColumns]:
     query = tags_of(key, seen_running)
     if last is not None:
-        same_age = and_(tag_rows.c.moved_at == last.moved_at, tag_rows.c.name > last.name)
-        query = query.where(or_(tag_rows.c.moved_at < last.moved_at, same_age))
+        moved_at, name = last
+        same_age = and_(tag_rows.c.moved_at == moved_at, tag_rows.c.name > name)
+        query = query.where(or_(tag_rows.c.moved_at < moved_at, same_age))
     return query.order_by(tag_rows.c.moved_at.desc(), tag_rows.c.name)
 
 
@@ -142,7 +149,7 @@ def _attached(key: RepositoryKey) -> ColumnElement[bool]:
     )
 
 
-def _beyond(rule: TagRetention, row: Row[Any], *, attachment: bool) -> str:
+def _beyond(rule: TagRetention, row: Row[*TagColumns], *, attachment: bool) -> str:
     reasons = []
     if attachment:
         reasons.append("what it is attached to is not here")
@@ -171,7 +178,7 @@ def seen_running(
     retention: Retention,
     now: int,
     *,
-    beside: ColumnElement[Any],
+    beside: ColumnElement[int],
 ) -> ColumnElement[bool]:
     """Return whether a manifest of the repository was seen running lately: by its digest, by its config's,
     or, of an index, by that of an image that it lists. ``beside`` is a column of the table that ``digest`` is

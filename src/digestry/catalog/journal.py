@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -94,6 +94,18 @@ def anchor(connection: Connection) -> str:
     # The last one has the number 0.
     older = select(journal.c.hash).where(position <= first.sequence - first.number, journal.c.number <= 0)
     return str(connection.execute(older.order_by(position.desc()).limit(1)).scalar_one())
+
+
+class Filters(TypedDict, total=False):
+    """The arguments of :func:`entries` that choose entries."""
+
+    tag: str | None
+    digest: str | None
+    before: int | None
+    since: int | None
+    until: int | None
+    before_sequence: int | None
+    limit: Required[int]
 
 
 def entries(

@@ -73,7 +73,7 @@ def _have(connection: Connection, query: Select[str], repository: int, digests: 
 def store(connection: Connection, repository: int, manifest: Manifest, now: int) -> None:
     """Make a manifest visible in the repository, and note what it refers to."""
     digest = str(manifest.digest)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "repository_id": repository,
         "digest": digest,
         "media_type": manifest.media_type,

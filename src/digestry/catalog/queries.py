@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol, Unpack
 
+from digestry.catalog.journal import Filters
 from digestry.catalog.referrer_pages import Cursor, Page
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
@@ -87,4 +88,4 @@ class RepositoryQueries(Protocol):
 
     def holders(self, repository: str, digest: Digest, /) -> Holders: ...
 
-    def journal(self, repository: str, **filters: Any) -> list[TagEvent]: ...
+    def journal(self, repository: str, **filters: Unpack[Filters]) -> list[TagEvent]: ...
