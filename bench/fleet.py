@@ -34,7 +34,7 @@ from digestry.audit.audit import audit
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.reports import to_json
 from digestry.client.session import Session
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference

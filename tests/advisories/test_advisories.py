@@ -298,8 +298,8 @@ def test_sizes_and_numbers_are_bounded(registries: FakeRegistries, app: FakeRepo
     for _ in range(attachments.MOST_REFERRERS + 5):
         app.attach(image.manifest, b"{}")
     # One that announces itself is read first, however many others there are.
-    announced = {"in-toto.io/predicate-type": "https://openvex.dev/ns/v0.2.0"}
-    app.attach(image.manifest, json.dumps(attestation(image.manifest)).encode(), **announced)
+    announced_predicate_type = {"in-toto.io/predicate-type": "https://openvex.dev/ns/v0.2.0"}
+    app.attach(image.manifest, json.dumps(attestation(image.manifest)).encode(), **announced_predicate_type)
     reading = read(registries, image.manifest)
     assert len(reading.current()) == 1
     assert any("only 100 were read" in reason for reason in reading.reasons)

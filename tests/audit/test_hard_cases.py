@@ -14,7 +14,7 @@ from digestry.audit.image_names import NO_NAMES, Alias, ImageNames, Mirror, Repo
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import DigestryError, Unauthorized, Unreachable
 from digestry.inventory.observation import Abbreviation, ContainerObservation
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.audit.fakes import HOST, FakeRegistries, entry

@@ -14,7 +14,7 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
 from digestry.inventory.observation import Source, now
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.inventory.sources.podman import PodmanProgram, PodmanSource
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference

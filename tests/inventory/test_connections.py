@@ -20,7 +20,7 @@ from digestry.inventory.engines.client import Engine
 from digestry.inventory.engines.connections import ssh_command
 from digestry.inventory.engines.endpoints import TLS, Endpoint
 from digestry.inventory.observation import ContainerObservation, Unseen
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from tests import certificates
 from tests.certificates import Certificates
 from tests.inventory import fakes

@@ -17,7 +17,7 @@ from digestry.inventory.engines.runtime_endpoints import (
     present_runtimes,
 )
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.inventory.sources.containerd_images import chain_id
 from digestry.model.digest import Digest
 from tests.inventory.grpc_server import Answer, Answers, Status, listening, recorded, serving

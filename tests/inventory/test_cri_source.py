@@ -6,7 +6,7 @@ import pytest
 
 from digestry.inventory.engines.protobuf import integer, nested, string
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from tests.inventory.grpc_server import Answer, Answers, Status, recorded, serving
 
 BAD = "sha256:af145881fec72bb4f60913fa4a744e65c2d27c4539589684513ab76a2eb75a98"

@@ -18,7 +18,7 @@ from digestry.inventory.engines.endpoints import (
     podman_sockets,
     users_sockets,
 )
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 
 
 def context(home: Path, name: str, host: str, *, skip: bool = False, tls: tuple[str, ...] = ()) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.observation import ContainerObservation, Note, Unseen
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.inventory.sources.file import FileSource
 from tests.inventory.fakes import names, recording, without_notes
 

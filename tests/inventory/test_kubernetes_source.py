@@ -14,7 +14,7 @@ from digestry.errors import DigestryError, InvalidConfiguration, ProtocolViolati
 from digestry.inventory.kube.api import KubeAPI
 from digestry.inventory.kube.config import find_access
 from digestry.inventory.kube.credentials import Credentials
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.inventory.sources.kubernetes import KubernetesSource, Where
 from tests.inventory.fakes import AMD64
 from tests.inventory.kube import (

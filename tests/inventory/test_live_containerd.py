@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from digestry.inventory.observation import ContainerObservation, Unseen
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.inventory.sources.file import FileSource
 from digestry.model import media_types
 from digestry.model.digest import Digest

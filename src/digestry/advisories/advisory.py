@@ -153,9 +153,8 @@ def _of(advisory: Advisory) -> str:
     return f" of {about}" if about else ""
 
 
-def settle(reading: AdvisoryReading) -> None:
-    """Take out what a newer version of the same document replaces, and gives a statement that was carried on
-    into later documents to whoever made it first."""
+def drop_superseded(reading: AdvisoryReading) -> None:
+    """Remove superseded versions of documents, and attribute a repeated statement to its first author."""
     newest: dict[tuple[str, str, str], AttachedDocument] = {}
     for one in reading.attached:
         document = one.document

@@ -82,15 +82,15 @@ def is_other_predicate(predicate_type: str) -> bool:
     return predicate_type in _EXACT or predicate_type.startswith(_PREDICATES)
 
 
-def announced(annotations: Mapping[str, str] | None) -> str:
+def announced_predicate_type(annotations: Mapping[str, str] | None) -> str:
     """Return the predicate type that annotations tell; empty if they tell none."""
     known = annotations or {}
     return next((known[name] for name in PREDICATE_ANNOTATIONS if known.get(name)), "")
 
 
-def may_speak(content: bytes) -> bool:
-    """Return whether something is said of vulnerabilities in ``content``, which no reader here knows; also
-    where it cannot be told, since it is no text."""
+def may_mention_vulnerabilities(content: bytes) -> bool:
+    """Return whether ``content``, in a format without a reader here, may mention vulnerabilities; True for
+    what is not text."""
     try:
         content.decode()
     except UnicodeDecodeError:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from digestry.advisories import openvex
-from digestry.advisories.advisory import AdvisoryReading, AttachedDocument, settle
+from digestry.advisories.advisory import AdvisoryReading, AttachedDocument, drop_superseded
 from digestry.advisories.attached_statements import StatementMatcher
 from digestry.advisories.attachment_kinds import (
-    announced,
+    announced_predicate_type,
     is_file_system,
     is_other_media_type,
     is_other_predicate,
@@ -89,7 +89,7 @@ def read_advisories(
         about = SubjectImage(same_code | {subject}, repositories)
         if not reader.subject(subject, about, is_index=subject in indexes):
             break
-    settle(reader.reading)
+    drop_superseded(reader.reading)
     return reader.reading
 
 
@@ -209,7 +209,7 @@ class _Reader:
                 f"the referrer {manifest.digest} is an index, which is not known here as an advisory",
             )
             return
-        predicate = announced(manifest.annotations)
+        predicate = announced_predicate_type(manifest.annotations)
         layers = manifest.layers or _config_alone(manifest)
         silent = is_other_predicate(predicate) or is_other_media_type(manifest.artifact_type or "")
         if silent and not any(_is_stating(layer.media_type) for layer in layers):
@@ -223,7 +223,9 @@ class _Reader:
             self._layer(manifest, layer, subject, about)
 
     def _layer(self, manifest: Manifest, layer: Descriptor, subject: Digest, about: SubjectImage) -> None:
-        predicate = announced(layer.annotations) or announced(manifest.annotations)
+        predicate = announced_predicate_type(layer.annotations) or announced_predicate_type(
+            manifest.annotations
+        )
         if is_other_predicate(predicate) or is_other_media_type(layer.media_type):
             return
         if is_file_system(layer, manifest):
@@ -255,7 +257,7 @@ class _Reader:
 
 
 def _announces(entry: Descriptor) -> bool:
-    return openvex.is_openvex(announced(entry.annotations))
+    return openvex.is_openvex(announced_predicate_type(entry.annotations))
 
 
 def _is_stating(media_type: str) -> bool:
@@ -266,7 +268,9 @@ def _is_stating(media_type: str) -> bool:
 
 def _ruled_out(entry: Descriptor) -> bool:
     """Return whether a registry's own list says that an entry is of a kind that states nothing."""
-    return is_other_predicate(announced(entry.annotations)) or is_other_media_type(entry.artifact_type or "")
+    return is_other_predicate(announced_predicate_type(entry.annotations)) or is_other_media_type(
+        entry.artifact_type or ""
+    )
 
 
 def _config_alone(manifest: Manifest) -> tuple[Descriptor, ...]:

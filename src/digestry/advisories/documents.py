@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from digestry.advisories import csaf, cyclonedx, openvex
-from digestry.advisories.attachment_kinds import is_other_predicate, may_speak
+from digestry.advisories.attachment_kinds import is_other_predicate, may_mention_vulnerabilities
 from digestry.advisories.statements import Document, ForeignDocument, UnreadableDocument
 from digestry.advisories.values import read_digest
 from digestry.model.digest import Digest
@@ -39,12 +39,12 @@ def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
     found: list[Read] = []
     for value in _values(content):
         if isinstance(value, UnreadableDocument):
-            silent = not stating and not may_speak(content)
+            silent = not stating and not may_mention_vulnerabilities(content)
             return [*found, ForeignDocument("text") if silent else value]
         read = _read(value, _DEEPEST)
         if read is None:
             # What nobody here knows counts if it may speak of vulnerabilities.
-            speaks = stating or may_speak(msgspec.json.encode(value))
+            speaks = stating or may_mention_vulnerabilities(msgspec.json.encode(value))
             read = (
                 UnreadableDocument("it is of a kind that is not known here")
                 if speaks
@@ -155,7 +155,7 @@ def _statement(value: JsonObject, depth: int) -> Read | None:
     else:
         read = _read(predicate, depth - 1) if isinstance(predicate, dict) else None
     if read is None:
-        if may_speak(msgspec.json.encode(value)):
+        if may_mention_vulnerabilities(msgspec.json.encode(value)):
             return UnreadableDocument(f"its predicate, {predicate_type[:100]}, is not known here")
         return ForeignDocument(predicate_type)
     if isinstance(read, Document):

@@ -18,7 +18,7 @@ from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.inventory.engines.client import TIMEOUT
 from digestry.inventory.gathering import SOURCE_TIMEOUT, TimeLimitedSource
 from digestry.inventory.observation import Unseen
-from digestry.inventory.source_names import parse_source
+from digestry.inventory.source_selection import parse_source
 from digestry.model.digest import shown
 from digestry.model.text import did_you_mean
 

@@ -14,7 +14,7 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
 from digestry.inventory.observation import Source, Unseen
-from digestry.inventory.source_names import engines_here, nothing_found, parse_source
+from digestry.inventory.source_selection import engines_here, nothing_found, parse_source
 
 TIMEOUT: Final = 10.0
 """Seconds that each response of an engine or a registry may take, unless a caller says otherwise."""

@@ -20,8 +20,8 @@ from digestry.model.sightings import MOST_CONTAINERS, SightingReport, SightingsR
 
 @dataclass(frozen=True, slots=True)
 class RecordingOutcome:
-    """One registry, and what came of telling it: ``noted``, or the ``failure``, or neither: it keeps
-    no sightings."""
+    """The outcome of recording at one registry: what it ``noted``, the ``failure``, or neither if it keeps no
+    sightings."""
 
     host: str
     noted: SightingsReceipt | None = None

@@ -233,7 +233,7 @@ class _Auditor:
         from digestry.audit.configuration import FleetConfiguration
         from digestry.audit.configuration import load as load_fleet
         from digestry.inventory.gathering import keep
-        from digestry.inventory.source_names import parse_source
+        from digestry.inventory.source_selection import parse_source
 
         self._settings = settings
         self._include_stopped = include_stopped
@@ -272,7 +272,7 @@ class _Auditor:
         from digestry.cli.signals import end_promptly
         from digestry.client.options import ClientOptions, podman_files
         from digestry.client.session import Session
-        from digestry.inventory.source_names import engines_here, nothing_found
+        from digestry.inventory.source_selection import engines_here, nothing_found
 
         end_promptly()
         chosen: list[Source] = list(self._sources)

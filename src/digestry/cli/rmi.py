@@ -1,4 +1,4 @@
-"""``digestry rmi``: remove names, and what no name holds, from the local store."""
+"""``digestry rmi``: remove names, and unreferenced content, from the local store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding of bodies that were encoded on their way, though nobody asked for that (RFC 9110, 8.4)."""
+"""Decoding of response bodies with a ``Content-Encoding`` that was not requested (RFC 9110, 8.4)."""
 
 from __future__ import annotations
 

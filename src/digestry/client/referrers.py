@@ -1,4 +1,4 @@
-"""The referrers of a manifest: the registry's list, or the tag that stands in for it.
+"""The referrers of a manifest: the registry's list, or the fallback tag of the specification.
 
 Distribution-spec, "Listing Referrers", "Referrers Tag Schema", "Pushing Manifests with Subject".
 """

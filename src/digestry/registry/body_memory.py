@@ -1,4 +1,4 @@
-"""Memory for bodies that are read as a whole: so much in each worker, shared by those who send them.
+"""The memory that request bodies may take in one worker, divided among their senders.
 
 A body that comes slowly is held until its end: from many connections together, that would be all memory.
 """

@@ -1,4 +1,4 @@
-"""``Range`` and ``If-Range``: which bytes of some content an answer has (RFC 9110, section 14)."""
+"""``Range`` and ``If-Range``: the parts of some content that a response has (RFC 9110, section 14)."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _LOW_32: Final = 0xFFFFFFFF
 
 
 def kind(address: Address) -> str:
-    """Return whose ``address`` is: :data:`PUBLIC`, :data:`PRIVATE` (RFC 1918, ULA, RFC 6598),
+    """Return the kind of ``address``: :data:`PUBLIC`, :data:`PRIVATE` (RFC 1918, ULA, RFC 6598),
     :data:`LOOPBACK`, :data:`METADATA` (of a cloud's machine), or another word for what is not the world's.
 
     An IPv6 address that stands for an IPv4 address is what that one is.

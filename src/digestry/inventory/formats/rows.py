@@ -1,4 +1,5 @@
-"""The rows that an inventory format parses from a file: containers, and the images that they share."""
+"""The protocol of inventory formats, and the rows that they parse: containers, and the images that these
+share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What access control reads of a request, and notes on it: the face of an exchange for this room."""
+"""The part of a request that access control reads and sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs where: audits tell it, and who may audit a repository asks (docs/http-api.md)."""
+"""Sightings: reported by audits, and listed for users who may audit a repository (docs/http-api.md)."""
 
 from __future__ import annotations
 

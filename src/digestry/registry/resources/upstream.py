@@ -1,4 +1,4 @@
-"""The handlers of requests about another registry's repository, which is asked for what is not here."""
+"""The handlers of requests about an upstream's repository, which fetch what is not here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of sources, and the parsing of ``KIND[:WHERE]``.
+"""The selection of sources: by their names, ``KIND[:WHERE]``, or the engines of this machine.
 
 A new kind is a module with a :class:`~digestry.inventory.observation.Source` and a line in ``_KINDS``.
 """
