@@ -290,9 +290,8 @@ def _heal(repository: str, content: bytes) -> Act:
     def run(stage: Stage) -> None:
         service = stage.registry.service
         blob_file(service.config.scratch, digest).write_bytes(bytes(len(content)))
-        scrub = Scrub(
-            service.stores.catalog, open_backend(stage.registry.root), rate=1 << 30, now=stage.clock
-        )
+        backend = open_backend(stage.registry.root, now=stage.clock)
+        scrub = Scrub(service.stores.catalog, backend, rate=1 << 30)
         assert scrub.run(threading.Event()).damaged == 1
         stage.ask(404, "GET", blob_path(repository, content))
         whole(repository, content).run(stage)

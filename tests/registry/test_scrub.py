@@ -264,8 +264,44 @@ def test_one_at_a_time(store: Store) -> None:
     with fsio.locked(store.root / lock_file(Job.SCRUB)):
         with pytest.raises(Conflict, match="under way"):
             store.scrub()
-        assert job.run(threading.Event()) == 60  # it waits its turn
+        assert job.run(threading.Event()) == 5.0  # it waits its turn
     assert store.scrub().blobs == 1
+
+
+def test_what_another_process_has_just_done_is_not_done_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.push(b"content")
+    job = ScrubJob(open_backend(store.root), ScrubConfig())
+    real = job._scrub.run
+
+    def later(*arguments: Any, **options: Any) -> Pass:
+        store.scrub()  # another process was faster
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(job._scrub, "run", later)
+    job.run(threading.Event())
+    found = last(store.catalog)
+    assert found is not None
+    assert found.passes == 1
+
+
+def test_who_loses_the_lock_scrubs_no_further(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        store.push(str(number).encode())
+    looked = []
+
+    def look(*arguments: Any, **_: Any) -> bool:
+        looked.append(arguments)
+        (store.root / lock_file(Job.SCRUB)).unlink()
+        return False
+
+    monkeypatch.setattr(store.quarantine, "look", look)
+    scrub = Scrub(store.catalog, open_backend(store.root), rate=1 << 30)
+    monkeypatch.setattr(scrub, "_quarantine", store.quarantine)
+    with pytest.raises(Conflict, match="removed or replaced"):
+        scrub.run(threading.Event())
+    assert len(looked) == 1
 
 
 # -- pushes meanwhile ------------------------------------------------------------------------------
@@ -452,7 +488,7 @@ def test_the_pace_does_not_save_up_time_and_stops_at_once() -> None:
 def test_when_a_pass_is_due(store: Store) -> None:
     now = Clock()
     store.push(b"content")
-    job = ScrubJob(open_backend(store.root), ScrubConfig(every=10_000.0), now=now)
+    job = ScrubJob(open_backend(store.root, now=now), ScrubConfig(every=10_000.0))
     stop = threading.Event()
 
     def passes() -> int:
@@ -474,7 +510,7 @@ def test_when_a_pass_is_due(store: Store) -> None:
     assert job.run(stop) > 0
     lost = store.push(b"lost")
     store.catalog.damage.note(lost, "bad", now.now)
-    off = ScrubJob(open_backend(store.root), ScrubConfig(every=None), now=Clock())
+    off = ScrubJob(open_backend(store.root, now=Clock()), ScrubConfig(every=None))
     assert off.run(stop) > 0
     assert passes() == 3
     assert list(store.damaged()) == [lost]

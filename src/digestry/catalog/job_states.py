@@ -6,10 +6,10 @@ The row outlives the process, so that a scrub can resume, and every worker can r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
@@ -31,14 +31,22 @@ class JobState:
     state: dict[str, Any]
 
 
+class Fence(Protocol):
+    """The lock of who does a job."""
+
+    def check_in(self, connection: Connection) -> None:
+        """Raise :class:`Conflict` unless the lock is held until the transaction ends."""
+        ...
+
+
 class Jobs:
     """The states of all jobs. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def note(self, job: JobState) -> None:
-        """Store the state of a job."""
+    def note(self, job: JobState, fence: Fence | None = None) -> None:
+        """Store the state of a job. Raises :class:`Conflict` if the ``fence`` of who does it is not held."""
         row = {
             "name": job.name,
             "started_at": job.started_at,
@@ -46,6 +54,8 @@ class Jobs:
             "state": msgspec.json.encode(job.state).decode(),
         }
         with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
             connection.execute(dialect.of(connection).upserts.job, row)
 
     def state(self, name: str) -> JobState | None:

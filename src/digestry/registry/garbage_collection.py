@@ -24,7 +24,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.catalog.throttle import Throttle
-from digestry.coordination.protocol import Job
+from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
@@ -45,7 +45,8 @@ _SHARE_REMOVING: Final = 0.5
 _SHARE_BY_HAND: Final = 0.5
 _NOTED_SECONDS: Final = 5.0
 """A run that found nothing is noted no more often than this."""
-_HELD_SECONDS: Final = 60.0
+_HELD_SECONDS: Final = 5.0
+"""While another process collects: if that one dies, this one goes on."""
 _LONGEST_TROUBLE: Final = 3600.0
 _LONG_AGO: Final = 30 * 86400.0
 _DOUBT_SECONDS: Final = 3600.0
@@ -64,9 +65,11 @@ def collect(
     audit: AuditLog | None = None,
     by: By | None = None,
     really: bool = False,
+    due: Callable[[Catalog], bool] = lambda _: True,
 ) -> CollectionCounts:
     """Run garbage collection once on the registry of ``backend``, whether or not it is being served. ``tell``
-    and the audit log receive each removal; ``by`` is who asked for the run.
+    and the audit log receive each removal; ``by`` is who asked for the run. Nothing is done if it is not
+    ``due`` any more once no other process collects.
 
     Returns early, with what it did so far, once ``stop`` is set. Raises :class:`RemovalRefused` before it
     removes most of the store, unless ``really``; :class:`Conflict` for a catalog that is another registry's,
@@ -83,6 +86,9 @@ def collect(
         blobs = backend.blobs
         catalog = backend.open_catalog()
         try:
+            if not due(catalog):
+                catalog.close()
+                return CollectionCounts()
             store_identity.ensure(catalog, blobs)
         except BaseException:
             catalog.close()
@@ -106,11 +112,11 @@ def collect(
             throttle=throttle or Throttle(_SHARE_BY_HAND, _SHARE_REMOVING),
         )
         try:
-            return _run_and_count(catalog, run, backend.now)
+            return _run_and_count(catalog, run, lock, backend.now)
         except StorageFull:
             if not reserve.release():
                 raise
-            return _run_and_count(catalog, run, backend.now)
+            return _run_and_count(catalog, run, lock, backend.now)
         finally:
             with contextlib.suppress(StorageError):  # there may be no room yet
                 reserve.fill()
@@ -118,7 +124,7 @@ def collect(
             catalog.close()
 
 
-def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> CollectionCounts:
+def _run_and_count(catalog: Catalog, run: Run, lock: FencedLock, now: clock.Clock) -> CollectionCounts:
     """Run, and add the counts to the totals of all runs, for metrics."""
     started, began = now(), time.monotonic()
     last = catalog.jobs.state(COLLECTION)
@@ -128,12 +134,12 @@ def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> CollectionCo
     except RemovalRefused:
         totals["refused"] = totals.get("refused", 0) + 1
         totals["refuses"] = 1
-        catalog.jobs.note(JobState(COLLECTION, started, None, totals))
+        catalog.jobs.note(JobState(COLLECTION, started, None, totals), lock)
         raise
     except Exception:
         totals["failures"] = totals.get("failures", 0) + 1
-        with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
-            catalog.jobs.note(JobState(COLLECTION, started, None, totals))
+        with contextlib.suppress(StorageError, Conflict):  # what failed first is what is to be heard of
+            catalog.jobs.note(JobState(COLLECTION, started, None, totals), lock)
         raise
     if tally == CollectionCounts() and not run.stopped and last is not None and last.finished_at is not None:
         since = (started - last.finished_at) / clock.SECOND
@@ -144,7 +150,7 @@ def _run_and_count(catalog: Catalog, run: Run, now: clock.Clock) -> CollectionCo
     totals["runs"] = totals.get("runs", 0) + 1
     totals["refuses"] = 0
     totals["seconds"] = round(time.monotonic() - began, 3)
-    catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals))
+    catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals), lock)
     if tally != CollectionCounts():
         store_identity.advance(catalog, run.blobs)
     return tally
@@ -250,7 +256,7 @@ class CollectionJob:
         if wait > 0:
             return min(wait, _FIRST_SECONDS)
         try:
-            done = self._collect(stop)
+            done = self._collect(stop, every)
         except Exception:
             # It may go through most of the store before it fails again: not every minute.
             self._failures = min(self._failures + 1, 10)
@@ -265,9 +271,12 @@ class CollectionJob:
     def _due(self, every: float) -> float:
         catalog = self._backend.open_catalog()
         try:
-            last = catalog.jobs.state(COLLECTION)
+            return self._seconds_left(catalog, every)
         finally:
             catalog.close()
+
+    def _seconds_left(self, catalog: Catalog, every: float) -> float:
+        last = catalog.jobs.state(COLLECTION)
         early = min(every, _FIRST_SECONDS) - (time.monotonic() - self._began)
         if self._starting and last is not None:
             self._postpone_if_late((self._now() - last.started_at) / clock.SECOND - every)
@@ -287,13 +296,18 @@ class CollectionJob:
             )
             self._held_until = time.monotonic() + pause
 
-    def _collect(self, stop: threading.Event) -> bool:
+    def _collect(self, stop: threading.Event, every: float) -> bool:
         """Collect; return False if another collection, or a backup, is under way."""
         if self._throttle is None:
             self._throttle = Throttle(_SHARE, _SHARE_REMOVING)  # of the thread that calls this
         try:
             tally = collect(
-                self._config, self._backend, stop=stop, throttle=self._throttle, audit=self._audit
+                self._config,
+                self._backend,
+                stop=stop,
+                throttle=self._throttle,
+                audit=self._audit,
+                due=lambda catalog: self._seconds_left(catalog, every) <= 0,
             )
             self._throttle.pause()
         except RemovalRefused:

@@ -21,7 +21,7 @@ from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.damage import HeldContent
 from digestry.catalog.job_states import SCRUB, JobState
-from digestry.coordination.protocol import Job
+from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict, NotFound, StorageError
 from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry import store_identity, toml
@@ -36,7 +36,8 @@ _LEAST: Final = 64 << 10
 """What a file costs of the rate at the least, in bytes: many small ones are work for a disk as well."""
 _PAGE: Final = 500
 _NOTE_SECONDS: Final = 5.0
-_HELD_SECONDS: Final = 60.0
+_HELD_SECONDS: Final = 5.0
+"""While another process scrubs: if that one dies, this one goes on."""
 _LOOK_SECONDS: Final = 3600.0
 _UNREAD: Final = 100
 _POSITION: Final = 13  # hex digits: as much as a float takes
@@ -152,7 +153,6 @@ class Scrub:
         backend: Backend,
         *,
         rate: int,
-        now: clock.Clock = clock.now,
         note: Note = lambda *_: None,
     ) -> None:
         """``catalog`` is that of ``backend``. ``note`` is called for content that enters or leaves
@@ -160,10 +160,12 @@ class Scrub:
         self._catalog = catalog
         self._location = backend.location
         self._rate = rate
-        self._now = now
+        self._now = backend.now
         self._blobs = backend.blobs
         self._coordination = backend.coordination
-        self._quarantine = Quarantine(self._blobs, self._coordination, catalog.damage, now=now, note=note)
+        self._quarantine = Quarantine(
+            self._blobs, self._coordination, catalog.damage, now=self._now, note=note
+        )
 
     def run(
         self,
@@ -171,35 +173,41 @@ class Scrub:
         *,
         from_start: bool = False,
         watch: Callable[[Pass], None] = lambda _: None,
+        due: Callable[[Pass], bool] = lambda _: True,
     ) -> Pass:
         """Resume the interrupted pass, or begin one, and finish it.
 
-        Returns early, with ``finished_at`` None, once ``stop`` is set. ``watch`` is told now and then.
+        Returns early, with ``finished_at`` None, once ``stop`` is set. ``watch`` is told now and then. If
+        none is ``due`` after the last pass, once no other process scrubs, that one is returned.
         Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if more than
         one file cannot be read.
         """
         held = f"a scrub of {self._location} is under way in another process"
-        with self._coordination.only_one(Job.SCRUB, held=held):
+        with self._coordination.only_one(Job.SCRUB, held=held) as lock:
             store_identity.check(self._catalog, self._blobs, remove=False)
             before = last(self._catalog)
+            if before is not None and not due(before):
+                return before
             current = before
             if current is None or current.finished_at is not None or from_start:
                 current = Pass(self._now(), passes=0 if before is None else before.passes)
             current.rate = self._rate
-            self._note(current)
+            self._note(current, lock)
             try:
-                self._walk(current, stop, watch)
+                self._walk(current, lock, stop, watch)
             except Stopped:
-                self._note(current)
+                self._note(current, lock)
                 return current
             except BaseException:
-                with contextlib.suppress(StorageError):  # what happened first is what is to be heard of
-                    self._note(current)
+                with contextlib.suppress(
+                    StorageError, Conflict
+                ):  # what happened first is what is to be heard of
+                    self._note(current, lock)
                 raise
             self._catalog.damage.forget_unheld()
             current.finished_at = self._now()
             current.passes += 1
-            self._note(current)
+            self._note(current, lock)
             return current
 
     def look_at(self, digests: Sequence[Digest], stop: threading.Event) -> Pass:
@@ -223,15 +231,18 @@ class Scrub:
             current.finished_at = self._now()
         return current
 
-    def _walk(self, current: Pass, stop: threading.Event, watch: Callable[[Pass], None]) -> None:
+    def _walk(
+        self, current: Pass, lock: FencedLock, stop: threading.Event, watch: Callable[[Pass], None]
+    ) -> None:
         bucket = RateThrottle(self._rate, stop)
         noted = time.monotonic()
         while page := self._catalog.damage.content(after=current.after, limit=_PAGE):
             for held in page:
+                lock.check()
                 self._look(current, held, bucket)
                 current.after = str(held.digest)
                 if time.monotonic() - noted >= _NOTE_SECONDS:
-                    self._note(current)
+                    self._note(current, lock)
                     noted = time.monotonic()
                 watch(current)
 
@@ -249,9 +260,9 @@ class Scrub:
         current.blobs += 1
         current.bytes += held.size
 
-    def _note(self, current: Pass) -> None:
+    def _note(self, current: Pass, lock: FencedLock) -> None:
         state = JobState(SCRUB, current.started_at, current.finished_at, current.state())
-        self._catalog.jobs.note(state)
+        self._catalog.jobs.note(state, lock)
 
 
 class ScrubJob:
@@ -264,15 +275,14 @@ class ScrubJob:
         backend: Backend,
         config: ScrubConfig,
         *,
-        now: clock.Clock = clock.now,
         first: float = 0.0,
         note: Note = lambda *_: None,
     ) -> None:
         self._first = time.monotonic() + min(first, config.every or 0.0)
         self._catalog = backend.open_catalog()
         self._every = config.every
-        self._now = now
-        self._scrub = Scrub(self._catalog, backend, rate=config.rate, now=now, note=note)
+        self._now = backend.now
+        self._scrub = Scrub(self._catalog, backend, rate=config.rate, note=note)
 
     def run(self, stop: threading.Event) -> float:
         """Do what is due, and return after how many seconds to call again."""
@@ -282,14 +292,10 @@ class ScrubJob:
         if (early := self._first - time.monotonic()) > 0:
             return early
         before = last(self._catalog)
-        now = self._now()
-        if before is not None and before.finished_at is not None and before.started_at <= now:
-            # What began later than now is of a clock that was set back: that says nothing.
-            left = self._every - (now - before.started_at) / clock.SECOND
-            if left > 0:
-                return min(left, _LOOK_SECONDS)
+        if before is not None and (left := self._seconds_left(before)) > 0:
+            return min(left, _LOOK_SECONDS)
         try:
-            found = self._scrub.run(stop)
+            found = self._scrub.run(stop, due=lambda last_pass: self._seconds_left(last_pass) <= 0)
         except Conflict:
             return _HELD_SECONDS  # somebody runs one by hand
         if found.finished_at is not None and (found.damaged or found.unread):
@@ -301,3 +307,10 @@ class ScrubJob:
                 found.unread,
             )
         return 0.0
+
+    def _seconds_left(self, before: Pass) -> float:
+        """Return after how many seconds the next pass is due."""
+        now = self._now()
+        if self._every is None or before.finished_at is None or before.started_at > now:
+            return 0.0  # it was broken off; or it began later than now, by a clock that was set back since
+        return self._every - (now - before.started_at) / clock.SECOND

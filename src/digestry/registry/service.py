@@ -134,7 +134,7 @@ def open_service(
     executors = Executors(reserve, stores.catalog.together)
     return Service(
         config=config,
-        now=now,
+        now=backend.now,
         stores=stores,
         executors=executors,
         small_pushes=SmallPushes(stores.blobs, stores.coordination, executors),
@@ -149,8 +149,8 @@ def open_service(
         health=Health(config, stores.catalog, backend.disk, reserve),
         scrape=Scrape(config, stores.catalog, backend.disk, observer.metrics),
         quarantine=Quarantine(
-            stores.blobs, stores.coordination, stores.catalog.damage, now=now, note=findings
+            stores.blobs, stores.coordination, stores.catalog.damage, now=backend.now, note=findings
         ),
-        upload_sweep=UploadSweep(stores, observer.note, timeout=config.upload_timeout, now=now),
+        upload_sweep=UploadSweep(stores, observer.note, timeout=config.upload_timeout, now=backend.now),
         mirrors=mirrors,
     )

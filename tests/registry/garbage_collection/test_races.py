@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,8 +172,27 @@ def daily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryConfig:
 def test_while_another_has_the_root_it_waits(daily: RegistryConfig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with locked(daily.scratch / lock_file(Job.COLLECTION)):
-        assert collection_job(daily).run(threading.Event()) == 60.0
+        assert collection_job(daily).run(threading.Event()) == 5.0
     assert len(caplog.records) == 1
+
+
+def test_what_another_process_has_just_done_is_not_done_again(
+    daily: RegistryConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = collection_job(daily)
+    real = garbage_collection.collect
+
+    def slower(*arguments: Any, **options: Any) -> CollectionCounts:
+        real(daily, daily.backend())  # another process was faster
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(garbage_collection, "collect", slower)
+    job.run(threading.Event())
+    catalog = open_catalog(daily.root)
+    state = catalog.jobs.state(COLLECTION)
+    catalog.close()
+    assert state is not None
+    assert state.state["runs"] == 1
 
 
 def test_what_was_broken_off_is_begun_again_at_the_next_start(daily: RegistryConfig) -> None:

@@ -90,9 +90,9 @@ def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None
     job = collection_job(config, now=later())
     catalog = open_catalog(config.scratch)
     with pytest.raises(RemovalRefused):
-        job._collect(threading.Event())
+        job._collect(threading.Event(), 0.0)
     with pytest.raises(RemovalRefused):
-        job._collect(threading.Event())
+        job._collect(threading.Event(), 0.0)
     state = catalog.jobs.state(COLLECTION)
     assert state is not None
     assert (state.state["refused"], state.state["refuses"], state.state.get("failures", 0)) == (2, 1, 0)
