@@ -188,7 +188,7 @@ def test_what_another_process_has_just_done_is_not_done_again(
 
     monkeypatch.setattr(garbage_collection, "collect", slower)
     job.run(threading.Event())
-    catalog = open_catalog(daily.root)
+    catalog = open_catalog(daily.scratch)
     state = catalog.jobs.state(COLLECTION)
     catalog.close()
     assert state is not None
