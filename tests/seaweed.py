@@ -23,6 +23,7 @@ from tests.support import PATIENCE, free_port, lacking
 
 ACCESS_KEY = "digestry-tests"
 SECRET_KEY = "not-a-secret-of-anybody"
+_ATTEMPTS = 5
 
 
 def credentials() -> Credentials:
@@ -69,23 +70,44 @@ def running_server() -> Iterator[S3Server]:
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = {"identities": [{"name": "tests", "credentials": [key], "actions": actions}]}
         (root / "s3.json").write_text(json.dumps(identities))
-        (root / "data").mkdir()
+        endpoint, process = _start(weed, root)
+        try:
+            server = S3Server(endpoint)
+            make_bucket(endpoint, server.bucket)
+            yield server
+        finally:
+            process.kill()  # what it has is thrown away
+            process.wait()
+
+
+def _start(weed: Path, root: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start the server, again if another program took one of its ports meanwhile; return its endpoint."""
+    for attempt in range(_ATTEMPTS):
+        data, log = root / f"data{attempt}", root / f"log{attempt}"
+        data.mkdir()
         endpoint = f"http://127.0.0.1:{free_port()}"
-        with (root / "log").open("wb") as log:
+        with log.open("wb") as file:
             process = subprocess.Popen(
-                _command(weed, root, endpoint), cwd=root, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                _command(weed, root, data, endpoint),
+                cwd=root,
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
             )
-            try:
-                _wait(endpoint, process, root / "log")
-                server = S3Server(endpoint)
-                make_bucket(endpoint, server.bucket)
-                yield server
-            finally:
-                process.kill()  # what it has is thrown away
-                process.wait()
+        try:
+            _wait(endpoint, process, log)
+        except BaseException:
+            taken = process.poll() is not None and "address already in use" in log.read_text()
+            process.kill()
+            process.wait()
+            if not taken or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            break
+    return endpoint, process
 
 
-def _command(weed: Path, root: Path, endpoint: str) -> list[str]:
+def _command(weed: Path, root: Path, data: Path, endpoint: str) -> list[str]:
     ports = {
         f"{name}.port{kind}": free_port() for name in ("master", "volume", "filer") for kind in ("", ".grpc")
     }
@@ -95,7 +117,7 @@ def _command(weed: Path, root: Path, endpoint: str) -> list[str]:
         str(weed),
         f"-logdir={root}",
         "server",
-        f"-dir={root / 'data'}",
+        f"-dir={data}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         "-filer",
