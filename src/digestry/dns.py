@@ -44,7 +44,7 @@ _owners: Final[Counter[str]] = Counter()
 def look_up(host: str, port: int, *, seconds: float, owner: str) -> Sequence[AddressInfo]:
     """Return what ``getaddrinfo`` says of ``host`` for a stream, after ``seconds`` at most.
 
-    Who asks for the same meanwhile waits for the same answer. A resolver that never answers holds a thread
+    A second call for the same name waits for the same answer. A resolver that never answers holds a thread
     for each name, up to :data:`MOST_OF_AN_OWNER` of ``owner``. Raises :class:`socket.gaierror`,
     :class:`UnicodeError`, and :class:`TimeoutError` where it is too late or too many are under way.
     """

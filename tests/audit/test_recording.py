@@ -19,7 +19,7 @@ from tests.inventory.fakes import Listed, claim, image_id, sighted
 APP = f"{HOST}/team/app"
 
 
-def told(report: AuditReport, **origins: str) -> dict[str, dict[tuple[Digest, str], int]]:
+def outcomes(report: AuditReport, **origins: str) -> dict[str, dict[tuple[Digest, str], int]]:
     running, _ = sightings_of_report(report, origins)
     return {
         host: {(one.digest, one.place): one.containers for one in sightings}
@@ -36,14 +36,14 @@ def test_the_index_and_its_child() -> None:
         sighted(f"{APP}:1", claim(index, APP), image_id(one.config), name=f"c{number}") for number in range(3)
     ]
     report = audit([Listed(*seen)], RegistryQueries(registries))
-    assert told(report) == {HOST: {(index, "node"): 3, (one.manifest, "node"): 3}}
+    assert outcomes(report) == {HOST: {(index, "node"): 3, (one.manifest, "node"): 3}}
 
 
 def test_what_only_the_image_id_tells() -> None:
     registries = FakeRegistries()
     one = registries.at(APP).image("one", "1")
     report = audit([Listed(sighted(f"{APP}:1", image_id(one.config)))], RegistryQueries(registries))
-    assert told(report) == {HOST: {(one.manifest, "node"): 1}}
+    assert outcomes(report) == {HOST: {(one.manifest, "node"): 1}}
 
 
 def test_what_nobody_knows_and_what_does_not_run() -> None:
@@ -82,7 +82,7 @@ def test_the_names_of_places(source: str, host: str, place: str) -> None:
     )
     report = audit([Listed(seen)], RegistryQueries(registries))
     origins = {"berlin": "kubernetes:prod-b", "munich": "docker:tcp://m"}
-    assert told(report, **origins)[HOST] == {(one.manifest, place): 1}
+    assert outcomes(report, **origins)[HOST] == {(one.manifest, place): 1}
 
 
 def test_many_containers_are_a_few_requests() -> None:
@@ -97,7 +97,7 @@ def test_many_containers_are_a_few_requests() -> None:
     ]
     lookup = RegistryQueries(registries)
     result = record(audit([Listed(*seen)], lookup), lookup)
-    (one,) = result.told
+    (one,) = result.outcomes
     assert one.noted is not None
     assert one.noted.noted == 450 * 30
     assert registries.asked["record", HOST, ""] == 3
@@ -114,7 +114,7 @@ def test_one_registry_that_fails_keeps_no_other_from_being_told() -> None:
     lookup = RegistryQueries(registries)
     report = audit([Listed(*seen)], lookup)
     registries.fail(other, Refused("no", status=500), only="record")
-    result = {told.host: told for told in record(report, lookup).told}
+    result = {outcomes.host: outcomes for outcomes in record(report, lookup).outcomes}
     assert result[other].failure is not None
     assert result[HOST].noted is not None
 

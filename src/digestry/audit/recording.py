@@ -33,7 +33,7 @@ class Recording:
     """All registries that were to record something, by name, and how many containers run ``nothing_known``:
     nothing that any registry is known to have."""
 
-    told: tuple[RecordingOutcome, ...]
+    outcomes: tuple[RecordingOutcome, ...]
     nothing_known: int
 
 

@@ -24,7 +24,7 @@ from digestry.model.history import EventKind, TagEvent
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asks for a change: the user (or ``anonymous``), from which address, with which client."""
+    """The origin of a change: the user (or ``anonymous``), the address, and the client."""
 
     actor: str = "anonymous"
     address: str = ""

@@ -89,8 +89,8 @@ def recorded(recording: Recording) -> None:
     """Print on standard error which registries were told what runs, and what was left out."""
     from digestry.model.text import number_of
 
-    keep_none = [told.host for told in recording.told if told.noted is None and told.failure is None]
-    for told in recording.told:
+    keep_none = [told.host for told in recording.outcomes if told.noted is None and told.failure is None]
+    for told in recording.outcomes:
         if told.failure is not None:
             complain(f"not recorded at {told.host}: {told.failure.message}", told.failure.hint)
         elif told.noted is not None:

@@ -188,29 +188,30 @@ def _plain(taken: TakenBackup) -> dict[str, object]:
 
 
 def _tell(taken: TakenBackup, tell: Callable[[str], None]) -> None:
-    told = taken.description
+    description = taken.description
     tell(
-        f"Backed up: {told.blobs} blobs ({human_size(told.size)}) and"
-        f" {told.journal.entries} journal entries, as of {rfc3339(told.taken_at)}"
+        f"Backed up: {description.blobs} blobs ({human_size(description.size)}) and"
+        f" {description.journal.entries} journal entries, as of {rfc3339(description.taken_at)}"
     )
     tell(
         f"Copied: {taken.copied} blobs ({human_size(taken.copied_bytes)}); there already: {taken.kept};"
         f" removed: {taken.removed}"
     )
-    tell(f"Journal: its last hash is {told.journal.last_hash}")
+    tell(f"Journal: its last hash is {description.journal.last_hash}")
     tell("Not in it: registry.toml and the files that it names (users, certificates, secrets)")
     for name, reason in taken.left_out:
         tell(printable(f"Not in it: {name} ({reason})"))
 
 
 def _complain(taken: TakenBackup) -> None:
-    told = taken.description
-    tell_missing(told.missing)
-    if told.missing:
-        note(f"{len(told.missing)} blobs are not in the backup; the rest of it is complete")
-    if told.journal.broken:
+    description = taken.description
+    tell_missing(description.missing)
+    if description.missing:
+        note(f"{len(description.missing)} blobs are not in the backup; the rest of it is complete")
+    if description.journal.broken:
         complain(
-            f"the journal's chain is broken: {told.journal.broken}", "digestry journal verify tells more"
+            f"the journal's chain is broken: {description.journal.broken}",
+            "digestry journal verify tells more",
         )
 
 

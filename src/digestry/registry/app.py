@@ -28,7 +28,7 @@ from digestry.registry.exchange import Exchange, SuccessWithheld
 from digestry.registry.lifecycle import Lifecycle
 from digestry.registry.mounts import MOUNTED, Mounts, MountTable, relay
 from digestry.registry.observability.connection_metrics import ConnectionMeter
-from digestry.registry.observability.counters import GONE
+from digestry.registry.observability.counters import CLIENT_CLOSED_REQUEST
 from digestry.registry.observability.logs import CURRENT
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.mirrors import read_only
@@ -89,7 +89,7 @@ class RegistryApp:
             await self._dispatch(exchange)
         except ClientGone:
             if not exchange.response_started:
-                await observer.note_write(exchange, GONE)
+                await observer.note_write(exchange, CLIENT_CLOSED_REQUEST)
         except BrokenOff:
             raise  # the client took too little of the answer, which ends without its end
         except DigestryError as error:

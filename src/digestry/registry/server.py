@@ -112,7 +112,7 @@ def _prepare_stores(config: RegistryConfig, backend: Backend) -> None:
         store_identity.ensure(catalog, blobs)
         if not config.read_only:
             store_identity.advance(catalog, blobs)
-        begun = exposition.Begun(clock.now(), catalog.statistics.last_entry())
+        begun = exposition.ServerStart(clock.now(), catalog.statistics.last_entry())
     finally:
         catalog.close()
     AuditLog(config.log, config.scratch).check()

@@ -23,13 +23,13 @@ _MOST_NAMES: Final = 8
 
 def timeline_cards(histories: Sequence[Timeline], *, until: datetime.datetime | None) -> Iterator[str]:
     """Yield a card for each tag that moved or that something runs without; the quiet ones are one line."""
-    told = [one for one in histories if len(one.eras) > 1 or (one.eras and one.elsewhere)]
+    moved = [one for one in histories if len(one.eras) > 1 or (one.eras and one.elsewhere)]
     quiet = [one for one in histories if len(one.eras) == 1 and not one.elsewhere]
     without = [one for one in histories if not one.eras]
     if not histories:
         return
     yield "<section>\n<h2>Where the tags pointed</h2>\n"
-    for one in told:
+    for one in moved:
         yield from _card(one, until)
     if quiet:
         yield _folded(f"{number_of(len(quiet), 'tag')} never moved", [str(one.tag) for one in quiet])

@@ -17,7 +17,7 @@ from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.registry.exchange import READS, Exchange
 from digestry.registry.observability.audit_log import AuditLog, LogEntry, recorded_path
-from digestry.registry.observability.counters import GONE, METHODS, OTHER
+from digestry.registry.observability.counters import CLIENT_CLOSED_REQUEST, METHODS, OTHER
 from digestry.registry.observability.logs import cut
 
 By = Mapping[str, str]
@@ -42,7 +42,7 @@ def is_write(exchange: Exchange, status: int) -> bool:
     method = exchange.scope["method"]
     if method in READS or not exchange.route.audited:
         return False
-    return method != "PATCH" or (status >= 400 and status != GONE)
+    return method != "PATCH" or (status >= 400 and status != CLIENT_CLOSED_REQUEST)
 
 
 def action_of(exchange: Exchange) -> str:

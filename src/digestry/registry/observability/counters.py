@@ -16,7 +16,7 @@ from typing import Final
 from digestry.registry.observability.metrics_files import Labels, MetricsSnapshot
 
 OTHER: Final = "other"
-GONE: Final = 499
+CLIENT_CLOSED_REQUEST: Final = 499
 """The status that metrics and logs have for a request whose client left before an answer."""
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 

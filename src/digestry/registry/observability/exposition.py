@@ -46,7 +46,7 @@ from digestry.registry.observability.metrics_files import FOLDER, Labels
 
 log: Final = logging.getLogger("digestry.registry")
 
-__all__ = ["FOLDER", "Begun", "Scrape", "begin"]
+__all__ = ["FOLDER", "Scrape", "ServerStart", "begin"]
 
 BEGUN: Final = "begun.json"
 _OPENMETRICS: Final = "application/openmetrics-text"
@@ -75,14 +75,14 @@ _GAUGES: Final = {
 }
 
 
-class Begun(msgspec.Struct):
+class ServerStart(msgspec.Struct):
     """The state when the server started: the time (microseconds), and the journal's last entry."""
 
     at: int
     entry: int
 
 
-def begin(scratch: Path, begun: Begun) -> None:
+def begin(scratch: Path, begun: ServerStart) -> None:
     """Make the empty folder that processes publish their metrics in. Raises OSError."""
     metrics_files.prepare(scratch)
     (scratch / FOLDER / BEGUN).write_bytes(msgspec.json.encode(begun))
@@ -105,11 +105,11 @@ class _Moves:
         return {event: self._counts[event] for event in _EVENTS}
 
 
-def _begun(scratch: Path) -> Begun:
+def _begun(scratch: Path) -> ServerStart:
     try:
-        return msgspec.json.decode(fsio.read_file(scratch / FOLDER / BEGUN), type=Begun)
+        return msgspec.json.decode(fsio.read_file(scratch / FOLDER / BEGUN), type=ServerStart)
     except (OSError, ValueError, RecursionError):
-        return Begun(0, 0)
+        return ServerStart(0, 0)
 
 
 class Scrape:

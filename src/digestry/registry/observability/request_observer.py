@@ -14,7 +14,12 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
 from digestry.registry.observability import audit_events, process_metrics
 from digestry.registry.observability.audit_log import AuditLog, AuditMeter, LogEntry
-from digestry.registry.observability.counters import GONE, SECONDS, ProcessMetrics, size_class
+from digestry.registry.observability.counters import (
+    CLIENT_CLOSED_REQUEST,
+    SECONDS,
+    ProcessMetrics,
+    size_class,
+)
 from digestry.registry.observability.logs import note_request
 from digestry.registry.observability.metrics_files import Slot
 from digestry.registry.observability.refusals import REFUSED, Refusals, reason_of
@@ -64,7 +69,7 @@ class Observer:
     def ended(self, exchange: Exchange, seconds: float) -> None:
         """Count a request that has ended."""
         self.answered += 1
-        status = exchange.status or GONE
+        status = exchange.status or CLIENT_CLOSED_REQUEST
         tally = self.metrics.tally((exchange.route.metric, exchange.scope["method"], status))
         tally.buckets[bisect_left(SECONDS, seconds)] += 1
         tally.seconds += seconds

@@ -69,10 +69,10 @@ class Mirrors:
         """Return the upstream's repository that a request is about; None for one of this registry's own.
 
         By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
-        reading alone, because no repository here that who asks may see has that name, one mirror is the
+        reading alone, because no repository here that the client may see has that name, one mirror is the
         default, and no other registry is meant.
 
-        What who asks may see is decided by the rules, which know nothing of what there is. So a name that
+        The rules decide what the client may see, and know nothing of what there is. So a name that
         must not be seen is answered as one that is not there: both are the upstream's, which is asked.
         """
         for start, mirror in self._by_start:

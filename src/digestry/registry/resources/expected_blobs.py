@@ -20,7 +20,7 @@ _MOST: Final = 256
 
 async def bring(service: Service, exchange: Exchange, name: str, digests: Sequence[str]) -> bool:
     """Give repository ``name`` the blobs ``digests`` that the default mirror's repository of that name has;
-    whether it has all of them now. Who asks must be allowed to pull them there."""
+    whether it has all of them now. The client must be allowed to pull them there."""
     repository = None if service.mirrors is None else service.mirrors.default_repository(name)
     if (
         repository is None

@@ -73,9 +73,11 @@ async def _mirrored(service: Service, principal: Principal, names: set[str]) -> 
 def _answer(
     service: Service, request: ResolveRequest, names: list[str], mirrored: set[str], audited: set[str]
 ) -> bytes:
-    """``names`` are the repositories that the queries are about, as this registry calls them,
-    ``mirrored`` those of them that are another registry's, and ``audited`` those of which who asks is told
-    who moved tags."""
+    """Return the response's body.
+
+    ``names`` are the repositories of the queries, as this registry calls them; ``mirrored`` are those that
+    belong to an upstream, and ``audited`` those whose journal the client may read with its actors.
+    """
     queries = [
         query if query.repository == name else structs.replace(query, repository=name)
         for query, name in zip(request.queries, names, strict=True)

@@ -92,8 +92,8 @@ def _holder(exchange: Exchange) -> str:
 async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
     """Mount the blob that ``mount`` and ``from`` name; return whether that answered the request.
 
-    They are hints: one that cannot be used is passed over, and an upload begins (distribution-spec,
-    "Mounting a blob from another repository"). What who asks must not see is not looked for at all.
+    They are hints: one that cannot be used is passed over, and an upload begins (distribution-spec, "Mounting
+    a blob from another repository"). A repository that the client must not see is not searched at all.
     """
     mounts, sources = exchange.query_params.getlist("mount"), exchange.query_params.getlist("from")
     if len(mounts) != 1 or len(sources) > 1:
