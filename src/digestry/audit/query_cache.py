@@ -32,6 +32,7 @@ class QueryCache:
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
         self._lock = threading.Lock()
+        # Any: the question says which type its answer has.
         self._answers: dict[Question, Future[Any]] = {}
         self._lanes: dict[str, _Lane] = {}
 

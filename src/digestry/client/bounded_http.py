@@ -247,6 +247,7 @@ def bound(manager: urllib3.PoolManager, patience: ResponseTimeouts) -> None:
     """Make all further connections of ``manager`` bounded."""
 
     class Plain(_Bounded):
+        # Any: urllib3 passes arguments of many types, which are handed on.
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._bound(patience)

@@ -77,6 +77,7 @@ def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> No
     """Add ``manifest`` to its subject's referrers tag, for a registry without the endpoint."""
     assert manifest.subject is not None  # noqa: S101 - the caller has looked
     tag = fallback_tag(manifest.subject.digest)
+    # Any: the index of another tool keeps the fields that it has.
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
     try:
         present = manifests.pull(endpoint, tag)
@@ -88,7 +89,7 @@ def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> No
         index = msgspec.json.decode(present.raw)
     if any(entry.get("digest") == str(manifest.digest) for entry in index["manifests"]):
         return
-    entry: dict[str, Any] = {
+    entry: dict[str, object] = {
         "mediaType": manifest.media_type,
         "digest": str(manifest.digest),
         "size": manifest.size,

@@ -42,6 +42,7 @@ class Layout:
 
     def __init__(self, path: Path, document: dict[str, Any]) -> None:
         self._path = path
+        # Any: other tools wrote it, and what they wrote must stay as it is.
         self._document = document
         self._items: list[dict[str, Any]] = document["manifests"]
 
@@ -88,7 +89,7 @@ class Layout:
     def set_name(self, name: str, descriptor: Descriptor) -> Digest | None:
         """Make ``name`` mean ``descriptor``, and return what it meant before."""
         before: Digest | None = None
-        new: dict[str, Any] = {
+        new: dict[str, object] = {
             "mediaType": descriptor.media_type,
             "digest": str(descriptor.digest),
             "size": descriptor.size,

@@ -128,6 +128,7 @@ def _run_and_count(catalog: Catalog, run: Run, lock: FencedLock, now: clock.Cloc
     """Run, and add the counts to the totals of all runs, for metrics."""
     started, began = now(), time.monotonic()
     last = catalog.jobs.state(COLLECTION)
+    # Any: a stored document, of which an older version may have written other fields.
     totals: dict[str, Any] = dict(last.state) if last else {}
     try:
         tally = run.run()

@@ -9,8 +9,9 @@ from typing import Any, Final
 OTHER: Final = "other"
 
 Handler = Callable[[Any, Any, Any, str], Awaitable[None]]
-"""Answers a request: called with the service, the exchange, the repository (its name; for ``upstream`` an
-``UpstreamRepository``) and the path's last segment."""
+"""Answers a request (``Any``: these types are of modules that import this one): called with the service, the
+exchange, the repository (its name; for ``upstream`` an ``UpstreamRepository``) and the path's last
+segment."""
 
 
 @dataclass(frozen=True, slots=True)

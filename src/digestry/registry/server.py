@@ -228,7 +228,7 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
     def _init_shared_socket(self) -> None:
         socket = self._listening.socket
         self._ssp, self._sso = None, None
-        holder: Any = SocketHolder
+        holder: Any = SocketHolder  # Granian has no types
         self._shd = holder(socket.fileno(), self._listening.path is not None, listening.BACKLOG)
         self._sfd = socket.fileno()
 

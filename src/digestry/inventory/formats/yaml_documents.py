@@ -37,6 +37,7 @@ def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
         # A few lines of aliases can stand for more than any memory holds.
         yield Fault(f"line {begins}", "YAML with anchors is not read: write it as JSON")
         return
+    # Any: which loader there is, only the installed library tells.
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]

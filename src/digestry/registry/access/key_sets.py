@@ -107,6 +107,7 @@ def _key(entry: msgspec.Raw) -> PublicKey:
     algorithm, members = _members(found, name)
     if found.alg is not None and found.alg not in _NAMES[algorithm]:
         raise _LeftOut(f"{name}is for {shown(found.alg)}, which is not taken here")
+    # Any: joserfc types import_key for each class by itself.
     kind: Any = {"RS256": RSAKey, "ES256": ECKey, "EdDSA": OKPKey}[algorithm]
     try:
         key: Key = kind.import_key({"kty": found.kty, **members})

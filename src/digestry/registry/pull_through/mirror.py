@@ -95,6 +95,7 @@ class Mirror:
         self.downloading = ThreadPoolExecutor(config.downloads, thread_name_prefix="mirror-download")
         self._asking = ThreadPoolExecutor(_ASKING, thread_name_prefix="mirror-ask")
         self._listing = ThreadPoolExecutor(_LISTING, thread_name_prefix="mirror-list")
+        # Any: calls of every result share this table; its key says which type one has.
         self._asked: dict[tuple[str, ...], asyncio.Task[Any]] = {}
         self._lists: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
         self._list_weight = 0
