@@ -57,7 +57,7 @@ class _Verification:
 
     def _walk_positions(self) -> BrokenEntry | None:
         try:
-            for row in self._rows(self._entries.c.sequence.is_not(None)):
+            for row in self._rows(self._entries.c.sequence.is_not(None), self._entries.c.sequence):
                 if reason := self._step(row):
                     return self._broken(reason)
         except DBAPIError as error:
@@ -79,8 +79,9 @@ class _Verification:
 
     def _walk_unsequenced(self) -> BrokenEntry | None:
         """Walk the entries that have no position yet, each repository's in turn."""
+        entries = self._entries.c
         try:
-            for row in self._rows(self._entries.c.sequence.is_(None)):
+            for row in self._rows(entries.sequence.is_(None), entries.repository, entries.number):
                 if reason := self._walk.step_unsequenced(row[2:], row[0]):
                     return self._broken(f"entry {row[_NUMBER]} of {row[2]}, without a position yet: {reason}")
         except DBAPIError as error:
@@ -89,11 +90,10 @@ class _Verification:
             return self._broken(f"an entry without a position cannot be read: {error.orig}")
         return None
 
-    def _rows(self, which: ColumnElement[bool]) -> Iterable[Entry]:
+    def _rows(self, which: ColumnElement[bool], *order: ColumnElement[Any]) -> Iterable[Entry]:
         entries = self._entries.c
         query = select(entries.hash, entries.sequence, *(entries[name] for name in HASHED)).where(which)
-        ordered = query.order_by(entries.sequence, entries.repository, entries.number)
-        rows = self._connection.execution_options(yield_per=_BATCH).execute(ordered)
+        rows = self._connection.execution_options(yield_per=_BATCH).execute(query.order_by(*order))
         return cast("Iterable[Entry]", rows)
 
     def _find_undecodable(self) -> BrokenEntry:
