@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +16,7 @@ import pytest
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.registry.support import events, every_page, joined
-from tests.support import RegistryServer, Response, descriptor
+from tests.support import RegistryServer, Response, descriptor, start_registry
 
 
 def put(registry: RegistryServer, name: str, target: str, raw: bytes, **headers: str) -> Response:
@@ -280,6 +283,34 @@ def test_whose_in_all_repositories(registry: RegistryServer) -> None:
     bad = registry.request("GET", "/v2/_digestry/whose/sha256:1")
     assert (bad.status, bad.code) == (400, "DIGEST_INVALID")
     assert registry.request("POST", f"/v2/_digestry/whose/{a}").status == 405
+
+
+def test_no_page_ends_between_moves_of_one_time(tmp_path: Path) -> None:
+    """Times differ in each repository, but not between two of them."""
+    layer = b"the same everywhere"
+    root = tmp_path / "root"
+    server = start_registry(root)
+    for number in range(5):
+        image = server.push_image(f"tied/{number}", "t", layer)
+    server.stop()
+    with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        connection.execute("DROP TRIGGER journal_no_update")
+        connection.execute("UPDATE journal SET at = 1800000000000000 - (sequence IN (1, 2))")
+    server = start_registry(root)
+    try:
+        path = f"/v2/_digestry/whose/{image}"
+        for size, lengths in ((1, [3, 2]), (2, [3, 2]), (3, [3, 2]), (4, [5]), (5, [5])):
+            pages = every_page(server, f"{path}?n={size}")
+            assert [len(page.json()["spans"]) for page in pages] == lengths, size
+            names = [span["repository"] for page in pages for span in page.json()["spans"]]
+            assert names == [f"tied/{number}" for number in (4, 3, 2, 1, 0)]
+        # By position, as an older client asks: what is older than the entry there.
+        older = server.request("GET", f"{path}?before=3").json()["spans"]
+        assert [span["repository"] for span in older] == ["tied/1", "tied/0"]
+        assert server.request("GET", f"{path}?before=1").json()["spans"] == []
+        assert len(server.request("GET", f"{path}?before=99").json()["spans"]) == 5
+    finally:
+        server.stop()
 
 
 # -- restore --------------------------------------------------------------------------------------
