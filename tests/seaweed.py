@@ -49,7 +49,8 @@ class S3Server:
 
     def config(self, **settings: Any) -> S3Config:
         """Return the configuration of a store in a folder of its own."""
-        return S3Config(self.bucket, f"tests/{os.urandom(8).hex()}", endpoint=self.endpoint, **settings)
+        prefix = f"tests/{os.urandom(8).hex()}"
+        return S3Config(self.bucket, prefix, endpoint=self.endpoint, **{"settle": 0.0, **settings})
 
 
 def make_bucket(endpoint: str, name: str) -> None:

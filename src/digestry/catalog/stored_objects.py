@@ -16,6 +16,9 @@ from digestry.catalog.schema import (
     blob_ingest_parts,
     blob_ingests,
     blob_objects,
+    leases,
+    links,
+    manifests,
     object_removals,
     quarantined_objects,
 )
@@ -77,14 +80,15 @@ class StoredObjects:
                 _remove_later(connection, [Removal(before.key)], _after(now, linger))
             return
 
-    def forget(self, digest: Digest, *, linger: float) -> bool:
-        """Forget the object of some content; return False if there is none."""
+    def forget(self, digest: Digest, *, linger: float, settle: float) -> bool:
+        """Forget the object of some content that nothing needs; see :meth:`ObjectRows.forget`."""
+        now = self._now()
         with self._database.write() as connection:
             row = connection.execute(_FIND_LOCKED, {"digest": str(digest)}).first()
-            if row is None:
+            if row is None or row.stored_at > _after(now, -settle) or _is_held(connection, str(digest), now):
                 return False
             connection.execute(delete(blob_objects).where(blob_objects.c.digest == str(digest)))
-            _remove_later(connection, [Removal(row.key)], _after(self._now(), linger))
+            _remove_later(connection, [Removal(row.key)], _after(now, linger))
         return True
 
     # -- quarantine ----------------------------------------------------------------------------
@@ -255,6 +259,16 @@ def _remove_later(connection: Connection, removals: Sequence[Removal], due_at: i
             dialect.of(connection).upserts.object_removal,
             [{"key": one.key, "upload_id": one.upload_id, "due_at": due_at} for one in removals],
         )
+
+
+def _is_held(connection: Connection, digest: str, now: int) -> bool:
+    """Return whether bytes must stay: they are linked, visible, or leased."""
+    held: tuple[Select[Any], ...] = (
+        select(links.c.digest).where(links.c.digest == digest),
+        select(manifests.c.digest).where(manifests.c.digest == digest, manifests.c.deleted_at.is_(None)),
+        select(leases.c.digest).where(leases.c.digest == digest, leases.c.expires_at > now),
+    )
+    return any(connection.execute(query.limit(1)).first() is not None for query in held)
 
 
 def _unused(connection: Connection, name: str) -> str:

@@ -202,10 +202,11 @@ class Run:
         parts = (batch[start : start + _ASKED] for start in range(0, len(batch), _ASKED))
         return {digest for part in parts for digest in self._garbage.held(part)}
 
-    def _gone(self, digest: Digest) -> Removed:
-        size = self.blobs.stat(digest) or 0
-        if self._dry is None:
-            self.blobs.delete(digest, durable=False)
+    def _gone(self, digest: Digest) -> Removed | Stayed:
+        size = self.blobs.stat(digest)
+        if self._dry is None and not self.blobs.delete(digest, durable=False) and size is not None:
+            return Stayed("blob", "", str(digest), "it was stored just now")
+        size = size or 0
         return Removed("blob", "", str(digest), "no repository holds it", size)
 
     def _sweep_quarantine(self) -> Iterable[Batch]:

@@ -30,7 +30,7 @@ def install(endpoint: str) -> None:
 
 
 def _open_blobs(endpoint: str, root: Path) -> BlobStore:
-    config = S3Config("digestry-tests", _folder(root), endpoint=endpoint)
+    config = S3Config("digestry-tests", _folder(root), endpoint=endpoint, settle=0.0)
     return S3Blobs(config, partial(open_rows, root.absolute()))
 
 

@@ -28,7 +28,8 @@ class S3Config:
     ``endpoint`` is the service's URL, ``public_endpoint`` the one that clients are sent to. ``part_size`` is
     what every part of an upload has, but for the last. ``memory`` is for the parts of all uploads of a
     process. ``linger`` is how long an object stays after its content was deleted, for those who read it.
-    ``grace`` is the age from which an object that nothing names is removed.
+    ``grace`` is the age from which an object that nothing names is removed. ``settle`` is the age from which
+    content that no repository has is removed: whoever stored it may be about to say whose it is.
     """
 
     bucket: str
@@ -42,6 +43,7 @@ class S3Config:
     url_seconds: int = 600
     linger: float = 3600.0
     grace: float = 86_400.0
+    settle: float = 600.0
     lease: float = 10.0
     connect_timeout: float = 5.0
     read_timeout: float = 30.0

@@ -103,8 +103,12 @@ class ObjectRows(Protocol):
         """Note which object has some content, in place of the one before."""
         ...
 
-    def forget(self, digest: Digest, *, linger: float) -> bool:
-        """Forget the object of some content; return False if there is none."""
+    def forget(self, digest: Digest, *, linger: float, settle: float) -> bool:
+        """Forget the object of some content, unless a repository has it, or is about to.
+
+        Return False if nothing was forgotten: there is no object, it was stored within ``settle`` seconds, or
+        the registry has a use for it. All that is one transaction, whatever others do at the same time.
+        """
         ...
 
     # -- quarantine ----------------------------------------------------------------------------

@@ -242,8 +242,11 @@ class S3Blobs:
         return put_each(self, contents)
 
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
-        """Remove the content; see :meth:`BlobWriter.delete`. Who reads it now goes on for a while."""
-        return self.session.rows.forget(digest, linger=self.config.linger)
+        """Remove the content; see :meth:`BlobWriter.delete`. Who reads it now goes on for a while.
+
+        Content that was stored just now, and content that a repository has, stays.
+        """
+        return self.session.rows.forget(digest, linger=self.config.linger, settle=self.config.settle)
 
     # -- content on its way in ----------------------------------------------------------------
 
