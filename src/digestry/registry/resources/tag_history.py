@@ -129,11 +129,9 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
     audits = principal.audits_everything()
     cursor = redaction.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    found = await service.executors.run(_anywhere, service, principal, digest, cursor, limit + 1)
-    # Two repositories may have moves of one time: a page ends between two times.
-    page = [span for span in found if span.since >= found[:limit][-1].since]
+    page, more = await service.executors.run(_anywhere, service, principal, digest, cursor, limit)
     links = []
-    if len(found) > len(page):
+    if more:
         links.append(exchange.next_page(n=limit, before=rfc3339(page[-1].since)))
     redacted = tuple(redaction.span(span, audits=principal.audits(span.repository)) for span in page)
     await exchange.json(TagsForDigest(digest=digest, spans=redacted), headers=links)
@@ -141,22 +139,29 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
 
 def _anywhere(
     service: Service, principal: Principal, digest: Digest, cursor: Cursor, limit: int
-) -> list[TagSpan]:
-    """Return the newest ``limit`` spans in what ``principal`` may see, and all others that began at the same
-    time as the last of these. Blocks."""
+) -> tuple[list[TagSpan], bool]:
+    """Return the newest ``limit`` spans in what ``principal`` may see, and whether there are more. Blocks.
+
+    Two repositories may have moves of one time: all that began at the time of the last span are returned, so
+    that a page ends between two times.
+    """
     catalog = service.stores.catalog
     before = cursor.time if cursor.sequence is None else catalog.tag_history.time_of(cursor.sequence)
     found: list[TagSpan] = []
+    page = 0
     for name in catalog.repositories_of(digest):
         if not principal.may_see(name):
             continue
         spans = service.stores.queries.tag_history.tags_for_digest(
-            name, digest, before_time=before, limit=limit
+            name, digest, before_time=before, limit=limit + 1
         )
         found += (structs.replace(span, repository=name) for span in spans)
         found.sort(key=_time, reverse=True)
-        found = [span for span in found if span.since >= found[:limit][-1].since]
-    return found
+        page = min(limit, len(found))
+        while page < len(found) and found[page].since == found[page - 1].since:
+            page += 1
+        del found[page + 1 :]
+    return found[:page], len(found) > page
 
 
 def _time(span: TagSpan) -> tuple[datetime.datetime, str]:
