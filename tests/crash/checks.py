@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import itertools
 import json
 import sqlite3
 from pathlib import Path
@@ -257,7 +256,7 @@ def check_nothing_unheld(root: Path) -> None:
 
 
 def check_journal(root: Path) -> None:
-    """The chain of hashes over all repositories holds, and its times only rise."""
+    """The chains of hashes hold, each repository's times only rise, and the registry's order has no gap."""
     catalog = open_catalog(root)
     try:
         assert catalog.verify_journal() is None
@@ -265,10 +264,16 @@ def check_journal(root: Path) -> None:
         catalog.close()
     connection = sqlite3.connect(root / "catalog.db", timeout=30)
     try:
-        times = [at for (at,) in connection.execute("SELECT at FROM journal ORDER BY sequence")]
+        entries = connection.execute(
+            "SELECT sequence, repository, at FROM journal ORDER BY sequence"
+        ).fetchall()
     finally:
         connection.close()
-    assert all(earlier < later for earlier, later in itertools.pairwise(times))
+    assert [sequence for sequence, _, _ in entries] == list(range(1, len(entries) + 1))
+    last: dict[str, int] = {}
+    for _, repository, at in entries:
+        assert at > last.get(repository, 0)
+        last[repository] = at
 
 
 def check_usage(root: Path) -> None:
